@@ -1,0 +1,1 @@
+"""The write side: gRPC CommandServices over an event-sourced model in PostgreSQL, and the relay."""

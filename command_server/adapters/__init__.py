@@ -1,0 +1,1 @@
+"""The kernel's ports on real ground: PostgreSQL, and memory for tests."""

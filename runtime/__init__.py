@@ -1,0 +1,1 @@
+"""Plumbing that every process shares: settings, addresses of events and views, the gRPC edge, telemetry."""

@@ -1,0 +1,36 @@
+"""What an operator can set: environment variables `DIPTYCH_*`, read once when a process starts."""
+
+from typing import Literal
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting with its default; the defaults are those of the local stack (`make up`)."""
+
+    model_config = SettingsConfigDict(env_prefix="DIPTYCH_", frozen=True)
+
+    database_url: str = "postgresql://diptych@127.0.0.1:5433/diptych"
+    nats_url: str = "nats://127.0.0.1:4223"
+    redis_url: str = "redis://127.0.0.1:6380/0"
+
+    command_address: str = "127.0.0.1:50051"
+    query_address: str = "127.0.0.1:50052"
+    relay_address: str = "127.0.0.1:50053"
+    """Where the relay answers gRPC health checks, and nothing else."""
+    projector_address: str = "127.0.0.1:50054"
+    """Where the projector answers gRPC health checks, and nothing else."""
+
+    jwks: str = ".diptych/jwks.json"
+    """The keys that callers' tokens are signed with: a file, or an http(s) address."""
+    token_issuer: str = "diptych-local"  # noqa: S105 - the name of an issuer, not a secret
+    token_audience: str = "diptych"  # noqa: S105 - the name of an audience, not a secret
+
+    reflection: bool = False
+    """Whether gRPC reflection describes the services to anybody who asks."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    stop_grace: float = 10.0
+    """Seconds that requests under way get to finish after SIGTERM."""
+    outbox_retention: float = 86_400.0
+    """Seconds that a published outbox row is kept, so that what JetStream loses can be published again."""
