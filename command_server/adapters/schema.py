@@ -73,7 +73,7 @@ REQUESTS = Table(
     Column("hash", LargeBinary, nullable=False, comment="SHA-256 of the request without its id"),
     Column("outcome", Text, nullable=False, comment="ACCEPTED, or the reason of the refusal"),
     Column("refusal", JSON, comment="kind and details of a refusal"),
-    Column("receipt", LargeBinary, comment="the Protobuf Receipt of an accepted command"),
+    Column("receipt", JSON, comment="of an accepted command: every stream it touched with its version"),
     Column("stream", Text, nullable=False, comment="the stream that the command was for"),
     Column("on_behalf_of", Text, comment="the person that the caller acts for, from its token"),
     Column("correlation_id", Text, nullable=False),

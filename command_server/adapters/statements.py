@@ -1,0 +1,63 @@
+"""The SQL of the hot path, written by hand: a batch of any size is one statement over arrays."""
+
+LOCK_STREAMS = """
+SELECT id, version, updated_at, state::text, state_version, fingerprint
+FROM streams WHERE id = ANY($1) ORDER BY id FOR UPDATE
+"""
+
+FIND_REQUESTS = """
+SELECT r.caller, r.request_id, r.type, r.hash, r.outcome, r.refusal::text, r.receipt::text, r.recorded_at
+FROM unnest($1::text[], $2::uuid[]) AS k(caller, request_id) JOIN requests r USING (caller, request_id)
+"""
+
+INCARNATION = "SELECT incarnation FROM relay_state"
+
+HISTORY = "SELECT type, data FROM events WHERE stream = $1 AND version > $2 ORDER BY version"
+
+STREAM_COLUMNS = ("id", "type", "version", "updated_at", "state", "fingerprint", "is_new")
+EVENT_COLUMNS = ("stream", "version", "type", "data", "metadata", "recorded_at")
+REQUEST_COLUMNS = (
+    "caller",
+    "request_id",
+    "type",
+    "hash",
+    "stream",
+    "on_behalf_of",
+    "correlation_id",
+    "causation_id",
+    "traceparent",
+    "duration_us",
+    "recorded_at",
+)
+
+WRITE = """
+WITH changed_streams AS (
+  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[], $6::text[], $7::bool[])
+    AS t(id, type, version, updated_at, state, fingerprint, is_new)
+), created AS (
+  INSERT INTO streams (id, type, version, updated_at, state, state_version, fingerprint)
+  SELECT id, type, version, updated_at, state::json, version, fingerprint
+  FROM changed_streams WHERE is_new ORDER BY id
+), changed AS (
+  UPDATE streams s SET version = t.version, updated_at = t.updated_at, state = t.state::json,
+    state_version = t.version, fingerprint = t.fingerprint
+  FROM changed_streams t WHERE s.id = t.id AND NOT t.is_new
+), recorded AS (
+  INSERT INTO events (stream, version, type, data, metadata, recorded_at)
+  SELECT stream, version, type, data, metadata::json, recorded_at
+  FROM unnest($8::text[], $9::bigint[], $10::text[], $11::bytea[], $12::text[], $13::timestamptz[])
+    WITH ORDINALITY AS t(stream, version, type, data, metadata, recorded_at, decided)
+  ORDER BY decided
+  RETURNING position
+), queued AS (
+  INSERT INTO outbox (position) SELECT position FROM recorded
+)
+INSERT INTO requests (caller, request_id, type, hash, stream, on_behalf_of, correlation_id, causation_id,
+  traceparent, duration_us, recorded_at, outcome, refusal, receipt)
+SELECT caller, request_id, type, hash, stream, on_behalf_of, correlation_id, causation_id,
+  traceparent, duration_us, recorded_at, outcome, refusal::json, receipt::json
+FROM unnest($14::text[], $15::uuid[], $16::text[], $17::bytea[], $18::text[], $19::text[], $20::text[],
+  $21::text[], $22::text[], $23::int[], $24::timestamptz[], $25::text[], $26::text[], $27::text[])
+  AS t(caller, request_id, type, hash, stream, on_behalf_of, correlation_id, causation_id,
+  traceparent, duration_us, recorded_at, outcome, refusal, receipt)
+"""

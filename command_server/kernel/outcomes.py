@@ -1,0 +1,35 @@
+"""How a command ends: accepted with the versions it led to, or refused with a reason."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A command took effect; its events, if any, are durable."""
+
+    versions: Mapping[str, int]
+    """Every stream of the command with its version afterwards; the first is the one it was for."""
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A command was refused by a rule or for its expected version; it changed nothing."""
+
+    reason: str
+    kind: str
+    """`broken`, `missing` or `exists` for a rule; `version` for an expected version."""
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+Outcome = Accepted | Refused
+
+
+class RequestIdReused(Exception):  # noqa: N818 - the reason's own name
+    """The caller has used this request id for another request, which is what took effect."""
+
+
+class DeadlinePassed(Exception):  # noqa: N818 - the reason's own name
+    """The caller's deadline passed before the command's turn came; it was not executed."""
