@@ -35,7 +35,9 @@ STREAMS = Table(
     Column("type", Text, nullable=False, comment="<context>.<aggregate>"),
     Column("version", BigInteger, nullable=False, comment="how many events the stream has"),
     Column("updated_at", _INSTANT, nullable=False, comment="when the last event was decided"),
-    Column("state", JSON, comment="a cache of the events' fold, at state_version, by code of this fingerprint"),
+    Column(
+        "state", JSON, comment="a cache of the events' fold, at state_version, by code of this fingerprint"
+    ),
     Column("state_version", BigInteger, nullable=False),
     Column("fingerprint", Text, nullable=False),
 )

@@ -32,8 +32,8 @@ REQUEST_COLUMNS = (
 
 WRITE = """
 WITH changed_streams AS (
-  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[], $6::text[], $7::bool[])
-    AS t(id, type, version, updated_at, state, fingerprint, is_new)
+  SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::timestamptz[], $5::text[], $6::text[],
+    $7::bool[]) AS t(id, type, version, updated_at, state, fingerprint, is_new)
 ), created AS (
   INSERT INTO streams (id, type, version, updated_at, state, state_version, fingerprint)
   SELECT id, type, version, updated_at, state::json, version, fingerprint

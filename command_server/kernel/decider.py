@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 S = TypeVar("S")
 
 
-class Rejected(Exception):  # noqa: N818 - the field's word for a command that a rule refuses
+class Rejected(Exception):
     """A rule refuses a command, which then changes nothing.
 
     Args:
@@ -44,7 +44,7 @@ class Exists(Rejected):
 class Aggregate:
     """What a stream's events mean: a fold from an initial state."""
 
-    type: str
+    stream_type: str
     """`<context>.<aggregate>`, for instance `ordering.order`; the prefix of its streams' names."""
     initial: Any
     evolve: Callable[[Any, Any], Any]
@@ -52,7 +52,7 @@ class Aggregate:
 
     def stream(self, aggregate_id: str) -> str:
         """Return the name of one aggregate's stream."""
-        return f"{self.type}.{aggregate_id}"
+        return f"{self.stream_type}.{aggregate_id}"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Decider:
 
 def members(union: object) -> tuple[type, ...]:
     """Return the classes of a union of classes, or of a single one."""
-    return get_args(union) or (union,)  # type: ignore[return-value]
+    return get_args(union) or (union,)
 
 
 def one_stream(

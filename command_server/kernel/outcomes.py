@@ -27,9 +27,9 @@ class Refused:
 Outcome = Accepted | Refused
 
 
-class RequestIdReused(Exception):  # noqa: N818 - the reason's own name
+class RequestIdReused(Exception):
     """The caller has used this request id for another request, which is what took effect."""
 
 
-class DeadlinePassed(Exception):  # noqa: N818 - the reason's own name
+class DeadlinePassed(Exception):
     """The caller's deadline passed before the command's turn came; it was not executed."""

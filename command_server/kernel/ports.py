@@ -13,11 +13,11 @@ RequestKey = tuple[str, UUID]
 """A caller and the request id it chose: request ids belong to their caller."""
 
 
-class StoreConflict(Exception):  # noqa: N818 - a fact about two writers, not a fault
+class StoreConflict(Exception):
     """Another writer was first (a new stream, a request id, a deadlock): run again on fresh reads."""
 
 
-class StoreUnavailable(Exception):  # noqa: N818 - says what is, as the gRPC status does
+class StoreUnavailable(Exception):
     """The connection was lost or could not be made. Whether a commit under way took effect is unknown."""
 
 

@@ -40,7 +40,9 @@ FROM events e LEFT JOIN outbox o USING (position)
 def upgrade() -> None:
     """Make the tables, the two narrow roles and the view through which people read events."""
     METADATA.create_all(op.get_bind())
-    op.execute("INSERT INTO relay_state (incarnation, lease_until, sequence) VALUES (gen_random_uuid(), now(), 0)")
+    op.execute(
+        "INSERT INTO relay_state (incarnation, lease_until, sequence) VALUES (gen_random_uuid(), now(), 0)"
+    )
     op.execute(EVENT_LOG)
     for role in (SERVICE_ROLE, RELAY_ROLE):
         op.execute(CREATE_ROLE.format(role=role))

@@ -1,0 +1,43 @@
+"""Given-when-then for a decider: these events happened, this is asked, that follows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from command_server.kernel.decider import Aggregate, Decider, Rejected
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One aggregate's test: `given` its past, `when` a command arrives, `then` events or `refused`."""
+
+    aggregate: Aggregate
+    decider: Decider
+    past: tuple[Any, ...] = ()
+    command: Any = None
+
+    def given(self, *events: Any) -> "Scenario":
+        return replace(self, past=events)
+
+    def when(self, command: Any) -> "Scenario":
+        return replace(self, command=command)
+
+    def then(self, *expected: Any) -> None:
+        assert tuple(self._decide()) == expected
+
+    def refused(self, reason: str, **details: str) -> None:
+        with pytest.raises(Rejected) as refusal:
+            self._decide()
+        assert (refusal.value.reason, refusal.value.details) == (reason, details)
+
+    def _decide(self) -> Sequence[Any]:
+        state = self.aggregate.initial
+        for event in self.past:
+            state = self.aggregate.evolve(state, event)
+        (stream,) = self.decider.streams(self.command)
+        return self.decider.decide(self.command, {stream: state}, NOW)[stream]
