@@ -45,8 +45,8 @@ class CommandType:
         self.context = context
         self.name = f"{method.input_type.file.package}.{command.__name__}"
         self.decider = decider
-        ignored = [field for field in ENVELOPE if field in method.input_type.fields_by_name]
-        self.decode = codec.decoder(method.input_type, command, ignored)
+        self.envelope = frozenset(ENVELOPE).intersection(method.input_type.fields_by_name)
+        self.decode = codec.decoder(method.input_type, command, ignoring=self.envelope)
 
 
 def command_types(context: Context) -> dict[str, CommandType]:

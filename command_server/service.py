@@ -1,0 +1,117 @@
+"""gRPC to kernel and back: every method of a CommandService is this one translation, built from its descriptor."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
+from time import perf_counter
+from typing import Any
+from uuid import UUID, uuid5
+
+from google.protobuf.message import Message
+from grpc.aio import ServicerContext
+
+from command_server.kernel.batch import Request
+from command_server.kernel.context import CommandType, Context, command_types
+from command_server.kernel.outcomes import Accepted, DeadlinePassed, Refused, RequestIdReused
+from command_server.kernel.pipeline import Answer
+from command_server.kernel.ports import StoreUnavailable
+from diptych.consistency.v1.consistency_pb2 import Receipt
+from runtime import caller, telemetry, tokens
+from runtime.codec import message_class
+from runtime.errors import Refusal
+from runtime.grpc.server import Service
+from runtime.streams import aggregate_id
+
+Execute = Callable[[Request], Awaitable[Answer]]
+"""The kernel's one way in; observers decorate it."""
+
+SERVER_MADE_IDS = UUID("6f6dd3a5-1f5b-5c7e-9a43-2d7f0c1e8b64")
+"""The namespace of the aggregate ids that the server makes."""
+CORRELATION, CAUSATION = "diptych-correlation-id", "diptych-causation-id"
+"""Request metadata: which conversation a command belongs to, and which message led to it."""
+
+
+def command_service(context: Context, execute: Execute) -> Service:
+    """Return a context's CommandService.
+
+    Raises:
+        TypeError: the context's protos and domain do not fit.
+    """
+    kinds = command_types(context)
+    methods = context.service.methods_by_name
+    return Service(
+        context.service,
+        {name: _handler(kind, message_class(methods[name].output_type), execute) for name, kind in kinds.items()},
+    )
+
+
+def _handler(
+    kind: CommandType, response: type[Message], execute: Execute
+) -> Callable[[Any, Any], Awaitable[Message]]:
+    async def handle(message: Any, context: ServicerContext[Any, Any]) -> Message:
+        request = _request(kind, message, context)
+        try:
+            answer = await execute(request)
+        except RequestIdReused as error:
+            metadata = {"request_id": str(request.request_id)}
+            raise Refusal("REQUEST_ID_REUSED", "this id was used for another request", metadata) from error
+        except DeadlinePassed as error:
+            raise Refusal("DEADLINE_PASSED", "the deadline passed before the command's turn") from error
+        except StoreUnavailable as error:
+            message_ = "whether the command took effect is unknown; repeat it with the same request id"
+            raise Refusal("WRITE_MODEL_UNAVAILABLE", message_, retry_after=1) from error
+        return response(receipt=_receipt(kind, answer))
+
+    return handle
+
+
+def _request(kind: CommandType, message: Any, context: ServicerContext[Any, Any]) -> Request:
+    arrived, remaining = perf_counter(), context.time_remaining()
+    who, metadata = caller.current(), _metadata(context)
+    request_id = UUID(message.request_id)
+    content = _hash(message)
+    if not getattr(message, kind.decider.key):
+        setattr(message, kind.decider.key, str(uuid5(SERVER_MADE_IDS, f"{who.subject}/{request_id}")))
+    has_expected = "expected_version" in kind.envelope and message.HasField("expected_version")
+    return Request(
+        kind=kind,
+        command=kind.decode(message),
+        caller=who.subject,
+        request_id=request_id,
+        hash=content,
+        expected_version=message.expected_version if has_expected else None,
+        on_behalf_of=who.on_behalf_of,
+        correlation_id=metadata.get(CORRELATION, str(request_id)),
+        causation_id=metadata.get(CAUSATION),
+        traceparent=telemetry.current_traceparent(),
+        arrived=arrived,
+        deadline=None if remaining is None else arrived + remaining,
+    )
+
+
+def _metadata(context: ServicerContext[Any, Any]) -> Mapping[str, str]:
+    return {key: str(value) for key, value in context.invocation_metadata() or () if key in (CORRELATION, CAUSATION)}
+
+
+def _hash(message: Any) -> bytes:
+    """Return the digest of a request without its id, which is how a retry is told from another request."""
+    request_id, message.request_id = message.request_id, ""
+    content = message.SerializeToString(deterministic=True)
+    message.request_id = request_id
+    return sha256(content).digest()
+
+
+def _receipt(kind: CommandType, answer: Answer) -> Receipt:
+    match answer.outcome:
+        case Accepted(versions, recorded_at):
+            stream, version = next(iter(versions.items()))
+            token = tokens.mint(answer.incarnation, versions)
+            return Receipt(
+                aggregate_id=aggregate_id(stream),
+                version=version,
+                record_time=recorded_at,
+                consistency_token=token,
+            )
+        case Refused(reason, "version", details):
+            raise Refusal(reason, "the stream is at another version", details)
+        case Refused(reason, rule, details):
+            raise Refusal.of_rule(kind.context, reason, details, rule)

@@ -1,0 +1,155 @@
+"""What the kernel expects of an event store, proved for each adapter: memory and PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from command_server.adapters.memory import MemoryEventStore
+from command_server.adapters.postgres import PostgresEventStore
+from command_server.kernel.outcomes import Accepted, Outcome, Refused
+from command_server.kernel.ports import (
+    Changes,
+    EventRow,
+    EventStore,
+    RequestRow,
+    StoreConflict,
+    StoredEvent,
+    StoredRequest,
+    StoredStream,
+    StreamRow,
+)
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
+
+
+@pytest.fixture(params=["memory", "postgres"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[EventStore]:
+    if request.param == "memory":
+        yield MemoryEventStore()
+        return
+    postgres = PostgresEventStore(request.getfixturevalue("database_url"))
+    yield postgres
+    await postgres.close()
+
+
+def stream(version: int, state: str = "{}", name: str = "a.b.1") -> StreamRow:
+    return StreamRow(name, "a.b", version, NOW, state, "print", is_new=version == 1)
+
+
+def event(version: int, name: str = "a.b.1") -> EventRow:
+    return EventRow(name, version, "t.Event", bytes([version]), '{"actor": "alice"}', NOW)
+
+
+def request_row(outcome: Outcome, caller: str = "alice") -> RequestRow:
+    return RequestRow(caller, uuid4(), "t.Do", b"#", outcome, "a.b.1", None, "c", None, None, 7, NOW)
+
+
+async def write(store: EventStore, changes: Changes) -> None:
+    async with store.begin() as transaction:
+        await transaction.lock([row.id for row in changes.streams])
+        await transaction.write(changes)
+
+
+async def test_what_was_never_written_is_not_there(store: EventStore) -> None:
+    async with store.begin() as transaction:
+        assert await transaction.lock(["a.b.1"]) == {}
+        assert await transaction.requests([("alice", uuid4())]) == {}
+        assert await transaction.history("a.b.1", after=0) == []
+
+
+async def test_streams_events_and_requests_come_back_as_written(store: EventStore) -> None:
+    accepted = request_row(Accepted({"a.b.1": 2, "a.a.1": 1}, NOW))
+    refused = request_row(Refused("WHY_NOT", "missing", {"id": "1"}))
+    await write(store, Changes([replace(stream(2), is_new=True)], [event(1), event(2)], [accepted, refused]))
+    async with store.begin() as transaction:
+        assert await transaction.lock(["a.b.1", "a.b.2"]) == {"a.b.1": StoredStream(2, NOW, "{}", 2, "print")}
+        found = await transaction.requests([(row.caller, row.request_id) for row in (accepted, refused)])
+        assert list(found.values()).count(StoredRequest("t.Do", b"#", accepted.outcome)) == 1
+        assert list(found.values()).count(StoredRequest("t.Do", b"#", refused.outcome)) == 1
+        assert await transaction.history("a.b.1", after=0) == [
+            StoredEvent("t.Event", b"\1"),
+            StoredEvent("t.Event", b"\2"),
+        ]
+        assert await transaction.history("a.b.1", after=1) == [StoredEvent("t.Event", b"\2")]
+
+
+async def test_the_first_version_of_a_receipt_is_the_stream_it_was_for(store: EventStore) -> None:
+    row = request_row(Accepted({"z.z.1": 1, "a.a.1": 9}, NOW))
+    await write(store, Changes(requests=[row]))
+    async with store.begin() as transaction:
+        (found,) = (await transaction.requests([(row.caller, row.request_id)])).values()
+    assert isinstance(found.outcome, Accepted)
+    assert list(found.outcome.versions) == ["z.z.1", "a.a.1"]
+
+
+async def test_a_stream_is_changed_in_place(store: EventStore) -> None:
+    await write(store, Changes([stream(1)], [event(1)]))
+    later = StreamRow("a.b.1", "a.b", 2, NOW + timedelta(1), '{"n": 2}', "other", is_new=False)
+    await write(store, Changes([later], [event(2)]))
+    async with store.begin() as transaction:
+        found = await transaction.lock(["a.b.1"])
+    assert found == {"a.b.1": StoredStream(2, NOW + timedelta(1), '{"n": 2}', 2, "other")}
+
+
+async def test_a_request_id_belongs_to_its_caller(store: EventStore) -> None:
+    row = request_row(Accepted({"a.b.1": 1}, NOW))
+    await write(store, Changes(requests=[row]))
+    async with store.begin() as transaction:
+        assert await transaction.requests([("mallory", row.request_id)]) == {}
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        lambda _: Changes([stream(1)], [event(2)]),
+        lambda _: Changes([], [event(1)]),
+        lambda row: Changes([], [], [row]),
+    ],
+    ids=["new stream", "event version", "request id"],
+)
+async def test_what_is_taken_is_a_conflict_and_changes_nothing(
+    store: EventStore, again: Callable[[RequestRow], Changes]
+) -> None:
+    row = request_row(Accepted({"a.b.1": 1}, NOW))
+    await write(store, Changes([stream(1)], [event(1)], [row]))
+    late = again(row)
+    late.events.append(event(1, name="a.b.other"))
+    with pytest.raises(StoreConflict):
+        await write(store, late)
+    async with store.begin() as transaction:
+        assert await transaction.history("a.b.other", after=0) == []
+
+
+async def test_a_block_that_raises_writes_nothing(store: EventStore) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with store.begin() as transaction:
+            await transaction.write(Changes([stream(1)], [event(1)]))
+            raise ZeroDivisionError
+    async with store.begin() as transaction:
+        assert await transaction.lock(["a.b.1"]) == {}
+
+
+async def test_a_locked_stream_is_seen_by_the_next_one_as_it_was_left(store: EventStore) -> None:
+    await write(store, Changes([stream(1)], [event(1)]))
+
+    async def append() -> None:
+        async with store.begin() as transaction:
+            version = (await transaction.lock(["a.b.1"]))["a.b.1"].version + 1
+            await asyncio.sleep(0)  # lets the others try to get in between
+            await transaction.write(Changes([stream(version)], [event(version)]))
+
+    await asyncio.gather(*(append() for _ in range(4)))
+    async with store.begin() as transaction:
+        assert (await transaction.lock(["a.b.1"]))["a.b.1"].version == 5
+        assert len(await transaction.history("a.b.1", after=0)) == 5
+
+
+async def test_the_incarnation_stays_the_same(store: EventStore) -> None:
+    async with store.begin() as first, asyncio.timeout(5):
+        incarnation = await first.incarnation()
+    async with store.begin() as second:
+        assert await second.incarnation() == incarnation
