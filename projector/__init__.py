@@ -1,0 +1,1 @@
+"""The projector: hears events from JetStream and keeps the views in Redis."""

@@ -4,14 +4,21 @@ One hash per view under `view:<projection>:<generation>:{<id>}` with the fields
 
     data      the serialised view message, served as it is
     version   the version of the last event that the view has heard
-    revision  how often the hash was written; every write compares it first
+    revision  how often the hash was written; every write compares it first, and the version
     settled   the version up to which indexes and other derived keys have followed
     entries   the index entries that the view has now, JSON [[index key, member], ...]
     stale     earlier entries that may still stand in an index, in the same form
     parked    JSON, only while the aggregate is parked in this projection
     ...       readable columns, for people
 
+A view whose first event could not be applied has version 0 and no `data`.
+
 Indexes are sorted sets, all scores 0, ordered by member. Keys carry hash tags, so they work on a cluster.
+
+Everything of a projection belongs to one filling of it, which `fill` names. The projectors begin another
+when it is gone, when `progress` has lost a partition, or when PostgreSQL was restored; then they wipe the
+projection, and only the projectors can do so without losing what they write meanwhile. So a projection is
+rebuilt in place by deleting `present` and `fill`, in this order, and nothing else.
 """
 
 from dataclasses import dataclass
@@ -54,6 +61,11 @@ class View:
         return f"{self._scope('index')}:{{{'/'.join((name, *values))}}}"
 
     @property
+    def fill(self) -> str:
+        """The key of `<incarnation>/<id>`, new with every filling; each write of a projector compares it."""
+        return self._scope("fill")
+
+    @property
     def progress(self) -> str:
         """The key of the hash partition -> `<epoch>/<sequence>`: all up to there is in the views."""
         return self._scope("progress")
@@ -65,7 +77,7 @@ class View:
 
     @property
     def as_of(self) -> str:
-        """The key of the hash partition -> milliseconds since 1970 at which it held all that was published."""
+        """The key of the hash partition -> milliseconds since 1970 at which it held all then published."""
         return self._scope("as_of")
 
     @property
