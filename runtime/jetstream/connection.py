@@ -1,0 +1,106 @@
+"""One connection to NATS that is never given up: a process outlives its servers and goes on later."""
+
+import asyncio
+from contextlib import suppress
+
+import nats.errors
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from runtime import logs
+
+UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
+"""What any call to NATS or JetStream may raise; most often it means: not now."""
+
+_log = logs.get("nats")
+
+
+class Connection:
+    """A client of NATS with its JetStream context; made by `connect`."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self.client = Client()
+        self.js: JetStreamContext = self.client.jetstream()
+        self.sessions = 0
+        """How often a connection was made; what was under way in an earlier one may be lost."""
+        self._url = url
+        self._name = name
+        self._first = asyncio.Event()
+        self._closed = asyncio.Event()
+        self._keeper = asyncio.create_task(self._keep())
+
+    @property
+    def connected(self) -> bool:
+        """Whether the server is there now, as far as the client knows."""
+        return self.client.is_connected
+
+    async def ready(self) -> None:
+        """Wait until the first connection has been made, for ever if need be."""
+        await self._first.wait()
+
+    async def close(self) -> None:
+        """Close the connection for good."""
+        self._keeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._keeper
+        await self.client.close()
+
+    async def __aenter__(self) -> "Connection":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def _keep(self) -> None:
+        """Connect, and connect again where the client gave up, as it does on some of the server's errors."""
+        while True:
+            self._closed.clear()
+            await self.client.connect(
+                self._url,
+                name=self._name,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; sleep takes a float
+                connect_timeout=2,
+                ping_interval=5,  # a silent connection is given up after 15 seconds
+                max_outstanding_pings=2,
+                pending_size=0,  # publish nothing late that was meant for an earlier connection
+                error_cb=self._on_error,
+                disconnected_cb=self._on_disconnected,
+                reconnected_cb=self._on_connected,
+                closed_cb=self._on_closed,
+            )
+            await self._on_connected()
+            await self._closed.wait()
+            await asyncio.sleep(0.25)
+
+    async def _on_connected(self) -> None:
+        self.sessions += 1
+        self._first.set()
+        _log.info("Connected to NATS", url=self.client.connected_url and self.client.connected_url.netloc)
+
+    async def _on_disconnected(self) -> None:
+        if not self._keeper.cancelled():
+            _log.warning("Disconnected from NATS", reason=str(self.client.last_error or ""))
+
+    async def _on_error(self, error: Exception) -> None:
+        _log.debug("NATS client", error=repr(error))
+
+    async def _on_closed(self) -> None:
+        self._closed.set()
+
+
+async def connect(url: str, name: str) -> Connection:
+    """Start connecting to NATS and return at once, whether or not it is there.
+
+    Args:
+        url: `nats://[user:password@]host:port`, or several with commas between.
+        name: what the server's monitoring shows.
+
+    Raises:
+        nats.errors.Error: the URL makes no sense.
+    """
+    connection = Connection(url, name)
+    await asyncio.sleep(0)  # let the client read its arguments
+    if connection._keeper.done():
+        await connection._keeper
+    return connection
