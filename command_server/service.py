@@ -1,4 +1,4 @@
-"""gRPC to kernel and back: every method of a CommandService is this one translation, built from its descriptor."""
+"""gRPC to kernel and back: one translation for every method of every CommandService, from its descriptor."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 from uuid import UUID, uuid5
 
+from diptych.consistency.v1.consistency_pb2 import Receipt
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
@@ -14,7 +15,6 @@ from command_server.kernel.context import CommandType, Context, command_types
 from command_server.kernel.outcomes import Accepted, DeadlinePassed, Refused, RequestIdReused
 from command_server.kernel.pipeline import Answer
 from command_server.kernel.ports import StoreUnavailable
-from diptych.consistency.v1.consistency_pb2 import Receipt
 from runtime import caller, telemetry, tokens
 from runtime.codec import message_class
 from runtime.errors import Refusal
@@ -40,7 +40,10 @@ def command_service(context: Context, execute: Execute) -> Service:
     methods = context.service.methods_by_name
     return Service(
         context.service,
-        {name: _handler(kind, message_class(methods[name].output_type), execute) for name, kind in kinds.items()},
+        {
+            name: _handler(kind, message_class(methods[name].output_type), execute)
+            for name, kind in kinds.items()
+        },
     )
 
 
@@ -89,7 +92,11 @@ def _request(kind: CommandType, message: Any, context: ServicerContext[Any, Any]
 
 
 def _metadata(context: ServicerContext[Any, Any]) -> Mapping[str, str]:
-    return {key: str(value) for key, value in context.invocation_metadata() or () if key in (CORRELATION, CAUSATION)}
+    return {
+        key: str(value)
+        for key, value in context.invocation_metadata() or ()
+        if key in (CORRELATION, CAUSATION)
+    }
 
 
 def _hash(message: Any) -> bytes:
@@ -108,7 +115,7 @@ def _receipt(kind: CommandType, answer: Answer) -> Receipt:
             return Receipt(
                 aggregate_id=aggregate_id(stream),
                 version=version,
-                record_time=recorded_at,
+                record_time=recorded_at,  # type: ignore[arg-type] # Protobuf takes a datetime
                 consistency_token=token,
             )
         case Refused(reason, "version", details):

@@ -2,12 +2,11 @@
 
 import asyncio
 
-import msgspec
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from command_server.adapters.schema import ATTEMPTS
-from runtime.grpc.audit import Attempt
+from runtime.grpc.attempts import Attempt
 
 WAITING = 1_000
 """How many attempts may wait to be recorded; those past that are answered and only logged."""

@@ -67,13 +67,13 @@ class PostgresEventStore:
     """Streams, events and requests in PostgreSQL 17 or later, in transactions at READ COMMITTED."""
 
     def __init__(self, database_url: str) -> None:
-        self._engine = create_engine(database_url, role=SERVICE_ROLE)
+        self.engine = create_engine(database_url, role=SERVICE_ROLE)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["PostgresTransaction"]:
         """See EventStore."""
         try:
-            async with self._engine.connect() as connection:
+            async with self.engine.connect() as connection:
                 driver = await _driver(connection)
                 try:
                     async with driver.transaction():
@@ -91,7 +91,7 @@ class PostgresEventStore:
     async def reachable(self) -> bool:
         """Return whether PostgreSQL answers."""
         try:
-            async with self._engine.connect() as connection:
+            async with self.engine.connect() as connection:
                 await (await _driver(connection)).execute("SELECT 1")
         except (*LOST, DBAPIError):
             return False
@@ -99,7 +99,7 @@ class PostgresEventStore:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._engine.dispose()
+        await self.engine.dispose()
 
 
 async def _driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":

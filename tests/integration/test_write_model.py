@@ -75,6 +75,11 @@ async def test_a_request_retried_at_every_server_at_once_has_one_effect_and_one_
     assert await rows("SELECT count(*) FROM requests") == [(40,)]
 
 
+def transfer(dice: random.Random, accounts: list[str]) -> Transfer:
+    payer, payee = dice.sample(accounts, 2)
+    return Transfer(payer, payee, dice.randint(1, 120))
+
+
 async def test_concurrent_transfers_over_two_servers_keep_the_sum(database_url: str, rows: Rows) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
@@ -83,14 +88,14 @@ async def test_concurrent_transfers_over_two_servers_keep_the_sum(database_url: 
     async with servers(database_url, 2) as commits:
         for account in accounts:
             await commits[0].execute(request(Deposit(account, 100)))
-        transfers = [
-            request(Transfer(*dice.sample(accounts, 2), amount=dice.randint(1, 120))) for _ in range(300)
-        ]
+        transfers = [request(transfer(dice, accounts)) for _ in range(300)]
         answers = await asyncio.gather(*(dice.choice(commits).execute(each) for each in transfers))
     kinds = Counter(type(answer.outcome) for answer in answers)
     assert kinds[Accepted] > 0
     assert kinds[Refused] > 0
-    (total,) = await rows("SELECT sum((state ->> 'balance')::int), min((state ->> 'balance')::int) FROM streams")
+    (total,) = await rows(
+        "SELECT sum((state ->> 'balance')::int), min((state ->> 'balance')::int) FROM streams"
+    )
     assert total[0] == 800
     assert total[1] >= 0
     gaps = await rows(
@@ -154,7 +159,7 @@ async def test_a_role_cannot_do_what_its_process_need_not_do(
 
 
 async def test_a_frozen_servers_locks_are_bounded(database_url: str) -> None:
-    """A writer that stops in the middle of its transaction holds up the others for about a second, no longer."""
+    """A writer that stops in the middle of its transaction holds up the others about a second."""
     frozen = PostgresEventStore(database_url)
     async with servers(database_url, 1) as (commit,):
         await commit.execute(request(Deposit("a", 1)))

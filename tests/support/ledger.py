@@ -23,7 +23,14 @@ def _compiled() -> Any:
     target = tempfile.mkdtemp(prefix="diptych-ledger-")
     protos = HERE.parents[1] / "protos"
     builtin = Path(protoc.__file__).parent / "_proto"
-    arguments = ["protoc", f"-I{HERE}", f"-I{protos}", f"-I{builtin}", f"--python_out={target}", "ledger.proto"]
+    arguments = [
+        "protoc",
+        f"-I{HERE}",
+        f"-I{protos}",
+        f"-I{builtin}",
+        f"--python_out={target}",
+        "ledger.proto",
+    ]
     assert protoc.main(arguments) == 0
     sys.path.append(target)
     return import_module("ledger_pb2")
@@ -83,7 +90,10 @@ def decide(
         case Transfer(payee_id=payee), (payer, receiver):
             if states[payer].balance < command.amount:
                 raise Rejected("LEDGER_TOO_POOR", balance=states[payer].balance)
-            return {payer: [Paid(command.account_id, -command.amount)], receiver: [Paid(payee, command.amount)]}
+            return {
+                payer: [Paid(command.account_id, -command.amount)],
+                receiver: [Paid(payee, command.amount)],
+            }
     raise AssertionError(command)
 
 

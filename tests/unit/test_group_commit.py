@@ -60,7 +60,9 @@ async def test_commands_on_one_stream_build_on_each_other_in_one_batch() -> None
 
 async def test_a_transfer_changes_both_streams() -> None:
     store = MemoryEventStore()
-    _, outcome = await execute(group_commit(store), [request(Deposit("a", 5)), request(Transfer("a", "b", 4))])
+    _, outcome = await execute(
+        group_commit(store), [request(Deposit("a", 5)), request(Transfer("a", "b", 4))]
+    )
     assert outcome.versions == {"ledger.account.a": 2, "ledger.account.b": 1}
     assert store.streams["ledger.account.b"].state == '{"balance":4}'
 

@@ -1,0 +1,40 @@
+"""The command server: its contexts, and how its parts are put together."""
+
+from command_server.adapters.attempts import AttemptLog
+from command_server.adapters.postgres import PostgresEventStore
+from command_server.adapters.wake import RelayWake
+from command_server.contexts import ordering
+from command_server.kernel.context import aggregate_types
+from command_server.kernel.pipeline import GroupCommit
+from command_server.observed import observed
+from command_server.service import command_service
+from runtime import lifecycle
+from runtime.grpc import server
+from runtime.lifecycle import Lifecycle
+
+CONTEXTS = (ordering.CONTEXT,)
+
+
+async def main(life: Lifecycle) -> None:
+    """Serve every context's commands until the process stops, then finish those that were accepted."""
+    store = PostgresEventStore(life.settings.database_url)
+    wake = RelayWake(life.settings.nats_url)
+    commits = GroupCommit(store, aggregate_types(CONTEXTS), wake.committed)
+    services = [command_service(context, observed(commits.execute)) for context in CONTEXTS]
+    edge = server.build(
+        life.settings,
+        services,
+        address=life.settings.command_address,
+        probe=store.reachable,
+        record_attempt=AttemptLog(store.engine).record,
+    )
+    life.spawn(wake.run(), "wake")
+    writer = life.spawn(commits.run(), "writer")
+    await edge.serve(life)
+    commits.close()
+    await writer
+    await store.close()
+
+
+if __name__ == "__main__":
+    lifecycle.run(main, "command_server", lifecycle.settings())
