@@ -11,6 +11,7 @@ STATUS = {
     # who calls
     "UNAUTHENTICATED": StatusCode.UNAUTHENTICATED,
     "SCOPE_MISSING": StatusCode.PERMISSION_DENIED,
+    "KEYS_UNAVAILABLE": StatusCode.UNAVAILABLE,
     # what is asked
     "REQUEST_INVALID": StatusCode.INVALID_ARGUMENT,
     "TOKEN_INVALID": StatusCode.INVALID_ARGUMENT,
@@ -37,6 +38,10 @@ RULE_STATUS = {
     "exists": StatusCode.ALREADY_EXISTS,
 }
 """The status of a refusal by a context's rule, by the kind of rule."""
+
+
+class StartError(Exception):
+    """A process cannot start: a setting is wrong, a port is taken. The message is a line for the operator."""
 
 
 class Refusal(Exception):

@@ -26,6 +26,8 @@ class Settings(BaseSettings):
     token_issuer: str = "diptych-local"  # noqa: S105 - the name of an issuer, not a secret
     token_audience: str = "diptych"  # noqa: S105 - the name of an audience, not a secret
 
+    reuse_port: bool = False
+    """Whether several processes may listen at one address; `--workers` sets it for its children."""
     reflection: bool = False
     """Whether gRPC reflection describes the services to anybody who asks."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -1,0 +1,156 @@
+"""The one gRPC server: what every call passes, in order, and how the server listens and stops."""
+
+import socket
+from collections.abc import Sequence
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from runtime import logs
+from runtime.errors import StartError
+from runtime.grpc import attempts, authentication, errors, telemetry, validation
+from runtime.grpc.authentication import Tokens
+from runtime.grpc.health import Health, Probe
+from runtime.grpc.keys import Keys
+from runtime.grpc.method import Interceptor
+from runtime.grpc.routes import Routes, Service
+from runtime.lifecycle import Lifecycle
+from runtime.settings import Settings
+
+__all__ = ["Server", "Service", "build"]
+
+log = logs.get("grpc")
+
+
+def interceptors(settings: Settings, record_attempt: attempts.RecordAttempt) -> list[Interceptor]:
+    """Return what every call of every service passes, the outermost first.
+
+    Health and reflection pass none of it: they are public, and hold no data.
+    """
+    tokens = Tokens(Keys(settings.jwks), settings.token_issuer, settings.token_audience)
+    return [
+        errors.answer,  # a refusal becomes a status with details
+        telemetry.observe,  # a span, and the call's duration
+        errors.contain,  # whatever nobody foresaw becomes INTERNAL
+        attempts.record(record_attempt),  # who was turned away, and why
+        authentication.authenticate(tokens),  # a valid token with the method's scope, or nothing
+        validation.validate,  # bytes become a message that obeys its proto
+    ]
+
+
+def options(settings: Settings) -> list[tuple[str, int]]:
+    """Return how gRPC is set up here."""
+    return [
+        # A single worker owns its port: with SO_REUSEPORT a second process would silently share it.
+        ("grpc.so_reuseport", int(settings.reuse_port)),
+        # The largest valid request, 100 order lines, has 40 kB.
+        ("grpc.max_receive_message_length", 1024 * 1024),
+        # Clients that vanished without a word are noticed within a minute and a half.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # Clients may ping every 10 seconds to notice the same of us, also between calls.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Connections end gracefully now and then, so that a new replica gets its share of the clients.
+        ("grpc.max_connection_age_ms", 600_000),
+    ]
+
+
+def build(
+    settings: Settings,
+    services: Sequence[Service] = (),
+    *,
+    address: str,
+    probe: Probe,
+    record_attempt: attempts.RecordAttempt = attempts.log_attempt,
+) -> "Server":
+    """Return a server that does not listen yet; call it within the event loop.
+
+    Args:
+        settings: the process's settings.
+        services: what it serves; with none it answers health checks only.
+        address: `host:port`; port 0 takes a free one.
+        probe: whether the process can do its job; asked once a second.
+        record_attempt: keeps a record of unauthenticated, denied and invalid calls.
+
+    Raises:
+        StartError: a method has no access rule or no handler, or a file of keys cannot be read.
+    """
+    names = [service.descriptor.full_name for service in services]
+    health = Health(names)
+    server = grpc.aio.server(options=options(settings))
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    if settings.reflection:
+        public = [*names, "grpc.health.v1.Health", reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(public, server)
+    chain = interceptors(settings, record_attempt) if services else []
+    server.add_generic_rpc_handlers([Routes(services, chain)])
+    return Server(server, settings, address, health, probe)
+
+
+class Server:
+    """A gRPC server, from listening to the end of the last call."""
+
+    def __init__(
+        self, server: grpc.aio.Server, settings: Settings, address: str, health: Health, probe: Probe
+    ) -> None:
+        self._server = server
+        self._settings = settings
+        self._address = address
+        self._probe = probe
+        self.health = health
+        self.port = 0
+        """Where it listens, once it does."""
+
+    async def serve(self, lifecycle: Lifecycle) -> None:
+        """Listen, and answer calls until the process stops and the last call under way has ended.
+
+        Raises:
+            StartError: the address is taken, or none of this machine's.
+        """
+        await self.start()
+        try:
+            await self.health.follow(self._probe, lifecycle.stopping)
+        finally:
+            await self.stop()
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            StartError: the address is taken, or none of this machine's.
+        """
+        if not self._settings.reuse_port:
+            check_free(self._address)
+        try:
+            self.port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {self._address}: {error}") from error
+        await self._server.start()
+        log.info("Listening", address=self._address, port=self.port)
+
+    async def stop(self) -> None:
+        """Be NOT_SERVING, listen no more, and let the calls under way end within `stop_grace` seconds."""
+        self.health.stop()
+        await self._server.stop(self._settings.stop_grace)
+
+
+def check_free(address: str) -> None:
+    """Make sure that nobody listens at an address; gRPC itself reports that only between a lot of noise.
+
+    Raises:
+        StartError: somebody does, or the address is none of this machine's.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, _, _, where = socket.getaddrinfo(
+            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except (OSError, ValueError, OverflowError) as error:
+        raise StartError(
+            f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}"
+        ) from error

@@ -1,0 +1,96 @@
+"""What a process says while it runs: one line per fact on stdout, as JSON, or coloured for people.
+
+Every line has a UTC timestamp, a level, its logger, a message, and the trace id where the trace is sampled.
+Python's own logging (libraries) goes the same way.
+"""
+
+import logging
+import sys
+import traceback
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import msgspec
+import structlog
+from opentelemetry import trace
+
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_encode = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def get(name: str) -> structlog.typing.FilteringBoundLogger:
+    """Return the logger of a part of the system; fields go by keyword: `log.info("Stored", orderId=...)`."""
+    return structlog.get_logger(logger_name=name)  # type: ignore[no-any-return]
+
+
+def configure(level: str = "info", format: str = "json", file: BinaryIO | None = None) -> None:  # noqa: A002
+    """Set up logging for this process; call it before the first line is logged.
+
+    Args:
+        level: debug, info, warning or error; lines below it cost next to nothing.
+        format: json or console.
+        file: where lines go; stdout where it is None.
+    """
+    structlog.configure(
+        processors=[_json] if format == "json" else [_prepared, _console()],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.BytesLoggerFactory(file or sys.stdout.buffer),
+        cache_logger_on_first_use=True,
+    )
+    # Libraries speak up from warnings on; the root handler hands their lines to structlog.
+    logging.basicConfig(handlers=[_Handler()], level=max(_LEVELS[level], logging.WARNING), force=True)
+    logging.captureWarnings(True)
+
+
+def _fields(level: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Return a line's fields in reading order; a timestamp among the caller's fields takes precedence."""
+    line = {
+        "timestamp": datetime.now(UTC).isoformat(),
+        "level": level,
+        "logger": event.pop("logger_name", ""),
+        "message": event.pop("event"),
+    }
+    span = trace.get_current_span().get_span_context()
+    if span.trace_flags.sampled:
+        line["trace_id"] = f"{span.trace_id:032x}"
+    failure = event.pop("exc_info", None)
+    line.update(event)
+    if failure:
+        line["exception"] = _traceback(failure)
+    return line
+
+
+def _traceback(failure: Any) -> str:
+    """Return the traceback of an exception, or of the one being handled where `failure` is True."""
+    if isinstance(failure, tuple):
+        failure = failure[1]
+    elif not isinstance(failure, BaseException):
+        failure = sys.exception()
+    return "".join(traceback.format_exception(failure)) if failure else ""
+
+
+def _json(_logger: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
+    return _encode(_fields(level, event))
+
+
+def _prepared(_logger: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    line = _fields(level, event)
+    line["event"] = line.pop("message")
+    line["timestamp"] = str(line["timestamp"])[11:23]
+    return line
+
+
+def _console() -> structlog.typing.Processor:
+    """Return a renderer for people; coloured also into a pipe, since the local stack reads it through one."""
+    render = structlog.dev.ConsoleRenderer(colors=True, force_colors=True, pad_event_to=28)
+    return lambda logger, level, event: str(render(logger, level, event)).encode()
+
+
+class _Handler(logging.Handler):
+    """Hands the lines of Python's own logging to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = structlog.get_logger(logger_name=record.name)
+        level = min(max(record.levelno, logging.DEBUG), logging.ERROR)
+        log.log(level, record.getMessage(), **({"exc_info": record.exc_info} if record.exc_info else {}))

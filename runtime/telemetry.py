@@ -1,0 +1,169 @@
+"""Traces and metrics, behind functions that cost next to nothing until the environment asks for them.
+
+The standard `OTEL_*` variables decide: an endpoint (`OTEL_EXPORTER_OTLP_ENDPOINT`) or an exporter
+(`OTEL_TRACES_EXPORTER=otlp`, `OTEL_METRICS_EXPORTER=otlp`). Without them every function here does nothing.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, Tracer
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from runtime.errors import StartError
+from runtime.instruments import Instruments
+
+Attributes = Mapping[str, str | int | float | bool]
+
+_SHUTDOWN_MILLIS = 3_000
+"""How long stopping waits for a collector that may be away."""
+
+_W3C = TraceContextTextMapPropagator()
+_NOTHING: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
+_tracer: Tracer | None = None
+_traces: TracerProvider | None = None
+_meters: MeterProvider | None = None
+instruments: Instruments | None = None
+"""The metrics' instruments, None where metrics are off."""
+
+
+def configure(service: str) -> None:
+    """Set up what the environment asks for.
+
+    Args:
+        service: the resource attribute `service.name`, unless OTEL_SERVICE_NAME says otherwise.
+
+    Raises:
+        StartError: a variable asks for an exporter or a protocol that is not here.
+    """
+    global _tracer, _traces, _meters, instruments
+    resource = Resource.create({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", service)})
+    if _wanted("TRACES"):
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+        _traces = TracerProvider(resource=resource)
+        _traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        _tracer = _traces.get_tracer("diptych")
+    if _wanted("METRICS"):
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+
+        _meters = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource=resource)
+        instruments = Instruments(_meters.get_meter("diptych"))
+
+
+def _wanted(signal: str) -> bool:
+    """Return whether the environment asks for traces or metrics to be exported."""
+    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
+    default = "otlp" if any(os.environ.get(name) for name in endpoints) else "none"
+    exporter = os.environ.get(f"OTEL_{signal}_EXPORTER") or default
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "grpc"
+    if exporter not in ("otlp", "none"):
+        raise StartError(f"OTEL_{signal}_EXPORTER={exporter}: only otlp and none are supported")
+    if exporter == "otlp" and protocol != "grpc":
+        raise StartError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only grpc is supported")
+    return exporter == "otlp"
+
+
+def shutdown() -> None:
+    """Export what was recorded and is not exported yet, for a few seconds at the most."""
+    if _traces:
+        _traces.force_flush(_SHUTDOWN_MILLIS)
+        _traces.shutdown()
+    if _meters:
+        _meters.shutdown(_SHUTDOWN_MILLIS)
+
+
+def span(
+    name: str,
+    *,
+    kind: SpanKind = SpanKind.INTERNAL,
+    parent: str | None = None,
+    attributes: Attributes | None = None,
+) -> AbstractContextManager[Span]:
+    """Return a context manager within which this span is the current one.
+
+    Args:
+        name: the span's name, of few different values.
+        kind: the span's kind.
+        parent: the W3C traceparent of the span's parent; None for the current span, if there is one.
+        attributes: facts known from the start.
+    """
+    return _NOTHING if _tracer is None else _span(_tracer, name, kind, parent, attributes)
+
+
+@contextmanager
+def _span(
+    tracer: Tracer, name: str, kind: SpanKind, parent: str | None, attributes: Attributes | None
+) -> Iterator[Span]:
+    context = context_of(parent) if parent else None
+    with tracer.start_as_current_span(name, context, kind, attributes) as current:
+        yield current
+
+
+def record_span(
+    name: str,
+    *,
+    parent: str | None,
+    start_ns: int,
+    end_ns: int,
+    kind: SpanKind = SpanKind.INTERNAL,
+    attributes: Attributes | None = None,
+) -> None:
+    """Record a span that is over, as a child; does nothing unless its parent was sampled.
+
+    Args:
+        name: the span's name, of few different values.
+        parent: the W3C traceparent of the span's parent.
+        start_ns: when it began, in nanoseconds since 1970.
+        end_ns: when it ended, in nanoseconds since 1970.
+        kind: the span's kind.
+        attributes: facts about it.
+    """
+    if _tracer is not None and parent is not None and parent.endswith("-01"):
+        _tracer.start_span(name, context_of(parent), kind, attributes, start_time=start_ns).end(end_ns)
+
+
+def context_of(parent: str) -> Context:
+    """Return the context of a remote parent; an empty one where the traceparent is not valid."""
+    return _W3C.extract({"traceparent": parent}, Context())
+
+
+def tracer() -> Tracer | None:
+    """Return the tracer, or None where traces are off."""
+    return _tracer
+
+
+def current_traceparent() -> str | None:
+    """Return the W3C traceparent of the current span, or None where there is none or it is not sampled."""
+    if _tracer is None:
+        return None
+    here = trace.get_current_span().get_span_context()
+    return f"00-{here.trace_id:032x}-{here.span_id:016x}-01" if here.trace_flags.sampled else None
+
+
+def command_processed(command_type: str, success: bool, seconds: float) -> None:
+    """Count a command that was answered, accepted or not, and the time that it took."""
+    if instruments is not None:
+        instruments.command_processed(command_type, success, seconds)
+
+
+def event_processed(event_type: str, success: bool) -> None:
+    """Count an event that a projection applied, or failed to apply."""
+    if instruments is not None:
+        instruments.event_processed(event_type, success)
+
+
+def read_model_lag(model_type: str, seconds: float) -> None:
+    """Record the time from an event's recording to its effect in a view."""
+    if instruments is not None:
+        instruments.read_model_lag(model_type, seconds)
