@@ -23,6 +23,9 @@ def read(token: str) -> Token:
         Refusal: `TOKEN_INVALID`, it is not one of ours.
     """
     try:
-        return Token.FromString(urlsafe_b64decode(token.encode()))
+        content = Token.FromString(urlsafe_b64decode(token.encode()))
+        if not content.incarnation:
+            raise ValueError("a token names an incarnation")
+        return content
     except (NotBase64, DecodeError, ValueError) as error:
         raise Refusal("TOKEN_INVALID", "at_least_as_fresh is not a consistency token") from error

@@ -1,0 +1,35 @@
+"""The query server: its contexts, and how its parts are put together."""
+
+from query_server.contexts import ordering
+from query_server.reader import Reader
+from query_server.redis_address import RedisAddress
+from query_server.service import ReadModel, query_service
+from runtime import lifecycle
+from runtime.errors import StartError
+from runtime.grpc import server
+from runtime.lifecycle import Lifecycle
+
+CONTEXTS = (ordering.CONTEXT,)
+
+
+async def main(life: Lifecycle) -> None:
+    """Serve every context's queries until the process stops."""
+    async with Reader(_redis(life.settings.redis_url)) as reader:
+        views = {query.view for context in CONTEXTS for query in context.queries.values()}
+        models = {view: ReadModel.of(view, reader) for view in views}
+        for model in models.values():
+            life.spawn(model.staleness.run(), "staleness")
+        services = [query_service(context, models) for context in CONTEXTS]
+        address = life.settings.query_address
+        await server.build(life.settings, services, address=address, probe=reader.ping).serve(life)
+
+
+def _redis(url: str) -> RedisAddress:
+    try:
+        return RedisAddress(url)
+    except ValueError as error:
+        raise StartError(f"DIPTYCH_REDIS_URL: {error}") from error
+
+
+if __name__ == "__main__":
+    lifecycle.run(main, "query_server", lifecycle.settings())

@@ -1,0 +1,1 @@
+"""One file for each bounded context: its queries."""

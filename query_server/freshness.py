@@ -1,0 +1,64 @@
+"""Waiting until a projection includes what a consistency token names.
+
+A token names streams and versions. Of each stream that the projection hears, its hash tells how far the
+view is (`version`) and how far indexes and other derived keys are (`settled`).
+"""
+
+import asyncio
+from typing import Any
+
+from query_server.reader import Command
+from query_server.views import ViewReader
+from runtime import streams, tokens
+from runtime.errors import Refusal
+
+RESERVE = 0.05
+"""Seconds before the deadline at which waiting ends, so that the refusal still reaches the caller."""
+WITHOUT_DEADLINE = 2.0
+"""Seconds that a call without a deadline waits."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.02
+"""Seconds between two looks."""
+
+
+async def read(
+    views: ViewReader, token: str, *commands: Command, own: str = "", remaining: float | None = None
+) -> list[Any]:
+    """Return the replies to commands, read once the projection includes what a token names.
+
+    The commands go in one round trip with the look at the versions, behind it, so that nothing can be lost
+    in between.
+
+    Args:
+        views: the projection that is read.
+        token: the consistency token.
+        commands: what to read.
+        own: the id of the view whose bytes alone are the answer; empty for a list.
+        remaining: seconds until the call's deadline; None where it has none.
+
+    Raises:
+        Refusal: `TOKEN_INVALID`; `TOKEN_OUTDATED`, it is from before the database was restored;
+            `VIEW_BEHIND`, the projection did not get there in time; and whatever `ViewReader` raises.
+    """
+    known = tokens.read(token)
+    heard = [s for s in known.streams if streams.stream_type(s.stream) in views.view.hears]
+    looks = [_look(views, streams.aggregate_id(stream.stream), own) for stream in heard]
+    ends = _now() + (WITHOUT_DEADLINE if remaining is None else remaining - RESERVE)
+    pause = FIRST_PAUSE
+    while True:
+        incarnation, replies = await views.complete(*looks, *commands)
+        if incarnation != known.incarnation:
+            raise Refusal("TOKEN_OUTDATED", "the token is from before the database was restored")
+        if all(int(at or 0) >= stream.version for at, stream in zip(replies, heard, strict=False)):
+            return replies[len(heard) :]
+        if _now() >= ends:
+            raise Refusal("VIEW_BEHIND", "the view does not include the token's command yet", retry_after=0.1)
+        await asyncio.sleep(min(pause, max(ends - _now(), 0)))
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _look(views: ViewReader, stream_id: str, own: str) -> Command:
+    return views.progress_of(stream_id, "version" if stream_id == own else "settled")
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,112 @@
+"""A read model without a projector: tests put orders into Redis as runtime/views.py documents it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from diptych.ordering.v1.types_pb2 import Order
+from redis.asyncio import Redis
+
+from query_server.reader import Reader
+from query_server.redis_address import RedisAddress
+from query_server.views import ViewReader
+from runtime.streams import PARTITIONS
+from runtime.views import View, index_member
+
+ORDERS = View.of(Order)
+INCARNATION = "5a1f3c8e-0000-4000-8000-000000000001"
+
+
+def order(
+    order_id: str,
+    *,
+    customer: str = "c-1",
+    state: Order.State.ValueType = Order.STATE_PLACED,
+    version: int = 1,
+    placed: int = 0,
+) -> Order:
+    """Return an order; `placed` is in microseconds since 1970."""
+    view = Order(order_id=order_id, version=version, state=state, customer_id=customer)
+    view.place_time.FromMicroseconds(placed)
+    return view
+
+
+def entries(view: Order) -> list[tuple[str, str]]:
+    """Return the index entries that an order has."""
+    member = index_member(view.place_time.ToMicroseconds(), view.order_id)
+    state = Order.State.Name(view.state)
+    return [
+        (ORDERS.index("customer", view.customer_id), member),
+        (ORDERS.index("state", state), member),
+        (ORDERS.index("customer_state", view.customer_id, state), member),
+    ]
+
+
+@dataclass(frozen=True)
+class ReadModel:
+    """Redis, what a projector would write there, and the query server's way to read it."""
+
+    redis: Redis
+    reader: Reader
+    orders: ViewReader
+
+    async def complete(self, incarnation: str = INCARNATION) -> None:
+        """Say that the projection has caught up."""
+        await self.redis.set(ORDERS.present, incarnation)
+
+    async def begin_rebuilding(self) -> None:
+        """Say that the projection has not caught up."""
+        await self.redis.delete(ORDERS.present)
+
+    async def as_of(self, millis: int, partitions: Iterable[int] = range(PARTITIONS)) -> None:
+        """Say when these partitions held all that was published."""
+        for partition in partitions:
+            await self.redis.hset(ORDERS.as_of, str(partition), str(millis))
+
+    async def put(self, *orders: Order) -> None:
+        """Write orders with their index entries."""
+        await self.put_unsettled(*orders)
+        await self.settle(*orders)
+
+    async def put_unsettled(self, *orders: Order) -> None:
+        """Write the hashes of orders, as the projector does first."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for view in orders:
+                fields: dict[Any, Any] = {"data": view.SerializeToString(), "version": view.version}
+                fields["entries"] = msgspec.json.encode(entries(view))
+                pipe.hset(ORDERS.key(view.order_id), mapping=fields)
+            await pipe.execute()
+
+    async def settle(self, *orders: Order) -> None:
+        """Write the index entries of orders, and that they are written."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for view in orders:
+                for index, member in entries(view):
+                    pipe.zadd(index, {member: 0})
+                pipe.hset(ORDERS.key(view.order_id), "settled", str(view.version))
+            await pipe.execute()
+
+
+@asynccontextmanager
+async def read_model(redis_url: str) -> AsyncIterator[ReadModel]:
+    """Return an empty read model whose projection is complete."""
+    async with Redis.from_url(redis_url) as redis, Reader(RedisAddress(redis_url)) as reader:
+        await redis.flushdb()
+        await until(reader.ping)
+        model = ReadModel(redis, reader, ViewReader(reader, ORDERS))
+        await model.complete()
+        yield model
+
+
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 5.0) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        TimeoutError: it does not within these seconds.
+    """
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - what it asks is on a server
+            await asyncio.sleep(0.005)

@@ -1,0 +1,59 @@
+"""A TCP proxy in front of a server: begins late, ends early, hangs, or speaks TLS for it."""
+
+import asyncio
+from contextlib import suppress
+from ssl import SSLContext
+from typing import Self
+
+
+class TcpProxy:
+    """Listens on a port of its own, from `start` to `stop`, and forwards to a server on this host."""
+
+    def __init__(self, target_port: int, tls: SSLContext | None = None) -> None:
+        self._target = target_port
+        self._tls = tls
+        self._server: asyncio.Server | None = None
+        self._pipes: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self.flowing = asyncio.Event()
+        """Cleared, nothing is forwarded: the server seems to hang."""
+        self.flowing.set()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen; again on the same port after `stop`."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Stop listening and cut all connections."""
+        if self._server is None:
+            return
+        self._server.close()
+        for pipe in self._pipes:
+            pipe.cancel()
+        await asyncio.gather(*self._pipes, return_exceptions=True)
+        self._server = None
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            pipe = asyncio.create_task(self._pump(source, sink))
+            self._pipes.add(pipe)
+            pipe.add_done_callback(self._pipes.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            try:
+                while data := await source.read(65_536):
+                    await self.flowing.wait()
+                    sink.write(data)
+                    await sink.drain()
+            finally:
+                sink.close()
