@@ -4,9 +4,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
 from collections.abc import Mapping
 
+from diptych.consistency.v1.consistency_pb2 import StreamVersion, Token
 from google.protobuf.message import DecodeError
 
-from diptych.consistency.v1.consistency_pb2 import StreamVersion, Token
 from runtime.errors import Refusal
 
 
