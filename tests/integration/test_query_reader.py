@@ -92,8 +92,9 @@ async def test_a_killed_connection_fails_what_waits_and_heals(reader: Reader, re
     waiting = asyncio.create_task(reader.call("BLPOP", "nothing", 0))
     await until(lambda: blocked(redis))
     await redis.client_kill_filter(_id=str(me))
-    with pytest.raises(Refusal) as refusal:
-        await waiting
+    async with asyncio.timeout(PATIENCE / 4):
+        with pytest.raises(Refusal) as refusal:
+            await waiting
     assert refusal.value.reason == "READ_MODEL_UNAVAILABLE"
     await until(reader.ping)
     assert await reader.call("CLIENT", "ID") > me
