@@ -16,9 +16,9 @@ A view whose first event could not be applied has version 0 and no `data`.
 Indexes are sorted sets, all scores 0, ordered by member. Keys carry hash tags, so they work on a cluster.
 
 Everything of a projection belongs to one filling of it, which `fill` names. The projectors begin another
-when it is gone, when `progress` has lost a partition, or when PostgreSQL was restored; then they wipe the
-projection, and only the projectors can do so without losing what they write meanwhile. So a projection is
-rebuilt in place by deleting `present` and `fill`, in this order, and nothing else.
+when it is gone, when `progress` has lost a partition, or when PostgreSQL was restored: they delete
+`present`, wipe the projection and read the feed from its start. Only they can wipe without losing what
+they write meanwhile, so to rebuild a projection in place is to delete `fill`, and nothing else.
 """
 
 from dataclasses import dataclass
@@ -59,6 +59,11 @@ class View:
     def index(self, name: str, *values: str) -> str:
         """Return the key of a sorted set of the views that have these values."""
         return f"{self._scope('index')}:{{{'/'.join((name, *values))}}}"
+
+    @property
+    def patterns(self) -> tuple[str, str]:
+        """The patterns of SCAN that the keys of all views and of all indexes match, and no others."""
+        return self._scope("view") + ":*", self._scope("index") + ":*"
 
     @property
     def fill(self) -> str:

@@ -97,6 +97,16 @@ class StreamReader:
         await self._pull()
         return messages
 
+    async def is_drained(self) -> bool:
+        """Ask the server whether all that it holds for this reader has been returned by now.
+
+        Raises:
+            nats.errors.Error: JetStream cannot be reached.
+        """
+        info = await self._connection.js.consumer_info(streams.JETSTREAM, self._consumer)
+        sent = info.delivered.consumer_seq if info.delivered else 0
+        return info.num_pending == 0 and sent == self._delivered and not self._waiting
+
     async def close(self) -> None:
         """Stop reading, and tell the server where it can be told."""
         with suppress(nats.errors.Error, OSError, TimeoutError):

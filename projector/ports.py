@@ -1,0 +1,113 @@
+"""What the runner needs from the outside: a feed of events, a store of views, a share of the partitions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from projector.records import Parked, Record, Update
+from runtime.envelope import RecordedEvent
+from runtime.jetstream import Message, StreamIdentity
+
+
+class Superseded(Exception):
+    """What this projector knew of the store no longer holds: read it again, and go on from there."""
+
+
+class Reader(Protocol):
+    """Messages of some partitions in their order, from some sequence on."""
+
+    async def batch(self, limit: int, wait: float) -> Sequence[Message]:
+        """Return the next messages: as soon as there are any, none after `wait` seconds without.
+
+        Raises:
+            ReaderLost: messages may be missing from here on.
+        """
+
+    async def is_drained(self) -> bool:
+        """Ask the server whether the reader has returned all that it holds for it."""
+
+    async def close(self) -> None:
+        """Give the reader up."""
+
+
+class Feed(Protocol):
+    """The events, in JetStream."""
+
+    async def identity(self) -> StreamIdentity | None:
+        """Return which stream it is now, and what it holds; None where there is none (yet)."""
+
+    async def open(self, epoch: str, partitions: Iterable[int], start: int) -> Reader:
+        """Return a reader of what the projection hears in these partitions, from sequence `start` on.
+
+        Raises:
+            ReaderLost: the stream is not of this epoch any more.
+        """
+
+    async def history(self, stream: str) -> Sequence[RecordedEvent]:
+        """Return all events of one aggregate that the feed holds, oldest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filling:
+    """The state that all views of a projection are in: for which database, and how far."""
+
+    incarnation: str
+    progress: Mapping[int, str]
+    """Partition to `<epoch>/<sequence>`, for every partition."""
+
+
+class Store(Protocol):
+    """The views of one projection, in Redis. Every write compares the filling that was read last."""
+
+    async def filling(self) -> Filling | None:
+        """Read and return the filling; None where a new one has to be begun."""
+
+    async def refill(self, incarnation: str, epoch: str) -> None:
+        """Wipe the projection and begin another filling, unless somebody else has begun one meanwhile."""
+
+    async def load(self, view_ids: Iterable[str]) -> Mapping[str, Record]:
+        """Return these views, by id; an empty record of version 0 for each that is not there."""
+
+    async def write(self, updates: Sequence[Update]) -> set[str]:
+        """Write views that are still as they were before; return the ids of the others.
+
+        Raises:
+            Superseded: another filling has begun.
+        """
+
+    async def follow(self, records: Sequence[Record]) -> set[str]:
+        """Bring the indexes up to views which have not moved; return the ids of those which have.
+
+        Raises:
+            Superseded: another filling has begun.
+        """
+
+    async def advance(self, moves: Mapping[int, tuple[str, str]], as_of: int | None) -> None:
+        """Set partitions' progress from one value to the next, in all of them or in none.
+
+        Args:
+            moves: partition to old and new `<epoch>/<sequence>`.
+            as_of: where the partitions hold all that was published up to then: that time, in milliseconds
+                since 1970. When every partition has one, the projection is present.
+
+        Raises:
+            Superseded: another filling has begun, or progress is not what it was.
+        """
+
+    async def parked(self) -> Mapping[str, Parked]:
+        """Return the list of the parked aggregates, by view id."""
+
+    async def unlist(self, view_id: str) -> None:
+        """Take an aggregate off the list of the parked ones, unless its view says that it is parked."""
+
+
+class Leases(Protocol):
+    """This process's share of the partitions."""
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The partitions to work on, as of now."""
+
+    def pinned(self) -> AbstractContextManager[frozenset[int]]:
+        """Return the partitions held now; none of them is given to another process within the context."""

@@ -1,0 +1,60 @@
+"""Views as the projector holds them between the feed and the store, and why an aggregate is parked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from projector.projection import Entry, Rendered
+from runtime.envelope import RecordedEvent
+
+
+class Parked(msgspec.Struct, frozen=True):
+    """Why an aggregate is parked: an event of it cannot be applied, so its later ones have to wait."""
+
+    stream: str
+    version: int
+    """Of the event that cannot be applied."""
+    error: str
+    since: int
+    """When it failed first, in milliseconds since 1970."""
+    attempts: int
+    next_attempt: int | None
+    """When it is tried again, in milliseconds since 1970; None once only an operator can say."""
+    state: Literal["retrying", "parked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One view as the store has it, or is to have it; what the fields mean is said in runtime/views.py."""
+
+    id: str
+    message: Any
+    """The view message; never changed once it is here."""
+    version: int = 0
+    revision: int = 0
+    settled: int = 0
+    entries: tuple[Entry, ...] = ()
+    stale: tuple[Entry, ...] = ()
+    parked: Parked | None = None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether every key that is derived from the view has followed it."""
+        return self.settled == self.version and not self.stale
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """A write of one view: it takes effect only where the store still has the view as it was before."""
+
+    before: Record
+    after: Record
+    content: Rendered[Any] | None
+    """None where only `parked` changes."""
+    applied: Sequence[RecordedEvent]
+    failed: RecordedEvent | None
+    """The event that could not be applied, if it is there at all."""
+    started_ns: int
+    """When folding began, in nanoseconds since 1970."""
