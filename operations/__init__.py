@@ -1,0 +1,1 @@
+"""What people run: the local stack, the `diptych` command line, the demo."""

@@ -26,14 +26,22 @@ from command_server.kernel.ports import (
 NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 
-@pytest.fixture(params=["memory", "postgres"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[EventStore]:
-    if request.param == "memory":
-        yield MemoryEventStore()
-        return
-    postgres = PostgresEventStore(request.getfixturevalue("database_url"))
-    yield postgres
-    await postgres.close()
+@pytest.fixture
+def memory() -> EventStore:
+    return MemoryEventStore()
+
+
+@pytest.fixture
+async def on_postgres(database_url: str) -> AsyncIterator[EventStore]:
+    store = PostgresEventStore(database_url)
+    yield store
+    await store.close()
+
+
+@pytest.fixture(params=["memory", "on_postgres"])
+def store(request: pytest.FixtureRequest) -> EventStore:
+    adapter: EventStore = request.getfixturevalue(request.param)
+    return adapter
 
 
 def stream(version: int, state: str = "{}", name: str = "a.b.1") -> StreamRow:
