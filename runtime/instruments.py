@@ -24,6 +24,9 @@ class Instruments:
             "events.processed", "{event}", "Events that projections have heard"
         )
         self._lag = seconds("read_model.lag", "From an event's recording to its effect in a view")
+        self._pending = meter.create_gauge(
+            "outbox.pending", "{event}", "Events that wait for being published"
+        )
         self._calls = seconds("rpc.server.call.duration", "From a gRPC call's arrival to its answer")
 
     def command_processed(self, command_type: str, success: bool, seconds: float) -> None:
@@ -38,6 +41,10 @@ class Instruments:
     def read_model_lag(self, model_type: str, seconds: float) -> None:
         """Record how long an event took to a view."""
         self._lag.record(seconds, {"model_type": model_type})
+
+    def outbox_pending(self, events: int) -> None:
+        """Record how many events wait in the outbox."""
+        self._pending.set(events)
 
     def call_answered(self, method: str, status: str, seconds: float) -> None:
         """Record a gRPC call, by its full method name and the name of its status."""

@@ -167,3 +167,9 @@ def read_model_lag(model_type: str, seconds: float) -> None:
     """Record the time from an event's recording to its effect in a view."""
     if instruments is not None:
         instruments.read_model_lag(model_type, seconds)
+
+
+def outbox_pending(events: int) -> None:
+    """Record how many events wait for being published."""
+    if instruments is not None:
+        instruments.outbox_pending(events)

@@ -8,6 +8,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from runtime import logs
+from runtime.errors import StartError
 
 UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
 """What any call to NATS or JetStream may raise; most often it means: not now."""
@@ -15,11 +16,24 @@ UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
 _log = logs.get("nats")
 
 
+class _Client(Client):
+    """The client, but for its parser of headers, which took two thirds of the time of reading an event."""
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        headers = {}
+        for line in raw.decode("utf-8", "replace").split("\r\n"):
+            name, colon, value = line.partition(":")
+            if colon:
+                headers[name] = value.strip()
+        return headers
+
+
 class Connection:
     """A client of NATS with its JetStream context; made by `connect`."""
 
     def __init__(self, url: str, name: str) -> None:
-        self.client = Client()
+        self.client: Client = _Client()
         self.js: JetStreamContext = self.client.jetstream()
         self.sessions = 0
         """How often a connection was made; what was under way in an earlier one may be lost."""
@@ -97,10 +111,10 @@ async def connect(url: str, name: str) -> Connection:
         name: what the server's monitoring shows.
 
     Raises:
-        nats.errors.Error: the URL makes no sense.
+        StartError: the URL makes no sense.
     """
     connection = Connection(url, name)
     await asyncio.sleep(0)  # let the client read its arguments
     if connection._keeper.done():
-        await connection._keeper
+        raise StartError("DIPTYCH_NATS_URL is no address of NATS") from connection._keeper.exception()
     return connection

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
-import nats.errors
 import pytest
 from nats.js import api
 
 from runtime import streams
+from runtime.errors import StartError
 from runtime.jetstream import (
     UNREACHABLE,
     Connection,
@@ -211,7 +211,7 @@ async def test_a_connection_is_made_when_the_server_comes_up_later(tmp_path: Pat
 
 
 async def test_a_senseless_address_is_refused_at_once() -> None:
-    with pytest.raises(nats.errors.Error):
+    with pytest.raises(StartError):
         await connect("nats://host:port:more", "test")
 
 

@@ -1,0 +1,46 @@
+"""The relay process: it leads or stands by, and answers health checks."""
+
+import asyncio
+from functools import partial
+
+from command_server.adapters.postgres import create_engine
+from command_server.adapters.schema import RELAY_ROLE
+from command_server.relay.housekeeping import keep_house
+from command_server.relay.lease import Lease
+from command_server.relay.observed import Observed
+from command_server.relay.outbox import Outbox
+from command_server.relay.relay import Relay
+from command_server.relay.stream import EventStream
+from runtime import lifecycle, telemetry
+from runtime.grpc import server
+from runtime.jetstream import connect
+from runtime.lifecycle import Lifecycle
+
+
+async def main(life: Lifecycle) -> None:
+    """Lead or stand by until the process stops, then let another relay lead."""
+    settings = life.settings
+    engine = create_engine(settings.database_url, role=RELAY_ROLE)
+    outbox = Outbox(engine)
+    async with await connect(settings.nats_url, "relay") as connection:
+        lease = Lease(engine, able=lambda: connection.connected)
+        stream = EventStream(connection)
+        relay = Relay(outbox, stream, Observed(stream))
+        tidy = partial(keep_house, outbox, settings.outbox_retention, telemetry.outbox_pending)
+
+        async def probe() -> bool:
+            return connection.connected and await outbox.reachable()
+
+        health = server.build(settings, address=settings.relay_address, probe=probe)
+        leading = life.spawn(lease.lead_or_stand_by(relay.lead, tidy), "relay")
+        try:
+            await health.serve(life)
+        finally:
+            leading.cancel()
+            await asyncio.wait({leading})
+            await lease.give_back()
+            await engine.dispose()
+
+
+if __name__ == "__main__":
+    lifecycle.run(main, "relay", lifecycle.settings())
