@@ -1,7 +1,7 @@
 """When an event that cannot be applied is tried again, and when only an operator can help."""
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -63,14 +63,17 @@ class Schedule:
         for view_id, record in parked.items():
             self.remember(view_id, record)
 
-    def remember(self, view_id: str, parked: Parked | None) -> None:
-        """Note when an aggregate is due; never, where it is not parked or only an operator can help."""
-        if parked is not None and parked.state == "retrying":
+    def remember(self, view_id: str, parked: Parked) -> None:
+        """Note when an aggregate is due; never, where only an operator can help."""
+        self.forget(view_id)
+        if parked.state == "retrying":
             self._due[view_id] = parked
-        else:
-            self._due.pop(view_id, None)
 
-    def due(self, now: int, limit: int) -> Iterable[tuple[str, Parked]]:
+    def forget(self, view_id: str) -> None:
+        """An aggregate is not to be tried again."""
+        self._due.pop(view_id, None)
+
+    def due(self, now: int, limit: int) -> Sequence[tuple[str, Parked]]:
         """Return some of the aggregates whose time has come; `now` in milliseconds since 1970."""
         ready = (item for item in self._due.items() if (item[1].next_attempt or 0) <= now)
         return list(islice(ready, limit))

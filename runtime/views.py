@@ -24,9 +24,8 @@ they write meanwhile, so to rebuild a projection in place is to delete `fill`, a
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.message import Message
-
 from diptych.projection.v1 import projection_pb2
+from google.protobuf.message import Message
 
 GENERATION = "1"
 

@@ -2,6 +2,7 @@
 
 from diptych.ordering.v1 import events_pb2 as events
 from diptych.ordering.v1 import types_pb2 as views
+
 from projector.projection import Entry, Projection
 from runtime.views import View, index_member
 
