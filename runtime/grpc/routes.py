@@ -11,7 +11,6 @@ from runtime.errors import Refusal, StartError
 from runtime.grpc import errors
 from runtime.grpc.method import Context, Handler, Interceptor, Method
 
-
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
