@@ -1,5 +1,4 @@
 import asyncio
-import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
@@ -7,6 +6,7 @@ from uuid import uuid4
 import pytest
 from nats.js import api
 
+from operations.servers import Nats
 from runtime import streams
 from runtime.errors import StartError
 from runtime.jetstream import (
@@ -19,20 +19,17 @@ from runtime.jetstream import (
     read_subject,
     stream_identity,
 )
-from tests.integration.nats_server import NatsServer
 from tests.integration.waiting import until
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    server = NatsServer(tmp_path)
-    await server.start()
-    yield server
-    await server.stop(signal.SIGKILL)
+async def server(tmp_path: Path) -> AsyncIterator[Nats]:
+    async with Nats(tmp_path / "nats") as server:
+        yield server
 
 
 @pytest.fixture
-async def connection(server: NatsServer) -> AsyncIterator[Connection]:
+async def connection(server: Nats) -> AsyncIterator[Connection]:
     async with await connect(server.url, "test") as connection:
         await connection.ready()
         yield connection
@@ -164,13 +161,13 @@ async def test_a_reader_is_lost_when_a_message_is_missing(connection: Connection
 
 
 async def test_a_reader_is_lost_when_the_server_restarts_and_another_goes_on(
-    server: NatsServer, connection: Connection
+    server: Nats, connection: Connection
 ) -> None:
     epoch = await make_stream(connection)
     await publish(connection, ["diptych.events.0.a.b.c"] * 10)
     reader = await StreamReader.open(connection, epoch, 1)
     await read(reader, 10)
-    await server.stop(signal.SIGKILL)
+    await server.kill()
     await until_lost(reader)
     assert not connection.connected
     with pytest.raises(UNREACHABLE):
@@ -185,23 +182,23 @@ async def test_a_reader_is_lost_when_the_server_restarts_and_another_goes_on(
 
 
 async def test_a_reader_is_lost_when_the_server_falls_silent(
-    server: NatsServer, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    server: Nats, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runtime.jetstream.reader.HEARTBEAT", 0.2)
     epoch = await make_stream(connection)
     reader = await StreamReader.open(connection, epoch, 1)
-    server.freeze()
+    server.child.freeze()
     try:
         with pytest.raises(ReaderLost, match="silent"):
             while True:
                 await reader.batch(500, 0.1)
     finally:
-        server.thaw()
+        server.child.thaw()
     await reader.close()
 
 
 async def test_a_connection_is_made_when_the_server_comes_up_later(tmp_path: Path) -> None:
-    server = NatsServer(tmp_path)
+    server = Nats(tmp_path / "nats")
     async with await connect(server.url, "test") as connection:
         assert not connection.connected
         await server.start()

@@ -1,7 +1,6 @@
 import asyncio
 import io
 import json
-import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from time import monotonic
@@ -14,21 +13,19 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from command_server.relay import housekeeping
 from command_server.relay.observed import Observed
 from command_server.relay.relay import Publisher
+from operations.servers import Nats
 from runtime import logs, telemetry
 from runtime.envelope import RecordedEvent
 from runtime.streams import WAKE_SUBJECT, subject
 from tests.integration import feed
 from tests.integration.feed import Writer
-from tests.integration.nats_server import NatsServer
 from tests.integration.waiting import until
 
 
 @pytest.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    server = NatsServer(tmp_path)
-    await server.start()
-    yield server
-    await server.stop(signal.SIGKILL)
+async def nats(tmp_path: Path) -> AsyncIterator[Nats]:
+    async with Nats(tmp_path / "nats") as server:
+        yield server
 
 
 @pytest.fixture
@@ -38,7 +35,7 @@ async def writer(database_url: str) -> AsyncIterator[Writer]:
 
 
 async def test_events_are_published_in_the_outboxs_order_with_all_that_is_known_of_them(
-    database_url: str, nats: NatsServer, writer: Writer
+    database_url: str, nats: Nats, writer: Writer
 ) -> None:
     async with feed.relay(database_url, nats.url) as relay:
         metadata = {"actor": "alice", "correlation_id": "c", "causation_id": "r", "command": "Do"}
@@ -57,7 +54,7 @@ async def test_events_are_published_in_the_outboxs_order_with_all_that_is_known_
 
 
 async def test_a_message_lies_under_its_aggregates_subject(
-    database_url: str, nats: NatsServer, writer: Writer
+    database_url: str, nats: Nats, writer: Writer
 ) -> None:
     async with feed.relay(database_url, nats.url) as relay:
         await writer.commit("x")
@@ -67,7 +64,7 @@ async def test_a_message_lies_under_its_aggregates_subject(
 
 
 async def test_thousands_of_events_go_in_batches_of_a_thousand(
-    database_url: str, nats: NatsServer, writer: Writer
+    database_url: str, nats: Nats, writer: Writer
 ) -> None:
     sizes = []
 
@@ -92,7 +89,7 @@ async def test_thousands_of_events_go_in_batches_of_a_thousand(
 
 
 async def test_what_a_transaction_held_open_while_others_commit_is_not_skipped(
-    database_url: str, nats: NatsServer, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    database_url: str, nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The outbox's floor rises as fast as it may.
     monkeypatch.setattr("command_server.relay.floor.AGE", 0.0)
@@ -112,7 +109,7 @@ async def test_what_a_transaction_held_open_while_others_commit_is_not_skipped(
 
 
 async def test_a_wake_up_call_spares_the_wait_for_the_next_look(
-    database_url: str, nats: NatsServer, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    database_url: str, nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("command_server.relay.relay.POLL", 60.0)
     await writer.commit("x")
@@ -127,7 +124,7 @@ async def test_a_wake_up_call_spares_the_wait_for_the_next_look(
 
 
 async def test_marked_rows_are_deleted_after_their_retention_and_pending_ones_are_not(
-    database_url: str, nats: NatsServer, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    database_url: str, nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(housekeeping, "CHUNK", 2)
     await writer.commit(*"abcdefg")
@@ -149,7 +146,7 @@ async def test_marked_rows_are_deleted_after_their_retention_and_pending_ones_ar
 
 
 async def test_every_event_is_told_of_once_it_is_acknowledged(
-    database_url: str, nats: NatsServer, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    database_url: str, nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exporter, provider, lines = InMemorySpanExporter(), TracerProvider(), io.BytesIO()
     provider.add_span_processor(SimpleSpanProcessor(exporter))

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,21 +13,19 @@ from nats.js.errors import NoStreamResponseError
 from command_server.relay.outbox import Outbox, State, Superseded
 from command_server.relay.relay import Publisher
 from command_server.relay.stream import EventStream, Fenced
+from operations.servers import Nats
 from runtime.envelope import RecordedEvent, to_headers
 from runtime.jetstream import Connection, connect
 from runtime.streams import JETSTREAM, subject
 from tests.integration import feed
 from tests.integration.feed import Found, Writer
-from tests.integration.nats_server import NatsServer
 from tests.integration.waiting import until
 
 
 @pytest.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[NatsServer]:
-    server = NatsServer(tmp_path)
-    await server.start()
-    yield server
-    await server.stop(signal.SIGKILL)
+async def nats(tmp_path: Path) -> AsyncIterator[Nats]:
+    async with Nats(tmp_path / "nats") as server:
+        yield server
 
 
 @pytest.fixture
@@ -38,7 +35,7 @@ async def writer(database_url: str) -> AsyncIterator[Writer]:
 
 
 @pytest.fixture
-async def observer(nats: NatsServer) -> AsyncIterator[Connection]:
+async def observer(nats: Nats) -> AsyncIterator[Connection]:
     async with await connect(nats.url, "observer") as connection:
         await connection.ready()
         yield connection
@@ -86,7 +83,7 @@ def at_sequences(found: Found) -> dict[int, str]:
 
 
 async def test_a_relay_that_dies_between_acknowledgement_and_mark_publishes_nothing_twice(
-    database_url: str, nats: NatsServer, writer: Writer
+    database_url: str, nats: Nats, writer: Writer
 ) -> None:
     deaths = 0
 
@@ -107,7 +104,7 @@ async def test_a_relay_that_dies_between_acknowledgement_and_mark_publishes_noth
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_errors_anywhere_under_load_lose_and_double_nothing(
-    database_url: str, nats: NatsServer, writer: Writer, seed: int, monkeypatch: pytest.MonkeyPatch
+    database_url: str, nats: Nats, writer: Writer, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("command_server.relay.relay.RETRY_MOST", 0.05)
     dice = random.Random(seed)
@@ -140,7 +137,7 @@ async def test_errors_anywhere_under_load_lose_and_double_nothing(
 
 
 async def test_two_relays_at_once_publish_each_event_once(
-    database_url: str, nats: NatsServer, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    database_url: str, nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("command_server.relay.relay.RETRY_MOST", 0.02)
     monkeypatch.setattr("command_server.relay.relay.RETRY_FIRST", 0.01)
@@ -204,7 +201,7 @@ def held_after(gate: Gate) -> type[Around]:
 
 
 async def test_a_thawed_relays_batch_is_refused_as_a_whole(
-    database_url: str, nats: NatsServer, writer: Writer
+    database_url: str, nats: Nats, writer: Writer
 ) -> None:
     gate = Gate()
     async with feed.relay(database_url, nats.url, held_before(gate)):
@@ -221,7 +218,7 @@ async def test_a_thawed_relays_batch_is_refused_as_a_whole(
 
 
 async def test_a_relay_thawed_after_the_stream_was_made_anew_does_not_reach_it(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection
+    database_url: str, nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     """Though the new stream ends where the relay expects it to: it is empty, as the old one was."""
     early, late = Gate(), Gate()
@@ -243,7 +240,7 @@ async def test_a_relay_thawed_after_the_stream_was_made_anew_does_not_reach_it(
 
 
 async def test_a_relay_thawed_after_the_stream_was_made_anew_marks_nothing(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection
+    database_url: str, nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     gate = Gate()
     async with feed.relay(database_url, nats.url, held_after(gate)):
@@ -264,7 +261,7 @@ async def test_a_relay_thawed_after_the_stream_was_made_anew_marks_nothing(
 
 
 async def test_a_mark_of_another_epoch_or_another_end_is_refused(
-    database_url: str, nats: NatsServer, writer: Writer
+    database_url: str, nats: Nats, writer: Writer
 ) -> None:
     await writer.commit("x", "y")
     async with feed.relay(database_url, nats.url) as relay:
@@ -287,7 +284,7 @@ async def test_a_mark_of_another_epoch_or_another_end_is_refused(
 
 @pytest.mark.parametrize("how", ["deleted", "purged", "holed"])
 async def test_a_stream_wiped_or_damaged_while_nothing_happens_is_made_anew_with_all_events(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection, how: str
+    database_url: str, nats: Nats, writer: Writer, observer: Connection, how: str
 ) -> None:
     async with feed.relay(database_url, nats.url):
         for _ in range(30):
@@ -306,7 +303,7 @@ async def test_a_stream_wiped_or_damaged_while_nothing_happens_is_made_anew_with
 
 
 async def test_a_stream_deleted_again_and_again_under_load_is_made_anew_with_all_events(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection
+    database_url: str, nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, nats.url):
         epoch = (await feed.filled(observer)).epoch
@@ -320,7 +317,7 @@ async def test_a_stream_deleted_again_and_again_under_load_is_made_anew_with_all
 
 
 async def test_events_that_commit_late_below_a_stream_being_filled_are_not_lost(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection
+    database_url: str, nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     """A position below those filled already, pending while filling goes on and after."""
     gate = Gate()
@@ -350,7 +347,7 @@ async def test_events_that_commit_late_below_a_stream_being_filled_are_not_lost(
 
 
 async def test_filling_a_stream_goes_on_where_another_relay_left_off(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection
+    database_url: str, nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     for _ in range(5):
         await writer.commit(*[str(n) for n in range(1_000)])
@@ -403,7 +400,7 @@ async def lose_tail(observer: Connection, kept: int) -> Found:
 
 
 async def test_what_the_stream_has_lost_is_published_again_under_its_old_sequences(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection
+    database_url: str, nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, nats.url):
         for _ in range(20):
@@ -420,7 +417,7 @@ async def test_what_the_stream_has_lost_is_published_again_under_its_old_sequenc
 
 
 async def test_a_loss_that_the_outbox_no_longer_remembers_makes_the_stream_anew(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection
+    database_url: str, nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, nats.url):
         for _ in range(20):
@@ -435,7 +432,7 @@ async def test_a_loss_that_the_outbox_no_longer_remembers_makes_the_stream_anew(
 
 
 async def test_a_loss_is_noticed_while_nothing_happens(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection
+    database_url: str, nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, nats.url):
         await writer.commit(*"abcdefg")
@@ -450,7 +447,7 @@ async def test_a_loss_is_noticed_while_nothing_happens(
 
 
 async def test_a_restored_database_gets_a_stream_of_its_own(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection
+    database_url: str, nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, nats.url):
         await writer.commit(*"abcdefg")
@@ -463,7 +460,7 @@ async def test_a_restored_database_gets_a_stream_of_its_own(
 
 
 async def test_a_filled_stream_of_an_unknown_epoch_is_not_trusted(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection
+    database_url: str, nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     """A backup of JetStream, of an earlier epoch: what was published since is not pending, and not in it."""
     async with feed.relay(database_url, nats.url):
@@ -489,12 +486,12 @@ async def test_a_filled_stream_of_an_unknown_epoch_is_not_trusted(
 
 
 async def test_the_relay_goes_on_when_nats_was_away(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection
+    database_url: str, nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, nats.url):
         async with load(writer):
             await until_published(writer, 100)
-            await nats.stop(signal.SIGKILL)
+            await nats.kill()
             await asyncio.sleep(0.5)
             await nats.start()
         await writer.all_published()
@@ -503,7 +500,7 @@ async def test_the_relay_goes_on_when_nats_was_away(
 
 
 async def test_the_relay_goes_on_when_postgresql_dropped_its_connections(
-    database_url: str, nats: NatsServer, writer: Writer, observer: Connection
+    database_url: str, nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, nats.url):
         async with load(writer):
