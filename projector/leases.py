@@ -8,8 +8,8 @@ import asyncio
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 from redis.asyncio import Redis
@@ -60,12 +60,16 @@ log = logs.get("leases")
 
 
 class RedisLeases:
-    """The leases of one process, for all its projections; `keep` renews them and sees to fair shares."""
+    """The leases of one process, for all its projections; `keep` renews them and sees to fair shares.
 
-    def __init__(self, redis: Redis, tick: float = TICK, lease: float = LEASE) -> None:
+    Args:
+        redis: where the leases are.
+        able: whether this process could do anything with partitions now; while not, others get them.
+    """
+
+    def __init__(self, redis: Redis, able: Callable[[], bool] = lambda: True) -> None:
         self._redis = redis
-        self._tick = tick
-        self._lease = int(lease * 1000)
+        self._able = able
         self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._held: frozenset[int] = frozenset()
         self._pins: Counter[int] = Counter()
@@ -91,15 +95,15 @@ class RedisLeases:
         """Hold a fair share for as long as this runs; an error of Redis means to try again."""
         while True:
             try:
-                await self.renew()
+                await (self.renew() if self._able() else self.give_up())
             except (RedisError, OSError) as error:
                 log.warning("Leases cannot be renewed", error=str(error))
-            await asyncio.sleep(self._tick)
+            await asyncio.sleep(TICK)
 
     async def renew(self) -> None:
         """Renew what is held, take what is free, and give away what exceeds the share and is not pinned."""
         keys = [MEMBERS, *(_key(partition) for partition in range(streams.PARTITIONS))]
-        share, mine = await self._renew(keys=keys, args=[self._me, self._lease])
+        share, mine = await self._renew(keys=keys, args=[self._me, int(LEASE * 1000)])
         kept = frozenset(sorted(mine, key=lambda partition: (partition not in self._held, partition))[:share])
         if kept != self._held:
             log.info("Partitions changed", partitions=sorted(kept))
@@ -107,10 +111,11 @@ class RedisLeases:
         await self._give(frozenset(mine) - kept)
 
     async def give_up(self) -> None:
-        """Release everything at once, and leave: for a process that stops, after its last batch."""
+        """Release everything that is not pinned at once, and leave; does not raise where Redis is away."""
         self._held = frozenset()
-        await self._give(frozenset(range(streams.PARTITIONS)))
-        await self._redis.zrem(MEMBERS, self._me)
+        with suppress(RedisError, OSError):
+            await self._redis.zrem(MEMBERS, self._me)
+            await self._give(frozenset(range(streams.PARTITIONS)))
 
     async def _give(self, partitions: frozenset[int]) -> None:
         free = [_key(partition) for partition in partitions if self._pins[partition] <= 0]

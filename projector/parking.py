@@ -51,6 +51,9 @@ class Retries:
         return int(1000 * self.first_pause * 2 ** (attempts - 1) * jitter)
 
 
+RETRIES = Retries()
+
+
 class Schedule:
     """The aggregates that this process has to try again, and when."""
 

@@ -11,12 +11,12 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from projector.parking import Retries
+from projector.parking import RETRIES, Retries
 from projector.ports import Feed, Filling, Leases, Store
 from projector.progress import Progress
 from projector.projection import Projection
 from projector.session import WAIT, Session
-from projector.writer import Writer
+from projector.writer import Observe, Writer
 from runtime import logs, streams
 from runtime.jetstream import ReaderLost, StreamIdentity
 
@@ -35,6 +35,7 @@ class Runner:
         feed: where its events come from.
         leases: which partitions this process works on.
         retries: when to try again what cannot be applied.
+        observe: is told of every write that the store has taken.
     """
 
     def __init__(
@@ -43,13 +44,14 @@ class Runner:
         store: Store,
         feed: Feed,
         leases: Leases,
-        retries: Retries | None = None,
+        retries: Retries = RETRIES,
+        observe: Observe = lambda _: None,
     ) -> None:
         self._name = projection.view.projection
         self._store = store
         self._feed = feed
         self._leases = leases
-        self._writer = Writer(projection, store, feed, retries or Retries())
+        self._writer = Writer(projection, store, feed, retries, observe)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Work until told to stop, then finish the batch.

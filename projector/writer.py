@@ -5,7 +5,7 @@ reordering and other projectors change how often something is done, never what c
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from time import time, time_ns
 from typing import Any
@@ -17,6 +17,8 @@ from projector.projection import Projection
 from projector.records import Record, Update
 from runtime import streams
 from runtime.envelope import RecordedEvent
+
+Observe = Callable[[Sequence[Update]], None]
 
 CACHED = 10_000
 """How many views are kept in memory."""
@@ -30,14 +32,18 @@ class Writer:
         store: where the views are.
         feed: where an aggregate's events can be read again.
         retries: when to try again what failed.
+        observe: is told of every write that the store has taken.
     """
 
-    def __init__(self, projection: Projection[Any], store: Store, feed: Feed, retries: Retries) -> None:
+    def __init__(
+        self, projection: Projection[Any], store: Store, feed: Feed, retries: Retries, observe: Observe
+    ) -> None:
         self.schedule = Schedule()
         self._projection = projection
         self._store = store
         self._feed = feed
         self._retries = retries
+        self._observe = observe
         self._cache: OrderedDict[str, Record] = OrderedDict()
 
     def forget(self) -> None:
@@ -115,11 +121,12 @@ class Writer:
     async def _write(self, updates: Sequence[Update]) -> set[str]:
         lost = await self._store.write(updates) if updates else set()
         self._drop(lost)
-        won = [update.after for update in updates if update.after.id not in lost]
-        self._keep(won)
-        for record in won:
-            if record.parked is not None:
-                self.schedule.remember(record.id, record.parked)
+        won = [update for update in updates if update.after.id not in lost]
+        self._keep(update.after for update in won)
+        for update in won:
+            if update.after.parked is not None:
+                self.schedule.remember(update.after.id, update.after.parked)
+        self._observe(won)
         return lost
 
     async def _follow(self, view_ids: Collection[str]) -> None:
