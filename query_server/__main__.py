@@ -4,7 +4,7 @@ from query_server.contexts import ordering
 from query_server.reader import Reader
 from query_server.redis_address import RedisAddress
 from query_server.service import ReadModel, query_service
-from runtime import lifecycle
+from runtime import lifecycle, workers
 from runtime.errors import StartError
 from runtime.grpc import server
 from runtime.lifecycle import Lifecycle
@@ -32,4 +32,5 @@ def _redis(url: str) -> RedisAddress:
 
 
 if __name__ == "__main__":
-    lifecycle.run(main, "query_server", lifecycle.settings())
+    settings = lifecycle.settings()
+    workers.run(main, "query_server", settings, settings.query_address)
