@@ -1,6 +1,5 @@
 """What operators see of commands: a log line, metrics and a span each, by decorating the kernel's way in."""
 
-from datetime import UTC, datetime
 from time import perf_counter
 
 from command_server.kernel.batch import Request
@@ -22,7 +21,6 @@ def observed(execute: Execute) -> Execute:
             commandType=request.kind.name,
             userId=request.caller,
             correlationId=request.correlation_id,
-            timestamp=datetime.now(UTC).isoformat(),
         )
         accepted = False
         try:
