@@ -87,8 +87,12 @@ def settings() -> Settings:
 
 def refuse(name: str, why: str) -> NoReturn:
     """Say in one line on stderr why this process does not start, and exit with 1."""
+    sys.exit(_refused(name, why))
+
+
+def _refused(name: str, why: str) -> int:
     sys.stderr.write(f"{name}: {why}\n")
-    sys.exit(REFUSED)
+    return REFUSED
 
 
 def run(main: Main, name: str, settings: Settings) -> NoReturn:
@@ -103,7 +107,7 @@ def run(main: Main, name: str, settings: Settings) -> NoReturn:
     try:
         telemetry.configure(name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(_live(main, Lifecycle(settings)))
+            code = runner.run(_live(main, name, Lifecycle(settings)))
     except StartError as error:
         refuse(name, str(error))
     finally:
@@ -111,7 +115,7 @@ def run(main: Main, name: str, settings: Settings) -> NoReturn:
     sys.exit(code)
 
 
-async def _live(main: Main, lifecycle: Lifecycle) -> int:
+async def _live(main: Main, name: str, lifecycle: Lifecycle) -> int:
     """Run main until it returns, watching signals and its time to stop; return the exit code."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -121,8 +125,8 @@ async def _live(main: Main, lifecycle: Lifecycle) -> int:
     try:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait_for(running, lifecycle.settings.stop_grace + _OVERTIME)
-    except StartError:
-        raise
+    except StartError as error:
+        return _refused(name, str(error))
     except TimeoutError:
         log.error("The process did not stop in time", seconds=lifecycle.settings.stop_grace + _OVERTIME)
         return CRASHED

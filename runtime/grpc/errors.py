@@ -1,5 +1,6 @@
 """How a call fails: with a status, an ErrorInfo that programs read, and nothing about our insides."""
 
+from itertools import islice
 from typing import NoReturn
 
 from google.protobuf import any_pb2, duration_pb2
@@ -11,6 +12,11 @@ from runtime.errors import Refusal
 from runtime.grpc.method import Context, Handler, Method
 
 log = logs.get("grpc")
+
+# A status travels as headers, of which clients take 8 kB in all; past that they see another error than ours.
+_LONGEST_MESSAGE = 300
+_LONGEST_TEXT = 160
+_MOST_VIOLATIONS = 10
 
 
 def answer(_method: Method, handler: Handler) -> Handler:
@@ -43,26 +49,36 @@ def contain(method: Method, handler: Handler) -> Handler:
 async def abort(context: Context, refusal: Refusal) -> NoReturn:
     """End a call with a refusal."""
     code: int = refusal.code.value[0]
-    details = [_packed(detail) for detail in _details(refusal)]
-    status = status_pb2.Status(code=code, message=refusal.message, details=details)
+    message = _short(refusal.message, _LONGEST_MESSAGE)
+    packed = [_packed(detail) for detail in details(refusal)]
+    status = status_pb2.Status(code=code, message=message, details=packed)
     trailer = ("grpc-status-details-bin", status.SerializeToString())
-    await context.abort(refusal.code, refusal.message, (*context.trailing_metadata(), trailer))
+    await context.abort(refusal.code, message, (*context.trailing_metadata(), trailer))
 
 
-def _details(refusal: Refusal) -> list[Message]:
-    info = error_details_pb2.ErrorInfo(
-        reason=refusal.reason, domain=refusal.domain, metadata=refusal.metadata
-    )
-    details: list[Message] = [info]
+def details(refusal: Refusal) -> list[Message]:
+    """Return what programs can read of a refusal: always an ErrorInfo, and what applies of the others."""
+    facts = {key: _short(value, _LONGEST_TEXT) for key, value in refusal.metadata.items()}
+    found: list[Message] = [
+        error_details_pb2.ErrorInfo(reason=refusal.reason, domain=refusal.domain, metadata=facts)
+    ]
     if refusal.retry_after is not None:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(refusal.retry_after * 1e9))
-        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        found.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if refusal.violations:
-        violation = error_details_pb2.BadRequest.FieldViolation
-        fields = [violation(field=field, description=text) for field, text in refusal.violations.items()]
-        details.append(error_details_pb2.BadRequest(field_violations=fields))
-    return details
+        fields = [_violation(*item) for item in islice(refusal.violations.items(), _MOST_VIOLATIONS)]
+        found.append(error_details_pb2.BadRequest(field_violations=fields))
+    return found
+
+
+def _violation(field: str, text: str) -> error_details_pb2.BadRequest.FieldViolation:
+    short = _short(field, _LONGEST_TEXT), _short(text, _LONGEST_TEXT)
+    return error_details_pb2.BadRequest.FieldViolation(field=short[0], description=short[1])
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _packed(detail: Message) -> any_pb2.Any:

@@ -5,6 +5,7 @@ import json
 import time
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 from jwt import PyJWK, PyJWKSet, PyJWTError
 
@@ -39,7 +40,7 @@ class Keys:
         self._at_address = source.startswith(("http://", "https://"))
         self._age = _ADDRESS_AGE if self._at_address else _FILE_AGE
         self._keys: dict[str, PyJWK] = {}
-        self._content = b""
+        self._content: bytes | None = None
         self._loading: asyncio.Task[None] | None = None
         self._loaded_at = float("-inf")
         self.generation = 0
@@ -93,8 +94,14 @@ class Keys:
 
     def _take(self, content: bytes) -> None:
         if content != self._content:
-            found = PyJWKSet.from_dict(json.loads(content))
+            found = PyJWKSet(_keys_of(json.loads(content)))
             self._keys = {key.key_id: key for key in found if key.key_id and key.key_type in ALGORITHMS}
             self._content = content
             self.generation += 1
         self._loaded_at = time.monotonic()
+
+
+def _keys_of(document: object) -> list[dict[str, Any]]:
+    if isinstance(document, dict) and isinstance(keys := document.get("keys"), list):
+        return keys
+    raise ValueError("not a JSON Web Key Set")

@@ -77,29 +77,24 @@ def build(
     Raises:
         StartError: a method has no access rule or no handler, or a file of keys cannot be read.
     """
-    names = [service.descriptor.full_name for service in services]
-    health = Health(names)
-    server = grpc.aio.server(options=options(settings))
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    if settings.reflection:
-        public = [*names, "grpc.health.v1.Health", reflection.SERVICE_NAME]
-        reflection.enable_server_reflection(public, server)
     chain = interceptors(settings, record_attempt) if services else []
-    server.add_generic_rpc_handlers([Routes(services, chain)])
-    return Server(server, settings, address, health, probe)
+    names = [service.descriptor.full_name for service in services]
+    return Server(settings, Routes(services, chain), names, address, probe)
 
 
 class Server:
     """A gRPC server, from listening to the end of the last call."""
 
     def __init__(
-        self, server: grpc.aio.Server, settings: Settings, address: str, health: Health, probe: Probe
+        self, settings: Settings, routes: Routes, names: Sequence[str], address: str, probe: Probe
     ) -> None:
-        self._server = server
         self._settings = settings
+        self._routes = routes
+        self._names = names
         self._address = address
         self._probe = probe
-        self.health = health
+        self._server: grpc.aio.Server | None = None
+        self.health = Health(names)
         self.port = 0
         """Where it listens, once it does."""
 
@@ -123,17 +118,29 @@ class Server:
         """
         if not self._settings.reuse_port:
             check_free(self._address)
+        server = self._server = self._made()
         try:
-            self.port = self._server.add_insecure_port(self._address)
+            self.port = server.add_insecure_port(self._address)
         except RuntimeError as error:
             raise StartError(f"cannot listen on {self._address}: {error}") from error
-        await self._server.start()
+        await server.start()
         log.info("Listening", address=self._address, port=self.port)
+
+    def _made(self) -> grpc.aio.Server:
+        server = grpc.aio.server(options=options(self._settings))
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+        if self._settings.reflection:
+            public = [*self._names, "grpc.health.v1.Health", reflection.SERVICE_NAME]
+            reflection.enable_server_reflection(public, server)
+        server.add_generic_rpc_handlers([self._routes])
+        return server
 
     async def stop(self) -> None:
         """Be NOT_SERVING, listen no more, and let the calls under way end within `stop_grace` seconds."""
         self.health.stop()
-        await self._server.stop(self._settings.stop_grace)
+        server, self._server = self._server, None  # let go of while the loop runs, as its destructor wants it
+        if server is not None:
+            await server.stop(self._settings.stop_grace)
 
 
 def check_free(address: str) -> None:
@@ -144,13 +151,13 @@ def check_free(address: str) -> None:
     """
     host, _, port = address.rpartition(":")
     try:
-        family, kind, _, _, where = socket.getaddrinfo(
-            host.strip("[]") or None, int(port), type=socket.SOCK_STREAM
-        )[0]
+        if not 0 <= int(port) < 65536:
+            raise ValueError(f"{port} is not a port")
+        found = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM)
+        family, kind, _, _, where = found[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(where)
-    except (OSError, ValueError, OverflowError) as error:
-        raise StartError(
-            f"cannot listen on {address}: {getattr(error, 'strerror', None) or error}"
-        ) from error
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error)
+        raise StartError(f"cannot listen on {address}: {why}") from error

@@ -1,0 +1,71 @@
+"""Tokens as an issuer makes them, with keys that can be rotated."""
+
+import json
+from pathlib import Path
+from time import time
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from jwt.algorithms import OKPAlgorithm, RSAAlgorithm
+
+ISSUER, AUDIENCE = "diptych-local", "diptych"
+METADATA = tuple[tuple[str, str], ...]
+Key = Ed25519PrivateKey | RSAPrivateKey
+
+
+def ed25519() -> Key:
+    return Ed25519PrivateKey.generate()
+
+
+def rsa() -> Key:
+    return generate_private_key(65537, 2048)
+
+
+class Issuer:
+    """Publishes its public keys in a JWKS file and signs tokens with one of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.key_id, self.key = "key-1", ed25519()
+        self.publish({self.key_id: self.key})
+
+    def publish(self, keys: dict[str, Key]) -> None:
+        """Replace the file's keys, as a careful issuer does: at once."""
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps({"keys": [_jwk(key_id, key) for key_id, key in keys.items()]}))
+        new.replace(self.path)
+
+    def token(
+        self,
+        *,
+        key: Key | None = None,
+        key_id: str | None = None,
+        algorithm: str | None = None,
+        without: tuple[str, ...] = (),
+        **claims: Any,
+    ) -> str:
+        standard = {
+            "sub": "alice",
+            "iss": ISSUER,
+            "aud": AUDIENCE,
+            "exp": time() + 60,
+            "scope": "ordering.read ordering.write",
+        }
+        payload = {name: value for name, value in (standard | claims).items() if name not in without}
+        key = key or self.key
+        algorithm = algorithm or ("RS256" if isinstance(key, RSAPrivateKey) else "EdDSA")
+        return jwt.encode(payload, key, algorithm, {"kid": key_id or self.key_id})
+
+    def bearer(self, **options: Any) -> METADATA:
+        return bearer(self.token(**options))
+
+
+def bearer(token: str) -> METADATA:
+    return (("authorization", f"Bearer {token}"),)
+
+
+def _jwk(key_id: str, key: Key) -> dict[str, Any]:
+    to_jwk: Any = RSAAlgorithm.to_jwk if isinstance(key, RSAPrivateKey) else OKPAlgorithm.to_jwk
+    return {**json.loads(to_jwk(key.public_key())), "kid": key_id}

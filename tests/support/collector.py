@@ -1,0 +1,159 @@
+"""An OpenTelemetry collector for tests: takes what processes export over OTLP/gRPC and keeps it in memory."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics_service
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as trace_grpc
+
+
+@dataclass(frozen=True)
+class Span:
+    """A span as it was exported. Ids are lower-case hex; `parent` is empty for a root."""
+
+    service: str
+    name: str
+    trace: str
+    id: str
+    parent: str
+    kind: str
+    status: str
+    attributes: dict[str, Any]
+    start_ns: int
+    end_ns: int
+    links: tuple[str, ...]
+    """The ids of the spans that it links to."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A metric's latest value for one set of attributes: a sum, or how often a histogram was recorded."""
+
+    service: str
+    name: str
+    unit: str
+    attributes: dict[str, Any]
+    count: float
+    sum: float
+
+
+class Collector:
+    """Listens on a free port from `start` to `stop`."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.points: list[Point] = []
+        """Every point of every export, the latest last."""
+        self.port = 0
+        self._server: grpc.aio.Server | None = None
+        self._news = asyncio.Event()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables with which a process exports everything here, and soon."""
+        return {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}",
+            "OTEL_BSP_SCHEDULE_DELAY": "50",
+            "OTEL_METRIC_EXPORT_INTERVAL": "200",
+        }
+
+    async def start(self) -> None:
+        self._server = grpc.aio.server()
+        add_traces: Any = trace_grpc.add_TraceServiceServicer_to_server
+        add_metrics: Any = metrics_grpc.add_MetricsServiceServicer_to_server
+        add_traces(_Traces(self), self._server)
+        add_metrics(_Metrics(self), self._server)
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+
+    async def stop(self) -> None:
+        if self._server:
+            await self._server.stop(None)
+
+    async def span(self, matches: Callable[[Span], bool], seconds: float = 15.0) -> Span:
+        """Wait for a span and return it."""
+        async with asyncio.timeout(seconds):
+            while not (found := [span for span in self.spans if matches(span)]):
+                await self._more()
+        return found[0]
+
+    async def point(self, matches: Callable[[Point], bool], seconds: float = 15.0) -> Point:
+        """Wait for a metric's point and return its latest value."""
+        async with asyncio.timeout(seconds):
+            while not (found := [point for point in self.points if matches(point)]):
+                await self._more()
+        return found[-1]
+
+    def arrived(self) -> None:
+        self._news.set()
+
+    async def _more(self) -> None:
+        self._news.clear()
+        await self._news.wait()
+
+
+class _Traces(trace_grpc.TraceServiceServicer):
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        for resource in request.resource_spans:
+            service = _attributes(resource.resource.attributes)["service.name"]
+            for scope in resource.scope_spans:
+                self._collector.spans += [_span(service, span) for span in scope.spans]
+        self._collector.arrived()
+        return trace_service.ExportTraceServiceResponse()
+
+
+class _Metrics(metrics_grpc.MetricsServiceServicer):
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        for resource in request.resource_metrics:
+            service = _attributes(resource.resource.attributes)["service.name"]
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    self._collector.points += _points(service, metric)
+        self._collector.arrived()
+        return metrics_service.ExportMetricsServiceResponse()
+
+
+def _span(service: str, span: Any) -> Span:
+    return Span(
+        service=service,
+        name=span.name,
+        trace=span.trace_id.hex(),
+        id=span.span_id.hex(),
+        parent=span.parent_span_id.hex(),
+        kind=span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
+        status=span.status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_"),
+        attributes=_attributes(span.attributes),
+        start_ns=span.start_time_unix_nano,
+        end_ns=span.end_time_unix_nano,
+        links=tuple(link.span_id.hex() for link in span.links),
+    )
+
+
+def _points(service: str, metric: Any) -> list[Point]:
+    kind = metric.WhichOneof("data")
+    return [
+        Point(
+            service=service,
+            name=metric.name,
+            unit=metric.unit,
+            attributes=_attributes(point.attributes),
+            count=point.count if kind == "histogram" else point.as_int or point.as_double,
+            sum=point.sum if kind == "histogram" else point.as_int or point.as_double,
+        )
+        for point in getattr(metric, kind).data_points
+    ]
+
+
+def _attributes(attributes: Any) -> dict[str, Any]:
+    return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in attributes}

@@ -1,0 +1,27 @@
+"""Services made at run time, for what no service of ours has."""
+
+from diptych.access.v1 import access_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
+
+
+def made_service(name: str, *, rule: access_pb2.Rule | None, streams: bool = False) -> ServiceDescriptor:
+    """Return a service `test.<name>` with one method `Do`, made at run time."""
+    file = descriptor_pb2.FileDescriptorProto(
+        name=f"test/{name}.proto",
+        package="test",
+        syntax="proto3",
+        dependency=["diptych/access/v1/access.proto", "diptych/ordering/v1/query_service.proto"],
+    )
+    messages = "diptych.ordering.v1"
+    method = file.service.add(name=name).method.add(
+        name="Do",
+        input_type=f".{messages}.GetOrderRequest",
+        output_type=f".{messages}.GetOrderResponse",
+        server_streaming=streams,
+    )
+    if rule is not None:
+        method.options.Extensions[access_pb2.rule].CopyFrom(rule)
+    pool = descriptor_pool.Default()
+    pool.Add(file)
+    return pool.FindServiceByName(f"test.{name}")

@@ -1,0 +1,51 @@
+"""What a refused call told its caller, out of the binary details of its status."""
+
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+
+@dataclass(frozen=True)
+class Refused:
+    code: grpc.StatusCode
+    message: str
+    reason: str
+    domain: str
+    metadata: dict[str, str]
+    retry_after: float | None
+    violations: dict[str, str]
+
+
+async def refused(call: Awaitable[Any]) -> Refused:
+    """Make a call that must fail, and return how."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    error = caught.value
+    trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+    assert (status.code, status.message) == (error.code().value[0], error.details())
+    info = _detail(status, error_details_pb2.ErrorInfo())
+    assert info is not None, "every refusal has an ErrorInfo"
+    retry = _detail(status, error_details_pb2.RetryInfo())
+    request = _detail(status, error_details_pb2.BadRequest())
+    return Refused(
+        code=error.code(),
+        message=error.details() or "",
+        reason=info.reason,
+        domain=info.domain,
+        metadata=dict(info.metadata),
+        retry_after=retry.retry_delay.ToNanoseconds() / 1e9 if retry else None,
+        violations={v.field: v.description for v in request.field_violations} if request else {},
+    )
+
+
+def _detail(status: Any, kind: Message) -> Any:
+    for detail in status.details:
+        if detail.Unpack(kind):
+            return kind
+    return None

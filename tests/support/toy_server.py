@@ -1,0 +1,72 @@
+"""A server of the real query service's shape whose handlers do what an order's id tells them to.
+
+Run as a module it is a process like the real ones, `--workers` and all; its address is DIPTYCH_QUERY_ADDRESS.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from diptych.ordering.v1 import query_service_pb2 as queries
+from diptych.ordering.v1.types_pb2 import Order
+
+from runtime import caller, lifecycle, logs, telemetry, workers
+from runtime.errors import Refusal
+from runtime.grpc import server
+from runtime.grpc.server import Service
+from runtime.lifecycle import Lifecycle
+
+SERVICE = queries.DESCRIPTOR.services_by_name["QueryService"]
+log = logs.get("toy")
+
+
+async def get_order(request: queries.GetOrderRequest, context: Any) -> Any:
+    """Answer with an order whose customer is the caller, after what the id's first word asks for."""
+    what, _, how = request.order_id.partition("-")
+    if what == "slow":  # slow-<milliseconds>
+        await asyncio.sleep(int(how) / 1000)
+    if what == "bug":
+        raise KeyError("a secret of ours")
+    if what == "rule":
+        raise Refusal.of_rule("ordering", "ORDER_NOT_FOUND", {"orderId": request.order_id}, kind="missing")
+    if what == "later":
+        raise Refusal("VIEW_BEHIND", "not yet", {"stream": "ordering.order.o-1"}, retry_after=0.25)
+    if what == "traced":
+        with telemetry.span("inner"):
+            log.info("Traced", traceparent=telemetry.current_traceparent())
+        telemetry.event_processed("toy", True)
+    who = caller.current()
+    return queries.GetOrderResponse(
+        order=Order(order_id=request.order_id, customer_id=who.subject, account_id=who.on_behalf_of or "")
+    )
+
+
+async def list_orders(request: queries.ListOrdersRequest, context: Any) -> bytes:
+    """Answer with bytes, as a server that does not parse its views."""
+    return queries.ListOrdersResponse(next_page_token="more").SerializeToString()
+
+
+def services() -> Sequence[Service]:
+    return [Service(SERVICE, {"GetOrder": get_order, "ListOrders": list_orders})]
+
+
+async def ready() -> bool:
+    return True
+
+
+async def main(life: Lifecycle) -> None:
+    async def die() -> None:
+        raise RuntimeError("a part of the process is dead")
+
+    async def get(request: queries.GetOrderRequest, context: Any) -> Any:
+        if request.order_id == "die":
+            life.spawn(die(), "part")
+        return await get_order(request, context)
+
+    toy = Service(SERVICE, {"GetOrder": get, "ListOrders": list_orders})
+    await server.build(life.settings, [toy], address=life.settings.query_address, probe=ready).serve(life)
+
+
+if __name__ == "__main__":
+    settings = lifecycle.settings()
+    workers.run(main, "tests.support.toy_server", settings, settings.query_address)
