@@ -6,6 +6,7 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 _LAUNCH = Path(__file__).with_name("launch.py")
@@ -111,7 +112,8 @@ class Child:
         if self._process is None:
             return 0
         if self.running:
-            self.process.send_signal(self._stop_signal)
+            with suppress(ProcessLookupError):
+                self.process.send_signal(self._stop_signal)
             self.thaw()
         try:
             return await asyncio.wait_for(self.ended(), seconds)
@@ -132,8 +134,9 @@ class Child:
         self._signal_all(signal.SIGCONT)
 
     def _signal_all(self, number: signal.Signals) -> None:
-        if self.running:
-            os.killpg(self.process.pid, number)
+        with suppress(ProcessLookupError):  # it has ended, which this process has yet to hear
+            if self.running:
+                os.killpg(self.process.pid, number)
 
     async def ended(self) -> int:
         """Wait until the program and all processes that it started have ended; return its exit code."""

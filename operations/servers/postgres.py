@@ -50,10 +50,6 @@ class Postgres(Server):
 
     async def start(self) -> None:
         """Start it, with a database `diptych`; see Server."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.data / "PG_VERSION").exists():
-            await self._init()
-        self._forget_the_dead()
         await super().start()
         with suppress(asyncpg.DuplicateDatabaseError):
             await self.execute("CREATE DATABASE diptych")
@@ -79,6 +75,12 @@ class Postgres(Server):
         return Child(
             self.name, command, self.log, stop_signal=stop_signal, unprivileged=self.folder, keep=self._keep
         )
+
+    async def _prepare(self) -> None:
+        if self.data.exists():
+            self._forget_the_dead()
+        else:
+            await self._init()
 
     async def _init(self) -> None:
         # Moved into place when it is complete, so that one interrupted is begun again.

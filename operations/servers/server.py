@@ -51,6 +51,9 @@ class Server(ABC):
     @abstractmethod
     def _command(self) -> list[str | Path]: ...
 
+    async def _prepare(self) -> None:
+        """Make the folder ready for a start."""
+
     @property
     def log(self) -> Path:
         """The file that it writes its log to."""
@@ -76,6 +79,7 @@ class Server(ABC):
         if not is_free(self.port):  # whoever answers there would pass for this server
             raise StartError(f"port {self.port}, for {self.name}, is taken")
         self.folder.mkdir(parents=True, exist_ok=True)
+        await self._prepare()
         self._child = self._run(self._command(), self.stop_signal)
         await self._child.start()
         deadline = monotonic() + PATIENCE
