@@ -30,8 +30,8 @@ Command = tuple[str | bytes | int, ...]
 class Reader:
     """Sends commands and returns their replies: bytes, int, None, or a list of them.
 
-    Used as an asynchronous context manager, it connects in the background and, whenever the connection
-    breaks, again. Every call raises
+    Used as an asynchronous context manager, it tries to connect on entering, and again in the background
+    until it succeeds and whenever the connection breaks. Every call raises
 
         Refusal: `READ_MODEL_UNAVAILABLE`; Redis is away, or did not answer for PATIENCE seconds.
         hiredis.ReplyError: Redis refused the command, which is a mistake of ours.
@@ -41,9 +41,11 @@ class Reader:
         self._address = address
         self._patience = patience
         self._wire: _Wire | None = None
+        self._tried = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         self._keeper = asyncio.create_task(self._keep_connected())
+        await self._tried.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -74,23 +76,33 @@ class Reader:
         return self._wire.send(command)
 
     async def _keep_connected(self) -> None:
-        pause = FIRST_PAUSE
+        pause, said = FIRST_PAUSE, ""
         while True:
             wire = _Wire(self._patience)
             try:
                 await self._connect(wire)
                 log.info("Redis connected", address=str(self._address))
-                pause = FIRST_PAUSE
-                self._wire = wire
-                await wire.lost
+                pause, said = FIRST_PAUSE, ""
+                await self._serve_with(wire)
                 log.warning("Redis connection lost", address=str(self._address))
-            except (OSError, TimeoutError, hiredis.HiredisError, Refusal) as error:
-                log.warning("Redis is away", address=str(self._address), error=str(error))
+            except Exception as error:  # whatever it is, the next attempt may succeed
+                if repr(error) != said:
+                    said = repr(error)
+                    log.warning("Redis is away", address=str(self._address), error=said)
             finally:
-                self._wire = None
                 wire.close()
+            self._tried.set()
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _serve_with(self, wire: "_Wire") -> None:
+        """Let calls use a connection until it breaks."""
+        self._wire = wire
+        self._tried.set()
+        try:
+            await wire.lost
+        finally:
+            self._wire = None
 
     async def _connect(self, wire: "_Wire") -> None:
         async with asyncio.timeout(self._patience):

@@ -26,14 +26,12 @@ PATIENCE = 0.4
 @pytest.fixture
 async def redis(redis_url: str) -> AsyncIterator[Redis]:
     async with Redis.from_url(redis_url) as client:
-        await client.flushdb()
         yield client
 
 
 @pytest.fixture
 async def reader(redis: Redis, redis_url: str) -> AsyncIterator[Reader]:
     async with reader_at(redis_url) as reader:
-        await until(reader.ping)
         yield reader
 
 
@@ -102,7 +100,6 @@ async def test_a_killed_connection_fails_what_waits_and_heals(reader: Reader, re
 
 async def test_a_redis_that_hangs_is_given_up_in_time_and_heals(redis_url: str, redis: Redis) -> None:
     async with TcpProxy(port_of(redis_url)) as proxy, reader_at(f"redis://127.0.0.1:{proxy.port}") as reader:
-        await until(reader.ping)
         proxy.flowing.clear()
         async with asyncio.timeout(2 * PATIENCE):
             with pytest.raises(Refusal) as refusal:
@@ -146,7 +143,6 @@ async def test_the_address_says_user_password_and_database(redis_url: str, redis
     host = urlsplit(redis_url).netloc
     await redis.set("where", "database 0")
     async with reader_at(f"redis://reader:se%2Fcret@{host}/3") as reader:
-        await until(reader.ping)
         assert await reader.call("ACL", "WHOAMI") == b"reader"
         assert await reader.call("GET", "where") is None
     await redis.acl_deluser("reader")
@@ -187,7 +183,7 @@ async def test_tls_is_spoken_and_the_certificate_checked(
     async with TcpProxy(port_of(redis_url), tls) as proxy:
         url = f"rediss://localhost:{proxy.port}/0"
         async with reader_at(f"{url}?ssl_ca_certs={certificate}") as trusting:
-            await until(trusting.ping)
+            assert await trusting.ping()
         with pytest.raises(ssl.SSLCertVerificationError):
             await RedisAddress(url).connect(asyncio.Protocol)
 

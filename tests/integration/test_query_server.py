@@ -25,6 +25,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jwt.algorithms import OKPAlgorithm
 
+from operations.servers import Valkey
 from query_server.__main__ import CONTEXTS
 from query_server.service import QueryContext, ReadModel, query_service
 from runtime import tokens
@@ -111,8 +112,8 @@ async def running(redis_url: str, jwks: Path) -> AsyncIterator[Running]:
 
 
 @pytest.fixture(scope="module")
-async def query_server(redis_url: str, jwks: Path) -> AsyncIterator[Running]:
-    async with running(redis_url, jwks) as server:
+async def query_server(redis_server: Valkey, jwks: Path) -> AsyncIterator[Running]:
+    async with running(redis_server.url, jwks) as server:
         await until(server.serving, 15)
         yield server
 

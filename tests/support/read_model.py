@@ -94,8 +94,6 @@ class ReadModel:
 async def read_model(redis_url: str) -> AsyncIterator[ReadModel]:
     """Return an empty read model whose projection is complete."""
     async with Redis.from_url(redis_url) as redis, Reader(RedisAddress(redis_url)) as reader:
-        await redis.flushdb()
-        await until(reader.ping)
         model = ReadModel(redis, reader, ViewReader(reader, ORDERS))
         await model.complete()
         yield model
