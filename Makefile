@@ -1,7 +1,98 @@
-PY := .venv/bin/python
-.PHONY: generate
-generate:
-	find generated -name '*_pb2*' -delete
-	$(PY) -m grpc_tools.protoc -I protos -I .cache/protos --python_out=generated --grpc_python_out=generated \
-	  --mypy_out=generated --mypy_grpc_out=generated $$(cd protos && find diptych -name '*.proto') buf/validate/validate.proto
-	touch generated/diptych/py.typed generated/buf/py.typed
+# The one entry for people, hooks and CI. Every target sets up what it needs by itself.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+UV_VERSION := 0.13.9
+GHZ_VERSION := v0.121.0
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+IMPORTED := .cache/protos
+BREAKING_AGAINST ?= main
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONDONTWRITEBYTECODE :=
+
+.PHONY: help setup generate lint types imports check unit test up demo bench tools clean-data
+
+help: ## list all targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## the virtual environment with the locked dependencies; every other target does it by itself
+
+$(READY): pyproject.toml uv.lock generated/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "make: $(PYTHON) must be Python 3.11 or later; name another one with PYTHON=..."; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "make: Python's venv module is missing (on Debian: apt install python3-venv)"; exit 1; }
+	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION) " \
+	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv sync --locked --inexact --quiet
+	@touch $@
+
+# Definitions that our protos import: Google's from their wheel, buf's from a source distribution pinned by hash.
+$(IMPORTED)/.ready: $(READY) buf-validate.txt
+	@rm -rf $(IMPORTED) && mkdir -p $(IMPORTED)/google/type .cache/sdist
+	@cp $$($(BIN)/python -c 'import google.type as t; print(list(t.__path__)[0])')/money.proto $(IMPORTED)/google/type/
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --require-hashes \
+	  -r buf-validate.txt -d .cache/sdist
+	@tar -xzf .cache/sdist/protovalidate-*.tar.gz -C $(IMPORTED) --strip-components=3 --wildcards '*/upstream/proto/buf'
+	@touch $@
+
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I protos -I $(IMPORTED) \
+	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
+	$$(cd protos && find diptych -name '*.proto' | sort) buf/validate/validate.proto
+
+generate: $(IMPORTED)/.ready ## the stubs in generated/, from protos/
+	@find generated -name '*_pb2*' -delete
+	$(call PROTOC,generated)
+	@touch generated/diptych/py.typed generated/buf/py.typed
+
+lint: $(IMPORTED)/.ready ## ruff, buf lint and breaking, and whether generated/ matches protos/
+	ruff check .
+	ruff format --check .
+	buf lint
+	buf format --diff --exit-code protos
+	@$(MAKE) --no-print-directory breaking generated-matches
+
+.PHONY: breaking generated-matches
+# buf reads a git branch without what git does not hold, so the branch's protos are laid beside the imported ones.
+breaking: $(IMPORTED)/.ready
+	@git rev-parse --verify --quiet $(BREAKING_AGAINST):protos >/dev/null || { echo "no $(BREAKING_AGAINST) to compare with"; exit 0; }; \
+	rm -rf .cache/before && mkdir -p .cache/before/.cache && cp -R $(IMPORTED) .cache/before/.cache/ \
+	&& git archive $(BREAKING_AGAINST) protos buf.yaml | tar -x -C .cache/before \
+	&& buf breaking --against .cache/before && echo "buf breaking: nothing breaks since $(BREAKING_AGAINST)"
+
+generated-matches: $(IMPORTED)/.ready
+	@rm -rf .cache/generated && mkdir -p .cache/generated && $(call PROTOC,.cache/generated) \
+	&& diff -r -q -x '*.toml' -x '*.md' -x py.typed -x __pycache__ -x '*.egg-info' .cache/generated generated \
+	&& echo "generated/ matches protos/" || { echo "generated/ does not match protos/: run make generate"; exit 1; }
+
+types: $(READY) ## mypy --strict
+	mypy
+
+imports: $(READY) ## the import contracts: which part may know which
+	lint-imports
+
+check: lint types imports ## all of the three above
+
+unit: $(READY) ## the tests that need no servers, in seconds
+	pytest -q tests/unit
+
+test: $(READY) ## the whole suite, on real servers
+	pytest -q
+
+up: $(READY) ## the local stack until Ctrl-C; data stays in .diptych/
+	@exec diptych up
+
+demo: $(READY) ## one order's whole way, on a stack of its own
+	@exec $(BIN)/python -m operations.demo
+
+bench: $(READY) ## the ratios to a bare gRPC echo, in about a minute
+	@exec $(BIN)/python -m bench
+
+tools: ## installs ghz, for load tests, with Go
+	@command -v go >/dev/null || { echo "make: ghz needs Go 1.23 or later; install Go first"; exit 1; }
+	GOBIN=$(CURDIR)/$(BIN) go install github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION)
+
+clean-data: ## removes the local stack's data
+	rm -rf .diptych

@@ -8,7 +8,7 @@ from command_server.kernel.context import aggregate_types
 from command_server.kernel.pipeline import GroupCommit
 from command_server.observed import observed
 from command_server.service import command_service
-from runtime import lifecycle
+from runtime import lifecycle, workers
 from runtime.grpc import server
 from runtime.lifecycle import Lifecycle
 
@@ -37,4 +37,5 @@ async def main(life: Lifecycle) -> None:
 
 
 if __name__ == "__main__":
-    lifecycle.run(main, "command_server", lifecycle.settings())
+    settings = lifecycle.settings()
+    workers.run(main, "command_server", settings, settings.command_address)

@@ -1,0 +1,76 @@
+"""Each import contract can fail: a violation planted in a copy of the tree is refused."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("runtime", "command_server", "projector", "query_server", "operations")
+
+VIOLATIONS = {
+    "The processes share contracts, not code": ("projector/runner.py", "import query_server.views"),
+    "Plumbing knows no process": ("runtime/streams.py", "import command_server.kernel.decider"),
+    "Nothing imports operations": ("projector/runner.py", "import operations.servers"),
+    "Contexts do not import each other": (
+        "command_server/contexts/planted.py",
+        "import command_server.contexts.ordering.domain.order",
+    ),
+    "A domain knows the standard library and the kernel's vocabulary alone": (
+        "command_server/contexts/ordering/domain/order.py",
+        "import runtime.streams",
+    ),
+    "Kernel, domains and projections know no server and no telemetry": (
+        "command_server/kernel/money.py",
+        "import runtime.logs",  # which imports structlog: an indirect import counts, too
+    ),
+    "The kernel knows no adapter, no context and no edge": (
+        "command_server/kernel/batch.py",
+        "import command_server.adapters.memory",
+    ),
+    "The read side knows neither the write model nor its commands": (
+        "query_server/framing.py",
+        "import diptych.ordering.v1.command_service_pb2",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("tree")
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "generated" / "diptych", copy / "diptych")
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    return copy
+
+
+def contracts(tree: Path) -> dict[str, bool]:
+    """Return whether each contract is kept."""
+    linter = Path(sys.executable).with_name("lint-imports")
+    result = subprocess.run([linter, "--no-cache"], cwd=tree, capture_output=True, text=True, check=False)
+    verdicts = [line.rsplit(" ", 1) for line in result.stdout.splitlines()]
+    kept = {line[0]: line[1] == "KEPT" for line in verdicts if line[-1] in ("KEPT", "BROKEN")}
+    assert kept, result.stdout + result.stderr
+    return kept
+
+
+def test_every_contract_is_kept_and_has_its_violation_here(tree: Path) -> None:
+    assert contracts(tree) == dict.fromkeys(VIOLATIONS, True)
+
+
+@pytest.mark.parametrize("contract", VIOLATIONS)
+def test_a_planted_violation_is_refused(tree: Path, contract: str) -> None:
+    file, violation = VIOLATIONS[contract]
+    path = tree / file
+    before = path.read_text() if path.exists() else None
+    path.write_text(f"{before or ''}\n{violation}\n")
+    try:
+        assert not contracts(tree)[contract]
+    finally:
+        if before is None:
+            path.unlink()
+        else:
+            path.write_text(before)
