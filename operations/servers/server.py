@@ -51,7 +51,7 @@ class Server(ABC):
     @abstractmethod
     def _command(self) -> list[str | Path]: ...
 
-    async def _prepare(self) -> None:
+    async def _prepare(self) -> None:  # noqa: B027 - most have nothing to do here
         """Make the folder ready for a start."""
 
     @property
