@@ -37,7 +37,7 @@ async def project(life: Lifecycle, redis: Redis, nats: Connection) -> None:
     """Run every projection over this process's share of the partitions, until the process stops."""
     await never_evicts(redis, life)
     leases = RedisLeases(redis, able=lambda: nats.connected)
-    keeping = life.spawn(leases.keep(), "leases")
+    life.spawn(leases.keep(), "leases")
     runners = [
         Runner(
             projection,
@@ -49,9 +49,7 @@ async def project(life: Lifecycle, redis: Redis, nats: Connection) -> None:
         for projection in PROJECTIONS
     ]
     await asyncio.gather(*(runner.run(life.stopping) for runner in runners))
-    keeping.cancel()
-    await asyncio.wait({keeping})
-    await leases.give_up()
+    await leases.leave()
 
 
 if __name__ == "__main__":

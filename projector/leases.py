@@ -70,6 +70,8 @@ class RedisLeases:
     def __init__(self, redis: Redis, able: Callable[[], bool] = lambda: True) -> None:
         self._redis = redis
         self._able = able
+        self._left = False
+        self._lock = asyncio.Lock()  # leaving comes after a renewal under way, not beside it
         self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._held: frozenset[int] = frozenset()
         self._pins: Counter[int] = Counter()
@@ -92,16 +94,18 @@ class RedisLeases:
             self._pins.subtract(partitions)
 
     async def keep(self) -> None:
-        """Hold a fair share for as long as this runs; an error of Redis means to try again."""
-        while True:
+        """Hold a fair share until `leave`; an error of Redis means to try again."""
+        while not self._left:
             try:
-                await (self.renew() if self._able() else self.give_up())
+                async with self._lock:
+                    if not self._left:
+                        await (self.renew() if self._able() else self._let_go())
             except (RedisError, OSError) as error:
                 log.warning("Leases cannot be renewed", error=str(error))
             await asyncio.sleep(TICK)
 
     async def renew(self) -> None:
-        """Renew what is held, take what is free, and give away what exceeds the share and is not pinned."""
+        """Renew what is held, take what is free, give away what exceeds the share and is not pinned."""
         keys = [MEMBERS, *(_key(partition) for partition in range(streams.PARTITIONS))]
         share, mine = await self._renew(keys=keys, args=[self._me, int(LEASE * 1000)])
         kept = frozenset(sorted(mine, key=lambda partition: (partition not in self._held, partition))[:share])
@@ -110,12 +114,18 @@ class RedisLeases:
             self._held = kept
         await self._give(frozenset(mine) - kept)
 
-    async def give_up(self) -> None:
-        """Release everything that is not pinned at once, and leave; does not raise where Redis is away."""
+    async def leave(self) -> None:
+        """Release everything at once, and take nothing again; does not raise where Redis is away."""
+        self._left = True
+        async with self._lock:
+            with suppress(RedisError, OSError):
+                await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Release everything that is not pinned, and be no member."""
         self._held = frozenset()
-        with suppress(RedisError, OSError):
-            await self._redis.zrem(MEMBERS, self._me)
-            await self._give(frozenset(range(streams.PARTITIONS)))
+        await self._redis.zrem(MEMBERS, self._me)
+        await self._give(frozenset(range(streams.PARTITIONS)))
 
     async def _give(self, partitions: frozenset[int]) -> None:
         free = [_key(partition) for partition in partitions if self._pins[partition] <= 0]
