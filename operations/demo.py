@@ -1,14 +1,18 @@
 """`make demo`: orders on a stack of their own, each step shown as it happens and checked.
 
-Everything is seen from outside: typed stubs call the two servers, PostgreSQL and JetStream are asked when they
-took over. What is not as it should be ends the demo with exit code 1.
+Everything is seen from outside: typed stubs call the two servers, PostgreSQL and JetStream are asked when
+they took over. What is not as it should be ends the demo with exit code 1.
 """
 
+import asyncio
 import sys
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import asyncpg
@@ -16,23 +20,27 @@ import grpc
 from diptych.consistency.v1.consistency_pb2 import Receipt
 from diptych.ordering.v1 import command_service_pb2 as commands
 from diptych.ordering.v1 import query_service_pb2 as queries
-from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceAsyncStub, CommandServiceStub
-from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceAsyncStub, QueryServiceStub
+from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
+from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceStub
 from diptych.ordering.v1.types_pb2 import Order, OrderLine, ShippingAddress
 from google.rpc import error_details_pb2, status_pb2
 from google.type.money_pb2 import Money
 
-from operations.tokens import Issuer
+from operations.errors import Failed
+from operations.stack import Stack
+from operations.stacks import throwaway
 from runtime import streams
-from runtime.jetstream import Connection
+from runtime.errors import StartError
+from runtime.jetstream import Connection, connect
+
+if TYPE_CHECKING:  # these exist for the type checker alone
+    from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceAsyncStub
+    from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceAsyncStub
 
 STREAM_TYPE = "ordering.order"
+GREEN = "\033[32m"
 
 COMMITTED = "SELECT pg_xact_commit_timestamp(xmin) FROM events WHERE stream = $1 AND version = $2"
-
-
-class Unexpected(Exception):
-    """Something is not as the demo promises."""
 
 
 @dataclass(frozen=True)
@@ -51,27 +59,17 @@ class Hops:
         )
 
 
-@dataclass(frozen=True)
-class Backend:
-    """The stack as the demo reaches it."""
-
-    command_address: str
-    query_address: str
-    database_url: str
-    nats: Connection
-    issuer: Issuer
-
-
 class Demo:
     """The steps, in their order."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, stack: Stack, nats: Connection) -> None:
+        self._stack = stack
+        self._nats = nats
         self._commands: CommandServiceAsyncStub = CommandServiceStub(
-            grpc.aio.insecure_channel(backend.command_address)
+            grpc.aio.insecure_channel(stack.settings.command_address)
         )
         self._queries: QueryServiceAsyncStub = QueryServiceStub(
-            grpc.aio.insecure_channel(backend.query_address)
+            grpc.aio.insecure_channel(stack.settings.query_address)
         )
         self._shop = self._bearer("ordering.write", "ordering.read")
         self._guest = self._bearer("ordering.read")
@@ -81,7 +79,7 @@ class Demo:
         """Do all steps.
 
         Raises:
-            Unexpected: one went wrong.
+            Failed: one went wrong.
         """
         say(f"Three orders of {self._customer}, each read back at once with its receipt's token")
         first, *_, last = [await self._place(quantity) for quantity in (1, 2, 3)]
@@ -144,7 +142,7 @@ class Demo:
             found = reason_of(error)
             expect((error.code(), found) == (status, reason), f"refused: {status.name}, {reason}", found)
         else:
-            raise Unexpected(f"it was not refused: {answer}")
+            raise Failed(f"it was not refused: {answer}")
 
     async def _list(self, last: "Placed") -> None:
         say(f"All orders of {self._customer}, newest first, after everything that happened")
@@ -165,7 +163,7 @@ class Demo:
         return (await self._queries.GetOrder(request, metadata=self._shop)).order
 
     async def _committed_at(self, receipt: Receipt) -> datetime:
-        connection = await asyncpg.connect(self._backend.database_url)
+        connection = await asyncpg.connect(self._stack.settings.database_url)
         try:
             stream = streams.stream_name(STREAM_TYPE, receipt.aggregate_id)
             moment: datetime = await connection.fetchval(COMMITTED, stream, receipt.version)
@@ -175,13 +173,13 @@ class Demo:
 
     async def _published_at(self, receipt: Receipt) -> datetime:
         subject = streams.subject(streams.stream_name(STREAM_TYPE, receipt.aggregate_id))
-        found = await self._backend.nats.js.get_last_msg(streams.JETSTREAM, subject, direct=True)
+        found = await self._nats.js.get_last_msg(streams.JETSTREAM, subject, direct=True)
         if found.time is None:
-            raise Unexpected(f"JetStream does not say when it stored {subject}")
+            raise Failed(f"JetStream does not say when it stored {subject}")
         return found.time
 
     def _bearer(self, *scopes: str) -> tuple[tuple[str, str]]:
-        return (("authorization", f"Bearer {self._backend.issuer.token('demo', scopes)}"),)
+        return (("authorization", f"Bearer {self._stack.token(*scopes)}"),)
 
 
 @dataclass(frozen=True)
@@ -222,8 +220,8 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
 def expect(holds: bool, what: str, found: object) -> None:
     """Say that something holds, or end the demo."""
     if not holds:
-        raise Unexpected(f"not so: {what}; found {found}")
-    say(f"  ✓ {what}", "\033[32m")
+        raise Failed(f"not so: {what}; found {found}")
+    say(f"  ✓ {what}", GREEN)
 
 
 def say(line: str, colour: str = "") -> None:
@@ -238,3 +236,27 @@ def _ms(began: datetime, moment: datetime) -> float:
 
 def _amount(money: Money) -> str:
     return f"{money.units}.{money.nanos // 10_000_000:02} {money.currency_code}"
+
+
+async def main() -> None:
+    """Start a stack with throw-away data, run the demo on it, and stop it.
+
+    Raises:
+        Failed, StartError: something went wrong.
+    """
+    with TemporaryDirectory(prefix="diptych-demo-", ignore_cleanup_errors=True) as folder:
+        began = monotonic()
+        say("Starting PostgreSQL, NATS, Valkey and Diptych's four processes, on free ports")
+        async with throwaway(Path(folder), durable=True) as stack:
+            say(f"  up after {monotonic() - began:.1f} s")
+            async with await connect(stack.settings.nats_url, "demo") as nats:
+                await Demo(stack, nats).run()
+            say("Stopping")
+        say("Done: every step was as it should be", GREEN)
+
+
+if __name__ == "__main__":
+    try:
+        asyncio.run(main())
+    except (Failed, StartError, grpc.aio.AioRpcError) as error:
+        sys.exit(f"The demo failed: {error}")

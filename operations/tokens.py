@@ -1,57 +1,69 @@
-"""Tokens for the local stack: a key pair of its own, and JWTs signed with it. Production has an issuer."""
+"""The local stack's own issuer of tokens: a key pair, its public half as a JWKS, and signed JWTs.
+
+A real deployment names its identity provider's JWKS in DIPTYCH_JWKS instead.
+"""
 
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import jwt
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
 from jwt.algorithms import OKPAlgorithm
 
+from runtime.errors import StartError
 from runtime.settings import Settings
 
-KEY_ID = "local"
+
+def make_keys(jwks: Path) -> None:
+    """Make a key pair, unless there is one: the public key in this file, the private one beside it."""
+    if jwks.exists() and _private(jwks).exists():
+        return
+    jwks.parent.mkdir(parents=True, exist_ok=True)
+    key = Ed25519PrivateKey.generate()
+    _private(jwks).touch(mode=0o600)
+    _private(jwks).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public = OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    jwks.write_text(json.dumps({"keys": [{**public, "kid": _key_id(key), "use": "sig", "alg": "EdDSA"}]}))
 
 
-class Issuer:
-    """Signs tokens with the key in a folder.
+def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: timedelta) -> str:
+    """Return a token, for servers with these settings.
 
-    Args:
-        folder: holds `signing-key.pem` and `jwks.json`; both are made where they are missing.
+    Raises:
+        StartError: there is no private key beside the JWKS that the settings name.
     """
+    path = _private(Path(settings.jwks))
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise StartError(f"no key to sign with in {path}: `make up` makes one") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise StartError(f"{path} is not an Ed25519 key")
+    now = datetime.now(UTC)
+    claims = {
+        "iss": settings.token_issuer,
+        "aud": settings.token_audience,
+        "sub": subject,
+        "scope": " ".join(scopes),
+        "iat": now,
+        "exp": now + lifetime,
+    }
+    return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": _key_id(key)})
 
-    def __init__(self, folder: Path) -> None:
-        self.jwks = folder / "jwks.json"
-        self._key_file = folder / "signing-key.pem"
-        if not self._key_file.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            self._make()
-        key = serialization.load_pem_private_key(self._key_file.read_bytes(), password=None)
-        if not isinstance(key, Ed25519PrivateKey):
-            raise TypeError(f"{self._key_file} holds no Ed25519 key")
-        self._key = key
 
-    def token(self, subject: str, scopes: Iterable[str], lifetime: timedelta = timedelta(hours=1)) -> str:
-        """Return a JWT that says its bearer is `subject` and has these scopes."""
-        settings, now = Settings(), datetime.now(UTC)
-        claims = {
-            "iss": settings.token_issuer,
-            "aud": settings.token_audience,
-            "sub": subject,
-            "scope": " ".join(scopes),
-            "iat": now,
-            "exp": now + lifetime,
-        }
-        return jwt.encode(claims, self._key, algorithm="EdDSA", headers={"kid": KEY_ID})
+def _private(jwks: Path) -> Path:
+    return jwks.with_name("private-key.pem")
 
-    def _make(self) -> None:
-        key = Ed25519PrivateKey.generate()
-        public = json.loads(OKPAlgorithm.to_jwk(key.public_key()))
-        self.jwks.write_text(json.dumps({"keys": [{**public, "kid": KEY_ID, "alg": "EdDSA", "use": "sig"}]}))
-        private = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        self._key_file.touch(mode=0o600)
-        self._key_file.write_bytes(private)
+
+def _key_id(key: Ed25519PrivateKey) -> str:
+    return sha256(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]

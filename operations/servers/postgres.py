@@ -124,6 +124,7 @@ class Postgres(Server):
             "max_connections": 300,
             "timezone": "UTC",
             "logging_collector": "off",
+            "track_commit_timestamp": "on",  # the demo shows when a commit took effect
         }
         if not self._durable:
             settings |= {"fsync": "off", "full_page_writes": "off"}

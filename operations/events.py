@@ -1,0 +1,55 @@
+"""Events for people: a stream of the event store, decoded."""
+
+import json
+from collections.abc import AsyncIterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import diptych
+from google.protobuf.descriptor_pool import Default
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message_factory import GetMessageClass
+from sqlalchemy import select
+
+from command_server.adapters.postgres import create_engine
+from command_server.adapters.schema import EVENTS, SERVICE_ROLE
+from operations.errors import Failed
+
+
+async def of_stream(database_url: str, stream: str) -> AsyncIterator[str]:
+    """Yield a stream's events as lines of JSON, in order.
+
+    Raises:
+        Failed: there is no such stream.
+    """
+    _load_stubs()
+    engine = create_engine(database_url, role=SERVICE_ROLE)
+    rows = select(EVENTS).where(EVENTS.c.stream == stream).order_by(EVENTS.c.version)
+    try:
+        async with engine.connect() as connection:
+            found = (await connection.execute(rows)).all()
+    finally:
+        await engine.dispose()
+    if not found:
+        raise Failed(f"there is no stream {stream}; a stream is <context>.<aggregate>.<id>")
+    for row in found:
+        yield json.dumps(_readable(row), ensure_ascii=False)
+
+
+def _readable(row: Any) -> dict[str, Any]:
+    message = GetMessageClass(Default().FindMessageTypeByName(row.type)).FromString(row.data)
+    return {
+        "version": row.version,
+        "type": row.type,
+        "recorded_at": row.recorded_at.isoformat(),
+        "data": MessageToDict(message, preserving_proto_field_name=True),
+        "metadata": row.metadata,
+    }
+
+
+def _load_stubs() -> None:
+    """Import all events' stubs, so that their messages are known by name."""
+    for root in map(Path, diptych.__path__):
+        for file in root.rglob("events_pb2.py"):
+            import_module(".".join(("diptych", *file.relative_to(root).with_suffix("").parts)))

@@ -1,0 +1,147 @@
+"""The whole system on one machine: its servers, the migrated database, and its processes.
+
+`operations.stacks` makes them: the local stack of `make up`, and throw-away ones for tests, demo and bench.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Self
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from command_server.adapters.migrations import upgrade
+from operations import tokens
+from operations.child import Output
+from operations.ports import free_port, is_free
+from operations.processes import KINDS, Kind, Process
+from operations.servers import Server
+from runtime.errors import StartError
+from runtime.settings import Settings
+
+
+class Stack:
+    """Servers and processes that start and stop together; each can be killed and restarted on its own.
+
+    Args:
+        settings: what all processes are told.
+        servers: those to start, by the setting that says where they are; the others run already.
+        environment: the processes' other variables.
+        output: where the lines of the process of this name go.
+        keep: file descriptors that the processes inherit.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        servers: Mapping[str, Server],
+        environment: Mapping[str, str],
+        output: Callable[[str], Output],
+        keep: Sequence[int] = (),
+    ) -> None:
+        self.settings = settings
+        self.servers = servers
+        self.processes: list[Process] = []
+        self._environment = {**environment, **_variables(settings)}
+        self._output = output
+        self._keep = keep
+        self._made: Counter[Kind] = Counter()
+
+    def add(
+        self, kind: Kind, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> Process:
+        """Add a process; its `start` starts it, and so does the stack's.
+
+        Args:
+            kind: what to add; the first of a kind listens at the address of the settings.
+            arguments: of its command line, for instance `--workers 2`.
+            environment: variables that it alone has.
+        """
+        number = self._made[kind] = self._made[kind] + 1
+        process = Process(
+            kind,
+            name := kind.name if number == 1 else f"{kind.name}-{number}",
+            getattr(self.settings, kind.address) if number == 1 else f"127.0.0.1:{free_port()}",
+            {**self._environment, **(environment or {})},
+            self._output(name),
+            arguments,
+            self._keep,
+        )
+        self.processes.append(process)
+        return process
+
+    def of(self, kind: Kind) -> list[Process]:
+        """Return the processes of one kind."""
+        return [process for process in self.processes if process.kind is kind]
+
+    def token(self, *scopes: str, subject: str = "alice", lifetime: timedelta = timedelta(hours=1)) -> str:
+        """Return a token that the stack's processes accept."""
+        return tokens.mint(self.settings, scopes, subject, lifetime)
+
+    async def start(self) -> None:
+        """Start everything and wait until it serves; after a failure nothing is left running.
+
+        Raises:
+            StartError: a port is taken, or something does not start.
+        """
+        self._check_ports()
+        try:
+            await _together(server.start() for server in self.servers.values())
+            await migrate(self.settings.database_url)
+            await _together(process.start() for process in self.processes)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop everything that runs: first the processes that callers meet, last the servers."""
+        for kind in KINDS:
+            await _together(process.stop() for process in self.of(kind))
+        await _together(server.stop() for server in self.servers.values())
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def _check_ports(self) -> None:
+        """Refuse before anything has started, and name the setting that leads elsewhere."""
+        for setting, server in self.servers.items():
+            if not is_free(server.port):
+                elsewhere = f"set {variable(setting)} to a server of your own"
+                raise StartError(f"port {server.port}, for {server.name}, is taken: free it, or {elsewhere}")
+        for process in self.processes:
+            process.check_port()
+
+
+async def migrate(database_url: str) -> None:
+    """Bring a database to the newest revision.
+
+    Raises:
+        StartError: it cannot be reached, or refuses.
+    """
+    try:
+        await asyncio.to_thread(upgrade, database_url)
+    except (OSError, SQLAlchemyError) as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines() or [repr(error)]
+        raise StartError(f"DIPTYCH_DATABASE_URL: the database cannot be migrated: {reason[0]}") from error
+
+
+def variable(setting: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"DIPTYCH_{setting.upper()}"
+
+
+def _variables(settings: Settings) -> dict[str, str]:
+    """Return the settings as environment variables."""
+    return {variable(name): str(value) for name, value in settings.model_dump().items()}
+
+
+async def _together(steps: Iterable[Awaitable[object]]) -> None:
+    """Take steps at once; raise a failure only when all have ended."""
+    for outcome in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
