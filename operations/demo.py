@@ -26,7 +26,6 @@ from diptych.ordering.v1.types_pb2 import Order, OrderLine, ShippingAddress
 from google.rpc import error_details_pb2, status_pb2
 from google.type.money_pb2 import Money
 
-from operations.errors import Failed
 from operations.stack import Stack
 from operations.stacks import throwaway
 from runtime import streams
@@ -41,6 +40,10 @@ STREAM_TYPE = "ordering.order"
 GREEN = "\033[32m"
 
 COMMITTED = "SELECT pg_xact_commit_timestamp(xmin) FROM events WHERE stream = $1 AND version = $2"
+
+
+class Unexpected(Exception):
+    """Something is not as the demo promises."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Demo:
         """Do all steps.
 
         Raises:
-            Failed: one went wrong.
+            Unexpected: one went wrong.
         """
         say(f"Three orders of {self._customer}, each read back at once with its receipt's token")
         first, *_, last = [await self._place(quantity) for quantity in (1, 2, 3)]
@@ -142,7 +145,7 @@ class Demo:
             found = reason_of(error)
             expect((error.code(), found) == (status, reason), f"refused: {status.name}, {reason}", found)
         else:
-            raise Failed(f"it was not refused: {answer}")
+            raise Unexpected(f"it was not refused: {answer}")
 
     async def _list(self, last: "Placed") -> None:
         say(f"All orders of {self._customer}, newest first, after everything that happened")
@@ -175,7 +178,7 @@ class Demo:
         subject = streams.subject(streams.stream_name(STREAM_TYPE, receipt.aggregate_id))
         found = await self._nats.js.get_last_msg(streams.JETSTREAM, subject, direct=True)
         if found.time is None:
-            raise Failed(f"JetStream does not say when it stored {subject}")
+            raise Unexpected(f"JetStream does not say when it stored {subject}")
         return found.time
 
     def _bearer(self, *scopes: str) -> tuple[tuple[str, str]]:
@@ -220,7 +223,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
 def expect(holds: bool, what: str, found: object) -> None:
     """Say that something holds, or end the demo."""
     if not holds:
-        raise Failed(f"not so: {what}; found {found}")
+        raise Unexpected(f"not so: {what}; found {found}")
     say(f"  ✓ {what}", GREEN)
 
 
@@ -242,7 +245,7 @@ async def main() -> None:
     """Start a stack with throw-away data, run the demo on it, and stop it.
 
     Raises:
-        Failed, StartError: something went wrong.
+        Unexpected, StartError: something went wrong.
     """
     with TemporaryDirectory(prefix="diptych-demo-", ignore_cleanup_errors=True) as folder:
         began = monotonic()
@@ -258,5 +261,5 @@ async def main() -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(main())
-    except (Failed, StartError, grpc.aio.AioRpcError) as error:
+    except (Unexpected, StartError, grpc.aio.AioRpcError) as error:
         sys.exit(f"The demo failed: {error}")

@@ -14,14 +14,14 @@ from sqlalchemy import select
 
 from command_server.adapters.postgres import create_engine
 from command_server.adapters.schema import EVENTS, SERVICE_ROLE
-from operations.errors import Failed
+from runtime.errors import StartError
 
 
 async def of_stream(database_url: str, stream: str) -> AsyncIterator[str]:
     """Yield a stream's events as lines of JSON, in order.
 
     Raises:
-        Failed: there is no such stream.
+        StartError: there is no such stream.
     """
     _load_stubs()
     engine = create_engine(database_url, role=SERVICE_ROLE)
@@ -32,7 +32,7 @@ async def of_stream(database_url: str, stream: str) -> AsyncIterator[str]:
     finally:
         await engine.dispose()
     if not found:
-        raise Failed(f"there is no stream {stream}; a stream is <context>.<aggregate>.<id>")
+        raise StartError(f"there is no stream {stream}; a stream is <context>.<aggregate>.<id>")
     for row in found:
         yield json.dumps(_readable(row), ensure_ascii=False)
 

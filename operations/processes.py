@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -109,7 +110,7 @@ class Process:
                 raise StartError(f"{self.name} ended with exit code {await self.child.ended()}")
             if monotonic() > deadline:
                 raise StartError(f"{self.name} does not serve at {self.address} after {seconds:.0f} s")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
 
     async def stop(self) -> int:
         """Stop it gracefully; return its exit code."""
@@ -124,7 +125,8 @@ async def health(address: str, seconds: float = 2.0) -> str:
     """Return a process's gRPC health: SERVING, NOT_SERVING, or why it could not be asked."""
     async with grpc.aio.insecure_channel(address) as channel:
         try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(HealthCheckRequest(), timeout=seconds)
+            stub: Any = health_pb2_grpc.HealthStub(channel)
+            answer = await stub.Check(HealthCheckRequest(), timeout=seconds)
         except grpc.aio.AioRpcError as error:
             return error.code().name
     return HealthCheckResponse.ServingStatus.Name(answer.status)

@@ -1,49 +1,55 @@
-"""Rebuilding a projection in place: its views are wiped and filled again from the stream, by the projectors."""
+"""The projections as an operator sees them: whether they are present, and rebuilding one in place."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection
 from time import monotonic
 
 import redis.asyncio as redis
 
-from operations.errors import Failed
 from projector.__main__ import PROJECTIONS
+from runtime.errors import StartError
 from runtime.views import View
 
-WITHIN = 3600.0
-"""Seconds that a rebuild may take before its command gives up waiting; the projectors do not."""
-
-
-def views() -> Iterable[View]:
-    """Return the views of all projections."""
-    return [projection.view for projection in PROJECTIONS]
+VIEWS = tuple(projection.view for projection in PROJECTIONS)
 
 
 def find(name: str) -> View:
     """Return the view of a projection.
 
     Raises:
-        Failed: there is no such projection.
+        StartError: there is no such projection.
     """
-    known = {view.projection: view for view in views()}
+    known = {view.projection: view for view in VIEWS}
     if name not in known:
-        raise Failed(f"there is no projection {name}; there are {', '.join(known)}")
+        raise StartError(f"there is no projection {name}; there is {', '.join(known)}")
     return known[name]
 
 
-async def rebuild(redis_url: str, view: View) -> float:
-    """Have a projection rebuilt; return the seconds it took until it was present again.
+async def present(redis_url: str, views: Collection[View] = VIEWS, within: float = 60.0) -> None:
+    """Wait until projections have caught up and can be queried.
+
+    Raises:
+        StartError: they have not within these seconds.
+    """
+    deadline = monotonic() + within
+    async with redis.from_url(redis_url) as client:
+        while await client.exists(*(view.present for view in views)) < len(views):
+            if monotonic() > deadline:
+                names = ", ".join(view.projection for view in views)
+                raise StartError(f"{names} not present after {within:.0f} s: does a projector run?")
+            await asyncio.sleep(0.02)
+
+
+async def rebuild(redis_url: str, view: View, within: float) -> float:
+    """Have the projectors wipe a projection and fill it again; return the seconds that it took.
 
     Queries answer VIEW_REBUILDING meanwhile. What a projector still writes of the old filling is refused.
 
     Raises:
-        Failed: it is not present again in time; is a projector running?
+        StartError: it is not present again within these seconds; the projectors may still be at it.
     """
     began = monotonic()
     async with redis.from_url(redis_url) as client:
-        await client.delete(view.present, view.fill)  # without its name, a filling is begun anew
-        while not await client.exists(view.present):
-            if monotonic() - began > WITHIN:
-                raise Failed(f"{view.projection} is not present after {WITHIN:.0f} s; does a projector run?")
-            await asyncio.sleep(0.05)
+        await client.delete(view.present, view.fill)  # without the filling's name, another one is begun
+    await present(redis_url, [view], within)
     return monotonic() - began

@@ -9,13 +9,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Self
 
+from redis.asyncio import Redis
 from sqlalchemy.exc import SQLAlchemyError
 
 from command_server.adapters.migrations import upgrade
-from operations import tokens
+from operations import projections, tokens
 from operations.child import Output
 from operations.ports import free_port, is_free
-from operations.processes import KINDS, Kind, Process
+from operations.processes import KINDS, PROJECTOR, Kind, Process
 from operations.servers import Server
 from runtime.errors import StartError
 from runtime.settings import Settings
@@ -100,8 +101,24 @@ class Stack:
             await _together(process.stop() for process in self.of(kind))
         await _together(server.stop() for server in self.servers.values())
 
+    async def present(self, seconds: float = 60.0) -> None:
+        """Wait until every projection has caught up, so that queries are answered.
+
+        Raises:
+            Failed: one has not, within these seconds.
+        """
+        async with Redis.from_url(self.settings.redis_url) as redis:
+            await projections.present(redis, projections.views(), seconds)
+
     async def __aenter__(self) -> Self:
+        """Start; where there are projectors, queries are answered when this returns."""
         await self.start()
+        try:
+            if self.of(PROJECTOR):
+                await self.present()
+        except BaseException:
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
