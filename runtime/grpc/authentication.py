@@ -94,7 +94,7 @@ class Tokens:
             )
         except jwt.InvalidTokenError as error:
             raise Refusal("UNAUTHENTICATED", f"the token is not valid: {error}") from error
-        return _caller(claims), float(claims["exp"]) + _CLOCK_SKEW
+        return _caller(claims), int(claims["exp"]) + _CLOCK_SKEW
 
     def _unknown_key(self) -> Refusal:
         if self._keys.known:

@@ -1,5 +1,6 @@
 """From a method's name to its handler, wrapped once in everything that a call passes."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,6 +13,15 @@ from runtime.grpc import errors
 from runtime.grpc.method import Context, Handler, Interceptor, Method
 
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+_TICK = 0.002
+_CALM_TICKS = 4
+"""So many ticks (of 2 ms) without a new call tell that none waits: one that does comes within a tick."""
+_SERVING_ON = 0.2
+_REFUSING = 1.0
+"""Seconds to wait for such a gap, first while calls are served, then while they are refused."""
+_RETRY = 1.0
+"""Seconds after which a caller may find another server, or this one's successor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,7 @@ class Service:
 
 
 class Routes(grpc.GenericRpcHandler):
-    """Every method's handler; the name of any other method is answered with `METHOD_UNKNOWN`."""
+    """Every method's handler. Any other method is refused, and every method once the server stops."""
 
     def __init__(self, services: Sequence[Service], interceptors: Sequence[Interceptor]) -> None:
         """Wrap the handlers.
@@ -36,6 +46,8 @@ class Routes(grpc.GenericRpcHandler):
             StartError: a method has no access rule, or no handler.
         """
         self._handlers: dict[str, MethodHandler] = {}
+        self._stopping = False
+        self._arrived = 0
         for service in services:
             _check_complete(service)
             for name, handler in service.handlers.items():
@@ -44,7 +56,37 @@ class Routes(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> MethodHandler:
         """Return the handler of a call."""
-        return self._handlers.get(handler_call_details.method) or _unknown(handler_call_details.method)
+        self._arrived += 1
+        path = handler_call_details.method
+        if self._stopping:
+            return _refusing(Refusal("STOPPING", "the server stops", retry_after=_RETRY))
+        if found := self._handlers.get(path):
+            return found
+        return _refusing(Refusal("METHOD_UNKNOWN", f"there is no method {path}", {"method": path}))
+
+    async def close(self) -> None:
+        """Return at a moment when no call waits to be handed over, after which the server can stop.
+
+        gRPC cancels what it has received but not yet handed over when a server stops: under load most of
+        the calls under way. Their callers would see CANCELLED, which nobody retries. Calls are served until
+        there is a gap between them; where none comes, they are refused with UNAVAILABLE until one does.
+        """
+        if not await self._gap_within(_SERVING_ON):
+            self._stopping = True
+            await self._gap_within(_REFUSING)
+
+    async def _gap_within(self, seconds: float) -> bool:
+        clock = asyncio.get_running_loop().time
+        end, calm = clock() + seconds, 0
+        while calm < _CALM_TICKS:
+            before, start = self._arrived, clock()
+            await asyncio.sleep(_TICK)
+            # A tick that took longer says nothing: this process did not run, and calls may wait for it.
+            on_time = clock() - start < 3 * _TICK
+            calm = calm + 1 if on_time and self._arrived == before else 0
+            if start > end:
+                return False
+        return True
 
 
 def _check_complete(service: Service) -> None:
@@ -69,10 +111,10 @@ def _serialized(response: Any) -> bytes:
     return response if type(response) is bytes else response.SerializeToString()
 
 
-def _unknown(path: str) -> MethodHandler:
-    """Return a handler for a method that is not here, whatever streams it was called with."""
+def _refusing(refusal: Refusal) -> MethodHandler:
+    """Return a handler that refuses a call, whatever streams it was made with."""
 
-    async def unknown(_requests: object, context: Context) -> None:
-        await errors.abort(context, Refusal("METHOD_UNKNOWN", f"there is no method {path}", {"method": path}))
+    async def refused(_requests: object, context: Context) -> None:
+        await errors.abort(context, refusal)
 
-    return grpc.stream_stream_rpc_method_handler(unknown)
+    return grpc.stream_stream_rpc_method_handler(refused)

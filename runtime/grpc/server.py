@@ -136,10 +136,11 @@ class Server:
         return server
 
     async def stop(self) -> None:
-        """Be NOT_SERVING, listen no more, and let the calls under way end within `stop_grace` seconds."""
+        """Be NOT_SERVING, take no more calls, and let those under way end within `stop_grace` seconds."""
         self.health.stop()
         server, self._server = self._server, None  # let go of while the loop runs, as its destructor wants it
         if server is not None:
+            await self._routes.close()
             await server.stop(self._settings.stop_grace)
 
 
