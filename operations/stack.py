@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Self
 
-from redis.asyncio import Redis
 from sqlalchemy.exc import SQLAlchemyError
 
 from command_server.adapters.migrations import upgrade
@@ -101,21 +100,12 @@ class Stack:
             await _together(process.stop() for process in self.of(kind))
         await _together(server.stop() for server in self.servers.values())
 
-    async def present(self, seconds: float = 60.0) -> None:
-        """Wait until every projection has caught up, so that queries are answered.
-
-        Raises:
-            Failed: one has not, within these seconds.
-        """
-        async with Redis.from_url(self.settings.redis_url) as redis:
-            await projections.present(redis, projections.views(), seconds)
-
     async def __aenter__(self) -> Self:
         """Start; where there are projectors, queries are answered when this returns."""
         await self.start()
         try:
             if self.of(PROJECTOR):
-                await self.present()
+                await projections.present(self.settings.redis_url)
         except BaseException:
             await self.stop()
             raise

@@ -18,17 +18,17 @@ from operations.stack import Stack
 from runtime.settings import Settings
 
 
-def local(folder: Path, output: Callable[[str], Output]) -> Stack:
+def local(folder: Path, chosen: Settings, output: Callable[[str], Output]) -> Stack:
     """Return the stack of `make up`, with one process of each kind.
 
     Args:
         folder: keeps its data and keys.
+        chosen: the user's settings.
         output: where the lines of the process of this name go.
 
     Raises:
         StartError: a stack is up in this folder.
     """
-    chosen = Settings()
     held = lock.hold(folder)
     jwks = folder.absolute() / "jwks.json"
     if "jwks" not in chosen.model_fields_set:

@@ -1,7 +1,7 @@
 """The terminal's keyboard, for one program alone.
 
-Under `make up`, Ctrl-C goes to make as well, which then calls a clean stop an error (exit code 130). A process
-group of its own in the terminal's foreground gets it alone.
+Under `make up`, Ctrl-C goes to make as well, which then calls a clean stop an error (exit code 130). A group
+of its own in the terminal's foreground gets it alone.
 """
 
 import os

@@ -15,6 +15,7 @@ from operations.servers import Server
 from operations.stack import Stack
 from operations.terminal import keyboard
 from runtime.errors import StartError
+from runtime.settings import Settings
 
 FOLDER = Path(".diptych")
 PAUSE = 1.0
@@ -26,21 +27,24 @@ _WIDTH = max(len(kind.name) for kind in KINDS)
 _COLOURS = ("cyan", "magenta", "blue", "yellow")
 
 
-def run() -> None:
+def run(settings: Settings) -> None:
     """Keep the local stack up until Ctrl-C, SIGTERM, or the end of the terminal.
+
+    Args:
+        settings: the user's own; servers that they name are used rather than started.
 
     Raises:
         StartError: a port is taken, or something does not start.
     """
     with keyboard():
-        asyncio.run(_run())
+        asyncio.run(_run(settings))
 
 
-async def _run() -> None:
+async def _run(settings: Settings) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    stack = stacks.local(FOLDER, Console().output)
+    stack = stacks.local(FOLDER, settings, Console().output)
     starting = asyncio.create_task(stack.start())
     waiting = asyncio.create_task(stopped.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
