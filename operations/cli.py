@@ -1,20 +1,22 @@
 """The `diptych` command line. What goes wrong is one line on stderr, and exit code 1."""
 
 import asyncio
+import sys
 from datetime import timedelta
 
 import click
 
 from operations import events, projections, status, tokens, up
+from operations.away import AWAY, why
 from operations.stack import migrate
-from runtime import lifecycle
+from runtime import lifecycle, logs
 from runtime.errors import StartError
 from runtime.settings import Settings
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-class Lifetime(click.ParamType):
+class Lifetime(click.ParamType[timedelta]):
     """A time span as people write it: 90s, 15m, 1h, 7d."""
 
     name = "time"
@@ -36,11 +38,14 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except StartError as error:
             raise click.ClickException(str(error)) from error
+        except AWAY as error:
+            raise click.ClickException(f"a server is away: {why(error)}") from error
 
 
 @click.group(cls=Commands)
 def main() -> None:
     """Diptych's local stack, and what an operator needs. Servers are found by the DIPTYCH_* variables."""
+    logs.configure("error", "console", sys.stderr.buffer)
 
 
 @main.command(name="up")

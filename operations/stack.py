@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Self
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from command_server.adapters.migrations import upgrade
 from operations import projections, tokens
+from operations.away import AWAY, why
 from operations.child import Output
 from operations.ports import free_port, is_free
 from operations.processes import KINDS, PROJECTOR, Kind, Process
@@ -132,9 +131,8 @@ async def migrate(database_url: str) -> None:
     """
     try:
         await asyncio.to_thread(upgrade, database_url)
-    except (OSError, SQLAlchemyError) as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines() or [repr(error)]
-        raise StartError(f"DIPTYCH_DATABASE_URL: the database cannot be migrated: {reason[0]}") from error
+    except AWAY as error:
+        raise StartError(f"DIPTYCH_DATABASE_URL: the database cannot be migrated: {why(error)}") from error
 
 
 def variable(setting: str) -> str:
