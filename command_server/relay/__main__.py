@@ -3,6 +3,9 @@
 import asyncio
 from functools import partial
 
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
 from command_server.adapters.postgres import create_engine
 from command_server.adapters.schema import RELAY_ROLE
 from command_server.relay.housekeeping import keep_house
@@ -21,15 +24,14 @@ async def main(life: Lifecycle) -> None:
     """Lead or stand by until the process stops, then let another relay lead."""
     settings = life.settings
     engine = create_engine(settings.database_url, role=RELAY_ROLE)
-    outbox = Outbox(engine)
     async with await connect(settings.nats_url, "relay") as connection:
         lease = Lease(engine, able=lambda: connection.connected)
         stream = EventStream(connection)
-        relay = Relay(outbox, stream, Observed(stream))
-        tidy = partial(keep_house, outbox, settings.outbox_retention, telemetry.outbox_pending)
+        relay = Relay(Outbox(engine), stream, Observed(stream))
+        tidy = partial(keep_house, Outbox(engine), settings.outbox_retention, telemetry.outbox_pending)
 
         async def probe() -> bool:
-            return connection.connected and await outbox.reachable()
+            return connection.connected and await reachable(engine)
 
         health = server.build(settings, address=settings.relay_address, probe=probe)
         leading = life.spawn(lease.lead_or_stand_by(relay.lead, tidy), "relay")
@@ -40,6 +42,12 @@ async def main(life: Lifecycle) -> None:
             await asyncio.wait({leading})
             await lease.give_back()
             await engine.dispose()
+
+
+async def reachable(engine: AsyncEngine) -> bool:
+    """Return whether PostgreSQL answers; where it does not, what is raised says why."""
+    async with engine.connect() as connection:
+        return await connection.scalar(text("SELECT true")) is True
 
 
 if __name__ == "__main__":

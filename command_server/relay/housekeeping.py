@@ -25,11 +25,12 @@ async def keep_house(outbox: Outbox, retention: float, report: Callable[[int], N
         retention: seconds that a row is kept after it was marked.
         report: takes the number of pending events.
     """
-    while True:
-        deleted = 0
-        try:
-            report(await outbox.count_pending())
-            deleted = await outbox.prune(retention, CHUNK)
-        except Exception as error:
-            log.warning("The outbox could not be tidied up", reason=f"{type(error).__name__}: {error}")
-        await asyncio.sleep(HURRY if deleted == CHUNK else INTERVAL)
+    async with outbox:
+        while True:
+            deleted = 0
+            try:
+                report(await outbox.count_pending())
+                deleted = await outbox.prune(retention, CHUNK)
+            except Exception as error:
+                log.warning("The outbox could not be tidied up", reason=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(HURRY if deleted == CHUNK else INTERVAL)

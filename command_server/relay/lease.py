@@ -21,7 +21,7 @@ SECONDS = 5.0
 """How long a lease lasts."""
 RENEWAL = 1.5
 """Seconds between renewals."""
-STANDBY = 1.0
+STANDBY = 0.5
 """Seconds between a standby's attempts to lead."""
 
 TAKE = text("""

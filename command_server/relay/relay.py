@@ -62,15 +62,16 @@ class Relay:
     async def lead(self) -> NoReturn:
         """Publish what is pending, for ever; after any error, start over."""
         delay = RETRY_FIRST
-        while True:
-            started = monotonic()
-            try:
-                await self._settle()
-                await self._forward()
-            except Exception as error:
-                log.warning("The relay starts over", reason=f"{type(error).__name__}: {error}")
-            delay = RETRY_FIRST if monotonic() - started > SILENCE else min(2 * delay, RETRY_MOST)
-            await asyncio.sleep(delay)
+        async with self._outbox:
+            while True:
+                started = monotonic()
+                try:
+                    await self._settle()
+                    await self._forward()
+                except Exception as error:
+                    log.warning("The relay starts over", reason=f"{type(error).__name__}: {error}")
+                delay = RETRY_FIRST if monotonic() - started > SILENCE else min(2 * delay, RETRY_MOST)
+                await asyncio.sleep(delay)
 
     async def _settle(self) -> None:
         """Bring the stream and the marks to where forwarding can go on."""
@@ -139,20 +140,21 @@ class Relay:
 
     async def _forward(self) -> NoReturn:
         """Publish what is pending as it comes."""
-        floor, checked, published = Floor(), monotonic(), 0
+        floor, reached, checked = Floor(), 0, monotonic()
         async with self._stream.wakes() as woken:
             while True:
                 woken.clear()
                 events = await self._outbox.pending(floor.position, BATCH)
                 if events:
                     await self._publish(self._publisher, events)
-                    published = max(published, events[-1].position)
+                    full = len(events) == BATCH
+                    reached = events[-1].position if full else max(reached, events[-1].position)
                 else:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(woken.wait(), POLL)
                 if monotonic() - checked >= CHECK:
                     await self._check()
-                    floor.note(published, monotonic(), await self._outbox.snapshot())
+                    floor.note(reached, monotonic(), await self._outbox.snapshot())
                     checked = monotonic()
 
     async def _publish(self, publisher: Publisher, events: Sequence[RecordedEvent]) -> None:

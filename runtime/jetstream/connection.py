@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
@@ -17,7 +18,23 @@ _log = logs.get("nats")
 
 
 class _Client(Client):
-    """The client, but for its parser of headers, which took two thirds of the time of reading an event."""
+    """The client with another way of writing and reading headers, which took most of the time of an event."""
+
+    async def _send_publish(
+        self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
+    ) -> None:
+        lines = [f"{name}: {value}\r\n" for name, value in (headers or {}).items()]
+        block = f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
+        if not headers or block.count(b"\n") != len(lines) + 2 or block.count(b"\r") != len(lines) + 2:
+            # Without headers; or with line breaks in them, which the client knows how to make harmless.
+            await super()._send_publish(subject, reply, payload, payload_size, headers)
+            return
+        sizes = f"{len(block)} {len(block) + payload_size}\r\n"
+        await self._send_command(
+            b"".join((f"HPUB {subject} {reply} {sizes}".encode(), block, payload, b"\r\n"))
+        )
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:

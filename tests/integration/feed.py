@@ -129,12 +129,16 @@ async def identity(connection: Connection) -> StreamIdentity:
 async def filled(connection: Connection, other_than: str = "") -> StreamIdentity:
     """Wait until there is a filled stream, of another epoch than this one, and return what it is."""
 
+    found: StreamIdentity | None = None
+
     async def is_filled() -> bool:
+        nonlocal found
         found = await stream_identity(connection.js)
         return found is not None and found.filled and found.epoch != other_than
 
     await until(is_filled)
-    return await identity(connection)
+    assert found is not None
+    return found
 
 
 async def contents(connection: Connection) -> Found:

@@ -141,6 +141,7 @@ async def test_marked_rows_are_deleted_after_their_retention_and_pending_ones_ar
 
         await until(tidied)
         tidying.cancel()
+        await asyncio.wait({tidying})
     assert [row[0] for row in await writer.rows("SELECT position FROM outbox ORDER BY 1")] == [6, 7, 8]
     assert reports[0] == 1
 

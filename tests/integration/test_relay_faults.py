@@ -240,10 +240,24 @@ async def test_a_relay_thawed_after_the_stream_was_made_anew_does_not_reach_it(
 
 
 async def test_a_relay_thawed_after_the_stream_was_made_anew_marks_nothing(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str,
+    nats: Nats,
+    writer: Writer,
+    observer: Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    gate = Gate()
-    async with feed.relay(database_url, nats.url, held_after(gate)):
+    gate, refused = Gate(), asyncio.Event()
+    async with feed.relay(database_url, nats.url, held_after(gate)) as thawed:
+        mark = thawed.outbox.mark
+
+        async def watched_mark(*arguments: Any) -> State:
+            try:
+                return await mark(*arguments)
+            except Superseded:
+                refused.set()
+                raise
+
+        monkeypatch.setattr(thawed.outbox, "mark", watched_mark)
         await writer.commit("x", "y")
         await gate.reached.wait()
         epoch = (await feed.identity(observer)).epoch
@@ -254,7 +268,7 @@ async def test_a_relay_thawed_after_the_stream_was_made_anew_marks_nothing(
             await second.reached.wait()
             await feed.filled(observer, other_than=epoch)
             gate.open.set()
-            await asyncio.sleep(0.2)
+            await asyncio.wait_for(refused.wait(), 5)
             second.open.set()
             await writer.all_published()
             await feed.assert_whole(observer, writer)
@@ -267,18 +281,19 @@ async def test_a_mark_of_another_epoch_or_another_end_is_refused(
     async with feed.relay(database_url, nats.url) as relay:
         await writer.all_published()
         await relay.stop()
-        state = await relay.outbox.state()
-        await writer.commit("x")
-        for stale in (
-            State(state.incarnation, state.epoch, 1),
-            State(state.incarnation, state.incarnation, 2),
-            State(state.epoch, state.epoch, 2),
-        ):
-            with pytest.raises(Superseded):
-                await relay.outbox.mark(stale, [3] * (3 - stale.sequence), 3)
-        with pytest.raises(ValueError, match="do not reach"):
-            await relay.outbox.mark(state, [3], 4)
-        assert await relay.outbox.state() == state
+        async with relay.outbox as outbox:
+            state = await outbox.state()
+            await writer.commit("x")
+            for stale in (
+                State(state.incarnation, state.epoch, 1),
+                State(state.incarnation, state.incarnation, 2),
+                State(state.epoch, state.epoch, 2),
+            ):
+                with pytest.raises(Superseded):
+                    await outbox.mark(stale, [3] * (3 - stale.sequence), 3)
+            with pytest.raises(ValueError, match="do not reach"):
+                await outbox.mark(state, [3], 4)
+            assert await outbox.state() == state
         assert await writer.pending() == 1
 
 

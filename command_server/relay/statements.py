@@ -1,0 +1,63 @@
+"""The relay's SQL. Every statement commits by itself.
+
+Those that change something do so only while the relay's state is what the caller took it for.
+"""
+# ruff: noqa: S608 - put together from the constants of this module alone
+
+_EVENT = "e.stream, e.version, e.type, e.data, e.recorded_at, e.position, CAST(e.metadata AS text)"
+
+STATE = "SELECT incarnation, epoch, sequence FROM relay_state WHERE id = 1"
+
+_UNCHANGED = "id = 1 AND incarnation = $1 AND epoch IS NOT DISTINCT FROM $2 AND sequence = $3"
+
+BEGIN_EPOCH = f"UPDATE relay_state SET epoch = $4, sequence = 0 WHERE {_UNCHANGED} RETURNING id"
+
+MARK = f"""
+WITH state AS (
+    UPDATE relay_state SET sequence = $4 WHERE {_UNCHANGED} RETURNING epoch
+), marked AS (
+    UPDATE outbox SET epoch = state.epoch, sequence = m.sequence, published_at = now()
+    FROM state, unnest(CAST($5 AS bigint[]), CAST($6 AS bigint[])) AS m (position, sequence)
+    WHERE outbox.position = m.position
+)
+SELECT epoch FROM state
+"""
+
+# An array rather than a join: PostgreSQL looks each position up, where it would read all events to join the
+# thousand of them that it expects.
+PENDING = f"""
+SELECT {_EVENT} FROM events e WHERE e.position = ANY (ARRAY(
+    SELECT position FROM outbox WHERE sequence IS NULL AND position > $1 ORDER BY position LIMIT $2
+)) ORDER BY e.position
+"""
+
+HISTORY = f"""
+WITH stretch AS MATERIALIZED (
+    SELECT {_EVENT} FROM events e WHERE e.position > $1 ORDER BY e.position LIMIT $2
+)
+SELECT *, EXISTS (SELECT FROM outbox o WHERE o.position = stretch.position AND o.sequence IS NULL)
+FROM stretch ORDER BY position
+"""
+
+PUBLISHED = "SELECT sequence, position FROM outbox WHERE epoch = $1 AND sequence > $2 ORDER BY sequence"
+
+EVENTS = f"""
+SELECT {_EVENT} FROM unnest(CAST($1 AS bigint[])) WITH ORDINALITY AS wanted (position, nth)
+JOIN events e USING (position) ORDER BY nth
+"""
+
+SNAPSHOT = """
+SELECT CAST(CAST(pg_snapshot_xmin(s) AS text) AS bigint), CAST(CAST(pg_snapshot_xmax(s) AS text) AS bigint)
+FROM pg_current_snapshot() s
+"""
+
+COUNT = "SELECT count(*) FROM outbox WHERE sequence IS NULL"
+
+PRUNE = """
+WITH pruned AS (
+    DELETE FROM outbox WHERE position = ANY (ARRAY(
+        SELECT position FROM outbox WHERE published_at < now() - make_interval(secs => $1) LIMIT $2
+    )) RETURNING position
+)
+SELECT count(*) FROM pruned
+"""
