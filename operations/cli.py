@@ -1,4 +1,7 @@
-"""The `diptych` command line. What goes wrong is one line on stderr, and exit code 1."""
+"""The `diptych` command line. What goes wrong is one line on stderr, and exit code 1.
+
+Commands import what they need when they run: `diptych token` shall not wait for what `diptych up` needs.
+"""
 
 import asyncio
 import sys
@@ -6,10 +9,6 @@ from datetime import timedelta
 
 import click
 
-from operations import events, projections, status, tokens, up
-from operations.away import AWAY, why
-from operations.stack import migrate
-from runtime import lifecycle, logs
 from runtime.errors import StartError
 from runtime.settings import Settings
 
@@ -24,6 +23,8 @@ class Lifetime(click.ParamType[timedelta]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Return the time span, or say what one looks like."""
         number, unit = str(value)[:-1], str(value)[-1:]
+        if isinstance(value, timedelta):
+            return value
         if not number.isdecimal() or unit not in _SECONDS:
             self.fail(f"{value!r} is not a time like 90s, 15m, 1h or 7d", param, ctx)
         return timedelta(seconds=int(number) * _SECONDS[unit])
@@ -38,69 +39,95 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except StartError as error:
             raise click.ClickException(str(error)) from error
-        except AWAY as error:
+        except Exception as error:
+            from operations.away import AWAY, why
+
+            if not isinstance(error, AWAY):
+                raise
             raise click.ClickException(f"a server is away: {why(error)}") from error
 
 
 @click.group(cls=Commands)
 def main() -> None:
     """Diptych's local stack, and what an operator needs. Servers are found by the DIPTYCH_* variables."""
-    logs.configure("error", "console", sys.stderr.buffer)
 
 
-@main.command(name="up")
-def up_() -> None:
-    """Run the local stack until Ctrl-C; its data stays in .diptych/."""
-    up.run(lifecycle.settings())
+@main.command()
+def up() -> None:
+    """Run the local stack until Ctrl-C."""
+    from operations import up
+
+    up.run(_settings())
 
 
-@main.command(name="migrate")
-def migrate_() -> None:
+@main.command()
+def migrate() -> None:
     """Bring the database to the newest revision."""
-    asyncio.run(migrate(lifecycle.settings().database_url))
+    from operations.stack import migrate
+
+    asyncio.run(migrate(_settings().database_url))
     click.echo("the database is at the newest revision")
 
 
 @main.command()
-@click.option("--scope", "scopes", multiple=True, help="May be given several times.")
+@click.option("--scope", "scopes", multiple=True, help="What it allows; may be given several times.")
 @click.option("--subject", default="alice", show_default=True, help="Who calls.")
 @click.option("--ttl", type=Lifetime(), default="1h", show_default=True, help="How long it is valid.")
 def token(scopes: tuple[str, ...], subject: str, ttl: timedelta) -> None:
     """Print a token for the local stack."""
-    click.echo(tokens.mint(lifecycle.settings(), scopes, subject, ttl))
+    from operations import tokens
+
+    click.echo(tokens.mint(_settings(), scopes, subject, ttl))
 
 
-@main.command(name="status")
-def status_() -> None:
+@main.command()
+def status() -> None:
     """Show on a page how everything is."""
-    click.echo(asyncio.run(status.page(lifecycle.settings())))
+    from operations import status
+
+    click.echo(asyncio.run(status.page(_settings())))
 
 
-@main.group(name="projections")
-def projections_() -> None:
+@main.group()
+def projections() -> None:
     """Look after projections."""
 
 
-@projections_.command()
+@projections.command()
 @click.argument("name")
 @click.option("--within", type=Lifetime(), default="1h", show_default=True, help="How long to wait for it.")
 def rebuild(name: str, within: timedelta) -> None:
     """Wipe the projection NAME and fill it again from the stream; queries wait meanwhile."""
-    view = projections.find(name)
-    seconds = asyncio.run(projections.rebuild(lifecycle.settings().redis_url, view, within.total_seconds()))
+    from operations import projections
+
+    settings, view = _settings(), projections.find(name)
+    seconds = asyncio.run(projections.rebuild(settings.redis_url, view, within.total_seconds()))
     click.echo(f"{name} is present again after {seconds:.1f} s")
 
 
-@main.command(name="events")
+@main.command()
 @click.argument("stream")
-def events_(stream: str) -> None:
-    """Print the events of STREAM, <context>.<aggregate>.<id>, as lines of JSON."""
-    asyncio.run(_print_events(lifecycle.settings(), stream))
+def events(stream: str) -> None:
+    """Print the events of STREAM as JSON.
+
+    STREAM is <context>.<aggregate>.<id>, for instance ordering.order.o-1.
+    """
+    from operations import events
+
+    async def show() -> None:
+        async for line in events.of_stream(settings.database_url, stream):
+            click.echo(line)
+
+    settings = _settings()
+    asyncio.run(show())
 
 
-async def _print_events(settings: Settings, stream: str) -> None:
-    async for line in events.of_stream(settings.database_url, stream):
-        click.echo(line)
+def _settings() -> Settings:
+    """Return what DIPTYCH_* variables say; lines of libraries are for stderr, from errors on."""
+    from runtime import lifecycle, logs
+
+    logs.configure("error", "console", sys.stderr.buffer)
+    return lifecycle.settings()
 
 
 if __name__ == "__main__":
