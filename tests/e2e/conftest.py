@@ -1,0 +1,23 @@
+"""A stack with two of everything, shared by the tests that break nothing."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from operations.stack import Stack
+from operations.stacks import throwaway
+from tests.e2e.shop import Shop
+
+
+@pytest.fixture(scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    folder = tmp_path_factory.mktemp("stack")
+    async with throwaway(folder, command_servers=2, relays=2, projectors=2, query_servers=2) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def shop(stack: Stack) -> AsyncIterator[Shop]:
+    shop = Shop(stack)
+    yield shop
+    await shop.close()

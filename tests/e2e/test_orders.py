@@ -1,0 +1,90 @@
+"""Orders through two command servers, two relays, two projectors and two query servers at once."""
+
+import asyncio
+import random
+from uuid import uuid4
+
+import asyncpg
+import grpc
+import pytest
+from diptych.ordering.v1.types_pb2 import Order
+
+from tests.e2e.shop import Shop, order_of
+
+
+async def test_an_order_is_read_back_at_once_at_any_server(shop: Shop) -> None:
+    for _ in range(4):
+        request = order_of("ada")
+        receipt = await shop.place(request)
+        order = await shop.get(receipt.aggregate_id, receipt.consistency_token)
+        assert (order.state, order.version, order.lines) == (Order.STATE_PLACED, 1, request.lines)
+        assert (order.total.units, order.total.nanos) == (29, 970_000_000)
+
+
+async def test_a_command_repeated_at_the_other_server_has_one_effect_and_one_answer(shop: Shop) -> None:
+    request = order_of("bob")
+    receipts = await asyncio.gather(*(shop.place(request) for _ in range(6)))
+    assert all(receipt == receipts[0] for receipt in receipts)
+    orders = await shop.list(customer_id="bob", at_least_as_fresh=receipts[0].consistency_token)
+    assert [order.order_id for order in orders] == [receipts[0].aggregate_id]
+
+
+async def test_an_expected_version_that_is_not_the_orders_is_aborted(shop: Shop) -> None:
+    receipt = await shop.place(order_of("cleo"))
+    await shop.confirm(receipt.aggregate_id)
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await shop.cancel(receipt.aggregate_id, expected_version=1)
+    assert refusal.value.code() == grpc.StatusCode.ABORTED
+    cancelled = await shop.cancel(receipt.aggregate_id, expected_version=2)
+    assert cancelled.version == 3
+
+
+async def test_views_and_lists_end_as_the_commands_say(shop: Shop) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    customer = f"dan-{uuid4().hex[:6]}"
+    expected: dict[str, Order.State] = {}
+
+    async def live() -> str:
+        receipt = await shop.place(order_of(customer))
+        expected[receipt.aggregate_id] = Order.STATE_PLACED
+        for _ in range(dice.randrange(3)):
+            step, state = dice.choice(
+                [(shop.confirm, Order.STATE_CONFIRMED), (shop.cancel, Order.STATE_CANCELLED)]
+            )
+            if state == Order.STATE_CONFIRMED and expected[receipt.aggregate_id] == Order.STATE_CANCELLED:
+                continue
+            receipt = await step(receipt.aggregate_id)
+            expected[receipt.aggregate_id] = state
+        return receipt.consistency_token
+
+    tokens = await asyncio.gather(*(live() for _ in range(100)))
+    for token in tokens:
+        await shop.list(customer_id=customer, page_size=1, at_least_as_fresh=token)
+    listed = await shop.list(customer_id=customer, page_size=7)
+    assert {order.order_id: order.state for order in listed} == expected
+    assert listed == sorted(listed, key=lambda order: order.place_time.ToNanoseconds(), reverse=True)
+    for state in set(expected.values()):
+        both = await shop.list(customer_id=customer, state=state, page_size=7)
+        assert {order.order_id for order in both} == {
+            key for key, value in expected.items() if value == state
+        }
+
+
+async def test_every_stream_is_gapless_in_the_store_and_published_once(shop: Shop) -> None:
+    receipts = await asyncio.gather(*(shop.place(order_of("eve")) for _ in range(50)))
+    await asyncio.gather(*(shop.confirm(receipt.aggregate_id) for receipt in receipts))
+    last = await shop.cancel(receipts[0].aggregate_id)
+    await shop.get(last.aggregate_id, last.consistency_token)
+    connection = await asyncpg.connect(shop.stack.settings.database_url)
+    try:
+        gaps = await connection.fetch(
+            "SELECT stream FROM events GROUP BY stream HAVING count(*) <> max(version) OR min(version) <> 1"
+        )
+        twice = await connection.fetch(
+            "SELECT sequence FROM outbox GROUP BY epoch, sequence HAVING count(*) > 1 AND sequence IS NOT NULL"
+        )
+    finally:
+        await connection.close()
+    assert (gaps, twice) == ([], [])
