@@ -15,7 +15,7 @@ class Superseded(Exception):
 
 
 class Reader(Protocol):
-    """Messages of some partitions in their order, from some sequence on."""
+    """Messages of some partitions, each partition's in order."""
 
     async def batch(self, limit: int, wait: float) -> Sequence[Message]:
         """Return the next messages: as soon as there are any, none after `wait` seconds without.
@@ -24,25 +24,28 @@ class Reader(Protocol):
             ReaderLost: messages may be missing from here on.
         """
 
-    async def is_drained(self) -> bool:
-        """Ask the server whether the reader has returned all that it holds for it."""
+    async def drained(self) -> frozenset[int]:
+        """Ask the server for the partitions of which it holds nothing that was not returned here."""
 
     async def close(self) -> None:
         """Give the reader up."""
 
 
 class Feed(Protocol):
-    """The events, in JetStream."""
+    """The events that a projection hears, in JetStream."""
 
     async def identity(self) -> StreamIdentity | None:
         """Return which stream it is now, and what it holds; None where there is none (yet)."""
 
-    async def open(self, epoch: str, partitions: Iterable[int], start: int) -> Reader:
-        """Return a reader of what the projection hears in these partitions, from sequence `start` on.
+    async def open(self, epoch: str, starts: Mapping[int, int]) -> Reader:
+        """Return a reader of these partitions, each from its sequence on.
 
         Raises:
             ReaderLost: the stream is not of this epoch any more.
         """
+
+    def event_of(self, message: Message) -> RecordedEvent | None:
+        """Return the event of a message; None where it has none that the projection hears."""
 
     async def history(self, stream: str) -> Sequence[RecordedEvent]:
         """Return all events of one aggregate that the feed holds, oldest first."""
@@ -83,13 +86,13 @@ class Store(Protocol):
             Superseded: another filling has begun.
         """
 
-    async def advance(self, moves: Mapping[int, tuple[str, str]], as_of: int | None) -> None:
+    async def advance(self, moves: Mapping[int, tuple[str, str]], as_of: Mapping[int, int]) -> None:
         """Set partitions' progress from one value to the next, in all of them or in none.
 
         Args:
             moves: partition to old and new `<epoch>/<sequence>`.
-            as_of: where the partitions hold all that was published up to then: that time, in milliseconds
-                since 1970. When every partition has one, the projection is present.
+            as_of: partition to the time, in milliseconds since 1970, up to which the views hold all that was
+                published in it. Once every partition has one, the projection is present.
 
         Raises:
             Superseded: another filling has begun, or progress is not what it was.

@@ -1,14 +1,10 @@
-"""How far one reader of some partitions has come, and what it still has to reach. Pure."""
+"""How far the reader of some partitions has come in one stream. Pure."""
 
 from collections.abc import Iterable, Mapping
 
 
 class Progress:
     """The place that each partition has in one stream, as the store knows it.
-
-    A reader returns the messages of all its partitions in one order, so once a sequence has been worked off,
-    it is the progress of every partition, whether or not that had a message; else a quiet partition would
-    have everything read again after each start.
 
     Args:
         epoch: of the stream.
@@ -20,21 +16,20 @@ class Progress:
         self._epoch = epoch
         self._stored = {partition: stored[partition] for partition in partitions}
         self._sequences = {partition: self._sequence(place) for partition, place in self._stored.items()}
-        self.reached = min(self._sequences.values())
-        """The sequence up to which everything is in the views."""
 
     def _sequence(self, place: str) -> int:
         epoch, _, sequence = place.partition("/")
         return int(sequence) if epoch == self._epoch else 0
 
-    def lacks(self, partition: int, sequence: int) -> bool:
-        """Return whether the views lack this message of a partition."""
-        return sequence > self._sequences[partition]
+    @property
+    def starts(self) -> Mapping[int, int]:
+        """The sequence at which each partition goes on."""
+        return {partition: sequence + 1 for partition, sequence in self._sequences.items()}
 
-    def moves(self, sequence: int) -> Mapping[int, tuple[str, str]]:
-        """Return what to set, partition to old and new place, once everything up to `sequence` is done."""
+    def moves(self, sequences: Mapping[int, int]) -> Mapping[int, tuple[str, str]]:
+        """Return old and new place of every partition, where some have come to these sequences."""
         return {
-            partition: (old, f"{self._epoch}/{max(sequence, self._sequences[partition])}")
+            partition: (old, f"{self._epoch}/{sequences.get(partition, self._sequences[partition])}")
             for partition, old in self._stored.items()
         }
 
@@ -43,4 +38,3 @@ class Progress:
         for partition, (_, new) in moves.items():
             self._stored[partition] = new
             self._sequences[partition] = self._sequence(new)
-        self.reached = min(self._sequences.values())

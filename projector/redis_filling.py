@@ -52,19 +52,22 @@ return 0
 
 ADVANCE = """
 local fill, progress, as_of, present = unpack(KEYS)
-local name, incarnation, partitions, moves, time = unpack(ARGV)
+local name, incarnation, partitions, moves = unpack(ARGV)
 if redis.call('GET', fill) ~= name then return -1 end
 moves = cmsgpack.unpack(moves)
 for _, move in ipairs(moves) do
   if redis.call('HGET', progress, move[1]) ~= move[2] then return -1 end
 end
+local held = false
 for _, move in ipairs(moves) do
-  if move[2] ~= move[3] then redis.call('HSET', progress, move[1], move[3]) end
-  if time ~= '' then redis.call('HSET', as_of, move[1], time) end
+  local partition, old, new, time = unpack(move)
+  if old ~= new then redis.call('HSET', progress, partition, new) end
+  if time ~= '' then
+    redis.call('HSET', as_of, partition, time)
+    held = true
+  end
 end
-if time ~= '' and redis.call('HLEN', as_of) == tonumber(partitions) then
-  redis.call('SET', present, incarnation)
-end
+if held and redis.call('HLEN', as_of) == tonumber(partitions) then redis.call('SET', present, incarnation) end
 return 0
 """
 
@@ -106,12 +109,16 @@ class RedisFilling:
         except Superseded:
             pass  # another projector began first, or has wiped faster: what it made is read next
 
-    async def advance(self, moves: Mapping[int, tuple[str, str]], as_of: int | None) -> None:
+    async def advance(self, moves: Mapping[int, tuple[str, str]], as_of: Mapping[int, int]) -> None:
         """Set partitions' progress from one value to the next, in all of them or in none."""
         view = self._view
-        packed = pack([(str(partition), old, new) for partition, (old, new) in moves.items()])
-        incarnation, time = self._fill.partition("/")[0], "" if as_of is None else as_of
-        args = [self._fill, incarnation, streams.PARTITIONS, packed, time]
+        packed = pack(
+            [
+                (str(partition), old, new, str(as_of.get(partition, "")))
+                for partition, (old, new) in moves.items()
+            ]
+        )
+        args = [self._fill, self._fill.partition("/")[0], streams.PARTITIONS, packed]
         self._fence(await _call(self._advance, [view.fill, view.progress, view.as_of, view.present], args))
 
     async def _wipe(self) -> None:

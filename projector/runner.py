@@ -79,7 +79,7 @@ class Runner:
             filling, identity = await self._enter()
             await self._resume(partitions)
             progress = Progress(identity.epoch, filling.progress, partitions)
-            reader = await self._feed.open(identity.epoch, partitions, progress.reached + 1)
+            reader = await self._feed.open(identity.epoch, progress.starts)
             try:
                 session = Session(self._writer, self._store, self._feed, identity, progress, reader)
                 while not stopping.is_set() and self._leases.held == partitions:

@@ -4,10 +4,9 @@ Each step is: take a batch, bring the views up to it, then say so as progress. A
 batch, and nothing is lost or done twice by that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from time import monotonic, time
 
-from projector.feed import event_of
 from projector.ports import Feed, Reader, Store, Superseded
 from projector.progress import Progress
 from projector.writer import Writer
@@ -51,10 +50,10 @@ class Session:
         self._identity = identity
         self._progress = progress
         self._reader = reader
-        self._target = identity.last_sequence if identity.filled else None
-        self._arrived = False
-        self._looked = monotonic()
-        self._asked = 0.0
+        self._looked = 0.0
+        self._target: int | None = None
+        self._arrived: frozenset[int] = frozenset()
+        self._all_drained_at: int | None = None
 
     async def step(self) -> None:
         """Do one batch, and whatever else is due.
@@ -63,48 +62,54 @@ class Session:
             Superseded: the store or the stream is not what it was.
             ReaderLost: messages may be missing.
         """
-        await self._look()
         messages = await self._reader.batch(BATCH, WAIT)
-        await self._writer.apply(
-            event
-            for message in messages
-            if self._progress.lacks(streams.partition_of_subject(message.subject), message.sequence)
-            and (event := event_of(message)) is not None
-        )
+        events = (self._feed.event_of(message) for message in messages)
+        await self._writer.apply(event for event in events if event is not None)
         for view_id, parked in self._writer.schedule.due(_now(), REPLAYS):
             await self._writer.replay(view_id, parked.stream)
-        moves = self._progress.moves(messages[-1].sequence if messages else self._progress.reached)
-        await self._store.advance(moves, await self._as_of(messages))
+        last = {streams.partition_of_subject(message.subject): message for message in messages}
+        as_of = {**self._published(last), **await self._look()}
+        moves = self._progress.moves({partition: message.sequence for partition, message in last.items()})
+        await self._store.advance(moves, as_of)
         self._progress.moved(moves)
 
-    async def _look(self) -> None:
-        """Notice another stream, and that this one has been filled."""
-        if monotonic() - self._looked < LOOK:
-            return
-        self._looked = monotonic()
-        now, was = await self._feed.identity(), self._identity
-        if now is None or (now.epoch, now.incarnation) != (was.epoch, was.incarnation):
-            raise Superseded("the stream is another one")
-        if self._target is None and now.filled:
-            self._target = now.last_sequence
+    def _published(self, last: Mapping[int, Message]) -> Mapping[int, int]:
+        """Return, of partitions that have caught up before, when what they hold by now was published."""
+        if self._target is not None:
+            self._arrived |= {p for p, message in last.items() if message.sequence >= self._target}
+        return {
+            partition: int(message.published_at.timestamp() * 1000)
+            for partition, message in last.items()
+            if partition in self._arrived and message.published_at is not None
+        }
 
-    async def _as_of(self, messages: Sequence[Message]) -> int | None:
-        """Return up to when the views hold all that was published, in milliseconds; None if unknown.
+    async def _look(self) -> Mapping[int, int]:
+        """Notice another stream; return the partitions that hold everything, as of now.
 
-        Nothing counts before the stream was filled and everything that it then held was read.
+        Nothing counts before the stream was filled, and a partition has caught up once it has read what the
+        stream held then.
         """
-        if self._target is None:
-            return None
-        if messages:
-            last = messages[-1]
-            self._arrived = self._arrived or last.sequence >= self._target
-            return int(last.published_at.timestamp() * 1000) if self._arrived and last.published_at else None
-        if monotonic() - self._asked < LOOK:
-            return None
-        self._asked, now = monotonic(), _now()
-        drained = await self._reader.is_drained()
-        self._arrived = self._arrived or drained
-        return now if drained else None
+        if monotonic() - self._looked < LOOK:
+            return {}
+        self._looked, now = monotonic(), _now()
+        found, was = await self._feed.identity(), self._identity
+        if found is None or (found.epoch, found.incarnation) != (was.epoch, was.incarnation):
+            raise Superseded("the stream is another one")
+        if not found.filled:
+            return {}
+        self._target = self._target if self._target is not None else found.last_sequence
+        drained = await self._drained(found.last_sequence)
+        self._arrived |= drained
+        return dict.fromkeys(drained, now)
+
+    async def _drained(self, last_sequence: int) -> frozenset[int]:
+        """Return the partitions that were read to their ends; nothing is asked where nothing came since."""
+        partitions = frozenset(self._progress.starts)
+        if last_sequence == self._all_drained_at:
+            return partitions
+        drained = await self._reader.drained()
+        self._all_drained_at = last_sequence if drained == partitions else None
+        return drained
 
 
 def _now() -> int:

@@ -97,15 +97,14 @@ class StreamReader:
         await self._pull()
         return messages
 
-    async def is_drained(self) -> bool:
-        """Ask the server whether all that it holds for this reader has been returned by now.
+    async def sent_in_all(self) -> int | None:
+        """Ask the server how many messages it has sent this reader; None while it holds more for it.
 
         Raises:
             nats.errors.Error: JetStream cannot be reached.
         """
         info = await self._connection.js.consumer_info(streams.JETSTREAM, self._consumer)
-        sent = info.delivered.consumer_seq if info.delivered else 0
-        return info.num_pending == 0 and sent == self._delivered and not self._waiting
+        return info.delivered.consumer_seq if info.delivered and info.num_pending == 0 else None
 
     async def close(self) -> None:
         """Stop reading, and tell the server where it can be told."""

@@ -169,17 +169,5 @@ async def test_index_entries_move_with_the_state_and_none_is_left_behind(
     assert [member.partition(":")[2] for member in oldest_first] == ["o-1", "o-2"]
 
 
-async def test_a_quiet_partition_does_not_have_everything_read_again(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events
-) -> None:
-    one = history("o-1")
-    async with projector(redis_url, nats_url, partitions=EVERY) as running:
-        await feed.publish(*one)
-        await until(lambda: projecting.all_settled(redis, [one]))
-        await running.stop()
-    places = set((await redis.hgetall("progress:ordering.order:1")).values())
-    assert places == {f"{feed.epoch}/3".encode()}
-
-
 async def nothing_is_parked(redis: Redis) -> bool:
     return not await redis.exists("parked:ordering.order:1")

@@ -11,26 +11,19 @@ STREAM = "ordering.order.o-1"
 
 
 class TestProgress:
-    def test_begins_behind_the_partition_that_is_furthest_behind(self) -> None:
-        assert Progress("e", {0: "e/7", 1: "e/3", 2: "e/1"}, [0, 1]).reached == 3
+    def test_goes_on_behind_each_partitions_place(self) -> None:
+        assert Progress("e", {0: "e/7", 1: "e/3", 2: "e/1"}, [0, 1]).starts == {0: 8, 1: 4}
 
     def test_means_nothing_in_another_epoch(self) -> None:
-        progress = Progress("new", {0: "old/7", 1: "new/3"}, [0, 1])
-        assert progress.reached == 0
-        assert progress.lacks(0, 1)
+        assert Progress("new", {0: "old/7", 1: "new/3"}, [0, 1]).starts == {0: 1, 1: 4}
 
-    def test_lacks_only_what_lies_behind_a_partitions_own_place(self) -> None:
-        progress = Progress("e", {0: "e/7", 1: "e/3"}, [0, 1])
-        assert [progress.lacks(0, n) for n in (7, 8)] == [False, True]
-        assert [progress.lacks(1, n) for n in (3, 4)] == [False, True]
-
-    def test_moves_every_partition_forward_and_none_back(self) -> None:
+    def test_moves_the_partitions_that_have_come_further_and_names_the_others(self) -> None:
         progress = Progress("e", {0: "e/7", 1: "e/3", 2: "old/9"}, [0, 1, 2])
-        moves = progress.moves(5)
-        assert moves == {0: ("e/7", "e/7"), 1: ("e/3", "e/5"), 2: ("old/9", "e/5")}
+        moves = progress.moves({1: 5})
+        assert moves == {0: ("e/7", "e/7"), 1: ("e/3", "e/5"), 2: ("old/9", "e/0")}
         progress.moved(moves)
-        assert progress.reached == 5
-        assert progress.moves(6)[2] == ("e/5", "e/6")
+        assert progress.starts == {0: 8, 1: 6, 2: 1}
+        assert progress.moves({2: 6})[2] == ("e/0", "e/6")
 
 
 class TestRetries:
