@@ -5,32 +5,23 @@ The standard `OTEL_*` variables decide: an endpoint (`OTEL_EXPORTER_OTLP_ENDPOIN
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, SpanKind, Tracer
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from runtime.errors import StartError
+from runtime.errors import Refusal, StartError
 from runtime.instruments import Instruments
 
 Attributes = Mapping[str, str | int | float | bool]
 
-_SHUTDOWN_MILLIS = 3_000
-"""How long stopping waits for a collector that may be away."""
-
 _W3C = TraceContextTextMapPropagator()
 _NOTHING: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 _tracer: Tracer | None = None
-_traces: TracerProvider | None = None
-_meters: MeterProvider | None = None
+_shutdowns: list[Callable[[], None]] = []
 instruments: Instruments | None = None
 """The metrics' instruments, None where metrics are off."""
 
@@ -44,19 +35,19 @@ def configure(service: str) -> None:
     Raises:
         StartError: a variable asks for an exporter or a protocol that is not here.
     """
-    global _tracer, _traces, _meters, instruments
-    resource = Resource.create({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME", service)})
-    if _wanted("TRACES"):
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+    global _tracer, instruments
+    traces, metrics = _wanted("TRACES"), _wanted("METRICS")
+    if traces or metrics:
+        from runtime import exporting  # takes a third of a second to import
 
-        _traces = TracerProvider(resource=resource)
-        _traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        _tracer = _traces.get_tracer("diptych")
-    if _wanted("METRICS"):
-        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
-
-        _meters = MeterProvider([PeriodicExportingMetricReader(OTLPMetricExporter())], resource=resource)
-        instruments = Instruments(_meters.get_meter("diptych"))
+        resource = exporting.resource(service)
+        if traces:
+            _tracer, shutdown = exporting.tracer(resource)
+            _shutdowns.append(shutdown)
+        if metrics:
+            meter, shutdown = exporting.meter(resource)
+            instruments = Instruments(meter)
+            _shutdowns.append(shutdown)
 
 
 def _wanted(signal: str) -> bool:
@@ -76,11 +67,8 @@ def _wanted(signal: str) -> bool:
 
 def shutdown() -> None:
     """Export what was recorded and is not exported yet, for a few seconds at the most."""
-    if _traces:
-        _traces.force_flush(_SHUTDOWN_MILLIS)
-        _traces.shutdown()
-    if _meters:
-        _meters.shutdown(_SHUTDOWN_MILLIS)
+    while _shutdowns:
+        _shutdowns.pop()()
 
 
 def span(
@@ -106,8 +94,15 @@ def _span(
     tracer: Tracer, name: str, kind: SpanKind, parent: str | None, attributes: Attributes | None
 ) -> Iterator[Span]:
     context = context_of(parent) if parent else None
-    with tracer.start_as_current_span(name, context, kind, attributes) as current:
-        yield current
+    with tracer.start_as_current_span(
+        name, context, kind, attributes, record_exception=False, set_status_on_exception=False
+    ) as current:
+        try:
+            yield current
+        except Exception as error:
+            if not isinstance(error, Refusal):  # a refusal is an answer, not a fault
+                current.set_status(StatusCode.ERROR, type(error).__name__)
+            raise
 
 
 def record_span(

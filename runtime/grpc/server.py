@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from runtime import logs
 from runtime.errors import StartError
@@ -130,6 +129,8 @@ class Server:
         server = grpc.aio.server(options=options(self._settings))
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         if self._settings.reflection:
+            from grpc_reflection.v1alpha import reflection  # a tenth of a second that few processes need
+
             public = [*self._names, "grpc.health.v1.Health", reflection.SERVICE_NAME]
             reflection.enable_server_reflection(public, server)
         server.add_generic_rpc_handlers([self._routes])

@@ -59,16 +59,20 @@ def _traced(method: Method, handler: Handler) -> Handler:
     async def traced(request: object, context: Context) -> object:
         parent = _traceparent(context)
         with telemetry.span(name, kind=SpanKind.SERVER, parent=parent, attributes=attributes) as span:
+            status = StatusCode.OK
             try:
-                response = await handler(request, context)
+                return await handler(request, context)
+            except asyncio.CancelledError:
+                status = StatusCode.CANCELLED
+                raise
             except Refusal as refusal:
-                span.set_attribute("rpc.response.status_code", refusal.code.name)
+                status = refusal.code
                 span.set_attribute("error.type", refusal.reason)
                 if refusal.code in _SERVER_FAULTS:
                     span.set_status(Status(SpanStatus.ERROR, refusal.message))
                 raise
-            span.set_attribute("rpc.response.status_code", "OK")
-            return response
+            finally:
+                span.set_attribute("rpc.response.status_code", status.name)
 
     return traced
 

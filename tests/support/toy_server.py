@@ -4,6 +4,7 @@ Run as a module it is a process like the real ones, `--workers` and all; its add
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,9 +37,13 @@ async def get_order(request: queries.GetOrderRequest, context: Any) -> Any:
             log.info("Traced", traceparent=telemetry.current_traceparent())
         telemetry.event_processed("toy", True)
     who = caller.current()
-    return queries.GetOrderResponse(
-        order=Order(order_id=request.order_id, customer_id=who.subject, account_id=who.on_behalf_of or "")
+    order = Order(
+        order_id=request.order_id,
+        customer_id=who.subject,
+        account_id=who.on_behalf_of or "",
+        warehouse_id=str(os.getpid()),
     )
+    return queries.GetOrderResponse(order=order)
 
 
 async def list_orders(request: queries.ListOrdersRequest, context: Any) -> bytes:
@@ -58,13 +63,18 @@ async def main(life: Lifecycle) -> None:
     async def die() -> None:
         raise RuntimeError("a part of the process is dead")
 
+    begun = 0
+
     async def get(request: queries.GetOrderRequest, context: Any) -> Any:
+        nonlocal begun
+        begun += 1
         if request.order_id == "die":
             life.spawn(die(), "part")
         return await get_order(request, context)
 
     toy = Service(SERVICE, {"GetOrder": get, "ListOrders": list_orders})
     await server.build(life.settings, [toy], address=life.settings.query_address, probe=ready).serve(life)
+    log.info("Ended", begun=begun)
 
 
 if __name__ == "__main__":
