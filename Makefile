@@ -82,7 +82,7 @@ test: $(READY) ## the whole suite, on real servers
 	pytest -q
 
 up: $(READY) ## the local stack until Ctrl-C; data stays in .diptych/
-	@exec diptych up
+	@exec $(BIN)/python operations/launch.py $$PPID 15 - $(CURDIR)/$(BIN)/diptych up
 
 demo: $(READY) ## one order's whole way, on a stack of its own
 	@exec $(BIN)/python -m operations.demo

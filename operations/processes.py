@@ -81,8 +81,8 @@ class Process:
         Raises:
             StartError: somebody does.
         """
-        port = self.address.rpartition(":")[2]
-        if not is_free(int(port)):
+        port = self.address.rpartition(":")[2]  # where it is none, the process says so
+        if port.isdecimal() and not is_free(int(port)):
             raise StartError(f"port {port}, for {self.name}, is taken: set {self.kind.variable} to another")
 
     async def start(self, ready: bool = True) -> None:

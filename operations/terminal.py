@@ -14,16 +14,11 @@ from contextlib import contextmanager
 @contextmanager
 def keyboard() -> Iterator[None]:
     """Hold the terminal's foreground, where this process has it; else (a pipe, a script) change nothing."""
-    try:
-        terminal = os.open("/dev/tty", os.O_RDWR)
-    except OSError:
+    terminal = _terminal()
+    if terminal is None:
         yield
         return
     before = os.tcgetpgrp(terminal)
-    if not sys.stdin.isatty() or before != os.getpgrp() or before == os.getpid():
-        os.close(terminal)
-        yield
-        return
     # Only a foreground group may change it without this; and a stopped program would leave make waiting.
     for number in (signal.SIGTTOU, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
@@ -33,4 +28,12 @@ def keyboard() -> Iterator[None]:
         yield
     finally:
         os.tcsetpgrp(terminal, before)
-        os.close(terminal)
+
+
+def _terminal() -> int | None:
+    """Return the terminal's descriptor, where this process is in its foreground, but does not lead that."""
+    if not sys.stdin.isatty():
+        return None
+    terminal = sys.stdin.fileno()
+    foreground = os.tcgetpgrp(terminal)
+    return terminal if foreground == os.getpgrp() != os.getpid() else None
