@@ -101,8 +101,8 @@ async def _projection(redis: Redis, view: View, stream: StreamIdentity | None) -
     parked = await redis.hlen(view.parked)
     said = ["present" if present else "not present: queries answer VIEW_REBUILDING"]
     if stream is not None and progress:
-        reached = min(sequence if epoch == stream.epoch else 0 for epoch, sequence in progress)
-        said.append(f"at sequence {reached}, {max(0, stream.last_sequence - reached)} behind")
+        reached = max(sequence if epoch == stream.epoch else 0 for epoch, sequence in progress)
+        said.append(f"applied up to sequence {reached}")
     if as_of:
         said.append(f"as of {datetime.now(UTC).timestamp() - min(as_of) / 1000:.1f} s ago")
     said.append(f"{parked} parked")
