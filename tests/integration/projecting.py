@@ -17,7 +17,6 @@ from redis.asyncio import Redis
 from projector.feed import JetStreamFeed
 from projector.leases import RedisLeases
 from projector.parking import Retries
-from projector.ports import Store
 from projector.projection import Projection
 from projector.projections.order import ORDERS
 from projector.redis_connection import connect as connect_redis
@@ -148,6 +147,51 @@ class Running:
         return self.tasks[0].exception()
 
 
+class Killed(BaseException):
+    """SIGKILL, as far as a test can tell: nobody catches it."""
+
+
+def dying(step: str, when: str, nth: int = 1) -> type[RedisStore]:
+    """Return a store whose projector is killed before or after the nth time that it takes a step."""
+
+    class Dying(RedisStore):
+        calls = 0
+
+    inner = getattr(RedisStore, step)
+
+    async def last(self: Dying, *args: Any) -> Any:
+        self.calls += 1
+        if self.calls == nth and when == "before":
+            raise Killed
+        result = await inner(self, *args)
+        if self.calls == nth:
+            raise Killed
+        return result
+
+    setattr(Dying, step, last)
+    return Dying
+
+
+def pausing(step: str) -> type[RedisStore]:
+    """Return a store that waits before each time it takes a step, until `go` is set."""
+
+    class Pausing(RedisStore):
+        def __init__(self, redis: Redis, view: Any) -> None:
+            super().__init__(redis, view)
+            self.waits = asyncio.Event()
+            self.go = asyncio.Event()
+
+    inner = getattr(RedisStore, step)
+
+    async def held_up(self: Pausing, *args: Any) -> Any:
+        self.waits.set()
+        await self.go.wait()
+        return await inner(self, *args)
+
+    setattr(Pausing, step, held_up)
+    return Pausing
+
+
 @asynccontextmanager
 async def projector(
     redis_url: str,
@@ -155,7 +199,6 @@ async def projector(
     *,
     projection: Projection[Any] = ORDERS,
     store: Callable[[Redis, Any], RedisStore] = RedisStore,
-    decorate: Callable[[Store], Store] = lambda store: store,
     retries: Retries = Retries(first_pause=0.05),  # noqa: B008 - it is frozen
     observe: Observe = lambda _: None,
     partitions: Iterable[int] | None = None,
@@ -167,7 +210,6 @@ async def projector(
         nats_url: where the events are.
         projection: what to make of them.
         store: makes the store.
-        decorate: puts something round the store.
         retries: when to try again what cannot be applied; soon.
         observe: is told of writes.
         partitions: those it works on, without asking for leases; None to share them by leases.
@@ -178,7 +220,7 @@ async def projector(
         if partitions is not None:
             leases._held = frozenset(partitions)
         feed = JetStreamFeed(connection, projection.view.hears)
-        runner = Runner(projection, decorate(views_store), feed, leases, retries, observe)
+        runner = Runner(projection, views_store, feed, leases, retries, observe)
         running = Running(views_store, leases, [])
         running.tasks = [asyncio.create_task(runner.run(running.stopping))]
         if partitions is None:
