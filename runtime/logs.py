@@ -46,17 +46,16 @@ def configure(level: str = "info", format: str = "json", file: BinaryIO | None =
 def _fields(level: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
     """Return a line's fields in reading order; a timestamp among the caller's fields takes precedence."""
     line = {
-        "timestamp": datetime.now(UTC).isoformat(),
+        "timestamp": datetime.now(UTC),
         "level": level,
         "logger": event.pop("logger_name", ""),
         "message": event.pop("event"),
     }
-    span = trace.get_current_span().get_span_context()
-    if span.trace_flags.sampled:
-        line["trace_id"] = f"{span.trace_id:032x}"
-    failure = event.pop("exc_info", None)
-    line.update(event)
-    if failure:
+    span = trace.get_current_span()
+    if span is not trace.INVALID_SPAN and (context := span.get_span_context()).trace_flags.sampled:
+        line["trace_id"] = f"{context.trace_id:032x}"
+    line |= event
+    if failure := line.pop("exc_info", None):
         line["exception"] = _traceback(failure)
     return line
 
@@ -77,7 +76,7 @@ def _json(_logger: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
 def _prepared(_logger: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     line = _fields(level, event)
     line["event"] = line.pop("message")
-    line["timestamp"] = str(line["timestamp"])[11:23]
+    line["timestamp"] = str(line["timestamp"])[11:23]  # the time of day to the millisecond
     return line
 
 

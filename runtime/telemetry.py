@@ -5,20 +5,20 @@ The standard `OTEL_*` variables decide: an endpoint (`OTEL_EXPORTER_OTLP_ENDPOIN
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+import re
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags, Tracer
 
 from runtime.errors import Refusal, StartError
 from runtime.instruments import Instruments
 
 Attributes = Mapping[str, str | int | float | bool]
 
-_W3C = TraceContextTextMapPropagator()
+_TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _NOTHING: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 _tracer: Tracer | None = None
 _shutdowns: list[Callable[[], None]] = []
@@ -86,23 +86,30 @@ def span(
         parent: the W3C traceparent of the span's parent; None for the current span, if there is one.
         attributes: facts known from the start.
     """
-    return _NOTHING if _tracer is None else _span(_tracer, name, kind, parent, attributes)
+    if _tracer is None:
+        return _NOTHING
+    return _Current(_tracer.start_span(name, context_of(parent) if parent else None, kind, attributes))
 
 
-@contextmanager
-def _span(
-    tracer: Tracer, name: str, kind: SpanKind, parent: str | None, attributes: Attributes | None
-) -> Iterator[Span]:
-    context = context_of(parent) if parent else None
-    with tracer.start_as_current_span(
-        name, context, kind, attributes, record_exception=False, set_status_on_exception=False
-    ) as current:
-        try:
-            yield current
-        except Exception as error:
-            if not isinstance(error, Refusal):  # a refusal is an answer, not a fault
-                current.set_status(StatusCode.ERROR, type(error).__name__)
-            raise
+class _Current:
+    """Makes a span the current one and ends it: half of what OpenTelemetry's own context manager costs."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+
+    def __enter__(self) -> Span:
+        self._token = attach(trace.set_span_in_context(self._span))
+        return self._span
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        detach(self._token)
+        if isinstance(error, Exception) and not isinstance(
+            error, Refusal
+        ):  # a refusal is an answer, not a fault
+            self._span.set_status(StatusCode.ERROR, type(error).__name__)
+        self._span.end()
 
 
 def record_span(
@@ -130,7 +137,11 @@ def record_span(
 
 def context_of(parent: str) -> Context:
     """Return the context of a remote parent; an empty one where the traceparent is not valid."""
-    return _W3C.extract({"traceparent": parent}, Context())
+    if not (parts := _TRACEPARENT.fullmatch(parent)):
+        return Context()
+    trace_id, span_id, flags = (int(part, 16) for part in parts.groups())
+    remote = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
+    return trace.set_span_in_context(NonRecordingSpan(remote), Context())
 
 
 def tracer() -> Tracer | None:
