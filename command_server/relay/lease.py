@@ -54,16 +54,21 @@ class Lease:
 
     async def lead_or_stand_by(self, *works: Callable[[], Coroutine[Any, Any, Any]]) -> NoReturn:
         """Do these works whenever this relay leads, for ever; they are cancelled when it does not."""
+        said = ""
         while True:
             try:
                 if self._able() and await self.take():
                     log.info("Leading", holder=self.holder)
+                    said = ""
                     async with asyncio.TaskGroup() as group:
                         for work in (self._keep, *works):
                             group.create_task(work())
             except Exception as error:
                 errors = error.exceptions if isinstance(error, ExceptionGroup) else [error]
-                log.warning("Not leading", reason="; ".join(f"{type(e).__name__}: {e}" for e in errors))
+                reason = "; ".join(f"{type(e).__name__}: {e}" for e in errors)
+                if reason != said:  # once, not with every attempt
+                    log.warning("Not leading", reason=reason)
+                    said = reason
                 await self.give_back()
                 await self._engine.dispose()  # its connections may be dead without saying so
             await asyncio.sleep(STANDBY)

@@ -1,6 +1,5 @@
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -23,14 +22,8 @@ from tests.integration.waiting import until
 
 
 @pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[Nats]:
-    async with Nats(tmp_path / "nats") as server:
-        yield server
-
-
-@pytest.fixture
-async def connection(server: Nats) -> AsyncIterator[Connection]:
-    async with await connect(server.url, "test") as connection:
+async def connection(own_nats: Nats) -> AsyncIterator[Connection]:
+    async with await connect(own_nats.url, "test") as connection:
         await connection.ready()
         yield connection
 
@@ -62,11 +55,13 @@ async def read(reader: StreamReader, count: int) -> list[Message]:
     return messages
 
 
-async def until_lost(reader: StreamReader) -> None:
+async def until_lost(reader: StreamReader, why: str) -> list[Message]:
+    messages: list[Message] = []
     async with asyncio.timeout(20):
-        with pytest.raises(ReaderLost):
+        with pytest.raises(ReaderLost, match=why):
             while True:
-                await reader.batch(500, 0.1)
+                messages += await reader.batch(500, 0.1)
+    return messages
 
 
 async def test_a_reader_returns_every_message_in_order_from_its_start(connection: Connection) -> None:
@@ -117,7 +112,7 @@ async def test_a_reader_is_lost_when_its_stream_is_deleted_and_made_anew(connect
     reader = await StreamReader.open(connection, epoch, 1)
     await connection.js.delete_stream(streams.JETSTREAM)
     await make_stream(connection)
-    await until_lost(reader)
+    await until_lost(reader, "409|503")
     await reader.close()
 
 
@@ -134,7 +129,7 @@ async def test_a_reader_is_lost_when_its_consumer_is_deleted(connection: Connect
     reader = await StreamReader.open(connection, epoch, 1)
     (consumer,) = await connection.js.consumers_info(streams.JETSTREAM)
     await connection.js.delete_consumer(streams.JETSTREAM, consumer.name)
-    await until_lost(reader)
+    await until_lost(reader, "409|503")
     await reader.close()
 
 
@@ -150,10 +145,7 @@ async def test_a_reader_is_lost_when_a_message_is_missing(connection: Connection
         f"$JS.API.CONSUMER.MSG.NEXT.{streams.JETSTREAM}.{consumer.name}", b'{"batch":10}', inbox
     )
     await publish(connection, ["diptych.events.0.a.b.c"] * 4_000)
-    messages: list[Message] = []
-    with pytest.raises(ReaderLost, match="followed by"):
-        while True:
-            messages += await reader.batch(500, 1)
+    messages = await until_lost(reader, "followed by")
     sequences = [message.sequence for message in messages]
     assert sequences == list(range(1, len(sequences) + 1))
     assert thief.pending_msgs > 0
@@ -161,18 +153,18 @@ async def test_a_reader_is_lost_when_a_message_is_missing(connection: Connection
 
 
 async def test_a_reader_is_lost_when_the_server_restarts_and_another_goes_on(
-    server: Nats, connection: Connection
+    own_nats: Nats, connection: Connection
 ) -> None:
     epoch = await make_stream(connection)
     await publish(connection, ["diptych.events.0.a.b.c"] * 10)
     reader = await StreamReader.open(connection, epoch, 1)
     await read(reader, 10)
-    await server.kill()
-    await until_lost(reader)
+    await own_nats.kill()
+    await until_lost(reader, "connection was lost")
     assert not connection.connected
     with pytest.raises(UNREACHABLE):
         await connection.js.stream_info(streams.JETSTREAM)
-    await server.start()
+    await own_nats.start()
     await until(lambda: connection.connected)
     await reader.close()
     await publish(connection, ["diptych.events.0.a.b.c"])
@@ -182,29 +174,26 @@ async def test_a_reader_is_lost_when_the_server_restarts_and_another_goes_on(
 
 
 async def test_a_reader_is_lost_when_the_server_falls_silent(
-    server: Nats, connection: Connection, monkeypatch: pytest.MonkeyPatch
+    own_nats: Nats, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runtime.jetstream.reader.HEARTBEAT", 0.2)
     epoch = await make_stream(connection)
     reader = await StreamReader.open(connection, epoch, 1)
-    server.child.freeze()
+    own_nats.child.freeze()
     try:
-        with pytest.raises(ReaderLost, match="silent"):
-            while True:
-                await reader.batch(500, 0.1)
+        await until_lost(reader, "silent")
     finally:
-        server.child.thaw()
+        own_nats.child.thaw()
     await reader.close()
 
 
-async def test_a_connection_is_made_when_the_server_comes_up_later(tmp_path: Path) -> None:
-    server = Nats(tmp_path / "nats")
-    async with await connect(server.url, "test") as connection:
+async def test_a_connection_is_made_when_the_server_comes_up_later(own_nats: Nats) -> None:
+    await own_nats.kill()
+    async with await connect(own_nats.url, "test") as connection:
         assert not connection.connected
-        await server.start()
+        await own_nats.start()
         await asyncio.wait_for(connection.ready(), 10)
         assert connection.connected
-        await server.stop()
 
 
 async def test_a_senseless_address_is_refused_at_once() -> None:

@@ -2,7 +2,6 @@ import asyncio
 import io
 import json
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from time import monotonic
 
 import pytest
@@ -23,21 +22,15 @@ from tests.integration.waiting import until
 
 
 @pytest.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[Nats]:
-    async with Nats(tmp_path / "nats") as server:
-        yield server
-
-
-@pytest.fixture
 async def writer(database_url: str) -> AsyncIterator[Writer]:
     async with feed.writer(database_url) as writer:
         yield writer
 
 
 async def test_events_are_published_in_the_outboxs_order_with_all_that_is_known_of_them(
-    database_url: str, nats: Nats, writer: Writer
+    database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
-    async with feed.relay(database_url, nats.url) as relay:
+    async with feed.relay(database_url, own_nats.url) as relay:
         metadata = {"actor": "alice", "correlation_id": "c", "causation_id": "r", "command": "Do"}
         await writer.commit("x", "y", "x", data=b"\x00\xff", metadata=json.dumps(metadata))
         await writer.commit("y")
@@ -54,9 +47,9 @@ async def test_events_are_published_in_the_outboxs_order_with_all_that_is_known_
 
 
 async def test_a_message_lies_under_its_aggregates_subject(
-    database_url: str, nats: Nats, writer: Writer
+    database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
-    async with feed.relay(database_url, nats.url) as relay:
+    async with feed.relay(database_url, own_nats.url) as relay:
         await writer.commit("x")
         await writer.all_published()
         message = await relay.connection.js.get_msg("DIPTYCH", seq=1)
@@ -64,7 +57,7 @@ async def test_a_message_lies_under_its_aggregates_subject(
 
 
 async def test_thousands_of_events_go_in_batches_of_a_thousand(
-    database_url: str, nats: Nats, writer: Writer
+    database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
     sizes = []
 
@@ -77,7 +70,7 @@ async def test_thousands_of_events_go_in_batches_of_a_thousand(
             return await self._publisher.publish(epoch, events, after)
 
     await writer.commit(*[str(n % 700) for n in range(2_500)])
-    async with feed.relay(database_url, nats.url, Measured) as relay:
+    async with feed.relay(database_url, own_nats.url, Measured) as relay:
         await writer.all_published()
         await feed.assert_whole(relay.connection, writer)
         assert sizes == [1_000, 1_000, 500]
@@ -89,13 +82,13 @@ async def test_thousands_of_events_go_in_batches_of_a_thousand(
 
 
 async def test_what_a_transaction_held_open_while_others_commit_is_not_skipped(
-    database_url: str, nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The outbox's floor rises as fast as it may.
     monkeypatch.setattr("command_server.relay.floor.AGE", 0.0)
     monkeypatch.setattr("command_server.relay.relay.CHECK", 0.01)
     monkeypatch.setattr("command_server.relay.relay.POLL", 0.01)
-    async with feed.relay(database_url, nats.url) as relay:
+    async with feed.relay(database_url, own_nats.url) as relay:
         async with writer.transaction() as held:
             await writer.append(held, "held", "held")
             for _ in range(30):
@@ -109,11 +102,11 @@ async def test_what_a_transaction_held_open_while_others_commit_is_not_skipped(
 
 
 async def test_a_wake_up_call_spares_the_wait_for_the_next_look(
-    database_url: str, nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("command_server.relay.relay.POLL", 60.0)
     await writer.commit("x")
-    async with feed.relay(database_url, nats.url) as relay:
+    async with feed.relay(database_url, own_nats.url) as relay:
         await writer.all_published()
         for _ in range(20):
             await writer.commit("x")
@@ -124,11 +117,11 @@ async def test_a_wake_up_call_spares_the_wait_for_the_next_look(
 
 
 async def test_marked_rows_are_deleted_after_their_retention_and_pending_ones_are_not(
-    database_url: str, nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(housekeeping, "CHUNK", 2)
     await writer.commit(*"abcdefg")
-    async with feed.relay(database_url, nats.url) as relay:
+    async with feed.relay(database_url, own_nats.url) as relay:
         await writer.all_published()
         await relay.stop()
         await writer.rows("UPDATE outbox SET published_at = now() - interval '1 hour' WHERE position < 6")
@@ -147,7 +140,7 @@ async def test_marked_rows_are_deleted_after_their_retention_and_pending_ones_ar
 
 
 async def test_every_event_is_told_of_once_it_is_acknowledged(
-    database_url: str, nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exporter, provider, lines = InMemorySpanExporter(), TracerProvider(), io.BytesIO()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -156,7 +149,7 @@ async def test_every_event_is_told_of_once_it_is_acknowledged(
     logs.configure(file=lines)
     trace = "0af7651916cd43dd8448eb211c80319c"
     sampled, unsampled = f"00-{trace}-b7ad6b7169203331-01", f"00-{trace}-b7ad6b7169203331-00"
-    async with feed.relay(database_url, nats.url, Observed):
+    async with feed.relay(database_url, own_nats.url, Observed):
         await writer.commit("x", metadata=json.dumps({"correlation_id": "c-1", "traceparent": sampled}))
         await writer.commit("y", metadata=json.dumps({"correlation_id": "c-2", "traceparent": unsampled}))
         await writer.all_published()

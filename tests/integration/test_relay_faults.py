@@ -4,7 +4,6 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,19 +12,14 @@ from nats.js.errors import NoStreamResponseError
 from command_server.relay.outbox import Outbox, State, Superseded
 from command_server.relay.relay import Publisher
 from command_server.relay.stream import EventStream, Fenced
-from operations.servers import Nats
+from operations.servers import Nats, Postgres
 from runtime.envelope import RecordedEvent, to_headers
 from runtime.jetstream import Connection, connect
 from runtime.streams import JETSTREAM, subject
 from tests.integration import feed
 from tests.integration.feed import Found, Writer
 from tests.integration.waiting import until
-
-
-@pytest.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[Nats]:
-    async with Nats(tmp_path / "nats") as server:
-        yield server
+from tests.support.servers import TEMPLATE
 
 
 @pytest.fixture
@@ -35,8 +29,8 @@ async def writer(database_url: str) -> AsyncIterator[Writer]:
 
 
 @pytest.fixture
-async def observer(nats: Nats) -> AsyncIterator[Connection]:
-    async with await connect(nats.url, "observer") as connection:
+async def observer(own_nats: Nats) -> AsyncIterator[Connection]:
+    async with await connect(own_nats.url, "observer") as connection:
         await connection.ready()
         yield connection
 
@@ -83,7 +77,7 @@ def at_sequences(found: Found) -> dict[int, str]:
 
 
 async def test_a_relay_that_dies_between_acknowledgement_and_mark_publishes_nothing_twice(
-    database_url: str, nats: Nats, writer: Writer
+    database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
     deaths = 0
 
@@ -94,7 +88,7 @@ async def test_a_relay_that_dies_between_acknowledgement_and_mark_publishes_noth
             if deaths < 4:
                 raise ConnectionError("died")
 
-    async with feed.relay(database_url, nats.url, Dying) as relay:
+    async with feed.relay(database_url, own_nats.url, Dying) as relay:
         for _ in range(10):
             await writer.commit("x", "y")
             await writer.all_published()
@@ -104,7 +98,7 @@ async def test_a_relay_that_dies_between_acknowledgement_and_mark_publishes_noth
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_errors_anywhere_under_load_lose_and_double_nothing(
-    database_url: str, nats: Nats, writer: Writer, seed: int, monkeypatch: pytest.MonkeyPatch
+    database_url: str, own_nats: Nats, writer: Writer, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("command_server.relay.relay.RETRY_MOST", 0.05)
     dice = random.Random(seed)
@@ -129,7 +123,7 @@ async def test_errors_anywhere_under_load_lose_and_double_nothing(
         return state
 
     monkeypatch.setattr(Outbox, "mark", unlucky_mark)
-    async with feed.relay(database_url, nats.url, Unlucky) as relay:
+    async with feed.relay(database_url, own_nats.url, Unlucky) as relay:
         async with load(writer):
             await asyncio.sleep(2)
         await writer.all_published()
@@ -137,7 +131,7 @@ async def test_errors_anywhere_under_load_lose_and_double_nothing(
 
 
 async def test_two_relays_at_once_publish_each_event_once(
-    database_url: str, nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
+    database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("command_server.relay.relay.RETRY_MOST", 0.02)
     monkeypatch.setattr("command_server.relay.relay.RETRY_FIRST", 0.01)
@@ -154,8 +148,8 @@ async def test_two_relays_at_once_publish_each_event_once(
         return Counting
 
     async with (
-        feed.relay(database_url, nats.url, counting("first")) as relay,
-        feed.relay(database_url, nats.url, counting("second")),
+        feed.relay(database_url, own_nats.url, counting("first")) as relay,
+        feed.relay(database_url, own_nats.url, counting("second")),
     ):
         async with load(writer):
             await until(lambda: min(batches.values()) >= 5)
@@ -201,13 +195,13 @@ def held_after(gate: Gate) -> type[Around]:
 
 
 async def test_a_thawed_relays_batch_is_refused_as_a_whole(
-    database_url: str, nats: Nats, writer: Writer
+    database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
     gate = Gate()
-    async with feed.relay(database_url, nats.url, held_before(gate)):
+    async with feed.relay(database_url, own_nats.url, held_before(gate)):
         await writer.commit("x", "y", "z")
         await gate.reached.wait()
-        async with feed.relay(database_url, nats.url) as other:
+        async with feed.relay(database_url, own_nats.url) as other:
             await writer.all_published()
             gate.open.set()
             await until(lambda: gate.outcome is not None)
@@ -218,15 +212,15 @@ async def test_a_thawed_relays_batch_is_refused_as_a_whole(
 
 
 async def test_a_relay_thawed_after_the_stream_was_made_anew_does_not_reach_it(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     """Though the new stream ends where the relay expects it to: it is empty, as the old one was."""
     early, late = Gate(), Gate()
-    async with feed.relay(database_url, nats.url, held_before(early)) as thawed:
+    async with feed.relay(database_url, own_nats.url, held_before(early)) as thawed:
         await writer.commit("x", "y")
         await early.reached.wait()
         await observer.js.delete_stream(JETSTREAM)
-        async with feed.relay(database_url, nats.url, held_before(late)):
+        async with feed.relay(database_url, own_nats.url, held_before(late)):
             await late.reached.wait()
             assert (await feed.identity(observer)).last_sequence == 0
             early.open.set()
@@ -241,13 +235,13 @@ async def test_a_relay_thawed_after_the_stream_was_made_anew_does_not_reach_it(
 
 async def test_a_relay_thawed_after_the_stream_was_made_anew_marks_nothing(
     database_url: str,
-    nats: Nats,
+    own_nats: Nats,
     writer: Writer,
     observer: Connection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate, refused = Gate(), asyncio.Event()
-    async with feed.relay(database_url, nats.url, held_after(gate)) as thawed:
+    async with feed.relay(database_url, own_nats.url, held_after(gate)) as thawed:
         mark = thawed.outbox.mark
 
         async def watched_mark(*arguments: Any) -> State:
@@ -264,7 +258,7 @@ async def test_a_relay_thawed_after_the_stream_was_made_anew_marks_nothing(
         await observer.js.delete_stream(JETSTREAM)
         # The second relay has begun its epoch, and looked for what to fill the stream with: nothing.
         second = Gate()
-        async with feed.relay(database_url, nats.url, held_before(second)):
+        async with feed.relay(database_url, own_nats.url, held_before(second)):
             await second.reached.wait()
             await feed.filled(observer, other_than=epoch)
             gate.open.set()
@@ -275,10 +269,10 @@ async def test_a_relay_thawed_after_the_stream_was_made_anew_marks_nothing(
 
 
 async def test_a_mark_of_another_epoch_or_another_end_is_refused(
-    database_url: str, nats: Nats, writer: Writer
+    database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
     await writer.commit("x", "y")
-    async with feed.relay(database_url, nats.url) as relay:
+    async with feed.relay(database_url, own_nats.url) as relay:
         await writer.all_published()
         await relay.stop()
         async with relay.outbox as outbox:
@@ -299,9 +293,9 @@ async def test_a_mark_of_another_epoch_or_another_end_is_refused(
 
 @pytest.mark.parametrize("how", ["deleted", "purged", "holed"])
 async def test_a_stream_wiped_or_damaged_while_nothing_happens_is_made_anew_with_all_events(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection, how: str
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection, how: str
 ) -> None:
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
         for _ in range(30):
             await writer.commit(*"abcdefghijklmnopqrstuvwxyz" * 3)
         await writer.all_published()
@@ -318,9 +312,9 @@ async def test_a_stream_wiped_or_damaged_while_nothing_happens_is_made_anew_with
 
 
 async def test_a_stream_deleted_again_and_again_under_load_is_made_anew_with_all_events(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
         epoch = (await feed.filled(observer)).epoch
         async with load(writer):
             for _ in range(3):
@@ -332,7 +326,7 @@ async def test_a_stream_deleted_again_and_again_under_load_is_made_anew_with_all
 
 
 async def test_events_that_commit_late_below_a_stream_being_filled_are_not_lost(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     """A position below those filled already, pending while filling goes on and after."""
     gate = Gate()
@@ -347,10 +341,10 @@ async def test_events_that_commit_late_below_a_stream_being_filled_are_not_lost(
     async with writer.transaction() as held:
         await writer.append(held, "late", "x1")
         await writer.commit(*[f"x{n}" for n in range(2, 1_500)])
-        async with feed.relay(database_url, nats.url):
+        async with feed.relay(database_url, own_nats.url):
             await writer.all_published()
         await observer.js.delete_stream(JETSTREAM)
-        async with feed.relay(database_url, nats.url, stream=Slow):
+        async with feed.relay(database_url, own_nats.url, stream=Slow):
             await gate.reached.wait()
             assert not (await feed.identity(observer)).filled
             await writer.append(held, "late")
@@ -362,11 +356,11 @@ async def test_events_that_commit_late_below_a_stream_being_filled_are_not_lost(
 
 
 async def test_filling_a_stream_goes_on_where_another_relay_left_off(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     for _ in range(5):
         await writer.commit(*[str(n) for n in range(1_000)])
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
         await writer.all_published()
     await writer.rows("DELETE FROM outbox")
     await writer.commit("new")
@@ -384,11 +378,11 @@ async def test_filling_a_stream_goes_on_where_another_relay_left_off(
             return last
 
     dying = asyncio.Event()
-    async with feed.relay(database_url, nats.url, stream=Dying):
+    async with feed.relay(database_url, own_nats.url, stream=Dying):
         await dying.wait()
     interrupted = await feed.identity(observer)
     assert (interrupted.filled, interrupted.last_sequence) == (False, 2_000)
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
         await writer.all_published()
         resumed = await feed.identity(observer)
         await feed.assert_whole(observer, writer)
@@ -415,16 +409,16 @@ async def lose_tail(observer: Connection, kept: int) -> Found:
 
 
 async def test_what_the_stream_has_lost_is_published_again_under_its_old_sequences(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
         for _ in range(20):
             await writer.commit(*"abcdefgabcdefg")
         await writer.all_published()
         epoch = (await feed.identity(observer)).epoch
     await writer.commit("a", "b")
     before = await lose_tail(observer, 100)
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
         await writer.all_published()
         found = await feed.assert_whole(observer, writer)
     assert (await feed.identity(observer)).epoch == epoch
@@ -432,24 +426,24 @@ async def test_what_the_stream_has_lost_is_published_again_under_its_old_sequenc
 
 
 async def test_a_loss_that_the_outbox_no_longer_remembers_makes_the_stream_anew(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
         for _ in range(20):
             await writer.commit(*"abcdefg")
         await writer.all_published()
         epoch = (await feed.identity(observer)).epoch
     await writer.rows("DELETE FROM outbox WHERE sequence = 120")
     await lose_tail(observer, 100)
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
         await feed.filled(observer, other_than=epoch)
         await feed.assert_whole(observer, writer)
 
 
 async def test_a_loss_is_noticed_while_nothing_happens(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
         await writer.commit(*"abcdefg")
         await writer.all_published()
         before = await lose_tail(observer, 3)
@@ -462,9 +456,9 @@ async def test_a_loss_is_noticed_while_nothing_happens(
 
 
 async def test_a_restored_database_gets_a_stream_of_its_own(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
         await writer.commit(*"abcdefg")
         await writer.all_published()
         before = await feed.filled(observer)
@@ -475,10 +469,10 @@ async def test_a_restored_database_gets_a_stream_of_its_own(
 
 
 async def test_a_filled_stream_of_an_unknown_epoch_is_not_trusted(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     """A backup of JetStream, of an earlier epoch: what was published since is not pending, and not in it."""
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
         await writer.commit(*"abc")
         await writer.all_published()
         old = await feed.contents(observer)
@@ -490,7 +484,7 @@ async def test_a_filled_stream_of_an_unknown_epoch_is_not_trusted(
     await observer.js.delete_stream(JETSTREAM)
     await observer.js.add_stream(config)
     assert len(old) == 3
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
 
         async def replaced() -> bool:
             epoch = (await feed.filled(observer)).epoch
@@ -501,32 +495,33 @@ async def test_a_filled_stream_of_an_unknown_epoch_is_not_trusted(
 
 
 async def test_the_relay_goes_on_when_nats_was_away(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
-    async with feed.relay(database_url, nats.url):
+    async with feed.relay(database_url, own_nats.url):
         async with load(writer):
             await until_published(writer, 100)
-            await nats.kill()
+            await own_nats.kill()
             await asyncio.sleep(0.5)
-            await nats.start()
+            await own_nats.start()
         await writer.all_published()
         await until(lambda: observer.connected)
         await feed.assert_whole(observer, writer)
 
 
-async def test_the_relay_goes_on_when_postgresql_dropped_its_connections(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+async def test_the_relay_goes_on_when_postgresql_was_away(
+    own_postgres: Postgres, own_nats: Nats, observer: Connection
 ) -> None:
-    async with feed.relay(database_url, nats.url):
-        async with load(writer):
-            for _ in range(5):
-                await until_published(writer, 100)
-                await writer.rows(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%outbox%'"
-                    " AND pid <> pg_backend_pid() AND query LIKE '%relay_state%'"
-                )
-        await writer.all_published()
-        await feed.assert_whole(observer, writer)
+    url = own_postgres.url_of(TEMPLATE)
+    async with feed.relay(url, own_nats.url):
+        async with feed.writer(url) as writer:
+            await writer.commit("x", "y")
+            await writer.all_published()
+        await own_postgres.kill()
+        await own_postgres.start()
+        async with feed.writer(url) as writer:
+            await writer.commit("z")
+            await writer.all_published()
+            await feed.assert_whole(observer, writer)
 
 
 async def until_published(writer: Writer, more: int) -> None:

@@ -26,20 +26,14 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @pytest.fixture
-async def nats(tmp_path: Path) -> AsyncIterator[Nats]:
-    async with Nats(tmp_path / "nats") as server:
-        yield server
-
-
-@pytest.fixture
 async def writer(database_url: str) -> AsyncIterator[Writer]:
     async with feed.writer(database_url) as writer:
         yield writer
 
 
 @pytest.fixture
-async def observer(nats: Nats) -> AsyncIterator[Connection]:
-    async with await connect(nats.url, "observer") as connection:
+async def observer(own_nats: Nats) -> AsyncIterator[Connection]:
+    async with await connect(own_nats.url, "observer") as connection:
         await connection.ready()
         yield connection
 
@@ -95,12 +89,12 @@ async def commit_all_the_while(writer: Writer, stop: asyncio.Event) -> None:
 
 
 async def test_killed_leaders_are_replaced_under_load_and_nothing_is_lost_or_doubled(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     stop = asyncio.Event()
     async with (
-        relay_process(database_url, nats.url) as first,
-        relay_process(database_url, nats.url) as second,
+        relay_process(database_url, own_nats.url) as first,
+        relay_process(database_url, own_nats.url) as second,
         asyncio.TaskGroup() as group,
     ):
         group.create_task(commit_all_the_while(writer, stop))
@@ -124,12 +118,12 @@ async def test_killed_leaders_are_replaced_under_load_and_nothing_is_lost_or_dou
 
 
 async def test_a_frozen_leader_is_replaced_and_does_no_harm_when_it_is_thawed(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     stop = asyncio.Event()
     async with (
-        relay_process(database_url, nats.url) as first,
-        relay_process(database_url, nats.url) as second,
+        relay_process(database_url, own_nats.url) as first,
+        relay_process(database_url, own_nats.url) as second,
         asyncio.TaskGroup() as group,
     ):
         group.create_task(commit_all_the_while(writer, stop))
@@ -148,11 +142,11 @@ async def test_a_frozen_leader_is_replaced_and_does_no_harm_when_it_is_thawed(
 
 
 async def test_a_leader_that_is_stopped_ends_with_0_and_the_standby_leads_at_once(
-    database_url: str, nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
-    async with relay_process(database_url, nats.url) as first:
+    async with relay_process(database_url, own_nats.url) as first:
         await until(lambda: first.leads)
-        async with relay_process(database_url, nats.url) as second:
+        async with relay_process(database_url, own_nats.url) as second:
             await until(first.serves)
             await until(second.serves)
             await writer.commit("x", "y")
@@ -167,17 +161,17 @@ async def test_a_leader_that_is_stopped_ends_with_0_and_the_standby_leads_at_onc
 
 
 async def test_health_follows_nats_and_a_relay_without_it_lets_another_lead(
-    database_url: str, nats: Nats, writer: Writer, tmp_path: Path
+    database_url: str, own_nats: Nats, writer: Writer, tmp_path: Path
 ) -> None:
     await writer.commit("x")
-    await nats.kill()
-    async with relay_process(database_url, nats.url) as process:
+    await own_nats.kill()
+    async with relay_process(database_url, own_nats.url) as process:
         await until(lambda: bool(process.lines))
         assert not await process.serves()
-        await nats.start()
+        await own_nats.start()
         await until(process.serves)
         await writer.all_published()
-        await nats.kill()
+        await own_nats.kill()
 
         async def cut_off() -> bool:
             (leader,) = (await writer.rows("SELECT leader FROM relay_state"))[0]
@@ -185,19 +179,19 @@ async def test_health_follows_nats_and_a_relay_without_it_lets_another_lead(
 
         await until(cut_off)
         await writer.commit("x")
-        await nats.start()
+        await own_nats.start()
         await until(process.serves)
         await writer.all_published()
-        async with await connect(nats.url, "observer") as observer:
+        async with await connect(own_nats.url, "observer") as observer:
             await observer.ready()
             await feed.assert_whole(observer, writer)
         assert await process.child.stop() == 0
 
 
-async def test_a_relay_that_cannot_start_says_so_in_a_line(database_url: str, nats: Nats) -> None:
-    async with relay_process(database_url, nats.url) as process:
+async def test_a_relay_that_cannot_start_says_so_in_a_line(database_url: str, own_nats: Nats) -> None:
+    async with relay_process(database_url, own_nats.url) as process:
         await until(process.serves)
-        other = RelayProcess(database_url, nats.url, process.port)
+        other = RelayProcess(database_url, own_nats.url, process.port)
         await other.child.start()
         assert await other.child.ended() == 1
         assert "cannot listen" in other.lines[-1]["message"]
