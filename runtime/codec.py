@@ -41,11 +41,19 @@ def decoder(message: Descriptor, target: type, ignoring: Collection[str] = ()) -
 
 def encoder(source: type, message: Descriptor) -> Converter:
     """Return a function from the dataclass `source` to a message of this kind; the reverse of `decoder`."""
-    scope: dict[str, Any] = {"message": GetMessageClass(message)}
-    arguments = []
-    for name, hint in _fields(message, source, ()).items():
-        arguments.append(f"{name}={_encoded(message.fields_by_name[name], hint, scope)}")
-    return _compile("lambda o: message(" + ", ".join(arguments) + ")", scope)
+    return _compile(
+        f"lambda o: message(**{_encoded(message, source, 'o')})", {"message": GetMessageClass(message)}
+    )
+
+
+def _encoded(message: Descriptor, source: type, value: str) -> str:
+    """Return a dict of a dataclass's fields; nested dicts make nested messages in half the time of copies."""
+    fields_of = _fields(message, source, ()).items()
+    pairs = [
+        f"{name!r}: {_encoded_field(message.fields_by_name[name], hint, f'{value}.{name}')}"
+        for name, hint in fields_of
+    ]
+    return "{" + ", ".join(pairs) + "}"
 
 
 def _compile(expression: str, scope: dict[str, Any]) -> Converter:
@@ -82,13 +90,14 @@ def _decoded_item(field: FieldDescriptor, hint: type, value: str, scope: dict[st
     return f"{_named(decoder(field.message_type, hint), field, scope)}({value})"
 
 
-def _encoded(field: FieldDescriptor, hint: Any, scope: dict[str, Any]) -> str:
-    value, required = f"o.{field.name}", _required(hint)
+def _encoded_field(field: FieldDescriptor, hint: Any, value: str) -> str:
+    required = _required(hint)
     if field.is_repeated:
         (item, *_rest) = get_args(hint)
-        converted = _encoded_item(field, item, "x", scope)
-        return value if converted == "x" else f"[{converted} for x in {value}]"
-    converted = _encoded_item(field, required, value, scope)
+        each = f"{value.replace('.', '_')}_each"
+        converted = _encoded_item(field, item, each)
+        return value if converted == each else f"[{converted} for {each} in {value}]"
+    converted = _encoded_item(field, required, value)
     return (
         converted
         if required is hint or converted == value
@@ -96,12 +105,12 @@ def _encoded(field: FieldDescriptor, hint: Any, scope: dict[str, Any]) -> str:
     )
 
 
-def _encoded_item(field: FieldDescriptor, hint: type, value: str, scope: dict[str, Any]) -> str:
+def _encoded_item(field: FieldDescriptor, hint: type, value: str) -> str:
     if field.message_type is None:
         return f"{value}.value" if _is_enum(hint) else value
     if field.message_type.full_name == TIMESTAMP and hint is datetime:
         return value  # Protobuf takes a datetime for a Timestamp
-    return f"{_named(encoder(hint, field.message_type), field, scope)}({value})"
+    return _encoded(field.message_type, hint, value)
 
 
 def _named(function: Any, field: FieldDescriptor, scope: dict[str, Any]) -> str:

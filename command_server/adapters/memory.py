@@ -8,6 +8,7 @@ from uuid import uuid4
 from command_server.kernel.ports import (
     Changes,
     EventRow,
+    Known,
     RequestKey,
     StoreConflict,
     StoredEvent,
@@ -46,13 +47,10 @@ class MemoryTransaction:
         """See Transaction."""
         return {name: self._store.streams[name] for name in streams if name in self._store.streams}
 
-    async def requests(self, keys: Collection[RequestKey]) -> Mapping[RequestKey, StoredRequest]:
+    async def requests(self, keys: Collection[RequestKey]) -> Known:
         """See Transaction."""
-        return {key: self._store.requests[key] for key in keys if key in self._store.requests}
-
-    async def incarnation(self) -> str:
-        """See Transaction."""
-        return self._store.incarnation
+        found = {key: self._store.requests[key] for key in keys if key in self._store.requests}
+        return Known(self._store.incarnation, found)
 
     async def history(self, stream: str, after: int) -> Sequence[StoredEvent]:
         """See Transaction."""

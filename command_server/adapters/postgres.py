@@ -16,6 +16,7 @@ from command_server.adapters.schema import SERVICE_ROLE
 from command_server.kernel.outcomes import Accepted, Outcome, Refused
 from command_server.kernel.ports import (
     Changes,
+    Known,
     RequestKey,
     StoreConflict,
     StoredEvent,
@@ -120,15 +121,12 @@ class PostgresTransaction:
         rows = await self._connection.fetch(statements.LOCK_STREAMS, streams)
         return {row[0]: StoredStream(*row[1:]) for row in rows}
 
-    async def requests(self, keys: Collection[RequestKey]) -> Mapping[RequestKey, StoredRequest]:
+    async def requests(self, keys: Collection[RequestKey]) -> Known:
         """See Transaction."""
         callers, ids = zip(*keys, strict=True)
         rows = await self._connection.fetch(statements.FIND_REQUESTS, callers, ids)
-        return {(row["caller"], row["request_id"]): _stored_request(row) for row in rows}
-
-    async def incarnation(self) -> str:
-        """See Transaction."""
-        return str(await self._connection.fetchval(statements.INCARNATION))
+        found = {(row["caller"], row["request_id"]): _stored_request(row) for row in rows if row["caller"]}
+        return Known(str(rows[0]["incarnation"]), found)
 
     async def history(self, stream: str, after: int) -> Sequence[StoredEvent]:
         """See Transaction."""

@@ -5,12 +5,14 @@ SELECT id, version, updated_at, state::text, state_version, fingerprint
 FROM streams WHERE id = ANY($1) ORDER BY id FOR UPDATE
 """
 
+# One row at least, for the incarnation.
 FIND_REQUESTS = """
-SELECT r.caller, r.request_id, r.type, r.hash, r.outcome, r.refusal::text, r.receipt::text, r.recorded_at
-FROM unnest($1::text[], $2::uuid[]) AS k(caller, request_id) JOIN requests r USING (caller, request_id)
+SELECT s.incarnation, r.caller, r.request_id, r.type, r.hash, r.outcome, r.refusal::text, r.receipt::text,
+  r.recorded_at
+FROM relay_state s LEFT JOIN (
+  unnest($1::text[], $2::uuid[]) AS k(caller, request_id) JOIN requests r USING (caller, request_id)
+) ON true
 """
-
-INCARNATION = "SELECT incarnation FROM relay_state"
 
 HISTORY = "SELECT type, data FROM events WHERE stream = $1 AND version > $2 ORDER BY version"
 

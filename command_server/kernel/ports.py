@@ -50,6 +50,14 @@ class StoredRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What the store remembers of some requests, and which life of the database it is that remembers."""
+
+    incarnation: str
+    requests: Mapping[RequestKey, StoredRequest]
+
+
+@dataclass(frozen=True, slots=True)
 class StreamRow:
     """A stream's new row."""
 
@@ -107,11 +115,8 @@ class Transaction(Protocol):
     async def lock(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         """Return those of the streams that exist; until the end nobody else changes them."""
 
-    async def requests(self, keys: Collection[RequestKey]) -> Mapping[RequestKey, StoredRequest]:
+    async def requests(self, keys: Collection[RequestKey]) -> Known:
         """Return those of the requests that were recorded."""
-
-    async def incarnation(self) -> str:
-        """Return which life of the database this is."""
 
     async def history(self, stream: str, after: int) -> Sequence[StoredEvent]:
         """Return a stream's events above a version, in order."""
