@@ -10,5 +10,7 @@ AWAY = (*jetstream.UNREACHABLE, RedisError, SQLAlchemyError)
 
 def why(error: BaseException) -> str:
     """Return an error's first line, without the library's advice."""
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
     lines = str(getattr(error, "orig", None) or error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -42,7 +42,7 @@ class Stack:
         self.settings = settings
         self.servers = servers
         self.processes: list[Process] = []
-        self._environment = {**environment, **_variables(settings)}
+        self._environment = {**environment, **variables(settings)}
         self._output = output
         self._keep = keep
         self._made: Counter[Kind] = Counter()
@@ -140,7 +140,7 @@ def variable(setting: str) -> str:
     return f"DIPTYCH_{setting.upper()}"
 
 
-def _variables(settings: Settings) -> dict[str, str]:
+def variables(settings: Settings) -> dict[str, str]:
     """Return the settings as environment variables."""
     return {variable(name): str(value) for name, value in settings.model_dump().items()}
 

@@ -1,0 +1,133 @@
+"""The `diptych` command line against a running stack."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
+
+import jwt
+import pytest
+from redis.asyncio import Redis
+
+from operations.ports import free_port
+from operations.projections import VIEWS
+from operations.stack import Stack, variables
+from tests.e2e.shop import Shop, order_of
+
+
+async def diptych(stack: Stack, *arguments: str, **more: str) -> tuple[int, str, str]:
+    """Return the exit code, and what was said on stdout and stderr."""
+    program = Path(sys.executable).with_name("diptych")
+    environment = {**os.environ, **variables(stack.settings), **more}
+    process = await asyncio.create_subprocess_exec(
+        program, *arguments, env=environment, stdout=PIPE, stderr=PIPE
+    )
+    out, err = await process.communicate()
+    return process.returncode or 0, out.decode(), err.decode()
+
+
+async def test_a_token_says_who_calls_and_what_that_may_do(stack: Stack) -> None:
+    code, out, _ = await diptych(
+        stack, "token", "--scope", "a.read", "--scope", "a.write", "--subject", "bob", "--ttl", "90s"
+    )
+    claims = jwt.decode(out.strip(), options={"verify_signature": False})
+    assert code == 0
+    assert (claims["sub"], claims["scope"]) == ("bob", "a.read a.write")
+    assert claims["exp"] - claims["iat"] == 90
+
+
+async def test_a_token_without_keys_is_refused_in_one_line(stack: Stack, tmp_path: Path) -> None:
+    code, out, err = await diptych(stack, "token", DIPTYCH_JWKS=str(tmp_path / "jwks.json"))
+    assert (code, out) == (1, "")
+    assert err == f"Error: no key to sign with in {tmp_path}/private-key.pem: `make up` makes one\n"
+
+
+async def test_the_events_of_a_stream_are_shown_decoded(stack: Stack, shop: Shop) -> None:
+    receipt = await shop.place(order_of("ada"))
+    await shop.cancel(receipt.aggregate_id)
+    code, out, _ = await diptych(stack, "events", f"ordering.order.{receipt.aggregate_id}")
+    placed, cancelled = map(json.loads, out.splitlines())
+    assert code == 0
+    assert (placed["type"], placed["version"]) == ("diptych.ordering.v1.OrderPlaced", 1)
+    assert placed["data"]["lines"][0]["unit_price"] == {
+        "currency_code": "EUR",
+        "units": "9",
+        "nanos": 990000000,
+    }
+    assert placed["metadata"]["actor"] == "alice"
+    assert cancelled["data"]["reason"] == "changed my mind"
+
+
+async def test_a_stream_that_there_is_not_is_one_line(stack: Stack) -> None:
+    code, out, err = await diptych(stack, "events", "ordering.order.nobody")
+    assert (code, out) == (1, "")
+    assert err == "Error: there is no stream ordering.order.nobody; a stream is <context>.<aggregate>.<id>\n"
+
+
+async def test_a_projection_is_rebuilt_in_place(stack: Stack, shop: Shop) -> None:
+    receipt = await shop.place(order_of("rebuilt"))
+    before = await shop.get(receipt.aggregate_id, receipt.consistency_token)
+    async with Redis.from_url(stack.settings.redis_url) as redis:  # what only a rebuild can repair
+        await redis.delete(VIEWS[0].key(receipt.aggregate_id), VIEWS[0].index("customer", "rebuilt"))
+    code, out, err = await diptych(stack, "projections", "rebuild", "ordering.order")
+    assert (code, err) == (0, "")
+    assert out.startswith("ordering.order is present again after ")
+    assert await shop.get(receipt.aggregate_id) == before
+    assert await shop.list(customer_id="rebuilt") == [before]
+
+
+async def test_an_unknown_projection_is_refused_in_one_line(stack: Stack) -> None:
+    code, _, err = await diptych(stack, "projections", "rebuild", "ordering.ordre")
+    assert (code, err) == (1, "Error: there is no projection ordering.ordre; there is ordering.order\n")
+
+
+async def test_the_status_shows_everything_on_a_page(stack: Stack, shop: Shop) -> None:
+    receipt = await shop.place(order_of("ada"))
+    await shop.get(receipt.aggregate_id, receipt.consistency_token)
+    code, out, err = await diptych(stack, "status")
+    page = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert (code, err) == (0, "")
+    for process in ("command_server", "query_server", "relay", "projector"):
+        assert page[process].startswith("SERVING at 127.0.0.1:")
+    assert "pending" in page["outbox"]
+    assert "filled" in page["stream"]
+    assert page["ordering.order"].startswith("present")
+
+
+@pytest.mark.parametrize(
+    ("variable", "url", "row", "name"),
+    [
+        ("DIPTYCH_DATABASE_URL", "postgresql://diptych@127.0.0.1:{}/diptych", "outbox", "PostgreSQL"),
+        ("DIPTYCH_NATS_URL", "nats://127.0.0.1:{}", "stream", "NATS"),
+        ("DIPTYCH_REDIS_URL", "redis://127.0.0.1:{}/0", "ordering.order", "Redis"),
+    ],
+)
+async def test_the_status_shows_a_server_that_is_away_on_its_own_line(
+    stack: Stack, variable: str, url: str, row: str, name: str
+) -> None:
+    code, out, err = await diptych(stack, "status", **{variable: url.format(free_port())})
+    page = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert (code, err) == (0, "")
+    assert page[row].startswith(f"{name} is away: ")
+    assert [how for how in page.values() if "is away" in how] == [page[row]]
+
+
+@pytest.mark.parametrize(
+    "command", ["migrate", "events ordering.order.o-1", "projections rebuild ordering.order"]
+)
+async def test_a_server_that_is_away_is_one_line(stack: Stack, command: str) -> None:
+    code, out, err = await diptych(
+        stack,
+        *command.split(),
+        DIPTYCH_DATABASE_URL=f"postgresql://diptych@127.0.0.1:{free_port()}/diptych",
+        DIPTYCH_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0",
+    )
+    assert (code, out) == (1, "")
+    assert err.startswith("Error: ")
+    assert err.count("\n") == 1
+
+
+async def test_migrating_twice_changes_nothing(stack: Stack) -> None:
+    assert await diptych(stack, "migrate") == (0, "the database is at the newest revision\n", "")
