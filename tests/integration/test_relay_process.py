@@ -100,7 +100,7 @@ async def test_killed_leaders_are_replaced_under_load_and_nothing_is_lost_or_dou
         group.create_task(commit_all_the_while(writer, stop))
         try:
             await until(lambda: first.leads or second.leads)
-            for _ in range(3):
+            for _ in range(2):
                 leader, other = (first, second) if first.leads else (second, first)
                 before = (await feed.filled(observer)).last_sequence
                 await leader.child.kill()
