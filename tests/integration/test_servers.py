@@ -1,5 +1,4 @@
 import asyncio
-import os
 import signal
 import sys
 from pathlib import Path
@@ -32,11 +31,11 @@ async def test_postgresql_is_killed_and_keeps_what_it_has_committed(own_postgres
 
 
 async def test_postgresql_starts_although_another_program_has_the_number_of_the_killed_one(
-    own_postgres: Postgres,
+    own_postgres: Postgres, nats_server: Nats
 ) -> None:
     await own_postgres.kill()
     lock = own_postgres.data / "postmaster.pid"
-    lock.write_text("\n".join([str(os.getpid()), *lock.read_text().splitlines()[1:]]))
+    lock.write_text("\n".join([str(nats_server.child.process.pid), *lock.read_text().splitlines()[1:]]))
     await own_postgres.start()
 
 
