@@ -1,0 +1,40 @@
+"""What the demo's caller sends, and how it reads what comes back."""
+
+from uuid import uuid4
+
+import grpc
+from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
+from diptych.ordering.v1.types_pb2 import OrderLine, ShippingAddress
+from google.rpc import error_details_pb2, status_pb2
+from google.type.money_pb2 import Money
+
+
+def order_of(customer: str, quantity: int) -> PlaceOrderRequest:
+    """Return a customer's order of some lamps."""
+    price = Money(currency_code="EUR", units=19, nanos=990_000_000)
+    return PlaceOrderRequest(
+        request_id=str(uuid4()),
+        customer_id=customer,
+        lines=[OrderLine(sku="lamp-1", title="A lamp", quantity=quantity, unit_price=price)],
+        shipping_address=ShippingAddress(
+            recipient="Ada", address_lines=["Main Street 1"], locality="Berlin", region_code="DE"
+        ),
+        account_id="a-1",
+        warehouse_id="w-1",
+    )
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    """Return the reason in an error's ErrorInfo, or nothing."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            for detail in status_pb2.Status.FromString(value).details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info):
+                    return str(info.reason)
+    return ""
+
+
+def amount(money: Money) -> str:
+    """Return an amount for people."""
+    return f"{money.units}.{money.nanos // 10_000_000:02} {money.currency_code}"

@@ -1,0 +1,56 @@
+"""The demo runs beside anything, whatever is set, and fails when a step is not as it should be."""
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from operations.demo import Demo, Unexpected
+from operations.stack import Stack
+from runtime.jetstream import Connection, connect
+
+
+@pytest.fixture
+async def connection(stack: Stack) -> AsyncIterator[Connection]:
+    async with await connect(stack.settings.nats_url, "test") as connection:
+        yield connection
+
+
+async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
+    away = {
+        "DIPTYCH_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
+        "DIPTYCH_NATS_URL": "nats://127.0.0.1:1",
+        "DIPTYCH_REDIS_URL": "redis://127.0.0.1:1/0",
+        "DIPTYCH_COMMAND_ADDRESS": "127.0.0.1:1",
+        "DIPTYCH_TOKEN_ISSUER": "somebody else",
+    }
+    demo = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "operations.demo"), env=os.environ | away, stdout=PIPE, stderr=STDOUT
+    )
+    said = (await demo.communicate())[0].decode()
+    assert demo.returncode == 0, said
+    for what in ("committed", "visible", "ORDER_ALREADY_CANCELLED", "SCOPE_MISSING", "STATE_CANCELLED"):
+        assert what in said
+    assert said.endswith("Every step was as it should be\n")
+
+
+async def test_the_demo_fails_where_a_refusal_does_not_come(
+    stack: Stack, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = Demo(stack, connection)
+    monkeypatch.setattr(demo, "_guest", demo._shop)
+    with pytest.raises(Unexpected, match="it was not refused"):
+        await demo.run()
+
+
+async def test_the_demo_fails_where_a_call_does_not_go_through(
+    stack: Stack, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = Demo(stack, connection)
+    monkeypatch.setattr(demo, "_shop", demo._guest)
+    with pytest.raises(grpc.aio.AioRpcError, match=r"ordering\.write"):
+        await demo.run()
