@@ -230,6 +230,7 @@ async def test_unknown_keys_are_looked_up_only_every_few_seconds(
 
     monkeypatch.setattr(source, "_read", counted)
     assert await asyncio.gather(*[source.find(f"unknown-{number}") for number in range(100)]) == [None] * 100
+    assert await source.find("unknown-again") is None
     assert reads == 1
 
 
