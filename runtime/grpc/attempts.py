@@ -13,6 +13,8 @@ from runtime.grpc.method import Context, Handler, Interceptor, Method
 log = logs.get("grpc")
 
 _ON_RECORD = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.INVALID_ARGUMENT}
+_REUSED = "REQUEST_ID_REUSED"
+"""On record too: the request id has its one row already, which is another request's."""
 _PATIENCE = 2.0
 """Seconds that an answer waits for its record."""
 
@@ -59,7 +61,7 @@ def record(record_attempt: RecordAttempt) -> Interceptor:
             try:
                 return await handler(request, context)
             except Refusal as refusal:
-                if refusal.code in _ON_RECORD:
+                if refusal.code in _ON_RECORD or refusal.reason == _REUSED:
                     await _keep(record_attempt, _attempt(method, refusal, context))
                 raise
 

@@ -12,6 +12,15 @@ from diptych.ordering.v1.types_pb2 import Order
 from tests.e2e.shop import Shop, order_of
 
 
+async def rows(shop: Shop, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    """Return what the write model's database answers."""
+    connection = await asyncpg.connect(shop.stack.settings.database_url)
+    try:
+        return list(await connection.fetch(sql, *arguments))
+    finally:
+        await connection.close()
+
+
 async def test_an_order_is_read_back_at_once_at_any_server(shop: Shop) -> None:
     for _ in range(4):
         request = order_of("ada")
@@ -27,6 +36,21 @@ async def test_a_command_repeated_at_the_other_server_has_one_effect_and_one_ans
     assert all(receipt == receipts[0] for receipt in receipts)
     orders = await shop.list(customer_id="bob", at_least_as_fresh=receipts[0].consistency_token)
     assert [order.order_id for order in orders] == [receipts[0].aggregate_id]
+
+
+async def test_a_request_id_used_for_another_request_is_refused_and_on_record(shop: Shop) -> None:
+    request = order_of("bea")
+    await shop.place(request)
+    request.customer_id = "mallory"
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await shop.place(request)
+    assert refusal.value.code() == grpc.StatusCode.ALREADY_EXISTS
+    found = await rows(
+        shop,
+        "SELECT caller, reason FROM attempts WHERE details ->> 'request_id' = $1",
+        request.request_id,
+    )
+    assert [tuple(row) for row in found] == [("alice", "REQUEST_ID_REUSED")]
 
 
 async def test_an_expected_version_that_is_not_the_orders_is_aborted(shop: Shop) -> None:
@@ -77,14 +101,10 @@ async def test_every_stream_is_gapless_in_the_store_and_published_once(shop: Sho
     await asyncio.gather(*(shop.confirm(receipt.aggregate_id) for receipt in receipts))
     last = await shop.cancel(receipts[0].aggregate_id)
     await shop.get(last.aggregate_id, last.consistency_token)
-    connection = await asyncpg.connect(shop.stack.settings.database_url)
-    try:
-        gaps = await connection.fetch(
-            "SELECT stream FROM events GROUP BY stream HAVING count(*) <> max(version) OR min(version) <> 1"
-        )
-        twice = await connection.fetch(
-            "SELECT sequence FROM outbox WHERE sequence > 0 GROUP BY epoch, sequence HAVING count(*) > 1"
-        )
-    finally:
-        await connection.close()
+    gaps = await rows(
+        shop, "SELECT stream FROM events GROUP BY stream HAVING count(*) <> max(version) OR min(version) <> 1"
+    )
+    twice = await rows(
+        shop, "SELECT sequence FROM outbox WHERE sequence > 0 GROUP BY epoch, sequence HAVING count(*) > 1"
+    )
     assert (gaps, twice) == ([], [])
