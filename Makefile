@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 IMPORTED := .cache/protos
-BREAKING_AGAINST ?= main
+BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && echo main || echo origin/main)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -22,18 +22,19 @@ setup: $(READY) ## the virtual environment with the locked dependencies; every o
 $(READY): pyproject.toml uv.lock generated/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "make: $(PYTHON) must be Python 3.11 or later; name another one with PYTHON=..."; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
-	  || { rm -rf $(VENV); echo "make: Python's venv module is missing (on Debian: apt install python3-venv)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	  || { echo "make: Python's venv module is missing (on Debian: apt install python3-venv)"; exit 1; }
+	@test -x $(BIN)/python || { echo "Making $(VENV) with the locked dependencies"; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION) " \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(BIN)/uv sync --locked --inexact --quiet
+	@$(BIN)/uv sync --locked --inexact --quiet
 	@touch $@
 
 # Definitions that our protos import: Google's from their wheel, buf's from a source distribution pinned by hash.
 $(IMPORTED)/.ready: $(READY) buf-validate.txt
 	@rm -rf $(IMPORTED) && mkdir -p $(IMPORTED)/google/type .cache/sdist
 	@cp $$($(BIN)/python -c 'import google.type as t; print(list(t.__path__)[0])')/money.proto $(IMPORTED)/google/type/
-	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: --require-hashes \
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary protovalidate --require-hashes \
 	  -r buf-validate.txt -d .cache/sdist
 	@tar -xzf .cache/sdist/protovalidate-*.tar.gz -C $(IMPORTED) --strip-components=3 --wildcards '*/upstream/proto/buf'
 	@touch $@
