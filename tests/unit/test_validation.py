@@ -46,7 +46,7 @@ def place_order(**changes: Any) -> PlaceOrderRequest:
     return PlaceOrderRequest(**(fields | changes))
 
 
-async def test_a_valid_spoilreaches_the_handler_as_a_message() -> None:
+async def test_a_valid_request_reaches_the_handler_as_a_message() -> None:
     request = place_order()
     assert await check(request) == request
 
