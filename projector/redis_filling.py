@@ -90,7 +90,7 @@ class RedisFilling:
         name, flat = await _call(self._read, [self._view.fill, self._view.progress])
         self._fill = (name or b"").decode()
         progress = {int(flat[i]): flat[i + 1].decode() for i in range(0, len(flat), 2)}
-        if not self._fill or self._fill.endswith(WIPING) or len(progress) < streams.PARTITIONS:
+        if not self._fill or len(progress) < streams.PARTITIONS:  # none at all while it is being wiped
             return None
         return Filling(self._fill.partition("/")[0], progress)
 

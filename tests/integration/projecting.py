@@ -173,20 +173,24 @@ def dying(step: str, when: str, nth: int = 1) -> type[RedisStore]:
 
 
 def pausing(step: str) -> type[RedisStore]:
-    """Return a store that waits before each time it takes a step, until `go` is set."""
+    """Return a store that waits before each time it takes a step, until `go` is set, and sets `went` then."""
 
     class Pausing(RedisStore):
         def __init__(self, redis: Redis, view: Any) -> None:
             super().__init__(redis, view)
             self.waits = asyncio.Event()
             self.go = asyncio.Event()
+            self.went = asyncio.Event()
 
     inner = getattr(RedisStore, step)
 
     async def held_up(self: Pausing, *args: Any) -> Any:
         self.waits.set()
         await self.go.wait()
-        return await inner(self, *args)
+        try:
+            return await inner(self, *args)
+        finally:
+            self.went.set()
 
     setattr(Pausing, step, held_up)
     return Pausing

@@ -12,7 +12,11 @@ from diptych.ordering.v1 import types_pb2 as views
 from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
+from projector.folding import fold
+from projector.ports import Superseded
 from projector.projection import Projection
+from projector.projections.order import ORDERS
+from projector.records import Record, Update
 from projector.redis_store import RedisStore
 from tests.integration import projecting
 from tests.integration.projecting import (
@@ -125,6 +129,9 @@ async def test_a_projector_that_comes_late_undoes_nothing_that_is_newer(
         before = await projecting.indexes(redis)
         assert before == {"index:ordering.order:1:{reason/b}": {"o-1"}}
         pause.go.set()
+        await asyncio.wait_for(pause.went.wait(), 20)
+        assert (await projecting.version(redis, "o-1"), await projecting.settled(redis, "o-1")) == (4, 4)
+        assert await projecting.indexes(redis) == before
         await feed.publish(life[4])
         await until(lambda: projecting.all_settled(redis, [life[:5]]))
     assert await projecting.indexes(redis) == {"index:ordering.order:1:{reason/a}": {"o-1"}}
@@ -195,6 +202,27 @@ async def test_a_projector_frozen_since_before_a_flush_writes_nothing_after_it(
         await until(lambda: projecting.all_settled(redis, [ONE]))
     assert await redis.get(VIEW.fill) == fill
     await projecting.assert_views(redis, [ONE])
+
+
+async def test_nothing_is_written_into_another_filling_than_was_read(redis: Redis) -> None:
+    old, new = RedisStore(redis, VIEW), RedisStore(redis, VIEW)
+    for store in (old, new):
+        assert await store.filling() is None
+        await store.refill(str(uuid4()), "epoch")
+        assert await store.filling() is not None
+        await redis.delete(VIEW.fill)
+    await new.filling()
+    await new.refill(INCARNATION_ID, "epoch")
+    folded = fold(ORDERS, Record("o-1", views.Order()), ONE[:1])
+    update = Update(Record("o-1", views.Order()), folded.record, folded.content, ONE[:1], None, 0)
+    with pytest.raises(Superseded):
+        await old.write([update])
+    with pytest.raises(Superseded):
+        await old.follow([folded.record])
+    with pytest.raises(Superseded):
+        await old.advance({0: ("epoch/0", "epoch/1")}, {0: 1})
+    assert set(await redis.keys()) == {VIEW.fill.encode(), VIEW.progress.encode()}
+    assert set(await redis.hvals(VIEW.progress)) == {b"epoch/0"}
 
 
 async def test_a_redis_that_went_back_in_time_catches_up(
