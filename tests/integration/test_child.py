@@ -1,0 +1,81 @@
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from time import monotonic
+
+from operations.child import Child, Output
+from tests.integration.waiting import until
+
+DEAF = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+time.sleep(60)
+"""
+# Its child leaves the process group, as PostgreSQL's do, and so survives what kills the group.
+PARENT = """
+import subprocess, time
+print(subprocess.Popen(["sleep", "60"], start_new_session=True, close_fds=False).pid, flush=True)
+time.sleep(60)
+"""
+LONG = 100_000
+
+
+def python(program: str, output: Output) -> Child:
+    return Child("a program", [sys.executable, "-c", program], output)
+
+
+async def test_its_lines_go_to_a_function_one_by_one_however_long() -> None:
+    said: list[str] = []
+    child = python(f"print('one'); print('x' * {LONG}); print('no end', end='')", said.append)
+    await child.start()
+    assert await child.ended() == 0
+    assert said == ["one", "x" * LONG, "no end"]
+
+
+async def test_its_lines_go_to_a_file_after_those_of_the_run_before(tmp_path: Path) -> None:
+    child = python("print('line')", tmp_path / "log")
+    for _ in range(2):
+        await child.start()
+        await child.ended()
+    assert (tmp_path / "log").read_text() == "line\nline\n"
+
+
+async def test_one_that_does_not_stop_is_killed_in_the_end() -> None:
+    said: list[str] = []
+    child = python(DEAF, said.append)
+    await child.start()
+    await until(lambda: said == ["deaf"])
+    began = monotonic()
+    assert await child.stop(seconds=0.2) == -signal.SIGKILL
+    assert monotonic() - began < 5
+
+
+async def test_a_frozen_one_can_be_stopped(tmp_path: Path) -> None:
+    child = python("import time; time.sleep(60)", tmp_path / "log")
+    await child.start()
+    child.freeze()
+    assert await child.stop() == -signal.SIGTERM
+
+
+async def test_it_has_ended_only_when_all_that_it_started_have() -> None:
+    said: list[str] = []
+    child = python(PARENT, said.append)
+    await child.start()
+    await until(lambda: bool(said))
+    grandchild = int(said[0])
+    ended = asyncio.create_task(child.kill())
+    await asyncio.sleep(0.1)
+    assert not ended.done()
+    os.kill(grandchild, signal.SIGKILL)
+    assert await ended == -signal.SIGKILL
+
+
+async def test_stopping_one_that_never_started_or_has_ended_does_nothing(tmp_path: Path) -> None:
+    child = python("raise SystemExit(3)", tmp_path / "log")
+    assert await child.stop() == 0
+    await child.start()
+    await child.ended()
+    assert await child.stop() == 3
