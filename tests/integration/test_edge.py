@@ -171,19 +171,21 @@ async def test_trailing_metadata_of_a_handler_survives_its_refusal(issuer: Issue
     assert "grpc-status-details-bin" in trailers
 
 
-async def test_the_longest_refusal_still_arrives(edge: Edge) -> None:
-    request = commands.PlaceOrderRequest(request_id="\U0001f980" * 100, lines=[OrderLine()] * 300)
+async def test_the_longest_refusal_still_arrives(issuer: Issuer) -> None:
+    long = "\U0001f980" * 2000
 
-    async def unused(request: Any, context: Any) -> Any:
-        raise AssertionError
+    async def refuse(request: Any, context: Any) -> Any:
+        raise Refusal(
+            "REQUEST_INVALID", long, {"fact": long}, violations={f"{n}{long}": long for n in range(99)}
+        )
 
-    names = COMMANDS.methods_by_name
-    async with running(edge.issuer, [Service(COMMANDS, dict.fromkeys(names, unused))]) as other:
-        call = other.unary("/diptych.ordering.v1.CommandService/PlaceOrder")
-        refusal = await refused(call(request.SerializeToString(), metadata=edge.issuer.bearer()))
+    services = [Service(toy_server.SERVICE, {"GetOrder": refuse, "ListOrders": refuse})]
+    async with running(issuer, services) as edge:
+        refusal = await refused(edge.get())
     assert refusal.reason == "REQUEST_INVALID"
-    assert refusal.violations["request_id"]
-    assert len(refusal.violations) > 5
+    assert refusal.message.startswith("\U0001f980")
+    assert refusal.metadata["fact"].endswith("…")
+    assert 3 <= len(refusal.violations) <= 10
 
 
 @pytest.mark.parametrize("path", ["/diptych.ordering.v1.QueryService/Drop", "/no.Such/Thing"])
