@@ -146,6 +146,13 @@ class Child:
             await self._reader
         return code
 
+    def last_words(self) -> str:
+        """Return its last line and where to find more; nothing where a function has had its lines."""
+        if not isinstance(self._output, Path):
+            return ""
+        lines = self._output.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
+        return f": {lines[-1]} (more in {self._output})"
+
     async def _read(self) -> None:
         """Hand every line on, where there is a function for it."""
         if callable(self._output) and self.process.stdout is not None:

@@ -107,7 +107,8 @@ class Process:
         deadline = monotonic() + seconds
         while await health(self.address) != "SERVING":
             if not self.child.running:
-                raise StartError(f"{self.name} ended with exit code {await self.child.ended()}")
+                code = await self.child.ended()
+                raise StartError(f"{self.name} ended with exit code {code}{self.child.last_words()}")
             if monotonic() > deadline:
                 raise StartError(f"{self.name} does not serve at {self.address} after {seconds:.0f} s")
             await asyncio.sleep(0.1)

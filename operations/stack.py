@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -26,7 +27,7 @@ class Stack:
     Args:
         settings: what all processes are told.
         servers: those to start, by the setting that says where they are; the others run already.
-        environment: the processes' other variables.
+        environment: further variables for all processes; they take precedence.
         output: where the lines of the process of this name go.
         keep: file descriptors that the processes inherit.
     """
@@ -42,7 +43,7 @@ class Stack:
         self.settings = settings
         self.servers = servers
         self.processes: list[Process] = []
-        self._environment = {**environment, **variables(settings)}
+        self._environment = {**os.environ, **variables(settings), **environment}
         self._output = output
         self._keep = keep
         self._made: Counter[Kind] = Counter()

@@ -4,7 +4,6 @@ The local one is for people: known ports, data that stays, and the user's own se
 them. A throw-away one is for tests, demo and bench: free ports, an empty folder, deaf to DIPTYCH_* variables.
 """
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -42,7 +41,7 @@ def local(folder: Path, chosen: Settings, output: Callable[[str], Output]) -> St
         "redis_url": Valkey(folder / "redis", urlsplit(settings.redis_url).port, [held]),
     }
     ours = {name: server for name, server in servers.items() if name not in chosen.model_fields_set}
-    stack = Stack(settings, ours, os.environ, output, [held])
+    stack = Stack(settings, ours, {}, output, [held])
     for kind in KINDS:
         stack.add(kind)
     return stack
@@ -91,8 +90,7 @@ def throwaway(
         **{kind.address: f"127.0.0.1:{free_port()}" for kind in KINDS},
         **{name: url or servers[name].url for name, url in given.items()},
     )
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("DIPTYCH_")}
-    stack = Stack(settings, servers, ours | dict(environment or {}), lambda name: folder / f"{name}.log")
+    stack = Stack(settings, servers, environment or {}, lambda name: folder / f"{name}.log")
     counts = {
         COMMAND_SERVER: command_servers,
         RELAY: relays,

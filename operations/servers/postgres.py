@@ -102,7 +102,7 @@ class Postgres(Server):
         )
         await child.start()
         if await child.ended():
-            raise StartError(f"{self.name} cannot make {self.data}: {self._last_words()}")
+            raise StartError(f"{self.name} cannot make {self.data}{child.last_words()}")
         unfinished.rename(self.data)
 
     def _forget_the_dead(self) -> None:

@@ -86,7 +86,7 @@ class Server(ABC):
         while not await self.answers():
             if not self._child.running or monotonic() > deadline:
                 await self._child.kill()
-                raise StartError(f"{self.name} does not start on port {self.port}: {self._last_words()}")
+                raise StartError(f"{self.name} does not start on port {self.port}{self.child.last_words()}")
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
@@ -107,10 +107,6 @@ class Server(ABC):
 
     def _run(self, command: Sequence[str | Path], stop_signal: Signals = SIGTERM) -> Child:
         return Child(self.name, command, self.log, stop_signal=stop_signal, keep=self._keep)
-
-    def _last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
-        return f"{lines[-1]} (more in {self.log})"
 
 
 async def first_line(port: int, said: bytes = b"") -> bytes:

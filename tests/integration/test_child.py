@@ -14,6 +14,12 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)
 print("deaf", flush=True)
 time.sleep(60)
 """
+GRACEFUL = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+print("up", flush=True)
+time.sleep(60)
+"""
 # Its child leaves the process group, as PostgreSQL's do, and so survives what kills the group.
 PARENT = """
 import subprocess, time
@@ -53,23 +59,25 @@ async def test_one_that_does_not_stop_is_killed_in_the_end() -> None:
     assert monotonic() - began < 5
 
 
-async def test_a_frozen_one_can_be_stopped(tmp_path: Path) -> None:
-    child = python("import time; time.sleep(60)", tmp_path / "log")
-    await child.start()
-    child.freeze()
-    assert await child.stop() == -signal.SIGTERM
-
-
-async def test_it_has_ended_only_when_all_that_it_started_have() -> None:
+async def test_a_frozen_one_can_be_stopped() -> None:
     said: list[str] = []
-    child = python(PARENT, said.append)
+    child = python(GRACEFUL, said.append)
     await child.start()
     await until(lambda: bool(said))
-    grandchild = int(said[0])
+    child.freeze()
+    assert await child.stop() == 7
+
+
+async def test_it_has_ended_only_when_all_that_it_started_have(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    child = python(PARENT, log)
+    await child.start()
+    await until(lambda: log.read_text().endswith("\n"))
     ended = asyncio.create_task(child.kill())
-    await asyncio.sleep(0.1)
+    await child.process.wait()
+    await asyncio.sleep(0.05)
     assert not ended.done()
-    os.kill(grandchild, signal.SIGKILL)
+    os.kill(int(log.read_text()), signal.SIGKILL)
     assert await ended == -signal.SIGKILL
 
 
