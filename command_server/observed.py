@@ -1,4 +1,4 @@
-"""What operators see of commands: a log line, metrics and a span each, by decorating the kernel's way in."""
+"""What operators see of commands: a log line and metrics, by decorating the kernel's way in."""
 
 from time import perf_counter
 

@@ -14,7 +14,7 @@ from command_server.kernel.batch import Request
 from command_server.kernel.context import CommandType, Context, command_types
 from command_server.kernel.outcomes import Accepted, DeadlinePassed, Refused, RequestIdReused
 from command_server.kernel.pipeline import Answer
-from command_server.kernel.ports import StoreUnavailable
+from command_server.kernel.ports import StoreConflict, StoreUnavailable
 from runtime import caller, telemetry, tokens
 from runtime.codec import message_class
 from runtime.errors import Refusal
@@ -26,6 +26,8 @@ Execute = Callable[[Request], Awaitable[Answer]]
 
 SERVER_MADE_IDS = UUID("6f6dd3a5-1f5b-5c7e-9a43-2d7f0c1e8b64")
 """The namespace of the aggregate ids that the server makes."""
+LONGEST_ID = 128
+"""Characters that a correlation or causation id may have: they travel with every event."""
 CORRELATION, CAUSATION = "diptych-correlation-id", "diptych-causation-id"
 """Request metadata: which conversation a command belongs to, and which message led to it."""
 
@@ -59,7 +61,7 @@ def _handler(
             raise Refusal("REQUEST_ID_REUSED", "this id was used for another request", metadata) from error
         except DeadlinePassed as error:
             raise Refusal("DEADLINE_PASSED", "the deadline passed before the command's turn") from error
-        except StoreUnavailable as error:
+        except (StoreUnavailable, StoreConflict) as error:
             message_ = "whether the command took effect is unknown; repeat it with the same request id"
             raise Refusal("WRITE_MODEL_UNAVAILABLE", message_, retry_after=1) from error
         return response(receipt=_receipt(kind, answer))
@@ -92,11 +94,11 @@ def _request(kind: CommandType, message: Any, context: ServicerContext[Any, Any]
 
 
 def _metadata(context: ServicerContext[Any, Any]) -> Mapping[str, str]:
-    return {
-        key: str(value)
-        for key, value in context.invocation_metadata() or ()
-        if key in (CORRELATION, CAUSATION)
-    }
+    metadata = context.invocation_metadata() or ()
+    found = {key: str(value) for key, value in metadata if key in (CORRELATION, CAUSATION)}
+    if too_long := [key for key, value in found.items() if len(value) > LONGEST_ID]:
+        raise Refusal("REQUEST_INVALID", f"metadata {too_long[0]} is longer than {LONGEST_ID} characters")
+    return found
 
 
 def _hash(message: Any) -> bytes:

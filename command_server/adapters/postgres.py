@@ -38,6 +38,7 @@ LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # the server is stopping
     asyncpg.CannotConnectNowError,
+    asyncpg.ReadOnlySQLTransactionError,  # it is a standby, after a failover
     asyncpg.TransactionTimeoutError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InterfaceError,
@@ -77,7 +78,7 @@ class PostgresEventStore:
             async with self.engine.connect() as connection:
                 driver = await _driver(connection)
                 try:
-                    async with driver.transaction():
+                    async with driver.transaction(isolation="read_committed"):
                         yield PostgresTransaction(driver)
                 except LOST:
                     await connection.invalidate()
@@ -85,18 +86,19 @@ class PostgresEventStore:
         except CONFLICTS as error:
             raise StoreConflict(str(error)) from error
         except LOST as error:
+            await self.engine.dispose()  # its other connections may be dead as well, without saying so
             raise StoreUnavailable(str(error)) from error
         except DBAPIError as error:  # SQLAlchemy's own, from making the connection
             raise StoreUnavailable(str(error.orig)) from error
 
     async def reachable(self) -> bool:
-        """Return whether PostgreSQL answers."""
+        """Return whether PostgreSQL answers and takes writes."""
         try:
             async with self.engine.connect() as connection:
-                await (await _driver(connection)).execute("SELECT 1")
+                writable = await (await _driver(connection)).fetchval("SELECT NOT pg_is_in_recovery()")
         except (*LOST, DBAPIError):
             return False
-        return True
+        return bool(writable)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -1,7 +1,10 @@
 """What a batch needs to know before it decides: its streams, locked, each with its newest state."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+
+import msgspec
 
 from command_server.kernel.batch import Request, Stream
 from command_server.kernel.context import AggregateType
@@ -30,7 +33,8 @@ async def _stream(
         return Stream(aggregate, 0, aggregate.initial, NEVER, is_new=True)
     state, version = aggregate.initial, 0
     if stored.state is not None and stored.fingerprint == aggregate.snapshots.fingerprint:
-        state, version = aggregate.snapshots.decode(stored.state), stored.state_version
+        with suppress(msgspec.MsgspecError):  # a cache that cannot be read is no cache
+            state, version = aggregate.snapshots.decode(stored.state), stored.state_version
     if version < stored.version:
         state = aggregate.fold(state, await transaction.history(name, after=version))
     return Stream(aggregate, stored.version, state, stored.updated_at, is_new=False)

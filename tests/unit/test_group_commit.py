@@ -222,3 +222,13 @@ async def test_a_state_that_lags_is_brought_up_by_the_events_behind_it() -> None
     store.streams["ledger.account.a"] = lagging
     (outcome,) = await execute(group_commit(store), [request(Transfer("a", "b", 12))])
     assert isinstance(outcome, Accepted)
+
+
+async def test_a_state_that_cannot_be_read_is_folded_again() -> None:
+    store = MemoryEventStore()
+    await execute(group_commit(store), [request(Deposit("a", 5))])
+    stored = store.streams["ledger.account.a"]
+    broken = type(stored)(stored.version, stored.updated_at, '{"bal', stored.version, stored.fingerprint)
+    store.streams["ledger.account.a"] = broken
+    (outcome,) = await execute(group_commit(store), [request(Transfer("a", "b", 6))])
+    assert outcome == Refused("LEDGER_TOO_POOR", "broken", {"balance": "5"})
