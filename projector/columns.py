@@ -1,6 +1,7 @@
 """How a view's fields stand in its hash for people who look with redis-cli; no program reads them."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.message import Message
@@ -49,4 +50,5 @@ def _money(money: Any) -> str:
 
 
 def _timestamp(timestamp: Any) -> str:
-    return timestamp.ToJsonString() if timestamp.ByteSize() else ""
+    """Return it to the second."""
+    return datetime.fromtimestamp(timestamp.seconds, UTC).isoformat() if timestamp.ByteSize() else ""

@@ -1,8 +1,9 @@
 """Which of the events at hand a view can take next, and what it is after them. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from projector.projection import Projection, Rendered
 from projector.records import Record
@@ -13,8 +14,7 @@ class EventsMissing(Exception):
     """Events are there, but not the one that the view needs next."""
 
 
-@dataclass(frozen=True, slots=True)
-class Folded:
+class Folded(msgspec.Struct, frozen=True):
     """What became of a view: the same record if nothing could be applied."""
 
     record: Record

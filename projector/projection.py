@@ -4,10 +4,10 @@ Pure: a projection knows neither the feed that events come from nor the store th
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
+import msgspec
 from google.protobuf.message import Message
 
 from projector import columns as columns_of
@@ -25,8 +25,7 @@ class UnknownEvent(Exception):
     """The event's type is none of those that this code was built with: it may be newer than the code."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered(Generic[V]):
+class Rendered(msgspec.Struct, Generic[V], frozen=True):
     """A view as it is written: the message, its bytes, its readable columns and its index entries."""
 
     message: V

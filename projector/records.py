@@ -1,7 +1,9 @@
-"""Views as the projector holds them between the feed and the store, and why an aggregate is parked."""
+"""Views as the projector holds them between the feed and the store, and why an aggregate is parked.
+
+Structs of msgspec rather than dataclasses: they are made and replaced ten times faster, for every event.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -25,8 +27,7 @@ class Parked(msgspec.Struct, frozen=True):
     state: Literal["retrying", "parked"]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(msgspec.Struct, frozen=True):
     """One view as the store has it, or is to have it; what the fields mean is said in runtime/views.py."""
 
     id: str
@@ -45,8 +46,7 @@ class Record:
         return self.settled == self.version and not self.stale
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True):
     """A write of one view: it takes effect only where the store still has the view as it was before."""
 
     before: Record

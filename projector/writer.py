@@ -6,9 +6,10 @@ reordering and other projectors change how often something is done, never what c
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from time import time, time_ns
 from typing import Any
+
+from msgspec.structs import replace
 
 from projector.folding import EventsMissing, Folded, fold
 from projector.parking import Retries, Schedule

@@ -46,7 +46,7 @@ async def test_an_orders_view_follows_its_events(
     found = await projecting.view(redis, "o-1")
     assert found["state"] == b"STATE_CANCELLED"
     assert found["total"] == b"12.34 EUR"
-    assert found["place_time"] == b"2026-01-02T03:00:05Z"
+    assert found["place_time"] == b"2026-01-02T03:00:05+00:00"
 
 
 async def test_a_backlog_of_many_orders_becomes_what_an_independent_fold_makes_of_it(

@@ -100,7 +100,7 @@ class TestTheOrder:
             "state": "STATE_PLACED",
             "customer_id": "c-1",
             "total": "12.34 EUR",
-            "place_time": "2026-01-02T03:04:05Z",
+            "place_time": "2026-01-02T03:04:05+00:00",
         }
 
 
