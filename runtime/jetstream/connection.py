@@ -1,7 +1,6 @@
 """One connection to NATS that is never given up: a process outlives its servers and goes on later."""
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 import nats.errors
@@ -58,6 +57,7 @@ class Connection:
         self._name = name
         self._first = asyncio.Event()
         self._closed = asyncio.Event()
+        self._closing = False
         self._keeper = asyncio.create_task(self._keep())
 
     @property
@@ -71,9 +71,10 @@ class Connection:
 
     async def close(self) -> None:
         """Close the connection for good."""
+        self._closing = True
+        self._closed.set()  # connecting may swallow the cancellation (asyncio.wait_for in Python 3.11)
         self._keeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._keeper
+        await asyncio.wait({self._keeper}, timeout=5)
         await self.client.close()
 
     async def __aenter__(self) -> "Connection":
@@ -84,7 +85,7 @@ class Connection:
 
     async def _keep(self) -> None:
         """Connect, and connect again where the client gave up, as it does on some of the server's errors."""
-        while True:
+        while not self._closing:
             self._closed.clear()
             await self.client.connect(
                 self._url,
@@ -101,6 +102,8 @@ class Connection:
                 closed_cb=self._on_closed,
             )
             await self._on_connected()
+            if self._closing:
+                return
             await self._closed.wait()
             await asyncio.sleep(0.25)
 
