@@ -8,12 +8,25 @@ One hash per view under `view:<projection>:<generation>:{<id>}` with the fields
     settled   the version up to which indexes and other derived keys have followed
     entries   the index entries that the view has now, JSON [[index key, member], ...]
     stale     earlier entries that may still stand in an index, in the same form
+    amounts   what the view adds to counters now, JSON [[total key, counter, amount], ...]
+    added     what of it the counters hold, in the same form
     parked    JSON, only while the aggregate is parked in this projection
     ...       readable columns, for people
 
 A view whose first event could not be applied has version 0 and no `data`.
 
-Indexes are sorted sets, all scores 0, ordered by member. Keys carry hash tags, so they work on a cluster.
+What is derived from views lies beside them:
+
+    index:<projection>:<generation>:{<name>/<values>}    sorted set, all scores 0, ordered by member
+    total:<projection>:<generation>:{<name>/<values>}    hash of counters, the sums over all settled views;
+                                                         a counter that is zero is not there
+    log:<projection>:<generation>:{<id>}                 hash: a version of the view -> what its event told, a
+                                                         serialised message; written with the view
+    changes:<projection>:<generation>:{<name>/<values>}  sorted set of view ids, each with the number of its last
+                                                         change among these; the latest CHANGES_KEPT of them
+
+Whenever views have settled, the channel `changed:<projection>:<generation>` carries one message for all of
+them, msgpack [[view id, ...], [changes key, ...]]. A subscriber that was cut off reads again what it follows.
 
 Everything of a projection belongs to one filling of it, which `fill` names. The projectors begin another
 when it is gone, when `progress` has lost a partition, or when PostgreSQL was restored: they delete
@@ -28,6 +41,8 @@ from diptych.projection.v1 import projection_pb2
 from google.protobuf.message import Message
 
 GENERATION = "1"
+CHANGES_KEPT = 10_000
+"""How many views a set of changes names at the most, those that changed last."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +74,27 @@ class View:
         """Return the key of a sorted set of the views that have these values."""
         return f"{self._scope('index')}:{{{'/'.join((name, *values))}}}"
 
+    def total(self, name: str, *values: str) -> str:
+        """Return the key of the counters of the views that have these values."""
+        return f"{self._scope('total')}:{{{'/'.join((name, *values))}}}"
+
+    def log(self, view_id: str) -> str:
+        """Return the key of what one view's events told."""
+        return f"{self._scope('log')}:{{{view_id}}}"
+
+    def changes(self, name: str, *values: str) -> str:
+        """Return the key of the last changes of the views that have these values."""
+        return f"{self._scope('changes')}:{{{'/'.join((name, *values))}}}"
+
     @property
-    def patterns(self) -> tuple[str, str]:
-        """The patterns of SCAN that the keys of all views and of all indexes match, and no others."""
-        return self._scope("view") + ":*", self._scope("index") + ":*"
+    def changed(self) -> str:
+        """The channel that names the views that have settled."""
+        return self._scope("changed")
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns of SCAN that the keys of all views and of all that is derived from them match."""
+        return tuple(f"{self._scope(kind)}:*" for kind in ("view", "index", "total", "log", "changes"))
 
     @property
     def fill(self) -> str:

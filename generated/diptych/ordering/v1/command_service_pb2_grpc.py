@@ -28,6 +28,11 @@ if _version_not_supported:
 class CommandServiceStub:
     """Changes orders. Every command is idempotent by its request id: a retry with the same content gets the
     first answer again, the same id with another content is refused with `REQUEST_ID_REUSED`.
+
+    An order lives through the states of `Order.State`. A command for an order that does not exist is refused
+    with `ORDER_NOT_FOUND`; one that asks for the state that the order is in changes nothing; one that the state
+    does not allow is refused with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
+    `ORDER_NOT_DELIVERED`, or `ORDER_ALREADY_` and the state. Further refusals stand beside each method.
     """
 
     def __init__(self, channel):
@@ -41,10 +46,55 @@ class CommandServiceStub:
                 request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.PlaceOrderRequest.SerializeToString,
                 response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.PlaceOrderResponse.FromString,
                 _registered_method=True)
+        self.AddOrderLine = channel.unary_unary(
+                '/diptych.ordering.v1.CommandService/AddOrderLine',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.AddOrderLineRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.AddOrderLineResponse.FromString,
+                _registered_method=True)
+        self.RemoveOrderLine = channel.unary_unary(
+                '/diptych.ordering.v1.CommandService/RemoveOrderLine',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.RemoveOrderLineRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.RemoveOrderLineResponse.FromString,
+                _registered_method=True)
+        self.ChangeShippingAddress = channel.unary_unary(
+                '/diptych.ordering.v1.CommandService/ChangeShippingAddress',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ChangeShippingAddressRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ChangeShippingAddressResponse.FromString,
+                _registered_method=True)
+        self.HoldOrder = channel.unary_unary(
+                '/diptych.ordering.v1.CommandService/HoldOrder',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.HoldOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.HoldOrderResponse.FromString,
+                _registered_method=True)
+        self.ApproveOrder = channel.unary_unary(
+                '/diptych.ordering.v1.CommandService/ApproveOrder',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ApproveOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ApproveOrderResponse.FromString,
+                _registered_method=True)
+        self.RejectOrder = channel.unary_unary(
+                '/diptych.ordering.v1.CommandService/RejectOrder',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.RejectOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.RejectOrderResponse.FromString,
+                _registered_method=True)
         self.ConfirmOrder = channel.unary_unary(
                 '/diptych.ordering.v1.CommandService/ConfirmOrder',
                 request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ConfirmOrderRequest.SerializeToString,
                 response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ConfirmOrderResponse.FromString,
+                _registered_method=True)
+        self.ShipOrder = channel.unary_unary(
+                '/diptych.ordering.v1.CommandService/ShipOrder',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ShipOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ShipOrderResponse.FromString,
+                _registered_method=True)
+        self.DeliverOrder = channel.unary_unary(
+                '/diptych.ordering.v1.CommandService/DeliverOrder',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.DeliverOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.DeliverOrderResponse.FromString,
+                _registered_method=True)
+        self.ReturnOrder = channel.unary_unary(
+                '/diptych.ordering.v1.CommandService/ReturnOrder',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ReturnOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ReturnOrderResponse.FromString,
                 _registered_method=True)
         self.CancelOrder = channel.unary_unary(
                 '/diptych.ordering.v1.CommandService/CancelOrder',
@@ -56,26 +106,96 @@ class CommandServiceStub:
 class CommandServiceServicer:
     """Changes orders. Every command is idempotent by its request id: a retry with the same content gets the
     first answer again, the same id with another content is refused with `REQUEST_ID_REUSED`.
+
+    An order lives through the states of `Order.State`. A command for an order that does not exist is refused
+    with `ORDER_NOT_FOUND`; one that asks for the state that the order is in changes nothing; one that the state
+    does not allow is refused with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
+    `ORDER_NOT_DELIVERED`, or `ORDER_ALREADY_` and the state. Further refusals stand beside each method.
     """
 
     def PlaceOrder(self, request, context):
-        """Places an order. Refused with `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED` or `ORDER_TOTAL_OVERFLOW`.
+        """Places an order in one shipping group; version 2 of this method takes several. Refused with `ORDER_EXISTS`,
+        `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AddOrderLine(self, request, context):
+        """Adds a line to a placed order; one that is there already, word for word, changes nothing. Refused with
+        `ORDER_LINE_EXISTS`, `ORDER_TOO_MANY_LINES`, `ORDER_CURRENCY_MIXED`, `ORDER_TOTAL_TOO_LARGE` or
+        `SHIPPING_GROUP_NOT_FOUND`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveOrderLine(self, request, context):
+        """Removes a line from a placed order. Refused with `ORDER_LINE_NOT_FOUND`, `ORDER_LINE_LAST` (a shipping group
+        keeps one line at least) or `SHIPPING_GROUP_NOT_FOUND`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ChangeShippingAddress(self, request, context):
+        """Sends the goods of a placed order elsewhere. Refused with `SHIPPING_GROUP_NOT_FOUND`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HoldOrder(self, request, context):
+        """Holds a placed order for review: it stays as it is until it is approved, rejected or cancelled.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveOrder(self, request, context):
+        """Approves an order that is held, which is then placed again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RejectOrder(self, request, context):
+        """Rejects an order that is held or placed: the seller will not deliver it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ConfirmOrder(self, request, context):
-        """Confirms a placed order; confirming it again changes nothing. Refused with `ORDER_NOT_FOUND` or
-        `ORDER_ALREADY_CANCELLED`.
+        """Confirms a placed order: the seller will deliver it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ShipOrder(self, request, context):
+        """Hands the goods of a confirmed order to a carrier.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeliverOrder(self, request, context):
+        """Notes that the goods of a shipped order have arrived.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReturnOrder(self, request, context):
+        """Takes the goods of a delivered order back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelOrder(self, request, context):
-        """Cancels an order that is placed or confirmed; cancelling it again changes nothing. Refused with
-        `ORDER_NOT_FOUND`.
+        """Cancels an order that is placed, held or confirmed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,10 +209,55 @@ def add_CommandServiceServicer_to_server(servicer, server):
                     request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.PlaceOrderRequest.FromString,
                     response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.PlaceOrderResponse.SerializeToString,
             ),
+            'AddOrderLine': grpc.unary_unary_rpc_method_handler(
+                    servicer.AddOrderLine,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.AddOrderLineRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.AddOrderLineResponse.SerializeToString,
+            ),
+            'RemoveOrderLine': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveOrderLine,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.RemoveOrderLineRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.RemoveOrderLineResponse.SerializeToString,
+            ),
+            'ChangeShippingAddress': grpc.unary_unary_rpc_method_handler(
+                    servicer.ChangeShippingAddress,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ChangeShippingAddressRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ChangeShippingAddressResponse.SerializeToString,
+            ),
+            'HoldOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.HoldOrder,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.HoldOrderRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.HoldOrderResponse.SerializeToString,
+            ),
+            'ApproveOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveOrder,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ApproveOrderRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ApproveOrderResponse.SerializeToString,
+            ),
+            'RejectOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.RejectOrder,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.RejectOrderRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.RejectOrderResponse.SerializeToString,
+            ),
             'ConfirmOrder': grpc.unary_unary_rpc_method_handler(
                     servicer.ConfirmOrder,
                     request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ConfirmOrderRequest.FromString,
                     response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ConfirmOrderResponse.SerializeToString,
+            ),
+            'ShipOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ShipOrder,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ShipOrderRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ShipOrderResponse.SerializeToString,
+            ),
+            'DeliverOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeliverOrder,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.DeliverOrderRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.DeliverOrderResponse.SerializeToString,
+            ),
+            'ReturnOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReturnOrder,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ReturnOrderRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ReturnOrderResponse.SerializeToString,
             ),
             'CancelOrder': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelOrder,
@@ -110,6 +275,11 @@ def add_CommandServiceServicer_to_server(servicer, server):
 class CommandService:
     """Changes orders. Every command is idempotent by its request id: a retry with the same content gets the
     first answer again, the same id with another content is refused with `REQUEST_ID_REUSED`.
+
+    An order lives through the states of `Order.State`. A command for an order that does not exist is refused
+    with `ORDER_NOT_FOUND`; one that asks for the state that the order is in changes nothing; one that the state
+    does not allow is refused with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
+    `ORDER_NOT_DELIVERED`, or `ORDER_ALREADY_` and the state. Further refusals stand beside each method.
     """
 
     @staticmethod
@@ -140,6 +310,168 @@ class CommandService:
             _registered_method=True)
 
     @staticmethod
+    def AddOrderLine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.CommandService/AddOrderLine',
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.AddOrderLineRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.AddOrderLineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveOrderLine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.CommandService/RemoveOrderLine',
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.RemoveOrderLineRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.RemoveOrderLineResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ChangeShippingAddress(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.CommandService/ChangeShippingAddress',
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.ChangeShippingAddressRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.ChangeShippingAddressResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HoldOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.CommandService/HoldOrder',
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.HoldOrderRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.HoldOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.CommandService/ApproveOrder',
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.ApproveOrderRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.ApproveOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RejectOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.CommandService/RejectOrder',
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.RejectOrderRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.RejectOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ConfirmOrder(request,
             target,
             options=(),
@@ -156,6 +488,87 @@ class CommandService:
             '/diptych.ordering.v1.CommandService/ConfirmOrder',
             diptych_dot_ordering_dot_v1_dot_command__service__pb2.ConfirmOrderRequest.SerializeToString,
             diptych_dot_ordering_dot_v1_dot_command__service__pb2.ConfirmOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ShipOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.CommandService/ShipOrder',
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.ShipOrderRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.ShipOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeliverOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.CommandService/DeliverOrder',
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.DeliverOrderRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.DeliverOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReturnOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.CommandService/ReturnOrder',
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.ReturnOrderRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.ReturnOrderResponse.FromString,
             options,
             channel_credentials,
             insecure,

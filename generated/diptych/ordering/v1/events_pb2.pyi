@@ -55,7 +55,7 @@ Global___PersonalData: _TypeAlias = PersonalData  # noqa: Y015
 
 @_typing.final
 class OrderPlaced(_message.Message):
-    """A customer placed an order."""
+    """A customer placed an order; recorded until version 2 of this event, which has several shipping groups."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -170,3 +170,315 @@ class OrderCancelled(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrderCancelled: _TypeAlias = OrderCancelled  # noqa: Y015
+
+@_typing.final
+class OrderLineAdded(_message.Message):
+    """A line was added to an order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    SHIPPING_GROUP_ID_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    ADDED_AT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    shipping_group_id: _builtins.str
+    """The shipping group; the order may have one alone."""
+    @_builtins.property
+    def line(self) -> _types_pb2.OrderLine:
+        """What is ordered in addition."""
+
+    @_builtins.property
+    def total(self) -> _money_pb2.Money:
+        """The sum over all lines from here on."""
+
+    @_builtins.property
+    def added_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was added."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        shipping_group_id: _builtins.str = ...,
+        line: _types_pb2.OrderLine | None = ...,
+        total: _money_pb2.Money | None = ...,
+        added_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["added_at", b"added_at", "line", b"line", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["added_at", b"added_at", "line", b"line", "order_id", b"order_id", "shipping_group_id", b"shipping_group_id", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderLineAdded: _TypeAlias = OrderLineAdded  # noqa: Y015
+
+@_typing.final
+class OrderLineRemoved(_message.Message):
+    """A line was removed from an order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    SHIPPING_GROUP_ID_FIELD_NUMBER: _builtins.int
+    SKU_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    REMOVED_AT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    shipping_group_id: _builtins.str
+    """The shipping group; the order may have one alone."""
+    sku: _builtins.str
+    """The stock keeping unit of the line."""
+    @_builtins.property
+    def total(self) -> _money_pb2.Money:
+        """The sum over all lines from here on."""
+
+    @_builtins.property
+    def removed_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was removed."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        shipping_group_id: _builtins.str = ...,
+        sku: _builtins.str = ...,
+        total: _money_pb2.Money | None = ...,
+        removed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["removed_at", b"removed_at", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "removed_at", b"removed_at", "shipping_group_id", b"shipping_group_id", "sku", b"sku", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderLineRemoved: _TypeAlias = OrderLineRemoved  # noqa: Y015
+
+@_typing.final
+class ShippingAddressChanged(_message.Message):
+    """The goods go elsewhere."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    SHIPPING_GROUP_ID_FIELD_NUMBER: _builtins.int
+    PERSONAL_FIELD_NUMBER: _builtins.int
+    CHANGED_AT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    shipping_group_id: _builtins.str
+    """The shipping group; the order may have one alone."""
+    @_builtins.property
+    def personal(self) -> Global___PersonalData:
+        """Where they go, with the customer as the subject."""
+
+    @_builtins.property
+    def changed_at(self) -> _timestamp_pb2.Timestamp:
+        """When that was changed."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        shipping_group_id: _builtins.str = ...,
+        personal: Global___PersonalData | None = ...,
+        changed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["changed_at", b"changed_at", "personal", b"personal"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed_at", b"changed_at", "order_id", b"order_id", "personal", b"personal", "shipping_group_id", b"shipping_group_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShippingAddressChanged: _TypeAlias = ShippingAddressChanged  # noqa: Y015
+
+@_typing.final
+class OrderHeld(_message.Message):
+    """An order was held for review."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    HELD_AT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    reason: _builtins.str
+    """Why, in the caller's words."""
+    @_builtins.property
+    def held_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was held."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        held_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["held_at", b"held_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held_at", b"held_at", "order_id", b"order_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderHeld: _TypeAlias = OrderHeld  # noqa: Y015
+
+@_typing.final
+class OrderApproved(_message.Message):
+    """An order that was held is approved; it is placed again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    APPROVED_AT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    @_builtins.property
+    def approved_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was approved."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        approved_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approved_at", b"approved_at", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderApproved: _TypeAlias = OrderApproved  # noqa: Y015
+
+@_typing.final
+class OrderRejected(_message.Message):
+    """The seller rejected an order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    REJECTED_AT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    reason: _builtins.str
+    """Why, in the caller's words."""
+    @_builtins.property
+    def rejected_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was rejected."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        rejected_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rejected_at", b"rejected_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "reason", b"reason", "rejected_at", b"rejected_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderRejected: _TypeAlias = OrderRejected  # noqa: Y015
+
+@_typing.final
+class OrderShipped(_message.Message):
+    """The goods were handed to a carrier."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    CARRIER_FIELD_NUMBER: _builtins.int
+    TRACKING_CODE_FIELD_NUMBER: _builtins.int
+    SHIPPED_AT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    carrier: _builtins.str
+    """Who carries them."""
+    tracking_code: _builtins.str
+    """What the carrier knows the parcel by."""
+    @_builtins.property
+    def shipped_at(self) -> _timestamp_pb2.Timestamp:
+        """When they were handed over."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        carrier: _builtins.str = ...,
+        tracking_code: _builtins.str = ...,
+        shipped_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shipped_at", b"shipped_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carrier", b"carrier", "order_id", b"order_id", "shipped_at", b"shipped_at", "tracking_code", b"tracking_code"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderShipped: _TypeAlias = OrderShipped  # noqa: Y015
+
+@_typing.final
+class OrderDelivered(_message.Message):
+    """The goods have arrived."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    DELIVERED_AT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    @_builtins.property
+    def delivered_at(self) -> _timestamp_pb2.Timestamp:
+        """When they arrived."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        delivered_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delivered_at", b"delivered_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivered_at", b"delivered_at", "order_id", b"order_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderDelivered: _TypeAlias = OrderDelivered  # noqa: Y015
+
+@_typing.final
+class OrderReturned(_message.Message):
+    """The seller took the goods back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RETURNED_AT_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    reason: _builtins.str
+    """Why, in the caller's words."""
+    @_builtins.property
+    def returned_at(self) -> _timestamp_pb2.Timestamp:
+        """When they were taken back."""
+
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        returned_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["returned_at", b"returned_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "reason", b"reason", "returned_at", b"returned_at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderReturned: _TypeAlias = OrderReturned  # noqa: Y015

@@ -42,10 +42,35 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderRequest.SerializeToString,
                 response_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderResponse.FromString,
                 _registered_method=True)
+        self.BatchGetOrders = channel.unary_unary(
+                '/diptych.ordering.v1.QueryService/BatchGetOrders',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.BatchGetOrdersRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.BatchGetOrdersResponse.FromString,
+                _registered_method=True)
         self.ListOrders = channel.unary_unary(
                 '/diptych.ordering.v1.QueryService/ListOrders',
                 request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrdersRequest.SerializeToString,
                 response_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrdersResponse.FromString,
+                _registered_method=True)
+        self.GetCustomerSummary = channel.unary_unary(
+                '/diptych.ordering.v1.QueryService/GetCustomerSummary',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryResponse.FromString,
+                _registered_method=True)
+        self.GetOrderHistory = channel.unary_unary(
+                '/diptych.ordering.v1.QueryService/GetOrderHistory',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderHistoryRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderHistoryResponse.FromString,
+                _registered_method=True)
+        self.WatchOrder = channel.unary_stream(
+                '/diptych.ordering.v1.QueryService/WatchOrder',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.WatchOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.WatchOrderResponse.FromString,
+                _registered_method=True)
+        self.WatchCustomerOrders = channel.unary_stream(
+                '/diptych.ordering.v1.QueryService/WatchCustomerOrders',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.WatchCustomerOrdersRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.WatchCustomerOrdersResponse.FromString,
                 _registered_method=True)
 
 
@@ -62,8 +87,48 @@ class QueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def BatchGetOrders(self, request, context):
+        """Reads several orders at once. Those that do not exist are named in the answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListOrders(self, request, context):
-        """Lists orders, newest first, by customer, by state, or by both.
+        """Lists orders, newest first, by customer, state, the time they were placed, or any of these together.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCustomerSummary(self, request, context):
+        """Counts a customer's orders and sums their totals, by state. A customer without orders has an empty summary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetOrderHistory(self, request, context):
+        """Tells what happened to an order, when, by whom and on which command, newest first. `NOT_FOUND` with
+        `ORDER_NOT_FOUND` where there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchOrder(self, request, context):
+        """Answers with an order as it is, and again whenever it has changed: versions rise, some between may be left
+        out, the last never is. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none. It ends with `UNAVAILABLE`
+        when the server stops or the view is rebuilt, and with `UNAUTHENTICATED` when the caller's token expires;
+        call again then, with the last `resume_token`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchCustomerOrders(self, request, context):
+        """Answers with every order of a customer, the one that changed first before the others, and again with each
+        that has changed. Otherwise as `WatchOrder`; a customer without orders is waited for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,10 +142,35 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     request_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderRequest.FromString,
                     response_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderResponse.SerializeToString,
             ),
+            'BatchGetOrders': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetOrders,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.BatchGetOrdersRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.BatchGetOrdersResponse.SerializeToString,
+            ),
             'ListOrders': grpc.unary_unary_rpc_method_handler(
                     servicer.ListOrders,
                     request_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrdersRequest.FromString,
                     response_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrdersResponse.SerializeToString,
+            ),
+            'GetCustomerSummary': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCustomerSummary,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryResponse.SerializeToString,
+            ),
+            'GetOrderHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetOrderHistory,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderHistoryRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderHistoryResponse.SerializeToString,
+            ),
+            'WatchOrder': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchOrder,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.WatchOrderRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.WatchOrderResponse.SerializeToString,
+            ),
+            'WatchCustomerOrders': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchCustomerOrders,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.WatchCustomerOrdersRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.WatchCustomerOrdersResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -124,6 +214,33 @@ class QueryService:
             _registered_method=True)
 
     @staticmethod
+    def BatchGetOrders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.QueryService/BatchGetOrders',
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.BatchGetOrdersRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.BatchGetOrdersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListOrders(request,
             target,
             options=(),
@@ -140,6 +257,114 @@ class QueryService:
             '/diptych.ordering.v1.QueryService/ListOrders',
             diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrdersRequest.SerializeToString,
             diptych_dot_ordering_dot_v1_dot_query__service__pb2.ListOrdersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCustomerSummary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.QueryService/GetCustomerSummary',
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetOrderHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.QueryService/GetOrderHistory',
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderHistoryRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/diptych.ordering.v1.QueryService/WatchOrder',
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.WatchOrderRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.WatchOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchCustomerOrders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/diptych.ordering.v1.QueryService/WatchCustomerOrders',
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.WatchCustomerOrdersRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.WatchCustomerOrdersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,8 +38,26 @@ class QueryServiceStub:
     def __new__(cls, channel: _aio.Channel) -> QueryServiceAsyncStub: ...
     GetOrder: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderRequest, _query_service_pb2.GetOrderResponse]
     """Reads one order. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none."""
+    BatchGetOrders: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.BatchGetOrdersRequest, _query_service_pb2.BatchGetOrdersResponse]
+    """Reads several orders at once. Those that do not exist are named in the answer."""
     ListOrders: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListOrdersRequest, _query_service_pb2.ListOrdersResponse]
-    """Lists orders, newest first, by customer, by state, or by both."""
+    """Lists orders, newest first, by customer, state, the time they were placed, or any of these together."""
+    GetCustomerSummary: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerSummaryRequest, _query_service_pb2.GetCustomerSummaryResponse]
+    """Counts a customer's orders and sums their totals, by state. A customer without orders has an empty summary."""
+    GetOrderHistory: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderHistoryRequest, _query_service_pb2.GetOrderHistoryResponse]
+    """Tells what happened to an order, when, by whom and on which command, newest first. `NOT_FOUND` with
+    `ORDER_NOT_FOUND` where there is none.
+    """
+    WatchOrder: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchOrderRequest, _query_service_pb2.WatchOrderResponse]
+    """Answers with an order as it is, and again whenever it has changed: versions rise, some between may be left
+    out, the last never is. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none. It ends with `UNAVAILABLE`
+    when the server stops or the view is rebuilt, and with `UNAUTHENTICATED` when the caller's token expires;
+    call again then, with the last `resume_token`.
+    """
+    WatchCustomerOrders: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchCustomerOrdersRequest, _query_service_pb2.WatchCustomerOrdersResponse]
+    """Answers with every order of a customer, the one that changed first before the others, and again with each
+    that has changed. Otherwise as `WatchOrder`; a customer without orders is waited for.
+    """
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
@@ -51,8 +69,26 @@ class QueryServiceAsyncStub(QueryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetOrder: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderRequest, _query_service_pb2.GetOrderResponse]  # type: ignore[assignment]
     """Reads one order. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none."""
+    BatchGetOrders: _aio.UnaryUnaryMultiCallable[_query_service_pb2.BatchGetOrdersRequest, _query_service_pb2.BatchGetOrdersResponse]  # type: ignore[assignment]
+    """Reads several orders at once. Those that do not exist are named in the answer."""
     ListOrders: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListOrdersRequest, _query_service_pb2.ListOrdersResponse]  # type: ignore[assignment]
-    """Lists orders, newest first, by customer, by state, or by both."""
+    """Lists orders, newest first, by customer, state, the time they were placed, or any of these together."""
+    GetCustomerSummary: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerSummaryRequest, _query_service_pb2.GetCustomerSummaryResponse]  # type: ignore[assignment]
+    """Counts a customer's orders and sums their totals, by state. A customer without orders has an empty summary."""
+    GetOrderHistory: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderHistoryRequest, _query_service_pb2.GetOrderHistoryResponse]  # type: ignore[assignment]
+    """Tells what happened to an order, when, by whom and on which command, newest first. `NOT_FOUND` with
+    `ORDER_NOT_FOUND` where there is none.
+    """
+    WatchOrder: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchOrderRequest, _query_service_pb2.WatchOrderResponse]  # type: ignore[assignment]
+    """Answers with an order as it is, and again whenever it has changed: versions rise, some between may be left
+    out, the last never is. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none. It ends with `UNAVAILABLE`
+    when the server stops or the view is rebuilt, and with `UNAUTHENTICATED` when the caller's token expires;
+    call again then, with the last `resume_token`.
+    """
+    WatchCustomerOrders: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchCustomerOrdersRequest, _query_service_pb2.WatchCustomerOrdersResponse]  # type: ignore[assignment]
+    """Answers with every order of a customer, the one that changed first before the others, and again with each
+    that has changed. Otherwise as `WatchOrder`; a customer without orders is waited for.
+    """
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads orders from the view that follows the commands, usually within milliseconds. A query may carry the
@@ -69,11 +105,59 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Reads one order. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none."""
 
     @_abc_1.abstractmethod
+    def BatchGetOrders(
+        self,
+        request: _query_service_pb2.BatchGetOrdersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.BatchGetOrdersResponse, _abc.Awaitable[_query_service_pb2.BatchGetOrdersResponse]]:
+        """Reads several orders at once. Those that do not exist are named in the answer."""
+
+    @_abc_1.abstractmethod
     def ListOrders(
         self,
         request: _query_service_pb2.ListOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListOrdersResponse, _abc.Awaitable[_query_service_pb2.ListOrdersResponse]]:
-        """Lists orders, newest first, by customer, by state, or by both."""
+        """Lists orders, newest first, by customer, state, the time they were placed, or any of these together."""
+
+    @_abc_1.abstractmethod
+    def GetCustomerSummary(
+        self,
+        request: _query_service_pb2.GetCustomerSummaryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.GetCustomerSummaryResponse, _abc.Awaitable[_query_service_pb2.GetCustomerSummaryResponse]]:
+        """Counts a customer's orders and sums their totals, by state. A customer without orders has an empty summary."""
+
+    @_abc_1.abstractmethod
+    def GetOrderHistory(
+        self,
+        request: _query_service_pb2.GetOrderHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.GetOrderHistoryResponse, _abc.Awaitable[_query_service_pb2.GetOrderHistoryResponse]]:
+        """Tells what happened to an order, when, by whom and on which command, newest first. `NOT_FOUND` with
+        `ORDER_NOT_FOUND` where there is none.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchOrder(
+        self,
+        request: _query_service_pb2.WatchOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_query_service_pb2.WatchOrderResponse], _abc.AsyncIterator[_query_service_pb2.WatchOrderResponse]]:
+        """Answers with an order as it is, and again whenever it has changed: versions rise, some between may be left
+        out, the last never is. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none. It ends with `UNAVAILABLE`
+        when the server stops or the view is rebuilt, and with `UNAUTHENTICATED` when the caller's token expires;
+        call again then, with the last `resume_token`.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchCustomerOrders(
+        self,
+        request: _query_service_pb2.WatchCustomerOrdersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_query_service_pb2.WatchCustomerOrdersResponse], _abc.AsyncIterator[_query_service_pb2.WatchCustomerOrdersResponse]]:
+        """Answers with every order of a customer, the one that changed first before the others, and again with each
+        that has changed. Otherwise as `WatchOrder`; a customer without orders is waited for.
+        """
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

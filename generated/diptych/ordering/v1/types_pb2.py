@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from diptych.projection.v1 import projection_pb2 as diptych_dot_projection_dot_v1_dot_projection__pb2
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64iptych/ordering/v1/types.proto\x12\x13\x64iptych.ordering.v1\x1a\x1b\x62uf/validate/validate.proto\x1a&diptych/projection/v1/projection.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xe0\x02\n\tOrderLine\x12\x16\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x19\n\x05title\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1c\n\x08quantity\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x01\x12\x81\x02\n\nunit_price\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyB\xd8\x01\xbaH\xd4\x01\xba\x01\xcd\x01\n\x0bmoney.price\x12Sa price has a three-letter currency code, and units and nanos that are not negative\x1aithis.currency_code.matches(\'^[A-Z]{3}$\') && this.units >= 0 && this.nanos >= 0 && this.nanos <= 999999999\xc8\x01\x01\"\xc0\x01\n\x0fShippingAddress\x12\x1d\n\trecipient\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12*\n\raddress_lines\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x08\x01\x10\x04\"\x07r\x05\x10\x01\x18\xc8\x01\x12\x1c\n\x0bpostal_code\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x14\x12\x1c\n\x08locality\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12&\n\x0bregion_code\x18\x05 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{2}$\"\xd8\x04\n\x05Order\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .diptych.ordering.v1.Order.State\x12\x13\n\x0b\x63ustomer_id\x18\x04 \x01(\t\x12-\n\x05lines\x18\x05 \x03(\x0b\x32\x1e.diptych.ordering.v1.OrderLine\x12!\n\x05total\x18\x06 \x01(\x0b\x32\x12.google.type.Money\x12>\n\x10shipping_address\x18\x07 \x01(\x0b\x32$.diptych.ordering.v1.ShippingAddress\x12\x12\n\naccount_id\x18\x08 \x01(\t\x12\x14\n\x0cwarehouse_id\x18\t \x01(\t\x12.\n\nplace_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63onfirm_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63\x61ncel_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcancel_reason\x18\r \x01(\t\"Z\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_PLACED\x10\x01\x12\x13\n\x0fSTATE_CONFIRMED\x10\x02\x12\x13\n\x0fSTATE_CANCELLED\x10\x03:$\xda\xe7\x18 \n\x0eordering.order\x12\x0eordering.orderb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x64iptych/ordering/v1/types.proto\x12\x13\x64iptych.ordering.v1\x1a\x1b\x62uf/validate/validate.proto\x1a&diptych/projection/v1/projection.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xe0\x02\n\tOrderLine\x12\x16\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x19\n\x05title\x18\x02 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12\x1c\n\x08quantity\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x01\x12\x81\x02\n\nunit_price\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyB\xd8\x01\xbaH\xd4\x01\xba\x01\xcd\x01\n\x0bmoney.price\x12Sa price has a three-letter currency code, and units and nanos that are not negative\x1aithis.currency_code.matches(\'^[A-Z]{3}$\') && this.units >= 0 && this.nanos >= 0 && this.nanos <= 999999999\xc8\x01\x01\"\xc0\x01\n\x0fShippingAddress\x12\x1d\n\trecipient\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12*\n\raddress_lines\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x08\x01\x10\x04\"\x07r\x05\x10\x01\x18\xc8\x01\x12\x1c\n\x0bpostal_code\x18\x03 \x01(\tB\x07\xbaH\x04r\x02\x18\x14\x12\x1c\n\x08locality\x18\x04 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\xc8\x01\x12&\n\x0bregion_code\x18\x05 \x01(\tB\x11\xbaH\x0er\x0c\x32\n^[A-Z]{2}$\"\xd3\x08\n\x05Order\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .diptych.ordering.v1.Order.State\x12\x13\n\x0b\x63ustomer_id\x18\x04 \x01(\t\x12-\n\x05lines\x18\x05 \x03(\x0b\x32\x1e.diptych.ordering.v1.OrderLine\x12!\n\x05total\x18\x06 \x01(\x0b\x32\x12.google.type.Money\x12>\n\x10shipping_address\x18\x07 \x01(\x0b\x32$.diptych.ordering.v1.ShippingAddress\x12\x12\n\naccount_id\x18\x08 \x01(\t\x12\x14\n\x0cwarehouse_id\x18\t \x01(\t\x12.\n\nplace_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0c\x63onfirm_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63\x61ncel_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rcancel_reason\x18\r \x01(\t\x12;\n\x0fshipping_groups\x18\x0e \x03(\x0b\x32\".diptych.ordering.v1.ShippingGroup\x12-\n\thold_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bhold_reason\x18\x10 \x01(\t\x12/\n\x0breject_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rreject_reason\x18\x12 \x01(\t\x12-\n\tship_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63\x61rrier\x18\x14 \x01(\t\x12\x15\n\rtracking_code\x18\x15 \x01(\t\x12\x30\n\x0c\x64\x65liver_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0breturn_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rreturn_reason\x18\x18 \x01(\t\"\xba\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_PLACED\x10\x01\x12\x13\n\x0fSTATE_CONFIRMED\x10\x02\x12\x13\n\x0fSTATE_CANCELLED\x10\x03\x12\x0e\n\nSTATE_HELD\x10\x04\x12\x12\n\x0eSTATE_REJECTED\x10\x05\x12\x11\n\rSTATE_SHIPPED\x10\x06\x12\x13\n\x0fSTATE_DELIVERED\x10\x07\x12\x12\n\x0eSTATE_RETURNED\x10\x08:$\xda\xe7\x18 \n\x0eordering.order\x12\x0eordering.order\"\xff\x01\n\rShippingGroup\x12\x37\n\x11shipping_group_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12\x39\n\x05lines\x18\x02 \x03(\x0b\x32\x1e.diptych.ordering.v1.OrderLineB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\x64\x12\x46\n\x10shipping_address\x18\x03 \x01(\x0b\x32$.diptych.ordering.v1.ShippingAddressB\x06\xbaH\x03\xc8\x01\x01\x12\x32\n\x0cwarehouse_id\x18\x04 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\"\xf0\x01\n\x11OrderHistoryEntry\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12/\n\x0brecord_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nevent_type\x18\x03 \x01(\t\x12#\n\x05\x65vent\x18\x04 \x01(\x0b\x32\x14.google.protobuf.Any\x12\r\n\x05\x61\x63tor\x18\x05 \x01(\t\x12\x0f\n\x07\x63ommand\x18\x06 \x01(\t\x12\x12\n\nrequest_id\x18\x07 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x08 \x01(\t\x12\x14\n\x0con_behalf_of\x18\t \x01(\t\"_\n\x0cOrderHistory\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03:,\xda\xe7\x18(\n\x16ordering.order_history\x12\x0eordering.order\"\xe3\x01\n\x0f\x43ustomerSummary\x12\x13\n\x0b\x63ustomer_id\x18\x01 \x01(\t\x12\x41\n\x06states\x18\x02 \x03(\x0b\x32\x31.diptych.ordering.v1.CustomerSummary.StateSummary\x1ax\n\x0cStateSummary\x12/\n\x05state\x18\x01 \x01(\x0e\x32 .diptych.ordering.v1.Order.State\x12\x13\n\x0border_count\x18\x02 \x01(\x03\x12\"\n\x06totals\x18\x03 \x03(\x0b\x32\x12.google.type.Moneyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,12 +56,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHIPPINGADDRESS'].fields_by_name['region_code']._serialized_options = b'\272H\016r\0142\n^[A-Z]{2}$'
   _globals['_ORDER']._loaded_options = None
   _globals['_ORDER']._serialized_options = b'\332\347\030 \n\016ordering.order\022\016ordering.order'
-  _globals['_ORDERLINE']._serialized_start=184
-  _globals['_ORDERLINE']._serialized_end=536
-  _globals['_SHIPPINGADDRESS']._serialized_start=539
-  _globals['_SHIPPINGADDRESS']._serialized_end=731
-  _globals['_ORDER']._serialized_start=734
-  _globals['_ORDER']._serialized_end=1334
-  _globals['_ORDER_STATE']._serialized_start=1206
-  _globals['_ORDER_STATE']._serialized_end=1296
+  _globals['_SHIPPINGGROUP'].fields_by_name['shipping_group_id']._loaded_options = None
+  _globals['_SHIPPINGGROUP'].fields_by_name['shipping_group_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_SHIPPINGGROUP'].fields_by_name['lines']._loaded_options = None
+  _globals['_SHIPPINGGROUP'].fields_by_name['lines']._serialized_options = b'\272H\007\222\001\004\010\001\020d'
+  _globals['_SHIPPINGGROUP'].fields_by_name['shipping_address']._loaded_options = None
+  _globals['_SHIPPINGGROUP'].fields_by_name['shipping_address']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_SHIPPINGGROUP'].fields_by_name['warehouse_id']._loaded_options = None
+  _globals['_SHIPPINGGROUP'].fields_by_name['warehouse_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
+  _globals['_ORDERHISTORY']._loaded_options = None
+  _globals['_ORDERHISTORY']._serialized_options = b'\332\347\030(\n\026ordering.order_history\022\016ordering.order'
+  _globals['_ORDERLINE']._serialized_start=211
+  _globals['_ORDERLINE']._serialized_end=563
+  _globals['_SHIPPINGADDRESS']._serialized_start=566
+  _globals['_SHIPPINGADDRESS']._serialized_end=758
+  _globals['_ORDER']._serialized_start=761
+  _globals['_ORDER']._serialized_end=1868
+  _globals['_ORDER_STATE']._serialized_start=1644
+  _globals['_ORDER_STATE']._serialized_end=1830
+  _globals['_SHIPPINGGROUP']._serialized_start=1871
+  _globals['_SHIPPINGGROUP']._serialized_end=2126
+  _globals['_ORDERHISTORYENTRY']._serialized_start=2129
+  _globals['_ORDERHISTORYENTRY']._serialized_end=2369
+  _globals['_ORDERHISTORY']._serialized_start=2371
+  _globals['_ORDERHISTORY']._serialized_end=2466
+  _globals['_CUSTOMERSUMMARY']._serialized_start=2469
+  _globals['_CUSTOMERSUMMARY']._serialized_end=2696
+  _globals['_CUSTOMERSUMMARY_STATESUMMARY']._serialized_start=2576
+  _globals['_CUSTOMERSUMMARY_STATESUMMARY']._serialized_end=2696
 # @@protoc_insertion_point(module_scope)

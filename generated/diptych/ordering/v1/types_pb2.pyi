@@ -4,6 +4,7 @@ isort:skip_file
 Values and views of ordering."""
 
 from collections import abc as _abc
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -117,6 +118,16 @@ class Order(_message.Message):
         """Confirmed: the seller will deliver it."""
         STATE_CANCELLED: Order._State.ValueType  # 3
         """Cancelled: final."""
+        STATE_HELD: Order._State.ValueType  # 4
+        """Held for review: it waits to be approved or rejected."""
+        STATE_REJECTED: Order._State.ValueType  # 5
+        """Rejected by the seller: final."""
+        STATE_SHIPPED: Order._State.ValueType  # 6
+        """Shipped: a carrier has the goods."""
+        STATE_DELIVERED: Order._State.ValueType  # 7
+        """Delivered: the customer has the goods."""
+        STATE_RETURNED: Order._State.ValueType  # 8
+        """Returned: the seller has the goods again; final."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where an order is in its life."""
@@ -129,6 +140,16 @@ class Order(_message.Message):
     """Confirmed: the seller will deliver it."""
     STATE_CANCELLED: Order.State.ValueType  # 3
     """Cancelled: final."""
+    STATE_HELD: Order.State.ValueType  # 4
+    """Held for review: it waits to be approved or rejected."""
+    STATE_REJECTED: Order.State.ValueType  # 5
+    """Rejected by the seller: final."""
+    STATE_SHIPPED: Order.State.ValueType  # 6
+    """Shipped: a carrier has the goods."""
+    STATE_DELIVERED: Order.State.ValueType  # 7
+    """Delivered: the customer has the goods."""
+    STATE_RETURNED: Order.State.ValueType  # 8
+    """Returned: the seller has the goods again; final."""
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
@@ -143,6 +164,17 @@ class Order(_message.Message):
     CONFIRM_TIME_FIELD_NUMBER: _builtins.int
     CANCEL_TIME_FIELD_NUMBER: _builtins.int
     CANCEL_REASON_FIELD_NUMBER: _builtins.int
+    SHIPPING_GROUPS_FIELD_NUMBER: _builtins.int
+    HOLD_TIME_FIELD_NUMBER: _builtins.int
+    HOLD_REASON_FIELD_NUMBER: _builtins.int
+    REJECT_TIME_FIELD_NUMBER: _builtins.int
+    REJECT_REASON_FIELD_NUMBER: _builtins.int
+    SHIP_TIME_FIELD_NUMBER: _builtins.int
+    CARRIER_FIELD_NUMBER: _builtins.int
+    TRACKING_CODE_FIELD_NUMBER: _builtins.int
+    DELIVER_TIME_FIELD_NUMBER: _builtins.int
+    RETURN_TIME_FIELD_NUMBER: _builtins.int
+    RETURN_REASON_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id."""
     version: _builtins.int
@@ -154,12 +186,22 @@ class Order(_message.Message):
     account_id: _builtins.str
     """The account that pays."""
     warehouse_id: _builtins.str
-    """The warehouse that ships."""
+    """The warehouse that ships the first shipping group."""
     cancel_reason: _builtins.str
     """Why it was cancelled, in the caller's words."""
+    hold_reason: _builtins.str
+    """Why it was held last, in the caller's words."""
+    reject_reason: _builtins.str
+    """Why it was rejected, in the caller's words."""
+    carrier: _builtins.str
+    """Who carries the goods."""
+    tracking_code: _builtins.str
+    """What the carrier knows the parcel by."""
+    return_reason: _builtins.str
+    """Why it was returned, in the caller's words."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderLine]:
-        """What was ordered."""
+        """What is ordered, of all shipping groups."""
 
     @_builtins.property
     def total(self) -> _money_pb2.Money:
@@ -167,7 +209,7 @@ class Order(_message.Message):
 
     @_builtins.property
     def shipping_address(self) -> Global___ShippingAddress:
-        """Where the goods go."""
+        """Where the goods of the first shipping group go."""
 
     @_builtins.property
     def place_time(self) -> _timestamp_pb2.Timestamp:
@@ -180,6 +222,30 @@ class Order(_message.Message):
     @_builtins.property
     def cancel_time(self) -> _timestamp_pb2.Timestamp:
         """When it was cancelled; unset unless it was."""
+
+    @_builtins.property
+    def shipping_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShippingGroup]:
+        """The order's parts by where they go, one at least."""
+
+    @_builtins.property
+    def hold_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was held last; unset unless it was."""
+
+    @_builtins.property
+    def reject_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was rejected; unset unless it was."""
+
+    @_builtins.property
+    def ship_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was shipped; unset until then."""
+
+    @_builtins.property
+    def deliver_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was delivered; unset until then."""
+
+    @_builtins.property
+    def return_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was returned; unset unless it was."""
 
     def __init__(
         self,
@@ -197,11 +263,202 @@ class Order(_message.Message):
         confirm_time: _timestamp_pb2.Timestamp | None = ...,
         cancel_time: _timestamp_pb2.Timestamp | None = ...,
         cancel_reason: _builtins.str = ...,
+        shipping_groups: _abc.Iterable[Global___ShippingGroup] | None = ...,
+        hold_time: _timestamp_pb2.Timestamp | None = ...,
+        hold_reason: _builtins.str = ...,
+        reject_time: _timestamp_pb2.Timestamp | None = ...,
+        reject_reason: _builtins.str = ...,
+        ship_time: _timestamp_pb2.Timestamp | None = ...,
+        carrier: _builtins.str = ...,
+        tracking_code: _builtins.str = ...,
+        deliver_time: _timestamp_pb2.Timestamp | None = ...,
+        return_time: _timestamp_pb2.Timestamp | None = ...,
+        return_reason: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_time", b"cancel_time", "confirm_time", b"confirm_time", "place_time", b"place_time", "shipping_address", b"shipping_address", "total", b"total"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_time", b"cancel_time", "confirm_time", b"confirm_time", "deliver_time", b"deliver_time", "hold_time", b"hold_time", "place_time", b"place_time", "reject_time", b"reject_time", "return_time", b"return_time", "ship_time", b"ship_time", "shipping_address", b"shipping_address", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "cancel_reason", b"cancel_reason", "cancel_time", b"cancel_time", "confirm_time", b"confirm_time", "customer_id", b"customer_id", "lines", b"lines", "order_id", b"order_id", "place_time", b"place_time", "shipping_address", b"shipping_address", "state", b"state", "total", b"total", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "cancel_reason", b"cancel_reason", "cancel_time", b"cancel_time", "carrier", b"carrier", "confirm_time", b"confirm_time", "customer_id", b"customer_id", "deliver_time", b"deliver_time", "hold_reason", b"hold_reason", "hold_time", b"hold_time", "lines", b"lines", "order_id", b"order_id", "place_time", b"place_time", "reject_reason", b"reject_reason", "reject_time", b"reject_time", "return_reason", b"return_reason", "return_time", b"return_time", "ship_time", b"ship_time", "shipping_address", b"shipping_address", "shipping_groups", b"shipping_groups", "state", b"state", "total", b"total", "tracking_code", b"tracking_code", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Order: _TypeAlias = Order  # noqa: Y015
+
+@_typing.final
+class ShippingGroup(_message.Message):
+    """Lines of an order that travel together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHIPPING_GROUP_ID_FIELD_NUMBER: _builtins.int
+    LINES_FIELD_NUMBER: _builtins.int
+    SHIPPING_ADDRESS_FIELD_NUMBER: _builtins.int
+    WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    shipping_group_id: _builtins.str
+    """The group's id, unique within its order; `main` where the order was placed with one alone."""
+    warehouse_id: _builtins.str
+    """The warehouse that ships it."""
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderLine]:
+        """What travels, 1 to 100 lines, each with a sku of its own."""
+
+    @_builtins.property
+    def shipping_address(self) -> Global___ShippingAddress:
+        """Where it goes."""
+
+    def __init__(
+        self,
+        *,
+        shipping_group_id: _builtins.str = ...,
+        lines: _abc.Iterable[Global___OrderLine] | None = ...,
+        shipping_address: Global___ShippingAddress | None = ...,
+        warehouse_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["shipping_address", b"shipping_address"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines", "shipping_address", b"shipping_address", "shipping_group_id", b"shipping_group_id", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ShippingGroup: _TypeAlias = ShippingGroup  # noqa: Y015
+
+@_typing.final
+class OrderHistoryEntry(_message.Message):
+    """Something that happened to an order, as its history tells it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
+    EVENT_TYPE_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    ON_BEHALF_OF_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version that the order had from then on."""
+    event_type: _builtins.str
+    """What happened: the full name of the event's message, for instance `diptych.ordering.v2.OrderPlaced`."""
+    actor: _builtins.str
+    """Who sent the command: the subject of the caller's token."""
+    command: _builtins.str
+    """The command's name, for instance `diptych.ordering.v1.PlaceOrder`."""
+    request_id: _builtins.str
+    """The command's request id."""
+    correlation_id: _builtins.str
+    """The conversation that the command belonged to."""
+    on_behalf_of: _builtins.str
+    """The person that the caller acted for; empty for none."""
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was recorded, in UTC."""
+
+    @_builtins.property
+    def event(self) -> _any_pb2.Any:
+        """What happened, in full: a message of that name."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
+        event_type: _builtins.str = ...,
+        event: _any_pb2.Any | None = ...,
+        actor: _builtins.str = ...,
+        command: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        on_behalf_of: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "record_time", b"record_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "command", b"command", "correlation_id", b"correlation_id", "event", b"event", "event_type", b"event_type", "on_behalf_of", b"on_behalf_of", "record_time", b"record_time", "request_id", b"request_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderHistoryEntry: _TypeAlias = OrderHistoryEntry  # noqa: Y015
+
+@_typing.final
+class OrderHistory(_message.Message):
+    """An order's history as far as it is known: the view that the projector keeps, its entries beside it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    order_id: _builtins.str
+    """The order's id."""
+    version: _builtins.int
+    """The order's version: how many entries there are."""
+    def __init__(
+        self,
+        *,
+        order_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_id", b"order_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderHistory: _TypeAlias = OrderHistory  # noqa: Y015
+
+@_typing.final
+class CustomerSummary(_message.Message):
+    """What a customer's orders come to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class StateSummary(_message.Message):
+        """The orders in one state."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        STATE_FIELD_NUMBER: _builtins.int
+        ORDER_COUNT_FIELD_NUMBER: _builtins.int
+        TOTALS_FIELD_NUMBER: _builtins.int
+        state: Global___Order.State.ValueType
+        """The state."""
+        order_count: _builtins.int
+        """How many orders are in it, one at least."""
+        @_builtins.property
+        def totals(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Money]:
+            """The sums of their totals, one for each currency, by currency code."""
+
+        def __init__(
+            self,
+            *,
+            state: Global___Order.State.ValueType = ...,
+            order_count: _builtins.int = ...,
+            totals: _abc.Iterable[_money_pb2.Money] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["order_count", b"order_count", "state", b"state", "totals", b"totals"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer's id."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomerSummary.StateSummary]:
+        """Every state that orders of the customer are in, by number."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        states: _abc.Iterable[Global___CustomerSummary.StateSummary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["customer_id", b"customer_id", "states", b"states"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomerSummary: _TypeAlias = CustomerSummary  # noqa: Y015
