@@ -7,7 +7,7 @@ from command_server.contexts import ordering
 from command_server.kernel.context import aggregate_types
 from command_server.kernel.pipeline import GroupCommit
 from command_server.observed import observed
-from command_server.service import command_service
+from command_server.service import command_services
 from runtime import lifecycle, workers
 from runtime.grpc import server
 from runtime.lifecycle import Lifecycle
@@ -20,7 +20,8 @@ async def main(life: Lifecycle) -> None:
     store = PostgresEventStore(life.settings.database_url)
     wake = RelayWake(life.settings.nats_url)
     commits = GroupCommit(store, aggregate_types(CONTEXTS), wake.committed)
-    services = [command_service(context, observed(commits.execute)) for context in CONTEXTS]
+    execute = observed(commits.execute)
+    services = [service for context in CONTEXTS for service in command_services(context, execute)]
     edge = server.build(
         life.settings,
         services,

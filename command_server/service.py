@@ -32,21 +32,23 @@ CORRELATION, CAUSATION = "diptych-correlation-id", "diptych-causation-id"
 """Request metadata: which conversation a command belongs to, and which message led to it."""
 
 
-def command_service(context: Context, execute: Execute) -> Service:
-    """Return a context's CommandService.
+def command_services(context: Context, execute: Execute) -> list[Service]:
+    """Return a context's CommandServices, one for each version that its protos define.
 
     Raises:
         TypeError: the context's protos and domain do not fit.
     """
     kinds = command_types(context)
-    methods = context.service.methods_by_name
-    return Service(
-        context.service,
-        {
-            name: _handler(kind, message_class(methods[name].output_type), execute)
-            for name, kind in kinds.items()
-        },
-    )
+    return [
+        Service(
+            service,
+            {
+                method.name: _handler(kinds[method.full_name], message_class(method.output_type), execute)
+                for method in service.methods
+            },
+        )
+        for service in context.services
+    ]
 
 
 def _handler(

@@ -22,8 +22,8 @@ What is derived from views lies beside them:
                                                          a counter that is zero is not there
     log:<projection>:<generation>:{<id>}                 hash: a version of the view -> what its event told, a
                                                          serialised message; written with the view
-    changes:<projection>:<generation>:{<name>/<values>}  sorted set of view ids, each with the number of its last
-                                                         change among these; the latest CHANGES_KEPT of them
+    changes:<projection>:<generation>:{<name>/<values>}  sorted set of view ids, each with the number of its
+                                                         last change among these; CHANGES_KEPT at most
 
 Whenever views have settled, the channel `changed:<projection>:<generation>` carries one message for all of
 them, msgpack [[view id, ...], [changes key, ...]]. A subscriber that was cut off reads again what it follows.

@@ -11,6 +11,7 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDesc
 from command_server.kernel.decider import Aggregate, Decider
 from command_server.kernel.ports import StoredEvent
 from command_server.kernel.snapshot import Snapshots
+from command_server.kernel.versions import NewerVersion, messages, to_newest
 from runtime import codec
 
 ENVELOPE = ("request_id", "expected_version")
@@ -19,65 +20,73 @@ ENVELOPE = ("request_id", "expected_version")
 
 @dataclass(frozen=True)
 class Context:
-    """A bounded context: the CommandService and events that its protos define, and who decides.
+    """A bounded context: the CommandServices and events that its protos define, and who decides.
 
     A request `PlaceOrderRequest` becomes the command class `PlaceOrder`, an event class `OrderPlaced` becomes
-    the message of that name.
+    the message of that name; where several versions have it, the newest one.
     """
 
     name: str
-    commands: ModuleType
-    """The module generated from `command_service.proto`."""
-    events: ModuleType
-    """The module generated from `events.proto`."""
+    commands: tuple[ModuleType, ...]
+    """The modules generated from `command_service.proto` of every version, the oldest first."""
+    events: tuple[ModuleType, ...]
+    """Likewise those generated from `events.proto`."""
     deciders: tuple[Decider, ...]
+    newer: tuple[NewerVersion, ...] = ()
+    """How requests and events of older versions are said in newer ones."""
 
     @cached_property
-    def service(self) -> ServiceDescriptor:
-        """The context's CommandService."""
-        return self.commands.DESCRIPTOR.services_by_name["CommandService"]  # type: ignore[no-any-return]
+    def services(self) -> tuple[ServiceDescriptor, ...]:
+        """The context's CommandServices."""
+        return tuple(module.DESCRIPTOR.services_by_name["CommandService"] for module in self.commands)
 
 
 class CommandType:
     """One RPC's command: how its request is read, and who decides it."""
 
-    def __init__(self, context: str, method: MethodDescriptor, decider: Decider, command: type) -> None:
-        self.context = context
-        self.name = f"{method.input_type.file.package}.{command.__name__}"
+    def __init__(self, context: Context, method: MethodDescriptor, decider: Decider, command: type) -> None:
+        request = method.input_type
+        *_, newest = messages(context.commands, request.name)
+        self.context = context.name
+        self.name = f"{request.file.package}.{command.__name__}"
         self.decider = decider
-        self.envelope = frozenset(ENVELOPE).intersection(method.input_type.fields_by_name)
-        self.decode = codec.decoder(method.input_type, command, ignoring=self.envelope)
+        self.envelope = frozenset(ENVELOPE).intersection(request.fields_by_name)
+        of_newest = codec.decoder(newest, command, ignoring=self.envelope)
+        self.decode = to_newest(request, newest, context.newer, of_newest)
 
 
 def command_types(context: Context) -> dict[str, CommandType]:
-    """Return the command of each method of a context's service.
+    """Return the command of each method of a context's services, by the method's full name.
 
     Raises:
         TypeError: a method has no command class, a class no method, or the fields of the two differ.
     """
     deciders = {command.__name__: (d, command) for d in context.deciders for command in d.commands}
-    methods = context.service.methods_by_name
-    if different := set(methods).symmetric_difference(deciders):
-        raise TypeError(
-            f"{context.service.full_name} and its deciders differ in: {', '.join(sorted(different))}"
-        )
-    return {name: CommandType(context.name, method, *deciders[name]) for name, method in methods.items()}
+    methods = [method for service in context.services for method in service.methods]
+    if different := {method.name for method in methods}.symmetric_difference(deciders):
+        names = ", ".join(sorted(different))
+        raise TypeError(f"the CommandServices of {context.name} and its deciders differ in: {names}")
+    return {method.full_name: CommandType(context, method, *deciders[method.name]) for method in methods}
 
 
 class AggregateType:
     """One aggregate's events and states, to bytes and back."""
 
-    def __init__(self, aggregate: Aggregate, events: ModuleType) -> None:
+    def __init__(self, aggregate: Aggregate, context: Context) -> None:
         self.stream_type = aggregate.stream_type
         self.initial = aggregate.initial
         self.evolve = aggregate.evolve
         self.snapshots = Snapshots(aggregate)
-        messages = {event: _message(events, event) for event in aggregate.events}
-        self._names = {event: message.full_name for event, message in messages.items()}
-        self._encoders = {event: codec.encoder(event, message) for event, message in messages.items()}
+        versions = {event: _messages(context, event) for event in aggregate.events}
+        self._names = {event: newest.full_name for event, (*_, newest) in versions.items()}
+        self._encoders = {event: codec.encoder(event, newest) for event, (*_, newest) in versions.items()}
         self._decoders = {
-            message.full_name: (codec.message_class(message).FromString, codec.decoder(message, event))
-            for event, message in messages.items()
+            message.full_name: (
+                codec.message_class(message).FromString,
+                to_newest(message, newest, context.newer, codec.decoder(newest, event)),
+            )
+            for event, (*older, newest) in versions.items()
+            for message in (*older, newest)
         }
 
     def encode(self, event: Any) -> tuple[str, bytes]:
@@ -100,15 +109,14 @@ def aggregate_types(contexts: tuple[Context, ...]) -> dict[str, AggregateType]:
         TypeError: an event class and its message differ.
     """
     return {
-        aggregate.stream_type: AggregateType(aggregate, context.events)
+        aggregate.stream_type: AggregateType(aggregate, context)
         for context in contexts
         for decider in context.deciders
         for aggregate in decider.aggregates
     }
 
 
-def _message(events: ModuleType, event: type) -> Descriptor:
-    message = events.DESCRIPTOR.message_types_by_name.get(event.__name__)
-    if message is None:
-        raise TypeError(f"{events.DESCRIPTOR.name} has no message {event.__name__}")
-    return message  # type: ignore[no-any-return]
+def _messages(context: Context, event: type) -> list[Descriptor]:
+    if found := messages(context.events, event.__name__):
+        return found
+    raise TypeError(f"{context.name} has no message {event.__name__} among its events")

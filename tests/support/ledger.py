@@ -98,4 +98,4 @@ def decide(
 
 
 DECIDER = Decider((Deposit, Transfer), (ACCOUNT,), "account_id", streams, decide)
-CONTEXT = Context("ledger", commands=ledger_pb2, events=ledger_pb2, deciders=(DECIDER,))
+CONTEXT = Context("ledger", commands=(ledger_pb2,), events=(ledger_pb2,), deciders=(DECIDER,))

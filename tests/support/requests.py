@@ -10,7 +10,7 @@ from command_server.kernel.pipeline import GroupCommit
 from command_server.kernel.ports import EventStore
 from tests.support.ledger import CONTEXT
 
-KINDS = command_types(CONTEXT)
+KINDS = {name.rpartition(".")[2]: kind for name, kind in command_types(CONTEXT).items()}
 AGGREGATES = aggregate_types((CONTEXT,))
 
 

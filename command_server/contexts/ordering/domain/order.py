@@ -1,111 +1,45 @@
-"""One order's story: what can be asked of it, what can happen to it, and which of the two follows when."""
+"""One order's story: in which state what can be asked of it, and what follows. docs/ordering.md draws it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
 
+from command_server.contexts.ordering.domain import contents
+from command_server.contexts.ordering.domain.contents import Contents, Group
+from command_server.contexts.ordering.domain.messages import (
+    AddOrderLine,
+    ApproveOrder,
+    CancelOrder,
+    ChangeShippingAddress,
+    Command,
+    ConfirmOrder,
+    DeliverOrder,
+    Edit,
+    Event,
+    HoldOrder,
+    OrderApproved,
+    OrderCancelled,
+    OrderConfirmed,
+    OrderDelivered,
+    OrderHeld,
+    OrderLineAdded,
+    OrderLineRemoved,
+    OrderPlaced,
+    OrderRejected,
+    OrderReturned,
+    OrderShipped,
+    PersonalData,
+    PlacedGroup,
+    PlaceOrder,
+    RejectOrder,
+    RemoveOrderLine,
+    ReturnOrder,
+    ShipOrder,
+    ShippingAddressChanged,
+    ShippingGroup,
+)
 from command_server.kernel.decider import Aggregate, Exists, Missing, Rejected, members, one_stream
-from command_server.kernel.money import AmountOverflow, CurrencyMismatch, Money
-
-
-@dataclass(frozen=True, slots=True)
-class OrderLine:
-    """Some pieces of one article, at the price they were ordered at."""
-
-    sku: str
-    title: str
-    quantity: int
-    unit_price: Money
-
-
-@dataclass(frozen=True, slots=True)
-class ShippingAddress:
-    """Where the goods go."""
-
-    recipient: str
-    address_lines: tuple[str, ...]
-    postal_code: str
-    locality: str
-    region_code: str
-
-
-@dataclass(frozen=True, slots=True)
-class PersonalData:
-    """What an order holds about a person, apart from the rest so that it can be sealed for one person."""
-
-    subject_id: str
-    shipping_address: ShippingAddress | None
-    sealed: bytes = b""
-
-
-# Commands: what can be asked.
-
-
-@dataclass(frozen=True, slots=True)
-class PlaceOrder:
-    """Begin an order."""
-
-    order_id: str
-    customer_id: str
-    lines: tuple[OrderLine, ...]
-    shipping_address: ShippingAddress
-    account_id: str
-    warehouse_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class ConfirmOrder:
-    """Promise that the order will be delivered."""
-
-    order_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class CancelOrder:
-    """End an order that will not be delivered."""
-
-    order_id: str
-    reason: str
-
-
-Command = PlaceOrder | ConfirmOrder | CancelOrder
-
-# Events: what can happen.
-
-
-@dataclass(frozen=True, slots=True)
-class OrderPlaced:
-    """A customer placed the order."""
-
-    order_id: str
-    customer_id: str
-    lines: tuple[OrderLine, ...]
-    total: Money
-    personal: PersonalData
-    account_id: str
-    warehouse_id: str
-    placed_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class OrderConfirmed:
-    """The seller confirmed the order."""
-
-    order_id: str
-    confirmed_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class OrderCancelled:
-    """The order was cancelled."""
-
-    order_id: str
-    reason: str
-    cancelled_at: datetime
-
-
-Event = OrderPlaced | OrderConfirmed | OrderCancelled
 
 # State: what the rules need to remember.
 
@@ -115,7 +49,12 @@ class Status(Enum):
 
     NONE = "NONE"
     PLACED = "PLACED"
+    HELD = "HELD"
     CONFIRMED = "CONFIRMED"
+    SHIPPED = "SHIPPED"
+    DELIVERED = "DELIVERED"
+    RETURNED = "RETURNED"
+    REJECTED = "REJECTED"
     CANCELLED = "CANCELLED"
 
 
@@ -124,6 +63,8 @@ class Order:
     """An order as its rules see it."""
 
     status: Status = Status.NONE
+    customer_id: str = ""
+    contents: Contents = contents.EMPTY
 
 
 # Decide: which events follow from a command.
@@ -138,44 +79,122 @@ def decide(command: Command, order: Order, now: datetime) -> Sequence[Event]:
             raise Exists("ORDER_EXISTS", order_id=command.order_id)
         case _, Status.NONE:
             raise Missing("ORDER_NOT_FOUND", order_id=command.order_id)
+        case AddOrderLine() | RemoveOrderLine() | ChangeShippingAddress(), Status.PLACED:
+            return edit(command, order, now)
+        case HoldOrder(), Status.PLACED:
+            return [OrderHeld(command.order_id, command.reason, held_at=now)]
+        case ApproveOrder(), Status.HELD:
+            return [OrderApproved(command.order_id, approved_at=now)]
+        case RejectOrder(), Status.PLACED | Status.HELD:
+            return [OrderRejected(command.order_id, command.reason, rejected_at=now)]
         case ConfirmOrder(), Status.PLACED:
             return [OrderConfirmed(command.order_id, confirmed_at=now)]
-        case ConfirmOrder(), Status.CONFIRMED:
-            return []
-        case ConfirmOrder(), Status.CANCELLED:
-            raise Rejected("ORDER_ALREADY_CANCELLED", order_id=command.order_id)
-        case CancelOrder(), Status.PLACED | Status.CONFIRMED:
+        case ShipOrder(), Status.CONFIRMED:
+            return [OrderShipped(command.order_id, command.carrier, command.tracking_code, shipped_at=now)]
+        case DeliverOrder(), Status.SHIPPED:
+            return [OrderDelivered(command.order_id, delivered_at=now)]
+        case ReturnOrder(), Status.DELIVERED:
+            return [OrderReturned(command.order_id, command.reason, returned_at=now)]
+        case CancelOrder(), Status.PLACED | Status.HELD | Status.CONFIRMED:
             return [OrderCancelled(command.order_id, command.reason, cancelled_at=now)]
-        case CancelOrder(), Status.CANCELLED:
+        case _, status if status is LEADS_TO.get(type(command)):
             return []
-    raise AssertionError(f"no rule for {type(command).__name__} on an order that is {order.status.name}")
+    raise Rejected(refusal(command, order.status), order_id=command.order_id)
+
+
+LEADS_TO = {
+    HoldOrder: Status.HELD,
+    ApproveOrder: Status.PLACED,
+    RejectOrder: Status.REJECTED,
+    ConfirmOrder: Status.CONFIRMED,
+    ShipOrder: Status.SHIPPED,
+    DeliverOrder: Status.DELIVERED,
+    ReturnOrder: Status.RETURNED,
+    CancelOrder: Status.CANCELLED,
+}
+"""The status that a command asks for."""
+FORWARD = (Status.PLACED, Status.CONFIRMED, Status.SHIPPED, Status.DELIVERED)
+NEEDS = {ShipOrder: Status.CONFIRMED, DeliverOrder: Status.SHIPPED, ReturnOrder: Status.DELIVERED}
+"""How far forward an order must be for a command."""
+
+
+def refusal(command: Command, status: Status) -> str:
+    """Return why a status does not allow a command: the order is held, not so far yet, or too far already."""
+    needed = NEEDS.get(type(command))
+    if status is Status.HELD:
+        return "ORDER_HELD"
+    if needed and status in FORWARD[: FORWARD.index(needed)]:
+        return f"ORDER_NOT_{needed.name}"
+    return f"ORDER_ALREADY_{status.name}"
 
 
 def place(command: PlaceOrder, now: datetime) -> OrderPlaced:
     """Return the event of a new order, its total summed exactly."""
+    groups = command.shipping_groups
+    lines = [line for group in groups for line in group.lines]
+    contents.check_group_ids([group.shipping_group_id for group in groups])
+    for group in groups:
+        contents.check_skus(group.lines)
+    contents.check_count(lines)
     return OrderPlaced(
         command.order_id,
         command.customer_id,
-        command.lines,
-        total(command.lines),
-        PersonalData(command.customer_id, command.shipping_address),
+        tuple(placed(group, command.customer_id) for group in groups),
+        contents.total(lines),
         command.account_id,
-        command.warehouse_id,
         placed_at=now,
     )
 
 
-def total(lines: Sequence[OrderLine]) -> Money:
-    """Return the sum over all lines; refuse what cannot be summed in one currency and 64 bits."""
-    try:
-        amount = lines[0].unit_price * lines[0].quantity
-        for line in lines[1:]:
-            amount += line.unit_price * line.quantity
-    except CurrencyMismatch as error:
-        raise Rejected("ORDER_CURRENCY_MIXED", currencies=error) from None
-    except AmountOverflow as error:
-        raise Rejected("ORDER_TOTAL_OVERFLOW", total=error) from None
-    return amount
+def placed(group: ShippingGroup, customer_id: str) -> PlacedGroup:
+    """Return a group as the event tells of it."""
+    personal = PersonalData(customer_id, group.shipping_address)
+    return PlacedGroup(group.shipping_group_id, group.lines, group.warehouse_id, personal)
+
+
+def edit(command: Edit, order: Order, now: datetime) -> Sequence[Event]:
+    """Return what changes in the contents of an order; nothing where they are so already."""
+    group = order.contents.group(command.shipping_group_id)
+    match command:
+        case AddOrderLine():
+            return add_line(command, group, order.contents, now)
+        case RemoveOrderLine():
+            return [remove_line(command, group, order.contents, now)]
+        case ChangeShippingAddress(shipping_address=address):
+            if address == group.shipping_address:
+                return []
+            personal = PersonalData(order.customer_id, address)
+            return [
+                ShippingAddressChanged(command.order_id, group.shipping_group_id, personal, changed_at=now)
+            ]
+
+
+def add_line(
+    command: AddOrderLine, group: Group, before: Contents, now: datetime
+) -> Sequence[OrderLineAdded]:
+    """Return that a line is added; nothing where it is there, word for word."""
+    if present := group.line(command.line.sku):
+        if present == command.line:
+            return []
+        raise Exists("ORDER_LINE_EXISTS", sku=command.line.sku)
+    after = before.with_line(group.shipping_group_id, command.line)
+    contents.check_count(after.lines)
+    added = OrderLineAdded(
+        command.order_id, group.shipping_group_id, command.line, after.total(), added_at=now
+    )
+    return [added]
+
+
+def remove_line(command: RemoveOrderLine, group: Group, before: Contents, now: datetime) -> OrderLineRemoved:
+    """Return that a line is removed; a group keeps one at least."""
+    if group.line(command.sku) is None:
+        raise Missing("ORDER_LINE_NOT_FOUND", sku=command.sku)
+    if len(group.lines) == 1:
+        raise Rejected("ORDER_LINE_LAST", sku=command.sku)
+    after = before.without_line(group.shipping_group_id, command.sku)
+    return OrderLineRemoved(
+        command.order_id, group.shipping_group_id, command.sku, after.total(), removed_at=now
+    )
 
 
 # Evolve: what an event changes.
@@ -183,11 +202,31 @@ def total(lines: Sequence[OrderLine]) -> Money:
 
 def evolve(order: Order, event: Event) -> Order:
     """Return the order after an event."""
+    before = order.contents
     match event:
         case OrderPlaced():
-            return Order(Status.PLACED)
+            return Order(Status.PLACED, event.customer_id, Contents(tuple(map(Group.of, event.groups))))
+        case OrderLineAdded():
+            return replace(order, contents=before.with_line(event.shipping_group_id, event.line))
+        case OrderLineRemoved():
+            return replace(order, contents=before.without_line(event.shipping_group_id, event.sku))
+        case ShippingAddressChanged():
+            address = event.personal.shipping_address
+            return replace(order, contents=before.sent_to(event.shipping_group_id, address))
+        case OrderHeld():
+            return replace(order, status=Status.HELD)
+        case OrderApproved():
+            return replace(order, status=Status.PLACED)
+        case OrderRejected():
+            return replace(order, status=Status.REJECTED)
         case OrderConfirmed():
             return replace(order, status=Status.CONFIRMED)
+        case OrderShipped():
+            return replace(order, status=Status.SHIPPED)
+        case OrderDelivered():
+            return replace(order, status=Status.DELIVERED)
+        case OrderReturned():
+            return replace(order, status=Status.RETURNED)
         case OrderCancelled():
             return replace(order, status=Status.CANCELLED)
 
