@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 from projector import observed
 from projector.feed import JetStreamFeed
 from projector.leases import RedisLeases
-from projector.projections import order
+from projector.projections import order, order_history
 from projector.redis_connection import answers, connect, never_evicts
 from projector.redis_store import RedisStore
 from projector.runner import Runner
@@ -17,7 +17,7 @@ from runtime.grpc import server
 from runtime.jetstream import Connection
 from runtime.lifecycle import Lifecycle
 
-PROJECTIONS = (order.ORDERS,)
+PROJECTIONS = (order.ORDERS, order_history.HISTORIES)
 
 
 async def main(life: Lifecycle) -> None:

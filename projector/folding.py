@@ -67,5 +67,6 @@ def _after(record: Record, version: int, content: Rendered[Any]) -> Record:
         settled=record.settled,
         entries=content.entries,
         stale=tuple(sorted(gone)),
+        announced=content.announced,
         parked=None,
     )

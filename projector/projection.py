@@ -1,4 +1,4 @@
-"""The vocabulary of projections: which view, which events change it and how, where it can be found.
+"""The vocabulary of projections: which view, which events change it and how, and what is derived from it.
 
 Pure: a projection knows neither the feed that events come from nor the store that views go to.
 """
@@ -19,6 +19,10 @@ E = TypeVar("E", bound=Message)
 
 Entry = tuple[str, str]
 """An index entry: the key of the index (`View.index`) and the member (`index_member`)."""
+Amount = tuple[str, str, int]
+"""What a view adds to a counter: the key of the counters (`View.total`), the counter's name, how much."""
+LARGEST_AMOUNT = 10**15
+"""What a view may add or take at the most, so that one absurd event cannot fill a counter of 64 bits."""
 
 
 class UnknownEvent(Exception):
@@ -26,12 +30,18 @@ class UnknownEvent(Exception):
 
 
 class Rendered(msgspec.Struct, Generic[V], frozen=True):
-    """A view as it is written: the message, its bytes, its readable columns and its index entries."""
+    """A view as it is written, with all that is derived from it."""
 
     message: V
     data: bytes
+    """The message, serialised."""
     columns: tuple[tuple[str, str], ...]
     entries: tuple[Entry, ...]
+    amounts: tuple[tuple[str, str, str], ...] | None
+    """As `Amount`, in decimal digits; None where the projection has no sums."""
+    announced: tuple[str, ...]
+    told: tuple[tuple[int, bytes], ...]
+    """What the events that were applied told: their versions and serialised log entries."""
 
 
 class Projection(Generic[V]):
@@ -39,27 +49,38 @@ class Projection(Generic[V]):
 
     Args:
         view: the view; its option in the proto says which stream types it hears.
-        events: the module of the events of those streams. An event of another type cannot be applied.
+        events: the modules of the events of those streams. An event of another type cannot be applied.
         columns: fields of the view that people see in Redis.
-        indexes: the view's entries in indexes; called with the folded view.
+        indexes: the view's entries in indexes; called with the folded view, as the next two are.
+        amounts: what the view adds to counters.
+        announces: the sets of changes (`View.changes`) that name the view whenever it has changed.
+        log: what an event tells in the view's log; None for nothing.
     """
 
     def __init__(
         self,
         view: View,
         *,
-        events: ModuleType,
+        events: Sequence[ModuleType],
         columns: Sequence[str] = (),
         indexes: Callable[[V], Iterable[Entry]] = lambda _: (),
+        amounts: Callable[[V], Iterable[Amount]] | None = None,
+        announces: Callable[[V], Iterable[str]] = lambda _: (),
+        log: Callable[[RecordedEvent], Message | None] | None = None,
     ) -> None:
         self.view = view
-        self._package: str = events.DESCRIPTOR.package
+        self._packages = " or ".join(module.DESCRIPTOR.package for module in events)
         self._known = frozenset(
-            message.full_name for message in events.DESCRIPTOR.message_types_by_name.values()
+            message.full_name
+            for module in events
+            for message in module.DESCRIPTOR.message_types_by_name.values()
         )
         self._handlers: dict[str, tuple[type[Message], Callable[[V, Any], None]]] = {}
         self._columns = columns_of.reader(view.message, columns)
         self._indexes = indexes
+        self._amounts = amounts
+        self._announces = announces
+        self._log = log
         self._has_version = "version" in view.message.DESCRIPTOR.fields_by_name
 
     def on(self, event: type[E]) -> Callable[[Callable[[V, E], None]], Callable[[V, E], None]]:
@@ -93,7 +114,7 @@ class Projection(Generic[V]):
             copy = _copy(view)
             for event in events:
                 self._apply(copy, event)
-            return self._render(copy, events[-1].version), len(events), None
+            return self._render(copy, events), len(events), None
         except Exception:  # an event may hold anything; which one it was, the slow way finds out
             return self._fold_one_by_one(view, events)
 
@@ -105,23 +126,46 @@ class Projection(Generic[V]):
             copy = _copy(rendered.message if rendered else view)
             try:
                 self._apply(copy, event)
-                rendered = self._render(copy, event.version)
+                rendered = self._render(copy, events[: done + 1])
             except Exception as error:
                 return rendered, done, error
         return rendered, len(events), None
 
     def _apply(self, view: V, event: RecordedEvent) -> None:
         if event.type not in self._known:
-            raise UnknownEvent(f"{event.type} is not an event of {self._package}")
+            raise UnknownEvent(f"{event.type} is not an event of {self._packages}")
         if found := self._handlers.get(event.type):
             message, handler = found
             handler(view, message.FromString(event.data))
 
-    def _render(self, view: V, version: int) -> Rendered[V]:
+    def _render(self, view: V, applied: Sequence[RecordedEvent]) -> Rendered[V]:
         if self._has_version:
-            view.version = version  # type: ignore[attr-defined]
-        columns, entries = self._columns(view), self._indexes(view)
-        return Rendered(view, view.SerializeToString(), tuple(columns.items()), tuple(entries))
+            view.version = applied[-1].version  # type: ignore[attr-defined]
+        return Rendered(
+            message=view,
+            data=view.SerializeToString(),
+            columns=tuple(self._columns(view).items()),
+            entries=tuple(self._indexes(view)),
+            amounts=_digits(self._amounts(view)) if self._amounts else None,
+            announced=self.announced(view),
+            told=self._told(applied) if self._log else (),
+        )
+
+    def announced(self, view: V) -> tuple[str, ...]:
+        """Return the sets of changes that name a view."""
+        return tuple(self._announces(view))
+
+    def _told(self, applied: Sequence[RecordedEvent]) -> tuple[tuple[int, bytes], ...]:
+        entries = ((event.version, self._log(event)) for event in applied if self._log)
+        return tuple((version, entry.SerializeToString()) for version, entry in entries if entry is not None)
+
+
+def _digits(amounts: Iterable[Amount]) -> tuple[tuple[str, str, str], ...]:
+    amounts = tuple(amounts)
+    for total, counter, amount in amounts:
+        if abs(amount) > LARGEST_AMOUNT:
+            raise ValueError(f"{amount} is too much for {counter} of {total}")
+    return tuple((total, counter, str(amount)) for total, counter, amount in amounts if amount)
 
 
 def _copy(view: V) -> V:

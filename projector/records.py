@@ -38,6 +38,8 @@ class Record(msgspec.Struct, frozen=True):
     settled: int = 0
     entries: tuple[Entry, ...] = ()
     stale: tuple[Entry, ...] = ()
+    announced: tuple[str, ...] = ()
+    """The sets of changes (`View.changes`) that name the view once it has settled."""
     parked: Parked | None = None
 
     @property

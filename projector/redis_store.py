@@ -1,9 +1,8 @@
-"""Views in Redis: read, written by compare-and-set, followed by their indexes; each a batch in one Lua call.
+"""Views in Redis: read, written by compare-and-set, followed by what is derived; a batch is one Lua call.
 
 One call for a batch is the fastest way in (151,000 views/s), and following in a single call keeps a projector
-that comes late from undoing index entries of a newer version. Keys come packed rather than declared, for
-one primary; packing spares redis-py 25 us per view, which it needs to encode arguments one by one. The views'
-bytes are arguments of their own, since the server's msgpack knows no binary.
+that comes late from undoing what a newer version has in indexes and sums. Arguments are packed, which
+spares redis-py 25 us per view that it needs to encode them one by one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,71 +14,29 @@ from redis.asyncio import Redis
 from projector.projection import Entry
 from projector.records import Parked, Record, Update
 from projector.redis_filling import RedisFilling, pack
-from runtime.views import View
+from projector.redis_scripts import FOLLOW, LOAD, UNLIST, WRITE
+from runtime import logs
+from runtime.views import CHANGES_KEPT, View
 
 _json = msgspec.json.Encoder().encode
 _read_entries = msgspec.json.Decoder(tuple[Entry, ...]).decode
 _read_parked = msgspec.json.Decoder(Parked).decode
 
-LOAD = """
-local found = {}
-for i, key in ipairs(cmsgpack.unpack(ARGV[1])) do
-  found[i] = redis.call('HMGET', key, 'data', 'version', 'revision', 'settled', 'entries', 'stale', 'parked')
-end
-return found
-"""
-
-WRITE = """
-local fill, parked_list = unpack(KEYS)
-if redis.call('GET', fill) ~= ARGV[1] then return -1 end
-local lost = {}
-for i, update in ipairs(cmsgpack.unpack(ARGV[2])) do
-  local key, id, version, revision, fields, parked = unpack(update)
-  local stored = redis.call('HMGET', key, 'version', 'revision')
-  if (stored[1] or '0') == version and (stored[2] or '0') == revision then
-    redis.call('HSET', key, unpack(fields))
-    if fields[2] ~= version then redis.call('HSET', key, 'data', ARGV[i + 2]) end
-    if parked == '' then
-      redis.call('HDEL', key, 'parked')
-    else
-      redis.call('HSET', key, 'parked', parked)
-      redis.call('HSET', parked_list, id, parked)
-    end
-  else
-    lost[#lost + 1] = i
-  end
-end
-return lost
-"""
-
-FOLLOW = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
-local lost = {}
-for i, view in ipairs(cmsgpack.unpack(ARGV[2])) do
-  local key, version, revision, entries, stale = unpack(view)
-  local stored = redis.call('HMGET', key, 'version', 'revision')
-  if stored[1] == version and stored[2] == revision then
-    for _, entry in ipairs(entries) do redis.call('ZADD', entry[1], 0, entry[2]) end
-    for _, entry in ipairs(stale) do redis.call('ZREM', entry[1], entry[2]) end
-    redis.call('HSET', key, 'settled', version, 'stale', '[]')
-  else
-    lost[#lost + 1] = i
-  end
-end
-return lost
-"""
-
-UNLIST = """
-local view, parked_list = unpack(KEYS)
-if redis.call('HEXISTS', view, 'parked') == 0 then redis.call('HDEL', parked_list, ARGV[1]) end
-"""
+log = logs.get("store")
 
 
 class RedisStore(RedisFilling):
-    """The views of one projection; see the port `Store` for what each method promises."""
+    """The views of one projection; see the port `Store` for what each method promises.
 
-    def __init__(self, redis: Redis, view: View) -> None:
+    Args:
+        redis: where they are.
+        view: how they are kept.
+        changes_kept: how many views a set of changes names at the most.
+    """
+
+    def __init__(self, redis: Redis, view: View, changes_kept: int = CHANGES_KEPT) -> None:
         super().__init__(redis, view)
+        self._changes_kept = changes_kept
         self._load = redis.register_script(LOAD)
         self._write = redis.register_script(WRITE)
         self._follow = redis.register_script(FOLLOW)
@@ -107,36 +64,53 @@ class RedisStore(RedisFilling):
     async def write(self, updates: Sequence[Update]) -> set[str]:
         """Write views that are still as they were before; return the ids of the others."""
         packed = pack([self._packed(update) for update in updates])
-        contents = [update.content.data if update.content else b"" for update in updates]
+        contents = [data for update in updates for data in _contents(update)]
         keys = [self._view.fill, self._view.parked]
         lost = self._fence(await self._write(keys=keys, args=[self._fill, packed, *contents]))
         return {updates[number - 1].after.id for number in lost}
 
     def _packed(self, update: Update) -> Sequence[Any]:
-        before, after = update.before, update.after
+        before, after, content = update.before, update.after, update.content
         fields = ["version", str(after.version), "revision", str(after.revision)]
-        if update.content:
+        told: Sequence[str] = ()
+        if content:
             fields += ["entries", _json(after.entries).decode(), "stale", _json(after.stale).decode()]
-            for column in update.content.columns:
+            if content.amounts is not None:
+                fields += ["amounts", _json(content.amounts).decode()]
+            for column in content.columns:
                 fields += column
-        parked = _json(after.parked).decode() if after.parked else ""
-        return self._view.key(after.id), after.id, str(before.version), str(before.revision), fields, parked
+            told = [str(version) for version, _ in content.told]
+        return (
+            self._view.key(after.id),
+            after.id,
+            str(before.version),
+            str(before.revision),
+            fields,
+            _json(after.parked).decode() if after.parked else "",
+            self._view.log(after.id) if told else "",
+            told,
+        )
 
     async def follow(self, records: Sequence[Record]) -> set[str]:
-        """Bring the indexes up to views which have not moved; return the ids of those which have."""
+        """Bring what is derived up to views which have not moved; return the ids of those which have."""
         packed = pack(
             [
                 (
                     self._view.key(record.id),
+                    record.id,
                     str(record.version),
                     str(record.revision),
                     record.entries,
                     record.stale,
+                    record.announced,
                 )
                 for record in records
             ]
         )
-        lost = self._fence(await self._follow(keys=[self._view.fill], args=[self._fill, packed]))
+        args: list[Any] = [self._fill, packed, self._view.changed, self._changes_kept]
+        lost, full = self._fence(await self._follow(keys=[self._view.fill], args=args))
+        for view_id in full:
+            log.error("Counter is full", projection=self._view.projection, recordId=view_id.decode())
         return {records[number - 1].id for number in lost}
 
     async def parked(self) -> Mapping[str, Parked]:
@@ -147,3 +121,10 @@ class RedisStore(RedisFilling):
     async def unlist(self, view_id: str) -> None:
         """Take an aggregate off the list of the parked ones, unless its view says that it is parked."""
         await self._unlist(keys=[self._view.key(view_id), self._view.parked], args=[view_id])
+
+
+def _contents(update: Update) -> Iterable[bytes]:
+    """Return the bytes that a write takes: the view's, and those of its new log entries."""
+    if update.content is None:
+        return (b"",)
+    return (update.content.data, *(data for _, data in update.content.told))

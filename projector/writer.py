@@ -74,7 +74,7 @@ class Writer:
         Events that came while it was parked were passed over, so its subject is read once more after it was
         unparked. It stays on the list until then: should this process die in between, another repeats it.
         """
-        record = (await self._store.load([view_id]))[view_id]
+        record = (await self._stored([view_id]))[view_id]
         self._cache.pop(view_id, None)
         if record.parked is not None and not await self._retry(record, stream):
             return
@@ -114,10 +114,19 @@ class Writer:
     async def _load(self, view_ids: Collection[str]) -> Mapping[str, Record]:
         known = {view_id: self._cache[view_id] for view_id in view_ids if view_id in self._cache}
         if lacking := [view_id for view_id in view_ids if view_id not in known]:
-            loaded = await self._store.load(lacking)
+            loaded = await self._stored(lacking)
             self._keep(loaded.values())
             known.update(loaded)
         return known
+
+    async def _stored(self, view_ids: Iterable[str]) -> Mapping[str, Record]:
+        """Return views from the store; those that have yet to settle with the sets that will name them."""
+        return {
+            view_id: record
+            if record.is_settled
+            else replace(record, announced=self._projection.announced(record.message))
+            for view_id, record in (await self._store.load(view_ids)).items()
+        }
 
     async def _write(self, updates: Sequence[Update]) -> set[str]:
         lost = await self._store.write(updates) if updates else set()
@@ -131,7 +140,7 @@ class Writer:
         return lost
 
     async def _follow(self, view_ids: Collection[str]) -> None:
-        """Bring the indexes up to these views, as they are by now."""
+        """Bring what is derived from these views up to them, as they are by now."""
         while view_ids:
             records = await self._load(view_ids)
             behind = [record for record in records.values() if not record.is_settled]

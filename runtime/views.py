@@ -8,7 +8,7 @@ One hash per view under `view:<projection>:<generation>:{<id>}` with the fields
     settled   the version up to which indexes and other derived keys have followed
     entries   the index entries that the view has now, JSON [[index key, member], ...]
     stale     earlier entries that may still stand in an index, in the same form
-    amounts   what the view adds to counters now, JSON [[total key, counter, amount], ...]
+    amounts   what the view adds to counters now, JSON [[total key, counter, amount in digits], ...]
     added     what of it the counters hold, in the same form
     parked    JSON, only while the aggregate is parked in this projection
     ...       readable columns, for people

@@ -252,8 +252,15 @@ def expected(life: Sequence[RecordedEvent]) -> views.Order:
         match kind:
             case "OrderPlaced":
                 was = events.OrderPlaced.FromString(event.data)
+                group = views.ShippingGroup(
+                    shipping_group_id="main",
+                    lines=was.lines,
+                    shipping_address=was.personal.shipping_address,
+                    warehouse_id=was.warehouse_id,
+                )
                 order.MergeFrom(
                     views.Order(
+                        shipping_groups=[group],
                         customer_id=was.customer_id,
                         lines=was.lines,
                         total=was.total,
@@ -330,6 +337,7 @@ async def assert_views(redis: Redis, lives: Iterable[Sequence[RecordedEvent]]) -
             f"customer/{order.customer_id}",
             f"state/{state}",
             f"customer_state/{order.customer_id}/{state}",
+            "all",
         ):
             entries.setdefault(f"index:ordering.order:1:{{{name}}}", set()).add(member)
     assert {key.decode() async for key in redis.scan_iter(match="view:*", count=1_000)} == keys

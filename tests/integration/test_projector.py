@@ -160,6 +160,7 @@ async def test_index_entries_move_with_the_state_and_none_is_left_behind(
         await until(lambda: projecting.all_settled(redis, [first, second]))
     found = await projecting.indexes(redis)
     assert sorted(found) == [
+        "index:ordering.order:1:{all}",
         "index:ordering.order:1:{customer/c-1}",
         "index:ordering.order:1:{customer_state/c-1/STATE_CANCELLED}",
         "index:ordering.order:1:{customer_state/c-1/STATE_CONFIRMED}",

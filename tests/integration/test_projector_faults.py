@@ -100,7 +100,7 @@ async def test_two_projectors_on_the_same_partitions_do_no_harm(
 
 
 REASONS = Projection[views.Order](
-    VIEW, events=events, indexes=lambda order: [(VIEW.index("reason", order.cancel_reason), "o-1")]
+    VIEW, events=(events,), indexes=lambda order: [(VIEW.index("reason", order.cancel_reason), "o-1")]
 )
 
 

@@ -8,12 +8,13 @@ import msgspec
 import pytest
 from diptych.ordering.v1 import events_pb2 as events
 from diptych.ordering.v1 import types_pb2 as views
+from diptych.ordering.v2 import events_pb2 as v2
 from redis.asyncio import Redis
 
 from projector.feed import JetStreamFeed
 from projector.parking import Retries
 from projector.projection import Projection
-from projector.projections.order import ORDERS, entries
+from projector.projections.order import ORDERS, amounts, announces, entries
 from projector.records import Parked, Update
 from projector.redis_store import RedisStore
 from projector.writer import Writer
@@ -44,7 +45,9 @@ class Fragile:
 
     def __init__(self) -> None:
         self.broken = True
-        self.projection = Projection[views.Order](VIEW, events=events, indexes=entries)
+        self.projection = Projection[views.Order](
+            VIEW, events=(events, v2), indexes=entries, amounts=amounts, announces=announces
+        )
         for event, handler in ORDERS._handlers.values():
             fragile: Any = self.confirmed if event is events.OrderConfirmed else handler
             self.projection.on(event)(fragile)
