@@ -5,6 +5,7 @@ view is (`version`) and how far indexes and other derived keys are (`settled`).
 """
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from query_server.reader import Command
@@ -21,7 +22,11 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.02
 
 
 async def read(
-    views: ViewReader, token: str, *commands: Command, own: str = "", remaining: float | None = None
+    views: ViewReader,
+    token: str,
+    *commands: Command,
+    own: str | Collection[str] = (),
+    remaining: float | None = None,
 ) -> list[Any]:
     """Return the replies to commands, read once the projection includes what a token names.
 
@@ -32,7 +37,7 @@ async def read(
         views: the projection that is read.
         token: the consistency token.
         commands: what to read.
-        own: the id of the view whose bytes alone are the answer; empty for a list.
+        own: the id, or ids, of the views whose bytes alone are the answer; none for a list.
         remaining: seconds until the call's deadline; None where it has none.
 
     Raises:
@@ -41,7 +46,8 @@ async def read(
     """
     known = tokens.read(token)
     heard = [s for s in known.streams if streams.stream_type(s.stream) in views.view.hears]
-    looks = [_look(views, streams.aggregate_id(stream.stream), own) for stream in heard]
+    owned = {own} if isinstance(own, str) else set(own)
+    looks = [_look(views, streams.aggregate_id(stream.stream), owned) for stream in heard]
     ends = _now() + (WITHOUT_DEADLINE if remaining is None else remaining - RESERVE)
     pause = FIRST_PAUSE
     while True:
@@ -56,8 +62,8 @@ async def read(
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
-def _look(views: ViewReader, stream_id: str, own: str) -> Command:
-    return views.progress_of(stream_id, "version" if stream_id == own else "settled")
+def _look(views: ViewReader, stream_id: str, own: set[str]) -> Command:
+    return views.progress_of(stream_id, "version" if stream_id in own else "settled")
 
 
 def _now() -> float:

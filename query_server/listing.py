@@ -4,19 +4,19 @@ An index follows its views at a small distance. A member whose view has moved on
 here, so a page never shows an order in a list that it does not belong to.
 """
 
-from query_server.views import ViewReader
+from query_server.views import ViewReader, Window
 from runtime.views import id_of_member
 
 ROUNDS = 5
 """How often a page is filled up where members are left out; after that it holds fewer."""
 
 
-async def page(views: ViewReader, index: str, after: str, size: int) -> tuple[list[bytes], str]:
+async def page(views: ViewReader, window: Window, after: str, size: int) -> tuple[list[bytes], str]:
     """Return the serialised views of a page, and the member that the next page follows on.
 
     Args:
         views: where the views are.
-        index: the key of the index that lists them.
+        window: the part of the index that lists them.
         after: the member that the page follows on; empty for the first page.
         size: how many views at the most.
 
@@ -26,9 +26,9 @@ async def page(views: ViewReader, index: str, after: str, size: int) -> tuple[li
     found: list[bytes] = []
     for _ in range(ROUNDS):
         wanted = size - len(found)
-        members = await views.members(index, after, wanted + 1)  # one more tells whether there are more
+        members = await views.members(window, after, wanted + 1)  # one more tells whether there are more
         here = members[:wanted]
-        found += await _belonging(views, index, here)
+        found += await _belonging(views, window.index, here)
         if len(members) <= wanted:
             return found, ""
         after = here[-1]

@@ -1,6 +1,6 @@
 """Page tokens: where the next page begins and of which list, in a form that clients only carry.
 
-A token names the last member of the page before, not an offset. What is inserted in front of it meanwhile
+A token names the last record of the page before, not an offset. What is inserted in front of it meanwhile
 moves nothing, so pages neither skip nor repeat while new records come in.
 """
 
@@ -13,17 +13,17 @@ from runtime.errors import Refusal
 _DIGEST = 8
 
 
-def mint(index: str, last: str) -> str:
-    """Return the token of the page that follows on a member of an index."""
-    digest = blake2b(f"{index} {last}".encode(), digest_size=_DIGEST).digest()
+def mint(listed: str, last: str) -> str:
+    """Return the token of the page that follows on a record of what is listed."""
+    digest = blake2b(f"{listed} {last}".encode(), digest_size=_DIGEST).digest()
     return urlsafe_b64encode(digest + last.encode()).decode()
 
 
-def read(index: str, token: str) -> str:
-    """Return the member that a page follows on; empty for the first page.
+def read(listed: str, token: str) -> str:
+    """Return what a page follows on; empty for the first page. A caller may have made it up.
 
     Args:
-        index: the key of the index, which the filters of the request select.
+        listed: what the filters of the request select, all of them.
         token: the request's page token; empty for the first page.
 
     Raises:
@@ -35,8 +35,13 @@ def read(index: str, token: str) -> str:
         last = urlsafe_b64decode(token)[_DIGEST:].decode(errors="replace")
     except (NotBase64, ValueError):
         last = ""
-    if mint(index, last) != token:
-        raise Refusal(
-            "PAGE_TOKEN_INVALID", "page_token is not the next_page_token of a page with the same filters"
-        )
+    if mint(listed, last) != token:
+        raise refused()
     return last
+
+
+def refused() -> Refusal:
+    """Return the refusal of a token."""
+    return Refusal(
+        "PAGE_TOKEN_INVALID", "page_token is not the next_page_token of a page with the same filters"
+    )

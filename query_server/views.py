@@ -16,6 +16,17 @@ from runtime.views import View
 _entries = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
 
+class Window(msgspec.Struct, frozen=True):
+    """A part of an index: all members from a lower bound on and below an upper one; empty for no bound."""
+
+    index: str
+    low: str = ""
+    high: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.index} {self.low} {self.high}"
+
+
 class Listed(msgspec.Struct, frozen=True):
     """A view as a list needs it: its bytes, and which index entries it has now."""
 
@@ -45,6 +56,15 @@ class ViewReader:
         _, (data,) = await self.complete(self.data_of(view_id))
         return data or None
 
+    async def get_all(self, view_ids: Sequence[str]) -> list[bytes | None]:
+        """Return serialised views, None for each where there certainly is none."""
+        before, *found, after = await self._reader.pipeline(
+            self._present, *map(self.data_of, view_ids), self._present
+        )
+        if not all(found):
+            self._incarnation(before, after)
+        return [data or None for data in found]
+
     async def complete(self, *commands: Command) -> tuple[str, list[Any]]:
         """Return replies that were read while the projection held everything.
 
@@ -52,21 +72,32 @@ class ViewReader:
             The incarnation of the database that the projection follows, and the replies.
         """
         before, *replies, after = await self._reader.pipeline(self._present, *commands, self._present)
-        if before is None or before != after:
-            raise Refusal("VIEW_REBUILDING", "the view is being rebuilt", self._name(), retry_after=1.0)
-        return before.decode(), replies
+        return self._incarnation(before, after), replies
 
-    async def members(self, index: str, after: str, count: int) -> list[str]:
-        """Return members of an index, newest first.
+    def rebuilding(self) -> Refusal:
+        """Return the refusal of whatever needs more than is there."""
+        name = {"projection": self.view.projection}
+        return Refusal("VIEW_REBUILDING", "the view is being rebuilt", name, retry_after=1.0)
+
+    def _incarnation(self, before: bytes | None, after: bytes | None) -> str:
+        """Return the presence mark, if it stood before and after a look."""
+        if before is None or before != after:
+            raise self.rebuilding()
+        return before.decode()
+
+    async def members(self, window: Window, after: str, count: int) -> list[str]:
+        """Return members of a part of an index, newest first.
 
         Args:
-            index: the key of the index.
+            window: which part of which index.
             after: the member that the answer follows on; empty to begin with the newest.
             count: how many members at the most.
         """
-        top = f"({after}" if after else "+"
-        window = ("ZRANGE", index, top, "-", "BYLEX", "REV", "LIMIT", 0, count)
-        _, (members,) = await self.complete(window)
+        below = after or window.high
+        top, bottom = f"({below}" if below else "+", f"[{window.low}" if window.low else "-"
+        _, (members,) = await self.complete(
+            ("ZRANGE", window.index, top, bottom, "BYLEX", "REV", "LIMIT", 0, count)
+        )
         return [member.decode() for member in members]
 
     async def listed(self, view_ids: Sequence[str]) -> list[Listed | None]:
@@ -75,6 +106,13 @@ class ViewReader:
         _, found = await self.complete(*commands)
         return [Listed(data, _entries(entries or b"[]")) if data else None for data, entries in found]
 
+    async def told(self, view_id: str, versions: Sequence[int]) -> list[bytes]:
+        """Return what the events of these versions told in a view's log, serialised."""
+        _, (entries,) = await self.complete(("HMGET", self.view.log(view_id), *versions))
+        if None in entries:  # wiped since the view's version was read
+            raise self.rebuilding()
+        return list(entries)
+
     def data_of(self, view_id: str) -> Command:
         """Return the command that reads a serialised view."""
         return ("HGET", self.view.key(view_id), "data")
@@ -82,6 +120,3 @@ class ViewReader:
     def progress_of(self, view_id: str, field: str) -> Command:
         """Return the command that reads how far a view (`version`) or all that follows it (`settled`) is."""
         return ("HGET", self.view.key(view_id), field)
-
-    def _name(self) -> dict[str, str]:
-        return {"projection": self.view.projection}

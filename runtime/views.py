@@ -127,6 +127,19 @@ def index_member(time_micros: int, view_id: str) -> str:
     return f"{time_micros:016x}:{view_id}"
 
 
+LAST_MICROS = 16**16 - 1
+
+
+def index_bound(nanos: int) -> str:
+    """Return what the members of all views from a time on are not below, and those of earlier ones are.
+
+    Args:
+        nanos: since 1970; any number. Views are placed at whole microseconds, from 1970 on.
+    """
+    micros = -(-nanos // 1000)  # upwards: a microsecond that began before the bound is earlier than it
+    return f"{min(max(micros, 0), LAST_MICROS):016x}"
+
+
 def id_of_member(member: str) -> str:
     """Return the id of the view that an index member stands for."""
     return member.partition(":")[2]

@@ -1,18 +1,24 @@
-"""Queries of ordering: one order, and lists of orders by customer, by state or by both."""
+"""Queries of ordering: orders by their ids, lists of them, what a customer's come to, what happened."""
+
+from collections import Counter
+from collections.abc import Sequence
 
 from diptych.ordering.v1 import query_service_pb2 as protocol
-from diptych.ordering.v1.types_pb2 import Order
+from diptych.ordering.v1.types_pb2 import CustomerSummary, Order, OrderHistory
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money
 
-from query_server import freshness, listing, pages
+from query_server import freshness, history, listing, pages
 from query_server.framing import field
 from query_server.service import Query, QueryContext
-from query_server.views import ViewReader
+from query_server.views import ViewReader, Window
 from runtime.errors import Refusal
-from runtime.views import View
+from runtime.views import View, index_bound
 
-ORDERS = View.of(Order)
+ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
 PAGE_SIZE = 20
-"""Orders on a page where the request does not say."""
+"""Orders or entries on a page where the request does not say."""
+NANOS = 10**9
 
 
 async def get_order(orders: ViewReader, request: protocol.GetOrderRequest, remaining: float | None) -> bytes:
@@ -24,42 +30,139 @@ async def get_order(orders: ViewReader, request: protocol.GetOrderRequest, remai
     else:
         data = await orders.get(order_id)
     if not data:
-        raise Refusal.of_rule("ordering", "ORDER_NOT_FOUND", {"order_id": order_id}, "missing")
+        raise _not_found(order_id)
     return field(protocol.GetOrderResponse.ORDER_FIELD_NUMBER, data)
+
+
+async def batch_get_orders(
+    orders: ViewReader, request: protocol.BatchGetOrdersRequest, remaining: float | None
+) -> bytes:
+    """Answer with those of the orders that exist, and the ids of the others."""
+    ids = list(request.order_ids)
+    found: Sequence[bytes | None]
+    if token := request.at_least_as_fresh:
+        reads = [orders.data_of(order_id) for order_id in ids]
+        found = await freshness.read(orders, token, *reads, own=ids, remaining=remaining)
+    else:
+        found = await orders.get_all(ids)
+    number = protocol.BatchGetOrdersResponse.ORDERS_FIELD_NUMBER
+    missing = [order_id for order_id, data in zip(ids, found, strict=True) if not data]
+    return (
+        b"".join(field(number, data) for data in found if data)
+        + protocol.BatchGetOrdersResponse(missing_order_ids=missing).SerializeToString()
+    )
 
 
 async def list_orders(
     orders: ViewReader, request: protocol.ListOrdersRequest, remaining: float | None
 ) -> bytes:
     """Answer with a page of orders."""
-    index = _index(orders.view, request)
-    after = pages.read(index, request.page_token)
+    window = _window(orders.view, request)
+    after = pages.read(str(window), request.page_token)
     if request.at_least_as_fresh:
         await freshness.read(orders, request.at_least_as_fresh, remaining=remaining)
-    found, last = await listing.page(orders, index, after, request.page_size or PAGE_SIZE)
-    response = [field(protocol.ListOrdersResponse.ORDERS_FIELD_NUMBER, data) for data in found]
-    if last:
-        token = pages.mint(index, last).encode()
-        response.append(field(protocol.ListOrdersResponse.NEXT_PAGE_TOKEN_FIELD_NUMBER, token))
-    return b"".join(response)
+    found, last = await listing.page(orders, window, after, request.page_size or PAGE_SIZE)
+    token = pages.mint(str(window), last) if last else ""
+    number = protocol.ListOrdersResponse.ORDERS_FIELD_NUMBER
+    return (
+        b"".join(field(number, data) for data in found)
+        + protocol.ListOrdersResponse(next_page_token=token).SerializeToString()
+    )
 
 
-def _index(view: View, request: protocol.ListOrdersRequest) -> str:
-    """Return the key of the index that the request's filters select."""
-    state = Order.State.Name(request.state)
-    match request.customer_id, request.state:
-        case customer_id, Order.STATE_UNSPECIFIED:
+def _window(view: View, request: protocol.ListOrdersRequest) -> Window:
+    """Return the part of an index that the request's filters select."""
+    low = _bound(request.placed_from) if request.HasField("placed_from") else ""
+    high = _bound(request.placed_before) if request.HasField("placed_before") else ""
+    return Window(_index(view, request.customer_id, request.state), low, high)
+
+
+def _index(view: View, customer_id: str, state: Order.State.ValueType) -> str:
+    match customer_id, state:
+        case "", Order.STATE_UNSPECIFIED:
+            return view.index("all")
+        case _, Order.STATE_UNSPECIFIED:
             return view.index("customer", customer_id)
         case "", _:
-            return view.index("state", state)
-        case customer_id, _:
-            return view.index("customer_state", customer_id, state)
+            return view.index("state", Order.State.Name(state))
+        case _:
+            return view.index("customer_state", customer_id, Order.State.Name(state))
+
+
+def _bound(time: Timestamp) -> str:
+    return index_bound(time.seconds * NANOS + time.nanos)
+
+
+async def get_customer_summary(
+    orders: ViewReader, request: protocol.GetCustomerSummaryRequest, remaining: float | None
+) -> bytes:
+    """Answer with what a customer's orders come to."""
+    read = ("HGETALL", orders.view.total("customer", request.customer_id))
+    if token := request.at_least_as_fresh:
+        (flat,) = await freshness.read(orders, token, read, remaining=remaining)
+    else:
+        _, (flat,) = await orders.complete(read)
+    counters = {name.decode(): int(sum_) for name, sum_ in zip(flat[::2], flat[1::2], strict=True)}
+    summary = _summary(request.customer_id, counters)
+    return protocol.GetCustomerSummaryResponse(summary=summary).SerializeToString()
+
+
+def _summary(customer_id: str, counters: dict[str, int]) -> CustomerSummary:
+    """Return the summary that counters like `orders/STATE_PLACED` and `units/STATE_PLACED/EUR` make up."""
+    counts: dict[Order.State.ValueType, int] = {}
+    nanos: Counter[tuple[Order.State.ValueType, str]] = Counter()
+    for name, value in counters.items():
+        kind, state_name, *currency = name.split("/", 2)
+        state = Order.State.Value(state_name)
+        if kind == "orders":
+            counts[state] = value
+        else:
+            nanos[state, currency[0]] += value * (NANOS if kind == "units" else 1)
+    summary = CustomerSummary(customer_id=customer_id)
+    for state in sorted(counts):
+        totals = [_money(currency, sum_) for (of, currency), sum_ in sorted(nanos.items()) if of == state]
+        summary.states.add(state=state, order_count=counts[state], totals=totals)
+    return summary
+
+
+def _money(currency_code: str, nanos: int) -> Money:
+    units, rest = divmod(abs(nanos), NANOS)
+    sign = -1 if nanos < 0 else 1
+    return Money(currency_code=currency_code, units=sign * units, nanos=sign * rest)
+
+
+async def get_order_history(
+    histories: ViewReader, request: protocol.GetOrderHistoryRequest, remaining: float | None
+) -> bytes:
+    """Answer with a page of what happened to an order."""
+    order_id = request.order_id
+    listed = histories.view.log(order_id)
+    after = pages.read(listed, request.page_token)
+    read = histories.progress_of(order_id, "version")
+    if token := request.at_least_as_fresh:
+        (version,) = await freshness.read(histories, token, read, own=order_id, remaining=remaining)
+    else:
+        _, (version,) = await histories.complete(read)
+    if not int(version or 0):
+        raise _not_found(order_id)
+    size = request.page_size or PAGE_SIZE
+    entries, last = await history.page(histories, order_id, int(version), after, size)
+    number = protocol.GetOrderHistoryResponse.ENTRIES_FIELD_NUMBER
+    response = protocol.GetOrderHistoryResponse(next_page_token=pages.mint(listed, last) if last else "")
+    return b"".join(field(number, entry) for entry in entries) + response.SerializeToString()
+
+
+def _not_found(order_id: str) -> Refusal:
+    return Refusal.of_rule("ordering", "ORDER_NOT_FOUND", {"order_id": order_id}, "missing")
 
 
 CONTEXT = QueryContext(
     protocol.DESCRIPTOR.services_by_name["QueryService"],
     {
         "GetOrder": Query(ORDERS, get_order),
+        "BatchGetOrders": Query(ORDERS, batch_get_orders),
         "ListOrders": Query(ORDERS, list_orders),
+        "GetCustomerSummary": Query(ORDERS, get_customer_summary),
+        "GetOrderHistory": Query(HISTORIES, get_order_history),
     },
 )

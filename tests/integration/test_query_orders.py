@@ -1,15 +1,18 @@
-"""GetOrder and ListOrders on a read model that moves."""
+"""GetOrder, BatchGetOrders and ListOrders on a read model that moves."""
 
 from collections.abc import AsyncIterator
 
 import pytest
 from diptych.ordering.v1.query_service_pb2 import (
+    BatchGetOrdersRequest,
+    BatchGetOrdersResponse,
     GetOrderRequest,
     GetOrderResponse,
     ListOrdersRequest,
     ListOrdersResponse,
 )
 from diptych.ordering.v1.types_pb2 import Order
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -71,6 +74,61 @@ async def test_an_order_is_read_with_its_token(model: ReadModel) -> None:
         model.orders, GetOrderRequest(order_id="o-1", at_least_as_fresh=token), None
     )
     assert GetOrderResponse.FromString(answer).order.version == 2
+
+
+async def batch(
+    model: ReadModel, *order_ids: str, token: str = "", remaining: float | None = None
+) -> BatchGetOrdersResponse:
+    request = BatchGetOrdersRequest(order_ids=order_ids, at_least_as_fresh=token)
+    answer = await ordering.batch_get_orders(model.orders, request, remaining)
+    return BatchGetOrdersResponse.FromString(answer)
+
+
+async def test_several_orders_come_in_the_order_of_the_request(model: ReadModel) -> None:
+    await model.put(*(order(f"o-{n}", version=n) for n in range(1, 5)))
+    found = await batch(model, "o-3", "o-9", "o-1", "o-8", "o-4")
+    assert list(found.orders) == [order(f"o-{n}", version=n) for n in (3, 1, 4)]
+    assert list(found.missing_order_ids) == ["o-9", "o-8"]
+
+
+async def test_several_orders_are_one_round_trip(model: ReadModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    trips = []
+    pipeline = model.reader.pipeline
+
+    async def counted(*commands: tuple[str | bytes | int, ...]) -> list[object]:
+        trips.append(len(commands))
+        return await pipeline(*commands)
+
+    monkeypatch.setattr(model.reader, "pipeline", counted)
+    monkeypatch.setattr(model.reader, "call", None)
+    await batch(model, "o-1", "o-2")
+    assert trips == [4]
+
+
+async def test_orders_are_only_missing_while_the_projection_is_complete(model: ReadModel) -> None:
+    await model.put(order("o-1"))
+    await model.begin_rebuilding()
+    assert len((await batch(model, "o-1")).orders) == 1
+    with pytest.raises(Refusal) as refusal:
+        await batch(model, "o-1", "o-2")
+    assert refusal.value.reason == "VIEW_REBUILDING"
+
+
+async def test_several_orders_are_read_with_a_token_without_waiting_for_their_indexes(
+    model: ReadModel,
+) -> None:
+    token = tokens.mint(INCARNATION, {"ordering.order.o-1": 2, "ordering.order.o-2": 3})
+    await model.put(order("o-1", version=2))
+    await model.put_unsettled(order("o-2", version=2))
+    with pytest.raises(Refusal) as refusal:
+        await batch(model, "o-1", "o-2", token=token, remaining=0.1)
+    assert refusal.value.reason == "VIEW_BEHIND"
+    await model.put_unsettled(order("o-2", version=3))
+    found = await batch(model, "o-2", "o-1", "o-3", token=token)
+    assert [(view.order_id, view.version) for view in found.orders] == [("o-2", 3), ("o-1", 2)]
+    assert list(found.missing_order_ids) == ["o-3"]
+    with pytest.raises(Refusal):  # what is not asked for must have settled
+        await batch(model, "o-1", token=token, remaining=0.1)
 
 
 async def test_orders_are_listed_newest_first_by_customer_state_or_both(model: ReadModel) -> None:
@@ -144,6 +202,70 @@ async def test_a_list_waits_for_its_token(model: ReadModel) -> None:
     assert refusal.value.reason == "VIEW_BEHIND"
     await model.settle(order("o-2"))
     assert await listed(model, customer_id="c-1", at_least_as_fresh=token) == ["o-2", "o-1"]
+
+
+def at(micros: int, nanos: int = 0) -> Timestamp:
+    return Timestamp(seconds=micros // 10**6, nanos=micros % 10**6 * 1000 + nanos)
+
+
+async def test_orders_are_listed_by_when_they_were_placed(model: ReadModel) -> None:
+    await model.put(
+        order("a", placed=1_000_000),
+        order("b", placed=2_000_000, customer="c-2"),
+        order("c", placed=3_000_000, state=CONFIRMED),
+        order("d", placed=3_000_001),
+    )
+    assert await listed(model, placed_from=at(2_000_000)) == ["d", "c", "b"]
+    assert await listed(model, placed_from=at(2_000_000, 1)) == ["d", "c"]
+    assert await listed(model, placed_before=at(3_000_000)) == ["b", "a"]
+    assert await listed(model, placed_before=at(3_000_000, 1)) == ["c", "b", "a"]
+    assert await listed(model, placed_from=at(2_000_000), placed_before=at(3_000_001)) == ["c", "b"]
+    assert await listed(model, placed_from=at(3_000_000), placed_before=at(3_000_000)) == []
+    assert await listed(model, placed_from=at(4_000_000), placed_before=at(1_000_000)) == []
+    assert await listed(model, placed_from=at(1_000_001), customer_id="c-1") == ["d", "c"]
+    assert await listed(model, placed_before=at(3_000_001), state=PLACED) == ["b", "a"]
+    both = {"customer_id": "c-1", "state": PLACED}
+    assert await listed(model, placed_before=at(3_000_001), **both) == ["a"]
+
+
+async def test_a_bound_of_no_time_is_1970(model: ReadModel) -> None:
+    await model.put(order("a", placed=0), order("b", placed=1))
+    assert await listed(model, placed_from=Timestamp()) == ["b", "a"]
+    assert await listed(model, placed_before=Timestamp()) == []
+
+
+@pytest.mark.parametrize("seconds", [-(2**63), -10, 253_402_300_800, 2**63 - 1])
+@pytest.mark.parametrize("nanos", [-(2**31), 0, 2**31 - 1])
+async def test_absurd_bounds_list_all_or_nothing(model: ReadModel, seconds: int, nanos: int) -> None:
+    await model.put(order("a", placed=0), order("b", placed=1_767_323_045_000_000))
+    bound = Timestamp(seconds=seconds, nanos=nanos)
+    assert await listed(model, placed_from=bound) == ([] if seconds > 0 else ["b", "a"])
+    assert await listed(model, placed_before=bound) == (["b", "a"] if seconds > 0 else [])
+
+
+async def test_pages_stay_within_the_bounds(model: ReadModel) -> None:
+    await model.put(*(order(f"o-{n}", placed=n) for n in range(9)))
+    bounds = {"placed_from": at(2), "placed_before": at(7)}
+    assert await all_pages(model, page_size=2, **bounds) == [f"o-{n}" for n in (6, 5, 4, 3, 2)]
+
+
+async def test_a_page_token_of_other_bounds_is_refused(model: ReadModel) -> None:
+    await model.put(*(order(f"o-{n}", placed=n) for n in range(9)))
+    mine = {"customer_id": "c-1", "placed_from": at(2), "placed_before": at(7)}
+    token = (await ask(model, page_size=1, **mine)).next_page_token
+    for change in (
+        {"placed_from": at(3)},
+        {"placed_before": at(8)},
+        {"placed_from": None},
+        {"placed_before": None},
+        {"placed_from": at(7), "placed_before": at(2)},
+        {"customer_id": ""},
+        {"state": PLACED},
+    ):
+        with pytest.raises(Refusal) as refusal:
+            await ask(model, page_token=token, **(mine | change))
+        assert refusal.value.reason == "PAGE_TOKEN_INVALID"
+    assert await listed(model, page_token=token, **mine) == ["o-5", "o-4", "o-3", "o-2"]
 
 
 TIMES = st.integers(0, 6)  # few, so that many orders share one

@@ -6,6 +6,7 @@ from time import time
 import pytest
 
 from query_server.staleness import METADATA, Staleness
+from query_server.views import Window
 from runtime.errors import Refusal
 from tests.support.read_model import ORDERS, ReadModel, order, read_model
 
@@ -67,7 +68,7 @@ async def test_a_list_of_an_incomplete_projection_says_nothing(model: ReadModel)
     await model.put(order("o-1"))
     await model.begin_rebuilding()
     with pytest.raises(Refusal) as refusal:
-        await model.orders.members(ORDERS.index("customer", "c-1"), "", 10)
+        await model.orders.members(Window(ORDERS.index("customer", "c-1")), "", 10)
     assert refusal.value.reason == "VIEW_REBUILDING"
 
 
