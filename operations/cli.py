@@ -122,6 +122,22 @@ def events(stream: str) -> None:
     asyncio.run(show())
 
 
+@main.command()
+@click.option(
+    "--within", type=Lifetime(), default="60s", show_default=True, help="How long to wait for what is behind."
+)
+@click.option("--findings", default=20, show_default=True, help="How many findings of each check to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def verify(within: timedelta, findings: int, as_json: bool) -> None:
+    """Compare everything that is derived from the events with another fold of them.
+
+    Exit code 0: all is as it should be. 1: it is not. 2: it could not be checked.
+    """
+    from operations.verify import command
+
+    sys.exit(command.run(_settings(), within.total_seconds(), findings, as_json))
+
+
 def _settings() -> Settings:
     """Return what DIPTYCH_* variables say; lines of libraries are for stderr, from errors on."""
     from runtime import lifecycle, logs

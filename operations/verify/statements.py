@@ -1,0 +1,62 @@
+"""The SQL of verify: it reads, and nothing else."""
+
+SESSION = {
+    "default_transaction_read_only": "on",
+    "jit": "off",
+    # Tables that were filled a moment ago have no statistics yet: rows are looked up, not joined whole.
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+}
+
+NAMES = """
+SELECT name, coalesce((SELECT max(version) FROM events WHERE stream = name), 0) AS version FROM (
+    (SELECT id AS name FROM streams WHERE id > :after ORDER BY id LIMIT :limit)
+    UNION
+    (SELECT stream FROM events WHERE stream > :after GROUP BY stream ORDER BY stream LIMIT :limit)
+    ORDER BY name LIMIT :limit
+) n ORDER BY name
+"""
+
+STREAMS = """
+SELECT id, type, version, CAST(state AS text), state_version, fingerprint
+FROM streams WHERE id = ANY(CAST(:names AS text[]))
+"""
+
+_EVENT = "stream, version, type, data, CAST(metadata AS text), recorded_at, position"
+
+EVENTS = f"SELECT {_EVENT} FROM events WHERE stream = ANY(CAST(:names AS text[])) ORDER BY stream, version"  # noqa: S608
+
+EVENTS_AT = f"SELECT {_EVENT} FROM events WHERE position = ANY(CAST(:positions AS bigint[]))"  # noqa: S608
+
+MARKS = "SELECT position, epoch, sequence FROM outbox WHERE position = ANY(CAST(:positions AS bigint[]))"
+
+EXISTING = """
+SELECT name FROM unnest(CAST(:names AS text[])) name WHERE EXISTS (SELECT FROM events WHERE stream = name)
+"""
+
+LAST_POSITION = "SELECT max(position) FROM events"
+
+NEWEST_FINGERPRINTS = (
+    "SELECT DISTINCT ON (type) type, fingerprint FROM streams ORDER BY type, updated_at DESC"
+)
+
+OUTBOX = """
+SELECT count(*), count(*) FILTER (WHERE sequence IS NULL) FROM outbox
+"""
+
+ORPHANS = """
+SELECT position FROM outbox o WHERE NOT EXISTS (SELECT FROM events e WHERE e.position = o.position)
+"""
+
+RECEIPTS = """
+SELECT caller, request_id, (
+    SELECT min(t.key || '@' || t.value) FROM json_each_text(receipt) t
+    WHERE t.value <> '0'
+    AND NOT EXISTS (SELECT FROM events e WHERE e.stream = t.key AND e.version = CAST(t.value AS bigint))
+) AS missing
+FROM requests WHERE outcome = 'ACCEPTED' AND (caller, request_id) > (:caller, CAST(:request_id AS uuid))
+ORDER BY caller, request_id LIMIT :limit
+"""
+
+LIFE = "SELECT CAST(incarnation AS text), pg_is_in_recovery() FROM relay_state"
+"""Which life of the database this is, and whether it follows another."""

@@ -1,0 +1,191 @@
+"""The whole of `diptych verify`, from beginning to end.
+
+One pass over all streams, then further looks at what was wrong or behind. In memory are, besides a page of
+streams: 17 bytes for each event (feed.py), the names of the streams to look at again, and a number for each
+sorted set and each counter in Redis.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from itertools import islice
+from time import monotonic
+
+from operations.verify import ordering, sets, statements, totals
+from operations.verify.again import Suspects, settled
+from operations.verify.aggregates import Aggregates, Counts
+from operations.verify.feed import Feed
+from operations.verify.findings import Problem, Report
+from operations.verify.model import Aggregate, Reading
+from operations.verify.progress import check_parked, check_progress, check_stream
+from operations.verify.read_model import ReadModel, id_of
+from operations.verify.store import PAGE, Store
+from runtime import streams
+from runtime.jetstream import Connection, connect
+from runtime.settings import Settings
+
+AGGREGATES: tuple[Aggregate, ...] = (ordering.ORDER,)
+"""Every aggregate there is, each with its own fold."""
+
+READY = 5.0
+"""Seconds that NATS has to answer."""
+
+
+async def verify(
+    settings: Settings,
+    *,
+    within: float = 60.0,
+    shown: int = 20,
+    aggregates: Sequence[Aggregate] = AGGREGATES,
+) -> Report:
+    """Compare everything, and return what was found.
+
+    Args:
+        settings: where the servers are.
+        within: seconds that what is behind has to catch up, at each step.
+        shown: how many findings of each check are kept.
+        aggregates: what can be folded.
+
+    Raises:
+        one of operations.away.AWAY, StreamChanged, ReaderLost: it could not be checked.
+    """
+    store, redis = Store(settings.database_url), ReadModel(settings.redis_url)
+    connection = await connect(settings.nats_url, "verify")
+    try:
+        async with asyncio.timeout(READY):
+            await connection.ready()
+        return await Verification(store, connection, redis, aggregates, within, Report(shown)).run()
+    finally:
+        await connection.close()
+        await redis.close()
+        await store.close()
+
+
+class Verification:
+    """One run."""
+
+    def __init__(
+        self,
+        store: Store,
+        connection: Connection,
+        redis: ReadModel,
+        aggregates: Sequence[Aggregate],
+        within: float,
+        report: Report,
+    ) -> None:
+        self._store, self._redis, self._feed = store, redis, Feed(connection)
+        self._known = {aggregate.stream_type: aggregate for aggregate in aggregates}
+        self._within = within
+        self._report, self._counts = report, Counts(report.counted)
+        self._incarnation, self._standby = "", False
+
+    async def run(self) -> Report:
+        """Check everything."""
+        ((self._incarnation, self._standby),) = await self._store.rows(statements.LIFE)
+        await self._stream()
+        suspects, aggregates = Suspects(), await self._aggregates()
+        await self._all_streams(aggregates, suspects)
+        await self._tables()
+
+        async def look(targets: Mapping[str, int]) -> Mapping[str, Sequence[Problem]]:
+            await self._read_on()
+            return await aggregates.look(targets, Counts())
+
+        await suspects.settle(look, self._report, monotonic() + self._within)
+        await self._foreign_messages()
+        for reading in self._readings():
+            await self._projection(reading)
+        return self._report
+
+    def _readings(self) -> list[Reading]:
+        return [reading for aggregate in self._known.values() for reading in aggregate.readings]
+
+    def _add(self, problems: Sequence[Problem]) -> None:
+        for problem in problems:
+            self._report.add(problem)
+
+    async def _aggregates(self) -> Aggregates:
+        newest = {row.type: row.fingerprint for row in await self._store.rows(statements.NEWEST_FINGERPRINTS)}
+        return Aggregates(self._known, self._store, self._feed, self._redis, newest, self._standby)
+
+    async def _stream(self) -> None:
+        """Read the stream, once it is this database's and filled."""
+        deadline = monotonic() + self._within
+        self._add(await settled(lambda: check_stream(self._feed, self._incarnation), deadline))
+        if await self._feed.identity():
+            await self._read_on(first=True)
+
+    async def _read_on(self, *, first: bool = False) -> None:
+        if first or self._feed.epoch:
+            self._add(await self._feed.read_on(await self._store.last_position()))
+
+    async def _all_streams(self, aggregates: Aggregates, suspects: Suspects) -> None:
+        after = ""
+        while targets := await self._store.names(after):
+            suspects.note(targets, await aggregates.look(targets, self._counts))
+            after = next(reversed(targets))
+        for kind, count in self._counts.unknown.items():
+            self._report.notes.append(f"{count:,} streams of {kind} have no fold here: their versions alone")
+
+    async def _tables(self) -> None:
+        """Check the tables beside the events."""
+        ((rows, pending),) = await self._store.rows(statements.OUTBOX)
+        self._report.counted.update(outbox=rows, pending=pending)
+        for (position,) in await self._store.rows(statements.ORPHANS):
+            self._report.add(Problem("outbox", f"outbox {position}", "there is no event at this position"))
+        async for page in self._store.receipts():
+            self._report.counted["requests"] += len(page)
+            for caller, request_id, missing in page:
+                if missing is not None:
+                    text = f"its receipt names {missing}, which does not exist"
+                    self._report.add(Problem("requests", f"request {request_id} of {caller}", text))
+
+    async def _foreign_messages(self) -> None:
+        """Check the messages whose events came after the streams were read, or do not exist."""
+        self._report.counted["messages"] = self._feed.reached
+        async for page in _pages(self._feed.unmatched()):
+            sequences = dict(page)
+            events = await self._store.at(list(sequences))
+            for position, sequence in sequences.items():
+                event = events.get(position)
+                if event is None and not self._standby:
+                    text = f"PostgreSQL has no event at its position {position}"
+                    self._report.add(Problem("stream", f"message {sequence}", text))
+                elif event is not None and not self._feed.holds(event):
+                    text = f"message {sequence} is not what PostgreSQL has"
+                    self._report.add(Problem("stream", f"event {event.id}", text))
+
+    async def _projection(self, reading: Reading) -> None:
+        """Check what is in Redis that no look at an aggregate has seen."""
+        deadline, incarnation = monotonic() + self._within, self._incarnation
+        self._report.counted["projections"] += 1
+        self._add(
+            await settled(lambda: check_progress(self._redis, reading, self._feed, incarnation), deadline)
+        )
+        self._add(await settled(lambda: check_parked(self._redis, reading), deadline))
+        tally, counted = self._counts.tally, self._report.counted
+        async for problem in sets.check(self._redis, reading, tally.members, counted, deadline):
+            self._report.add(problem)
+        problems, changing = await totals.check(self._redis, reading, tally.sums, counted, deadline)
+        self._add(problems)
+        self._report.notes += [f"{key} kept changing: it could not be compared" for key in changing]
+        for kind, check in (("view", "views"), ("log", "history")):
+            async for keys in self._redis.keys(kind, reading.view):
+                self._add(await self._nobodys(reading, check, keys))
+
+    async def _nobodys(self, reading: Reading, check: str, keys: Sequence[str]) -> Sequence[Problem]:
+        """Return the keys of aggregates that do not exist."""
+        if self._standby:  # what is missing here may be on its way
+            return ()
+        names = {key: {streams.stream_name(kind, id_of(key)) for kind in reading.view.hears} for key in keys}
+        existing = await self._store.existing([name for several in names.values() for name in several])
+        subject = "view" if check == "views" else "log"
+        return [
+            Problem(check, f"{subject} {reading.name} {id_of(key)}", "there is no such aggregate")
+            for key, several in names.items()
+            if not several & existing
+        ]
+
+
+async def _pages(items: Iterator[tuple[int, int]]) -> AsyncIterator[list[tuple[int, int]]]:
+    while page := list(islice(items, PAGE)):
+        yield page
