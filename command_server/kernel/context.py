@@ -94,11 +94,19 @@ class AggregateType:
         kind = type(event)
         return self._names[kind], self._encoders[kind](event).SerializeToString()
 
+    def knows(self, event_type: str) -> bool:
+        """Return whether messages of this full name are events of the aggregate, in whatever version."""
+        return event_type in self._decoders
+
+    def decode(self, event: StoredEvent) -> Any:
+        """Return a stored event of any version as the domain knows it."""
+        parse, decode = self._decoders[event.type]
+        return decode(parse(event.data))
+
     def fold(self, state: Any, events: Sequence[StoredEvent]) -> Any:
         """Return the state after stored events."""
         for event in events:
-            parse, decode = self._decoders[event.type]
-            state = self.evolve(state, decode(parse(event.data)))
+            state = self.evolve(state, self.decode(event))
         return state
 
 

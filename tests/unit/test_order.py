@@ -1,91 +1,147 @@
-"""What ordering's rules say, given a past."""
+"""What ordering's rules say of an order's life, given a past."""
 
-from dataclasses import replace
+import re
+from pathlib import Path
 
 import pytest
 
-from command_server.contexts.ordering.domain.order import (
-    DECIDER,
-    ORDER,
-    CancelOrder,
-    ConfirmOrder,
-    OrderCancelled,
-    OrderConfirmed,
-    OrderLine,
-    OrderPlaced,
-    PersonalData,
-    PlaceOrder,
-    ShippingAddress,
+from command_server.contexts.ordering.domain import messages
+from command_server.contexts.ordering.domain.messages import OrderPlaced
+from command_server.contexts.ordering.domain.order import DECIDER, ORDER, Status, decide, evolve
+from command_server.kernel.decider import Rejected
+from tests.support import orders
+from tests.support.orders import (
+    APPROVED,
+    CANCELLED,
+    COMMANDS,
+    CONFIRMED,
+    DELIVERED,
+    HELD,
+    PASTS,
+    PLACE,
+    PLACED,
+    REJECTED,
+    RETURNED,
+    SHIPPED,
 )
-from command_server.kernel.money import MAX_UNITS, Money
 from tests.support.scenario import NOW, Scenario
 
-ADDRESS = ShippingAddress("Ada", ("Main Street 1",), "12345", "Town", "DE")
-LINE = OrderLine("sku-1", "A thing", 3, Money("EUR", 9, 990_000_000))
-PLACE = PlaceOrder("o-1", "c-1", (LINE,), ADDRESS, "a-1", "w-1")
-PLACED = OrderPlaced(
-    "o-1", "c-1", (LINE,), Money("EUR", 29, 970_000_000), PersonalData("c-1", ADDRESS), "a-1", "w-1", NOW
-)
-CONFIRMED = OrderConfirmed("o-1", NOW)
-CANCELLED = OrderCancelled("o-1", "changed my mind", NOW)
-CONFIRM = ConfirmOrder("o-1")
-CANCEL = CancelOrder("o-1", "changed my mind")
-
 order = Scenario(ORDER, DECIDER)
+PLACE_, ADD, REMOVE, SEND, HOLD, APPROVE, REJECT, CONFIRM, SHIP, DELIVER, RETURN, CANCEL = COMMANDS
+DIAGRAM = Path(__file__).parents[2] / "docs/ordering.md"
 
 
 def test_placing_an_order_sums_its_lines_exactly() -> None:
     order.given().when(PLACE).then(PLACED)
 
 
-def test_an_order_is_placed_once() -> None:
-    order.given(PLACED).when(PLACE).refused("ORDER_EXISTS", order_id="o-1")
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.NONE])
+def test_an_order_is_placed_once(status: Status) -> None:
+    order.given(*PASTS[status]).when(PLACE).refused("ORDER_EXISTS", order_id="o-1")
 
 
-def test_a_cancelled_order_cannot_be_placed_again() -> None:
-    order.given(PLACED, CANCELLED).when(PLACE).refused("ORDER_EXISTS", order_id="o-1")
-
-
-@pytest.mark.parametrize("command", [CONFIRM, CANCEL])
+@pytest.mark.parametrize("command", COMMANDS[1:], ids=lambda command: type(command).__name__)
 def test_what_was_never_placed_is_not_found(command: object) -> None:
     order.given().when(command).refused("ORDER_NOT_FOUND", order_id="o-1")
 
 
-def test_a_placed_order_is_confirmed() -> None:
-    order.given(PLACED).when(CONFIRM).then(CONFIRMED)
+@pytest.mark.parametrize(
+    ("past", "command", "event"),
+    [
+        (Status.PLACED, HOLD, HELD),
+        (Status.HELD, APPROVE, APPROVED),
+        (Status.HELD, REJECT, REJECTED),
+        (Status.PLACED, REJECT, REJECTED),
+        (Status.PLACED, CONFIRM, CONFIRMED),
+        (Status.CONFIRMED, SHIP, SHIPPED),
+        (Status.SHIPPED, DELIVER, DELIVERED),
+        (Status.DELIVERED, RETURN, RETURNED),
+        (Status.PLACED, CANCEL, CANCELLED),
+        (Status.HELD, CANCEL, CANCELLED),
+        (Status.CONFIRMED, CANCEL, CANCELLED),
+    ],
+)
+def test_an_order_goes_on(past: Status, command: object, event: object) -> None:
+    order.given(*PASTS[past]).when(command).then(event)
 
 
-def test_confirming_twice_changes_nothing() -> None:
-    order.given(PLACED, CONFIRMED).when(CONFIRM).then()
+@pytest.mark.parametrize(
+    ("past", "command"),
+    [
+        (Status.HELD, HOLD),
+        (Status.PLACED, APPROVE),
+        (Status.REJECTED, REJECT),
+        (Status.CONFIRMED, CONFIRM),
+        (Status.SHIPPED, SHIP),
+        (Status.DELIVERED, DELIVER),
+        (Status.RETURNED, RETURN),
+        (Status.CANCELLED, CANCEL),
+    ],
+)
+def test_asking_for_what_already_is_changes_nothing(past: Status, command: object) -> None:
+    order.given(*PASTS[past]).when(command).then()
 
 
-def test_a_cancelled_order_cannot_be_confirmed() -> None:
-    order.given(PLACED, CANCELLED).when(CONFIRM).refused("ORDER_ALREADY_CANCELLED", order_id="o-1")
+@pytest.mark.parametrize(
+    ("past", "commands", "reason"),
+    [
+        (Status.HELD, (ADD, REMOVE, SEND, CONFIRM, SHIP, DELIVER, RETURN), "ORDER_HELD"),
+        (Status.PLACED, (SHIP,), "ORDER_NOT_CONFIRMED"),
+        (Status.PLACED, (DELIVER,), "ORDER_NOT_SHIPPED"),
+        (Status.CONFIRMED, (DELIVER,), "ORDER_NOT_SHIPPED"),
+        (Status.PLACED, (RETURN,), "ORDER_NOT_DELIVERED"),
+        (Status.CONFIRMED, (RETURN,), "ORDER_NOT_DELIVERED"),
+        (Status.SHIPPED, (RETURN,), "ORDER_NOT_DELIVERED"),
+        (Status.CONFIRMED, (ADD, REMOVE, SEND, HOLD, APPROVE, REJECT), "ORDER_ALREADY_CONFIRMED"),
+        (Status.SHIPPED, (ADD, HOLD, APPROVE, REJECT, CONFIRM, CANCEL), "ORDER_ALREADY_SHIPPED"),
+        (Status.DELIVERED, (ADD, HOLD, REJECT, CONFIRM, SHIP, CANCEL), "ORDER_ALREADY_DELIVERED"),
+        (Status.RETURNED, (ADD, HOLD, CONFIRM, SHIP, DELIVER, CANCEL), "ORDER_ALREADY_RETURNED"),
+        (Status.REJECTED, (ADD, HOLD, APPROVE, CONFIRM, SHIP, CANCEL), "ORDER_ALREADY_REJECTED"),
+        (Status.CANCELLED, (ADD, HOLD, APPROVE, CONFIRM, SHIP, RETURN), "ORDER_ALREADY_CANCELLED"),
+    ],
+)
+def test_what_a_status_does_not_allow_is_refused(
+    past: Status, commands: tuple[object, ...], reason: str
+) -> None:
+    for command in commands:
+        order.given(*PASTS[past]).when(command).refused(reason, order_id="o-1")
 
 
-@pytest.mark.parametrize("past", [(PLACED,), (PLACED, CONFIRMED)])
-def test_an_order_that_is_not_over_is_cancelled(past: tuple[object, ...]) -> None:
-    order.given(*past).when(CANCEL).then(CANCELLED)
+def test_an_approved_order_can_be_confirmed_and_held_again() -> None:
+    order.given(PLACED, HELD, APPROVED).when(CONFIRM).then(CONFIRMED)
+    order.given(PLACED, HELD, APPROVED).when(HOLD).then(HELD)
 
 
-def test_cancelling_twice_changes_nothing() -> None:
-    order.given(PLACED, CANCELLED).when(CancelOrder("o-1", "again")).then()
+def test_the_diagram_in_the_docs_is_what_the_rules_do() -> None:
+    drawn = set(re.findall(r"^    (\S+) --> (\S+) : (\w+)$", DIAGRAM.read_text(), re.MULTILINE))
+    assert drawn == set(_edges())
 
 
-def test_lines_in_two_currencies_are_refused() -> None:
-    dollars = replace(LINE, unit_price=Money("USD", 1))
-    mixed = replace(PLACE, lines=(LINE, dollars))
-    order.given().when(mixed).refused("ORDER_CURRENCY_MIXED", currencies="EUR and USD")
+def _edges() -> list[tuple[str, str, str]]:
+    """Return from, to and command of every change of an order, as found by trying."""
+    found = []
+    for status, past in PASTS.items():
+        before = ORDER.initial
+        for event in past:
+            before = evolve(before, event)
+        for command in orders.COMMANDS:
+            try:
+                events = decide(command, before, NOW)
+            except Rejected:
+                continue
+            if events:
+                after = evolve(before, events[-1])
+                found.append((_node(status), _node(after.status), type(command).__name__))
+    return found
 
 
-def test_a_total_that_does_not_fit_is_refused_and_not_wrapped() -> None:
-    dear = replace(LINE, quantity=2, unit_price=Money("EUR", MAX_UNITS))
-    order.given().when(replace(PLACE, lines=(dear,))).refused(
-        "ORDER_TOTAL_OVERFLOW", total=f"{2 * MAX_UNITS} units of EUR"
-    )
+def _node(status: Status) -> str:
+    return "[*]" if status is Status.NONE else status.name
 
 
-def test_the_largest_total_that_fits_is_accepted() -> None:
-    dear = replace(LINE, quantity=1, unit_price=Money("EUR", MAX_UNITS, 999_999_999))
-    (placed,) = DECIDER.decide(replace(PLACE, lines=(dear,)), {"s": ORDER.initial}, NOW)["s"]
-    assert placed.total == dear.unit_price
+def test_every_kind_of_command_and_event_is_tried_here() -> None:
+    assert {type(command) for command in COMMANDS} == set(DECIDER.commands)
+    tried = {type(event) for past in PASTS.values() for event in past} | {type(APPROVED)}
+    edits = {messages.OrderLineAdded, messages.OrderLineRemoved, messages.ShippingAddressChanged}
+    assert tried | edits == set(ORDER.events)  # the edits in test_order_contents.py
+    assert OrderPlaced in tried

@@ -1,0 +1,224 @@
+"""An order as a specification: a table of what follows when, and a dictionary of lines. For stateful tests.
+
+It knows nothing of the code under test. Commands are a name and fields as JSON; `Machine` makes up a life of
+an order, and whoever inherits it says how a command is really executed.
+"""
+
+from copy import deepcopy
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+
+ROWS = """
+                      PLACED      HELD      CONFIRMED   SHIPPED     DELIVERED RETURNED REJECTED CANCELLED
+AddOrderLine          edit        held      already     already     already   already  already  already
+RemoveOrderLine       edit        held      already     already     already   already  already  already
+ChangeShippingAddress edit        held      already     already     already   already  already  already
+HoldOrder             HELD        same      already     already     already   already  already  already
+ApproveOrder          same        PLACED    already     already     already   already  already  already
+RejectOrder           REJECTED    REJECTED  already     already     already   already  same     already
+ConfirmOrder          CONFIRMED   held      same        already     already   already  already  already
+ShipOrder             unconfirmed held      SHIPPED     same        already   already  already  already
+DeliverOrder          unshipped   held      unshipped   DELIVERED   same      already  already  already
+ReturnOrder           undelivered held      undelivered undelivered RETURNED  same     already  already
+CancelOrder           CANCELLED   CANCELLED CANCELLED   already     already   already  already  same
+"""
+STATUSES, *_CELLS = [line.split() for line in ROWS.strip().splitlines()]
+TABLE = {name: dict(zip(STATUSES, cells, strict=True)) for name, *cells in _CELLS}
+"""What follows from a command in each status: the next status, or why nothing changes."""
+REASONS = {
+    "held": "ORDER_HELD",
+    "unconfirmed": "ORDER_NOT_CONFIRMED",
+    "unshipped": "ORDER_NOT_SHIPPED",
+    "undelivered": "ORDER_NOT_DELIVERED",
+}
+NANOS = 10**9
+JSON = dict[str, Any]
+
+
+class OrderModel:
+    """What an order must be after all commands so far."""
+
+    def __init__(self) -> None:
+        self.status = "NONE"
+        self.version = 0
+        self.groups: dict[str, JSON] = {}
+
+    def send(self, name: str, fields: JSON) -> str:
+        """Execute a command; return the reason of its refusal, or nothing."""
+        if name == "PlaceOrder":
+            return self._place(fields)
+        if self.status == "NONE":
+            return "ORDER_NOT_FOUND"
+        follows = TABLE[name][self.status]
+        if follows == "same":
+            return ""
+        if follows == "edit":
+            return self._edit(name, fields)
+        if follows == follows.upper():
+            self.status = follows
+            self.version += 1
+            return ""
+        return REASONS.get(follows, f"ORDER_ALREADY_{self.status}")
+
+    def total(self) -> int:
+        """Return the sum over all lines in billionths."""
+        lines = [line for group in self.groups.values() for line in group["lines"]]
+        return sum(line["quantity"] * _nanos(line["unit_price"]) for line in lines)
+
+    def _place(self, fields: JSON) -> str:
+        if self.status != "NONE":
+            return "ORDER_EXISTS"
+        groups = fields["shipping_groups"]
+        if len({group["shipping_group_id"] for group in groups}) < len(groups):
+            return "SHIPPING_GROUP_REPEATED"
+        if any(len({line["sku"] for line in group["lines"]}) < len(group["lines"]) for group in groups):
+            return "ORDER_LINE_REPEATED"
+        if len({line["unit_price"]["currency_code"] for group in groups for line in group["lines"]}) > 1:
+            return "ORDER_CURRENCY_MIXED"
+        self.groups = {group["shipping_group_id"]: deepcopy(group) for group in groups}
+        self.status, self.version = "PLACED", 1
+        return ""
+
+    def _edit(self, name: str, fields: JSON) -> str:
+        before = deepcopy(self.groups)
+        wanted = fields["shipping_group_id"]
+        if not wanted and len(self.groups) == 1:
+            (wanted,) = self.groups
+        if wanted not in self.groups:
+            return "SHIPPING_GROUP_NOT_FOUND"
+        reason = getattr(self, f"_{name}")(self.groups[wanted], fields)
+        self.version += self.groups != before
+        return str(reason)
+
+    def _AddOrderLine(self, group: JSON, fields: JSON) -> str:  # noqa: N802 - the command's name
+        line = fields["line"]
+        if line in group["lines"]:
+            return ""
+        if line["sku"] in [known["sku"] for known in group["lines"]]:
+            return "ORDER_LINE_EXISTS"
+        currency = next(iter(self.groups.values()))["lines"][0]["unit_price"]["currency_code"]
+        if line["unit_price"]["currency_code"] != currency:
+            return "ORDER_CURRENCY_MIXED"
+        group["lines"].append(deepcopy(line))
+        return ""
+
+    def _RemoveOrderLine(self, group: JSON, fields: JSON) -> str:  # noqa: N802 - the command's name
+        left = [line for line in group["lines"] if line["sku"] != fields["sku"]]
+        if len(left) == len(group["lines"]):
+            return "ORDER_LINE_NOT_FOUND"
+        if not left:
+            return "ORDER_LINE_LAST"
+        group["lines"] = left
+        return ""
+
+    def _ChangeShippingAddress(self, group: JSON, fields: JSON) -> str:  # noqa: N802 - the command's name
+        group["shipping_address"] = deepcopy(fields["shipping_address"])
+        return ""
+
+
+def _nanos(money: JSON) -> int:
+    return int(money["units"]) * NANOS + int(money["nanos"])
+
+
+currencies = st.sampled_from(["EUR"] * 9 + ["USD"])
+prices = st.builds(
+    lambda currency, units, nanos: {"currency_code": currency, "units": units, "nanos": nanos},
+    currencies,
+    st.integers(0, 10**6),
+    st.integers(0, NANOS - 1),
+)
+lines = st.builds(
+    lambda sku, quantity, price: {"sku": sku, "title": sku, "quantity": quantity, "unit_price": price},
+    st.sampled_from(["lamp", "desk", "chair", "book"]),
+    st.integers(1, 10_000),
+    prices,
+)
+addresses = st.builds(
+    lambda street: {
+        "recipient": "Ada",
+        "address_lines": [street],
+        "postal_code": "",
+        "locality": "Town",
+        "region_code": "DE",
+    },
+    st.sampled_from(["Main Street 1", "Side Street 2"]),
+)
+group_ids = st.sampled_from(["main", "gift"])
+groups = st.builds(
+    lambda group_id, lines, address: {
+        "shipping_group_id": group_id,
+        "lines": lines,
+        "shipping_address": address,
+        "warehouse_id": "w-1",
+    },
+    group_ids,
+    st.lists(lines, min_size=1, max_size=3),
+    addresses,
+)
+orders = st.lists(groups, min_size=1, max_size=2)
+named_groups = st.sampled_from(["", "main", "main", "gift"])
+texts = st.sampled_from(["a reason", "another"])
+STEPS = (
+    "HoldOrder",
+    "ApproveOrder",
+    "RejectOrder",
+    "ConfirmOrder",
+    "ShipOrder",
+    "DeliverOrder",
+    "ReturnOrder",
+)
+FIELDS = {"HoldOrder": ("reason",), "RejectOrder": ("reason",), "ReturnOrder": ("reason",)} | {
+    "CancelOrder": ("reason",),
+    "ShipOrder": ("carrier", "tracking_code"),
+}
+
+
+class Machine(RuleBasedStateMachine):
+    """Sends made-up commands to one order and to its model, and compares what they say."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = OrderModel()
+
+    def execute(self, name: str, fields: JSON) -> str:
+        """Really execute a command; return the reason of its refusal, or nothing."""
+        raise NotImplementedError
+
+    def compare(self) -> None:
+        """Assert that the order is what the model says."""
+        raise NotImplementedError
+
+    def send(self, name: str, fields: JSON) -> None:
+        expected = self.model.send(name, fields)
+        assert (name, self.execute(name, fields)) == (name, expected)
+        self.compare()
+
+    @initialize(first=orders)
+    def begin(self, first: list[JSON]) -> None:
+        self.place(first)
+
+    @rule(groups=orders)
+    def place(self, groups: list[JSON]) -> None:
+        self.send("PlaceOrder", {"customer_id": "c-1", "shipping_groups": groups, "account_id": "a-1"})
+
+    @rule(group=named_groups, line=lines)
+    def add_line(self, group: str, line: JSON) -> None:
+        self.send("AddOrderLine", {"shipping_group_id": group, "line": line})
+
+    @rule(group=named_groups, sku=st.sampled_from(["lamp", "desk", "chair", "book"]))
+    def remove_line(self, group: str, sku: str) -> None:
+        self.send("RemoveOrderLine", {"shipping_group_id": group, "sku": sku})
+
+    @rule(group=named_groups, address=addresses)
+    def send_elsewhere(self, group: str, address: JSON) -> None:
+        self.send("ChangeShippingAddress", {"shipping_group_id": group, "shipping_address": address})
+
+    @rule(name=st.sampled_from(STEPS), text=texts)
+    def step(self, name: str, text: str) -> None:
+        self.send(name, dict.fromkeys(FIELDS.get(name, ()), text))
+
+    @rule(text=texts)
+    def cancel(self, text: str) -> None:
+        self.send("CancelOrder", {"reason": text})
