@@ -5,16 +5,18 @@ how far the projections say they are, then the views, then the events, and last 
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from operations.verify import entries, recorded, views
-from operations.verify.entries import Looked, Tally
+from operations.verify.entries import Tally
 from operations.verify.feed import Feed
 from operations.verify.findings import Problem
-from operations.verify.model import Aggregate, Event, Reading
+from operations.verify.model import Aggregate, Reading
 from operations.verify.read_model import ReadModel
+from operations.verify.recorded import Story
 from operations.verify.store import Store, Stream
+from operations.verify.views import Case
 from runtime import streams
 
 Progress = Mapping[str, Mapping[int, tuple[str, int]]]
@@ -69,74 +71,57 @@ class Aggregates:
         progress: Progress = {
             reading.name: await self._redis.progress(reading.view) for reading in self._readings
         }
-        looked = [Looked(name, reading) for name in targets for reading in self._readings_of(name)]
-        await entries.read(self._redis, looked)
+        cases = [
+            Case(name, reading, targets[name]) for name in targets for reading in self._readings_of(name)
+        ]
+        await entries.read(self._redis, cases)
         found = await self._store.streams(list(targets))
         problems: dict[str, list[Problem]] = {}
-        folds: dict[str, Sequence[Event]] = {}
+        stories: dict[str, Story] = {}
         for name in targets:
             stream = found.get(name) or Stream(name)
-            folds[name], problems[name] = self._recorded(stream, counts)
+            stories[name], problems[name] = self._recorded(stream, counts)
             problems[name] += self._feed.compare(stream)
-        comparable = [view for view in looked if folds[view.stream]]
-        for view in comparable:
-            events, target = folds[view.stream], targets[view.stream]
-            reached = self._reached(progress[view.reading.name], events, target)
-            view.seen = views.compare(
-                view.reading, view.id, view.found, events, target, reached, self._standby
-            )
-            view.seen.problems += views.compare_log(view.reading, view.id, view.log, view.seen, events)
-            counts.of["views"] += bool(view.found)
-            counts.of["logged"] += len(view.log)
-        await entries.compare(self._redis, comparable, counts.tally)
-        for view in comparable:
-            problems[view.stream] += view.seen.problems
+        for case in cases:
+            case.story = stories[case.stream]
+            case.reached = self._reached(progress[case.reading.name], found.get(case.stream), case.target)
+            views.compare(case, self._standby)
+            views.compare_log(case)
+            counts.of["views"] += bool(case.found)
+            counts.of["history"] += len(case.log)
+        await entries.compare(self._redis, cases, counts.tally)
+        for case in cases:
+            problems[case.stream] += case.problems
         return {name: wrong for name, wrong in problems.items() if wrong}
 
     def _readings_of(self, name: str) -> Sequence[Reading]:
         aggregate = self._known.get(streams.stream_type(name))
         return aggregate.readings if aggregate else ()
 
-    def _recorded(self, stream: Stream, counts: Counts) -> tuple[Sequence[Event], list[Problem]]:
-        """Return a stream's events, none where they cannot be folded, and what is wrong with them."""
+    def _recorded(self, stream: Stream, counts: Counts) -> tuple[Story, list[Problem]]:
+        """Return a stream's events as far as they can be folded, and what is wrong with them."""
         problems = list(recorded.versions(stream))
         kind = streams.stream_type(stream.name)
         counts.of["streams"] += 1
         counts.of["events"] += len(stream.events)
         if kind not in self._known:
             counts.unknown[kind] += 1
-            return (), problems
+            return Story(), problems
+        aggregate = self._known[kind]
         events, wrong = recorded.parsed(stream, self._messages[kind])
-        problems += wrong
-        if not stream.events or [event.recorded.version for event in events] != list(
-            range(1, len(stream.events) + 1)
-        ):
-            return (), problems
-        try:
-            problems += self._snapshot(stream, events, counts)
-            for reading in self._known[kind].readings:
-                reading.fold(events)
-        except (LookupError, ValueError, TypeError) as error:
-            return (), [
-                *problems,
-                Problem("events", f"stream {stream.name}", f"it cannot be folded: {error}"),
-            ]
-        return events, problems
+        story, unfolded = recorded.folded(aggregate, stream, events)
+        problems += [*wrong, *unfolded]
+        if stream.row is not None and stream.row.state is not None:
+            skipped = stream.row.fingerprint != self._fingerprints.get(kind, stream.row.fingerprint)
+            counts.of["skipped" if skipped else "snapshots"] += 1
+            if not skipped:
+                problems += recorded.snapshot(aggregate, stream.name, stream.row, story)
+        return story, problems
 
-    def _snapshot(self, stream: Stream, events: Sequence[Event], counts: Counts) -> Iterator[Problem]:
-        row, kind = stream.row, streams.stream_type(stream.name)
-        if row is None or row.state is None:
-            return
-        if row.fingerprint != self._fingerprints.get(kind, row.fingerprint):
-            counts.of["skipped"] += 1
-            return
-        counts.of["snapshots"] += 1
-        yield from recorded.snapshot(self._known[kind], stream.name, row, events)
-
-    def _reached(self, progress: Mapping[int, tuple[str, int]], events: Sequence[Event], target: int) -> bool:
+    def _reached(self, progress: Mapping[int, tuple[str, int]], stream: Stream | None, target: int) -> bool:
         """Return whether a projection's progress says that it has an aggregate's version."""
-        if not 0 < target <= len(events):
+        event = next((event for event in stream.events if event.version == target), None) if stream else None
+        if event is None or stream is None:
             return True
-        event = events[target - 1].recorded
-        epoch, sequence = progress.get(streams.partition(streams.aggregate_id(event.stream)), ("", 0))
+        epoch, sequence = progress.get(streams.partition(streams.aggregate_id(stream.name)), ("", 0))
         return epoch == self._feed.epoch and 0 < self._feed.sequence(event.position) <= sequence

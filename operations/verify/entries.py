@@ -4,31 +4,13 @@ Whether more is there than views demand is seen from the other side, in `sets.py
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from operations.verify.findings import Problem
-from operations.verify.model import Reading
 from operations.verify.read_model import ReadModel
-from operations.verify.views import Hash, Seen
-from runtime import streams
+from operations.verify.views import Case
 from runtime.views import CHANGES_KEPT
-
-
-@dataclass
-class Looked:
-    """One view: what was read, and what came of comparing it."""
-
-    stream: str
-    reading: Reading
-    found: Hash = field(default_factory=dict)
-    log: Mapping[bytes, bytes] = field(default_factory=dict)
-    seen: Seen = field(default_factory=Seen)
-
-    @property
-    def id(self) -> str:
-        """The view's id."""
-        return streams.aggregate_id(self.stream)
 
 
 @dataclass
@@ -41,7 +23,7 @@ class Tally:
     """What views have added, by (total key, counter)."""
 
 
-async def read(redis: ReadModel, views: Sequence[Looked]) -> None:
+async def read(redis: ReadModel, views: Sequence[Case]) -> None:
     """Read views, and then their logs, which by then hold all that the views tell of."""
     hashes = await redis.hashes([view.reading.view.key(view.id) for view in views])
     for view, found in zip(views, hashes, strict=True):
@@ -52,26 +34,27 @@ async def read(redis: ReadModel, views: Sequence[Looked]) -> None:
         view.log = found
 
 
-async def compare(redis: ReadModel, views: Sequence[Looked], tally: Tally) -> None:
+async def compare(redis: ReadModel, views: Sequence[Case], tally: Tally) -> None:
     """Look whether settled views are where they have to be, and add them up."""
-    places = [(view, *place) for view in views if view.seen.settled for place in _places(view)]
-    scores = await redis.ask([("ZSCORE", key, member) for _, _, key, member in places])
-    absent: list[tuple[Looked, Problem]] = []
+    places = [(view, *place) for view in views if view.settled for place in _places(view)]
+    scores = await redis.scores([(key, member) for _, _, key, member in places])
+    absent: list[tuple[Case, Problem]] = []
     for (view, check, key, member), score in zip(places, scores, strict=True):
-        tally.members[key] += isinstance(score, float)
+        tally.members[key] += score is not None
         if check == "indexes" and score != 0:
-            said = "is not in it" if not isinstance(score, float) else f"has the score {score}"
+            said = "is not in it" if score is None else f"has the score {score}"
             absent.append((view, Problem(check, key, f"{member} {said}")))
-        if check == "changes" and not isinstance(score, float) and await _has_room(redis, key):
+        if check == "changes" and score is None and await _has_room(redis, key):
             absent.append((view, Problem(check, f"set of {key}", f"{member} is not in it")))
     for view in views:
-        tally.sums.update(view.seen.added)
+        for counter, amount in view.added.items():
+            tally.sums[counter] += amount
     await _unless_moved(redis, absent)
 
 
-def _places(view: Looked) -> Sequence[tuple[str, str, str]]:
+def _places(view: Case) -> Sequence[tuple[str, str, str]]:
     """Return check, key and member of all sorted sets that a view has to be in."""
-    reading, expected = view.reading, view.seen.expected
+    reading, expected = view.reading, view.expected
     indexes = [("indexes", key, member) for key, member in reading.indexes(expected)]
     return [*indexes, *(("changes", key, view.id) for key in reading.changes(expected))]
 
@@ -82,12 +65,12 @@ async def _has_room(redis: ReadModel, key: str) -> bool:
     return not isinstance(count, int) or count < CHANGES_KEPT
 
 
-async def _unless_moved(redis: ReadModel, absent: Sequence[tuple[Looked, Problem]]) -> None:
+async def _unless_moved(redis: ReadModel, absent: Sequence[tuple[Case, Problem]]) -> None:
     """Report what was absent of views that were not written meanwhile; the others have to be seen again."""
     revisions = await redis.ask([("HGET", view.reading.view.key(view.id), "revision") for view, _ in absent])
     for (view, problem), revision in zip(absent, revisions, strict=True):
-        if revision == view.seen.revision:
-            view.seen.problems.append(problem)
+        if revision == view.revision:
+            view.problems.append(problem)
         else:
             text = "it was written while it was looked at"
-            view.seen.problems.append(Problem(problem.check, problem.subject, text, waits=True, changes=True))
+            view.problems.append(Problem(problem.check, problem.subject, text, waits=True, changes=True))

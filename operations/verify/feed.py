@@ -21,6 +21,9 @@ ROOM = 1_000_000
 """Positions beyond the known ones that a message may name; memory is laid out for them."""
 
 
+_ONE_LINE = str.maketrans("\r\n", "  ")
+
+
 class StreamChanged(Exception):
     """The stream is another one than at the beginning, so there is nothing to go on from."""
 
@@ -146,9 +149,11 @@ class Feed:
 def _digest(subject: str, headers: Mapping[str, Any], data: bytes) -> int:
     """Return 64 bits of a message; what NATS keeps of a relay's batches (Nats-...) does not count."""
     told = frozenset(
-        # NATS has no line breaks and no blanks round a value.
-        (name, value.strip().replace("\r", " ").replace("\n", " "))
-        for name, value in headers.items()
-        if not name.startswith("Nats-")
+        [
+            # NATS keeps no line breaks and no blanks round a value.
+            (name, value.strip() if value.isprintable() else value.strip().translate(_ONE_LINE))
+            for name, value in headers.items()
+            if name[:5] != "Nats-"
+        ]
     )
     return hash((subject, told, data))

@@ -14,7 +14,7 @@ CHECKS = {
     "views": ("{views:,} views", "equal to the fold"),
     "indexes": ("{indexes:,} entries in {indexes sets:,} indexes", "exactly those of the views"),
     "totals": ("{counters:,} counters in {totals:,} totals", "equal to the sums"),
-    "history": ("{logged:,} entries", "one for each event"),
+    "history": ("{history:,} entries", "one for each event"),
     "changes": ("{changes:,} entries in {changes sets:,} sets", "exactly those of the views"),
 }
 """What is checked: what is counted of it, and what is said where nothing is wrong."""

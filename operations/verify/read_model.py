@@ -1,5 +1,6 @@
 """Redis as verify reads it: pipelines of reads, pages of keys. Nothing is written."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -10,6 +11,9 @@ from runtime.views import View
 SCAN = 1_000
 """Keys, or members of a set, in one page."""
 
+PATIENCE = 10.0
+"""Seconds that Redis has to answer."""
+
 Command = tuple[Any, ...]
 
 
@@ -17,7 +21,7 @@ class ReadModel:
     """What the projectors have written."""
 
     def __init__(self, url: str) -> None:
-        self._redis = Redis.from_url(url, socket_timeout=10, socket_connect_timeout=5)
+        self._redis = Redis.from_url(url, socket_connect_timeout=PATIENCE)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -35,12 +39,24 @@ class ReadModel:
         async with self._redis.pipeline(transaction=at_once) as pipe:
             for command in commands:
                 pipe.execute_command(*command)
-            return await pipe.execute(raise_on_error=False)
+            async with asyncio.timeout(PATIENCE):  # redis-py's own is one for each answer, and costs more
+                return await pipe.execute(raise_on_error=False)
 
     async def hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
         """Return hashes; empty ones for keys that are something else."""
         found = await self.ask([("HGETALL", key) for key in keys])
         return [answer if isinstance(answer, dict) else {} for answer in found]
+
+    async def scores(self, places: Sequence[tuple[str, str]]) -> list[float | None]:
+        """Return the scores of (key, member) in sorted sets; None where a member is not in its set."""
+        members: dict[str, dict[str, float | None]] = {}
+        for key, member in places:
+            members.setdefault(key, {})[member] = None
+        answers = await self.ask([("ZMSCORE", key, *asked) for key, asked in members.items()])
+        for asked, answer in zip(members.values(), answers, strict=True):
+            if isinstance(answer, list):
+                asked.update(zip(asked, answer, strict=True))
+        return [members[key][member] for key, member in places]
 
     async def progress(self, view: View) -> dict[int, tuple[str, int]]:
         """Return a projection's progress, partition to epoch and sequence."""

@@ -1,8 +1,11 @@
 """One stream as PostgreSQL holds it: its versions, its row, its snapshot, its bytes. Pure."""
 
 import json
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from dataclasses import dataclass, field
+from itertools import count, pairwise
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
 
@@ -10,6 +13,20 @@ from operations.verify.findings import Problem
 from operations.verify.model import Aggregate, Event
 from operations.verify.store import Row, Stream, instant
 from runtime import streams
+
+UNFOLDABLE = (LookupError, ValueError, TypeError, AttributeError)
+"""What a fold raises of events that do not belong together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """An aggregate's events as far as they can be folded."""
+
+    events: Sequence[Event] = ()
+    whole: bool = False
+    """Whether these are all of its events."""
+    latest: Mapping[str, Any] = field(default_factory=dict)
+    """What they come to, by projection."""
 
 
 def versions(stream: Stream) -> Iterator[Problem]:
@@ -54,33 +71,53 @@ def parsed(stream: Stream, messages: Mapping[str, type[Message]]) -> tuple[list[
     return events, []
 
 
-def snapshot(aggregate: Aggregate, name: str, row: Row, events: Sequence[Event]) -> Iterator[Problem]:
+def folded(aggregate: Aggregate, stream: Stream, events: Sequence[Event]) -> tuple[Story, Sequence[Problem]]:
+    """Return the events up to the first gap, or the first that cannot be folded, with what they come to."""
+    gapless = [
+        event for event, version in zip(events, count(1), strict=False) if event.recorded.version == version
+    ]
+    try:
+        latest = _latest(aggregate, gapless)
+        return Story(gapless, len(gapless) == len(stream.events), latest), ()
+    except UNFOLDABLE as error:
+        bad = bisect_left(
+            range(1, len(gapless)), True, key=lambda number: not _folds(aggregate, gapless[:number])
+        )
+        said = f"it cannot be folded: {type(error).__name__}: {error}"
+        problem = Problem("events", f"event {gapless[bad].recorded.id}", said)
+        return Story(gapless[:bad], False, _latest(aggregate, gapless[:bad])), [problem]
+
+
+def _latest(aggregate: Aggregate, events: Sequence[Event]) -> Mapping[str, Any]:
+    return {reading.name: reading.fold(events) for reading in aggregate.readings} if events else {}
+
+
+def _folds(aggregate: Aggregate, events: Sequence[Event]) -> bool:
+    try:
+        return bool(_latest(aggregate, events))
+    except UNFOLDABLE:
+        return False
+
+
+def snapshot(aggregate: Aggregate, name: str, row: Row, story: Story) -> Iterator[Problem]:
     """Yield in which fields the state in a stream's row is not the fold of its events."""
     subject = f"snapshot of {name}"
-    if row.state is None:
-        return
     if not 0 < row.state_version <= row.version:
         yield Problem("snapshots", subject, f"it is at version {row.state_version} of {row.version}")
         return
+    if row.state_version > len(story.events):
+        return
     try:
-        state = json.loads(row.state)
+        state = json.loads(row.state or "")
     except ValueError:
-        yield Problem("snapshots", subject, "it is no JSON")
-        return
-    fold = aggregate.snapshot(events[: row.state_version])
-    if state == fold:
-        return
+        state = None
+    fold = aggregate.snapshot(story.events[: row.state_version])
     if not isinstance(state, dict):
         yield Problem("snapshots", subject, "it is no JSON object")
-        return
-    for key in sorted({*state, *fold}):
-        if state.get(key) != fold.get(key):
-            yield Problem(
-                "snapshots",
-                subject,
-                f"{key} is {_short(state.get(key))}, the fold says {_short(fold.get(key))} "
-                f"at version {row.state_version}",
-            )
+    elif state != fold:
+        for key in [key for key in {**fold, **state} if state.get(key) != fold.get(key)]:
+            said = f"{key} is {_short(state.get(key))}, the fold says {_short(fold.get(key))}"
+            yield Problem("snapshots", subject, f"{said} at version {row.state_version}")
 
 
 def _short(value: object) -> str:

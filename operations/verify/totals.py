@@ -101,7 +101,7 @@ async def _difference(redis: ReadModel, reading: Reading, key: str) -> tuple[Dif
         counters = _counters(total)
         for revision, amounts in answers:
             written += int(revision or 0)
-            for (owner, name), amount in (remembered(amounts) or Counter()).items():
+            for (owner, name), amount in (remembered(amounts) or {}).items():
                 added[name] += amount if owner == key else 0
     names = {name for name in {*added, *counters} if added[name] != counters.get(name)}
     difference = {

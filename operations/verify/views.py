@@ -1,7 +1,6 @@
 """One view in Redis, compared with the fold of its events at the view's own version. Pure."""
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,81 +9,90 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
 
 from operations.verify.findings import Problem
-from operations.verify.model import Event, Reading
+from operations.verify.model import Reading
+from operations.verify.recorded import Story
+from runtime import streams
+
+_decode = msgspec.json.Decoder(list[list[str]]).decode
 
 Hash = Mapping[bytes, bytes]
 """All fields of a view's hash; empty where there is none."""
 
 
 @dataclass
-class Seen:
-    """What came of comparing a view."""
+class Case:
+    """One view: what was read of it, and what comes of comparing it."""
+
+    stream: str
+    reading: Reading
+    target: int
+    """The version that the aggregate had before the view was read."""
+    found: Hash = field(default_factory=dict)
+    log: Hash = field(default_factory=dict)
+    """The view's log, read after the view."""
+    story: Story = field(default_factory=Story)
+    """The aggregate's events, read after the log."""
+    reached: bool = False
+    """Whether the projection's progress said that the target is in the view."""
 
     problems: list[Problem] = field(default_factory=list)
-    expected: Any = None
-    """The message that the events demand at the view's version; None where there is nothing to compare."""
-    settled: bool = False
-    """Whether all that is derived from the view must have followed it."""
     version: int = 0
     """The view's version, as far as it could be compared."""
-    revision: bytes = b""
-    added: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """What the view says that counters hold of it, by (total key, counter)."""
+    expected: Any = None
+    """The message that the events demand at that version."""
+    settled: bool = False
+    """Whether all that is derived from the view must have followed it."""
+    added: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """What the view says that counters hold of it, by total key and counter."""
+
+    @property
+    def id(self) -> str:
+        """The view's id."""
+        return streams.aggregate_id(self.stream)
+
+    @property
+    def revision(self) -> bytes | None:
+        """How often the view was written."""
+        return self.found.get(b"revision")
+
+    def says(self, text: str, *, waits: bool = False) -> None:
+        """Note a problem."""
+        self.problems.append(Problem("views", f"view {self.reading.name} {self.id}", text, waits))
 
 
-def compare(
-    reading: Reading,
-    name: str,
-    found: Hash,
-    events: Sequence[Event],
-    target: int,
-    reached: bool,
-    standby: bool,
-) -> Seen:
-    """Compare a view.
+def compare(case: Case, standby: bool) -> None:
+    """Compare a view with the fold of its events at its own version.
 
     Args:
-        reading: the projection.
-        name: the aggregate's id.
-        found: the view's hash.
-        events: all events of the aggregate, read after the hash.
-        target: the version that the aggregate had before the hash was read.
-        reached: whether the projection's progress says that this version is in the view.
-        standby: whether the events may be behind the view.
+        case: the view.
+        standby: whether the events may be behind it.
     """
-    seen, subject = Seen(), f"view {reading.name} {name}"
-
-    def problem(text: str, *, check: str = "views", waits: bool = False) -> None:
-        seen.problems.append(Problem(check, subject, text, waits))
-
+    found, story, target = case.found, case.story, case.target
     if not found:
-        problem(f"it is missing, the aggregate is at version {target}", waits=not reached)
-        return seen
-    seen.revision = found.get(b"revision", b"")
+        if target:
+            case.says(f"it is missing, the aggregate is at version {target}", waits=not case.reached)
+        return
     version, settled = _number(found, b"version"), _number(found, b"settled")
-    if version is None or settled is None:
-        problem("version and settled are no numbers")
-        return seen
     parked = found.get(b"parked")
     if parked:
         text, retrying = _parked(parked)
-        problem(text, waits=retrying)
-    if version > len(events):
-        problem(f"it is at version {version}, the aggregate at {len(events)}", waits=standby)
-        return seen
-    if version < target and not parked:
-        problem(f"it is at version {version}, the aggregate at {target}", waits=not reached)
-    if version == 0:
-        return seen
-    seen.version, seen.settled = version, settled == version
-    if not seen.settled and not parked:
-        problem(
-            f"it is settled at version {settled}, and at {version}", waits=settled < version and not reached
-        )
-    seen.expected = reading.fold(events[:version])
-    for text in (*_content(reading, seen.expected, found, version), *_derived(reading, seen, found)):
-        problem(text)
-    return seen
+        case.says(text, waits=retrying)
+    elif version < target:
+        case.says(f"it is at version {version}, the aggregate at {target}", waits=not case.reached)
+    if version > len(story.events):
+        if story.whole:
+            case.says(f"it is at version {version}, the aggregate at {len(story.events)}", waits=standby)
+        return
+    if version <= 0:
+        return
+    case.version, case.settled = version, settled == version
+    if not case.settled and not parked:
+        waits = settled < version and not case.reached
+        case.says(f"it is settled at version {settled}, and at {version}", waits=waits)
+    at_end = version == len(story.events)
+    case.expected = story.latest[case.reading.name] if at_end else case.reading.fold(story.events[:version])
+    for text in (*_content(case), *_derived(case)):
+        case.says(f"{text} at version {version}")
 
 
 def _parked(record: bytes) -> tuple[str, bool]:
@@ -97,43 +105,42 @@ def _parked(record: bytes) -> tuple[str, bool]:
         return f"it is parked: {record!r}", False
 
 
-def _content(reading: Reading, expected: Message, found: Hash, version: int) -> Iterator[str]:
+def _content(case: Case) -> Iterator[str]:
+    expected = case.expected
     try:
-        actual = type(expected).FromString(found.get(b"data", b""))
+        actual = type(expected).FromString(case.found.get(b"data", b""))
     except DecodeError:
         yield f"its data is no {expected.DESCRIPTOR.full_name}"
         return
     if actual != expected:
-        for text in differences(actual, expected):
-            yield f"{text} at version {version}"
-    for column, value in reading.columns(expected).items():
-        shown = found.get(column.encode(), b"").decode("utf-8", "replace")
+        yield from differences(actual, expected)
+    for column, value in case.reading.columns(expected).items():
+        shown = case.found.get(column.encode(), b"").decode("utf-8", "replace")
         if shown != value:
-            yield f"column {column} shows {shown!r}, the fold says {value!r} at version {version}"
+            yield f"column {column} shows {shown!r}, the fold says {value!r}"
 
 
-def _derived(reading: Reading, seen: Seen, found: Hash) -> Iterator[str]:
+def _derived(case: Case) -> Iterator[str]:
     """Yield what is wrong with what the hash remembers of indexes and totals."""
-    entries = Counter(reading.indexes(seen.expected))
-    amounts = Counter({(key, name): amount for key, name, amount in reading.totals(seen.expected)})
-    wanted: dict[bytes, Any] = {b"entries": entries, b"amounts": amounts}
-    if seen.settled:
-        wanted |= {b"stale": Counter(), b"added": amounts}
-    for name, value in wanted.items():
-        if remembered(found.get(name)) != value:
-            yield f"{name.decode()} is {found.get(name, b'').decode()}, which the fold does not say"
-    seen.added = remembered(found.get(b"added")) or Counter()
+    entries = dict.fromkeys(case.reading.indexes(case.expected), 1)
+    amounts = {(key, name): amount for key, name, amount in case.reading.totals(case.expected)}
+    wanted: list[tuple[bytes, Any]] = [(b"entries", entries), (b"amounts", amounts)]
+    if case.settled:
+        wanted += [(b"stale", {}), (b"added", amounts)]
+    for name, value in wanted:
+        kept = case.found.get(name, b"")
+        if remembered(kept) != value:
+            yield f"{name.decode()} is {kept.decode('utf-8', 'replace')}, not what the fold says"
+    case.added = remembered(case.found.get(b"added")) or {}
 
 
-def remembered(value: bytes | None) -> Counter[Any] | None:
-    """Return [[key, member], ...] as how often each is there, [[key, counter, digits], ...] as amounts."""
-    counted: Counter[Any] = Counter()
+def remembered(value: bytes | None) -> dict[tuple[str, str], int] | None:
+    """Return [[key, member], ...] as 1 for each, [[key, counter, digits], ...] as numbers."""
     try:
-        for key, name, *amount in msgspec.json.decode(value or b"[]"):
-            counted[key, name] += int(*amount) if amount else 1
+        rows = _decode(value) if value else ()
+        return {(key, name): int(*amount) if amount else 1 for key, name, *amount in rows}
     except (msgspec.DecodeError, TypeError, ValueError):
         return None
-    return counted
 
 
 def differences(actual: Message, expected: Message) -> Iterator[str]:
@@ -155,32 +162,36 @@ def _short(value: object) -> str:
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
-def _number(found: Hash, name: bytes) -> int | None:
+def _number(found: Hash, name: bytes) -> int:
+    """Return a number; 0 where there is none, -1 where it is something else."""
     value = found.get(name, b"0")
-    return int(value) if value.isdigit() else None
+    return int(value) if value.isdigit() else -1
 
 
-def compare_log(
-    reading: Reading, name: str, log: Hash, seen: Seen, events: Sequence[Event]
-) -> Iterator[Problem]:
-    """Yield what is wrong with a view's log; it was read after the view and before the events."""
-    if reading.entry is None:
+def compare_log(case: Case) -> None:
+    """Compare a view's log with the events."""
+    entry = case.reading.entry
+    if entry is None:
         return
-    subject = f"log {reading.name} {name}"
-    for event in events:
-        version = event.recorded.version
-        data, expected = log.get(str(version).encode()), reading.entry(event)
-        if data is None:
-            if version <= seen.version:
-                yield Problem("history", subject, f"it has no entry of version {version}")
-            continue
-        try:
-            actual = type(expected).FromString(data)
-        except DecodeError:
-            yield Problem("history", subject, f"entry {version} is no {expected.DESCRIPTOR.full_name}")
-            continue
-        if actual != expected:
-            for text in differences(actual, expected):
-                yield Problem("history", subject, f"in entry {version}, {text}")
-    for field_name in log.keys() - {str(event.recorded.version).encode() for event in events}:
-        yield Problem("history", subject, f"it has an entry {field_name.decode()}, which no event is behind")
+    numbers = {str(event.recorded.version).encode(): event for event in case.story.events}
+    subject = f"log {case.reading.name} {case.id}"
+    texts = [text for number, event in numbers.items() for text in _entry(case, number, entry(event))]
+    if case.story.whole:
+        unknown = [name.decode("utf-8", "replace") for name in case.log.keys() - numbers.keys()]
+        texts += [f"it has an entry {name}, which no event is behind" for name in unknown]
+    case.problems += [Problem("history", subject, text) for text in texts]
+
+
+def _entry(case: Case, number: bytes, expected: Message) -> Iterator[str]:
+    data = case.log.get(number)
+    if data is None:
+        if int(number) <= case.version:
+            yield f"it has no entry {number.decode()}"
+        return
+    try:
+        actual = type(expected).FromString(data)
+    except DecodeError:
+        yield f"entry {number.decode()} is no {expected.DESCRIPTOR.full_name}"
+        return
+    if actual != expected:
+        yield from (f"in entry {number.decode()}, {text}" for text in differences(actual, expected))
