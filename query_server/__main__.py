@@ -1,5 +1,6 @@
 """The query server: its contexts, and how its parts are put together."""
 
+from query_server.changes import Changes
 from query_server.contexts import ordering
 from query_server.reader import Reader
 from query_server.redis_address import RedisAddress
@@ -14,12 +15,16 @@ CONTEXTS = (ordering.CONTEXT,)
 
 async def main(life: Lifecycle) -> None:
     """Serve every context's queries until the process stops."""
-    async with Reader(_redis(life.settings.redis_url)) as reader:
+    redis = _redis(life.settings.redis_url)
+    async with Reader(redis) as reader:
         views = {query.view for context in CONTEXTS for query in context.queries.values()}
-        models = {view: ReadModel.of(view, reader) for view in views}
+        watched = {watch.view for context in CONTEXTS for watch in context.watches.values()}
+        changes = Changes(redis, reader, watched)
+        life.spawn(changes.run(life.stopping), "changes")
+        models = {view: ReadModel.of(view, reader) for view in views | watched}
         for model in models.values():
             life.spawn(model.staleness.run(), "staleness")
-        services = [query_service(context, models) for context in CONTEXTS]
+        services = [query_service(context, models, changes) for context in CONTEXTS]
         address = life.settings.query_address
         await server.build(life.settings, services, address=address, probe=reader.ping).serve(life)
 

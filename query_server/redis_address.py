@@ -43,3 +43,7 @@ class RedisAddress:
         """
         loop = asyncio.get_running_loop()
         await loop.create_connection(protocol, self._redis.host, self._redis.port, ssl=self._tls)
+
+    async def open(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection as a pair of streams; raises the same."""
+        return await asyncio.open_connection(self._redis.host, self._redis.port, ssl=self._tls)

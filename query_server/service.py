@@ -1,14 +1,21 @@
 """QueryServices: the handler named beside each method of the proto, wrapped in what all queries share."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from contextlib import aclosing
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
 
+from query_server import framing
+from query_server.changes import Changes
 from query_server.reader import Reader
 from query_server.staleness import Staleness
 from query_server.views import ViewReader
+from query_server.watching import Watch, Watched
+from runtime import caller
+from runtime.errors import Refusal
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.server import Service
 from runtime.views import View
@@ -26,12 +33,27 @@ class Query:
     answer: Answer
 
 
+Answers = Callable[[Watch, Any], Watched]
+"""Takes how a watching call was made and its valid request; yields what it is answered with."""
+VIEW, RESUME_TOKEN = 1, 2
+"""The fields of every watching method's response."""
+
+
+@dataclass(frozen=True, slots=True)
+class WatchQuery:
+    """A method of a QueryService that answers again and again."""
+
+    view: View
+    answers: Answers
+
+
 @dataclass(frozen=True, slots=True)
 class QueryContext:
     """A bounded context's queries by the names of their methods; one that is missing stops the start."""
 
     service: ServiceDescriptor
     queries: Mapping[str, Query]
+    watches: Mapping[str, WatchQuery] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +69,13 @@ class ReadModel:
         return cls(ViewReader(reader, view), Staleness(reader, view))
 
 
-def query_service(context: QueryContext, models: Mapping[View, ReadModel]) -> Service:
+def query_service(context: QueryContext, models: Mapping[View, ReadModel], changes: Changes) -> Service:
     """Return a context's QueryService."""
-    return Service(
-        context.service,
-        {name: _handler(query.answer, models[query.view]) for name, query in context.queries.items()},
-    )
+    unary = {name: _handler(query.answer, models[query.view]) for name, query in context.queries.items()}
+    streaming = {
+        name: _watching(watch.answers, models[watch.view], changes) for name, watch in context.watches.items()
+    }
+    return Service(context.service, {**unary, **streaming})
 
 
 def _handler(answer: Answer, model: ReadModel) -> Handler:
@@ -61,5 +84,27 @@ def _handler(answer: Answer, model: ReadModel) -> Handler:
             return await answer(model.views, request, context.time_remaining())
         finally:  # a refusal too says how far behind the view may be
             context.set_trailing_metadata(model.staleness.metadata())
+
+    return handle
+
+
+def _watching(answers: Answers, model: ReadModel, changes: Changes) -> Handler:
+    async def handle(request: Any, context: Context) -> None:
+        watch = Watch(
+            model.views, changes, request.resume_token, request.at_least_as_fresh, context.time_remaining()
+        )
+        try:
+            async with (
+                asyncio.timeout(caller.current().expires_in()) as allowed,
+                aclosing(answers(watch, request)) as stream,
+            ):
+                async for view, token in stream:
+                    await context.write(
+                        framing.field(VIEW, view) + framing.field(RESUME_TOKEN, token.encode())
+                    )
+        except TimeoutError:
+            if not allowed.expired():
+                raise
+            raise Refusal("TOKEN_EXPIRED", "the caller's token has expired during the call") from None
 
     return handle

@@ -2,15 +2,23 @@
 
 from contextvars import ContextVar
 from dataclasses import dataclass
+from math import inf
+from time import time
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller: the token's subject, its scopes, and the person that it acts for."""
+    """An authenticated caller: the token's subject, scopes and end, and the person that it acts for."""
 
     subject: str
     scopes: frozenset[str]
     on_behalf_of: str | None = None
+    expires_at: float = inf
+    """When the token expires, in seconds since 1970."""
+
+    def expires_in(self) -> float | None:
+        """Return the seconds until the token expires; None where it never does."""
+        return None if self.expires_at == inf else max(0.0, self.expires_at - time())
 
 
 _CALLER: ContextVar[Caller] = ContextVar("caller")

@@ -8,10 +8,11 @@ from diptych.ordering.v1.types_pb2 import CustomerSummary, Order, OrderHistory
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
-from query_server import freshness, history, listing, pages
+from query_server import freshness, history, listing, pages, watching
 from query_server.framing import field
-from query_server.service import Query, QueryContext
+from query_server.service import Query, QueryContext, WatchQuery
 from query_server.views import ViewReader, Window
+from query_server.watching import Watch, Watched
 from runtime.errors import Refusal
 from runtime.views import View, index_bound
 
@@ -152,6 +153,17 @@ async def get_order_history(
     return b"".join(field(number, entry) for entry in entries) + response.SerializeToString()
 
 
+def watch_order(watch: Watch, request: protocol.WatchOrderRequest) -> Watched:
+    """Answer with an order whenever it has changed."""
+    return watching.one(watch, request.order_id, _not_found(request.order_id))
+
+
+def watch_customer_orders(watch: Watch, request: protocol.WatchCustomerOrdersRequest) -> Watched:
+    """Answer with each of a customer's orders whenever it has changed."""
+    changes, index = (of("customer", request.customer_id) for of in (ORDERS.changes, ORDERS.index))
+    return watching.several(watch, changes, index)
+
+
 def _not_found(order_id: str) -> Refusal:
     return Refusal.of_rule("ordering", "ORDER_NOT_FOUND", {"order_id": order_id}, "missing")
 
@@ -164,5 +176,9 @@ CONTEXT = QueryContext(
         "ListOrders": Query(ORDERS, list_orders),
         "GetCustomerSummary": Query(ORDERS, get_customer_summary),
         "GetOrderHistory": Query(HISTORIES, get_order_history),
+    },
+    {
+        "WatchOrder": WatchQuery(ORDERS, watch_order),
+        "WatchCustomerOrders": WatchQuery(ORDERS, watch_customer_orders),
     },
 )

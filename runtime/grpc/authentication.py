@@ -54,7 +54,7 @@ class Tokens:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
-        self._verified: dict[str, tuple[Caller, float]] = {}
+        self._verified: dict[str, Caller] = {}
         self._generation = keys.generation
 
     async def caller(self, token: str) -> Caller:
@@ -67,18 +67,18 @@ class Tokens:
         if self._generation != self._keys.generation:
             self._verified.clear()
             self._generation = self._keys.generation
-        who, expiry = self._verified.get(token, (None, 0.0))
-        if who is None or time.time() >= expiry:
-            who, expiry = await self._verify(token)
-            self._remember(token, who, expiry)
+        who = self._verified.get(token)
+        if who is None or time.time() >= who.expires_at:
+            who = await self._verify(token)
+            self._remember(token, who)
         return who
 
-    def _remember(self, token: str, who: Caller, expiry: float) -> None:
+    def _remember(self, token: str, who: Caller) -> None:
         if len(self._verified) >= _REMEMBERED:
             del self._verified[next(iter(self._verified))]  # the oldest
-        self._verified[token] = (who, expiry)
+        self._verified[token] = who
 
-    async def _verify(self, token: str) -> tuple[Caller, float]:
+    async def _verify(self, token: str) -> Caller:
         try:
             key = await self._keys.find(str(jwt.get_unverified_header(token).get("kid")))
             if key is None:
@@ -94,7 +94,7 @@ class Tokens:
             )
         except jwt.InvalidTokenError as error:
             raise Refusal("UNAUTHENTICATED", f"the token is not valid: {error}") from error
-        return _caller(claims), int(claims["exp"]) + _CLOCK_SKEW
+        return _caller(claims)
 
     def _unknown_key(self) -> Refusal:
         if self._keys.known:
@@ -109,6 +109,7 @@ def _caller(claims: dict[str, Any]) -> Caller:
         subject=_name("sub", claims["sub"]),
         scopes=frozenset(scopes.split()) if isinstance(scopes, str) else frozenset(),
         on_behalf_of=None if on_behalf_of is None else _name("on_behalf_of", on_behalf_of),
+        expires_at=int(claims["exp"]) + _CLOCK_SKEW,
     )
 
 

@@ -27,6 +27,8 @@ from jwt.algorithms import OKPAlgorithm
 
 from operations.servers import Valkey
 from query_server.__main__ import CONTEXTS
+from query_server.changes import Changes
+from query_server.redis_address import RedisAddress
 from query_server.service import QueryContext, ReadModel, query_service
 from runtime import tokens
 from runtime.errors import StartError
@@ -213,7 +215,8 @@ async def test_a_wrong_address_of_redis_is_said_in_one_line(jwks: Path) -> None:
 
 async def test_a_method_without_a_handler_stops_the_start(model: Model, jwks: Path) -> None:
     (context,) = CONTEXTS
+    changes = Changes(RedisAddress("redis://127.0.0.1"), model.reader, ())
     partly = QueryContext(context.service, {"GetOrder": context.queries["GetOrder"]})
-    service = query_service(partly, {ORDERS: ReadModel.of(ORDERS, model.reader)})
+    service = query_service(partly, {ORDERS: ReadModel.of(ORDERS, model.reader)}, changes)
     with pytest.raises(StartError, match="ListOrders"):
         server.build(Settings(jwks=str(jwks)), [service], address="127.0.0.1:0", probe=model.reader.ping)
