@@ -46,10 +46,12 @@ async def check_progress(
         problem(f"it is present for {_shown(present)}, the database is {incarnation}")
     if missing := set(range(streams.PARTITIONS)) - set(progress):
         problem(f"it has no progress in {len(missing)} partitions")
+    if stream is None:
+        return problems
+    if elsewhere := sum(epoch != stream.epoch for epoch, _ in progress.values()):
+        problem(f"{elsewhere} partitions are in another epoch than the stream")
     for partition, (epoch, sequence) in sorted(progress.items()):
-        if stream is None or epoch != stream.epoch:
-            problem(f"partition {partition} is in epoch {epoch}, which is not the stream's")
-        elif sequence > stream.last_sequence:
+        if epoch == stream.epoch and sequence > stream.last_sequence:
             text = f"partition {partition} is at {sequence}, the stream ends at {stream.last_sequence}"
             problem(text, waits=False)
     return problems

@@ -103,9 +103,10 @@ async def _difference(redis: ReadModel, reading: Reading, key: str) -> tuple[Dif
             written += int(revision or 0)
             for (owner, name), amount in (remembered(amounts) or {}).items():
                 added[name] += amount if owner == key else 0
-    names = {name for name in {*added, *counters} if added[name] != counters.get(name)}
     difference = {
-        name: (counters.get(name, 0), added[name]) for name in names if added[name] or name in counters
+        name: (counters.get(name, 0), added[name])
+        for name in {*added, *counters}
+        if counters.get(name) != (added[name] or None)  # one that is 0 is not there
     }
     return difference, written if len(ids) > AT_ONCE else 0
 
