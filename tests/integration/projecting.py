@@ -27,6 +27,7 @@ from runtime import streams
 from runtime.envelope import RecordedEvent, to_headers
 from runtime.jetstream import Connection, connect
 from runtime.jetstream.stream import EPOCH, FILLED, INCARNATION
+from tests.integration import expected as expect
 
 VIEW = ORDERS.view
 INCARNATION_ID = str(uuid4())
@@ -236,47 +237,6 @@ async def projector(
 
 
 EVERY = range(streams.PARTITIONS)
-STATES = {
-    "OrderPlaced": views.Order.STATE_PLACED,
-    "OrderConfirmed": views.Order.STATE_CONFIRMED,
-    "OrderCancelled": views.Order.STATE_CANCELLED,
-}
-
-
-def expected(life: Sequence[RecordedEvent]) -> views.Order:
-    """Return an order after these events, by code that shares nothing with the projection's handlers."""
-    order = views.Order(order_id=streams.aggregate_id(life[0].stream), version=len(life))
-    for event in life:
-        kind = event.type.rpartition(".")[2]
-        order.state = STATES[kind]
-        match kind:
-            case "OrderPlaced":
-                was = events.OrderPlaced.FromString(event.data)
-                group = views.ShippingGroup(
-                    shipping_group_id="main",
-                    lines=was.lines,
-                    shipping_address=was.personal.shipping_address,
-                    warehouse_id=was.warehouse_id,
-                )
-                order.MergeFrom(
-                    views.Order(
-                        shipping_groups=[group],
-                        customer_id=was.customer_id,
-                        lines=was.lines,
-                        total=was.total,
-                        shipping_address=was.personal.shipping_address,
-                        account_id=was.account_id,
-                        warehouse_id=was.warehouse_id,
-                        place_time=was.placed_at,
-                    )
-                )
-            case "OrderConfirmed":
-                order.confirm_time.MergeFrom(events.OrderConfirmed.FromString(event.data).confirmed_at)
-            case "OrderCancelled":
-                gone = events.OrderCancelled.FromString(event.data)
-                order.cancel_time.MergeFrom(gone.cancelled_at)
-                order.cancel_reason = gone.reason
-    return order
 
 
 async def view(redis: Redis, order_id: str) -> dict[str, bytes]:
@@ -319,17 +279,32 @@ async def all_settled(redis: Redis, lives: Iterable[Sequence[RecordedEvent]]) ->
     return all(int(at or 0) == life[-1].version for at, life in zip(found, lives, strict=True))
 
 
+async def totals(redis: Redis) -> dict[str, dict[str, int]]:
+    """Return all counters by their keys."""
+    keys = [key async for key in redis.scan_iter(match="total:*", count=1_000)]
+    found: dict[str, Any] = {key.decode(): await redis.hgetall(key) for key in keys}
+    return {key: {name.decode(): int(at) for name, at in all_.items()} for key, all_ in found.items()}
+
+
+async def changes(redis: Redis, customer: str = "c-1") -> dict[str, int]:
+    """Return a customer's changed orders with the numbers of their changes."""
+    key = f"changes:ordering.order:1:{{customer/{customer}}}"
+    found: Any = await redis.zrange(key, 0, -1, withscores=True)
+    return {order_id.decode(): int(number) for order_id, number in found}
+
+
 async def assert_views(redis: Redis, lives: Iterable[Sequence[RecordedEvent]]) -> None:
-    """Assert that Redis holds exactly these orders, settled, and exactly their index entries."""
+    """Assert that Redis holds exactly these orders, settled, and exactly what is derived from them."""
     entries: dict[str, set[str]] = {}
-    keys = set()
-    for life in lives:
-        order = expected(life)
+    keys, orders = set(), [expect.order(life) for life in lives]
+    for order in orders:
         found = await view(redis, order.order_id)
         assert views.Order.FromString(found["data"]) == order
-        assert int(found["version"]) == int(found["settled"]) == len(life)
+        assert int(found["version"]) == int(found["settled"]) == order.version
         assert found["stale"] == b"[]"
+        assert found["added"] == found["amounts"]
         assert "parked" not in found
+        assert order.order_id in await changes(redis, order.customer_id)
         keys.add(f"view:ordering.order:1:{{{order.order_id}}}")
         state = views.Order.State.Name(order.state)
         member = f"{order.place_time.ToMicroseconds():016x}:{order.order_id}"
@@ -340,5 +315,6 @@ async def assert_views(redis: Redis, lives: Iterable[Sequence[RecordedEvent]]) -
             "all",
         ):
             entries.setdefault(f"index:ordering.order:1:{{{name}}}", set()).add(member)
-    assert {key.decode() async for key in redis.scan_iter(match="view:*", count=1_000)} == keys
+    assert {key.decode() async for key in redis.scan_iter(match="view:ordering.order:*", count=1_000)} == keys
     assert await indexes(redis) == entries
+    assert await totals(redis) == expect.sums(orders)

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 
 from projector.records import Update
 from runtime import streams
+from tests.integration import expected as expect
 from tests.integration import projecting
 from tests.integration.projecting import (
     EVERY,
@@ -119,7 +120,7 @@ async def test_a_gap_is_filled_from_the_aggregates_own_subject(
         await until(lambda: projecting.all_settled(redis, [one, two[:2]]))
     assert all(update.after.parked is None for update in writes)
     found = await projecting.view(redis, "o-1")
-    assert views.Order.FromString(found["data"]) == projecting.expected(one)
+    assert views.Order.FromString(found["data"]) == expect.order(one)
 
 
 async def test_events_of_other_aggregates_are_not_heard(

@@ -20,6 +20,7 @@ from projector.redis_store import RedisStore
 from projector.writer import Writer
 from runtime import streams
 from runtime.envelope import RecordedEvent
+from tests.integration import expected as expect
 from tests.integration import projecting
 from tests.integration.projecting import EVERY, VIEW, Events, Killed, cancelled, history, projector, recorded
 from tests.integration.waiting import until
@@ -85,7 +86,7 @@ async def test_an_event_that_cannot_be_read_parks_its_own_aggregate_and_no_other
         await until(lambda: is_listed(redis, "o-1"))
         await until(lambda: projecting.present(redis))
     found = await projecting.view(redis, "o-1")
-    assert views.Order.FromString(found["data"]) == projecting.expected(one[:1])
+    assert views.Order.FromString(found["data"]) == expect.order(one[:1])
     parked = (await listed(redis))["o-1"]
     assert msgspec.json.decode(found["parked"], type=Parked) == parked
     assert (parked.stream, parked.version, parked.attempts) == ("ordering.order.o-1", 2, 1)

@@ -1,0 +1,190 @@
+"""What is announced when views have settled: to whom, in which order, and exactly once."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from projector.folding import fold
+from projector.projections.order import ORDERS
+from projector.projections.order_history import HISTORIES
+from projector.records import Record, Update
+from projector.redis_store import RedisStore
+from runtime import streams
+from runtime.envelope import RecordedEvent
+from runtime.views import View
+from tests.integration import projecting
+from tests.integration.projecting import EVERY, VIEW, Events, Killed, history, projector
+from tests.integration.waiting import until
+
+SET = VIEW.changes("customer", "c-1")
+ONE, TWO, OTHER = history("o-1"), history("o-2"), history("o-3", "c-2")
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncIterator[Redis]:
+    async with Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def feed(nats_url: str) -> AsyncIterator[Events]:
+    async with projecting.publisher(nats_url) as events:
+        await events.create()
+        yield events
+
+
+async def begin(store: RedisStore) -> RedisStore:
+    assert await store.filling() is None
+    await store.refill(str(uuid4()), "epoch")
+    assert await store.filling() is not None
+    return store
+
+
+@pytest.fixture
+async def store(redis: Redis) -> RedisStore:
+    return await begin(RedisStore(redis, VIEW))
+
+
+class Heard:
+    """What came over a projection's channel."""
+
+    def __init__(self, redis: Redis, view: View = VIEW) -> None:
+        self._channel = redis.pubsub()
+        self._view = view
+
+    async def __aenter__(self) -> "Heard":
+        await self._channel.subscribe(self._view.changed)
+        confirmed: Any = await self._channel.get_message(timeout=5)
+        assert confirmed["type"] == "subscribe"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._channel.aclose()  # type: ignore[no-untyped-call]
+
+    async def next(self, wait: float = 5) -> tuple[set[str], set[str]] | None:
+        """Return the ids and the keys that the next message names; None where there is none."""
+        message: Any = await self._channel.get_message(timeout=wait)
+        if message is None:
+            return None
+        ids, keys = msgspec.msgpack.decode(message["data"], type=tuple[list[str], list[str]])
+        assert (len(ids), len(keys)) == (len(set(ids)), len(set(keys)))
+        return set(ids), set(keys)
+
+    async def nothing(self) -> bool:
+        """Return whether nothing came; everything that Redis did before is heard by then."""
+        return await self.next(0.05) is None
+
+
+async def written(store: RedisStore, life: list[RecordedEvent]) -> Record:
+    """Write a view and let nothing follow it."""
+    projection = ORDERS if store._view == VIEW else HISTORIES
+    order_id = streams.aggregate_id(life[0].stream)
+    before = (await store.load([order_id]))[order_id]
+    folded = fold(projection, before, life)
+    assert folded.error is None
+    assert await store.write([Update(before, folded.record, folded.content, life, None, 0)]) == set()
+    return folded.record
+
+
+async def test_a_change_is_announced_once_it_has_settled_and_not_again(
+    store: RedisStore, redis: Redis
+) -> None:
+    async with Heard(redis) as heard:
+        record = await written(store, ONE[:1])
+        assert await heard.nothing()
+        assert await projecting.changes(redis) == {}
+        await store.follow([record])
+        assert await heard.next() == ({"o-1"}, {SET})
+        assert await projecting.changes(redis) == {"o-1": 1}
+        await store.follow([record])
+        assert await heard.nothing()
+        assert await projecting.changes(redis) == {"o-1": 1}
+
+
+async def test_numbers_rise_with_every_change_and_the_last_change_comes_last(
+    store: RedisStore, redis: Redis
+) -> None:
+    for life in (ONE[:1], TWO[:1], ONE[:2], ONE, TWO):
+        await store.follow([await written(store, life)])
+    assert await projecting.changes(redis) == {"o-1": 4, "o-2": 5}
+
+
+async def test_views_that_settle_together_are_one_message_with_numbers_of_their_own(
+    store: RedisStore, redis: Redis
+) -> None:
+    records = [await written(store, life) for life in (ONE, TWO, OTHER)]
+    async with Heard(redis) as heard:
+        await store.follow(records)
+        keys = {SET, VIEW.changes("customer", "c-2")}
+        assert await heard.next() == ({"o-1", "o-2", "o-3"}, keys)
+        assert await heard.nothing()
+    assert await projecting.changes(redis) == {"o-1": 1, "o-2": 2}
+    assert await projecting.changes(redis, "c-2") == {"o-3": 1}
+
+
+async def test_only_those_that_had_not_settled_are_announced(store: RedisStore, redis: Redis) -> None:
+    one = await written(store, ONE)
+    await store.follow([one])
+    two = await written(store, TWO)
+    async with Heard(redis) as heard:
+        await store.follow([one, two])
+        assert await heard.next() == ({"o-2"}, {SET})
+    assert await projecting.changes(redis) == {"o-1": 1, "o-2": 2}
+
+
+async def test_a_view_that_has_moved_on_is_not_announced(store: RedisStore, redis: Redis) -> None:
+    old = await written(store, ONE[:1])
+    await written(store, ONE[:2])
+    async with Heard(redis) as heard:
+        assert await store.follow([old]) == {"o-1"}
+        assert await heard.nothing()
+    assert await projecting.changes(redis) == {}
+
+
+async def test_a_set_of_changes_keeps_the_last_ones(redis: Redis) -> None:
+    store = await begin(RedisStore(redis, VIEW, changes_kept=3))
+    lives = [history(f"o-{n}") for n in range(5)]
+    await store.follow([await written(store, life) for life in lives[:4]])
+    assert await projecting.changes(redis) == {"o-1": 2, "o-2": 3, "o-3": 4}
+    await store.follow([await written(store, lives[4])])
+    assert await projecting.changes(redis) == {"o-2": 3, "o-3": 4, "o-4": 5}
+
+
+async def test_a_projection_without_sets_of_changes_still_tells_what_has_settled(redis: Redis) -> None:
+    store = await begin(RedisStore(redis, HISTORIES.view))
+    async with Heard(redis, HISTORIES.view) as heard:
+        await store.follow([await written(store, ONE)])
+        assert await heard.next() == ({"o-1"}, set())
+
+
+async def test_changes_are_numbered_over_the_changes_of_other_projectors(
+    redis_url: str, nats_url: str, redis: Redis, feed: Events
+) -> None:
+    lives = [history(f"o-{n}") for n in range(60)]
+    async with (
+        projector(redis_url, nats_url, partitions=EVERY),
+        projector(redis_url, nats_url, partitions=EVERY),
+    ):
+        for n in range(3):
+            await feed.publish(*(life[n] for life in lives))
+            await until(lambda: projecting.all_settled(redis, [life[: n + 1] for life in lives]))  # noqa: B023 - awaited in its turn
+    numbers = await projecting.changes(redis)
+    assert len(numbers) == len(set(numbers.values())) == 60
+    assert 120 < min(numbers.values()) <= max(numbers.values()) == 180  # each settled three times
+
+
+async def test_what_a_killed_projector_has_not_announced_the_next_one_does(
+    redis_url: str, nats_url: str, redis: Redis, feed: Events
+) -> None:
+    await feed.publish(*ONE)
+    store = projecting.dying("follow", "before")
+    async with projector(redis_url, nats_url, partitions=EVERY, store=store) as dying:
+        assert isinstance(await dying.died(), Killed)
+    assert await projecting.changes(redis) == {}
+    async with Heard(redis) as heard, projector(redis_url, nats_url, partitions=EVERY):
+        assert await heard.next(15) == ({"o-1"}, {SET})
+    assert await projecting.changes(redis) == {"o-1": 1}
