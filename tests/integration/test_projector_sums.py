@@ -24,6 +24,7 @@ from tests.integration.projecting import (
     EVERY,
     VIEW,
     Events,
+    Killed,
     Running,
     cancelled,
     history,
@@ -107,7 +108,7 @@ async def test_sums_are_those_of_the_views_however_projectors_are_killed_doubled
 
 async def died_or_done(redis: Redis, running: list[Running], published: list[RecordedEvent]) -> bool:
     """Return whether a projector has died, or the views are as far as the events without a gap lead."""
-    if any(each.tasks[0].done() for each in running):
+    if any(isinstance(each.tasks[0].exception(), Killed) for each in running if each.tasks[0].done()):
         return True
     reached = dict.fromkeys((streams.aggregate_id(event.stream) for event in published), 0)
     for event in sorted(published, key=lambda event: event.version):
