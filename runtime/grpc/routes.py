@@ -18,8 +18,9 @@ _TICK = 0.002
 _CALM_TICKS = 4
 """So many ticks (of 2 ms) without a new call tell that none waits: one that does comes within a tick."""
 _SERVING_ON = 0.2
-_REFUSING = 1.0
-"""Seconds to wait for such a gap, first while calls are served, then while they are refused."""
+_REFUSING = 4.0
+"""Seconds to wait for such a gap, first while calls are served, then while they are refused, which costs
+little; a busy machine may need many tries for ticks that are on time."""
 _RETRY = 1.0
 """Seconds after which a caller may find another server, or this one's successor."""
 

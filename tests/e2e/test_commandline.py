@@ -50,7 +50,7 @@ async def test_the_events_of_a_stream_are_shown_decoded(stack: Stack, shop: Shop
     code, out, _ = await diptych(stack, "events", f"ordering.order.{receipt.aggregate_id}")
     placed, cancelled = map(json.loads, out.splitlines())
     assert code == 0
-    assert (placed["type"], placed["version"]) == ("diptych.ordering.v1.OrderPlaced", 1)
+    assert (placed["type"], placed["version"]) == ("diptych.ordering.v2.OrderPlaced", 1)
     assert placed["data"]["lines"][0]["unit_price"] == {
         "currency_code": "EUR",
         "units": "9",
@@ -80,7 +80,8 @@ async def test_a_projection_is_rebuilt_in_place(stack: Stack, shop: Shop) -> Non
 
 async def test_an_unknown_projection_is_refused_in_one_line(stack: Stack) -> None:
     code, _, err = await diptych(stack, "projections", "rebuild", "ordering.ordre")
-    assert (code, err) == (1, "Error: there is no projection ordering.ordre; there is ordering.order\n")
+    known = "ordering.order, ordering.order_history"
+    assert (code, err) == (1, f"Error: there is no projection ordering.ordre; there is {known}\n")
 
 
 async def test_the_status_shows_everything_on_a_page(stack: Stack, shop: Shop) -> None:
@@ -94,24 +95,30 @@ async def test_the_status_shows_everything_on_a_page(stack: Stack, shop: Shop) -
     assert "pending" in page["outbox"]
     assert "filled" in page["stream"]
     assert page["ordering.order"].startswith("present")
+    assert page["ordering.order_history"].startswith("present")
 
 
 @pytest.mark.parametrize(
-    ("variable", "url", "row", "name"),
+    ("variable", "url", "rows", "name"),
     [
-        ("DIPTYCH_DATABASE_URL", "postgresql://diptych@127.0.0.1:{}/diptych", "outbox", "PostgreSQL"),
-        ("DIPTYCH_NATS_URL", "nats://127.0.0.1:{}", "stream", "NATS"),
-        ("DIPTYCH_REDIS_URL", "redis://127.0.0.1:{}/0", "ordering.order", "Redis"),
+        ("DIPTYCH_DATABASE_URL", "postgresql://diptych@127.0.0.1:{}/diptych", ["outbox"], "PostgreSQL"),
+        ("DIPTYCH_NATS_URL", "nats://127.0.0.1:{}", ["stream"], "NATS"),
+        (
+            "DIPTYCH_REDIS_URL",
+            "redis://127.0.0.1:{}/0",
+            ["ordering.order", "ordering.order_history"],
+            "Redis",
+        ),
     ],
 )
-async def test_the_status_shows_a_server_that_is_away_on_its_own_line(
-    stack: Stack, variable: str, url: str, row: str, name: str
+async def test_the_status_shows_a_server_that_is_away_on_its_own_lines(
+    stack: Stack, variable: str, url: str, rows: list[str], name: str
 ) -> None:
     code, out, err = await diptych(stack, "status", **{variable: url.format(free_port())})
     page = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert (code, err) == (0, "")
-    assert page[row].startswith(f"{name} is away: ")
-    assert [how for how in page.values() if "is away" in how] == [page[row]]
+    assert all(page[row].startswith(f"{name} is away: ") for row in rows)
+    assert [row for row, how in page.items() if "is away" in how] == rows
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ async def the_log_lines_have_all_their_fields(
     assert command["commandType"] == "diptych.ordering.v1.PlaceOrder"
     assert (command["userId"], command["correlationId"]) == ("alice", conversation)
     published = await line(folder / "relay.log", "Event published", eventId=event_id)
-    assert published["eventType"] == "diptych.ordering.v1.OrderPlaced"
+    assert published["eventType"] == "diptych.ordering.v2.OrderPlaced"
     assert (published["aggregateId"], published["correlationId"]) == (order_id, conversation)
     updated = await line(folder / "projector.log", "Read model updated", eventId=event_id)
     assert (updated["modelType"], updated["recordId"]) == ("diptych.ordering.v1.Order", order_id)
@@ -88,7 +88,7 @@ async def the_trace_leads_to_the_write_in_redis(collector: Collector) -> None:
 
 async def the_metrics_count_it(collector: Collector) -> None:
     command = {"command_type": "diptych.ordering.v1.PlaceOrder"}
-    event = {"event_type": "diptych.ordering.v1.OrderPlaced", "success": True}
+    event = {"event_type": "diptych.ordering.v2.OrderPlaced", "success": True}
     view = {"model_type": "diptych.ordering.v1.Order"}
     for name, attributes in (
         ("commands.processed", {**command, "success": True}),

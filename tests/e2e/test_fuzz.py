@@ -1,0 +1,124 @@
+"""Whatever is sent to whatever method, the answer is clear: never INTERNAL, and nothing of our insides."""
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from google.rpc import error_details_pb2, status_pb2
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from command_server.__main__ import CONTEXTS as COMMANDS
+from operations.processes import COMMAND_SERVER, QUERY_SERVER
+from operations.stack import Stack
+from query_server.__main__ import CONTEXTS as QUERIES
+from runtime import access
+from tests.e2e.shop import Bearer, bearer, lines_of
+from tests.support import fuzz
+
+SERVICES = [service for context in COMMANDS for service in context.services]
+SERVICES += [context.service for context in QUERIES]
+METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
+CLEAR = {
+    "OK",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "UNAUTHENTICATED",
+    "PERMISSION_DENIED",
+}
+PATIENCE = 0.3
+"""Seconds that a call may take; one that waits for a token or a change takes as long."""
+LATE = {("UNAVAILABLE", "VIEW_BEHIND"), ("DEADLINE_EXCEEDED", "")}
+TOO_LARGE = ("RESOURCE_EXHAUSTED", "")
+"""The answer of gRPC itself to a message beyond its limit."""
+
+metadata = st.sampled_from(
+    [()] * 8
+    + [
+        (("traceparent", "00-zz-yy-xx"),),
+        (("diptych-correlation-id", "x" * 129),),
+        (("diptych-causation-id", "%00 ;"),),
+        (("authorization", "Bearer e30.e30.e30"),),
+        (("authorization", "Basic YTpi"),),
+    ]
+)
+
+
+@cache
+def channel(address: str) -> grpc.Channel:
+    return grpc.insecure_channel(address)
+
+
+@cache
+def anybody(stack: Stack) -> Bearer:
+    """Return the credentials of somebody who may do everything."""
+    return bearer(stack, *{access.scope_of(method) for method in METHODS})
+
+
+def name_of(method: MethodDescriptor) -> str:
+    return f"{method.containing_service.full_name}/{method.name}"
+
+
+def call(stack: Stack, method: MethodDescriptor, request: bytes, more: Any) -> tuple[str, str]:
+    """Return the status of a call and the reason in its ErrorInfo."""
+    kind = COMMAND_SERVER if method.containing_service.name == "CommandService" else QUERY_SERVER
+    open_channel = channel(stack.of(kind)[0].address)
+    made: Any = open_channel.unary_stream if method.server_streaming else open_channel.unary_unary
+    who = () if any(key == "authorization" for key, _ in more) else anybody(stack)
+    try:
+        answer: Any = made(f"/{name_of(method)}", None, None)(
+            request, metadata=(*who, *more), timeout=PATIENCE
+        )
+        if method.server_streaming:
+            next(answer, None)
+            answer.cancel()
+    except grpc.RpcError as error:
+        refused: Any = error
+        return refused.code().name, reason_of(refused)
+    return "OK", ""
+
+
+def reason_of(error: Any) -> str:
+    assert "Traceback" not in error.details() and ".py" not in error.details()
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            info = error_details_pb2.ErrorInfo()
+            (detail, *_) = status_pb2.Status.FromString(value).details
+            assert detail.Unpack(info) and info.reason and info.domain
+            return str(info.reason)
+    return ""
+
+
+@pytest.mark.parametrize("method", METHODS, ids=name_of)
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+@given(data=st.data())
+def test_every_request_is_answered_clearly(stack: Stack, method: MethodDescriptor, data: Any) -> None:
+    request = data.draw(fuzz.requests(method.input_type))
+    status, reason = call(stack, method, request, data.draw(metadata))
+    assert (status, reason) in {*LATE, TOO_LARGE} or (status in CLEAR and (reason or status == "OK")), (
+        status,
+        reason,
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_failed(stack: Stack) -> Iterator[None]:
+    """No call failed, no event is parked, no process died meanwhile."""
+    pids = [process.child.process.pid for process in stack.processes]
+    yield
+    assert [process.child.process.pid for process in stack.processes] == pids
+    for log in Path(stack.settings.jwks).parent.glob("*.log"):
+        assert lines_of(log, "A call failed") == []
+        assert lines_of(log, "Aggregate parked") == []
