@@ -138,6 +138,15 @@ def verify(within: timedelta, findings: int, as_json: bool) -> None:
     sys.exit(command.run(_settings(), within.total_seconds(), findings, as_json))
 
 
+@main.command()
+def restored() -> None:
+    """Say that PostgreSQL was restored from a backup, or failed over with loss."""
+    from operations import restored
+
+    old, new = asyncio.run(restored.restored(_settings().database_url))
+    click.echo(f"old incarnation  {old}\nnew incarnation  {new}\n{restored.NEXT}")
+
+
 def _settings() -> Settings:
     """Return what DIPTYCH_* variables say; lines of libraries are for stderr, from errors on."""
     from runtime import lifecycle, logs

@@ -1,0 +1,32 @@
+"""After PostgreSQL was restored from a backup, or failed over with loss: the database gets a new incarnation.
+
+Nothing else needs telling. Command servers read the incarnation in every transaction, the relay compares it
+once a second and makes the stream anew, and the projectors follow the stream's.
+"""
+
+from sqlalchemy import text
+
+from command_server.adapters.postgres import create_engine
+
+OLD = "SELECT incarnation FROM relay_state WHERE id = 1 FOR UPDATE"
+NEW = "UPDATE relay_state SET incarnation = gen_random_uuid() WHERE id = 1 RETURNING incarnation"
+
+NEXT = """\
+From now on, by themselves:
+  tokens from before are refused with TOKEN_OUTDATED
+  the relay makes the stream anew and fills it from PostgreSQL
+  the projectors wipe their views and fill them again; queries answer VIEW_REBUILDING meanwhile
+Commands that the backup does not hold are lost; callers that repeat one have it executed anew.
+`diptych status` shows how far it is, `diptych verify` whether all is well."""
+
+
+async def restored(database_url: str) -> tuple[str, str]:
+    """Give the database a new incarnation; return the old and the new one."""
+    engine = create_engine(database_url, role=None)
+    try:
+        async with engine.begin() as connection:
+            old = (await connection.execute(text(OLD))).scalar_one()
+            new = (await connection.execute(text(NEW))).scalar_one()
+    finally:
+        await engine.dispose()
+    return str(old), str(new)
