@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server: begins late, ends early, hangs, or speaks TLS for it."""
+"""A TCP proxy in front of a server: begins late, ends early, hangs, loses answers, or speaks TLS for it."""
 
 import asyncio
 from contextlib import suppress
@@ -18,6 +18,8 @@ class TcpProxy:
         self.flowing = asyncio.Event()
         """Cleared, nothing is forwarded: the server seems to hang."""
         self.flowing.set()
+        self.loses_answers = False
+        """Whether what the server says is thrown away."""
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -43,16 +45,18 @@ class TcpProxy:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        for source, sink in ((reader, far_writer), (far_reader, writer)):
-            pipe = asyncio.create_task(self._pump(source, sink))
+        for source, sink, answers in ((reader, far_writer, False), (far_reader, writer, True)):
+            pipe = asyncio.create_task(self._pump(source, sink, answers))
             self._pipes.add(pipe)
             pipe.add_done_callback(self._pipes.discard)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, answers: bool) -> None:
         with suppress(ConnectionError):
             try:
                 while data := await source.read(65_536):
                     await self.flowing.wait()
+                    if answers and self.loses_answers:
+                        continue
                     sink.write(data)
                     await sink.drain()
             finally:

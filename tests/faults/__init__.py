@@ -1,0 +1,1 @@
+"""Faults under the whole system: each test goes through all real processes and ends with `diptych verify`."""

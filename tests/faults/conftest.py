@@ -1,0 +1,24 @@
+"""One stack for all faults: that it is whole after each of them is what they show."""
+
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+
+from operations.stack import Stack
+from operations.stacks import throwaway
+from tests.faults.traffic import Traffic
+
+
+@pytest.fixture(scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    folder = tmp_path_factory.mktemp("faults")
+    async with throwaway(folder, command_servers=2, relays=2, query_servers=2) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def traffic(stack: Stack) -> AsyncIterator[Traffic]:
+    traffic = Traffic(stack, secrets.randbits(32))
+    yield traffic
+    await traffic.close()

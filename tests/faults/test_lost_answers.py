@@ -1,0 +1,36 @@
+"""A command is committed, its answer is lost, and the caller asks again."""
+
+import grpc
+import pytest
+from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
+
+from operations.processes import COMMAND_SERVER
+from operations.stack import Stack
+from tests.e2e.shop import bearer, order_of
+from tests.faults.checks import all_is_well
+from tests.faults.traffic import Answers
+from tests.support.tcp_proxy import TcpProxy
+
+
+@pytest.mark.parametrize("server", [0, 1], ids=["the same server", "another server"])
+async def test_a_command_whose_answer_was_lost_has_one_effect_and_one_answer(
+    stack: Stack, server: int
+) -> None:
+    addresses = [process.address for process in stack.of(COMMAND_SERVER)]
+    caller, lost, answers = bearer(stack, "ordering.write"), order_of("unlucky"), Answers()
+    async with (
+        TcpProxy(int(addresses[0].rpartition(":")[2])) as proxy,
+        grpc.aio.insecure_channel(f"127.0.0.1:{proxy.port}") as broken,
+        grpc.aio.insecure_channel(addresses[server]) as whole,
+    ):
+        await CommandServiceStub(broken).PlaceOrder(order_of("lucky"), metadata=caller)
+        proxy.loses_answers = True
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await CommandServiceStub(broken).PlaceOrder(lost, metadata=caller, timeout=2)
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        first, second = [
+            (await CommandServiceStub(whole).PlaceOrder(lost, metadata=caller)).receipt for _ in range(2)
+        ]
+    assert first == second
+    answers.accepted[lost.request_id] = ("PlaceOrder", first)
+    await all_is_well(stack, answers)

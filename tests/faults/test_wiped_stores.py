@@ -1,0 +1,97 @@
+"""JetStream and Redis lose all they have, under load, and are filled again by nobody's hand."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import grpc
+import nats
+from redis.asyncio import Redis
+
+from operations.orders import reason_of
+from operations.stack import Stack
+from runtime import streams
+from tests.e2e.shop import Shop
+from tests.faults.checks import all_is_well
+from tests.faults.traffic import Traffic
+from tests.integration.waiting import until
+
+NO_ANSWER = ("VIEW_REBUILDING", "READ_MODEL_UNAVAILABLE")
+
+
+async def test_a_stream_that_is_deleted_under_load_is_filled_again(stack: Stack, traffic: Traffic) -> None:
+    async with traffic.flowing():
+        await traffic.more(50)
+        client = await nats.connect(stack.settings.nats_url)
+        await client.jetstream().delete_stream(streams.JETSTREAM)
+        await client.close()
+        await traffic.more(50)
+    await all_is_well(stack, traffic.answers)
+
+
+async def test_a_jetstream_whose_disk_is_lost_is_filled_again(stack: Stack, traffic: Traffic) -> None:
+    server = stack.servers["nats_url"]
+    async with traffic.flowing():
+        await traffic.more(50)
+        await server.kill()
+        shutil.rmtree(Path(server.folder, "jetstream"))
+        await traffic.more(50)
+        await server.start()
+        await traffic.more(50)
+    await all_is_well(stack, traffic.answers)
+
+
+async def test_a_flushed_redis_never_denies_an_order(stack: Stack, traffic: Traffic) -> None:
+    receipts = [await traffic.place("flushed") for _ in range(5)]
+    shop, wrong, right = Shop(stack), list[str](), list[int]()
+    for receipt in receipts:
+        await shop.get(receipt.aggregate_id, receipt.consistency_token)
+    await _until_listed(shop, len(receipts))
+
+    async def read() -> None:
+        while True:
+            for receipt in receipts:
+                try:
+                    await shop.get(receipt.aggregate_id)
+                    found = len(await shop.list(customer_id="flushed"))
+                    right.append(found)
+                    if found != len(receipts):
+                        wrong.append(f"{found} orders are listed")
+                except grpc.aio.AioRpcError as error:
+                    if reason_of(error) not in NO_ANSWER:
+                        wrong.append(reason_of(error))
+            await asyncio.sleep(0)
+
+    readers = [asyncio.create_task(read()) for _ in range(4)]
+    async with traffic.flowing(), Redis.from_url(stack.settings.redis_url) as redis:
+        for _ in range(3):
+            await redis.flushall()
+            await traffic.more(30)
+    await all_is_well(stack, traffic.answers)
+    for reader in readers:
+        assert not reader.done()
+        reader.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+    await shop.close()
+    assert right
+    assert not wrong, wrong[:5]
+
+
+async def test_a_redis_that_restarts_with_its_data_gone_is_filled_again(
+    stack: Stack, traffic: Traffic
+) -> None:
+    server = stack.servers["redis_url"]
+    async with traffic.flowing():
+        await traffic.more(50)
+        await server.kill()
+        shutil.rmtree(Path(server.folder, "appendonlydir"))
+        await server.start()
+        await traffic.more(50)
+    await all_is_well(stack, traffic.answers)
+
+
+async def _until_listed(shop: Shop, count: int) -> None:
+    async def are_listed() -> bool:
+        return len(await shop.list(customer_id="flushed")) == count
+
+    await until(are_listed)
