@@ -1,0 +1,95 @@
+"""PostgreSQL goes back to a backup; `diptych restored` says so, and everything follows."""
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import grpc
+from diptych.consistency.v1.consistency_pb2 import Receipt
+from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
+
+from operations.processes import COMMAND_SERVER, QUERY_SERVER, RELAY
+from operations.servers import Postgres
+from operations.stack import Stack
+from tests.e2e.shop import Shop, order_of
+from tests.e2e.test_commandline import diptych
+from tests.faults.checks import all_is_well
+from tests.faults.traffic import Traffic
+from tests.integration.waiting import until
+from tests.support.refused import refused
+
+
+async def test_after_a_restore_everything_follows_the_database_again(
+    stack: Stack, traffic: Traffic, tmp_path: Path
+) -> None:
+    server, shop = stack.servers["database_url"], Shop(stack)
+    assert isinstance(server, Postgres)
+    kept = await traffic.place("kept")
+    await server.stop()
+    await _copy(server.data, tmp_path / "backup")
+    await server.start()
+    request = order_of("lost")
+    lost = await _place(shop, request)
+    await shop.get(lost.aggregate_id, lost.consistency_token)
+    listed = await shop.list(customer_id="lost")
+    await server.kill()
+    shutil.rmtree(server.data)
+    await _copy(tmp_path / "backup", server.data)
+    await server.start()
+    for kind in (COMMAND_SERVER, RELAY, QUERY_SERVER):  # the others of these kinds ran all along
+        await stack.of(kind)[1].kill()
+        await stack.of(kind)[1].start()
+
+    code, said, _ = await diptych(stack, "restored")
+    assert code == 0
+    old, new = (line.split()[-1] for line in said.splitlines()[:2])
+    assert old != new
+
+    async def is_gone() -> bool:
+        return await _code(shop, lost.aggregate_id) is grpc.StatusCode.NOT_FOUND
+
+    await until(is_gone, 40)
+    assert len(listed) == 1
+    assert await shop.list(customer_id="lost") == []
+    for receipt in (kept, lost):
+        for _ in stack.of(QUERY_SERVER):
+            refusal = await refused(shop.get(receipt.aggregate_id, receipt.consistency_token))
+            assert refusal.reason == "TOKEN_OUTDATED"
+    assert (await shop.get(kept.aggregate_id)).order_id == kept.aggregate_id
+    again = await _place(shop, request)
+    assert (await shop.get(again.aggregate_id, again.consistency_token)).version == 1
+    async with traffic.flowing():
+        await traffic.more(50)
+    await all_is_well(stack, traffic.answers)
+    await shop.close()
+
+
+async def test_restored_says_in_one_line_that_the_database_is_away(stack: Stack) -> None:
+    code, out, err = await diptych(stack, "restored", DIPTYCH_DATABASE_URL="postgresql://x@127.0.0.1:1/x")
+    assert (code, out) == (1, "")
+    assert err.startswith("Error: a server is away")
+
+
+async def _place(shop: Shop, request: PlaceOrderRequest) -> Receipt:
+    """Place an order, over connections that may have to notice first that PostgreSQL was away."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                return await shop.place(request)
+            except grpc.aio.AioRpcError as error:
+                assert error.code() is grpc.StatusCode.UNAVAILABLE
+                await asyncio.sleep(0.1)
+
+
+async def _code(shop: Shop, order_id: str) -> grpc.StatusCode:
+    try:
+        await shop.get(order_id)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+async def _copy(source: Path, target: Path) -> None:
+    """Copy a data directory with its owner, whom PostgreSQL insists on."""
+    process = await asyncio.create_subprocess_exec("cp", "-a", source, target)
+    assert await process.wait() == 0
