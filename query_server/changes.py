@@ -130,6 +130,8 @@ class Changes:
             try:
                 async with Subscription(self._address, list(self._views)) as subscription:
                     pause = FIRST_PAUSE
+                    while not await self._reader.ping():  # noqa: ASYNC110 - it connects for itself
+                        await asyncio.sleep(FIRST_PAUSE)
                     self._subscribed.set()
                     self._wake_all()  # what was announced meanwhile is lost
                     async for channel, message in subscription:

@@ -15,10 +15,12 @@ from query_server.changes import Changes, Signal
 from query_server.reader import Command
 from query_server.views import ViewReader, Window
 from runtime.errors import Refusal
-from runtime.views import CHANGES_KEPT
+from runtime.views import CHANGES_KEPT, id_of_member
 
 PAGE = 100
 """Views that are read at once for one watcher."""
+SLACK = CHANGES_KEPT // 10
+"""Changes at the end of a full set that may be dropped while a watcher reads, without its missing any."""
 REMEMBERED = 1_000
 """Views of which a watcher knows the version that it sent last, so as not to send it twice."""
 
@@ -28,6 +30,8 @@ LONGEST_NUMBER = 15
 Answer = tuple[bytes, str]
 """A serialised view, and the token to resume from after it."""
 Watched = AsyncGenerator[Answer, None]
+Versioned = tuple[bytes, int]
+"""A serialised view, and its version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,17 +137,19 @@ async def several(watch: Watch, changes: str, index: str) -> Watched:
         filling = await watch.begin(changes, signal)
         after, sent = filling.begins_after, Sent()
         while True:
-            found, count, lowest = await _changed(filling, after)
-            if count >= CHANGES_KEPT and lowest > after + 1:
-                async for view_id, data in _dropped(filling, index):
-                    if sent.is_new(view_id, *data):
-                        yield data[0], filling.token(after)
-                found, *_ = await _changed(filling, lowest - 1)
+            found, ends = await _changed(filling, after)
+            after = after if after <= ends.highest else 0  # a token of changes that Redis has lost
+            if ends.is_full and ends.lowest > after + 1:
+                async for view_id, view in _dropped(filling, index, ends.lowest + SLACK):
+                    if sent.is_new(view_id, view):
+                        yield view[0], filling.token(after)
+                after = ends.lowest + SLACK
+                continue
             views = await _views(filling, [view_id for view_id, _ in found])
-            for (view_id, number), view in zip(found, views, strict=True):
+            for (view_id, number), found_view in zip(found, views, strict=True):
                 after = number
-                if view is not None and sent.is_new(view_id, *view):
-                    yield view[0], filling.token(number)
+                if found_view is not None and sent.is_new(view_id, found_view):
+                    yield found_view[0], filling.token(number)
             if not found:
                 await signal.wait()
 
@@ -154,8 +160,9 @@ class Sent:
     def __init__(self) -> None:
         self._versions: OrderedDict[str, int] = OrderedDict()
 
-    def is_new(self, view_id: str, _data: bytes, version: int) -> bool:
+    def is_new(self, view_id: str, view: "Versioned") -> bool:
         """Return whether this version is to be sent, and remember it."""
+        _, version = view
         if self._versions.get(view_id, 0) >= version:
             return False
         self._versions[view_id] = version
@@ -165,33 +172,49 @@ class Sent:
         return True
 
 
-async def _changed(filling: Filling, after: int) -> tuple[list[tuple[str, int]], int, int]:
-    """Return ids with numbers above one, in their order; the size of the set; and its lowest number."""
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The lowest and the highest number in a set of changes, 0 where it is empty."""
+
+    lowest: int
+    highest: int
+    is_full: bool
+    """Whether it may have dropped changes."""
+
+
+async def _changed(filling: Filling, after: int) -> tuple[list[tuple[str, int]], Ends]:
+    """Return ids with numbers above one, in their order; and what the set holds."""
     key = filling.key
-    flat, count, lowest = await filling.read(
+    flat, count, lowest, highest = await filling.read(
         ("ZRANGE", key, f"({after}", "+inf", "BYSCORE", "LIMIT", 0, PAGE, "WITHSCORES"),
         ("ZCARD", key),
         ("ZRANGE", key, 0, 0, "WITHSCORES"),
+        ("ZRANGE", key, -1, -1, "WITHSCORES"),
     )
     found = [(flat[i].decode(), int(flat[i + 1])) for i in range(0, len(flat), 2)]
-    return found, count, int(lowest[1]) if lowest else 0
+    low, high = (int(end[1]) if end else 0 for end in (lowest, highest))
+    return found, Ends(low, high, is_full=count >= CHANGES_KEPT)
 
 
-async def _dropped(filling: Filling, index: str) -> AsyncIterator[tuple[str, tuple[bytes, int]]]:
-    """Yield the views of an index that the set of changes has dropped."""
+async def _dropped(filling: Filling, index: str, up_to: int) -> AsyncIterator[tuple[str, Versioned]]:
+    """Yield the views of an index of which the set of changes has no number above this one."""
     last = ""
     while members := await filling.views.members(Window(index), last, PAGE):
         last = members[-1]
-        ids = [member.partition(":")[2] for member in members]
+        ids = [id_of_member(member) for member in members]
         (numbers,) = await filling.read(("ZMSCORE", filling.key, *ids))
-        gone = [view_id for view_id, number in zip(ids, numbers, strict=True) if number is None]
+        gone = [
+            view_id
+            for view_id, number in zip(ids, numbers, strict=True)
+            if number is None or int(number) <= up_to
+        ]
         for view_id, view in zip(gone, await _views(filling, gone), strict=True):
             if view is not None:
                 yield view_id, view
 
 
-async def _views(filling: Filling, view_ids: Sequence[str]) -> list[tuple[bytes, int] | None]:
-    """Return views with their versions."""
+async def _views(filling: Filling, view_ids: Sequence[str]) -> list[Versioned | None]:
+    """Return views with their versions, None for each that is not there."""
     key = filling.views.view.key
     commands = [("HMGET", key(view_id), "data", "version") for view_id in view_ids]
     replies = await filling.read(*commands) if commands else []

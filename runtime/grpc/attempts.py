@@ -15,6 +15,8 @@ log = logs.get("grpc")
 _ON_RECORD = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.INVALID_ARGUMENT}
 _REUSED = "REQUEST_ID_REUSED"
 """On record too: the request id has its one row already, which is another request's."""
+_EXPIRED = "TOKEN_EXPIRED"
+"""Not on record: the call was allowed, and has lasted until it no longer was."""
 _PATIENCE = 2.0
 """Seconds that an answer waits for its record."""
 
@@ -61,7 +63,7 @@ def record(record_attempt: RecordAttempt) -> Interceptor:
             try:
                 return await handler(request, context)
             except Refusal as refusal:
-                if refusal.code in _ON_RECORD or refusal.reason == _REUSED:
+                if refusal.reason == _REUSED or (refusal.code in _ON_RECORD and refusal.reason != _EXPIRED):
                     await _keep(record_attempt, _attempt(method, refusal, context))
                 raise
 

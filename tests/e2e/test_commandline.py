@@ -51,7 +51,7 @@ async def test_the_events_of_a_stream_are_shown_decoded(stack: Stack, shop: Shop
     placed, cancelled = map(json.loads, out.splitlines())
     assert code == 0
     assert (placed["type"], placed["version"]) == ("diptych.ordering.v2.OrderPlaced", 1)
-    assert placed["data"]["lines"][0]["unit_price"] == {
+    assert placed["data"]["groups"][0]["lines"][0]["unit_price"] == {
         "currency_code": "EUR",
         "units": "9",
         "nanos": 990000000,
