@@ -1,0 +1,84 @@
+"""A server is away for a while: frozen, or killed and started again. No process ends, all recover alone."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from operations.processes import COMMAND_SERVER, PROJECTOR, QUERY_SERVER, RELAY, health
+from operations.stack import Stack
+from tests.faults.checks import all_is_well
+from tests.faults.traffic import Traffic
+from tests.integration.waiting import until
+
+AWAY = 4.0
+"""Seconds: longer than a health probe's patience, a reader's silence and the pause of every retry."""
+NEEDS = {"database_url": COMMAND_SERVER, "redis_url": QUERY_SERVER, "nats_url": None}
+"""Whose callers a server's absence is visible to."""
+
+
+# PostgreSQL is only killed: its sessions have process groups of their own, which a freeze does not reach.
+@pytest.mark.parametrize(
+    ("setting", "how"),
+    [
+        ("database_url", "killed"),
+        ("nats_url", "frozen"),
+        ("nats_url", "killed"),
+        ("redis_url", "frozen"),
+        ("redis_url", "killed"),
+    ],
+)
+async def test_a_server_that_is_away_ends_no_process_and_is_taken_up_again(
+    stack: Stack, traffic: Traffic, setting: str, how: str
+) -> None:
+    server = stack.servers[setting]
+    pids = [process.child.process.pid for process in stack.processes]
+    async with traffic.flowing():
+        await traffic.more(30)
+        pending = await _pending(stack) if setting == "nats_url" else 0
+        if how == "frozen":
+            server.child.freeze()
+        else:
+            await server.kill()
+        try:
+            await _health_is_as_it_should_be(stack, setting)
+            if setting != "database_url":
+                await traffic.more(30)
+            await asyncio.sleep(AWAY)
+            if setting == "nats_url":
+                assert await _pending(stack) > pending
+        finally:
+            if how == "frozen":
+                server.child.thaw()
+            else:
+                await server.start()
+        for process in stack.processes:
+            await process.serving()
+        await traffic.more(30)
+    assert [process.child.process.pid for process in stack.processes] == pids
+    assert all(process.child.running for process in stack.processes)
+    await all_is_well(stack, traffic.answers)
+
+
+async def _health_is_as_it_should_be(stack: Stack, setting: str) -> None:
+    """Only those who cannot do their job say so."""
+    for kind in (COMMAND_SERVER, QUERY_SERVER):
+        expected = "NOT_SERVING" if NEEDS[setting] is kind else "SERVING"
+        for process in stack.of(kind):
+
+            async def holds(address: str = process.address, expected: str = expected) -> bool:
+                return await health(address) == expected
+
+            await until(holds)
+    if setting != "database_url":
+        assert await health(stack.of(COMMAND_SERVER)[0].address) == "SERVING"
+    for process in (*stack.of(RELAY), *stack.of(PROJECTOR)):
+        assert process.child.running
+
+
+async def _pending(stack: Stack) -> int:
+    connection = await asyncpg.connect(stack.settings.database_url)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM outbox WHERE sequence IS NULL"))
+    finally:
+        await connection.close()
