@@ -5,6 +5,7 @@ holds nothing up and nothing queues. Everything within one call belongs to one f
 another begins, the call ends with `VIEW_REBUILDING`, and the caller comes back with its resume token.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from runtime.views import CHANGES_KEPT, id_of_member
 
 PAGE = 100
 """Views that are read at once for one watcher."""
+PAUSE = 0.5
+"""Seconds before a watcher whose read was cut off reads again."""
 SLACK = CHANGES_KEPT // 10
 """Changes at the end of a full set that may be dropped while a watcher reads, without its missing any."""
 REMEMBERED = 1_000
@@ -58,7 +61,7 @@ class Watch:
         _, (name,) = await self.views.complete(("GET", self.views.view.fill))
         of, _, number = place.rpartition(" ")
         known = of == name.decode() and number.isdecimal() and len(number) <= LONGEST_NUMBER
-        return Filling(self.views, name, key, int(number) if known else 0)
+        return Filling(self.views, self.changes, name, key, int(number) if known else 0)
 
     def _place(self, key: str) -> str:
         """Return the filling and the number in the caller's resume token; empty where it has none."""
@@ -78,21 +81,30 @@ class Filling:
     """One filling of a projection, of which a watcher follows one key."""
 
     views: ViewReader
+    changes: Changes
     name: bytes
     key: str
     begins_after: int
     """The number in the caller's resume token; 0 where it has none of this filling."""
 
     async def read(self, *commands: Command) -> list[Any]:
-        """Return replies that belong to this filling.
+        """Return replies that belong to this filling, once Redis can be reached.
 
         Raises:
-            Refusal: `VIEW_REBUILDING`, another one has begun.
+            Refusal: `VIEW_REBUILDING`, another one has begun; `STOPPING`, the process stops.
         """
-        _, (name, *replies) = await self.views.complete(("GET", self.views.view.fill), *commands)
-        if name != self.name:
-            raise self.views.rebuilding()
-        return replies
+        while True:
+            try:
+                _, (name, *replies) = await self.views.complete(("GET", self.views.view.fill), *commands)
+            except Refusal as refusal:
+                if refusal.reason != "READ_MODEL_UNAVAILABLE":
+                    raise
+                self.changes.check_running()
+                await asyncio.sleep(PAUSE)
+            else:
+                if name != self.name:
+                    raise self.views.rebuilding()
+                return replies
 
     def token(self, number: int) -> str:
         """Return the token to resume from after this number."""
@@ -138,7 +150,9 @@ async def several(watch: Watch, changes: str, index: str) -> Watched:
         after, sent = filling.begins_after, Sent()
         while True:
             found, ends = await _changed(filling, after)
-            after = after if after <= ends.highest else 0  # a token of changes that Redis has lost
+            if after > ends.highest:  # Redis has lost changes that were told
+                after = 0
+                continue
             if ends.is_full and ends.lowest > after + 1:
                 async for view_id, view in _dropped(filling, index, ends.lowest + SLACK):
                     if sent.is_new(view_id, view):

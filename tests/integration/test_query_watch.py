@@ -3,6 +3,7 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from time import time
 from typing import Any
@@ -19,7 +20,11 @@ from diptych.ordering.v1.query_service_pb2 import (
 from diptych.ordering.v1.types_pb2 import Order
 
 from operations.servers import Valkey
+from query_server import watching
+from query_server.changes import Changes
+from query_server.redis_address import RedisAddress
 from runtime import tokens
+from runtime.errors import Refusal
 from tests.integration.test_query_server import KEY, Running, bearer, jwks, running
 from tests.support.read_model import INCARNATION, ORDERS, ReadModel, order, read_model, until
 from tests.support.refused import refused
@@ -242,3 +247,85 @@ async def test_a_watch_ends_when_its_callers_token_expires(server: Running, mode
     call = watch(server, metadata=(("authorization", f"Bearer {token}"),))
     await read(call)
     assert await ended(call) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")
+
+
+async def test_a_customers_orders_beyond_the_set_come_first_and_none_is_missed(
+    model: ReadModel, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "CHANGES_KEPT", 30)
+    monkeypatch.setattr(watching, "SLACK", 3)
+    monkeypatch.setattr(watching, "PAGE", 10)
+    await change(model, *(order(f"o-{n}", placed=n) for n in range(1, 101)))
+    await model.redis.zremrangebyrank(CHANGES, 0, -31)
+    async with hearing(model, redis_url) as changes:
+        stream = watching.several(
+            watching.Watch(model.orders, changes), CHANGES, ORDERS.index("customer", "c-1")
+        )
+        first = await anext(stream)
+        await change(model, order("o-60", version=2, placed=60))  # moves on while the others are read
+        await model.redis.zremrangebyrank(CHANGES, 0, -31)
+        answers = [first, *[await anext(stream) for _ in range(99)]]
+        versions = {view.order_id: view.version for view in map(_parsed, answers)}
+        while versions["o-60"] < 2:
+            moved = _parsed(await anext(stream))
+            versions[moved.order_id] = moved.version
+        assert versions == {f"o-{n}": 1 for n in range(1, 101)} | {"o-60": 2}
+        assert changes.watchers == 1
+        await stream.aclose()
+        assert changes.watchers == 0
+
+
+def _parsed(answer: tuple[bytes, str]) -> Order:
+    return Order.FromString(answer[0])
+
+
+@asynccontextmanager
+async def hearing(model: ReadModel, redis_url: str) -> AsyncIterator[Changes]:
+    changes, stopping = Changes(RedisAddress(redis_url), model.reader, [ORDERS]), asyncio.Event()
+    running = asyncio.create_task(changes.run(stopping))
+    try:
+        yield changes
+    finally:
+        stopping.set()
+        await running
+
+
+async def test_what_is_lost_with_redis_is_told_again(model: ReadModel, redis_url: str) -> None:
+    await change(model, order("o-1"), order("o-2"), order("o-3"))
+    async with hearing(model, redis_url) as changes:
+        everything = watching.several(watching.Watch(model.orders, changes), CHANGES, "")
+        tokens = [(await anext(everything))[1] for _ in range(3)]
+        await everything.aclose()
+        await model.redis.zremrangebyrank(CHANGES, -2, -1)  # as a replica that was behind takes over
+        again = watching.several(watching.Watch(model.orders, changes, tokens[-1]), CHANGES, "")
+        assert _parsed(await anext(again)).order_id == "o-1"
+        await again.aclose()
+
+
+async def test_a_watcher_that_leaves_is_forgotten(model: ReadModel, redis_url: str) -> None:
+    await change(model, order("o-1"))
+    async with hearing(model, redis_url) as changes:
+        missing = Refusal("INTERNAL", "it is there")
+        stream = watching.one(watching.Watch(model.orders, changes), "o-1", missing)
+        await anext(stream)
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        assert changes.watchers == 1
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert changes.watchers == 0
+
+
+async def test_thousands_watch_and_each_hears_of_its_own(server: Running, model: ReadModel) -> None:
+    orders = [order(f"o-{n}") for n in range(1_000)]
+    await change(model, *orders)
+    calls = [watch(server, order_id=view.order_id) for view in orders for _ in range(2)]
+    await asyncio.gather(*(read(call) for call in calls))
+    await change(model, order("o-7", version=2))
+    assert await seen(calls[14], 1) == await seen(calls[15], 1) == [("o-7", 2)]
+    last = [order(view.order_id, version=3) for view in orders]
+    await change(model, *last)
+    assert {(await read(call)).order.version for call in calls} == {3}
+    for call in calls:
+        call.cancel()
