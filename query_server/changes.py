@@ -136,7 +136,7 @@ class Changes:
                     self._wake_all()  # what was announced meanwhile is lost
                     async for channel, message in subscription:
                         self._announce(self._views[channel], message)
-            except (OSError, TimeoutError, ValueError) as error:
+            except (OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
                 log.warning("Announcements are not heard", error=repr(error))
             self._subscribed.clear()
             await asyncio.sleep(pause)

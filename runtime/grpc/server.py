@@ -51,6 +51,10 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         # Clients may ping every 10 seconds to notice the same of us, also between calls.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
+        # gRPC cancels calls at random once so many wait to be handed over, by default 1,000. Thousands of
+        # watchers that come back at once would meet CANCELLED, which nobody retries.
+        ("grpc.server.max_pending_requests", 20_000),
+        ("grpc.server.max_pending_requests_hard_limit", 40_000),
         # Connections end gracefully now and then, so that a new replica gets its share of the clients.
         ("grpc.max_connection_age_ms", 600_000),
     ]

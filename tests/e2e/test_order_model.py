@@ -1,0 +1,98 @@
+"""The whole system does what the model of an order says: commands through gRPC, read back at once."""
+
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+from diptych.ordering.v1 import command_service_pb2 as v1
+from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
+from diptych.ordering.v1.query_service_pb2 import GetOrderRequest
+from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceStub
+from diptych.ordering.v1.types_pb2 import Order, ShippingGroup
+from diptych.ordering.v2 import command_service_pb2 as v2
+from diptych.ordering.v2 import command_service_pb2_grpc as v2_grpc
+from google.protobuf.json_format import ParseDict
+from google.rpc import error_details_pb2, status_pb2
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from operations.processes import COMMAND_SERVER, QUERY_SERVER
+from operations.stack import Stack
+from tests.e2e.shop import bearer
+from tests.support.order_model import JSON, NANOS, Machine
+
+
+def test_an_order_lives_as_the_model_says(stack: Stack) -> None:
+    who = bearer(stack, "ordering.write", "ordering.read", "ordering.review")
+    channels = [
+        grpc.insecure_channel(process.address)
+        for kind in (COMMAND_SERVER, QUERY_SERVER)
+        for process in stack.of(kind)
+    ]
+    here, there, *queries = channels
+
+    class Through(GrpcMachine):
+        def __init__(self) -> None:
+            super().__init__(who, [here, there], queries[0])
+
+    run_state_machine_as_test(
+        Through, settings=settings(max_examples=12, stateful_step_count=20, deadline=None)
+    )
+    for channel in channels:
+        channel.close()
+
+
+class GrpcMachine(Machine):
+    """Sends every command to one command server and again to the other, then reads the order."""
+
+    def __init__(self, who: Any, commands: list[grpc.Channel], queries: grpc.Channel) -> None:
+        super().__init__()
+        self.who = who
+        self.order_id = str(uuid4())
+        self.token = ""
+        self.channels = commands
+        self.queries: Any = QueryServiceStub(queries)
+
+    def execute(self, name: str, fields: JSON) -> str:
+        identified = {"request_id": str(uuid4()), "order_id": self.order_id, **fields}
+        first, second = [self._call(channel, name, identified) for channel in self.channels]
+        assert first == second, "a retry has the first answer"
+        reason, token = first
+        self.token = token or self.token
+        return reason
+
+    def _call(self, channel: grpc.Channel, name: str, fields: JSON) -> tuple[str, str]:
+        """Return the reason of a refusal, and the receipt's token."""
+        newest: Any = (v2, v2_grpc.CommandServiceStub) if name == "PlaceOrder" else (v1, CommandServiceStub)
+        messages, stub = newest
+        request = ParseDict(fields, getattr(messages, f"{name}Request")())
+        try:
+            answer = getattr(stub(channel), name)(request, metadata=self.who)
+        except grpc.RpcError as error:
+            return _reason(error), ""
+        assert answer.receipt.version == self.model.version
+        return "", answer.receipt.consistency_token
+
+    def compare(self) -> None:
+        if self.model.status == "NONE":
+            return
+        request = GetOrderRequest(order_id=self.order_id, at_least_as_fresh=self.token)
+        order = self.queries.GetOrder(request, metadata=self.who).order
+        groups = [ParseDict(group, ShippingGroup()) for group in self.model.groups.values()]
+        assert (Order.State.Name(order.state), order.version) == (
+            f"STATE_{self.model.status}",
+            self.model.version,
+        )
+        assert list(order.shipping_groups) == groups
+        assert list(order.lines) == [line for group in groups for line in group.lines]
+        assert order.total.units * NANOS + order.total.nanos == self.model.total()
+
+
+def _reason(error: Any) -> str:
+    for key, value in error.trailing_metadata():
+        if key == "grpc-status-details-bin":
+            info = error_details_pb2.ErrorInfo()
+            assert status_pb2.Status.FromString(value).details[0].Unpack(info)
+            return info.reason  # type: ignore[no-any-return]
+    pytest.fail(f"no ErrorInfo: {error}")
