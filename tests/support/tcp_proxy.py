@@ -21,6 +21,11 @@ class TcpProxy:
         self.loses_answers = False
         """Whether what the server says is thrown away."""
 
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return len(self._pipes) // 2
+
     async def __aenter__(self) -> Self:
         await self.start()
         return self
