@@ -9,6 +9,7 @@ import pytest
 import command_server.__main__ as commands
 import projector.__main__ as projecting
 import query_server.__main__ as queries
+from operations.verify import verification
 from projector.projection import Projection
 
 ROOT = Path(__file__).parents[2]
@@ -42,3 +43,11 @@ def test_every_projection_runs(name: str) -> None:
 def test_every_view_that_is_read_is_projected() -> None:
     read = {query.view for context in queries.CONTEXTS for query in context.queries.values()}
     assert read <= {projection.view for projection in projecting.PROJECTIONS}
+
+
+def test_every_aggregate_and_every_view_is_verified() -> None:
+    verified = {aggregate.stream_type: aggregate for aggregate in verification.AGGREGATES}
+    decided = {a.stream_type for context in commands.CONTEXTS for d in context.deciders for a in d.aggregates}
+    assert set(verified) == decided
+    views = {reading.view for aggregate in verified.values() for reading in aggregate.readings}
+    assert views == {projection.view for projection in projecting.PROJECTIONS}

@@ -214,7 +214,7 @@ async def test_a_wrong_address_of_redis_is_said_in_one_line(jwks: Path) -> None:
 
 
 async def test_a_method_without_a_handler_stops_the_start(model: Model, jwks: Path) -> None:
-    (context,) = CONTEXTS
+    context, *_ = CONTEXTS
     changes = Changes(RedisAddress("redis://127.0.0.1"), model.reader, ())
     partly = QueryContext(context.service, {"GetOrder": context.queries["GetOrder"]})
     service = query_service(partly, {ORDERS: ReadModel.of(ORDERS, model.reader)}, changes)
