@@ -24,9 +24,11 @@ from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceStub
 from diptych.ordering.v1.types_pb2 import Order
 
 from operations import hops
+from operations.narration import Unexpected, expect, legend, say, step
 from operations.orders import amount, order_of, reason_of
 from operations.stack import Stack
 from operations.stacks import throwaway
+from operations.verify.verification import verify
 from runtime import logs
 from runtime.errors import StartError
 from runtime.jetstream import Connection, connect
@@ -34,10 +36,6 @@ from runtime.jetstream import Connection, connect
 if TYPE_CHECKING:  # these exist for the type checker alone
     from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceAsyncStub
     from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceAsyncStub
-
-
-class Unexpected(Exception):
-    """A step did not go as it should; the message says what happened instead."""
 
 
 class Demo:
@@ -86,6 +84,13 @@ class Demo:
         )
         step("List the customer's orders, newest first, with the token of the cancellation")
         await self._list(cancelled)
+        step("Watch the first order while it is confirmed and shipped")
+        shipped = await self._watch(first.aggregate_id)
+        step("Ask what happened to it, and what the customer's orders come to")
+        await self._history(shipped)
+        await self._summary(shipped)
+        step("Fold all events by independent code, and compare everything that is derived from them")
+        await self._verify()
 
     async def _place(self, request: commands.PlaceOrderRequest) -> Receipt:
         order, receipt = await self._timed(lambda: self._commands.PlaceOrder(request, metadata=self._shop))
@@ -141,34 +146,54 @@ class Demo:
         expected = [Order.STATE_CANCELLED, Order.STATE_PLACED, Order.STATE_PLACED]
         expect(states == expected, "all three, the newest cancelled", states)
 
+    async def _watch(self, order_id: str) -> Receipt:
+        watched = queries.WatchOrderRequest(order_id=order_id)
+        watch = aiter(self._queries.WatchOrder(watched, metadata=self._guest))
+        states = [(await anext(watch)).order.state]
+        confirm = commands.ConfirmOrderRequest(request_id=str(uuid4()), order_id=order_id)
+        await self._commands.ConfirmOrder(confirm, metadata=self._shop)
+        states.append((await anext(watch)).order.state)
+        ship = commands.ShipOrderRequest(
+            request_id=str(uuid4()), order_id=order_id, carrier="Swift", tracking_code="S-17"
+        )
+        receipt = (await self._commands.ShipOrder(ship, metadata=self._shop)).receipt
+        states.append((await anext(watch)).order.state)
+        expected = [Order.STATE_PLACED, Order.STATE_CONFIRMED, Order.STATE_SHIPPED]
+        told = ", ".join(Order.State.Name(state) for state in states)
+        expect(states == expected, f"told of {told}", states)
+        return receipt
+
+    async def _history(self, shipped: Receipt) -> None:
+        request = queries.GetOrderHistoryRequest(
+            order_id=shipped.aggregate_id, at_least_as_fresh=shipped.consistency_token
+        )
+        entries = (await self._queries.GetOrderHistory(request, metadata=self._guest)).entries
+        for entry in entries:
+            what = entry.event_type.rpartition(".")[2]
+            say(f"{entry.version}  {what:15} by {entry.actor} on {entry.command.rpartition('.')[2]}")
+        versions = [entry.version for entry in entries]
+        expect(versions == [3, 2, 1], "all that happened, newest first", versions)
+
+    async def _summary(self, shipped: Receipt) -> None:
+        request = queries.GetCustomerSummaryRequest(
+            customer_id=self._customer, at_least_as_fresh=shipped.consistency_token
+        )
+        summary = (await self._queries.GetCustomerSummary(request, metadata=self._guest)).summary
+        for each in summary.states:
+            totals = ", ".join(amount(total) for total in each.totals)
+            say(f"{Order.State.Name(each.state):16} {each.order_count}  {totals}")
+        counts = {each.state: each.order_count for each in summary.states}
+        expected = dict.fromkeys((Order.STATE_PLACED, Order.STATE_CANCELLED, Order.STATE_SHIPPED), 1)
+        expect(counts == expected, "one of each", counts)
+
+    async def _verify(self) -> None:
+        report = await verify(self._stack.settings)
+        for line in report.page().splitlines():
+            say(line)
+        expect(report.clean, "nothing differs", report.problems)
+
     def _bearer(self, *scopes: str) -> tuple[tuple[str, str]]:
         return (("authorization", f"Bearer {self._stack.token(*scopes)}"),)
-
-
-def step(what: str) -> None:
-    """Say what comes next."""
-    click.secho(f"\n{what}", bold=True)
-
-
-def legend() -> None:
-    """Say what the times of the hops are."""
-    click.secho(f"  {'milliseconds after the call':36}  committed   answered  published    visible", dim=True)
-
-
-def say(line: str) -> None:
-    """Print a line that belongs to a step."""
-    click.echo(f"  {line}")
-
-
-def expect(holds: bool, what: str, found: object) -> None:
-    """Say that something holds, or end the demo.
-
-    Raises:
-        Unexpected: it does not hold.
-    """
-    if not holds:
-        raise Unexpected(f"not {what}: {found}")
-    say(f"{click.style('✓', fg='green')} {what}")
 
 
 async def main() -> None:

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from operations.demo import Demo, Unexpected
+from operations.demo import Demo
+from operations.narration import Unexpected
 from operations.stack import Stack
 from runtime.jetstream import Connection, connect
 
@@ -33,7 +34,15 @@ async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
     )
     said = (await demo.communicate())[0].decode()
     assert demo.returncode == 0, said
-    for what in ("committed", "visible", "ORDER_ALREADY_CANCELLED", "SCOPE_MISSING", "STATE_CANCELLED"):
+    for what in (
+        "committed",
+        "visible",
+        "ORDER_ALREADY_CANCELLED",
+        "SCOPE_MISSING",
+        "STATE_CANCELLED",
+        "OrderShipped",
+        "equal to the fold",
+    ):
         assert what in said
     assert said.endswith("Every step was as it should be\n")
 
