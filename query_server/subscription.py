@@ -25,7 +25,7 @@ class Subscription:
     def __init__(self, address: RedisAddress, channels: Sequence[str]) -> None:
         self._address = address
         self._channels = channels
-        self._parser = hiredis.Reader()
+        self._parser = hiredis.Reader(protocolError=ValueError)
 
     async def __aenter__(self) -> Self:
         async with asyncio.timeout(PATIENCE):

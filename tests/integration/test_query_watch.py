@@ -302,6 +302,21 @@ async def test_what_is_lost_with_redis_is_told_again(model: ReadModel, redis_url
         await again.aclose()
 
 
+async def test_whatever_speaks_no_redis_is_left_and_called_again(model: ReadModel) -> None:
+    calls: asyncio.Queue[None] = asyncio.Queue()
+
+    async def nonsense(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        calls.put_nowait(None)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(nonsense, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    async with listening, hearing(model, f"redis://127.0.0.1:{port}"):
+        for _ in range(2):
+            await asyncio.wait_for(calls.get(), PATIENCE)
+
+
 async def test_a_watcher_that_leaves_is_forgotten(model: ReadModel, redis_url: str) -> None:
     await change(model, order("o-1"))
     async with hearing(model, redis_url) as changes:
