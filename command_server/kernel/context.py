@@ -76,7 +76,7 @@ class AggregateType:
         self.stream_type = aggregate.stream_type
         self.initial = aggregate.initial
         self.evolve = aggregate.evolve
-        self.snapshots = Snapshots(aggregate)
+        self.snapshots = Snapshots(aggregate, context.newer)
         versions = {event: _messages(context, event) for event in aggregate.events}
         self._names = {event: newest.full_name for event, (*_, newest) in versions.items()}
         self._encoders = {event: codec.encoder(event, newest) for event, (*_, newest) in versions.items()}
