@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 CHECKS = {
@@ -60,6 +61,19 @@ class Report:
         self.found[problem.check] += 1
         if self.found[problem.check] <= self.shown:
             self.problems.append(problem)
+
+    def add_all(self, problems: Iterable[Problem]) -> None:
+        """Report several."""
+        for problem in problems:
+            self.add(problem)
+
+    def take(self, other: "Report") -> None:
+        """Report all that another report does, which shows as many findings."""
+        self.counted.update(other.counted)
+        self.notes += other.notes
+        self.add_all(other.problems)
+        for check, count in other.found.items():
+            self.found[check] += max(count - other.shown, 0)
 
     def page(self) -> str:
         """Return it for people."""

@@ -64,6 +64,11 @@ class ReadModel:
         places = {int(partition): value.decode().partition("/") for partition, value in found.items()}
         return {partition: (epoch, int(at or 0)) for partition, (epoch, _, at) in places.items()}
 
+    async def filling(self, view: View) -> tuple[Any, Any]:
+        """Return a projection's presence mark and the name of its filling, as of one moment."""
+        present, fill = await self.ask([("GET", view.present), ("GET", view.fill)], at_once=True)
+        return present, fill
+
     async def keys(self, kind: str, view: View) -> AsyncIterator[Sequence[str]]:
         """Yield a projection's keys of a kind (view, index, ...) in pages; one may come twice."""
         cursor = -1

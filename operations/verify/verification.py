@@ -10,16 +10,16 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import islice
 from time import monotonic
 
-from operations.verify import ordering, sets, statements, totals
+from operations.verify import ordering, statements
 from operations.verify.again import Suspects, settled
 from operations.verify.aggregates import Aggregates, Counts
 from operations.verify.feed import Feed
 from operations.verify.findings import Problem, Report
-from operations.verify.model import Aggregate, Reading
-from operations.verify.progress import check_parked, check_progress, check_stream
-from operations.verify.read_model import ReadModel, id_of
+from operations.verify.model import Aggregate
+from operations.verify.progress import check_stream
+from operations.verify.projections import Projections
+from operations.verify.read_model import ReadModel
 from operations.verify.store import PAGE, Store
-from runtime import streams
 from runtime.jetstream import Connection, connect
 from runtime.settings import Settings
 
@@ -92,16 +92,8 @@ class Verification:
 
         await suspects.settle(look, self._report, monotonic() + self._within)
         await self._foreign_messages()
-        for reading in self._readings():
-            await self._projection(reading)
+        await self._projections()
         return self._report
-
-    def _readings(self) -> list[Reading]:
-        return [reading for aggregate in self._known.values() for reading in aggregate.readings]
-
-    def _add(self, problems: Sequence[Problem]) -> None:
-        for problem in problems:
-            self._report.add(problem)
 
     async def _aggregates(self) -> Aggregates:
         newest = {row.type: row.fingerprint for row in await self._store.rows(statements.NEWEST_FINGERPRINTS)}
@@ -110,13 +102,13 @@ class Verification:
     async def _stream(self) -> None:
         """Read the stream, once it is this database's and filled."""
         deadline = monotonic() + self._within
-        self._add(await settled(lambda: check_stream(self._feed, self._incarnation), deadline))
+        self._report.add_all(await settled(lambda: check_stream(self._feed, self._incarnation), deadline))
         if await self._feed.identity():
             await self._read_on(first=True)
 
     async def _read_on(self, *, first: bool = False) -> None:
         if first or self._feed.epoch:
-            self._add(await self._feed.read_on(await self._store.last_position()))
+            self._report.add_all(await self._feed.read_on(await self._store.last_position()))
 
     async def _all_streams(self, aggregates: Aggregates, suspects: Suspects) -> None:
         after = ""
@@ -139,6 +131,14 @@ class Verification:
                     text = f"its receipt names {missing}, which does not exist"
                     self._report.add(Problem("requests", f"request {request_id} of {caller}", text))
 
+    async def _projections(self) -> None:
+        """Check what is in Redis that no look at an aggregate has seen."""
+        projections = Projections(
+            self._store, self._redis, self._feed, self._incarnation, self._standby, self._counts.tally
+        )
+        for reading in (reading for aggregate in self._known.values() for reading in aggregate.readings):
+            self._report.take(await projections.look(reading, self._report.shown, self._within))
+
     async def _foreign_messages(self) -> None:
         """Check the messages whose events came after the streams were read, or do not exist."""
         self._report.counted["messages"] = self._feed.reached
@@ -153,37 +153,6 @@ class Verification:
                 elif event is not None and not self._feed.holds(event):
                     text = f"message {sequence} is not what PostgreSQL has"
                     self._report.add(Problem("stream", f"event {event.id}", text))
-
-    async def _projection(self, reading: Reading) -> None:
-        """Check what is in Redis that no look at an aggregate has seen."""
-        deadline, incarnation = monotonic() + self._within, self._incarnation
-        self._report.counted["projections"] += 1
-        self._add(
-            await settled(lambda: check_progress(self._redis, reading, self._feed, incarnation), deadline)
-        )
-        self._add(await settled(lambda: check_parked(self._redis, reading), deadline))
-        tally, counted = self._counts.tally, self._report.counted
-        async for problem in sets.check(self._redis, reading, tally.members, counted, deadline):
-            self._report.add(problem)
-        problems, changing = await totals.check(self._redis, reading, tally.sums, counted, deadline)
-        self._add(problems)
-        self._report.notes += [f"{key} kept changing: it could not be compared" for key in changing]
-        for kind, check in (("view", "views"), ("log", "history")):
-            async for keys in self._redis.keys(kind, reading.view):
-                self._add(await self._nobodys(reading, check, keys))
-
-    async def _nobodys(self, reading: Reading, check: str, keys: Sequence[str]) -> Sequence[Problem]:
-        """Return the keys of aggregates that do not exist."""
-        if self._standby:  # what is missing here may be on its way
-            return ()
-        names = {key: {streams.stream_name(kind, id_of(key)) for kind in reading.view.hears} for key in keys}
-        existing = await self._store.existing([name for several in names.values() for name in several])
-        subject = "view" if check == "views" else "log"
-        return [
-            Problem(check, f"{subject} {reading.name} {id_of(key)}", "there is no such aggregate")
-            for key, several in names.items()
-            if not several & existing
-        ]
 
 
 async def _pages(items: Iterator[tuple[int, int]]) -> AsyncIterator[list[tuple[int, int]]]:

@@ -18,7 +18,8 @@ from redis.asyncio import Redis
 from operations.ports import free_port
 from operations.servers import Nats, Postgres, Valkey
 from operations.stack import variables
-from operations.verify.findings import CHECKS
+from operations.verify import sets
+from operations.verify.findings import CHECKS, Problem
 from operations.verify.verification import verify
 from runtime import streams
 from runtime.settings import Settings
@@ -520,6 +521,39 @@ async def test_views_are_waited_for_while_a_projection_is_behind(system: System)
     assert not done
     await system.redis.restore(ORDERS.key("o-2"), 0, stored)
     assert await looking == []
+
+
+async def test_a_projection_that_is_wiped_while_it_is_looked_at_is_looked_at_again(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look, looks = sets.check, count(1)
+
+    async def wiped_at_first(redis: Any, reading: Any, *rest: Any) -> AsyncIterator[Problem]:
+        first = reading.view == ORDERS and next(looks) == 1
+        if first:
+            await begin_wiping(system)
+        async for problem in look(redis, reading, *rest):
+            yield problem
+        if first:
+            await fill_again(system)
+
+    monkeypatch.setattr(sets, "check", wiped_at_first)
+    report = await system.verify()
+    assert (report.problems, report.notes, next(looks)) == ([], [], 3)
+
+
+async def begin_wiping(system: System) -> None:
+    """Wipe what a projector that begins another filling wipes first: all views, some of what follows them."""
+    await system.redis.set(ORDERS.fill, f"{system.origin.incarnation}/second/wiping")
+    await system.redis.delete(ORDERS.present, *(ORDERS.key(f"o-{number}") for number in range(1, 6)))
+    await system.redis.zrem(key("index", "all"), await member(system, "o-2"))
+    await system.redis.delete(key("total", "customer/ada"))
+
+
+async def fill_again(system: System) -> None:
+    for name, value in system.origin.keys.items():
+        await system.redis.restore(name, 0, value, replace=True)
+    await system.redis.set(ORDERS.fill, f"{system.origin.incarnation}/second")
 
 
 # How it is told.
