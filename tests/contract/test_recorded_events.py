@@ -1,5 +1,8 @@
 """What was recorded once is understood for ever: the bytes of every version of every event."""
 
+from datetime import UTC, datetime
+from typing import Any
+
 import pytest
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.json_format import MessageToDict
@@ -8,6 +11,9 @@ from google.protobuf.message_factory import GetMessageClass
 from command_server.__main__ import CONTEXTS
 from command_server.kernel.context import aggregate_types
 from command_server.kernel.ports import StoredEvent
+from projector.__main__ import PROJECTIONS
+from projector.projection import Projection
+from runtime.envelope import RecordedEvent
 from tests.contract import recorded
 from tests.contract.recorded import Recorded
 
@@ -33,3 +39,26 @@ def test_recorded_bytes_say_what_they_said(event: Recorded) -> None:
 @each
 def test_the_domain_understands_recorded_bytes(event: Recorded) -> None:
     assert recorded.as_domain(AGGREGATES, StoredEvent(event.type, event.data)) == event.domain
+
+
+FIRST = "diptych.ordering.v2.OrderPlaced"
+"""What the other recorded events of orders come after."""
+ANYWHERE = [event for event in RECORDED if "shipping_group_id" not in event.message]
+"""The others name a group that the recorded order does not have."""
+
+
+@pytest.mark.parametrize("event", ANYWHERE, ids=lambda event: event.type)
+@pytest.mark.parametrize("projection", PROJECTIONS, ids=lambda projection: projection.view.projection)
+def test_projections_understand_recorded_bytes(event: Recorded, projection: Projection[Any]) -> None:
+    begins = event.type.endswith(".OrderPlaced")
+    past = [event] if begins else [next(one for one in RECORDED if one.type == FIRST), event]
+    events = [as_recorded(one, version) for version, one in enumerate(past, 1)]
+    rendered, done, error = projection.fold(projection.view.message(), events)
+    assert (done, error) == (len(past), None)
+    assert rendered is not None
+
+
+def as_recorded(event: Recorded, version: int) -> RecordedEvent:
+    order_id = event.message["order_id"]
+    now = datetime(2026, 1, 2, tzinfo=UTC)
+    return RecordedEvent(f"ordering.order.{order_id}", version, event.type, event.data, now, version, {})
