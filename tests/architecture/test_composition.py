@@ -32,7 +32,7 @@ def test_every_context_is_served() -> None:
     assert len(queries.CONTEXTS) == len(modules("query_server/contexts"))
 
 
-@pytest.mark.parametrize("name", modules("projector/projections"))
+@pytest.mark.parametrize("name", sorted(modules("projector/projections")))
 def test_every_projection_runs(name: str) -> None:
     module = import_module(f"projector.projections.{name}")
     written = [value for value in vars(module).values() if isinstance(value, Projection)]
