@@ -11,7 +11,7 @@ from runtime.errors import Refusal
 from runtime.grpc.keys import ALGORITHMS, Keys
 from runtime.grpc.method import Context, Handler, Interceptor, Method
 
-_CLOCK_SKEW = 5.0
+CLOCK_SKEW = 5.0
 """Seconds that the issuer's clock may differ from ours."""
 _REMEMBERED = 10_000
 """How many verified tokens are kept, each with its caller."""
@@ -89,7 +89,7 @@ class Tokens:
                 algorithms=[ALGORITHMS[key.key_type or ""]],
                 issuer=self._issuer,
                 audience=self._audience,
-                leeway=_CLOCK_SKEW,
+                leeway=CLOCK_SKEW,
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except jwt.InvalidTokenError as error:
@@ -109,7 +109,7 @@ def _caller(claims: dict[str, Any]) -> Caller:
         subject=_name("sub", claims["sub"]),
         scopes=frozenset(scopes.split()) if isinstance(scopes, str) else frozenset(),
         on_behalf_of=None if on_behalf_of is None else _name("on_behalf_of", on_behalf_of),
-        expires_at=int(claims["exp"]) + _CLOCK_SKEW,
+        expires_at=int(claims["exp"]) + CLOCK_SKEW,
     )
 
 
