@@ -155,7 +155,7 @@ async def test_a_verified_token_is_not_verified_again(
 async def test_a_remembered_token_expires_all_the_same(
     tokens: Tokens, issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authentication, "_CLOCK_SKEW", 0.0)
+    monkeypatch.setattr(authentication, "CLOCK_SKEW", 0.0)
     token = issuer.token(exp=int(time()) + 2)
     await tokens.caller(token)
     assert "expired" in (await refused_in_the_end(tokens, token)).message
