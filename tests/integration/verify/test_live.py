@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from operations.stacks import throwaway
 from operations.verify.findings import Report
 from operations.verify.verification import verify
-from tests.integration.verifying import HISTORIES, ORDERS, Buyer, line
+from tests.integration.verify.verifying import HISTORIES, ORDERS, Buyer, line
 
 COMMANDS = 1_500
 AT_ONCE = 20

@@ -1,0 +1,1 @@
+"""`diptych verify`, tried by planting faults into a system at rest."""

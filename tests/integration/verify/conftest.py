@@ -1,0 +1,40 @@
+"""The system that faults are planted in: filled once, laid out anew for every test."""
+
+from collections.abc import AsyncIterator
+from itertools import count
+
+import nats
+import pytest
+from redis.asyncio import Redis
+
+from operations.servers import Nats, Postgres, Valkey
+from tests.integration.verify.verifying import Origin, System, fill, laid_out
+from tests.support.servers import TEMPLATE
+
+ORIGIN = "verify_origin"
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+async def origin(
+    tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, nats_server: Nats, redis_server: Valkey
+) -> Origin:
+    client = await nats.connect(nats_server.url)
+    for stream in await client.jetstream().streams_info():
+        await client.jetstream().delete_stream(stream.config.name or "")
+    await client.close()
+    async with Redis.from_url(redis_server.url) as redis:
+        await redis.flushall()
+    await postgres.execute(f"CREATE DATABASE {ORIGIN} TEMPLATE {TEMPLATE}")
+    await postgres.execute("UPDATE relay_state SET incarnation = gen_random_uuid()", ORIGIN)
+    folder = tmp_path_factory.mktemp("origin")
+    return await fill(folder, postgres.url_of(ORIGIN), nats_server.url, redis_server.url)
+
+
+@pytest.fixture
+async def system(origin: Origin, postgres: Postgres, nats_url: str, redis_url: str) -> AsyncIterator[System]:
+    name = f"verify_{next(_numbers)}"
+    await postgres.execute(f"CREATE DATABASE {name} TEMPLATE {ORIGIN}")
+    async with laid_out(origin, postgres.url_of(name), nats_url, redis_url) as system:
+        yield system
+    await postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
