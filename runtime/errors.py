@@ -27,6 +27,7 @@ STATUS = {
     # queries
     "VIEW_REBUILDING": StatusCode.UNAVAILABLE,
     "VIEW_BEHIND": StatusCode.UNAVAILABLE,
+    "VIEW_NEWER": StatusCode.UNAVAILABLE,
     "READ_MODEL_UNAVAILABLE": StatusCode.UNAVAILABLE,
     "TOKEN_OUTDATED": StatusCode.FAILED_PRECONDITION,
     # anything else

@@ -114,7 +114,7 @@ def _summary(customer_id: str, counters: dict[str, int]) -> CustomerSummary:
     nanos: Counter[tuple[Order.State.ValueType, str]] = Counter()
     for name, value in counters.items():
         kind, state_name, *currency = name.split("/", 2)
-        state = Order.State.Value(state_name)
+        state = _state(state_name)
         if kind == "orders":
             counts[state] = value
         else:
@@ -124,6 +124,13 @@ def _summary(customer_id: str, counters: dict[str, int]) -> CustomerSummary:
         totals = [_money(currency, sum_) for (of, currency), sum_ in sorted(nanos.items()) if of == state]
         summary.states.add(state=state, order_count=counts[state], totals=totals)
     return summary
+
+
+def _state(name: str) -> Order.State.ValueType:
+    try:
+        return Order.State.Value(name)
+    except ValueError:
+        raise Refusal("VIEW_NEWER", f"{name} is unknown to this server", retry_after=1.0) from None
 
 
 def _money(currency_code: str, nanos: int) -> Money:

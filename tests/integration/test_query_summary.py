@@ -6,6 +6,7 @@ import pytest
 from diptych.ordering.v1.query_service_pb2 import GetCustomerSummaryRequest, GetCustomerSummaryResponse
 from diptych.ordering.v1.types_pb2 import CustomerSummary, Order
 from google.type.money_pb2 import Money
+from grpc import StatusCode
 
 from query_server.contexts import ordering
 from runtime import tokens
@@ -78,6 +79,14 @@ async def test_nanos_that_come_to_units_are_carried(model: ReadModel) -> None:
 async def test_an_order_that_costs_nothing_is_counted_and_has_no_total(model: ReadModel) -> None:
     await model.put(order("o-1", total=money(0)))
     assert list((await summary(model)).states) == [state(PLACED, 1)]
+
+
+async def test_a_summary_with_a_state_of_newer_code_is_left_to_a_newer_server(model: ReadModel) -> None:
+    await model.put(order("o-1", total=money(1)))
+    await model.redis.hincrby(ORDERS.total("customer", "c-1"), "orders/STATE_MISLAID", 1)
+    with pytest.raises(Refusal) as refusal:
+        await summary(model)
+    assert (refusal.value.reason, refusal.value.code) == ("VIEW_NEWER", StatusCode.UNAVAILABLE)
 
 
 async def test_a_summary_says_nothing_while_the_projection_is_rebuilt(model: ReadModel) -> None:
