@@ -16,9 +16,9 @@ from command_server.kernel.versions import NewerVersion
 class Snapshots:
     """Writes and reads one aggregate's states.
 
-    A state carries the fingerprint of the code that folded it: the text of the modules of `evolve` and of what
-    brings older events to it, and of all modules of ours that they use. Code with another fingerprint folds the
-    events again, so a changed rule never meets a state that it did not make.
+    A state carries the fingerprint of the code that folded it: the text of the modules of `evolve` and of
+    what brings older events to it, and of all modules of ours that they use. Code with another fingerprint
+    folds the events again, so a changed rule never meets a state that it did not make.
     """
 
     def __init__(self, aggregate: Aggregate, newer: Sequence[NewerVersion] = ()) -> None:
