@@ -25,13 +25,13 @@ from query_server.changes import Changes
 from query_server.redis_address import RedisAddress
 from runtime import tokens
 from runtime.errors import Refusal
-from tests.integration.test_query_server import KEY, Running, bearer, jwks, running
+from tests.integration.test_query_server import KEY, Running, bearer, jwks, not_serving, running
 from tests.support.read_model import INCARNATION, ORDERS, ReadModel, order, read_model, until
 from tests.support.refused import refused
 
 __all__ = ["jwks"]
 CHANGES = ORDERS.changes("customer", "c-1")
-PATIENCE = 15.0
+PATIENCE = 30.0
 
 
 @pytest.fixture
@@ -214,6 +214,23 @@ async def test_the_last_change_arrives_though_redis_was_away(own_redis: Valkey, 
             await own_redis.kill()
             await own_redis.start()
             await model.redis.connection_pool.disconnect()
+            await change(model, order("o-1", version=2))
+            for call in calls:
+                assert await seen(call, 1) == [("o-1", 2)]
+
+
+async def test_the_last_change_arrives_though_redis_was_frozen(own_redis: Valkey, jwks: Path) -> None:
+    async with read_model(own_redis.url) as model:
+        await fill(model, "first")
+        await change(model, order("o-1", version=1))
+        async with running(own_redis.url, jwks) as server:
+            await until(server.serving, PATIENCE)
+            calls = [watch(server), watch_customer(server)]
+            for call in calls:
+                assert await seen(call, 1) == [("o-1", 1)]
+            own_redis.child.freeze()
+            await until(lambda: not_serving(server), PATIENCE)
+            own_redis.child.thaw()
             await change(model, order("o-1", version=2))
             for call in calls:
                 assert await seen(call, 1) == [("o-1", 2)]
