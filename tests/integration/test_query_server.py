@@ -116,7 +116,7 @@ async def running(redis_url: str, jwks: Path) -> AsyncIterator[Running]:
 @pytest.fixture(scope="module")
 async def query_server(redis_server: Valkey, jwks: Path) -> AsyncIterator[Running]:
     async with running(redis_server.url, jwks) as server:
-        await until(server.serving, 15)
+        await until(server.serving, 30)
         yield server
 
 
