@@ -99,6 +99,10 @@ class Outbox:
         """Return sequence -> position of what an epoch's stream got after a sequence, in order."""
         return dict(await self._rows(statements.PUBLISHED, epoch, after))
 
+    async def marked(self, epoch: str, positions: Sequence[int]) -> set[int]:
+        """Return those of these positions that are marked as published to an epoch's stream."""
+        return {row["position"] for row in await self._rows(statements.MARKED, epoch, positions)}
+
     async def events(self, positions: Sequence[int]) -> list[RecordedEvent]:
         """Return the events at these positions, in the order given."""
         return [_event(row) for row in await self._rows(statements.EVENTS, positions)]

@@ -1,4 +1,4 @@
-"""The relay's way through its work, as the blueprint tells it.
+"""The relay's way through its work.
 
 After a start, a take-over, a time-out or any error the relay trusts nothing that it remembers. It makes sure
 that the stream is its own and whole, publishes again what the stream has lost, marks what the stream holds
@@ -13,10 +13,10 @@ from typing import NoReturn, Protocol
 
 from command_server.relay.floor import Floor
 from command_server.relay.outbox import Outbox, State
-from command_server.relay.stream import BATCH, EventStream, position
+from command_server.relay.stream import BATCH, EventStream, event_of, is_copy
 from runtime import logs
 from runtime.envelope import RecordedEvent
-from runtime.jetstream import StreamIdentity
+from runtime.jetstream import Message, StreamIdentity
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Event data in one batch, unless a single event has more."""
@@ -120,10 +120,28 @@ class Relay:
                 messages = await reader.batch(BATCH, SILENCE)
                 if not messages:
                     raise TimeoutError("the stream could not be read to its end")
-                positions = [position(message) for message in messages]
+                positions = await self._positions(messages)
                 self._state = await self._outbox.mark(self._state, positions, messages[-1].sequence)
         finally:
             await reader.close()
+
+    async def _positions(self, messages: Sequence[Message]) -> list[int]:
+        """Return the positions of the events that messages carry, each for the first time in this epoch.
+
+        Raises:
+            Unsettled: a message carries no such event, so no relay has published it; the stream is made anew.
+        """
+        carried = [event_of(message) for message in messages]
+        positions = [event.position for event in carried if event is not None]
+        known = {event.position: event for event in await self._outbox.events(positions)}
+        marked = await self._outbox.marked(self._state.epoch, positions)
+        for message, event in zip(messages, carried, strict=True):
+            if event is None or event.position in marked or not is_copy(event, known.get(event.position)):
+                log.error("A message is not of ours", subject=message.subject, sequence=message.sequence)
+                await self._stream.make_anew(self._state.incarnation)
+                raise Unsettled("the stream holds what no relay has published")
+            marked.add(event.position)
+        return positions
 
     async def _refill(self) -> None:
         """Publish all events that are not pending, in order, from where the stream ends."""

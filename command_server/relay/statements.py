@@ -41,6 +41,8 @@ FROM stretch ORDER BY position
 
 PUBLISHED = "SELECT sequence, position FROM outbox WHERE epoch = $1 AND sequence > $2 ORDER BY sequence"
 
+MARKED = "SELECT position FROM outbox WHERE epoch = $1 AND position = ANY (CAST($2 AS bigint[]))"
+
 EVENTS = f"""
 SELECT {_EVENT} FROM unnest(CAST($1 AS bigint[])) WITH ORDINALITY AS wanted (position, nth)
 JOIN events e USING (position) ORDER BY nth

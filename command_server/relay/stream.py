@@ -16,12 +16,13 @@ from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
 from runtime import streams
-from runtime.envelope import RecordedEvent, to_headers
+from runtime.envelope import RecordedEvent, from_message, to_headers
 from runtime.jetstream import Connection, Message, StreamIdentity, StreamReader, stream_identity
 from runtime.jetstream.stream import EPOCH, FILLED, INCARNATION
 
 BATCH = 1_000
 """Messages in one atomic batch; the server takes no more."""
+LAST_POSITION = 2**63 - 1
 WRONG_LAST_SEQUENCE = 10071
 """JetStream's code for an expected sequence that is not the stream's last."""
 
@@ -105,9 +106,25 @@ class EventStream:
                 await subscription.unsubscribe()
 
 
-def position(message: Message) -> int:
-    """Return the position of the event that a message carries."""
-    return int(message.headers["diptych-position"])
+def event_of(message: Message) -> RecordedEvent | None:
+    """Return the event that a message carries; None where no relay can have published it."""
+    try:
+        event = from_message(message.subject, message.headers, message.data)
+    except (KeyError, ValueError, IndexError):
+        return None
+    return event if 0 < event.position <= LAST_POSITION else None
+
+
+def is_copy(event: RecordedEvent, recorded: RecordedEvent | None) -> bool:
+    """Return whether an event from the stream is what is recorded at its position."""
+    if recorded is None:
+        return False
+    return (event.stream, event.version, event.type, event.data) == (
+        recorded.stream,
+        recorded.version,
+        recorded.type,
+        recorded.data,
+    )
 
 
 def _messages(

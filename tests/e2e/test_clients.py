@@ -43,7 +43,7 @@ def test_an_order_is_placed_and_read_back(stack: Stack, shop: Shop, client: Any,
     write = client.channel(stack.of(COMMAND_SERVER)[0].address, service_config)
     read = client.channel(stack.of(QUERY_SERVER)[0].address, service_config)
     with write, read:
-        order = client.place_and_read(write, read, order_of("ada"), shop.bearer)
+        order = client.place_and_read(write, read, order_of("client-ada"), shop.bearer)
         assert order.state == Order.STATE_PLACED
 
 
@@ -69,7 +69,7 @@ async def test_calls_go_to_all_replicas_and_past_one_that_is_gone(
 
         def place_ten() -> None:
             for _ in range(10):
-                client.send(place, order_of("bob"), shop.bearer)
+                client.send(place, order_of("client-bob"), shop.bearer)
 
         await asyncio.to_thread(place_ten)
         assert proxy.connections == 1, "both replicas have their share"
@@ -83,7 +83,7 @@ async def test_calls_go_to_all_replicas_and_past_one_that_is_gone(
 async def test_a_watch_goes_on_where_it_was_cut(
     stack: Stack, shop: Shop, client: Any, service_config: str
 ) -> None:
-    receipt = await shop.place(order_of("cleo"))
+    receipt = await shop.place(order_of("client-cleo"))
     await shop.get(receipt.aggregate_id, receipt.consistency_token)
     proxy = TcpProxy(int(stack.of(QUERY_SERVER)[0].address.rpartition(":")[2]))
     async with proxy:
