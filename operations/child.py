@@ -134,9 +134,12 @@ class Child:
         self._signal_all(signal.SIGCONT)
 
     def _signal_all(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):  # it has ended, which this process has yet to hear
-            if self.running:
-                os.killpg(self.process.pid, number)
+        """Send a signal to the program's group and to its children, who may have groups of their own."""
+        if not self.running:
+            return
+        for pid in (self.process.pid, *_children(self.process.pid)):
+            with suppress(ProcessLookupError):
+                os.killpg(os.getpgid(pid), number)
 
     async def ended(self) -> int:
         """Wait until the program and all processes that it started have ended; return its exit code."""
@@ -158,3 +161,10 @@ class Child:
         if callable(self._output) and self.process.stdout is not None:
             async for line in self.process.stdout:
                 self._output(line.decode(errors="replace").rstrip("\n"))
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that a process has started and that run; none where the system does not tell."""
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []

@@ -11,16 +11,17 @@ from tests.faults.checks import all_is_well
 from tests.faults.traffic import Traffic
 from tests.integration.waiting import until
 
-AWAY = 4.0
-"""Seconds: longer than a health probe's patience, a reader's silence and the pause of every retry."""
+KILLED, FROZEN = 20.0, 4.0
+"""Seconds that a server is away. Four are longer than a probe's patience, a reader's silence and the pause of
+every retry; what only shows after more shows with a server that is gone as well as with one that hangs."""
 NEEDS = {"database_url": COMMAND_SERVER, "redis_url": QUERY_SERVER, "nats_url": None}
 """Whose callers a server's absence is visible to."""
 
 
-# PostgreSQL is only killed: its sessions have process groups of their own, which a freeze does not reach.
 @pytest.mark.parametrize(
     ("setting", "how"),
     [
+        ("database_url", "frozen"),
         ("database_url", "killed"),
         ("nats_url", "frozen"),
         ("nats_url", "killed"),
@@ -44,7 +45,7 @@ async def test_a_server_that_is_away_ends_no_process_and_is_taken_up_again(
             await _health_is_as_it_should_be(stack, setting)
             if setting != "database_url":
                 await traffic.more(30)
-            await asyncio.sleep(AWAY)
+            await asyncio.sleep(FROZEN if how == "frozen" else KILLED)
             if setting == "nats_url":
                 assert await _pending(stack) > pending
         finally:

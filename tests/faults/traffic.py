@@ -20,6 +20,8 @@ from operations.stack import Stack
 from tests.e2e.shop import bearer, order_of
 
 CALLERS = 12
+PAUSE = 0.05
+"""Seconds between two commands of a caller: enough for a fault to meet many, few enough to verify quickly."""
 PATIENCE = 60.0
 """Seconds after which a command that is still not answered fails the test."""
 AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -87,6 +89,7 @@ class Traffic:
     async def _call_on(self, number: int, seed: float) -> None:
         choose, orders = random.Random(seed), list[str]()
         while not self._stopped:
+            await asyncio.sleep(PAUSE)
             if len(orders) < 3 or choose.random() < 0.4:
                 receipt = await self._send("PlaceOrder", order_of(f"caller-{number}"), choose)
                 assert receipt is not None, "an order can always be placed"
