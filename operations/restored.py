@@ -7,9 +7,10 @@ once a second and makes the stream anew, and the projectors follow the stream's.
 from sqlalchemy import text
 
 from command_server.adapters.postgres import create_engine
+from runtime import incarnations
 
 OLD = "SELECT incarnation FROM relay_state WHERE id = 1 FOR UPDATE"
-NEW = "UPDATE relay_state SET incarnation = gen_random_uuid() WHERE id = 1 RETURNING incarnation"
+NEW = "UPDATE relay_state SET incarnation = :new WHERE id = 1"
 
 NEXT = """\
 From now on, by themselves:
@@ -25,8 +26,9 @@ async def restored(database_url: str) -> tuple[str, str]:
     engine = create_engine(database_url, role=None)
     try:
         async with engine.begin() as connection:
-            old = (await connection.execute(text(OLD))).scalar_one()
-            new = (await connection.execute(text(NEW))).scalar_one()
+            old = str((await connection.execute(text(OLD))).scalar_one())
+            new = incarnations.after(old)
+            await connection.execute(text(NEW), {"new": new})
     finally:
         await engine.dispose()
-    return str(old), str(new)
+    return old, new

@@ -42,7 +42,8 @@ async def read(
 
     Raises:
         Refusal: `TOKEN_INVALID`; `TOKEN_OUTDATED`, it is from before the database was restored;
-            `VIEW_BEHIND`, the projection did not get there in time; and whatever `ViewReader` raises.
+            `VIEW_REBUILDING`, the projection follows an earlier life of the database than the token's;
+            `VIEW_BEHIND`, it did not get there in time; and whatever `ViewReader` raises.
     """
     known = tokens.read(token)
     heard = [s for s in known.streams if streams.stream_type(s.stream) in views.view.hears]
@@ -52,7 +53,9 @@ async def read(
     pause = FIRST_PAUSE
     while True:
         incarnation, replies = await views.complete(*looks, *commands)
-        if incarnation != known.incarnation:
+        if incarnation < known.incarnation:  # the projectors have yet to follow a restored database
+            raise views.rebuilding()
+        if incarnation > known.incarnation:
             raise Refusal("TOKEN_OUTDATED", "the token is from before the database was restored")
         if all(int(at or 0) >= stream.version for at, stream in zip(replies, heard, strict=False)):
             return replies[len(heard) :]

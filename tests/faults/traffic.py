@@ -20,7 +20,7 @@ from operations.stack import Stack
 from tests.e2e.shop import bearer, order_of
 
 CALLERS = 12
-PAUSE = 0.05
+PAUSE = 0.15
 """Seconds between two commands of a caller: enough for a fault to meet many, few enough to verify quickly."""
 PATIENCE = 60.0
 """Seconds after which a command that is still not answered fails the test."""

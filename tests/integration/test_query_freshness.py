@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 import pytest
 from diptych.ordering.v1.types_pb2 import Order
 
 from query_server import freshness
-from runtime import tokens
+from runtime import incarnations, tokens
 from runtime.errors import Refusal
 from tests.support.read_model import INCARNATION, ORDERS, ReadModel, order, read_model
 
@@ -16,6 +17,10 @@ from tests.support.read_model import INCARNATION, ORDERS, ReadModel, order, read
 async def model(redis_url: str) -> AsyncIterator[ReadModel]:
     async with read_model(redis_url) as model:
         yield model
+
+
+LATER = incarnations.after(INCARNATION)
+EARLIER = str(UUID(int=1))
 
 
 def token(incarnation: str = INCARNATION, **versions: int) -> str:
@@ -119,20 +124,27 @@ async def _asked(model: ReadModel) -> bool:
     return "cmdstat_hget" in await model.redis.info("commandstats")
 
 
-async def test_a_token_of_another_incarnation_is_outdated(model: ReadModel) -> None:
+async def test_a_token_of_an_earlier_incarnation_is_outdated(model: ReadModel) -> None:
     await model.put(order("o-1", version=9))
-    assert (await refused(fresh_order(model, token("before-restore", o_1=1)))).reason == "TOKEN_OUTDATED"
+    assert (await refused(fresh_order(model, token(EARLIER, o_1=1)))).reason == "TOKEN_OUTDATED"
+
+
+async def test_a_token_of_a_later_incarnation_waits_for_the_projectors(model: ReadModel) -> None:
+    await model.put(order("o-1", version=9))
+    assert (await refused(fresh_order(model, token(LATER, o_1=1)))).reason == "VIEW_REBUILDING"
+    await model.complete(LATER)
+    assert (await fresh_order(model, token(LATER, o_1=1))).version == 9
 
 
 async def test_a_token_is_outdated_even_where_no_stream_is_heard(model: ReadModel) -> None:
-    before = tokens.mint("before-restore", {"inventory.item.i-1": 1})
+    before = tokens.mint(EARLIER, {"inventory.item.i-1": 1})
     assert (await refused(fresh_order(model, before))).reason == "TOKEN_OUTDATED"
 
 
 async def test_a_restore_while_waiting_is_noticed(model: ReadModel) -> None:
     reading = asyncio.create_task(fresh_order(model, token(o_1=1)))
     await asyncio.sleep(0.01)
-    await model.complete("after-restore")
+    await model.complete(LATER)
     assert (await refused(reading)).reason == "TOKEN_OUTDATED"
 
 

@@ -5,8 +5,10 @@ Revises:
 """
 
 from alembic import op
+from sqlalchemy import text
 
 from command_server.adapters.schema import METADATA, RELAY_ROLE, SERVICE_ROLE
+from runtime import incarnations
 
 revision = "0001"
 down_revision = None
@@ -27,6 +29,8 @@ EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- roles belong t
 END $$
 """
 
+FIRST_LIFE = "INSERT INTO relay_state (incarnation, lease_until, sequence) VALUES (:incarnation, now(), 0)"
+
 EVENT_LOG = """
 CREATE VIEW event_log AS
 SELECT e.recorded_at, e.stream, e.version, e.type, e.metadata ->> 'actor' AS actor,
@@ -40,9 +44,7 @@ FROM events e LEFT JOIN outbox o USING (position)
 def upgrade() -> None:
     """Make the tables, the two narrow roles and the view through which people read events."""
     METADATA.create_all(op.get_bind())
-    op.execute(
-        "INSERT INTO relay_state (incarnation, lease_until, sequence) VALUES (gen_random_uuid(), now(), 0)"
-    )
+    op.get_bind().execute(text(FIRST_LIFE), {"incarnation": incarnations.after()})
     op.execute(EVENT_LOG)
     for role in (SERVICE_ROLE, RELAY_ROLE):
         op.execute(CREATE_ROLE.format(role=role))
