@@ -122,23 +122,21 @@ class Child:
 
     async def kill(self) -> int:
         """Kill the program with all processes of its group, as a crash would; return its exit code."""
-        self._signal_all(signal.SIGKILL)
+        self._signal(signal.SIGKILL, self.process.pid)
         return await self.ended()
 
     def freeze(self) -> None:
         """Stop the program's clock, as a machine that hangs would."""
-        self._signal_all(signal.SIGSTOP)
+        self._signal(signal.SIGSTOP, self.process.pid, *_children(self.process.pid))
 
     def thaw(self) -> None:
         """Let a frozen program go on."""
-        self._signal_all(signal.SIGCONT)
+        self._signal(signal.SIGCONT, self.process.pid, *_children(self.process.pid))
 
-    def _signal_all(self, number: signal.Signals) -> None:
-        """Send a signal to the program's group and to its children, who may have groups of their own."""
-        if not self.running:
-            return
-        for pid in (self.process.pid, *_children(self.process.pid)):
-            with suppress(ProcessLookupError):
+    def _signal(self, number: signal.Signals, *pids: int) -> None:
+        """Send a signal to the groups of these processes, while the program runs."""
+        for pid in pids if self.running else ():
+            with suppress(ProcessLookupError):  # it has ended, which this process has yet to hear
                 os.killpg(os.getpgid(pid), number)
 
     async def ended(self) -> int:

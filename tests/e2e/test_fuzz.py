@@ -35,7 +35,8 @@ CLEAR = {
 }
 PATIENCE = 0.3
 """Seconds that a call may take; one that waits for a token or a change takes as long."""
-LATE = {("UNAVAILABLE", "VIEW_BEHIND"), ("DEADLINE_EXCEEDED", "")}
+LATE = {("UNAVAILABLE", "VIEW_BEHIND"), ("UNAVAILABLE", "VIEW_REBUILDING"), ("DEADLINE_EXCEEDED", "")}
+"""The answers to tokens of what is not there yet: a later version, or a later life of the database."""
 TOO_LARGE = ("RESOURCE_EXHAUSTED", "")
 """The answer of gRPC itself to a message beyond its limit."""
 
