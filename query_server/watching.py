@@ -26,7 +26,6 @@ SLACK = CHANGES_KEPT // 10
 """Changes at the end of a full set that may be dropped while a watcher reads, without its missing any."""
 REMEMBERED = 1_000
 """Views of which a watcher knows the version that it sent last, so as not to send it twice."""
-
 LONGEST_NUMBER = 15
 """Digits of a number in a resume token, which a caller may have made up."""
 
@@ -59,6 +58,8 @@ class Watch:
         if token := self.at_least_as_fresh:
             await freshness.read(self.views, token, own=own, remaining=self._patience())
         _, (name,) = await self.views.complete(("GET", self.views.view.fill))
+        if name is None:
+            raise self.views.rebuilding()
         of, _, number = place.rpartition(" ")
         known = of == name.decode() and number.isdecimal() and len(number) <= LONGEST_NUMBER
         return Filling(self.views, self.changes, name, key, int(number) if known else 0)
