@@ -87,13 +87,23 @@ class Relay:
         stream = await self._stream.identity()
         if stream is None or not _usable(stream, state):
             log.warning("The stream is made anew", found=stream, state=state)
-            await self._stream.make_anew(state.incarnation)
+            await self._make_anew()
             stream = await self._stream.identity()
             if stream is None or not _usable(stream, state):
                 raise Unsettled("somebody else changes the stream")
         if stream.epoch != state.epoch:
             self._state = await self._outbox.begin_epoch(state, stream.epoch)
         return stream
+
+    async def _make_anew(self) -> None:
+        """Make the stream anew, unless another relay was at work meanwhile: then it may be whole.
+
+        Raises:
+            Unsettled: another relay has begun an epoch or marked events.
+        """
+        if await self._outbox.state() != self._state:
+            raise Unsettled("another relay is at work")
+        await self._stream.make_anew(self._state.incarnation)
 
     async def _republish_lost(self, stream: StreamIdentity) -> None:
         """Publish again, under their old sequences, events that were marked and are not in the stream."""
@@ -103,7 +113,7 @@ class Relay:
         lost = await self._outbox.published(stream.epoch, after=end)
         log.warning("The stream has lost events", first=end + 1, last=state.sequence, remembered=len(lost))
         if list(lost) != list(range(end + 1, state.sequence + 1)):
-            await self._stream.make_anew(state.incarnation)
+            await self._make_anew()
             raise Unsettled("the outbox no longer holds all events that the stream has lost")
         positions = list(lost.values())
         for start in range(0, len(positions), BATCH):
@@ -129,7 +139,8 @@ class Relay:
         """Return the positions of the events that messages carry, each for the first time in this epoch.
 
         Raises:
-            Unsettled: a message carries no such event, so no relay has published it; the stream is made anew.
+            Unsettled: a message carries no such event. Either no relay has published it, and the stream is
+                made anew, or another relay has marked it meanwhile.
         """
         carried = [event_of(message) for message in messages]
         positions = [event.position for event in carried if event is not None]
@@ -137,8 +148,8 @@ class Relay:
         marked = await self._outbox.marked(self._state.epoch, positions)
         for message, event in zip(messages, carried, strict=True):
             if event is None or event.position in marked or not is_copy(event, known.get(event.position)):
+                await self._make_anew()
                 log.error("A message is not of ours", subject=message.subject, sequence=message.sequence)
-                await self._stream.make_anew(self._state.incarnation)
                 raise Unsettled("the stream holds what no relay has published")
             marked.add(event.position)
         return positions

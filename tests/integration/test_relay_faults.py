@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from nats.js.errors import NoStreamResponseError
 
+from command_server.adapters.postgres import create_engine
+from command_server.adapters.schema import RELAY_ROLE
 from command_server.relay.outbox import Outbox, State, Superseded
 from command_server.relay.relay import Publisher
 from command_server.relay.stream import EventStream, Fenced
@@ -266,6 +268,38 @@ async def test_a_relay_thawed_after_the_stream_was_made_anew_marks_nothing(
             second.open.set()
             await writer.all_published()
             await feed.assert_whole(observer, writer)
+
+
+async def test_what_another_relay_marks_during_the_walk_is_not_taken_for_a_strangers(
+    database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, marked = Gate(), Outbox.marked
+
+    async def held_marked(self: Outbox, epoch: str, positions: Sequence[int]) -> set[int]:
+        if not gate.reached.is_set():
+            await gate()
+        return await marked(self, epoch, positions)
+
+    class DyingOnce(Around):
+        async def after(self, events: Sequence[RecordedEvent]) -> None:
+            if not gate.reached.is_set():
+                raise ConnectionError("died")
+
+    monkeypatch.setattr(Outbox, "marked", held_marked)
+    async with feed.relay(database_url, own_nats.url, DyingOnce) as relay:
+        await writer.commit("x", "y")
+        await gate.reached.wait()
+        epoch = (await feed.identity(relay.connection)).epoch
+        engine = create_engine(database_url, role=RELAY_ROLE)
+        async with Outbox(engine) as other:
+            positions = [row[0] for row in await writer.rows("SELECT position FROM outbox ORDER BY position")]
+            await other.mark(await other.state(), positions, len(positions))
+        await engine.dispose()
+        gate.open.set()
+        await writer.commit("x", "y")
+        await writer.all_published()
+        await feed.assert_whole(relay.connection, writer)
+        assert (await feed.identity(relay.connection)).epoch == epoch
 
 
 async def test_a_mark_of_another_epoch_or_another_end_is_refused(
