@@ -81,7 +81,7 @@ def _request(kind: CommandType, message: Any, context: ServicerContext[Any, Any]
     has_expected = "expected_version" in kind.envelope and message.HasField("expected_version")
     return Request(
         kind=kind,
-        command=kind.decode(message),
+        command=kind.decode(message, who.subject),
         caller=who.subject,
         request_id=request_id,
         hash=content,

@@ -20,7 +20,9 @@ TIMESTAMP = "google.protobuf.Timestamp"
 Converter = Callable[[Any], Any]
 
 
-def decoder(message: Descriptor, target: type, ignoring: Collection[str] = ()) -> Converter:
+def decoder(
+    message: Descriptor, target: type, ignoring: Collection[str] = (), unsaid: Collection[str] = ()
+) -> Converter:
     """Return a function from a message of this kind to the dataclass `target`.
 
     Args:
@@ -28,14 +30,15 @@ def decoder(message: Descriptor, target: type, ignoring: Collection[str] = ()) -
         target: a dataclass; its fields may be scalars, datetimes, enums whose values are the message enum's
             numbers, dataclasses, tuples of these, and `X | None` for what may be unset.
         ignoring: message fields that the dataclass need not have.
+        unsaid: the dataclass's fields that the message does not have; they keep their defaults.
 
     Raises:
         TypeError: the two do not fit.
     """
     scope: dict[str, Any] = {"target": target, "UTC": UTC}
     arguments = []
-    for name, hint in _fields(message, target, ignoring).items():
-        arguments.append(_decoded(message.fields_by_name[name], hint, scope))
+    for name, hint in _fields(message, target, ignoring, unsaid).items():
+        arguments.append(f"{name}=" + _decoded(message.fields_by_name[name], hint, scope))
     return _compile("lambda m: target(" + ", ".join(arguments) + ")", scope)
 
 
@@ -48,7 +51,7 @@ def encoder(source: type, message: Descriptor) -> Converter:
 
 def _encoded(message: Descriptor, source: type, value: str) -> str:
     """Return a dict of a dataclass's fields; nested dicts make nested messages in half the time of copies."""
-    fields_of = _fields(message, source, ()).items()
+    fields_of = _fields(message, source).items()
     pairs = [
         f"{name!r}: {_encoded_field(message.fields_by_name[name], hint, f'{value}.{name}')}"
         for name, hint in fields_of
@@ -60,10 +63,12 @@ def _compile(expression: str, scope: dict[str, Any]) -> Converter:
     return eval(expression, scope)  # type: ignore[no-any-return]  # noqa: S307 - built above from descriptors alone
 
 
-def _fields(message: Descriptor, dataclass: type, ignoring: Collection[str]) -> dict[str, Any]:
+def _fields(
+    message: Descriptor, dataclass: type, ignoring: Collection[str] = (), unsaid: Collection[str] = ()
+) -> dict[str, Any]:
     """Return the dataclass's fields with their types, once it is certain that both sides have the same."""
     hints = get_type_hints(dataclass)
-    ours = [field.name for field in fields(dataclass)]
+    ours = [field.name for field in fields(dataclass) if field.name not in unsaid]
     theirs = set(message.fields_by_name) - set(ignoring)
     if different := theirs.symmetric_difference(ours):
         names = ", ".join(sorted(different))

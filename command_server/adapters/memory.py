@@ -43,6 +43,10 @@ class MemoryTransaction:
         self._store = store
         self._changes = Changes()
 
+    async def look(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
+        """See Transaction."""
+        return await self.lock(streams)
+
     async def lock(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         """See Transaction."""
         return {name: self._store.streams[name] for name in streams if name in self._store.streams}

@@ -118,9 +118,16 @@ class PostgresTransaction:
     def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
         self._connection = connection
 
+    async def look(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
+        """See Transaction."""
+        return await self._streams(statements.LOOK_AT_STREAMS, streams)
+
     async def lock(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         """See Transaction."""
-        rows = await self._connection.fetch(statements.LOCK_STREAMS, streams)
+        return await self._streams(statements.LOCK_STREAMS, streams)
+
+    async def _streams(self, statement: str, streams: Collection[str]) -> Mapping[str, StoredStream]:
+        rows = await self._connection.fetch(statement, streams)
         return {row[0]: StoredStream(*row[1:]) for row in rows}
 
     async def requests(self, keys: Collection[RequestKey]) -> Known:

@@ -1,9 +1,9 @@
 """The SQL of the hot path, written by hand: a batch of any size is one statement over arrays."""
 
-LOCK_STREAMS = """
-SELECT id, version, updated_at, state::text, state_version, fingerprint
-FROM streams WHERE id = ANY($1) ORDER BY id FOR UPDATE
+LOOK_AT_STREAMS = """
+SELECT id, version, updated_at, state::text, state_version, fingerprint FROM streams WHERE id = ANY($1)
 """
+LOCK_STREAMS = f"{LOOK_AT_STREAMS} ORDER BY id FOR UPDATE"
 
 # One row at least, for the incarnation.
 FIND_REQUESTS = """

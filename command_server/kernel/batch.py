@@ -45,6 +45,10 @@ class Request:
         return self.caller, self.request_id
 
 
+class NotLoaded(Exception):
+    """A command is about streams that nobody knew of when the batch was loaded: decide it again."""
+
+
 @dataclass(slots=True)
 class Stream:
     """A stream while a batch is decided."""
@@ -82,19 +86,27 @@ class Batch:
 
         Raises:
             RequestIdReused: the id stands for another request.
+            NotLoaded: the request belongs to a later batch; it has changed nothing.
             Exception: the domain's code failed; the request has changed nothing.
         """
         if known := self._known.get(request.key):
             if (known.type, known.hash) != (request.kind.name, request.hash):
                 raise RequestIdReused
             return known.outcome
-        names = request.kind.decider.streams(request.command)
-        streams = {name: self._streams[name] for name in names}
+        streams = self._streams_of(request)
         now = max(self._clock(), *(stream.updated_at for stream in streams.values()))
         outcome = self._outcome(request, streams, now)
         self._known[request.key] = StoredRequest(request.kind.name, request.hash, outcome)
-        self._changes.requests.append(_request_row(request, names[0], outcome, now))
+        self._changes.requests.append(_request_row(request, next(iter(streams)), outcome, now))
         return outcome
+
+    def _streams_of(self, request: Request) -> dict[str, Stream]:
+        decider, command = request.kind.decider, request.command
+        streams = {name: self._streams[name] for name in decider.streams(command)}
+        further = decider.further(command, {name: stream.state for name, stream in streams.items()})
+        if unknown := [name for name in further if name not in self._streams]:
+            raise NotLoaded(unknown)
+        return streams | {name: self._streams[name] for name in further}
 
     def changes(self) -> Changes:
         """Return all that the decisions write."""

@@ -1,7 +1,7 @@
 """What binds a bounded context's domain to its protos, by name, and finds at start-up what does not fit."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from types import ModuleType
 from typing import Any
@@ -16,6 +16,8 @@ from runtime import codec
 
 ENVELOPE = ("request_id", "expected_version")
 """Request fields that are about the request, not about the command."""
+CALLER = "caller"
+"""The field of a command class that says who asks; no request has it."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,15 @@ class CommandType:
         self.name = f"{request.file.package}.{command.__name__}"
         self.decider = decider
         self.envelope = frozenset(ENVELOPE).intersection(request.fields_by_name)
-        of_newest = codec.decoder(newest, command, ignoring=self.envelope)
-        self.decode = to_newest(request, newest, context.newer, of_newest)
+        asks_who = {CALLER}.intersection(field.name for field in fields(command))
+        of_newest = codec.decoder(newest, command, ignoring=self.envelope, unsaid=asks_who)
+        self._decode = to_newest(request, newest, context.newer, of_newest)
+        self._asks_who = bool(asks_who)
+
+    def decode(self, request: Any, caller: str) -> Any:
+        """Return the command that a caller's request asks for."""
+        command = self._decode(request)
+        return replace(command, caller=caller) if self._asks_who else command
 
 
 def command_types(context: Context) -> dict[str, CommandType]:

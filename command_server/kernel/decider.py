@@ -55,12 +55,19 @@ class Aggregate:
         return f"{self.stream_type}.{aggregate_id}"
 
 
+def no_further(_command: Any, _states: Mapping[str, Any]) -> Sequence[str]:
+    """Return no streams."""
+    return ()
+
+
 @dataclass(frozen=True)
 class Decider:
     """Which streams a command is about, and what happens to each of them.
 
     All streams of a command commit together or not at all. The first is the one that the command is for:
     its id and version stand in the receipt, and an expected version refers to it.
+
+    A command class may have a field `caller`, which requests do not have: the subject of the caller's token.
     """
 
     commands: tuple[type, ...]
@@ -70,6 +77,9 @@ class Decider:
     server makes the id."""
     streams: Callable[[Any], Sequence[str]]
     decide: Callable[[Any, Mapping[str, Any], datetime], Mapping[str, Sequence[Any]]]
+    further: Callable[[Any, Mapping[str, Any]], Sequence[str]] = no_further
+    """Which streams a command is about besides, as the states of its `streams` tell: what was reserved knows
+    of what, so the command that releases it need not say. None where the states are not those it expects."""
 
 
 def members(union: object) -> tuple[type, ...]:

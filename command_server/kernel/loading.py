@@ -1,6 +1,6 @@
 """What a batch needs to know before it decides: its streams, locked, each with its newest state."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -8,6 +8,7 @@ import msgspec
 
 from command_server.kernel.batch import Request, Stream
 from command_server.kernel.context import AggregateType
+from command_server.kernel.decider import no_further
 from command_server.kernel.ports import StoredStream, Transaction
 from runtime.streams import stream_type
 
@@ -17,9 +18,41 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 async def load(
     transaction: Transaction, aggregates: Mapping[str, AggregateType], requests: Sequence[Request]
 ) -> dict[str, Stream]:
-    """Lock and return every stream of every request by its name; new ones are at version 0."""
+    """Lock and return every stream of every request by its name; new ones are at version 0.
+
+    What a command's first streams say of further ones is read before all are locked together, in one order
+    for all servers: locking in two steps, they would wait for each other. Batch.decide notices when the first
+    streams have come to say something else meanwhile.
+    """
     names = {name for request in requests for name in request.kind.decider.streams(request.command)}
-    stored = await transaction.lock(names)
+    names |= await _further(transaction, aggregates, requests)
+    return await _streams(transaction, aggregates, names, await transaction.lock(names))
+
+
+async def _further(
+    transaction: Transaction, aggregates: Mapping[str, AggregateType], requests: Sequence[Request]
+) -> set[str]:
+    """Return the further streams that the requests are about, as far as can be told without a lock."""
+    deciders = ((request.kind.decider, request.command) for request in requests)
+    asking = [(decider, command) for decider, command in deciders if decider.further is not no_further]
+    if not asking:
+        return set()
+    names = {name for decider, command in asking for name in decider.streams(command)}
+    found = await _streams(transaction, aggregates, names, await transaction.look(names))
+    states = {name: stream.state for name, stream in found.items()}
+    return {
+        name
+        for decider, command in asking
+        for name in decider.further(command, {first: states[first] for first in decider.streams(command)})
+    }
+
+
+async def _streams(
+    transaction: Transaction,
+    aggregates: Mapping[str, AggregateType],
+    names: Collection[str],
+    stored: Mapping[str, StoredStream],
+) -> dict[str, Stream]:
     return {
         name: await _stream(transaction, name, aggregates[stream_type(name)], stored.get(name))
         for name in names

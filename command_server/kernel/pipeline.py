@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from time import perf_counter
 
-from command_server.kernel.batch import Batch, Request
+from command_server.kernel.batch import Batch, NotLoaded, Request
 from command_server.kernel.context import AggregateType
 from command_server.kernel.loading import load
 from command_server.kernel.outcomes import DeadlinePassed, Outcome
@@ -146,8 +146,11 @@ class GroupCommit:
                 await transaction.write(changes)
         if changes.events:
             self._committed()
-        for waiting, result in zip(batch, results, strict=True):
-            _answer(waiting, result, known.incarnation)
+        for waiting, result in reversed(list(zip(batch, results, strict=True))):
+            if isinstance(result, NotLoaded):
+                self._waiting.appendleft(waiting)
+            else:
+                _answer(waiting, result, known.incarnation)
 
 
 def _decide(decisions: Batch, request: Request) -> Outcome | Exception:

@@ -112,6 +112,9 @@ class Changes:
 class Transaction(Protocol):
     """One transaction of the store. Its reads see all that was committed before each of them began."""
 
+    async def look(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
+        """Return those of the streams that exist; others may change them at once."""
+
     async def lock(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         """Return those of the streams that exist; until the end nobody else changes them."""
 

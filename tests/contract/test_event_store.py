@@ -86,6 +86,12 @@ async def test_streams_events_and_requests_come_back_as_written(store: EventStor
         assert await transaction.history("a.b.1", after=1) == [StoredEvent("t.Event", b"\2")]
 
 
+async def test_a_look_finds_what_a_lock_would(store: EventStore) -> None:
+    await write(store, Changes([stream(1)], [event(1)]))
+    async with store.begin() as transaction:
+        assert await transaction.look(["a.b.1", "a.b.2"]) == {"a.b.1": StoredStream(1, NOW, "{}", 1, "print")}
+
+
 async def test_the_first_version_of_a_receipt_is_the_stream_it_was_for(store: EventStore) -> None:
     row = request_row(Accepted({"z.z.1": 1, "a.a.1": 9}, NOW))
     await write(store, Changes(requests=[row]))

@@ -1,9 +1,10 @@
-"""The ledger context: deposits, and transfers that touch two streams; it breaks on demand."""
+"""The ledger context: deposits, transfers that touch two streams, cheques that know of another; it breaks on
+demand."""
 
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
@@ -98,4 +99,73 @@ def decide(
 
 
 DECIDER = Decider((Deposit, Transfer), (ACCOUNT,), "account_id", streams, decide)
-CONTEXT = Context("ledger", commands=(ledger_pb2,), events=(ledger_pb2,), deciders=(DECIDER,))
+
+
+@dataclass(frozen=True)
+class WriteCheque:
+    cheque_id: str
+    account_id: str
+    amount: int
+    caller: str = ""
+
+
+@dataclass(frozen=True)
+class CashCheque:
+    cheque_id: str
+
+
+@dataclass(frozen=True)
+class ChequeWritten:
+    cheque_id: str
+    account_id: str
+    amount: int
+    writer: str
+
+
+@dataclass(frozen=True)
+class ChequeCashed:
+    cheque_id: str
+
+
+@dataclass(frozen=True)
+class Cheque:
+    account_id: str = ""
+    amount: int = 0
+
+
+def evolve_cheque(cheque: Cheque, event: ChequeWritten | ChequeCashed) -> Cheque:
+    match event:
+        case ChequeWritten():
+            return Cheque(event.account_id, event.amount)
+        case ChequeCashed():
+            return replace(cheque, amount=0)
+
+
+CHEQUE = Aggregate("ledger.cheque", Cheque(), evolve_cheque, (ChequeWritten, ChequeCashed))
+
+
+def cheque_streams(command: WriteCheque | CashCheque) -> Sequence[str]:
+    return (CHEQUE.stream(command.cheque_id),)
+
+
+def drawn_on(command: WriteCheque | CashCheque, states: Mapping[str, Cheque]) -> Sequence[str]:
+    (cheque,) = states.values()
+    return [ACCOUNT.stream(cheque.account_id)] if isinstance(command, CashCheque) and cheque.amount else []
+
+
+def decide_cheque(
+    command: WriteCheque | CashCheque, states: Mapping[str, Any], now: datetime
+) -> Mapping[str, Sequence[Any]]:
+    match command, list(states):
+        case WriteCheque(), [cheque]:
+            return {cheque: [ChequeWritten(*vars(command).values())]}
+        case CashCheque(), [cheque, account]:
+            paid = Paid(states[cheque].account_id, -states[cheque].amount)
+            return {cheque: [ChequeCashed(command.cheque_id)], account: [paid]}
+    raise Rejected("CHEQUE_WORTHLESS")
+
+
+CHEQUES = Decider(
+    (WriteCheque, CashCheque), (CHEQUE, ACCOUNT), "cheque_id", cheque_streams, decide_cheque, drawn_on
+)
+CONTEXT = Context("ledger", commands=(ledger_pb2,), events=(ledger_pb2,), deciders=(DECIDER, CHEQUES))

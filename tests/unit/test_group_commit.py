@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import Any
@@ -15,8 +16,8 @@ from command_server.kernel.batch import Request
 from command_server.kernel.outcomes import Accepted, DeadlinePassed, Refused, RequestIdReused
 from command_server.kernel.pipeline import Answer, GroupCommit
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
-from tests.support.ledger import POISON, Deposit, Transfer
-from tests.support.requests import group_commit, request
+from tests.support.ledger import CHEQUES, POISON, CashCheque, Deposit, Transfer, WriteCheque, ledger_pb2
+from tests.support.requests import KINDS, group_commit, request
 
 
 async def execute(bus: GroupCommit, requests: Sequence[Request]) -> list[Any]:
@@ -48,6 +49,44 @@ class Unreliable(MemoryEventStore):
             yield transaction
         if self.errors:
             raise self.errors.pop()
+
+
+async def test_a_command_is_about_what_its_first_stream_tells_of() -> None:
+    store = MemoryEventStore()
+    await execute(group_commit(store), [request(Deposit("a", 9)), request(WriteCheque("c", "a", 5))])
+    (cashed,) = await execute(group_commit(store), [request(CashCheque("c"))])
+    assert cashed.versions == {"ledger.cheque.c": 2, "ledger.account.a": 2}
+    assert store.streams["ledger.account.a"].state == '{"balance":4}'
+
+
+async def test_a_command_whose_further_streams_come_up_in_its_own_batch_waits_for_the_next() -> None:
+    store = MemoryEventStore()
+    requests = [request(WriteCheque("c", "a", 5)), request(CashCheque("c")), request(CashCheque("c"))]
+    written, cashed, again = await execute(group_commit(store), requests)
+    assert (written.versions, cashed.versions) == (
+        {"ledger.cheque.c": 1},
+        {"ledger.cheque.c": 2, "ledger.account.a": 1},
+    )
+    assert again == Refused("CHEQUE_WORTHLESS", "broken", {})
+
+
+async def test_a_bug_in_what_names_further_streams_is_that_commands_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> Sequence[str]:
+        raise KeyError("broken")
+
+    monkeypatch.setattr(KINDS["CashCheque"], "decider", replace(CHEQUES, further=broken))
+    requests = [request(CashCheque("c")), request(Deposit("a", 1))]
+    failed, deposited = await execute(group_commit(MemoryEventStore()), requests)
+    assert isinstance(failed, KeyError)
+    assert deposited.versions == {"ledger.account.a": 1}
+
+
+def test_a_command_that_asks_who_calls_is_told() -> None:
+    kind = KINDS["WriteCheque"]
+    message = ledger_pb2.WriteChequeRequest(cheque_id="c", account_id="a", amount=5)
+    assert kind.decode(message, "ada") == WriteCheque("c", "a", 5, caller="ada")
 
 
 async def test_commands_on_one_stream_build_on_each_other_in_one_batch() -> None:
