@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Self
 
-from command_server.adapters.migrations import upgrade
+from command_server.adapters import migrations as write_model
 from operations import projections, tokens
 from operations.away import AWAY, why
 from operations.child import Output
 from operations.ports import free_port, is_free
 from operations.processes import KINDS, PROJECTOR, Kind, Process
 from operations.servers import Server
+from process_manager import migrations as sagas
 from runtime.errors import StartError
 from runtime.settings import Settings
 
@@ -122,6 +123,12 @@ class Stack:
                 raise StartError(f"port {server.port}, for {server.name}, is taken: free it, or {elsewhere}")
         for process in self.processes:
             process.check_port()
+
+
+def upgrade(database_url: str) -> None:
+    """Bring the write model's tables and the sagas' to their newest revisions."""
+    write_model.upgrade(database_url)
+    sagas.upgrade(database_url)
 
 
 async def migrate(database_url: str) -> None:

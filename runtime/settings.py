@@ -20,6 +20,13 @@ class Settings(BaseSettings):
     """Where the relay answers gRPC health checks, and nothing else."""
     projector_address: str = "127.0.0.1:50054"
     """Where the projector answers gRPC health checks, and nothing else."""
+    process_manager_address: str = "127.0.0.1:50055"
+    """Where the process manager answers queries about sagas, and health checks."""
+    command_targets: str = ""
+    """Where the process manager finds contexts that have command servers of their own, for instance
+    `inventory=host:port,banking=host:port`; the others are at `command_address`."""
+    process_manager_token: str = ".diptych/process-manager.token"  # noqa: S105 - the name of a file
+    """The file with the token that the process manager calls with; it is read again for each call."""
 
     jwks: str = ".diptych/jwks.json"
     """The keys that callers' tokens are signed with: a file, or an http(s) address."""

@@ -15,8 +15,8 @@ import nats
 import pytest
 from redis.asyncio import Redis
 
-from command_server.adapters.migrations import upgrade
 from operations.servers import Nats, Postgres, Valkey
+from operations.stack import upgrade
 
 TEMPLATE = "migrated"
 

@@ -1,0 +1,157 @@
+"""Tells sagas what has happened: an event, an answer, a time, an operator's wish. Each in one transaction."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from process_manager.calling import Reply
+from process_manager.instance import Instance
+from process_manager.saga import Abort, Answered, Refused, Retry, Saga, Timeout
+from process_manager.store import DueStep, DueTimer, Place, SagaStore
+from runtime import logs, streams
+from runtime.envelope import RecordedEvent
+
+log = logs.get("sagas")
+
+History = Callable[[str], Awaitable[Sequence[RecordedEvent]]]
+"""Returns all events of a stream, oldest first."""
+
+
+class Gap(Exception):
+    """Events of a stream are missing, and cannot be read now."""
+
+
+class Unknown(Exception):
+    """There is no such saga."""
+
+
+class Engine:
+    """The sagas of all kinds, by what they are told.
+
+    Args:
+        store: where they are kept.
+        sagas: their kinds.
+        history: where a stream's events can be read again.
+    """
+
+    def __init__(self, store: SagaStore, sagas: Iterable[Saga[Any]], history: History) -> None:
+        self.sagas: Mapping[str, Saga[Any]] = {saga.name: saga for saga in sagas}
+        self.wanted = asyncio.Event()
+        """Set whenever a saga has wanted a step or a timer."""
+        self._store = store
+        self._history = history
+
+    async def hear(
+        self, saga: Saga[Any], partition: int, events: Sequence[RecordedEvent], old: Place, new: Place
+    ) -> None:
+        """Tell sagas of a kind the events of one partition between two places.
+
+        Events that were heard before are passed over. A saga that is stuck at one hears no more until an
+        operator retries or the next event comes, which both begin where it stopped.
+
+        Raises:
+            Superseded: another manager has told them.
+            Gap: see there.
+        """
+        by_id: dict[str, list[RecordedEvent]] = {}
+        for event in events:
+            by_id.setdefault(streams.aggregate_id(event.stream), []).append(event)
+        async with self._store.begin() as transaction:
+            await transaction.move(saga.name, partition, old, new)
+            instances = await transaction.lock(saga, list(by_id)) if by_id else {}
+            for id_, told in by_id.items():
+                await self._hear(instances[id_], told, transaction.now)
+            await transaction.write(instances.values())
+        self._note(*instances.values())
+
+    async def _hear(self, instance: Instance, events: Sequence[RecordedEvent], at: datetime) -> bool:
+        """Tell a saga the events that it has not heard; return whether it could be told all."""
+        if events and events[0].version > instance.version + 1:
+            events = await self._history(events[0].stream)
+        for event in events:
+            if event.version <= instance.version:
+                continue
+            if event.version > instance.version + 1:
+                raise Gap(f"{event.stream} has no version {instance.version + 1}")
+            if not instance.hear(event, at):
+                return False
+        return True
+
+    async def answer(self, step: DueStep, reply: Reply) -> None:
+        """Tell a saga how a step ended, unless it was told.
+
+        Raises:
+            Exception: it could not be told; nothing has changed.
+        """
+        async with self._store.begin() as transaction:
+            instance = (await transaction.lock(self.sagas[step.saga], [step.id]))[step.id]
+            if not await transaction.answer(step, reply.reason or "OK"):
+                return
+            if reply.reason:
+                instance.tell(Refused(step.step, reply.reason, reply.details, transaction.now))
+            else:
+                instance.tell(Answered(step.step, reply.response, transaction.now))
+            await transaction.write([instance])
+        self._note(instance)
+
+    async def fire(self, timer: DueTimer) -> None:
+        """Tell a saga that a timer has run out, unless the timer is gone.
+
+        Raises:
+            Exception: it could not be told; nothing has changed.
+        """
+        async with self._store.begin() as transaction:
+            instance = (await transaction.lock(self.sagas[timer.saga], [timer.id]))[timer.id]
+            if not await transaction.stop(timer):
+                return
+            instance.tell(Timeout(timer.name, transaction.now))
+            await transaction.write([instance])
+        self._note(instance)
+
+    async def retry(self, saga: str, id_: str) -> Instance:
+        """Let a saga try again what was refused, and hear what it could not be told.
+
+        Raises:
+            Unknown: there is no such saga.
+        """
+        kind = self._kind(saga)
+        events = await self._history(streams.stream_name(kind.hears, id_))
+        async with self._store.begin() as transaction:
+            instance = (await transaction.lock(kind, [id_]))[id_]
+            self._check(instance)
+            if await self._hear(instance, events, transaction.now):
+                instance.tell(Retry(transaction.now))
+            await transaction.write([instance])
+        self._note(instance)
+        return instance
+
+    async def abort(self, saga: str, id_: str, reason: str) -> Instance:
+        """Let a saga end, undoing what can be undone.
+
+        Raises:
+            Unknown: there is no such saga.
+        """
+        async with self._store.begin() as transaction:
+            instance = (await transaction.lock(self._kind(saga), [id_]))[id_]
+            self._check(instance)
+            instance.tell(Abort(reason, transaction.now))
+            await transaction.write([instance])
+        self._note(instance)
+        return instance
+
+    def _kind(self, saga: str) -> Saga[Any]:
+        if saga not in self.sagas:
+            raise Unknown(f"there is no saga {saga}; there are {', '.join(self.sagas)}")
+        return self.sagas[saga]
+
+    def _check(self, instance: Instance) -> None:
+        if instance.began_at is None and not instance.stuck:
+            raise Unknown(f"there is no {instance.saga.name} {instance.id}")
+
+    def _note(self, *instances: Instance) -> None:
+        for instance in instances:
+            if instance.stuck:
+                log.error("Saga is stuck", saga=instance.saga.name, sagaId=instance.id, why=instance.stuck)
+            if instance.steps or instance.timers:
+                self.wanted.set()

@@ -1,0 +1,33 @@
+"""Alembic's entry: run the revisions in one transaction, one migration at a time on one database."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
+
+ONE_AT_A_TIME = 0x44495054
+VERSIONS = "process_manager_version"
+"""The table that Alembic keeps its revision in; the write model has another one."""
+
+
+def _run(connection: Connection) -> None:
+    context.configure(connection=connection, version_table=VERSIONS)
+    with context.begin_transaction():
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ONE_AT_A_TIME})
+        context.run_migrations()
+
+
+async def _migrate() -> None:
+    url = make_url(context.config.attributes["database_url"]).set(drivername="postgresql+asyncpg")
+    engine = create_async_engine(url)
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_run)
+            await connection.commit()
+    finally:
+        await engine.dispose()
+
+
+asyncio.run(_migrate())

@@ -1,0 +1,147 @@
+"""The vocabulary of sagas: what one is told, and what it then remembers, sends and waits for.
+
+A saga follows one stream: its id is that of the aggregate, and it hears each of the stream's events once,
+in order. It is pure, `react(state, told) -> Next`: time comes in with what it is told, and what it sends is
+sent by others, again and again until it is answered. A step's request id is made of the saga, the step and
+the attempt, so a step that is repeated takes effect once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import ModuleType
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+S = TypeVar("S")
+
+# What a saga is told.
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """An event of the stream that the saga follows."""
+
+    event: Any
+    version: int
+    at: datetime
+    """When it is told, which may be long after the event."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A step was done."""
+
+    step: str
+    response: Any
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A step was refused: it has changed nothing, and repeating it would not help."""
+
+    step: str
+    reason: str
+    details: Mapping[str, str]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """A timer has run out."""
+
+    timer: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """An operator wants what was refused to be tried again."""
+
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Abort:
+    """An operator wants an end; what can be undone is undone."""
+
+    reason: str
+    at: datetime
+
+
+Told = Heard | Answered | Refused | Timeout | Retry | Abort
+
+# What it wants.
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A step: a command, or a query, to be sent until it is answered.
+
+    Its name is unique within the saga; a step is sent a second time only after an operator's Retry.
+    """
+
+    step: str
+    request: Message
+    """A request of a CommandService or a QueryService; its request id is put in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A timer of this name is to run out at a time, whatever it was set to before; None takes it away."""
+
+    name: str
+    at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Next(Generic[S]):
+    """What follows from what a saga was told."""
+
+    state: S
+    send: Sequence[Send] = ()
+    timers: Sequence[Timer] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a saga is, for people: the same for sagas of all kinds."""
+
+    state: str
+    """In UPPER_SNAKE_CASE."""
+    ended: bool
+    waits_for: str = ""
+    """What it waits for where no step is under way, in words."""
+    trouble: str = ""
+    """Why it does not go on without an operator."""
+
+
+@dataclass(frozen=True)
+class Saga(Generic[S]):
+    """One kind of saga.
+
+    Args:
+        name: `<context>.<saga>`.
+        hears: the type of the streams that its instances follow.
+        events: the modules of the events of those streams.
+        initial: the state before the first event; its class is kept as JSON, so it has simple fields, and
+            fields that are added later have defaults.
+        react: what follows from what an instance is told. It may not raise.
+        standing: where a state is, for people.
+    """
+
+    name: str
+    hears: str
+    events: Sequence[ModuleType]
+    initial: S
+    react: Callable[[S, Told], Next[S]]
+    standing: Callable[[S], Standing]
+    messages: dict[str, type[Message]] = field(init=False, default_factory=dict)
+    """The messages of the events by their full names."""
+
+    def __post_init__(self) -> None:
+        for module in self.events:
+            for message in module.DESCRIPTOR.message_types_by_name.values():
+                self.messages[message.full_name] = getattr(module, message.name)

@@ -1,0 +1,99 @@
+"""The process manager's tables. Migrations in `migrations/` bring a database to this shape.
+
+They lie beside the write model's and share nothing with it: another database would do.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+METADATA = MetaData()
+ROLE = "diptych_process_manager"
+
+_INSTANT = DateTime(timezone=True)
+
+SAGAS = Table(
+    "sagas",
+    METADATA,
+    Column("saga", Text, primary_key=True, comment="<context>.<saga>"),
+    Column("id", Text, primary_key=True, comment="of the aggregate whose stream it follows"),
+    Column("partition", Integer, nullable=False),
+    Column("version", BigInteger, nullable=False, comment="of the last event that it has heard"),
+    Column("state", JSONB, nullable=False, comment="what it remembers"),
+    Column("standing", Text, nullable=False, comment="where it is, for people"),
+    Column("ended", Boolean, nullable=False),
+    Column("waits_for", Text, nullable=False, comment="where no step is under way"),
+    Column("trouble", Text, nullable=False, comment="why it needs an operator; empty where it does not"),
+    Column("stuck", Text, nullable=False, comment="why it cannot be told its next event; empty where it can"),
+    Column("correlation_id", Text, nullable=False, comment="of its first event; its steps carry it on"),
+    Column("traceparent", Text, comment="of its first event"),
+    Column("began_at", _INSTANT, nullable=False),
+    Column("since", _INSTANT, nullable=False, comment="when it came to stand where it is"),
+)
+Index("sagas_open", SAGAS.c.saga, SAGAS.c.standing, SAGAS.c.since, postgresql_where=SAGAS.c.ended.is_(False))
+
+STEPS = Table(
+    "saga_steps",
+    METADATA,
+    Column("saga", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("step", Text, primary_key=True),
+    Column("attempt", Integer, primary_key=True, comment="raised by an operator's retry alone"),
+    Column("partition", Integer, nullable=False),
+    Column("number", Integer, nullable=False, comment="1 for the saga's first step"),
+    Column("method", Text, nullable=False, comment="/<package>.<Service>/<Method>"),
+    Column("request", LargeBinary, nullable=False, comment="the Protobuf message, request id included"),
+    Column("request_id", Uuid, nullable=False),
+    Column("decided_at", _INSTANT, nullable=False, comment="when the saga wanted it"),
+    Column("due_at", _INSTANT, nullable=False, comment="when it is sent, or sent again"),
+    Column("tries", Integer, nullable=False, comment="how often it was sent without an answer"),
+    Column("error", Text, comment="why the last try had no answer"),
+    Column("outcome", Text, comment="OK or the reason of the refusal; null until it is answered"),
+    Column("answered_at", _INSTANT),
+)
+Index("saga_steps_due", STEPS.c.due_at, postgresql_where=STEPS.c.outcome.is_(None))
+
+TIMERS = Table(
+    "saga_timers",
+    METADATA,
+    Column("saga", Text, primary_key=True),
+    Column("id", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("partition", Integer, nullable=False),
+    Column("due_at", _INSTANT, nullable=False),
+)
+Index("saga_timers_due", TIMERS.c.due_at)
+
+PROGRESS = Table(
+    "saga_progress",
+    METADATA,
+    Column("saga", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True),
+    Column("epoch", Text, nullable=False, comment="of the JetStream stream that `sequence` refers to"),
+    Column("sequence", BigInteger, nullable=False, comment="all up to there was heard"),
+)
+
+LEASES = Table(
+    "saga_leases",
+    METADATA,
+    Column("partition", Integer, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", _INSTANT, nullable=False, comment="by this server's clock"),
+)
+MANAGERS = Table(
+    "saga_managers",
+    METADATA,
+    Column("name", Text, primary_key=True),
+    Column("until", _INSTANT, nullable=False, comment="by this server's clock"),
+)
