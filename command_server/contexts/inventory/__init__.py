@@ -1,0 +1,13 @@
+"""Inventory: what there is of each product in each warehouse, and what of it is promised."""
+
+from diptych.inventory.v1 import command_service_pb2, events_pb2
+
+from command_server.contexts.inventory.domain import product, reservation, stockkeeping, transfer
+from command_server.kernel.context import Context
+
+CONTEXT = Context(
+    "inventory",
+    commands=(command_service_pb2,),
+    events=(events_pb2,),
+    deciders=(product.DECIDER, stockkeeping.DECIDER, reservation.DECIDER, transfer.DECIDER),
+)
