@@ -8,7 +8,15 @@ from redis.asyncio import Redis
 from projector import observed
 from projector.feed import JetStreamFeed
 from projector.leases import RedisLeases
-from projector.projections import order, order_history
+from projector.projections import (
+    order,
+    order_history,
+    product,
+    reorder_alert,
+    reservation,
+    stock,
+    stock_ledger,
+)
 from projector.redis_connection import answers, connect, never_evicts
 from projector.redis_store import RedisStore
 from projector.runner import Runner
@@ -17,7 +25,15 @@ from runtime.grpc import server
 from runtime.jetstream import Connection
 from runtime.lifecycle import Lifecycle
 
-PROJECTIONS = (order.ORDERS, order_history.HISTORIES)
+PROJECTIONS = (
+    order.ORDERS,
+    order_history.HISTORIES,
+    product.PRODUCTS,
+    stock.STOCKS,
+    reorder_alert.ALERTS,
+    stock_ledger.LEDGERS,
+    reservation.RESERVATIONS,
+)
 
 
 async def main(life: Lifecycle) -> None:

@@ -170,21 +170,26 @@ async def several(watch: Watch, changes: str, index: str) -> Watched:
 
 
 class Sent:
-    """The versions that were sent last, of the views that were sent last."""
+    """What was sent last of each view, of the views that were sent last."""
 
     def __init__(self) -> None:
-        self._versions: OrderedDict[str, int] = OrderedDict()
+        self._known: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
     def is_new(self, view_id: str, view: "Versioned") -> bool:
-        """Return whether this version is to be sent, and remember it."""
-        _, version = view
-        if self._versions.get(view_id, 0) >= version:
+        """Return whether this version is to be sent, and remember it.
+
+        One that looks like the version sent before it is not: a view without a version of its own may be as
+        it was after events that mean nothing to it.
+        """
+        data, version = view
+        before, looks = self._known.get(view_id, (0, 0))
+        if before >= version:
             return False
-        self._versions[view_id] = version
-        self._versions.move_to_end(view_id)
-        if len(self._versions) > REMEMBERED:
-            self._versions.popitem(last=False)
-        return True
+        self._known[view_id] = (version, hash(data))
+        self._known.move_to_end(view_id)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return looks != hash(data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,7 @@ class ProductRegistered:
     title: str
     reorder_point: int
     registered_at: datetime
+    product_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,7 @@ class StockOpened:
     warehouse_id: str
     reorder_point: int
     opened_at: datetime
+    stock_id: str
 
 
 @dataclass(frozen=True, slots=True)

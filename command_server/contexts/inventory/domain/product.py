@@ -53,7 +53,8 @@ def opened(product: Product, of: Stock, warehouse_id: str, now: datetime) -> lis
     """Return that a product's stock in a warehouse begins, unless it has."""
     if of.exists:
         return []
-    begins = StockOpened(product.sku, warehouse_id, product.reorder_point, opened_at=now)
+    id_ = stock.stock_id(product.sku, warehouse_id)
+    begins = StockOpened(product.sku, warehouse_id, product.reorder_point, opened_at=now, stock_id=id_)
     ends = StockDiscontinued(product.sku, warehouse_id, discontinued_at=now)
     return [begins, ends] if product.discontinued else [begins]
 
@@ -78,7 +79,7 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mappin
     match command:
         case RegisterProduct(sku, title, reorder_point):
             if not product.sku:
-                return {name: [ProductRegistered(sku, title, reorder_point, registered_at=now)]}
+                return {name: [ProductRegistered(sku, title, reorder_point, now, product_id(sku))]}
             if (title, reorder_point) == (product.title, product.reorder_point):
                 return {}
             raise Exists("PRODUCT_EXISTS", sku=sku)
@@ -108,9 +109,14 @@ def evolve(product: Product, event: Event) -> Product:
 PRODUCT = Aggregate("inventory.product", Product(), evolve, members(Event))
 
 
+def product_id(sku: str) -> str:
+    """Return the id of a product."""
+    return str(uuid5(PRODUCT_IDS, sku))
+
+
 def product_stream(sku: str) -> str:
     """Return the name of a product's stream."""
-    return PRODUCT.stream(str(uuid5(PRODUCT_IDS, sku)))
+    return PRODUCT.stream(product_id(sku))
 
 
 DECIDER = Decider(members(Command), (PRODUCT, STOCK), "sku", streams, decide, further)

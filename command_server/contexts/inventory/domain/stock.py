@@ -127,6 +127,11 @@ def evolve(stock: Stock, event: Event) -> Stock:
 STOCK = Aggregate("inventory.stock", Stock(), evolve, members(Event))
 
 
+def stock_id(sku: str, warehouse_id: str) -> str:
+    """Return the id of a stock."""
+    return str(uuid5(STOCK_IDS, f"{sku}\n{warehouse_id}"))
+
+
 def stock_stream(sku: str, warehouse_id: str) -> str:
     """Return the name of a stock's stream."""
-    return STOCK.stream(str(uuid5(STOCK_IDS, f"{sku}\n{warehouse_id}")))
+    return STOCK.stream(stock_id(sku, warehouse_id))

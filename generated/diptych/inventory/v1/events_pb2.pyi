@@ -30,12 +30,15 @@ class ProductRegistered(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     REORDER_POINT_FIELD_NUMBER: _builtins.int
     REGISTERED_AT_FIELD_NUMBER: _builtins.int
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     title: _builtins.str
     """What it is called."""
     reorder_point: _builtins.int
     """The reorder point that its stock begins with."""
+    product_id: _builtins.str
+    """The product's id."""
     @_builtins.property
     def registered_at(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -47,10 +50,11 @@ class ProductRegistered(_message.Message):
         title: _builtins.str = ...,
         reorder_point: _builtins.int = ...,
         registered_at: _timestamp_pb2.Timestamp | None = ...,
+        product_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["registered_at", b"registered_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["registered_at", b"registered_at", "reorder_point", b"reorder_point", "sku", b"sku", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["product_id", b"product_id", "registered_at", b"registered_at", "reorder_point", b"reorder_point", "sku", b"sku", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -126,12 +130,15 @@ class StockOpened(_message.Message):
     WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
     REORDER_POINT_FIELD_NUMBER: _builtins.int
     OPENED_AT_FIELD_NUMBER: _builtins.int
+    STOCK_ID_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
     """The warehouse."""
     reorder_point: _builtins.int
     """At so many available pieces or fewer an alert is raised."""
+    stock_id: _builtins.str
+    """The stock's id."""
     @_builtins.property
     def opened_at(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -143,10 +150,11 @@ class StockOpened(_message.Message):
         warehouse_id: _builtins.str = ...,
         reorder_point: _builtins.int = ...,
         opened_at: _timestamp_pb2.Timestamp | None = ...,
+        stock_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["opened_at", b"opened_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["opened_at", b"opened_at", "reorder_point", b"reorder_point", "sku", b"sku", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["opened_at", b"opened_at", "reorder_point", b"reorder_point", "sku", b"sku", "stock_id", b"stock_id", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -93,7 +93,7 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListStock(self, request, context):
-        """Returns a page of stocks, by warehouse and sku.
+        """Returns a page of stocks, those that began last first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

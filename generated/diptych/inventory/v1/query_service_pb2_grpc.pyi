@@ -40,7 +40,7 @@ class QueryServiceStub:
     GetStock: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetStockRequest, _query_service_pb2.GetStockResponse]
     """Returns what there is of a sku, in all warehouses together and in each; `STOCK_NOT_FOUND` where none has ever held it."""
     ListStock: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListStockRequest, _query_service_pb2.ListStockResponse]
-    """Returns a page of stocks, by warehouse and sku."""
+    """Returns a page of stocks, those that began last first."""
     GetReservation: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetReservationRequest, _query_service_pb2.GetReservationResponse]
     """Returns a reservation, or `RESERVATION_NOT_FOUND`."""
     ListReorderAlerts: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListReorderAlertsRequest, _query_service_pb2.ListReorderAlertsResponse]
@@ -62,7 +62,7 @@ class QueryServiceAsyncStub(QueryServiceStub):
     GetStock: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetStockRequest, _query_service_pb2.GetStockResponse]  # type: ignore[assignment]
     """Returns what there is of a sku, in all warehouses together and in each; `STOCK_NOT_FOUND` where none has ever held it."""
     ListStock: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListStockRequest, _query_service_pb2.ListStockResponse]  # type: ignore[assignment]
-    """Returns a page of stocks, by warehouse and sku."""
+    """Returns a page of stocks, those that began last first."""
     GetReservation: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetReservationRequest, _query_service_pb2.GetReservationResponse]  # type: ignore[assignment]
     """Returns a reservation, or `RESERVATION_NOT_FOUND`."""
     ListReorderAlerts: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListReorderAlertsRequest, _query_service_pb2.ListReorderAlertsResponse]  # type: ignore[assignment]
@@ -99,7 +99,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.ListStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListStockResponse, _abc.Awaitable[_query_service_pb2.ListStockResponse]]:
-        """Returns a page of stocks, by warehouse and sku."""
+        """Returns a page of stocks, those that began last first."""
 
     @_abc_1.abstractmethod
     def GetReservation(

@@ -63,6 +63,7 @@ class Product(_message.Message):
     WAREHOUSE_IDS_FIELD_NUMBER: _builtins.int
     REGISTER_TIME_FIELD_NUMBER: _builtins.int
     DISCONTINUE_TIME_FIELD_NUMBER: _builtins.int
+    PRODUCT_ID_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     version: _builtins.int
@@ -71,6 +72,8 @@ class Product(_message.Message):
     """What it is called."""
     reorder_point: _builtins.int
     """The reorder point that its stock begins with in each warehouse."""
+    product_id: _builtins.str
+    """The product's id, as receipts name it."""
     @_builtins.property
     def warehouse_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The warehouses that have held it, in the order in which they first did."""
@@ -93,10 +96,11 @@ class Product(_message.Message):
         warehouse_ids: _abc.Iterable[_builtins.str] | None = ...,
         register_time: _timestamp_pb2.Timestamp | None = ...,
         discontinue_time: _timestamp_pb2.Timestamp | None = ...,
+        product_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["discontinue_time", b"discontinue_time", "register_time", b"register_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["discontinue_time", b"discontinue_time", "register_time", b"register_time", "reorder_point", b"reorder_point", "sku", b"sku", "title", b"title", "version", b"version", "warehouse_ids", b"warehouse_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["discontinue_time", b"discontinue_time", "product_id", b"product_id", "register_time", b"register_time", "reorder_point", b"reorder_point", "sku", b"sku", "title", b"title", "version", b"version", "warehouse_ids", b"warehouse_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -117,7 +121,8 @@ class Stock(_message.Message):
     IN_TRANSIT_FIELD_NUMBER: _builtins.int
     REORDER_POINT_FIELD_NUMBER: _builtins.int
     LOW_FIELD_NUMBER: _builtins.int
-    UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    OPEN_TIME_FIELD_NUMBER: _builtins.int
+    STOCK_ID_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     version: _builtins.int
@@ -136,9 +141,11 @@ class Stock(_message.Message):
     """At so many available pieces or fewer an alert is raised."""
     low: _builtins.bool
     """Whether so few are available now."""
+    stock_id: _builtins.str
+    """The stock's id, as receipts name it."""
     @_builtins.property
-    def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When something happened to it last."""
+    def open_time(self) -> _timestamp_pb2.Timestamp:
+        """When the warehouse first held it."""
 
     def __init__(
         self,
@@ -152,11 +159,12 @@ class Stock(_message.Message):
         in_transit: _builtins.int = ...,
         reorder_point: _builtins.int = ...,
         low: _builtins.bool = ...,
-        update_time: _timestamp_pb2.Timestamp | None = ...,
+        open_time: _timestamp_pb2.Timestamp | None = ...,
+        stock_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["open_time", b"open_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "in_transit", b"in_transit", "low", b"low", "on_hand", b"on_hand", "reorder_point", b"reorder_point", "reserved", b"reserved", "sku", b"sku", "update_time", b"update_time", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "in_transit", b"in_transit", "low", b"low", "on_hand", b"on_hand", "open_time", b"open_time", "reorder_point", b"reorder_point", "reserved", b"reserved", "sku", b"sku", "stock_id", b"stock_id", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -198,6 +206,7 @@ class ReorderAlert(_message.Message):
     REORDER_POINT_FIELD_NUMBER: _builtins.int
     RAISE_TIME_FIELD_NUMBER: _builtins.int
     CLEAR_TIME_FIELD_NUMBER: _builtins.int
+    STOCK_ID_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
@@ -208,6 +217,8 @@ class ReorderAlert(_message.Message):
     """How many pieces were available when it was raised."""
     reorder_point: _builtins.int
     """The reorder point at that time."""
+    stock_id: _builtins.str
+    """The stock's id, as receipts name it."""
     @_builtins.property
     def raise_time(self) -> _timestamp_pb2.Timestamp:
         """When it was raised last."""
@@ -226,10 +237,11 @@ class ReorderAlert(_message.Message):
         reorder_point: _builtins.int = ...,
         raise_time: _timestamp_pb2.Timestamp | None = ...,
         clear_time: _timestamp_pb2.Timestamp | None = ...,
+        stock_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["clear_time", b"clear_time", "raise_time", b"raise_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "clear_time", b"clear_time", "raise_time", b"raise_time", "reorder_point", b"reorder_point", "sku", b"sku", "state", b"state", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "clear_time", b"clear_time", "raise_time", b"raise_time", "reorder_point", b"reorder_point", "sku", b"sku", "state", b"state", "stock_id", b"stock_id", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -358,22 +370,26 @@ class StockLedger(_message.Message):
     SKU_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
+    STOCK_ID_FIELD_NUMBER: _builtins.int
     sku: _builtins.str
     """The stock keeping unit."""
     version: _builtins.int
     """How many events have happened to the stock."""
     warehouse_id: _builtins.str
     """The warehouse."""
+    stock_id: _builtins.str
+    """The stock's id, as receipts name it."""
     def __init__(
         self,
         *,
         sku: _builtins.str = ...,
         version: _builtins.int = ...,
         warehouse_id: _builtins.str = ...,
+        stock_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sku", b"sku", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sku", b"sku", "stock_id", b"stock_id", "version", b"version", "warehouse_id", b"warehouse_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

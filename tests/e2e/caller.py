@@ -1,0 +1,73 @@
+"""A caller of any method: the request says which one. Each call meets another server than the last."""
+
+from collections.abc import AsyncIterator, Iterator
+from itertools import cycle
+from typing import Any
+from uuid import uuid4
+
+import grpc
+from diptych.consistency.v1.consistency_pb2 import Receipt
+from google.protobuf.message import Message
+
+from operations.orders import reason_of
+from operations.processes import COMMAND_SERVER, QUERY_SERVER, Kind
+from operations.stack import Stack
+from runtime.codec import message_class
+
+
+class Caller:
+    """Calls a stack's servers in turn, with these scopes."""
+
+    def __init__(self, stack: Stack, *scopes: str) -> None:
+        self._bearer = (("authorization", f"Bearer {stack.token(*scopes)}"),)
+        self._all: list[grpc.aio.Channel] = []
+        self._next = {
+            "CommandService": self._channels(stack, COMMAND_SERVER),
+            "QueryService": self._channels(stack, QUERY_SERVER),
+        }
+
+    def _channels(self, stack: Stack, kind: Kind) -> Iterator[grpc.aio.Channel]:
+        channels = [grpc.aio.insecure_channel(process.address) for process in stack.of(kind)]
+        self._all += channels
+        return cycle(channels)
+
+    def _call(self, request: Any) -> Any:
+        (service, method), *_ = [
+            (service, method)
+            for service in request.DESCRIPTOR.file.services_by_name.values()
+            for method in service.methods
+            if method.input_type is request.DESCRIPTOR
+        ]
+        channel = next(self._next[service.name])
+        make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
+        parse = message_class(method.output_type).FromString
+        call = make(f"/{service.full_name}/{method.name}", type(request).SerializeToString, parse)
+        return call(request, metadata=self._bearer, timeout=20)
+
+    async def do(self, request: Any) -> Receipt:
+        """Execute a command, under a new request id where it has none."""
+        request.request_id = request.request_id or str(uuid4())
+        receipt: Receipt = (await self._call(request)).receipt
+        return receipt
+
+    async def ask(self, request: Message) -> Any:
+        """Answer a query."""
+        return await self._call(request)
+
+    async def refused(self, request: Any) -> str:
+        """Return the reason that a request is refused for."""
+        is_command = "request_id" in request.DESCRIPTOR.fields_by_name
+        try:
+            await (self.do(request) if is_command else self.ask(request))
+        except grpc.aio.AioRpcError as error:
+            return reason_of(error)
+        raise AssertionError(f"{request.DESCRIPTOR.name} was not refused")
+
+    def watch(self, request: Message) -> AsyncIterator[Any]:
+        """Yield what a watch tells."""
+        watching: AsyncIterator[Any] = self._call(request)
+        return watching
+
+    async def close(self) -> None:
+        for channel in self._all:
+            await channel.close()

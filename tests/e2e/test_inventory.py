@@ -1,0 +1,177 @@
+"""Inventory through the whole stack: deliveries, reservations, transfers, alerts, and what is read of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import pytest
+from diptych.inventory.v1 import command_service_pb2 as commands
+from diptych.inventory.v1 import query_service_pb2 as queries
+from diptych.inventory.v1.types_pb2 import ReorderAlert, Reservation, ReservationLine, StockMovement
+
+from operations.orders import reason_of
+from operations.stack import Stack
+from operations.verify.verification import verify
+from tests.e2e.caller import Caller
+from tests.integration.waiting import until
+
+SCOPES = ("inventory.write", "inventory.reserve", "inventory.read")
+CALLERS, PIECES = 64, 10
+
+
+@pytest.fixture
+async def caller(stack: Stack) -> AsyncIterator[Caller]:
+    caller = Caller(stack, *SCOPES)
+    yield caller
+    await caller.close()
+
+
+@pytest.fixture
+async def sku(caller: Caller) -> str:
+    """A product of the test's own; what is in its name would upset any key that took it as it is."""
+    sku = f"tea: green/{{{uuid4().hex[:8]}}}"
+    await caller.do(commands.RegisterProductRequest(sku=sku, title="Green tea", reorder_point=2))
+    return sku
+
+
+def receive(sku: str, quantity: int, warehouse: str = "w-1", note: str = "n-1") -> Any:
+    return commands.ReceiveStockRequest(
+        sku=sku, warehouse_id=warehouse, quantity=quantity, purchase_order="po-1", delivery_note=note
+    )
+
+
+def reserve(sku: str, quantity: int, id_: str = "", warehouse: str = "w-1") -> Any:
+    request = commands.ReserveStockRequest(
+        reservation_id=id_ or uuid4().hex,
+        lines=[ReservationLine(sku=sku, warehouse_id=warehouse, quantity=quantity)],
+    )
+    request.deadline.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
+    return request
+
+
+async def test_of_many_callers_at_once_as_many_get_a_piece_as_there_are(caller: Caller, sku: str) -> None:
+    await caller.do(receive(sku, PIECES))
+
+    async def one() -> str:
+        try:
+            await caller.do(reserve(sku, 1))
+        except grpc.aio.AioRpcError as error:
+            return reason_of(error)
+        return "OK"
+
+    outcomes = await asyncio.gather(*(one() for _ in range(CALLERS)))
+    assert sorted(set(outcomes)) == ["OK", "STOCK_INSUFFICIENT"]
+    assert outcomes.count("OK") == PIECES
+
+
+async def test_what_there_is_is_told_in_all_and_by_warehouse(caller: Caller, sku: str) -> None:
+    await caller.do(receive(sku, 10))
+    await caller.do(receive(sku, 5, "w-2"))
+    await caller.do(reserve(sku, 3))
+    sent = await caller.do(
+        commands.TransferStockRequest(
+            transfer_id=uuid4().hex, sku=sku, from_warehouse_id="w-1", to_warehouse_id="w-2", quantity=4
+        )
+    )
+    stock = await caller.ask(queries.GetStockRequest(sku=sku, at_least_as_fresh=sent.consistency_token))
+    levels = [(s.warehouse_id, s.on_hand, s.reserved, s.available, s.in_transit) for s in stock.stocks]
+    assert levels == [("w-1", 6, 3, 3, 0), ("w-2", 5, 0, 5, 4)]
+    assert (stock.on_hand, stock.reserved, stock.available, stock.in_transit) == (11, 3, 8, 4)
+    product = (await caller.ask(queries.GetProductRequest(sku=sku))).product
+    assert (product.title, list(product.warehouse_ids)) == ("Green tea", ["w-1", "w-2"])
+
+
+async def test_a_reservation_is_told_with_its_end(caller: Caller, sku: str) -> None:
+    await caller.do(receive(sku, 5))
+    made = await caller.do(reserve(sku, 2))
+    id_ = made.aggregate_id
+    await caller.do(commands.FirmReservationRequest(reservation_id=id_))
+    assert await caller.refused(reserve(sku, 3, id_)) == "RESERVATION_EXISTS"
+    gone = await caller.do(commands.CommitReservationRequest(reservation_id=id_))
+    found = await caller.ask(
+        queries.GetReservationRequest(reservation_id=id_, at_least_as_fresh=gone.consistency_token)
+    )
+    assert (found.reservation.state, found.reservation.version) == (Reservation.STATE_COMMITTED, 3)
+    assert await caller.refused(queries.GetReservationRequest(reservation_id="x")) == "RESERVATION_NOT_FOUND"
+    assert await caller.refused(queries.GetStockRequest(sku="no such thing")) == "STOCK_NOT_FOUND"
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 100])
+async def test_a_skus_ledger_is_paged_over_all_its_warehouses(
+    caller: Caller, sku: str, page_size: int
+) -> None:
+    for n in range(4):
+        await caller.do(receive(sku, 3, "w-1", f"n-{n}"))
+        last = await caller.do(receive(sku, 2, "w-2", f"n-{n}"))
+    last = await caller.do(reserve(sku, 1))
+    found: list[StockMovement] = []
+    request = queries.GetStockMovementsRequest(
+        sku=sku, page_size=page_size, at_least_as_fresh=last.consistency_token
+    )
+    while True:
+        page = await caller.ask(request)
+        assert len(page.movements) <= page_size
+        found += page.movements
+        if not page.next_page_token:
+            break
+        request.page_token = page.next_page_token
+    assert [m.quantity for m in found] == [1, 2, 3, 2, 3, 2, 3, 2, 3]
+    assert [m.on_hand for m in found if m.warehouse_id == "w-1"] == [12, 12, 9, 6, 3]
+    assert {m.actor for m in found} == {"alice"}
+    one = await caller.ask(queries.GetStockMovementsRequest(sku=sku, warehouse_id="w-2"))
+    assert [m.quantity for m in one.movements] == [2] * 4
+
+
+async def test_low_stock_is_listed_until_there_is_enough(caller: Caller, sku: str) -> None:
+    warehouse = uuid4().hex
+
+    async def low(token: str) -> list[str]:
+        stocks = await caller.ask(
+            queries.ListStockRequest(warehouse_id=warehouse, low=True, at_least_as_fresh=token)
+        )
+        alerts = await caller.ask(
+            queries.ListReorderAlertsRequest(warehouse_id=warehouse, at_least_as_fresh=token)
+        )
+        assert [s.sku for s in stocks.stocks] == [a.sku for a in alerts.alerts]
+        return [s.sku for s in stocks.stocks]
+
+    first = await caller.do(receive(sku, 2, warehouse))
+    assert await low(first.consistency_token) == [sku]
+    second = await caller.do(receive(sku, 1, warehouse, "n-2"))
+    assert await low(second.consistency_token) == []
+    listed = await caller.ask(queries.ListStockRequest(warehouse_id=warehouse))
+    assert [(s.sku, s.on_hand) for s in listed.stocks] == [(sku, 3)]
+
+
+async def test_an_alert_is_watched_once_raised_and_once_cleared(caller: Caller, sku: str) -> None:
+    watch = caller.watch(queries.WatchReorderAlertsRequest())
+    told: list[int] = []
+
+    async def follow() -> None:
+        async for answer in watch:
+            if answer.alert.sku == sku:
+                told.append(answer.alert.state)
+                if answer.alert.state == ReorderAlert.STATE_CLEARED:
+                    return
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(follow())
+        raised = await caller.do(receive(sku, 1))
+        for n in range(3):  # moves the stock, not the alert
+            id_ = (await caller.do(reserve(sku, 1))).aggregate_id
+            raised = await caller.do(
+                commands.ReleaseReservationRequest(reservation_id=id_, reason=f"changed my mind {n}")
+            )
+            await caller.ask(queries.ListReorderAlertsRequest(at_least_as_fresh=raised.consistency_token))
+        await until(lambda: bool(told))
+        await caller.do(receive(sku, 5, note="n-2"))
+    assert told == [ReorderAlert.STATE_RAISED, ReorderAlert.STATE_CLEARED]
+
+
+async def test_everything_that_was_derived_is_as_another_fold_says(stack: Stack, caller: Caller) -> None:
+    report = await verify(stack.settings)
+    assert report.clean, report.page()
+    assert report.counted["views"] > 0
