@@ -27,6 +27,22 @@ class Money:
             raise CurrencyMismatch(f"{self.currency_code} and {other.currency_code}")
         return _of_nanos(self.currency_code, self._nanos() + other._nanos())
 
+    def __neg__(self) -> "Money":
+        return Money(self.currency_code, -self.units, -self.nanos)
+
+    def __sub__(self, other: "Money") -> "Money":
+        return self + -other
+
+    def __lt__(self, other: "Money") -> bool:
+        return (self - other)._nanos() < 0
+
+    def __le__(self, other: "Money") -> bool:
+        return (self - other)._nanos() <= 0
+
+    def __bool__(self) -> bool:
+        """Whether it is not zero."""
+        return self._nanos() != 0
+
     def __mul__(self, count: int) -> "Money":
         return _of_nanos(self.currency_code, self._nanos() * count)
 

@@ -1,0 +1,1 @@
+"""The rules of banking, on the standard library and the kernel's vocabulary alone."""
