@@ -3,7 +3,7 @@
 from command_server.adapters.attempts import AttemptLog
 from command_server.adapters.postgres import PostgresEventStore
 from command_server.adapters.wake import RelayWake
-from command_server.contexts import inventory, ordering
+from command_server.contexts import banking, inventory, ordering
 from command_server.kernel.context import aggregate_types
 from command_server.kernel.pipeline import GroupCommit
 from command_server.observed import observed
@@ -12,7 +12,7 @@ from runtime import lifecycle, workers
 from runtime.grpc import server
 from runtime.lifecycle import Lifecycle
 
-CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT)
+CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 
 
 async def main(life: Lifecycle) -> None:

@@ -37,7 +37,8 @@ COMMAND_SERVER = Kind("command_server", "command_server", "command_address")
 RELAY = Kind("relay", "command_server.relay", "relay_address")
 PROJECTOR = Kind("projector", "projector", "projector_address")
 QUERY_SERVER = Kind("query_server", "query_server", "query_address")
-KINDS = (COMMAND_SERVER, QUERY_SERVER, RELAY, PROJECTOR)
+PROCESS_MANAGER = Kind("process_manager", "process_manager", "process_manager_address")
+KINDS = (COMMAND_SERVER, QUERY_SERVER, PROCESS_MANAGER, RELAY, PROJECTOR)
 """All of them, in the order in which they stop: first those that callers meet."""
 
 

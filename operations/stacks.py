@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from operations import lock, tokens
 from operations.child import Output
 from operations.ports import free_port
-from operations.processes import COMMAND_SERVER, KINDS, PROJECTOR, QUERY_SERVER, RELAY
+from operations.processes import COMMAND_SERVER, KINDS, PROCESS_MANAGER, PROJECTOR, QUERY_SERVER, RELAY
 from operations.servers import Nats, Postgres, Server, Valkey
 from operations.stack import Stack
 from runtime.settings import Settings
@@ -32,9 +32,16 @@ def local(folder: Path, chosen: Settings, output: Callable[[str], Output]) -> St
     jwks = folder.absolute() / "jwks.json"
     if "jwks" not in chosen.model_fields_set:
         tokens.make_keys(jwks)
-    defaults = {"reflection": True, "log_format": "console", "jwks": str(jwks)}
+    defaults = {
+        "reflection": True,
+        "log_format": "console",
+        "jwks": str(jwks),
+        "process_manager_token": str(folder.absolute() / "process-manager.token"),
+    }
     unset = {name: value for name, value in defaults.items() if name not in chosen.model_fields_set}
     settings = chosen.model_copy(update=unset)
+    if {"jwks", "process_manager_token"} <= unset.keys():
+        tokens.keep_for_process_manager(settings)
     servers: dict[str, Server] = {
         "database_url": Postgres(folder / "postgres", urlsplit(settings.database_url).port, [held]),
         "nats_url": Nats(folder / "nats", urlsplit(settings.nats_url).port, [held]),
@@ -57,6 +64,7 @@ def throwaway(
     relays: int = 1,
     projectors: int = 1,
     query_servers: int = 1,
+    process_managers: int = 0,
     durable: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Stack:
@@ -71,6 +79,7 @@ def throwaway(
         relays: likewise.
         projectors: likewise.
         query_servers: likewise.
+        process_managers: likewise.
         durable: whether what its PostgreSQL has committed outlives a crash of the machine.
         environment: further variables for all processes.
     """
@@ -86,16 +95,19 @@ def throwaway(
     settings = Settings.model_construct(
         None,
         jwks=str(folder / "jwks.json"),
+        process_manager_token=str(folder / "process-manager.token"),
         reflection=True,
         **{kind.address: f"127.0.0.1:{free_port()}" for kind in KINDS},
         **{name: url or servers[name].url for name, url in given.items()},
     )
+    tokens.keep_for_process_manager(settings)
     stack = Stack(settings, servers, environment or {}, lambda name: folder / f"{name}.log")
     counts = {
         COMMAND_SERVER: command_servers,
         RELAY: relays,
         PROJECTOR: projectors,
         QUERY_SERVER: query_servers,
+        PROCESS_MANAGER: process_managers,
     }
     for kind, count in counts.items():
         for _ in range(count):

@@ -23,6 +23,16 @@ from jwt.algorithms import OKPAlgorithm
 from runtime.errors import StartError
 from runtime.settings import Settings
 
+PROCESS_MANAGER_SCOPES = (
+    "ordering.read",
+    "ordering.write",
+    "ordering.review",
+    "inventory.write",
+    "inventory.reserve",
+    "banking.write",
+    "banking.hold",
+)
+
 
 def make_keys(jwks: Path) -> None:
     """Make a key pair, unless there is one: the public key in this file, the private one beside it."""
@@ -59,6 +69,14 @@ def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: time
         "exp": now + lifetime,
     }
     return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": _key_id(key)})
+
+
+def keep_for_process_manager(settings: Settings) -> None:
+    """Write a token that allows what sagas do into the file that the process manager reads."""
+    token = mint(settings, PROCESS_MANAGER_SCOPES, "process-manager", timedelta(days=365))
+    path = Path(settings.process_manager_token)
+    path.touch(mode=0o600)
+    path.write_text(token)
 
 
 def _private(jwks: Path) -> Path:

@@ -8,13 +8,14 @@ from process_manager.engine import Engine
 from process_manager.hearing import Hearing, history
 from process_manager.leases import Leases
 from process_manager.saga import Saga
+from process_manager.sagas import deadlines, fulfilment
 from process_manager.sending import Clockwork
 from process_manager.store import SagaStore
 from runtime import jetstream, lifecycle
 from runtime.grpc import server
 from runtime.lifecycle import Lifecycle
 
-SAGAS: tuple[Saga[Any], ...] = ()
+SAGAS: tuple[Saga[Any], ...] = (fulfilment.FULFILMENT, deadlines.RESERVATIONS, deadlines.HOLDS)
 
 
 async def main(life: Lifecycle) -> None:
