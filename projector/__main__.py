@@ -9,6 +9,8 @@ from projector import observed
 from projector.feed import JetStreamFeed
 from projector.leases import RedisLeases
 from projector.projections import (
+    account,
+    hold,
     order,
     order_history,
     product,
@@ -16,6 +18,7 @@ from projector.projections import (
     reservation,
     stock,
     stock_ledger,
+    transfer,
 )
 from projector.redis_connection import answers, connect, never_evicts
 from projector.redis_store import RedisStore
@@ -33,6 +36,9 @@ PROJECTIONS = (
     reorder_alert.ALERTS,
     stock_ledger.LEDGERS,
     reservation.RESERVATIONS,
+    account.ACCOUNTS,
+    hold.HOLDS,
+    transfer.TRANSFERS,
 )
 
 

@@ -1,7 +1,7 @@
 """The query server: its contexts, and how its parts are put together."""
 
 from query_server.changes import Changes
-from query_server.contexts import inventory, ordering
+from query_server.contexts import banking, inventory, ordering
 from query_server.reader import Reader
 from query_server.redis_address import RedisAddress
 from query_server.service import ReadModel, query_service
@@ -10,7 +10,7 @@ from runtime.errors import StartError
 from runtime.grpc import server
 from runtime.lifecycle import Lifecycle
 
-CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT)
+CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 
 
 async def main(life: Lifecycle) -> None:

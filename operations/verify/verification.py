@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import islice
 from time import monotonic
 
-from operations.verify import inventory, ordering, statements
+from operations.verify import banking, inventory, ordering, statements
 from operations.verify.again import Suspects, settled
 from operations.verify.aggregates import Aggregates, Counts
 from operations.verify.feed import Feed
@@ -23,7 +23,7 @@ from operations.verify.store import PAGE, Store
 from runtime.jetstream import Connection, connect
 from runtime.settings import Settings
 
-AGGREGATES: tuple[Aggregate, ...] = (ordering.ORDER, *inventory.AGGREGATES)
+AGGREGATES: tuple[Aggregate, ...] = (ordering.ORDER, *inventory.AGGREGATES, *banking.AGGREGATES)
 """Every aggregate there is, each with its own fold."""
 
 READY = 5.0

@@ -46,9 +46,12 @@ FIRST = {
     "inventory.product": "diptych.inventory.v1.ProductRegistered",
     "inventory.stock": "diptych.inventory.v1.StockOpened",
     "inventory.reservation": "diptych.inventory.v1.ReservationMade",
+    "banking.account": "diptych.banking.v1.AccountOpened",
+    "banking.hold": "diptych.banking.v1.HoldPlaced",
+    "banking.transfer": "diptych.banking.v1.TransferRequested",
 }
 """What the other recorded events of a stream come after."""
-BEGINNINGS = {*FIRST.values(), "diptych.ordering.v1.OrderPlaced"}
+BEGINNINGS = {*FIRST.values(), "diptych.ordering.v1.OrderPlaced", "diptych.banking.v1.TransferMade"}
 HEARD = [
     (projection, event)
     for projection in PROJECTIONS

@@ -62,7 +62,12 @@ async def test_orders_end_confirmed_or_rejected_with_the_reason(company: Stack, 
         request = order_of(f"c-{uuid4().hex[:6]}", **more)
         request.account_id = account
         request.lines[0].sku = sku
-        return (await caller.do(request)).aggregate_id
+        placed = await caller.do(request)
+        read = queries.GetOrderRequest(
+            order_id=placed.aggregate_id, at_least_as_fresh=placed.consistency_token
+        )
+        await caller.ask(read)  # from here on nobody says that there is no such order
+        return placed.aggregate_id
 
     async def state(order_id: str) -> Any:
         return (await caller.ask(queries.GetOrderRequest(order_id=order_id))).order

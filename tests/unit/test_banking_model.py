@@ -23,6 +23,7 @@ from command_server.contexts.banking.domain.messages import (
     UnfreezeAccount,
 )
 from command_server.kernel.decider import Rejected
+from tests.support import folds
 from tests.support.bank import account, deposit, eur, hold, transfer, withdraw
 from tests.support.world import World
 
@@ -233,6 +234,7 @@ class Machine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.world.reloaded()
+        folds.compare(self.world)
 
 
 Machine.TestCase.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
