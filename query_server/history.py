@@ -1,7 +1,7 @@
 """Pages of a view's log: what its events told, newest first."""
 
-from query_server import pages
 from query_server.views import ViewReader
+from runtime import pages
 
 
 async def page(

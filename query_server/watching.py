@@ -11,10 +11,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from query_server import freshness, pages
+from query_server import freshness
 from query_server.changes import Changes, Signal
 from query_server.reader import Command
 from query_server.views import ViewReader, Window
+from runtime import pages
 from runtime.errors import Refusal
 from runtime.views import CHANGES_KEPT, id_of_member
 

@@ -11,11 +11,12 @@ from diptych.inventory.v1.types_pb2 import (
     StockMovement,
 )
 
-from query_server import freshness, ledgers, listing, pages, watching
+from query_server import freshness, ledgers, listing, watching
 from query_server.framing import field
 from query_server.service import Query, QueryContext, WatchQuery
 from query_server.views import ViewReader, Window
 from query_server.watching import Watch, Watched
+from runtime import pages
 from runtime.errors import Refusal
 from runtime.views import View
 

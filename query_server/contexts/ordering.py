@@ -8,11 +8,12 @@ from diptych.ordering.v1.types_pb2 import CustomerSummary, Order, OrderHistory
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
-from query_server import freshness, history, listing, pages, watching
+from query_server import freshness, history, listing, watching
 from query_server.framing import field
 from query_server.service import Query, QueryContext, WatchQuery
 from query_server.views import ViewReader, Window
 from query_server.watching import Watch, Watched
+from runtime import pages
 from runtime.errors import Refusal
 from runtime.views import View, index_bound
 

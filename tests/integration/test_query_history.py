@@ -11,9 +11,8 @@ from grpc import StatusCode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from query_server import pages
 from query_server.contexts import ordering
-from runtime import tokens
+from runtime import pages, tokens
 from runtime.errors import Refusal
 from tests.support.read_model import HISTORIES, INCARNATION, ReadModel, read_model
 

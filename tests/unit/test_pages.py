@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from query_server import pages
+from runtime import pages
 from runtime.errors import Refusal
 from runtime.views import index_member
 
