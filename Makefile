@@ -12,7 +12,7 @@ BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && ec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate lint types imports check unit test up demo bench tools clean-data
+.PHONY: help setup generate new-context lint types imports check unit test up demo bench tools clean-data
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,12 @@ generate: $(IMPORTED)/.ready ## the stubs in generated/, from protos/
 	@find generated -name '*_pb2*' -delete
 	$(call PROTOC,generated)
 	@touch generated/diptych/py.typed generated/buf/py.typed
+
+new-context: $(IMPORTED)/.ready ## a bounded context to start from: make new-context NAME=loyalty
+	@test "$(origin NAME)" = "command line" || { echo "make: say which one: make new-context NAME=loyalty"; exit 1; }
+	@$(BIN)/python -m operations.new_context "$$NAME"
+	@$(call PROTOC,generated)
+	@$(BIN)/python -m tests.contract.recorded
 
 lint: $(IMPORTED)/.ready ## ruff, buf lint and breaking, and whether generated/ matches protos/
 	ruff check .
