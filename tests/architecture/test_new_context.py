@@ -1,6 +1,7 @@
 """`make new-context` in a copy of the tree: what it writes passes all checks, and refusals leave no trace."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -121,6 +122,30 @@ def test_the_import_contracts_are_kept(tree: Path) -> None:
 
 def test_the_stubs_are_those_of_the_protos(tree: Path) -> None:
     passes(tree, "make", "-o", READY[0], "-o", READY[1], "generated-matches")
+
+
+def test_the_page_about_it_shows_what_is_written(tree: Path) -> None:
+    page = (ROOT / "docs/adding-a-context.md").read_text()
+    shown = re.findall(r"^ *```(?:python|proto)\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
+    assert len(shown) > 5
+    written = "".join(flush_left((tree / path).read_text()) for path in files.paths(NEW))
+    for block in shown:
+        assert flush_left(block) in written, block
+
+
+def flush_left(text: str) -> str:
+    return re.sub(r"^ +", "", text, flags=re.MULTILINE)
+
+
+def test_the_longest_name_fits_into_every_line(tmp_path: Path) -> None:
+    written = files.of("m" * naming.LONGEST)
+    python = [path for path in written if path.endswith(".py")]
+    for path in python:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(written[path])
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    passes(tmp_path, "ruff", "format", "--no-cache", *python)
+    passes(tmp_path, "ruff", "check", "--no-cache", "--ignore", "I", *python)
 
 
 @pytest.mark.parametrize(
