@@ -1,6 +1,6 @@
 """The fixtures that every test may ask for, and how tests are spread over processes."""
 
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +16,7 @@ from tests.support.servers import (
     redis_server,
     redis_url,
 )
+from tests.support.spreading import Spread, rank
 
 __all__ = [
     "database_url",
@@ -31,13 +32,14 @@ __all__ = [
 
 forget_settings()
 
-SHARING = {"e2e", "faults"}
-"""Folders whose tests share a stack, which takes long to start: one process runs them all."""
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Spread:
+    """Spread the tests as their servers want it."""
+    config.option.loadscopereorder = False
+    return Spread(config, log)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together what shares servers: a folder with a stack, otherwise a file."""
-    for item in items:
-        folder = item.path.parent.name
-        group = folder if folder in SHARING else str(item.path.relative_to(Path(__file__).parent))
-        item.add_marker(pytest.mark.xdist_group(group))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest where tests run in several processes, so that these end together."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: rank(item.nodeid))

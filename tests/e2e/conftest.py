@@ -9,7 +9,7 @@ from operations.stacks import throwaway
 from tests.e2e.shop import Shop
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
     async with throwaway(folder, command_servers=2, relays=2, projectors=2, query_servers=2) as stack:

@@ -10,7 +10,7 @@ from operations.stacks import throwaway
 from tests.faults.traffic import Traffic
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     folder = tmp_path_factory.mktemp("faults")
     async with throwaway(folder, command_servers=2, relays=2, query_servers=2) as stack:

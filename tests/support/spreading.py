@@ -1,0 +1,31 @@
+"""How the suite is spread over processes: what shares servers stays together, what takes longest comes first.
+
+A scheduler of our own, since pytest-xdist's groups take no effect with a pytest whose node ids cannot be set.
+"""
+
+from pathlib import PurePosixPath
+
+from xdist.scheduler import LoadScopeScheduling
+
+SHARING = ("tests/faults", "tests/e2e")
+"""Folders whose tests share a stack, which takes long to start: one process runs them all, and first."""
+
+
+class Spread(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives a process one file after another, or a whole folder whose tests share a stack."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return unit(nodeid)
+
+
+def unit(nodeid: str) -> str:
+    """Return what a test must not be parted from: its folder, or its file."""
+    file = nodeid.partition("::")[0]
+    folder = str(PurePosixPath(file).parent)
+    return folder if folder in SHARING else file
+
+
+def rank(nodeid: str) -> int:
+    """Return when a test's turn is; the smallest first."""
+    found = unit(nodeid)
+    return SHARING.index(found) if found in SHARING else len(SHARING)
