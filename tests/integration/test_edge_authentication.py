@@ -41,7 +41,7 @@ async def refusal(tokens: Tokens, token: str) -> Refusal:
 
 
 async def refused_in_the_end(tokens: Tokens, token: str) -> Refusal:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while True:
             try:
                 await tokens.caller(token)

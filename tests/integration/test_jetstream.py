@@ -99,7 +99,7 @@ async def test_an_idle_reader_outlives_its_pull_requests_and_gets_the_next_messa
     monkeypatch.setattr("runtime.jetstream.reader.HEARTBEAT", 0.2)
     epoch = await make_stream(connection)
     reader = await StreamReader.open(connection, epoch, 1)
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(20):
         for _ in range(12):
             assert await reader.batch(500, 0.2) == []
     await publish(connection, ["diptych.events.0.a.b.c"])

@@ -161,7 +161,7 @@ async def test_a_flushed_redis_is_filled_again_while_nothing_happens(
     async with projector(redis_url, nats_url, partitions=EVERY):
         await until(lambda: projecting.present(redis))
         await redis.flushall()
-        await until(lambda: projecting.present(redis), 5)
+        await until(lambda: projecting.present(redis))
         await projecting.assert_views(redis, [ONE, TWO[:2]])
 
 
@@ -240,7 +240,7 @@ async def test_a_redis_that_went_back_in_time_catches_up(
             for key, value in earlier.items():
                 pipe.restore(key, 0, value)
             await pipe.execute()
-        await until(lambda: projecting.all_settled(redis, [ONE, TWO[:2]]), 5)
+        await until(lambda: projecting.all_settled(redis, [ONE, TWO[:2]]))
     await projecting.assert_views(redis, [ONE, TWO[:2]])
 
 
@@ -256,7 +256,7 @@ async def test_a_stream_of_a_new_epoch_is_read_from_its_start_and_the_views_stay
         await feed.create(filled=False)
         await feed.publish(*TWO[:2], *ONE)
         await feed.fill()
-        await until(lambda: projecting.all_settled(redis, [ONE, TWO[:2]]), 5)
+        await until(lambda: projecting.all_settled(redis, [ONE, TWO[:2]]))
         await until(lambda: every_partition_is_of(redis, feed.epoch))
         assert await projecting.present(redis)
     assert await projecting.view(redis, "o-1") == before
@@ -273,12 +273,12 @@ async def test_another_incarnation_of_the_database_wipes_everything(
         await until(lambda: projecting.present(redis))
         await feed.delete()
         await feed.create(filled=False, incarnation=restored)
-        await until(lambda: not_present(redis), 5)
+        await until(lambda: not_present(redis))
         await feed.publish(*other)
         await until(lambda: projecting.all_settled(redis, [other]))
         assert not await projecting.present(redis)
         await feed.fill(restored)
-        await until(lambda: projecting.present(redis), 5)
+        await until(lambda: projecting.present(redis))
     assert await redis.get(VIEW.present) == restored.encode()
     await projecting.assert_views(redis, [other])
 
@@ -316,7 +316,7 @@ async def test_views_are_known_to_be_fresh_while_nothing_happens(
     async with projector(redis_url, nats_url, partitions=EVERY):
         await until(lambda: projecting.present(redis))
         for before in [await oldest() for _ in range(2)]:
-            await until(lambda: newer(oldest, before), 1.5)  # noqa: B023 - awaited in its turn
+            await until(lambda: newer(oldest, before))  # noqa: B023 - awaited in its turn
 
 
 @pytest.mark.parametrize("lost", [VIEW.fill, VIEW.progress])
@@ -334,7 +334,7 @@ async def test_a_projection_is_rebuilt_in_place_when_its_filling_or_its_progress
         await redis.zadd(VIEW.index("customer", "c-1"), {"ghost": 0})
         fill = await redis.get(VIEW.fill)
         await redis.delete(lost)
-        await until(lambda: another_fill(redis, fill), 5)
+        await until(lambda: another_fill(redis, fill))
         await until(lambda: projecting.present(redis))
         await until(lambda: projecting.all_settled(redis, [ONE, TWO[:1]]))
     await projecting.assert_views(redis, [ONE, TWO[:1]])

@@ -72,7 +72,7 @@ async def test_what_a_dead_projector_held_is_free_after_a_lease_and_no_sooner(
         return len(living.held) == 16
 
     assert not await has_all()
-    await until(has_all, 5)
+    await until(has_all)
 
 
 async def test_a_projector_that_was_frozen_gives_up_what_others_have_taken(
@@ -86,7 +86,7 @@ async def test_a_projector_that_was_frozen_gives_up_what_others_have_taken(
         await living.renew()
         return len(living.held) == 16
 
-    await until(has_all, 5)
+    await until(has_all)
     await frozen.renew()
     assert frozen.held == frozenset()
     assert await renew(frozen, living) == [8, 8]
@@ -96,11 +96,11 @@ async def test_a_projector_that_cannot_work_leaves_its_share_to_others(redis: Re
     able = True
     first, second = RedisLeases(redis, able=lambda: able), RedisLeases(redis)
     keeping = [asyncio.create_task(first.keep()), asyncio.create_task(second.keep())]
-    await until(lambda: len(first.held) == len(second.held) == 8, 10)
+    await until(lambda: len(first.held) == len(second.held) == 8)
     able = False
-    await until(lambda: len(second.held) == 16, 10)
+    await until(lambda: len(second.held) == 16)
     able = True
-    await until(lambda: len(first.held) == len(second.held) == 8, 10)
+    await until(lambda: len(first.held) == len(second.held) == 8)
     await first.leave()
     await second.leave()
     assert await redis.keys("lease:*") == []

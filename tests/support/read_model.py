@@ -138,7 +138,7 @@ async def read_model(redis_url: str) -> AsyncIterator[ReadModel]:
         yield model
 
 
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> None:
     """Wait until a condition holds.
 
     Raises:

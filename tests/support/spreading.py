@@ -7,12 +7,12 @@ from pathlib import PurePosixPath
 
 from xdist.scheduler import LoadScopeScheduling
 
-SHARING = ("tests/faults", "tests/e2e")
-"""Folders whose tests share a stack, which takes long to start: one process runs them all, and first."""
+SHARING = ("tests/faults", "tests/e2e", "tests/integration/verify")
+"""Folders whose tests share what takes long to make: one process runs them all, the longest first."""
 
 
 class Spread(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives a process one file after another, or a whole folder whose tests share a stack."""
+    """Gives a process one file after another, or a whole folder whose tests share more."""
 
     def _split_scope(self, nodeid: str) -> str:
         return unit(nodeid)

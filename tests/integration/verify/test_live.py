@@ -12,7 +12,7 @@ from operations.verify.findings import Report
 from operations.verify.verification import verify
 from tests.integration.verify.verifying import HISTORIES, ORDERS, Buyer, line
 
-COMMANDS = 1_500
+COMMANDS = 600
 AT_ONCE = 20
 
 
