@@ -47,7 +47,7 @@ class Up:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = [free_port() for _ in range(7)]
+        self.ports = [free_port() for _ in range(3 + len(KINDS))]
         self.addresses = {
             kind.variable: f"127.0.0.1:{port}" for kind, port in zip(KINDS, self.ports[3:], strict=True)
         }

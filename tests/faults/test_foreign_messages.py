@@ -106,6 +106,7 @@ async def test_a_forged_event_is_found_by_verify_and_gone_after_a_rebuild(
     report = await verified(stack)
     assert "view ordering.order forged" in report.page()
     for view in projections.VIEWS:
-        await projections.rebuild(stack.settings.redis_url, view, within=60)
+        if "ordering.order" in view.hears:
+            await projections.rebuild(stack.settings.redis_url, view, within=60)
     await all_is_well(stack, traffic.answers)
     await shop.close()

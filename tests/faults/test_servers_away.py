@@ -14,6 +14,8 @@ from tests.integration.waiting import until
 KILLED, FROZEN = 20.0, 4.0
 """Seconds that a server is away. Four are longer than a probe's patience, a reader's silence and the pause of
 every retry; what only shows after more shows with a server that is gone as well as with one that hangs."""
+SLOWLY = 0.3
+"""Seconds between two commands of a caller: an absence meets hundreds, and all are verified afterwards."""
 NEEDS = {"database_url": COMMAND_SERVER, "redis_url": QUERY_SERVER, "nats_url": None}
 """Whose callers a server's absence is visible to."""
 
@@ -34,7 +36,7 @@ async def test_a_server_that_is_away_ends_no_process_and_is_taken_up_again(
 ) -> None:
     server = stack.servers[setting]
     pids = [process.child.process.pid for process in stack.processes]
-    async with traffic.flowing():
+    async with traffic.flowing(SLOWLY):
         await traffic.more(30)
         pending = await _pending(stack) if setting == "nats_url" else 0
         if how == "frozen":

@@ -58,9 +58,15 @@ class Traffic:
         self._stopped = False
 
     @asynccontextmanager
-    async def flowing(self) -> AsyncIterator["Traffic"]:
-        """Have all callers at it; at the end, each command under way is answered."""
-        callers = [asyncio.create_task(self._call_on(n, self._random.random())) for n in range(CALLERS)]
+    async def flowing(self, pause: float = PAUSE) -> AsyncIterator["Traffic"]:
+        """Have all callers at it; at the end, each command under way is answered.
+
+        Args:
+            pause: seconds between two commands of a caller.
+        """
+        callers = [
+            asyncio.create_task(self._call_on(n, self._random.random(), pause)) for n in range(CALLERS)
+        ]
         try:
             yield self
         finally:
@@ -86,10 +92,10 @@ class Traffic:
         for channel in self._channels:
             await channel.close()
 
-    async def _call_on(self, number: int, seed: float) -> None:
+    async def _call_on(self, number: int, seed: float, pause: float) -> None:
         choose, orders = random.Random(seed), list[str]()
         while not self._stopped:
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(pause)
             if len(orders) < 3 or choose.random() < 0.4:
                 receipt = await self._send("PlaceOrder", order_of(f"caller-{number}"), choose)
                 assert receipt is not None, "an order can always be placed"
