@@ -10,6 +10,9 @@ from xdist.scheduler import LoadScopeScheduling
 SHARING = ("tests/faults", "tests/e2e", "tests/integration/verify")
 """Folders whose tests share what takes long to make: one process runs them all, the longest first."""
 
+APART = ("tests/e2e/test_fulfilment.py", "tests/e2e/test_observability.py", "tests/e2e/test_up.py")
+"""Files in such a folder that start stacks of their own: the shared one need not run idle beside them."""
+
 
 class Spread(LoadScopeScheduling):  # type: ignore[misc]
     """Gives a process one file after another, or a whole folder whose tests share more."""
@@ -22,7 +25,7 @@ def unit(nodeid: str) -> str:
     """Return what a test must not be parted from: its folder, or its file."""
     file = nodeid.partition("::")[0]
     folder = str(PurePosixPath(file).parent)
-    return folder if folder in SHARING else file
+    return folder if folder in SHARING and file not in APART else file
 
 
 def rank(nodeid: str) -> int:
