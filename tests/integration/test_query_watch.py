@@ -41,8 +41,21 @@ async def model(redis_url: str) -> AsyncIterator[ReadModel]:
         yield model
 
 
+@pytest.fixture(scope="module")
+async def process(redis_server: Valkey, jwks: Path) -> AsyncIterator[Running]:
+    async with running(redis_server.url, jwks) as process:
+        yield process
+
+
 @pytest.fixture
-async def server(redis_url: str, model: ReadModel, jwks: Path) -> AsyncIterator[Running]:
+async def server(process: Running, model: ReadModel) -> Running:
+    await until(process.serving, PATIENCE)
+    return process
+
+
+@pytest.fixture
+async def own_server(redis_url: str, model: ReadModel, jwks: Path) -> AsyncIterator[Running]:
+    """One to stop."""
     async with running(redis_url, jwks) as server:
         await until(server.serving, PATIENCE)
         yield server
@@ -237,17 +250,17 @@ async def test_the_last_change_arrives_though_redis_was_frozen(own_redis: Valkey
 
 
 async def test_a_watch_ends_when_the_process_stops_and_unary_calls_do_not(
-    server: Running, model: ReadModel
+    own_server: Running, model: ReadModel
 ) -> None:
     await change(model, order("o-1"))
-    call = watch(server)
+    call = watch(own_server)
     await read(call)
     token = _token_of("o-1", 2)
-    unary = server.queries.GetOrder(
+    unary = own_server.queries.GetOrder(
         GetOrderRequest(order_id="o-1", at_least_as_fresh=token), metadata=bearer(), timeout=5
     )
-    await until(lambda: _waits(server))
-    server.process.send_signal(signal.SIGTERM)
+    await until(lambda: _waits(own_server))
+    own_server.process.send_signal(signal.SIGTERM)
     assert await ended(call) == (grpc.StatusCode.UNAVAILABLE, "STOPPING")
     await change(model, order("o-1", version=2))
     assert (await unary).order.version == 2
