@@ -1,9 +1,5 @@
 """The fixtures that every test may ask for, and how tests are spread over processes."""
 
-from typing import Any
-
-import pytest
-
 from tests.support.servers import (
     database_url,
     forget_settings,
@@ -16,7 +12,7 @@ from tests.support.servers import (
     redis_server,
     redis_url,
 )
-from tests.support.spreading import Spread, rank
+from tests.support.spreading import pytest_collection_modifyitems, pytest_xdist_make_scheduler
 
 __all__ = [
     "database_url",
@@ -26,20 +22,10 @@ __all__ = [
     "own_postgres",
     "own_redis",
     "postgres",
+    "pytest_collection_modifyitems",
+    "pytest_xdist_make_scheduler",
     "redis_server",
     "redis_url",
 ]
 
 forget_settings()
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Spread:
-    """Spread the tests as their servers want it."""
-    config.option.loadscopereorder = False
-    return Spread(config, log)
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes longest where tests run in several processes, so that these end together."""
-    if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: rank(item.nodeid))

@@ -4,7 +4,9 @@ A scheduler of our own, since pytest-xdist's groups take no effect with a pytest
 """
 
 from pathlib import PurePosixPath
+from typing import Any
 
+import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 SHARING = ("tests/faults", "tests/e2e", "tests/integration/verify")
@@ -12,6 +14,18 @@ SHARING = ("tests/faults", "tests/e2e", "tests/integration/verify")
 
 APART = ("tests/e2e/test_fulfilment.py", "tests/e2e/test_observability.py", "tests/e2e/test_up.py")
 """Files in such a folder that start stacks of their own: the shared one need not run idle beside them."""
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Spread":
+    """Spread the tests as their servers want it."""
+    config.option.loadscopereorder = False
+    return Spread(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest where tests run in several processes, so that these end together."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: rank(item.nodeid))
 
 
 class Spread(LoadScopeScheduling):  # type: ignore[misc]

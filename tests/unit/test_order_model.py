@@ -46,5 +46,5 @@ class DomainMachine(Machine):
             assert amount.units * NANOS + amount.nanos == self.model.total()
 
 
-DomainMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+DomainMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
 TestOrderModel = DomainMachine.TestCase
