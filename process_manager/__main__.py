@@ -1,25 +1,25 @@
-"""The process manager: its sagas, and how its parts are put together."""
+"""The process manager: how its parts are put together. Its sagas are listed in `sagas/`."""
 
 import asyncio
-from typing import Any
 
 from process_manager.calling import Caller
 from process_manager.engine import Engine
+from process_manager.freshness import Freshness
 from process_manager.hearing import Hearing, history
 from process_manager.leases import Leases
-from process_manager.saga import Saga
-from process_manager.sagas import deadlines, fulfilment
+from process_manager.queries import fulfilment_queries
+from process_manager.reading import SagaReader
+from process_manager.sagas import SAGAS
 from process_manager.sending import Clockwork
 from process_manager.store import SagaStore
 from runtime import jetstream, lifecycle
 from runtime.grpc import server
+from runtime.jetstream import stream_identity
 from runtime.lifecycle import Lifecycle
-
-SAGAS: tuple[Saga[Any], ...] = (fulfilment.FULFILMENT, deadlines.RESERVATIONS, deadlines.HOLDS)
 
 
 async def main(life: Lifecycle) -> None:
-    """Run every saga over this process's share of the partitions until the process stops."""
+    """Run every saga over this process's share of the partitions, and tell how they go, until it stops."""
     store, caller = SagaStore(life.settings.database_url), Caller(life.settings)
     async with await jetstream.connect(life.settings.nats_url, "process_manager") as nats:
         engine = Engine(store, SAGAS, history(nats))
@@ -28,11 +28,21 @@ async def main(life: Lifecycle) -> None:
         async def probe() -> bool:
             return nats.connected and await store.reachable()
 
-        health = server.build(life.settings, address=life.settings.process_manager_address, probe=probe)
+        async def incarnation() -> str:
+            identity = await stream_identity(nats.js)
+            return identity.incarnation if identity else ""
+
+        sagas = SagaReader(store.engine)
+        edge = server.build(
+            life.settings,
+            [fulfilment_queries(sagas, Freshness(sagas, incarnation))],
+            address=life.settings.process_manager_address,
+            probe=probe,
+        )
         hearing = Hearing(nats, engine, store, leases)
         clockwork = Clockwork(engine, store, caller, leases)
         await asyncio.gather(
-            health.serve(life),
+            edge.serve(life),
             leases.keep(life.stopping),
             hearing.run(life.stopping),
             clockwork.run(life.stopping),

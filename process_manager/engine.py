@@ -109,11 +109,17 @@ class Engine:
             await transaction.write([instance])
         self._note(instance)
 
-    async def retry(self, saga: str, id_: str) -> Instance:
+    async def retry(self, saga: str, id_: str, operator: str) -> Instance:
         """Let a saga try again what was refused, and hear what it could not be told.
+
+        Args:
+            saga: its kind.
+            id_: its id.
+            operator: who wants it, for the record.
 
         Raises:
             Unknown: there is no such saga.
+            Impossible: see there.
         """
         kind = self._kind(saga)
         events = await self._history(streams.stream_name(kind.hears, id_))
@@ -122,20 +128,29 @@ class Engine:
             self._check(instance)
             if await self._hear(instance, events, transaction.now):
                 instance.tell(Retry(transaction.now))
+            await transaction.note(instance, "retry", "", operator)
             await transaction.write([instance])
         self._note(instance)
         return instance
 
-    async def abort(self, saga: str, id_: str, reason: str) -> Instance:
+    async def abort(self, saga: str, id_: str, reason: str, operator: str) -> Instance:
         """Let a saga end, undoing what can be undone.
+
+        Args:
+            saga: its kind.
+            id_: its id.
+            reason: why; others will read it.
+            operator: who wants it, for the record.
 
         Raises:
             Unknown: there is no such saga.
+            Impossible: see there.
         """
         async with self._store.begin() as transaction:
             instance = (await transaction.lock(self._kind(saga), [id_]))[id_]
             self._check(instance)
             instance.tell(Abort(reason, transaction.now))
+            await transaction.note(instance, "abort", reason, operator)
             await transaction.write([instance])
         self._note(instance)
         return instance

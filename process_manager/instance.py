@@ -40,6 +40,8 @@ class Instance:
         traceparent: likewise.
         attempts: how often each of its steps was wanted so far, by the steps' names.
         stuck: why it cannot be told its next event; empty where it can.
+        stood: where it was when it was loaded.
+        since: since when.
     """
 
     saga: Saga[Any]
@@ -51,6 +53,8 @@ class Instance:
     traceparent: str | None = None
     attempts: dict[str, int] = field(default_factory=dict)
     stuck: str = ""
+    stood: str = ""
+    since: datetime | None = None
     steps: list[Step] = field(default_factory=list)
     timers: dict[str, datetime | None] = field(default_factory=dict)
 

@@ -8,7 +8,7 @@ the attempt, so a step that is repeated takes effect once.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -73,6 +73,11 @@ class Abort:
 
 Told = Heard | Answered | Refused | Timeout | Retry | Abort
 
+
+class Impossible(Exception):
+    """An operator's wish that cannot be met where the saga stands; the message says why."""
+
+
 # What it wants.
 
 
@@ -112,6 +117,8 @@ class Standing:
     state: str
     """In UPPER_SNAKE_CASE."""
     ended: bool
+    within: timedelta | None = None
+    """How soon it should stand elsewhere; None where it may take as long as it takes."""
     waits_for: str = ""
     """What it waits for where no step is under way, in words."""
     trouble: str = ""
@@ -128,7 +135,8 @@ class Saga(Generic[S]):
         events: the modules of the events of those streams.
         initial: the state before the first event; its class is kept as JSON, so it has simple fields, and
             fields that are added later have defaults.
-        react: what follows from what an instance is told. It may not raise.
+        react: what follows from what an instance is told. It raises nothing but Impossible, of an
+            operator's wish.
         standing: where a state is, for people.
     """
 

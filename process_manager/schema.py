@@ -8,6 +8,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -15,6 +16,8 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    func,
+    literal_column,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -40,8 +43,12 @@ SAGAS = Table(
     Column("traceparent", Text, comment="of its first event"),
     Column("began_at", _INSTANT, nullable=False),
     Column("since", _INSTANT, nullable=False, comment="when it came to stand where it is"),
+    Column("due_at", _INSTANT, comment="until when it should stand elsewhere; null for as long as it takes"),
 )
-Index("sagas_open", SAGAS.c.saga, SAGAS.c.standing, SAGAS.c.since, postgresql_where=SAGAS.c.ended.is_(False))
+DUE = func.coalesce(SAGAS.c.due_at, literal_column("'9999-12-31 23:59:59.999999+00'::timestamptz"))
+"""The order of lists: overdue ones first, those that are due at no time (`reading.NEVER`) last."""
+Index("sagas_listed", SAGAS.c.saga, DUE, SAGAS.c.began_at, SAGAS.c.id)
+Index("sagas_listed_by_standing", SAGAS.c.saga, SAGAS.c.standing, DUE, SAGAS.c.began_at, SAGAS.c.id)
 
 STEPS = Table(
     "saga_steps",
@@ -74,6 +81,19 @@ TIMERS = Table(
     Column("due_at", _INSTANT, nullable=False),
 )
 Index("saga_timers_due", TIMERS.c.due_at)
+
+INTERVENTIONS = Table(
+    "saga_interventions",
+    METADATA,
+    Column("number", BigInteger, Identity(), primary_key=True),
+    Column("saga", Text, nullable=False),
+    Column("id", Text, nullable=False),
+    Column("wish", Text, nullable=False, comment="retry or abort"),
+    Column("reason", Text, nullable=False),
+    Column("operator", Text, nullable=False, comment="who"),
+    Column("at", _INSTANT, nullable=False),
+)
+Index("saga_interventions_of", INTERVENTIONS.c.saga, INTERVENTIONS.c.id)
 
 PROGRESS = Table(
     "saga_progress",

@@ -7,18 +7,18 @@ row is locked while it is told something, and a step is answered once.
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, and_, case, delete, func, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from process_manager.instance import Instance
-from process_manager.saga import Saga
-from process_manager.schema import PROGRESS, ROLE, SAGAS, STEPS, TIMERS
+from process_manager.saga import Saga, Standing
+from process_manager.schema import INTERVENTIONS, PROGRESS, ROLE, SAGAS, STEPS, TIMERS
 from runtime import streams
 
 SESSION = {
@@ -28,7 +28,7 @@ SESSION = {
     "transaction_timeout": "10s",
 }
 
-CHANGING = ("version", "state", "standing", "ended", "waits_for", "trouble", "stuck")
+CHANGING = ("version", "state", "standing", "ended", "waits_for", "trouble", "stuck", "since", "due_at")
 """The columns of a saga that change when it is told something."""
 
 Place = tuple[str, int]
@@ -212,6 +212,11 @@ class Transaction:
         """Take a timer away; return False where it is gone, or set to another time."""
         return (await self._connection.execute(delete(TIMERS).where(_is_timer(timer)))).rowcount == 1
 
+    async def note(self, instance: Instance, wish: str, reason: str, operator: str) -> None:
+        """Put on record what an operator wanted of a saga."""
+        row = {**_key(instance), "wish": wish, "reason": reason, "operator": operator, "at": self.now}
+        await self._connection.execute(insert(INTERVENTIONS).values(row))
+
     async def write(self, instances: Iterable[Instance]) -> None:
         """Write what sagas have become and what they want."""
         known = [instance for instance in instances if instance.began_at is not None or instance.stuck]
@@ -220,7 +225,6 @@ class Transaction:
         rows = insert(SAGAS).values([self._row(instance) for instance in known])
         new: Any = rows.excluded
         changed = {name: new[name] for name in CHANGING}
-        changed["since"] = case((SAGAS.c.standing != new.standing, new.since), else_=SAGAS.c.since)
         await self._connection.execute(
             rows.on_conflict_do_update(index_elements=["saga", "id"], set_=changed)
         )
@@ -248,6 +252,7 @@ class Transaction:
 
     def _row(self, instance: Instance) -> dict[str, Any]:
         standing = instance.standing
+        since = instance.since if instance.since and standing.state == instance.stood else self.now
         return {
             **_key(instance),
             "partition": streams.partition(instance.id),
@@ -261,7 +266,8 @@ class Transaction:
             "correlation_id": instance.correlation_id,
             "traceparent": instance.traceparent,
             "began_at": instance.began_at or self.now,
-            "since": self.now,
+            "since": since,
+            "due_at": _due(standing, since),
         }
 
     def _steps(self, instance: Instance) -> list[dict[str, Any]]:
@@ -281,6 +287,13 @@ class Transaction:
             }
             for step in instance.steps
         ]
+
+
+def _due(standing: Standing, since: datetime) -> datetime | None:
+    """Return until when a saga should stand elsewhere; what needs an operator is overdue at once."""
+    if standing.ended or (standing.within is None and not standing.trouble):
+        return None
+    return since if standing.trouble else since + (standing.within or timedelta())
 
 
 def _key(instance: Instance) -> dict[str, str]:
@@ -316,4 +329,6 @@ def _instance(saga: Saga[Any], row: Any) -> Instance:
         row.correlation_id,
         row.traceparent,
         stuck=row.stuck,
+        stood=row.standing,
+        since=row.since,
     )

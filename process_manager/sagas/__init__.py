@@ -1,1 +1,8 @@
-"""One file per kind of saga: what it remembers, and what follows from what it is told."""
+"""The sagas, by the bounded contexts whose events they hear."""
+
+from typing import Any
+
+from process_manager.saga import Saga
+from process_manager.sagas import deadlines, fulfilment
+
+SAGAS: tuple[Saga[Any], ...] = (fulfilment.FULFILMENT, deadlines.RESERVATIONS, deadlines.HOLDS)

@@ -32,6 +32,8 @@ from process_manager.saga import (
 
 AGAIN = timedelta(seconds=1)
 """How much later it is tried again, where the other's clock is behind."""
+SOON = timedelta(minutes=1)
+"""How long it may take to let something go."""
 DEADLINE = "deadline"
 
 
@@ -88,7 +90,11 @@ def _id_of(begins: type[Message]) -> list[str]:
 
 
 def _standing(watching: Watching) -> Standing:
-    return Standing("OVER", True) if watching.over else Standing("WATCHING", False, "its deadline")
+    if watching.over:
+        return Standing("OVER", True)
+    if watching.tries:
+        return Standing("EXPIRING", False, SOON)
+    return Standing("WATCHING", False, waits_for="its deadline")
 
 
 def _expire_reservation(id_: str) -> Any:

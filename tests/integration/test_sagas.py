@@ -163,7 +163,7 @@ async def test_a_saga_in_trouble_goes_on_from_where_it_stopped(
 ) -> None:
     await told.hear(written("broken", amount=13), cashed("broken"))
     told.past[0] = written("broken")  # as if its code had been mended
-    mended = await told.engine.retry(COLLECTION.name, "broken")
+    mended = await told.engine.retry(COLLECTION.name, "broken", "ada")
     assert (mended.version, mended.standing.trouble) == (2, "")
     assert len(await told.steps()) == 1
 
@@ -186,7 +186,7 @@ async def test_only_an_operators_retry_makes_another_request_id(told: Told) -> N
     (first,) = await told.steps()
     await told.engine.answer(first, Reply(reason="CHEQUE_WORTHLESS"))
     assert (await told.sagas())["c"].trouble == "CHEQUE_WORTHLESS"
-    await told.engine.retry(COLLECTION.name, "c")
+    await told.engine.retry(COLLECTION.name, "c", "ada")
     (second,) = await told.steps()
     assert (first.attempt, second.attempt) == (1, 2)
     assert first.request != second.request
@@ -205,16 +205,16 @@ async def test_a_timer_that_has_run_out_is_told_once(told: Told) -> None:
 
 async def test_an_operator_ends_a_saga(told: Told) -> None:
     await told.hear(written("c"))
-    ended = await told.engine.abort(COLLECTION.name, "c", "enough")
+    ended = await told.engine.abort(COLLECTION.name, "c", "enough", "ada")
     assert (ended.standing.state, ended.state.why) == ("GIVEN_UP", "enough")
 
 
 @pytest.mark.parametrize(("saga", "id_"), [("ledger.nothing", "c"), (COLLECTION.name, "nobody")])
 async def test_what_is_not_there_is_unknown(told: Told, saga: str, id_: str) -> None:
     with pytest.raises(Unknown):
-        await told.engine.abort(saga, id_, "enough")
+        await told.engine.abort(saga, id_, "enough", "ada")
     with pytest.raises(Unknown):
-        await told.engine.retry(saga, id_)
+        await told.engine.retry(saga, id_, "ada")
 
 
 class Script(Caller):

@@ -6,7 +6,7 @@ import pytest
 
 from command_server.contexts.banking.domain.messages import FreezeAccount, UnfreezeAccount
 from command_server.contexts.ordering.domain import messages as orders
-from process_manager.saga import Abort, Retry
+from process_manager.saga import Abort, Impossible, Retry
 from process_manager.sagas.fulfilment import PATIENCE, REVIEW
 from tests.support.company import HOME, Company, earlier_order
 
@@ -235,7 +235,7 @@ def test_an_operator_ends_an_order_before_its_confirmation_and_not_after(company
     later = Company()
     later.place()
     later.settle()
-    with pytest.raises(ValueError, match="cancel it"):
+    with pytest.raises(Impossible, match="cancel it"):
         later.tell(Abort("enough", later.world.now))
 
 

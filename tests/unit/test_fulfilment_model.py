@@ -12,7 +12,7 @@ from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.decider import Rejected
 from command_server.kernel.money import Money
 from process_manager.saga import Retry
-from process_manager.sagas.fulfilment import RESERVED_FOR
+from process_manager.sagas.fulfilment.requests import RESERVED_FOR
 from tests.support.company import ORDER, Company
 
 STEPS = (
