@@ -105,6 +105,59 @@ def rebuild(name: str, within: timedelta) -> None:
     click.echo(f"{name} is present again after {seconds:.1f} s")
 
 
+@main.group()
+def sagas() -> None:
+    """Look after sagas: what is under way between the contexts."""
+
+
+_kind = click.option(
+    "--saga", "kind", default="", metavar="KIND", help="Of this kind, where it is not clear."
+)
+
+
+@sagas.command("list")
+@_kind
+@click.option("--state", default="", help="Only those in this state, for instance UNWINDING.")
+@click.option("--ended", is_flag=True, help="Those that have ended, too.")
+@click.option("--limit", default=50, show_default=True, help="How many of each kind at the most.")
+def list_(kind: str, state: str, ended: bool, limit: int) -> None:
+    """List sagas that have not ended, overdue ones first."""
+    from operations import sagas
+
+    click.echo(asyncio.run(sagas.page(_settings(), kind, state.upper(), ended or bool(state), limit)))
+
+
+@sagas.command()
+@click.argument("saga_id")
+@_kind
+def show(saga_id: str, kind: str) -> None:
+    """Show where a saga is, what it sent, and what it waits for. SAGA_ID is an order's, for instance."""
+    from operations import sagas
+
+    click.echo(asyncio.run(sagas.story(_settings(), saga_id, kind)))
+
+
+@sagas.command()
+@click.argument("saga_id")
+@_kind
+def retry(saga_id: str, kind: str) -> None:
+    """Let a saga try again what it is stopped at."""
+    from operations import sagas
+
+    click.echo(asyncio.run(sagas.retry(_settings(), saga_id, kind)))
+
+
+@sagas.command()
+@click.argument("saga_id")
+@_kind
+@click.option("--reason", required=True, help="Why; it goes on record, and to whom it concerns.")
+def abort(saga_id: str, kind: str, reason: str) -> None:
+    """Let a saga end; what can be undone is undone."""
+    from operations import sagas
+
+    click.echo(asyncio.run(sagas.abort(_settings(), saga_id, kind, reason)))
+
+
 @main.command()
 @click.argument("stream")
 def events(stream: str) -> None:

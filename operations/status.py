@@ -14,6 +14,7 @@ from command_server.adapters.postgres import create_engine
 from operations.away import AWAY, why
 from operations.processes import KINDS, health
 from operations.projections import VIEWS
+from process_manager.reading import SagaReader
 from runtime import jetstream
 from runtime.jetstream import StreamIdentity, stream_identity
 from runtime.settings import Settings
@@ -34,8 +35,10 @@ Row = tuple[str, str]
 async def page(settings: Settings) -> str:
     """Return the page."""
     stream = await _stream(settings)
-    sections = await asyncio.gather(_processes(settings), _outbox(settings), _projections(settings, stream))
-    rows = [*sections[0], *sections[1], ("stream", _said_of(stream)), *sections[2]]
+    sections = await asyncio.gather(
+        _processes(settings), _outbox(settings), _projections(settings, stream), _sagas(settings)
+    )
+    rows = [*sections[0], *sections[1], ("stream", _said_of(stream)), *sections[2], *sections[3]]
     width = max(len(what) for what, _ in rows)
     return "\n".join(f"{what:{width}}  {how}" for what, how in rows)
 
@@ -107,6 +110,20 @@ async def _projection(redis: Redis, view: View, stream: StreamIdentity | None) -
         said.append(f"as of {datetime.now(UTC).timestamp() - min(as_of) / 1000:.1f} s ago")
     said.append(f"{parked} parked")
     return ", ".join(said)
+
+
+async def _sagas(settings: Settings) -> list[Row]:
+    engine = create_engine(settings.database_url, role=None)
+
+    async def ask() -> str:
+        counts = await SagaReader(engine).counts()
+        open_, overdue, troubled = (sum(column) for column in zip((0, 0, 0), *counts.values(), strict=True))
+        return f"{open_} open, {overdue} overdue, {troubled} in need of an operator (diptych sagas list)"
+
+    try:
+        return [("sagas", await _or_why_not(ask, "PostgreSQL"))]
+    finally:
+        await engine.dispose()
 
 
 def _place(value: bytes | str) -> tuple[str, int]:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from process_manager.schema import DUE, INTERVENTIONS, SAGAS, STEPS, TIMERS
 
-NEVER = datetime.max.replace(tzinfo=UTC)
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # the last moment there is would reach PostgreSQL as infinity
 """When a saga is due that may stay where it is for as long as it takes."""
 
 Place = tuple[datetime, datetime, str]

@@ -45,7 +45,7 @@ SAGAS = Table(
     Column("since", _INSTANT, nullable=False, comment="when it came to stand where it is"),
     Column("due_at", _INSTANT, comment="until when it should stand elsewhere; null for as long as it takes"),
 )
-DUE = func.coalesce(SAGAS.c.due_at, literal_column("'9999-12-31 23:59:59.999999+00'::timestamptz"))
+DUE = func.coalesce(SAGAS.c.due_at, literal_column("'9999-01-01 00:00:00+00'::timestamptz"))
 """The order of lists: overdue ones first, those that are due at no time (`reading.NEVER`) last."""
 Index("sagas_listed", SAGAS.c.saga, DUE, SAGAS.c.began_at, SAGAS.c.id)
 Index("sagas_listed_by_standing", SAGAS.c.saga, SAGAS.c.standing, DUE, SAGAS.c.began_at, SAGAS.c.id)

@@ -35,8 +35,12 @@ def cashed(cheque_id: str, version: int = 2) -> RecordedEvent:
 
 
 def recorded(cheque_id: str, message: Any, version: int) -> RecordedEvent:
+    return recorded_as(f"ledger.cheque.{cheque_id}", message, version)
+
+
+def recorded_as(stream: str, message: Any, version: int) -> RecordedEvent:
     return RecordedEvent(
-        f"ledger.cheque.{cheque_id}",
+        stream,
         version,
         message.DESCRIPTOR.full_name,
         message.SerializeToString(),
