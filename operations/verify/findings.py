@@ -16,6 +16,7 @@ CHECKS = {
     "indexes": ("{indexes:,} entries in {indexes sets:,} indexes", "exactly those of the views"),
     "totals": ("{counters:,} counters in {totals:,} totals", "equal to the sums"),
     "history": ("{history:,} entries", "one for each event"),
+    "sagas": ("{sagas:,} sagas, {steps:,} steps", "all heard, each step and its effect once"),
     "changes": ("{changes:,} entries in {changes sets:,} sets", "exactly those of the views"),
 }
 """What is checked: what is counted of it, and what is said where nothing is wrong."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import islice
 from time import monotonic
 
-from operations.verify import banking, inventory, ordering, statements
+from operations.verify import banking, inventory, ordering, sagas, statements
 from operations.verify.again import Suspects, settled
 from operations.verify.aggregates import Aggregates, Counts
 from operations.verify.feed import Feed
@@ -93,6 +93,7 @@ class Verification:
         await suspects.settle(look, self._report, monotonic() + self._within)
         await self._foreign_messages()
         await self._projections()
+        await sagas.check(self._store, self._report, self._within)
         return self._report
 
     async def _aggregates(self) -> Aggregates:
