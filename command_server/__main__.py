@@ -1,10 +1,12 @@
 """The command server: its contexts, and how its parts are put together."""
 
+from collections.abc import Sequence
+
 from command_server.adapters.attempts import AttemptLog
 from command_server.adapters.postgres import PostgresEventStore
 from command_server.adapters.wake import RelayWake
 from command_server.contexts import banking, inventory, ordering
-from command_server.kernel.context import aggregate_types
+from command_server.kernel.context import Context, aggregate_types
 from command_server.kernel.pipeline import GroupCommit
 from command_server.observed import observed
 from command_server.service import command_services
@@ -15,13 +17,13 @@ from runtime.lifecycle import Lifecycle
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 
 
-async def main(life: Lifecycle) -> None:
-    """Serve every context's commands until the process stops, then finish those that were accepted."""
+async def main(life: Lifecycle, contexts: Sequence[Context]) -> None:
+    """Serve these contexts' commands until the process stops, then finish those that were accepted."""
     store = PostgresEventStore(life.settings.database_url)
     wake = RelayWake(life.settings.nats_url)
-    commits = GroupCommit(store, aggregate_types(CONTEXTS), wake.committed)
+    commits = GroupCommit(store, aggregate_types(contexts), wake.committed)
     execute = observed(commits.execute)
-    services = [service for context in CONTEXTS for service in command_services(context, execute)]
+    services = [service for context in contexts for service in command_services(context, execute)]
     edge = server.build(
         life.settings,
         services,
@@ -39,4 +41,5 @@ async def main(life: Lifecycle) -> None:
 
 if __name__ == "__main__":
     settings = lifecycle.settings()
-    workers.run(main, "command_server", settings, settings.command_address)
+    names = {context.name: context for context in CONTEXTS}
+    workers.run(main, "command_server", settings, settings.command_address, names)

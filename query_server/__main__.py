@@ -1,10 +1,12 @@
 """The query server: its contexts, and how its parts are put together."""
 
+from collections.abc import Sequence
+
 from query_server.changes import Changes
 from query_server.contexts import banking, inventory, ordering
 from query_server.reader import Reader
 from query_server.redis_address import RedisAddress
-from query_server.service import ReadModel, query_service
+from query_server.service import QueryContext, ReadModel, query_service
 from runtime import lifecycle, workers
 from runtime.errors import StartError
 from runtime.grpc import server
@@ -13,18 +15,18 @@ from runtime.lifecycle import Lifecycle
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 
 
-async def main(life: Lifecycle) -> None:
-    """Serve every context's queries until the process stops."""
+async def main(life: Lifecycle, contexts: Sequence[QueryContext]) -> None:
+    """Serve these contexts' queries until the process stops."""
     redis = _redis(life.settings.redis_url)
     async with Reader(redis) as reader:
-        views = {query.view for context in CONTEXTS for query in context.queries.values()}
-        watched = {watch.view for context in CONTEXTS for watch in context.watches.values()}
+        views = {query.view for context in contexts for query in context.queries.values()}
+        watched = {watch.view for context in contexts for watch in context.watches.values()}
         changes = Changes(redis, reader, watched)
         life.spawn(changes.run(life.stopping), "changes")
         models = {view: ReadModel.of(view, reader) for view in views | watched}
         for model in models.values():
             life.spawn(model.staleness.run(), "staleness")
-        services = [query_service(context, models, changes) for context in CONTEXTS]
+        services = [query_service(context, models, changes) for context in contexts]
         address = life.settings.query_address
         await server.build(life.settings, services, address=address, probe=reader.ping).serve(life)
 
@@ -38,4 +40,5 @@ def _redis(url: str) -> RedisAddress:
 
 if __name__ == "__main__":
     settings = lifecycle.settings()
-    workers.run(main, "query_server", settings, settings.query_address)
+    names = {context.name: context for context in CONTEXTS}
+    workers.run(main, "query_server", settings, settings.query_address, names)

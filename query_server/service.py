@@ -55,6 +55,11 @@ class QueryContext:
     queries: Mapping[str, Query]
     watches: Mapping[str, WatchQuery] = field(default_factory=dict)
 
+    @property
+    def name(self) -> str:
+        """The context's name."""
+        return str(self.service.full_name.split(".")[1])
+
 
 @dataclass(frozen=True, slots=True)
 class ReadModel:

@@ -119,7 +119,7 @@ class AggregateType:
         return state
 
 
-def aggregate_types(contexts: tuple[Context, ...]) -> dict[str, AggregateType]:
+def aggregate_types(contexts: Sequence[Context]) -> dict[str, AggregateType]:
     """Return all aggregates of these contexts by the type of their streams.
 
     Raises:

@@ -1,6 +1,6 @@
 """A caller of any method: the request says which one. Each call meets another server than the last."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import cycle
 from typing import Any
 from uuid import uuid4
@@ -10,24 +10,32 @@ from diptych.consistency.v1.consistency_pb2 import Receipt
 from google.protobuf.message import Message
 
 from operations.orders import reason_of
-from operations.processes import COMMAND_SERVER, QUERY_SERVER, Kind
+from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, QUERY_SERVER, Process
 from operations.stack import Stack
 from runtime.codec import message_class
 
 
 class Caller:
-    """Calls a stack's servers in turn, with these scopes."""
+    """Calls a stack's servers in turn, with these scopes.
 
-    def __init__(self, stack: Stack, *scopes: str) -> None:
+    Args:
+        stack: the stack.
+        scopes: what the caller may do.
+        apart: a context's command server, by the context, where not all serve all of them.
+    """
+
+    def __init__(self, stack: Stack, *scopes: str, apart: Mapping[str, Process] | None = None) -> None:
         self._bearer = (("authorization", f"Bearer {stack.token(*scopes)}"),)
         self._all: list[grpc.aio.Channel] = []
         self._next = {
-            "CommandService": self._channels(stack, COMMAND_SERVER),
-            "QueryService": self._channels(stack, QUERY_SERVER),
+            "CommandService": self._channels(stack.of(COMMAND_SERVER)),
+            "QueryService": self._channels(stack.of(QUERY_SERVER)),
+            "fulfilment": self._channels(stack.of(PROCESS_MANAGER)),
         }
+        self._next |= {context: self._channels([process]) for context, process in (apart or {}).items()}
 
-    def _channels(self, stack: Stack, kind: Kind) -> Iterator[grpc.aio.Channel]:
-        channels = [grpc.aio.insecure_channel(process.address) for process in stack.of(kind)]
+    def _channels(self, processes: Sequence[Process]) -> Iterator[grpc.aio.Channel]:
+        channels = [grpc.aio.insecure_channel(process.address) for process in processes]
         self._all += channels
         return cycle(channels)
 
@@ -38,7 +46,9 @@ class Caller:
             for method in service.methods
             if method.input_type is request.DESCRIPTOR
         ]
-        channel = next(self._next[service.name])
+        context = service.full_name.split(".")[1]
+        commands = service.name == "CommandService" or context == "fulfilment"
+        channel = next(self._next[context if commands and context in self._next else service.name])
         make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
         parse = message_class(method.output_type).FromString
         call = make(f"/{service.full_name}/{method.name}", type(request).SerializeToString, parse)

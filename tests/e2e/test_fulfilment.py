@@ -1,107 +1,165 @@
-"""Orders fulfilled through the whole stack, by two process managers that share the work."""
+"""Orders fulfilled through the whole stack, with every context in a command server of its own."""
 
 import asyncio
+import random
+import secrets
+from collections import Counter
 from collections.abc import AsyncIterator
-from typing import Any
-from uuid import uuid4
+from functools import partial
 
-import asyncpg
 import pytest
-from diptych.banking.v1 import command_service_pb2 as banking
-from diptych.inventory.v1 import command_service_pb2 as inventory
-from diptych.inventory.v1 import query_service_pb2 as inventory_queries
-from diptych.ordering.v1 import command_service_pb2 as ordering
-from diptych.ordering.v1 import query_service_pb2 as queries
-from diptych.ordering.v1.types_pb2 import Order
-from google.type.money_pb2 import Money
+from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
+from diptych.fulfilment.v1.types_pb2 import Fulfilment
 
+from command_server.__main__ import CONTEXTS
+from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
 from operations.stack import Stack
 from operations.stacks import throwaway
+from process_manager.reading import SagaReader
 from tests.e2e.caller import Caller
-from tests.e2e.shop import order_of
-from tests.integration.waiting import until
+from tests.e2e.managing import Breaking, Call, managed, rests
+from tests.e2e.test_commandline import diptych
+from tests.e2e.trade import PRICE, SCOPES, Trade
+from tests.faults.checks import verified
 
-SCOPES = ("ordering.write", "ordering.read", "ordering.review", "inventory.write", "inventory.read")
+STEPS = ("assess", "reserve", "hold_money", "firm_stock", "firm_money", "confirm")
+LATER = ("commit_stock", "capture_money", "refund", "restock")
+"""Steps of an order that is shipped, and returned."""
+MAY_BE_REFUSED = ("reserve", "hold_money", "firm_stock", "firm_money")
 
 
 @pytest.fixture(scope="module")
 async def company(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    folder = tmp_path_factory.mktemp("company")
-    async with throwaway(folder, process_managers=2) as stack:
+    stack = throwaway(tmp_path_factory.mktemp("company"), command_servers=0)
+    servers = {c.name: stack.add(COMMAND_SERVER, ["--contexts", c.name]) for c in CONTEXTS}
+    targets = ",".join(f"{context}={server.address}" for context, server in servers.items())
+    for _ in range(2):
+        stack.add(PROCESS_MANAGER, environment={"DIPTYCH_COMMAND_TARGETS": targets})
+    stack.settings = stack.settings.model_copy(update={"command_targets": targets})
+    async with stack:
         yield stack
 
 
 @pytest.fixture
-async def caller(company: Stack) -> AsyncIterator[Caller]:
-    caller = Caller(company, *SCOPES, "banking.write")
-    yield caller
+async def trade(company: Stack) -> AsyncIterator[Trade]:
+    servers = dict(zip((context.name for context in CONTEXTS), company.of(COMMAND_SERVER), strict=True))
+    caller = Caller(company, *SCOPES, apart=servers)
+    yield Trade(caller)
     await caller.close()
 
 
-async def sagas(company: Stack) -> dict[str, Any]:
-    connection = await asyncpg.connect(company.settings.database_url)
-    rows = await connection.fetch("SELECT * FROM sagas WHERE saga = 'fulfilment.fulfilment'")
-    await connection.close()
-    return {row["id"]: row for row in rows}
+async def test_orders_end_confirmed_or_rejected_with_the_reason(trade: Trade) -> None:
+    sku, poor, rich = await trade.product(9), await trade.account(1), await trade.account(1_000)
+    bad = await trade.place(sku, poor)  # first, since what it has reserved for a moment others lack
+    assert await trade.ends(bad, "REJECTED", "CONFIRMED") == "REJECTED"
+    found = await trade.fulfilment(bad)
+    assert found and found.refusal == "FUNDS_INSUFFICIENT"
+    await trade.shows(sku, (9, 0))
+    orders = await asyncio.gather(*(trade.place(sku, rich) for _ in range(4)))
+    ends = [await trade.ends(order, "REJECTED", "CONFIRMED") for order in orders]
+    assert sorted(ends) == ["CONFIRMED"] * 3 + ["REJECTED"]
+    lacking = await trade.fulfilment(orders[ends.index("REJECTED")])
+    assert lacking and lacking.refusal == "STOCK_INSUFFICIENT"
+    await trade.shows(sku, (9, 9))
+    await trade.shows_account(rich, (1_000, 3 * PRICE))
+    confirmed = orders[ends.index("CONFIRMED")]
+    await trade.ship(confirmed)
+    assert await trade.ends(confirmed, "FULFILLED") == "FULFILLED"
+    await trade.shows(sku, (6, 6))
+    await trade.shows_account(rich, (1_000 - PRICE, 2 * PRICE))
 
 
-async def test_orders_end_confirmed_or_rejected_with_the_reason(company: Stack, caller: Caller) -> None:
-    sku, poor, rich = f"sku-{uuid4().hex[:6]}", uuid4().hex, uuid4().hex
-    await caller.do(inventory.RegisterProductRequest(sku=sku, title="A thing", reorder_point=0))
-    await caller.do(
-        inventory.ReceiveStockRequest(
-            sku=sku, warehouse_id="w-1", quantity=9, purchase_order="po", delivery_note="n"
-        )
-    )
-    for account, units in ((poor, 1), (rich, 1_000)):
-        await caller.do(banking.OpenAccountRequest(account_id=account, owner_id="ada", currency_code="EUR"))
-        amount = Money(currency_code="EUR", units=units)
-        await caller.do(banking.DepositRequest(account_id=account, amount=amount, reference="pay"))
+async def test_fulfilments_are_listed_by_state_and_shown_to_operators(company: Stack, trade: Trade) -> None:
+    sku, poor = await trade.product(3), await trade.account(1)
+    order = await trade.place(sku, poor)
+    await trade.ends(order, "REJECTED")
+    rejected = fulfilment.ListFulfilmentsRequest(state=Fulfilment.STATE_REJECTED, page_size=100)
+    listed = (await trade.caller.ask(rejected)).fulfilments
+    assert order in {one.order_id for one in listed}
+    assert {one.state for one in listed} == {Fulfilment.STATE_REJECTED}
+    code, out, _ = await diptych(company, "sagas", "list", "--state", "rejected")
+    assert (code, order in out) == (0, True)
+    code, out, _ = await diptych(company, "sagas", "show", order)
+    assert (code, out.splitlines()[0].split(": ")[1][:8]) == (0, "REJECTED")
+    assert [word for line in out.splitlines() for word in line.split() if word == "FUNDS_INSUFFICIENT"]
+    code, _, err = await diptych(company, "sagas", "abort", order, "--reason", "enough")
+    assert (code, err) == (1, "Error: an order that is REJECTED cannot be aborted, cancel it\n")
+    code, _, err = await diptych(company, "sagas", "retry", "nobody")
+    assert (code, err) == (1, "Error: there is no saga nobody\n")
 
-    async def place(account: str, **more: Any) -> str:
-        request = order_of(f"c-{uuid4().hex[:6]}", **more)
-        request.account_id = account
-        request.lines[0].sku = sku
-        placed = await caller.do(request)
-        read = queries.GetOrderRequest(
-            order_id=placed.aggregate_id, at_least_as_fresh=placed.consistency_token
-        )
-        await caller.ask(read)  # from here on nobody says that there is no such order
-        return placed.aggregate_id
 
-    async def state(order_id: str) -> Any:
-        return (await caller.ask(queries.GetOrderRequest(order_id=order_id))).order
+@pytest.fixture(scope="module")
+async def breaking(company: Stack) -> AsyncIterator[tuple[Breaking, SagaReader]]:
+    """The stack with a manager of the test's instead of its own."""
+    await asyncio.gather(*(manager.kill() for manager in company.of(PROCESS_MANAGER)))
+    caller = Breaking(company.settings)
+    async with managed(company.settings, caller) as sagas:
+        yield caller, sagas
+    await asyncio.gather(*(manager.start() for manager in company.of(PROCESS_MANAGER)))
 
-    async def ended(order_id: str) -> str:
-        """Return the state of an order's fulfilment once nothing is under way, and the order is read so."""
-        found = ""
 
-        async def at_rest() -> bool:
-            nonlocal found
-            saga = (await sagas(company)).get(order_id)
-            found = saga["standing"] if saga else ""
-            read = Order.State.Name((await state(order_id)).state)
-            return found in ("CONFIRMED", "REJECTED") and read == f"STATE_{found}"
+async def test_every_answer_may_be_lost_and_the_manager_end_after_every_step(
+    breaking: tuple[Breaking, SagaReader], trade: Trade, company: Stack
+) -> None:
+    calls, sagas = breaking
+    orders: list[tuple[str, str, str]] = []
+    lost, ended = set[Call](), set[Call]()
+    for step in (*STEPS, *LATER):
+        for wanted, make in ((lost, calls.lose), (ended, calls.end_after)):
+            sku, account = await trade.product(3), await trade.account(PRICE)
+            order = await trade.place(sku, account, before=partial(make, step=step))
+            wanted.add((order, step))
+            orders.append((sku, account, order))
 
-        await until(at_rest)
-        return found
+    async def all_are(standing: str, stock: tuple[int, int], money: tuple[int, int]) -> None:
+        for sku, account, order in orders:
+            await rests(sagas, order, standing)
+            await trade.shows(sku, stock)
+            await trade.shows_account(account, money)
 
-    bad = await place(poor)  # first, since what it has reserved for a moment others lack
-    assert await ended(bad) == "REJECTED"
-    assert (await state(bad)).reject_reason == "FUNDS_INSUFFICIENT"
-    orders = await asyncio.gather(*(place(rich) for _ in range(4)))
-    assert sorted([await ended(id_) for id_ in orders]) == ["CONFIRMED"] * 3 + ["REJECTED"]
-    (lacking,) = [id_ for id_ in orders if await ended(id_) == "REJECTED"]
-    assert (await state(lacking)).reject_reason == "STOCK_INSUFFICIENT"
-    stock = await caller.ask(inventory_queries.GetStockRequest(sku=sku))
-    assert (stock.on_hand, stock.reserved) == (9, 9)
+    await all_are("CONFIRMED", (3, 3), (PRICE, PRICE))
+    await asyncio.gather(*(trade.ship(order) for _, _, order in orders))
+    await all_are("FULFILLED", (0, 0), (0, 0))
+    await asyncio.gather(*(trade.give_back(order) for _, _, order in orders))
+    await all_are("RETURNED", (3, 0), (PRICE, 0))
+    assert (calls.lost, calls.ended) == (lost, ended)
+    report = await verified(company)
+    assert report.clean, report.page()
 
-    confirmed = next(id_ for id_ in orders if id_ != lacking)
-    await caller.do(ordering.ShipOrderRequest(order_id=confirmed, carrier="Swift", tracking_code="1"))
 
-    async def is_fulfilled() -> bool:
-        stock = await caller.ask(inventory_queries.GetStockRequest(sku=sku))
-        standing = (await sagas(company))[confirmed]["standing"]
-        return (standing, stock.on_hand, stock.reserved) == ("FULFILLED", 6, 6)
+async def test_every_step_that_may_be_refused_ends_the_order_with_nothing_left(
+    breaking: tuple[Breaking, SagaReader], trade: Trade
+) -> None:
+    calls, sagas = breaking
+    sku, account = await trade.product(3), await trade.account(PRICE)
+    for step in MAY_BE_REFUSED:
+        order = await trade.place(sku, account, before=partial(calls.refuse, step=step))
+        await rests(sagas, order, "REJECTED")
+        await trade.shows(sku, (3, 0))
+        await trade.shows_account(account, (PRICE, 0))
 
-    await until(is_fulfilled)
+
+async def test_orders_end_well_while_servers_and_managers_are_killed(company: Stack, trade: Trade) -> None:
+    seed = secrets.randbits(32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    sku, account = await trade.product(3 * 12), await trade.account(PRICE * 10)
+
+    async def kill() -> None:
+        for _ in range(6):
+            victim = chance.choice([*company.of(PROCESS_MANAGER), *company.of(COMMAND_SERVER)])
+            await victim.kill()
+            await victim.start()
+
+    killing = asyncio.create_task(kill())
+    orders = []
+    for _ in range(16):
+        orders.append(await trade.place(sku, account))
+        await asyncio.sleep(chance.uniform(0, 0.4))
+    await killing
+    ends = Counter([await trade.ends(order, "CONFIRMED", "REJECTED") for order in orders])
+    assert ends["CONFIRMED"] == 10, "ten can be paid, and twelve can be delivered"
+    await trade.shows(sku, (3 * 12, 3 * 10))
+    await trade.shows_account(account, (PRICE * 10, PRICE * 10))
+    report = await verified(company)
+    assert report.clean, report.page()

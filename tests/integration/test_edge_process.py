@@ -200,5 +200,10 @@ async def test_a_number_of_workers_that_is_none_is_refused(tmp_path: Path, count
         assert await toy.ended() == 2
 
 
+async def test_a_context_that_there_is_not_is_refused(tmp_path: Path) -> None:
+    async with toy_process(tmp_path, "--contexts", "toys,dolls") as toy:
+        assert await toy.ended() == 2
+
+
 def alive(pid: Any) -> bool:
     return Path(f"/proc/{pid}").exists()

@@ -70,7 +70,7 @@ async def ready() -> bool:
     return True
 
 
-async def main(life: Lifecycle) -> None:
+async def main(life: Lifecycle, contexts: Sequence[str]) -> None:
     async def die() -> None:
         raise RuntimeError("a part of the process is dead")
 
@@ -86,9 +86,9 @@ async def main(life: Lifecycle) -> None:
     await server.build(life.settings, [service(get)], address=life.settings.query_address, probe=ready).serve(
         life
     )
-    log.info("Ended", begun=begun)
+    log.info("Ended", begun=begun, contexts=contexts)
 
 
 if __name__ == "__main__":
     settings = lifecycle.settings()
-    workers.run(main, "tests.support.toy_server", settings, settings.query_address)
+    workers.run(main, "tests.support.toy_server", settings, settings.query_address, {"toys": "toys"})
