@@ -77,9 +77,10 @@ class Clockwork:
         free = AT_ONCE - len(self._under_way)
         if not self._leases.held or not free:
             return
-        for step in await self._store.due_steps(self._leases.held, AT_ONCE + len(self._under_way)):
+        busy = set(self._under_way)  # what ends while PostgreSQL is asked may still look due
+        for step in await self._store.due_steps(self._leases.held, AT_ONCE + len(busy)):
             key = (step.saga, step.id, step.step)
-            if key not in self._under_way and step.saga in self._engine.sagas and free > 0:
+            if key not in busy and step.saga in self._engine.sagas and free > 0:
                 free -= 1
                 task = self._under_way[key] = asyncio.create_task(self._do(step))
                 task.add_done_callback(lambda _, key=key: self._done(key))  # type: ignore[misc]

@@ -82,15 +82,16 @@ async def managed(settings: Settings, caller: Breaking) -> AsyncIterator[SagaRea
 async def _one_after_the_other(nats: jetstream.Connection, store: SagaStore, caller: Breaking) -> None:
     while True:
         caller.end.clear()
-        engine, leases, never = Engine(store, SAGAS, history(nats)), Leases(store), asyncio.Event()
+        engine, leases, over = Engine(store, SAGAS, history(nats)), Leases(store), asyncio.Event()
         parts = [
-            asyncio.create_task(part.run(never))
+            asyncio.create_task(part.run(over))
             for part in (Hearing(nats, engine, store, leases), Clockwork(engine, store, caller, leases))
         ]
-        parts.append(asyncio.create_task(leases.keep(never)))
+        parts.append(asyncio.create_task(leases.keep(over)))
         try:
             await caller.end.wait()
         finally:
+            over.set()  # asyncio.wait_for of Python 3.11 may swallow a cancellation
             for part in parts:
                 part.cancel()
             await asyncio.gather(*parts, return_exceptions=True)
