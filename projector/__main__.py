@@ -10,6 +10,7 @@ from projector.feed import JetStreamFeed
 from projector.leases import RedisLeases
 from projector.projections import (
     account,
+    account_ledger,
     hold,
     order,
     order_history,
@@ -37,6 +38,7 @@ PROJECTIONS = (
     stock_ledger.LEDGERS,
     reservation.RESERVATIONS,
     account.ACCOUNTS,
+    account_ledger.LEDGERS,
     hold.HOLDS,
     transfer.TRANSFERS,
 )

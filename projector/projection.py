@@ -22,7 +22,11 @@ Entry = tuple[str, str]
 Amount = tuple[str, str, int]
 """What a view adds to a counter: the key of the counters (`View.total`), the counter's name, how much."""
 LARGEST_AMOUNT = 10**15
-"""What a view may add or take at the most, so that one absurd event cannot fill a counter of 64 bits."""
+"""What a view or an event may add or take at the most, so that one absurd event cannot fill 64 bits."""
+
+
+Told = tuple[int, Message]
+"""What an event tells: its version, and its entry in the view's log."""
 
 
 class UnknownEvent(Exception):
@@ -42,6 +46,8 @@ class Rendered(msgspec.Struct, Generic[V], frozen=True):
     announced: tuple[str, ...]
     told: tuple[tuple[int, bytes], ...]
     """What the events that were applied told: their versions and serialised log entries."""
+    tallied: tuple[tuple[str, str, str], ...]
+    """What these entries add for ever, as `Amount`, in decimal digits."""
 
 
 class Projection(Generic[V]):
@@ -54,7 +60,8 @@ class Projection(Generic[V]):
         indexes: the view's entries in indexes; called with the folded view, as the next two are.
         amounts: what the view adds to counters.
         announces: the sets of changes (`View.changes`) that name the view whenever it has changed.
-        log: what an event tells in the view's log; None for nothing.
+        log: what an event tells in the view's log, from the view that it has been applied to.
+        tallies: what such an entry adds to counters for ever (`View.tally`), whatever the view becomes.
     """
 
     def __init__(
@@ -66,7 +73,8 @@ class Projection(Generic[V]):
         indexes: Callable[[V], Iterable[Entry]] = lambda _: (),
         amounts: Callable[[V], Iterable[Amount]] | None = None,
         announces: Callable[[V], Iterable[str]] = lambda _: (),
-        log: Callable[[RecordedEvent], Message | None] | None = None,
+        log: Callable[[V, RecordedEvent], Message] | None = None,
+        tallies: Callable[[Any], Iterable[Amount]] = lambda _: (),
     ) -> None:
         self.view = view
         self._packages = " or ".join(module.DESCRIPTOR.package for module in events)
@@ -81,6 +89,7 @@ class Projection(Generic[V]):
         self._amounts = amounts
         self._announces = announces
         self._log = log
+        self._tallies = tallies
         self._has_version = "version" in view.message.DESCRIPTOR.fields_by_name
 
     def on(self, event: type[E]) -> Callable[[Callable[[V, E], None]], Callable[[V, E], None]]:
@@ -111,36 +120,39 @@ class Projection(Generic[V]):
             and what the next one failed with: whatever its decoding, its handler or the rendering raised.
         """
         try:
-            copy = _copy(view)
+            copy, told = _copy(view), list[Told]()
             for event in events:
-                self._apply(copy, event)
-            return self._render(copy, events), len(events), None
+                told += self._apply(copy, event)
+            return self._render(copy, events[-1].version, told), len(events), None
         except Exception:  # an event may hold anything; which one it was, the slow way finds out
             return self._fold_one_by_one(view, events)
 
     def _fold_one_by_one(
         self, view: V, events: Sequence[RecordedEvent]
     ) -> tuple[Rendered[V] | None, int, Exception | None]:
-        rendered = None
+        rendered, told = None, list[Told]()
         for done, event in enumerate(events):
             copy = _copy(rendered.message if rendered else view)
             try:
-                self._apply(copy, event)
-                rendered = self._render(copy, events[: done + 1])
+                now = [*told, *self._apply(copy, event)]
+                rendered = self._render(copy, event.version, now)
             except Exception as error:
                 return rendered, done, error
+            told = now
         return rendered, len(events), None
 
-    def _apply(self, view: V, event: RecordedEvent) -> None:
+    def _apply(self, view: V, event: RecordedEvent) -> Sequence[Told]:
+        """Apply an event to a view; return what it tells."""
         if event.type not in self._known:
             raise UnknownEvent(f"{event.type} is not an event of {self._packages}")
         if found := self._handlers.get(event.type):
             message, handler = found
             handler(view, message.FromString(event.data))
+        return ((event.version, self._log(view, event)),) if self._log else ()
 
-    def _render(self, view: V, applied: Sequence[RecordedEvent]) -> Rendered[V]:
+    def _render(self, view: V, version: int, told: Sequence[Told]) -> Rendered[V]:
         if self._has_version:
-            view.version = applied[-1].version  # type: ignore[attr-defined]
+            view.version = version  # type: ignore[attr-defined]
         return Rendered(
             message=view,
             data=view.SerializeToString(),
@@ -148,16 +160,13 @@ class Projection(Generic[V]):
             entries=tuple(self._indexes(view)),
             amounts=_digits(self._amounts(view)) if self._amounts else None,
             announced=self.announced(view),
-            told=self._told(applied) if self._log else (),
+            told=tuple((of, entry.SerializeToString()) for of, entry in told),
+            tallied=_digits(amount for _, entry in told for amount in self._tallies(entry)),
         )
 
     def announced(self, view: V) -> tuple[str, ...]:
         """Return the sets of changes that name a view."""
         return tuple(self._announces(view))
-
-    def _told(self, applied: Sequence[RecordedEvent]) -> tuple[tuple[int, bytes], ...]:
-        entries = ((event.version, self._log(event)) for event in applied if self._log)
-        return tuple((version, entry.SerializeToString()) for version, entry in entries if entry is not None)
 
 
 def _digits(amounts: Iterable[Amount]) -> tuple[tuple[str, str, str], ...]:

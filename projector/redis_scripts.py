@@ -13,18 +13,25 @@ end
 return found
 """
 
+# A counter that cannot take an amount, since the sum would leave 64 bits, holds nothing of it: an error in
+# the middle of a script would leave the call half done, and end every later session at the same place.
+
 # The bytes of each view stand behind the two packed arguments, those of its log entries behind them.
 WRITE = """
 local fill, parked_list = unpack(KEYS)
 if redis.call('GET', fill) ~= ARGV[1] then return -1 end
-local lost, at = {}, 3
+local lost, full, at = {}, {}, 3
 for i, update in ipairs(cmsgpack.unpack(ARGV[2])) do
-  local key, id, version, revision, fields, parked, log, told = unpack(update)
+  local key, id, version, revision, fields, parked, log, told, tallied = unpack(update)
   local stored = redis.call('HMGET', key, 'version', 'revision')
   if (stored[1] or '0') == version and (stored[2] or '0') == revision then
     redis.call('HSET', key, unpack(fields))
     if fields[2] ~= version then redis.call('HSET', key, 'data', ARGV[at]) end
     for j, number in ipairs(told) do redis.call('HSET', log, number, ARGV[at + j]) end
+    for _, tally in ipairs(tallied) do
+      local sum = redis.pcall('HINCRBY', tally[1], tally[2], tally[3])
+      if type(sum) == 'table' then full[#full + 1] = id end
+    end
     if parked == '' then
       redis.call('HDEL', key, 'parked')
     else
@@ -36,11 +43,10 @@ for i, update in ipairs(cmsgpack.unpack(ARGV[2])) do
   end
   at = at + 1 + #told
 end
-return lost
+return {lost, full}
 """
 
-# A counter that cannot take an amount, since the sum would leave 64 bits, holds nothing of it, and `added`
-# says so: an error here would leave the call half done, and end every later session at the same place.
+# What a counter could not take is not in `added` either.
 FOLLOW = """
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
 local channel, kept = ARGV[3], tonumber(ARGV[4])

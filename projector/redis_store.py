@@ -66,7 +66,9 @@ class RedisStore(RedisFilling):
         packed = pack([self._packed(update) for update in updates])
         contents = [data for update in updates for data in _contents(update)]
         keys = [self._view.fill, self._view.parked]
-        lost = self._fence(await self._write(keys=keys, args=[self._fill, packed, *contents]))
+        answer = await self._write(keys=keys, args=[self._fill, packed, *contents])
+        lost, full = self._fence(answer)
+        self._note(full)
         return {updates[number - 1].after.id for number in lost}
 
     def _packed(self, update: Update) -> Sequence[Any]:
@@ -89,6 +91,7 @@ class RedisStore(RedisFilling):
             _json(after.parked).decode() if after.parked else "",
             self._view.log(after.id) if told else "",
             told,
+            content.tallied if content else (),
         )
 
     async def follow(self, records: Sequence[Record]) -> set[str]:
@@ -109,9 +112,12 @@ class RedisStore(RedisFilling):
         )
         args: list[Any] = [self._fill, packed, self._view.changed, self._changes_kept]
         lost, full = self._fence(await self._follow(keys=[self._view.fill], args=args))
+        self._note(full)
+        return {records[number - 1].id for number in lost}
+
+    def _note(self, full: Sequence[bytes]) -> None:
         for view_id in full:
             log.error("Counter is full", projection=self._view.projection, recordId=view_id.decode())
-        return {records[number - 1].id for number in lost}
 
     async def parked(self) -> Mapping[str, Parked]:
         """Return the list of the parked aggregates, by view id."""

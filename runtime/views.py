@@ -20,6 +20,8 @@ What is derived from views lies beside them:
     index:<projection>:<generation>:{<name>/<values>}    sorted set, all scores 0, ordered by member
     total:<projection>:<generation>:{<name>/<values>}    hash of counters, the sums over all settled views;
                                                          a counter that is zero is not there
+    tally:<projection>:<generation>:{<name>/<values>}    hash of counters that only grow: what each event adds
+                                                         is added once, in the same write as its view's
     log:<projection>:<generation>:{<id>}                 hash: a version of the view -> what its event told, a
                                                          serialised message; written with the view
     changes:<projection>:<generation>:{<name>/<values>}  sorted set of view ids, each with the number of its
@@ -78,6 +80,10 @@ class View:
         """Return the key of the counters of the views that have these values."""
         return f"{self._scope('total')}:{{{'/'.join((name, *values))}}}"
 
+    def tally(self, name: str, *values: str) -> str:
+        """Return the key of the counters of the events that have these values."""
+        return f"{self._scope('tally')}:{{{'/'.join((name, *values))}}}"
+
     def log(self, view_id: str) -> str:
         """Return the key of what one view's events told."""
         return f"{self._scope('log')}:{{{view_id}}}"
@@ -94,7 +100,8 @@ class View:
     @property
     def patterns(self) -> tuple[str, ...]:
         """The patterns of SCAN that the keys of all views and of all that is derived from them match."""
-        return tuple(f"{self._scope(kind)}:*" for kind in ("view", "index", "total", "log", "changes"))
+        kinds = ("view", "index", "total", "tally", "log", "changes")
+        return tuple(f"{self._scope(kind)}:*" for kind in kinds)
 
     @property
     def fill(self) -> str:

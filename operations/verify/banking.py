@@ -2,7 +2,7 @@
 tell of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
@@ -26,7 +26,8 @@ SUMS: dict[Any, tuple[int, int]] = {
 }
 """How often an event's amount is added to the balance and to what is held."""
 
-ACCOUNT, HOLD, TRANSFER = View.of(types.Account), View.of(types.Hold), View.of(types.Transfer)
+ACCOUNT, LEDGER = View.of(types.Account), View.of(types.AccountLedger)
+HOLD, TRANSFER = View.of(types.Hold), View.of(types.Transfer)
 
 
 def _exact(money: Any) -> Fraction:
@@ -60,13 +61,14 @@ def _last(events: Sequence[Event], *kinds: Any) -> Any:
     return found[-1] if found else None
 
 
-def sums(events: Sequence[Event]) -> tuple[Fraction, Fraction]:
-    """Return the balance and what is held; what events tell of them must be that."""
+def levels(events: Sequence[Event]) -> Iterator[tuple[Fraction, Fraction]]:
+    """Yield the balance and what is held after each event; what events tell of them must be that."""
     limit = _exact(_first(events, happened.AccountOpened).overdraft_limit)
     balance = held = Fraction(0)
     for event in events:
         message = event.message
         if type(message) not in SUMS:
+            yield balance, held
             continue
         to_balance, to_held = SUMS[type(message)]
         balance += to_balance * _exact(message.amount)
@@ -75,9 +77,14 @@ def sums(events: Sequence[Event]) -> tuple[Fraction, Fraction]:
             held -= _exact(message.released)
         if (_exact(message.balance), _exact(message.held)) != (balance, held):
             raise ValueError(f"{event.recorded.type} of version {event.recorded.version} tells other sums")
-    if held < 0 or balance - held < -limit:
-        raise ValueError("more is held, or has left, than there was")
-    return balance, held
+        if held < 0 or balance - held < -limit:
+            raise ValueError("more is held, or has left, than there was")
+        yield balance, held
+
+
+def sums(events: Sequence[Event]) -> tuple[Fraction, Fraction]:
+    """Return the balance and what is held."""
+    return list(levels(events))[-1]
 
 
 FROZEN = {False: "STATE_FROZEN", True: "STATE_FROZEN_BOTH_WAYS"}
@@ -144,6 +151,67 @@ def account_snapshot(events: Sequence[Event]) -> dict[str, Any]:
 def _day(message: Any) -> str:
     at = message.withdrawn_at if isinstance(message, happened.MoneyWithdrawn) else message.sent_at
     return str(at.ToDatetime(UTC).date().isoformat())
+
+
+LINES: dict[Any, tuple[str, str, str, str]] = {
+    happened.AccountOpened: ("OPENED", "", "", ""),
+    happened.MoneyDeposited: ("DEPOSITED", "reference", "", ""),
+    happened.MoneyWithdrawn: ("WITHDRAWN", "reference", "", ""),
+    happened.TransferSent: ("SENT", "reference", "to_account_id", "transfer_id"),
+    happened.TransferReceived: ("RECEIVED", "reference", "from_account_id", "transfer_id"),
+    happened.MoneyHeld: ("HELD", "", "", "hold_id"),
+    happened.HeldMoneyReleased: ("RELEASED", "", "", "hold_id"),
+    happened.HeldMoneyCaptured: ("CAPTURED", "", "", "hold_id"),
+    happened.AccountFrozen: ("FROZEN", "reason", "", ""),
+    happened.AccountUnfrozen: ("UNFROZEN", "", "", ""),
+    happened.AccountClosed: ("CLOSED", "", "", ""),
+}
+"""What a statement calls an event, and which fields tell what for, with whom, and to what it belongs."""
+
+
+def statement(events: Sequence[Event]) -> list[types.Transaction]:
+    """Return the lines of an account's statement, with sums of their own."""
+    currency = _first(events, happened.AccountOpened).currency_code if events else ""
+    paid_in = Fraction(0)
+    lines: list[types.Transaction] = []
+    for event, (balance, held) in zip(events, levels(events) if events else (), strict=True):
+        message, recorded = event.message, event.recorded
+        name, reference, counterpart, related = LINES[type(message)]
+        amount = _exact(message.amount) if type(message) in SUMS else Fraction(0)
+        paid_in += amount if name in ("DEPOSITED", "RECEIVED") else 0
+        line = types.Transaction(
+            version=recorded.version,
+            kind=types.Transaction.Kind.Value(f"KIND_{name}"),
+            amount=_money(currency, amount),
+            balance=_money(currency, balance),
+            held=_money(currency, held),
+            paid_in=_money(currency, paid_in),
+            reference=getattr(message, reference) if reference else "",
+            counterpart_account_id=getattr(message, counterpart) if counterpart else "",
+            related_id=getattr(message, related) if related else "",
+            actor=recorded.metadata.get("actor", ""),
+        )
+        line.book_time.FromDatetime(recorded.recorded_at)
+        lines.append(line)
+    return lines
+
+
+def ledger(events: Sequence[Event]) -> types.AccountLedger:
+    """Return what a ledger says beside its lines: the last of them, without when and by whom."""
+    last = statement(events)[-1]
+    for field in ("version", "book_time", "actor"):
+        last.ClearField(field)
+    account_id = _first(events, happened.AccountOpened).account_id
+    return types.AccountLedger(account_id=account_id, version=len(events), last=last)
+
+
+def tallies(line: types.Transaction) -> Iterable[tuple[str, str, int]]:
+    """A line counts on its day, by kind and currency."""
+    key = LEDGER.tally("day", f"{line.book_time.ToDatetime():%Y-%m-%d}")
+    what = f"{types.Transaction.Kind.Name(line.kind)}/{line.amount.currency_code}"
+    for part, amount in (("count", 1), ("units", line.amount.units), ("nanos", line.amount.nanos)):
+        if amount:
+            yield key, f"{part}/{what}", amount
 
 
 HOLD_STATES: dict[Any, str] = {
@@ -251,6 +319,7 @@ AGGREGATES = (
                     "held": _text(view.held),
                 },
             ),
+            Reading(LEDGER, fold=ledger, log=statement, tallies=tallies),
         ),
     ),
     Aggregate(

@@ -21,6 +21,8 @@ class Tally:
     """How many views are in a sorted set and have to be, by key."""
     sums: Counter[tuple[str, str]] = field(default_factory=Counter)
     """What views have added, by (total key, counter)."""
+    tallied: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """What the events that views have heard add for ever, by (tally key, counter)."""
 
 
 async def read(redis: ReadModel, views: Sequence[Case]) -> None:
@@ -28,7 +30,7 @@ async def read(redis: ReadModel, views: Sequence[Case]) -> None:
     hashes = await redis.hashes([view.reading.view.key(view.id) for view in views])
     for view, found in zip(views, hashes, strict=True):
         view.found = found
-    logged = [view for view in views if view.reading.entry]
+    logged = [view for view in views if view.reading.log]
     logs = await redis.hashes([view.reading.view.log(view.id) for view in logged])
     for view, found in zip(logged, logs, strict=True):
         view.log = found
@@ -49,6 +51,7 @@ async def compare(redis: ReadModel, views: Sequence[Case], tally: Tally) -> None
     for view in views:
         for counter, amount in view.added.items():
             tally.sums[counter] += amount
+        tally.tallied.update(view.tallied)
     await _unless_moved(redis, absent)
 
 

@@ -15,6 +15,7 @@ CHECKS = {
     "views": ("{views:,} views", "equal to the fold"),
     "indexes": ("{indexes:,} entries in {indexes sets:,} indexes", "exactly those of the views"),
     "totals": ("{counters:,} counters in {totals:,} totals", "equal to the sums"),
+    "tallies": ("{tallied:,} counters in {tallies:,} tallies", "equal to the sums over the events"),
     "history": ("{history:,} entries", "one for each event"),
     "sagas": ("{sagas:,} sagas, {steps:,} steps", "all heard, each step and its effect once"),
     "changes": ("{changes:,} entries in {changes sets:,} sets", "exactly those of the views"),

@@ -303,7 +303,7 @@ AGGREGATES = (
                 LEDGER,
                 fold=ledger,
                 indexes=lambda view: [(LEDGER.index("sku", view.sku), index_member(0, view.stock_id))],
-                entry=entry,
+                log=lambda events: [entry(event) for event in events],
             ),
         ),
     ),

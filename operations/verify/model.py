@@ -35,7 +35,9 @@ class Reading:
         totals: returns the (total key, counter, amount) that a view adds; no amount is 0.
         siblings: returns the index whose members are the views that add to a total.
         changes: returns the sets of changes that a view belongs to.
-        entry: returns what the view's log holds for an event; None where there is no log.
+        log: returns what the view's log holds, an entry for each event; None where there is no log.
+        tallies: returns the (tally key, counter, amount) that such an entry adds, no amount being 0; None
+            where there are no tallies.
     """
 
     view: View
@@ -45,7 +47,8 @@ class Reading:
     totals: Callable[[Any], Iterable[tuple[str, str, int]]] = lambda _: ()
     siblings: Callable[[str], str] = lambda key: key
     changes: Callable[[Any], Iterable[str]] = lambda _: ()
-    entry: Callable[[Event], Message] | None = None
+    log: Callable[[Sequence[Event]], Sequence[Message]] | None = None
+    tallies: Callable[[Any], Iterable[tuple[str, str, int]]] | None = None
 
     @property
     def name(self) -> str:

@@ -206,7 +206,7 @@ ORDER = Aggregate(
         Reading(
             HISTORY_VIEW,
             fold=lambda events: types.OrderHistory(order_id=events[0].message.order_id, version=len(events)),
-            entry=entry,
+            log=lambda events: [entry(event) for event in events],
         ),
     ),
 )

@@ -4,11 +4,11 @@ A look counts only if the projection stayed in one filling: while it is wiped, w
 to be too much.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from operations.verify import sets, totals
+from operations.verify import sets, tallies, totals
 from operations.verify.again import settled
 from operations.verify.entries import Tally
 from operations.verify.feed import Feed
@@ -31,6 +31,8 @@ class Projections:
     standby: bool
     """Whether PostgreSQL may be behind the other servers."""
     tally: Tally
+    before: Mapping[str, tallies.Look]
+    """The tallies of the projections that have some, from before the aggregates were looked at."""
 
     async def look(self, reading: Reading, shown: int, within: float) -> Report:
         """Return what is wrong with a projection, as seen in one filling of it.
@@ -66,9 +68,23 @@ class Projections:
         problems, changing = await totals.check(self.redis, reading, sums, report.counted, deadline)
         report.add_all(problems)
         report.notes += [f"{key} kept changing: it could not be compared" for key in changing]
+        await self._tallied(reading, report)
         for kind, check in (("view", "views"), ("log", "history")):
             async for keys in self.redis.keys(kind, reading.view):
                 report.add_all(await self._nobodys(reading, check, keys))
+
+    async def _tallied(self, reading: Reading, report: Report) -> None:
+        if (before := self.before.get(reading.name)) is None:
+            return
+        after = await tallies.look(self.redis, reading)
+        report.counted["tallied"] = len(after.counters)
+        report.counted["tallies"] = len({key for key, _ in after.counters})
+        if before.filling != after.filling:
+            report.notes.append(f"{reading.name} was filled anew: its tallies could not be compared")
+            return
+        ours = f"tally:{reading.name}:"
+        sums = {place: sum_ for place, sum_ in self.tally.tallied.items() if place[0].startswith(ours)}
+        report.add_all(list(tallies.compare(before, after, sums)))
 
     async def _nobodys(self, reading: Reading, check: str, keys: Sequence[str]) -> Sequence[Problem]:
         """Return the keys of aggregates that do not exist."""

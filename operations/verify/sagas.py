@@ -19,6 +19,8 @@ HEARS: Mapping[str, str] = {
 
 RUNS = "SELECT count(*) FROM saga_progress"
 
+NEVER_RAN = "no process manager has ever run here: no stream is heard by a saga"
+
 COUNTS = "SELECT (SELECT count(*) FROM sagas), (SELECT count(*) FROM saga_steps)"
 
 HEARD = """
@@ -54,7 +56,7 @@ async def check(store: Store, report: Report, within: float) -> None:
     ((run,),) = await store.rows(RUNS)
     if not run:
         report.counted.update(sagas=0, steps=0)
-        report.notes.append("no process manager has ever run here: no stream is heard by a saga")
+        report.notes.append(NEVER_RAN)
         return
     deadline = monotonic() + within
     for saga, hears in HEARS.items():

@@ -81,7 +81,7 @@ async def _differing(
         seen.update(keys)
         for key, found in zip(keys, await redis.hashes(keys), strict=True):
             counted["counters"] += len(found)
-            if _counters(found) != expected.get(key, {}):
+            if counters(found) != expected.get(key, {}):
                 differing.add(key)
     counted["totals"] += len(seen)
     return differing | (expected.keys() - seen)
@@ -92,26 +92,26 @@ async def _difference(redis: ReadModel, reading: Reading, key: str) -> tuple[Dif
     members = [member async for page in redis.members(reading.siblings(key)) for member in page]
     ids = list(dict.fromkeys(map(id_of_member, members)))
     added: Counter[str] = Counter()
-    counters: dict[str, int] = {}
+    kept: dict[str, int] = {}
     written = 0
     for start in range(0, len(ids) or 1, AT_ONCE):
         views = [reading.view.key(view_id) for view_id in ids[start : start + AT_ONCE]]
         questions = [("HMGET", view, "revision", "added") for view in views]
         *answers, total = await redis.ask([*questions, ("HGETALL", key)], at_once=True)
-        counters = _counters(total)
+        kept = counters(total)
         for revision, amounts in answers:
             written += int(revision or 0)
             for (owner, name), amount in (remembered(amounts) or {}).items():
                 added[name] += amount if owner == key else 0
     difference = {
-        name: (counters.get(name, 0), added[name])
-        for name in {*added, *counters}
-        if counters.get(name) != (added[name] or None)  # one that is 0 is not there
+        name: (kept.get(name, 0), added[name])
+        for name in {*added, *kept}
+        if kept.get(name) != (added[name] or None)  # one that is 0 is not there
     }
     return difference, written if len(ids) > AT_ONCE else 0
 
 
-def _counters(found: Any) -> dict[str, int]:
+def counters(found: Any) -> dict[str, int]:
     """Return a hash of counters; what is no number, or 0, is as wrong as a number that no sum is."""
     values = (
         {name.decode(): value.decode() for name, value in found.items()} if isinstance(found, dict) else {}

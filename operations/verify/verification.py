@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import islice
 from time import monotonic
 
-from operations.verify import banking, inventory, ordering, sagas, statements
+from operations.verify import banking, inventory, ordering, sagas, statements, tallies
 from operations.verify.again import Suspects, settled
 from operations.verify.aggregates import Aggregates, Counts
 from operations.verify.feed import Feed
 from operations.verify.findings import Problem, Report
-from operations.verify.model import Aggregate
+from operations.verify.model import Aggregate, Reading
 from operations.verify.progress import check_stream
 from operations.verify.projections import Projections
 from operations.verify.read_model import ReadModel
@@ -82,6 +82,8 @@ class Verification:
         """Check everything."""
         ((self._incarnation, self._standby),) = await self._store.rows(statements.LIFE)
         await self._stream()
+        tallied = [reading for reading in self._readings() if reading.tallies]
+        before = {reading.name: await tallies.look(self._redis, reading) for reading in tallied}
         suspects, aggregates = Suspects(), await self._aggregates()
         await self._all_streams(aggregates, suspects)
         await self._tables()
@@ -92,7 +94,7 @@ class Verification:
 
         await suspects.settle(look, self._report, monotonic() + self._within)
         await self._foreign_messages()
-        await self._projections()
+        await self._projections(before)
         await sagas.check(self._store, self._report, self._within)
         return self._report
 
@@ -132,12 +134,15 @@ class Verification:
                     text = f"its receipt names {missing}, which does not exist"
                     self._report.add(Problem("requests", f"request {request_id} of {caller}", text))
 
-    async def _projections(self) -> None:
+    def _readings(self) -> Iterator[Reading]:
+        return (reading for aggregate in self._known.values() for reading in aggregate.readings)
+
+    async def _projections(self, before: Mapping[str, tallies.Look]) -> None:
         """Check what is in Redis that no look at an aggregate has seen."""
         projections = Projections(
-            self._store, self._redis, self._feed, self._incarnation, self._standby, self._counts.tally
+            self._store, self._redis, self._feed, self._incarnation, self._standby, self._counts.tally, before
         )
-        for reading in (reading for aggregate in self._known.values() for reading in aggregate.readings):
+        for reading in self._readings():
             self._report.take(await projections.look(reading, self._report.shown, self._within))
 
     async def _foreign_messages(self) -> None:

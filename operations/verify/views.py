@@ -1,6 +1,7 @@
 """One view in Redis, compared with the fold of its events at the view's own version. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +45,8 @@ class Case:
     """Whether all that is derived from the view must have followed it."""
     added: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """What the view says that counters hold of it, by total key and counter."""
+    tallied: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """What the events up to that version add for ever, by tally key and counter."""
 
     @property
     def id(self) -> str:
@@ -170,16 +173,27 @@ def _number(found: Hash, name: bytes) -> int:
 
 def compare_log(case: Case) -> None:
     """Compare a view's log with the events."""
-    entry = case.reading.entry
-    if entry is None:
+    if case.reading.log is None:
         return
-    numbers = {str(event.recorded.version).encode(): event for event in case.story.events}
+    told = case.reading.log(case.story.events)
+    if case.reading.tallies is not None:
+        case.tallied = sums(case.reading.tallies(entry) for entry in told[: case.version])
+    numbers = {str(version).encode(): entry for version, entry in enumerate(told, 1)}
     subject = f"log {case.reading.name} {case.id}"
-    texts = [text for number, event in numbers.items() for text in _entry(case, number, entry(event))]
+    texts = [text for number, entry in numbers.items() for text in _entry(case, number, entry)]
     if case.story.whole:
         unknown = [name.decode("utf-8", "replace") for name in case.log.keys() - numbers.keys()]
         texts += [f"it has an entry {name}, which no event is behind" for name in unknown]
     case.problems += [Problem("history", subject, text) for text in texts]
+
+
+def sums(added: Iterable[Iterable[tuple[str, str, int]]]) -> Mapping[tuple[str, str], int]:
+    """Return what events add to each counter."""
+    found: Counter[tuple[str, str]] = Counter()
+    for amounts in added:
+        for key, name, amount in amounts:
+            found[key, name] += amount
+    return found
 
 
 def _entry(case: Case, number: bytes, expected: Message) -> Iterator[str]:

@@ -12,7 +12,7 @@ VIEW = View.of(views.OrderHistory)
 ANY = "type.googleapis.com/"
 
 
-def entry(event: RecordedEvent) -> views.OrderHistoryEntry:
+def entry(_: views.OrderHistory, event: RecordedEvent) -> views.OrderHistoryEntry:
     """Return what the history tells of an event. A command's request id is what its events are caused by."""
     metadata = event.metadata
     told = views.OrderHistoryEntry(

@@ -24,7 +24,7 @@ KINDS: dict[type[Any], tuple[views.StockMovement.Kind.ValueType, str, str]] = {
 BY_NAME = {event.DESCRIPTOR.full_name: event for event in KINDS}
 
 
-def entry(event: RecordedEvent) -> views.StockMovement:
+def entry(_: views.StockLedger, event: RecordedEvent) -> views.StockMovement:
     """Return what the ledger tells of an event; no kind where nothing was moved."""
     told = views.StockMovement(version=event.version, actor=event.metadata.get("actor", ""))
     told.record_time.FromDatetime(event.recorded_at)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from diptych.ordering.v1 import query_service_pb2 as protocol
 from diptych.ordering.v1.types_pb2 import CustomerSummary, Order, OrderHistory
 from google.protobuf.timestamp_pb2 import Timestamp
-from google.type.money_pb2 import Money
 
 from query_server import freshness, history, listing, watching
 from query_server.framing import field
 from query_server.service import Query, QueryContext, WatchQuery
+from query_server.sums import NANOS, counters, money
 from query_server.views import ViewReader, Window
 from query_server.watching import Watch, Watched
 from runtime import pages
@@ -20,7 +20,6 @@ from runtime.views import View, index_bound
 ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
 PAGE_SIZE = 20
 """Orders or entries on a page where the request does not say."""
-NANOS = 10**9
 
 
 async def get_order(orders: ViewReader, request: protocol.GetOrderRequest, remaining: float | None) -> bytes:
@@ -104,16 +103,15 @@ async def get_customer_summary(
         (flat,) = await freshness.read(orders, token, read, remaining=remaining)
     else:
         _, (flat,) = await orders.complete(read)
-    counters = {name.decode(): int(sum_) for name, sum_ in zip(flat[::2], flat[1::2], strict=True)}
-    summary = _summary(request.customer_id, counters)
+    summary = _summary(request.customer_id, counters(flat))
     return protocol.GetCustomerSummaryResponse(summary=summary).SerializeToString()
 
 
-def _summary(customer_id: str, counters: dict[str, int]) -> CustomerSummary:
+def _summary(customer_id: str, sums: dict[str, int]) -> CustomerSummary:
     """Return the summary that counters like `orders/STATE_PLACED` and `units/STATE_PLACED/EUR` make up."""
     counts: dict[Order.State.ValueType, int] = {}
     nanos: Counter[tuple[Order.State.ValueType, str]] = Counter()
-    for name, value in counters.items():
+    for name, value in sums.items():
         kind, state_name, *currency = name.split("/", 2)
         state = _state(state_name)
         if kind == "orders":
@@ -122,7 +120,7 @@ def _summary(customer_id: str, counters: dict[str, int]) -> CustomerSummary:
             nanos[state, currency[0]] += value * (NANOS if kind == "units" else 1)
     summary = CustomerSummary(customer_id=customer_id)
     for state in sorted(counts):
-        totals = [_money(currency, sum_) for (of, currency), sum_ in sorted(nanos.items()) if of == state]
+        totals = [money(currency, sum_) for (of, currency), sum_ in sorted(nanos.items()) if of == state]
         summary.states.add(state=state, order_count=counts[state], totals=totals)
     return summary
 
@@ -132,12 +130,6 @@ def _state(name: str) -> Order.State.ValueType:
         return Order.State.Value(name)
     except ValueError:
         raise Refusal("VIEW_NEWER", f"{name} is unknown to this server", retry_after=1.0) from None
-
-
-def _money(currency_code: str, nanos: int) -> Money:
-    units, rest = divmod(abs(nanos), NANOS)
-    sign = -1 if nanos < 0 else 1
-    return Money(currency_code=currency_code, units=sign * units, nanos=sign * rest)
 
 
 async def get_order_history(

@@ -48,10 +48,17 @@ def _compare(world: World, name: str, recorded: list[RecordedEvent]) -> None:
         assert set(rendered.entries) == set(reading.indexes(expected))
         assert dict(rendered.columns) == reading.columns(expected)
         assert set(rendered.announced) == set(reading.changes(expected))
-        if (entry := reading.entry) is not None:
-            log = [(event.recorded.version, entry(event)) for event in events]
-            kind = type(log[0][1])
-            assert [(version, kind.FromString(data)) for version, data in rendered.told] == log
+        if reading.log is not None:
+            log = reading.log(events)
+            kind = type(log[0])
+            assert [kind.FromString(data) for _, data in rendered.told] == log
+            assert [version for version, _ in rendered.told] == [event.recorded.version for event in events]
+            tallied = sorted(added for entry in log for added in (reading.tallies or _none)(entry))
+            assert sorted((key, name, int(amount)) for key, name, amount in rendered.tallied) == tallied
+
+
+def _none(_: Any) -> list[tuple[str, str, int]]:
+    return []
 
 
 def _parsed(event: RecordedEvent) -> Any:

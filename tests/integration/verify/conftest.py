@@ -3,12 +3,10 @@
 from collections.abc import AsyncIterator
 from itertools import count
 
-import nats
 import pytest
-from redis.asyncio import Redis
 
 from operations.servers import Nats, Postgres, Valkey
-from tests.integration.verify.verifying import Origin, System, fill, laid_out
+from tests.integration.verify.verifying import Origin, System, emptied, fill, laid_out
 from tests.support.servers import TEMPLATE
 
 ORIGIN = "verify_origin"
@@ -19,12 +17,7 @@ _numbers = count(1)
 async def origin(
     tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, nats_server: Nats, redis_server: Valkey
 ) -> Origin:
-    client = await nats.connect(nats_server.url)
-    for stream in await client.jetstream().streams_info():
-        await client.jetstream().delete_stream(stream.config.name or "")
-    await client.close()
-    async with Redis.from_url(redis_server.url) as redis:
-        await redis.flushall()
+    await emptied(nats_server, redis_server)
     await postgres.execute(f"CREATE DATABASE {ORIGIN} TEMPLATE {TEMPLATE}")
     await postgres.execute("UPDATE relay_state SET incarnation = gen_random_uuid()", ORIGIN)
     folder = tmp_path_factory.mktemp("origin")

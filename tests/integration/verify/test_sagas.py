@@ -18,6 +18,7 @@ from operations.verify.findings import Report
 from operations.verify.store import Store
 from tests.e2e.caller import Caller
 from tests.e2e.trade import PRICE, SCOPES, Trade
+from tests.integration.verify.verifying import emptied
 from tests.support.servers import TEMPLATE
 
 ORIGIN = "verify_sagas"
@@ -29,15 +30,18 @@ async def origin(
     tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, nats_server: Nats, redis_server: Valkey
 ) -> dict[str, str]:
     """Fill a database, and return one order for each end of a fulfilment, by its state."""
+    await emptied(nats_server, redis_server)
     await postgres.execute(f"CREATE DATABASE {ORIGIN} TEMPLATE {TEMPLATE}")
     await postgres.execute("UPDATE relay_state SET incarnation = gen_random_uuid()", ORIGIN)
-    servers = {
-        "database_url": postgres.url_of(ORIGIN),
-        "nats_url": nats_server.url,
-        "redis_url": redis_server.url,
-    }
     folder = tmp_path_factory.mktemp("sagas")
-    async with throwaway(folder, **servers, process_managers=1) as stack:
+    stack = throwaway(
+        folder,
+        database_url=postgres.url_of(ORIGIN),
+        nats_url=nats_server.url,
+        redis_url=redis_server.url,
+        process_managers=1,
+    )
+    async with stack:
         caller = Caller(stack, *SCOPES)
         orders = await _trade(Trade(caller))
         await caller.close()

@@ -20,6 +20,7 @@ from nats.js import api
 from redis.asyncio import Redis
 
 from operations.processes import COMMAND_SERVER
+from operations.servers import Nats, Valkey
 from operations.stack import Stack
 from operations.stacks import throwaway
 from operations.verify.findings import Report
@@ -187,6 +188,16 @@ async def laid_out(origin: Origin, database_url: str, nats_url: str, redis_url: 
         system = System(settings, redis, connection, origin)
         await system.restream()
         yield system
+
+
+async def emptied(nats_server: Nats, redis_server: Valkey) -> None:
+    """Leave nothing of earlier tests on servers that they share."""
+    async with await connect(nats_server.url, "test") as connection:
+        await connection.ready()
+        for stream in await connection.js.streams_info():
+            await connection.js.delete_stream(stream.config.name or "")
+    async with Redis.from_url(redis_server.url) as redis:
+        await redis.flushall()
 
 
 async def fill(folder: Path, database_url: str, nats_url: str, redis_url: str) -> Origin:

@@ -50,6 +50,21 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetTransferRequest.SerializeToString,
                 response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetTransferResponse.FromString,
                 _registered_method=True)
+        self.ListTransactions = channel.unary_unary(
+                '/diptych.banking.v1.QueryService/ListTransactions',
+                request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListTransactionsRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListTransactionsResponse.FromString,
+                _registered_method=True)
+        self.GetStatement = channel.unary_unary(
+                '/diptych.banking.v1.QueryService/GetStatement',
+                request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetStatementRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetStatementResponse.FromString,
+                _registered_method=True)
+        self.GetDailyReport = channel.unary_unary(
+                '/diptych.banking.v1.QueryService/GetDailyReport',
+                request_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetDailyReportRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetDailyReportResponse.FromString,
+                _registered_method=True)
 
 
 class QueryServiceServicer:
@@ -77,6 +92,27 @@ class QueryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListTransactions(self, request, context):
+        """Returns the lines of an account's statement, newest first, or `ACCOUNT_NOT_FOUND`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetStatement(self, request, context):
+        """Returns what a month has made of an account, or `ACCOUNT_NOT_FOUND`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetDailyReport(self, request, context):
+        """Returns the sums of one day over all accounts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_QueryServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +130,21 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.GetTransfer,
                     request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetTransferRequest.FromString,
                     response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetTransferResponse.SerializeToString,
+            ),
+            'ListTransactions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTransactions,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListTransactionsRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.ListTransactionsResponse.SerializeToString,
+            ),
+            'GetStatement': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetStatement,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetStatementRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetStatementResponse.SerializeToString,
+            ),
+            'GetDailyReport': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDailyReport,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetDailyReportRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_query__service__pb2.GetDailyReportResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +229,87 @@ class QueryService:
             '/diptych.banking.v1.QueryService/GetTransfer',
             diptych_dot_banking_dot_v1_dot_query__service__pb2.GetTransferRequest.SerializeToString,
             diptych_dot_banking_dot_v1_dot_query__service__pb2.GetTransferResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTransactions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.QueryService/ListTransactions',
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.ListTransactionsRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.ListTransactionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetStatement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.QueryService/GetStatement',
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.GetStatementRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.GetStatementResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDailyReport(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.QueryService/GetDailyReport',
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.GetDailyReportRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_query__service__pb2.GetDailyReportResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,12 @@ class QueryServiceStub:
     """Returns a hold, or `HOLD_NOT_FOUND`."""
     GetTransfer: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetTransferRequest, _query_service_pb2.GetTransferResponse]
     """Returns a transfer, or `TRANSFER_NOT_FOUND`."""
+    ListTransactions: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListTransactionsRequest, _query_service_pb2.ListTransactionsResponse]
+    """Returns the lines of an account's statement, newest first, or `ACCOUNT_NOT_FOUND`."""
+    GetStatement: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetStatementRequest, _query_service_pb2.GetStatementResponse]
+    """Returns what a month has made of an account, or `ACCOUNT_NOT_FOUND`."""
+    GetDailyReport: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetDailyReportRequest, _query_service_pb2.GetDailyReportResponse]
+    """Returns the sums of one day over all accounts."""
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
@@ -51,6 +57,12 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """Returns a hold, or `HOLD_NOT_FOUND`."""
     GetTransfer: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetTransferRequest, _query_service_pb2.GetTransferResponse]  # type: ignore[assignment]
     """Returns a transfer, or `TRANSFER_NOT_FOUND`."""
+    ListTransactions: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListTransactionsRequest, _query_service_pb2.ListTransactionsResponse]  # type: ignore[assignment]
+    """Returns the lines of an account's statement, newest first, or `ACCOUNT_NOT_FOUND`."""
+    GetStatement: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetStatementRequest, _query_service_pb2.GetStatementResponse]  # type: ignore[assignment]
+    """Returns what a month has made of an account, or `ACCOUNT_NOT_FOUND`."""
+    GetDailyReport: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetDailyReportRequest, _query_service_pb2.GetDailyReportResponse]  # type: ignore[assignment]
+    """Returns the sums of one day over all accounts."""
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads what the projector has made of banking's events. What is said of `at_least_as_fresh` for ordering holds here too."""
@@ -78,5 +90,29 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetTransferResponse, _abc.Awaitable[_query_service_pb2.GetTransferResponse]]:
         """Returns a transfer, or `TRANSFER_NOT_FOUND`."""
+
+    @_abc_1.abstractmethod
+    def ListTransactions(
+        self,
+        request: _query_service_pb2.ListTransactionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.ListTransactionsResponse, _abc.Awaitable[_query_service_pb2.ListTransactionsResponse]]:
+        """Returns the lines of an account's statement, newest first, or `ACCOUNT_NOT_FOUND`."""
+
+    @_abc_1.abstractmethod
+    def GetStatement(
+        self,
+        request: _query_service_pb2.GetStatementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.GetStatementResponse, _abc.Awaitable[_query_service_pb2.GetStatementResponse]]:
+        """Returns what a month has made of an account, or `ACCOUNT_NOT_FOUND`."""
+
+    @_abc_1.abstractmethod
+    def GetDailyReport(
+        self,
+        request: _query_service_pb2.GetDailyReportRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.GetDailyReportResponse, _abc.Awaitable[_query_service_pb2.GetDailyReportResponse]]:
+        """Returns the sums of one day over all accounts."""
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

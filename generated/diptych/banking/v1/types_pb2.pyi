@@ -3,9 +3,11 @@
 isort:skip_file
 Views of banking."""
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.type import money_pb2 as _money_pb2
 import builtins as _builtins
@@ -335,3 +337,274 @@ class Transfer(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Transfer: _TypeAlias = Transfer  # noqa: Y015
+
+@_typing.final
+class Transaction(_message.Message):
+    """Something that happened to an account: a line of its statement. Every event of the account has one."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Transaction._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Transaction._Kind.ValueType  # 0
+        """Never the kind of a line."""
+        KIND_OPENED: Transaction._Kind.ValueType  # 1
+        """The account was opened."""
+        KIND_DEPOSITED: Transaction._Kind.ValueType  # 2
+        """Money was paid in."""
+        KIND_WITHDRAWN: Transaction._Kind.ValueType  # 3
+        """Money was paid out."""
+        KIND_SENT: Transaction._Kind.ValueType  # 4
+        """Money went to another account."""
+        KIND_RECEIVED: Transaction._Kind.ValueType  # 5
+        """Money came from another account."""
+        KIND_HELD: Transaction._Kind.ValueType  # 6
+        """Money was held; the balance stays."""
+        KIND_RELEASED: Transaction._Kind.ValueType  # 7
+        """Held money was let go; the balance stays."""
+        KIND_CAPTURED: Transaction._Kind.ValueType  # 8
+        """Held money was paid out; what the hold had beyond `amount` was let go."""
+        KIND_FROZEN: Transaction._Kind.ValueType  # 9
+        """The account was frozen."""
+        KIND_UNFROZEN: Transaction._Kind.ValueType  # 10
+        """The account can be used again."""
+        KIND_CLOSED: Transaction._Kind.ValueType  # 11
+        """The account was closed."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What happened."""
+
+    KIND_UNSPECIFIED: Transaction.Kind.ValueType  # 0
+    """Never the kind of a line."""
+    KIND_OPENED: Transaction.Kind.ValueType  # 1
+    """The account was opened."""
+    KIND_DEPOSITED: Transaction.Kind.ValueType  # 2
+    """Money was paid in."""
+    KIND_WITHDRAWN: Transaction.Kind.ValueType  # 3
+    """Money was paid out."""
+    KIND_SENT: Transaction.Kind.ValueType  # 4
+    """Money went to another account."""
+    KIND_RECEIVED: Transaction.Kind.ValueType  # 5
+    """Money came from another account."""
+    KIND_HELD: Transaction.Kind.ValueType  # 6
+    """Money was held; the balance stays."""
+    KIND_RELEASED: Transaction.Kind.ValueType  # 7
+    """Held money was let go; the balance stays."""
+    KIND_CAPTURED: Transaction.Kind.ValueType  # 8
+    """Held money was paid out; what the hold had beyond `amount` was let go."""
+    KIND_FROZEN: Transaction.Kind.ValueType  # 9
+    """The account was frozen."""
+    KIND_UNFROZEN: Transaction.Kind.ValueType  # 10
+    """The account can be used again."""
+    KIND_CLOSED: Transaction.Kind.ValueType  # 11
+    """The account was closed."""
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    BALANCE_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    PAID_IN_FIELD_NUMBER: _builtins.int
+    BOOK_TIME_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    COUNTERPART_ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    RELATED_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """The version that the account had from then on."""
+    kind: Global___Transaction.Kind.ValueType
+    """What happened."""
+    reference: _builtins.str
+    """What it was for, as the command said, or why."""
+    counterpart_account_id: _builtins.str
+    """The other account of a transfer."""
+    related_id: _builtins.str
+    """The transfer's id, or the hold's."""
+    actor: _builtins.str
+    """Who sent the command."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """How much it was about; zero where it was not about money."""
+
+    @_builtins.property
+    def balance(self) -> _money_pb2.Money:
+        """The balance from then on."""
+
+    @_builtins.property
+    def held(self) -> _money_pb2.Money:
+        """How much of it was held from then on."""
+
+    @_builtins.property
+    def paid_in(self) -> _money_pb2.Money:
+        """All that had come in by then, since the account was opened: deposits and transfers received."""
+
+    @_builtins.property
+    def book_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was recorded, in UTC; never before the line before."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        kind: Global___Transaction.Kind.ValueType = ...,
+        amount: _money_pb2.Money | None = ...,
+        balance: _money_pb2.Money | None = ...,
+        held: _money_pb2.Money | None = ...,
+        paid_in: _money_pb2.Money | None = ...,
+        book_time: _timestamp_pb2.Timestamp | None = ...,
+        reference: _builtins.str = ...,
+        counterpart_account_id: _builtins.str = ...,
+        related_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "balance", b"balance", "book_time", b"book_time", "held", b"held", "paid_in", b"paid_in"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "amount", b"amount", "balance", b"balance", "book_time", b"book_time", "counterpart_account_id", b"counterpart_account_id", "held", b"held", "kind", b"kind", "paid_in", b"paid_in", "reference", b"reference", "related_id", b"related_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Transaction: _TypeAlias = Transaction  # noqa: Y015
+
+@_typing.final
+class AccountLedger(_message.Message):
+    """An account's ledger as far as it is known: the view that the projector keeps, its lines beside it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """The account's id."""
+    version: _builtins.int
+    """How many lines there are."""
+    @_builtins.property
+    def last(self) -> Global___Transaction:
+        """The last line."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        last: Global___Transaction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last", b"last"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "last", b"last", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AccountLedger: _TypeAlias = AccountLedger  # noqa: Y015
+
+@_typing.final
+class Statement(_message.Message):
+    """An account in one month, by UTC."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    OPENING_BALANCE_FIELD_NUMBER: _builtins.int
+    PAID_IN_FIELD_NUMBER: _builtins.int
+    PAID_OUT_FIELD_NUMBER: _builtins.int
+    CLOSING_BALANCE_FIELD_NUMBER: _builtins.int
+    account_id: _builtins.str
+    """The account's id."""
+    month: _builtins.str
+    """The month, as `2026-11`."""
+    @_builtins.property
+    def opening_balance(self) -> _money_pb2.Money:
+        """The balance when the month began; zero before the account was opened."""
+
+    @_builtins.property
+    def paid_in(self) -> _money_pb2.Money:
+        """What came in: deposits and transfers received."""
+
+    @_builtins.property
+    def paid_out(self) -> _money_pb2.Money:
+        """What went out: withdrawals, transfers sent and captured holds."""
+
+    @_builtins.property
+    def closing_balance(self) -> _money_pb2.Money:
+        """The balance when the month ended, or now if it has not."""
+
+    def __init__(
+        self,
+        *,
+        account_id: _builtins.str = ...,
+        month: _builtins.str = ...,
+        opening_balance: _money_pb2.Money | None = ...,
+        paid_in: _money_pb2.Money | None = ...,
+        paid_out: _money_pb2.Money | None = ...,
+        closing_balance: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closing_balance", b"closing_balance", "opening_balance", b"opening_balance", "paid_in", b"paid_in", "paid_out", b"paid_out"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "closing_balance", b"closing_balance", "month", b"month", "opening_balance", b"opening_balance", "paid_in", b"paid_in", "paid_out", b"paid_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Statement: _TypeAlias = Statement  # noqa: Y015
+
+@_typing.final
+class DailyReport(_message.Message):
+    """What happened on one day, by UTC, to all accounts together: a line of a statement counts on the day of its `book_time`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Sum(_message.Message):
+        """The lines of one kind in one currency."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KIND_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        AMOUNT_FIELD_NUMBER: _builtins.int
+        kind: Global___Transaction.Kind.ValueType
+        """The kind."""
+        count: _builtins.int
+        """How many lines there are, one at least."""
+        @_builtins.property
+        def amount(self) -> _money_pb2.Money:
+            """What their amounts come to, with the currency."""
+
+        def __init__(
+            self,
+            *,
+            kind: Global___Transaction.Kind.ValueType = ...,
+            count: _builtins.int = ...,
+            amount: _money_pb2.Money | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "count", b"count", "kind", b"kind"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    DAY_FIELD_NUMBER: _builtins.int
+    SUMS_FIELD_NUMBER: _builtins.int
+    day: _builtins.str
+    """The day, as `2026-11-23`."""
+    @_builtins.property
+    def sums(self) -> _containers.RepeatedCompositeFieldContainer[Global___DailyReport.Sum]:
+        """By kind, then by currency code. A transfer counts twice: as sent, and as received."""
+
+    def __init__(
+        self,
+        *,
+        day: _builtins.str = ...,
+        sums: _abc.Iterable[Global___DailyReport.Sum] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["day", b"day", "sums", b"sums"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DailyReport: _TypeAlias = DailyReport  # noqa: Y015

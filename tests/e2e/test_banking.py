@@ -1,0 +1,136 @@
+"""Banking through the whole stack: money moves, and what is read of it adds up."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import grpc
+import pytest
+from diptych.banking.v1 import command_service_pb2 as commands
+from diptych.banking.v1 import query_service_pb2 as queries
+from diptych.banking.v1.types_pb2 import Hold, Transaction
+from google.type.money_pb2 import Money
+from redis.asyncio import Redis
+
+from operations.orders import reason_of
+from operations.stack import Stack
+from operations.verify.verification import verify
+from tests.e2e.caller import Caller
+
+Kind = Transaction.Kind
+
+
+@pytest.fixture
+async def caller(stack: Stack) -> AsyncIterator[Caller]:
+    caller = Caller(stack, "banking.write", "banking.hold", "banking.read")
+    yield caller
+    await caller.close()
+
+
+def kroner(units: int) -> Money:
+    """Return an amount in a currency that no other test has."""
+    return Money(currency_code="DKK", units=units)
+
+
+async def account(caller: Caller, units: int) -> tuple[str, str]:
+    """Return a new account with so much in it, and the consistency token of that."""
+    account_id = uuid4().hex
+    await caller.do(commands.OpenAccountRequest(account_id=account_id, owner_id="ada", currency_code="DKK"))
+    paid = await caller.do(
+        commands.DepositRequest(account_id=account_id, amount=kroner(units), reference="pay")
+    )
+    return account_id, paid.consistency_token
+
+
+async def counted(caller: Caller, day: str, token: str = "") -> dict[str, tuple[int, int]]:
+    """Return how many lines of each kind a day has in kroner, and what they come to."""
+    asked = queries.GetDailyReportRequest(day=day, at_least_as_fresh=token)
+    report = (await caller.ask(asked)).report
+    return {
+        Kind.Name(sum_.kind).removeprefix("KIND_"): (sum_.count, sum_.amount.units)
+        for sum_ in report.sums
+        if sum_.amount.currency_code == "DKK"
+    }
+
+
+async def test_money_that_moves_is_on_both_statements_and_in_the_report(caller: Caller) -> None:
+    (one, _), (two, token) = await account(caller, 900), await account(caller, 10)
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    before = await counted(caller, today, token)
+    await caller.do(
+        commands.TransferRequest(
+            transfer_id=uuid4().hex,
+            from_account_id=one,
+            to_account_id=two,
+            amount=kroner(300),
+            reference="rent",
+        )
+    )
+    placing = commands.PlaceHoldRequest(
+        hold_id=uuid4().hex, account_id=one, amount=kroner(200), reference="an order"
+    )
+    placing.deadline.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
+    await caller.do(placing)
+    captured = await caller.do(commands.CaptureHoldRequest(hold_id=placing.hold_id, amount=kroner(150)))
+    fresh = captured.consistency_token
+    seen = (await caller.ask(queries.GetAccountRequest(account_id=one, at_least_as_fresh=fresh))).account
+    assert (seen.balance, seen.held, seen.available) == (kroner(450), kroner(0), kroner(450))
+    hold = (await caller.ask(queries.GetHoldRequest(hold_id=placing.hold_id, at_least_as_fresh=fresh))).hold
+    assert (hold.state, hold.captured) == (Hold.STATE_CAPTURED, kroner(150))
+    asked = queries.ListTransactionsRequest(account_id=one, page_size=3, at_least_as_fresh=fresh)
+    page = await caller.ask(asked)
+    lines = list(page.transactions)
+    asked.page_token = page.next_page_token
+    lines += (await caller.ask(asked)).transactions
+    assert [(Kind.Name(line.kind), line.balance.units, line.held.units) for line in lines] == [
+        ("KIND_CAPTURED", 450, 0),
+        ("KIND_HELD", 600, 200),
+        ("KIND_SENT", 600, 0),
+        ("KIND_DEPOSITED", 900, 0),
+        ("KIND_OPENED", 0, 0),
+    ]
+    month = lines[0].book_time.ToDatetime().strftime("%Y-%m")
+    read = queries.GetStatementRequest(account_id=one, month=month, at_least_as_fresh=fresh)
+    statement = (await caller.ask(read)).statement
+    assert (statement.opening_balance, statement.closing_balance) == (kroner(0), kroner(450))
+    assert (statement.paid_in, statement.paid_out) == (kroner(900), kroner(450))
+    days = {today, f"{datetime.now(UTC):%Y-%m-%d}"}  # in case that midnight has passed
+    after = {day: await counted(caller, day, fresh) for day in days}
+
+    def more(kind: str) -> tuple[int, int]:
+        counts, sums = zip(*(each.get(kind, (0, 0)) for each in after.values()), strict=True)
+        had = before.get(kind, (0, 0))
+        return sum(counts) - had[0], sum(sums) - had[1]
+
+    assert {kind: more(kind) for kind in ("SENT", "RECEIVED", "HELD", "CAPTURED")} == {
+        "SENT": (1, 300),
+        "RECEIVED": (1, 300),
+        "HELD": (1, 200),
+        "CAPTURED": (1, 150),
+    }
+
+
+@pytest.mark.parametrize("day", ["", "2026-13-01", "2026-11-31", "2026-1-1", "tomorrow"])
+async def test_a_day_that_is_none_is_refused(caller: Caller, day: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await caller.ask(queries.GetDailyReportRequest(day=day))
+    assert (refused.value.code(), reason_of(refused.value)) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "REQUEST_INVALID",
+    )
+
+
+async def test_everything_is_as_another_fold_says_and_a_sum_that_is_not_is_found(
+    stack: Stack, caller: Caller
+) -> None:
+    await account(caller, 1)
+    report = await verify(stack.settings)
+    assert report.clean, report.page()
+    assert report.counted["tallied"] >= 3
+    async with Redis.from_url(stack.settings.redis_url) as redis:
+        (day, *_) = [key async for key in redis.scan_iter(match="tally:banking.account_ledger:*")]
+        await redis.hincrby(day, "count/KIND_OPENED/DKK", 1)
+        found = [problem.text for problem in (await verify(stack.settings)).problems]
+        await redis.hincrby(day, "count/KIND_OPENED/DKK", -1)
+    assert len(found) == 1
+    assert found[0].startswith("count/KIND_OPENED/DKK is ")
