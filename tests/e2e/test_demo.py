@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from operations.demo import Demo
-from operations.narration import Unexpected
+from operations.demo.narration import Unexpected
+from operations.demo.orders import Orders
 from operations.stack import Stack
 from runtime.jetstream import Connection, connect
 
@@ -41,6 +41,10 @@ async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
         "SCOPE_MISSING",
         "STATE_CANCELLED",
         "OrderShipped",
+        "STOCK_INSUFFICIENT",
+        "FUNDS_INSUFFICIENT",
+        "IN_REVIEW",
+        "5000.00 EUR,  1199.40 EUR of it held",
         "equal to the fold",
     ):
         assert what in said
@@ -50,7 +54,7 @@ async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
 async def test_the_demo_fails_where_a_refusal_does_not_come(
     stack: Stack, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo = Demo(stack, connection)
+    demo = Orders(stack, connection)
     monkeypatch.setattr(demo, "_guest", demo._shop)
     with pytest.raises(Unexpected, match="it was not refused"):
         await demo.run()
@@ -59,7 +63,7 @@ async def test_the_demo_fails_where_a_refusal_does_not_come(
 async def test_the_demo_fails_where_a_call_does_not_go_through(
     stack: Stack, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo = Demo(stack, connection)
+    demo = Orders(stack, connection)
     monkeypatch.setattr(demo, "_shop", demo._guest)
     with pytest.raises(grpc.aio.AioRpcError, match=r"ordering\.write"):
         await demo.run()

@@ -22,6 +22,11 @@ def say(line: str) -> None:
     click.echo(f"  {line}")
 
 
+def checked(what: str) -> None:
+    """Say that something holds, as was found out before."""
+    say(f"{click.style('✓', fg='green')} {what}")
+
+
 def expect(holds: bool, what: str, found: object) -> None:
     """Say that something holds, or end the demo.
 
@@ -30,4 +35,4 @@ def expect(holds: bool, what: str, found: object) -> None:
     """
     if not holds:
         raise Unexpected(f"not {what}: {found}")
-    say(f"{click.style('✓', fg='green')} {what}")
+    checked(what)

@@ -1,0 +1,1 @@
+"""`make demo`: the system shown at work, each step checked."""
