@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -40,22 +40,25 @@ class Answers:
 
 
 class Traffic:
-    """Calls every command server of a stack.
+    """Calls every command server of a stack. What is called, and how it goes on, others may say anew.
 
     Args:
         stack: whose.
         seed: what all choices follow from; printed.
     """
 
+    stub: Any = CommandServiceStub
+    scopes: Sequence[str] = ("ordering.write", "ordering.read")
+
     def __init__(self, stack: Stack, seed: int) -> None:
         print(f"seed {seed}")
         self.answers = Answers()
         self._random = random.Random(seed)
-        self._bearer = bearer(stack, "ordering.write", "ordering.read")
+        self._bearer = bearer(stack, *self.scopes)
         servers = [process.address for process in stack.of(COMMAND_SERVER)]
         self._channels = [grpc.aio.insecure_channel(address, options=SOON) for address in servers]
-        self._stubs: list[Any] = [CommandServiceStub(channel) for channel in self._channels]
-        self._stopped = False
+        self._stubs: list[Any] = [self.stub(channel) for channel in self._channels]
+        self.stopped = False
 
     @asynccontextmanager
     async def flowing(self, pause: float = PAUSE) -> AsyncIterator["Traffic"]:
@@ -64,13 +67,11 @@ class Traffic:
         Args:
             pause: seconds between two commands of a caller.
         """
-        callers = [
-            asyncio.create_task(self._call_on(n, self._random.random(), pause)) for n in range(CALLERS)
-        ]
+        callers = [asyncio.create_task(self.call_on(n, self._random.random(), pause)) for n in range(CALLERS)]
         try:
             yield self
         finally:
-            self._stopped = True
+            self.stopped = True
             outcomes = await asyncio.gather(*callers, return_exceptions=True)
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         assert not failures, failures
@@ -84,7 +85,7 @@ class Traffic:
 
     async def place(self, customer: str) -> Receipt:
         """Place one order."""
-        receipt = await self._send("PlaceOrder", order_of(customer), random.Random(0))
+        receipt = await self.send("PlaceOrder", order_of(customer), random.Random(0))
         assert receipt is not None
         return receipt
 
@@ -92,19 +93,19 @@ class Traffic:
         for channel in self._channels:
             await channel.close()
 
-    async def _call_on(self, number: int, seed: float, pause: float) -> None:
+    async def call_on(self, number: int, seed: float, pause: float) -> None:
         choose, orders = random.Random(seed), list[str]()
-        while not self._stopped:
+        while not self.stopped:
             await asyncio.sleep(pause)
             if len(orders) < 3 or choose.random() < 0.4:
-                receipt = await self._send("PlaceOrder", order_of(f"caller-{number}"), choose)
+                receipt = await self.send("PlaceOrder", order_of(f"caller-{number}"), choose)
                 assert receipt is not None, "an order can always be placed"
                 orders.append(receipt.aggregate_id)
             else:
                 method, request = _change(choose, orders)
-                await self._send(method, request, choose)
+                await self.send(method, request, choose)
 
-    async def _send(self, method: str, request: Any, choose: random.Random) -> Receipt | None:
+    async def send(self, method: str, request: Any, choose: random.Random) -> Receipt | None:
         """Send a command until it is answered, each time to any server; some are sent once more."""
         receipt = await self._answer(method, request, choose.choice)
         for _ in range(choose.random() < 0.2):
