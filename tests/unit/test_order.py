@@ -1,8 +1,5 @@
 """What ordering's rules say of an order's life, given a past."""
 
-import re
-from pathlib import Path
-
 import pytest
 
 from command_server.contexts.ordering.domain import messages
@@ -10,6 +7,7 @@ from command_server.contexts.ordering.domain.messages import OrderPlaced
 from command_server.contexts.ordering.domain.order import DECIDER, ORDER, Status, decide, evolve
 from command_server.kernel.decider import Rejected
 from tests.support import orders
+from tests.support.diagrams import drawn
 from tests.support.orders import (
     APPROVED,
     CANCELLED,
@@ -28,7 +26,6 @@ from tests.support.scenario import NOW, Scenario
 
 order = Scenario(ORDER, DECIDER)
 PLACE_, ADD, REMOVE, SEND, HOLD, APPROVE, REJECT, CONFIRM, SHIP, DELIVER, RETURN, CANCEL = COMMANDS
-DIAGRAM = Path(__file__).parents[2] / "docs/ordering.md"
 
 
 def test_placing_an_order_sums_its_lines_exactly() -> None:
@@ -113,8 +110,7 @@ def test_an_approved_order_can_be_confirmed_and_held_again() -> None:
 
 
 def test_the_diagram_in_the_docs_is_what_the_rules_do() -> None:
-    drawn = set(re.findall(r"^    (\S+) --> (\S+) : (\w+)$", DIAGRAM.read_text(), re.MULTILINE))
-    assert drawn == set(_edges())
+    assert drawn("ordering.md") == set(_edges())
 
 
 def _edges() -> list[tuple[str, str, str]]:
