@@ -9,7 +9,9 @@ import pytest
 import command_server.__main__ as commands
 import projector.__main__ as projecting
 import query_server.__main__ as queries
+from operations.verify import sagas as verified
 from operations.verify import verification
+from process_manager.sagas import SAGAS
 from projector.projection import Projection
 
 ROOT = Path(__file__).parents[2]
@@ -46,8 +48,12 @@ def test_every_view_that_is_read_is_projected() -> None:
 
 
 def test_every_aggregate_and_every_view_is_verified() -> None:
-    verified = {aggregate.stream_type: aggregate for aggregate in verification.AGGREGATES}
+    known = {aggregate.stream_type: aggregate for aggregate in verification.AGGREGATES}
     decided = {a.stream_type for context in commands.CONTEXTS for d in context.deciders for a in d.aggregates}
-    assert set(verified) == decided
-    views = {reading.view for aggregate in verified.values() for reading in aggregate.readings}
+    assert set(known) == decided
+    views = {reading.view for aggregate in known.values() for reading in aggregate.readings}
     assert views == {projection.view for projection in projecting.PROJECTIONS}
+
+
+def test_verify_knows_what_every_saga_hears() -> None:
+    assert {saga.name: saga.hears for saga in SAGAS} == verified.HEARS
