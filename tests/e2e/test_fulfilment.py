@@ -5,11 +5,16 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import pytest
 from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
 from diptych.fulfilment.v1.types_pb2 import Fulfilment
+from google.protobuf.descriptor import MethodDescriptor
+from hypothesis import given
+from hypothesis import strategies as st
 
 from command_server.__main__ import CONTEXTS
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
@@ -19,8 +24,10 @@ from process_manager.reading import SagaReader
 from tests.e2e.caller import Caller
 from tests.e2e.managing import Breaking, Call, managed, rests
 from tests.e2e.test_commandline import diptych
+from tests.e2e.test_fuzz import ELSEWHERE, answered_clearly, name_of, some
 from tests.e2e.trade import PRICE, SCOPES, Trade
 from tests.faults.checks import verified
+from tests.integration.waiting import until
 
 STEPS = ("assess", "reserve", "hold_money", "firm_stock", "firm_money", "confirm")
 LATER = ("commit_stock", "capture_money", "refund", "restock")
@@ -86,6 +93,25 @@ async def test_fulfilments_are_listed_by_state_and_shown_to_operators(company: S
     assert (code, err) == (1, "Error: an order that is REJECTED cannot be aborted, cancel it\n")
     code, _, err = await diptych(company, "sagas", "retry", "nobody")
     assert (code, err) == (1, "Error: there is no saga nobody\n")
+
+
+async def test_what_nobody_makes_firm_is_let_go_after_its_deadline(trade: Trade) -> None:
+    sku, account = await trade.product(3), await trade.account(PRICE)
+    kept = await trade.keep(sku, account, timedelta(seconds=1))
+
+    async def over() -> bool:
+        return await trade.why_released(kept) == {"its deadline has passed"}
+
+    await until(over)
+    await trade.shows(sku, (3, 0))
+    await trade.shows_account(account, (PRICE, 0))
+
+
+@pytest.mark.parametrize("method", ELSEWHERE, ids=name_of)
+@some
+@given(data=st.data())
+def test_every_question_is_answered_clearly(company: Stack, method: MethodDescriptor, data: Any) -> None:
+    answered_clearly(company, method, data)
 
 
 @pytest.fixture(scope="module")

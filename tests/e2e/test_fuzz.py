@@ -7,13 +7,14 @@ from typing import Any
 
 import grpc
 import pytest
+from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
 from google.protobuf.descriptor import MethodDescriptor
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from command_server.__main__ import CONTEXTS as COMMANDS
-from operations.processes import COMMAND_SERVER, QUERY_SERVER
+from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, QUERY_SERVER
 from operations.stack import Stack
 from query_server.__main__ import CONTEXTS as QUERIES
 from runtime import access
@@ -23,6 +24,8 @@ from tests.support import fuzz
 SERVICES = [service for context in COMMANDS for service in context.services]
 SERVICES += [context.service for context in QUERIES]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
+ELSEWHERE: list[MethodDescriptor] = list(fulfilment.DESCRIPTOR.services_by_name["QueryService"].methods)
+"""Those that need a process manager: test_fulfilment.py has some."""
 CLEAR = {
     "OK",
     "INVALID_ARGUMENT",
@@ -60,7 +63,7 @@ def channel(address: str) -> grpc.Channel:
 @cache
 def anybody(stack: Stack) -> Bearer:
     """Return the credentials of somebody who may do everything."""
-    return bearer(stack, *{access.scope_of(method) for method in METHODS})
+    return bearer(stack, *{access.scope_of(method) for method in (*METHODS, *ELSEWHERE)})
 
 
 def name_of(method: MethodDescriptor) -> str:
@@ -69,7 +72,8 @@ def name_of(method: MethodDescriptor) -> str:
 
 def call(stack: Stack, method: MethodDescriptor, request: bytes, more: Any) -> tuple[str, str]:
     """Return the status of a call and the reason in its ErrorInfo."""
-    kind = COMMAND_SERVER if method.containing_service.name == "CommandService" else QUERY_SERVER
+    queried = PROCESS_MANAGER if name_of(method).startswith("diptych.fulfilment.") else QUERY_SERVER
+    kind = COMMAND_SERVER if method.containing_service.name == "CommandService" else queried
     open_channel = channel(stack.of(kind)[0].address)
     made: Any = open_channel.unary_stream if method.server_streaming else open_channel.unary_unary
     who = () if any(key == "authorization" for key, _ in more) else anybody(stack)
@@ -97,15 +101,23 @@ def reason_of(error: Any) -> str:
     return ""
 
 
-@pytest.mark.parametrize("method", METHODS, ids=name_of)
-@settings(
+some = settings(
     max_examples=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )
+
+
+@pytest.mark.parametrize("method", METHODS, ids=name_of)
+@some
 @given(data=st.data())
 def test_every_request_is_answered_clearly(stack: Stack, method: MethodDescriptor, data: Any) -> None:
+    answered_clearly(stack, method, data)
+
+
+def answered_clearly(stack: Stack, method: MethodDescriptor, data: Any) -> None:
+    """Send any request; assert that its answer says what it is."""
     request = data.draw(fuzz.requests(method.input_type))
     status, reason = call(stack, method, request, data.draw(metadata))
     assert (status, reason) in {*LATE, TOO_LARGE} or (status in CLEAR and (reason or status == "OK")), (

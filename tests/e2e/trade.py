@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import grpc
@@ -11,6 +12,7 @@ from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
 from diptych.fulfilment.v1.types_pb2 import Fulfilment
 from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.inventory.v1 import query_service_pb2 as inventory_queries
+from diptych.inventory.v1.types_pb2 import ReservationLine
 from diptych.ordering.v1 import command_service_pb2 as ordering
 from google.type.money_pb2 import Money
 
@@ -20,7 +22,8 @@ from tests.integration.waiting import until
 
 SCOPES = (
     *("ordering.write", "ordering.read", "ordering.review"),
-    *("inventory.write", "inventory.read", "banking.write", "banking.read", "fulfilment.read"),
+    *("inventory.write", "inventory.reserve", "inventory.read"),
+    *("banking.write", "banking.hold", "banking.read", "fulfilment.read"),
 )
 PRICE = 30
 """What an order comes to, in whole euros: three pieces."""
@@ -75,6 +78,27 @@ class Trade:
             else:
                 self._tokens[request.order_id] = receipt.consistency_token
                 return request.order_id
+
+    async def keep(self, sku: str, account_id: str, until: timedelta) -> str:
+        """Reserve two pieces and hold one euro so long, and for no order; return the id of both."""
+        id_, one = uuid4().hex, Money(currency_code="EUR", units=1)
+        line = ReservationLine(sku=sku, warehouse_id="w-1", quantity=2)
+        reserve = inventory.ReserveStockRequest(reservation_id=id_, lines=[line])
+        hold = banking.PlaceHoldRequest(hold_id=id_, account_id=account_id, amount=one, reference="nothing")
+        for request in (reserve, hold):
+            request.deadline.FromDatetime(datetime.now(UTC) + until)
+        await asyncio.gather(self.caller.do(reserve), self.caller.do(hold))
+        return id_
+
+    async def why_released(self, id_: str) -> set[str]:
+        """Return why a reservation and a hold of this id were released; empty where one was not."""
+        try:
+            reservation = await self.caller.ask(inventory_queries.GetReservationRequest(reservation_id=id_))
+            hold = await self.caller.ask(banking_queries.GetHoldRequest(hold_id=id_))
+        except grpc.aio.AioRpcError as error:
+            assert error.code() == grpc.StatusCode.NOT_FOUND, error
+            return {""}
+        return {reservation.reservation.release_reason, hold.hold.release_reason}
 
     async def ship(self, order_id: str) -> None:
         await self.caller.do(ordering.ShipOrderRequest(order_id=order_id, carrier="Swift", tracking_code="1"))

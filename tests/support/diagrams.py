@@ -1,4 +1,4 @@
-"""What a page draws as a state diagram, and what rules really do, as found by trying everything everywhere."""
+"""What a page draws as a state diagram, and what rules really do, as found by trying everything."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
