@@ -102,7 +102,12 @@ async def test_the_status_shows_everything_on_a_page(stack: Stack, shop: Shop) -
 @pytest.mark.parametrize(
     ("variable", "url", "rows", "name"),
     [
-        ("DIPTYCH_DATABASE_URL", "postgresql://diptych@127.0.0.1:{}/diptych", ["outbox"], "PostgreSQL"),
+        (
+            "DIPTYCH_DATABASE_URL",
+            "postgresql://diptych@127.0.0.1:{}/diptych",
+            ["outbox", "sagas"],
+            "PostgreSQL",
+        ),
         ("DIPTYCH_NATS_URL", "nats://127.0.0.1:{}", ["stream"], "NATS"),
         (
             "DIPTYCH_REDIS_URL",

@@ -146,7 +146,7 @@ async def test_a_projector_starts_before_its_servers_and_outlives_them(
             await feed.publish(one[2])
             await until(lambda: projecting.all_settled(redis, [one]))
             await projecting.assert_views(redis, [one])
-            assert await is_health(address, "SERVING")
+            await until(lambda: is_health(address, "SERVING"))
             assert process.said("Aggregate parked") == []
         assert await process.process.stop() == 0
 
