@@ -10,7 +10,7 @@ import grpc
 from google.protobuf import descriptor_pool
 from google.rpc import error_details_pb2, status_pb2
 
-from process_manager.store import DueStep
+from process_manager.due import DueStep
 from runtime.codec import message_class
 from runtime.errors import StartError
 from runtime.settings import Settings

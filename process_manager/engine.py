@@ -6,9 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from process_manager.calling import Reply
+from process_manager.due import DueStep, DueTimer, Place
 from process_manager.instance import Instance
 from process_manager.saga import Abort, Answered, Refused, Retry, Saga, Timeout
-from process_manager.store import DueStep, DueTimer, Place, SagaStore
+from process_manager.store import SagaStore
 from runtime import logs, streams
 from runtime.envelope import RecordedEvent
 

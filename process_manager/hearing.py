@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from process_manager.due import NOWHERE
 from process_manager.engine import Engine, History
 from process_manager.leases import Leases
 from process_manager.saga import Saga
-from process_manager.store import NOWHERE, SagaStore
+from process_manager.store import SagaStore
 from runtime import logs, streams
 from runtime.envelope import RecordedEvent, from_message
 from runtime.jetstream import Connection, Message, ReaderLost, StreamReader, read_subject, stream_identity

@@ -11,9 +11,10 @@ from contextlib import suppress
 from opentelemetry.trace import SpanKind
 
 from process_manager.calling import Caller, NoAnswer, Reply
+from process_manager.due import DueStep, DueTimer
 from process_manager.engine import Engine
 from process_manager.leases import Leases
-from process_manager.store import DueStep, DueTimer, SagaStore
+from process_manager.store import SagaStore
 from runtime import logs, telemetry
 
 AT_ONCE = 64

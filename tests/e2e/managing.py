@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from process_manager.calling import Caller, NoAnswer, Reply
+from process_manager.due import DueStep
 from process_manager.engine import Engine
 from process_manager.hearing import Hearing, history
 from process_manager.leases import Leases
 from process_manager.reading import SagaReader
 from process_manager.sagas import SAGAS
 from process_manager.sending import Clockwork
-from process_manager.store import DueStep, SagaStore
+from process_manager.store import SagaStore
 from runtime import jetstream
 from runtime.settings import Settings
 from tests.integration.waiting import until

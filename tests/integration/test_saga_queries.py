@@ -14,12 +14,13 @@ from sqlalchemy import text
 
 from process_manager import freshness
 from process_manager.calling import Reply
+from process_manager.due import NOWHERE
 from process_manager.engine import Engine
 from process_manager.freshness import Freshness
 from process_manager.queries import get_fulfilment, list_fulfilments
 from process_manager.reading import SagaReader
 from process_manager.sagas.fulfilment import FULFILMENT
-from process_manager.store import NOWHERE, SagaStore
+from process_manager.store import SagaStore
 from runtime import tokens
 from runtime.envelope import RecordedEvent
 from runtime.errors import Refusal

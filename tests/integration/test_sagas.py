@@ -12,10 +12,11 @@ import pytest
 from sqlalchemy import text
 
 from process_manager.calling import Caller, NoAnswer, Reply
+from process_manager.due import NOWHERE, DueStep, Superseded
 from process_manager.engine import Engine, Gap, Unknown
 from process_manager.leases import Leases
 from process_manager.sending import Clockwork
-from process_manager.store import NOWHERE, DueStep, SagaStore, Superseded
+from process_manager.store import SagaStore
 from runtime import streams
 from runtime.envelope import RecordedEvent
 from tests.integration.waiting import until
