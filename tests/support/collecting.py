@@ -40,7 +40,7 @@ def react(collection: Collection, told: Told) -> Next[Collection]:
             return Next(began, [_cash(event.cheque_id)], [Timer("patience", told.at + PATIENCE)])
         case Answered(step="cash"):
             return Next(replace(collection, state="CASHED"), timers=[Timer("patience", None)])
-        case Refused(step="cash", reason=reason):
+        case Refused(step="cash", reason=reason) if collection.state == "CASHING":
             return Next(replace(collection, state="REFUSED", why=reason))
         case Retry() if collection.state == "REFUSED":
             return Next(replace(collection, state="CASHING", why=""), [_cash(collection.cheque_id)])
