@@ -109,7 +109,7 @@ async def test_no_money_is_made_or_lost_while_command_servers_are_killed(
     choose = random.Random(tellers.bank)
     await tellers.open()
     async with tellers.flowing(PAUSE):
-        for _ in range(4):
+        for _ in range(3):
             await tellers.more(60)
             victim = choose.choice(stack.of(COMMAND_SERVER))
             await asyncio.sleep(choose.uniform(0.0, 0.2))  # the moment of the kill, not a wait for anything
