@@ -46,7 +46,7 @@ async def list_transactions(
     account_id = request.account_id
     starts = request.booked_from if request.HasField("booked_from") else None
     ends = request.booked_before if request.HasField("booked_before") else None
-    period = " ".join(str(bound.ToNanoseconds()) if bound else "-" for bound in (starts, ends))
+    period = " ".join(str(_instant(bound)) if bound else "-" for bound in (starts, ends))
     listed = f"{LEDGERS.log(account_id)} {period}"
     after = pages.read(listed, request.page_token)
     ledger = await _ledger(ledgers, request, remaining)
@@ -95,12 +95,17 @@ async def _ledger(ledgers: ViewReader, request: Any, remaining: float | None) ->
 
 async def _first_from(ledgers: ViewReader, ledger: AccountLedger, time: Timestamp) -> int:
     """Return the first version that was booked at a time or later; the one after the last if none was."""
-    earliest = time.ToNanoseconds()
+    earliest = _instant(time)
 
     def is_from(line: bytes) -> bool:
         return Transaction.FromString(line).book_time.ToNanoseconds() >= earliest
 
     return await history.first_from(ledgers, ledger.account_id, ledger.version, is_from)
+
+
+def _instant(time: Timestamp) -> int:
+    """Return a time in nanoseconds since 1970; any time, even one that no calendar has."""
+    return time.seconds * NANOS + time.nanos
 
 
 async def _before(ledgers: ViewReader, ledger: AccountLedger, moment: datetime) -> Transaction:

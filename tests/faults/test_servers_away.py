@@ -12,8 +12,9 @@ from tests.faults.traffic import Traffic
 from tests.integration.waiting import until
 
 KILLED, FROZEN = 12.0, 4.0
-"""Seconds that a server is away. Twelve are longer than any pause of whoever tries again. Four are longer than a probe's patience, a reader's silence and the pause of
-every retry; what only shows after more shows with a server that is gone as well as with one that hangs."""
+"""Seconds that a server is away. Twelve are longer than any pause of whoever tries again. Four are longer
+than a probe's patience, a reader's silence and most pauses; what only shows after more shows with a server
+that is gone as well as with one that hangs."""
 SLOWLY = 0.3
 """Seconds between two commands of a caller: an absence meets hundreds, and all are verified afterwards."""
 NEEDS = {"database_url": COMMAND_SERVER, "redis_url": QUERY_SERVER, "nats_url": None}

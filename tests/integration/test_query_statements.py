@@ -10,6 +10,7 @@ import pytest
 from diptych.banking.v1 import events_pb2 as happened
 from diptych.banking.v1 import query_service_pb2 as protocol
 from diptych.banking.v1.types_pb2 import DailyReport, Statement, Transaction
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 from redis.asyncio import Redis
 
@@ -138,6 +139,15 @@ async def test_a_period_has_exactly_its_lines_whatever_the_page_size(ledgers: Le
         high = period.get("booked_before", times[-1] + timedelta(1))
         inside = [version for version, time in enumerate(times, 1) if low <= time < high]
         assert [line.version for line in lines] == inside[::-1]
+
+
+@pytest.mark.parametrize("seconds", [-(2**63), -1, 253_402_300_800, 2**63 - 1])
+async def test_a_bound_that_no_calendar_has_is_a_bound_all_the_same(ledgers: Ledgers, seconds: int) -> None:
+    await ledgers.put(accounts.at_random(random.Random(2), "a-1", 9))
+    bound = Timestamp(seconds=seconds)
+    later = await ledgers.list(account_id="a-1", booked_from=bound)
+    earlier = await ledgers.list(account_id="a-1", booked_before=bound)
+    assert (len(later), len(earlier)) == ((9, 0) if seconds < 0 else (0, 9))
 
 
 async def test_a_page_token_of_another_period_is_refused(ledgers: Ledgers) -> None:
