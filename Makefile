@@ -85,8 +85,8 @@ check: lint types imports ## all of the three above
 unit: $(READY) ## the tests that need no servers, in seconds
 	pytest -q tests/unit
 
-test: $(READY) ## the whole suite, on real servers, in three processes
-	pytest -q -n 3
+test: $(READY) ## the whole suite, on real servers, in two processes
+	pytest -q -n 2
 
 up: $(READY) ## the local stack until Ctrl-C; data stays in .diptych/
 	@exec $(BIN)/python operations/launch.py $$PPID 15 - $(CURDIR)/$(BIN)/diptych up

@@ -71,6 +71,9 @@ class Lifecycle:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+STOPS = (signal.SIGTERM, signal.SIGINT)
+"""The signals that ask a process to stop."""
+
 Main = Callable[[Lifecycle], Awaitable[None]]
 
 
@@ -118,7 +121,7 @@ def run(main: Main, name: str, settings: Settings) -> NoReturn:
 async def _live(main: Main, name: str, lifecycle: Lifecycle) -> int:
     """Run main until it returns, watching signals and its time to stop; return the exit code."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPS:
         loop.add_signal_handler(number, lifecycle.stop)
     running = asyncio.ensure_future(main(lifecycle))
     stopping = asyncio.create_task(lifecycle.stopping.wait())
@@ -136,4 +139,7 @@ async def _live(main: Main, name: str, lifecycle: Lifecycle) -> int:
     finally:
         stopping.cancel()
         await lifecycle.cancel_tasks()
+        for number in STOPS:  # another one, while the interpreter ends, would change the exit code
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
     return CRASHED if lifecycle.failed else 0

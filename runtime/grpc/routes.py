@@ -15,8 +15,9 @@ from runtime.grpc.method import Context, Handler, Interceptor, Method
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 _TICK = 0.002
-_CALM_TICKS = 4
-"""So many ticks (of 2 ms) without a new call tell that none waits: one that does comes within a tick."""
+_A_GAP, _THE_END = 4, 12
+"""So many ticks (of 2 ms) since the last call tell that none waits, while calls are served and while they are
+refused: one that waits comes within a tick, and one whose caller is kept from running within a few."""
 _SERVING_ON = 0.2
 _REFUSING = 4.0
 """Seconds to wait for such a gap, first while calls are served, then while they are refused, which costs
@@ -70,24 +71,21 @@ class Routes(grpc.GenericRpcHandler):
 
         gRPC cancels what it has received but not yet handed over when a server stops: under load most of
         the calls under way. Their callers would see CANCELLED, which nobody retries. Calls are served until
-        there is a gap between them; where none comes, they are refused with UNAVAILABLE until one does.
+        there is a gap between them, or for a moment; then they are refused with UNAVAILABLE until none comes.
         """
-        if not await self._gap_within(_SERVING_ON):
-            self._stopping = True
-            await self._gap_within(_REFUSING)
+        await self._gap_within(_SERVING_ON, _A_GAP)
+        self._stopping = True
+        await self._gap_within(_REFUSING, _THE_END)
 
-    async def _gap_within(self, seconds: float) -> bool:
+    async def _gap_within(self, seconds: float, ticks: int) -> None:
         clock = asyncio.get_running_loop().time
         end, calm = clock() + seconds, 0
-        while calm < _CALM_TICKS:
+        while calm < ticks and clock() < end:
             before, start = self._arrived, clock()
             await asyncio.sleep(_TICK)
             # A tick that took longer says nothing: this process did not run, and calls may wait for it.
             on_time = clock() - start < 3 * _TICK
-            calm = calm + 1 if on_time and self._arrived == before else 0
-            if start > end:
-                return False
-        return True
+            calm = calm + on_time if self._arrived == before else 0
 
 
 def _check_complete(service: Service) -> None:
