@@ -65,6 +65,24 @@ async def read(
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
+async def view(views: ViewReader, view_id: str, token: str, remaining: float | None) -> bytes | None:
+    """Return a serialised view, or None where there certainly is none.
+
+    Args:
+        views: the projection that is read.
+        view_id: the view's.
+        token: the consistency token that the view has to include; empty for none.
+        remaining: seconds until the call's deadline; None where it has none.
+
+    Raises:
+        Refusal: as `read` does.
+    """
+    if not token:
+        return await views.get(view_id)
+    (data,) = await read(views, token, views.data_of(view_id), own=view_id, remaining=remaining)
+    return data or None
+
+
 def _look(views: ViewReader, stream_id: str, own: set[str]) -> Command:
     return views.progress_of(stream_id, "version" if stream_id in own else "settled")
 

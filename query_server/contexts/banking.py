@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from query_server import freshness, history
 from query_server.framing import field
+from query_server.instants import instant
 from query_server.service import Answer, Query, QueryContext
 from query_server.sums import NANOS, counters, money, nanos
 from query_server.views import ViewReader
@@ -27,11 +28,7 @@ def one(name: str) -> Answer:
 
     async def answer(views: ViewReader, request: Any, remaining: float | None) -> bytes:
         id_ = getattr(request, f"{name}_id")
-        if token := request.at_least_as_fresh:
-            read = views.data_of(id_)
-            (data,) = await freshness.read(views, token, read, own=id_, remaining=remaining)
-        else:
-            data = await views.get(id_)
+        data = await freshness.view(views, id_, request.at_least_as_fresh, remaining)
         if not data:
             raise _not_found(name, id_)
         return field(1, data)
@@ -46,7 +43,7 @@ async def list_transactions(
     account_id = request.account_id
     starts = request.booked_from if request.HasField("booked_from") else None
     ends = request.booked_before if request.HasField("booked_before") else None
-    period = " ".join(str(_instant(bound)) if bound else "-" for bound in (starts, ends))
+    period = " ".join(str(instant(bound)) if bound else "-" for bound in (starts, ends))
     listed = f"{LEDGERS.log(account_id)} {period}"
     after = pages.read(listed, request.page_token)
     ledger = await _ledger(ledgers, request, remaining)
@@ -83,11 +80,7 @@ async def get_statement(
 async def _ledger(ledgers: ViewReader, request: Any, remaining: float | None) -> AccountLedger:
     """Return the ledger that a request names."""
     id_ = request.account_id
-    if token := request.at_least_as_fresh:
-        read = ledgers.data_of(id_)
-        (data,) = await freshness.read(ledgers, token, read, own=id_, remaining=remaining)
-    else:
-        data = await ledgers.get(id_)
+    data = await freshness.view(ledgers, id_, request.at_least_as_fresh, remaining)
     if not data:
         raise _not_found("account", id_)
     return AccountLedger.FromString(data)
@@ -95,17 +88,12 @@ async def _ledger(ledgers: ViewReader, request: Any, remaining: float | None) ->
 
 async def _first_from(ledgers: ViewReader, ledger: AccountLedger, time: Timestamp) -> int:
     """Return the first version that was booked at a time or later; the one after the last if none was."""
-    earliest = _instant(time)
+    earliest = instant(time)
 
     def is_from(line: bytes) -> bool:
         return Transaction.FromString(line).book_time.ToNanoseconds() >= earliest
 
     return await history.first_from(ledgers, ledger.account_id, ledger.version, is_from)
-
-
-def _instant(time: Timestamp) -> int:
-    """Return a time in nanoseconds since 1970; any time, even one that no calendar has."""
-    return time.seconds * NANOS + time.nanos
 
 
 async def _before(ledgers: ViewReader, ledger: AccountLedger, moment: datetime) -> Transaction:

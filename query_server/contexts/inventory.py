@@ -105,11 +105,7 @@ async def get_reservation(
 ) -> bytes:
     """Answer with one reservation."""
     id_ = request.reservation_id
-    if token := request.at_least_as_fresh:
-        read = reservations.data_of(id_)
-        (data,) = await freshness.read(reservations, token, read, own=id_, remaining=remaining)
-    else:
-        data = await reservations.get(id_)
+    data = await freshness.view(reservations, id_, request.at_least_as_fresh, remaining)
     if not data:
         raise _not_found("RESERVATION_NOT_FOUND", reservation_id=id_)
     return field(protocol.GetReservationResponse.RESERVATION_FIELD_NUMBER, data)

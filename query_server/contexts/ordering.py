@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from query_server import freshness, history, listing, watching
 from query_server.framing import field
+from query_server.instants import instant
 from query_server.service import Query, QueryContext, WatchQuery
 from query_server.sums import NANOS, counters, money
 from query_server.views import ViewReader, Window
@@ -25,11 +26,7 @@ PAGE_SIZE = 20
 async def get_order(orders: ViewReader, request: protocol.GetOrderRequest, remaining: float | None) -> bytes:
     """Answer with one order."""
     order_id = request.order_id
-    if token := request.at_least_as_fresh:
-        read = orders.data_of(order_id)
-        (data,) = await freshness.read(orders, token, read, own=order_id, remaining=remaining)
-    else:
-        data = await orders.get(order_id)
+    data = await freshness.view(orders, order_id, request.at_least_as_fresh, remaining)
     if not data:
         raise _not_found(order_id)
     return field(protocol.GetOrderResponse.ORDER_FIELD_NUMBER, data)
@@ -91,7 +88,7 @@ def _index(view: View, customer_id: str, state: Order.State.ValueType) -> str:
 
 
 def _bound(time: Timestamp) -> str:
-    return index_bound(time.seconds * NANOS + time.nanos)
+    return index_bound(instant(time))
 
 
 async def get_customer_summary(
