@@ -1,8 +1,15 @@
-"""What the bench asks: ordinary orders of three lines, about 600 bytes each."""
+"""What the bench asks: ordinary orders of three lines, about 600 bytes each, and reservations of one sku."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
+from diptych.inventory.v1.command_service_pb2 import (
+    ReceiveStockRequest,
+    RegisterProductRequest,
+    ReserveStockRequest,
+)
+from diptych.inventory.v1.types_pb2 import ReservationLine
 from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
 from diptych.ordering.v1.query_service_pb2 import GetOrderRequest
 from diptych.ordering.v1.types_pb2 import OrderLine, ShippingAddress
@@ -53,3 +60,31 @@ def reads(prefix: str, placed: int, first: int, count: int) -> Iterator[GetOrder
     """
     for number in range(first, first + count):
         yield GetOrderRequest(order_id=f"{prefix}{number * STRIDE % placed}")
+
+
+def stock() -> tuple[RegisterProductRequest, ReceiveStockRequest]:
+    """Return what there must be before anything can be reserved: a product, and a million pieces of it."""
+    return (
+        RegisterProductRequest(request_id=str(uuid4()), sku="sku-1", title="A thing of some use"),
+        ReceiveStockRequest(
+            request_id=str(uuid4()),
+            sku="sku-1",
+            warehouse_id="warehouse-1",
+            quantity=1_000_000,
+            purchase_order="purchase-1",
+            delivery_note="note-1",
+        ),
+    )
+
+
+def reservations(count: int) -> Iterator[ReserveStockRequest]:
+    """Yield requests for one piece each, all of the same sku in the same warehouse."""
+    deadline = datetime.now(UTC) + timedelta(days=1)
+    for _ in range(count):
+        name = str(uuid4())
+        yield ReserveStockRequest(
+            request_id=name,
+            reservation_id=name,
+            lines=[ReservationLine(sku="sku-1", warehouse_id="warehouse-1", quantity=1)],
+            deadline=deadline,
+        )

@@ -17,7 +17,7 @@ def observed(execute: Execute) -> Execute:
     async def observe(request: Request) -> Answer:
         log.info(
             "Processing command",
-            commandId=str(request.request_id),
+            commandId=request.request_id,
             commandType=request.kind.name,
             userId=request.caller,
             correlationId=request.correlation_id,

@@ -16,7 +16,7 @@ from command_server.kernel.outcomes import Accepted, DeadlinePassed, Refused, Re
 from command_server.kernel.pipeline import Answer
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
 from runtime import caller, telemetry, tokens
-from runtime.codec import message_class
+from runtime.codec import instant, message_class
 from runtime.errors import Refusal
 from runtime.grpc.server import Service
 from runtime.streams import aggregate_id
@@ -59,7 +59,7 @@ def _handler(
         try:
             answer = await execute(request)
         except RequestIdReused as error:
-            metadata = {"request_id": str(request.request_id)}
+            metadata = {"request_id": request.request_id}
             raise Refusal("REQUEST_ID_REUSED", "this id was used for another request", metadata) from error
         except DeadlinePassed as error:
             raise Refusal("DEADLINE_PASSED", "the deadline passed before the command's turn") from error
@@ -74,7 +74,7 @@ def _handler(
 def _request(kind: CommandType, message: Any, context: ServicerContext[Any, Any]) -> Request:
     arrived, remaining = perf_counter(), context.time_remaining()
     who, metadata = caller.current(), _metadata(context)
-    request_id = UUID(message.request_id)
+    request_id = message.request_id.lower()  # a valid UUID, else the call would not have come so far
     content = _hash(message)
     if not getattr(message, kind.decider.key):
         setattr(message, kind.decider.key, str(uuid5(SERVER_MADE_IDS, f"{who.subject}/{request_id}")))
@@ -87,7 +87,7 @@ def _request(kind: CommandType, message: Any, context: ServicerContext[Any, Any]
         hash=content,
         expected_version=message.expected_version if has_expected else None,
         on_behalf_of=who.on_behalf_of,
-        correlation_id=metadata.get(CORRELATION, str(request_id)),
+        correlation_id=metadata.get(CORRELATION, request_id),
         causation_id=metadata.get(CAUSATION),
         traceparent=telemetry.current_traceparent(),
         arrived=arrived,
@@ -119,7 +119,7 @@ def _receipt(kind: CommandType, answer: Answer) -> Receipt:
             return Receipt(
                 aggregate_id=aggregate_id(stream),
                 version=version,
-                record_time=recorded_at,  # type: ignore[arg-type] # Protobuf takes a datetime
+                record_time=instant(recorded_at),  # type: ignore[arg-type] # Protobuf takes a dict
                 consistency_token=token,
             )
         case Refused(reason, "version", details):

@@ -1,8 +1,8 @@
 """Reads from Redis for all requests of a process: one connection, commands pipelined as they come.
 
-Replies come in the order of the commands, so a reply needs no more than the head of a queue; the commands
-of one tick of the loop leave in one write. That costs a tenth of a pool, where each read checks a
-connection out and waits for its own round trip.
+Replies come in the order of the commands, so a reply needs no more than the head of a queue; commands that come
+together leave in one write. That costs a tenth of a pool, where each read checks a connection out and waits for its
+own round trip.
 """
 
 import asyncio
@@ -14,9 +14,12 @@ import hiredis
 from query_server.redis_address import RedisAddress
 from runtime import logs
 from runtime.errors import Refusal
+from runtime.gathering import Gathering
 
 PATIENCE = 2.0
 """Seconds within which Redis answers, or the connection is given up."""
+GATHERING = 0.005
+"""Seconds that a command waits for others at the most."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
 """Seconds between attempts to connect."""
 NOT_NOW = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN")
@@ -122,6 +125,7 @@ class _Wire(asyncio.Protocol):
         self._patience = patience
         self._parser = hiredis.Reader()
         self._out: list[bytes] = []
+        self._gathering = Gathering(lambda: len(self._out), self._flush, GATHERING)
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._transport: Any = None
         self.lost: asyncio.Future[None] = self._loop.create_future()
@@ -134,7 +138,7 @@ class _Wire(asyncio.Protocol):
         reply = self._loop.create_future()
         self._waiting.append(reply)
         if not self._out:
-            self._loop.call_soon(self._flush)
+            self._gathering.begin()
         self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub means a 1-tuple
         return reply
 

@@ -2,20 +2,36 @@
 
 import os
 from collections.abc import Callable
-from threading import Timer
+from threading import Event, Thread, Timer
+from time import time_ns
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.metrics import Meter
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import (
+    AggregationTemporality,
+    Gauge,
+    Histogram,
+    HistogramDataPoint,
+    Metric,
+    MetricsData,
+    NumberDataPoint,
+    ResourceMetrics,
+    ScopeMetrics,
+    Sum,
+)
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Tracer
+
+from runtime.errors import StartError
+from runtime.instruments import BOUNDS, Counter, Durations, Instruments, Level
 
 _PATIENCE = 2.0
 """Seconds that the end of the process waits for a collector that may be away, for traces and for metrics."""
+_SCOPE = InstrumentationScope("diptych")
 
 
 def resource(service: str) -> Resource:
@@ -23,20 +39,98 @@ def resource(service: str) -> Resource:
     return Resource.create({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME") or service})
 
 
-def tracer(resource: Resource) -> tuple[Tracer, Callable[[], None]]:
-    """Return a tracer, and a function that exports what is left and ends."""
+def tracer(resource: Resource) -> tuple[Tracer, float | None, Callable[[], None]]:
+    """Return a tracer, the share of new traces to begin with it, and a function that exports what is left and ends.
+
+    The share is that of the sampler which the environment asks for; whoever begins a trace decides by it, before
+    there is anything to throw away. It is None where the tracer decides, since its sampler goes by more than chance.
+    """
     exporter = OTLPSpanExporter()
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    share = _share(provider.sampler)
+    if share is not None:
+        provider = TracerProvider(ParentBased(ALWAYS_ON), resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    return provider.get_tracer("diptych"), _patient(provider.shutdown, exporter.shutdown)
+    return provider.get_tracer("diptych"), share, _patient(provider.shutdown, exporter.shutdown)
 
 
-def meter(resource: Resource) -> tuple[Meter, Callable[[], None]]:
-    """Return a meter, and a function that exports what is left and ends."""
-    exporter = OTLPMetricExporter()
-    reader = PeriodicExportingMetricReader(exporter)
-    provider = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
-    return provider.get_meter("diptych"), _patient(provider.shutdown, exporter.shutdown)
+def _share(sampler: Sampler) -> float | None:
+    """Return the share of traces that a sampler samples where they begin; None where it depends."""
+    root = getattr(sampler, "_root", None) if isinstance(sampler, ParentBased) else None
+    if isinstance(root, TraceIdRatioBased):
+        return root.rate
+    return {ALWAYS_ON: 1.0, ALWAYS_OFF: 0.0}.get(root)
+
+
+def export_metrics(resource: Resource, instruments: Instruments) -> Callable[[], None]:
+    """Export what is measured again and again; return a function that does so for the last time and ends.
+
+    Raises:
+        StartError: OTEL_METRIC_EXPORT_INTERVAL is not a number of milliseconds.
+    """
+    interval = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL") or "60000"
+    if not interval.isdecimal() or not int(interval):
+        raise StartError(f"OTEL_METRIC_EXPORT_INTERVAL={interval}: not a number of milliseconds")
+    exporter, ending, start = OTLPMetricExporter(), Event(), time_ns()
+
+    def export() -> None:
+        exporter.export(_data(resource, instruments, start))
+
+    def export_until_the_end() -> None:
+        while not ending.wait(int(interval) / 1000):
+            export()
+        export()
+
+    thread = Thread(target=export_until_the_end, name="metrics", daemon=True)
+    thread.start()
+
+    def end() -> None:
+        ending.set()
+        thread.join()
+        exporter.shutdown()
+
+    return _patient(end, exporter.shutdown)
+
+
+def _data(resource: Resource, instruments: Instruments, start: int) -> MetricsData:
+    now = time_ns()
+    metrics = [
+        Metric(instrument.name, instrument.description, instrument.unit, points)
+        for instrument in instruments.all
+        if (points := _points(instrument, start, now)).data_points
+    ]
+    url = resource.schema_url
+    return MetricsData([ResourceMetrics(resource, [ScopeMetrics(_SCOPE, metrics, url)], url)])
+
+
+def _points(instrument: Counter | Durations | Level, start: int, now: int) -> Sum | Histogram | Gauge:
+    match instrument:
+        case Counter():
+            sums = [
+                NumberDataPoint(instrument.attributes(*key), start, now, value)
+                for key, value in instrument.sums.copy().items()
+            ]
+            return Sum(sums, AggregationTemporality.CUMULATIVE, is_monotonic=True)
+        case Durations():
+            spreads = [
+                HistogramDataPoint(
+                    attributes=instrument.attributes(*key),
+                    start_time_unix_nano=start,
+                    time_unix_nano=now,
+                    count=sum(buckets := tuple(spread.buckets)),
+                    sum=spread.total,
+                    bucket_counts=buckets,
+                    explicit_bounds=BOUNDS,
+                    min=spread.least,
+                    max=spread.most,
+                )
+                for key, spread in instrument.spreads.copy().items()
+            ]
+            return Histogram(spreads, AggregationTemporality.CUMULATIVE)
+        case Level(value=None):
+            return Gauge([])
+        case Level(value=value):
+            return Gauge([NumberDataPoint({}, start, now, value)])
 
 
 def _patient(end: Callable[[], None], give_up: Callable[[], None]) -> Callable[[], None]:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from random import random
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
@@ -20,7 +21,10 @@ Attributes = Mapping[str, str | int | float | bool]
 
 _TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _NOTHING: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
+_UNSAMPLED = trace.set_span_in_context(NonRecordingSpan(SpanContext(1, 1, is_remote=False)), Context())
 _tracer: Tracer | None = None
+_share: float | None = None
+"""The share of new traces that is sampled, None where the tracer decides."""
 _shutdowns: list[Callable[[], None]] = []
 instruments: Instruments | None = None
 """The metrics' instruments, None where metrics are off."""
@@ -35,19 +39,18 @@ def configure(service: str) -> None:
     Raises:
         StartError: a variable asks for an exporter or a protocol that is not here.
     """
-    global _tracer, instruments
+    global _tracer, _share, instruments
     traces, metrics = _wanted("TRACES"), _wanted("METRICS")
     if traces or metrics:
         from runtime import exporting  # takes a third of a second to import
 
         resource = exporting.resource(service)
         if traces:
-            _tracer, shutdown = exporting.tracer(resource)
+            _tracer, _share, shutdown = exporting.tracer(resource)
             _shutdowns.append(shutdown)
         if metrics:
-            meter, shutdown = exporting.meter(resource)
-            instruments = Instruments(meter)
-            _shutdowns.append(shutdown)
+            instruments = Instruments()
+            _shutdowns.append(exporting.export_metrics(resource, instruments))
 
 
 def _wanted(signal: str) -> bool:
@@ -88,7 +91,33 @@ def span(
     """
     if _tracer is None:
         return _NOTHING
+    if _share is not None and (unsampled := _decided(parent)) is not None:
+        return unsampled
     return _Current(_tracer.start_span(name, context_of(parent) if parent else None, kind, attributes))
+
+
+def _decided(parent: str | None) -> AbstractContextManager[Span] | None:
+    """Return what stands for a span of a trace that is not sampled, for which not even a span is made; else None."""
+    if parent is not None and _TRACEPARENT.fullmatch(parent):
+        sampled = bool(int(parent[-1], 16) & TraceFlags.SAMPLED)
+    elif parent is None and (current := trace.get_current_span()) is not trace.INVALID_SPAN:
+        return None if current.get_span_context().trace_flags.sampled else _NOTHING
+    else:
+        sampled = random() < _share  # type: ignore[operator]
+    return None if sampled else _Unsampled()
+
+
+class _Unsampled:
+    """Lets all that runs within know that its trace is not sampled."""
+
+    __slots__ = ("_token",)
+
+    def __enter__(self) -> Span:
+        self._token = attach(_UNSAMPLED)
+        return trace.INVALID_SPAN
+
+    def __exit__(self, *_: object) -> None:
+        detach(self._token)
 
 
 class _Current:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from time import perf_counter
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
@@ -27,7 +26,8 @@ class Request:
     kind: CommandType
     command: Any
     caller: str
-    request_id: UUID
+    request_id: str
+    """A UUID in lower case, as its 36 characters: it is compared, sorted and written far more often than made."""
     hash: bytes
     expected_version: int | None
     on_behalf_of: str | None
@@ -158,7 +158,7 @@ def _metadata(request: Request) -> str:
         "on_behalf_of": request.on_behalf_of,
         "command": request.kind.name,
         "correlation_id": request.correlation_id,
-        "causation_id": str(request.request_id),
+        "causation_id": request.request_id,
         "traceparent": request.traceparent,
     }
     return _encode_metadata({key: value for key, value in metadata.items() if value is not None}).decode()

@@ -1,6 +1,7 @@
 """Group commit: one writer executes all commands of a process, those that wait together in one transaction.
 
-While a commit is under way the next batch gathers, so batches grow with the load by themselves.
+While a commit is under way the next batch gathers, and as long as more commands come, so batches grow with the load
+by themselves.
 """
 
 import asyncio
@@ -15,15 +16,15 @@ from command_server.kernel.context import AggregateType
 from command_server.kernel.loading import load
 from command_server.kernel.outcomes import DeadlinePassed, Outcome
 from command_server.kernel.ports import EventStore, StoreConflict, StoreUnavailable
+from runtime.gathering import Gathering
 
 BATCH = 256
 """How many commands share a transaction at the most."""
 RERUNS = 2
 """How often a batch is run again after a conflict or a lost connection."""
-GATHERING = 0.005
-"""Seconds that a batch waits for company when the one before it had some: it raises the rate and cuts the
+GATHERING = 0.02
+"""Seconds that a batch waits for company at the most, and only while more comes: it raises the rate and cuts the
 mean latency under load. A lone command never waits."""
-COMPANY = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class GroupCommit:
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
+        self._gathered = asyncio.Event()
         self._closed = False
 
     async def execute(self, request: Request) -> Answer:
@@ -81,18 +83,17 @@ class GroupCommit:
 
     async def run(self) -> None:
         """Execute what arrives, until `close`."""
-        company = 0
+        gathering = Gathering(lambda: len(self._waiting), self._gathered.set, GATHERING)
         while True:
             while not self._waiting:
                 if self._closed:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
-            if company >= COMPANY and len(self._waiting) < company:
-                await asyncio.sleep(GATHERING)
-            batch = self._take()
-            company = len(batch)
-            await self._execute(batch)
+            self._gathered.clear()
+            gathering.begin()
+            await self._gathered.wait()
+            await self._execute(self._take())
 
     def close(self) -> None:
         """Let `run` return once everything that waits is executed."""

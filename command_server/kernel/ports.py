@@ -5,11 +5,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
-from uuid import UUID
 
 from command_server.kernel.outcomes import Outcome
 
-RequestKey = tuple[str, UUID]
+RequestKey = tuple[str, str]
 """A caller and the request id it chose: request ids belong to their caller."""
 
 
@@ -87,7 +86,7 @@ class RequestRow:
     """A request to record: the command, its outcome, and who is behind it (the audit)."""
 
     caller: str
-    request_id: UUID
+    request_id: str
     type: str
     hash: bytes
     outcome: Outcome

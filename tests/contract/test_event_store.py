@@ -53,7 +53,7 @@ def event(version: int, name: str = "a.b.1") -> EventRow:
 
 
 def request_row(outcome: Outcome, caller: str = "alice") -> RequestRow:
-    return RequestRow(caller, uuid4(), "t.Do", b"#", outcome, "a.b.1", None, "c", None, None, 7, NOW)
+    return RequestRow(caller, str(uuid4()), "t.Do", b"#", outcome, "a.b.1", None, "c", None, None, 7, NOW)
 
 
 async def write(store: EventStore, changes: Changes) -> None:
@@ -65,7 +65,7 @@ async def write(store: EventStore, changes: Changes) -> None:
 async def test_what_was_never_written_is_not_there(store: EventStore) -> None:
     async with store.begin() as transaction:
         assert await transaction.lock(["a.b.1"]) == {}
-        assert (await transaction.requests([("alice", uuid4())])).requests == {}
+        assert (await transaction.requests([("alice", str(uuid4()))])).requests == {}
         assert await transaction.history("a.b.1", after=0) == []
 
 
@@ -165,6 +165,6 @@ async def test_a_locked_stream_is_seen_by_the_next_one_as_it_was_left(store: Eve
 
 async def test_the_incarnation_stays_the_same(store: EventStore) -> None:
     async with store.begin() as first:
-        incarnation = (await first.requests([("alice", uuid4())])).incarnation
+        incarnation = (await first.requests([("alice", str(uuid4()))])).incarnation
     async with store.begin() as second:
-        assert (await second.requests([("bob", uuid4())])).incarnation == incarnation
+        assert (await second.requests([("bob", str(uuid4()))])).incarnation == incarnation

@@ -44,7 +44,7 @@ async def test_a_trace_goes_on_from_the_caller_through_the_call(tmp_path: Path, 
         }
         assert (inner.trace, inner.parent) == (TRACE, call.id)
         assert call.start_ns <= inner.start_ns <= inner.end_ns <= call.end_ns
-        (line,) = [line for line in toy.lines() if line["message"] == "Traced"]
+        line = await toy.line("Traced")
         assert (line["trace_id"], line["traceparent"]) == (TRACE, f"00-{TRACE}-{inner.id}-01")
 
 
@@ -60,7 +60,7 @@ async def test_a_refused_call_is_an_error_only_where_the_fault_is_ours(
         assert (missing.attributes["rpc.response.status_code"], missing.status) == ("NOT_FOUND", "UNSET")
         bug = await collector.span(lambda span: span.attributes.get("error.type") == "INTERNAL")
         assert (bug.attributes["rpc.response.status_code"], bug.status) == ("INTERNAL", "ERROR")
-        (line,) = [line for line in toy.lines() if line["message"] == "A call failed"]
+        line = await toy.line("A call failed")
         assert line["trace_id"] == TRACE
         assert "a secret of ours" in line["exception"]
 
@@ -73,7 +73,7 @@ async def test_a_call_that_its_caller_does_not_trace_is_not_traced(
         await toy.get("traced", UNSAMPLED)
         await toy.get("o-1", SAMPLED)
         await collector.span(lambda span: span.name == METHOD)
-        (line,) = [line for line in toy.lines() if line["message"] == "Traced"]
+        line = await toy.line("Traced")
         assert "trace_id" not in line
         assert line["traceparent"] is None
         assert [span.name for span in collector.spans] == [METHOD]

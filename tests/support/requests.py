@@ -2,7 +2,7 @@
 
 from time import perf_counter
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from command_server.kernel.batch import Request
 from command_server.kernel.context import aggregate_types, command_types
@@ -18,7 +18,7 @@ def request(
     command: Any,
     *,
     caller: str = "alice",
-    request_id: UUID | None = None,
+    request_id: str | None = None,
     content: bytes | None = None,
     expected_version: int | None = None,
     deadline: float | None = None,
@@ -27,7 +27,7 @@ def request(
         kind=KINDS[type(command).__name__],
         command=command,
         caller=caller,
-        request_id=request_id or uuid4(),
+        request_id=request_id or str(uuid4()),
         hash=content or repr(command).encode(),
         expected_version=expected_version,
         on_behalf_of=None,

@@ -64,6 +64,14 @@ class Toy:
         """Return its log so far."""
         return [json.loads(line) for line in (self.folder / "stdout").read_text().splitlines()]
 
+    async def line(self, message: str, seconds: float = 10.0) -> dict[str, Any]:
+        """Wait for the one line with this message, which lies a moment in the server's hands, and return it."""
+        async with asyncio.timeout(seconds):
+            while not (found := [line for line in self.lines() if line["message"] == message]):
+                await asyncio.sleep(0.01)
+        (line,) = found
+        return line
+
     def messages(self) -> list[str]:
         return [line["message"] for line in self.lines()]
 

@@ -133,7 +133,7 @@ async def test_a_refusal_is_answered_again_though_the_rule_would_allow_it_now() 
 
 
 async def test_the_same_id_for_another_request_is_refused_and_not_executed() -> None:
-    store, key = MemoryEventStore(), uuid4()
+    store, key = MemoryEventStore(), str(uuid4())
     _, error = await execute(
         group_commit(store),
         [request(Deposit("a", 1), request_id=key), request(Deposit("a", 2), request_id=key)],
@@ -143,7 +143,7 @@ async def test_the_same_id_for_another_request_is_refused_and_not_executed() -> 
 
 
 async def test_two_callers_may_choose_the_same_request_id() -> None:
-    store, key = MemoryEventStore(), uuid4()
+    store, key = MemoryEventStore(), str(uuid4())
     requests = [request(Deposit("a", 1), request_id=key, caller=caller) for caller in ("alice", "bob")]
     outcomes = await execute(group_commit(store), requests)
     assert all(isinstance(outcome, Accepted) for outcome in outcomes)

@@ -1,0 +1,105 @@
+"""What callers meet: queries and commands through gRPC, beside an echo of the same messages."""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import count
+
+from diptych.ordering.v1 import query_service_pb2 as ordering
+from google.protobuf.message import Message
+
+from bench import requests
+from bench.contest import Contestant, Sample
+from bench.scene import IN_FLIGHT, ORDERS, Scene, pid
+from operations.processes import COMMAND_SERVER, QUERY_SERVER
+
+QUERY, COMMAND = "/diptych.ordering.v1.QueryService", "/diptych.ordering.v1.CommandService"
+GET, BATCH, LIST = f"{QUERY}/GetOrder", f"{QUERY}/BatchGetOrders", f"{QUERY}/ListOrders"
+STOCKKEEPING = "/diptych.inventory.v1.CommandService"
+PLACE, RESERVE = f"{COMMAND}/PlaceOrder", f"{STOCKKEEPING}/ReserveStock"
+CALLS = 4_000
+"""Calls of one turn."""
+BATCH_CALLS, LIST_CALLS = 800, 1_500
+BATCH_SIZE, PAGE = 50, 20
+
+
+class Served:
+    """Contestants that are called through gRPC."""
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._turns = count()
+        self._query, self._command = scene.stack.of(QUERY_SERVER)[0], scene.stack.of(COMMAND_SERVER)[0]
+        servers = {name: server.child.process.pid for name, server in scene.stack.servers.items()}
+        self._reading = {"query_server": pid(self._query), "redis": servers["redis_url"]}
+        self._writing = {"command_server": pid(self._command), "postgres": servers["database_url"]}
+
+    @asynccontextmanager
+    async def contestants(self) -> AsyncIterator[list[Contestant]]:
+        """Yield all of them, the echoes too."""
+        async with AsyncExitStack() as running:
+            get = await self._scene.ask(self._query.address, GET, ordering.GetOrderRequest(order_id="o-1"))
+            placed = await self._scene.ask(self._command.address, PLACE, next(requests.orders(1)))
+            for request in requests.stock():
+                name = type(request).__name__.removesuffix("Request")
+                await self._scene.ask(self._command.address, f"{STOCKKEEPING}/{name}", request)
+            await self._scene.recount()
+            echo, process = await running.enter_async_context(self._scene.echo({GET: get, PLACE: placed}))
+
+            async def echo_get() -> Sample:
+                return await self._play(echo, GET, self._reads(), CALLS, {"echo": process})
+
+            async def echo_place() -> Sample:
+                return await self._play(echo, PLACE, requests.orders(CALLS), CALLS, {"echo": process})
+
+            yield [
+                Contestant("echo of GetOrder", echo_get),
+                Contestant("GetOrder", self.get),
+                Contestant("BatchGetOrders", self.batch),
+                Contestant("ListOrders", self.list),
+                Contestant("echo of PlaceOrder", echo_place),
+                Contestant("PlaceOrder", self.place),
+                Contestant("ReserveStock", self.reserve),
+            ]
+
+    async def get(self) -> Sample:
+        """Read single orders, all over those that there are."""
+        return await self._play(self._query.address, GET, self._reads(), CALLS, self._reading)
+
+    async def batch(self) -> Sample:
+        """Read orders by the fifty."""
+        reads = (each.order_id for each in self._reads(BATCH_CALLS * BATCH_SIZE))
+        asked = (
+            ordering.BatchGetOrdersRequest(order_ids=[next(reads) for _ in range(BATCH_SIZE)])
+            for _ in range(BATCH_CALLS)
+        )
+        return await self._play(self._query.address, BATCH, asked, BATCH_CALLS, self._reading)
+
+    async def list(self) -> Sample:
+        """List orders of one customer, by the twenty."""
+        asked = (
+            ordering.ListOrdersRequest(customer_id=f"customer-{number % 1000}", page_size=PAGE)
+            for number in range(LIST_CALLS)
+        )
+        return await self._play(self._query.address, LIST, asked, LIST_CALLS, self._reading)
+
+    async def place(self) -> Sample:
+        """Place orders, each of its own aggregate."""
+        return await self._play(
+            self._command.address, PLACE, requests.orders(CALLS), CALLS, self._writing, events=1
+        )
+
+    async def reserve(self) -> Sample:
+        """Reserve pieces of one sku in one warehouse, all of them."""
+        return await self._play(
+            self._command.address, RESERVE, requests.reservations(CALLS), CALLS, self._writing, events=2
+        )
+
+    async def _play(
+        self, address: str, method: str, asked: Iterator[Message], calls: int, processes: dict[str, int], events: int = 0
+    ) -> Sample:
+        path = self._scene.write(f"asked-{method.rpartition('/')[2]}", asked)
+        return await self._scene.play(address, method, path, calls, processes=processes, events=events, in_flight=IN_FLIGHT)
+
+    def _reads(self, number: int = CALLS) -> Iterator[ordering.GetOrderRequest]:
+        return requests.reads("o-", ORDERS, next(self._turns) * number, number)
+
