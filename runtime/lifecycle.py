@@ -4,6 +4,7 @@ Exit codes: 0 after SIGTERM or SIGINT, 1 where it could not start, 70 where a pa
 """
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -21,6 +22,11 @@ CRASHED = 70  # EX_SOFTWARE of sysexits.h
 
 _OVERTIME = 5.0
 """Seconds beyond `stop_grace` after which a process that does not end is ended."""
+
+GARBAGE = 20_000, 20, 50
+"""Objects that are made before Python looks for unreachable ones among the newest; so many of these looks before
+it takes in older ones, and then all. By default it would go through what is in flight and cached again and again,
+which takes a twentieth of a command server's time under load and a fifth of a projector's."""
 
 log = logs.get("lifecycle")
 
@@ -121,6 +127,8 @@ def run(main: Main, name: str, settings: Settings) -> NoReturn:
 async def _live(main: Main, name: str, lifecycle: Lifecycle) -> int:
     """Run main until it returns, watching signals and its time to stop; return the exit code."""
     loop = asyncio.get_running_loop()
+    gc.freeze()  # what was imported stays
+    gc.set_threshold(*GARBAGE)
     for number in STOPS:
         loop.add_signal_handler(number, lifecycle.stop)
     running = asyncio.ensure_future(main(lifecycle))
