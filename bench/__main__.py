@@ -1,30 +1,46 @@
 """`make bench`: what the system does beside what is possible, in one run of about five minutes."""
 
 import argparse
-import asyncio
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
 import uvloop
 
-from bench import report
+from bench import feed, lag, report, store
 from bench.contest import Comparison, Results, Void, interleave
 from bench.load import Player
 from bench.scene import ORDERS, Scene, running_echo
 from bench.served import BATCH_SIZE, Served
 from operations.stacks import throwaway
+from runtime import logs
 from runtime.errors import StartError
 
 ROUNDS = 5
+ROUNDS_OF = {"feed": (1, 0), "lag": (3, 1)}
+"""Rounds, and how many before them do not count, where they are not as asked."""
+GROUPS = ("feed", "served", "variants", "store", "lag")
 TABLE = (
     Comparison("GetOrder", "echo of GetOrder", 0.80, 1.0),
     Comparison("PlaceOrder", "echo of PlaceOrder", 0.55, 0.80),
     Comparison("ReserveStock", "PlaceOrder", 0.7, 1.0),
     Comparison("BatchGetOrders", "echo of GetOrder", 8, 20, factor=BATCH_SIZE),
     Comparison("ListOrders", "GetOrder", 0.4, 0.7),
+    Comparison("the store alone", "a commit a command", 3, 4),
+    Comparison("PlaceOrder", "eventsourcing", 5, 7),
+    Comparison("relay", "bare publish", 0.6, 0.9),
+    Comparison("projector", "fetch and ack", 0.5, 1.0),
+    Comparison("commit to visible", "publish, fetch, HSET", 3, 1.5, lambda s: s.p50, "p50", at_most=True),
+    Comparison("commit to visible", "publish, fetch, HSET", 5, 2, lambda s: s.p99, "p99", at_most=True),
+    *(
+        Comparison(name, f"{name} without {part}", 0.90, 0.97)
+        for name in ("GetOrder", "PlaceOrder")
+        for part in ("telemetry", "validation", "JWT")
+    ),
+    Comparison("GetOrder with 2 workers", "GetOrder"),
+    Comparison("PlaceOrder with 2 workers", "PlaceOrder"),
 )
 COLLECTORS = (
     "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -32,7 +48,38 @@ COLLECTORS = (
 )
 
 
-async def main(rounds: int) -> None:
+async def measure(scene: Scene, rounds: int, chosen: Collection[str]) -> Results:
+    """Return the samples of every contestant of the chosen groups.
+
+    Raises:
+        Void: they prove nothing.
+    """
+    start = monotonic()
+    await scene.rest()
+    await scene.fill(ORDERS)
+    print(f"{ORDERS:,} orders placed in {monotonic() - start:.0f} s", flush=True)
+    groups = {
+        "feed": lambda: feed.contestants(scene),
+        "served": lambda: Served(scene).contestants(),
+        "variants": lambda: Served(scene).variants(),
+        "store": lambda: store.contestants(scene),
+        "lag": lambda: lag.contestants(scene),
+    }
+    results: Results = {}
+    if "feed" not in chosen:
+        await feed.catch_up(scene)
+    for name in chosen:
+        print(name, flush=True)
+        async with groups[name]() as contestants:
+            for contestant, samples in (
+                await interleave(contestants, *ROUNDS_OF.get(name, (rounds, 1)))
+            ).items():
+                results.setdefault(contestant, samples)
+        await scene.check()
+    return results
+
+
+async def main(rounds: int, chosen: Collection[str]) -> None:
     """Measure, print the table and keep the result.
 
     Raises:
@@ -48,24 +95,17 @@ async def main(rounds: int) -> None:
                 "OTEL_TRACES_SAMPLER_ARG": "0.1",
             }
             async with throwaway(folder / "stack", durable=True, environment=environment) as stack:
-                scene = Scene(stack, player, folder)
-                start = monotonic()
-                await scene.fill(ORDERS)
-                print(f"{ORDERS:,} orders placed in {monotonic() - start:.0f} s", flush=True)
-                await scene.shown(ORDERS)
-                print(f"and shown after {monotonic() - start:.0f} s", flush=True)
-                await scene.rest()
-                async with Served(scene).contestants() as contestants:
-                    results = await interleave(contestants, rounds)
-                await scene.check()
+                results = await measure(Scene(stack, player, folder), rounds, chosen)
     report.show(TABLE, results)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("groups", nargs="*", default=GROUPS)
     arguments = parser.parse_args()
+    logs.configure("warning", "console")
     try:
-        uvloop.run(main(arguments.rounds))
+        uvloop.run(main(arguments.rounds, arguments.groups))
     except (Void, StartError, RuntimeError) as error:
         sys.exit(f"bench: {error}")

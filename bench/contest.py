@@ -1,4 +1,4 @@
-"""How anything is measured here: contestants take turns, round after round, so that all meet the same machine."""
+"""How anything is measured: contestants take turns, round after round, and so all meet the same machine."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,14 +36,14 @@ Results = dict[str, list[Sample]]
 """The samples of each contestant, one a round."""
 
 
-async def interleave(contestants: Sequence[Contestant], rounds: int) -> Results:
-    """Let contestants take turns after one turn each that does not count."""
+async def interleave(contestants: Sequence[Contestant], rounds: int, warm_up: int = 1) -> Results:
+    """Let contestants take turns after some rounds that do not count."""
     results: Results = {contestant.name: [] for contestant in contestants}
-    for number in range(rounds + 1):
-        print(f"  round {number} of {rounds}" if number else "  warming up", flush=True)
+    for number in range(1 - warm_up, rounds + 1):
+        print(f"  round {number} of {rounds}" if number > 0 else "  warming up", flush=True)
         for contestant in contestants:
             sample = await contestant.run()
-            if number:
+            if number > 0:
                 results[contestant.name].append(sample)
     return results
 

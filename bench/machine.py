@@ -21,10 +21,7 @@ class Meter:
     def microseconds(self, operations: int) -> dict[str, float]:
         """Return each name's CPU time since then, in microseconds an operation."""
         now = self._seconds()
-        return {
-            name: (now[name] - self._before[name]) * 1e6 / max(1, operations)
-            for name in self._roots
-        }
+        return {name: (now[name] - self._before[name]) * 1e6 / max(1, operations) for name in self._roots}
 
     def _seconds(self) -> dict[str, float]:
         parents, used = _table()

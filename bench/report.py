@@ -1,11 +1,6 @@
 """The result of a run, for people and, as JSON, for comparing runs."""
 
-import json
-import os
-import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 

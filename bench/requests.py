@@ -86,5 +86,5 @@ def reservations(count: int) -> Iterator[ReserveStockRequest]:
             request_id=name,
             reservation_id=name,
             lines=[ReservationLine(sku="sku-1", warehouse_id="warehouse-1", quantity=1)],
-            deadline=deadline,
+            deadline=deadline,  # type: ignore[arg-type] # Protobuf takes a datetime
         )

@@ -1,23 +1,25 @@
 """What the measures share: a stack with production-like settings, filled with orders, and callers' tokens."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from sys import executable
 from time import monotonic, perf_counter
+from typing import Any
 
 import asyncpg
 import grpc
+from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
 from diptych.ordering.v1.types_pb2 import Order
 from google.protobuf.message import Message
 from redis.asyncio import Redis
 
-from bench.contest import Sample, Void
-from bench.load import Played, Player, write_requests
-from bench.machine import Meter
 from bench import requests
+from bench.contest import Sample, Void
+from bench.load import Player, write_requests
+from bench.machine import Meter
 from command_server.adapters.postgres import PostgresEventStore
 from command_server.contexts import ordering
 from command_server.kernel.batch import Request
@@ -124,6 +126,11 @@ class Scene:
         if recorded != self.recorded:
             raise Void(f"answers stand for {self.recorded} events, {recorded} were recorded")
 
+    def processes(self) -> dict[str, int]:
+        """Return the ids of all processes that run, by name."""
+        servers = {server.name: server.child.process.pid for server in self.stack.servers.values()}
+        return servers | {p.name: pid(p) for p in self.stack.processes if p.child.running}
+
     async def recount(self) -> None:
         """Take the events that there are for what the answers so far stand for."""
         self.recorded = await self.scalar("SELECT count(*) FROM events")
@@ -158,6 +165,10 @@ class Scene:
                     raise Void(f"the projector does not show {count} orders after {PATIENCE:.0f} s")
                 await asyncio.sleep(0.1)
 
+    async def shown_all(self) -> None:
+        """Wait until every order that there is can be read."""
+        await self.shown(await self.scalar("SELECT count(*) FROM streams WHERE type = 'ordering.order'"))
+
     def write(self, name: str, asked: Iterable[Message]) -> Path:
         """Write requests into a file of this name and return where."""
         path = self.folder / name
@@ -167,7 +178,7 @@ class Scene:
     async def ask(self, address: str, method: str, request: Message) -> bytes:
         """Return the bytes of a server's response."""
         async with grpc.aio.insecure_channel(address) as channel:
-            call = channel.unary_unary(method)
+            call: Any = channel.unary_unary(method)
             bearer = (("authorization", f"Bearer {self.token}"),)
             response: bytes = await call(request.SerializeToString(), metadata=bearer)
             return response
@@ -208,7 +219,7 @@ def place_order() -> CommandType:
     return command_types(ordering.CONTEXT)["diptych.ordering.v1.CommandService.PlaceOrder"]
 
 
-def as_request(kind: CommandType, message: requests.PlaceOrderRequest) -> Request:
+def as_request(kind: CommandType, message: PlaceOrderRequest) -> Request:
     """Return a command as the kernel takes it from the gRPC edge."""
     return Request(
         kind=kind,

@@ -1,7 +1,10 @@
 """What callers meet: queries and commands through gRPC, beside an echo of the same messages."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from itertools import count
 
 from diptych.ordering.v1 import query_service_pb2 as ordering
@@ -10,7 +13,7 @@ from google.protobuf.message import Message
 from bench import requests
 from bench.contest import Contestant, Sample
 from bench.scene import IN_FLIGHT, ORDERS, Scene, pid
-from operations.processes import COMMAND_SERVER, QUERY_SERVER
+from operations.processes import COMMAND_SERVER, QUERY_SERVER, Kind, Process
 
 QUERY, COMMAND = "/diptych.ordering.v1.QueryService", "/diptych.ordering.v1.CommandService"
 GET, BATCH, LIST = f"{QUERY}/GetOrder", f"{QUERY}/BatchGetOrders", f"{QUERY}/ListOrders"
@@ -61,9 +64,40 @@ class Served:
                 Contestant("ReserveStock", self.reserve),
             ]
 
-    async def get(self) -> Sample:
+    @asynccontextmanager
+    async def variants(self) -> AsyncIterator[list[Contestant]]:
+        """Yield GetOrder and PlaceOrder as they are, with one part left out in turn, and with two workers."""
+        query, command = self._varied(QUERY_SERVER), self._varied(COMMAND_SERVER)
+        made = [*query.values(), *command.values()]
+        await asyncio.gather(*(process.start() for process in made))
+        try:
+            yield [
+                Contestant("GetOrder", self.get),
+                *(Contestant(f"GetOrder {how}", partial(self.get, server)) for how, server in query.items()),
+                Contestant("PlaceOrder", self.place),
+                *(
+                    Contestant(f"PlaceOrder {how}", partial(self.place, server))
+                    for how, server in command.items()
+                ),
+            ]
+        finally:
+            await asyncio.gather(*(process.stop() for process in made))
+
+    def _varied(self, kind: Kind) -> dict[str, Process]:
+        add = self._scene.stack.add
+        without = replace(kind, module="bench.without")
+        return {
+            "without telemetry": add(kind, (), {"OTEL_SDK_DISABLED": "true"}),
+            "without validation": add(without, ["validation", kind.module]),
+            "without JWT": add(without, ["jwt", kind.module]),
+            "with 2 workers": add(kind, ["--workers", "2"]),
+        }
+
+    async def get(self, server: Process | None = None) -> Sample:
         """Read single orders, all over those that there are."""
-        return await self._play(self._query.address, GET, self._reads(), CALLS, self._reading)
+        server = server or self._query
+        processes = {**self._reading, "query_server": pid(server)}
+        return await self._play(server.address, GET, self._reads(), CALLS, processes)
 
     async def batch(self) -> Sample:
         """Read orders by the fifty."""
@@ -82,11 +116,11 @@ class Served:
         )
         return await self._play(self._query.address, LIST, asked, LIST_CALLS, self._reading)
 
-    async def place(self) -> Sample:
+    async def place(self, server: Process | None = None) -> Sample:
         """Place orders, each of its own aggregate."""
-        return await self._play(
-            self._command.address, PLACE, requests.orders(CALLS), CALLS, self._writing, events=1
-        )
+        server = server or self._command
+        processes = {**self._writing, "command_server": pid(server)}
+        return await self._play(server.address, PLACE, requests.orders(CALLS), CALLS, processes, events=1)
 
     async def reserve(self) -> Sample:
         """Reserve pieces of one sku in one warehouse, all of them."""
@@ -95,11 +129,18 @@ class Served:
         )
 
     async def _play(
-        self, address: str, method: str, asked: Iterator[Message], calls: int, processes: dict[str, int], events: int = 0
+        self,
+        address: str,
+        method: str,
+        asked: Iterator[Message],
+        calls: int,
+        processes: dict[str, int],
+        events: int = 0,
     ) -> Sample:
         path = self._scene.write(f"asked-{method.rpartition('/')[2]}", asked)
-        return await self._scene.play(address, method, path, calls, processes=processes, events=events, in_flight=IN_FLIGHT)
+        return await self._scene.play(
+            address, method, path, calls, processes=processes, events=events, in_flight=IN_FLIGHT
+        )
 
     def _reads(self, number: int = CALLS) -> Iterator[ordering.GetOrderRequest]:
         return requests.reads("o-", ORDERS, next(self._turns) * number, number)
-

@@ -1,8 +1,8 @@
 """Reads from Redis for all requests of a process: one connection, commands pipelined as they come.
 
-Replies come in the order of the commands, so a reply needs no more than the head of a queue; commands that come
-together leave in one write. That costs a tenth of a pool, where each read checks a connection out and waits for its
-own round trip.
+Replies come in the order of the commands, so a reply needs no more than the head of a queue; commands that
+come together leave in one write. That costs a tenth of a pool, where each read checks a connection out and
+waits for its own round trip.
 """
 
 import asyncio

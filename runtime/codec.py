@@ -46,7 +46,8 @@ def decoder(
 def encoder(source: type, message: Descriptor) -> Converter:
     """Return a function from the dataclass `source` to a message of this kind; the reverse of `decoder`."""
     return _compile(
-        f"lambda o: message(**{_encoded(message, source, 'o')})", {"message": GetMessageClass(message), "instant": instant}
+        f"lambda o: message(**{_encoded(message, source, 'o')})",
+        {"message": GetMessageClass(message), "instant": instant},
     )
 
 

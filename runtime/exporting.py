@@ -40,10 +40,11 @@ def resource(service: str) -> Resource:
 
 
 def tracer(resource: Resource) -> tuple[Tracer, float | None, Callable[[], None]]:
-    """Return a tracer, the share of new traces to begin with it, and a function that exports what is left and ends.
+    """Return a tracer, the share of new traces that it is for, and a function that exports the rest and ends.
 
-    The share is that of the sampler which the environment asks for; whoever begins a trace decides by it, before
-    there is anything to throw away. It is None where the tracer decides, since its sampler goes by more than chance.
+    The share is that of the sampler which the environment asks for; whoever begins a trace decides by it,
+    before there is anything to throw away. It is None where the tracer decides, since its sampler goes by
+    more than chance.
     """
     exporter = OTLPSpanExporter()
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -59,7 +60,9 @@ def _share(sampler: Sampler) -> float | None:
     root = getattr(sampler, "_root", None) if isinstance(sampler, ParentBased) else None
     if isinstance(root, TraceIdRatioBased):
         return root.rate
-    return {ALWAYS_ON: 1.0, ALWAYS_OFF: 0.0}.get(root)
+    if root is ALWAYS_ON:
+        return 1.0
+    return 0.0 if root is ALWAYS_OFF else None
 
 
 def export_metrics(resource: Resource, instruments: Instruments) -> Callable[[], None]:
@@ -127,10 +130,8 @@ def _points(instrument: Counter | Durations | Level, start: int, now: int) -> Su
                 for key, spread in instrument.spreads.copy().items()
             ]
             return Histogram(spreads, AggregationTemporality.CUMULATIVE)
-        case Level(value=None):
-            return Gauge([])
         case Level(value=value):
-            return Gauge([NumberDataPoint({}, start, now, value)])
+            return Gauge([] if value is None else [NumberDataPoint({}, start, now, value)])
 
 
 def _patient(end: Callable[[], None], give_up: Callable[[], None]) -> Callable[[], None]:

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 TURNS = 16
-"""So many turns of the loop in a row without company mean that none comes now; a turn takes some microseconds."""
+"""So many turns of the loop in a row without company mean that none comes now; a turn takes microseconds."""
 
 
 class Gathering:
@@ -32,7 +32,7 @@ class Gathering:
         self._end = 0.0
 
     def begin(self) -> None:
-        """Begin a batch with the first thing that waits; one that follows a lone one leaves in the next turn."""
+        """Begin a batch with the first thing that waits; one after a lone one leaves in the next turn."""
         self._seen, self._turns = 0, 0
         self._end = self._loop.time() + self._patience
         self._loop.call_soon(self._turn)

@@ -1,7 +1,8 @@
 """The metrics of this system: every name, unit and attribute in one place, and their sums.
 
-The sums are our own: an instrument of the SDK takes ten microseconds for each of the three measurements of a command,
-a twentieth of the command's time. What it makes of them and how they travel is the SDK's (`runtime.exporting`).
+The sums are our own: an instrument of the SDK takes ten microseconds for each of the three measurements of
+a command, a twentieth of the command's time. What it makes of them and how they travel is the SDK's
+(`runtime.exporting`).
 """
 
 from bisect import bisect_left
@@ -10,8 +11,8 @@ from dataclasses import dataclass, field
 from math import inf
 
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""The buckets' upper bounds in seconds. Finer at the bottom than the semantic conventions' advice, which begins at
-5 ms: most calls here take less."""
+"""The buckets' upper bounds in seconds. Finer at the bottom than the semantic conventions' advice, which
+begins at 5 ms: most calls here take less."""
 
 Attributes = Mapping[str, str | bool]
 

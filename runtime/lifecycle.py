@@ -24,9 +24,10 @@ _OVERTIME = 5.0
 """Seconds beyond `stop_grace` after which a process that does not end is ended."""
 
 GARBAGE = 20_000, 20, 50
-"""Objects that are made before Python looks for unreachable ones among the newest; so many of these looks before
-it takes in older ones, and then all. By default it would go through what is in flight and cached again and again,
-which takes a twentieth of a command server's time under load and a fifth of a projector's."""
+"""Objects that are made before Python looks for unreachable ones among the newest; so many of these looks
+before it takes in older ones, and then all. By default it would go through what is in flight and cached
+again and again, which takes a twentieth of a command server's time under load and a fifth of a
+projector's."""
 
 log = logs.get("lifecycle")
 

@@ -52,7 +52,7 @@ def configure(level: str = "info", format: str = "json", file: BinaryIO | None =
 class _Lines:
     """Writes warnings at once, and lesser lines together with those of the next moment.
 
-    A write for every line takes a busy server a tenth of its time. One that is killed may lose the last lines.
+    A write for every line takes a busy server a tenth of its time. One that is killed may lose its last.
     """
 
     def __init__(self, file: BinaryIO) -> None:

@@ -97,13 +97,13 @@ def span(
 
 
 def _decided(parent: str | None) -> AbstractContextManager[Span] | None:
-    """Return what stands for a span of a trace that is not sampled, for which not even a span is made; else None."""
+    """Return what stands for a span of a trace that is not sampled, for which none is made; else None."""
     if parent is not None and _TRACEPARENT.fullmatch(parent):
         sampled = bool(int(parent[-1], 16) & TraceFlags.SAMPLED)
     elif parent is None and (current := trace.get_current_span()) is not trace.INVALID_SPAN:
         return None if current.get_span_context().trace_flags.sampled else _NOTHING
     else:
-        sampled = random() < _share  # type: ignore[operator]
+        sampled = random() < (_share or 0.0)  # noqa: S311 - chance, not a secret
     return None if sampled else _Unsampled()
 
 

@@ -31,7 +31,7 @@ SESSION = {
     "transaction_timeout": "5s",
     # The statements are short and always the same.
     "jit": "off",
-    # They look rows up by keys, in tables of any size; before a table's first ANALYZE the planner would read it whole.
+    # They look rows up by keys, in tables of any size; without statistics the planner would read them whole.
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
@@ -138,7 +138,9 @@ class PostgresTransaction:
         """See Transaction."""
         callers, ids = zip(*keys, strict=True)
         rows = await self._connection.fetch(statements.FIND_REQUESTS, callers, ids)
-        found = {(row["caller"], str(row["request_id"])): _stored_request(row) for row in rows if row["caller"]}
+        found = {
+            (row["caller"], str(row["request_id"])): _stored_request(row) for row in rows if row["caller"]
+        }
         return Known(str(rows[0]["incarnation"]), found)
 
     async def history(self, stream: str, after: int) -> Sequence[StoredEvent]:

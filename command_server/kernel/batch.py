@@ -27,7 +27,7 @@ class Request:
     command: Any
     caller: str
     request_id: str
-    """A UUID in lower case, as its 36 characters: it is compared, sorted and written far more often than made."""
+    """A UUID in lower case, as its 36 characters: it is compared, sorted and written, nothing else."""
     hash: bytes
     expected_version: int | None
     on_behalf_of: str | None

@@ -1,7 +1,7 @@
 """Group commit: one writer executes all commands of a process, those that wait together in one transaction.
 
-While a commit is under way the next batch gathers, and as long as more commands come, so batches grow with the load
-by themselves.
+While a commit is under way the next batch gathers, and as long as more commands come, so batches grow with
+the load by themselves.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ BATCH = 256
 RERUNS = 2
 """How often a batch is run again after a conflict or a lost connection."""
 GATHERING = 0.02
-"""Seconds that a batch waits for company at the most, and only while more comes: it raises the rate and cuts the
-mean latency under load. A lone command never waits."""
+"""Seconds that a batch waits for company at the most, and only while more comes: it raises the rate and
+cuts the mean latency under load. A lone command never waits."""
 
 
 @dataclass(frozen=True, slots=True)

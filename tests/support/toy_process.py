@@ -65,9 +65,9 @@ class Toy:
         return [json.loads(line) for line in (self.folder / "stdout").read_text().splitlines()]
 
     async def line(self, message: str, seconds: float = 10.0) -> dict[str, Any]:
-        """Wait for the one line with this message, which lies a moment in the server's hands, and return it."""
+        """Wait for the one line with this message, which the server keeps for a moment, and return it."""
         async with asyncio.timeout(seconds):
-            while not (found := [line for line in self.lines() if line["message"] == message]):
+            while not (found := [line for line in self.lines() if line["message"] == message]):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         (line,) = found
         return line
