@@ -12,7 +12,7 @@ BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && ec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate new-context lint types imports check unit test up demo bench tools clean-data
+.PHONY: help setup generate new-context lint types imports check unit test up demo bench load tools clean-data
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,8 +94,13 @@ up: $(READY) ## the local stack until Ctrl-C; data stays in .diptych/
 demo: $(READY) ## one order's whole way, on a stack of its own
 	@exec $(BIN)/python -m operations.demo
 
-bench: $(READY) ## the ratios to a bare gRPC echo, in about a minute
+bench: $(READY) ## what the system does beside what is possible; with Go
+	@$(BIN)/uv sync --locked --inexact --quiet --group bench
 	@exec $(BIN)/python -m bench
+
+SCENARIO ?= mixed
+load: $(READY) ## ghz on the local stack, started if it is not up: make load SCENARIO=command|query|mixed|ramp|soak
+	@exec $(BIN)/python -m bench.loadtest "$(SCENARIO)"
 
 tools: ## installs ghz, for load tests, with Go
 	@command -v go >/dev/null || { echo "make: ghz needs Go 1.23 or later; install Go first"; exit 1; }

@@ -19,6 +19,9 @@ WAIT = 0.25
 """Seconds that a reader waits for events before the session looks around."""
 LOOK = 0.5
 """Seconds between looks at which stream it is, and whether all of it was read."""
+ASK = 2.0
+"""Seconds between two questions to the server what it holds for this reader, once the reader has caught up:
+one for each partition, while under traffic the batches tell as much of those that are busy."""
 REPLAYS = 20
 """Parked aggregates that are tried again between two batches, at most."""
 
@@ -51,6 +54,7 @@ class Session:
         self._progress = progress
         self._reader = reader
         self._looked = 0.0
+        self._asked = 0.0
         self._target: int | None = None
         self._arrived: frozenset[int] = frozenset()
         self._all_drained_at: int | None = None
@@ -107,6 +111,9 @@ class Session:
         partitions = frozenset(self._progress.starts)
         if last_sequence == self._all_drained_at:
             return partitions
+        if self._arrived == partitions and monotonic() - self._asked < ASK:
+            return frozenset()
+        self._asked = monotonic()
         drained = await self._reader.drained()
         self._all_drained_at = last_sequence if drained == partitions else None
         return drained

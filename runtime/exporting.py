@@ -26,11 +26,14 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased,
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Tracer
 
+from runtime import logs
 from runtime.errors import StartError
 from runtime.instruments import BOUNDS, Counter, Durations, Instruments, Level
 
 _PATIENCE = 2.0
 """Seconds that the end of the process waits for a collector that may be away, for traces and for metrics."""
+log = logs.get("telemetry")
+
 _SCOPE = InstrumentationScope("diptych")
 
 
@@ -77,7 +80,10 @@ def export_metrics(resource: Resource, instruments: Instruments) -> Callable[[],
     exporter, ending, start = OTLPMetricExporter(), Event(), time_ns()
 
     def export() -> None:
-        exporter.export(_data(resource, instruments, start))
+        try:
+            exporter.export(_data(resource, instruments, start))
+        except Exception:  # the next time may go better
+            log.exception("Metrics could not be exported")
 
     def export_until_the_end() -> None:
         while not ending.wait(int(interval) / 1000):
