@@ -101,6 +101,7 @@ def refuse(name: str, why: str) -> NoReturn:
 
 
 def _refused(name: str, why: str) -> int:
+    logs.flush()
     sys.stderr.write(f"{name}: {why}\n")
     return REFUSED
 

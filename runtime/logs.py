@@ -29,6 +29,12 @@ def get(name: str) -> structlog.typing.FilteringBoundLogger:
     return structlog.get_logger(logger_name=name)  # type: ignore[no-any-return]
 
 
+def flush() -> None:
+    """Write the lines that wait for others; before another file gets one that belongs behind them."""
+    if _lines is not None:
+        _lines.flush()
+
+
 def configure(level: str = "info", format: str = "json", file: BinaryIO | None = None) -> None:  # noqa: A002
     """Set up logging for this process; call it before the first line is logged.
 
@@ -37,7 +43,8 @@ def configure(level: str = "info", format: str = "json", file: BinaryIO | None =
         format: json or console.
         file: where lines go; stdout where it is None.
     """
-    lines = _Lines(file or sys.stdout.buffer)
+    global _lines
+    lines = _lines = _Lines(file or sys.stdout.buffer)
     structlog.configure(
         processors=[_json] if format == "json" else [_prepared, _console()],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
@@ -47,6 +54,9 @@ def configure(level: str = "info", format: str = "json", file: BinaryIO | None =
     # Libraries speak up from warnings on; the root handler hands their lines to structlog.
     logging.basicConfig(handlers=[_Handler()], level=max(_LEVELS[level], logging.WARNING), force=True)
     logging.captureWarnings(True)
+
+
+_lines: "_Lines | None" = None
 
 
 class _Lines:
