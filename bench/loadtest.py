@@ -13,12 +13,15 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import monotonic, time
+from typing import Any
 from uuid import UUID, uuid5
 
 import asyncpg
 import grpc
+from diptych.ordering.v1 import command_service_pb2, query_service_pb2
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 from diptych.ordering.v1.types_pb2 import Order
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from redis.asyncio import Redis
 
 from bench import requests
@@ -35,6 +38,8 @@ from runtime.views import View
 
 SCENARIOS = Path(__file__).with_name("ghz")
 INSTALL = "make: load needs ghz: `make tools` installs it with Go 1.23 or later"
+DESCRIPTORS = Path(".cache", "ordering.protoset")
+"""What ghz knows our messages by."""
 READ = 1_000
 """The orders `load-0`, `load-1`, ... that queries are for."""
 REQUEST_IDS = UUID("0f5c8f6e-4b0e-5d0f-9d0d-0a6a3a3d9a55")
@@ -58,7 +63,7 @@ class Lag:
     async def run(self) -> None:
         """Look until cancelled."""
         connection = await asyncpg.connect(self._settings.database_url)
-        last = None
+        last = await connection.fetchrow(NEWEST)  # not of this run
         try:
             async with Redis.from_url(self._settings.redis_url) as redis:
                 while True:
@@ -96,6 +101,7 @@ async def main(scenario: str, ghz: str) -> None:
     if not files:
         known = sorted({file.name.partition(".")[0] for file in SCENARIOS.glob("*.json")})
         raise StartError(f"there is no scenario {scenario}: there are {', '.join(known)}")
+    write_descriptors(DESCRIPTORS, [command_service_pb2, query_service_pb2])
     settings = local_settings()
     targets = {file: address_of(file, settings) for file in files}
     async with running(settings):
@@ -103,10 +109,12 @@ async def main(scenario: str, ghz: str) -> None:
         await place_what_is_read(settings, token)
         lag = Lag(settings)
         looking = asyncio.create_task(lag.run())
-        reports = await asyncio.gather(
-            *(_ghz(ghz, file, address, token) for file, address in targets.items())
-        )
-        looking.cancel()
+        try:
+            reports = await asyncio.gather(
+                *(_ghz(ghz, file, address, token) for file, address in targets.items())
+            )
+        finally:
+            looking.cancel()
     for file, report in zip(files, reports, strict=True):
         print(summary(file.stem, report))
     print(f"read model behind the write model: {lag}")
@@ -119,6 +127,22 @@ def local_settings() -> Settings:
     if "jwks" not in settings.model_fields_set:
         return settings.model_copy(update={"jwks": str(Path(".diptych", "jwks.json").absolute())})
     return settings
+
+
+def write_descriptors(path: Path, modules: Sequence[Any]) -> None:
+    """Write the descriptors of generated modules and of all that they import, in their order."""
+    known: dict[str, FileDescriptorProto] = {}
+
+    def add(file: Any) -> None:
+        if file.name not in known:
+            for dependency in file.dependencies:
+                add(dependency)
+            known[file.name] = FileDescriptorProto.FromString(file.serialized_pb)
+
+    for module in modules:
+        add(module.DESCRIPTOR)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(FileDescriptorSet(file=known.values()).SerializeToString())
 
 
 def address_of(file: Path, settings: Settings) -> str:
@@ -168,6 +192,7 @@ async def _ghz(program: str, file: Path, address: str, token: str) -> dict:  # t
     process = await asyncio.create_subprocess_exec(
         program,
         f"--config={file}",
+        f"--protoset={DESCRIPTORS}",
         f"--metadata={json.dumps({'authorization': f'Bearer {token}'})}",
         "--format=json",
         address,
