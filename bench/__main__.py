@@ -9,8 +9,8 @@ from time import monotonic
 
 import uvloop
 
-from bench import feed, lag, report, store
-from bench.contest import Comparison, Results, Void, interleave
+from bench import feed, lag, plots, report, store
+from bench.contest import Comparison, Results, Void, interleave, percentile
 from bench.load import Player
 from bench.scene import ORDERS, Scene, running_echo
 from bench.served import BATCH_SIZE, Served
@@ -18,10 +18,10 @@ from operations.stacks import throwaway
 from runtime import logs
 from runtime.errors import StartError
 
-ROUNDS = 5
-ROUNDS_OF = {"feed": (1, 0), "lag": (3, 1)}
+ROUNDS = 3
+ROUNDS_OF = {"feed": (1, 0), "levels": (1, 0)}
 """Rounds, and how many before them do not count, where they are not as asked."""
-GROUPS = ("feed", "served", "variants", "store", "lag")
+GROUPS = ("feed", "served", "levels", "variants", "store", "lag")
 TABLE = (
     Comparison("GetOrder", "echo of GetOrder", 0.80, 1.0),
     Comparison("PlaceOrder", "echo of PlaceOrder", 0.55, 0.80),
@@ -32,8 +32,8 @@ TABLE = (
     Comparison("PlaceOrder", "eventsourcing", 5, 7),
     Comparison("relay", "bare publish", 0.6, 0.9),
     Comparison("projector", "fetch and ack", 0.5, 1.0),
-    Comparison("commit to visible", "publish, fetch, HSET", 3, 1.5, lambda s: s.p50, "p50", at_most=True),
-    Comparison("commit to visible", "publish, fetch, HSET", 5, 2, lambda s: s.p99, "p99", at_most=True),
+    Comparison("commit to visible", "publish, fetch, HSET", 3, 1.5, percentile("50"), "p50", at_most=True),
+    Comparison("commit to visible", "publish, fetch, HSET", 5, 2, percentile("99"), "p99", at_most=True),
     *(
         Comparison(name, f"{name} without {part}", 0.90, 0.97)
         for name in ("GetOrder", "PlaceOrder")
@@ -61,6 +61,7 @@ async def measure(scene: Scene, rounds: int, chosen: Collection[str]) -> Results
     groups = {
         "feed": lambda: feed.contestants(scene),
         "served": lambda: Served(scene).contestants(),
+        "levels": lambda: Served(scene).levels(),
         "variants": lambda: Served(scene).variants(),
         "store": lambda: store.contestants(scene),
         "lag": lambda: lag.contestants(scene),
@@ -97,6 +98,8 @@ async def main(rounds: int, chosen: Collection[str]) -> None:
             async with throwaway(folder / "stack", durable=True, environment=environment) as stack:
                 results = await measure(Scene(stack, player, folder), rounds, chosen)
     report.show(TABLE, results)
+    for path in (report.keep("bench", TABLE, results), *plots.draw("bench", results)):
+        print(path.relative_to(Path.cwd()))
 
 
 if __name__ == "__main__":

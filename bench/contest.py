@@ -17,11 +17,12 @@ class Sample:
 
     rate: float
     """Operations a second."""
-    p50: float | None = None
-    """Milliseconds, where single operations were timed."""
-    p99: float | None = None
+    latency: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds by percentile (`50`, `99`), where single operations were timed."""
     cpu: Mapping[str, float] = field(default_factory=dict)
     """Microseconds of CPU an operation, by process."""
+    lags: Sequence[float] = ()
+    """Milliseconds of every single operation, where each is of interest."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Contestant:
 
     name: str
     run: Run
+
+
+def percentile(which: str) -> Callable[[Sample], float | None]:
+    """Return what reads a percentile of a sample's latency."""
+    return lambda sample: sample.latency.get(which)
 
 
 Results = dict[str, list[Sample]]

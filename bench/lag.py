@@ -90,7 +90,7 @@ async def bare(nats: Connection, redis: Redis) -> Sample:
 
 def _sample(lags: list[float], cpu: Mapping[str, float] = {}) -> Sample:
     lags = sorted(1000 * lag for lag in lags)
-    return Sample(RATE, lags[len(lags) // 2], lags[int(len(lags) * 0.99)], cpu)
+    return Sample(RATE, {"50": lags[len(lags) // 2], "99": lags[int(len(lags) * 0.99)]}, cpu, lags)
 
 
 @asynccontextmanager

@@ -1,32 +1,67 @@
-"""The result of a run, for people and, as JSON, for comparing runs."""
+"""The result of a run: a table for people, and all samples as JSON."""
 
+import json
+import os
+import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from bench.contest import Comparison, Sample
+from bench.contest import Comparison, Sample, percentile
 
 RESULTS = Path(__file__).with_name("results")
 
 
 def show(table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> None:
     """Print what each contestant did, and then how it compares."""
-    print(f"\n{'':22}{'rate':>12}{'least':>10}{'most':>10}{'half ms':>9}{'99 % ms':>9}   CPU us")
+    print(f"\n{'':26}{'rate':>12}{'least':>10}{'most':>10}{'half ms':>9}{'99 % ms':>9}   CPU us")
     for name, samples in results.items():
         rates = [sample.rate for sample in samples]
-        half, most = (_middle([getattr(sample, what) for sample in samples]) for what in ("p50", "p99"))
+        half, most = (_middle([percentile(which)(sample) for sample in samples]) for which in ("50", "99"))
         cpu = {process: median(s.cpu[process] for s in samples) for process in samples[0].cpu}
         print(
-            f"{name:22}{median(rates):10,.0f}/s{min(rates):10,.0f}{max(rates):10,.0f}{half:>9}{most:>9}   "
+            f"{name:26}{median(rates):10,.0f}/s{min(rates):10,.0f}{max(rates):10,.0f}{half:>9}{most:>9}   "
             + ", ".join(f"{process} {each:,.0f}" for process, each in cpu.items())
         )
-    print(f"\n{'':22}{'of':24}{'ratio':>7}{'least':>7}{'most':>7}{'must':>7}{'moonshot':>10}")
+    print(f"\n{'':26}{'of':29}{'ratio':>7}{'least':>7}{'most':>7}{'must':>7}{'moonshot':>10}")
     for line in table:
         if ratios := line.ratios(results):
+            title = line.name if line.what == "rate" else f"{line.name}, {line.what}"
             print(
-                f"{line.name:22}{line.against:24}{median(ratios):7.2f}{min(ratios):7.2f}{max(ratios):7.2f}"
+                f"{title:26}{line.against:29}{median(ratios):7.2f}{min(ratios):7.2f}{max(ratios):7.2f}"
                 f"{line.must or '':>7}{line.moonshot or '':>10}   {line.verdict(median(ratios))}"
             )
+
+
+def keep(name: str, table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> Path:
+    """Write the table and all samples into a file of this name among the results; return where."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    lines = [_line(line, ratios) for line in table if (ratios := line.ratios(results))]
+    found = {
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
+        "table": lines,
+        "samples": {name: [asdict(sample) for sample in samples] for name, samples in results.items()},
+    }
+    path.write_text(json.dumps(found, indent=1))
+    return path
+
+
+def _line(line: Comparison, ratios: Sequence[float]) -> Mapping[str, object]:
+    return {
+        "name": line.name,
+        "against": line.against,
+        "what": line.what,
+        "ratio": median(ratios),
+        "least": min(ratios),
+        "most": max(ratios),
+        "must": line.must,
+        "moonshot": line.moonshot,
+        "verdict": line.verdict(median(ratios)),
+    }
 
 
 def _middle(values: Sequence[float | None]) -> str:

@@ -1,69 +1,58 @@
-"""Orders changed with `eventsourcing`, the best-known library of its kind in Python, on the same PostgreSQL.
+"""The best-known event sourcing library of Python as a contestant, on the same PostgreSQL."""
 
-Run as `python -m bench.rival THREADS ORDERS`, with its POSTGRES_* variables: each thread loads an order
-that it has placed, changes it and saves it, as its documentation does. Prints how many were changed a
-second.
-"""
+import asyncio
+import os
+from sys import executable
+from urllib.parse import urlsplit
 
-import sys
-from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
-from uuid import UUID, uuid4
+from bench.contest import Sample
 
-from eventsourcing.application import Application
-from eventsourcing.domain import Aggregate, event
+THREADS = (1, 2, 4, 8, 16, 32)
+TRIAL, ORDERS = 300, 1_500
+"""Orders that are changed to find out how many threads are best, and in a turn."""
 
 
-class Order(Aggregate):
-    """An order of three lines."""
+class Rival:
+    """Runs `bench.rival_orders` in a process of its own, with as many threads as suit it best.
 
-    @event("Placed")
-    def __init__(self, order_id: str, customer_id: str) -> None:
-        self.order_id = order_id
-        self.customer_id = customer_id
-        self.lines: list[dict[str, str | int]] = []
-        self.address: dict[str, str] = {}
+    Args:
+        database_url: where it keeps its tables, in a schema of their own.
+    """
 
-    @event("LinesGiven")
-    def give_lines(self, lines: list[dict[str, str | int]], address: dict[str, str]) -> None:
-        """Say what is ordered and where it goes."""
-        self.lines, self.address = lines, address
+    def __init__(self, database_url: str) -> None:
+        url = urlsplit(database_url)
+        self._environment = {
+            **os.environ,
+            "PERSISTENCE_MODULE": "eventsourcing.postgres",
+            "POSTGRES_DBNAME": url.path.strip("/"),
+            "POSTGRES_HOST": url.hostname or "",
+            "POSTGRES_PORT": str(url.port),
+            "POSTGRES_USER": url.username or "",
+            "POSTGRES_PASSWORD": url.password or "",
+            "POSTGRES_POOL_SIZE": str(max(THREADS)),
+        }
+        self._threads = 0
 
+    async def run(self) -> Sample:
+        """Load, change and save orders."""
+        if not self._threads:
+            rates = {threads: await self._changed(threads, TRIAL) for threads in THREADS}
+            self._threads = max(rates, key=rates.__getitem__)
+            print(f"  eventsourcing does best with {self._threads} threads", flush=True)
+        return Sample(await self._changed(self._threads, ORDERS))
 
-LINES = [
-    {"sku": f"sku-{n}", "title": "A thing of some use", "quantity": 1 + n, "price": "19.99 EUR"}
-    for n in range(3)
-]
-ADDRESS = {
-    "recipient": "Erika Mustermann",
-    "street": "Heidestraße 17",
-    "locality": "51147 Köln",
-    "region": "DE",
-}
-
-
-class Shop(Application[UUID]):
-    """Orders."""
-
-    def change(self, order: UUID) -> None:
-        """Load an order, change it and save it."""
-        found: Order = self.repository.get(order)
-        found.give_lines(LINES, ADDRESS)
-        self.save(found)
-
-
-def main(threads: int, count: int) -> float:
-    """Return how many orders a second are loaded, changed and saved."""
-    shop = Shop()
-    orders = [Order(order_id=str(uuid4()), customer_id="customer-1") for _ in range(count)]
-    for start in range(0, count, 200):
-        shop.save(*orders[start : start + 200])
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(shop.change, [order.id for order in orders[:threads]]))  # every thread connects
-        begin = perf_counter()
-        list(pool.map(shop.change, [order.id for order in orders[threads:]]))
-        return (count - threads) / (perf_counter() - begin)
-
-
-if __name__ == "__main__":
-    print(main(int(sys.argv[1]), int(sys.argv[2])))
+    async def _changed(self, threads: int, orders: int) -> float:
+        process = await asyncio.create_subprocess_exec(
+            executable,
+            "-m",
+            "bench.rival_orders",
+            str(threads),
+            str(orders),
+            env=self._environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, error = await process.communicate()
+        if process.returncode:
+            raise RuntimeError(f"eventsourcing: {error.decode().strip().splitlines()[-1]}")
+        return float(out)

@@ -86,8 +86,9 @@ class Scene:
         address: str,
         method: str,
         asked: Path,
-        count: int,
+        count: int = 0,
         *,
+        seconds: float = 0.0,
         in_flight: int = IN_FLIGHT,
         processes: Mapping[str, int],
         events: int = 0,
@@ -98,7 +99,8 @@ class Scene:
             address: of the server.
             method: its path.
             asked: the requests.
-            count: how many.
+            count: how many; 0 for as many as fit in `seconds`.
+            seconds: how long to send.
             in_flight: how many at once.
             processes: whose CPU time is of interest: process ids by name.
             events: how many events an answer stands for.
@@ -108,13 +110,15 @@ class Scene:
         """
         meter = Meter(processes)
         played = await self.player.play(
-            address, method, asked, token=self.token, count=count, in_flight=in_flight
+            address, method, asked, token=self.token, count=count, seconds=seconds, in_flight=in_flight
         )
-        cpu = meter.microseconds(count)
-        if played.ok != count:
-            raise Void(f"{method} at {address} was answered {dict(played.statuses)}, of {count} calls")
-        self.recorded += events * count
-        return Sample(played.rate, played.latency["50"], played.latency["99"], cpu)
+        cpu = meter.microseconds(played.ok)
+        if played.ok != (count or sum(played.statuses.values())):
+            raise Void(
+                f"{method} at {address} was answered {dict(played.statuses)}, of {count or 'all'} calls"
+            )
+        self.recorded += events * played.ok
+        return Sample(played.rate, played.latency, cpu)
 
     async def check(self) -> None:
         """Make sure that the answers to commands and the recorded events are equally many.

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 
 from bench import requests
 from bench.contest import Contestant, Sample
+from bench.rival import Rival
 from bench.scene import IN_FLIGHT, ORDERS, Scene, pid
 from operations.processes import COMMAND_SERVER, QUERY_SERVER, Kind, Process
 
@@ -23,6 +24,15 @@ CALLS = 4_000
 """Calls of one turn."""
 BATCH_CALLS, LIST_CALLS = 800, 1_500
 BATCH_SIZE, PAGE = 50, 20
+LEVELS = (1, 4, 16, 64, 256)
+"""Calls in flight, of the contestants that are called by several numbers of callers."""
+MOMENT = 1.0
+"""Seconds of a turn of theirs."""
+
+
+def at_level(name: str, in_flight: int) -> str:
+    """Return what a contestant is called with so many calls in flight."""
+    return f"{name}, {in_flight} in flight"
 
 
 class Served:
@@ -37,22 +47,27 @@ class Served:
         self._writing = {"command_server": pid(self._command), "postgres": servers["database_url"]}
 
     @asynccontextmanager
+    async def _echo(self) -> AsyncIterator[tuple[str, dict[str, int]]]:
+        """Run an echo of GetOrder and PlaceOrder; yield its address, and its process."""
+        get = await self._scene.ask(self._query.address, GET, ordering.GetOrderRequest(order_id="o-1"))
+        placed = await self._scene.ask(self._command.address, PLACE, next(requests.orders(1)))
+        await self._scene.recount()
+        async with self._scene.echo({GET: get, PLACE: placed}) as (address, process):
+            yield address, {"echo": process}
+
+    @asynccontextmanager
     async def contestants(self) -> AsyncIterator[list[Contestant]]:
         """Yield all of them, the echoes too."""
-        async with AsyncExitStack() as running:
-            get = await self._scene.ask(self._query.address, GET, ordering.GetOrderRequest(order_id="o-1"))
-            placed = await self._scene.ask(self._command.address, PLACE, next(requests.orders(1)))
-            for request in requests.stock():
-                name = type(request).__name__.removesuffix("Request")
-                await self._scene.ask(self._command.address, f"{STOCKKEEPING}/{name}", request)
-            await self._scene.recount()
-            echo, process = await running.enter_async_context(self._scene.echo({GET: get, PLACE: placed}))
+        for request in requests.stock():
+            name = type(request).__name__.removesuffix("Request")
+            await self._scene.ask(self._command.address, f"{STOCKKEEPING}/{name}", request)
+        async with self._echo() as (echo, process):
 
             async def echo_get() -> Sample:
-                return await self._play(echo, GET, self._reads(), CALLS, {"echo": process})
+                return await self._play(echo, GET, self._reads(), CALLS, process)
 
             async def echo_place() -> Sample:
-                return await self._play(echo, PLACE, requests.orders(CALLS), CALLS, {"echo": process})
+                return await self._play(echo, PLACE, requests.orders(CALLS), CALLS, process)
 
             yield [
                 Contestant("echo of GetOrder", echo_get),
@@ -62,7 +77,43 @@ class Served:
                 Contestant("echo of PlaceOrder", echo_place),
                 Contestant("PlaceOrder", self.place),
                 Contestant("ReserveStock", self.reserve),
+                Contestant("eventsourcing", Rival(self._scene.stack.settings.database_url).run),
             ]
+
+    @asynccontextmanager
+    async def levels(self) -> AsyncIterator[list[Contestant]]:
+        """Yield an echo, GetOrder and PlaceOrder, each with several numbers of calls in flight."""
+        async with self._echo() as (echo, process):
+            asked = self._scene.write("asked-levels", self._reads())
+
+            async def reading(address: str, processes: dict[str, int], in_flight: int) -> Sample:
+                return await self._scene.play(
+                    address, GET, asked, seconds=MOMENT, processes=processes, in_flight=in_flight
+                )
+
+            async def placing(in_flight: int) -> Sample:
+                calls = min(CALLS, 60 * in_flight)
+                orders = self._scene.write("asked-PlaceOrder", requests.orders(calls))
+                return await self._scene.play(
+                    self._command.address,
+                    PLACE,
+                    orders,
+                    calls,
+                    processes=self._writing,
+                    events=1,
+                    in_flight=in_flight,
+                )
+
+            contestants = []
+            for n in LEVELS:
+                contestants += [
+                    Contestant(at_level("echo of GetOrder", n), partial(reading, echo, process, n)),
+                    Contestant(
+                        at_level("GetOrder", n), partial(reading, self._query.address, self._reading, n)
+                    ),
+                    Contestant(at_level("PlaceOrder", n), partial(placing, n)),
+                ]
+            yield contestants
 
     @asynccontextmanager
     async def variants(self) -> AsyncIterator[list[Contestant]]:

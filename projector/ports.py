@@ -75,14 +75,14 @@ class Store(Protocol):
     async def write(self, updates: Sequence[Update]) -> set[str]:
         """Write views that are still as they were before; return the ids of the others.
 
-        What their events told in their logs is written with them.
+        What their events told in their logs, and all that is derived from them, is written with them.
 
         Raises:
             Superseded: another filling has begun.
         """
 
     async def follow(self, records: Sequence[Record]) -> set[str]:
-        """Bring what is derived up to views which have not moved; return the ids of those which have.
+        """Bring what is derived up to views that were found behind; return the ids of those that have moved.
 
         A view that had settled before is not announced again.
 

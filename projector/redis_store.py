@@ -61,13 +61,18 @@ class RedisStore(RedisFilling):
             parked=_read_parked(parked) if parked else None,
         )
 
-    async def write(self, updates: Sequence[Update]) -> set[str]:
-        """Write views that are still as they were before; return the ids of the others."""
+    async def write(self, updates: Sequence[Update], *, settle: bool = True) -> set[str]:
+        """Write views that are still as they were before, and what is derived; return the ids of the others.
+
+        Args:
+            updates: what to write.
+            settle: whether what is derived follows at once.
+        """
         packed = pack([self._packed(update) for update in updates])
         contents = [data for update in updates for data in _contents(update)]
         keys = [self._view.fill, self._view.parked]
-        answer = await self._write(keys=keys, args=[self._fill, packed, *contents])
-        lost, full = self._fence(answer)
+        args: list[Any] = [self._fill, packed, self._view.changed, self._changes_kept, int(settle), *contents]
+        lost, full = self._fence(await self._write(keys=keys, args=args))
         self._note(full)
         return {updates[number - 1].after.id for number in lost}
 
@@ -92,6 +97,9 @@ class RedisStore(RedisFilling):
             self._view.log(after.id) if told else "",
             told,
             content.tallied if content else (),
+            after.entries,
+            after.stale,
+            after.announced,
         )
 
     async def follow(self, records: Sequence[Record]) -> set[str]:

@@ -1,7 +1,7 @@
 """A stretch of work that rests on one filling of the store, one epoch of the stream and one reader.
 
-Each step is: take a batch, bring the views up to it, then say so as progress. A kill anywhere repeats the
-batch, and nothing is lost or done twice by that.
+Each step is: take a batch and bring the views up to it; now and then, say so as progress. A kill anywhere
+repeats what is behind that, and nothing is lost or done twice by it.
 """
 
 from collections.abc import Mapping
@@ -22,6 +22,8 @@ LOOK = 0.5
 ASK = 2.0
 """Seconds between two questions to the server what it holds for this reader, once the reader has caught up:
 one for each partition, while under traffic the batches tell as much of those that are busy."""
+NOTE = 0.1
+"""Seconds between two notes of progress under traffic: what lies between them is done again after a kill."""
 REPLAYS = 20
 """Parked aggregates that are tried again between two batches, at most."""
 
@@ -55,6 +57,9 @@ class Session:
         self._reader = reader
         self._looked = 0.0
         self._asked = 0.0
+        self._noted = 0.0
+        self._read: dict[int, int] = {}
+        self._as_of: dict[int, int] = {}
         self._target: int | None = None
         self._arrived: frozenset[int] = frozenset()
         self._all_drained_at: int | None = None
@@ -72,10 +77,24 @@ class Session:
         for view_id, parked in self._writer.schedule.due(_now(), REPLAYS):
             await self._writer.replay(view_id, parked.stream)
         last = {streams.partition_of_subject(message.subject): message for message in messages}
-        as_of = {**self._published(last), **await self._look()}
-        moves = self._progress.moves({partition: message.sequence for partition, message in last.items()})
-        await self._store.advance(moves, as_of)
+        self._read |= {partition: message.sequence for partition, message in last.items()}
+        self._as_of |= self._published(last)
+        self._as_of |= await self._look()
+        if not messages or monotonic() - self._noted >= NOTE:
+            await self.note()
+
+    async def note(self) -> None:
+        """Say in the store how far its views are.
+
+        Raises:
+            Superseded: the store is not what it was.
+        """
+        self._noted = monotonic()
+        moves = self._progress.moves(self._read)
+        await self._store.advance(moves, self._as_of)
         self._progress.moved(moves)
+        self._read.clear()
+        self._as_of.clear()
 
     def _published(self, last: Mapping[int, Message]) -> Mapping[int, int]:
         """Return, of partitions that have caught up before, when what they hold by now was published."""

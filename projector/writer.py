@@ -1,11 +1,11 @@
-"""From events to views: load, fold, write by compare-and-set, follow with the indexes; and trying again.
+"""From events to views: load, fold, write by compare-and-set with all that is derived; and trying again.
 
 Whoever loses a compare-and-set drops what it knew of the view, loads it and folds again, so redelivery,
 reordering and other projectors change how often something is done, never what comes out.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from time import time, time_ns
 from typing import Any
 
@@ -61,11 +61,12 @@ class Writer:
         for event in events:
             todo.setdefault(streams.aggregate_id(event.stream), []).append(event)
         touched = list(todo)
+        new = {view_id for view_id, events in todo.items() if events[0].version == 1}
         while todo:
-            records = await self._load(todo)
+            records = await self._load(todo, new)
             folded = [await self._update(records[view_id], events) for view_id, events in todo.items()]
             lost = await self._write([update for update in folded if update is not None])
-            todo = {view_id: todo[view_id] for view_id in lost}
+            todo, new = {view_id: todo[view_id] for view_id in lost}, set()
         await self._follow(touched)
 
     async def replay(self, view_id: str, stream: str) -> None:
@@ -111,8 +112,16 @@ class Writer:
             return None
         return Update(before, after, folded.content, folded.applied, folded.failed, started_ns)
 
-    async def _load(self, view_ids: Collection[str]) -> Mapping[str, Record]:
+    async def _load(self, view_ids: Collection[str], new: Set[str] = frozenset()) -> Mapping[str, Record]:
+        """Return views, from memory where they are there.
+
+        Args:
+            view_ids: which.
+            new: those that need not be looked for, since most likely they are not there yet.
+        """
         known = {view_id: self._cache[view_id] for view_id in view_ids if view_id in self._cache}
+        for view_id in new - known.keys():
+            known[view_id] = Record(view_id, self._projection.view.message())
         if lacking := [view_id for view_id in view_ids if view_id not in known]:
             loaded = await self._stored(lacking)
             self._keep(loaded.values())
@@ -132,7 +141,7 @@ class Writer:
         lost = await self._store.write(updates) if updates else set()
         self._drop(lost)
         won = [update for update in updates if update.after.id not in lost]
-        self._keep(update.after for update in won)
+        self._keep(replace(update.after, settled=update.after.version, stale=()) for update in won)
         for update in won:
             if update.after.parked is not None:
                 self.schedule.remember(update.after.id, update.after.parked)

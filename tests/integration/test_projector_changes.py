@@ -86,7 +86,7 @@ async def written(store: RedisStore, life: list[RecordedEvent]) -> Record:
     before = (await store.load([order_id]))[order_id]
     folded = fold(projection, before, life)
     assert folded.error is None
-    assert await store.write([Update(before, folded.record, folded.content, life, None, 0)]) == set()
+    assert await store.write([Update(before, folded.record, folded.content, life, None, 0)], settle=False) == set()
     return folded.record
 
 
