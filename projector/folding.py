@@ -58,15 +58,4 @@ def _successors(
 
 
 def _after(record: Record, version: int, content: Rendered[Any]) -> Record:
-    gone = {*record.stale, *record.entries}.difference(content.entries)
-    return Record(
-        id=record.id,
-        message=content.message,
-        version=version,
-        revision=record.revision + 1,
-        settled=record.settled,
-        entries=content.entries,
-        stale=tuple(sorted(gone)),
-        announced=content.announced,
-        parked=None,
-    )
+    return Record(record.id, content.message, version, record.revision + 1, content.entries)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from projector.records import Parked, Record, Update
 from runtime.envelope import RecordedEvent
@@ -60,6 +60,12 @@ class Filling:
     """Partition to `<epoch>/<sequence>`, for every partition."""
 
 
+Moves = Mapping[int, tuple[str, str]]
+"""Partition to its progress before and after, `<epoch>/<sequence>`."""
+NOWHERE: Mapping[int, Any] = {}
+"""No moves."""
+
+
 class Store(Protocol):
     """The views of one projection, in Redis. Every write compares the filling that was read last."""
 
@@ -72,29 +78,23 @@ class Store(Protocol):
     async def load(self, view_ids: Iterable[str]) -> Mapping[str, Record]:
         """Return these views, by id; an empty record of version 0 for each that is not there."""
 
-    async def write(self, updates: Sequence[Update]) -> set[str]:
+    async def write(
+        self, updates: Sequence[Update], moves: Moves = NOWHERE, as_of: Mapping[int, int] = NOWHERE
+    ) -> set[str]:
         """Write views that are still as they were before; return the ids of the others.
 
-        What their events told in their logs, and all that is derived from them, is written with them.
+        Whatever is derived from a view is written with it. If all of them were, progress moves in the same
+        step, as `advance` does.
 
         Raises:
-            Superseded: another filling has begun.
+            Superseded: another filling has begun, or progress is not what it was; nothing is written.
         """
 
-    async def follow(self, records: Sequence[Record]) -> set[str]:
-        """Bring what is derived up to views that were found behind; return the ids of those that have moved.
-
-        A view that had settled before is not announced again.
-
-        Raises:
-            Superseded: another filling has begun.
-        """
-
-    async def advance(self, moves: Mapping[int, tuple[str, str]], as_of: Mapping[int, int]) -> None:
+    async def advance(self, moves: Moves, as_of: Mapping[int, int]) -> None:
         """Set partitions' progress from one value to the next, in all of them or in none.
 
         Args:
-            moves: partition to old and new `<epoch>/<sequence>`.
+            moves: from where to where.
             as_of: partition to the time, in milliseconds since 1970, up to which the views hold all that was
                 published in it. Once every partition has one, the projection is present.
 

@@ -41,8 +41,8 @@ class Rendered(msgspec.Struct, Generic[V], frozen=True):
     """The message, serialised."""
     columns: tuple[tuple[str, str], ...]
     entries: tuple[Entry, ...]
-    amounts: tuple[tuple[str, str, str], ...] | None
-    """As `Amount`, in decimal digits; None where the projection has no sums."""
+    amounts: tuple[tuple[str, str, str], ...]
+    """As `Amount`, in decimal digits."""
     announced: tuple[str, ...]
     told: tuple[tuple[int, bytes], ...]
     """What the events that were applied told: their versions and serialised log entries."""
@@ -71,7 +71,7 @@ class Projection(Generic[V]):
         events: Sequence[ModuleType],
         columns: Sequence[str] = (),
         indexes: Callable[[V], Iterable[Entry]] = lambda _: (),
-        amounts: Callable[[V], Iterable[Amount]] | None = None,
+        amounts: Callable[[V], Iterable[Amount]] = lambda _: (),
         announces: Callable[[V], Iterable[str]] = lambda _: (),
         log: Callable[[V, RecordedEvent], Message] | None = None,
         tallies: Callable[[Any], Iterable[Amount]] = lambda _: (),
@@ -158,15 +158,11 @@ class Projection(Generic[V]):
             data=view.SerializeToString(),
             columns=tuple(self._columns(view).items()),
             entries=tuple(self._indexes(view)),
-            amounts=_digits(self._amounts(view)) if self._amounts else None,
-            announced=self.announced(view),
+            amounts=_digits(self._amounts(view)),
+            announced=tuple(self._announces(view)),
             told=tuple((of, entry.SerializeToString()) for of, entry in told),
             tallied=_digits(amount for _, entry in told for amount in self._tallies(entry)),
         )
-
-    def announced(self, view: V) -> tuple[str, ...]:
-        """Return the sets of changes that name a view."""
-        return tuple(self._announces(view))
 
 
 def _digits(amounts: Iterable[Amount]) -> tuple[tuple[str, str, str], ...]:

@@ -35,17 +35,8 @@ class Record(msgspec.Struct, frozen=True):
     """The view message; never changed once it is here."""
     version: int = 0
     revision: int = 0
-    settled: int = 0
     entries: tuple[Entry, ...] = ()
-    stale: tuple[Entry, ...] = ()
-    announced: tuple[str, ...] = ()
-    """The sets of changes (`View.changes`) that name the view once it has settled."""
     parked: Parked | None = None
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether every key that is derived from the view has followed it."""
-        return self.settled == self.version and not self.stale
 
 
 class Update(msgspec.Struct, frozen=True):

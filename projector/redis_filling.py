@@ -12,7 +12,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
-from projector.ports import Filling, Superseded
+from projector.ports import Filling, Moves, Superseded
 from runtime import streams
 from runtime.views import View
 
@@ -50,26 +50,42 @@ redis.call('SET', fill, ready)
 return 0
 """
 
-ADVANCE = """
+# Progress is moved in all partitions or in none, and only from where it is said to be.
+PROGRESS = """
 local fill, progress, as_of, present = unpack(KEYS)
-local name, incarnation, partitions, moves = unpack(ARGV)
-if redis.call('GET', fill) ~= name then return -1 end
-moves = cmsgpack.unpack(moves)
-for _, move in ipairs(moves) do
-  if redis.call('HGET', progress, move[1]) ~= move[2] then return -1 end
-end
-local held = false
-for _, move in ipairs(moves) do
-  local partition, old, new, time = unpack(move)
-  if old ~= new then redis.call('HSET', progress, partition, new) end
-  if time ~= '' then
-    redis.call('HSET', as_of, partition, time)
-    held = true
+
+local function stands(moves)
+  for _, move in ipairs(moves) do
+    if redis.call('HGET', progress, move[1]) ~= move[2] then return false end
   end
+  return true
 end
-if held and redis.call('HLEN', as_of) == tonumber(partitions) then redis.call('SET', present, incarnation) end
+
+local function advance(moves, incarnation, partitions)
+  local held = false
+  for _, move in ipairs(moves) do
+    local partition, old, new, time = unpack(move)
+    if old ~= new then redis.call('HSET', progress, partition, new) end
+    if time ~= '' then
+      redis.call('HSET', as_of, partition, time)
+      held = true
+    end
+  end
+  local all = held and redis.call('HLEN', as_of) == tonumber(partitions)
+  if all then redis.call('SET', present, incarnation) end
+end
+"""
+
+ADVANCE = (
+    PROGRESS
+    + """
+local name, incarnation, partitions, moves = unpack(ARGV)
+moves = cmsgpack.unpack(moves)
+if redis.call('GET', fill) ~= name or not stands(moves) then return -1 end
+advance(moves, incarnation, partitions)
 return 0
 """
+)
 
 
 class RedisFilling:
@@ -109,17 +125,22 @@ class RedisFilling:
         except Superseded:
             pass  # another projector began first, or has wiped faster: what it made is read next
 
-    async def advance(self, moves: Mapping[int, tuple[str, str]], as_of: Mapping[int, int]) -> None:
+    async def advance(self, moves: Moves, as_of: Mapping[int, int]) -> None:
         """Set partitions' progress from one value to the next, in all of them or in none."""
-        view = self._view
-        packed = pack(
-            [
-                (str(partition), old, new, str(as_of.get(partition, "")))
-                for partition, (old, new) in moves.items()
-            ]
-        )
-        args = [self._fill, self._fill.partition("/")[0], streams.PARTITIONS, packed]
-        self._fence(await _call(self._advance, [view.fill, view.progress, view.as_of, view.present], args))
+        self._fence(await _call(self._advance, self._keys, self._progress(moves, as_of)))
+
+    @property
+    def _keys(self) -> list[str]:
+        """The keys that `PROGRESS` takes."""
+        return [self._view.fill, self._view.progress, self._view.as_of, self._view.present]
+
+    def _progress(self, moves: Moves, as_of: Mapping[int, int]) -> list[Any]:
+        """Return how progress is to move, as arguments of a script."""
+        rows = [
+            (str(partition), old, new, str(as_of.get(partition, "")))
+            for partition, (old, new) in moves.items()
+        ]
+        return [self._fill, self._fill.partition("/")[0], streams.PARTITIONS, pack(rows)]
 
     async def _wipe(self) -> None:
         for pattern in self._view.patterns:

@@ -1,26 +1,28 @@
-"""The Lua scripts that a projection's views are loaded, written and followed by, each a batch in one call.
+"""The Lua scripts that a projection's views are loaded and written by, each a batch in one call.
+
+Redis runs a script alone and keeps its effects whole, on disk and on replicas too: a view, all that is
+derived from it and the progress that it stands for are there together, or not at all.
 
 Keys come packed rather than declared, for one primary. Bytes are arguments of their own, since the server's
 msgpack knows no binary. Amounts are strings throughout: a number of Lua is a double. What a script may find
 and leave is said in runtime/views.py.
 """
 
+from projector.redis_filling import PROGRESS
+
 LOAD = """
 local found = {}
 for i, key in ipairs(cmsgpack.unpack(ARGV[1])) do
-  found[i] = redis.call('HMGET', key, 'data', 'version', 'revision', 'settled', 'entries', 'stale', 'parked')
+  found[i] = redis.call('HMGET', key, 'data', 'version', 'revision', 'entries', 'parked')
 end
 return found
 """
 
-# What follows a view: its entries in indexes, what it adds to counters, and who is told of it. A counter that
-# cannot take an amount, since the sum would leave 64 bits, holds nothing of it: an error in the middle of a
-# script would leave the call half done, and end every later session at the same place. What a counter could
-# not take is not in `added` either.
-_FOLLOWING = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
-local channel, kept = ARGV[3], tonumber(ARGV[4])
-local lost, full, settled, touched, last = {}, {}, {}, {}, {}
+# A counter that cannot take an amount, since the sum would leave 64 bits, holds nothing of it: an error in
+# the middle of a script would leave the call half done, and end every later session at the same place. What
+# a counter could not take is not in `added` either.
+_DERIVED = """
+local full, changed, touched, last = {}, {}, {}, {}
 
 local function takes(total, counter, amount)
   local sum = redis.pcall('HINCRBY', total, counter, amount)
@@ -48,8 +50,8 @@ local function count(id, amounts, added)
   return #held == 0 and '[]' or cjson.encode(held)
 end
 
-local function announce(id, sets)
-  settled[#settled + 1] = id
+local function number(id, sets)
+  changed[#changed + 1] = id
   for _, set in ipairs(sets) do
     if not last[set] then
       last[set] = tonumber(redis.call('ZREVRANGE', set, 0, 0, 'WITHSCORES')[2] or 0)
@@ -60,36 +62,38 @@ local function announce(id, sets)
   end
 end
 
-local function follow(key, id, version, revision, entries, stale, sets)
-  local stored = redis.call('HMGET', key, 'version', 'revision', 'settled', 'amounts', 'added')
-  if stored[1] ~= version or stored[2] ~= revision then return false end
-  local amounts, added = stored[4] or '[]', stored[5] or '[]'
-  for _, entry in ipairs(entries) do redis.call('ZADD', entry[1], 0, entry[2]) end
-  for _, entry in ipairs(stale) do redis.call('ZREM', entry[1], entry[2]) end
-  if amounts ~= added then redis.call('HSET', key, 'added', count(id, amounts, added)) end
-  if stored[3] ~= version then announce(id, sets) end
-  redis.call('HSET', key, 'settled', version, 'stale', '[]')
-  return true
-end
-
-local function tell()
+local function tell(channel, kept)
   for _, set in ipairs(touched) do redis.call('ZREMRANGEBYRANK', set, 0, -kept - 1) end
-  if #settled > 0 then redis.call('PUBLISH', channel, cmsgpack.pack({settled, touched})) end
+  if #changed > 0 then redis.call('PUBLISH', channel, cmsgpack.pack({changed, touched})) end
 end
 """
 
 # The bytes of each view stand behind the other arguments, those of its log entries behind them.
 WRITE = (
-    _FOLLOWING
+    PROGRESS
+    + _DERIVED
     + """
-local parked_list, settling, at = KEYS[2], ARGV[5] == '1', 6
-for i, update in ipairs(cmsgpack.unpack(ARGV[2])) do
-  local key, id, version, revision, fields, parked, log, told, tallied, entries, stale, sets = unpack(update)
-  local stored = redis.call('HMGET', key, 'version', 'revision')
+local name, incarnation, partitions, moves, updates, channel, kept = unpack(ARGV, 1, 7)
+local parked_list, lost, at = KEYS[5], {}, 8
+moves = cmsgpack.unpack(moves)
+if redis.call('GET', fill) ~= name or not stands(moves) then return -1 end
+for i, update in ipairs(cmsgpack.unpack(updates)) do
+  local key, id, version, revision, fields, parked, log, told, tallied = unpack(update, 1, 9)
+  local stored = redis.call('HMGET', key, 'version', 'revision', 'amounts', 'added')
   if (stored[1] or '0') == version and (stored[2] or '0') == revision then
     redis.call('HSET', key, unpack(fields))
-    if fields[2] ~= version then redis.call('HSET', key, 'data', ARGV[at]) end
-    for j, number in ipairs(told) do redis.call('HSET', log, number, ARGV[at + j]) end
+    if fields[2] ~= version then
+      redis.call('HSET', key, 'data', ARGV[at])
+      local amounts, entries, stale, sets = unpack(update, 10)
+      for _, entry in ipairs(entries) do redis.call('ZADD', entry[1], 0, entry[2]) end
+      for _, entry in ipairs(stale) do redis.call('ZREM', entry[1], entry[2]) end
+      local added = stored[4] or '[]'
+      if amounts ~= added then
+        redis.call('HSET', key, 'amounts', amounts, 'added', count(id, amounts, added))
+      end
+      number(id, sets)
+    end
+    for j, version in ipairs(told) do redis.call('HSET', log, version, ARGV[at + j]) end
     for _, tally in ipairs(tallied) do
       local sum = redis.pcall('HINCRBY', tally[1], tally[2], tally[3])
       if type(sum) == 'table' then full[#full + 1] = id end
@@ -100,24 +104,13 @@ for i, update in ipairs(cmsgpack.unpack(ARGV[2])) do
       redis.call('HSET', key, 'parked', parked)
       redis.call('HSET', parked_list, id, parked)
     end
-    if settling then follow(key, id, fields[2], fields[4], entries, stale, sets) end
   else
     lost[#lost + 1] = i
   end
   at = at + 1 + #told
 end
-tell()
-return {lost, full}
-"""
-)
-
-FOLLOW = (
-    _FOLLOWING
-    + """
-for i, view in ipairs(cmsgpack.unpack(ARGV[2])) do
-  if not follow(unpack(view)) then lost[#lost + 1] = i end
-end
-tell()
+tell(channel, tonumber(kept))
+if #lost == 0 then advance(moves, incarnation, partitions) end
 return {lost, full}
 """
 )

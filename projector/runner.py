@@ -84,7 +84,6 @@ class Runner:
                 session = Session(self._writer, self._store, self._feed, identity, progress, reader)
                 while not stopping.is_set() and self._leases.held == partitions:
                     await session.step()
-                await session.note()
             finally:
                 await reader.close()
 

@@ -1,7 +1,7 @@
 """A stretch of work that rests on one filling of the store, one epoch of the stream and one reader.
 
-Each step is: take a batch and bring the views up to it; now and then, say so as progress. A kill anywhere
-repeats what is behind that, and nothing is lost or done twice by it.
+Each step is: take a batch, and bring the views up to it together with progress. A kill anywhere repeats the
+batch or does not, and nothing is lost or done twice.
 """
 
 from collections.abc import Mapping
@@ -22,8 +22,6 @@ LOOK = 0.5
 ASK = 2.0
 """Seconds between two questions to the server what it holds for this reader, once the reader has caught up:
 one for each partition, while under traffic the batches tell as much of those that are busy."""
-NOTE = 0.1
-"""Seconds between two notes of progress under traffic: what lies between them is done again after a kill."""
 REPLAYS = 20
 """Parked aggregates that are tried again between two batches, at most."""
 
@@ -57,8 +55,6 @@ class Session:
         self._reader = reader
         self._looked = 0.0
         self._asked = 0.0
-        self._noted = 0.0
-        self._read: dict[int, int] = {}
         self._as_of: dict[int, int] = {}
         self._target: int | None = None
         self._arrived: frozenset[int] = frozenset()
@@ -73,30 +69,16 @@ class Session:
         """
         messages = await self._reader.batch(BATCH, WAIT)
         events = (self._feed.event_of(message) for message in messages)
-        await self._writer.apply(event for event in events if event is not None)
+        last = {streams.partition_of_subject(message.subject): message for message in messages}
+        moves = self._progress.moves({partition: message.sequence for partition, message in last.items()})
+        as_of = self._as_of | self._published(last)
+        await self._writer.apply((event for event in events if event is not None), moves, as_of)
+        self._progress.moved(moves)
         for view_id, parked in self._writer.schedule.due(_now(), REPLAYS):
             await self._writer.replay(view_id, parked.stream)
-        last = {streams.partition_of_subject(message.subject): message for message in messages}
-        self._read |= {partition: message.sequence for partition, message in last.items()}
-        self._as_of |= self._published(last)
-        self._as_of |= await self._look()
-        if not messages or monotonic() - self._noted >= NOTE:
-            await self.note()
+        self._as_of = await self._look()
 
-    async def note(self) -> None:
-        """Say in the store how far its views are.
-
-        Raises:
-            Superseded: the store is not what it was.
-        """
-        self._noted = monotonic()
-        moves = self._progress.moves(self._read)
-        await self._store.advance(moves, self._as_of)
-        self._progress.moved(moves)
-        self._read.clear()
-        self._as_of.clear()
-
-    def _published(self, last: Mapping[int, Message]) -> Mapping[int, int]:
+    def _published(self, last: Mapping[int, Message]) -> dict[int, int]:
         """Return, of partitions that have caught up before, when what they hold by now was published."""
         if self._target is not None:
             self._arrived |= {p for p, message in last.items() if message.sequence >= self._target}
@@ -106,7 +88,7 @@ class Session:
             if partition in self._arrived and message.published_at is not None
         }
 
-    async def _look(self) -> Mapping[int, int]:
+    async def _look(self) -> dict[int, int]:
         """Notice another stream; return the partitions that hold everything, as of now.
 
         Nothing counts before the stream was filled, and a partition has caught up once it has read what the

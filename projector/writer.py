@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from projector.folding import EventsMissing, Folded, fold
 from projector.parking import Retries, Schedule
-from projector.ports import Feed, Store
+from projector.ports import NOWHERE, Feed, Moves, Store
 from projector.projection import Projection
 from projector.records import Record, Update
 from runtime import streams
@@ -51,23 +51,28 @@ class Writer:
         """Trust no view that is known; for when others may have written meanwhile."""
         self._cache.clear()
 
-    async def apply(self, events: Iterable[RecordedEvent]) -> None:
-        """Bring the views of these events up to them; return once the store and its indexes have them.
+    async def apply(
+        self, events: Iterable[RecordedEvent], moves: Moves = NOWHERE, as_of: Mapping[int, int] = NOWHERE
+    ) -> None:
+        """Bring the views of these events up to them, and progress with them; return once the store has both.
 
         Events that were applied before, and those of parked aggregates, are passed over. One that cannot be
         applied parks its aggregate.
+
+        Raises:
+            Superseded: another filling has begun, or progress is not what it was.
         """
         todo: dict[str, list[RecordedEvent]] = {}
         for event in events:
             todo.setdefault(streams.aggregate_id(event.stream), []).append(event)
-        touched = list(todo)
         new = {view_id for view_id, events in todo.items() if events[0].version == 1}
-        while todo:
+        while True:
             records = await self._load(todo, new)
             folded = [await self._update(records[view_id], events) for view_id, events in todo.items()]
-            lost = await self._write([update for update in folded if update is not None])
+            lost = await self._write([update for update in folded if update is not None], moves, as_of)
+            if not lost:
+                return
             todo, new = {view_id: todo[view_id] for view_id in lost}, set()
-        await self._follow(touched)
 
     async def replay(self, view_id: str, stream: str) -> None:
         """Try to apply what a parked aggregate lacks, from its own subject; if that works, unpark it.
@@ -75,7 +80,7 @@ class Writer:
         Events that came while it was parked were passed over, so its subject is read once more after it was
         unparked. It stays on the list until then: should this process die in between, another repeats it.
         """
-        record = (await self._stored([view_id]))[view_id]
+        record = (await self._store.load([view_id]))[view_id]
         self._cache.pop(view_id, None)
         if record.parked is not None and not await self._retry(record, stream):
             return
@@ -123,43 +128,27 @@ class Writer:
         for view_id in new - known.keys():
             known[view_id] = Record(view_id, self._projection.view.message())
         if lacking := [view_id for view_id in view_ids if view_id not in known]:
-            loaded = await self._stored(lacking)
+            loaded = await self._store.load(lacking)
             self._keep(loaded.values())
             known.update(loaded)
         return known
 
-    async def _stored(self, view_ids: Iterable[str]) -> Mapping[str, Record]:
-        """Return views from the store; those that have yet to settle with the sets that will name them."""
-        return {
-            view_id: record
-            if record.is_settled
-            else replace(record, announced=self._projection.announced(record.message))
-            for view_id, record in (await self._store.load(view_ids)).items()
-        }
-
-    async def _write(self, updates: Sequence[Update]) -> set[str]:
-        lost = await self._store.write(updates) if updates else set()
+    async def _write(
+        self, updates: Sequence[Update], moves: Moves = NOWHERE, as_of: Mapping[int, int] = NOWHERE
+    ) -> set[str]:
+        if not updates:
+            if moves:
+                await self._store.advance(moves, as_of)
+            return set()
+        lost = await self._store.write(updates, moves, as_of)
         self._drop(lost)
         won = [update for update in updates if update.after.id not in lost]
-        self._keep(replace(update.after, settled=update.after.version, stale=()) for update in won)
+        self._keep(update.after for update in won)
         for update in won:
             if update.after.parked is not None:
                 self.schedule.remember(update.after.id, update.after.parked)
         self._observe(won)
         return lost
-
-    async def _follow(self, view_ids: Collection[str]) -> None:
-        """Bring what is derived from these views up to them, as they are by now."""
-        while view_ids:
-            records = await self._load(view_ids)
-            behind = [record for record in records.values() if not record.is_settled]
-            view_ids = await self._store.follow(behind) if behind else ()
-            self._drop(view_ids)
-            self._keep(
-                replace(record, settled=record.version, stale=())
-                for record in behind
-                if record.id not in view_ids
-            )
 
     def _keep(self, records: Iterable[Record]) -> None:
         """Remember the views used last, but no parked ones, since an operator may unpark them."""

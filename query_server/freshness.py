@@ -1,11 +1,10 @@
 """Waiting until a projection includes what a consistency token names.
 
-A token names streams and versions. Of each stream that the projection hears, its hash tells how far the
-view is (`version`) and how far indexes and other derived keys are (`settled`).
+A token names streams and versions. Of each stream that the projection hears, its view's hash tells which
+version the view has, and with it everything that is derived from the view.
 """
 
 import asyncio
-from collections.abc import Collection
 from typing import Any
 
 from query_server.reader import Command
@@ -25,7 +24,6 @@ async def read(
     views: ViewReader,
     token: str,
     *commands: Command,
-    own: str | Collection[str] = (),
     remaining: float | None = None,
 ) -> list[Any]:
     """Return the replies to commands, read once the projection includes what a token names.
@@ -37,7 +35,6 @@ async def read(
         views: the projection that is read.
         token: the consistency token.
         commands: what to read.
-        own: the id, or ids, of the views whose bytes alone are the answer; none for a list.
         remaining: seconds until the call's deadline; None where it has none.
 
     Raises:
@@ -47,8 +44,7 @@ async def read(
     """
     known = tokens.read(token)
     heard = [s for s in known.streams if streams.stream_type(s.stream) in views.view.hears]
-    owned = {own} if isinstance(own, str) else set(own)
-    looks = [_look(views, streams.aggregate_id(stream.stream), owned) for stream in heard]
+    looks = [views.version_of(streams.aggregate_id(stream.stream)) for stream in heard]
     ends = _now() + (WITHOUT_DEADLINE if remaining is None else remaining - RESERVE)
     pause = FIRST_PAUSE
     while True:
@@ -79,12 +75,8 @@ async def view(views: ViewReader, view_id: str, token: str, remaining: float | N
     """
     if not token:
         return await views.get(view_id)
-    (data,) = await read(views, token, views.data_of(view_id), own=view_id, remaining=remaining)
+    (data,) = await read(views, token, views.data_of(view_id), remaining=remaining)
     return data or None
-
-
-def _look(views: ViewReader, stream_id: str, own: set[str]) -> Command:
-    return views.progress_of(stream_id, "version" if stream_id in own else "settled")
 
 
 def _now() -> float:

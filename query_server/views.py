@@ -117,6 +117,6 @@ class ViewReader:
         """Return the command that reads a serialised view."""
         return ("HGET", self.view.key(view_id), "data")
 
-    def progress_of(self, view_id: str, field: str) -> Command:
-        """Return the command that reads how far a view (`version`) or all that follows it (`settled`) is."""
-        return ("HGET", self.view.key(view_id), field)
+    def version_of(self, view_id: str) -> Command:
+        """Return the command that reads a view's version."""
+        return ("HGET", self.view.key(view_id), "version")

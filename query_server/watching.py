@@ -48,7 +48,7 @@ class Watch:
     remaining: float | None = None
     """Seconds until the call's deadline; None where it has none."""
 
-    async def begin(self, key: str, signal: Signal, own: str = "") -> "Filling":
+    async def begin(self, key: str, signal: Signal) -> "Filling":
         """Return the filling to follow, once it includes what the caller wants included.
 
         Raises:
@@ -57,7 +57,7 @@ class Watch:
         place = self._place(key)
         await signal.listening()
         if token := self.at_least_as_fresh:
-            await freshness.read(self.views, token, own=own, remaining=self._patience())
+            await freshness.read(self.views, token, remaining=self._patience())
         _, (name,) = await self.views.complete(("GET", self.views.view.fill))
         if name is None:
             raise self.views.rebuilding()
@@ -121,7 +121,7 @@ async def one(watch: Watch, view_id: str, missing: Refusal) -> Watched:
     """
     key = watch.views.view.key(view_id)
     with watch.changes.of(key) as signal:
-        filling = await watch.begin(key, signal, own=view_id)
+        filling = await watch.begin(key, signal)
         seen = filling.begins_after
         while True:
             ((data, version),) = await filling.read(("HMGET", key, "data", "version"))

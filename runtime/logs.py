@@ -44,6 +44,7 @@ def configure(level: str = "info", format: str = "json", file: BinaryIO | None =
         file: where lines go; stdout where it is None.
     """
     global _lines
+    flush()
     lines = _lines = _Lines(file or sys.stdout.buffer)
     structlog.configure(
         processors=[_json] if format == "json" else [_prepared, _console()],
@@ -69,7 +70,8 @@ class _Lines:
         self._file = file
         self._waiting: list[bytes] = []
         self._writing = Lock()
-        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The one that will write what waits."""
         atexit.register(self.flush)
 
     def info(self, line: bytes) -> None:
@@ -77,8 +79,9 @@ class _Lines:
         loop = asyncio._get_running_loop()
         if loop is None:
             self.flush()
-        elif self._timer is None:
-            self._timer = loop.call_later(_MOMENT, self.flush)
+        elif self._loop is not loop:
+            self._loop = loop
+            loop.call_later(_MOMENT, self.flush)
 
     def error(self, line: bytes) -> None:
         self._waiting.append(line + b"\n")
@@ -89,9 +92,10 @@ class _Lines:
 
     def flush(self) -> None:
         with self._writing:
-            self._timer, lines, self._waiting = None, self._waiting, []
-            self._file.write(b"".join(lines))
-            self._file.flush()
+            self._loop, lines, self._waiting = None, self._waiting, []
+            if lines:
+                self._file.write(b"".join(lines))
+                self._file.flush()
 
 
 def _fields(level: str, event: MutableMapping[str, Any]) -> dict[str, Any]:

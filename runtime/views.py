@@ -5,11 +5,9 @@ One hash per view under `view:<projection>:<generation>:{<id>}` with the fields
     data      the serialised view message, served as it is
     version   the version of the last event that the view has heard
     revision  how often the hash was written; every write compares it first, and the version
-    settled   the version up to which indexes and other derived keys have followed
     entries   the index entries that the view has now, JSON [[index key, member], ...]
-    stale     earlier entries that may still stand in an index, in the same form
     amounts   what the view adds to counters now, JSON [[total key, counter, amount in digits], ...]
-    added     what of it the counters hold, in the same form
+    added     what of it the counters hold, in the same form: less only where a counter was full
     parked    JSON, only while the aggregate is parked in this projection
     ...       readable columns, for people
 
@@ -18,17 +16,18 @@ A view whose first event could not be applied has version 0 and no `data`.
 What is derived from views lies beside them:
 
     index:<projection>:<generation>:{<name>/<values>}    sorted set, all scores 0, ordered by member
-    total:<projection>:<generation>:{<name>/<values>}    hash of counters, the sums over all settled views;
+    total:<projection>:<generation>:{<name>/<values>}    hash of counters, the sums over all views;
                                                          a counter that is zero is not there
     tally:<projection>:<generation>:{<name>/<values>}    hash of counters that only grow: what each event adds
-                                                         is added once, in the same write as its view's
+                                                         is added once
     log:<projection>:<generation>:{<id>}                 hash: a version of the view -> what its event told, a
-                                                         serialised message; written with the view
+                                                         serialised message
     changes:<projection>:<generation>:{<name>/<values>}  sorted set of view ids, each with the number of its
                                                          last change among these; CHANGES_KEPT at most
 
-Whenever views have settled, the channel `changed:<projection>:<generation>` carries one message for all of
-them, msgpack [[view id, ...], [changes key, ...]]. A subscriber that was cut off reads again what it follows.
+All of that is written in one step with the view. Whenever views have changed, the channel
+`changed:<projection>:<generation>` carries one message for all of them, msgpack [[view id, ...],
+[changes key, ...]]. A subscriber that was cut off reads again what it follows.
 
 Everything of a projection belongs to one filling of it, which `fill` names. The projectors begin another
 when it is gone, when `progress` has lost a partition, or when PostgreSQL was restored: they delete
@@ -94,7 +93,7 @@ class View:
 
     @property
     def changed(self) -> str:
-        """The channel that names the views that have settled."""
+        """The channel that names the views that have changed."""
         return self._scope("changed")
 
     @property

@@ -37,8 +37,8 @@ async def read(redis: ReadModel, views: Sequence[Case]) -> None:
 
 
 async def compare(redis: ReadModel, views: Sequence[Case], tally: Tally) -> None:
-    """Look whether settled views are where they have to be, and add them up."""
-    places = [(view, *place) for view in views if view.settled for place in _places(view)]
+    """Look whether views are where they have to be, and add them up."""
+    places = [(view, *place) for view in views if view.version for place in _places(view)]
     scores = await redis.scores([(key, member) for _, _, key, member in places])
     absent: list[tuple[Case, Problem]] = []
     for (view, check, key, member), score in zip(places, scores, strict=True):

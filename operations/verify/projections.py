@@ -63,7 +63,7 @@ class Projections:
     async def _derived(self, reading: Reading, report: Report, deadline: float) -> None:
         report.add_all(await settled(lambda: check_parked(self.redis, reading), deadline))
         members, sums = self.tally.members, self.tally.sums
-        async for problem in sets.check(self.redis, reading, members, report.counted, deadline):
+        async for problem in sets.check(self.redis, reading, members, report.counted):
             report.add(problem)
         problems, changing = await totals.check(self.redis, reading, sums, report.counted, deadline)
         report.add_all(problems)

@@ -4,16 +4,13 @@ Counts come first: `entries.py` has counted the members that have to be there an
 looked at in full, each member beside its view.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from time import monotonic
 from typing import Any
 
 from google.protobuf.message import DecodeError
 from redis.exceptions import RedisError
 
-from operations.verify.again import PAUSE
 from operations.verify.findings import Problem
 from operations.verify.model import Reading
 from operations.verify.read_model import ReadModel
@@ -24,7 +21,7 @@ KINDS = {"index": "indexes", "changes": "changes"}
 
 
 async def check(
-    redis: ReadModel, reading: Reading, members: Counter[str], counted: Counter[str], deadline: float
+    redis: ReadModel, reading: Reading, members: Counter[str], counted: Counter[str]
 ) -> AsyncIterator[Problem]:
     """Yield what is in a projection's sorted sets and should not be.
 
@@ -33,7 +30,6 @@ async def check(
         reading: the projection.
         members: how many members were found that have to be there, by key.
         counted: takes how many sets there are, and how many members.
-        deadline: until when views that have not settled are waited for.
     """
     for kind, name in KINDS.items():
         async for keys in redis.keys(kind, reading.view):
@@ -41,49 +37,42 @@ async def check(
             for key, count in zip(keys, await redis.ask([("ZCARD", key) for key in keys]), strict=True):
                 counted[name] += count if isinstance(count, int) else 0
                 if count != members[key]:
-                    async for problem in _in_full(redis, reading, kind, key, deadline):
+                    async for problem in _in_full(redis, reading, kind, key):
                         yield problem
 
 
-async def _in_full(
-    redis: ReadModel, reading: Reading, kind: str, key: str, deadline: float
-) -> AsyncIterator[Problem]:
+async def _in_full(redis: ReadModel, reading: Reading, kind: str, key: str) -> AsyncIterator[Problem]:
     subject = key if kind == "index" else f"set of {key}"
     try:
         async for page in redis.members(key):
-            for member in await _undemanded(redis, reading, kind, key, page, deadline):
+            for member in await _undemanded(redis, reading, kind, key, page):
                 yield Problem(KINDS[kind], subject, f"it has {member}, which no view demands")
     except RedisError as error:
         yield Problem(KINDS[kind], subject, f"it is no sorted set: {error}")
 
 
 async def _undemanded(
-    redis: ReadModel, reading: Reading, kind: str, key: str, page: Sequence[str], deadline: float
+    redis: ReadModel, reading: Reading, kind: str, key: str, page: Sequence[str]
 ) -> Sequence[str]:
-    """Return the members that no settled view demands; a set and a view are seen at one moment.
+    """Return the members that no view demands; a set and a view are seen at one moment.
 
     Most are demanded, which a look that does not hold Redis up shows as well.
     """
-    found: list[str] = []
-    doubtful, at_once = list(page), False
-    while doubtful:
+    doubtful = list(page)
+    for at_once in (False, True):
         views = [reading.view.key(id_of_member(member) if kind == "index" else member) for member in doubtful]
         pairs = zip(doubtful, views, strict=True)
         questions = [ask for member, view in pairs for ask in (("HGETALL", view), ("ZSCORE", key, member))]
         answers = await redis.ask(questions, at_once=at_once)
         looked = zip(doubtful, answers[::2], answers[1::2], strict=True)
-        doubtful = []
-        for member, view, score in looked:
-            if score is None or _demands(reading, kind, key, member, view):
-                continue
-            settled = at_once and view.get(b"version") == view.get(b"settled")
-            (found if settled else doubtful).append(member)
-        if at_once and doubtful:
-            if monotonic() > deadline:
-                break
-            await asyncio.sleep(PAUSE)
-        at_once = True
-    return found
+        doubtful = [
+            member
+            for member, view, score in looked
+            if score is not None and not _demands(reading, kind, key, member, view)
+        ]
+        if not doubtful:
+            break
+    return doubtful
 
 
 def _demands(reading: Reading, kind: str, key: str, member: str, view: Any) -> bool:

@@ -41,8 +41,6 @@ class Case:
     """The view's version, as far as it could be compared."""
     expected: Any = None
     """The message that the events demand at that version."""
-    settled: bool = False
-    """Whether all that is derived from the view must have followed it."""
     added: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """What the view says that counters hold of it, by total key and counter."""
     tallied: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -75,8 +73,7 @@ def compare(case: Case, standby: bool) -> None:
         if target:
             case.says(f"it is missing, the aggregate is at version {target}", waits=not case.reached)
         return
-    version, settled = _number(found, b"version"), _number(found, b"settled")
-    parked = found.get(b"parked")
+    version, parked = _number(found, b"version"), found.get(b"parked")
     if parked:
         text, retrying = _parked(parked)
         case.says(text, waits=retrying)
@@ -88,10 +85,7 @@ def compare(case: Case, standby: bool) -> None:
         return
     if version <= 0:
         return
-    case.version, case.settled = version, settled == version
-    if not case.settled and not parked:
-        waits = settled < version and not case.reached
-        case.says(f"it is settled at version {settled}, and at {version}", waits=waits)
+    case.version = version
     at_end = version == len(story.events)
     case.expected = story.latest[case.reading.name] if at_end else case.reading.fold(story.events[:version])
     for text in (*_content(case), *_derived(case)):
@@ -127,10 +121,7 @@ def _derived(case: Case) -> Iterator[str]:
     """Yield what is wrong with what the hash remembers of indexes and totals."""
     entries = dict.fromkeys(case.reading.indexes(case.expected), 1)
     amounts = {(key, name): amount for key, name, amount in case.reading.totals(case.expected)}
-    wanted: list[tuple[bytes, Any]] = [(b"entries", entries), (b"amounts", amounts)]
-    if case.settled:
-        wanted += [(b"stale", {}), (b"added", amounts)]
-    for name, value in wanted:
+    for name, value in ((b"entries", entries), (b"amounts", amounts), (b"added", amounts)):
         kept = case.found.get(name, b"")
         if remembered(kept) != value:
             yield f"{name.decode()} is {kept.decode('utf-8', 'replace')}, not what the fold says"

@@ -40,7 +40,7 @@ async def batch_get_orders(
     found: Sequence[bytes | None]
     if token := request.at_least_as_fresh:
         reads = [orders.data_of(order_id) for order_id in ids]
-        found = await freshness.read(orders, token, *reads, own=ids, remaining=remaining)
+        found = await freshness.read(orders, token, *reads, remaining=remaining)
     else:
         found = await orders.get_all(ids)
     number = protocol.BatchGetOrdersResponse.ORDERS_FIELD_NUMBER
@@ -136,9 +136,9 @@ async def get_order_history(
     order_id = request.order_id
     listed = histories.view.log(order_id)
     after = pages.read(listed, request.page_token)
-    read = histories.progress_of(order_id, "version")
+    read = histories.version_of(order_id)
     if token := request.at_least_as_fresh:
-        (version,) = await freshness.read(histories, token, read, own=order_id, remaining=remaining)
+        (version,) = await freshness.read(histories, token, read, remaining=remaining)
     else:
         _, (version,) = await histories.complete(read)
     if not int(version or 0):

@@ -42,7 +42,7 @@ async def test_an_orders_view_follows_its_events(
     async with projector(redis_url, nats_url, partitions=EVERY):
         for n in range(1, 4):
             await feed.publish(life[n - 1])
-            await until(lambda: projecting.all_settled(redis, [life[:n]]))  # noqa: B023 - awaited in its turn
+            await until(lambda: projecting.all_written(redis, [life[:n]]))  # noqa: B023 - awaited in its turn
             await projecting.assert_views(redis, [life[:n]])
     found = await projecting.view(redis, "o-1")
     assert found["state"] == b"STATE_CANCELLED"
@@ -64,7 +64,7 @@ async def test_a_backlog_of_many_orders_becomes_what_an_independent_fold_makes_o
             queues.remove(queue)
     await feed.publish(*mixed)
     async with projector(redis_url, nats_url, partitions=EVERY):
-        await until(lambda: projecting.all_settled(redis, lives))
+        await until(lambda: projecting.all_written(redis, lives))
     await projecting.assert_views(redis, lives)
 
 
@@ -73,10 +73,10 @@ async def test_duplicates_change_nothing(redis_url: str, nats_url: str, redis: R
     writes: list[Update] = []
     async with projector(redis_url, nats_url, partitions=EVERY, observe=writes.extend):
         await feed.publish(*one, one[0], one[2], one[1])
-        await until(lambda: projecting.all_settled(redis, [one]))
+        await until(lambda: projecting.all_written(redis, [one]))
         before = await projecting.view(redis, "o-1")
         await feed.publish(*one, *two)
-        await until(lambda: projecting.all_settled(redis, [two]))
+        await until(lambda: projecting.all_written(redis, [two]))
     assert await projecting.view(redis, "o-1") == before
     assert [event.id for update in writes for event in update.applied] == [e.id for e in (*one, *two)]
     await projecting.assert_views(redis, [one, two])
@@ -88,7 +88,7 @@ async def test_events_that_come_out_of_order_within_a_batch_are_applied_in_order
     one = history("o-1")
     await feed.publish(one[2], one[0], one[1])
     async with projector(redis_url, nats_url, partitions=EVERY):
-        await until(lambda: projecting.all_settled(redis, [one]))
+        await until(lambda: projecting.all_written(redis, [one]))
     await projecting.assert_views(redis, [one])
 
 
@@ -98,10 +98,10 @@ async def test_an_event_that_overtook_another_publishers_waits_for_it(
     one, two = history("o-1"), history("o-2")
     async with projector(redis_url, nats_url, partitions=EVERY):
         await feed.publish(one[0], one[2], *two)
-        await until(lambda: projecting.all_settled(redis, [two]))
+        await until(lambda: projecting.all_written(redis, [two]))
         async with projecting.publisher(nats_url) as second:
             await second.publish(one[1])
-        await until(lambda: projecting.all_settled(redis, [one]))
+        await until(lambda: projecting.all_written(redis, [one]))
         await until(lambda: nothing_is_parked(redis))
     await projecting.assert_views(redis, [one, two])
 
@@ -112,12 +112,12 @@ async def test_a_gap_is_filled_from_the_aggregates_own_subject(
     one, two = history("o-1"), history("o-2")
     async with projector(redis_url, nats_url, partitions=EVERY):
         await feed.publish(*one[:2], *two[:1])
-        await until(lambda: projecting.all_settled(redis, [one[:2], two[:1]]))
+        await until(lambda: projecting.all_written(redis, [one[:2], two[:1]]))
     await redis.delete("view:ordering.order:1:{o-1}")  # somebody's mistake: progress is far behind it
     writes: list[Update] = []
     async with projector(redis_url, nats_url, partitions=EVERY, observe=writes.extend):
         await feed.publish(one[2], two[1])
-        await until(lambda: projecting.all_settled(redis, [one, two[:2]]))
+        await until(lambda: projecting.all_written(redis, [one, two[:2]]))
     assert all(update.after.parked is None for update in writes)
     found = await projecting.view(redis, "o-1")
     assert views.Order.FromString(found["data"]) == expect.order(one)
@@ -132,7 +132,7 @@ async def test_events_of_other_aggregates_are_not_heard(
     await feed.connection.js.publish("diptych.events.3.inventory.item.x-1", b"nothing that we know")
     async with projector(redis_url, nats_url, partitions=EVERY):
         await feed.publish(*two)
-        await until(lambda: projecting.all_settled(redis, [one[:1], two]))
+        await until(lambda: projecting.all_written(redis, [one[:1], two]))
         await until(lambda: projecting.present(redis))
     await projecting.assert_views(redis, [one[:1], two])
 
@@ -145,7 +145,7 @@ async def test_a_message_that_no_relay_published_is_passed_over(
     await feed.connection.js.publish(streams.subject("ordering.order.o-1"), b"no headers")
     await feed.publish(one[1])
     async with projector(redis_url, nats_url, partitions=EVERY):
-        await until(lambda: projecting.all_settled(redis, [one[:2]]))
+        await until(lambda: projecting.all_written(redis, [one[:2]]))
     await projecting.assert_views(redis, [one[:2]])
 
 
@@ -156,9 +156,9 @@ async def test_index_entries_move_with_the_state_and_none_is_left_behind(
     second = [recorded(1, placed("o-2", minute=1)), recorded(2, confirmed("o-2"))]
     async with projector(redis_url, nats_url, partitions=EVERY):
         await feed.publish(first[0], second[0])
-        await until(lambda: projecting.all_settled(redis, [first[:1], second[:1]]))
+        await until(lambda: projecting.all_written(redis, [first[:1], second[:1]]))
         await feed.publish(first[1], second[1])
-        await until(lambda: projecting.all_settled(redis, [first, second]))
+        await until(lambda: projecting.all_written(redis, [first, second]))
     found = await projecting.indexes(redis)
     assert sorted(found) == [
         "index:ordering.order:1:{all}",

@@ -1,4 +1,4 @@
-"""What is announced when views have settled: to whom, in which order, and exactly once."""
+"""What is announced when views have changed: to whom, in which order, and exactly once."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from projector.folding import fold
 from projector.projections.order import ORDERS
 from projector.projections.order_history import HISTORIES
-from projector.records import Record, Update
+from projector.records import Update
 from projector.redis_store import RedisStore
 from runtime import streams
 from runtime.envelope import RecordedEvent
@@ -79,46 +79,42 @@ class Heard:
         return await self.next(0.05) is None
 
 
-async def written(store: RedisStore, life: list[RecordedEvent]) -> Record:
-    """Write a view and let nothing follow it."""
+async def write(store: RedisStore, *lives: list[RecordedEvent]) -> set[str]:
+    """Write what becomes of views by these events, in one call; return the ids of those that were lost."""
+    return await store.write([await update(store, life) for life in lives])
+
+
+async def update(store: RedisStore, life: list[RecordedEvent]) -> Update:
+    """Return the write of a view that all these events lead to."""
     projection = ORDERS if store._view == VIEW else HISTORIES
     order_id = streams.aggregate_id(life[0].stream)
     before = (await store.load([order_id]))[order_id]
     folded = fold(projection, before, life)
     assert folded.error is None
-    assert await store.write([Update(before, folded.record, folded.content, life, None, 0)], settle=False) == set()
-    return folded.record
+    return Update(before, folded.record, folded.content, life, None, 0)
 
 
-async def test_a_change_is_announced_once_it_has_settled_and_not_again(
-    store: RedisStore, redis: Redis
-) -> None:
+async def test_a_change_is_announced_with_its_write(store: RedisStore, redis: Redis) -> None:
     async with Heard(redis) as heard:
-        record = await written(store, ONE[:1])
-        assert await heard.nothing()
-        assert await projecting.changes(redis) == {}
-        await store.follow([record])
+        assert await write(store, ONE[:1]) == set()
         assert await heard.next() == ({"o-1"}, {SET})
-        assert await projecting.changes(redis) == {"o-1": 1}
-        await store.follow([record])
         assert await heard.nothing()
-        assert await projecting.changes(redis) == {"o-1": 1}
+    assert await projecting.changes(redis) == {"o-1": 1}
 
 
 async def test_numbers_rise_with_every_change_and_the_last_change_comes_last(
     store: RedisStore, redis: Redis
 ) -> None:
     for life in (ONE[:1], TWO[:1], ONE[:2], ONE, TWO):
-        await store.follow([await written(store, life)])
+        await write(store, life)
     assert await projecting.changes(redis) == {"o-1": 4, "o-2": 5}
 
 
-async def test_views_that_settle_together_are_one_message_with_numbers_of_their_own(
+async def test_views_that_change_together_are_one_message_with_numbers_of_their_own(
     store: RedisStore, redis: Redis
 ) -> None:
-    records = [await written(store, life) for life in (ONE, TWO, OTHER)]
     async with Heard(redis) as heard:
-        await store.follow(records)
+        await write(store, ONE, TWO, OTHER)
         keys = {SET, VIEW.changes("customer", "c-2")}
         assert await heard.next() == ({"o-1", "o-2", "o-3"}, keys)
         assert await heard.nothing()
@@ -126,38 +122,34 @@ async def test_views_that_settle_together_are_one_message_with_numbers_of_their_
     assert await projecting.changes(redis, "c-2") == {"o-3": 1}
 
 
-async def test_only_those_that_had_not_settled_are_announced(store: RedisStore, redis: Redis) -> None:
-    one = await written(store, ONE)
-    await store.follow([one])
-    two = await written(store, TWO)
+async def test_a_view_that_has_moved_on_is_neither_written_nor_announced(
+    store: RedisStore, redis: Redis
+) -> None:
+    late = await update(store, ONE[:1])
+    await write(store, ONE[:2])
+    before = await projecting.view(redis, "o-1")
     async with Heard(redis) as heard:
-        await store.follow([one, two])
+        assert await store.write([late, await update(store, TWO)]) == {"o-1"}
         assert await heard.next() == ({"o-2"}, {SET})
-    assert await projecting.changes(redis) == {"o-1": 1, "o-2": 2}
-
-
-async def test_a_view_that_has_moved_on_is_not_announced(store: RedisStore, redis: Redis) -> None:
-    old = await written(store, ONE[:1])
-    await written(store, ONE[:2])
-    async with Heard(redis) as heard:
-        assert await store.follow([old]) == {"o-1"}
+        assert await store.write([late]) == {"o-1"}
         assert await heard.nothing()
-    assert await projecting.changes(redis) == {}
+    assert await projecting.view(redis, "o-1") == before
+    assert await projecting.changes(redis) == {"o-1": 1, "o-2": 2}
 
 
 async def test_a_set_of_changes_keeps_the_last_ones(redis: Redis) -> None:
     store = await begin(RedisStore(redis, VIEW, changes_kept=3))
     lives = [history(f"o-{n}") for n in range(5)]
-    await store.follow([await written(store, life) for life in lives[:4]])
+    await write(store, *lives[:4])
     assert await projecting.changes(redis) == {"o-1": 2, "o-2": 3, "o-3": 4}
-    await store.follow([await written(store, lives[4])])
+    await write(store, lives[4])
     assert await projecting.changes(redis) == {"o-2": 3, "o-3": 4, "o-4": 5}
 
 
-async def test_a_projection_without_sets_of_changes_still_tells_what_has_settled(redis: Redis) -> None:
+async def test_a_projection_without_sets_of_changes_still_tells_what_has_changed(redis: Redis) -> None:
     store = await begin(RedisStore(redis, HISTORIES.view))
     async with Heard(redis, HISTORIES.view) as heard:
-        await store.follow([await written(store, ONE)])
+        await write(store, ONE)
         assert await heard.next() == ({"o-1"}, set())
 
 
@@ -171,17 +163,17 @@ async def test_changes_are_numbered_over_the_changes_of_other_projectors(
     ):
         for n in range(3):
             await feed.publish(*(life[n] for life in lives))
-            await until(lambda: projecting.all_settled(redis, [life[: n + 1] for life in lives]))  # noqa: B023 - awaited in its turn
+            await until(lambda: projecting.all_written(redis, [life[: n + 1] for life in lives]))  # noqa: B023 - awaited in its turn
     numbers = await projecting.changes(redis)
     assert len(numbers) == len(set(numbers.values())) == 60
-    assert 120 < min(numbers.values()) <= max(numbers.values()) == 180  # each settled three times
+    assert 120 < min(numbers.values()) <= max(numbers.values()) == 180  # each changed three times
 
 
 async def test_what_a_killed_projector_has_not_announced_the_next_one_does(
     redis_url: str, nats_url: str, redis: Redis, feed: Events
 ) -> None:
     await feed.publish(*ONE)
-    store = projecting.dying("follow", "before")
+    store = projecting.dying("write", "before")
     async with projector(redis_url, nats_url, partitions=EVERY, store=store) as dying:
         assert isinstance(await dying.died(), Killed)
     assert await projecting.changes(redis) == {}

@@ -50,13 +50,13 @@ ONE, TWO, THREE = history("o-1"), history("o-2", "c-2", 1), history("o-3", "c-1"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", ["filling", "parked", "load", "write", "follow", "advance"])
+@pytest.mark.parametrize("step", ["filling", "parked", "load", "write", "advance"])
 async def test_a_projector_killed_between_any_two_steps_leaves_nothing_undone(
     redis_url: str, nats_url: str, redis: Redis, feed: Events, step: str, when: str
 ) -> None:
     async with projector(redis_url, nats_url, partitions=EVERY) as running:
         await feed.publish(ONE[0], TWO[0])
-        await until(lambda: projecting.all_settled(redis, [ONE[:1], TWO[:1]]))
+        await until(lambda: projecting.all_written(redis, [ONE[:1], TWO[:1]]))
         await running.stop()
     await feed.publish(ONE[1], TWO[1], THREE[0], ONE[2])
     store = projecting.dying(step, when)
@@ -64,7 +64,7 @@ async def test_a_projector_killed_between_any_two_steps_leaves_nothing_undone(
         assert isinstance(await dying.died(), Killed)
     lives = [ONE, TWO[:2], THREE[:1]]
     async with projector(redis_url, nats_url, partitions=EVERY):
-        await until(lambda: projecting.all_settled(redis, lives))
+        await until(lambda: projecting.all_written(redis, lives))
     await projecting.assert_views(redis, lives)
 
 
@@ -74,7 +74,7 @@ async def test_a_projector_killed_while_it_wipes_leaves_the_rest_to_another(
 ) -> None:
     await feed.publish(*ONE)
     async with projector(redis_url, nats_url, partitions=EVERY):
-        await until(lambda: projecting.all_settled(redis, [ONE]))
+        await until(lambda: projecting.all_written(redis, [ONE]))
     await redis.set(VIEW.key("ghost"), "of another filling")
     await redis.delete(VIEW.fill)
     async with projector(redis_url, nats_url, partitions=EVERY, store=projecting.dying(step, when)) as dying:
@@ -95,7 +95,7 @@ async def test_two_projectors_on_the_same_partitions_do_no_harm(
     ):
         for n in range(3):
             await feed.publish(*(life[n] for life in lives))
-        await until(lambda: projecting.all_settled(redis, lives))
+        await until(lambda: projecting.all_written(redis, lives))
     await projecting.assert_views(redis, lives)
 
 
@@ -109,14 +109,14 @@ def moved(order: views.Order, event: events.OrderCancelled) -> None:
     order.cancel_reason = event.reason
 
 
-@pytest.mark.parametrize("step", ["write", "follow", "advance"])
+@pytest.mark.parametrize("step", ["write", "advance"])
 async def test_a_projector_that_comes_late_undoes_nothing_that_is_newer(
     redis_url: str, nats_url: str, redis: Redis, feed: Events, step: str
 ) -> None:
     life = [recorded(n, cancelled("o-1", reason)) for n, reason in enumerate("ababab", 1)]
     await feed.publish(*life[:2])
     async with projector(redis_url, nats_url, partitions=EVERY, projection=REASONS):
-        await until(lambda: projecting.all_settled(redis, [life[:2]]))
+        await until(lambda: projecting.all_written(redis, [life[:2]]))
     await feed.publish(life[2])  # would take the entry of b away
     late_store = projecting.pausing(step)
     async with projector(redis_url, nats_url, partitions=EVERY, projection=REASONS, store=late_store) as late:
@@ -124,34 +124,17 @@ async def test_a_projector_that_comes_late_undoes_nothing_that_is_newer(
         await asyncio.wait_for(pause.waits.wait(), 20)
         async with projector(redis_url, nats_url, partitions=EVERY, projection=REASONS) as prompt:
             await feed.publish(life[3])
-            await until(lambda: projecting.all_settled(redis, [life[:4]]))
+            await until(lambda: projecting.all_written(redis, [life[:4]]))
             await prompt.stop()
         before = await projecting.indexes(redis)
         assert before == {"index:ordering.order:1:{reason/b}": {"o-1"}}
         pause.go.set()
         await asyncio.wait_for(pause.went.wait(), 20)
-        assert (await projecting.version(redis, "o-1"), await projecting.settled(redis, "o-1")) == (4, 4)
+        assert await projecting.version(redis, "o-1") == 4
         assert await projecting.indexes(redis) == before
         await feed.publish(life[4])
-        await until(lambda: projecting.all_settled(redis, [life[:5]]))
+        await until(lambda: projecting.all_written(redis, [life[:5]]))
     assert await projecting.indexes(redis) == {"index:ordering.order:1:{reason/a}": {"o-1"}}
-
-
-async def test_a_late_projectors_own_step_changes_no_index_of_a_newer_version(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events
-) -> None:
-    life = [recorded(n, cancelled("o-1", reason)) for n, reason in enumerate("abab", 1)]
-    store = RedisStore(redis, VIEW)
-    await feed.publish(*life[:3])
-    async with projector(redis_url, nats_url, partitions=EVERY, projection=REASONS) as running:
-        await until(lambda: projecting.all_settled(redis, [life[:3]]))
-        assert await store.filling()
-        old = (await store.load(["o-1"]))["o-1"]
-        await feed.publish(life[3])
-        await until(lambda: projecting.all_settled(redis, [life]))
-        await running.stop()
-    assert await store.follow([old]) == {"o-1"}
-    assert await projecting.indexes(redis) == {"index:ordering.order:1:{reason/b}": {"o-1"}}
 
 
 async def test_a_flushed_redis_is_filled_again_while_nothing_happens(
@@ -178,7 +161,7 @@ async def test_a_redis_that_is_flushed_under_load_loses_nothing(
                 await feed.publish(*(life[n] for life in lives[at : at + 20]))
                 if at in (60, 140):
                     await redis.flushall()
-        await until(lambda: projecting.all_settled(redis, lives))
+        await until(lambda: projecting.all_written(redis, lives))
         await until(lambda: projecting.present(redis))
     await projecting.assert_views(redis, lives)
 
@@ -193,13 +176,13 @@ async def test_a_projector_frozen_since_before_a_flush_writes_nothing_after_it(
         await redis.flushall()
         await feed.publish(ONE[1])
         async with projector(redis_url, nats_url, partitions=EVERY) as other:
-            await until(lambda: projecting.all_settled(redis, [ONE[:2]]))
+            await until(lambda: projecting.all_written(redis, [ONE[:2]]))
             await until(lambda: projecting.present(redis))
             fill = await redis.get(VIEW.fill)
             await other.stop()
         pause.go.set()
         await feed.publish(ONE[2])
-        await until(lambda: projecting.all_settled(redis, [ONE]))
+        await until(lambda: projecting.all_written(redis, [ONE]))
     assert await redis.get(VIEW.fill) == fill
     await projecting.assert_views(redis, [ONE])
 
@@ -218,11 +201,33 @@ async def test_nothing_is_written_into_another_filling_than_was_read(redis: Redi
     with pytest.raises(Superseded):
         await old.write([update])
     with pytest.raises(Superseded):
-        await old.follow([folded.record])
-    with pytest.raises(Superseded):
         await old.advance({0: ("epoch/0", "epoch/1")}, {0: 1})
     assert set(await redis.keys()) == {VIEW.fill.encode(), VIEW.progress.encode()}
     assert set(await redis.hvals(VIEW.progress)) == {b"epoch/0"}
+
+
+async def test_progress_moves_with_the_views_or_nothing_does(redis: Redis) -> None:
+    store = RedisStore(redis, VIEW)
+    assert await store.filling() is None
+    await store.refill(INCARNATION_ID, "epoch")
+    assert await store.filling()
+    blank = Record("o-1", views.Order())
+    first, second = fold(ORDERS, blank, ONE[:1]), fold(ORDERS, blank, ONE[:2])
+    update = Update(blank, first.record, first.content, ONE[:1], None, 0)
+    with pytest.raises(Superseded):
+        await store.write([update], {0: ("epoch/1", "epoch/2")})
+    assert await projecting.version(redis, "o-1") == 0
+    assert await store.write([update], {0: ("epoch/0", "epoch/1")}, {0: 7}) == set()
+    assert (await redis.hget(VIEW.progress, "0"), await redis.hgetall(VIEW.as_of)) == (
+        b"epoch/1",
+        {b"0": b"7"},
+    )
+    late = Update(blank, second.record, second.content, ONE[:2], None, 0)
+    assert await store.write([late], {0: ("epoch/1", "epoch/2")}, {0: 8}) == {"o-1"}
+    assert (await redis.hget(VIEW.progress, "0"), await redis.hgetall(VIEW.as_of)) == (
+        b"epoch/1",
+        {b"0": b"7"},
+    )
 
 
 async def test_a_redis_that_went_back_in_time_catches_up(
@@ -231,16 +236,16 @@ async def test_a_redis_that_went_back_in_time_catches_up(
     async with projector(redis_url, nats_url, partitions=EVERY):
         await feed.publish(ONE[0], TWO[0])
         await until(lambda: projecting.present(redis))
-        await until(lambda: projecting.all_settled(redis, [ONE[:1], TWO[:1]]))
+        await until(lambda: projecting.all_written(redis, [ONE[:1], TWO[:1]]))
         earlier: dict[Any, Any] = {key: await redis.dump(key) async for key in redis.scan_iter()}
         await feed.publish(*ONE[1:], TWO[1])
-        await until(lambda: projecting.all_settled(redis, [ONE, TWO[:2]]))
+        await until(lambda: projecting.all_written(redis, [ONE, TWO[:2]]))
         async with redis.pipeline(transaction=True) as pipe:
             pipe.flushall()
             for key, value in earlier.items():
                 pipe.restore(key, 0, value)
             await pipe.execute()
-        await until(lambda: projecting.all_settled(redis, [ONE, TWO[:2]]))
+        await until(lambda: projecting.all_written(redis, [ONE, TWO[:2]]))
     await projecting.assert_views(redis, [ONE, TWO[:2]])
 
 
@@ -249,14 +254,14 @@ async def test_a_stream_of_a_new_epoch_is_read_from_its_start_and_the_views_stay
 ) -> None:
     async with projector(redis_url, nats_url, partitions=EVERY):
         await feed.publish(*ONE, TWO[0])
-        await until(lambda: projecting.all_settled(redis, [ONE, TWO[:1]]))
+        await until(lambda: projecting.all_written(redis, [ONE, TWO[:1]]))
         await until(lambda: projecting.present(redis))
         before = await projecting.view(redis, "o-1")
         await feed.delete()
         await feed.create(filled=False)
         await feed.publish(*TWO[:2], *ONE)
         await feed.fill()
-        await until(lambda: projecting.all_settled(redis, [ONE, TWO[:2]]))
+        await until(lambda: projecting.all_written(redis, [ONE, TWO[:2]]))
         await until(lambda: every_partition_is_of(redis, feed.epoch))
         assert await projecting.present(redis)
     assert await projecting.view(redis, "o-1") == before
@@ -275,7 +280,7 @@ async def test_another_incarnation_of_the_database_wipes_everything(
         await feed.create(filled=False, incarnation=restored)
         await until(lambda: not_present(redis))
         await feed.publish(*other)
-        await until(lambda: projecting.all_settled(redis, [other]))
+        await until(lambda: projecting.all_written(redis, [other]))
         assert not await projecting.present(redis)
         await feed.fill(restored)
         await until(lambda: projecting.present(redis))
@@ -294,7 +299,7 @@ async def test_a_projection_is_present_only_when_a_filled_stream_was_read_in_eve
     async with projector(redis_url, nats_url, partitions=first) as running:
         await until(lambda: places_at_end(redis, feed, first))
         async with projector(redis_url, nats_url, partitions=second) as others:
-            await until(lambda: projecting.all_settled(redis, lives))
+            await until(lambda: projecting.all_written(redis, lives))
             await others.stop()
         assert not await projecting.present(redis)
         await feed.fill()
@@ -336,7 +341,7 @@ async def test_a_projection_is_rebuilt_in_place_when_its_filling_or_its_progress
         await redis.delete(lost)
         await until(lambda: another_fill(redis, fill))
         await until(lambda: projecting.present(redis))
-        await until(lambda: projecting.all_settled(redis, [ONE, TWO[:1]]))
+        await until(lambda: projecting.all_written(redis, [ONE, TWO[:1]]))
     await projecting.assert_views(redis, [ONE, TWO[:1]])
 
 

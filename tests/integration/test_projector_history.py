@@ -113,7 +113,7 @@ async def test_both_versions_of_an_event_are_told_as_they_were_recorded(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", ["write", "follow", "advance"])
+@pytest.mark.parametrize("step", ["write", "advance"])
 async def test_a_killed_projectors_histories_are_complete_in_the_end(
     redis_url: str, nats_url: str, redis: Redis, feed: Events, step: str, when: str
 ) -> None:

@@ -82,7 +82,7 @@ async def test_an_event_that_cannot_be_read_parks_its_own_aggregate_and_no_other
     updates: list[Update] = []
     async with projector(redis_url, nats_url, partitions=EVERY, retries=SLOW, observe=updates.extend):
         await feed.publish(one[0], two[0], unreadable("o-1", 2), two[1], one[2], two[2])
-        await until(lambda: projecting.all_settled(redis, [one[:1], two]))
+        await until(lambda: projecting.all_written(redis, [one[:1], two]))
         await until(lambda: is_listed(redis, "o-1"))
         await until(lambda: projecting.present(redis))
     found = await projecting.view(redis, "o-1")
@@ -103,7 +103,7 @@ async def test_the_first_event_of_an_aggregate_may_be_the_bad_one(
     two = history("o-2")
     async with projector(redis_url, nats_url, partitions=EVERY, retries=SLOW):
         await feed.publish(unreadable("o-1", 1), *two)
-        await until(lambda: projecting.all_settled(redis, [two]))
+        await until(lambda: projecting.all_written(redis, [two]))
         await until(lambda: is_listed(redis, "o-1"))
     found = await projecting.view(redis, "o-1")
     assert (found["version"], "data" in found, "entries" in found) == (b"0", False, False)
@@ -115,7 +115,7 @@ async def test_a_gap_that_nothing_fills_parks_the_aggregate(
     one, two = history("o-1"), history("o-2")
     async with projector(redis_url, nats_url, partitions=EVERY, retries=SLOW):
         await feed.publish(one[0], one[2], *two)
-        await until(lambda: projecting.all_settled(redis, [one[:1], two]))
+        await until(lambda: projecting.all_written(redis, [one[:1], two]))
         await until(lambda: is_listed(redis, "o-1"))
     parked = (await listed(redis))["o-1"]
     assert (parked.version, parked.error) == (2, "EventsMissing: event 2 is missing, event 3 is there")
@@ -135,7 +135,7 @@ async def test_an_aggregate_goes_on_by_itself_when_the_cause_is_gone_with_all_th
         await until(lambda: attempts(redis, "o-1", at_least=3))
         assert await projecting.version(redis, "o-1") == 1
         fragile.broken = False
-        await until(lambda: projecting.all_settled(redis, [one, two[:1]]))
+        await until(lambda: projecting.all_written(redis, [one, two[:1]]))
         await until(lambda: is_listed(redis))
     await projecting.assert_views(redis, [one, two[:1]])
 
@@ -151,7 +151,7 @@ async def test_after_the_last_attempt_an_aggregate_stays_parked_until_an_operato
         assert (await listed(redis))["o-1"].attempts == 3
         fragile.broken = False
         await feed.publish(one[2], *two)
-        await until(lambda: projecting.all_settled(redis, [two]))
+        await until(lambda: projecting.all_written(redis, [two]))
         assert await projecting.version(redis, "o-1") == 1
         feed_of_orders = JetStreamFeed(feed.connection, VIEW.hears)
         store = RedisStore(redis, VIEW)
@@ -177,12 +177,12 @@ async def test_a_projector_notices_that_somebody_else_has_unparked_an_aggregate(
         )
         await operator.replay("o-1", "ordering.order.o-1")
         await feed.publish(one[2])
-        await until(lambda: projecting.all_settled(redis, [one]))
+        await until(lambda: projecting.all_written(redis, [one]))
     await projecting.assert_views(redis, [one])
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(("step", "nth"), [("write", 1), ("write", 2), ("follow", 1), ("unlist", 1)])
+@pytest.mark.parametrize(("step", "nth"), [("write", 1), ("write", 2), ("unlist", 1)])
 async def test_a_projector_killed_while_it_unparks_leaves_nothing_undone(
     redis_url: str, nats_url: str, redis: Redis, feed: Events, step: str, nth: int, when: str
 ) -> None:
@@ -202,7 +202,7 @@ async def test_a_projector_killed_while_it_unparks_leaves_nothing_undone(
     ) as dying:
         assert isinstance(await dying.died(), Killed)
     async with projector(redis_url, nats_url, partitions=EVERY, projection=fragile.projection, retries=quick):
-        await until(lambda: projecting.all_settled(redis, [one]))
+        await until(lambda: projecting.all_written(redis, [one]))
         await until(lambda: is_listed(redis))
     await projecting.assert_views(redis, [one])
 
@@ -213,7 +213,7 @@ def arrives_meanwhile(store: type[RedisStore], feed: Events, event: RecordedEven
     class Meanwhile(store):  # type: ignore[misc, valid-type]
         arrived = False
 
-        async def write(self, updates: Any) -> Any:
+        async def write(self, updates: Any, *progress: Any) -> Any:
             if not self.arrived:
                 self.arrived = True
                 await feed.publish(event)
@@ -222,7 +222,7 @@ def arrives_meanwhile(store: type[RedisStore], feed: Events, event: RecordedEven
                 epoch, sequence = places[partition].split(b"/")
                 passed = {partition: epoch + b"/%d" % (int(sequence) + 1)}
                 await self._redis.hset(VIEW.progress, mapping=passed)  # as another projector's would
-            return await super().write(updates)
+            return await super().write(updates, *progress)
 
     return Meanwhile
 

@@ -105,7 +105,7 @@ async def test_partitions_move_within_ten_seconds_when_projectors_join_and_die_a
                 took.append(monotonic() - began)
                 stop.set()
                 await publishing
-                await until(lambda: projecting.all_settled(redis, lives))
+                await until(lambda: projecting.all_written(redis, lives))
                 written = [
                     line for each in (first, second, third) for line in each.said("Read model updated")
                 ]
@@ -133,18 +133,18 @@ async def test_a_projector_starts_before_its_servers_and_outlives_them(
         async with projecting.publisher(own_nats.url) as feed, connect(own_redis.url) as redis:
             await feed.create()
             await feed.publish(one[0])
-            await until(lambda: projecting.all_settled(redis, [one[:1]]))
+            await until(lambda: projecting.all_written(redis, [one[:1]]))
             await own_redis.kill()
             await feed.publish(one[1])
             await until(lambda: is_health(address, "NOT_SERVING"))
             await own_redis.start()
-            await until(lambda: projecting.all_settled(redis, [one[:2]]))
+            await until(lambda: projecting.all_written(redis, [one[:2]]))
             await own_nats.kill()
             await until(lambda: is_health(address, "NOT_SERVING"))
             await own_nats.start()
             await until(lambda: feed.connection.connected)
             await feed.publish(one[2])
-            await until(lambda: projecting.all_settled(redis, [one]))
+            await until(lambda: projecting.all_written(redis, [one]))
             await projecting.assert_views(redis, [one])
             await until(lambda: is_health(address, "SERVING"))
             assert process.said("Aggregate parked") == []
@@ -205,7 +205,7 @@ async def test_every_write_is_logged_with_the_last_events_id_and_the_lag(
     await feed.publish(*one)
     try:
         async with projector(redis_url, nats_url, partitions=EVERY, observe=observed.observer(VIEW)):
-            await until(lambda: projecting.all_settled(redis, [one]))
+            await until(lambda: projecting.all_written(redis, [one]))
     finally:
         logs.configure()
     said = [json.loads(line) for line in lines.getvalue().splitlines()]
@@ -230,7 +230,7 @@ async def test_each_sampled_event_has_a_consumer_span_and_others_have_none(
     life = [recorded(1, placed("o-1"), traceparent=parent), *history("o-1")[1:]]
     async with projector(redis_url, nats_url, partitions=EVERY, observe=observed.observer(VIEW)):
         await feed.publish(*life)
-        await until(lambda: projecting.all_settled(redis, [life]))
+        await until(lambda: projecting.all_written(redis, [life]))
     (span,) = spans
     assert (span["name"], span["parent"], span["kind"].name) == ("process DIPTYCH", parent, "CONSUMER")
     assert span["attributes"]["messaging.message.id"] == "ordering.order.o-1@1"

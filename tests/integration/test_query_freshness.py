@@ -10,7 +10,7 @@ from diptych.ordering.v1.types_pb2 import Order
 from query_server import freshness
 from runtime import incarnations, tokens
 from runtime.errors import Refusal
-from tests.support.read_model import INCARNATION, ORDERS, ReadModel, order, read_model
+from tests.support.read_model import INCARNATION, ReadModel, order, read_model
 
 
 @pytest.fixture
@@ -30,9 +30,7 @@ def token(incarnation: str = INCARNATION, **versions: int) -> str:
 
 
 async def fresh_order(model: ReadModel, token: str, remaining: float | None = None) -> Order:
-    (data,) = await freshness.read(
-        model.orders, token, model.orders.data_of("o-1"), own="o-1", remaining=remaining
-    )
+    (data,) = await freshness.read(model.orders, token, model.orders.data_of("o-1"), remaining=remaining)
     return Order.FromString(data)
 
 
@@ -55,26 +53,15 @@ async def test_a_read_by_key_waits_for_the_view(model: ReadModel) -> None:
         await model.put(order("o-1", version=version))
         await asyncio.sleep(0.03)
         assert not reading.done()
-    await model.put_unsettled(order("o-1", version=4))  # its indexes may follow later
+    await model.put(order("o-1", version=4))
     assert (await reading).version == 4
 
 
 async def test_a_read_by_key_waits_for_a_view_that_is_not_there_yet(model: ReadModel) -> None:
     reading = asyncio.create_task(fresh_order(model, token(o_1=1)))
     await asyncio.sleep(0.01)
-    await model.put_unsettled(order("o-1"))
+    await model.put(order("o-1"))
     assert (await reading).version == 1
-
-
-async def test_every_other_query_waits_for_what_follows_the_view(model: ReadModel) -> None:
-    await model.put_unsettled(order("o-1", version=2))
-    for own in ("", "o-2"):
-        reading = asyncio.create_task(freshness.read(model.orders, token(o_1=2), own=own))
-        await asyncio.sleep(0.03)
-        assert not reading.done()
-        await model.settle(order("o-1", version=2))
-        await reading
-        await model.redis.hdel(ORDERS.key("o-1"), "settled")
 
 
 async def test_every_stream_of_the_token_is_waited_for(model: ReadModel) -> None:

@@ -254,7 +254,6 @@ async def test_a_report_is_what_all_accounts_have_done_on_a_day(ledgers: Ledgers
 async def test_what_a_token_names_is_in_the_answer_or_the_answer_is_refused(ledgers: Ledgers) -> None:
     account = Account("a-1")
     await ledgers.put(account)
-    await ledgers.redis.hset(LEDGERS.view.key("a-1"), "settled", 1)
     known = tokens.mint(LIFE, {"banking.account.a-1": 1})
     assert (await ledgers.statement("a-1", "2026-01", known)).closing_balance == money(0)
     assert len((await ledgers.report("2026-01-30", known)).sums) == 1

@@ -84,11 +84,11 @@ class ReadModel:
 
     async def put(self, *orders: Order) -> None:
         """Write orders with all that is derived from them."""
-        await self.put_unsettled(*orders)
-        await self.settle(*orders)
+        await self.put_alone(*orders)
+        await self._derive(*orders)
 
-    async def put_unsettled(self, *orders: Order) -> None:
-        """Write the hashes of orders, as the projector does first."""
+    async def put_alone(self, *orders: Order) -> None:
+        """Write the hashes of orders: to who has read an index before, entries that no longer hold."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for view in orders:
                 fields: dict[Any, Any] = {"data": view.SerializeToString(), "version": view.version}
@@ -97,8 +97,8 @@ class ReadModel:
                 pipe.hset(ORDERS.key(view.order_id), mapping=fields)
             await pipe.execute()
 
-    async def settle(self, *orders: Order) -> None:
-        """Write the index entries and the sums of orders, and that they are written."""
+    async def _derive(self, *orders: Order) -> None:
+        """Write the index entries and the sums of orders."""
         added: Any = [await self.redis.hget(ORDERS.key(view.order_id), "added") for view in orders]
         async with self.redis.pipeline(transaction=False) as pipe:
             for view, held in zip(orders, added, strict=True):
@@ -108,9 +108,7 @@ class ReadModel:
                     pipe.hincrby(key, counter, -int(amount))
                 for key, counter, amount in amounts(view):
                     pipe.hincrby(key, counter, int(amount))
-                fields: dict[Any, Any] = {"settled": str(view.version)}
-                fields["added"] = msgspec.json.encode(amounts(view))
-                pipe.hset(ORDERS.key(view.order_id), mapping=fields)
+                pipe.hset(ORDERS.key(view.order_id), "added", msgspec.json.encode(amounts(view)))
             await pipe.execute()
         for view in orders:
             await self._drop_zeros(ORDERS.total("customer", view.customer_id))

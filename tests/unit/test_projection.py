@@ -153,26 +153,3 @@ class TestFolding:
         assert folded.record.version == 1
         assert isinstance(folded.error, EventsMissing)
         assert str(folded.error) == "event 2 is missing, event 3 is there"
-
-    def test_keeps_old_entries_until_they_are_gone_from_the_indexes(self) -> None:
-        one = fold(ORDERS, blank(), [recorded(1, placed())]).record
-        two = fold(ORDERS, one, [recorded(2, confirmed())]).record
-        three = fold(ORDERS, two, [recorded(3, cancelled())]).record
-        assert two.stale == tuple(sorted(set(one.entries) - set(two.entries)))
-        assert set(three.stale) == {*one.entries, *two.entries} - set(three.entries)
-        assert len(three.stale) == 4
-
-    def test_never_takes_a_present_entry_for_an_old_one(self) -> None:
-        def entries(order: views.Order) -> list[Entry]:
-            return [("index", order.cancel_reason)]
-
-        projection = Projection[views.Order](VIEW, events=(events,), indexes=entries)
-
-        @projection.on(events.OrderCancelled)
-        def moved(order: views.Order, event: events.OrderCancelled) -> None:
-            order.cancel_reason = event.reason
-
-        record = blank()
-        for version, reason in enumerate("aba", 1):
-            record = fold(projection, record, [recorded(version, cancelled(reason))]).record
-        assert (record.entries, record.stale) == ((("index", "a"),), (("index", "b"),))

@@ -37,18 +37,13 @@ async def test_a_view_too_many(system: System, view: Any) -> None:
 
 
 async def test_a_view_that_has_stayed_behind(system: System) -> None:
-    await system.redis.hset(ORDERS.key("o-2"), mapping={"version": "2", "settled": "2"})
+    await system.redis.hset(ORDERS.key("o-2"), "version", "2")
     assert "view ordering.order o-2: it is at version 2, the aggregate at 3" in await system.found()
 
 
 async def test_a_view_that_is_ahead(system: System) -> None:
-    await system.redis.hset(ORDERS.key("o-2"), mapping={"version": "4", "settled": "4"})
+    await system.redis.hset(ORDERS.key("o-2"), "version", "4")
     assert await system.found() == ["view ordering.order o-2: it is at version 4, the aggregate at 3"]
-
-
-async def test_a_view_that_has_not_settled(system: System) -> None:
-    await system.redis.hset(ORDERS.key("o-2"), "settled", "2")
-    assert await system.found() == ["view ordering.order o-2: it is settled at version 2, and at 3"]
 
 
 @pytest.mark.parametrize("column", ["state", "customer_id", "total", "place_time"])
@@ -58,7 +53,7 @@ async def test_a_column_that_shows_something_else(system: System, column: str) -
     assert found.startswith(f"view ordering.order o-2: column {column} shows 'x', the fold says ")
 
 
-@pytest.mark.parametrize("name", ["entries", "stale", "amounts"])
+@pytest.mark.parametrize("name", ["entries", "amounts"])
 async def test_a_view_that_remembers_other_entries(system: System, name: str) -> None:
     await system.redis.hset(ORDERS.key("o-2"), name, '[["x","y"]]')
     assert await system.found() == [
