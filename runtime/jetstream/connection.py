@@ -37,12 +37,12 @@ class _Client(Client):
 
     @staticmethod
     def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        headers = {}
-        for line in raw.decode("utf-8", "replace").split("\r\n"):
-            name, colon, value = line.partition(":")
-            if colon:
-                headers[name] = value.strip()
-        return headers
+        lines = raw.decode("utf-8", "replace").split("\r\n")
+        try:
+            return dict([line.split(": ", 1) for line in lines if line])
+        except ValueError:  # a line without the space that the server and we put behind a name
+            parted = [line.partition(":") for line in lines]
+            return {name: value.strip() for name, colon, value in parted if colon}
 
 
 class Connection:
