@@ -9,7 +9,7 @@ from time import monotonic
 
 import uvloop
 
-from bench import feed, lag, plots, report, store
+from bench import feed, lag, overload, plots, report, store
 from bench.contest import Comparison, Results, Void, interleave, percentile
 from bench.load import Player
 from bench.scene import ORDERS, Scene, running_echo
@@ -19,9 +19,9 @@ from runtime import logs
 from runtime.errors import StartError
 
 ROUNDS = 3
-ROUNDS_OF = {"feed": (1, 0), "levels": (1, 0)}
+ROUNDS_OF = {"feed": (1, 0), "levels": (1, 0), "overload": (1, 0)}
 """Rounds, and how many before them do not count, where they are not as asked."""
-GROUPS = ("feed", "served", "levels", "variants", "store", "lag")
+GROUPS = ("feed", "served", "levels", "variants", "store", "lag", "overload")
 TABLE = (
     Comparison("GetOrder", "echo of GetOrder", 0.80, 1.0),
     Comparison("PlaceOrder", "echo of PlaceOrder", 0.55, 0.80),
@@ -38,6 +38,11 @@ TABLE = (
         Comparison(name, f"{name} without {part}", 0.90, 0.97)
         for name in ("GetOrder", "PlaceOrder")
         for part in ("telemetry", "validation", "JWT")
+    ),
+    *(
+        Comparison(f"{name}{when}", f"{name}, peak", 0.80, 1.0)
+        for name in ("GetOrder", "PlaceOrder")
+        for when in (" at 3 times that", ", 10 s later")
     ),
     Comparison("GetOrder with 2 workers", "GetOrder"),
     Comparison("PlaceOrder with 2 workers", "PlaceOrder"),
@@ -65,6 +70,7 @@ async def measure(scene: Scene, rounds: int, chosen: Collection[str]) -> Results
         "variants": lambda: Served(scene).variants(),
         "store": lambda: store.contestants(scene),
         "lag": lambda: lag.contestants(scene),
+        "overload": lambda: overload.contestants(scene),
     }
     results: Results = {}
     if "feed" not in chosen:

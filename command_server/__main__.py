@@ -15,6 +15,8 @@ from runtime.grpc import server
 from runtime.lifecycle import Lifecycle
 
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
+QUEUE = 500
+"""How many calls may wait before gRPC begins to turn some away: a command takes twice the time of a query."""
 
 
 async def main(life: Lifecycle, contexts: Sequence[Context]) -> None:
@@ -29,6 +31,8 @@ async def main(life: Lifecycle, contexts: Sequence[Context]) -> None:
         services,
         address=life.settings.command_address,
         probe=store.reachable,
+        probe_address=life.settings.command_probe_address,
+        queue=QUEUE,
         record_attempt=AttemptLog(store.engine).record,
     )
     life.spawn(wake.run(), "wake")

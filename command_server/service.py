@@ -12,8 +12,8 @@ from grpc.aio import ServicerContext
 
 from command_server.kernel.batch import Request
 from command_server.kernel.context import CommandType, Context, command_types
-from command_server.kernel.outcomes import Accepted, DeadlinePassed, Refused, RequestIdReused
-from command_server.kernel.pipeline import Answer
+from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Refused, RequestIdReused
+from command_server.kernel.pipeline import LONGEST_WAIT, Answer
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
 from runtime import caller, telemetry, tokens
 from runtime.codec import instant, message_class
@@ -63,6 +63,9 @@ def _handler(
             raise Refusal("REQUEST_ID_REUSED", "this id was used for another request", metadata) from error
         except DeadlinePassed as error:
             raise Refusal("DEADLINE_PASSED", "the deadline passed before the command's turn") from error
+        except Overloaded as error:
+            message_ = "too many commands wait; this one was not executed"
+            raise Refusal("OVERLOADED", message_, retry_after=LONGEST_WAIT) from error
         except (StoreUnavailable, StoreConflict) as error:
             message_ = "whether the command took effect is unknown; repeat it with the same request id"
             raise Refusal("WRITE_MODEL_UNAVAILABLE", message_, retry_after=1) from error

@@ -27,8 +27,14 @@ async def main(life: Lifecycle, contexts: Sequence[QueryContext]) -> None:
         for model in models.values():
             life.spawn(model.staleness.run(), "staleness")
         services = [query_service(context, models, changes) for context in contexts]
-        address = life.settings.query_address
-        await server.build(life.settings, services, address=address, probe=reader.ping).serve(life)
+        edge = server.build(
+            life.settings,
+            services,
+            address=life.settings.query_address,
+            probe=reader.ping,
+            probe_address=life.settings.query_probe_address,
+        )
+        await edge.serve(life)
 
 
 def _redis(url: str) -> RedisAddress:

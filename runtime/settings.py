@@ -16,6 +16,11 @@ class Settings(BaseSettings):
 
     command_address: str = "127.0.0.1:50051"
     query_address: str = "127.0.0.1:50052"
+    command_probe_address: str = ""
+    """Where the command server answers health checks and nothing else; empty for at its own address only.
+    There they wait among the calls, or are turned away with them when there are too many."""
+    query_probe_address: str = ""
+    """The same of the query server."""
     relay_address: str = "127.0.0.1:50053"
     """Where the relay answers gRPC health checks, and nothing else."""
     projector_address: str = "127.0.0.1:50054"

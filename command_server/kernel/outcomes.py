@@ -31,5 +31,9 @@ class RequestIdReused(Exception):
     """The caller has used this request id for another request, which is what took effect."""
 
 
+class Overloaded(Exception):
+    """Commands wait too long for their turn by now; this one was not taken in."""
+
+
 class DeadlinePassed(Exception):
     """The caller's deadline passed before the command's turn came; it was not executed."""

@@ -14,7 +14,7 @@ from time import perf_counter
 from command_server.kernel.batch import Batch, NotLoaded, Request
 from command_server.kernel.context import AggregateType
 from command_server.kernel.loading import load
-from command_server.kernel.outcomes import DeadlinePassed, Outcome
+from command_server.kernel.outcomes import DeadlinePassed, Outcome, Overloaded
 from command_server.kernel.ports import EventStore, StoreConflict, StoreUnavailable
 from runtime.gathering import Gathering
 
@@ -25,6 +25,8 @@ RERUNS = 2
 GATHERING = 0.02
 """Seconds that a batch waits for company at the most, and only while more comes: it raises the rate and
 cuts the mean latency under load. A lone command never waits."""
+LONGEST_WAIT = 1.0
+"""Seconds after which a command that still waits for its turn makes the next ones be refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +73,13 @@ class GroupCommit:
         """Return how a command ended, once that is durable.
 
         Raises:
-            RequestIdReused, DeadlinePassed: see there.
+            RequestIdReused, DeadlinePassed, Overloaded: see there.
             StoreUnavailable: the store is away; whether the command took effect is unknown, and a retry
                 with the same request id finds out.
             Exception: the command's own code or data made it fail; it changed nothing.
         """
+        if self._waiting and request.arrived - self._waiting[0].request.arrived > LONGEST_WAIT:
+            raise Overloaded
         waiting = _Waiting(request, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._arrived.set()

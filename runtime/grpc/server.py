@@ -38,7 +38,11 @@ def interceptors(settings: Settings, record_attempt: attempts.RecordAttempt) -> 
     ]
 
 
-def options(settings: Settings) -> list[tuple[str, int]]:
+QUEUE = 1_000
+"""How many calls may wait to be handed over before gRPC begins to turn some away; with twice as many, all."""
+
+
+def options(settings: Settings, queue: int = QUEUE) -> list[tuple[str, int]]:
     """Return how gRPC is set up here."""
     return [
         # A single worker owns its port: with SO_REUSEPORT a second process would silently share it.
@@ -51,10 +55,9 @@ def options(settings: Settings) -> list[tuple[str, int]]:
         # Clients may ping every 10 seconds to notice the same of us, also between calls.
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        # gRPC cancels calls at random once so many wait to be handed over, by default 1,000. Thousands of
-        # watchers that come back at once would meet CANCELLED, which nobody retries.
-        ("grpc.server.max_pending_requests", 20_000),
-        ("grpc.server.max_pending_requests_hard_limit", 40_000),
+        # Too much is turned away here (CANCELLED), before it costs any Python: docs/adr/0014.
+        ("grpc.server.max_pending_requests", queue),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * queue),
         # Connections end gracefully now and then, so that a new replica gets its share of the clients.
         ("grpc.max_connection_age_ms", 600_000),
     ]
@@ -66,6 +69,8 @@ def build(
     *,
     address: str,
     probe: Probe,
+    probe_address: str = "",
+    queue: int = QUEUE,
     record_attempt: attempts.RecordAttempt = attempts.log_attempt,
 ) -> "Server":
     """Return a server that does not listen yet; call it within the event loop.
@@ -75,6 +80,8 @@ def build(
         services: what it serves; with none it answers health checks only.
         address: `host:port`; port 0 takes a free one.
         probe: whether the process can do its job; asked once a second.
+        probe_address: where health checks are answered too, however many calls wait at `address`; or empty.
+        queue: how many calls may wait to be handed over before gRPC begins to turn some away.
         record_attempt: keeps a record of unauthenticated, denied and invalid calls.
 
     Raises:
@@ -82,21 +89,31 @@ def build(
     """
     chain = interceptors(settings, record_attempt) if services else []
     names = [service.descriptor.full_name for service in services]
-    return Server(settings, Routes(services, chain), names, address, probe)
+    return Server(settings, Routes(services, chain), names, address, probe, probe_address, queue)
 
 
 class Server:
     """A gRPC server, from listening to the end of the last call."""
 
     def __init__(
-        self, settings: Settings, routes: Routes, names: Sequence[str], address: str, probe: Probe
+        self,
+        settings: Settings,
+        routes: Routes,
+        names: Sequence[str],
+        address: str,
+        probe: Probe,
+        probe_address: str,
+        queue: int,
     ) -> None:
         self._settings = settings
         self._routes = routes
         self._names = names
         self._address = address
         self._probe = probe
+        self._probe_address = probe_address
+        self._queue = queue
         self._server: grpc.aio.Server | None = None
+        self._probed: grpc.aio.Server | None = None
         self.health = Health(names)
         self.port = 0
         """Where it listens, once it does."""
@@ -119,18 +136,26 @@ class Server:
         Raises:
             StartError: the address is taken, or none of this machine's.
         """
-        if not self._settings.reuse_port:
-            check_free(self._address)
         server = self._server = self._made()
-        try:
-            self.port = server.add_insecure_port(self._address)
-        except RuntimeError as error:
-            raise StartError(f"cannot listen on {self._address}: {error}") from error
+        self.port = self._bind(server, self._address)
+        if self._probe_address:
+            probed = self._probed = grpc.aio.server(options=options(self._settings))
+            health_pb2_grpc.add_HealthServicer_to_server(self.health, probed)
+            self._bind(probed, self._probe_address)
+            await probed.start()
         await server.start()
         log.info("Listening", address=self._address, port=self.port)
 
+    def _bind(self, server: grpc.aio.Server, address: str) -> int:
+        if not self._settings.reuse_port:
+            check_free(address)
+        try:
+            return server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise StartError(f"cannot listen on {address}: {error}") from error
+
     def _made(self) -> grpc.aio.Server:
-        server = grpc.aio.server(options=options(self._settings))
+        server = grpc.aio.server(options=options(self._settings, self._queue))
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         if self._settings.reflection:
             from grpc_reflection.v1alpha import reflection  # a tenth of a second that few processes need
@@ -143,10 +168,14 @@ class Server:
     async def stop(self) -> None:
         """Be NOT_SERVING, take no more calls, and let those under way end within `stop_grace` seconds."""
         self.health.stop()
-        server, self._server = self._server, None  # let go of while the loop runs, as its destructor wants it
+        # Let go of while the loop runs, as a server's destructor wants it.
+        server, self._server = self._server, None
+        probed, self._probed = self._probed, None
         if server is not None:
             await self._routes.close()
             await server.stop(self._settings.stop_grace)
+        if probed is not None:
+            await probed.stop(None)
 
 
 def check_free(address: str) -> None:

@@ -73,7 +73,11 @@ class Trade:
             try:
                 receipt = await self.caller.do(request)
             except grpc.aio.AioRpcError as error:
-                assert error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED), error
+                assert error.code() in (
+                    grpc.StatusCode.UNAVAILABLE,
+                    grpc.StatusCode.CANCELLED,
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                ), error
                 await asyncio.sleep(0.05)  # its server was killed: the same request again
             else:
                 self._tokens[request.order_id] = receipt.consistency_token

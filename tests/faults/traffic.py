@@ -24,7 +24,12 @@ PAUSE = 0.15
 """Seconds between two commands of a caller: enough for a fault to meet many, few enough to verify quickly."""
 PATIENCE = 60.0
 """Seconds after which a command that is still not answered fails the test."""
-AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+AGAIN = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.CANCELLED,
+)
 SOON = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500))
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import grpc
 import pytest
 from grpc import StatusCode
-from grpc_health.v1 import health_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from operations.ports import free_port
 from tests.integration.waiting import until as until_within
 from tests.support.toy_process import NOT_SERVING, SERVING, Toy, toy_process
+from tests.support.toy_server import QUEUE
 
 
 async def until(holds: Callable[[], Awaitable[bool] | bool]) -> None:
@@ -63,6 +64,30 @@ async def test_no_accepted_request_fails_when_the_process_stops_under_load(tmp_p
         assert await toy.ended() == 0
         assert {error.code() for error in load.failures} == {StatusCode.UNAVAILABLE}, "what callers retry"
         assert [line["begun"] for line in toy.lines() if line["message"] == "Ended"] == [load.answered + 1]
+
+
+async def test_too_many_calls_are_turned_away_at_once_and_the_rest_and_probes_are_answered(
+    tmp_path: Path,
+) -> None:
+    probe_address, release = f"127.0.0.1:{free_port()}", tmp_path / "release"
+    environment = {"DIPTYCH_QUERY_PROBE_ADDRESS": probe_address, "TOY_RELEASE": str(release)}
+    async with (
+        toy_process(tmp_path, environment=environment) as toy,
+        grpc.aio.insecure_channel(probe_address) as channel,
+    ):
+        await toy.serving()
+        probe: Any = health_pb2_grpc.HealthStub(channel)
+        await probe.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+        calls = [asyncio.create_task(toy.get(f"o-{n}" if n else "block")) for n in range(20 * QUEUE)]
+        check = asyncio.ensure_future(probe.Check(health_pb2.HealthCheckRequest(), timeout=60))
+        await until(lambda: any(call.done() for call in calls))  # the server itself does nothing yet
+        release.touch()
+        assert (await check).status == SERVING
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        refused = [answer.code() for answer in answers if isinstance(answer, grpc.aio.AioRpcError)]
+        assert set(refused) == {StatusCode.CANCELLED}
+        assert len(answers) - len(refused) >= QUEUE
+        assert (await toy.get("o-1")).order_id == "o-1"
 
 
 async def test_whoever_watches_health_is_told_of_the_stop_and_does_not_hold_it_up(tmp_path: Path) -> None:

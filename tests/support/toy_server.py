@@ -5,7 +5,9 @@ Run as a module it is a process like the real ones, `--workers` and all; its add
 
 import asyncio
 import os
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from diptych.ordering.v1 import query_service_pb2 as queries
@@ -18,6 +20,7 @@ from runtime.grpc.method import Handler
 from runtime.grpc.server import Service
 from runtime.lifecycle import Lifecycle
 
+QUEUE = 100
 SERVICE = queries.DESCRIPTOR.services_by_name["QueryService"]
 log = logs.get("toy")
 
@@ -27,6 +30,8 @@ async def get_order(request: queries.GetOrderRequest, context: Any) -> Any:
     what, _, how = request.order_id.partition("-")
     if what == "slow":  # slow-<milliseconds>
         await asyncio.sleep(int(how) / 1000)
+    if what == "block":  # the whole process, until a file is there
+        block_until(Path(os.environ["TOY_RELEASE"]))
     if what == "bug":
         raise KeyError("a secret of ours")
     if what == "rule":
@@ -45,6 +50,11 @@ async def get_order(request: queries.GetOrderRequest, context: Any) -> Any:
         warehouse_id=str(os.getpid()),
     )
     return queries.GetOrderResponse(order=order)
+
+
+def block_until(path: Path) -> None:
+    while not path.exists():
+        time.sleep(0.01)
 
 
 async def list_orders(request: queries.ListOrdersRequest, context: Any) -> bytes:
@@ -83,9 +93,15 @@ async def main(life: Lifecycle, contexts: Sequence[str]) -> None:
             life.spawn(die(), "part")
         return await get_order(request, context)
 
-    await server.build(life.settings, [service(get)], address=life.settings.query_address, probe=ready).serve(
-        life
+    edge = server.build(
+        life.settings,
+        [service(get)],
+        address=life.settings.query_address,
+        probe=ready,
+        probe_address=life.settings.query_probe_address,
+        queue=QUEUE,
     )
+    await edge.serve(life)
     log.info("Ended", begun=begun, contexts=contexts)
 
 

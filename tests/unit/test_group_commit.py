@@ -13,8 +13,8 @@ import pytest
 
 from command_server.adapters.memory import MemoryEventStore
 from command_server.kernel.batch import Request
-from command_server.kernel.outcomes import Accepted, DeadlinePassed, Refused, RequestIdReused
-from command_server.kernel.pipeline import Answer, GroupCommit
+from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Refused, RequestIdReused
+from command_server.kernel.pipeline import LONGEST_WAIT, Answer, GroupCommit
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
 from tests.support.ledger import CHEQUES, POISON, CashCheque, Deposit, Transfer, WriteCheque, ledger_pb2
 from tests.support.requests import KINDS, group_commit, request
@@ -49,6 +49,24 @@ class Unreliable(MemoryEventStore):
             yield transaction
         if self.errors:
             raise self.errors.pop()
+
+
+async def test_commands_are_refused_while_others_wait_too_long_for_their_turn() -> None:
+    bus = group_commit(MemoryEventStore())
+    first = request(Deposit("a", 1))
+    waiting = asyncio.create_task(bus.execute(first))
+    await asyncio.sleep(0)
+    also = asyncio.create_task(
+        bus.execute(replace(request(Deposit("a", 2)), arrived=first.arrived + LONGEST_WAIT))
+    )
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await bus.execute(replace(request(Deposit("a", 4)), arrived=first.arrived + LONGEST_WAIT + 0.1))
+    running = asyncio.create_task(bus.run())
+    await asyncio.gather(waiting, also)
+    assert isinstance((await bus.execute(request(Deposit("a", 8)))).outcome, Accepted)
+    bus.close()
+    await running
 
 
 async def test_a_command_is_about_what_its_first_stream_tells_of() -> None:
