@@ -12,7 +12,7 @@ BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && ec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate new-context lint types imports check unit test up demo bench load tools clean-data
+.PHONY: help setup generate new-context lint types imports check unit test up demo bench bench-growth load tools clean-data
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -93,6 +93,10 @@ up: $(READY) ## the local stack until Ctrl-C; data stays in .diptych/
 
 demo: $(READY) ## one order's whole way, on a stack of its own
 	@exec $(BIN)/python -m operations.demo
+
+bench-growth: $(READY) ## the same with 10,000 to 1,000,000 orders, and a rebuild; takes half an hour
+	@$(BIN)/uv sync --locked --inexact --quiet --group bench
+	@exec $(BIN)/python -m bench.growth
 
 bench: $(READY) ## what the system does beside what is possible; with Go
 	@$(BIN)/uv sync --locked --inexact --quiet --group bench

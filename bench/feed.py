@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from bench.contest import Contestant, Sample, Void
 from bench.machine import Meter
-from bench.scene import ORDERS, PATIENCE, PLACED, Scene, pid
+from bench.scene import PATIENCE, PLACED, Scene, pid
 from operations.processes import PROJECTOR, RELAY, Process
 from runtime import streams
 from runtime.jetstream import Connection, Message, StreamReader, connect, stream_identity
@@ -49,7 +49,7 @@ class Feed:
         """Publish the backlog into a new stream."""
         await self._nats.js.delete_stream(streams.JETSTREAM)
         await self._scene.execute(*FORGET)
-        sample = await self._timed(self._relay, ORDERS, self._published)
+        sample = await self._timed(self._relay, self._scene.placed, self._published)
         await self._relay.stop()
         return sample
 
@@ -64,12 +64,12 @@ class Feed:
         await asyncio.wait_for(js.publish_async_completed(), PATIENCE)  # on an error it would wait for ever
         seconds, own = perf_counter() - start, process_time() - cpu
         await self._nats.js.delete_stream(SCRATCH)
-        return Sample(ORDERS / seconds, cpu={"publisher": own * 1e6 / ORDERS})
+        return Sample(self._scene.placed / seconds, cpu={"publisher": own * 1e6 / self._scene.placed})
 
     async def project(self) -> Sample:
         """Fill all views that follow orders, from nothing."""
         await self._redis.flushall()
-        sample = await self._timed(self._projector, ORDERS, self._projected)
+        sample = await self._timed(self._projector, self._scene.placed, self._projected)
         await self._projector.stop()
         return sample
 
@@ -80,13 +80,13 @@ class Feed:
             "", durable=SCRATCH, stream=streams.JETSTREAM, config=config
         )
         start, cpu, count = perf_counter(), process_time(), 0
-        while count < ORDERS:
+        while count < self._scene.placed:
             for message in await subscription.fetch(FETCH):
                 await message.ack()
                 count += 1
         seconds, own = perf_counter() - start, process_time() - cpu
         await self._nats.js.delete_consumer(streams.JETSTREAM, SCRATCH)
-        return Sample(ORDERS / seconds, cpu={"fetcher": own * 1e6 / ORDERS})
+        return Sample(self._scene.placed / seconds, cpu={"fetcher": own * 1e6 / self._scene.placed})
 
     async def _timed(self, process: Process, count: int, done: Callable[[], Awaitable[int]]) -> Sample:
         """Start a process and time it from its first result to its last."""
@@ -110,7 +110,11 @@ class Feed:
         """Return how many events all views that follow orders have taken in; one less until all have all."""
         orders, histories = [await self._redis.hgetall(view.progress) for view in FOLLOWERS]
         placed = int(await self._redis.zcard(PLACED))
-        return min(placed, ORDERS - 1) if placed < ORDERS or orders != histories else ORDERS
+        return (
+            min(placed, self._scene.placed - 1)
+            if placed < self._scene.placed or orders != histories
+            else self._scene.placed
+        )
 
     async def _all(self) -> list[Message]:
         """Return the stream's messages."""
@@ -119,7 +123,7 @@ class Feed:
             if identity is None:
                 raise Void("there is no stream")
             reader = await StreamReader.open(self._nats, identity.epoch, 1)
-            while len(self._messages) < ORDERS:
+            while len(self._messages) < self._scene.placed:
                 self._messages += map(_plain, await reader.batch(1_000, 5.0))
             await reader.close()
         return self._messages
@@ -149,9 +153,9 @@ async def contestants(scene: Scene) -> AsyncIterator[list[Contestant]]:
         ]
 
 
-async def catch_up(scene: Scene) -> None:
+async def catch_up(scene: Scene, patience: float = PATIENCE) -> None:
     """Let relay and projector work off what there is, without measuring it."""
     for kind in (RELAY, PROJECTOR):
         await scene.stack.of(kind)[0].start()
-    await scene.shown_all()
+    await scene.shown_all(patience)
     await scene.rest()

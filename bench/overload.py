@@ -10,7 +10,7 @@ from bench import requests
 from bench.contest import Contestant, Sample, Void
 from bench.load import Played
 from bench.machine import Meter, memory
-from bench.scene import IN_FLIGHT, ORDERS, Scene, pid
+from bench.scene import IN_FLIGHT, Scene, pid
 from bench.served import GET, PLACE
 from operations.processes import COMMAND_SERVER, QUERY_SERVER, Process
 
@@ -58,11 +58,11 @@ class Overload:
         before, process = memory(pid(self._process)), {self._process.name: pid(self._process)}
         meter = Meter(process)
         played = await self._played(SECONDS, in_flight=MOST, rate=TIMES * self._peak, deadline=DEADLINE)
+        refusals = [played.refusal.get(which, 0.0) for which in ("50", "99")]
         grown = (memory(pid(self._process)) - before) / 1e6
         print(
-            f"  {self._name} at {TIMES * self._peak:,.0f}/s: answered {dict(played.statuses)} by status, "
-            f"others than OK after {played.refusal.get('50', 0):.0f} ms (99 %: {played.refusal.get('99', 0):.0f}), "
-            f"{grown:+.0f} MB",
+            f"  {self._name} at {TIMES * self._peak:,.0f}/s: {dict(played.statuses)} by status, "
+            f"turned away after {refusals[0]:.0f} ms (99 %: {refusals[1]:.0f}), {grown:+.0f} MB",
             flush=True,
         )
         return Sample(played.rate, played.latency, meter.microseconds(sum(played.statuses.values())))
@@ -88,7 +88,9 @@ class Overload:
         return played
 
     def _asked(self, count: int) -> Path:
-        orders = requests.orders(count) if self._events else requests.reads("o-", ORDERS, 0, count)
+        orders = (
+            requests.orders(count) if self._events else requests.reads("o-", self._scene.placed, 0, count)
+        )
         return self._scene.write("asked-overload", orders)
 
 

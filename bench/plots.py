@@ -40,17 +40,14 @@ def draw(name: str, results: Results) -> list[Path]:
 
 def _concurrency(axes: Any, results: Results) -> bool:
     """Throughput against calls in flight."""
-    drawn = False
     for call in CALLS:
         points = [(n, results[at_level(call, n)]) for n in LEVELS if at_level(call, n) in results]
         if points:
-            drawn = True
             rates = [median(sample.rate for sample in samples) for _, samples in points]
             axes.plot([n for n, _ in points], rates, marker="o", label=call)
     axes.set(xscale="log", xlabel="calls in flight", ylabel="calls/s", ylim=(0, None))
     axes.set_xticks(LEVELS, [str(n) for n in LEVELS])
-    axes.legend()
-    return drawn
+    return _named(axes)
 
 
 def _latency(axes: Any, results: Results) -> bool:
@@ -60,8 +57,7 @@ def _latency(axes: Any, results: Results) -> bool:
         half = [median(percentile(p)(sample) or 0.0 for sample in results[call]) for p in PERCENTILES]
         axes.plot(PERCENTILES, half, marker="o", label=call)
     axes.set(xlabel="percentile", ylabel="ms", yscale="log")
-    axes.legend()
-    return bool(found)
+    return _named(axes)
 
 
 def _lag(axes: Any, results: Results) -> bool:
@@ -71,8 +67,7 @@ def _lag(axes: Any, results: Results) -> bool:
         lags = [lag for sample in results[name] for lag in sample.lags]
         axes.hist(lags, bins=60, alpha=0.6, label=f"{name} ({len(lags)})")
     axes.set(xlabel="ms from commit to visible", ylabel="commands", yscale="log")
-    axes.legend()
-    return bool(found)
+    return _named(axes)
 
 
 def _cpu(axes: Any, results: Results) -> bool:
@@ -85,5 +80,12 @@ def _cpu(axes: Any, results: Results) -> bool:
         below = {call: below[call] + cost for call, cost in zip(found, each, strict=True)}
     axes.invert_yaxis()
     axes.set(xlabel="us of CPU an operation")
-    axes.legend()
-    return bool(found)
+    return _named(axes)
+
+
+def _named(axes: Any) -> bool:
+    """Say what is what; return whether anything is drawn."""
+    drawn = bool(axes.get_legend_handles_labels()[0])
+    if drawn:
+        axes.legend()
+    return drawn

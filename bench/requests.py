@@ -19,14 +19,15 @@ STRIDE = 7919
 """A prime, so that ids are read in an order other than that in which they were placed."""
 
 
-def orders(count: int, prefix: str = "") -> Iterator[PlaceOrderRequest]:
+def orders(count: int, prefix: str = "", first: int = 0) -> Iterator[PlaceOrderRequest]:
     """Yield requests for orders, each with a request id of its own.
 
     Args:
         count: how many.
         prefix: orders are called by it and their number; where it is empty, the server names them.
+        first: the number of the first.
     """
-    for number in range(count):
+    for number in range(first, first + count):
         yield PlaceOrderRequest(
             request_id=str(uuid4()),
             order_id=f"{prefix}{number}" if prefix else "",

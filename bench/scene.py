@@ -57,14 +57,16 @@ class Scene:
         self.token = stack.token(*SCOPES, subject="bench")
         self.recorded = 0
         """How many events the answers to commands so far stand for."""
+        self.placed = 0
+        """How many orders `o-0`, `o-1`, ... there are."""
 
     async def fill(self, count: int) -> None:
-        """Place the orders `o-0`, `o-1`, ... through the kernel, without gRPC, which is quicker."""
+        """Place so many more of the orders `o-0`, `o-1`, ... by the kernel, which is quicker than gRPC."""
         store = PostgresEventStore(self.stack.settings.database_url)
         commits = GroupCommit(store, aggregate_types([ordering.CONTEXT]))
         writer = asyncio.create_task(commits.run())
         kind = place_order()
-        orders = iter(requests.orders(count, "o-"))
+        orders = iter(requests.orders(count, "o-", self.placed))
 
         async def place() -> None:
             for message in orders:
@@ -75,6 +77,7 @@ class Scene:
         await writer
         await store.close()
         self.recorded += count
+        self.placed += count
 
     async def rest(self) -> None:
         """Stop relay and projector."""
@@ -156,22 +159,23 @@ class Scene:
         finally:
             await connection.close()
 
-    async def shown(self, count: int) -> None:
+    async def shown(self, count: int, patience: float = PATIENCE) -> None:
         """Wait until so many orders can be read.
 
         Raises:
             Void: it takes too long.
         """
-        deadline = monotonic() + PATIENCE
+        deadline = monotonic() + patience
         async with Redis.from_url(self.stack.settings.redis_url) as redis:
             while await redis.zcard(PLACED) < count:
                 if monotonic() > deadline:
-                    raise Void(f"the projector does not show {count} orders after {PATIENCE:.0f} s")
+                    raise Void(f"the projector does not show {count} orders after {patience:.0f} s")
                 await asyncio.sleep(0.1)
 
-    async def shown_all(self) -> None:
+    async def shown_all(self, patience: float = PATIENCE) -> None:
         """Wait until every order that there is can be read."""
-        await self.shown(await self.scalar("SELECT count(*) FROM streams WHERE type = 'ordering.order'"))
+        orders = await self.scalar("SELECT count(*) FROM streams WHERE type = 'ordering.order'")
+        await self.shown(orders, patience)
 
     def write(self, name: str, asked: Iterable[Message]) -> Path:
         """Write requests into a file of this name and return where."""

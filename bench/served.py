@@ -8,12 +8,13 @@ from functools import partial
 from itertools import count
 
 from diptych.ordering.v1 import query_service_pb2 as ordering
+from diptych.ordering.v1.types_pb2 import Order
 from google.protobuf.message import Message
 
 from bench import requests
 from bench.contest import Contestant, Sample
 from bench.rival import Rival
-from bench.scene import IN_FLIGHT, ORDERS, Scene, pid
+from bench.scene import IN_FLIGHT, Scene, pid
 from operations.processes import COMMAND_SERVER, QUERY_SERVER, Kind, Process
 
 QUERY, COMMAND = "/diptych.ordering.v1.QueryService", "/diptych.ordering.v1.CommandService"
@@ -159,10 +160,10 @@ class Served:
         )
         return await self._play(self._query.address, BATCH, asked, BATCH_CALLS, self._reading)
 
-    async def list(self) -> Sample:
-        """List orders of one customer, by the twenty."""
+    async def list(self, state: "Order.State.ValueType" = Order.STATE_UNSPECIFIED) -> Sample:
+        """List orders of one customer, perhaps of one state, by the twenty."""
         asked = (
-            ordering.ListOrdersRequest(customer_id=f"customer-{number % 1000}", page_size=PAGE)
+            ordering.ListOrdersRequest(customer_id=f"customer-{number % 1000}", state=state, page_size=PAGE)
             for number in range(LIST_CALLS)
         )
         return await self._play(self._query.address, LIST, asked, LIST_CALLS, self._reading)
@@ -194,4 +195,4 @@ class Served:
         )
 
     def _reads(self, number: int = CALLS) -> Iterator[ordering.GetOrderRequest]:
-        return requests.reads("o-", ORDERS, next(self._turns) * number, number)
+        return requests.reads("o-", self._scene.placed, next(self._turns) * number, number)
