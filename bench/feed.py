@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from time import monotonic, perf_counter, process_time
 
 from diptych.ordering.v1.types_pb2 import Order, OrderHistory
+from msgspec.structs import replace
 from nats.js import api
 from redis.asyncio import Redis
 

@@ -18,6 +18,7 @@ from command_server.kernel.ports import StoreConflict, StoreUnavailable
 from runtime import caller, telemetry, tokens
 from runtime.codec import instant, message_class
 from runtime.errors import Refusal
+from runtime.grpc import metadata
 from runtime.grpc.server import Service
 from runtime.streams import aggregate_id
 
@@ -59,8 +60,8 @@ def _handler(
         try:
             answer = await execute(request)
         except RequestIdReused as error:
-            metadata = {"request_id": request.request_id}
-            raise Refusal("REQUEST_ID_REUSED", "this id was used for another request", metadata) from error
+            facts = {"request_id": request.request_id}
+            raise Refusal("REQUEST_ID_REUSED", "this id was used for another request", facts) from error
         except DeadlinePassed as error:
             raise Refusal("DEADLINE_PASSED", "the deadline passed before the command's turn") from error
         except Overloaded as error:
@@ -76,7 +77,7 @@ def _handler(
 
 def _request(kind: CommandType, message: Any, context: ServicerContext[Any, Any]) -> Request:
     arrived, remaining = perf_counter(), context.time_remaining()
-    who, metadata = caller.current(), _metadata(context)
+    who, given = caller.current(), _metadata()
     request_id = message.request_id.lower()  # a valid UUID, else the call would not have come so far
     content = _hash(message)
     if not getattr(message, kind.decider.key):
@@ -90,17 +91,16 @@ def _request(kind: CommandType, message: Any, context: ServicerContext[Any, Any]
         hash=content,
         expected_version=message.expected_version if has_expected else None,
         on_behalf_of=who.on_behalf_of,
-        correlation_id=metadata.get(CORRELATION, request_id),
-        causation_id=metadata.get(CAUSATION),
+        correlation_id=given.get(CORRELATION, request_id),
+        causation_id=given.get(CAUSATION),
         traceparent=telemetry.current_traceparent(),
         arrived=arrived,
         deadline=None if remaining is None else arrived + remaining,
     )
 
 
-def _metadata(context: ServicerContext[Any, Any]) -> Mapping[str, str]:
-    metadata = context.invocation_metadata() or ()
-    found = {key: str(value) for key, value in metadata if key in (CORRELATION, CAUSATION)}
+def _metadata() -> Mapping[str, str]:
+    found = {key: str(value) for key, value in metadata.of_call() if key in (CORRELATION, CAUSATION)}
     if too_long := [key for key, value in found.items() if len(value) > LONGEST_ID]:
         raise Refusal("REQUEST_INVALID", f"metadata {too_long[0]} is longer than {LONGEST_ID} characters")
     return found

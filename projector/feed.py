@@ -7,6 +7,7 @@ NATS 2.15 searches all subjects for each of its messages. So there is a consumer
 import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from runtime import logs, streams
 from runtime.envelope import RecordedEvent, from_message
@@ -19,30 +20,37 @@ from runtime.jetstream import (
     stream_identity,
 )
 
-PATIENCE = 2.0
-"""Seconds that a partition's reader waits for messages before it looks whether it is still connected."""
-
 log = logs.get("feed")
 
 
 class PartitionReader:
-    """Messages of several partitions, each partition's in order; made by `JetStreamFeed.open`."""
+    """Messages of several partitions, each partition's in order; made by `JetStreamFeed.open`.
 
-    def __init__(self, readers: Mapping[int, StreamReader]) -> None:
+    Args:
+        readers: of each partition.
+        arrived: what they set when there is something to take.
+    """
+
+    def __init__(self, readers: Mapping[int, StreamReader], arrived: asyncio.Event) -> None:
         self._readers = readers
+        self._arrived = arrived
         self._returned: Counter[int] = Counter()
-        self._reading: dict[asyncio.Task[list[Message]], int] = {}
 
     async def batch(self, limit: int, wait: float) -> list[Message]:
         """Return the next messages: as soon as there are any, none after `wait` seconds without."""
+        self._arrived.clear()
+        if found := await self._taken(limit):
+            return found
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._arrived.wait()
+        return await self._taken(limit)
+
+    async def _taken(self, limit: int) -> list[Message]:
         share = max(1, limit // len(self._readers))
-        for partition in self._readers.keys() - self._reading.values():
-            task = asyncio.create_task(self._readers[partition].batch(share, PATIENCE))
-            self._reading[task] = partition
-        done, _ = await asyncio.wait(self._reading, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
         found: list[Message] = []
-        for task in done:
-            partition, messages = self._reading.pop(task), task.result()
+        for partition, reader in self._readers.items():
+            messages = await reader.take(share)
             self._returned[partition] += len(messages)
             found += messages
         return found
@@ -55,14 +63,6 @@ class PartitionReader:
 
     async def close(self) -> None:
         """Give the readers up."""
-        while self._reading:  # wait_for of Python 3.11 may swallow a cancellation
-            for task in self._reading:
-                task.cancel()
-            done, _ = await asyncio.wait(self._reading, timeout=1)
-            for task in done:
-                del self._reading[task]
-                if not task.cancelled():
-                    task.exception()  # it is of no interest any more
         await asyncio.gather(*(reader.close() for reader in self._readers.values()))
 
 
@@ -84,8 +84,9 @@ class JetStreamFeed:
 
     async def open(self, epoch: str, starts: Mapping[int, int]) -> PartitionReader:
         """Return a reader of these partitions, from their sequences on."""
+        arrived = asyncio.Event()
         opening = [
-            StreamReader.open(self._connection, epoch, start, [self._filter(partition)])
+            StreamReader.open(self._connection, epoch, start, [self._filter(partition)], arrived)
             for partition, start in starts.items()
         ]
         opened = await asyncio.gather(*opening, return_exceptions=True)
@@ -93,9 +94,9 @@ class JetStreamFeed:
             p: reader for p, reader in zip(starts, opened, strict=True) if isinstance(reader, StreamReader)
         }
         if errors := [error for error in opened if isinstance(error, BaseException)]:
-            await PartitionReader(readers).close()
+            await PartitionReader(readers, arrived).close()
             raise errors[0]
-        return PartitionReader(readers)
+        return PartitionReader(readers, arrived)
 
     def _filter(self, partition: int) -> str:
         """Return the one filter that covers what is heard; it may cover more."""

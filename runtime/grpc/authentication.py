@@ -8,6 +8,7 @@ import jwt
 from runtime import caller
 from runtime.caller import Caller
 from runtime.errors import Refusal
+from runtime.grpc import metadata
 from runtime.grpc.keys import ALGORITHMS, Keys
 from runtime.grpc.method import Context, Handler, Interceptor, Method
 
@@ -23,7 +24,7 @@ def authenticate(tokens: "Tokens") -> Interceptor:
 
     def authenticating(method: Method, handler: Handler) -> Handler:
         async def authenticated(request: object, context: Context) -> object:
-            who = await tokens.caller(_bearer(context))
+            who = await tokens.caller(_bearer())
             caller.enter(who)
             if method.scope not in who.scopes:
                 raise Refusal(
@@ -38,8 +39,8 @@ def authenticate(tokens: "Tokens") -> Interceptor:
     return authenticating
 
 
-def _bearer(context: Context) -> str:
-    for key, value in context.invocation_metadata() or ():
+def _bearer() -> str:
+    for key, value in metadata.of_call():
         if key == "authorization":
             scheme, _, token = str(value).partition(" ")
             if scheme.lower() == "bearer" and token:

@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
 from runtime.errors import Refusal, StartError
-from runtime.grpc import errors
+from runtime.grpc import errors, metadata
 from runtime.grpc.method import Context, Handler, Interceptor, Method
 
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -59,6 +59,7 @@ class Routes(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> MethodHandler:
         """Return the handler of a call."""
         self._arrived += 1
+        metadata.enter(handler_call_details.invocation_metadata or ())
         path = handler_call_details.method
         if self._stopping:
             return _refusing(Refusal("STOPPING", "the server stops", retry_after=_RETRY))

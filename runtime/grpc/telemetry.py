@@ -9,6 +9,7 @@ from opentelemetry.trace import StatusCode as SpanStatus
 
 from runtime import telemetry
 from runtime.errors import Refusal
+from runtime.grpc import metadata
 from runtime.grpc.method import Context, Handler, Method
 from runtime.instruments import Instruments
 
@@ -57,7 +58,7 @@ def _traced(method: Method, handler: Handler) -> Handler:
     attributes = {"rpc.system.name": "grpc", "rpc.method": name}
 
     async def traced(request: object, context: Context) -> object:
-        parent = _traceparent(context)
+        parent = _traceparent()
         with telemetry.span(name, kind=SpanKind.SERVER, parent=parent, attributes=attributes) as span:
             status = StatusCode.OK
             try:
@@ -77,8 +78,8 @@ def _traced(method: Method, handler: Handler) -> Handler:
     return traced
 
 
-def _traceparent(context: Context) -> str | None:
-    for key, value in context.invocation_metadata() or ():
+def _traceparent() -> str | None:
+    for key, value in metadata.of_call():
         if key == "traceparent":
             return str(value)
     return None

@@ -1,10 +1,12 @@
 """One connection to NATS that is never given up: a process outlives its servers and goes on later."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from runtime import logs
@@ -16,8 +18,24 @@ UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
 _log = logs.get("nats")
 
 
+Receive = Callable[[str, str, bytes, Mapping[str, str]], None]
+"""Is told of a message: its subject, where an answer goes, its data and its headers."""
+
+
 class _Client(Client):
-    """The client with another way of writing and reading headers, which took most of the time of an event."""
+    """The client with other ways of doing what took most of an event's time: headers, and queues to tasks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.receivers: dict[int, Receive] = {}
+        """By subscription: who is told of its messages at once."""
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        receive = self.receivers.get(sid)
+        if receive is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        else:
+            receive(subject.decode(), reply.decode(), data, await self._process_headers(headers) or {})
 
     async def _send_publish(
         self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
@@ -49,7 +67,8 @@ class Connection:
     """A client of NATS with its JetStream context; made by `connect`."""
 
     def __init__(self, url: str, name: str) -> None:
-        self.client: Client = _Client()
+        self._client = _Client()
+        self.client: Client = self._client
         self.js: JetStreamContext = self.client.jetstream()
         self.sessions = 0
         """How often a connection was made; what was under way in an earlier one may be lost."""
@@ -68,6 +87,17 @@ class Connection:
     async def ready(self) -> None:
         """Wait until the first connection has been made, for ever if need be."""
         await self._first.wait()
+
+    async def listen(self, subject: str, receive: Receive) -> Subscription:
+        """Subscribe, and have every message told at once, in the client's own task; end it with `forget`."""
+        subscription = await self.client.subscribe(subject)
+        self._client.receivers[subscription._id] = receive
+        return subscription
+
+    async def forget(self, subscription: Subscription) -> None:
+        """End a subscription of `listen`."""
+        self._client.receivers.pop(subscription._id, None)
+        await subscription.unsubscribe()
 
     async def close(self) -> None:
         """Close the connection for good."""

@@ -13,7 +13,6 @@ from time import monotonic
 
 import msgspec
 import nats.errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import api
 
@@ -38,14 +37,14 @@ class ReaderLost(Exception):
 class StreamReader:
     """Messages of some subjects, in order, from one sequence on; made by `open`."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, arrived: asyncio.Event) -> None:
         self._connection = connection
         self._session = connection.sessions
         self._consumer = ""
         self._inbox = connection.client.new_inbox()
         self._subscription: Subscription | None = None
         self._waiting: deque[Message] = deque()
-        self._arrived = asyncio.Event()
+        self._arrived = arrived
         self._asked_for = 0
         self._delivered = 0
         self._heard = monotonic()
@@ -53,7 +52,12 @@ class StreamReader:
 
     @classmethod
     async def open(
-        cls, connection: Connection, epoch: str, start: int, subjects: Sequence[str] = (streams.SUBJECTS,)
+        cls,
+        connection: Connection,
+        epoch: str,
+        start: int,
+        subjects: Sequence[str] = (streams.SUBJECTS,),
+        arrived: asyncio.Event | None = None,
     ) -> "StreamReader":
         """Return a reader of the stream of this epoch.
 
@@ -62,12 +66,13 @@ class StreamReader:
             epoch: of the stream that `start` refers to.
             start: the first sequence to read, 1 or higher.
             subjects: which subjects to read; they must not overlap.
+            arrived: is set when there is something to `take`; for who waits for several readers at once.
 
         Raises:
             ReaderLost: the stream is another one now, or there is none.
             nats.errors.Error: JetStream cannot be reached.
         """
-        reader = cls(connection)
+        reader = cls(connection, arrived or asyncio.Event())
         try:
             await reader._open(epoch, start, subjects)
         except BaseException:
@@ -89,7 +94,16 @@ class StreamReader:
             self._arrived.clear()
             await self._pull()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._arrived.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._arrived.wait()
+        return await self.take(limit)
+
+    async def take(self, limit: int) -> list[Message]:
+        """Return the messages that are there, without waiting for any.
+
+        Raises:
+            ReaderLost: messages may be missing from here on.
+        """
         if not self._waiting:
             self._check()
         taken = min(limit, len(self._waiting))
@@ -110,14 +124,12 @@ class StreamReader:
         """Stop reading, and tell the server where it can be told."""
         with suppress(nats.errors.Error, OSError, TimeoutError):
             if self._subscription is not None:
-                await self._subscription.unsubscribe()
+                await self._connection.forget(self._subscription)
             if self._consumer and self._connection.connected:
                 await self._connection.js.delete_consumer(streams.JETSTREAM, self._consumer)
 
     async def _open(self, epoch: str, start: int, subjects: Sequence[str]) -> None:
-        self._subscription = await self._connection.client.subscribe(
-            self._inbox, cb=self._receive, pending_bytes_limit=0
-        )
+        self._subscription = await self._connection.listen(self._inbox, self._receive)
         config = api.ConsumerConfig(
             deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=start,
@@ -152,13 +164,13 @@ class StreamReader:
         except nats.errors.Error as error:
             self._lose(str(error))
 
-    async def _receive(self, message: Msg) -> None:
+    def _receive(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str]) -> None:
         self._heard = monotonic()
-        if not message.reply:
-            self._receive_status(message.headers or {})
+        if not reply:
+            self._receive_status(headers)
             return
         # $JS.ACK.[domain.account.]stream.consumer.tries.sequence.delivered.time.pending[.token]
-        parts = message.reply.split(".")
+        parts = reply.split(".")
         at = 5 if len(parts) == 9 else 7
         self._asked_for -= 1
         self._delivered += 1
@@ -167,9 +179,8 @@ class StreamReader:
         if self._lost:
             return
         published_at = datetime.fromtimestamp(int(parts[at + 2]) / 1e9, UTC)
-        headers = message.headers or {}
         self._waiting.append(
-            Message(message.subject, headers, message.data, int(parts[at]), int(parts[at + 3]), published_at)
+            Message(subject, headers, data, int(parts[at]), int(parts[at + 3]), published_at)
         )
         self._arrived.set()
 

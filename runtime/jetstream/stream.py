@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
@@ -14,8 +15,7 @@ INCARNATION = "diptych-incarnation"
 FILLED = "diptych-filled"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """One message of the stream."""
 
     subject: str
