@@ -29,6 +29,9 @@ before it takes in older ones, and then all. By default it would go through what
 again and again, which takes a twentieth of a command server's time under load and a fifth of a
 projector's."""
 
+_AGAIN = 1.0
+"""Seconds after which a task that has not ended is cancelled once more."""
+
 log = logs.get("lifecycle")
 
 
@@ -73,9 +76,16 @@ class Lifecycle:
 
     async def cancel_tasks(self) -> None:
         """Cancel what was spawned and is still running, and wait for it."""
-        for task in (tasks := list(self._tasks)):
+        await cancelled(*self._tasks)
+
+
+async def cancelled(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks until they have ended: `asyncio.wait_for` of Python 3.11 may swallow a cancellation."""
+    running = set(tasks)
+    while running:
+        for task in running:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        _, running = await asyncio.wait(running, timeout=_AGAIN)
 
 
 STOPS = (signal.SIGTERM, signal.SIGINT)

@@ -1,6 +1,5 @@
 """The relay process: it leads or stands by, and answers health checks."""
 
-import asyncio
 from functools import partial
 
 from sqlalchemy import text
@@ -17,7 +16,7 @@ from command_server.relay.stream import EventStream
 from runtime import lifecycle, telemetry
 from runtime.grpc import server
 from runtime.jetstream import connect
-from runtime.lifecycle import Lifecycle
+from runtime.lifecycle import Lifecycle, cancelled
 
 
 async def main(life: Lifecycle) -> None:
@@ -38,8 +37,7 @@ async def main(life: Lifecycle) -> None:
         try:
             await health.serve(life)
         finally:
-            leading.cancel()
-            await asyncio.wait({leading})
+            await cancelled(leading)
             await lease.give_back()
             await engine.dispose()
 

@@ -180,7 +180,8 @@ class Relay:
                     reached = events[-1].position if full else max(reached, events[-1].position)
                 else:
                     with suppress(TimeoutError):
-                        await asyncio.wait_for(woken.wait(), POLL)
+                        async with asyncio.timeout(POLL):
+                            await woken.wait()
                 if monotonic() - checked >= CHECK:
                     await self._check()
                     floor.note(reached, monotonic(), await self._outbox.snapshot())

@@ -16,6 +16,7 @@ from command_server.relay.relay import Publisher, Relay
 from command_server.relay.stream import EventStream
 from runtime.envelope import RecordedEvent, from_message
 from runtime.jetstream import Connection, StreamIdentity, StreamReader, connect, stream_identity
+from runtime.lifecycle import cancelled
 from tests.integration.waiting import until
 
 APPEND = text("""
@@ -95,9 +96,9 @@ class RunningRelay:
         self.task = asyncio.create_task(relay.lead())
 
     async def stop(self) -> None:
-        self.task.cancel()
+        await cancelled(self.task)
         with suppress(asyncio.CancelledError):
-            await self.task
+            self.task.result()  # raises what it died of, if it did
 
 
 @asynccontextmanager
