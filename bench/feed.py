@@ -14,6 +14,7 @@ from bench.contest import Contestant, Sample, Void
 from bench.machine import Meter
 from bench.scene import PATIENCE, PLACED, Scene, pid
 from operations.processes import PROJECTOR, RELAY, Process
+from operations.projections import present
 from runtime import streams
 from runtime.jetstream import Connection, Message, StreamReader, connect, stream_identity
 from runtime.views import View
@@ -70,6 +71,7 @@ class Feed:
         """Fill all views that follow orders, from nothing."""
         await self._redis.flushall()
         sample = await self._timed(self._projector, self._scene.placed, self._projected)
+        await present(self._scene.stack.settings.redis_url)
         await self._projector.stop()
         return sample
 

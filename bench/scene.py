@@ -28,6 +28,7 @@ from command_server.kernel.pipeline import GroupCommit
 from operations.child import Child
 from operations.ports import free_port
 from operations.processes import PROJECTOR, RELAY, Process
+from operations.projections import present
 from operations.stack import Stack
 from runtime.views import View
 
@@ -173,9 +174,10 @@ class Scene:
                 await asyncio.sleep(0.1)
 
     async def shown_all(self, patience: float = PATIENCE) -> None:
-        """Wait until every order that there is can be read."""
+        """Wait until every order that there is can be read, and all projections have caught up."""
         orders = await self.scalar("SELECT count(*) FROM streams WHERE type = 'ordering.order'")
         await self.shown(orders, patience)
+        await present(self.stack.settings.redis_url, within=patience)
 
     def write(self, name: str, asked: Iterable[Message]) -> Path:
         """Write requests into a file of this name and return where."""
