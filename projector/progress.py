@@ -26,11 +26,20 @@ class Progress:
         """The sequence at which each partition goes on."""
         return {partition: sequence + 1 for partition, sequence in self._sequences.items()}
 
-    def moves(self, sequences: Mapping[int, int]) -> Mapping[int, tuple[str, str]]:
-        """Return old and new place of every partition, where some have come to these sequences."""
+    def moves(self, sequences: Mapping[int, int], also: Iterable[int] = ()) -> Mapping[int, tuple[str, str]]:
+        """Return old and new place of partitions; of all where none is named.
+
+        Args:
+            sequences: how far some have come.
+            also: others, which have stayed where they are.
+        """
+        named = {*sequences, *also} or self._stored
         return {
-            partition: (old, f"{self._epoch}/{sequences.get(partition, self._sequences[partition])}")
-            for partition, old in self._stored.items()
+            partition: (
+                self._stored[partition],
+                f"{self._epoch}/{sequences.get(partition, self._sequences[partition])}",
+            )
+            for partition in named
         }
 
     def moved(self, moves: Mapping[int, tuple[str, str]]) -> None:

@@ -70,8 +70,9 @@ class Session:
         messages = await self._reader.batch(BATCH, WAIT)
         events = (self._feed.event_of(message) for message in messages)
         last = {streams.partition_of_subject(message.subject): message for message in messages}
-        moves = self._progress.moves({partition: message.sequence for partition, message in last.items()})
         as_of = self._as_of | self._published(last)
+        reached = {partition: message.sequence for partition, message in last.items()}
+        moves = self._progress.moves(reached, also=as_of)
         await self._writer.apply((event for event in events if event is not None), moves, as_of)
         self._progress.moved(moves)
         for view_id, parked in self._writer.schedule.due(_now(), REPLAYS):

@@ -17,13 +17,14 @@ class TestProgress:
     def test_means_nothing_in_another_epoch(self) -> None:
         assert Progress("new", {0: "old/7", 1: "new/3"}, [0, 1]).starts == {0: 1, 1: 4}
 
-    def test_moves_the_partitions_that_have_come_further_and_names_the_others(self) -> None:
+    def test_moves_the_partitions_that_are_named_or_all(self) -> None:
         progress = Progress("e", {0: "e/7", 1: "e/3", 2: "old/9"}, [0, 1, 2])
-        moves = progress.moves({1: 5})
+        assert progress.moves({1: 5}) == {1: ("e/3", "e/5")}
+        moves = progress.moves({1: 5}, also=[0, 2])
         assert moves == {0: ("e/7", "e/7"), 1: ("e/3", "e/5"), 2: ("old/9", "e/0")}
         progress.moved(moves)
         assert progress.starts == {0: 8, 1: 6, 2: 1}
-        assert progress.moves({2: 6})[2] == ("e/0", "e/6")
+        assert progress.moves({}) == {0: ("e/7", "e/7"), 1: ("e/5", "e/5"), 2: ("e/0", "e/0")}
 
 
 class TestRetries:
