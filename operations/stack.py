@@ -47,7 +47,7 @@ class Stack:
         self._environment = {**os.environ, **variables(settings), **environment}
         self._output = output
         self._keep = keep
-        self._made: Counter[Kind] = Counter()
+        self._made: Counter[str] = Counter()
 
     def add(
         self, kind: Kind, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
@@ -59,7 +59,7 @@ class Stack:
             arguments: of its command line, for instance `--workers 2`.
             environment: variables that it alone has.
         """
-        number = self._made[kind] = self._made[kind] + 1
+        number = self._made[kind.name] = self._made[kind.name] + 1
         process = Process(
             kind,
             name := kind.name if number == 1 else f"{kind.name}-{number}",
