@@ -153,6 +153,7 @@ async def test_every_event_is_told_of_once_it_is_acknowledged(
         await writer.commit("x", metadata=json.dumps({"correlation_id": "c-1", "traceparent": sampled}))
         await writer.commit("y", metadata=json.dumps({"correlation_id": "c-2", "traceparent": unsampled}))
         await writer.all_published()
+    logs.flush()
     told = [json.loads(line) for line in lines.getvalue().splitlines()]
     published = [line for line in told if line["message"] == "Event published"]
     (recorded_at,) = (await writer.rows("SELECT recorded_at FROM events WHERE position = 1"))[0]

@@ -13,7 +13,7 @@ from operations.verify.sagas import NEVER_RAN
 from operations.verify.verification import verify
 from tests.integration.verify.verifying import HISTORIES, ORDERS, Buyer, line
 
-COMMANDS = 600
+COMMANDS = 300
 AT_ONCE = 20
 
 
