@@ -86,7 +86,7 @@ unit: $(READY) ## the tests that need no servers, in seconds
 	pytest -q tests/unit
 
 test: $(READY) ## the whole suite, on real servers, in two processes
-	pytest -q -n 2
+	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 up: $(READY) ## the local stack until Ctrl-C; data stays in .diptych/
 	@exec $(BIN)/python operations/launch.py $$PPID 15 - $(CURDIR)/$(BIN)/diptych up
