@@ -15,24 +15,25 @@ RESULTS = Path(__file__).with_name("results")
 
 
 def show(table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> None:
-    """Print what each contestant did, and then how it compares."""
-    print(f"\n{'':26}{'rate':>12}{'least':>10}{'most':>10}{'half ms':>9}{'99 % ms':>9}   CPU us")
+    """Print what each contestant did, and then how it compares: in Markdown, so that it can be quoted."""
+    print(f"\n{'':32}{'rate':>12}{'least':>10}{'most':>10}{'half ms':>9}{'99 % ms':>9}   CPU us")
     for name, samples in results.items():
         rates = [sample.rate for sample in samples]
         half, most = (_middle([percentile(which)(sample) for sample in samples]) for which in ("50", "99"))
         cpu = {process: median(s.cpu[process] for s in samples) for process in samples[0].cpu}
         print(
-            f"{name:26}{median(rates):10,.0f}/s{min(rates):10,.0f}{max(rates):10,.0f}{half:>9}{most:>9}   "
+            f"{name:32}{median(rates):10,.0f}/s{min(rates):10,.0f}{max(rates):10,.0f}{half:>9}{most:>9}   "
             + ", ".join(f"{process} {each:,.0f}" for process, each in cpu.items())
         )
-    print(f"\n{'':26}{'of':29}{'ratio':>7}{'least':>7}{'most':>7}{'must':>7}{'moonshot':>10}")
+    print(f"\n| {'measure':26} | {'of':28} | ratio (least to most)  | must reach | moonshot |              |")
+    print(f"| {'-' * 26} | {'-' * 28} | {'-' * 22} | {'-' * 10} | {'-' * 8} | {'-' * 12} |")
     for line in table:
         if ratios := line.ratios(results):
             title = line.name if line.what == "rate" else f"{line.name}, {line.what}"
-            print(
-                f"{title:26}{line.against:29}{median(ratios):7.2f}{min(ratios):7.2f}{max(ratios):7.2f}"
-                f"{line.must or '':>7}{line.moonshot or '':>10}   {line.verdict(median(ratios))}"
-            )
+            ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+            bounds = f"{line.must or '':10} | {line.moonshot or '':8}"
+            verdict = line.verdict(median(ratios))
+            print(f"| {title:26} | {line.against:28} | {ratio:22} | {bounds} | {verdict:12} |")
 
 
 def keep(name: str, table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> Path:

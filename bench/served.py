@@ -124,9 +124,9 @@ class Served:
         await asyncio.gather(*(process.start() for process in made))
         try:
             yield [
-                Contestant("GetOrder", self.get),
+                Contestant("GetOrder with all", self.get),
                 *(Contestant(f"GetOrder {how}", partial(self.get, server)) for how, server in query.items()),
-                Contestant("PlaceOrder", self.place),
+                Contestant("PlaceOrder with all", self.place),
                 *(
                     Contestant(f"PlaceOrder {how}", partial(self.place, server))
                     for how, server in command.items()
