@@ -1,1 +1,1 @@
-"""What a query and a command cost, as ratios to a bare gRPC echo measured in the same run."""
+"""How fast every part is, as ratios to ceilings of the same run; and the scenarios of `make load`."""

@@ -1,4 +1,4 @@
-"""`make bench`: what the system does beside what is possible, in one run of about nine minutes."""
+"""`make bench`: what the system does beside what is possible, in one run of about eleven minutes."""
 
 import argparse
 import sys

@@ -25,15 +25,15 @@ def show(table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -
             f"{name:32}{median(rates):10,.0f}/s{min(rates):10,.0f}{max(rates):10,.0f}{half:>9}{most:>9}   "
             + ", ".join(f"{process} {each:,.0f}" for process, each in cpu.items())
         )
-    print(f"\n| {'measure':26} | {'of':28} | ratio (least to most)  | must reach | moonshot |              |")
-    print(f"| {'-' * 26} | {'-' * 28} | {'-' * 22} | {'-' * 10} | {'-' * 8} | {'-' * 12} |")
+    print(f"\n| {'measure':26} | {'of':29} | ratio (least to most)  | must reach | moonshot |              |")
+    print(f"| {'-' * 26} | {'-' * 29} | {'-' * 22} | {'-' * 10} | {'-' * 8} | {'-' * 12} |")
     for line in table:
         if ratios := line.ratios(results):
             title = line.name if line.what == "rate" else f"{line.name}, {line.what}"
             ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
             bounds = f"{line.must or '':10} | {line.moonshot or '':8}"
             verdict = line.verdict(median(ratios))
-            print(f"| {title:26} | {line.against:28} | {ratio:22} | {bounds} | {verdict:12} |")
+            print(f"| {title:26} | {line.against:29} | {ratio:22} | {bounds} | {verdict:12} |")
 
 
 def keep(name: str, table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> Path:

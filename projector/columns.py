@@ -8,9 +8,7 @@ from google.protobuf.message import Message
 
 Columns = Callable[[Message], Mapping[str, str]]
 
-RESERVED = frozenset(
-    {"data", "version", "revision", "settled", "entries", "stale", "amounts", "added", "parked"}
-)
+RESERVED = frozenset({"data", "version", "revision", "entries", "amounts", "added", "parked"})
 """The hash's own fields (runtime/views.py); a column of that name would overwrite one."""
 
 

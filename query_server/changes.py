@@ -1,6 +1,6 @@
 """Who is to be told that a view has changed: one subscription of a process for all its watchers.
 
-The projector announces on a channel which views have settled (runtime/views.py). An announcement only says
+The projector announces on a channel which views have changed (runtime/views.py). An announcement only says
 that it is time to look, so several are worth one look, and a connection that was lost is made good by having
 everybody look. While nothing changes, a watcher costs its memory alone.
 """
