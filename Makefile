@@ -50,9 +50,9 @@ generate: $(IMPORTED)/.ready ## the stubs in generated/, from protos/
 
 new-context: $(IMPORTED)/.ready ## a bounded context to start from: make new-context NAME=loyalty
 	@test "$(origin NAME)" = "command line" || { echo "make: say which one: make new-context NAME=loyalty"; exit 1; }
-	@$(BIN)/python -m operations.new_context "$$NAME"
+	@$(BIN)/python -m devstack.new_context "$$NAME"
 	@$(call PROTOC,generated)
-	@$(BIN)/python -m tests.contract.recorded
+	@$(BIN)/python -m tests.support.builders.recorded_events
 
 lint: $(IMPORTED)/.ready ## ruff, buf lint and breaking, and whether generated/ matches protos/
 	ruff check .
@@ -89,10 +89,10 @@ test: $(READY) ## the whole suite, on real servers, in two processes
 	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 up: $(READY) ## the local stack until Ctrl-C; data stays in .diptych/
-	@exec $(BIN)/python operations/launch.py $$PPID 15 - $(CURDIR)/$(BIN)/diptych up
+	@exec $(BIN)/python devstack/launch.py $$PPID 15 - $(CURDIR)/$(BIN)/devstack up
 
 demo: $(READY) ## one order's whole way, on a stack of its own
-	@exec $(BIN)/python -m operations.demo
+	@exec $(BIN)/python -m devstack.demo
 
 bench-growth: $(READY) ## the same with 10,000 to 1,000,000 orders, and a rebuild; takes half an hour
 	@$(BIN)/uv sync --locked --inexact --quiet --group bench
@@ -104,7 +104,7 @@ bench: $(READY) ## what the system does beside what is possible; with Go
 
 SCENARIO ?= mixed
 load: $(READY) ## ghz on the local stack, started if it is not up: make load SCENARIO=command|query|mixed|ramp|soak
-	@exec $(BIN)/python -m bench.loadtest "$(SCENARIO)"
+	@exec $(BIN)/python -m bench.load_test "$(SCENARIO)"
 
 tools: ## installs ghz, for load tests, with Go
 	@command -v go >/dev/null || { echo "make: ghz needs Go 1.23 or later; install Go first"; exit 1; }

@@ -10,13 +10,13 @@ from time import monotonic
 import uvloop
 
 from bench import feed, lag, overload, plots, report, store
-from bench.contest import Comparison, Results, Void, interleave, percentile
-from bench.load import Player
-from bench.scene import ORDERS, Scene, running_echo
-from bench.served import BATCH_SIZE, Served
-from operations.stacks import throwaway
-from runtime import logs
-from runtime.errors import StartError
+from bench.comparison import Comparison, Results, Void, interleave, percentile
+from bench.environment import ORDERS, Scene, running_echo
+from bench.load_generator import Player
+from bench.services import BATCH_SIZE, Served
+from devstack.stacks import throwaway
+from runtime.process import logs
+from runtime.process.start_error import StartError
 
 ROUNDS = 3
 ROUNDS_OF = {"feed": (1, 0), "levels": (1, 0), "overload": (1, 0)}

@@ -10,14 +10,15 @@ from msgspec.structs import replace
 from nats.js import api
 from redis.asyncio import Redis
 
-from bench.contest import Contestant, Sample, Void
-from bench.machine import Meter
-from bench.scene import PATIENCE, PLACED, Scene, pid
-from operations.processes import PROJECTOR, RELAY, Process
+from bench.comparison import Contestant, Sample, Void
+from bench.environment import PATIENCE, PLACED, Scene, pid
+from bench.process_cost import Meter
+from contracts import streams
+from contracts.view_layout import View
+from devstack.processes import Process
+from operations.processes import PROJECTOR, RELAY
 from operations.projections import present
-from runtime import streams
 from runtime.jetstream import Connection, Message, StreamReader, connect, stream_identity
-from runtime.views import View
 
 WINDOW = 4_000
 """Messages that a bare publisher has under way."""

@@ -14,17 +14,17 @@ from diptych.ordering.v1.types_pb2 import Order, OrderHistory
 from redis.asyncio import Redis
 
 from bench import report
-from bench.contest import Comparison, Contestant, Results, Sample, Void, interleave, percentile
+from bench.comparison import Comparison, Contestant, Results, Sample, Void, interleave, percentile
+from bench.environment import Scene, pid
 from bench.feed import catch_up
-from bench.load import Player
-from bench.machine import memory
-from bench.scene import Scene, pid
-from bench.served import Served
+from bench.load_generator import Player
+from bench.process_cost import memory
+from bench.services import Served
+from contracts.view_layout import View
+from devstack.stacks import throwaway
 from operations.processes import PROJECTOR
-from operations.stacks import throwaway
-from runtime import logs
-from runtime.errors import StartError
-from runtime.views import View
+from runtime.process import logs
+from runtime.process.start_error import StartError
 
 SIZES = (10_000, 100_000, 1_000_000)
 ROUNDS = 5

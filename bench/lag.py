@@ -12,14 +12,14 @@ from diptych.ordering.v1.types_pb2 import Order
 from redis.asyncio import Redis
 
 from bench import requests
-from bench.contest import Contestant, Sample, Void
-from bench.machine import Meter
-from bench.scene import Scene
-from bench.served import PLACE
+from bench.comparison import Contestant, Sample, Void
+from bench.environment import Scene
+from bench.process_cost import Meter
+from bench.services import PLACE
+from contracts.streams import aggregate_id
+from contracts.view_layout import View
 from operations.processes import COMMAND_SERVER, PROJECTOR, RELAY
 from runtime.jetstream import Connection, connect
-from runtime.streams import aggregate_id
-from runtime.views import View
 
 RATE, SECONDS = 300, 4
 COUNT = RATE * SECONDS

@@ -7,12 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from bench import requests
-from bench.contest import Contestant, Sample, Void
-from bench.load import Played
-from bench.machine import Meter, memory
-from bench.scene import IN_FLIGHT, Scene, pid
-from bench.served import GET, PLACE
-from operations.processes import COMMAND_SERVER, QUERY_SERVER, Process
+from bench.comparison import Contestant, Sample, Void
+from bench.environment import IN_FLIGHT, Scene, pid
+from bench.load_generator import Played
+from bench.process_cost import Meter, memory
+from bench.services import GET, PLACE
+from devstack.processes import Process
+from operations.processes import COMMAND_SERVER, QUERY_SERVER
 
 TIMES = 3
 SECONDS = 5.0

@@ -8,9 +8,9 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from bench.contest import Sample, percentile
+from bench.comparison import Sample, percentile
 from bench.report import RESULTS
-from bench.served import LEVELS, at_level
+from bench.services import LEVELS, at_level
 
 CALLS = ("echo of GetOrder", "GetOrder", "PlaceOrder")
 PERCENTILES = ("50", "90", "95", "99", "99.9")

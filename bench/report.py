@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from bench.contest import Comparison, Sample, percentile
+from bench.comparison import Comparison, Sample, percentile
 
 RESULTS = Path(__file__).with_name("results")
 

@@ -11,17 +11,17 @@ from uuid import uuid4
 import asyncpg
 
 from bench import requests
-from bench.contest import Contestant, Sample
-from bench.machine import Meter
-from bench.scene import IN_FLIGHT, Scene, as_request, place_order
-from command_server.adapters.postgres import SESSION, PostgresEventStore, PostgresTransaction
-from command_server.adapters.schema import SERVICE_ROLE
+from bench.comparison import Contestant, Sample
+from bench.environment import IN_FLIGHT, Scene, as_request, place_order
+from bench.process_cost import Meter
 from command_server.contexts import ordering
 from command_server.kernel.batch import Batch, Request, Stream
 from command_server.kernel.context import AggregateType, aggregate_types
 from command_server.kernel.loading import NEVER
 from command_server.kernel.pipeline import GroupCommit
 from command_server.kernel.ports import Changes
+from command_server.postgres.event_store import SESSION, PostgresEventStore, PostgresTransaction
+from command_server.postgres.schema import SERVICE_ROLE
 
 COMMANDS = 6_000
 """Commands of one turn."""

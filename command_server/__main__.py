@@ -2,17 +2,17 @@
 
 from collections.abc import Sequence
 
-from command_server.adapters.attempts import AttemptLog
-from command_server.adapters.postgres import PostgresEventStore
-from command_server.adapters.wake import RelayWake
 from command_server.contexts import banking, inventory, ordering
 from command_server.kernel.context import Context, aggregate_types
 from command_server.kernel.pipeline import GroupCommit
-from command_server.observed import observed
+from command_server.observer import observed
+from command_server.postgres.event_store import PostgresEventStore
+from command_server.postgres.refused_calls import AttemptLog
+from command_server.relay.wake import RelayWake
 from command_server.service import command_services
-from runtime import lifecycle, workers
 from runtime.grpc import server
-from runtime.lifecycle import Lifecycle
+from runtime.process import lifecycle, workers
+from runtime.process.lifecycle import Lifecycle
 
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 QUEUE = 500

@@ -15,12 +15,13 @@ from command_server.kernel.context import CommandType, Context, command_types
 from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Refused, RequestIdReused
 from command_server.kernel.pipeline import LONGEST_WAIT, Answer
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
-from runtime import caller, telemetry, tokens
+from contracts import consistency_tokens
+from contracts.streams import aggregate_id
 from runtime.codec import instant, message_class
-from runtime.errors import Refusal
-from runtime.grpc import metadata
+from runtime.grpc import caller, metadata
+from runtime.grpc.rpc_error import Refusal
 from runtime.grpc.server import Service
-from runtime.streams import aggregate_id
+from runtime.telemetry import tracing
 
 Execute = Callable[[Request], Awaitable[Answer]]
 """The kernel's one way in; observers decorate it."""
@@ -93,7 +94,7 @@ def _request(kind: CommandType, message: Any, context: ServicerContext[Any, Any]
         on_behalf_of=who.on_behalf_of,
         correlation_id=given.get(CORRELATION, request_id),
         causation_id=given.get(CAUSATION),
-        traceparent=telemetry.current_traceparent(),
+        traceparent=tracing.current_traceparent(),
         arrived=arrived,
         deadline=None if remaining is None else arrived + remaining,
     )
@@ -118,7 +119,7 @@ def _receipt(kind: CommandType, answer: Answer) -> Receipt:
     match answer.outcome:
         case Accepted(versions, recorded_at):
             stream, version = next(iter(versions.items()))
-            token = tokens.mint(answer.incarnation, versions)
+            token = consistency_tokens.mint(answer.incarnation, versions)
             return Receipt(
                 aggregate_id=aggregate_id(stream),
                 version=version,

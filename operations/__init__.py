@@ -1,1 +1,1 @@
-"""What people run: the local stack, the `diptych` command line, the demo."""
+"""What an operator runs: the `diptych` command line."""

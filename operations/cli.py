@@ -1,6 +1,6 @@
 """The `diptych` command line. What goes wrong is one line on stderr, and exit code 1.
 
-Commands import what they need when they run: `diptych token` shall not wait for what `diptych up` needs.
+Commands import what they need when they run, so that each starts as fast as it can.
 """
 
 import asyncio
@@ -9,75 +9,21 @@ from datetime import timedelta
 
 import click
 
-from runtime.errors import StartError
-from runtime.settings import Settings
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+from operations.command_line import CommandGroup, Duration, read_settings
 
 
-class Lifetime(click.ParamType[timedelta]):
-    """A time span as people write it: 90s, 15m, 1h, 7d."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return the time span, or say what one looks like."""
-        number, unit = str(value)[:-1], str(value)[-1:]
-        if isinstance(value, timedelta):
-            return value
-        if not number.isdecimal() or unit not in _SECONDS:
-            self.fail(f"{value!r} is not a time like 90s, 15m, 1h or 7d", param, ctx)
-        return timedelta(seconds=int(number) * _SECONDS[unit])
-
-
-class Commands(click.Group):
-    """Commands whose failure is a line, not a traceback."""
-
-    def invoke(self, ctx: click.Context) -> object:
-        """Run a command."""
-        try:
-            return super().invoke(ctx)
-        except StartError as error:
-            raise click.ClickException(str(error)) from error
-        except Exception as error:
-            from operations.away import AWAY, why
-
-            if not isinstance(error, AWAY):
-                raise
-            raise click.ClickException(f"a server is away: {why(error)}") from error
-
-
-@click.group(cls=Commands)
+@click.group(cls=CommandGroup)
 def main() -> None:
-    """Diptych's local stack, and what an operator needs. Servers are found by the DIPTYCH_* variables."""
-
-
-@main.command()
-def up() -> None:
-    """Run the local stack until Ctrl-C."""
-    from operations import up
-
-    up.run(_settings())
+    """Operate Diptych. The DIPTYCH_* variables name the servers."""
 
 
 @main.command()
 def migrate() -> None:
     """Bring the database to the newest revision."""
-    from operations.stack import migrate
+    from operations.migrate import migrate
 
-    asyncio.run(migrate(_settings().database_url))
+    asyncio.run(migrate(read_settings().database_url))
     click.echo("the database is at the newest revision")
-
-
-@main.command()
-@click.option("--scope", "scopes", multiple=True, help="What it allows; may be given several times.")
-@click.option("--subject", default="alice", show_default=True, help="Who calls.")
-@click.option("--ttl", type=Lifetime(), default="1h", show_default=True, help="How long it is valid.")
-def token(scopes: tuple[str, ...], subject: str, ttl: timedelta) -> None:
-    """Print a token for the local stack."""
-    from operations import tokens
-
-    click.echo(tokens.mint(_settings(), scopes, subject, ttl))
 
 
 @main.command()
@@ -85,7 +31,7 @@ def status() -> None:
     """Show on a page how everything is."""
     from operations import status
 
-    click.echo(asyncio.run(status.page(_settings())))
+    click.echo(asyncio.run(status.page(read_settings())))
 
 
 @main.group()
@@ -95,12 +41,12 @@ def projections() -> None:
 
 @projections.command()
 @click.argument("name")
-@click.option("--within", type=Lifetime(), default="1h", show_default=True, help="How long to wait for it.")
+@click.option("--within", type=Duration(), default="1h", show_default=True, help="How long to wait for it.")
 def rebuild(name: str, within: timedelta) -> None:
     """Wipe the projection NAME and fill it again from the stream; queries wait meanwhile."""
     from operations import projections
 
-    settings, view = _settings(), projections.find(name)
+    settings, view = read_settings(), projections.find(name)
     seconds = asyncio.run(projections.rebuild(settings.redis_url, view, within.total_seconds()))
     click.echo(f"{name} is present again after {seconds:.1f} s")
 
@@ -124,7 +70,7 @@ def list_(kind: str, state: str, ended: bool, limit: int) -> None:
     """List sagas that have not ended, overdue ones first."""
     from operations import sagas
 
-    click.echo(asyncio.run(sagas.page(_settings(), kind, state.upper(), ended or bool(state), limit)))
+    click.echo(asyncio.run(sagas.page(read_settings(), kind, state.upper(), ended or bool(state), limit)))
 
 
 @sagas.command()
@@ -134,7 +80,7 @@ def show(saga_id: str, kind: str) -> None:
     """Show where a saga is, what it sent, and what it waits for. SAGA_ID is an order's, for instance."""
     from operations import sagas
 
-    click.echo(asyncio.run(sagas.story(_settings(), saga_id, kind)))
+    click.echo(asyncio.run(sagas.story(read_settings(), saga_id, kind)))
 
 
 @sagas.command()
@@ -144,7 +90,7 @@ def retry(saga_id: str, kind: str) -> None:
     """Let a saga try again what it is stopped at."""
     from operations import sagas
 
-    click.echo(asyncio.run(sagas.retry(_settings(), saga_id, kind)))
+    click.echo(asyncio.run(sagas.retry(read_settings(), saga_id, kind)))
 
 
 @sagas.command()
@@ -155,7 +101,7 @@ def abort(saga_id: str, kind: str, reason: str) -> None:
     """Let a saga end; what can be undone is undone."""
     from operations import sagas
 
-    click.echo(asyncio.run(sagas.abort(_settings(), saga_id, kind, reason)))
+    click.echo(asyncio.run(sagas.abort(read_settings(), saga_id, kind, reason)))
 
 
 @main.command()
@@ -171,13 +117,13 @@ def events(stream: str) -> None:
         async for line in events.of_stream(settings.database_url, stream):
             click.echo(line)
 
-    settings = _settings()
+    settings = read_settings()
     asyncio.run(show())
 
 
 @main.command()
 @click.option(
-    "--within", type=Lifetime(), default="60s", show_default=True, help="How long to wait for what is behind."
+    "--within", type=Duration(), default="60s", show_default=True, help="How long to wait for what is behind."
 )
 @click.option("--findings", default=20, show_default=True, help="How many findings of each check to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -188,7 +134,7 @@ def verify(within: timedelta, findings: int, as_json: bool) -> None:
     """
     from operations.verify import command
 
-    sys.exit(command.run(_settings(), within.total_seconds(), findings, as_json))
+    sys.exit(command.run(read_settings(), within.total_seconds(), findings, as_json))
 
 
 @main.command()
@@ -196,16 +142,8 @@ def restored() -> None:
     """Say that PostgreSQL was restored from a backup, or failed over with loss."""
     from operations import restored
 
-    old, new = asyncio.run(restored.restored(_settings().database_url))
+    old, new = asyncio.run(restored.restored(read_settings().database_url))
     click.echo(f"old incarnation  {old}\nnew incarnation  {new}\n{restored.NEXT}")
-
-
-def _settings() -> Settings:
-    """Return what DIPTYCH_* variables say; lines of libraries are for stderr, from errors on."""
-    from runtime import lifecycle, logs
-
-    logs.configure("error", "console", sys.stderr.buffer)
-    return lifecycle.settings()
 
 
 if __name__ == "__main__":

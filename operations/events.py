@@ -12,9 +12,10 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message_factory import GetMessageClass
 from sqlalchemy import select
 
-from command_server.adapters.postgres import create_engine
-from command_server.adapters.schema import EVENTS, SERVICE_ROLE
-from runtime.errors import StartError
+from command_server.postgres.event_store import session_settings
+from command_server.postgres.schema import EVENTS, SERVICE_ROLE
+from runtime.postgres import create_engine
+from runtime.process.start_error import StartError
 
 
 async def of_stream(database_url: str, stream: str) -> AsyncIterator[str]:
@@ -24,7 +25,7 @@ async def of_stream(database_url: str, stream: str) -> AsyncIterator[str]:
         StartError: there is no such stream.
     """
     _load_stubs()
-    engine = create_engine(database_url, role=SERVICE_ROLE)
+    engine = create_engine(database_url, session=session_settings(SERVICE_ROLE))
     rows = select(EVENTS).where(EVENTS.c.stream == stream).order_by(EVENTS.c.version)
     try:
         async with engine.connect() as connection:

@@ -6,9 +6,9 @@ from time import monotonic
 
 import redis.asyncio as redis
 
+from contracts.view_layout import View
 from projector.__main__ import PROJECTIONS
-from runtime.errors import StartError
-from runtime.views import View
+from runtime.process.start_error import StartError
 
 VIEWS = tuple(projection.view for projection in PROJECTIONS)
 

@@ -6,8 +6,8 @@ once a second and makes the stream anew, and the projectors follow the stream's.
 
 from sqlalchemy import text
 
-from command_server.adapters.postgres import create_engine
-from runtime import incarnations
+from contracts import incarnations
+from runtime.postgres import create_engine
 
 OLD = "SELECT incarnation FROM relay_state WHERE id = 1 FOR UPDATE"
 NEW = "UPDATE relay_state SET incarnation = :new WHERE id = 1"
@@ -23,7 +23,7 @@ Commands that the backup does not hold are lost; callers that repeat one have it
 
 async def restored(database_url: str) -> tuple[str, str]:
     """Give the database a new incarnation; return the old and the new one."""
-    engine = create_engine(database_url, role=None)
+    engine = create_engine(database_url)
     try:
         async with engine.begin() as connection:
             old = str((await connection.execute(text(OLD))).scalar_one())

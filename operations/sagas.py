@@ -6,15 +6,15 @@ from datetime import UTC, datetime
 from getpass import getuser
 
 from process_manager.engine import Engine, Unknown
-from process_manager.hearing import history
+from process_manager.event_consumer import history
 from process_manager.instance import Instance
-from process_manager.reading import Found, SagaReader, SagaRow
 from process_manager.saga import Impossible
+from process_manager.saga_reader import Found, SagaReader, SagaRow
 from process_manager.sagas import SAGAS
 from process_manager.store import SagaStore
 from runtime import jetstream
-from runtime.errors import StartError
-from runtime.settings import Settings
+from runtime.process.settings import Settings
+from runtime.process.start_error import StartError
 
 READY = 5.0
 """Seconds that NATS has to answer."""

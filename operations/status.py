@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 from redis.asyncio import Redis
 from sqlalchemy import text
 
-from command_server.adapters.postgres import create_engine
-from operations.away import AWAY, why
-from operations.processes import KINDS, health
+from contracts.view_layout import View
+from operations.processes import KINDS, check_health
 from operations.projections import VIEWS
-from process_manager.reading import SagaReader
+from operations.unreachable import AWAY, why
+from process_manager.saga_reader import SagaReader
 from runtime import jetstream
 from runtime.jetstream import StreamIdentity, stream_identity
-from runtime.settings import Settings
-from runtime.views import View
+from runtime.postgres import create_engine
+from runtime.process.settings import Settings
 
 PATIENCE = 3.0
 """Seconds that each server has to answer."""
@@ -45,7 +45,7 @@ async def page(settings: Settings) -> str:
 
 async def _processes(settings: Settings) -> list[Row]:
     addresses = [str(getattr(settings, kind.address)) for kind in KINDS]
-    answers = await asyncio.gather(*(health(address, PATIENCE) for address in addresses))
+    answers = await asyncio.gather(*(check_health(address, PATIENCE) for address in addresses))
     return [
         (kind.name, f"{answer} at {address}")
         for kind, answer, address in zip(KINDS, answers, addresses, strict=True)
@@ -53,7 +53,7 @@ async def _processes(settings: Settings) -> list[Row]:
 
 
 async def _outbox(settings: Settings) -> list[Row]:
-    engine = create_engine(settings.database_url, role=None)
+    engine = create_engine(settings.database_url)
 
     async def ask() -> str:
         async with engine.connect() as connection:
@@ -113,7 +113,7 @@ async def _projection(redis: Redis, view: View, stream: StreamIdentity | None) -
 
 
 async def _sagas(settings: Settings) -> list[Row]:
-    engine = create_engine(settings.database_url, role=None)
+    engine = create_engine(settings.database_url)
 
     async def ask() -> str:
         counts = await SagaReader(engine).counts()

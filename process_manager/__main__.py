@@ -2,20 +2,21 @@
 
 import asyncio
 
-from process_manager.calling import Caller
 from process_manager.engine import Engine
+from process_manager.event_consumer import Hearing, history
 from process_manager.freshness import Freshness
-from process_manager.hearing import Hearing, history
 from process_manager.leases import Leases
-from process_manager.queries import fulfilment_queries
-from process_manager.reading import SagaReader
+from process_manager.saga_reader import SagaReader
 from process_manager.sagas import SAGAS
-from process_manager.sending import Clockwork
+from process_manager.sagas.fulfilment.queries import fulfilment_queries
+from process_manager.step_client import Caller
+from process_manager.step_dispatcher import Clockwork
 from process_manager.store import SagaStore
-from runtime import jetstream, lifecycle
+from runtime import jetstream
 from runtime.grpc import server
 from runtime.jetstream import stream_identity
-from runtime.lifecycle import Lifecycle
+from runtime.process import lifecycle
+from runtime.process.lifecycle import Lifecycle
 
 
 async def main(life: Lifecycle) -> None:

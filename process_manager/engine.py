@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from process_manager.calling import Reply
-from process_manager.due import DueStep, DueTimer, Place
+from contracts import streams
+from contracts.envelope import RecordedEvent
+from process_manager.due_work import DueStep, DueTimer, Place
 from process_manager.instance import Instance
 from process_manager.saga import Abort, Answered, Refused, Retry, Saga, Timeout
+from process_manager.step_client import Reply
 from process_manager.store import SagaStore
-from runtime import logs, streams
-from runtime.envelope import RecordedEvent
+from runtime.process import logs
 
 log = logs.get("sagas")
 

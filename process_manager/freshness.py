@@ -4,10 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from process_manager.reading import SagaReader
+from contracts import streams
 from process_manager.saga import Saga
-from runtime import streams, tokens
-from runtime.errors import Refusal
+from process_manager.saga_reader import SagaReader
+from runtime.grpc.request_tokens import read_consistency_token
+from runtime.grpc.rpc_error import Refusal
 
 RESERVE = 0.05
 """Seconds before the deadline at which waiting ends, so that the refusal still reaches the caller."""
@@ -47,7 +48,7 @@ class Freshness:
         """
         if not token:
             return
-        known = tokens.read(token)
+        known = read_consistency_token(token)
         incarnation = await self._incarnation()
         if incarnation < known.incarnation:
             raise Refusal("VIEW_REBUILDING", "the stream is being filled", retry_after=1.0)

@@ -7,8 +7,8 @@ from uuid import UUID, uuid5
 
 from google.protobuf.message import Message
 
+from contracts.envelope import RecordedEvent
 from process_manager.saga import Heard, Next, Retry, Saga, Send, Standing, Told
-from runtime.envelope import RecordedEvent
 
 REQUEST_IDS = UUID("2a9c1f0e-7c58-5d0b-8a55-0d2f6e0c3b71")
 """The namespace of the request ids of steps."""
@@ -83,7 +83,7 @@ class Instance:
         A saga that cannot, or an event of a type that this code does not know, is stuck there.
         """
         try:
-            message = self.saga.messages[event.type].FromString(event.data)
+            message = self.saga.decode(event)
             self.tell(Heard(message, event.version, at))
         except Exception as error:  # an event may hold anything; it stops this saga alone
             self.stuck = f"version {event.version} cannot be told: {type(error).__name__}: {error}"

@@ -10,8 +10,9 @@ from uuid import uuid4
 
 from sqlalchemy import text
 
+from contracts import streams
 from process_manager.store import SagaStore
-from runtime import logs, streams
+from runtime.process import logs
 
 LEASE = 5.0
 """Seconds that a lease or a membership lasts without being renewed."""

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
+from contracts import streams
 from process_manager.instance import Instance
 from process_manager.saga import Saga, Standing
-from runtime import streams
 
 CHANGING = ("version", "state", "standing", "ended", "waits_for", "trouble", "stuck", "since", "due_at")
 """The columns of a saga that change when it is told something."""

@@ -14,6 +14,9 @@ from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
+from contracts.envelope import RecordedEvent
+from contracts.upcasters import Upcaster, upcast
+
 S = TypeVar("S")
 
 # What a saga is told.
@@ -138,6 +141,7 @@ class Saga(Generic[S]):
         react: what follows from what an instance is told. It raises nothing but Impossible, of an
             operator's wish.
         standing: where a state is, for people.
+        upcasters: bring events of older versions to the newest before `react` gets them.
     """
 
     name: str
@@ -146,6 +150,7 @@ class Saga(Generic[S]):
     initial: S
     react: Callable[[S, Told], Next[S]]
     standing: Callable[[S], Standing]
+    upcasters: Sequence[Upcaster] = ()
     messages: dict[str, type[Message]] = field(init=False, default_factory=dict)
     """The messages of the events by their full names."""
 
@@ -153,3 +158,7 @@ class Saga(Generic[S]):
         for module in self.events:
             for message in module.DESCRIPTOR.message_types_by_name.values():
                 self.messages[message.full_name] = getattr(module, message.name)
+
+    def decode(self, event: RecordedEvent) -> Message:
+        """Return an event's message, in its newest version."""
+        return upcast(self.messages[event.type].FromString(event.data), self.upcasters)

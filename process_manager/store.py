@@ -9,12 +9,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import and_, func, select, update
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
-from process_manager.due import DueStep, DueTimer, Place, is_step, is_timer
+from process_manager.due_work import DueStep, DueTimer, Place, is_step, is_timer
 from process_manager.schema import PROGRESS, ROLE, SAGAS, STEPS, TIMERS
 from process_manager.transaction import Transaction
+from runtime.postgres import create_engine
 
 SESSION = {
     "role": ROLE,
@@ -32,12 +32,8 @@ class SagaStore:
     """
 
     def __init__(self, database_url: str) -> None:
-        self.engine: AsyncEngine = create_async_engine(
-            make_url(database_url).set(drivername="postgresql+asyncpg"),
-            connect_args={"server_settings": SESSION, "timeout": 5, "command_timeout": 10},
-            pool_size=8,
-            max_overflow=8,
-            pool_timeout=10,
+        self.engine: AsyncEngine = create_engine(
+            database_url, session=SESSION, pool_size=8, max_overflow=8, pool_timeout=10.0
         )
 
     async def close(self) -> None:

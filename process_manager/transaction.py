@@ -9,7 +9,15 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from process_manager import rows
-from process_manager.due import NOWHERE, DueStep, DueTimer, Place, Superseded, is_step, is_timer
+from process_manager.due_work import (
+    NOWHERE,
+    DueStep,
+    DueTimer,
+    Place,
+    Superseded,
+    is_step,
+    is_timer,
+)
 from process_manager.instance import Instance
 from process_manager.saga import Saga
 from process_manager.schema import INTERVENTIONS, PROGRESS, SAGAS, STEPS, TIMERS

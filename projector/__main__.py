@@ -4,43 +4,20 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from projector import observed
+from projector import observer
 from projector.feed import JetStreamFeed
 from projector.leases import RedisLeases
-from projector.projections import (
-    account,
-    account_ledger,
-    hold,
-    order,
-    order_history,
-    product,
-    reorder_alert,
-    reservation,
-    stock,
-    stock_ledger,
-    transfer,
-)
+from projector.projections import banking, inventory, ordering
 from projector.redis_connection import answers, connect, never_evicts
 from projector.redis_store import RedisStore
 from projector.runner import Runner
-from runtime import jetstream, lifecycle
+from runtime import jetstream
 from runtime.grpc import server
 from runtime.jetstream import Connection
-from runtime.lifecycle import Lifecycle
+from runtime.process import lifecycle
+from runtime.process.lifecycle import Lifecycle
 
-PROJECTIONS = (
-    order.ORDERS,
-    order_history.HISTORIES,
-    product.PRODUCTS,
-    stock.STOCKS,
-    reorder_alert.ALERTS,
-    stock_ledger.LEDGERS,
-    reservation.RESERVATIONS,
-    account.ACCOUNTS,
-    account_ledger.LEDGERS,
-    hold.HOLDS,
-    transfer.TRANSFERS,
-)
+PROJECTIONS = (*ordering.PROJECTIONS, *inventory.PROJECTIONS, *banking.PROJECTIONS)
 
 
 async def main(life: Lifecycle) -> None:
@@ -68,7 +45,7 @@ async def project(life: Lifecycle, redis: Redis, nats: Connection) -> None:
             RedisStore(redis, projection.view),
             JetStreamFeed(nats, projection.view.hears),
             leases,
-            observe=observed.observer(projection.view),
+            observe=observer.observer(projection.view),
         )
         for projection in PROJECTIONS
     ]

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 Columns = Callable[[Message], Mapping[str, str]]
 
 RESERVED = frozenset({"data", "version", "revision", "entries", "amounts", "added", "parked"})
-"""The hash's own fields (runtime/views.py); a column of that name would overwrite one."""
+"""The hash's own fields (contracts/view_layout.py); a column of that name would overwrite one."""
 
 
 def reader(message: type[Message], names: Sequence[str]) -> Columns:

@@ -9,8 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from runtime import logs, streams
-from runtime.envelope import RecordedEvent, from_message
+from contracts import streams
+from contracts.envelope import RecordedEvent, from_message
 from runtime.jetstream import (
     Connection,
     Message,
@@ -19,6 +19,7 @@ from runtime.jetstream import (
     read_subject,
     stream_identity,
 )
+from runtime.process import logs
 
 log = logs.get("feed")
 

@@ -15,7 +15,8 @@ from uuid import uuid4
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from runtime import logs, streams
+from contracts import streams
+from runtime.process import logs
 
 MEMBERS = "projectors"
 LEASE = 5.0

@@ -5,8 +5,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from contracts.envelope import RecordedEvent
 from projector.records import Parked, Record, Update
-from runtime.envelope import RecordedEvent
 from runtime.jetstream import Message, StreamIdentity
 
 

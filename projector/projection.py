@@ -10,9 +10,10 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from google.protobuf.message import Message
 
+from contracts.envelope import RecordedEvent
+from contracts.upcasters import Upcaster
+from contracts.view_layout import View
 from projector import columns as columns_of
-from runtime.envelope import RecordedEvent
-from runtime.views import View
 
 V = TypeVar("V", bound=Message)
 E = TypeVar("E", bound=Message)
@@ -61,6 +62,7 @@ class Projection(Generic[V]):
         amounts: what the view adds to counters.
         announces: the sets of changes (`View.changes`) that name the view whenever it has changed.
         log: what an event tells in the view's log, from the view that it has been applied to.
+        upcasters: bring events of older versions to those that have handlers.
         tallies: what such an entry adds to counters for ever (`View.tally`), whatever the view becomes.
     """
 
@@ -75,6 +77,7 @@ class Projection(Generic[V]):
         announces: Callable[[V], Iterable[str]] = lambda _: (),
         log: Callable[[V, RecordedEvent], Message] | None = None,
         tallies: Callable[[Any], Iterable[Amount]] = lambda _: (),
+        upcasters: Sequence[Upcaster] = (),
     ) -> None:
         self.view = view
         self._packages = " or ".join(module.DESCRIPTOR.package for module in events)
@@ -90,6 +93,7 @@ class Projection(Generic[V]):
         self._announces = announces
         self._log = log
         self._tallies = tallies
+        self._upcasters = upcasters
         self._has_version = "version" in view.message.DESCRIPTOR.fields_by_name
 
     def on(self, event: type[E]) -> Callable[[Callable[[V, E], None]], Callable[[V, E], None]]:
@@ -105,10 +109,17 @@ class Projection(Generic[V]):
             raise ValueError(f"{self.view.projection} cannot register a handler of {name}")
 
         def register(handler: Callable[[V, E], None]) -> Callable[[V, E], None]:
-            self._handlers[name] = (event, handler)
+            self._register(event, handler)
             return handler
 
         return register
+
+    def _register(self, event: type[Message], handler: Callable[[V, Any], None]) -> None:
+        """Register a handler for a type of event and all its older versions."""
+        self._handlers[event.DESCRIPTOR.full_name] = (event, handler)
+        for upcaster in self._upcasters:
+            if upcaster.target is event:
+                self._register(upcaster.source, _upcasting(upcaster, handler))
 
     def fold(
         self, view: V, events: Sequence[RecordedEvent]
@@ -163,6 +174,10 @@ class Projection(Generic[V]):
             told=tuple((of, entry.SerializeToString()) for of, entry in told),
             tallied=_digits(amount for _, entry in told for amount in self._tallies(entry)),
         )
+
+
+def _upcasting(upcaster: Upcaster, handler: Callable[[V, Any], None]) -> Callable[[V, Any], None]:
+    return lambda view, event: handler(view, upcaster.convert(event))
 
 
 def _digits(amounts: Iterable[Amount]) -> tuple[tuple[str, str, str], ...]:

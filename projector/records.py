@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from contracts.envelope import RecordedEvent
 from projector.projection import Entry, Rendered
-from runtime.envelope import RecordedEvent
 
 
 class Parked(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class Parked(msgspec.Struct, frozen=True):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One view as the store has it, or is to have it; what the fields mean is said in runtime/views.py."""
+    """One view as the store has it, or is to have it; contracts/view_layout.py describes the fields."""
 
     id: str
     message: Any

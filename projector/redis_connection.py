@@ -5,9 +5,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError  # noqa: A004 - theirs
 
-from runtime import logs
-from runtime.errors import StartError
-from runtime.lifecycle import Lifecycle
+from runtime.process import logs
+from runtime.process.lifecycle import Lifecycle
+from runtime.process.start_error import StartError
 
 CONNECTIONS = 8
 PATIENCE = 5.0

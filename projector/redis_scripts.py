@@ -5,10 +5,10 @@ derived from it and the progress that it stands for are there together, or not a
 
 Keys come packed rather than declared, for one primary. Bytes are arguments of their own, since the server's
 msgpack knows no binary. Amounts are strings throughout: a number of Lua is a double. What a script may find
-and leave is said in runtime/views.py.
+and leave is said in contracts/view_layout.py.
 """
 
-from projector.redis_filling import PROGRESS
+from projector.redis_build import PROGRESS
 
 LOAD = """
 local found = {}

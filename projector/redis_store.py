@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
+from contracts.view_layout import CHANGES_KEPT, View
 from projector.ports import NOWHERE, Moves
 from projector.projection import Entry
 from projector.records import Parked, Record, Update
-from projector.redis_filling import RedisFilling, pack
+from projector.redis_build import RedisFilling, pack
 from projector.redis_scripts import LOAD, UNLIST, WRITE
-from runtime import logs
-from runtime.views import CHANGES_KEPT, View
+from runtime.process import logs
 
 _json = msgspec.json.Encoder().encode
 _read_entries = msgspec.json.Decoder(tuple[Entry, ...]).decode

@@ -6,19 +6,20 @@ to start and to recover.
 """
 
 import asyncio
-import random
 from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from projector.parking import RETRIES, Retries
+from contracts import streams
+from projector.checkpoints import Progress
 from projector.ports import Feed, Filling, Leases, Store
-from projector.progress import Progress
 from projector.projection import Projection
+from projector.retry_schedule import RETRIES, Retries
 from projector.session import WAIT, Session
 from projector.writer import Observe, Writer
-from runtime import logs, streams
+from runtime.backoff import Backoff
 from runtime.jetstream import ReaderLost, StreamIdentity
+from runtime.process import logs
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds between sessions that fail."""
@@ -58,17 +59,17 @@ class Runner:
 
         What fails is tried again for ever: an error of Redis or NATS is no event's fault and parks nothing.
         """
-        failures = 0
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while not stopping.is_set():
             began = monotonic()
             try:
                 await self._session(stopping)
             except Exception as error:  # also a bug of ours: other projections and partitions go on
                 log.warning("Session ended", projection=self._name, reason=repr(error))
-                failures = failures + 1 if monotonic() - began < LONGEST_PAUSE else 0
-                pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2**failures) * random.uniform(0.5, 1)  # noqa: S311 - spreads load
+                if monotonic() - began >= LONGEST_PAUSE:
+                    backoff.reset()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(stopping.wait(), pause)
+                    await asyncio.wait_for(stopping.wait(), backoff.next_pause())
 
     async def _session(self, stopping: asyncio.Event) -> None:
         """Work on the partitions that are held now, until those change."""

@@ -7,10 +7,10 @@ batch or does not, and nothing is lost or done twice.
 from collections.abc import Mapping
 from time import monotonic, time
 
+from contracts import streams
+from projector.checkpoints import Progress
 from projector.ports import Feed, Reader, Store, Superseded
-from projector.progress import Progress
 from projector.writer import Writer
-from runtime import streams
 from runtime.jetstream import Message, StreamIdentity
 
 BATCH = 500

@@ -11,13 +11,13 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from projector.folding import EventsMissing, Folded, fold
-from projector.parking import Retries, Schedule
+from contracts import streams
+from contracts.envelope import RecordedEvent
+from projector.fold import EventsMissing, Folded, fold
 from projector.ports import NOWHERE, Feed, Moves, Store
 from projector.projection import Projection
 from projector.records import Record, Update
-from runtime import streams
-from runtime.envelope import RecordedEvent
+from projector.retry_schedule import Retries, Schedule
 
 Observe = Callable[[Sequence[Update]], None]
 

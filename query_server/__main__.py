@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 
-from query_server.changes import Changes
+from query_server.change_feed import Changes
 from query_server.contexts import banking, inventory, ordering
 from query_server.reader import Reader
 from query_server.redis_address import RedisAddress
 from query_server.service import QueryContext, ReadModel, query_service
-from runtime import lifecycle, workers
-from runtime.errors import StartError
 from runtime.grpc import server
-from runtime.lifecycle import Lifecycle
+from runtime.process import lifecycle, workers
+from runtime.process.lifecycle import Lifecycle
+from runtime.process.start_error import StartError
 
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 

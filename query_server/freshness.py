@@ -7,10 +7,12 @@ version the view has, and with it everything that is derived from the view.
 import asyncio
 from typing import Any
 
+from contracts import streams
 from query_server.reader import Command
-from query_server.views import ViewReader
-from runtime import streams, tokens
-from runtime.errors import Refusal
+from query_server.view_reader import ViewReader
+from runtime.backoff import Backoff
+from runtime.grpc.request_tokens import read_consistency_token
+from runtime.grpc.rpc_error import Refusal
 
 RESERVE = 0.05
 """Seconds before the deadline at which waiting ends, so that the refusal still reaches the caller."""
@@ -42,11 +44,11 @@ async def read(
             `VIEW_REBUILDING`, the projection follows an earlier life of the database than the token's;
             `VIEW_BEHIND`, it did not get there in time; and whatever `ViewReader` raises.
     """
-    known = tokens.read(token)
+    known = read_consistency_token(token)
     heard = [s for s in known.streams if streams.stream_type(s.stream) in views.view.hears]
     looks = [views.version_of(streams.aggregate_id(stream.stream)) for stream in heard]
     ends = _now() + (WITHOUT_DEADLINE if remaining is None else remaining - RESERVE)
-    pause = FIRST_PAUSE
+    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
     while True:
         incarnation, replies = await views.complete(*looks, *commands)
         if incarnation < known.incarnation:  # the projectors have yet to follow a restored database
@@ -57,8 +59,7 @@ async def read(
             return replies[len(heard) :]
         if _now() >= ends:
             raise Refusal("VIEW_BEHIND", "the view does not include the token's command yet", retry_after=0.1)
-        await asyncio.sleep(min(pause, max(ends - _now(), 0)))
-        pause = min(2 * pause, LONGEST_PAUSE)
+        await asyncio.sleep(min(backoff.next_pause(), max(ends - _now(), 0)))
 
 
 async def view(views: ViewReader, view_id: str, token: str, remaining: float | None) -> bytes | None:

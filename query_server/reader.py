@@ -12,9 +12,10 @@ from typing import Any, Self
 import hiredis
 
 from query_server.redis_address import RedisAddress
-from runtime import logs
-from runtime.errors import Refusal
-from runtime.gathering import Gathering
+from runtime.backoff import Backoff
+from runtime.batching import Gathering
+from runtime.grpc.rpc_error import Refusal
+from runtime.process import logs
 
 PATIENCE = 2.0
 """Seconds within which Redis answers, or the connection is given up."""
@@ -79,13 +80,14 @@ class Reader:
         return self._wire.send(command)
 
     async def _keep_connected(self) -> None:
-        pause, said = FIRST_PAUSE, ""
+        backoff, said = Backoff(FIRST_PAUSE, LONGEST_PAUSE), ""
         while True:
             wire = _Wire(self._patience)
             try:
                 await self._connect(wire)
                 log.info("Redis connected", address=str(self._address))
-                pause, said = FIRST_PAUSE, ""
+                backoff.reset()
+                said = ""
                 await self._serve_with(wire)
                 log.warning("Redis connection lost", address=str(self._address))
             except Exception as error:  # whatever it is, the next attempt may succeed
@@ -95,8 +97,7 @@ class Reader:
             finally:
                 wire.close()
             self._tried.set()
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(backoff.next_pause())
 
     async def _serve_with(self, wire: "_Wire") -> None:
         """Let calls use a connection until it breaks."""

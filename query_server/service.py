@@ -8,17 +8,17 @@ from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from query_server import framing
-from query_server.changes import Changes
+from contracts.view_layout import View
+from query_server import wire_format
+from query_server.change_feed import Changes
 from query_server.reader import Reader
 from query_server.staleness import Staleness
-from query_server.views import ViewReader
-from query_server.watching import Watch, Watched
-from runtime import caller
-from runtime.errors import Refusal
+from query_server.view_reader import ViewReader
+from query_server.watches import Watch, Watched
+from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler
+from runtime.grpc.rpc_error import Refusal
 from runtime.grpc.server import Service
-from runtime.views import View
 
 Answer = Callable[[ViewReader, Any, float | None], Awaitable[bytes]]
 """Takes the views, a valid request and the seconds until its deadline (None where there is none); returns
@@ -105,7 +105,7 @@ def _watching(answers: Answers, model: ReadModel, changes: Changes) -> Handler:
             ):
                 async for view, token in stream:
                     await context.write(
-                        framing.field(VIEW, view) + framing.field(RESUME_TOKEN, token.encode())
+                        wire_format.field(VIEW, view) + wire_format.field(RESUME_TOKEN, token.encode())
                     )
         except TimeoutError:
             if not allowed.expired():

@@ -3,11 +3,11 @@
 import asyncio
 from time import time
 
+from contracts.streams import PARTITIONS
+from contracts.view_layout import View
 from query_server.reader import Reader
-from runtime import logs
-from runtime.errors import Refusal
-from runtime.streams import PARTITIONS
-from runtime.views import View
+from runtime.grpc.rpc_error import Refusal
+from runtime.process import logs
 
 METADATA = "diptych-staleness-ms"
 INTERVAL = 0.5

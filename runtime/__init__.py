@@ -1,1 +1,1 @@
-"""Plumbing that every process shares: settings, addresses of events and views, the gRPC edge, telemetry."""
+"""Plumbing without a business word: processes, gRPC, JetStream, PostgreSQL, telemetry."""

@@ -1,6 +1,6 @@
 """The fixtures that every test may ask for, and how tests are spread over processes."""
 
-from tests.support.servers import (
+from tests.support.harness.servers import (
     database_url,
     forget_settings,
     nats_server,
@@ -12,7 +12,10 @@ from tests.support.servers import (
     redis_server,
     redis_url,
 )
-from tests.support.spreading import pytest_collection_modifyitems, pytest_xdist_make_scheduler
+from tests.support.harness.spreading import (
+    pytest_collection_modifyitems,
+    pytest_xdist_make_scheduler,
+)
 
 __all__ = [
     "database_url",

@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDesc
 from command_server.kernel.decider import Aggregate, Decider
 from command_server.kernel.ports import StoredEvent
 from command_server.kernel.snapshot import Snapshots
-from command_server.kernel.versions import NewerVersion, messages, to_newest
+from contracts.upcasters import Upcaster, find_versions, upcast_to
 from runtime import codec
 
 ENVELOPE = ("request_id", "expected_version")
@@ -34,8 +34,8 @@ class Context:
     events: tuple[ModuleType, ...]
     """Likewise those generated from `events.proto`."""
     deciders: tuple[Decider, ...]
-    newer: tuple[NewerVersion, ...] = ()
-    """How requests and events of older versions are said in newer ones."""
+    upcasters: tuple[Upcaster, ...] = ()
+    """Of requests and events."""
 
     @cached_property
     def services(self) -> tuple[ServiceDescriptor, ...]:
@@ -48,14 +48,14 @@ class CommandType:
 
     def __init__(self, context: Context, method: MethodDescriptor, decider: Decider, command: type) -> None:
         request = method.input_type
-        *_, newest = messages(context.commands, request.name)
+        *_, newest = find_versions(context.commands, request.name)
         self.context = context.name
         self.name = f"{request.file.package}.{command.__name__}"
         self.decider = decider
         self.envelope = frozenset(ENVELOPE).intersection(request.fields_by_name)
         asks_who = {CALLER}.intersection(field.name for field in fields(command))
         of_newest = codec.decoder(newest, command, ignoring=self.envelope, unsaid=asks_who)
-        self._decode = to_newest(request, newest, context.newer, of_newest)
+        self._decode = upcast_to(newest, request, context.upcasters, of_newest)
         self._asks_who = bool(asks_who)
 
     def decode(self, request: Any, caller: str) -> Any:
@@ -85,14 +85,14 @@ class AggregateType:
         self.stream_type = aggregate.stream_type
         self.initial = aggregate.initial
         self.evolve = aggregate.evolve
-        self.snapshots = Snapshots(aggregate, context.newer)
+        self.snapshots = Snapshots(aggregate, context.upcasters)
         versions = {event: _messages(context, event) for event in aggregate.events}
         self._names = {event: newest.full_name for event, (*_, newest) in versions.items()}
         self._encoders = {event: codec.encoder(event, newest) for event, (*_, newest) in versions.items()}
         self._decoders = {
             message.full_name: (
                 codec.message_class(message).FromString,
-                to_newest(message, newest, context.newer, codec.decoder(newest, event)),
+                upcast_to(newest, message, context.upcasters, codec.decoder(newest, event)),
             )
             for event, (*older, newest) in versions.items()
             for message in (*older, newest)
@@ -134,6 +134,6 @@ def aggregate_types(contexts: Sequence[Context]) -> dict[str, AggregateType]:
 
 
 def _messages(context: Context, event: type) -> list[Descriptor]:
-    if found := messages(context.events, event.__name__):
+    if found := find_versions(context.events, event.__name__):
         return found
     raise TypeError(f"{context.name} has no message {event.__name__} among its events")

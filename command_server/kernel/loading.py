@@ -10,7 +10,7 @@ from command_server.kernel.batch import Request, Stream
 from command_server.kernel.context import AggregateType
 from command_server.kernel.decider import no_further
 from command_server.kernel.ports import StoredStream, Transaction
-from runtime.streams import stream_type
+from contracts.streams import stream_type
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 

@@ -16,7 +16,7 @@ from command_server.kernel.context import AggregateType
 from command_server.kernel.loading import load
 from command_server.kernel.outcomes import DeadlinePassed, Outcome, Overloaded
 from command_server.kernel.ports import EventStore, StoreConflict, StoreUnavailable
-from runtime.gathering import Gathering
+from runtime.batching import Gathering
 
 BATCH = 256
 """How many commands share a transaction at the most."""

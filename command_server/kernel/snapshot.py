@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from command_server.kernel.decider import Aggregate
-from command_server.kernel.versions import NewerVersion
+from contracts.upcasters import Upcaster
 
 
 class Snapshots:
@@ -21,9 +21,12 @@ class Snapshots:
     folds the events again, so a changed rule never meets a state that it did not make.
     """
 
-    def __init__(self, aggregate: Aggregate, newer: Sequence[NewerVersion] = ()) -> None:
+    def __init__(self, aggregate: Aggregate, upcasters: Sequence[Upcaster] = ()) -> None:
         self._state = type(aggregate.initial)
-        self._modules = [aggregate.evolve.__module__, *(step.convert.__module__ for step in newer)]
+        self._modules = [
+            aggregate.evolve.__module__,
+            *(upcaster.convert.__module__ for upcaster in upcasters),
+        ]
         self._encoder = msgspec.json.Encoder()
         self._decoder = msgspec.json.Decoder(self._state)
 

@@ -5,29 +5,31 @@ from functools import partial
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from command_server.adapters.postgres import create_engine
-from command_server.adapters.schema import RELAY_ROLE
+from command_server.postgres.event_store import session_settings
+from command_server.postgres.schema import RELAY_ROLE
+from command_server.relay.event_stream import EventStream
 from command_server.relay.housekeeping import keep_house
 from command_server.relay.lease import Lease
-from command_server.relay.observed import Observed
+from command_server.relay.observer import Observed
 from command_server.relay.outbox import Outbox
 from command_server.relay.relay import Relay
-from command_server.relay.stream import EventStream
-from runtime import lifecycle, telemetry
 from runtime.grpc import server
 from runtime.jetstream import connect
-from runtime.lifecycle import Lifecycle, cancelled
+from runtime.postgres import create_engine
+from runtime.process import lifecycle
+from runtime.process.lifecycle import Lifecycle, cancelled
+from runtime.telemetry import metrics
 
 
 async def main(life: Lifecycle) -> None:
     """Lead or stand by until the process stops, then let another relay lead."""
     settings = life.settings
-    engine = create_engine(settings.database_url, role=RELAY_ROLE)
+    engine = create_engine(settings.database_url, session=session_settings(RELAY_ROLE))
     async with await connect(settings.nats_url, "relay") as connection:
         lease = Lease(engine, able=lambda: connection.connected)
         stream = EventStream(connection)
         relay = Relay(Outbox(engine), stream, Observed(stream))
-        tidy = partial(keep_house, Outbox(engine), settings.outbox_retention, telemetry.outbox_pending)
+        tidy = partial(keep_house, Outbox(engine), settings.outbox_retention, metrics.outbox_pending)
 
         async def probe() -> bool:
             return connection.connected and await reachable(engine)

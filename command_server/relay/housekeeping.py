@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from command_server.relay.outbox import Outbox
-from runtime import logs
+from runtime.process import logs
 
 INTERVAL = 10.0
 """Seconds between rounds."""

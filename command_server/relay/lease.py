@@ -15,7 +15,7 @@ from uuid import uuid4
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runtime import logs
+from runtime.process import logs
 
 SECONDS = 5.0
 """How long a lease lasts."""

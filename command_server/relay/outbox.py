@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from command_server.relay import statements
-from runtime.envelope import RecordedEvent
+from contracts.envelope import RecordedEvent
 
 
 class Superseded(Exception):

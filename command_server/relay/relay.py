@@ -11,12 +11,13 @@ from contextlib import suppress
 from time import monotonic
 from typing import NoReturn, Protocol
 
-from command_server.relay.floor import Floor
+from command_server.relay.event_stream import BATCH, EventStream, event_of, is_copy
 from command_server.relay.outbox import Outbox, State
-from command_server.relay.stream import BATCH, EventStream, event_of, is_copy
-from runtime import logs
-from runtime.envelope import RecordedEvent
+from command_server.relay.outbox_floor import Floor
+from contracts.envelope import RecordedEvent
+from runtime.backoff import Backoff
 from runtime.jetstream import Message, StreamIdentity
+from runtime.process import logs
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Event data in one batch, unless a single event has more."""
@@ -61,7 +62,7 @@ class Relay:
 
     async def lead(self) -> NoReturn:
         """Publish what is pending, for ever; after any error, start over."""
-        delay = RETRY_FIRST
+        backoff = Backoff(RETRY_FIRST, RETRY_MOST)
         async with self._outbox:
             while True:
                 started = monotonic()
@@ -70,8 +71,9 @@ class Relay:
                     await self._forward()
                 except Exception as error:
                     log.warning("The relay starts over", reason=f"{type(error).__name__}: {error}")
-                delay = RETRY_FIRST if monotonic() - started > SILENCE else min(2 * delay, RETRY_MOST)
-                await asyncio.sleep(delay)
+                if monotonic() - started > SILENCE:
+                    backoff.reset()
+                await asyncio.sleep(backoff.next_pause())
 
     async def _settle(self) -> None:
         """Bring the stream and the marks to where forwarding can go on."""

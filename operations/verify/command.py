@@ -4,11 +4,11 @@ import asyncio
 
 import click
 
-from operations.away import AWAY, why
-from operations.verify.feed import StreamChanged
+from operations.unreachable import AWAY, why
+from operations.verify.sources.stream import StreamChanged
 from operations.verify.verification import verify
 from runtime.jetstream import ReaderLost
-from runtime.settings import Settings
+from runtime.process.settings import Settings
 
 CLEAN, DRIFT, UNCHECKED = 0, 1, 2
 

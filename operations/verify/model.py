@@ -7,8 +7,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from runtime.envelope import RecordedEvent
-from runtime.views import View
+from contracts.envelope import RecordedEvent
+from contracts.view_layout import View
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,18 +10,20 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import islice
 from time import monotonic
 
-from operations.verify import banking, inventory, ordering, sagas, statements, tallies
-from operations.verify.again import Suspects, settled
-from operations.verify.aggregates import Aggregates, Counts
-from operations.verify.feed import Feed
-from operations.verify.findings import Problem, Report
+from operations.verify.checks import event_counters, sagas
+from operations.verify.checks.aggregates import Aggregates, Counts
+from operations.verify.checks.checkpoints import check_stream
+from operations.verify.checks.projections import Projections
+from operations.verify.contexts import banking, inventory, ordering
 from operations.verify.model import Aggregate, Reading
-from operations.verify.progress import check_stream
-from operations.verify.projections import Projections
-from operations.verify.read_model import ReadModel
-from operations.verify.store import PAGE, Store
+from operations.verify.recheck import Suspects, settled
+from operations.verify.report import Problem, Report
+from operations.verify.sources import statements
+from operations.verify.sources.event_store import PAGE, Store
+from operations.verify.sources.read_model import ReadModel
+from operations.verify.sources.stream import Feed
 from runtime.jetstream import Connection, connect
-from runtime.settings import Settings
+from runtime.process.settings import Settings
 
 AGGREGATES: tuple[Aggregate, ...] = (ordering.ORDER, *inventory.AGGREGATES, *banking.AGGREGATES)
 """Every aggregate there is, each with its own fold."""
@@ -46,7 +48,7 @@ async def verify(
         aggregates: what can be folded.
 
     Raises:
-        one of operations.away.AWAY, StreamChanged, ReaderLost: it could not be checked.
+        one of operations.unreachable.AWAY, StreamChanged, ReaderLost: it could not be checked.
     """
     store, redis = Store(settings.database_url), ReadModel(settings.redis_url)
     connection = await connect(settings.nats_url, "verify")
@@ -83,7 +85,7 @@ class Verification:
         ((self._incarnation, self._standby),) = await self._store.rows(statements.LIFE)
         await self._stream()
         tallied = [reading for reading in self._readings() if reading.tallies]
-        before = {reading.name: await tallies.look(self._redis, reading) for reading in tallied}
+        before = {reading.name: await event_counters.look(self._redis, reading) for reading in tallied}
         suspects, aggregates = Suspects(), await self._aggregates()
         await self._all_streams(aggregates, suspects)
         await self._tables()
@@ -137,7 +139,7 @@ class Verification:
     def _readings(self) -> Iterator[Reading]:
         return (reading for aggregate in self._known.values() for reading in aggregate.readings)
 
-    async def _projections(self, before: Mapping[str, tallies.Look]) -> None:
+    async def _projections(self, before: Mapping[str, event_counters.Look]) -> None:
         """Check what is in Redis that no look at an aggregate has seen."""
         projections = Projections(
             self._store, self._redis, self._feed, self._incarnation, self._standby, self._counts.tally, before

@@ -4,8 +4,8 @@ import asyncio
 
 from alembic import context
 from sqlalchemy import Connection, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.ext.asyncio import create_async_engine
+
+from runtime.postgres import create_engine
 
 ONE_AT_A_TIME = 0x44495054
 VERSIONS = "process_manager_version"
@@ -20,8 +20,7 @@ def _run(connection: Connection) -> None:
 
 
 async def _migrate() -> None:
-    url = make_url(context.config.attributes["database_url"]).set(drivername="postgresql+asyncpg")
-    engine = create_async_engine(url)
+    engine = create_engine(context.config.attributes["database_url"], command_timeout=None)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(_run)

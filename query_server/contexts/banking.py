@@ -8,15 +8,16 @@ from diptych.banking.v1 import query_service_pb2 as protocol
 from diptych.banking.v1.types_pb2 import Account, AccountLedger, DailyReport, Hold, Transaction, Transfer
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from query_server import freshness, history
-from query_server.framing import field
-from query_server.instants import instant
+from contracts import page_tokens
+from contracts.view_layout import View
+from query_server import freshness, history_pages
+from query_server.counters import NANOS, counters, money, nanos
 from query_server.service import Answer, Query, QueryContext
-from query_server.sums import NANOS, counters, money, nanos
-from query_server.views import ViewReader
-from runtime import pages
-from runtime.errors import Refusal
-from runtime.views import View
+from query_server.timestamps import instant
+from query_server.view_reader import ViewReader
+from query_server.wire_format import field
+from runtime.grpc.request_tokens import read_page_token
+from runtime.grpc.rpc_error import Refusal
 
 LEDGERS = View.of(AccountLedger)
 PAGE_SIZE = 20
@@ -45,14 +46,14 @@ async def list_transactions(
     ends = request.booked_before if request.HasField("booked_before") else None
     period = " ".join(str(instant(bound)) if bound else "-" for bound in (starts, ends))
     listed = f"{LEDGERS.log(account_id)} {period}"
-    after = pages.read(listed, request.page_token)
+    after = read_page_token(listed, request.page_token)
     ledger = await _ledger(ledgers, request, remaining)
     oldest = await _first_from(ledgers, ledger, starts) if starts else 1
     newest = await _first_from(ledgers, ledger, ends) - 1 if ends else ledger.version
     size = request.page_size or PAGE_SIZE
-    lines, last = await history.page(ledgers, account_id, newest, after, size, oldest)
+    lines, last = await history_pages.page(ledgers, account_id, newest, after, size, oldest)
     number = protocol.ListTransactionsResponse.TRANSACTIONS_FIELD_NUMBER
-    rest = protocol.ListTransactionsResponse(next_page_token=pages.mint(listed, last) if last else "")
+    rest = protocol.ListTransactionsResponse(next_page_token=page_tokens.mint(listed, last) if last else "")
     return b"".join(field(number, line) for line in lines) + rest.SerializeToString()
 
 
@@ -93,7 +94,7 @@ async def _first_from(ledgers: ViewReader, ledger: AccountLedger, time: Timestam
     def is_from(line: bytes) -> bool:
         return Transaction.FromString(line).book_time.ToNanoseconds() >= earliest
 
-    return await history.first_from(ledgers, ledger.account_id, ledger.version, is_from)
+    return await history_pages.first_from(ledgers, ledger.account_id, ledger.version, is_from)
 
 
 async def _before(ledgers: ViewReader, ledger: AccountLedger, moment: datetime) -> Transaction:

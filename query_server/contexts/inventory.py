@@ -11,14 +11,15 @@ from diptych.inventory.v1.types_pb2 import (
     StockMovement,
 )
 
-from query_server import freshness, ledgers, listing, watching
-from query_server.framing import field
+from contracts import page_tokens
+from contracts.view_layout import View
+from query_server import freshness, ledger_pages, list_pages, watches
 from query_server.service import Query, QueryContext, WatchQuery
-from query_server.views import ViewReader, Window
-from query_server.watching import Watch, Watched
-from runtime import pages
-from runtime.errors import Refusal
-from runtime.views import View
+from query_server.view_reader import ViewReader, Window
+from query_server.watches import Watch, Watched
+from query_server.wire_format import field
+from runtime.grpc.request_tokens import invalid_page_token, read_page_token
+from runtime.grpc.rpc_error import Refusal
 
 PRODUCTS, STOCKS, RESERVATIONS = View.of(Product), View.of(Stock), View.of(Reservation)
 ALERTS, LEDGERS = View.of(ReorderAlert), View.of(StockLedger)
@@ -33,7 +34,7 @@ async def get_product(
 ) -> bytes:
     """Answer with one product."""
     await _fresh(products, request.at_least_as_fresh, remaining)
-    found, _ = await listing.page(products, Window(PRODUCTS.index("sku", request.sku)), "", 1)
+    found, _ = await list_pages.page(products, Window(PRODUCTS.index("sku", request.sku)), "", 1)
     if not found:
         raise _not_found("PRODUCT_NOT_FOUND", sku=request.sku)
     return field(protocol.GetProductResponse.PRODUCT_FIELD_NUMBER, found[0])
@@ -42,7 +43,7 @@ async def get_product(
 async def get_stock(stocks: ViewReader, request: protocol.GetStockRequest, remaining: float | None) -> bytes:
     """Answer with what there is of a sku."""
     await _fresh(stocks, request.at_least_as_fresh, remaining)
-    found, _ = await listing.page(stocks, Window(STOCKS.index("sku", request.sku)), "", WAREHOUSES)
+    found, _ = await list_pages.page(stocks, Window(STOCKS.index("sku", request.sku)), "", WAREHOUSES)
     if not found:
         raise _not_found("STOCK_NOT_FOUND", sku=request.sku)
     each = sorted(map(Stock.FromString, found), key=lambda stock: stock.warehouse_id)
@@ -94,10 +95,10 @@ async def _page(
 ) -> tuple[list[bytes], str]:
     """Return a page of an index, and the token of the next."""
     window = Window(index)
-    after = pages.read(str(window), request.page_token)
+    after = read_page_token(str(window), request.page_token)
     await _fresh(views, request.at_least_as_fresh, remaining)
-    found, last = await listing.page(views, window, after, request.page_size or PAGE_SIZE)
-    return found, pages.mint(str(window), last) if last else ""
+    found, last = await list_pages.page(views, window, after, request.page_size or PAGE_SIZE)
+    return found, page_tokens.mint(str(window), last) if last else ""
 
 
 async def get_reservation(
@@ -113,7 +114,7 @@ async def get_reservation(
 
 def watch_reorder_alerts(watch: Watch, _: protocol.WatchReorderAlertsRequest) -> Watched:
     """Answer with an alert whenever it is raised or cleared."""
-    return watching.several(watch, ALERTS.changes("ever"), ALERTS.index("ever"))
+    return watches.several(watch, ALERTS.changes("ever"), ALERTS.index("ever"))
 
 
 async def get_stock_movements(
@@ -121,9 +122,9 @@ async def get_stock_movements(
 ) -> bytes:
     """Answer with a page of what changed the stock of a sku."""
     listed = f"{LEDGERS.index('sku', request.sku)} {request.warehouse_id}"
-    token = pages.read(listed, request.page_token)
+    token = read_page_token(listed, request.page_token)
     await _fresh(views, request.at_least_as_fresh, remaining)
-    found, _ = await listing.page(views, Window(LEDGERS.index("sku", request.sku)), "", WAREHOUSES)
+    found, _ = await list_pages.page(views, Window(LEDGERS.index("sku", request.sku)), "", WAREHOUSES)
     all_ = map(StockLedger.FromString, found)
     asked = [one for one in all_ if request.warehouse_id in ("", one.warehouse_id)]
     if not asked:
@@ -132,8 +133,10 @@ async def get_stock_movements(
     if token:
         places = _resumed(places, token)
     size = request.page_size or PAGE_SIZE
-    movements, left = await ledgers.page(views, StockMovement, places, size, lambda movement: movement.kind)
-    next_ = pages.mint(listed, msgspec.json.encode(left).decode()) if left else ""
+    movements, left = await ledger_pages.page(
+        views, StockMovement, places, size, lambda movement: movement.kind
+    )
+    next_ = page_tokens.mint(listed, msgspec.json.encode(left).decode()) if left else ""
     return protocol.GetStockMovementsResponse(movements=movements, next_page_token=next_).SerializeToString()
 
 
@@ -142,7 +145,7 @@ def _resumed(versions: dict[str, int], token: str) -> dict[str, int]:
     try:
         left = msgspec.json.decode(token, type=dict[str, int])
     except msgspec.MsgspecError:
-        raise pages.refused() from None
+        raise invalid_page_token() from None
     return {id_: min(version, left.get(id_, 0)) for id_, version in versions.items()}
 
 

@@ -7,16 +7,17 @@ from diptych.ordering.v1 import query_service_pb2 as protocol
 from diptych.ordering.v1.types_pb2 import CustomerSummary, Order, OrderHistory
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from query_server import freshness, history, listing, watching
-from query_server.framing import field
-from query_server.instants import instant
+from contracts import page_tokens
+from contracts.view_layout import View, index_bound
+from query_server import freshness, history_pages, list_pages, watches
+from query_server.counters import NANOS, counters, money
 from query_server.service import Query, QueryContext, WatchQuery
-from query_server.sums import NANOS, counters, money
-from query_server.views import ViewReader, Window
-from query_server.watching import Watch, Watched
-from runtime import pages
-from runtime.errors import Refusal
-from runtime.views import View, index_bound
+from query_server.timestamps import instant
+from query_server.view_reader import ViewReader, Window
+from query_server.watches import Watch, Watched
+from query_server.wire_format import field
+from runtime.grpc.request_tokens import read_page_token
+from runtime.grpc.rpc_error import Refusal
 
 ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
 PAGE_SIZE = 20
@@ -56,11 +57,11 @@ async def list_orders(
 ) -> bytes:
     """Answer with a page of orders."""
     window = _window(orders.view, request)
-    after = pages.read(str(window), request.page_token)
+    after = read_page_token(str(window), request.page_token)
     if request.at_least_as_fresh:
         await freshness.read(orders, request.at_least_as_fresh, remaining=remaining)
-    found, last = await listing.page(orders, window, after, request.page_size or PAGE_SIZE)
-    token = pages.mint(str(window), last) if last else ""
+    found, last = await list_pages.page(orders, window, after, request.page_size or PAGE_SIZE)
+    token = page_tokens.mint(str(window), last) if last else ""
     number = protocol.ListOrdersResponse.ORDERS_FIELD_NUMBER
     return (
         b"".join(field(number, data) for data in found)
@@ -135,7 +136,7 @@ async def get_order_history(
     """Answer with a page of what happened to an order."""
     order_id = request.order_id
     listed = histories.view.log(order_id)
-    after = pages.read(listed, request.page_token)
+    after = read_page_token(listed, request.page_token)
     read = histories.version_of(order_id)
     if token := request.at_least_as_fresh:
         (version,) = await freshness.read(histories, token, read, remaining=remaining)
@@ -144,21 +145,23 @@ async def get_order_history(
     if not int(version or 0):
         raise _not_found(order_id)
     size = request.page_size or PAGE_SIZE
-    entries, last = await history.page(histories, order_id, int(version), after, size)
+    entries, last = await history_pages.page(histories, order_id, int(version), after, size)
     number = protocol.GetOrderHistoryResponse.ENTRIES_FIELD_NUMBER
-    response = protocol.GetOrderHistoryResponse(next_page_token=pages.mint(listed, last) if last else "")
+    response = protocol.GetOrderHistoryResponse(
+        next_page_token=page_tokens.mint(listed, last) if last else ""
+    )
     return b"".join(field(number, entry) for entry in entries) + response.SerializeToString()
 
 
 def watch_order(watch: Watch, request: protocol.WatchOrderRequest) -> Watched:
     """Answer with an order whenever it has changed."""
-    return watching.one(watch, request.order_id, _not_found(request.order_id))
+    return watches.one(watch, request.order_id, _not_found(request.order_id))
 
 
 def watch_customer_orders(watch: Watch, request: protocol.WatchCustomerOrdersRequest) -> Watched:
     """Answer with each of a customer's orders whenever it has changed."""
     changes, index = (of("customer", request.customer_id) for of in (ORDERS.changes, ORDERS.index))
-    return watching.several(watch, changes, index)
+    return watches.several(watch, changes, index)
 
 
 def _not_found(order_id: str) -> Refusal:

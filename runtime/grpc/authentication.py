@@ -5,12 +5,11 @@ from typing import Any
 
 import jwt
 
-from runtime import caller
-from runtime.caller import Caller
-from runtime.errors import Refusal
-from runtime.grpc import metadata
+from runtime.grpc import caller, metadata
+from runtime.grpc.caller import Caller
 from runtime.grpc.keys import ALGORITHMS, Keys
 from runtime.grpc.method import Context, Handler, Interceptor, Method
+from runtime.grpc.rpc_error import Refusal
 
 CLOCK_SKEW = 5.0
 """Seconds that the issuer's clock may differ from ours."""

@@ -7,9 +7,9 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from runtime import logs
-from runtime.errors import Refusal
 from runtime.grpc.method import Context, Handler, Method
+from runtime.grpc.rpc_error import Refusal
+from runtime.process import logs
 
 log = logs.get("grpc")
 

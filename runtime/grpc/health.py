@@ -7,8 +7,8 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from runtime import logs
 from runtime.grpc.method import Context
+from runtime.process import logs
 
 log = logs.get("health")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from jwt import PyJWK, PyJWKSet, PyJWTError
 
-from runtime import logs
-from runtime.errors import StartError
+from runtime.process import logs
+from runtime.process.start_error import StartError
 
 log = logs.get("grpc")
 

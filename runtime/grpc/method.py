@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc.aio import ServicerContext
 
-from runtime import access
+from runtime.grpc import access
 
 Context: TypeAlias = "ServicerContext[Any, Any]"
 Handler = Callable[[Any, Context], Awaitable[Any]]

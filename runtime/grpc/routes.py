@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 
-from runtime.errors import Refusal, StartError
 from runtime.grpc import errors, metadata
 from runtime.grpc.method import Context, Handler, Interceptor, Method
+from runtime.grpc.rpc_error import Refusal
+from runtime.process.start_error import StartError
 
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -31,7 +32,7 @@ class Service:
     """A service and the handlers of its methods, by name.
 
     A handler is `async (request, context) -> response`, a message or its bytes; that of a streaming method
-    writes its responses to the context. It raises `runtime.errors.Refusal` to refuse.
+    writes its responses to the context. It raises `runtime.grpc.rpc_error.Refusal` to refuse.
     """
 
     descriptor: ServiceDescriptor

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from runtime import logs
-from runtime.errors import StartError
-from runtime.grpc import attempts, authentication, errors, telemetry, validation
+from runtime.grpc import authentication, errors, refused_calls, telemetry, validation
 from runtime.grpc.authentication import Tokens
 from runtime.grpc.health import Health, Probe
 from runtime.grpc.keys import Keys
 from runtime.grpc.method import Interceptor
 from runtime.grpc.routes import Routes, Service
-from runtime.lifecycle import Lifecycle
-from runtime.settings import Settings
+from runtime.process import logs
+from runtime.process.lifecycle import Lifecycle
+from runtime.process.settings import Settings
+from runtime.process.start_error import StartError
 
 __all__ = ["Server", "Service", "build"]
 
 log = logs.get("grpc")
 
 
-def interceptors(settings: Settings, record_attempt: attempts.RecordAttempt) -> list[Interceptor]:
+def interceptors(settings: Settings, record_attempt: refused_calls.RecordAttempt) -> list[Interceptor]:
     """Return what every call of every service passes, the outermost first.
 
     Health and reflection pass none of it: they are public, and hold no data.
@@ -32,7 +32,7 @@ def interceptors(settings: Settings, record_attempt: attempts.RecordAttempt) -> 
         errors.answer,  # a refusal becomes a status with details
         telemetry.observe,  # a span, and the call's duration
         errors.contain,  # whatever nobody foresaw becomes INTERNAL
-        attempts.record(record_attempt),  # who was turned away, and why
+        refused_calls.record(record_attempt),  # who was turned away, and why
         authentication.authenticate(tokens),  # a valid token with the method's scope, or nothing
         validation.validate,  # bytes become a message that obeys its proto
     ]
@@ -71,7 +71,7 @@ def build(
     probe: Probe,
     probe_address: str = "",
     queue: int = QUEUE,
-    record_attempt: attempts.RecordAttempt = attempts.log_attempt,
+    record_attempt: refused_calls.RecordAttempt = refused_calls.log_attempt,
 ) -> "Server":
     """Return a server that does not listen yet; call it within the event loop.
 

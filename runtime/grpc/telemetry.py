@@ -7,11 +7,11 @@ from grpc import StatusCode
 from opentelemetry.trace import SpanKind, Status
 from opentelemetry.trace import StatusCode as SpanStatus
 
-from runtime import telemetry
-from runtime.errors import Refusal
 from runtime.grpc import metadata
 from runtime.grpc.method import Context, Handler, Method
-from runtime.instruments import Instruments
+from runtime.grpc.rpc_error import Refusal
+from runtime.telemetry import metrics, tracing
+from runtime.telemetry.instruments import Instruments
 
 _SERVER_FAULTS = {
     StatusCode.UNKNOWN,
@@ -26,9 +26,9 @@ _SERVER_FAULTS = {
 
 def observe(method: Method, handler: Handler) -> Handler:
     """Measure a method's calls, and trace them where traces are on; do nothing where telemetry is off."""
-    if telemetry.instruments is not None:
-        handler = _measured(method, handler, telemetry.instruments)
-    if telemetry.tracer() is not None:
+    if metrics.instruments is not None:
+        handler = _measured(method, handler, metrics.instruments)
+    if tracing.tracer() is not None:
         handler = _traced(method, handler)
     return handler
 
@@ -59,7 +59,7 @@ def _traced(method: Method, handler: Handler) -> Handler:
 
     async def traced(request: object, context: Context) -> object:
         parent = _traceparent()
-        with telemetry.span(name, kind=SpanKind.SERVER, parent=parent, attributes=attributes) as span:
+        with tracing.span(name, kind=SpanKind.SERVER, parent=parent, attributes=attributes) as span:
             status = StatusCode.OK
             try:
                 return await handler(request, context)

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from google.protobuf.message import DecodeError, Message
 from protovalidate import FieldPathElementPb, Validator, Violation
 
-from runtime.errors import Refusal
 from runtime.grpc.method import Context, Handler, Method
+from runtime.grpc.rpc_error import Refusal
 
 _VALIDATOR = Validator()
 _THOROUGH = 4096

@@ -9,8 +9,8 @@ from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
-from runtime import logs
-from runtime.errors import StartError
+from runtime.process import logs
+from runtime.process.start_error import StartError
 
 UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
 """What any call to NATS or JetStream may raise; most often it means: not now."""

@@ -16,7 +16,7 @@ import nats.errors
 from nats.aio.subscription import Subscription
 from nats.js import api
 
-from runtime import streams
+from contracts import streams
 from runtime.jetstream.connection import Connection
 from runtime.jetstream.stream import Message, stream_identity
 

@@ -8,7 +8,7 @@ import msgspec
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
-from runtime import streams
+from contracts import streams
 
 EPOCH = "diptych-epoch"
 INCARNATION = "diptych-incarnation"

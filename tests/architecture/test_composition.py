@@ -9,8 +9,8 @@ import pytest
 import command_server.__main__ as commands
 import projector.__main__ as projecting
 import query_server.__main__ as queries
-from operations.verify import sagas as verified
 from operations.verify import verification
+from operations.verify.checks import sagas as verified
 from process_manager.sagas import SAGAS
 from projector.projection import Projection
 
@@ -34,7 +34,12 @@ def test_every_context_is_served() -> None:
     assert len(queries.CONTEXTS) == len(modules("query_server/contexts"))
 
 
-@pytest.mark.parametrize("name", sorted(modules("projector/projections")))
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        f"{context}.{name}" for context in protos() for name in modules(f"projector/projections/{context}")
+    ),
+)
 def test_every_projection_runs(name: str) -> None:
     module = import_module(f"projector.projections.{name}")
     written = [value for value in vars(module).values() if isinstance(value, Projection)]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from operations.new_context import files, naming, roots
-from runtime.errors import StartError
+from devstack.new_context import files, naming, roots
+from runtime.process.start_error import StartError
 
 ROOT = Path(__file__).parents[2]
 READY = (".venv/.ready", ".cache/protos/.ready")
@@ -165,8 +165,7 @@ def test_the_longest_name_fits_into_every_line(tmp_path: Path) -> None:
         ("google", "means something else"),
         ("banking", "is taken: there is protos/diptych/banking"),
         ("access", "is taken: there is protos/diptych/access"),
-        ("hold", "is taken: there is projector/projections/hold.py"),
-        ("statements", "is taken: there is operations/verify/statements.py"),
+        ("statements", "is taken: it is a name in operations/verify/verification.py"),
         ("lifecycle", "is taken: it is a name in command_server/__main__.py"),
     ],
 )

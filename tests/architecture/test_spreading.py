@@ -25,7 +25,17 @@ def test_a_folder_with_a_stack_and_a_file_without_stay_in_one_process(tmp_path: 
         path = tmp_path / "tests" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(TEST)
-    command = (sys.executable, "-m", "pytest", "-q", "-n", "2", "-p", "tests.support.spreading", "tests")
+    command = (
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "-p",
+        "tests.support.harness.spreading",
+        "tests",
+    )
     run = subprocess.run(
         command,
         cwd=tmp_path,

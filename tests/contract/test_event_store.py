@@ -8,8 +8,6 @@ from uuid import uuid4
 
 import pytest
 
-from command_server.adapters.memory import MemoryEventStore
-from command_server.adapters.postgres import PostgresEventStore
 from command_server.kernel.outcomes import Accepted, Outcome, Refused
 from command_server.kernel.ports import (
     Changes,
@@ -22,6 +20,8 @@ from command_server.kernel.ports import (
     StoredStream,
     StreamRow,
 )
+from command_server.postgres.event_store import PostgresEventStore
+from tests.support.harness.memory_event_store import MemoryEventStore
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 

@@ -11,22 +11,24 @@ from google.protobuf.message_factory import GetMessageClass
 from command_server.__main__ import CONTEXTS
 from command_server.kernel.context import aggregate_types
 from command_server.kernel.ports import StoredEvent
+from contracts.envelope import RecordedEvent
 from projector.__main__ import PROJECTIONS
 from projector.projection import Projection
-from runtime.envelope import RecordedEvent
-from tests.contract import recorded
-from tests.contract.recorded import Recorded
+from tests.support.builders import recorded_events
+from tests.support.builders.recorded_events import Recorded
 
-RECORDED = recorded.read()
+RECORDED = recorded_events.read()
 AGGREGATES = aggregate_types(CONTEXTS)
 
 each = pytest.mark.parametrize("event", RECORDED, ids=lambda event: event.type)
 
 
 def test_every_version_of_every_event_is_on_record() -> None:
-    known = {kind.DESCRIPTOR.full_name for context in CONTEXTS for kind in recorded.event_messages(context)}
+    known = {
+        kind.DESCRIPTOR.full_name for context in CONTEXTS for kind in recorded_events.event_messages(context)
+    }
     assert known == {event.type for event in RECORDED}, (
-        "python -m tests.contract.recorded writes what is missing"
+        "python -m tests.support.builders.recorded_events writes what is missing"
     )
 
 
@@ -38,7 +40,7 @@ def test_recorded_bytes_say_what_they_said(event: Recorded) -> None:
 
 @each
 def test_the_domain_understands_recorded_bytes(event: Recorded) -> None:
-    assert recorded.as_domain(AGGREGATES, StoredEvent(event.type, event.data)) == event.domain
+    assert recorded_events.as_domain(AGGREGATES, StoredEvent(event.type, event.data)) == event.domain
 
 
 FIRST = {

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from operations.stack import Stack
-from operations.stacks import throwaway
-from tests.e2e.shop import Shop
+from devstack.stack import Stack
+from devstack.stacks import throwaway
+from tests.support.harness.shop import Shop
 
 
 @pytest.fixture(scope="package")

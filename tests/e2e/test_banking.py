@@ -12,10 +12,10 @@ from diptych.banking.v1.types_pb2 import Hold, Transaction
 from google.type.money_pb2 import Money
 from redis.asyncio import Redis
 
-from operations.orders import reason_of
-from operations.stack import Stack
+from devstack.demo.requests import reason_of
+from devstack.stack import Stack
 from operations.verify.verification import verify
-from tests.e2e.caller import Caller
+from tests.support.harness.caller import Caller
 
 Kind = Transaction.Kind
 

@@ -12,10 +12,10 @@ from diptych.ordering.v1 import command_service_pb2 as commands
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 from diptych.ordering.v1.types_pb2 import Order
 
+from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
-from operations.stack import Stack
-from tests.e2e.shop import Shop, order_of
-from tests.support.tcp_proxy import TcpProxy
+from tests.support.harness.shop import Shop, order_of
+from tests.support.harness.tcp_proxy import TcpProxy
 
 PAGE = (Path(__file__).parents[2] / "docs/clients.md").read_text()
 

@@ -11,20 +11,22 @@ import jwt
 import pytest
 from redis.asyncio import Redis
 
-from operations.ports import free_port
+from devstack.ports import free_port
+from devstack.stack import Stack, variables
 from operations.projections import VIEWS
-from operations.stack import Stack, variables
-from tests.e2e.shop import Shop, order_of
+from tests.support.harness.shop import Shop, order_of
 
 NAMES = [view.projection for view in VIEWS]
 
 
-async def diptych(stack: Stack, *arguments: str, **more: str) -> tuple[int, str, str]:
-    """Return the exit code, and what was said on stdout and stderr."""
-    program = Path(sys.executable).with_name("diptych")
+async def diptych(
+    stack: Stack, *arguments: str, program: str = "diptych", **more: str
+) -> tuple[int, str, str]:
+    """Return the exit code, stdout and stderr."""
+    path = Path(sys.executable).with_name(program)
     environment = {**os.environ, **variables(stack.settings), **more}
     process = await asyncio.create_subprocess_exec(
-        program, *arguments, env=environment, stdout=PIPE, stderr=PIPE
+        path, *arguments, env=environment, stdout=PIPE, stderr=PIPE
     )
     out, err = await process.communicate()
     return process.returncode or 0, out.decode(), err.decode()
@@ -32,7 +34,9 @@ async def diptych(stack: Stack, *arguments: str, **more: str) -> tuple[int, str,
 
 async def test_a_token_says_who_calls_and_what_that_may_do(stack: Stack) -> None:
     code, out, _ = await diptych(
-        stack, "token", "--scope", "a.read", "--scope", "a.write", "--subject", "bob", "--ttl", "90s"
+        stack,
+        *("token", "--scope", "a.read", "--scope", "a.write", "--subject", "bob", "--ttl", "90s"),
+        program="devstack",
     )
     claims = jwt.decode(out.strip(), options={"verify_signature": False})
     assert code == 0
@@ -41,7 +45,9 @@ async def test_a_token_says_who_calls_and_what_that_may_do(stack: Stack) -> None
 
 
 async def test_a_token_without_keys_is_refused_in_one_line(stack: Stack, tmp_path: Path) -> None:
-    code, out, err = await diptych(stack, "token", DIPTYCH_JWKS=str(tmp_path / "jwks.json"))
+    code, out, err = await diptych(
+        stack, "token", program="devstack", DIPTYCH_JWKS=str(tmp_path / "jwks.json")
+    )
     assert (code, out) == (1, "")
     assert err == f"Error: no key to sign with in {tmp_path}/private-key.pem: `make up` makes one\n"
 

@@ -9,9 +9,9 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from operations.demo.narration import Unexpected
-from operations.demo.orders import Orders
-from operations.stack import Stack
+from devstack.demo.narration import Unexpected
+from devstack.demo.orders import Orders
+from devstack.stack import Stack
 from runtime.jetstream import Connection, connect
 
 
@@ -30,7 +30,7 @@ async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
         "DIPTYCH_TOKEN_ISSUER": "somebody else",
     }
     demo = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "operations.demo"), env=os.environ | away, stdout=PIPE, stderr=STDOUT
+        *(sys.executable, "-m", "devstack.demo"), env=os.environ | away, stdout=PIPE, stderr=STDOUT
     )
     said = (await demo.communicate())[0].decode()
     assert demo.returncode == 0, said

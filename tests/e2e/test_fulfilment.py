@@ -17,17 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from command_server.__main__ import CONTEXTS
+from devstack.stack import Stack
+from devstack.stacks import throwaway
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
-from operations.stack import Stack
-from operations.stacks import throwaway
-from process_manager.reading import SagaReader
-from tests.e2e.caller import Caller
-from tests.e2e.managing import Breaking, Call, managed, rests
+from process_manager.saga_reader import SagaReader
 from tests.e2e.test_commandline import diptych
 from tests.e2e.test_fuzz import ELSEWHERE, answered_clearly, name_of, some
-from tests.e2e.trade import PRICE, SCOPES, Trade
-from tests.faults.checks import verified
-from tests.integration.waiting import until
+from tests.support.harness.caller import Caller
+from tests.support.harness.invariants import verified
+from tests.support.harness.process_managers import Breaking, Call, managed, rests
+from tests.support.harness.trade import PRICE, SCOPES, Trade
+from tests.support.harness.waiting import until
 
 STEPS = ("assess", "reserve", "hold_money", "firm_stock", "firm_money", "confirm")
 LATER = ("commit_stock", "capture_money", "refund", "restock")

@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from command_server.__main__ import CONTEXTS as COMMANDS
+from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, QUERY_SERVER
-from operations.stack import Stack
 from query_server.__main__ import CONTEXTS as QUERIES
-from runtime import access
-from tests.e2e.shop import Bearer, bearer, lines_of
-from tests.support import fuzz
+from runtime.grpc import access
+from tests.support.builders import fuzz
+from tests.support.harness.shop import Bearer, bearer, lines_of
 
 SERVICES = [service for context in COMMANDS for service in context.services]
 SERVICES += [context.service for context in QUERIES]

@@ -12,11 +12,11 @@ from diptych.inventory.v1 import command_service_pb2 as commands
 from diptych.inventory.v1 import query_service_pb2 as queries
 from diptych.inventory.v1.types_pb2 import ReorderAlert, Reservation, ReservationLine, StockMovement
 
-from operations.orders import reason_of
-from operations.stack import Stack
+from devstack.demo.requests import reason_of
+from devstack.stack import Stack
 from operations.verify.verification import verify
-from tests.e2e.caller import Caller
-from tests.integration.waiting import until
+from tests.support.harness.caller import Caller
+from tests.support.harness.waiting import until
 
 SCOPES = ("inventory.write", "inventory.reserve", "inventory.read")
 CALLERS, PIECES = 64, 10

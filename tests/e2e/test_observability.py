@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from operations.stacks import throwaway
-from tests.e2e.shop import Shop, lines_of, order_of
-from tests.support.collector import Collector
+from devstack.stacks import throwaway
+from tests.support.harness.collector import Collector
+from tests.support.harness.shop import Shop, lines_of, order_of
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER_SPAN = "b7ad6b7169203331"

@@ -17,10 +17,10 @@ from google.rpc import error_details_pb2, status_pb2
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
-from operations.stack import Stack
-from tests.e2e.shop import bearer
-from tests.support.order_model import JSON, NANOS, Machine
+from tests.support.harness.shop import bearer
+from tests.support.models.order import JSON, NANOS, Machine
 
 
 def test_an_order_lives_as_the_model_says(stack: Stack) -> None:

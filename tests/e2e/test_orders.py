@@ -9,7 +9,7 @@ import grpc
 import pytest
 from diptych.ordering.v1.types_pb2 import Order
 
-from tests.e2e.shop import Shop, order_of
+from tests.support.harness.shop import Shop, order_of
 
 
 async def rows(shop: Shop, sql: str, *arguments: object) -> list[asyncpg.Record]:

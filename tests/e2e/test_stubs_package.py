@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from operations.stack import Stack
+from devstack.stack import Stack
 
 ROOT = Path(__file__).parents[2]
 

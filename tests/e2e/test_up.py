@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from operations.ports import free_port, is_free
+from devstack.ports import free_port, is_free
 from operations.processes import KINDS
-from tests.integration.waiting import until
+from tests.support.harness.waiting import until
 
 # The local stack's servers have fixed ports; those of a test that runs beside one have others.
 UP = """
 import sys
 from operations import up
-from runtime.settings import Settings
+from runtime.process.settings import Settings
 
 postgres, nats, redis = sys.argv[1:]
 urls = {

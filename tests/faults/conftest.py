@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from operations.stack import Stack
-from operations.stacks import throwaway
-from tests.faults.traffic import Traffic
+from devstack.stack import Stack
+from devstack.stacks import throwaway
+from tests.support.harness.traffic import Traffic
 
 
 @pytest.fixture(scope="package")

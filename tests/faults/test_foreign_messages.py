@@ -9,15 +9,15 @@ import pytest
 from diptych.ordering.v1.types_pb2 import Order
 from redis.asyncio import Redis
 
+from contracts import streams
+from contracts.view_layout import View
+from devstack.stack import Stack
 from operations import projections
-from operations.stack import Stack
-from runtime import streams
 from runtime.jetstream import stream_identity
-from runtime.views import View
-from tests.e2e.shop import Shop
-from tests.faults.checks import all_is_well, verified
-from tests.faults.traffic import Traffic
-from tests.integration.waiting import until
+from tests.support.harness.invariants import all_is_well, verified
+from tests.support.harness.shop import Shop
+from tests.support.harness.traffic import Traffic
+from tests.support.harness.waiting import until
 
 VIEW = View.of(Order)
 

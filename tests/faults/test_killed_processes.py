@@ -6,17 +6,17 @@ import secrets
 
 import pytest
 
-from operations.processes import COMMAND_SERVER, PROJECTOR, QUERY_SERVER, RELAY, Kind
-from operations.stack import Stack
-from tests.faults.checks import all_is_well
-from tests.faults.traffic import Traffic
+from devstack.stack import Stack
+from operations.processes import COMMAND_SERVER, PROJECTOR, QUERY_SERVER, RELAY, ProcessKind
+from tests.support.harness.invariants import all_is_well
+from tests.support.harness.traffic import Traffic
 
 KILLS = 2
 
 
 @pytest.mark.parametrize("kind", [COMMAND_SERVER, RELAY, PROJECTOR, QUERY_SERVER], ids=lambda kind: kind.name)
 async def test_a_process_killed_under_load_loses_nothing_and_does_nothing_twice(
-    stack: Stack, traffic: Traffic, kind: Kind
+    stack: Stack, traffic: Traffic, kind: ProcessKind
 ) -> None:
     choose = random.Random(seed := secrets.randbits(32))
     print(f"seed of the kills {seed}")

@@ -4,12 +4,12 @@ import grpc
 import pytest
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 
+from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER
-from operations.stack import Stack
-from tests.e2e.shop import bearer, order_of
-from tests.faults.checks import all_is_well
-from tests.faults.traffic import Answers
-from tests.support.tcp_proxy import TcpProxy
+from tests.support.harness.invariants import all_is_well
+from tests.support.harness.shop import bearer, order_of
+from tests.support.harness.tcp_proxy import TcpProxy
+from tests.support.harness.traffic import Answers
 
 
 @pytest.mark.parametrize("server", [0, 1], ids=["the same server", "another server"])

@@ -17,10 +17,10 @@ from diptych.banking.v1 import events_pb2 as happened
 from diptych.banking.v1.command_service_pb2_grpc import CommandServiceStub
 from google.type.money_pb2 import Money
 
+from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER
-from operations.stack import Stack
-from tests.faults.checks import verified
-from tests.faults.traffic import Answers, Traffic
+from tests.support.harness.invariants import verified
+from tests.support.harness.traffic import Answers, Traffic
 
 ACCOUNTS, PAUSE = 5, 0.05
 LIMITS = (0, 0, 0, 40, 90)

@@ -8,16 +8,16 @@ import grpc
 from diptych.consistency.v1.consistency_pb2 import Receipt
 from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
 
-from operations.orders import reason_of
+from devstack.demo.requests import reason_of
+from devstack.servers import Postgres
+from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER, RELAY
-from operations.servers import Postgres
-from operations.stack import Stack
-from tests.e2e.shop import Shop, order_of
 from tests.e2e.test_commandline import diptych
-from tests.faults.checks import all_is_well
-from tests.faults.traffic import Traffic
-from tests.integration.waiting import until
-from tests.support.refused import refused
+from tests.support.harness.invariants import all_is_well
+from tests.support.harness.refused import refused
+from tests.support.harness.shop import Shop, order_of
+from tests.support.harness.traffic import Traffic
+from tests.support.harness.waiting import until
 
 
 async def test_after_a_restore_everything_follows_the_database_again(

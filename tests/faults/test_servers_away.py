@@ -5,11 +5,11 @@ import asyncio
 import asyncpg
 import pytest
 
-from operations.processes import COMMAND_SERVER, PROJECTOR, QUERY_SERVER, RELAY, health
-from operations.stack import Stack
-from tests.faults.checks import all_is_well
-from tests.faults.traffic import Traffic
-from tests.integration.waiting import until
+from devstack.stack import Stack
+from operations.processes import COMMAND_SERVER, PROJECTOR, QUERY_SERVER, RELAY, check_health
+from tests.support.harness.invariants import all_is_well
+from tests.support.harness.traffic import Traffic
+from tests.support.harness.waiting import until
 
 KILLED, FROZEN = 12.0, 4.0
 """Seconds that a server is away. Twelve are longer than any pause of whoever tries again. Four are longer
@@ -71,11 +71,11 @@ async def _health_is_as_it_should_be(stack: Stack, setting: str) -> None:
         for process in stack.of(kind):
 
             async def holds(address: str = process.address, expected: str = expected) -> bool:
-                return await health(address) == expected
+                return await check_health(address) == expected
 
             await until(holds)
     if setting != "database_url":
-        assert await health(stack.of(COMMAND_SERVER)[0].address) == "SERVING"
+        assert await check_health(stack.of(COMMAND_SERVER)[0].address) == "SERVING"
     for process in (*stack.of(RELAY), *stack.of(PROJECTOR)):
         assert process.child.running
 

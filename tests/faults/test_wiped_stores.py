@@ -8,13 +8,13 @@ import grpc
 import nats
 from redis.asyncio import Redis
 
-from operations.orders import reason_of
-from operations.stack import Stack
-from runtime import streams
-from tests.e2e.shop import Shop
-from tests.faults.checks import all_is_well
-from tests.faults.traffic import Traffic
-from tests.integration.waiting import until
+from contracts import streams
+from devstack.demo.requests import reason_of
+from devstack.stack import Stack
+from tests.support.harness.invariants import all_is_well
+from tests.support.harness.shop import Shop
+from tests.support.harness.traffic import Traffic
+from tests.support.harness.waiting import until
 
 NO_ANSWER = ("VIEW_REBUILDING", "READ_MODEL_UNAVAILABLE")
 

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v2 import events_pb2 as v2
 
+from contracts.upcasters.ordering import EVENT_UPCASTERS
 from process_manager.saga import Next, Saga, Standing, Timer, Told
 from process_manager.sagas.fulfilment.facts import Fulfilment, learn
 from process_manager.sagas.fulfilment.plan import plan, undo
@@ -67,5 +68,5 @@ def standing(known: Fulfilment) -> Standing:
 
 
 FULFILMENT: Saga[Fulfilment] = Saga(
-    "fulfilment.fulfilment", "ordering.order", (v1, v2), Fulfilment(), react, standing
+    "fulfilment.fulfilment", "ordering.order", (v1, v2), Fulfilment(), react, standing, EVENT_UPCASTERS
 )

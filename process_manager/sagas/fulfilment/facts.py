@@ -113,10 +113,8 @@ def _without(known: Fulfilment, step: str) -> Fulfilment:
 def heard(known: Fulfilment, event: Any) -> Fulfilment:
     """Return what is known after an event of the order."""
     match event:
-        case v1.OrderPlaced():
-            return placed(event, [("main", event)])
         case v2.OrderPlaced():
-            return placed(event, [(group.shipping_group_id, group) for group in event.groups])
+            return placed(event)
         case v1.OrderLineAdded():
             group = event.shipping_group_id
             line = Line(group, event.line.sku, dict(known.warehouses)[group], event.line.quantity)
@@ -135,19 +133,19 @@ def heard(known: Fulfilment, event: Any) -> Fulfilment:
             return replace(known, order=event.DESCRIPTOR.name.removeprefix("Order").upper())
 
 
-def placed(event: Any, groups: Sequence[tuple[str, Any]]) -> Fulfilment:
+def placed(event: v2.OrderPlaced) -> Fulfilment:
     """Return what is known of an order at first."""
     lines = [
-        Line(group_id, line.sku, group.warehouse_id, line.quantity)
-        for group_id, group in groups
+        Line(group.shipping_group_id, line.sku, group.warehouse_id, line.quantity)
+        for group in event.groups
         for line in group.lines
     ]
     order = Fulfilment(
         event.order_id,
         event.customer_id,
         event.account_id,
-        warehouses=tuple((group_id, group.warehouse_id) for group_id, group in groups),
-        addresses=tuple(fraud.digest(group.personal.shipping_address) for _, group in groups),
+        warehouses=tuple((group.shipping_group_id, group.warehouse_id) for group in event.groups),
+        addresses=tuple(fraud.digest(group.personal.shipping_address) for group in event.groups),
         placed_at=event.placed_at.ToDatetime(UTC),
         order="PLACED",
     )

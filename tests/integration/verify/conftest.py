@@ -5,9 +5,9 @@ from itertools import count
 
 import pytest
 
-from operations.servers import Nats, Postgres, Valkey
-from tests.integration.verify.verifying import Origin, System, emptied, fill, laid_out
-from tests.support.servers import TEMPLATE
+from devstack.servers import Nats, Postgres, Valkey
+from tests.support.harness.servers import TEMPLATE
+from tests.support.harness.verified_system import Origin, System, emptied, fill, laid_out
 
 ORIGIN = "verify_origin"
 _numbers = count(1)

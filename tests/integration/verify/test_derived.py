@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from diptych.ordering.v1.types_pb2 import OrderHistoryEntry
 
-from tests.integration.verify.planting import key, member
-from tests.integration.verify.verifying import HISTORIES, ORDERS, System
+from tests.support.harness.redis_faults import key, member
+from tests.support.harness.verified_system import HISTORIES, ORDERS, System
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from operations.stacks import throwaway
-from operations.verify.findings import Report
-from operations.verify.sagas import NEVER_RAN
+from devstack.stacks import throwaway
+from operations.verify.checks.sagas import NEVER_RAN
+from operations.verify.report import Report
 from operations.verify.verification import verify
-from tests.integration.verify.verifying import HISTORIES, ORDERS, Buyer, line
+from tests.support.harness.verified_system import HISTORIES, ORDERS, Buyer, line
 
 COMMANDS = 300
 AT_ONCE = 20

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from operations.verify import sets
-from operations.verify.findings import Problem
-from operations.verify.sagas import NEVER_RAN
-from tests.integration.verify.planting import key, member
-from tests.integration.verify.verifying import HISTORIES, ORDERS, System
+from operations.verify.checks import sorted_sets
+from operations.verify.checks.sagas import NEVER_RAN
+from operations.verify.report import Problem
+from tests.support.harness.redis_faults import key, member
+from tests.support.harness.verified_system import HISTORIES, ORDERS, System
 
 
 async def test_progress_beyond_the_end_of_the_stream(system: System) -> None:
@@ -48,7 +48,7 @@ async def test_views_are_waited_for_while_a_projection_is_behind(system: System)
 async def test_a_projection_that_is_wiped_while_it_is_looked_at_is_looked_at_again(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look, looks = sets.check, count(1)
+    look, looks = sorted_sets.check, count(1)
 
     async def wiped_at_first(redis: Any, reading: Any, *rest: Any) -> AsyncIterator[Problem]:
         first = reading.view == ORDERS and next(looks) == 1
@@ -59,7 +59,7 @@ async def test_a_projection_that_is_wiped_while_it_is_looked_at_is_looked_at_aga
         if first:
             await fill_again(system)
 
-    monkeypatch.setattr(sets, "check", wiped_at_first)
+    monkeypatch.setattr(sorted_sets, "check", wiped_at_first)
     report = await system.verify()
     assert (report.problems, report.notes, next(looks)) == ([], [NEVER_RAN], 3)
 

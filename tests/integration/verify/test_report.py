@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from diptych.ordering.v1.types_pb2 import Order
 
-from operations.ports import free_port
-from operations.stack import variables
-from operations.verify.findings import CHECKS
-from operations.verify.sagas import NEVER_RAN
+from devstack.ports import free_port
+from devstack.stack import variables
+from operations.verify.checks.sagas import NEVER_RAN
+from operations.verify.report import CHECKS
 from operations.verify.verification import verify
-from runtime.settings import Settings
-from tests.integration.verify.planting import key
-from tests.integration.verify.verifying import ORDERS, System
+from runtime.process.settings import Settings
+from tests.support.harness.redis_faults import key
+from tests.support.harness.verified_system import ORDERS, System
 
 
 async def test_a_system_at_rest_is_clean(system: System) -> None:

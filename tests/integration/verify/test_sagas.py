@@ -11,15 +11,15 @@ from diptych.banking.v1 import command_service_pb2 as banking
 from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.ordering.v1 import command_service_pb2 as ordering
 
-from operations.servers import Nats, Postgres, Valkey
-from operations.stacks import throwaway
-from operations.verify import sagas
-from operations.verify.findings import Report
-from operations.verify.store import Store
-from tests.e2e.caller import Caller
-from tests.e2e.trade import PRICE, SCOPES, Trade
-from tests.integration.verify.verifying import emptied
-from tests.support.servers import TEMPLATE
+from devstack.servers import Nats, Postgres, Valkey
+from devstack.stacks import throwaway
+from operations.verify.checks import sagas
+from operations.verify.report import Report
+from operations.verify.sources.event_store import Store
+from tests.support.harness.caller import Caller
+from tests.support.harness.servers import TEMPLATE
+from tests.support.harness.trade import PRICE, SCOPES, Trade
+from tests.support.harness.verified_system import emptied
 
 ORIGIN = "verify_sagas"
 _numbers = count(1)

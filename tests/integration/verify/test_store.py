@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.integration.verify.verifying import System
+from tests.support.harness.verified_system import System
 
 
 async def test_a_gap_in_versions(system: System) -> None:

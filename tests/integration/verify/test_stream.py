@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from runtime import streams
-from tests.integration.verify.verifying import Stored, System
+from contracts import streams
+from tests.support.harness.verified_system import Stored, System
 
 
 async def test_an_event_missing_from_the_stream(system: System) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from diptych.ordering.v1.types_pb2 import Order
 
-from tests.integration.verify.verifying import HISTORIES, ORDERS, System
+from tests.support.harness.verified_system import HISTORIES, ORDERS, System
 
 
 async def test_an_order_with_one_field_changed(system: System) -> None:

@@ -1,0 +1,60 @@
+"""What the relay says of its work: a log line for each event, and a span where its command was traced."""
+
+from collections.abc import Sequence
+from time import time_ns
+
+from opentelemetry.trace import SpanKind
+
+from command_server.relay.relay import Publisher
+from contracts import streams
+from contracts.envelope import RecordedEvent
+from runtime.process import logs
+from runtime.telemetry import tracing
+
+log = logs.get("relay")
+
+_ATTRIBUTES = {
+    "messaging.system": "nats",
+    "messaging.operation.name": "publish",
+    "messaging.operation.type": "send",
+    "messaging.destination.name": streams.JETSTREAM,
+    "messaging.destination.template": "diptych.events.{partition}.{stream}",
+}
+
+
+class Observed:
+    """A publisher that tells of every event once it is acknowledged."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
+        """See EventStream.publish."""
+        start = time_ns()
+        last = await self._publisher.publish(epoch, events, after)
+        end = time_ns()
+        for event in events:
+            _published(event, start, end)
+        return last
+
+
+def _published(event: RecordedEvent, start: int, end: int) -> None:
+    log.info(
+        "Event published",
+        eventId=event.id,
+        eventType=event.type,
+        aggregateId=streams.aggregate_id(event.stream),
+        correlationId=event.metadata.get("correlation_id"),
+        timestamp=event.recorded_at.isoformat(),
+    )
+    parent = event.metadata.get("traceparent")
+    if parent is not None:
+        attributes = {**_ATTRIBUTES, "messaging.message.id": event.id}
+        tracing.record_span(
+            f"publish {streams.JETSTREAM}",
+            parent=parent,
+            start_ns=start,
+            end_ns=end,
+            kind=SpanKind.PRODUCER,
+            attributes=attributes,
+        )

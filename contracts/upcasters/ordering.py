@@ -1,0 +1,30 @@
+"""Upcasters of ordering's events."""
+
+from diptych.ordering.v1 import events_pb2 as v1
+from diptych.ordering.v2 import events_pb2 as v2
+
+from contracts.upcasters import Upcaster
+
+ONLY_GROUP = "main"
+"""The id of the shipping group of an order that was placed without groups."""
+
+
+def upcast_order_placed(event: v1.OrderPlaced) -> v2.OrderPlaced:
+    """Put the whole order into one shipping group."""
+    group = v2.PlacedGroup(
+        shipping_group_id=ONLY_GROUP,
+        lines=event.lines,
+        warehouse_id=event.warehouse_id,
+        personal=event.personal,
+    )
+    return v2.OrderPlaced(
+        order_id=event.order_id,
+        customer_id=event.customer_id,
+        groups=[group],
+        total=event.total,
+        account_id=event.account_id,
+        placed_at=event.placed_at,
+    )
+
+
+EVENT_UPCASTERS = (Upcaster(v1.OrderPlaced, v2.OrderPlaced, upcast_order_placed),)

@@ -1,0 +1,1 @@
+"""The system on one machine: `make up`, throw-away stacks, tokens, the demo, new contexts."""

@@ -1,0 +1,35 @@
+"""The `devstack` command line: the local stack in the foreground, and tokens that its servers accept."""
+
+from datetime import timedelta
+
+import click
+
+from operations.command_line import CommandGroup, Duration, read_settings
+
+
+@click.group(cls=CommandGroup)
+def main() -> None:
+    """Run Diptych on this machine. The DIPTYCH_* variables name servers to use instead of starting them."""
+
+
+@main.command()
+def up() -> None:
+    """Run the local stack until Ctrl-C."""
+    from devstack import up
+
+    up.run(read_settings())
+
+
+@main.command()
+@click.option("--scope", "scopes", multiple=True, help="What it allows; may be given several times.")
+@click.option("--subject", default="alice", show_default=True, help="Who calls.")
+@click.option("--ttl", type=Duration(), default="1h", show_default=True, help="How long it is valid.")
+def token(scopes: tuple[str, ...], subject: str, ttl: timedelta) -> None:
+    """Print a token for the local stack."""
+    from devstack import tokens
+
+    click.echo(tokens.mint(read_settings(), scopes, subject, ttl))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""When a command got where: asked of PostgreSQL and JetStream themselves, after the fact."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+from diptych.consistency.v1.consistency_pb2 import Receipt
+
+from contracts import streams
+from runtime.jetstream import Connection
+from runtime.process.start_error import StartError
+
+# Needs `track_commit_timestamp`, which the stack's PostgreSQL has.
+COMMITTED = "SELECT pg_xact_commit_timestamp(xmin) FROM events WHERE stream = $1 AND version = $2"
+
+
+@dataclass(frozen=True)
+class Hops:
+    """The way of one command, in milliseconds after its call."""
+
+    committed: float
+    """PostgreSQL made it durable."""
+    answered: float
+    """The caller had its receipt."""
+    published: float
+    """JetStream stored its event."""
+    visible: float
+    """A query with the receipt's token had answered."""
+
+
+async def follow(
+    receipt: Receipt,
+    stream_type: str,
+    database_url: str,
+    nats: Connection,
+    *,
+    called: datetime,
+    answered: datetime,
+    visible: datetime,
+) -> Hops:
+    """Return the way of a command whose caller noted these times, in UTC.
+
+    Raises:
+        StartError: PostgreSQL or JetStream does not know the command's event.
+    """
+    stream = streams.stream_name(stream_type, receipt.aggregate_id)
+    moments = (
+        await _committed(database_url, stream, receipt.version),
+        answered,
+        await _published(nats, stream, receipt.version),
+        visible,
+    )
+    return Hops(*((moment - called).total_seconds() * 1000 for moment in moments))
+
+
+async def _committed(database_url: str, stream: str, version: int) -> datetime:
+    connection = await asyncpg.connect(database_url)
+    try:
+        moment = await connection.fetchval(COMMITTED, stream, version)
+    finally:
+        await connection.close()
+    if not isinstance(moment, datetime):
+        raise StartError(f"PostgreSQL does not know when {stream}@{version} was committed")
+    return moment
+
+
+async def _published(nats: Connection, stream: str, version: int) -> datetime:
+    found = await nats.js.get_last_msg(streams.JETSTREAM, streams.subject(stream), direct=True)
+    if found.time is None or (found.headers or {}).get("ce-id") != f"{stream}@{version}":
+        raise StartError(f"the last event of {stream} in JetStream is not that of version {version}")
+    return found.time

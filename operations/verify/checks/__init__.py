@@ -1,0 +1,1 @@
+"""The checks of `diptych verify`, a file for each kind of derived data."""

@@ -1,0 +1,1 @@
+"""Independent folds of each context's events; they share no code with the rules or the projections."""

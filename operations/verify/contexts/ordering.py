@@ -1,0 +1,212 @@
+"""Orders, folded once more: tables over plain dicts, where the projector and `evolve` have handlers.
+
+`STEPS` says for each event which state an order is in from then on, and which fields of the view it sets from
+which of its own. `GROUPS` says what becomes of the shipping groups, all else follows from them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from diptych.ordering.v1 import events_pb2 as v1
+from diptych.ordering.v1 import types_pb2 as types
+from diptych.ordering.v2 import events_pb2 as v2
+from google.protobuf.any_pb2 import Any as Packed
+
+from contracts.view_layout import View, index_member
+from operations.verify.model import Aggregate, Event, Reading
+
+Groups = list[dict[str, Any]]
+
+_PLACED = {name: name for name in ("order_id", "customer_id", "total", "account_id")}
+
+STEPS: dict[Any, tuple[str, dict[str, str]]] = {
+    v1.OrderPlaced: ("STATE_PLACED", {**_PLACED, "place_time": "placed_at"}),
+    v2.OrderPlaced: ("STATE_PLACED", {**_PLACED, "place_time": "placed_at"}),
+    v1.OrderLineAdded: ("", {"total": "total"}),
+    v1.OrderLineRemoved: ("", {"total": "total"}),
+    v1.ShippingAddressChanged: ("", {}),
+    v1.OrderHeld: ("STATE_HELD", {"hold_time": "held_at", "hold_reason": "reason"}),
+    v1.OrderApproved: ("STATE_PLACED", {}),
+    v1.OrderRejected: ("STATE_REJECTED", {"reject_time": "rejected_at", "reject_reason": "reason"}),
+    v1.OrderConfirmed: ("STATE_CONFIRMED", {"confirm_time": "confirmed_at"}),
+    v1.OrderCancelled: ("STATE_CANCELLED", {"cancel_time": "cancelled_at", "cancel_reason": "reason"}),
+    v1.OrderShipped: (
+        "STATE_SHIPPED",
+        {"ship_time": "shipped_at", "carrier": "carrier", "tracking_code": "tracking_code"},
+    ),
+    v1.OrderDelivered: ("STATE_DELIVERED", {"deliver_time": "delivered_at"}),
+    v1.OrderReturned: ("STATE_RETURNED", {"return_time": "returned_at", "return_reason": "reason"}),
+}
+
+
+def _group(group_id: str, part: Any) -> dict[str, Any]:
+    group = {"shipping_group_id": group_id, "lines": list(part.lines), "warehouse_id": part.warehouse_id}
+    return {**group, **_address(part)}
+
+
+def _address(part: Any) -> dict[str, Any]:
+    known = part.personal.HasField("shipping_address")  # it may be sealed
+    return {"shipping_address": part.personal.shipping_address if known else None}
+
+
+def _instead(groups: Groups, event: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Groups:
+    """Return the groups with one changed, the one that the event names."""
+    if event.shipping_group_id not in [group["shipping_group_id"] for group in groups]:
+        raise ValueError(f"there is no shipping group {event.shipping_group_id!r}")
+    return [
+        {**group, **change(group)} if group["shipping_group_id"] == event.shipping_group_id else group
+        for group in groups
+    ]
+
+
+GROUPS: dict[Any, Callable[[Groups, Any], Groups]] = {
+    v1.OrderPlaced: lambda _, event: [_group("main", event)],
+    v2.OrderPlaced: lambda _, event: [_group(part.shipping_group_id, part) for part in event.groups],
+    v1.OrderLineAdded: lambda groups, event: _instead(
+        groups, event, lambda group: {"lines": [*group["lines"], event.line]}
+    ),
+    v1.OrderLineRemoved: lambda groups, event: _instead(
+        groups, event, lambda group: {"lines": [line for line in group["lines"] if line.sku != event.sku]}
+    ),
+    v1.ShippingAddressChanged: lambda groups, event: _instead(groups, event, lambda _: _address(event)),
+}
+
+
+def folded(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the fields of an order after these events."""
+    order: dict[str, Any] = {"shipping_groups": []}
+    for event in events:
+        kind = type(event.message)
+        if (kind in (v1.OrderPlaced, v2.OrderPlaced)) != (event is events[0]):
+            raise ValueError(f"{event.recorded.type} is version {event.recorded.version}")
+        state, fields = STEPS[kind]
+        order.update({field: getattr(event.message, source) for field, source in fields.items()})
+        order["state"] = state or order["state"]
+        if kind in GROUPS:
+            order["shipping_groups"] = GROUPS[kind](order["shipping_groups"], event.message)
+    return order
+
+
+def view(events: Sequence[Event]) -> types.Order:
+    """Return the order as it is read."""
+    order = folded(events)
+    groups = order["shipping_groups"]
+    return types.Order(
+        **order,
+        version=len(events),
+        lines=[line for group in groups for line in group["lines"]],
+        shipping_address=groups[0]["shipping_address"],
+        warehouse_id=groups[0]["warehouse_id"],
+    )
+
+
+def snapshot(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the order as the rules remember it."""
+    order = folded(events)
+    groups = [
+        {
+            "shipping_group_id": group["shipping_group_id"],
+            "lines": [_line(line) for line in group["lines"]],
+            "shipping_address": _postal(group["shipping_address"]),
+        }
+        for group in order["shipping_groups"]
+    ]
+    return {
+        "status": order["state"].removeprefix("STATE_"),
+        "customer_id": order["customer_id"],
+        "contents": {"groups": groups},
+    }
+
+
+def _line(line: Any) -> dict[str, Any]:
+    price = line.unit_price
+    amount = {"currency_code": price.currency_code, "units": price.units, "nanos": price.nanos}
+    return {"sku": line.sku, "title": line.title, "quantity": line.quantity, "unit_price": amount}
+
+
+def _postal(address: Any) -> dict[str, Any] | None:
+    names = ("recipient", "postal_code", "locality", "region_code")
+    return address and {
+        **{name: getattr(address, name) for name in names},
+        "address_lines": list(address.address_lines),
+    }
+
+
+def columns(order: types.Order) -> dict[str, str]:
+    """Return what people see of an order in Redis."""
+    nanos = f"{order.total.nanos:09d}".rstrip("0")
+    return {
+        "state": types.Order.State.Name(order.state),
+        "customer_id": order.customer_id,
+        "total": f"{order.total.units}.{nanos:0<2} {order.total.currency_code}",
+        "place_time": datetime.fromtimestamp(order.place_time.seconds, UTC).isoformat(),
+    }
+
+
+ORDER_VIEW = View.of(types.Order)
+HISTORY_VIEW = View.of(types.OrderHistory)
+
+
+def indexes(order: types.Order) -> Iterable[tuple[str, str]]:
+    """Orders are listed by customer, by state, by both, and all together."""
+    state = types.Order.State.Name(order.state)
+    member = index_member(order.place_time.ToMicroseconds(), order.order_id)
+    for values in (
+        ("customer", order.customer_id),
+        ("state", state),
+        ("customer_state", order.customer_id, state),
+        ("all",),
+    ):
+        yield ORDER_VIEW.index(*values), member
+
+
+def totals(order: types.Order) -> Iterable[tuple[str, str, int]]:
+    """A customer's summary: orders by state, and what they come to by state and currency."""
+    key = ORDER_VIEW.total("customer", order.customer_id)
+    state, total = types.Order.State.Name(order.state), order.total
+    yield key, f"orders/{state}", 1
+    for part, amount in (("units", total.units), ("nanos", total.nanos)):
+        if amount:
+            yield key, f"{part}/{state}/{total.currency_code}", amount
+
+
+def entry(event: Event) -> types.OrderHistoryEntry:
+    """Return what an order's history tells of an event."""
+    recorded, metadata = event.recorded, event.recorded.metadata
+    packed = Packed(type_url=f"type.googleapis.com/{recorded.type}", value=recorded.data)
+    told = types.OrderHistoryEntry(
+        version=recorded.version,
+        event_type=recorded.type,
+        event=packed,
+        actor=metadata.get("actor", ""),
+        command=metadata.get("command", ""),
+        request_id=metadata.get("causation_id", ""),
+        correlation_id=metadata.get("correlation_id", ""),
+        on_behalf_of=metadata.get("on_behalf_of", ""),
+    )
+    told.record_time.FromDatetime(recorded.recorded_at)
+    return told
+
+
+ORDER = Aggregate(
+    "ordering.order",
+    events=(v1, v2),
+    snapshot=snapshot,
+    readings=(
+        Reading(
+            ORDER_VIEW,
+            fold=view,
+            columns=columns,
+            indexes=indexes,
+            totals=totals,
+            siblings=lambda key: key.replace("total:", "index:", 1),
+            changes=lambda order: [ORDER_VIEW.changes("customer", order.customer_id)],
+        ),
+        Reading(
+            HISTORY_VIEW,
+            fold=lambda events: types.OrderHistory(order_id=events[0].message.order_id, version=len(events)),
+            log=lambda events: [entry(event) for event in events],
+        ),
+    ),
+)

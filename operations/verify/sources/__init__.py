@@ -1,0 +1,1 @@
+"""Read-only access to PostgreSQL, JetStream and Redis for `diptych verify`."""

@@ -1,0 +1,84 @@
+"""What the projector says of its work: a line for each view written, metrics, and spans of traced events."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import time_ns
+
+from opentelemetry.trace import SpanKind
+
+from contracts import streams
+from contracts.envelope import RecordedEvent
+from contracts.view_layout import View
+from projector.records import Parked, Update
+from runtime.process import logs
+from runtime.telemetry import metrics, tracing
+
+log = logs.get("projector")
+
+_ATTRIBUTES = {
+    "messaging.system": "nats",
+    "messaging.operation.name": "process",
+    "messaging.operation.type": "process",
+    "messaging.destination.name": streams.JETSTREAM,
+    "messaging.destination.template": "diptych.events.{partition}.{stream}",
+}
+
+
+def observer(view: View) -> Callable[[Sequence[Update]], None]:
+    """Return what is to be told of every write of this view once the store has it."""
+    return partial(_written, view.message.DESCRIPTOR.full_name)
+
+
+def _written(model: str, updates: Sequence[Update]) -> None:
+    end = time_ns()
+    for update in updates:
+        for event in update.applied:
+            metrics.event_processed(event.type, True)
+            _trace(model, event, update.started_ns, end)
+        if update.applied:
+            _updated(model, update, end)
+        if update.after.parked is not None:
+            _parked(model, update, update.after.parked)
+        elif update.before.parked is not None:
+            log.info("Aggregate unparked", modelType=model, recordId=update.after.id)
+
+
+def _updated(model: str, update: Update, end_ns: int) -> None:
+    """Tell of a view that was written; the lag is from the recording of its last event until now."""
+    last = update.applied[-1]
+    lag = max(0.0, end_ns / 1e9 - last.recorded_at.timestamp())
+    metrics.read_model_lag(model, lag)
+    log.info(
+        "Read model updated",
+        modelType=model,
+        recordId=update.after.id,
+        eventId=last.id,
+        lag=round(lag * 1000, 3),
+    )
+
+
+def _parked(model: str, update: Update, parked: Parked) -> None:
+    if update.failed is not None:
+        metrics.event_processed(update.failed.type, False)
+    log.error(
+        "Aggregate parked",
+        modelType=model,
+        recordId=update.after.id,
+        version=parked.version,
+        error=parked.error,
+        attempts=parked.attempts,
+        state=parked.state,
+    )
+
+
+def _trace(model: str, event: RecordedEvent, start_ns: int, end_ns: int) -> None:
+    if (parent := event.metadata.get("traceparent")) is None:
+        return
+    tracing.record_span(
+        f"process {streams.JETSTREAM}",
+        parent=parent,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        kind=SpanKind.CONSUMER,
+        attributes={**_ATTRIBUTES, "messaging.message.id": event.id, "diptych.model_type": model},
+    )

@@ -1,0 +1,11 @@
+"""The views of inventory, a file for each."""
+
+from projector.projections.inventory import product, reorder_alert, reservation, stock, stock_ledger
+
+PROJECTIONS = (
+    product.PRODUCTS,
+    stock.STOCKS,
+    reorder_alert.ALERTS,
+    stock_ledger.LEDGERS,
+    reservation.RESERVATIONS,
+)

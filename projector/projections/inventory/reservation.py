@@ -1,0 +1,52 @@
+"""The reservation as it is read: every field of `diptych.inventory.v1.Reservation`."""
+
+from diptych.inventory.v1 import events_pb2 as events
+from diptych.inventory.v1 import types_pb2 as views
+
+from contracts.view_layout import View
+from projector.projection import Projection
+
+EXPIRED = "its deadline has passed"
+
+RESERVATIONS = Projection[views.Reservation](
+    View.of(views.Reservation), events=[events], columns=("state", "deadline")
+)
+
+
+@RESERVATIONS.on(events.ReservationMade)
+def made(reservation: views.Reservation, event: events.ReservationMade) -> None:
+    """All that is reserved is known from here on."""
+    reservation.reservation_id = event.reservation_id
+    reservation.state = views.Reservation.STATE_OPEN
+    reservation.lines.extend(event.lines)
+    reservation.deadline.CopyFrom(event.deadline)
+    reservation.make_time.CopyFrom(event.made_at)
+
+
+@RESERVATIONS.on(events.ReservationFirmed)
+def firmed(reservation: views.Reservation, _: events.ReservationFirmed) -> None:
+    """Its deadline no longer applies."""
+    reservation.state = views.Reservation.STATE_FIRM
+
+
+@RESERVATIONS.on(events.ReservationReleased)
+def released(reservation: views.Reservation, event: events.ReservationReleased) -> None:
+    """Final."""
+    reservation.state = views.Reservation.STATE_RELEASED
+    reservation.release_reason = event.reason
+    reservation.end_time.CopyFrom(event.released_at)
+
+
+@RESERVATIONS.on(events.ReservationExpired)
+def expired(reservation: views.Reservation, event: events.ReservationExpired) -> None:
+    """Final."""
+    reservation.state = views.Reservation.STATE_RELEASED
+    reservation.release_reason = EXPIRED
+    reservation.end_time.CopyFrom(event.expired_at)
+
+
+@RESERVATIONS.on(events.ReservationCommitted)
+def committed(reservation: views.Reservation, event: events.ReservationCommitted) -> None:
+    """Final; the goods have left."""
+    reservation.state = views.Reservation.STATE_COMMITTED
+    reservation.end_time.CopyFrom(event.committed_at)

@@ -1,0 +1,94 @@
+"""How a request is refused: every reason of the plumbing with its gRPC status, in one table.
+
+A context adds reasons of its own (`Refusal.of_rule`); their status follows from the kind of refusal.
+"""
+
+from collections.abc import Mapping
+
+from grpc import StatusCode
+
+STATUS = {
+    # who calls
+    "UNAUTHENTICATED": StatusCode.UNAUTHENTICATED,
+    "TOKEN_EXPIRED": StatusCode.UNAUTHENTICATED,
+    "SCOPE_MISSING": StatusCode.PERMISSION_DENIED,
+    "KEYS_UNAVAILABLE": StatusCode.UNAVAILABLE,
+    # what is asked
+    "REQUEST_INVALID": StatusCode.INVALID_ARGUMENT,
+    "TOKEN_INVALID": StatusCode.INVALID_ARGUMENT,
+    "PAGE_TOKEN_INVALID": StatusCode.INVALID_ARGUMENT,
+    "RESUME_TOKEN_INVALID": StatusCode.INVALID_ARGUMENT,
+    "METHOD_UNKNOWN": StatusCode.UNIMPLEMENTED,
+    # commands
+    "REQUEST_ID_REUSED": StatusCode.ALREADY_EXISTS,
+    "VERSION_MISMATCH": StatusCode.ABORTED,
+    "DEADLINE_PASSED": StatusCode.DEADLINE_EXCEEDED,
+    "OVERLOADED": StatusCode.RESOURCE_EXHAUSTED,
+    "WRITE_MODEL_UNAVAILABLE": StatusCode.UNAVAILABLE,
+    # queries
+    "VIEW_REBUILDING": StatusCode.UNAVAILABLE,
+    "VIEW_BEHIND": StatusCode.UNAVAILABLE,
+    "VIEW_NEWER": StatusCode.UNAVAILABLE,
+    "READ_MODEL_UNAVAILABLE": StatusCode.UNAVAILABLE,
+    "TOKEN_OUTDATED": StatusCode.FAILED_PRECONDITION,
+    # anything else
+    "STOPPING": StatusCode.UNAVAILABLE,
+    "INTERNAL": StatusCode.INTERNAL,
+}
+
+RULE_STATUS = {
+    "broken": StatusCode.FAILED_PRECONDITION,
+    "missing": StatusCode.NOT_FOUND,
+    "exists": StatusCode.ALREADY_EXISTS,
+}
+"""The status of a refusal by a context's rule, by the kind of rule."""
+
+
+class Refusal(Exception):
+    """A request that is refused, with all that its caller needs to know.
+
+    Args:
+        reason: UPPER_SNAKE_CASE, a key of STATUS.
+        message: for people.
+        metadata: facts about this refusal, by camelCase or snake_case keys.
+        retry_after: seconds after which a retry makes sense; None where none does.
+        violations: field path to what is wrong with the field, for invalid requests.
+    """
+
+    domain = "diptych"
+
+    def __init__(
+        self,
+        reason: str,
+        message: str,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        retry_after: float | None = None,
+        violations: Mapping[str, str] | None = None,
+        code: StatusCode | None = None,
+        domain: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code or STATUS[reason]
+        self.reason = reason
+        self.message = message
+        self.metadata = dict(metadata or {})
+        self.retry_after = retry_after
+        self.violations = dict(violations or {})
+        self.domain = domain or self.domain
+
+    @classmethod
+    def of_rule(
+        cls, context: str, reason: str, metadata: Mapping[str, str], kind: str = "broken"
+    ) -> "Refusal":
+        """Return the refusal of a request that breaks a rule of a context.
+
+        Args:
+            context: the context's name, for instance `ordering`.
+            reason: for instance `ORDER_NOT_FOUND`.
+            metadata: the facts that the rule was applied to.
+            kind: a key of RULE_STATUS.
+        """
+        details = ", ".join(f"{key}={value}" for key, value in metadata.items())
+        message = reason.replace("_", " ").lower() + (f" ({details})" if details else "")
+        return cls(reason, message, metadata, code=RULE_STATUS[kind], domain=f"{context}.diptych")

@@ -1,0 +1,1 @@
+"""A process from start to end: settings, logs, signals, workers."""

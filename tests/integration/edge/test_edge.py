@@ -1,0 +1,342 @@
+"""What every gRPC call passes: errors, authentication, validation, the record of refused calls."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import grpc
+import pytest
+from diptych.access.v1 import access_pb2
+from diptych.ordering.v1 import command_service_pb2 as commands
+from diptych.ordering.v1 import query_service_pb2 as queries
+from diptych.ordering.v1 import query_service_pb2_grpc
+from diptych.ordering.v1.types_pb2 import OrderLine
+from grpc import StatusCode
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from runtime.grpc import server
+from runtime.grpc.refused_calls import Attempt
+from runtime.grpc.rpc_error import STATUS, Refusal
+from runtime.grpc.server import Server, Service
+from runtime.process.settings import Settings
+from runtime.process.start_error import StartError
+from tests.support.harness import toy_server
+from tests.support.harness.callers import Issuer, bearer
+from tests.support.harness.made_service import made_service
+from tests.support.harness.refused import refused
+
+PATH = "/diptych.ordering.v1.QueryService/GetOrder"
+COMMANDS = commands.DESCRIPTOR.services_by_name["CommandService"]
+
+
+@dataclass
+class Edge:
+    """A running server and the ways to call it."""
+
+    server: Server
+    channel: grpc.aio.Channel
+    issuer: Issuer
+    attempts: list[Attempt] = field(default_factory=list)
+
+    @property
+    def queries(self) -> Any:
+        return query_service_pb2_grpc.QueryServiceStub(self.channel)
+
+    def unary(self, path: str) -> Any:
+        return self.channel.unary_unary(path)
+
+    def streaming(self, path: str) -> Any:
+        return self.channel.unary_stream(path)
+
+    def get(self, order_id: str = "o-1", metadata: Any = None) -> Any:
+        request = queries.GetOrderRequest(order_id=order_id)
+        return self.queries.GetOrder(request, metadata=self.issuer.bearer() if metadata is None else metadata)
+
+
+@asynccontextmanager
+async def running(
+    issuer: Issuer, services: Any = None, record_attempt: Any = None, **settings: Any
+) -> AsyncIterator[Edge]:
+    attempts: list[Attempt] = []
+
+    async def keep(attempt: Attempt) -> None:
+        attempts.append(attempt)
+
+    edge = server.build(
+        Settings(jwks=str(issuer.path), stop_grace=1.0, **settings),
+        toy_server.services() if services is None else services,
+        address="127.0.0.1:0",
+        probe=toy_server.ready,
+        record_attempt=record_attempt or keep,
+    )
+    await edge.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{edge.port}") as channel:
+            yield Edge(edge, channel, issuer, attempts)
+    finally:
+        await edge.stop()
+
+
+@pytest.fixture(scope="module")
+def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
+    return Issuer(tmp_path_factory.mktemp("keys") / "jwks.json")
+
+
+@pytest.fixture(scope="module")
+async def shared(issuer: Issuer) -> AsyncIterator[Edge]:
+    async with running(issuer) as edge:
+        yield edge
+
+
+@pytest.fixture
+def edge(shared: Edge) -> Edge:
+    shared.attempts.clear()
+    return shared
+
+
+async def test_a_valid_call_is_answered_with_a_message(edge: Edge) -> None:
+    answer = await edge.get("o-7")
+    assert (answer.order.order_id, answer.order.customer_id) == ("o-7", "alice")
+
+
+async def test_a_handler_may_answer_with_bytes(edge: Edge) -> None:
+    request = queries.ListOrdersRequest(customer_id="c-1")
+    answer = await edge.queries.ListOrders(request, metadata=edge.issuer.bearer())
+    assert answer.next_page_token == "more"
+
+
+async def test_the_person_that_a_caller_acts_for_reaches_the_handler(edge: Edge) -> None:
+    answer = await edge.get(metadata=edge.issuer.bearer(sub="shop", on_behalf_of="bob"))
+    assert (answer.order.customer_id, answer.order.account_id) == ("shop", "bob")
+
+
+async def test_callers_at_the_same_time_are_not_mixed_up(edge: Edge) -> None:
+    names = [f"caller-{number}" for number in range(50)]
+    calls = [edge.get("slow-20", edge.issuer.bearer(sub=name)) for name in names]
+    assert [(await call).order.customer_id for call in calls] == names
+
+
+async def test_a_broken_rule_of_a_context_tells_its_reason(edge: Edge) -> None:
+    refusal = await refused(edge.get("rule-1"))
+    assert (refusal.code, refusal.reason) == (StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
+    assert (refusal.domain, refusal.metadata) == ("ordering.diptych", {"orderId": "rule-1"})
+
+
+async def test_a_refusal_that_may_be_retried_says_when(edge: Edge) -> None:
+    refusal = await refused(edge.get("later"))
+    assert (refusal.code, refusal.reason, refusal.retry_after) == (
+        StatusCode.UNAVAILABLE,
+        "VIEW_BEHIND",
+        0.25,
+    )
+
+
+async def test_a_bug_in_a_handler_leaks_nothing(edge: Edge) -> None:
+    refusal = await refused(edge.get("bug"))
+    assert (refusal.code, refusal.reason, refusal.message) == (
+        StatusCode.INTERNAL,
+        "INTERNAL",
+        "internal error",
+    )
+    assert refusal.metadata == {}
+    assert edge.attempts == []
+
+
+@pytest.mark.parametrize("reason", STATUS)
+async def test_every_reason_of_the_plumbing_reaches_the_caller(issuer: Issuer, reason: str) -> None:
+    async def refuse(request: Any, context: Any) -> Any:
+        raise Refusal(reason, "no", {"fact": "1"})
+
+    services = [toy_server.service(refuse)]
+    async with running(issuer, services) as edge:
+        refusal = await refused(edge.get())
+    assert (refusal.code, refusal.reason, refusal.metadata) == (STATUS[reason], reason, {"fact": "1"})
+    assert refusal.domain == "diptych"
+
+
+async def test_trailing_metadata_of_a_handler_survives_its_refusal(issuer: Issuer) -> None:
+    async def refuse(request: Any, context: Any) -> Any:
+        context.set_trailing_metadata((("diptych-staleness-ms", "12"),))
+        raise Refusal("VIEW_REBUILDING", "no")
+
+    services = [toy_server.service(refuse)]
+    async with running(issuer, services) as edge:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await edge.get()
+    trailers: dict[str, Any] = dict(error.value.trailing_metadata() or ())
+    assert trailers["diptych-staleness-ms"] == "12"
+    assert "grpc-status-details-bin" in trailers
+
+
+async def test_the_longest_refusal_still_arrives(issuer: Issuer) -> None:
+    long = "\U0001f980" * 2000
+
+    async def refuse(request: Any, context: Any) -> Any:
+        raise Refusal(
+            "REQUEST_INVALID", long, {"fact": long}, violations={f"{n}{long}": long for n in range(99)}
+        )
+
+    services = [toy_server.service(refuse)]
+    async with running(issuer, services) as edge:
+        refusal = await refused(edge.get())
+    assert refusal.reason == "REQUEST_INVALID"
+    assert refusal.message.startswith("\U0001f980")
+    assert refusal.metadata["fact"].endswith("…")
+    assert 3 <= len(refusal.violations) <= 10
+
+
+@pytest.mark.parametrize("path", ["/diptych.ordering.v1.QueryService/Drop", "/no.Such/Thing"])
+@pytest.mark.parametrize("streams", [False, True])
+async def test_an_unknown_method_is_refused_by_name(edge: Edge, path: str, streams: bool) -> None:
+    if streams:
+        refusal = await refused(anext(aiter(edge.streaming(path)(b""))))
+    else:
+        refusal = await refused(edge.unary(path)(b""))
+    assert (refusal.code, refusal.reason) == (StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN")
+    assert refusal.metadata == {"method": path}
+
+
+# Validation
+
+
+async def test_bytes_that_are_no_message_are_refused(edge: Edge) -> None:
+    refusal = await refused(edge.unary(PATH)(b"\xff\xff", metadata=edge.issuer.bearer()))
+    assert (refusal.code, refusal.reason) == (StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
+
+
+async def test_an_invalid_request_is_refused_with_every_field_that_is_wrong(edge: Edge) -> None:
+    request = queries.ListOrdersRequest(customer_id="not valid", page_size=101)
+    refusal = await refused(edge.queries.ListOrders(request, metadata=edge.issuer.bearer()))
+    assert (refusal.code, refusal.reason) == (StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
+    assert set(refusal.violations) == {"customer_id", "page_size"}
+    (attempt,) = edge.attempts
+    assert attempt.caller == "alice"
+    assert set(attempt.details) == {"customer_id", "page_size"}
+
+
+async def test_a_rule_about_a_whole_request_has_no_field(edge: Edge) -> None:
+    refusal = await refused(
+        edge.queries.ListOrders(queries.ListOrdersRequest(), metadata=edge.issuer.bearer())
+    )
+    assert refusal.violations == {"": "name a customer, a state, or a time"}
+
+
+async def test_a_large_request_is_refused_for_the_first_thing_that_is_wrong(issuer: Issuer) -> None:
+    async def unused(request: Any, context: Any) -> Any:
+        raise AssertionError
+
+    request = commands.PlaceOrderRequest(lines=[OrderLine()] * 100_000).SerializeToString()
+    async with running(issuer, [Service(COMMANDS, dict.fromkeys(COMMANDS.methods_by_name, unused))]) as edge:
+        start = process_time()
+        call = edge.unary("/diptych.ordering.v1.CommandService/PlaceOrder")
+        refusal = await refused(call(request, metadata=issuer.bearer()))
+    assert len(refusal.violations) == 1
+    assert process_time() - start < 3, "else one caller stops all others"
+
+
+async def test_a_nul_in_a_string_is_refused(edge: Edge) -> None:
+    request = queries.GetOrderRequest(order_id="o-1", at_least_as_fresh="a\0b")
+    refusal = await refused(edge.queries.GetOrder(request, metadata=edge.issuer.bearer()))
+    assert refusal.violations == {"at_least_as_fresh": "holds U+0000"}
+
+
+# Authentication
+
+
+async def test_a_call_without_a_token_is_unauthenticated_and_on_record(edge: Edge) -> None:
+    refusal = await refused(edge.get(metadata=()))
+    assert (refusal.code, refusal.reason) == (StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    (attempt,) = edge.attempts
+    assert (attempt.method, attempt.reason, attempt.caller) == (PATH, "UNAUTHENTICATED", None)
+    assert attempt.peer.startswith("ipv4:127.0.0.1:")
+
+
+async def test_a_caller_without_the_scope_is_denied_and_on_record(edge: Edge) -> None:
+    refusal = await refused(edge.get(metadata=edge.issuer.bearer(scope="ordering.write other")))
+    assert (refusal.code, refusal.reason) == (StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
+    assert refusal.metadata == {"scope": "ordering.read", "method": PATH}
+    (attempt,) = edge.attempts
+    assert (attempt.reason, attempt.caller) == ("SCOPE_MISSING", "alice")
+
+
+async def test_nothing_of_an_unauthenticated_request_is_decoded(edge: Edge) -> None:
+    refusal = await refused(edge.unary(PATH)(b"\xff\xff", metadata=bearer("nonsense")))
+    assert refusal.reason == "UNAUTHENTICATED"
+
+
+async def test_a_record_that_fails_does_not_change_the_answer(issuer: Issuer) -> None:
+    async def broken(attempt: Attempt) -> None:
+        raise OSError("no database")
+
+    async with running(issuer, record_attempt=broken) as edge:
+        assert (await refused(edge.get(metadata=()))).reason == "UNAUTHENTICATED"
+
+
+async def test_a_record_that_takes_too_long_is_given_up(issuer: Issuer) -> None:
+    async def stuck(attempt: Attempt) -> None:
+        await asyncio.Event().wait()
+
+    async with running(issuer, record_attempt=stuck) as edge, asyncio.timeout(8):
+        assert (await refused(edge.get(metadata=()))).reason == "UNAUTHENTICATED"
+
+
+# The server
+
+
+async def test_a_streaming_method_passes_the_same_interceptors(issuer: Issuer) -> None:
+    async def do(request: queries.GetOrderRequest, context: Any) -> None:
+        for number in range(3):
+            await context.write(queries.GetOrderResponse(order={"order_id": f"{request.order_id}-{number}"}))  # type: ignore[arg-type]
+        raise Refusal("VIEW_BEHIND", "enough")
+
+    streaming = made_service("Streaming", rule=access_pb2.Rule(scope="ordering.read"), streams=True)
+    async with running(issuer, [Service(streaming, {"Do": do})]) as edge:
+        method: Any = edge.channel.unary_stream(
+            "/test.Streaming/Do", response_deserializer=queries.GetOrderResponse.FromString
+        )
+        request = queries.GetOrderRequest(order_id="o").SerializeToString()
+        answers = aiter(method(request, metadata=issuer.bearer()))
+        assert [(await anext(answers)).order.order_id for _ in range(3)] == ["o-0", "o-1", "o-2"]
+        assert (await refused(anext(answers))).reason == "VIEW_BEHIND"
+        assert (await refused(anext(aiter(method(request))))).reason == "UNAUTHENTICATED"
+
+
+async def test_reflection_describes_the_services_only_where_it_is_on(issuer: Issuer) -> None:
+    async def listed(edge: Edge) -> list[str]:
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(edge.channel)  # type: ignore[arg-type]
+        call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        answer = await anext(aiter(call))
+        return [service.name for service in answer.list_services_response.service]
+
+    async with running(issuer, reflection=True) as edge:
+        assert "diptych.ordering.v1.QueryService" in await listed(edge)
+    async with running(issuer) as edge:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await listed(edge)
+    assert error.value.code() is StatusCode.UNIMPLEMENTED
+
+
+async def test_a_port_that_is_taken_is_refused_even_by_another_server_of_ours(edge: Edge) -> None:
+    other = server.build(Settings(), address=f"127.0.0.1:{edge.server.port}", probe=toy_server.ready)
+    with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{edge.server.port}: .*in use"):
+        await other.start()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:x", "127.0.0.1:99999", "192.0.2.1:5000"])
+async def test_an_address_that_is_none_of_ours_is_refused(address: str) -> None:
+    other = server.build(Settings(), address=address, probe=toy_server.ready)
+    with pytest.raises(StartError, match=f"cannot listen on {address}"):
+        await other.start()
+
+
+def test_a_file_without_keys_is_refused_at_start(tmp_path: Path) -> None:
+    for content in ("", "{}", '{"keys": []}', "[1]"):
+        (tmp_path / "jwks.json").write_text(content)
+        with pytest.raises(StartError, match="DIPTYCH_JWKS"):
+            server.interceptors(Settings(jwks=str(tmp_path / "jwks.json")), None)  # type: ignore[arg-type]
+    with pytest.raises(StartError, match="DIPTYCH_JWKS"):
+        server.interceptors(Settings(jwks=str(tmp_path / "none.json")), None)  # type: ignore[arg-type]

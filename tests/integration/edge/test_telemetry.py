@@ -1,0 +1,147 @@
+"""What a serving process exports over OTLP, and that it pays and says nothing where nobody asks."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from time import monotonic
+
+import grpc
+import pytest
+
+from tests.support.harness.collector import Collector
+from tests.support.harness.toy_process import toy_process
+
+METHOD = "diptych.ordering.v1.QueryService/GetOrder"
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+SAMPLED = (("traceparent", f"00-{TRACE}-{PARENT}-01"),)
+UNSAMPLED = (("traceparent", f"00-{TRACE}-{PARENT}-00"),)
+
+
+@pytest.fixture
+async def collector() -> AsyncIterator[Collector]:
+    collector = Collector()
+    await collector.start()
+    yield collector
+    await collector.stop()
+
+
+async def test_a_trace_goes_on_from_the_caller_through_the_call(tmp_path: Path, collector: Collector) -> None:
+    async with toy_process(tmp_path, environment=collector.environment) as toy:
+        await toy.serving()
+        await toy.get("traced", SAMPLED)
+        inner = await collector.span(lambda span: span.name == "inner")
+        call = await collector.span(lambda span: span.name == METHOD)
+        assert (call.service, call.kind, call.trace, call.parent) == (
+            "tests.support.harness.toy_server",
+            "SERVER",
+            TRACE,
+            PARENT,
+        )
+        assert call.attributes == {
+            "rpc.system.name": "grpc",
+            "rpc.method": METHOD,
+            "rpc.response.status_code": "OK",
+        }
+        assert (inner.trace, inner.parent) == (TRACE, call.id)
+        assert call.start_ns <= inner.start_ns <= inner.end_ns <= call.end_ns
+        line = await toy.line("Traced")
+        assert (line["trace_id"], line["traceparent"]) == (TRACE, f"00-{TRACE}-{inner.id}-01")
+
+
+async def test_a_refused_call_is_an_error_only_where_the_fault_is_ours(
+    tmp_path: Path, collector: Collector
+) -> None:
+    async with toy_process(tmp_path, environment=collector.environment) as toy:
+        await toy.serving()
+        for order_id in ("rule-1", "bug"):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await toy.get(order_id, SAMPLED)
+        missing = await collector.span(lambda span: span.attributes.get("error.type") == "ORDER_NOT_FOUND")
+        assert (missing.attributes["rpc.response.status_code"], missing.status) == ("NOT_FOUND", "UNSET")
+        bug = await collector.span(lambda span: span.attributes.get("error.type") == "INTERNAL")
+        assert (bug.attributes["rpc.response.status_code"], bug.status) == ("INTERNAL", "ERROR")
+        line = await toy.line("A call failed")
+        assert line["trace_id"] == TRACE
+        assert "a secret of ours" in line["exception"]
+
+
+async def test_a_call_that_its_caller_does_not_trace_is_not_traced(
+    tmp_path: Path, collector: Collector
+) -> None:
+    async with toy_process(tmp_path, environment=collector.environment) as toy:
+        await toy.serving()
+        await toy.get("traced", UNSAMPLED)
+        await toy.get("o-1", SAMPLED)
+        await collector.span(lambda span: span.name == METHOD)
+        line = await toy.line("Traced")
+        assert "trace_id" not in line
+        assert line["traceparent"] is None
+        assert [span.name for span in collector.spans] == [METHOD]
+
+
+async def test_the_standard_variables_choose_the_sampler(tmp_path: Path, collector: Collector) -> None:
+    never = {"OTEL_TRACES_SAMPLER": "parentbased_always_off"}
+    async with toy_process(tmp_path, environment=collector.environment | never) as toy:
+        await toy.serving()
+        await toy.get("traced")
+        await toy.get("o-1", SAMPLED)
+        await collector.span(lambda span: span.name == METHOD)
+        assert [span.parent for span in collector.spans] == [PARENT]
+
+
+async def test_calls_and_events_are_measured(tmp_path: Path, collector: Collector) -> None:
+    async with toy_process(tmp_path, environment=collector.environment) as toy:
+        await toy.serving()
+        await toy.get("traced")
+        await toy.get("slow-20")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await toy.get("rule-1")
+        calls = await collector.point(
+            lambda p: p.attributes.get("rpc.response.status_code") == "OK" and p.count == 2
+        )
+        assert (calls.name, calls.unit, calls.attributes["rpc.method"]) == (
+            "rpc.server.call.duration",
+            "s",
+            METHOD,
+        )
+        assert 0.02 <= calls.sum < 5
+        refused = await collector.point(lambda p: p.attributes.get("error.type") == "NOT_FOUND")
+        assert refused.count == 1
+        events = await collector.point(lambda point: point.name == "events.processed")
+        assert (events.attributes, events.count) == ({"event_type": "toy", "success": True}, 1)
+
+
+async def test_what_was_recorded_is_exported_before_the_process_ends(
+    tmp_path: Path, collector: Collector
+) -> None:
+    slow = {"OTEL_BSP_SCHEDULE_DELAY": "60000", "OTEL_METRIC_EXPORT_INTERVAL": "60000"}
+    async with toy_process(tmp_path, environment=collector.environment | slow) as toy:
+        await toy.serving()
+        await toy.get("o-1")
+        assert collector.spans == []
+        toy.process.terminate()
+        assert await toy.ended() == 0
+    assert [span.name for span in collector.spans] == [METHOD]
+    assert [point.name for point in collector.points] == ["rpc.server.call.duration"]
+
+
+async def test_a_collector_that_is_away_holds_up_neither_calls_nor_the_end(tmp_path: Path) -> None:
+    nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
+    async with toy_process(tmp_path, environment=nowhere) as toy:
+        await toy.serving()
+        await asyncio.gather(*[toy.get("o-1", SAMPLED) for _ in range(50)])
+        start = monotonic()
+        toy.process.terminate()
+        assert await toy.ended() == 0
+        assert monotonic() - start < 10
+
+
+@pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
+async def test_traces_can_be_switched_off(tmp_path: Path, collector: Collector, off: dict[str, str]) -> None:
+    async with toy_process(tmp_path, environment=collector.environment | off) as toy:
+        await toy.serving()
+        await toy.get("traced", SAMPLED)
+        toy.process.terminate()
+        assert await toy.ended() == 0
+    assert collector.spans == []
+    assert bool(collector.points) == ("OTEL_SDK_DISABLED" not in off)

@@ -1,0 +1,222 @@
+"""The query server as a process: what its callers and its operator see."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import time
+from typing import Any
+from urllib.parse import urlsplit
+
+import grpc
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from diptych.ordering.v1 import query_service_pb2_grpc
+from diptych.ordering.v1.query_service_pb2 import GetOrderRequest, GetOrderResponse, ListOrdersRequest
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from jwt.algorithms import OKPAlgorithm
+
+from contracts import consistency_tokens
+from devstack.servers import Valkey
+from query_server.__main__ import CONTEXTS
+from query_server.change_feed import Changes
+from query_server.redis_address import RedisAddress
+from query_server.service import QueryContext, ReadModel, query_service
+from runtime.grpc import server
+from runtime.process.settings import Settings
+from runtime.process.start_error import StartError
+from tests.support.harness.read_model import INCARNATION, ORDERS, order, read_model, until
+from tests.support.harness.read_model import ReadModel as Model
+from tests.support.harness.tcp_proxy import TcpProxy
+
+KEY = Ed25519PrivateKey.generate()
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.fixture
+async def model(redis_url: str) -> AsyncIterator[Model]:
+    async with read_model(redis_url) as model:
+        yield model
+
+
+@pytest.fixture(scope="session")
+def jwks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "jwks.json"
+    key = json.loads(OKPAlgorithm.to_jwk(KEY.public_key())) | {"kid": "k"}
+    path.write_text(json.dumps({"keys": [key]}))
+    return path
+
+
+def bearer(scope: str = "ordering.read") -> tuple[tuple[str, str], ...]:
+    claims = {"sub": "test", "scope": scope, "iss": "diptych-local", "aud": "diptych", "exp": time() + 60}
+    return (("authorization", f"Bearer {jwt.encode(claims, KEY, 'EdDSA', {'kid': 'k'})}"),)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(frozen=True)
+class Running:
+    """A query server and the ways to call it."""
+
+    process: Process
+    channel: grpc.aio.Channel
+    queries: Any
+
+    async def health(self) -> Any:
+        stub: Any = health_pb2_grpc.HealthStub(self.channel)
+        request = health_pb2.HealthCheckRequest(service="diptych.ordering.v1.QueryService")
+        answer = await stub.Check(request, wait_for_ready=True)
+        return answer.status
+
+    async def serving(self) -> bool:
+        return bool(await self.health() == SERVING)
+
+
+async def start(redis_url: str, jwks: Path, port: int) -> Process:
+    settings = {
+        "DIPTYCH_REDIS_URL": redis_url,
+        "DIPTYCH_JWKS": str(jwks),
+        "DIPTYCH_QUERY_ADDRESS": f"127.0.0.1:{port}",
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "query_server", env=os.environ | settings, stdout=PIPE, stderr=PIPE
+    )
+
+
+@asynccontextmanager
+async def running(redis_url: str, jwks: Path) -> AsyncIterator[Running]:
+    port = free_port()
+    process = await start(redis_url, jwks, port)
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub: Any = query_service_pb2_grpc.QueryServiceStub(channel)
+            yield Running(process, channel, stub)
+            process.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(process.communicate(), 10)
+        assert process.returncode == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+@pytest.fixture(scope="module")
+async def query_server(redis_server: Valkey, jwks: Path) -> AsyncIterator[Running]:
+    async with running(redis_server.url, jwks) as server:
+        await until(server.serving, 30)
+        yield server
+
+
+async def refused(call: Any) -> tuple[grpc.aio.AioRpcError, error_details_pb2.ErrorInfo]:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    details = dict(error.value.trailing_metadata() or ())["grpc-status-details-bin"]
+    info = error_details_pb2.ErrorInfo()
+    assert status_pb2.Status.FromString(details).details[0].Unpack(info)
+    return error.value, info
+
+
+async def test_a_caller_gets_an_order_and_learns_how_stale_it_may_be(
+    query_server: Running, model: Model
+) -> None:
+    await model.put(order("o-1", version=2))
+    await model.as_of(int(time() * 1000))
+
+    async def told() -> dict[str, Any]:
+        call = query_server.queries.GetOrder(GetOrderRequest(order_id="o-1"), metadata=bearer())
+        assert await call == GetOrderResponse(order=order("o-1", version=2))
+        return {key: value for key, value in await call.trailing_metadata() if key == "diptych-staleness-ms"}
+
+    await until(told)  # a sample is taken twice a second
+    assert 0 <= int((await told())["diptych-staleness-ms"]) < 5_000
+
+
+async def test_a_list_comes_through_and_needs_a_filter(query_server: Running, model: Model) -> None:
+    await model.put(order("o-1"), order("o-2", placed=1))
+    listed = await query_server.queries.ListOrders(ListOrdersRequest(customer_id="c-1"), metadata=bearer())
+    assert [each.order_id for each in listed.orders] == ["o-2", "o-1"]
+    error, info = await refused(query_server.queries.ListOrders(ListOrdersRequest(), metadata=bearer()))
+    assert (error.code(), info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
+
+
+async def test_a_refusal_names_its_reason_and_staleness_too(query_server: Running, model: Model) -> None:
+    await model.as_of(int(time() * 1000))
+
+    async def told() -> bool:
+        error, info = await refused(
+            query_server.queries.GetOrder(GetOrderRequest(order_id="o-9"), metadata=bearer())
+        )
+        assert (error.code(), info.reason) == (grpc.StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
+        assert (info.domain, dict(info.metadata)) == ("ordering.diptych", {"order_id": "o-9"})
+        return "diptych-staleness-ms" in dict(error.trailing_metadata() or ())
+
+    await until(told)
+
+
+@pytest.mark.parametrize(("deadline", "earliest"), [(0.8, 0.7), (None, 1.95)])
+async def test_a_view_that_stays_behind_is_said_before_the_deadline(
+    query_server: Running, model: Model, deadline: float | None, earliest: float
+) -> None:
+    token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 5})
+    request = GetOrderRequest(order_id="o-1", at_least_as_fresh=token)
+    began = asyncio.get_running_loop().time()
+    error, info = await refused(query_server.queries.GetOrder(request, metadata=bearer(), timeout=deadline))
+    assert (error.code(), info.reason) == (grpc.StatusCode.UNAVAILABLE, "VIEW_BEHIND")
+    assert asyncio.get_running_loop().time() - began > earliest
+
+
+async def test_another_scope_reads_nothing(query_server: Running) -> None:
+    call = query_server.queries.GetOrder(GetOrderRequest(order_id="o-1"), metadata=bearer("ordering.write"))
+    error, info = await refused(call)
+    assert (error.code(), info.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
+
+
+async def test_it_is_not_serving_without_redis_and_serves_again_with_it(
+    model: Model, redis_url: str, jwks: Path
+) -> None:
+    proxy = TcpProxy(urlsplit(redis_url).port or 6379)
+    async with proxy:
+        pass  # now the port is known, and free
+    async with running(f"redis://127.0.0.1:{proxy.port}", jwks) as server:
+        assert await server.health() == NOT_SERVING
+        error, info = await refused(
+            server.queries.GetOrder(GetOrderRequest(order_id="o-1"), metadata=bearer())
+        )
+        assert (error.code(), info.reason) == (grpc.StatusCode.UNAVAILABLE, "READ_MODEL_UNAVAILABLE")
+        async with proxy:
+            await until(server.serving)
+        await until(lambda: not_serving(server))
+
+
+async def not_serving(server: Running) -> bool:
+    return not await server.serving()
+
+
+async def test_a_wrong_address_of_redis_is_said_in_one_line(jwks: Path) -> None:
+    process = await start("http://example.org", jwks, free_port())
+    _, said = await asyncio.wait_for(process.communicate(), 15)
+    assert process.returncode == 1
+    assert said.startswith(b"query_server: DIPTYCH_REDIS_URL: ")
+    assert said.count(b"\n") == 1
+
+
+async def test_a_method_without_a_handler_stops_the_start(model: Model, jwks: Path) -> None:
+    context, *_ = CONTEXTS
+    changes = Changes(RedisAddress("redis://127.0.0.1"), model.reader, ())
+    partly = QueryContext(context.service, {"GetOrder": context.queries["GetOrder"]})
+    service = query_service(partly, {ORDERS: ReadModel.of(ORDERS, model.reader)}, changes)
+    with pytest.raises(StartError, match="ListOrders"):
+        server.build(Settings(jwks=str(jwks)), [service], address="127.0.0.1:0", probe=model.reader.ping)

@@ -1,0 +1,229 @@
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import pytest
+from nats.js import api
+
+from contracts import streams
+from devstack.servers import Nats
+from runtime.jetstream import (
+    UNREACHABLE,
+    Connection,
+    Message,
+    ReaderLost,
+    StreamReader,
+    connect,
+    read_subject,
+    stream_identity,
+)
+from runtime.process.start_error import StartError
+from tests.support.harness.waiting import until
+
+
+@pytest.fixture
+async def connection(own_nats: Nats) -> AsyncIterator[Connection]:
+    async with await connect(own_nats.url, "test") as connection:
+        await connection.ready()
+        yield connection
+
+
+async def make_stream(connection: Connection, epoch: str = "") -> str:
+    epoch = epoch or str(uuid4())
+    metadata = {"diptych-epoch": epoch, "diptych-incarnation": "i", "diptych-filled": "true"}
+    await connection.js.add_stream(
+        api.StreamConfig(
+            name=streams.JETSTREAM, subjects=[streams.SUBJECTS], allow_direct=True, metadata=metadata
+        )
+    )
+    return epoch
+
+
+async def publish(connection: Connection, subjects: list[str]) -> None:
+    acks = [
+        await connection.js.publish_async(subject, str(n).encode(), headers={"n": str(n)})
+        for n, subject in enumerate(subjects, 1)
+    ]
+    await asyncio.wait_for(asyncio.gather(*acks), 20)
+
+
+async def read(reader: StreamReader, count: int) -> list[Message]:
+    messages: list[Message] = []
+    async with asyncio.timeout(20):
+        while len(messages) < count:
+            messages += await reader.batch(500, 1)
+    return messages
+
+
+async def until_lost(reader: StreamReader, why: str) -> list[Message]:
+    messages: list[Message] = []
+    async with asyncio.timeout(20):
+        with pytest.raises(ReaderLost, match=why):
+            while True:
+                messages += await reader.batch(500, 0.1)
+    return messages
+
+
+async def test_a_reader_returns_every_message_in_order_from_its_start(connection: Connection) -> None:
+    epoch = await make_stream(connection)
+    await publish(connection, [f"diptych.events.{n % 16}.a.b.{n}" for n in range(7_000)])
+    reader = await StreamReader.open(connection, epoch, 101)
+    messages = await read(reader, 6_900)
+    assert [message.sequence for message in messages] == list(range(101, 7_001))
+    assert [message.pending for message in messages] == list(range(6_899, -1, -1))
+    assert (messages[0].data, messages[0].headers, messages[0].subject) == (
+        b"101",
+        {"n": "101"},
+        "diptych.events.4.a.b.100",
+    )
+    assert await reader.batch(500, 0.05) == []
+    await reader.close()
+
+
+async def test_a_reader_hears_only_its_subjects(connection: Connection) -> None:
+    epoch = await make_stream(connection)
+    await publish(connection, [f"diptych.events.{n % 16}.a.{'bcd'[n % 3]}.{n}" for n in range(300)])
+    reader = await StreamReader.open(
+        connection, epoch, 1, ["diptych.events.0.a.b.*", "diptych.events.3.a.c.*"]
+    )
+    messages = await read(reader, 12)
+    expected = [n + 1 for n in range(300) if (n % 16, n % 3) in ((0, 0), (3, 1))]
+    assert [message.sequence for message in messages] == expected
+    await reader.close()
+
+
+async def test_an_idle_reader_outlives_its_pull_requests_and_gets_the_next_message_at_once(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.jetstream.reader.EXPIRES", 0.5)
+    monkeypatch.setattr("runtime.jetstream.reader.HEARTBEAT", 0.2)
+    epoch = await make_stream(connection)
+    reader = await StreamReader.open(connection, epoch, 1)
+    async with asyncio.timeout(20):
+        for _ in range(12):
+            assert await reader.batch(500, 0.2) == []
+    await publish(connection, ["diptych.events.0.a.b.c"])
+    assert len(await reader.batch(500, 0.1)) == 1
+    await reader.close()
+
+
+async def test_a_reader_is_lost_when_its_stream_is_deleted_and_made_anew(connection: Connection) -> None:
+    epoch = await make_stream(connection)
+    reader = await StreamReader.open(connection, epoch, 1)
+    await connection.js.delete_stream(streams.JETSTREAM)
+    await make_stream(connection)
+    await until_lost(reader, "409|503")
+    await reader.close()
+
+
+async def test_a_reader_of_another_epoch_is_not_opened(connection: Connection) -> None:
+    with pytest.raises(ReaderLost):
+        await StreamReader.open(connection, "none", 1)
+    await make_stream(connection)
+    with pytest.raises(ReaderLost):
+        await StreamReader.open(connection, "another", 1)
+
+
+async def test_a_reader_is_lost_when_its_consumer_is_deleted(connection: Connection) -> None:
+    epoch = await make_stream(connection)
+    reader = await StreamReader.open(connection, epoch, 1)
+    (consumer,) = await connection.js.consumers_info(streams.JETSTREAM)
+    await connection.js.delete_consumer(streams.JETSTREAM, consumer.name)
+    await until_lost(reader, "409|503")
+    await reader.close()
+
+
+async def test_a_reader_is_lost_when_a_message_is_missing(connection: Connection) -> None:
+    epoch = await make_stream(connection)
+    reader = await StreamReader.open(connection, epoch, 1)
+    (consumer,) = await connection.js.consumers_info(streams.JETSTREAM)
+    # Somebody else takes a message from the same consumer, as if it had been lost on the way.
+    inbox = connection.client.new_inbox()
+    thief = await connection.client.subscribe(inbox)
+    # The reader has asked for 2,000, the thief is next, then the reader again.
+    await connection.client.publish(
+        f"$JS.API.CONSUMER.MSG.NEXT.{streams.JETSTREAM}.{consumer.name}", b'{"batch":10}', inbox
+    )
+    await publish(connection, ["diptych.events.0.a.b.c"] * 4_000)
+    messages = await until_lost(reader, "followed by")
+    sequences = [message.sequence for message in messages]
+    assert sequences == list(range(1, len(sequences) + 1))
+    assert thief.pending_msgs > 0
+    await reader.close()
+
+
+async def test_a_reader_is_lost_when_the_server_restarts_and_another_goes_on(
+    own_nats: Nats, connection: Connection
+) -> None:
+    epoch = await make_stream(connection)
+    await publish(connection, ["diptych.events.0.a.b.c"] * 10)
+    reader = await StreamReader.open(connection, epoch, 1)
+    await read(reader, 10)
+    await own_nats.kill()
+    await until_lost(reader, "connection was lost")
+    assert not connection.connected
+    with pytest.raises(UNREACHABLE):
+        await connection.js.stream_info(streams.JETSTREAM)
+    await own_nats.start()
+    await until(lambda: connection.connected)
+    await reader.close()
+    await publish(connection, ["diptych.events.0.a.b.c"])
+    again = await StreamReader.open(connection, epoch, 11)
+    assert [message.sequence for message in await read(again, 1)] == [11]
+    await again.close()
+
+
+async def test_a_reader_is_lost_when_the_server_falls_silent(
+    own_nats: Nats, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.jetstream.reader.HEARTBEAT", 0.2)
+    epoch = await make_stream(connection)
+    reader = await StreamReader.open(connection, epoch, 1)
+    own_nats.child.freeze()
+    try:
+        await until_lost(reader, "silent")
+    finally:
+        own_nats.child.thaw()
+    await reader.close()
+
+
+async def test_a_connection_is_made_when_the_server_comes_up_later(own_nats: Nats) -> None:
+    await own_nats.kill()
+    async with await connect(own_nats.url, "test") as connection:
+        assert not connection.connected
+        await own_nats.start()
+        await asyncio.wait_for(connection.ready(), 10)
+        assert connection.connected
+
+
+async def test_a_senseless_address_is_refused_at_once() -> None:
+    with pytest.raises(StartError):
+        await connect("nats://host:port:more", "test")
+
+
+async def test_one_aggregates_events_are_read_from_its_own_subject(connection: Connection) -> None:
+    await make_stream(connection)
+    await publish(connection, [f"diptych.events.0.a.b.{n % 3}" for n in range(30)])
+    found = [message async for message in read_subject(connection.js, "diptych.events.0.a.b.1", after=10)]
+    assert [message.sequence for message in found] == [11, 14, 17, 20, 23, 26, 29]
+    assert (found[0].data, found[0].headers["n"]) == (b"11", "11")
+
+
+async def test_a_stream_says_which_one_it_is_and_whether_it_is_whole(connection: Connection) -> None:
+    assert await stream_identity(connection.js) is None
+    epoch = await make_stream(connection)
+    empty = await stream_identity(connection.js)
+    assert empty is not None
+    assert (empty.epoch, empty.incarnation, empty.filled, empty.intact) == (epoch, "i", True, True)
+    await publish(connection, ["diptych.events.0.a.b.c"] * 10)
+    full = await stream_identity(connection.js)
+    assert full is not None
+    assert (full.first_sequence, full.last_sequence, full.intact) == (1, 10, True)
+    await connection.js.delete_msg(streams.JETSTREAM, 4)
+    holed = await stream_identity(connection.js)
+    assert holed is not None
+    assert not holed.intact
+    await connection.js.purge_stream(streams.JETSTREAM)
+    purged = await stream_identity(connection.js)
+    assert purged is not None
+    assert not purged.intact

@@ -1,0 +1,197 @@
+"""The relay as an operator has it: processes that lead and stand by, are killed, stopped, and cut off."""
+
+import asyncio
+import json
+import os
+import random
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from devstack.child import Child
+from devstack.ports import free_port
+from devstack.servers import Nats
+from runtime.jetstream import Connection, connect
+from tests.support.harness import feed
+from tests.support.harness.feed import Writer
+from tests.support.harness.waiting import until
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+@pytest.fixture
+async def writer(database_url: str) -> AsyncIterator[Writer]:
+    async with feed.writer(database_url) as writer:
+        yield writer
+
+
+@pytest.fixture
+async def observer(own_nats: Nats) -> AsyncIterator[Connection]:
+    async with await connect(own_nats.url, "observer") as connection:
+        await connection.ready()
+        yield connection
+
+
+class RelayProcess:
+    """`python -m command_server.relay`, and what it says."""
+
+    def __init__(self, database_url: str, nats_url: str, port: int | None = None) -> None:
+        self.lines: list[dict[str, str]] = []
+        self.port = port or free_port()
+        environment = os.environ | {
+            "DIPTYCH_DATABASE_URL": database_url,
+            "DIPTYCH_NATS_URL": nats_url,
+            "DIPTYCH_RELAY_ADDRESS": f"127.0.0.1:{self.port}",
+        }
+        command = [sys.executable, "-m", "command_server.relay"]
+        self.child = Child("relay", command, self._hear, environment=environment)
+
+    def _hear(self, line: str) -> None:
+        self.lines.append(json.loads(line) if line.startswith("{") else {"message": line})
+
+    @property
+    def leads(self) -> bool:
+        telling = [line["message"] for line in self.lines if line["message"] in ("Leading", "Not leading")]
+        return self.child.running and telling[-1:] == ["Leading"]
+
+    async def serves(self) -> bool:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+            try:
+                health: Any = health_pb2_grpc.HealthStub(channel)
+                answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=2)
+            except grpc.aio.AioRpcError:
+                await asyncio.sleep(0.1)
+                return False
+        return bool(answer.status == SERVING)
+
+
+@asynccontextmanager
+async def relay_process(database_url: str, nats_url: str) -> AsyncIterator[RelayProcess]:
+    process = RelayProcess(database_url, nats_url)
+    await process.child.start()
+    try:
+        yield process
+    finally:
+        if process.child.running:
+            await process.child.kill()
+
+
+async def commit_all_the_while(writer: Writer, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        await writer.commit(*random.choices("abcdefghijklmnopqrstuvwxyz", k=20))
+        await asyncio.sleep(0.01)
+
+
+async def test_killed_leaders_are_replaced_under_load_and_nothing_is_lost_or_doubled(
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
+) -> None:
+    stop = asyncio.Event()
+    async with (
+        relay_process(database_url, own_nats.url) as first,
+        relay_process(database_url, own_nats.url) as second,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(commit_all_the_while(writer, stop))
+        try:
+            await until(lambda: first.leads or second.leads)
+            for _ in range(2):
+                leader, other = (first, second) if first.leads else (second, first)
+                before = (await feed.filled(observer)).last_sequence
+                await leader.child.kill()
+                await until(lambda other=other: other.leads, seconds=10)  # type: ignore[misc]
+                await leader.child.start()
+
+                async def goes_on(before: int = before) -> bool:
+                    return (await feed.identity(observer)).last_sequence > before
+
+                await until(goes_on)
+        finally:
+            stop.set()
+        await writer.all_published()
+        await feed.assert_whole(observer, writer)
+
+
+async def test_a_frozen_leader_is_replaced_and_does_no_harm_when_it_is_thawed(
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
+) -> None:
+    stop = asyncio.Event()
+    async with (
+        relay_process(database_url, own_nats.url) as first,
+        relay_process(database_url, own_nats.url) as second,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(commit_all_the_while(writer, stop))
+        try:
+            await until(lambda: first.leads or second.leads)
+            leader, other = (first, second) if first.leads else (second, first)
+            await feed.filled(observer)
+            leader.child.freeze()
+            await until(lambda: other.leads, seconds=10)
+            leader.child.thaw()
+            await until(lambda: not leader.leads)
+        finally:
+            stop.set()
+        await writer.all_published()
+        await feed.assert_whole(observer, writer)
+
+
+async def test_a_leader_that_is_stopped_ends_with_0_and_the_standby_leads_at_once(
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
+) -> None:
+    async with relay_process(database_url, own_nats.url) as first:
+        await until(lambda: first.leads)
+        async with relay_process(database_url, own_nats.url) as second:
+            await until(first.serves)
+            await until(second.serves)
+            await writer.commit("x", "y")
+            await writer.all_published()
+            assert not second.leads
+            assert await first.child.stop() == 0
+            await until(lambda: second.leads, seconds=3)
+            await writer.commit("x")
+            await writer.all_published()
+            await feed.assert_whole(observer, writer)
+            assert await second.child.stop() == 0
+
+
+async def test_health_follows_nats_and_a_relay_without_it_lets_another_lead(
+    database_url: str, own_nats: Nats, writer: Writer, tmp_path: Path
+) -> None:
+    await writer.commit("x")
+    await own_nats.kill()
+    async with relay_process(database_url, own_nats.url) as process:
+        await until(lambda: bool(process.lines))
+        assert not await process.serves()
+        await own_nats.start()
+        await until(process.serves)
+        await writer.all_published()
+        await own_nats.kill()
+
+        async def cut_off() -> bool:
+            (leader,) = (await writer.rows("SELECT leader FROM relay_state"))[0]
+            return leader is None and not await process.serves()
+
+        await until(cut_off)
+        await writer.commit("x")
+        await own_nats.start()
+        await until(process.serves)
+        await writer.all_published()
+        async with await connect(own_nats.url, "observer") as observer:
+            await observer.ready()
+            await feed.assert_whole(observer, writer)
+        assert await process.child.stop() == 0
+
+
+async def test_a_relay_that_cannot_start_says_so_in_a_line(database_url: str, own_nats: Nats) -> None:
+    async with relay_process(database_url, own_nats.url) as process:
+        await until(process.serves)
+        other = RelayProcess(database_url, own_nats.url, process.port)
+        await other.child.start()
+        assert await other.child.ended() == 1
+        assert "cannot listen" in other.lines[-1]["message"]

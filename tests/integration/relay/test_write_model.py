@@ -1,0 +1,173 @@
+"""Several command servers on one PostgreSQL: nothing twice, nothing lost, nothing out of order."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+
+from command_server.kernel.outcomes import Accepted, Refused
+from command_server.kernel.pipeline import GroupCommit
+from command_server.postgres.event_store import PostgresEventStore, session_settings
+from command_server.postgres.schema import RELAY_ROLE, SERVICE_ROLE
+from runtime.postgres import create_engine
+from tests.support.builders.ledger import Deposit, Transfer
+from tests.support.builders.requests import group_commit, request
+
+Rows = Callable[[str], Awaitable[list[Any]]]
+
+
+@pytest.fixture
+async def rows(database_url: str) -> AsyncIterator[Rows]:
+    engine = create_engine(database_url)
+
+    async def query(sql: str) -> list[Any]:
+        async with engine.connect() as connection:
+            return list(await connection.execute(text(sql)))
+
+    yield query
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def servers(database_url: str, count: int) -> AsyncIterator[list[GroupCommit]]:
+    stores = [PostgresEventStore(database_url) for _ in range(count)]
+    commits = [group_commit(store) for store in stores]
+    writers = [asyncio.create_task(commit.run()) for commit in commits]
+    yield commits
+    for commit in commits:
+        commit.close()
+    await asyncio.gather(*writers)
+    for store in stores:
+        await store.close()
+
+
+async def test_32_writers_on_one_aggregate_leave_a_gapless_stream(database_url: str, rows: Rows) -> None:
+    async with servers(database_url, 2) as commits:
+        await asyncio.gather(
+            *(
+                commits[writer % 2].execute(request(Deposit("hot", 1)))
+                for writer in range(32)
+                for _ in range(10)
+            )
+        )
+    versions = [row[0] for row in await rows("SELECT version FROM events ORDER BY position")]
+    assert versions == list(range(1, 321))
+    (balance,) = await rows("SELECT state ->> 'balance' FROM streams")
+    assert balance == ("320",)
+
+
+async def test_a_request_retried_at_every_server_at_once_has_one_effect_and_one_answer(
+    database_url: str, rows: Rows
+) -> None:
+    requests = [request(Deposit(f"a-{number % 7}", number + 1)) for number in range(40)]
+    async with servers(database_url, 3) as commits:
+        answers = await asyncio.gather(
+            *(commit.execute(each) for each in requests for commit in (*commits, *commits))
+        )
+    for first in range(0, len(answers), 6):
+        assert len({repr(answer) for answer in answers[first : first + 6]}) == 1
+    assert await rows("SELECT count(*) FROM events") == [(40,)]
+    assert await rows("SELECT count(*) FROM requests") == [(40,)]
+
+
+def transfer(dice: random.Random, accounts: list[str]) -> Transfer:
+    payer, payee = dice.sample(accounts, 2)
+    return Transfer(payer, payee, dice.randint(1, 120))
+
+
+async def test_concurrent_transfers_over_two_servers_keep_the_sum(database_url: str, rows: Rows) -> None:
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    dice = random.Random(seed)
+    accounts = [f"a-{number}" for number in range(8)]
+    async with servers(database_url, 2) as commits:
+        for account in accounts:
+            await commits[0].execute(request(Deposit(account, 100)))
+        transfers = [request(transfer(dice, accounts)) for _ in range(300)]
+        answers = await asyncio.gather(*(dice.choice(commits).execute(each) for each in transfers))
+    kinds = Counter(type(answer.outcome) for answer in answers)
+    assert kinds[Accepted] > 0
+    assert kinds[Refused] > 0
+    (total,) = await rows(
+        "SELECT sum((state ->> 'balance')::int), min((state ->> 'balance')::int) FROM streams"
+    )
+    assert total[0] == 800
+    assert total[1] >= 0
+    gaps = await rows(
+        "SELECT stream FROM events GROUP BY stream HAVING max(version) <> count(*) OR min(version) <> 1"
+    )
+    assert gaps == []
+
+
+async def test_a_refused_command_is_on_record_with_who_asked_and_why(database_url: str, rows: Rows) -> None:
+    async with servers(database_url, 1) as (commit,):
+        await commit.execute(request(Transfer("poor", "rich", 9), caller="bob"))
+    recorded = await rows("SELECT caller, type, outcome, stream, refusal ->> 'kind' FROM requests")
+    expected = ("bob", "diptych.testing.v1.Transfer", "LEDGER_TOO_POOR", "ledger.account.poor", "broken")
+    assert recorded == [expected]
+
+
+async def test_an_event_says_who_did_it_on_which_command(database_url: str, rows: Rows) -> None:
+    deposit = request(Deposit("a", 9), caller="bob")
+    async with servers(database_url, 1) as (commit,):
+        await commit.execute(deposit)
+    (event,) = await rows("SELECT actor, command, request_id, correlation_id, published FROM event_log")
+    expected = ("bob", "diptych.testing.v1.Deposit", str(deposit.request_id), "correlation", False)
+    assert event == expected
+
+
+async def test_a_nul_that_slipped_through_fails_its_own_command_alone(database_url: str, rows: Rows) -> None:
+    async with servers(database_url, 1) as (commit,):
+        good, bad = await asyncio.gather(
+            commit.execute(request(Deposit("a", 1))),
+            commit.execute(request(Deposit("a", 1), caller="a\0b")),
+            return_exceptions=True,
+        )
+    assert isinstance(bad, Exception)
+    assert not isinstance(good, BaseException)
+    assert await rows("SELECT count(*) FROM events") == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        (SERVICE_ROLE, "UPDATE events SET type = 'other'"),
+        (SERVICE_ROLE, "DELETE FROM events"),
+        (SERVICE_ROLE, "DELETE FROM requests"),
+        (SERVICE_ROLE, "UPDATE requests SET outcome = 'ACCEPTED'"),
+        (SERVICE_ROLE, "DELETE FROM attempts"),
+        (SERVICE_ROLE, "UPDATE outbox SET sequence = 1"),
+        (RELAY_ROLE, "INSERT INTO events (stream) VALUES ('x')"),
+        (RELAY_ROLE, "UPDATE streams SET version = 0"),
+    ],
+)
+async def test_a_role_cannot_do_what_its_process_need_not_do(
+    database_url: str, role: str, statement: str
+) -> None:
+    engine = create_engine(database_url, session=session_settings(role))
+    try:
+        async with engine.connect() as connection:
+            with pytest.raises(DBAPIError, match="permission denied"):
+                await connection.execute(text(statement))
+    finally:
+        await engine.dispose()
+
+
+async def test_a_frozen_servers_locks_are_bounded(database_url: str) -> None:
+    """A writer that stops in the middle of its transaction holds up the others about a second."""
+    frozen = PostgresEventStore(database_url)
+    async with servers(database_url, 1) as (commit,):
+        await commit.execute(request(Deposit("a", 1)))
+        async with asyncio.timeout(30):
+            with pytest.raises(Exception, match=r"."):
+                async with frozen.begin() as transaction:
+                    await transaction.lock(["ledger.account.a"])
+                    await commit.execute(request(Deposit("a", 1)))  # succeeds while the other still holds on
+                    await transaction.history("ledger.account.a", 0)
+    await frozen.close()

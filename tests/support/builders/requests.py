@@ -1,0 +1,43 @@
+"""Requests to the ledger, as the kernel gets them."""
+
+from time import perf_counter
+from typing import Any
+from uuid import uuid4
+
+from command_server.kernel.batch import Request
+from command_server.kernel.context import aggregate_types, command_types
+from command_server.kernel.pipeline import GroupCommit
+from command_server.kernel.ports import EventStore
+from tests.support.builders.ledger import CONTEXT
+
+KINDS = {name.rpartition(".")[2]: kind for name, kind in command_types(CONTEXT).items()}
+AGGREGATES = aggregate_types((CONTEXT,))
+
+
+def request(
+    command: Any,
+    *,
+    caller: str = "alice",
+    request_id: str | None = None,
+    content: bytes | None = None,
+    expected_version: int | None = None,
+    deadline: float | None = None,
+) -> Request:
+    return Request(
+        kind=KINDS[type(command).__name__],
+        command=command,
+        caller=caller,
+        request_id=request_id or str(uuid4()),
+        hash=content or repr(command).encode(),
+        expected_version=expected_version,
+        on_behalf_of=None,
+        correlation_id="correlation",
+        causation_id=None,
+        traceparent=None,
+        arrived=perf_counter(),
+        deadline=deadline,
+    )
+
+
+def group_commit(store: EventStore, **options: Any) -> GroupCommit:
+    return GroupCommit(store, AGGREGATES, **options)

@@ -1,0 +1,84 @@
+"""A caller of any method: the request says which one. Each call meets another server than the last."""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from itertools import cycle
+from typing import Any
+from uuid import uuid4
+
+import grpc
+from diptych.consistency.v1.consistency_pb2 import Receipt
+from google.protobuf.message import Message
+
+from devstack.demo.requests import reason_of
+from devstack.processes import Process
+from devstack.stack import Stack
+from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, QUERY_SERVER
+from runtime.codec import message_class
+
+
+class Caller:
+    """Calls a stack's servers in turn, with these scopes.
+
+    Args:
+        stack: the stack.
+        scopes: what the caller may do.
+        apart: a context's command server, by the context, where not all serve all of them.
+    """
+
+    def __init__(self, stack: Stack, *scopes: str, apart: Mapping[str, Process] | None = None) -> None:
+        self._bearer = (("authorization", f"Bearer {stack.token(*scopes)}"),)
+        self._all: list[grpc.aio.Channel] = []
+        self._next = {
+            "CommandService": self._channels(stack.of(COMMAND_SERVER)),
+            "QueryService": self._channels(stack.of(QUERY_SERVER)),
+            "fulfilment": self._channels(stack.of(PROCESS_MANAGER)),
+        }
+        self._next |= {context: self._channels([process]) for context, process in (apart or {}).items()}
+
+    def _channels(self, processes: Sequence[Process]) -> Iterator[grpc.aio.Channel]:
+        channels = [grpc.aio.insecure_channel(process.address) for process in processes]
+        self._all += channels
+        return cycle(channels)
+
+    def _call(self, request: Any) -> Any:
+        (service, method), *_ = [
+            (service, method)
+            for service in request.DESCRIPTOR.file.services_by_name.values()
+            for method in service.methods
+            if method.input_type is request.DESCRIPTOR
+        ]
+        context = service.full_name.split(".")[1]
+        commands = service.name == "CommandService" or context == "fulfilment"
+        channel = next(self._next[context if commands and context in self._next else service.name])
+        make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
+        parse = message_class(method.output_type).FromString
+        call = make(f"/{service.full_name}/{method.name}", type(request).SerializeToString, parse)
+        return call(request, metadata=self._bearer, timeout=20)
+
+    async def do(self, request: Any) -> Receipt:
+        """Execute a command, under a new request id where it has none."""
+        request.request_id = request.request_id or str(uuid4())
+        receipt: Receipt = (await self._call(request)).receipt
+        return receipt
+
+    async def ask(self, request: Message) -> Any:
+        """Answer a query."""
+        return await self._call(request)
+
+    async def refused(self, request: Any) -> str:
+        """Return the reason that a request is refused for."""
+        is_command = "request_id" in request.DESCRIPTOR.fields_by_name
+        try:
+            await (self.do(request) if is_command else self.ask(request))
+        except grpc.aio.AioRpcError as error:
+            return reason_of(error)
+        raise AssertionError(f"{request.DESCRIPTOR.name} was not refused")
+
+    def watch(self, request: Message) -> AsyncIterator[Any]:
+        """Yield what a watch tells."""
+        watching: AsyncIterator[Any] = self._call(request)
+        return watching
+
+    async def close(self) -> None:
+        for channel in self._all:
+            await channel.close()

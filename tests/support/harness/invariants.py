@@ -1,0 +1,53 @@
+"""What must hold after a fault: answers that callers got are in PostgreSQL, and `diptych verify` is clean."""
+
+import json
+from collections import defaultdict
+from uuid import UUID
+
+import asyncpg
+
+from devstack.stack import Stack
+from operations.verify.report import Report
+from operations.verify.verification import verify
+from tests.support.harness.traffic import Answers
+
+WITHIN = 40.0
+"""Seconds that everything has to recover by itself."""
+
+
+async def all_is_well(stack: Stack, answers: Answers) -> None:
+    await answers_are_kept(stack, answers)
+    report = await verified(stack)
+    assert report.clean, report.page()
+
+
+async def verified(stack: Stack) -> Report:
+    return await verify(stack.settings, within=WITHIN)
+
+
+async def answers_are_kept(stack: Stack, answers: Answers) -> None:
+    """Compare each answer with the record of its request and with the events of that request."""
+    ids = [UUID(request_id) for request_id in (*answers.accepted, *answers.refused)]
+    connection = await asyncpg.connect(stack.settings.database_url)
+    try:
+        rows = await connection.fetch("SELECT * FROM requests WHERE request_id = ANY ($1)", ids)
+        events = await connection.fetch(
+            "SELECT request_id, stream, version FROM event_log WHERE request_id = ANY ($1)",
+            [str(request_id) for request_id in ids],
+        )
+    finally:
+        await connection.close()
+    effects: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for event in events:
+        effects[event["request_id"]].append((event["stream"], event["version"]))
+    records = {str(row["request_id"]): row for row in rows}
+    assert len(rows) == len(ids)
+    for request_id, (method, receipt) in answers.accepted.items():
+        told = (f"ordering.order.{receipt.aggregate_id}", receipt.version)
+        assert records[request_id]["outcome"] == "ACCEPTED"
+        assert list(json.loads(records[request_id]["receipt"]).items()) == [told]
+        effect = effects.pop(request_id, [])
+        assert effect == [told] or (not effect and method != "PlaceOrder"), (request_id, method, effect)
+    for request_id, reason in answers.refused.items():
+        assert records[request_id]["outcome"] == reason
+    assert not effects, "a refused command has no effect"

@@ -1,0 +1,147 @@
+"""A read model without a projector: tests put orders into Redis as contracts/view_layout.py documents it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from diptych.ordering.v1.types_pb2 import Order, OrderHistory, OrderHistoryEntry
+from google.type.money_pb2 import Money
+from redis.asyncio import Redis
+
+from contracts.streams import PARTITIONS
+from contracts.view_layout import View, index_member
+from query_server.reader import Reader
+from query_server.redis_address import RedisAddress
+from query_server.view_reader import ViewReader
+
+ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
+INCARNATION = "5a1f3c8e-0000-4000-8000-000000000001"
+
+
+def order(
+    order_id: str,
+    *,
+    customer: str = "c-1",
+    state: Order.State.ValueType = Order.STATE_PLACED,
+    version: int = 1,
+    placed: int = 0,
+    total: Money | None = None,
+) -> Order:
+    """Return an order; `placed` is in microseconds since 1970."""
+    view = Order(order_id=order_id, version=version, state=state, customer_id=customer, total=total)
+    view.place_time.FromMicroseconds(placed)
+    return view
+
+
+def entries(view: Order) -> list[tuple[str, str]]:
+    """Return the index entries that an order has."""
+    member = index_member(view.place_time.ToMicroseconds(), view.order_id)
+    state = Order.State.Name(view.state)
+    return [
+        (ORDERS.index("customer", view.customer_id), member),
+        (ORDERS.index("state", state), member),
+        (ORDERS.index("customer_state", view.customer_id, state), member),
+        (ORDERS.index("all"), member),
+    ]
+
+
+def amounts(view: Order) -> list[tuple[str, str, str]]:
+    """Return what an order adds to its customer's counters."""
+    state, currency = Order.State.Name(view.state), view.total.currency_code
+    counters = {
+        f"orders/{state}": 1,
+        f"units/{state}/{currency}": view.total.units,
+        f"nanos/{state}/{currency}": view.total.nanos,
+    }
+    key = ORDERS.total("customer", view.customer_id)
+    return [(key, counter, str(amount)) for counter, amount in counters.items() if amount]
+
+
+@dataclass(frozen=True)
+class ReadModel:
+    """Redis, what a projector would write there, and the query server's way to read it."""
+
+    redis: Redis
+    reader: Reader
+    orders: ViewReader
+    histories: ViewReader
+
+    async def complete(self, incarnation: str = INCARNATION) -> None:
+        """Say that the projections have caught up."""
+        await self.redis.mset({ORDERS.present: incarnation, HISTORIES.present: incarnation})
+
+    async def begin_rebuilding(self) -> None:
+        """Say that the projections have not caught up."""
+        await self.redis.delete(ORDERS.present, HISTORIES.present)
+
+    async def as_of(self, millis: int, partitions: Iterable[int] = range(PARTITIONS)) -> None:
+        """Say when these partitions held all that was published."""
+        for partition in partitions:
+            await self.redis.hset(ORDERS.as_of, str(partition), str(millis))
+
+    async def put(self, *orders: Order) -> None:
+        """Write orders with all that is derived from them."""
+        await self.put_alone(*orders)
+        await self._derive(*orders)
+
+    async def put_alone(self, *orders: Order) -> None:
+        """Write the hashes of orders: to who has read an index before, entries that no longer hold."""
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for view in orders:
+                fields: dict[Any, Any] = {"data": view.SerializeToString(), "version": view.version}
+                fields["entries"] = msgspec.json.encode(entries(view))
+                fields["amounts"] = msgspec.json.encode(amounts(view))
+                pipe.hset(ORDERS.key(view.order_id), mapping=fields)
+            await pipe.execute()
+
+    async def _derive(self, *orders: Order) -> None:
+        """Write the index entries and the sums of orders."""
+        added: Any = [await self.redis.hget(ORDERS.key(view.order_id), "added") for view in orders]
+        async with self.redis.pipeline(transaction=False) as pipe:
+            for view, held in zip(orders, added, strict=True):
+                for index, member in entries(view):
+                    pipe.zadd(index, {member: 0})
+                for key, counter, amount in msgspec.json.decode(held or b"[]"):
+                    pipe.hincrby(key, counter, -int(amount))
+                for key, counter, amount in amounts(view):
+                    pipe.hincrby(key, counter, int(amount))
+                pipe.hset(ORDERS.key(view.order_id), "added", msgspec.json.encode(amounts(view)))
+            await pipe.execute()
+        for view in orders:
+            await self._drop_zeros(ORDERS.total("customer", view.customer_id))
+
+    async def _drop_zeros(self, key: str) -> None:
+        counters: Any = await self.redis.hgetall(key)
+        if zeros := [counter for counter, amount in counters.items() if int(amount) == 0]:
+            await self.redis.hdel(key, *zeros)
+
+    async def tell(self, order_id: str, *entries: OrderHistoryEntry) -> None:
+        """Write an order's history, all of it."""
+        history = OrderHistory(order_id=order_id, version=len(entries))
+        fields: dict[Any, Any] = {"data": history.SerializeToString(), "version": history.version}
+        await self.redis.hset(HISTORIES.key(order_id), mapping=fields)
+        told: Any = {str(entry.version): entry.SerializeToString() for entry in entries}
+        await self.redis.hset(HISTORIES.log(order_id), mapping=told)
+
+
+@asynccontextmanager
+async def read_model(redis_url: str) -> AsyncIterator[ReadModel]:
+    """Return an empty read model whose projections are complete."""
+    async with Redis.from_url(redis_url) as redis, Reader(RedisAddress(redis_url)) as reader:
+        model = ReadModel(redis, reader, ViewReader(reader, ORDERS), ViewReader(reader, HISTORIES))
+        await model.complete()
+        yield model
+
+
+async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> None:
+    """Wait until a condition holds.
+
+    Raises:
+        TimeoutError: it does not within these seconds.
+    """
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110 - what it asks is on a server
+            await asyncio.sleep(0.005)

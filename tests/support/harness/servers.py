@@ -1,0 +1,112 @@
+"""Real servers for tests: one of each for the whole run, started by the first test that asks.
+
+`database_url`, `nats_url` and `redis_url` give a test an empty database, JetStream or Redis to itself on the
+shared servers. A test that kills, freezes or restarts a server takes one of its own: `own_postgres`,
+`own_nats`, `own_redis`. They start in about a second, listen on free ports and are gone afterwards.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from itertools import count
+from pathlib import Path
+
+import nats
+import pytest
+from redis.asyncio import Redis
+
+from devstack.servers import Nats, Postgres, Valkey
+from operations.migrate import upgrade
+
+TEMPLATE = "migrated"
+
+_numbers = count(1)
+
+
+def forget_settings() -> None:
+    """Make the tests independent of what the person who runs them has set."""
+    for name in [name for name in os.environ if name.startswith(("DIPTYCH_", "OTEL_"))]:
+        del os.environ[name]
+
+
+async def _migrated(folder: Path) -> Postgres:
+    """Start a PostgreSQL with a migrated database to copy from; copies take a twentieth of a migration."""
+    server = Postgres(folder, durable=False)
+    await server.start()
+    await server.execute(f"CREATE DATABASE {TEMPLATE}")
+    await asyncio.to_thread(upgrade, server.url_of(TEMPLATE))
+    return server
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Postgres]:
+    """The run's PostgreSQL."""
+    server = await _migrated(tmp_path_factory.mktemp("postgres"))
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def database_url(postgres: Postgres) -> AsyncIterator[str]:
+    """A migrated database of the test's own, with an incarnation of its own."""
+    name = f"test_{next(_numbers)}"
+    await postgres.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+    await postgres.execute("UPDATE relay_state SET incarnation = gen_random_uuid()", name)
+    yield postgres.url_of(name)
+    await postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+async def own_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
+    """A PostgreSQL to kill; its database at `url_of(TEMPLATE)` is migrated."""
+    server = await _migrated(tmp_path / "postgres")
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nats]:
+    """The run's NATS."""
+    async with Nats(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest.fixture
+async def nats_url(nats_server: Nats) -> str:
+    """A JetStream without streams."""
+    client = await nats.connect(nats_server.url)
+    jetstream = client.jetstream()
+    for stream in await jetstream.streams_info():
+        await jetstream.delete_stream(stream.config.name or "")
+    await client.close()
+    return nats_server.url
+
+
+@pytest.fixture
+async def own_nats(tmp_path: Path) -> AsyncIterator[Nats]:
+    """A NATS to kill."""
+    async with Nats(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def redis_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Valkey]:
+    """The run's Redis, which is Valkey."""
+    async with Valkey(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+async def redis_url(redis_server: Valkey) -> str:
+    """A Redis without keys and scripts."""
+    async with Redis.from_url(redis_server.url) as redis:
+        await redis.flushall()
+        await redis.script_flush()
+    return redis_server.url
+
+
+@pytest.fixture
+async def own_redis(tmp_path: Path) -> AsyncIterator[Valkey]:
+    """A Redis to kill; it keeps its data."""
+    async with Valkey(tmp_path / "redis") as server:
+        yield server

@@ -1,0 +1,101 @@
+"""A toy server as a process: started with settings, called, signalled, and read when it has ended."""
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import Process, create_subprocess_exec
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+from diptych.ordering.v1 import query_service_pb2 as queries
+from diptych.ordering.v1 import query_service_pb2_grpc
+from diptych.ordering.v1.types_pb2 import Order
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from devstack.ports import free_port
+from tests.support.harness.callers import METADATA, Issuer
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+class Toy:
+    """A running toy server, and a connection to it."""
+
+    def __init__(
+        self, process: Process, folder: Path, address: str, channel: grpc.aio.Channel, metadata: METADATA
+    ) -> None:
+        self.process = process
+        self.folder = folder
+        self.address = address
+        self.health: Any = health_pb2_grpc.HealthStub(channel)
+        self.queries: Any = query_service_pb2_grpc.QueryServiceStub(channel)
+        self._metadata = metadata
+
+    @asynccontextmanager
+    async def connected_anew(self) -> AsyncIterator["Toy"]:
+        """Open another connection."""
+        alone = (("grpc.use_local_subchannel_pool", 1),)
+        async with grpc.aio.insecure_channel(self.address, options=alone) as channel:
+            yield Toy(self.process, self.folder, self.address, channel, self._metadata)
+
+    async def get(self, order_id: str, metadata: METADATA = ()) -> Order:
+        request = queries.GetOrderRequest(order_id=order_id)
+        answer = await self.queries.GetOrder(request, metadata=(*self._metadata, *metadata))
+        return answer.order  # type: ignore[no-any-return]
+
+    async def serving(self) -> None:
+        """Wait until it is."""
+        await self.health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=60)
+        async for answer in self.health.Watch(health_pb2.HealthCheckRequest(), timeout=60):
+            if answer.status == SERVING:
+                return
+
+    async def ended(self, seconds: float = 60.0) -> int:
+        """Wait for its end and return its exit code."""
+        async with asyncio.timeout(seconds):
+            return await self.process.wait()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return its log so far."""
+        return [json.loads(line) for line in (self.folder / "stdout").read_text().splitlines()]
+
+    async def line(self, message: str, seconds: float = 10.0) -> dict[str, Any]:
+        """Wait for the one line with this message, which the server keeps for a moment, and return it."""
+        async with asyncio.timeout(seconds):
+            while not (found := [line for line in self.lines() if line["message"] == message]):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        (line,) = found
+        return line
+
+    def messages(self) -> list[str]:
+        return [line["message"] for line in self.lines()]
+
+    def stderr(self) -> str:
+        return (self.folder / "stderr").read_text()
+
+
+@asynccontextmanager
+async def toy_process(
+    folder: Path, *arguments: str, port: int | None = None, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Toy]:
+    """Start a toy server, not waiting for it; whatever is left of it at the end is killed."""
+    issuer = Issuer(folder / "jwks.json")
+    address = f"127.0.0.1:{port or free_port()}"
+    settings = {"DIPTYCH_JWKS": str(issuer.path), "DIPTYCH_QUERY_ADDRESS": address}
+    command = (sys.executable, "-m", "tests.support.harness.toy_server", *arguments)
+    with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
+        process = await create_subprocess_exec(
+            *command, env={**os.environ, **settings, **(environment or {})}, stdout=stdout, stderr=stderr
+        )
+    try:
+        async with grpc.aio.insecure_channel(address) as channel:
+            yield Toy(process, folder, address, channel, issuer.bearer())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

@@ -1,0 +1,147 @@
+"""Callers that place, confirm and cancel orders, repeat what failed, and remember every answer they got."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+from uuid import UUID, uuid4
+
+import grpc
+from diptych.consistency.v1.consistency_pb2 import Receipt
+from diptych.ordering.v1 import command_service_pb2 as commands
+from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
+
+from devstack.demo.requests import reason_of
+from devstack.stack import Stack
+from operations.processes import COMMAND_SERVER
+from tests.support.harness.shop import bearer, order_of
+
+CALLERS = 12
+PAUSE = 0.15
+"""Seconds between two commands of a caller: enough for a fault to meet many, few enough to verify quickly."""
+PATIENCE = 60.0
+"""Seconds after which a command that is still not answered fails the test."""
+AGAIN = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.CANCELLED,
+)
+SOON = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500))
+
+
+@dataclass
+class Answers:
+    """What callers were told."""
+
+    accepted: dict[str, tuple[str, Receipt]] = field(default_factory=dict)
+    """Request id -> the method and the receipt."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Request id -> the reason."""
+    repeated: int = 0
+
+
+class Traffic:
+    """Calls every command server of a stack. What is called, and how it goes on, others may say anew.
+
+    Args:
+        stack: whose.
+        seed: what all choices follow from; printed.
+    """
+
+    stub: Any = CommandServiceStub
+    scopes: Sequence[str] = ("ordering.write", "ordering.read")
+
+    def __init__(self, stack: Stack, seed: int) -> None:
+        print(f"seed {seed}")
+        self.answers = Answers()
+        self._random = random.Random(seed)
+        self._bearer = bearer(stack, *self.scopes)
+        servers = [process.address for process in stack.of(COMMAND_SERVER)]
+        self._channels = [grpc.aio.insecure_channel(address, options=SOON) for address in servers]
+        self._stubs: list[Any] = [self.stub(channel) for channel in self._channels]
+        self.stopped = False
+
+    @asynccontextmanager
+    async def flowing(self, pause: float = PAUSE) -> AsyncIterator["Traffic"]:
+        """Have all callers at it; at the end, each command under way is answered.
+
+        Args:
+            pause: seconds between two commands of a caller.
+        """
+        callers = [asyncio.create_task(self.call_on(n, self._random.random(), pause)) for n in range(CALLERS)]
+        try:
+            yield self
+        finally:
+            self.stopped = True
+            outcomes = await asyncio.gather(*callers, return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        assert not failures, failures
+
+    async def more(self, count: int) -> None:
+        """Wait until this many further commands were accepted."""
+        enough, ends = len(self.answers.accepted) + count, monotonic() + PATIENCE
+        while len(self.answers.accepted) < enough:
+            assert monotonic() < ends, f"{len(self.answers.accepted)} of {enough} commands were accepted"
+            await asyncio.sleep(0.02)
+
+    async def place(self, customer: str) -> Receipt:
+        """Place one order."""
+        receipt = await self.send("PlaceOrder", order_of(customer), random.Random(0))
+        assert receipt is not None
+        return receipt
+
+    async def close(self) -> None:
+        for channel in self._channels:
+            await channel.close()
+
+    async def call_on(self, number: int, seed: float, pause: float) -> None:
+        choose, orders = random.Random(seed), list[str]()
+        while not self.stopped:
+            await asyncio.sleep(pause)
+            if len(orders) < 3 or choose.random() < 0.4:
+                receipt = await self.send("PlaceOrder", order_of(f"caller-{number}"), choose)
+                assert receipt is not None, "an order can always be placed"
+                orders.append(receipt.aggregate_id)
+            else:
+                method, request = _change(choose, orders)
+                await self.send(method, request, choose)
+
+    async def send(self, method: str, request: Any, choose: random.Random) -> Receipt | None:
+        """Send a command until it is answered, each time to any server; some are sent once more."""
+        receipt = await self._answer(method, request, choose.choice)
+        for _ in range(choose.random() < 0.2):
+            self.answers.repeated += 1
+            assert await self._answer(method, request, choose.choice) == receipt, "one id, one answer"
+        return receipt
+
+    async def _answer(self, method: str, request: Any, choose: Callable[[Any], Any]) -> Receipt | None:
+        ends = monotonic() + PATIENCE
+        while True:
+            call = getattr(choose(self._stubs), method)(request, metadata=self._bearer, timeout=3)
+            try:
+                receipt: Receipt = (await call).receipt
+            except grpc.aio.AioRpcError as error:
+                if error.code() in AGAIN and monotonic() < ends:
+                    await asyncio.sleep(0.1)
+                    continue
+                if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
+                    raise
+                reason = reason_of(error)
+                assert self.answers.refused.setdefault(request.request_id, reason) == reason
+                return None
+            known = self.answers.accepted.setdefault(request.request_id, (method, receipt))
+            assert known == (method, receipt), "a retry gets the first answer"
+            return receipt
+
+
+def _change(choose: random.Random, orders: list[str]) -> tuple[str, Any]:
+    order_id, request_id = choose.choice(orders), str(UUID(int=choose.getrandbits(128), version=4))
+    if choose.random() < 0.5:
+        return "ConfirmOrder", commands.ConfirmOrderRequest(request_id=request_id, order_id=order_id)
+    return "CancelOrder", commands.CancelOrderRequest(
+        request_id=request_id, order_id=order_id, reason=f"changed my mind {uuid4().hex[:4]}"
+    )

@@ -1,0 +1,300 @@
+"""Group commit on the in-memory store: one effect per request id, chained decisions, failures alone."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from time import perf_counter
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from command_server.kernel.batch import Request
+from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Refused, RequestIdReused
+from command_server.kernel.pipeline import LONGEST_WAIT, Answer, GroupCommit
+from command_server.kernel.ports import StoreConflict, StoreUnavailable
+from tests.support.builders.ledger import (
+    CHEQUES,
+    POISON,
+    CashCheque,
+    Deposit,
+    Transfer,
+    WriteCheque,
+    ledger_pb2,
+)
+from tests.support.builders.requests import KINDS, group_commit, request
+from tests.support.harness.memory_event_store import MemoryEventStore
+
+
+async def execute(bus: GroupCommit, requests: Sequence[Request]) -> list[Any]:
+    """Hand in all requests at once, so that they share a batch, and return the answers or errors."""
+    answers = asyncio.gather(*map(bus.execute, requests), return_exceptions=True)
+    await asyncio.sleep(0)
+    bus.close()
+    await bus.run()
+    return [answer.outcome if isinstance(answer, Answer) else answer for answer in await answers]
+
+
+def versions(store: MemoryEventStore) -> dict[str, int]:
+    return {name: stream.version for name, stream in store.streams.items()}
+
+
+class Unreliable(MemoryEventStore):
+    """Raises these errors, one per transaction, after its commit where `after_commit`."""
+
+    def __init__(self, errors: list[Exception], *, after_commit: bool = False) -> None:
+        super().__init__()
+        self.errors = errors
+        self.after_commit = after_commit
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Any]:
+        if self.errors and not self.after_commit:
+            raise self.errors.pop()
+        async with super().begin() as transaction:
+            yield transaction
+        if self.errors:
+            raise self.errors.pop()
+
+
+async def test_commands_are_refused_while_others_wait_too_long_for_their_turn() -> None:
+    bus = group_commit(MemoryEventStore())
+    first = request(Deposit("a", 1))
+    waiting = asyncio.create_task(bus.execute(first))
+    await asyncio.sleep(0)
+    also = asyncio.create_task(
+        bus.execute(replace(request(Deposit("a", 2)), arrived=first.arrived + LONGEST_WAIT))
+    )
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        late = replace(request(Deposit("a", 4)), arrived=first.arrived + LONGEST_WAIT + 0.1)
+        await asyncio.wait_for(bus.execute(late), 5)
+    running = asyncio.create_task(bus.run())
+    await asyncio.gather(waiting, also)
+    assert isinstance((await bus.execute(request(Deposit("a", 8)))).outcome, Accepted)
+    bus.close()
+    await running
+
+
+async def test_a_command_is_about_what_its_first_stream_tells_of() -> None:
+    store = MemoryEventStore()
+    await execute(group_commit(store), [request(Deposit("a", 9)), request(WriteCheque("c", "a", 5))])
+    (cashed,) = await execute(group_commit(store), [request(CashCheque("c"))])
+    assert cashed.versions == {"ledger.cheque.c": 2, "ledger.account.a": 2}
+    assert store.streams["ledger.account.a"].state == '{"balance":4}'
+
+
+async def test_a_command_whose_further_streams_come_up_in_its_own_batch_waits_for_the_next() -> None:
+    store = MemoryEventStore()
+    requests = [request(WriteCheque("c", "a", 5)), request(CashCheque("c")), request(CashCheque("c"))]
+    written, cashed, again = await execute(group_commit(store), requests)
+    assert (written.versions, cashed.versions) == (
+        {"ledger.cheque.c": 1},
+        {"ledger.cheque.c": 2, "ledger.account.a": 1},
+    )
+    assert again == Refused("CHEQUE_WORTHLESS", "broken", {})
+
+
+async def test_a_bug_in_what_names_further_streams_is_that_commands_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> Sequence[str]:
+        raise KeyError("broken")
+
+    monkeypatch.setattr(KINDS["CashCheque"], "decider", replace(CHEQUES, further=broken))
+    requests = [request(CashCheque("c")), request(Deposit("a", 1))]
+    failed, deposited = await execute(group_commit(MemoryEventStore()), requests)
+    assert isinstance(failed, KeyError)
+    assert deposited.versions == {"ledger.account.a": 1}
+
+
+def test_a_command_that_asks_who_calls_is_told() -> None:
+    kind = KINDS["WriteCheque"]
+    message = ledger_pb2.WriteChequeRequest(cheque_id="c", account_id="a", amount=5)
+    assert kind.decode(message, "ada") == WriteCheque("c", "a", 5, caller="ada")
+
+
+async def test_commands_on_one_stream_build_on_each_other_in_one_batch() -> None:
+    store = MemoryEventStore()
+    outcomes = await execute(group_commit(store), [request(Deposit("a", n)) for n in (1, 2, 3)])
+    assert [outcome.versions for outcome in outcomes] == [{"ledger.account.a": n} for n in (1, 2, 3)]
+    assert store.streams["ledger.account.a"].state == '{"balance":6}'
+    assert [event.version for event in store.events] == [1, 2, 3]
+
+
+async def test_a_transfer_changes_both_streams() -> None:
+    store = MemoryEventStore()
+    _, outcome = await execute(
+        group_commit(store), [request(Deposit("a", 5)), request(Transfer("a", "b", 4))]
+    )
+    assert outcome.versions == {"ledger.account.a": 2, "ledger.account.b": 1}
+    assert store.streams["ledger.account.b"].state == '{"balance":4}'
+
+
+async def test_a_refused_command_changes_nothing_and_is_recorded() -> None:
+    store = MemoryEventStore()
+    (outcome,) = await execute(group_commit(store), [request(Transfer("a", "b", 4))])
+    assert outcome == Refused("LEDGER_TOO_POOR", "broken", {"balance": "0"})
+    assert (store.events, store.streams) == ([], {})
+    assert [row.outcome for row in store.requests.values()] == [outcome]
+
+
+@pytest.mark.parametrize("same_batch", [True, False])
+async def test_a_repeated_request_has_one_effect_and_one_answer(same_batch: bool) -> None:
+    store, again = MemoryEventStore(), request(Deposit("a", 5))
+    if same_batch:
+        first, second = await execute(group_commit(store), [again, again])
+    else:
+        (first,) = await execute(group_commit(store), [again])
+        (second,) = await execute(group_commit(store), [again])
+    assert first == second
+    assert len(store.events) == 1
+
+
+async def test_a_refusal_is_answered_again_though_the_rule_would_allow_it_now() -> None:
+    store, early = MemoryEventStore(), request(Transfer("a", "b", 4))
+    first, _, second = await execute(group_commit(store), [early, request(Deposit("a", 5)), early])
+    assert first == second == Refused("LEDGER_TOO_POOR", "broken", {"balance": "0"})
+
+
+async def test_the_same_id_for_another_request_is_refused_and_not_executed() -> None:
+    store, key = MemoryEventStore(), str(uuid4())
+    _, error = await execute(
+        group_commit(store),
+        [request(Deposit("a", 1), request_id=key), request(Deposit("a", 2), request_id=key)],
+    )
+    assert isinstance(error, RequestIdReused)
+    assert len(store.events) == 1
+
+
+async def test_two_callers_may_choose_the_same_request_id() -> None:
+    store, key = MemoryEventStore(), str(uuid4())
+    requests = [request(Deposit("a", 1), request_id=key, caller=caller) for caller in ("alice", "bob")]
+    outcomes = await execute(group_commit(store), requests)
+    assert all(isinstance(outcome, Accepted) for outcome in outcomes)
+
+
+@pytest.mark.parametrize(("expected", "accepted"), [(0, False), (1, True), (2, False)])
+async def test_an_expected_version_must_be_the_streams(expected: int, accepted: bool) -> None:
+    store = MemoryEventStore()
+    _, outcome = await execute(
+        group_commit(store),
+        [request(Deposit("a", 1)), request(Deposit("a", 2), expected_version=expected)],
+    )
+    assert isinstance(outcome, Accepted) == accepted
+    if not accepted:
+        details = {"expected_version": str(expected), "actual_version": "1"}
+        assert outcome == Refused("VERSION_MISMATCH", "version", details)
+
+
+async def test_a_command_whose_code_fails_fails_alone() -> None:
+    store = MemoryEventStore()
+    requests = [request(Deposit("a", 1)), request(Deposit("a", POISON)), request(Deposit("a", 2))]
+    first, poisoned, last = await execute(group_commit(store), requests)
+    assert isinstance(poisoned, RuntimeError)
+    assert (first.versions, last.versions) == ({"ledger.account.a": 1}, {"ledger.account.a": 2})
+    assert requests[1].key not in store.requests
+
+
+async def test_a_command_past_its_deadline_is_not_executed() -> None:
+    store = MemoryEventStore()
+    (error,) = await execute(group_commit(store), [request(Deposit("a", 1), deadline=perf_counter() - 1)])
+    assert isinstance(error, DeadlinePassed)
+    assert store.events == []
+
+
+async def test_a_command_whose_caller_gave_up_before_its_turn_is_not_executed() -> None:
+    store = MemoryEventStore()
+    bus = group_commit(store)
+    answer = asyncio.ensure_future(bus.execute(request(Deposit("a", 1))))
+    await asyncio.sleep(0)
+    answer.cancel()
+    await asyncio.sleep(0)
+    bus.close()
+    await bus.run()
+    assert store.events == []
+
+
+@pytest.mark.parametrize("error", [StoreConflict, StoreUnavailable])
+async def test_a_batch_is_run_again_on_fresh_reads(error: Callable[[str], Exception]) -> None:
+    store = Unreliable([error("once"), error("twice")])
+    (outcome,) = await execute(group_commit(store), [request(Deposit("a", 1))])
+    assert outcome.versions == {"ledger.account.a": 1}
+
+
+async def test_a_commit_whose_reply_was_lost_is_answered_from_what_it_recorded() -> None:
+    store = Unreliable([StoreUnavailable("the reply was lost")], after_commit=True)
+    (outcome,) = await execute(group_commit(store), [request(Deposit("a", 1))])
+    assert outcome.versions == {"ledger.account.a": 1}
+    assert len(store.events) == 1
+
+
+async def test_a_store_that_stays_away_fails_the_batch_as_unavailable() -> None:
+    store = Unreliable([StoreUnavailable("away") for _ in range(3)])
+    errors = await execute(group_commit(store), [request(Deposit("a", 1)), request(Deposit("b", 1))])
+    assert [type(error) for error in errors] == [StoreUnavailable, StoreUnavailable]
+
+
+async def test_a_write_that_the_store_cannot_take_fails_alone() -> None:
+    class Picky(MemoryEventStore):
+        @asynccontextmanager
+        async def begin(self) -> AsyncIterator[Any]:
+            async with super().begin() as transaction:
+                yield transaction
+                if any(row.stream.endswith(".bad") for row in transaction._changes.events):
+                    raise ValueError("not storable")
+
+    store = Picky()
+    good, bad = await execute(group_commit(store), [request(Deposit("a", 1)), request(Deposit("bad", 1))])
+    assert good.versions == {"ledger.account.a": 1}
+    assert isinstance(bad, ValueError)
+    assert versions(store) == {"ledger.account.a": 1}
+
+
+async def test_time_never_runs_backwards_within_a_stream() -> None:
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    ticks = iter([noon, noon - timedelta(hours=1)])
+    store = MemoryEventStore()
+    await execute(group_commit(store, clock=lambda: next(ticks)), [request(Deposit("a", n)) for n in (1, 2)])
+    assert [event.recorded_at for event in store.events] == [noon, noon]
+
+
+async def test_the_relay_is_woken_only_when_events_were_committed() -> None:
+    wakes: list[None] = []
+    store = MemoryEventStore()
+    await execute(group_commit(store, committed=lambda: wakes.append(None)), [request(Transfer("a", "b", 4))])
+    assert len(wakes) == 0
+    await execute(group_commit(store, committed=lambda: wakes.append(None)), [request(Deposit("a", 4))])
+    assert len(wakes) == 1
+
+
+async def test_a_state_folded_by_other_code_is_folded_again() -> None:
+    store = MemoryEventStore()
+    await execute(group_commit(store), [request(Deposit("a", 5))])
+    stored = store.streams["ledger.account.a"]
+    wrong = type(stored)(stored.version, stored.updated_at, '{"balance":9999}', stored.version, "other code")
+    store.streams["ledger.account.a"] = wrong
+    (outcome,) = await execute(group_commit(store), [request(Transfer("a", "b", 6))])
+    assert outcome == Refused("LEDGER_TOO_POOR", "broken", {"balance": "5"})
+
+
+async def test_a_state_that_lags_is_brought_up_by_the_events_behind_it() -> None:
+    store = MemoryEventStore()
+    await execute(group_commit(store), [request(Deposit("a", n)) for n in (5, 7)])
+    stored = store.streams["ledger.account.a"]
+    lagging = type(stored)(2, stored.updated_at, '{"balance":5}', 1, stored.fingerprint)
+    store.streams["ledger.account.a"] = lagging
+    (outcome,) = await execute(group_commit(store), [request(Transfer("a", "b", 12))])
+    assert isinstance(outcome, Accepted)
+
+
+async def test_a_state_that_cannot_be_read_is_folded_again() -> None:
+    store = MemoryEventStore()
+    await execute(group_commit(store), [request(Deposit("a", 5))])
+    stored = store.streams["ledger.account.a"]
+    broken = type(stored)(stored.version, stored.updated_at, '{"bal', stored.version, stored.fingerprint)
+    store.streams["ledger.account.a"] = broken
+    (outcome,) = await execute(group_commit(store), [request(Transfer("a", "b", 6))])
+    assert outcome == Refused("LEDGER_TOO_POOR", "broken", {"balance": "5"})

@@ -1,0 +1,143 @@
+"""What ordering's rules say of an order's life, given a past."""
+
+import pytest
+
+from command_server.contexts.ordering.domain import messages
+from command_server.contexts.ordering.domain.messages import OrderPlaced
+from command_server.contexts.ordering.domain.order import DECIDER, ORDER, Status, decide, evolve
+from command_server.kernel.decider import Rejected
+from tests.support.builders import orders
+from tests.support.builders.orders import (
+    APPROVED,
+    CANCELLED,
+    COMMANDS,
+    CONFIRMED,
+    DELIVERED,
+    HELD,
+    PASTS,
+    PLACE,
+    PLACED,
+    REJECTED,
+    RETURNED,
+    SHIPPED,
+)
+from tests.support.harness.scenario import NOW, Scenario
+from tests.support.models.diagrams import drawn
+
+order = Scenario(ORDER, DECIDER)
+PLACE_, ADD, REMOVE, SEND, HOLD, APPROVE, REJECT, CONFIRM, SHIP, DELIVER, RETURN, CANCEL = COMMANDS
+
+
+def test_placing_an_order_sums_its_lines_exactly() -> None:
+    order.given().when(PLACE).then(PLACED)
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.NONE])
+def test_an_order_is_placed_once(status: Status) -> None:
+    order.given(*PASTS[status]).when(PLACE).refused("ORDER_EXISTS", order_id="o-1")
+
+
+@pytest.mark.parametrize("command", COMMANDS[1:], ids=lambda command: type(command).__name__)
+def test_what_was_never_placed_is_not_found(command: object) -> None:
+    order.given().when(command).refused("ORDER_NOT_FOUND", order_id="o-1")
+
+
+@pytest.mark.parametrize(
+    ("past", "command", "event"),
+    [
+        (Status.PLACED, HOLD, HELD),
+        (Status.HELD, APPROVE, APPROVED),
+        (Status.HELD, REJECT, REJECTED),
+        (Status.PLACED, REJECT, REJECTED),
+        (Status.PLACED, CONFIRM, CONFIRMED),
+        (Status.CONFIRMED, SHIP, SHIPPED),
+        (Status.SHIPPED, DELIVER, DELIVERED),
+        (Status.DELIVERED, RETURN, RETURNED),
+        (Status.PLACED, CANCEL, CANCELLED),
+        (Status.HELD, CANCEL, CANCELLED),
+        (Status.CONFIRMED, CANCEL, CANCELLED),
+    ],
+)
+def test_an_order_goes_on(past: Status, command: object, event: object) -> None:
+    order.given(*PASTS[past]).when(command).then(event)
+
+
+@pytest.mark.parametrize(
+    ("past", "command"),
+    [
+        (Status.HELD, HOLD),
+        (Status.PLACED, APPROVE),
+        (Status.REJECTED, REJECT),
+        (Status.CONFIRMED, CONFIRM),
+        (Status.SHIPPED, SHIP),
+        (Status.DELIVERED, DELIVER),
+        (Status.RETURNED, RETURN),
+        (Status.CANCELLED, CANCEL),
+    ],
+)
+def test_asking_for_what_already_is_changes_nothing(past: Status, command: object) -> None:
+    order.given(*PASTS[past]).when(command).then()
+
+
+@pytest.mark.parametrize(
+    ("past", "commands", "reason"),
+    [
+        (Status.HELD, (ADD, REMOVE, SEND, CONFIRM, SHIP, DELIVER, RETURN), "ORDER_HELD"),
+        (Status.PLACED, (SHIP,), "ORDER_NOT_CONFIRMED"),
+        (Status.PLACED, (DELIVER,), "ORDER_NOT_SHIPPED"),
+        (Status.CONFIRMED, (DELIVER,), "ORDER_NOT_SHIPPED"),
+        (Status.PLACED, (RETURN,), "ORDER_NOT_DELIVERED"),
+        (Status.CONFIRMED, (RETURN,), "ORDER_NOT_DELIVERED"),
+        (Status.SHIPPED, (RETURN,), "ORDER_NOT_DELIVERED"),
+        (Status.CONFIRMED, (ADD, REMOVE, SEND, HOLD, APPROVE, REJECT), "ORDER_ALREADY_CONFIRMED"),
+        (Status.SHIPPED, (ADD, HOLD, APPROVE, REJECT, CONFIRM, CANCEL), "ORDER_ALREADY_SHIPPED"),
+        (Status.DELIVERED, (ADD, HOLD, REJECT, CONFIRM, SHIP, CANCEL), "ORDER_ALREADY_DELIVERED"),
+        (Status.RETURNED, (ADD, HOLD, CONFIRM, SHIP, DELIVER, CANCEL), "ORDER_ALREADY_RETURNED"),
+        (Status.REJECTED, (ADD, HOLD, APPROVE, CONFIRM, SHIP, CANCEL), "ORDER_ALREADY_REJECTED"),
+        (Status.CANCELLED, (ADD, HOLD, APPROVE, CONFIRM, SHIP, RETURN), "ORDER_ALREADY_CANCELLED"),
+    ],
+)
+def test_what_a_status_does_not_allow_is_refused(
+    past: Status, commands: tuple[object, ...], reason: str
+) -> None:
+    for command in commands:
+        order.given(*PASTS[past]).when(command).refused(reason, order_id="o-1")
+
+
+def test_an_approved_order_can_be_confirmed_and_held_again() -> None:
+    order.given(PLACED, HELD, APPROVED).when(CONFIRM).then(CONFIRMED)
+    order.given(PLACED, HELD, APPROVED).when(HOLD).then(HELD)
+
+
+def test_the_diagram_in_the_docs_is_what_the_rules_do() -> None:
+    assert drawn("ordering.md") == set(_edges())
+
+
+def _edges() -> list[tuple[str, str, str]]:
+    """Return from, to and command of every change of an order, as found by trying."""
+    found = []
+    for status, past in PASTS.items():
+        before = ORDER.initial
+        for event in past:
+            before = evolve(before, event)
+        for command in orders.COMMANDS:
+            try:
+                events = decide(command, before, NOW)
+            except Rejected:
+                continue
+            if events:
+                after = evolve(before, events[-1])
+                found.append((_node(status), _node(after.status), type(command).__name__))
+    return found
+
+
+def _node(status: Status) -> str:
+    return "[*]" if status is Status.NONE else status.name
+
+
+def test_every_kind_of_command_and_event_is_tried_here() -> None:
+    assert {type(command) for command in COMMANDS} == set(DECIDER.commands)
+    tried = {type(event) for past in PASTS.values() for event in past} | {type(APPROVED)}
+    edits = {messages.OrderLineAdded, messages.OrderLineRemoved, messages.ShippingAddressChanged}
+    assert tried | edits == set(ORDER.events)  # the edits in test_order_contents.py
+    assert OrderPlaced in tried

@@ -1,0 +1,159 @@
+"""What ordering's rules say of an order's lines, their sum, and where they go."""
+
+from dataclasses import replace
+
+import pytest
+
+from command_server.contexts.ordering.domain.contents import LARGEST_TOTAL, MOST_LINES
+from command_server.contexts.ordering.domain.messages import (
+    AddOrderLine,
+    ChangeShippingAddress,
+    OrderLine,
+    OrderLineAdded,
+    OrderLineRemoved,
+    OrderPlaced,
+    PersonalData,
+    PlacedGroup,
+    PlaceOrder,
+    RemoveOrderLine,
+    ShippingAddressChanged,
+    ShippingGroup,
+)
+from command_server.contexts.ordering.domain.order import DECIDER, ORDER, Order, evolve
+from command_server.kernel.money import MAX_UNITS, Money
+from tests.support.builders.orders import ADDRESS, ELSEWHERE, GROUP, LINE, PLACE, PLACED, SECOND
+from tests.support.harness.scenario import NOW, Scenario
+
+THIRD = OrderLine("sku-3", "A third thing", 2, Money("EUR", 0, 500_000_000))
+OTHER = ShippingGroup("gift", (LINE,), ELSEWHERE, "w-2")
+SPLIT = replace(PLACE, shipping_groups=(GROUP, OTHER))
+TWO_GROUPS = OrderPlaced(
+    "o-1",
+    "c-1",
+    (
+        PlacedGroup("main", (LINE, SECOND), "w-1", PersonalData("c-1", ADDRESS)),
+        PlacedGroup("gift", (LINE,), "w-2", PersonalData("c-1", ELSEWHERE)),
+    ),
+    Money("EUR", 64, 940_000_000),
+    "a-1",
+    NOW,
+)
+ADDED = OrderLineAdded("o-1", "main", THIRD, Money("EUR", 35, 970_000_000), NOW)
+REMOVED = OrderLineRemoved("o-1", "main", "sku-1", Money("EUR", 5), NOW)
+SENT = ShippingAddressChanged("o-1", "main", PersonalData("c-1", ELSEWHERE), NOW)
+
+order = Scenario(ORDER, DECIDER)
+
+
+def of_lines(*lines: OrderLine) -> PlaceOrder:
+    return replace(PLACE, shipping_groups=(replace(GROUP, lines=lines),))
+
+
+def test_an_order_of_several_groups_is_summed_over_all_of_them() -> None:
+    order.given().when(SPLIT).then(TWO_GROUPS)
+
+
+def test_a_line_is_added_to_the_only_group_and_to_the_sum() -> None:
+    order.given(PLACED).when(AddOrderLine("o-1", "", THIRD)).then(ADDED)
+    order.given(PLACED).when(AddOrderLine("o-1", "main", THIRD)).then(ADDED)
+
+
+def test_adding_a_line_that_is_there_word_for_word_changes_nothing() -> None:
+    order.given(PLACED, ADDED).when(AddOrderLine("o-1", "", THIRD)).then()
+
+
+def test_another_line_of_the_same_article_is_refused() -> None:
+    more = replace(LINE, quantity=4)
+    order.given(PLACED).when(AddOrderLine("o-1", "", more)).refused("ORDER_LINE_EXISTS", sku="sku-1")
+
+
+def test_the_same_article_may_go_to_two_places() -> None:
+    added = OrderLineAdded("o-1", "gift", SECOND, Money("EUR", 69, 940_000_000), NOW)
+    order.given(TWO_GROUPS).when(AddOrderLine("o-1", "gift", SECOND)).then(added)
+
+
+@pytest.mark.parametrize("group", ["", "nowhere"])
+def test_a_group_that_is_not_named_or_not_there_is_not_found(group: str) -> None:
+    for command in (
+        AddOrderLine("o-1", group, THIRD),
+        RemoveOrderLine("o-1", group, "sku-1"),
+        ChangeShippingAddress("o-1", group, ADDRESS),
+    ):
+        order.given(TWO_GROUPS).when(command).refused("SHIPPING_GROUP_NOT_FOUND", shipping_group_id=group)
+
+
+def test_a_line_is_removed_from_its_group_and_from_the_sum() -> None:
+    order.given(PLACED).when(RemoveOrderLine("o-1", "", "sku-1")).then(REMOVED)
+    of_gift = RemoveOrderLine("o-1", "main", "sku-1")
+    left = replace(REMOVED, total=Money("EUR", 34, 970_000_000))
+    order.given(TWO_GROUPS).when(of_gift).then(left)
+
+
+def test_a_line_that_is_not_there_cannot_be_removed() -> None:
+    gone = RemoveOrderLine("o-1", "", "sku-1")
+    order.given(PLACED, REMOVED).when(gone).refused("ORDER_LINE_NOT_FOUND", sku="sku-1")
+
+
+def test_the_last_line_of_a_group_stays() -> None:
+    last = RemoveOrderLine("o-1", "", "sku-2")
+    order.given(PLACED, REMOVED).when(last).refused("ORDER_LINE_LAST", sku="sku-2")
+
+
+def test_a_removed_line_can_be_added_again() -> None:
+    again = OrderLineAdded("o-1", "main", LINE, Money("EUR", 34, 970_000_000), NOW)
+    order.given(PLACED, REMOVED).when(AddOrderLine("o-1", "", LINE)).then(again)
+
+
+def test_a_group_is_sent_elsewhere() -> None:
+    order.given(PLACED).when(ChangeShippingAddress("o-1", "", ELSEWHERE)).then(SENT)
+
+
+def test_sending_a_group_where_it_goes_already_changes_nothing() -> None:
+    order.given(PLACED).when(ChangeShippingAddress("o-1", "", ADDRESS)).then()
+    order.given(PLACED, SENT).when(ChangeShippingAddress("o-1", "", ELSEWHERE)).then()
+
+
+def test_an_edit_leaves_the_other_groups_as_they_are() -> None:
+    before = evolve(Order(), TWO_GROUPS)
+    for event in (ADDED, REMOVED, SENT):
+        assert evolve(before, event).contents.group("gift") == before.contents.group("gift")
+
+
+def test_lines_in_two_currencies_are_refused() -> None:
+    dollars = replace(SECOND, unit_price=Money("USD", 1))
+    order.given().when(of_lines(LINE, dollars)).refused("ORDER_CURRENCY_MIXED", currencies="EUR and USD")
+    added = AddOrderLine("o-1", "", replace(THIRD, unit_price=Money("USD", 1)))
+    order.given(PLACED).when(added).refused("ORDER_CURRENCY_MIXED", currencies="EUR and USD")
+
+
+def test_two_lines_of_one_article_in_one_group_are_refused() -> None:
+    order.given().when(of_lines(LINE, SECOND, LINE)).refused("ORDER_LINE_REPEATED", sku="sku-1")
+
+
+def test_two_groups_of_one_id_are_refused() -> None:
+    twice = replace(PLACE, shipping_groups=(GROUP, replace(OTHER, shipping_group_id="main")))
+    order.given().when(twice).refused("SHIPPING_GROUP_REPEATED", shipping_group_id="main")
+
+
+def test_an_order_has_so_many_lines_at_the_most_over_all_groups() -> None:
+    many = tuple(OrderLine(f"sku-{n}", "A thing", 1, Money("EUR", 1)) for n in range(MOST_LINES))
+    full = replace(PLACE, shipping_groups=(replace(GROUP, lines=many),))
+    (placed,) = DECIDER.decide(full, {"s": ORDER.initial}, NOW)["s"]
+    over = {"lines": str(MOST_LINES + 1), "most": str(MOST_LINES)}
+    order.given(placed).when(AddOrderLine("o-1", "", replace(THIRD, sku="sku-x"))).refused(
+        "ORDER_TOO_MANY_LINES", **over
+    )
+    split = replace(full, shipping_groups=(*full.shipping_groups, OTHER))
+    order.given().when(split).refused("ORDER_TOO_MANY_LINES", **over)
+
+
+@pytest.mark.parametrize(("units", "quantity"), [(LARGEST_TOTAL, 1), (LARGEST_TOTAL // 2, 2), (MAX_UNITS, 2)])
+def test_a_total_that_is_too_large_is_refused_and_not_wrapped(units: int, quantity: int) -> None:
+    dear = replace(LINE, quantity=quantity, unit_price=Money("EUR", units))
+    order.given().when(of_lines(dear)).refused("ORDER_TOTAL_TOO_LARGE", below=str(LARGEST_TOTAL))
+
+
+def test_the_largest_total_is_accepted() -> None:
+    dear = replace(LINE, quantity=1, unit_price=Money("EUR", LARGEST_TOTAL - 1, 999_999_999))
+    (placed,) = DECIDER.decide(of_lines(dear), {"s": ORDER.initial}, NOW)["s"]
+    assert placed.total == dear.unit_price

@@ -1,0 +1,50 @@
+"""The domain does what the model of an order says, whatever commands come in whatever order."""
+
+import json
+from typing import Any
+
+import msgspec
+from hypothesis import settings
+
+from command_server.contexts.ordering.domain import messages
+from command_server.contexts.ordering.domain.contents import total
+from command_server.contexts.ordering.domain.order import Order, decide, evolve
+from command_server.kernel.decider import Rejected
+from tests.support.harness.scenario import NOW
+from tests.support.models.order import JSON, NANOS, Machine
+
+
+class DomainMachine(Machine):
+    """Decides and folds in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.order = Order()
+        self.version = 0
+
+    def execute(self, name: str, fields: JSON) -> str:
+        command: Any = msgspec.convert({"order_id": "o-1", **fields}, getattr(messages, name))
+        try:
+            events = decide(command, self.order, NOW)
+        except Rejected as refusal:
+            return refusal.reason
+        for event in events:
+            self.order = evolve(self.order, event)
+            self.version += 1
+            if event_total := getattr(event, "total", None):
+                assert event_total.units * NANOS + event_total.nanos == self.model.total()
+        return ""
+
+    def compare(self) -> None:
+        groups = json.loads(msgspec.json.encode(self.order.contents.groups))
+        kept = ("shipping_group_id", "lines", "shipping_address")
+        expected = [{field: group[field] for field in kept} for group in self.model.groups.values()]
+        assert (self.order.status.value, self.version) == (self.model.status, self.model.version)
+        assert groups == expected
+        if lines := self.order.contents.lines:
+            amount = total(lines)
+            assert amount.units * NANOS + amount.nanos == self.model.total()
+
+
+DomainMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestOrderModel = DomainMachine.TestCase

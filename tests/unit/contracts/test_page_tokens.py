@@ -1,0 +1,49 @@
+"""Page tokens come back as they were minted, and nothing else is one."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts import page_tokens
+from contracts.view_layout import index_member
+from runtime.grpc.request_tokens import read_page_token
+from runtime.grpc.rpc_error import Refusal
+
+INDEX = "index:ordering.order:1:{customer/c-1}"
+MEMBERS = st.builds(
+    index_member, st.integers(0, 2**63), st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+)
+
+
+def refused(index: str, token: str) -> str:
+    with pytest.raises(Refusal) as refusal:
+        read_page_token(index, token)
+    return refusal.value.reason
+
+
+@given(MEMBERS)
+def test_a_token_says_where_the_next_page_begins(member: str) -> None:
+    assert page_tokens.read(INDEX, page_tokens.mint(INDEX, member)) == member
+
+
+def test_no_token_is_the_first_page() -> None:
+    assert page_tokens.read(INDEX, "") == ""
+
+
+@given(MEMBERS)
+def test_a_token_of_other_filters_is_refused(member: str) -> None:
+    token = page_tokens.mint("index:ordering.order:1:{customer/c-2}", member)
+    assert refused(INDEX, token) == "PAGE_TOKEN_INVALID"
+
+
+@given(st.text(min_size=1, max_size=200))
+def test_garbage_is_refused(garbage: str) -> None:
+    assert refused(INDEX, garbage) == "PAGE_TOKEN_INVALID"
+
+
+@given(MEMBERS, st.data())
+def test_a_token_that_was_cut_or_lengthened_is_refused(member: str, data: st.DataObject) -> None:
+    token = page_tokens.mint(INDEX, member)
+    cut = token[: data.draw(st.integers(1, len(token) - 1))]
+    for wrong in (cut, token + "=", token + "AAAA", token[:4] + "!" + token[4:]):
+        assert refused(INDEX, wrong) == "PAGE_TOKEN_INVALID"

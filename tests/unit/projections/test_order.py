@@ -1,0 +1,278 @@
+"""What each event does to the view of an order, and what is derived from it."""
+
+from datetime import UTC, datetime
+
+import pytest
+from diptych.ordering.v1 import events_pb2 as v1
+from diptych.ordering.v1 import types_pb2 as views
+from diptych.ordering.v2 import events_pb2 as v2
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.type.money_pb2 import Money
+
+from contracts.envelope import RecordedEvent
+from projector.projection import Rendered
+from projector.projections.ordering.order import ORDERS
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+T = Timestamp(seconds=int(AT.timestamp()))
+LATER = Timestamp(seconds=T.seconds + 60)
+
+
+def recorded(version: int, event: Message) -> RecordedEvent:
+    name = event.DESCRIPTOR.full_name
+    return RecordedEvent("ordering.order.o-1", version, name, event.SerializeToString(), AT, version, {})
+
+
+def euros(units: int, nanos: int = 0) -> Money:
+    return Money(currency_code="EUR", units=units, nanos=nanos)
+
+
+TOTAL = euros(12, 340_000_000)
+
+
+def line(sku: str, units: int = 3) -> views.OrderLine:
+    return views.OrderLine(sku=sku, title=sku.upper(), quantity=2, unit_price=euros(units))
+
+
+def town(name: str) -> views.ShippingAddress:
+    return views.ShippingAddress(recipient="Ada", locality=name)
+
+
+def group(group_id: str, *skus: str, locality: str = "Ghent") -> views.ShippingGroup:
+    return views.ShippingGroup(
+        shipping_group_id=group_id,
+        lines=[line(sku) for sku in skus],
+        shipping_address=town(locality),
+        warehouse_id=f"w-{group_id}",
+    )
+
+
+def placed(*groups: views.ShippingGroup, total: Money = TOTAL) -> v2.OrderPlaced:
+    return v2.OrderPlaced(
+        order_id="o-1",
+        customer_id="c-1",
+        groups=[
+            v2.PlacedGroup(
+                shipping_group_id=each.shipping_group_id,
+                lines=each.lines,
+                warehouse_id=each.warehouse_id,
+                personal=v1.PersonalData(subject_id="c-1", shipping_address=each.shipping_address),
+            )
+            for each in groups or (group("main", "s-1"),)
+        ],
+        total=total,
+        account_id="a-1",
+        placed_at=T,
+    )
+
+
+def rendered(*happened: Message) -> Rendered[views.Order]:
+    run = [recorded(version, event) for version, event in enumerate(happened, 1)]
+    found, done, error = ORDERS.fold(views.Order(), run)
+    assert (done, error) == (len(happened), None)
+    assert found is not None
+    return found
+
+
+def view_of(*happened: Message) -> views.Order:
+    return rendered(*happened).message
+
+
+HELD = v1.OrderHeld(order_id="o-1", reason="odd", held_at=T)
+APPROVED = v1.OrderApproved(order_id="o-1", approved_at=LATER)
+CONFIRMED = v1.OrderConfirmed(order_id="o-1", confirmed_at=T)
+REJECTED = v1.OrderRejected(order_id="o-1", reason="sold out", rejected_at=T)
+CANCELLED = v1.OrderCancelled(order_id="o-1", reason="too late", cancelled_at=T)
+SHIPPED = v1.OrderShipped(order_id="o-1", carrier="Hermes", tracking_code="H-7", shipped_at=T)
+DELIVERED = v1.OrderDelivered(order_id="o-1", delivered_at=T)
+RETURNED = v1.OrderReturned(order_id="o-1", reason="broken", returned_at=T)
+
+
+class TestTheOrder:
+    def test_is_all_that_the_customer_said_once_it_is_placed(self) -> None:
+        two, one = group("two", "s-2", "s-3"), group("one", "s-1", locality="Bruges")
+        assert view_of(placed(two, one)) == views.Order(
+            order_id="o-1",
+            version=1,
+            state=views.Order.STATE_PLACED,
+            customer_id="c-1",
+            lines=[line("s-2"), line("s-3"), line("s-1")],
+            total=euros(12, 340_000_000),
+            shipping_address=town("Ghent"),
+            account_id="a-1",
+            warehouse_id="w-two",
+            place_time=T,
+            shipping_groups=[two, one],
+        )
+
+    def test_of_version_1_has_one_shipping_group_and_is_the_same_otherwise(self) -> None:
+        old = v1.OrderPlaced(
+            order_id="o-1",
+            customer_id="c-1",
+            lines=[line("s-1")],
+            total=euros(12, 340_000_000),
+            personal=v1.PersonalData(subject_id="c-1", shipping_address=town("Ghent")),
+            account_id="a-1",
+            warehouse_id="w-main",
+            placed_at=T,
+        )
+        assert view_of(old) == view_of(placed(group("main", "s-1")))
+
+    def test_that_was_recorded_before_there_were_groups_is_still_read(self) -> None:
+        written = bytes.fromhex(  # by the code of then
+            "0a036f2d311203632d311a170a03732d3112055468696e67180222070a034555521006220d0a03455552100c1880fa8fa201"
+            "2a0912070a05416c6963653203612d313a03772d31420608b5e9dcca06"
+        )
+        name = "diptych.ordering.v1.OrderPlaced"
+        found, _, error = ORDERS.fold(
+            views.Order(), [RecordedEvent("ordering.order.o-1", 1, name, written, AT, 1, {})]
+        )
+        assert error is None
+        assert found is not None
+        (only,) = found.message.shipping_groups
+        assert (only.shipping_group_id, only.warehouse_id) == ("main", "w-1")
+        assert [each.sku for each in only.lines] == [each.sku for each in found.message.lines] == ["s-1"]
+        assert only.shipping_address == found.message.shipping_address
+        assert found.message.shipping_address.recipient == "Alice"
+        assert (found.message.total, found.message.place_time) == (TOTAL, Timestamp(seconds=T.seconds - 240))
+
+    def test_has_an_added_line_at_the_end_of_its_group(self) -> None:
+        added = v1.OrderLineAdded(
+            order_id="o-1", shipping_group_id="a", line=line("s-9"), total=euros(18), added_at=LATER
+        )
+        order = view_of(placed(group("a", "s-1"), group("b", "s-2")), added)
+        assert list(order.shipping_groups) == [group("a", "s-1", "s-9"), group("b", "s-2")]
+        assert [each.sku for each in order.lines] == ["s-1", "s-9", "s-2"]
+        assert (order.total, order.version) == (euros(18), 2)
+
+    def test_has_a_removed_line_no_more_in_its_group_and_in_no_other(self) -> None:
+        removed = v1.OrderLineRemoved(
+            order_id="o-1", shipping_group_id="b", sku="s-1", total=euros(6), removed_at=LATER
+        )
+        order = view_of(placed(group("a", "s-1", "s-2"), group("b", "s-1", "s-3")), removed)
+        assert list(order.shipping_groups) == [group("a", "s-1", "s-2"), group("b", "s-3")]
+        assert [each.sku for each in order.lines] == ["s-1", "s-2", "s-3"]
+        assert order.total == euros(6)
+
+    @pytest.mark.parametrize(("moved", "leading"), [("a", "Aalst"), ("b", "Ghent")])
+    def test_goes_where_its_first_group_goes(self, moved: str, leading: str) -> None:
+        there = v1.PersonalData(subject_id="c-1", shipping_address=town("Aalst"))
+        changed = v1.ShippingAddressChanged(
+            order_id="o-1", shipping_group_id=moved, personal=there, changed_at=T
+        )
+        order = view_of(placed(group("a", "s-1"), group("b", "s-2")), changed)
+        assert {each.shipping_group_id: each.shipping_address.locality for each in order.shipping_groups} == {
+            "a": "Ghent",
+            "b": "Ghent",
+            moved: "Aalst",
+        }
+        assert order.shipping_address == town(leading)
+        assert order.warehouse_id == "w-a"
+
+    def test_is_held_for_a_reason(self) -> None:
+        order = view_of(placed(), HELD)
+        assert (order.state, order.hold_time, order.hold_reason) == (views.Order.STATE_HELD, T, "odd")
+
+    def test_is_placed_again_once_it_is_approved_and_tells_of_the_last_hold(self) -> None:
+        again = v1.OrderHeld(order_id="o-1", reason="odd again", held_at=LATER)
+        order = view_of(placed(), HELD, APPROVED)
+        assert (order.state, order.hold_time, order.hold_reason) == (views.Order.STATE_PLACED, T, "odd")
+        order = view_of(placed(), HELD, APPROVED, again)
+        assert (order.state, order.hold_time) == (views.Order.STATE_HELD, LATER)
+        assert order.hold_reason == "odd again"
+
+    def test_is_confirmed(self) -> None:
+        order = view_of(placed(), CONFIRMED)
+        assert (order.state, order.confirm_time) == (views.Order.STATE_CONFIRMED, T)
+
+    def test_is_rejected_for_a_reason(self) -> None:
+        order = view_of(placed(), HELD, REJECTED)
+        assert (order.state, order.reject_time) == (views.Order.STATE_REJECTED, T)
+        assert order.reject_reason == "sold out"
+
+    def test_is_cancelled_for_a_reason(self) -> None:
+        order = view_of(placed(), CANCELLED)
+        assert (order.state, order.cancel_time) == (views.Order.STATE_CANCELLED, T)
+        assert order.cancel_reason == "too late"
+
+    def test_is_shipped_delivered_and_returned(self) -> None:
+        order = view_of(placed(), CONFIRMED, SHIPPED)
+        assert (order.state, order.ship_time) == (views.Order.STATE_SHIPPED, T)
+        assert (order.carrier, order.tracking_code) == ("Hermes", "H-7")
+        order = view_of(placed(), CONFIRMED, SHIPPED, DELIVERED)
+        assert (order.state, order.deliver_time) == (views.Order.STATE_DELIVERED, T)
+        order = view_of(placed(), CONFIRMED, SHIPPED, DELIVERED, RETURNED)
+        assert (order.state, order.return_time) == (views.Order.STATE_RETURNED, T)
+        assert (order.return_reason, order.version) == ("broken", 5)
+
+    def test_has_every_field_set_by_what_can_happen_to_one(self) -> None:
+        everything = (HELD, APPROVED, CONFIRMED, SHIPPED, DELIVERED, RETURNED, CANCELLED, REJECTED)
+        order = view_of(placed(), *everything)
+        assert {field.name for field, _ in order.ListFields()} == set(views.Order.DESCRIPTOR.fields_by_name)
+
+    def test_knows_what_to_do_with_every_event(self) -> None:
+        known = {
+            message.full_name
+            for module in (v1, v2)
+            for message in module.DESCRIPTOR.message_types_by_name.values()
+            if "order_id" in message.fields_by_name
+        }
+        assert set(ORDERS._handlers) == known
+
+    @pytest.mark.parametrize(
+        "impossible",
+        [
+            v1.OrderLineAdded(order_id="o-1", shipping_group_id="other", line=line("s-9")),
+            v1.OrderLineRemoved(order_id="o-1", shipping_group_id="main", sku="s-9"),
+            v1.ShippingAddressChanged(order_id="o-1", shipping_group_id="other"),
+        ],
+        ids=lambda event: event.DESCRIPTOR.name,
+    )
+    def test_cannot_take_an_event_of_what_it_has_not(self, impossible: Message) -> None:
+        found, done, error = ORDERS.fold(views.Order(), [recorded(1, placed()), recorded(2, impossible)])
+        assert found is not None
+        assert (found.message, done) == (view_of(placed()), 1)
+        assert error is not None
+
+
+class TestWhatIsDerivedFromAnOrder:
+    def test_finds_it_by_customer_by_state_by_both_and_among_all(self) -> None:
+        member = f"{1767323045_000_000:016x}:o-1"
+        assert rendered(placed()).entries == (
+            ("index:ordering.order:1:{customer/c-1}", member),
+            ("index:ordering.order:1:{state/STATE_PLACED}", member),
+            ("index:ordering.order:1:{customer_state/c-1/STATE_PLACED}", member),
+            ("index:ordering.order:1:{all}", member),
+        )
+
+    def test_counts_it_and_sums_its_total_by_state_and_currency(self) -> None:
+        total = "total:ordering.order:1:{customer/c-1}"
+        assert rendered(placed(), HELD).amounts == (
+            (total, "orders/STATE_HELD", "1"),
+            (total, "units/STATE_HELD/EUR", "12"),
+            (total, "nanos/STATE_HELD/EUR", "340000000"),
+        )
+
+    def test_adds_nothing_to_a_counter_for_what_is_nothing(self) -> None:
+        amounts = rendered(placed(total=euros(12))).amounts or ()
+        assert [counter for _, counter, _ in amounts] == ["orders/STATE_PLACED", "units/STATE_PLACED/EUR"]
+        amounts = rendered(placed(total=euros(0))).amounts or ()
+        assert [counter for _, counter, _ in amounts] == ["orders/STATE_PLACED"]
+
+    @pytest.mark.parametrize("units", [10**15 + 1, 2**63 - 1, -(2**63)])
+    def test_refuses_a_total_that_could_fill_a_counter(self, units: int) -> None:
+        found, done, error = ORDERS.fold(views.Order(), [recorded(1, placed(total=euros(units)))])
+        assert (found, done) == (None, 0)
+        assert "too much" in str(error)
+
+    def test_announces_it_among_its_customers_orders(self) -> None:
+        assert rendered(placed()).announced == ("changes:ordering.order:1:{customer/c-1}",)
+
+    def test_is_readable_for_people(self) -> None:
+        assert dict(rendered(placed()).columns) == {
+            "state": "STATE_PLACED",
+            "customer_id": "c-1",
+            "total": "12.34 EUR",
+            "place_time": "2026-01-02T03:04:05+00:00",
+        }

@@ -1,0 +1,38 @@
+"""Deny is the default: a method without a rule keeps its server from starting."""
+
+from typing import Any
+
+import pytest
+from diptych.access.v1 import access_pb2
+from diptych.ordering.v1 import command_service_pb2, query_service_pb2
+
+from runtime.grpc import access
+from runtime.grpc.routes import Routes, Service
+from runtime.process.start_error import StartError
+from tests.support.harness.made_service import made_service
+
+
+async def handler(request: Any, context: Any) -> Any:
+    return request
+
+
+def test_a_methods_scope_stands_beside_it_in_its_proto() -> None:
+    place = command_service_pb2.DESCRIPTOR.services_by_name["CommandService"].methods_by_name["PlaceOrder"]
+    assert access.scope_of(place) == "ordering.write"
+
+
+@pytest.mark.parametrize(("name", "rule"), [("Bare", None), ("Empty", access_pb2.Rule())])
+def test_a_method_without_a_rule_is_refused_at_start(name: str, rule: access_pb2.Rule | None) -> None:
+    with pytest.raises(StartError, match=rf"test\.{name}\.Do has no option diptych\.access\.v1\.rule"):
+        Routes([Service(made_service(name, rule=rule), {"Do": handler})], [])
+
+
+def test_a_service_made_at_run_time_with_a_rule_is_taken() -> None:
+    Routes([Service(made_service("Ruled", rule=access_pb2.Rule(scope="test.do")), {"Do": handler})], [])
+
+
+@pytest.mark.parametrize("handlers", [["GetOrder"], ["GetOrder", "ListOrders", "DropOrders"]])
+def test_a_service_whose_methods_and_handlers_differ_is_refused_at_start(handlers: list[str]) -> None:
+    queries = query_service_pb2.DESCRIPTOR.services_by_name["QueryService"]
+    with pytest.raises(StartError, match=r"ListOrders|DropOrders"):
+        Routes([Service(queries, dict.fromkeys(handlers, handler))], [])

@@ -1,0 +1,113 @@
+"""What a line of the log looks like, for machines and for people."""
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+SCRIPT = """
+import logging, sys, uuid, warnings
+from datetime import UTC, datetime
+from opentelemetry import trace
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from runtime.process import logs
+
+log = logs.get("relay")
+logs.configure(*sys.argv[1:])
+log.debug("Not said")
+log.info("Event published", eventId="ordering.order.o-1@1", n=3, text="ä\\n", id=uuid.UUID(int=1), odd=object)
+log.info("Dated", timestamp=datetime(2026, 1, 2, tzinfo=UTC))
+logging.getLogger("nats.aio").warning("slow %s", "consumer")
+logging.getLogger("nats.aio").info("chatter")
+warnings.warn("careful")
+try:
+    {}["missing"]
+except KeyError:
+    log.exception("Failed", method="Do")
+    logging.getLogger("lib").exception("Failed too")
+for flags in (TraceFlags.SAMPLED, TraceFlags.DEFAULT):
+    context = SpanContext(0xabc, 0xdef, is_remote=False, trace_flags=TraceFlags(flags))
+    with trace.use_span(NonRecordingSpan(context)):
+        log.info("Traced")
+"""
+
+
+def said(*arguments: str) -> list[str]:
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, check=True, text=True
+    )
+    assert run.stderr == ""
+    return run.stdout.splitlines()
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[dict[str, object]]:
+    return [json.loads(line) for line in said("info", "json")]
+
+
+def test_a_line_has_its_time_level_logger_message_and_fields(lines: list[dict[str, object]]) -> None:
+    time = datetime.fromisoformat(str(lines[0].pop("timestamp")))
+    assert time.tzinfo is not None
+    assert timedelta(0) <= datetime.now(UTC) - time < timedelta(minutes=5)
+    assert lines[0] == {
+        "level": "info",
+        "logger": "relay",
+        "message": "Event published",
+        "eventId": "ordering.order.o-1@1",
+        "n": 3,
+        "text": "ä\n",
+        "id": "00000000-0000-0000-0000-000000000001",
+        "odd": "<class 'object'>",
+    }
+
+
+def test_a_timestamp_of_the_callers_own_takes_precedence(lines: list[dict[str, object]]) -> None:
+    (line,) = [line for line in lines if line["message"] == "Dated"]
+    assert line["timestamp"] == "2026-01-02T00:00:00Z"
+
+
+def test_what_is_below_the_level_is_not_said(lines: list[dict[str, object]]) -> None:
+    assert not {"Not said", "chatter"} & {line["message"] for line in lines}
+
+
+def test_libraries_and_warnings_speak_through_the_same_log(lines: list[dict[str, object]]) -> None:
+    said = {line["logger"]: line for line in lines}
+    assert said["nats.aio"]["message"] == "slow consumer"
+    assert said["nats.aio"]["level"] == "warning"
+    assert "careful" in str(said["py.warnings"]["message"])
+
+
+@pytest.mark.parametrize("message", ["Failed", "Failed too"])
+def test_an_exception_comes_with_its_traceback(lines: list[dict[str, object]], message: str) -> None:
+    (line,) = [line for line in lines if line["message"] == message]
+    assert line["level"] == "error"
+    assert str(line["exception"]).startswith("Traceback")
+    assert str(line["exception"]).endswith("KeyError: 'missing'\n")
+
+
+def test_a_line_has_the_trace_id_only_where_the_trace_is_sampled(lines: list[dict[str, object]]) -> None:
+    sampled, not_sampled = [line for line in lines if line["message"] == "Traced"]
+    assert sampled["trace_id"] == f"{0xABC:032x}"
+    assert "trace_id" not in not_sampled
+
+
+def test_people_get_colours_a_short_time_and_a_traceback_they_can_read() -> None:
+    lines = said("debug", "console")
+    assert "Not said" in lines[0]
+    assert "\x1b[" in lines[1]
+    plain = lines[1]
+    for code in ("\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[34m", "\x1b[35m", "\x1b[36m"):
+        plain = plain.replace(code, "")
+    assert plain[12:].startswith(" [info     ] Event published")
+    assert "[relay] eventId=ordering.order.o-1@1" in plain
+    assert any(line.startswith("KeyError: 'missing'") for line in lines)
+
+
+def test_levels_have_colours_of_their_own() -> None:
+    lines = said("info", "console")
+    (info,) = [line for line in lines if "Event published" in line]
+    (warning,) = [line for line in lines if "slow consumer" in line]
+    assert "\x1b[32m\x1b[1minfo" in info
+    assert "\x1b[33m\x1b[1mwarning" in warning
