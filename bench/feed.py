@@ -111,7 +111,7 @@ class Feed:
 
     async def _projected(self) -> int:
         """Return how many events all views that follow orders have taken in; one less until all have all."""
-        orders, histories = [await self._redis.hgetall(view.progress) for view in FOLLOWERS]
+        orders, histories = [await self._redis.hgetall(view.checkpoints) for view in FOLLOWERS]
         placed = int(await self._redis.zcard(PLACED))
         return (
             min(placed, self._scene.placed - 1)

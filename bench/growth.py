@@ -101,9 +101,9 @@ class Growth:
         async with Redis.from_url(self._scene.stack.settings.redis_url) as redis:
             await projector.start()
             for view in REBUILT:
-                await redis.delete(view.present, view.fill)
+                await redis.delete(view.ready, view.build)
             held, start = [memory(pid(projector))], monotonic()
-            while await redis.exists(*(view.present for view in REBUILT)) < len(REBUILT):
+            while await redis.exists(*(view.ready for view in REBUILT)) < len(REBUILT):
                 if monotonic() - start > PATIENCE:
                     raise Void(f"{events:,} events are not projected after {PATIENCE:.0f} s")
                 await asyncio.sleep(LOOK)

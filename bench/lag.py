@@ -25,7 +25,7 @@ RATE, SECONDS = 300, 4
 COUNT = RATE * SECONDS
 PATIENCE = 10.0
 SCRATCH = "bench"
-CHANGED = View.of(Order).changed
+CHANGED = View.of(Order).change_channel
 
 COMMITTED = """
 SELECT stream, extract(epoch FROM pg_xact_commit_timestamp(xmin)) FROM events ORDER BY position DESC LIMIT $1

@@ -32,7 +32,7 @@ from contracts.view_layout import View
 from devstack import tokens
 from devstack.child import Child
 from operations.processes import check_health
-from runtime.process import lifecycle
+from runtime.process.lifecycle import read_settings
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
@@ -123,7 +123,7 @@ async def main(scenario: str, ghz: str) -> None:
 
 def local_settings() -> Settings:
     """Return the settings of the local stack, as the environment changes them."""
-    settings = lifecycle.settings()
+    settings = read_settings()
     if "jwks" not in settings.model_fields_set:
         return settings.model_copy(update={"jwks": str(Path(".diptych", "jwks.json").absolute())})
     return settings

@@ -7,43 +7,43 @@ from command_server.kernel.context import Context, aggregate_types
 from command_server.kernel.pipeline import GroupCommit
 from command_server.observer import observed
 from command_server.postgres.event_store import PostgresEventStore
-from command_server.postgres.refused_calls import AttemptLog
+from command_server.postgres.refused_calls import RefusedCallLog
 from command_server.relay.wake import RelayWake
 from command_server.service import command_services
 from runtime.grpc import server
-from runtime.process import lifecycle, workers
-from runtime.process.lifecycle import Lifecycle
+from runtime.process import workers
+from runtime.process.lifecycle import Lifecycle, read_settings
 
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 QUEUE = 500
 """How many calls may wait before gRPC begins to turn some away: a command takes twice the time of a query."""
 
 
-async def main(life: Lifecycle, contexts: Sequence[Context]) -> None:
+async def main(lifecycle: Lifecycle, contexts: Sequence[Context]) -> None:
     """Serve these contexts' commands until the process stops, then finish those that were accepted."""
-    store = PostgresEventStore(life.settings.database_url)
-    wake = RelayWake(life.settings.nats_url)
+    store = PostgresEventStore(lifecycle.settings.database_url)
+    wake = RelayWake(lifecycle.settings.nats_url)
     commits = GroupCommit(store, aggregate_types(contexts), wake.committed)
     execute = observed(commits.execute)
     services = [service for context in contexts for service in command_services(context, execute)]
     edge = server.build(
-        life.settings,
+        lifecycle.settings,
         services,
-        address=life.settings.command_address,
+        address=lifecycle.settings.command_address,
         probe=store.reachable,
-        probe_address=life.settings.command_probe_address,
+        probe_address=lifecycle.settings.command_probe_address,
         queue=QUEUE,
-        record_attempt=AttemptLog(store.engine).record,
+        record_refused_call=RefusedCallLog(store.engine).record,
     )
-    life.spawn(wake.run(), "wake")
-    writer = life.spawn(commits.run(), "writer")
-    await edge.serve(life)
+    lifecycle.spawn(wake.run(), "wake")
+    writer = lifecycle.spawn(commits.run(), "writer")
+    await edge.serve(lifecycle)
     commits.close()
     await writer
     await store.close()
 
 
 if __name__ == "__main__":
-    settings = lifecycle.settings()
+    settings = read_settings()
     names = {context.name: context for context in CONTEXTS}
     workers.run(main, "command_server", settings, settings.command_address, names)

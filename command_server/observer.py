@@ -4,18 +4,18 @@ from time import perf_counter
 
 from command_server.kernel.batch import Request
 from command_server.kernel.outcomes import Accepted
-from command_server.kernel.pipeline import Answer
+from command_server.kernel.pipeline import CommandResult
 from command_server.service import Execute
 from runtime.process import logs
 from runtime.telemetry import metrics
 
-log = logs.get("command_server")
+log = logs.get_logger(__name__)
 
 
 def observed(execute: Execute) -> Execute:
     """Return `execute` with telemetry round it."""
 
-    async def observe(request: Request) -> Answer:
+    async def observe(request: Request) -> CommandResult:
         log.info(
             "Processing command",
             commandId=request.request_id,

@@ -8,24 +8,31 @@ from uuid import UUID, uuid5
 
 from diptych.consistency.v1.consistency_pb2 import Receipt
 from google.protobuf.message import Message
+from grpc import StatusCode
 from grpc.aio import ServicerContext
 
 from command_server.kernel.batch import Request
 from command_server.kernel.context import CommandType, Context, command_types
-from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Refused, RequestIdReused
-from command_server.kernel.pipeline import LONGEST_WAIT, Answer
+from command_server.kernel.decider import RejectionKind
+from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Rejection, RequestIdReused
+from command_server.kernel.pipeline import LONGEST_WAIT, CommandResult
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
 from contracts import consistency_tokens
 from contracts.streams import aggregate_id
 from runtime.codec import instant, message_class
 from runtime.grpc import caller, metadata
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 from runtime.telemetry import tracing
 
-Execute = Callable[[Request], Awaitable[Answer]]
+Execute = Callable[[Request], Awaitable[CommandResult]]
 """The kernel's one way in; observers decorate it."""
 
+STATUS_OF_RULE = {
+    RejectionKind.RULE: StatusCode.FAILED_PRECONDITION,
+    RejectionKind.NOT_FOUND: StatusCode.NOT_FOUND,
+    RejectionKind.ALREADY_EXISTS: StatusCode.ALREADY_EXISTS,
+}
 SERVER_MADE_IDS = UUID("6f6dd3a5-1f5b-5c7e-9a43-2d7f0c1e8b64")
 """The namespace of the aggregate ids that the server makes."""
 LONGEST_ID = 128
@@ -62,15 +69,15 @@ def _handler(
             answer = await execute(request)
         except RequestIdReused as error:
             facts = {"request_id": request.request_id}
-            raise Refusal("REQUEST_ID_REUSED", "this id was used for another request", facts) from error
+            raise RpcError("REQUEST_ID_REUSED", "this id was used for another request", facts) from error
         except DeadlinePassed as error:
-            raise Refusal("DEADLINE_PASSED", "the deadline passed before the command's turn") from error
+            raise RpcError("DEADLINE_PASSED", "the deadline passed before the command's turn") from error
         except Overloaded as error:
             message_ = "too many commands wait; this one was not executed"
-            raise Refusal("OVERLOADED", message_, retry_after=LONGEST_WAIT) from error
+            raise RpcError("OVERLOADED", message_, retry_after=LONGEST_WAIT) from error
         except (StoreUnavailable, StoreConflict) as error:
             message_ = "whether the command took effect is unknown; repeat it with the same request id"
-            raise Refusal("WRITE_MODEL_UNAVAILABLE", message_, retry_after=1) from error
+            raise RpcError("WRITE_MODEL_UNAVAILABLE", message_, retry_after=1) from error
         return response(receipt=_receipt(kind, answer))
 
     return handle
@@ -103,7 +110,7 @@ def _request(kind: CommandType, message: Any, context: ServicerContext[Any, Any]
 def _metadata() -> Mapping[str, str]:
     found = {key: str(value) for key, value in metadata.of_call() if key in (CORRELATION, CAUSATION)}
     if too_long := [key for key, value in found.items() if len(value) > LONGEST_ID]:
-        raise Refusal("REQUEST_INVALID", f"metadata {too_long[0]} is longer than {LONGEST_ID} characters")
+        raise RpcError("REQUEST_INVALID", f"metadata {too_long[0]} is longer than {LONGEST_ID} characters")
     return found
 
 
@@ -115,7 +122,7 @@ def _hash(message: Any) -> bytes:
     return sha256(content).digest()
 
 
-def _receipt(kind: CommandType, answer: Answer) -> Receipt:
+def _receipt(kind: CommandType, answer: CommandResult) -> Receipt:
     match answer.outcome:
         case Accepted(versions, recorded_at):
             stream, version = next(iter(versions.items()))
@@ -126,7 +133,7 @@ def _receipt(kind: CommandType, answer: Answer) -> Receipt:
                 record_time=instant(recorded_at),  # type: ignore[arg-type] # Protobuf takes a dict
                 consistency_token=token,
             )
-        case Refused(reason, "version", details):
-            raise Refusal(reason, "the stream is at another version", details)
-        case Refused(reason, rule, details):
-            raise Refusal.of_rule(kind.context, reason, details, rule)
+        case Rejection(reason, RejectionKind.VERSION, details):
+            raise RpcError(reason, "the stream is at another version", details)
+        case Rejection(reason, rejection_kind, details):
+            raise RpcError.of_rule(kind.context, reason, details, STATUS_OF_RULE[rejection_kind])

@@ -1,38 +1,39 @@
-"""Where views lie in Redis: the contract between the projector, which writes, and the query server.
+"""The layout of views in Redis: the contract between projectors, which write, and query servers.
 
 One hash per view under `view:<projection>:<generation>:{<id>}` with the fields
 
-    data      the serialised view message, served as it is
-    version   the version of the last event that the view has heard
-    revision  how often the hash was written; every write compares it first, and the version
-    entries   the index entries that the view has now, JSON [[index key, member], ...]
-    amounts   what the view adds to counters now, JSON [[total key, counter, amount in digits], ...]
-    added     what of it the counters hold, in the same form: less only where a counter was full
-    parked    JSON, only while the aggregate is parked in this projection
-    ...       readable columns, for people
+    data           the serialised view message; query servers return it without parsing it
+    version        the version of the last event of its stream
+    revision       how often the hash was written; every write compares it and the version first
+    entries        the view's current index entries, JSON [[index key, member], ...]
+    contributions  what the view adds to counters, JSON [[counters key, counter, digits], ...]
+    counted        the contributions that the counters hold; fewer only where a counter was full
+    parked         JSON, only while the aggregate is parked in this projection
+    ...            readable columns, for people
 
 A view whose first event could not be applied has version 0 and no `data`.
 
-What is derived from views lies beside them:
+Beside the views lies what is derived from them:
 
-    index:<projection>:<generation>:{<name>/<values>}    sorted set, all scores 0, ordered by member
-    total:<projection>:<generation>:{<name>/<values>}    hash of counters, the sums over all views;
-                                                         a counter that is zero is not there
-    tally:<projection>:<generation>:{<name>/<values>}    hash of counters that only grow: what each event adds
-                                                         is added once
-    log:<projection>:<generation>:{<id>}                 hash: a version of the view -> what its event told, a
-                                                         serialised message
-    changes:<projection>:<generation>:{<name>/<values>}  sorted set of view ids, each with the number of its
-                                                         last change among these; CHANGES_KEPT at most
+    index:<projection>:<generation>:{<name>/<values>}           sorted set, all scores 0, ordered by member
+    counters:<projection>:<generation>:{<name>/<values>}        hash, the sums of all views' contributions;
+                                                                a counter of zero is absent
+    event_counters:<projection>:<generation>:{<name>/<values>}  hash, the sums of all events' contributions;
+                                                                each event contributes once and for ever
+    history:<projection>:<generation>:{<id>}                    hash, version -> the serialised entry of that
+                                                                event
+    change_feed:<projection>:<generation>:{<name>/<values>}     sorted set of view ids, scored by the number
+                                                                of their last change; CHANGES_KEPT at most
 
-All of that is written in one step with the view. Whenever views have changed, the channel
-`changed:<projection>:<generation>` carries one message for all of them, msgpack [[view id, ...],
-[changes key, ...]]. A subscriber that was cut off reads again what it follows.
+One Lua call writes a view together with everything derived from it. After each write the channel
+`changes:<projection>:<generation>` carries one notification for all changed views, msgpack
+[[view id, ...], [change feed key, ...]]. Notifications carry no state: a subscriber that lost its connection
+reads the views that it follows again.
 
-Everything of a projection belongs to one filling of it, which `fill` names. The projectors begin another
-when it is gone, when `progress` has lost a partition, or when PostgreSQL was restored: they delete
-`present`, wipe the projection and read the feed from its start. Only they can wipe without losing what
-they write meanwhile, so to rebuild a projection in place is to delete `fill`, and nothing else.
+All keys of a projection belong to one build, named by `build`. Projectors begin another build when that key
+is missing, when `checkpoints` lacks a partition, or after PostgreSQL was restored: they delete `ready`, clear
+the projection and read the stream from its start. Only projectors can clear a projection without losing
+concurrent writes, so a rebuild in place deletes `build` and nothing else.
 """
 
 from dataclasses import dataclass
@@ -41,18 +42,19 @@ from typing import Any
 from diptych.projection.v1 import projection_pb2
 from google.protobuf.message import Message
 
-GENERATION = "1"
+GENERATION = "2"
 CHANGES_KEPT = 10_000
-"""How many views a set of changes names at the most, those that changed last."""
+"""Views that a change feed holds at most, the most recently changed ones."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A view message together with the keys that it and its projection are stored under."""
+    """A view message, and the keys of its projection."""
 
     message: type[Message]
     projection: str
-    hears: tuple[str, ...]
+    source_streams: tuple[str, ...]
+    """Stream types, for instance `ordering.order`."""
     generation: str = GENERATION
 
     @classmethod
@@ -62,7 +64,7 @@ class View:
         declared = options.Extensions[projection_pb2.view]
         if not declared.projection:
             raise ValueError(f"{message.DESCRIPTOR.full_name} has no option diptych.projection.v1.view")
-        return cls(message, declared.projection, tuple(declared.hears))
+        return cls(message, declared.projection, tuple(declared.source_streams))
 
     def _scope(self, kind: str) -> str:
         return f"{kind}:{self.projection}:{self.generation}"
@@ -72,54 +74,54 @@ class View:
         return f"{self._scope('view')}:{{{view_id}}}"
 
     def index(self, name: str, *values: str) -> str:
-        """Return the key of a sorted set of the views that have these values."""
+        """Return the key of the sorted set of the views with these values."""
         return f"{self._scope('index')}:{{{'/'.join((name, *values))}}}"
 
-    def total(self, name: str, *values: str) -> str:
-        """Return the key of the counters of the views that have these values."""
-        return f"{self._scope('total')}:{{{'/'.join((name, *values))}}}"
+    def counters(self, name: str, *values: str) -> str:
+        """Return the key of the counters of the views with these values."""
+        return f"{self._scope('counters')}:{{{'/'.join((name, *values))}}}"
 
-    def tally(self, name: str, *values: str) -> str:
-        """Return the key of the counters of the events that have these values."""
-        return f"{self._scope('tally')}:{{{'/'.join((name, *values))}}}"
+    def event_counters(self, name: str, *values: str) -> str:
+        """Return the key of the counters of the events with these values."""
+        return f"{self._scope('event_counters')}:{{{'/'.join((name, *values))}}}"
 
-    def log(self, view_id: str) -> str:
-        """Return the key of what one view's events told."""
-        return f"{self._scope('log')}:{{{view_id}}}"
+    def history(self, view_id: str) -> str:
+        """Return the key of one view's history entries."""
+        return f"{self._scope('history')}:{{{view_id}}}"
 
-    def changes(self, name: str, *values: str) -> str:
-        """Return the key of the last changes of the views that have these values."""
-        return f"{self._scope('changes')}:{{{'/'.join((name, *values))}}}"
+    def change_feed(self, name: str, *values: str) -> str:
+        """Return the key of the change feed of the views with these values."""
+        return f"{self._scope('change_feed')}:{{{'/'.join((name, *values))}}}"
 
     @property
-    def changed(self) -> str:
-        """The channel that names the views that have changed."""
-        return self._scope("changed")
+    def change_channel(self) -> str:
+        """The channel of the notifications."""
+        return self._scope("changes")
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """The patterns of SCAN that the keys of all views and of all that is derived from them match."""
-        kinds = ("view", "index", "total", "tally", "log", "changes")
+        """SCAN patterns of the keys of all views and everything derived from them."""
+        kinds = ("view", "index", "counters", "event_counters", "history", "change_feed")
         return tuple(f"{self._scope(kind)}:*" for kind in kinds)
 
     @property
-    def fill(self) -> str:
-        """The key of `<incarnation>/<id>`, new with every filling; each write of a projector compares it."""
-        return self._scope("fill")
+    def build(self) -> str:
+        """The key of `<incarnation>/<build id>`; every write of a projector compares it."""
+        return self._scope("build")
 
     @property
-    def progress(self) -> str:
-        """The key of the hash partition -> `<epoch>/<sequence>`: all up to there is in the views."""
-        return self._scope("progress")
+    def checkpoints(self) -> str:
+        """The key of the hash partition -> `<epoch>/<sequence>`: the views include all events up to there."""
+        return self._scope("checkpoints")
 
     @property
-    def present(self) -> str:
-        """The key whose value is the incarnation that the projection has caught up with; absent before."""
-        return self._scope("present")
+    def ready(self) -> str:
+        """The key of the caught-up marker: the incarnation that the projection has caught up with."""
+        return self._scope("ready")
 
     @property
     def as_of(self) -> str:
-        """The key of the hash partition -> milliseconds since 1970 at which it held all then published."""
+        """The key of the hash partition -> time, in ms since 1970, up to which it holds all published events."""
         return self._scope("as_of")
 
     @property
@@ -137,15 +139,15 @@ LAST_MICROS = 16**16 - 1
 
 
 def index_bound(nanos: int) -> str:
-    """Return what the members of all views from a time on are not below, and those of earlier ones are.
+    """Return the lower bound of the members of all views from a time on.
 
     Args:
-        nanos: since 1970; any number. Views are placed at whole microseconds, from 1970 on.
+        nanos: since 1970; any number. Index members have whole microseconds, from 1970 on.
     """
     micros = -(-nanos // 1000)  # upwards: a microsecond that began before the bound is earlier than it
     return f"{min(max(micros, 0), LAST_MICROS):016x}"
 
 
 def id_of_member(member: str) -> str:
-    """Return the id of the view that an index member stands for."""
+    """Return the view id of an index member."""
     return member.partition(":")[2]

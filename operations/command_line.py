@@ -45,7 +45,8 @@ class CommandGroup(click.Group):
 
 def read_settings() -> Settings:
     """Return what DIPTYCH_* variables say; lines of libraries are for stderr, from errors on."""
-    from runtime.process import lifecycle, logs
+    from runtime.process import logs
+    from runtime.process.lifecycle import read_settings
 
     logs.configure("error", "console", sys.stderr.buffer)
-    return lifecycle.settings()
+    return read_settings()

@@ -33,7 +33,7 @@ async def present(redis_url: str, views: Collection[View] = VIEWS, within: float
     """
     deadline = monotonic() + within
     async with redis.from_url(redis_url) as client:
-        while await client.exists(*(view.present for view in views)) < len(views):
+        while await client.exists(*(view.ready for view in views)) < len(views):
             if monotonic() > deadline:
                 names = ", ".join(view.projection for view in views)
                 raise StartError(f"{names} not present after {within:.0f} s: does a projector run?")
@@ -50,6 +50,6 @@ async def rebuild(redis_url: str, view: View, within: float) -> float:
     """
     began = monotonic()
     async with redis.from_url(redis_url) as client:
-        await client.delete(view.present, view.fill)  # without the filling's name, another one is begun
+        await client.delete(view.ready, view.build)  # without the filling's name, another one is begun
     await present(redis_url, [view], within)
     return monotonic() - began

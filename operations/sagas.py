@@ -5,11 +5,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from getpass import getuser
 
-from process_manager.engine import Engine, Unknown
+from process_manager.engine import Engine, UnknownSaga
 from process_manager.event_consumer import history
 from process_manager.instance import Instance
-from process_manager.saga import Impossible
-from process_manager.saga_reader import Found, SagaReader, SagaRow
+from process_manager.saga import ActionNotPossible
+from process_manager.saga_reader import SagaDetails, SagaReader, SagaRow
 from process_manager.sagas import SAGAS
 from process_manager.store import SagaStore
 from runtime import jetstream
@@ -45,7 +45,7 @@ async def page(settings: Settings, kind: str, state: str, ended: bool, limit: in
         rows = [
             row
             for name in ([kind] if kind else KINDS)
-            for row in await sagas.page(name, standing=state, open_only=not ended, limit=limit)
+            for row in await sagas.page(name, status=state, open_only=not ended, limit=limit)
         ]
     if not rows:
         return "there are none" if ended else "there are no open ones"
@@ -79,7 +79,7 @@ async def retry(settings: Settings, id_: str, kind: str) -> str:
             name = await _kind_of(SagaReader(store.engine), id_, kind)
             engine = Engine(store, SAGAS, history(connection))
             return _said(await engine.retry(name, id_, getuser()))
-    except (Unknown, Impossible) as error:
+    except (UnknownSaga, ActionNotPossible) as error:
         raise StartError(str(error)) from error
     finally:
         await connection.close()
@@ -100,7 +100,7 @@ async def abort(settings: Settings, id_: str, kind: str, reason: str) -> str:
         try:
             engine = Engine(store, SAGAS, no_history)  # type: ignore[arg-type]
             return _said(await engine.abort(name, id_, reason, getuser()))
-        except (Unknown, Impossible) as error:
+        except (UnknownSaga, ActionNotPossible) as error:
             raise StartError(str(error)) from error
 
 
@@ -114,26 +114,32 @@ async def _kind_of(sagas: SagaReader, id_: str, kind: str) -> str:
 
 
 def _said(instance: Instance) -> str:
-    standing = instance.standing
-    return f"{instance.saga.name} {instance.id} is {standing.state}" + (
-        f": {standing.trouble}" if standing.trouble else ""
+    status = instance.status
+    return f"{instance.saga.name} {instance.id} is {status.state}" + (
+        f": {status.blocked_reason}" if status.blocked_reason else ""
     )
 
 
 def _line(row: SagaRow) -> Sequence[str]:
-    return row.saga, row.id, row.standing, f"since {_instant(row.since)}", _how(row)
+    return row.saga, row.id, row.status, f"since {_instant(row.status_since)}", _how(row)
 
 
 def _how(row: SagaRow) -> str:
-    said = [row.trouble] if row.trouble else [f"waits for {row.waits_for}"] if row.waits_for else []
+    said = (
+        [row.blocked_reason]
+        if row.blocked_reason
+        else [f"waits for {row.waiting_for}"]
+        if row.waiting_for
+        else []
+    )
     if row.due_at and row.due_at < datetime.now(UTC):
         said.insert(0, f"overdue since {_instant(row.due_at)}")
     return ", ".join(said)
 
 
-def _story(found: Found) -> Iterable[str]:
+def _story(found: SagaDetails) -> Iterable[str]:
     row = found.row
-    yield f"{row.saga} {row.id}: {row.standing} since {_instant(row.since)}"
+    yield f"{row.saga} {row.id}: {row.status} since {_instant(row.status_since)}"
     if said := _how(row):
         yield said
     yield f"began {_instant(row.began_at)}, has heard version {row.version}"
@@ -148,8 +154,8 @@ def _story(found: Found) -> Iterable[str]:
     )
     for name, due in found.timers.items():
         yield f"timer {name} at {_instant(due)}"
-    for wish in found.interventions:
-        yield f"{_instant(wish.at)}  {wish.operator}: {wish.wish} {wish.reason}".rstrip()
+    for action in found.operator_actions:
+        yield f"{_instant(action.at)}  {action.operator}: {action.action} {action.reason}".rstrip()
 
 
 def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:

@@ -84,8 +84,8 @@ def _said_of(stream: StreamIdentity | str | None) -> str:
         return stream
     if stream is None:
         return "there is none; the relay makes it"
-    filled = "filled" if stream.filled else "being filled"
-    return f"{stream.messages} events, last sequence {stream.last_sequence}, {filled}, epoch {stream.epoch}"
+    complete = "complete" if stream.complete else "being republished"
+    return f"{stream.messages} events, last sequence {stream.last_sequence}, {complete}, epoch {stream.epoch}"
 
 
 async def _projections(settings: Settings, stream: StreamIdentity | str | None) -> list[Row]:
@@ -98,8 +98,8 @@ async def _projections(settings: Settings, stream: StreamIdentity | str | None) 
 
 
 async def _projection(redis: Redis, view: View, stream: StreamIdentity | None) -> str:
-    present = await redis.exists(view.present)
-    progress = [_place(value) for value in await redis.hvals(view.progress)]
+    present = await redis.exists(view.ready)
+    progress = [_place(value) for value in await redis.hvals(view.checkpoints)]
     as_of = [int(value) for value in await redis.hvals(view.as_of)]
     parked = await redis.hlen(view.parked)
     said = ["present" if present else "not present: queries answer VIEW_REBUILDING"]

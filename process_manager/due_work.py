@@ -7,12 +7,12 @@ from sqlalchemy import ColumnElement, and_
 
 from process_manager.schema import STEPS, TIMERS
 
-Place = tuple[str, int]
+Checkpoint = tuple[str, int]
 """An epoch of the stream and a sequence in it."""
-NOWHERE: Place = ("", 0)
+NO_CHECKPOINT: Checkpoint = ("", 0)
 
 
-class Superseded(Exception):
+class CheckpointConflict(Exception):
     """Another manager was first: what this one knew no longer holds."""
 
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from process_manager.due_work import DueStep, DueTimer, Place
+from process_manager.due_work import Checkpoint, DueStep, DueTimer
 from process_manager.instance import Instance
-from process_manager.saga import Abort, Answered, Refused, Retry, Saga, Timeout
-from process_manager.step_client import Reply
+from process_manager.saga import AbortRequested, RetryRequested, Saga, StepRejected, StepSucceeded, TimerFired
+from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
 from runtime.process import logs
 
-log = logs.get("sagas")
+log = logs.get_logger(__name__)
 
 History = Callable[[str], Awaitable[Sequence[RecordedEvent]]]
 """Returns all events of a stream, oldest first."""
@@ -24,7 +24,7 @@ class Gap(Exception):
     """Events of a stream are missing, and cannot be read now."""
 
 
-class Unknown(Exception):
+class UnknownSaga(Exception):
     """There is no such saga."""
 
 
@@ -39,13 +39,18 @@ class Engine:
 
     def __init__(self, store: SagaStore, sagas: Iterable[Saga[Any]], history: History) -> None:
         self.sagas: Mapping[str, Saga[Any]] = {saga.name: saga for saga in sagas}
-        self.wanted = asyncio.Event()
+        self.work_added = asyncio.Event()
         """Set whenever a saga has wanted a step or a timer."""
         self._store = store
         self._history = history
 
-    async def hear(
-        self, saga: Saga[Any], partition: int, events: Sequence[RecordedEvent], old: Place, new: Place
+    async def receive_events(
+        self,
+        saga: Saga[Any],
+        partition: int,
+        events: Sequence[RecordedEvent],
+        old: Checkpoint,
+        new: Checkpoint,
     ) -> None:
         """Tell sagas of a kind the events of one partition between two places.
 
@@ -60,14 +65,16 @@ class Engine:
         for event in events:
             by_id.setdefault(streams.aggregate_id(event.stream), []).append(event)
         async with self._store.begin() as transaction:
-            await transaction.move(saga.name, partition, old, new)
+            await transaction.advance_checkpoint(saga.name, partition, old, new)
             instances = await transaction.lock(saga, list(by_id)) if by_id else {}
-            for id_, told in by_id.items():
-                await self._hear(instances[id_], told, transaction.now)
+            for id_, received in by_id.items():
+                await self._receive_events(instances[id_], received, transaction.now)
             await transaction.write(instances.values())
-        self._note(*instances.values())
+        self._signal_work(*instances.values())
 
-    async def _hear(self, instance: Instance, events: Sequence[RecordedEvent], at: datetime) -> bool:
+    async def _receive_events(
+        self, instance: Instance, events: Sequence[RecordedEvent], at: datetime
+    ) -> bool:
         """Tell a saga the events that it has not heard; return whether it could be told all."""
         if events and events[0].version > instance.version + 1:
             events = await self._history(events[0].stream)
@@ -76,11 +83,11 @@ class Engine:
                 continue
             if event.version > instance.version + 1:
                 raise Gap(f"{event.stream} has no version {instance.version + 1}")
-            if not instance.hear(event, at):
+            if not instance.receive_event(event, at):
                 return False
         return True
 
-    async def answer(self, step: DueStep, reply: Reply) -> None:
+    async def record_reply(self, step: DueStep, reply: StepReply) -> None:
         """Tell a saga how a step ended, unless it was told.
 
         Raises:
@@ -88,16 +95,16 @@ class Engine:
         """
         async with self._store.begin() as transaction:
             instance = (await transaction.lock(self.sagas[step.saga], [step.id]))[step.id]
-            if not await transaction.answer(step, reply.reason or "OK"):
+            if not await transaction.record_outcome(step, reply.reason or "OK"):
                 return
             if reply.reason:
-                instance.tell(Refused(step.step, reply.reason, reply.details, transaction.now))
+                instance.react_to(StepRejected(step.step, reply.reason, reply.details, transaction.now))
             else:
-                instance.tell(Answered(step.step, reply.response, transaction.now))
+                instance.react_to(StepSucceeded(step.step, reply.response, transaction.now))
             await transaction.write([instance])
-        self._note(instance)
+        self._signal_work(instance)
 
-    async def fire(self, timer: DueTimer) -> None:
+    async def fire_timer(self, timer: DueTimer) -> None:
         """Tell a saga that a timer has run out, unless the timer is gone.
 
         Raises:
@@ -105,11 +112,11 @@ class Engine:
         """
         async with self._store.begin() as transaction:
             instance = (await transaction.lock(self.sagas[timer.saga], [timer.id]))[timer.id]
-            if not await transaction.stop(timer):
+            if not await transaction.remove_timer(timer):
                 return
-            instance.tell(Timeout(timer.name, transaction.now))
+            instance.react_to(TimerFired(timer.name, transaction.now))
             await transaction.write([instance])
-        self._note(instance)
+        self._signal_work(instance)
 
     async def retry(self, saga: str, id_: str, operator: str) -> Instance:
         """Let a saga try again what was refused, and hear what it could not be told.
@@ -124,15 +131,15 @@ class Engine:
             Impossible: see there.
         """
         kind = self._kind(saga)
-        events = await self._history(streams.stream_name(kind.hears, id_))
+        events = await self._history(streams.stream_name(kind.subscribes_to, id_))
         async with self._store.begin() as transaction:
             instance = (await transaction.lock(kind, [id_]))[id_]
             self._check(instance)
-            if await self._hear(instance, events, transaction.now):
-                instance.tell(Retry(transaction.now))
-            await transaction.note(instance, "retry", "", operator)
+            if await self._receive_events(instance, events, transaction.now):
+                instance.react_to(RetryRequested(transaction.now))
+            await transaction.record_action(instance, "retry", "", operator)
             await transaction.write([instance])
-        self._note(instance)
+        self._signal_work(instance)
         return instance
 
     async def abort(self, saga: str, id_: str, reason: str, operator: str) -> Instance:
@@ -151,24 +158,26 @@ class Engine:
         async with self._store.begin() as transaction:
             instance = (await transaction.lock(self._kind(saga), [id_]))[id_]
             self._check(instance)
-            instance.tell(Abort(reason, transaction.now))
-            await transaction.note(instance, "abort", reason, operator)
+            instance.react_to(AbortRequested(reason, transaction.now))
+            await transaction.record_action(instance, "abort", reason, operator)
             await transaction.write([instance])
-        self._note(instance)
+        self._signal_work(instance)
         return instance
 
     def _kind(self, saga: str) -> Saga[Any]:
         if saga not in self.sagas:
-            raise Unknown(f"there is no saga {saga}; there are {', '.join(self.sagas)}")
+            raise UnknownSaga(f"there is no saga {saga}; there are {', '.join(self.sagas)}")
         return self.sagas[saga]
 
     def _check(self, instance: Instance) -> None:
-        if instance.began_at is None and not instance.stuck:
-            raise Unknown(f"there is no {instance.saga.name} {instance.id}")
+        if instance.began_at is None and not instance.failed_input:
+            raise UnknownSaga(f"there is no {instance.saga.name} {instance.id}")
 
-    def _note(self, *instances: Instance) -> None:
+    def _signal_work(self, *instances: Instance) -> None:
         for instance in instances:
-            if instance.stuck:
-                log.error("Saga is stuck", saga=instance.saga.name, sagaId=instance.id, why=instance.stuck)
+            if instance.failed_input:
+                log.error(
+                    "Saga is stuck", saga=instance.saga.name, sagaId=instance.id, why=instance.failed_input
+                )
             if instance.steps or instance.timers:
-                self.wanted.set()
+                self.work_added.set()

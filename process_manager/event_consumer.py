@@ -6,7 +6,7 @@ from typing import Any
 
 from contracts import streams
 from contracts.envelope import RecordedEvent, from_message
-from process_manager.due_work import NOWHERE
+from process_manager.due_work import NO_CHECKPOINT
 from process_manager.engine import Engine, History
 from process_manager.leases import Leases
 from process_manager.saga import Saga
@@ -21,10 +21,10 @@ WAIT = 0.5
 PAUSE = 0.25
 """Seconds before a reader that was lost is opened again."""
 
-log = logs.get("hearing")
+log = logs.get_logger(__name__)
 
 
-class Hearing:
+class EventConsumer:
     """Reads what sagas hear, in the partitions that this process holds.
 
     Args:
@@ -62,20 +62,20 @@ class Hearing:
 
     async def _follow(self, saga: Saga[Any], partition: int, stopping: asyncio.Event) -> None:
         """Tell what a partition holds, from the last progress on, while it is this process's."""
-        place = (await self._store.progress(saga.name)).get(partition, NOWHERE)
+        checkpoint = (await self._store.checkpoints(saga.name)).get(partition, NO_CHECKPOINT)
         identity = await stream_identity(self._connection.js)
         if identity is None:
             raise ReaderLost("there is no stream")
-        epoch, sequence = place
+        epoch, sequence = checkpoint
         start = sequence + 1 if epoch == identity.epoch else 1
-        subject = streams.partition_subject(partition, saga.hears)
+        subject = streams.partition_subject(partition, saga.subscribes_to)
         reader = await StreamReader.open(self._connection, identity.epoch, start, [subject])
         try:
             while partition in self._leases.held and not stopping.is_set():
                 if messages := await reader.batch(BATCH, WAIT):
                     reached = (identity.epoch, messages[-1].sequence)
-                    await self._engine.hear(saga, partition, _events(messages), place, reached)
-                    place = reached
+                    await self._engine.receive_events(saga, partition, _events(messages), checkpoint, reached)
+                    checkpoint = reached
         finally:
             await reader.close()
 

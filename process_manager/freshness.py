@@ -8,7 +8,7 @@ from contracts import streams
 from process_manager.saga import Saga
 from process_manager.saga_reader import SagaReader
 from runtime.grpc.request_tokens import read_consistency_token
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 
 RESERVE = 0.05
 """Seconds before the deadline at which waiting ends, so that the refusal still reaches the caller."""
@@ -51,13 +51,13 @@ class Freshness:
         known = read_consistency_token(token)
         incarnation = await self._incarnation()
         if incarnation < known.incarnation:
-            raise Refusal("VIEW_REBUILDING", "the stream is being filled", retry_after=1.0)
+            raise RpcError("VIEW_REBUILDING", "the stream is being filled", retry_after=1.0)
         if incarnation > known.incarnation:
-            raise Refusal("TOKEN_OUTDATED", "the token is from before the database was restored")
+            raise RpcError("TOKEN_OUTDATED", "the token is from before the database was restored")
         awaited = {
             streams.aggregate_id(one.stream): one.version
             for one in known.streams
-            if streams.stream_type(one.stream) == saga.hears
+            if streams.stream_type(one.stream) == saga.subscribes_to
         }
         clock = asyncio.get_running_loop().time
         ends = clock() + (WITHOUT_DEADLINE if remaining is None else remaining - RESERVE)
@@ -66,5 +66,5 @@ class Freshness:
             if all(heard.get(id_, 0) >= version for id_, version in awaited.items()):
                 return
             if clock() >= ends:
-                raise Refusal("VIEW_BEHIND", "the token's command was not heard yet", retry_after=0.1)
+                raise RpcError("VIEW_BEHIND", "the token's command was not heard yet", retry_after=0.1)
             await asyncio.sleep(min(PAUSE, max(ends - clock(), 0)))

@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 from google.protobuf.message import Message
 
 from contracts.envelope import RecordedEvent
-from process_manager.saga import Heard, Next, Retry, Saga, Send, Standing, Told
+from process_manager.saga import EventReceived, Input, Reaction, RetryRequested, Saga, SagaStatus, Send
 
 REQUEST_IDS = UUID("2a9c1f0e-7c58-5d0b-8a55-0d2f6e0c3b71")
 """The namespace of the request ids of steps."""
@@ -52,43 +52,43 @@ class Instance:
     correlation_id: str = ""
     traceparent: str | None = None
     attempts: dict[str, int] = field(default_factory=dict)
-    stuck: str = ""
-    stood: str = ""
-    since: datetime | None = None
+    failed_input: str = ""
+    stored_status: str = ""
+    status_since: datetime | None = None
     steps: list[Step] = field(default_factory=list)
     timers: dict[str, datetime | None] = field(default_factory=dict)
 
     @property
-    def standing(self) -> Standing:
+    def status(self) -> SagaStatus:
         """Where it is."""
-        standing = self.saga.standing(self.state)
-        return replace(standing, trouble=self.stuck or standing.trouble)
+        status = self.saga.status(self.state)
+        return replace(status, blocked_reason=self.failed_input or status.blocked_reason)
 
-    def tell(self, told: Told) -> None:
+    def react_to(self, received: Input) -> None:
         """Let the saga react.
 
         Raises:
             Exception: the saga's code failed, or has sent a step twice; it stays as it was.
         """
-        reaction: Next[Any] = self.saga.react(self.state, told)
-        steps = [self._step(wanted, told, n) for n, wanted in enumerate(reaction.send)]
+        reaction: Reaction[Any] = self.saga.react(self.state, received)
+        steps = [self._step(wanted, received, n) for n, wanted in enumerate(reaction.send)]
         self.state = reaction.state
         self.steps += steps
         self.attempts.update({step.step: step.attempt for step in steps})
         self.timers.update({timer.name: timer.at for timer in reaction.timers})
 
-    def hear(self, event: RecordedEvent, at: datetime) -> bool:
+    def receive_event(self, event: RecordedEvent, at: datetime) -> bool:
         """Let the saga react to the next event of its stream; return whether it could.
 
         A saga that cannot, or an event of a type that this code does not know, is stuck there.
         """
         try:
             message = self.saga.decode(event)
-            self.tell(Heard(message, event.version, at))
+            self.react_to(EventReceived(message, event.version, at))
         except Exception as error:  # an event may hold anything; it stops this saga alone
-            self.stuck = f"version {event.version} cannot be told: {type(error).__name__}: {error}"
+            self.failed_input = f"version {event.version} cannot be told: {type(error).__name__}: {error}"
             return False
-        self.stuck = ""
+        self.failed_input = ""
         if self.began_at is None:
             self.began_at = at
             self.correlation_id = event.metadata.get("correlation_id", "")
@@ -96,9 +96,9 @@ class Instance:
         self.version = event.version
         return True
 
-    def _step(self, wanted: Send, told: Told, nth: int) -> Step:
+    def _step(self, wanted: Send, received: Input, nth: int) -> Step:
         before = self.attempts.get(wanted.step, 0)
-        if before and not isinstance(told, Retry):
+        if before and not isinstance(received, RetryRequested):
             raise ValueError(f"{wanted.step} was sent before")
         request_id = uuid5(REQUEST_IDS, f"{self.saga.name}/{self.id}/{wanted.step}/{before + 1}")
         return Step(

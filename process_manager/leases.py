@@ -44,7 +44,7 @@ UPDATE saga_leases SET until = now() + make_interval(secs => :lease) WHERE holde
 """
 GIVE = "DELETE FROM saga_leases WHERE holder = :me"
 
-log = logs.get("leases")
+log = logs.get_logger(__name__)
 
 
 class Leases:

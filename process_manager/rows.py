@@ -8,31 +8,43 @@ import msgspec
 
 from contracts import streams
 from process_manager.instance import Instance
-from process_manager.saga import Saga, Standing
+from process_manager.saga import Saga, SagaStatus
 
-CHANGING = ("version", "state", "standing", "ended", "waits_for", "trouble", "stuck", "since", "due_at")
+CHANGING = (
+    "version",
+    "state",
+    "status",
+    "ended",
+    "waiting_for",
+    "blocked_reason",
+    "failed_input",
+    "status_since",
+    "due_at",
+)
 """The columns of a saga that change when it is told something."""
 
 
 def of(instance: Instance, now: datetime) -> dict[str, Any]:
     """Return a saga's row."""
-    standing = instance.standing
-    since = instance.since if instance.since and standing.state == instance.stood else now
+    status = instance.status
+    status_since = (
+        instance.status_since if instance.status_since and status.state == instance.stored_status else now
+    )
     return {
         **key(instance),
         "partition": streams.partition(instance.id),
         "version": instance.version,
         "state": msgspec.to_builtins(instance.state),
-        "standing": standing.state,
-        "ended": standing.ended,
-        "waits_for": standing.waits_for,
-        "trouble": standing.trouble,
-        "stuck": instance.stuck,
+        "status": status.state,
+        "ended": status.ended,
+        "waiting_for": status.waiting_for,
+        "blocked_reason": status.blocked_reason,
+        "failed_input": instance.failed_input,
         "correlation_id": instance.correlation_id,
         "traceparent": instance.traceparent,
         "began_at": instance.began_at or now,
-        "since": since,
-        "due_at": _due(standing, since),
+        "status_since": status_since,
+        "due_at": _due(status, status_since),
     }
 
 
@@ -68,11 +80,11 @@ def timers_of(instance: Instance) -> tuple[list[dict[str, Any]], list[tuple[str,
     return rows, gone
 
 
-def _due(standing: Standing, since: datetime) -> datetime | None:
+def _due(status: SagaStatus, status_since: datetime) -> datetime | None:
     """Return until when a saga should stand elsewhere; what needs an operator is overdue at once."""
-    if standing.ended or (standing.within is None and not standing.trouble):
+    if status.ended or (status.within is None and not status.blocked_reason):
         return None
-    return since if standing.trouble else since + (standing.within or timedelta())
+    return status_since if status.blocked_reason else status_since + (status.within or timedelta())
 
 
 def key(instance: Instance) -> dict[str, str]:
@@ -91,7 +103,7 @@ def instance(saga: Saga[Any], row: Any) -> Instance:
         row.began_at,
         row.correlation_id,
         row.traceparent,
-        stuck=row.stuck,
-        stood=row.standing,
-        since=row.since,
+        failed_input=row.failed_input,
+        stored_status=row.status,
+        status_since=row.status_since,
     )

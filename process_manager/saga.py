@@ -1,7 +1,7 @@
 """The vocabulary of sagas: what one is told, and what it then remembers, sends and waits for.
 
 A saga follows one stream: its id is that of the aggregate, and it hears each of the stream's events once,
-in order. It is pure, `react(state, told) -> Next`: time comes in with what it is told, and what it sends is
+in order. It is pure, `react(state, received) -> Reaction`: time comes in with what it is told, and what it sends is
 sent by others, again and again until it is answered. A step's request id is made of the saga, the step and
 the attempt, so a step that is repeated takes effect once.
 """
@@ -23,7 +23,7 @@ S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class EventReceived:
     """An event of the stream that the saga follows."""
 
     event: Any
@@ -33,7 +33,7 @@ class Heard:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class StepSucceeded:
     """A step was done."""
 
     step: str
@@ -42,7 +42,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class StepRejected:
     """A step was refused: it has changed nothing, and repeating it would not help."""
 
     step: str
@@ -52,7 +52,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeout:
+class TimerFired:
     """A timer has run out."""
 
     timer: str
@@ -60,24 +60,24 @@ class Timeout:
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
+class RetryRequested:
     """An operator wants what was refused to be tried again."""
 
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Abort:
+class AbortRequested:
     """An operator wants an end; what can be undone is undone."""
 
     reason: str
     at: datetime
 
 
-Told = Heard | Answered | Refused | Timeout | Retry | Abort
+Input = EventReceived | StepSucceeded | StepRejected | TimerFired | RetryRequested | AbortRequested
 
 
-class Impossible(Exception):
+class ActionNotPossible(Exception):
     """An operator's wish that cannot be met where the saga stands; the message says why."""
 
 
@@ -105,7 +105,7 @@ class Timer:
 
 
 @dataclass(frozen=True, slots=True)
-class Next(Generic[S]):
+class Reaction(Generic[S]):
     """What follows from what a saga was told."""
 
     state: S
@@ -114,7 +114,7 @@ class Next(Generic[S]):
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class SagaStatus:
     """Where a saga is, for people: the same for sagas of all kinds."""
 
     state: str
@@ -122,9 +122,9 @@ class Standing:
     ended: bool
     within: timedelta | None = None
     """How soon it should stand elsewhere; None where it may take as long as it takes."""
-    waits_for: str = ""
+    waiting_for: str = ""
     """What it waits for where no step is under way, in words."""
-    trouble: str = ""
+    blocked_reason: str = ""
     """Why it does not go on without an operator."""
 
 
@@ -145,11 +145,11 @@ class Saga(Generic[S]):
     """
 
     name: str
-    hears: str
+    subscribes_to: str
     events: Sequence[ModuleType]
     initial: S
-    react: Callable[[S, Told], Next[S]]
-    standing: Callable[[S], Standing]
+    react: Callable[[S, Input], Reaction[S]]
+    status: Callable[[S], SagaStatus]
     upcasters: Sequence[Upcaster] = ()
     messages: dict[str, type[Message]] = field(init=False, default_factory=dict)
     """The messages of the events by their full names."""

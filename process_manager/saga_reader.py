@@ -9,12 +9,12 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from process_manager.schema import DUE, INTERVENTIONS, SAGAS, STEPS, TIMERS
+from process_manager.schema import DUE, OPERATOR_ACTIONS, SAGAS, STEPS, TIMERS
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # the last moment there is would reach PostgreSQL as infinity
 """When a saga is due that may stay where it is for as long as it takes."""
 
-Place = tuple[datetime, datetime, str]
+ListPosition = tuple[datetime, datetime, str]
 """Where a saga stands in a list: when it is due (NEVER for not at all), when it began, its id."""
 
 
@@ -34,10 +34,10 @@ class SentStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Intervention:
+class OperatorAction:
     """What an operator wanted."""
 
-    wish: str
+    action: str
     reason: str
     operator: str
     at: datetime
@@ -51,29 +51,29 @@ class SagaRow:
     id: str
     version: int
     state: Mapping[str, Any]
-    standing: str
+    status: str
     ended: bool
-    waits_for: str
+    waiting_for: str
     """In words, whatever it is that it waits for; empty where it has ended."""
-    trouble: str
+    blocked_reason: str
     began_at: datetime
-    since: datetime
+    status_since: datetime
     due_at: datetime | None
 
     @property
-    def place(self) -> Place:
+    def position(self) -> ListPosition:
         """Where it stands in a list."""
         return self.due_at or NEVER, self.began_at, self.id
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SagaDetails:
     """A saga with all that belongs to it."""
 
     row: SagaRow
     steps: Sequence[SentStep]
     timers: Mapping[str, datetime]
-    interventions: Sequence[Intervention]
+    operator_actions: Sequence[OperatorAction]
 
 
 class SagaReader:
@@ -86,7 +86,7 @@ class SagaReader:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.execution_options(isolation_level="REPEATABLE READ")
 
-    async def find(self, saga: str, id_: str) -> Found | None:
+    async def find(self, saga: str, id_: str) -> SagaDetails | None:
         """Return a saga; None where there is none."""
         async with self._engine.connect() as connection:
             rows = await self._rows(connection, _sagas().where(SAGAS.c.saga == saga, SAGAS.c.id == id_))
@@ -94,16 +94,16 @@ class SagaReader:
                 return None
             steps = _of(STEPS, SentStep).where(STEPS.c.saga == saga, STEPS.c.id == id_)
             timers = select(TIMERS.c.name, TIMERS.c.due_at).where(TIMERS.c.saga == saga, TIMERS.c.id == id_)
-            wishes = _of(INTERVENTIONS, Intervention).where(
-                INTERVENTIONS.c.saga == saga, INTERVENTIONS.c.id == id_
+            wishes = _of(OPERATOR_ACTIONS, OperatorAction).where(
+                OPERATOR_ACTIONS.c.saga == saga, OPERATOR_ACTIONS.c.id == id_
             )
-            return Found(
+            return SagaDetails(
                 rows[0],
                 [SentStep(*row) for row in await connection.execute(steps.order_by(STEPS.c.number))],
                 {row.name: row.due_at for row in await connection.execute(timers.order_by(TIMERS.c.due_at))},
                 [
-                    Intervention(*row)
-                    for row in await connection.execute(wishes.order_by(INTERVENTIONS.c.number))
+                    OperatorAction(*row)
+                    for row in await connection.execute(wishes.order_by(OPERATOR_ACTIONS.c.number))
                 ],
             )
 
@@ -111,9 +111,9 @@ class SagaReader:
         self,
         saga: str,
         *,
-        standing: str = "",
+        status: str = "",
         open_only: bool = False,
-        after: Place | None = None,
+        after: ListPosition | None = None,
         limit: int,
     ) -> list[SagaRow]:
         """Return sagas of a kind: overdue ones first, those that are due at no time last.
@@ -126,8 +126,8 @@ class SagaReader:
             limit: how many at the most.
         """
         wanted: list[ColumnElement[bool]] = [SAGAS.c.saga == saga]
-        if standing:
-            wanted.append(SAGAS.c.standing == standing)
+        if status:
+            wanted.append(SAGAS.c.status == status)
         if open_only:
             wanted.append(SAGAS.c.ended.is_(False))
         order = (DUE, SAGAS.c.began_at, SAGAS.c.id)
@@ -155,7 +155,7 @@ class SagaReader:
     async def counts(self) -> dict[str, tuple[int, int, int]]:
         """Return how many sagas of each kind are open, overdue, and in need of an operator."""
         overdue = func.count().filter(SAGAS.c.due_at < func.now())
-        troubled = func.count().filter(SAGAS.c.trouble != "")
+        troubled = func.count().filter(SAGAS.c.blocked_reason != "")
         async with self._engine.connect() as connection:
             rows = await connection.execute(
                 select(SAGAS.c.saga, func.count(), overdue, troubled)
@@ -168,8 +168,8 @@ class SagaReader:
         rows = [row._asdict() for row in await connection.execute(found)]
         waiting = await self._unanswered(connection, rows)
         for row in rows:
-            if (step := waiting.get((row["saga"], row["id"]))) and not row["trouble"]:
-                row["waits_for"] = f"an answer to {step}"
+            if (step := waiting.get((row["saga"], row["id"]))) and not row["blocked_reason"]:
+                row["waiting_for"] = f"an answer to {step}"
         return [SagaRow(**row) for row in rows]
 
     async def _unanswered(

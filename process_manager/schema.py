@@ -34,21 +34,28 @@ SAGAS = Table(
     Column("partition", Integer, nullable=False),
     Column("version", BigInteger, nullable=False, comment="of the last event that it has heard"),
     Column("state", JSONB, nullable=False, comment="what it remembers"),
-    Column("standing", Text, nullable=False, comment="where it is, for people"),
+    Column("status", Text, nullable=False, comment="where it is, for people"),
     Column("ended", Boolean, nullable=False),
-    Column("waits_for", Text, nullable=False, comment="where no step is under way"),
-    Column("trouble", Text, nullable=False, comment="why it needs an operator; empty where it does not"),
-    Column("stuck", Text, nullable=False, comment="why it cannot be told its next event; empty where it can"),
+    Column("waiting_for", Text, nullable=False, comment="where no step is under way"),
+    Column(
+        "blocked_reason", Text, nullable=False, comment="why it needs an operator; empty where it does not"
+    ),
+    Column(
+        "failed_input",
+        Text,
+        nullable=False,
+        comment="why it cannot be told its next event; empty where it can",
+    ),
     Column("correlation_id", Text, nullable=False, comment="of its first event; its steps carry it on"),
     Column("traceparent", Text, comment="of its first event"),
     Column("began_at", _INSTANT, nullable=False),
-    Column("since", _INSTANT, nullable=False, comment="when it came to stand where it is"),
+    Column("status_since", _INSTANT, nullable=False, comment="when it came to stand where it is"),
     Column("due_at", _INSTANT, comment="until when it should stand elsewhere; null for as long as it takes"),
 )
 DUE = func.coalesce(SAGAS.c.due_at, literal_column("'9999-01-01 00:00:00+00'::timestamptz"))
 """The order of lists: overdue ones first, those that are due at no time (`reading.NEVER`) last."""
 Index("sagas_listed", SAGAS.c.saga, DUE, SAGAS.c.began_at, SAGAS.c.id)
-Index("sagas_listed_by_standing", SAGAS.c.saga, SAGAS.c.standing, DUE, SAGAS.c.began_at, SAGAS.c.id)
+Index("sagas_listed_by_status", SAGAS.c.saga, SAGAS.c.status, DUE, SAGAS.c.began_at, SAGAS.c.id)
 
 STEPS = Table(
     "saga_steps",
@@ -82,21 +89,21 @@ TIMERS = Table(
 )
 Index("saga_timers_due", TIMERS.c.due_at)
 
-INTERVENTIONS = Table(
-    "saga_interventions",
+OPERATOR_ACTIONS = Table(
+    "saga_operator_actions",
     METADATA,
     Column("number", BigInteger, Identity(), primary_key=True),
     Column("saga", Text, nullable=False),
     Column("id", Text, nullable=False),
-    Column("wish", Text, nullable=False, comment="retry or abort"),
+    Column("action", Text, nullable=False, comment="retry or abort"),
     Column("reason", Text, nullable=False),
     Column("operator", Text, nullable=False, comment="who"),
     Column("at", _INSTANT, nullable=False),
 )
-Index("saga_interventions_of", INTERVENTIONS.c.saga, INTERVENTIONS.c.id)
+Index("saga_operator_actions_of", OPERATOR_ACTIONS.c.saga, OPERATOR_ACTIONS.c.id)
 
-PROGRESS = Table(
-    "saga_progress",
+CHECKPOINTS = Table(
+    "saga_checkpoints",
     METADATA,
     Column("saga", Text, primary_key=True),
     Column("partition", Integer, primary_key=True),

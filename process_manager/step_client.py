@@ -33,7 +33,7 @@ OPTIONS = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 5_0
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class StepReply:
     """What a call was answered with: a response, or the reason of a refusal."""
 
     response: Any = None
@@ -41,11 +41,11 @@ class Reply:
     details: Mapping[str, str] = field(default_factory=dict)
 
 
-class NoAnswer(Exception):
+class NoReply(Exception):
     """Whether the call took effect is unknown."""
 
 
-class Caller:
+class StepClient:
     """Channels to the command and query servers.
 
     Args:
@@ -58,7 +58,7 @@ class Caller:
         self._token = Path(settings.process_manager_token)
         self._channels: dict[str, grpc.aio.Channel] = {}
 
-    async def call(self, step: DueStep, traceparent: str | None) -> Reply:
+    async def call(self, step: DueStep, traceparent: str | None) -> StepReply:
         """Send a step and return its answer.
 
         Raises:
@@ -71,14 +71,14 @@ class Caller:
         )
         try:
             metadata = self._metadata(step, traceparent)
-            return Reply(await call(step.request, timeout=DEADLINE, metadata=metadata))
+            return StepReply(await call(step.request, timeout=DEADLINE, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             info = _info(error)
             if error.code() in DEFINITE and info is not None and info.domain.endswith("diptych"):
-                return Reply(reason=info.reason, details=dict(info.metadata))
-            raise NoAnswer(f"{error.code().name}: {error.details()}") from error
+                return StepReply(reason=info.reason, details=dict(info.metadata))
+            raise NoReply(f"{error.code().name}: {error.details()}") from error
         except OSError as error:
-            raise NoAnswer(f"there is no token: {error}") from error
+            raise NoReply(f"there is no token: {error}") from error
 
     async def close(self) -> None:
         """Close all channels."""

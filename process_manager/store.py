@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import and_, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from process_manager.due_work import DueStep, DueTimer, Place, is_step, is_timer
-from process_manager.schema import PROGRESS, ROLE, SAGAS, STEPS, TIMERS
+from process_manager.due_work import Checkpoint, DueStep, DueTimer, is_step, is_timer
+from process_manager.schema import CHECKPOINTS, ROLE, SAGAS, STEPS, TIMERS
 from process_manager.transaction import Transaction
 from runtime.postgres import create_engine
 
@@ -52,10 +52,10 @@ class SagaStore:
             now: Any = await connection.scalar(select(func.clock_timestamp()))
             yield Transaction(connection, now)
 
-    async def progress(self, saga: str) -> dict[int, Place]:
+    async def checkpoints(self, saga: str) -> dict[int, Checkpoint]:
         """Return how far a kind of saga has heard each partition's events."""
         async with self.engine.connect() as connection:
-            rows = await connection.execute(select(PROGRESS).where(PROGRESS.c.saga == saga))
+            rows = await connection.execute(select(CHECKPOINTS).where(CHECKPOINTS.c.saga == saga))
             return {row.partition: (row.epoch, row.sequence) for row in rows}
 
     async def due_steps(self, partitions: Collection[int], limit: int) -> list[DueStep]:
@@ -88,7 +88,7 @@ class SagaStore:
         async with self.engine.connect() as connection:
             return [DueTimer(*row) for row in await connection.execute(found)]
 
-    async def postpone(self, step: DueStep, seconds: float, error: str) -> None:
+    async def postpone_step(self, step: DueStep, seconds: float, error: str) -> None:
         """Note that a step was sent and had no answer; it is sent again after a while."""
         again = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
         async with self.engine.begin() as connection:
@@ -98,7 +98,7 @@ class SagaStore:
                 .values(tries=STEPS.c.tries + 1, due_at=again, error=error)
             )
 
-    async def put_off(self, timer: DueTimer, seconds: float) -> None:
+    async def postpone_timer(self, timer: DueTimer, seconds: float) -> None:
         """Let a timer run out later."""
         async with self.engine.begin() as connection:
             later = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)

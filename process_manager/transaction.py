@@ -10,17 +10,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from process_manager import rows
 from process_manager.due_work import (
-    NOWHERE,
+    NO_CHECKPOINT,
+    Checkpoint,
+    CheckpointConflict,
     DueStep,
     DueTimer,
-    Place,
-    Superseded,
     is_step,
     is_timer,
 )
 from process_manager.instance import Instance
 from process_manager.saga import Saga
-from process_manager.schema import INTERVENTIONS, PROGRESS, SAGAS, STEPS, TIMERS
+from process_manager.schema import CHECKPOINTS, OPERATOR_ACTIONS, SAGAS, STEPS, TIMERS
 
 
 class Transaction:
@@ -35,24 +35,24 @@ class Transaction:
         self._connection = connection
         self.now = now
 
-    async def move(self, saga: str, partition: int, old: Place, new: Place) -> None:
+    async def advance_checkpoint(self, saga: str, partition: int, old: Checkpoint, new: Checkpoint) -> None:
         """Move a kind of saga's progress in a partition.
 
         Raises:
             Superseded: it is not at `old`.
         """
         row = {"saga": saga, "partition": partition, "epoch": new[0], "sequence": new[1]}
-        if old == NOWHERE:
-            moved = insert(PROGRESS).values(row).on_conflict_do_nothing()
+        if old == NO_CHECKPOINT:
+            moved = insert(CHECKPOINTS).values(row).on_conflict_do_nothing()
         else:
             moved = (
-                update(PROGRESS)  # type: ignore[assignment]
-                .where(PROGRESS.c.saga == saga, PROGRESS.c.partition == partition)
-                .where(PROGRESS.c.epoch == old[0], PROGRESS.c.sequence == old[1])
+                update(CHECKPOINTS)  # type: ignore[assignment]
+                .where(CHECKPOINTS.c.saga == saga, CHECKPOINTS.c.partition == partition)
+                .where(CHECKPOINTS.c.epoch == old[0], CHECKPOINTS.c.sequence == old[1])
                 .values(row)
             )
         if (await self._connection.execute(moved)).rowcount != 1:
-            raise Superseded(f"{saga} was moved on in partition {partition}")
+            raise CheckpointConflict(f"{saga} was moved on in partition {partition}")
 
     async def lock(self, saga: Saga[Any], ids: Collection[str]) -> dict[str, Instance]:
         """Return sagas of a kind by their ids, new ones where there were none, locked until the end."""
@@ -72,7 +72,7 @@ class Transaction:
             found[row.id].attempts[row.step] = row.attempts
         return {id_: found.get(id_) or Instance(saga, id_, saga.initial) for id_ in ids}
 
-    async def answer(self, step: DueStep, outcome: str) -> bool:
+    async def record_outcome(self, step: DueStep, outcome: str) -> bool:
         """Record a step's outcome; return False where it has one already."""
         answered = (
             update(STEPS)
@@ -81,18 +81,18 @@ class Transaction:
         )
         return (await self._connection.execute(answered)).rowcount == 1
 
-    async def stop(self, timer: DueTimer) -> bool:
+    async def remove_timer(self, timer: DueTimer) -> bool:
         """Take a timer away; return False where it is gone, or set to another time."""
         return (await self._connection.execute(delete(TIMERS).where(is_timer(timer)))).rowcount == 1
 
-    async def note(self, instance: Instance, wish: str, reason: str, operator: str) -> None:
+    async def record_action(self, instance: Instance, action: str, reason: str, operator: str) -> None:
         """Put on record what an operator wanted of a saga."""
-        row = {**rows.key(instance), "wish": wish, "reason": reason, "operator": operator, "at": self.now}
-        await self._connection.execute(insert(INTERVENTIONS).values(row))
+        row = {**rows.key(instance), "action": action, "reason": reason, "operator": operator, "at": self.now}
+        await self._connection.execute(insert(OPERATOR_ACTIONS).values(row))
 
     async def write(self, instances: Iterable[Instance]) -> None:
         """Write what sagas have become and what they want."""
-        known = [instance for instance in instances if instance.began_at is not None or instance.stuck]
+        known = [instance for instance in instances if instance.began_at is not None or instance.failed_input]
         if not known:
             return
         sagas = insert(SAGAS).values([rows.of(instance, self.now) for instance in known])

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 
-class Progress:
+class Checkpoints:
     """The place that each partition has in one stream, as the store knows it.
 
     Args:
@@ -26,7 +26,9 @@ class Progress:
         """The sequence at which each partition goes on."""
         return {partition: sequence + 1 for partition, sequence in self._sequences.items()}
 
-    def moves(self, sequences: Mapping[int, int], also: Iterable[int] = ()) -> Mapping[int, tuple[str, str]]:
+    def advances(
+        self, sequences: Mapping[int, int], also: Iterable[int] = ()
+    ) -> Mapping[int, tuple[str, str]]:
         """Return old and new place of partitions; of all where none is named.
 
         Args:
@@ -42,8 +44,8 @@ class Progress:
             for partition in named
         }
 
-    def moved(self, moves: Mapping[int, tuple[str, str]]) -> None:
+    def moved(self, advances: Mapping[int, tuple[str, str]]) -> None:
         """Take note of moves that the store has made."""
-        for partition, (_, new) in moves.items():
+        for partition, (_, new) in advances.items():
             self._stored[partition] = new
             self._sequences[partition] = self._sequence(new)

@@ -21,7 +21,7 @@ from runtime.jetstream import (
 )
 from runtime.process import logs
 
-log = logs.get("feed")
+log = logs.get_logger(__name__)
 
 
 class PartitionReader:

@@ -57,7 +57,7 @@ for i = 1, #KEYS do
 end
 """
 
-log = logs.get("leases")
+log = logs.get_logger(__name__)
 
 
 class RedisLeases:

@@ -13,7 +13,7 @@ from projector.records import Parked, Update
 from runtime.process import logs
 from runtime.telemetry import metrics, tracing
 
-log = logs.get("projector")
+log = logs.get_logger(__name__)
 
 _ATTRIBUTES = {
     "messaging.system": "nats",

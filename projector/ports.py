@@ -10,7 +10,7 @@ from projector.records import Parked, Record, Update
 from runtime.jetstream import Message, StreamIdentity
 
 
-class Superseded(Exception):
+class BuildSuperseded(Exception):
     """What this projector knew of the store no longer holds: read it again, and go on from there."""
 
 
@@ -52,34 +52,37 @@ class Feed(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Filling:
+class Build:
     """The state that all views of a projection are in: for which database, and how far."""
 
     incarnation: str
-    progress: Mapping[int, str]
+    checkpoints: Mapping[int, str]
     """Partition to `<epoch>/<sequence>`, for every partition."""
 
 
-Moves = Mapping[int, tuple[str, str]]
+Advances = Mapping[int, tuple[str, str]]
 """Partition to its progress before and after, `<epoch>/<sequence>`."""
-NOWHERE: Mapping[int, Any] = {}
+NO_PARTITIONS: Mapping[int, Any] = {}
 """No moves."""
 
 
 class Store(Protocol):
     """The views of one projection, in Redis. Every write compares the filling that was read last."""
 
-    async def filling(self) -> Filling | None:
+    async def read_build(self) -> Build | None:
         """Read and return the filling; None where a new one has to be begun."""
 
-    async def refill(self, incarnation: str, epoch: str) -> None:
+    async def begin_build(self, incarnation: str, epoch: str) -> None:
         """Wipe the projection and begin another filling, unless somebody else has begun one meanwhile."""
 
     async def load(self, view_ids: Iterable[str]) -> Mapping[str, Record]:
         """Return these views, by id; an empty record of version 0 for each that is not there."""
 
     async def write(
-        self, updates: Sequence[Update], moves: Moves = NOWHERE, as_of: Mapping[int, int] = NOWHERE
+        self,
+        updates: Sequence[Update],
+        advances: Advances = NO_PARTITIONS,
+        as_of: Mapping[int, int] = NO_PARTITIONS,
     ) -> set[str]:
         """Write views that are still as they were before; return the ids of the others.
 
@@ -90,7 +93,7 @@ class Store(Protocol):
             Superseded: another filling has begun, or progress is not what it was; nothing is written.
         """
 
-    async def advance(self, moves: Moves, as_of: Mapping[int, int]) -> None:
+    async def advance(self, advances: Advances, as_of: Mapping[int, int]) -> None:
         """Set partitions' progress from one value to the next, in all of them or in none.
 
         Args:

@@ -20,13 +20,13 @@ E = TypeVar("E", bound=Message)
 
 Entry = tuple[str, str]
 """An index entry: the key of the index (`View.index`) and the member (`index_member`)."""
-Amount = tuple[str, str, int]
+Contribution = tuple[str, str, int]
 """What a view adds to a counter: the key of the counters (`View.total`), the counter's name, how much."""
-LARGEST_AMOUNT = 10**15
+LARGEST_CONTRIBUTION = 10**15
 """What a view or an event may add or take at the most, so that one absurd event cannot fill 64 bits."""
 
 
-Told = tuple[int, Message]
+HistoryEntry = tuple[int, Message]
 """What an event tells: its version, and its entry in the view's log."""
 
 
@@ -42,13 +42,13 @@ class Rendered(msgspec.Struct, Generic[V], frozen=True):
     """The message, serialised."""
     columns: tuple[tuple[str, str], ...]
     entries: tuple[Entry, ...]
-    amounts: tuple[tuple[str, str, str], ...]
-    """As `Amount`, in decimal digits."""
-    announced: tuple[str, ...]
-    told: tuple[tuple[int, bytes], ...]
+    contributions: tuple[tuple[str, str, str], ...]
+    """As `Contribution`, in decimal digits."""
+    change_feeds: tuple[str, ...]
+    history_entries: tuple[tuple[int, bytes], ...]
     """What the events that were applied told: their versions and serialised log entries."""
-    tallied: tuple[tuple[str, str, str], ...]
-    """What these entries add for ever, as `Amount`, in decimal digits."""
+    event_contributions: tuple[tuple[str, str, str], ...]
+    """What these entries add for ever, as `Contribution`, in decimal digits."""
 
 
 class Projection(Generic[V]):
@@ -73,10 +73,10 @@ class Projection(Generic[V]):
         events: Sequence[ModuleType],
         columns: Sequence[str] = (),
         indexes: Callable[[V], Iterable[Entry]] = lambda _: (),
-        amounts: Callable[[V], Iterable[Amount]] = lambda _: (),
-        announces: Callable[[V], Iterable[str]] = lambda _: (),
-        log: Callable[[V, RecordedEvent], Message] | None = None,
-        tallies: Callable[[Any], Iterable[Amount]] = lambda _: (),
+        contributions: Callable[[V], Iterable[Contribution]] = lambda _: (),
+        change_feeds: Callable[[V], Iterable[str]] = lambda _: (),
+        history: Callable[[V, RecordedEvent], Message] | None = None,
+        event_contributions: Callable[[Any], Iterable[Contribution]] = lambda _: (),
         upcasters: Sequence[Upcaster] = (),
     ) -> None:
         self.view = view
@@ -89,10 +89,10 @@ class Projection(Generic[V]):
         self._handlers: dict[str, tuple[type[Message], Callable[[V, Any], None]]] = {}
         self._columns = columns_of.reader(view.message, columns)
         self._indexes = indexes
-        self._amounts = amounts
-        self._announces = announces
-        self._log = log
-        self._tallies = tallies
+        self._amounts = contributions
+        self._announces = change_feeds
+        self._history = history
+        self._tallies = event_contributions
         self._upcasters = upcasters
         self._has_version = "version" in view.message.DESCRIPTOR.fields_by_name
 
@@ -131,37 +131,37 @@ class Projection(Generic[V]):
             and what the next one failed with: whatever its decoding, its handler or the rendering raised.
         """
         try:
-            copy, told = _copy(view), list[Told]()
+            copy, history_entries = _copy(view), list[HistoryEntry]()
             for event in events:
-                told += self._apply(copy, event)
-            return self._render(copy, events[-1].version, told), len(events), None
+                history_entries += self._apply(copy, event)
+            return self._render(copy, events[-1].version, history_entries), len(events), None
         except Exception:  # an event may hold anything; which one it was, the slow way finds out
             return self._fold_one_by_one(view, events)
 
     def _fold_one_by_one(
         self, view: V, events: Sequence[RecordedEvent]
     ) -> tuple[Rendered[V] | None, int, Exception | None]:
-        rendered, told = None, list[Told]()
+        rendered, history_entries = None, list[HistoryEntry]()
         for done, event in enumerate(events):
             copy = _copy(rendered.message if rendered else view)
             try:
-                now = [*told, *self._apply(copy, event)]
+                now = [*history_entries, *self._apply(copy, event)]
                 rendered = self._render(copy, event.version, now)
             except Exception as error:
                 return rendered, done, error
-            told = now
+            history_entries = now
         return rendered, len(events), None
 
-    def _apply(self, view: V, event: RecordedEvent) -> Sequence[Told]:
+    def _apply(self, view: V, event: RecordedEvent) -> Sequence[HistoryEntry]:
         """Apply an event to a view; return what it tells."""
         if event.type not in self._known:
             raise UnknownEvent(f"{event.type} is not an event of {self._packages}")
         if found := self._handlers.get(event.type):
             message, handler = found
             handler(view, message.FromString(event.data))
-        return ((event.version, self._log(view, event)),) if self._log else ()
+        return ((event.version, self._history(view, event)),) if self._history else ()
 
-    def _render(self, view: V, version: int, told: Sequence[Told]) -> Rendered[V]:
+    def _render(self, view: V, version: int, history_entries: Sequence[HistoryEntry]) -> Rendered[V]:
         if self._has_version:
             view.version = version  # type: ignore[attr-defined]
         return Rendered(
@@ -169,10 +169,12 @@ class Projection(Generic[V]):
             data=view.SerializeToString(),
             columns=tuple(self._columns(view).items()),
             entries=tuple(self._indexes(view)),
-            amounts=_digits(self._amounts(view)),
-            announced=tuple(self._announces(view)),
-            told=tuple((of, entry.SerializeToString()) for of, entry in told),
-            tallied=_digits(amount for _, entry in told for amount in self._tallies(entry)),
+            contributions=_digits(self._amounts(view)),
+            change_feeds=tuple(self._announces(view)),
+            history_entries=tuple((of, entry.SerializeToString()) for of, entry in history_entries),
+            event_contributions=_digits(
+                amount for _, entry in history_entries for amount in self._tallies(entry)
+            ),
         )
 
 
@@ -180,12 +182,12 @@ def _upcasting(upcaster: Upcaster, handler: Callable[[V, Any], None]) -> Callabl
     return lambda view, event: handler(view, upcaster.convert(event))
 
 
-def _digits(amounts: Iterable[Amount]) -> tuple[tuple[str, str, str], ...]:
-    amounts = tuple(amounts)
-    for total, counter, amount in amounts:
-        if abs(amount) > LARGEST_AMOUNT:
+def _digits(contributions: Iterable[Contribution]) -> tuple[tuple[str, str, str], ...]:
+    contributions = tuple(contributions)
+    for total, counter, amount in contributions:
+        if abs(amount) > LARGEST_CONTRIBUTION:
             raise ValueError(f"{amount} is too much for {counter} of {total}")
-    return tuple((total, counter, str(amount)) for total, counter, amount in amounts if amount)
+    return tuple((total, counter, str(amount)) for total, counter, amount in contributions if amount)
 
 
 def _copy(view: V) -> V:

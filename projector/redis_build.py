@@ -1,7 +1,10 @@
-"""How far a projection's views are, kept in Redis beside them: the filling, and progress per partition.
+"""A projection's build in Redis: its name, its checkpoints, and how another one begins.
 
-A filling begins with a wipe. While it lasts, the name of the filling says so, which refuses every other
-write; any projector may help with it or finish it, and a thawed one that knows an older name changes nothing.
+How it works. All keys of a projection belong to one build, whose name is `<incarnation>/<build id>`. Every
+write compares the name first, so a projector that was frozen while another build began changes nothing.
+`begin_build` gives the new build a name that ends in CLEARING, which no write matches; clears the keys of the
+previous build page by page, each page under the same comparison; and then opens it under its final name with
+all checkpoints at the start of the stream. Any projector may begin, help or finish.
 """
 
 from collections.abc import Mapping
@@ -14,151 +17,87 @@ from redis.commands.core import AsyncScript
 
 from contracts import streams
 from contracts.view_layout import View
-from projector.ports import Filling, Moves, Superseded
+from projector.lua import read_script
+from projector.ports import Advances, Build, BuildSuperseded
 
 pack = msgspec.msgpack.Encoder().encode
 
 SCAN_PAGE = 1_000
-WIPING = "/wiping"
-"""The end of a filling's name until the views of the one before are gone."""
-
-READ = """
-return {redis.call('GET', KEYS[1]), redis.call('HGETALL', KEYS[2])}
-"""
-
-BEGIN = """
-local fill, present, as_of, progress, parked = unpack(KEYS)
-local expected, new = unpack(ARGV)
-if (redis.call('GET', fill) or '') == expected then
-  redis.call('DEL', present, as_of, progress, parked)
-  redis.call('SET', fill, new)
-end
-"""
-
-DELETE = """
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then return -1 end
-for i = 2, #KEYS do redis.call('UNLINK', KEYS[i]) end
-return 0
-"""
-
-READY = """
-local fill, progress = unpack(KEYS)
-local wiping, ready, start, partitions = unpack(ARGV)
-if redis.call('GET', fill) ~= wiping then return -1 end
-for partition = 0, partitions - 1 do redis.call('HSET', progress, partition, start) end
-redis.call('SET', fill, ready)
-return 0
-"""
-
-# Progress is moved in all partitions or in none, and only from where it is said to be.
-PROGRESS = """
-local fill, progress, as_of, present = unpack(KEYS)
-
-local function stands(moves)
-  for _, move in ipairs(moves) do
-    if redis.call('HGET', progress, move[1]) ~= move[2] then return false end
-  end
-  return true
-end
-
-local function advance(moves, incarnation, partitions)
-  local held = false
-  for _, move in ipairs(moves) do
-    local partition, old, new, time = unpack(move)
-    if old ~= new then redis.call('HSET', progress, partition, new) end
-    if time ~= '' then
-      redis.call('HSET', as_of, partition, time)
-      held = true
-    end
-  end
-  local all = held and redis.call('HLEN', as_of) == tonumber(partitions)
-  if all then redis.call('SET', present, incarnation) end
-end
-"""
-
-ADVANCE = (
-    PROGRESS
-    + """
-local name, incarnation, partitions, moves = unpack(ARGV)
-moves = cmsgpack.unpack(moves)
-if redis.call('GET', fill) ~= name or not stands(moves) then return -1 end
-advance(moves, incarnation, partitions)
-return 0
-"""
-)
+CLEARING = "/clearing"
+"""The end of a build's name until the keys of the previous build are gone."""
 
 
-class RedisFilling:
-    """The filling of one projection. It remembers the one that it read last, and writes to no other."""
+class RedisBuild:
+    """The build of one projection. It remembers the build that it read last, and writes to no other."""
 
     def __init__(self, redis: Redis, view: View) -> None:
         self._redis = redis
         self._view = view
-        self._fill = ""
-        self._read = redis.register_script(READ)
-        self._begin = redis.register_script(BEGIN)
-        self._delete = redis.register_script(DELETE)
-        self._ready = redis.register_script(READY)
-        self._advance = redis.register_script(ADVANCE)
+        self._name = ""
+        self._read_script = redis.register_script(read_script("read_build"))
+        self._begin_script = redis.register_script(read_script("begin_build"))
+        self._clear_script = redis.register_script(read_script("clear_keys"))
+        self._open_script = redis.register_script(read_script("open_build"))
+        self._advance_script = redis.register_script(read_script("checkpoints", "advance"))
 
-    async def filling(self) -> Filling | None:
-        """Read and return the filling; None where a new one has to be begun."""
-        name, flat = await _call(self._read, [self._view.fill, self._view.progress])
-        self._fill = (name or b"").decode()
-        progress = {int(flat[i]): flat[i + 1].decode() for i in range(0, len(flat), 2)}
-        if not self._fill or len(progress) < streams.PARTITIONS:  # none at all while it is being wiped
+    async def read_build(self) -> Build | None:
+        """Read and return the build; None where a new one has to begin."""
+        name, flat = await _call(self._read_script, [self._view.build, self._view.checkpoints])
+        self._name = (name or b"").decode()
+        checkpoints = {int(flat[i]): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+        if not self._name or len(checkpoints) < streams.PARTITIONS:  # none at all while it is being cleared
             return None
-        return Filling(self._fill.partition("/")[0], progress)
+        return Build(self._name.partition("/")[0], checkpoints)
 
-    async def refill(self, incarnation: str, epoch: str) -> None:
-        """Wipe the projection and begin another filling, unless somebody else has begun one meanwhile."""
+    async def begin_build(self, incarnation: str, epoch: str) -> None:
+        """Clear the projection and begin another build, unless another projector has begun one meanwhile."""
         view = self._view
-        if not (self._fill.startswith(f"{incarnation}/") and self._fill.endswith(WIPING)):
-            keys = [view.fill, view.present, view.as_of, view.progress, view.parked]
-            new = f"{incarnation}/{uuid4()}{WIPING}"
-            await _call(self._begin, keys, [self._fill, new])
-            self._fill = new
+        if not (self._name.startswith(f"{incarnation}/") and self._name.endswith(CLEARING)):
+            keys = [view.build, view.ready, view.as_of, view.checkpoints, view.parked]
+            new = f"{incarnation}/{uuid4()}{CLEARING}"
+            await _call(self._begin_script, keys, [self._name, new])
+            self._name = new
         try:
-            await self._wipe()
-            ready = [self._fill, self._fill.removesuffix(WIPING), f"{epoch}/0", streams.PARTITIONS]
-            self._fence(await _call(self._ready, [view.fill, view.progress], ready))
-        except Superseded:
-            pass  # another projector began first, or has wiped faster: what it made is read next
+            await self._clear()
+            opened = [self._name, self._name.removesuffix(CLEARING), f"{epoch}/0", streams.PARTITIONS]
+            self._check_current(await _call(self._open_script, [view.build, view.checkpoints], opened))
+        except BuildSuperseded:
+            pass  # another projector began first or cleared faster: its build is read next
 
-    async def advance(self, moves: Moves, as_of: Mapping[int, int]) -> None:
-        """Set partitions' progress from one value to the next, in all of them or in none."""
-        self._fence(await _call(self._advance, self._keys, self._progress(moves, as_of)))
+    async def advance(self, advances: Advances, as_of: Mapping[int, int]) -> None:
+        """Advance checkpoints, in all of the partitions or in none."""
+        arguments = self._advance_arguments(advances, as_of)
+        self._check_current(await _call(self._advance_script, self._checkpoint_keys, arguments))
 
     @property
-    def _keys(self) -> list[str]:
-        """The keys that `PROGRESS` takes."""
-        return [self._view.fill, self._view.progress, self._view.as_of, self._view.present]
+    def _checkpoint_keys(self) -> list[str]:
+        """The keys that `checkpoints.lua` takes."""
+        return [self._view.build, self._view.checkpoints, self._view.as_of, self._view.ready]
 
-    def _progress(self, moves: Moves, as_of: Mapping[int, int]) -> list[Any]:
-        """Return how progress is to move, as arguments of a script."""
+    def _advance_arguments(self, advances: Advances, as_of: Mapping[int, int]) -> list[Any]:
         rows = [
             (str(partition), old, new, str(as_of.get(partition, "")))
-            for partition, (old, new) in moves.items()
+            for partition, (old, new) in advances.items()
         ]
-        return [self._fill, self._fill.partition("/")[0], streams.PARTITIONS, pack(rows)]
+        return [self._name, self._name.partition("/")[0], streams.PARTITIONS, pack(rows)]
 
-    async def _wipe(self) -> None:
+    async def _clear(self) -> None:
         for pattern in self._view.patterns:
-            async for page in self._pages(pattern):
-                self._fence(await _call(self._delete, [self._view.fill, *page], [self._fill]))
+            async for page in self._scan(pattern):
+                self._check_current(await _call(self._clear_script, [self._view.build, *page], [self._name]))
 
-    async def _pages(self, pattern: str) -> Any:
+    async def _scan(self, pattern: str) -> Any:
         cursor = -1
         while cursor != 0:
             cursor, page = await self._redis.scan(max(cursor, 0), match=pattern, count=SCAN_PAGE)
             if page:
                 yield page
 
-    def _fence(self, answer: Any) -> Any:
-        """Return a script's answer, unless it says that the filling or the progress is another one now."""
-        if answer == -1:
-            raise Superseded(self._fill)
-        return answer
+    def _check_current(self, reply: Any) -> Any:
+        """Return a script's reply, unless it says that the build or a checkpoint is another one now."""
+        if reply == -1:
+            raise BuildSuperseded(self._name)
+        return reply
 
 
 async def _call(script: AsyncScript, keys: Any, args: Any = ()) -> Any:

@@ -15,7 +15,7 @@ PATIENCE = 5.0
 PAUSE = 0.25
 """Seconds between two attempts to reach Redis."""
 
-log = logs.get("redis")
+log = logs.get_logger(__name__)
 
 
 def connect(url: str) -> Redis:
@@ -38,7 +38,7 @@ def connect(url: str) -> Redis:
     return Redis.from_pool(pool)
 
 
-async def never_evicts(redis: Redis, life: Lifecycle) -> None:
+async def never_evicts(redis: Redis, lifecycle: Lifecycle) -> None:
     """Wait until Redis can be reached, and make sure that it will not drop views when memory is short.
 
     Raises:
@@ -50,7 +50,7 @@ async def never_evicts(redis: Redis, life: Lifecycle) -> None:
             return
         except (ConnectionError, TimeoutError, OSError) as error:
             log.warning("Redis cannot be reached", error=str(error))
-        if await life.wait(PAUSE):
+        if await lifecycle.wait(PAUSE):
             return
 
 

@@ -1,8 +1,9 @@
-"""Views in Redis: read, and written by compare-and-set with all that is derived; a batch is one Lua call.
+"""Views in Redis: loaded, and written by compare-and-set; a batch is one Lua call.
 
-One call for a batch is the fastest way in (151,000 views/s), and keeps a projector that comes late from
-undoing what a newer version has in indexes and sums. Arguments are packed, which spares redis-py 25 us per
-view that it needs to encode them one by one.
+How it works. One call per batch is the fastest way in (151,000 views/s). The script compares each view's
+version and revision, so a projector that is late cannot undo what a newer version has put into indexes and
+counters; views that another projector has changed are reported as conflicts. Arguments are packed, which
+spares redis-py 25 us per view that it needs to encode them one by one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,41 +13,41 @@ import msgspec
 from redis.asyncio import Redis
 
 from contracts.view_layout import CHANGES_KEPT, View
-from projector.ports import NOWHERE, Moves
+from projector.lua import read_script
+from projector.ports import NO_PARTITIONS, Advances
 from projector.projection import Entry
 from projector.records import Parked, Record, Update
-from projector.redis_build import RedisFilling, pack
-from projector.redis_scripts import LOAD, UNLIST, WRITE
+from projector.redis_build import RedisBuild, pack
 from runtime.process import logs
 
 _json = msgspec.json.Encoder().encode
 _read_entries = msgspec.json.Decoder(tuple[Entry, ...]).decode
 _read_parked = msgspec.json.Decoder(Parked).decode
 
-log = logs.get("store")
+log = logs.get_logger(__name__)
 
 
-class RedisStore(RedisFilling):
-    """The views of one projection; see the port `Store` for what each method promises.
+class RedisStore(RedisBuild):
+    """The views of one projection; the port `Store` says what each method promises.
 
     Args:
-        redis: where they are.
-        view: how they are kept.
-        changes_kept: how many views a set of changes names at the most.
+        redis: the connection.
+        view: the layout of the views.
+        changes_kept: how many views a change feed holds at most.
     """
 
     def __init__(self, redis: Redis, view: View, changes_kept: int = CHANGES_KEPT) -> None:
         super().__init__(redis, view)
         self._changes_kept = changes_kept
-        self._load = redis.register_script(LOAD)
-        self._write = redis.register_script(WRITE)
-        self._unlist = redis.register_script(UNLIST)
+        self._load_script = redis.register_script(read_script("load"))
+        self._write_script = redis.register_script(read_script("checkpoints", "derived", "write"))
+        self._unlist_script = redis.register_script(read_script("unlist_parked"))
 
     async def load(self, view_ids: Iterable[str]) -> Mapping[str, Record]:
-        """Return these views, by id; an empty record of version 0 for each that is not there."""
+        """Return these views, by id; an empty record of version 0 for each that does not exist."""
         ids = list(view_ids)
-        found = await self._load(args=[pack([self._view.key(view_id) for view_id in ids])])
-        return {view_id: self._record(view_id, values) for view_id, values in zip(ids, found, strict=True)}
+        loaded = await self._load_script(args=[pack([self._view.key(view_id) for view_id in ids])])
+        return {view_id: self._record(view_id, values) for view_id, values in zip(ids, loaded, strict=True)}
 
     def _record(self, view_id: str, values: Sequence[bytes | None]) -> Record:
         data, version, revision, entries, parked = values
@@ -60,55 +61,59 @@ class RedisStore(RedisFilling):
         )
 
     async def write(
-        self, updates: Sequence[Update], moves: Moves = NOWHERE, as_of: Mapping[int, int] = NOWHERE
+        self,
+        updates: Sequence[Update],
+        advances: Advances = NO_PARTITIONS,
+        as_of: Mapping[int, int] = NO_PARTITIONS,
     ) -> set[str]:
-        """Write views that are still as they were before, and progress; return the ids of the others."""
-        packed = pack([self._packed(update) for update in updates])
+        """Write views and checkpoints; return the ids of the views that another projector has changed."""
+        packed = pack([self._pack_update(update) for update in updates])
         contents = [data for update in updates for data in _contents(update)]
-        progress = self._progress(moves, as_of)
-        answer = await self._write(
-            keys=[*self._keys, self._view.parked],
-            args=[*progress, packed, self._view.changed, self._changes_kept, *contents],
+        arguments = self._advance_arguments(advances, as_of)
+        reply = await self._write_script(
+            keys=[*self._checkpoint_keys, self._view.parked],
+            args=[*arguments, packed, self._view.change_channel, self._changes_kept, *contents],
         )
-        lost, full = self._fence(answer)
+        conflicts, full = self._check_current(reply)
         for view_id in full:
             log.error("Counter is full", projection=self._view.projection, recordId=view_id.decode())
-        return {updates[number - 1].after.id for number in lost}
+        return {updates[number - 1].after.id for number in conflicts}
 
-    def _packed(self, update: Update) -> Sequence[Any]:
+    def _pack_update(self, update: Update) -> Sequence[Any]:
+        """Return the arguments of one view; `write.lua` unpacks them."""
         before, after, content = update.before, update.after, update.content
         fields = ["version", str(after.version), "revision", str(after.revision)]
-        known = (self._view.key(after.id), after.id, str(before.version), str(before.revision), fields)
+        identity = (self._view.key(after.id), after.id, str(before.version), str(before.revision), fields)
         parked = _json(after.parked).decode() if after.parked else ""
         if content is None:
-            return (*known, parked, "", (), ())
+            return (*identity, parked, "", (), ())
         fields += ["entries", _json(after.entries).decode()]
         for column in content.columns:
             fields += column
         return (
-            *known,
+            *identity,
             parked,
-            self._view.log(after.id) if content.told else "",
-            [str(version) for version, _ in content.told],
-            content.tallied,
-            _json(content.amounts).decode(),
+            self._view.history(after.id) if content.history_entries else "",
+            [str(version) for version, _ in content.history_entries],
+            content.event_contributions,
+            _json(content.contributions).decode(),
             after.entries,
             [entry for entry in before.entries if entry not in after.entries],
-            content.announced,
+            content.change_feeds,
         )
 
     async def parked(self) -> Mapping[str, Parked]:
-        """Return the list of the parked aggregates, by view id."""
+        """Return the parked aggregates, by view id."""
         listed: Any = await self._redis.hgetall(self._view.parked)
         return {view_id.decode(): _read_parked(record) for view_id, record in listed.items()}
 
     async def unlist(self, view_id: str) -> None:
-        """Take an aggregate off the list of the parked ones, unless its view says that it is parked."""
-        await self._unlist(keys=[self._view.key(view_id), self._view.parked], args=[view_id])
+        """Remove an aggregate from the list of the parked ones, unless its view is parked."""
+        await self._unlist_script(keys=[self._view.key(view_id), self._view.parked], args=[view_id])
 
 
 def _contents(update: Update) -> Iterable[bytes]:
-    """Return the bytes that a write takes: the view's, and those of its new log entries."""
+    """Return the bytes of the view, and those of its new history entries."""
     if update.content is None:
         return (b"",)
-    return (update.content.data, *(data for _, data in update.content.told))
+    return (update.content.data, *(data for _, data in update.content.history_entries))

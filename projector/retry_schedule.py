@@ -12,7 +12,7 @@ ERROR_LENGTH = 500
 
 
 @dataclass(frozen=True)
-class Retries:
+class RetryPolicy:
     """When to try a failing event again.
 
     Args:
@@ -51,10 +51,10 @@ class Retries:
         return int(1000 * pause_before(attempts - 1, self.first_pause, inf))
 
 
-RETRIES = Retries()
+RETRY_POLICY = RetryPolicy()
 
 
-class Schedule:
+class RetrySchedule:
     """The aggregates that this process has to try again, and when."""
 
     def __init__(self) -> None:

@@ -11,10 +11,10 @@ from time import monotonic
 from typing import Any
 
 from contracts import streams
-from projector.checkpoints import Progress
-from projector.ports import Feed, Filling, Leases, Store
+from projector.checkpoints import Checkpoints
+from projector.ports import Build, Feed, Leases, Store
 from projector.projection import Projection
-from projector.retry_schedule import RETRIES, Retries
+from projector.retry_schedule import RETRY_POLICY, RetryPolicy
 from projector.session import WAIT, Session
 from projector.writer import Observe, Writer
 from runtime.backoff import Backoff
@@ -24,7 +24,7 @@ from runtime.process import logs
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
 """Seconds between sessions that fail."""
 
-log = logs.get("runner")
+log = logs.get_logger(__name__)
 
 
 class Runner:
@@ -45,7 +45,7 @@ class Runner:
         store: Store,
         feed: Feed,
         leases: Leases,
-        retries: Retries = RETRIES,
+        retries: RetryPolicy = RETRY_POLICY,
         observe: Observe = lambda _: None,
     ) -> None:
         self._name = projection.view.projection
@@ -77,28 +77,28 @@ class Runner:
             if not partitions:
                 await asyncio.sleep(WAIT)
                 return
-            filling, identity = await self._enter()
+            build, identity = await self._enter()
             await self._resume(partitions)
-            progress = Progress(identity.epoch, filling.progress, partitions)
-            reader = await self._feed.open(identity.epoch, progress.starts)
+            checkpoints = Checkpoints(identity.epoch, build.checkpoints, partitions)
+            reader = await self._feed.open(identity.epoch, checkpoints.starts)
             try:
-                session = Session(self._writer, self._store, self._feed, identity, progress, reader)
+                session = Session(self._writer, self._store, self._feed, identity, checkpoints, reader)
                 while not stopping.is_set() and self._leases.held == partitions:
                     await session.step()
             finally:
                 await reader.close()
 
-    async def _enter(self) -> tuple[Filling, StreamIdentity]:
+    async def _enter(self) -> tuple[Build, StreamIdentity]:
         """Return the store's filling and the stream that it is to be filled from; begin one if need be."""
         while True:
-            filling = await self._store.filling()
+            build = await self._store.read_build()
             identity = await self._feed.identity()  # after the filling, else an older database's could win
             if identity is None:
                 raise ReaderLost("there is no stream")
-            if filling is not None and filling.incarnation == identity.incarnation:
-                return filling, identity
+            if build is not None and build.incarnation == identity.incarnation:
+                return build, identity
             log.warning("Projection is filled anew", projection=self._name, incarnation=identity.incarnation)
-            await self._store.refill(identity.incarnation, identity.epoch)
+            await self._store.begin_build(identity.incarnation, identity.epoch)
 
     async def _resume(self, partitions: frozenset[int]) -> None:
         """Forget what others may have changed, and take over the parked aggregates of these partitions."""

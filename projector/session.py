@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from time import monotonic, time
 
 from contracts import streams
-from projector.checkpoints import Progress
-from projector.ports import Feed, Reader, Store, Superseded
+from projector.checkpoints import Checkpoints
+from projector.ports import BuildSuperseded, Feed, Reader, Store
 from projector.writer import Writer
 from runtime.jetstream import Message, StreamIdentity
 
@@ -44,14 +44,14 @@ class Session:
         store: Store,
         feed: Feed,
         identity: StreamIdentity,
-        progress: Progress,
+        checkpoints: Checkpoints,
         reader: Reader,
     ) -> None:
         self._writer = writer
         self._store = store
         self._feed = feed
         self._identity = identity
-        self._progress = progress
+        self._progress = checkpoints
         self._reader = reader
         self._looked = 0.0
         self._asked = 0.0
@@ -72,9 +72,9 @@ class Session:
         last = {streams.partition_of_subject(message.subject): message for message in messages}
         as_of = self._as_of | self._published(last)
         reached = {partition: message.sequence for partition, message in last.items()}
-        moves = self._progress.moves(reached, also=as_of)
-        await self._writer.apply((event for event in events if event is not None), moves, as_of)
-        self._progress.moved(moves)
+        advances = self._progress.advances(reached, also=as_of)
+        await self._writer.apply((event for event in events if event is not None), advances, as_of)
+        self._progress.moved(advances)
         for view_id, parked in self._writer.schedule.due(_now(), REPLAYS):
             await self._writer.replay(view_id, parked.stream)
         self._as_of = await self._look()
@@ -100,8 +100,8 @@ class Session:
         self._looked, now = monotonic(), _now()
         found, was = await self._feed.identity(), self._identity
         if found is None or (found.epoch, found.incarnation) != (was.epoch, was.incarnation):
-            raise Superseded("the stream is another one")
-        if not found.filled:
+            raise BuildSuperseded("the stream is another one")
+        if not found.complete:
             return {}
         self._target = self._target if self._target is not None else found.last_sequence
         drained = await self._drained(found.last_sequence)

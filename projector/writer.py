@@ -14,10 +14,10 @@ from msgspec.structs import replace
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from projector.fold import EventsMissing, Folded, fold
-from projector.ports import NOWHERE, Feed, Moves, Store
+from projector.ports import NO_PARTITIONS, Advances, Feed, Store
 from projector.projection import Projection
 from projector.records import Record, Update
-from projector.retry_schedule import Retries, Schedule
+from projector.retry_schedule import RetryPolicy, RetrySchedule
 
 Observe = Callable[[Sequence[Update]], None]
 
@@ -37,9 +37,9 @@ class Writer:
     """
 
     def __init__(
-        self, projection: Projection[Any], store: Store, feed: Feed, retries: Retries, observe: Observe
+        self, projection: Projection[Any], store: Store, feed: Feed, retries: RetryPolicy, observe: Observe
     ) -> None:
-        self.schedule = Schedule()
+        self.schedule = RetrySchedule()
         self._projection = projection
         self._store = store
         self._feed = feed
@@ -52,7 +52,10 @@ class Writer:
         self._cache.clear()
 
     async def apply(
-        self, events: Iterable[RecordedEvent], moves: Moves = NOWHERE, as_of: Mapping[int, int] = NOWHERE
+        self,
+        events: Iterable[RecordedEvent],
+        advances: Advances = NO_PARTITIONS,
+        as_of: Mapping[int, int] = NO_PARTITIONS,
     ) -> None:
         """Bring the views of these events up to them, and progress with them; return once the store has both.
 
@@ -69,7 +72,7 @@ class Writer:
         while True:
             records = await self._load(todo, new)
             folded = [await self._update(records[view_id], events) for view_id, events in todo.items()]
-            lost = await self._write([update for update in folded if update is not None], moves, as_of)
+            lost = await self._write([update for update in folded if update is not None], advances, as_of)
             if not lost:
                 return
             todo, new = {view_id: todo[view_id] for view_id in lost}, set()
@@ -134,13 +137,16 @@ class Writer:
         return known
 
     async def _write(
-        self, updates: Sequence[Update], moves: Moves = NOWHERE, as_of: Mapping[int, int] = NOWHERE
+        self,
+        updates: Sequence[Update],
+        advances: Advances = NO_PARTITIONS,
+        as_of: Mapping[int, int] = NO_PARTITIONS,
     ) -> set[str]:
         if not updates:
-            if moves:
-                await self._store.advance(moves, as_of)
+            if advances:
+                await self._store.advance(advances, as_of)
             return set()
-        lost = await self._store.write(updates, moves, as_of)
+        lost = await self._store.write(updates, advances, as_of)
         self._drop(lost)
         won = [update for update in updates if update.after.id not in lost]
         self._keep(update.after for update in won)

@@ -17,7 +17,7 @@ from query_server.reader import Reader
 from query_server.redis_address import RedisAddress
 from query_server.subscription import Subscription
 from runtime.backoff import Backoff
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
@@ -25,29 +25,29 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
 LOOK = 1.0
 """Seconds between two looks at whether a projection is filled anew, which nobody announces."""
 
-log = logs.get("changes")
+log = logs.get_logger(__name__)
 
-_announced = msgspec.msgpack.Decoder(tuple[list[str], list[str]]).decode
+_decode_notification = msgspec.msgpack.Decoder(tuple[list[str], list[str]]).decode
 
 
 class Signal:
-    """Wakes one watcher; made by `Changes.of`."""
+    """Wakes one watcher; made by `ChangeFeed.of`."""
 
-    def __init__(self, changes: "Changes") -> None:
-        self._changes = changes
+    def __init__(self, change_feed: "ChangeFeed") -> None:
+        self._changes = change_feed
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
         """There may be something new."""
         self._woken.set()
 
-    async def listening(self) -> None:
+    async def wait_until_subscribed(self) -> None:
         """Return while announcements come in: what is read from now on is followed by all that is new.
 
         Raises:
             Refusal: `READ_MODEL_UNAVAILABLE`, Redis is away; `STOPPING`, the process stops.
         """
-        await self._changes.listening()
+        await self._changes.wait_until_subscribed()
 
     async def wait(self) -> None:
         """Return once there may be something new since the last wait.
@@ -61,7 +61,7 @@ class Signal:
         self._changes.check_running()
 
 
-class Changes:
+class ChangeFeed:
     """The announcements of several projections.
 
     Args:
@@ -73,7 +73,7 @@ class Changes:
     def __init__(self, address: RedisAddress, reader: Reader, views: Collection[View]) -> None:
         self._address = address
         self._reader = reader
-        self._views = {view.changed: view for view in views}
+        self._views = {view.change_channel: view for view in views}
         self._signals: defaultdict[str, set[Signal]] = defaultdict(set)
         self._subscribed = asyncio.Event()
         self._stopped = False
@@ -95,24 +95,24 @@ class Changes:
         """How many signals there are now."""
         return sum(map(len, self._signals.values()))
 
-    async def listening(self) -> None:
-        """Wait until announcements come in; see `Signal.listening`."""
+    async def wait_until_subscribed(self) -> None:
+        """Wait until announcements come in; see `Signal.wait_until_subscribed`."""
         self.check_running()
         try:
             await asyncio.wait_for(self._subscribed.wait(), LONGEST_PAUSE)
         except TimeoutError:
-            raise Refusal("READ_MODEL_UNAVAILABLE", "Redis is away", retry_after=1.0) from None
+            raise RpcError("READ_MODEL_UNAVAILABLE", "Redis is away", retry_after=1.0) from None
 
     def check_running(self) -> None:
         """Refuse to go on once the process stops."""
         if self._stopped:
-            raise Refusal("STOPPING", "the server stops", retry_after=1.0)
+            raise RpcError("STOPPING", "the server stops", retry_after=1.0)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Hear announcements until the process stops, then have every watcher end its call."""
         if not self._views:
             return
-        hearing = [asyncio.create_task(self._hear()), asyncio.create_task(self._notice_fillings())]
+        hearing = [asyncio.create_task(self._receive()), asyncio.create_task(self._watch_builds())]
         try:
             stopped = asyncio.create_task(stopping.wait())
             done, _ = await asyncio.wait([stopped, *hearing], return_when=asyncio.FIRST_COMPLETED)
@@ -124,7 +124,7 @@ class Changes:
             self._stopped = True
             self._wake_all()
 
-    async def _hear(self) -> None:
+    async def _receive(self) -> None:
         """Keep a subscription."""
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
@@ -136,22 +136,22 @@ class Changes:
                     self._subscribed.set()
                     self._wake_all()  # what was announced meanwhile is lost
                     async for channel, message in subscription:
-                        self._announce(self._views[channel], message)
+                        self._dispatch(self._views[channel], message)
             except (OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
                 log.warning("Announcements are not heard", error=repr(error))
             self._subscribed.clear()
             await asyncio.sleep(backoff.next_pause())
 
-    def _announce(self, view: View, message: bytes) -> None:
-        view_ids, sets = _announced(message)
+    def _dispatch(self, view: View, message: bytes) -> None:
+        view_ids, sets = _decode_notification(message)
         for view_id in view_ids:
             self._wake(view.key(view_id))
         for key in sets:
             self._wake(key)
 
-    async def _notice_fillings(self) -> None:
+    async def _watch_builds(self) -> None:
         """Have everybody look when a projection is filled anew: views may be gone, which nobody announces."""
-        keys = [view.fill for view in self._views.values()]
+        keys = [view.build for view in self._views.values()]
         known: list[bytes | None] = []
         while True:
             try:
@@ -159,7 +159,7 @@ class Changes:
                 if known and found != known:
                     self._wake_all()
                 known = found
-            except Refusal:
+            except RpcError:
                 pass  # Redis is away; the subscription notices that as well
             await asyncio.sleep(LOOK)
 

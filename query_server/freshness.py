@@ -12,7 +12,7 @@ from query_server.reader import Command
 from query_server.view_reader import ViewReader
 from runtime.backoff import Backoff
 from runtime.grpc.request_tokens import read_consistency_token
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 
 RESERVE = 0.05
 """Seconds before the deadline at which waiting ends, so that the refusal still reaches the caller."""
@@ -45,21 +45,23 @@ async def read(
             `VIEW_BEHIND`, it did not get there in time; and whatever `ViewReader` raises.
     """
     known = read_consistency_token(token)
-    heard = [s for s in known.streams if streams.stream_type(s.stream) in views.view.hears]
+    heard = [s for s in known.streams if streams.stream_type(s.stream) in views.view.source_streams]
     looks = [views.version_of(streams.aggregate_id(stream.stream)) for stream in heard]
-    ends = _now() + (WITHOUT_DEADLINE if remaining is None else remaining - RESERVE)
+    deadline = _now() + (WITHOUT_DEADLINE if remaining is None else remaining - RESERVE)
     backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
     while True:
         incarnation, replies = await views.complete(*looks, *commands)
         if incarnation < known.incarnation:  # the projectors have yet to follow a restored database
             raise views.rebuilding()
         if incarnation > known.incarnation:
-            raise Refusal("TOKEN_OUTDATED", "the token is from before the database was restored")
+            raise RpcError("TOKEN_OUTDATED", "the token is from before the database was restored")
         if all(int(at or 0) >= stream.version for at, stream in zip(replies, heard, strict=False)):
             return replies[len(heard) :]
-        if _now() >= ends:
-            raise Refusal("VIEW_BEHIND", "the view does not include the token's command yet", retry_after=0.1)
-        await asyncio.sleep(min(backoff.next_pause(), max(ends - _now(), 0)))
+        if _now() >= deadline:
+            raise RpcError(
+                "VIEW_BEHIND", "the view does not include the token's command yet", retry_after=0.1
+            )
+        await asyncio.sleep(min(backoff.next_pause(), max(deadline - _now(), 0)))
 
 
 async def view(views: ViewReader, view_id: str, token: str, remaining: float | None) -> bytes | None:

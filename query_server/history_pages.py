@@ -31,7 +31,7 @@ async def page(
     versions = range(newest, max(newest - size, oldest - 1), -1)
     if not versions:
         return [], ""
-    entries = await views.told(view_id, versions)
+    entries = await views.history_entries(view_id, versions)
     return entries, str(versions[-1]) if versions[-1] > oldest else ""
 
 
@@ -54,7 +54,7 @@ async def first_from(views: ViewReader, view_id: str, version: int, is_from: Cal
     while first < beyond:
         step = max(1, (beyond - first) // FAN)
         places = range(first, beyond, step)
-        entries = await views.told(view_id, places)
+        entries = await views.history_entries(view_id, places)
         later = [place for place, entry in zip(places, entries, strict=True) if is_from(entry)]
         beyond = later[0] if later else beyond
         earlier = places[len(places) - len(later) - 1] if len(later) < len(places) else first - 1

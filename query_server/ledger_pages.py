@@ -36,13 +36,17 @@ async def page(
         _, newest = max(heads)
         if counts(taken := waiting[newest].pop(0)):
             found.append(taken)
-    ends = {view_id: entries[0].version if entries else left[view_id] for view_id, entries in waiting.items()}  # type: ignore[attr-defined]
-    return found, {view_id: version for view_id, version in ends.items() if version}
+    next_versions = {id_: _version(entries[0]) if entries else left[id_] for id_, entries in waiting.items()}
+    return found, {view_id: version for view_id, version in next_versions.items() if version}
 
 
 async def _chunk(views: ViewReader, entry: type[E], view_id: str, newest: int, size: int) -> list[E]:
     versions: Sequence[int] = range(newest, max(0, newest - size), -1)
-    return [entry.FromString(data) for data in await views.told(view_id, versions)]
+    return [entry.FromString(data) for data in await views.history_entries(view_id, versions)]
+
+
+def _version(entry: Any) -> int:
+    return int(entry.version)
 
 
 def _time(entry: Any) -> int:

@@ -13,20 +13,20 @@ import hiredis
 
 from query_server.redis_address import RedisAddress
 from runtime.backoff import Backoff
-from runtime.batching import Gathering
-from runtime.grpc.rpc_error import Refusal
+from runtime.batching import AdaptiveBatcher
+from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
 
 PATIENCE = 2.0
 """Seconds within which Redis answers, or the connection is given up."""
-GATHERING = 0.005
+MAX_WAIT = 0.005
 """Seconds that a command waits for others at the most."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
 """Seconds between attempts to connect."""
 NOT_NOW = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN")
 """The errors of a Redis that will answer later."""
 
-log = logs.get("reader")
+log = logs.get_logger(__name__)
 
 Command = tuple[str | bytes | int, ...]
 
@@ -71,7 +71,7 @@ class Reader:
         """Return whether Redis answers."""
         try:
             return bool(await self.call("PING") == b"PONG")
-        except Refusal:
+        except RpcError:
             return False
 
     def _send(self, command: Command) -> asyncio.Future[Any]:
@@ -126,7 +126,7 @@ class _Wire(asyncio.Protocol):
         self._patience = patience
         self._parser = hiredis.Reader()
         self._out: list[bytes] = []
-        self._gathering = Gathering(lambda: len(self._out), self._flush, GATHERING)
+        self._batcher = AdaptiveBatcher(lambda: len(self._out), self._flush, MAX_WAIT)
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._transport: Any = None
         self.lost: asyncio.Future[None] = self._loop.create_future()
@@ -139,7 +139,7 @@ class _Wire(asyncio.Protocol):
         reply = self._loop.create_future()
         self._waiting.append(reply)
         if not self._out:
-            self._gathering.begin()
+            self._batcher.begin()
         self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub means a 1-tuple
         return reply
 
@@ -186,5 +186,5 @@ def _value(reply: Any) -> Any:
     raise reply
 
 
-def _unavailable() -> Refusal:
-    return Refusal("READ_MODEL_UNAVAILABLE", "the read model cannot be reached now", retry_after=0.2)
+def _unavailable() -> RpcError:
+    return RpcError("READ_MODEL_UNAVAILABLE", "the read model cannot be reached now", retry_after=0.2)

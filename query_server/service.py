@@ -10,17 +10,17 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from contracts.view_layout import View
 from query_server import wire_format
-from query_server.change_feed import Changes
+from query_server.change_feed import ChangeFeed
 from query_server.reader import Reader
 from query_server.staleness import Staleness
 from query_server.view_reader import ViewReader
-from query_server.watches import Watch, Watched
+from query_server.watches import Watch, WatchResponses
 from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 
-Answer = Callable[[ViewReader, Any, float | None], Awaitable[bytes]]
+QueryHandler = Callable[[ViewReader, Any, float | None], Awaitable[bytes]]
 """Takes the views, a valid request and the seconds until its deadline (None where there is none); returns
 the serialised response."""
 
@@ -30,10 +30,10 @@ class Query:
     """A method of a QueryService: which view it reads, and how it answers."""
 
     view: View
-    answer: Answer
+    handler: QueryHandler
 
 
-Answers = Callable[[Watch, Any], Watched]
+WatchHandler = Callable[[Watch, Any], WatchResponses]
 """Takes how a watching call was made and its valid request; yields what it is answered with."""
 VIEW, RESUME_TOKEN = 1, 2
 """The fields of every watching method's response."""
@@ -44,7 +44,7 @@ class WatchQuery:
     """A method of a QueryService that answers again and again."""
 
     view: View
-    answers: Answers
+    handler: WatchHandler
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,34 +74,41 @@ class ReadModel:
         return cls(ViewReader(reader, view), Staleness(reader, view))
 
 
-def query_service(context: QueryContext, models: Mapping[View, ReadModel], changes: Changes) -> Service:
+def query_service(
+    context: QueryContext, models: Mapping[View, ReadModel], change_feed: ChangeFeed
+) -> Service:
     """Return a context's QueryService."""
-    unary = {name: _handler(query.answer, models[query.view]) for name, query in context.queries.items()}
+    unary = {name: _handler(query.handler, models[query.view]) for name, query in context.queries.items()}
     streaming = {
-        name: _watching(watch.answers, models[watch.view], changes) for name, watch in context.watches.items()
+        name: _watching(watch.handler, models[watch.view], change_feed)
+        for name, watch in context.watches.items()
     }
     return Service(context.service, {**unary, **streaming})
 
 
-def _handler(answer: Answer, model: ReadModel) -> Handler:
+def _handler(handler: QueryHandler, model: ReadModel) -> Handler:
     async def handle(request: Any, context: Context) -> bytes:
         try:
-            return await answer(model.views, request, context.time_remaining())
+            return await handler(model.views, request, context.time_remaining())
         finally:  # a refusal too says how far behind the view may be
             context.set_trailing_metadata(model.staleness.metadata())
 
     return handle
 
 
-def _watching(answers: Answers, model: ReadModel, changes: Changes) -> Handler:
+def _watching(handler: WatchHandler, model: ReadModel, change_feed: ChangeFeed) -> Handler:
     async def handle(request: Any, context: Context) -> None:
         watch = Watch(
-            model.views, changes, request.resume_token, request.at_least_as_fresh, context.time_remaining()
+            model.views,
+            change_feed,
+            request.resume_token,
+            request.at_least_as_fresh,
+            context.time_remaining(),
         )
         try:
             async with (
                 asyncio.timeout(caller.current().expires_in()) as allowed,
-                aclosing(answers(watch, request)) as stream,
+                aclosing(handler(watch, request)) as stream,
             ):
                 async for view, token in stream:
                     await context.write(
@@ -110,6 +117,6 @@ def _watching(answers: Answers, model: ReadModel, changes: Changes) -> Handler:
         except TimeoutError:
             if not allowed.expired():
                 raise
-            raise Refusal("TOKEN_EXPIRED", "the caller's token has expired during the call") from None
+            raise RpcError("TOKEN_EXPIRED", "the caller's token has expired during the call") from None
 
     return handle

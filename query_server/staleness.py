@@ -6,14 +6,14 @@ from time import time
 from contracts.streams import PARTITIONS
 from contracts.view_layout import View
 from query_server.reader import Reader
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
 
 METADATA = "diptych-staleness-ms"
 INTERVAL = 0.5
 """Seconds between two samples."""
 
-log = logs.get("staleness")
+log = logs.get_logger(__name__)
 
 
 class Staleness:
@@ -38,7 +38,7 @@ class Staleness:
         try:
             partitions = (await self._reader.call("HGETALL", self._view.as_of))[1::2]
             self._as_of = min(map(int, partitions)) if len(partitions) == PARTITIONS else None
-        except (Refusal, ValueError):
+        except (RpcError, ValueError):
             self._as_of = None
 
     def metadata(self) -> tuple[tuple[str, str], ...]:

@@ -11,7 +11,7 @@ import msgspec
 
 from contracts.view_layout import View
 from query_server.reader import Command, Reader
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 
 _entries = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
@@ -27,7 +27,7 @@ class Window(msgspec.Struct, frozen=True):
         return f"{self.index} {self.low} {self.high}"
 
 
-class Listed(msgspec.Struct, frozen=True):
+class ListedView(msgspec.Struct, frozen=True):
     """A view as a list needs it: its bytes, and which index entries it has now."""
 
     data: bytes
@@ -46,7 +46,7 @@ class ViewReader:
     def __init__(self, reader: Reader, view: View) -> None:
         self.view = view
         self._reader = reader
-        self._present: Command = ("GET", view.present)
+        self._ready: Command = ("GET", view.ready)
 
     async def get(self, view_id: str) -> bytes | None:
         """Return a serialised view, or None where there certainly is none."""
@@ -59,7 +59,7 @@ class ViewReader:
     async def get_all(self, view_ids: Sequence[str]) -> list[bytes | None]:
         """Return serialised views, None for each where there certainly is none."""
         before, *found, after = await self._reader.pipeline(
-            self._present, *map(self.data_of, view_ids), self._present
+            self._ready, *map(self.data_of, view_ids), self._ready
         )
         if not all(found):
             self._incarnation(before, after)
@@ -71,13 +71,13 @@ class ViewReader:
         Returns:
             The incarnation of the database that the projection follows, and the replies.
         """
-        before, *replies, after = await self._reader.pipeline(self._present, *commands, self._present)
+        before, *replies, after = await self._reader.pipeline(self._ready, *commands, self._ready)
         return self._incarnation(before, after), replies
 
-    def rebuilding(self) -> Refusal:
+    def rebuilding(self) -> RpcError:
         """Return the refusal of whatever needs more than is there."""
         name = {"projection": self.view.projection}
-        return Refusal("VIEW_REBUILDING", "the view is being rebuilt", name, retry_after=1.0)
+        return RpcError("VIEW_REBUILDING", "the view is being rebuilt", name, retry_after=1.0)
 
     def _incarnation(self, before: bytes | None, after: bytes | None) -> str:
         """Return the presence mark, if it stood before and after a look."""
@@ -100,15 +100,15 @@ class ViewReader:
         )
         return [member.decode() for member in members]
 
-    async def listed(self, view_ids: Sequence[str]) -> list[Listed | None]:
+    async def listed(self, view_ids: Sequence[str]) -> list[ListedView | None]:
         """Return several views with their entries; None for each that is not there."""
         commands = [("HMGET", self.view.key(view_id), "data", "entries") for view_id in view_ids]
         _, found = await self.complete(*commands)
-        return [Listed(data, _entries(entries or b"[]")) if data else None for data, entries in found]
+        return [ListedView(data, _entries(entries or b"[]")) if data else None for data, entries in found]
 
-    async def told(self, view_id: str, versions: Sequence[int]) -> list[bytes]:
+    async def history_entries(self, view_id: str, versions: Sequence[int]) -> list[bytes]:
         """Return what the events of these versions told in a view's log, serialised."""
-        _, (entries,) = await self.complete(("HMGET", self.view.log(view_id), *versions))
+        _, (entries,) = await self.complete(("HMGET", self.view.history(view_id), *versions))
         if None in entries:  # wiped since the view's version was read
             raise self.rebuilding()
         return list(entries)

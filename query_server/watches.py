@@ -14,10 +14,10 @@ from typing import Any
 from contracts import page_tokens
 from contracts.view_layout import CHANGES_KEPT, id_of_member
 from query_server import freshness
-from query_server.change_feed import Changes, Signal
+from query_server.change_feed import ChangeFeed, Signal
 from query_server.reader import Command
 from query_server.view_reader import ViewReader, Window
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 
 PAGE = 100
 """Views that are read at once for one watcher."""
@@ -30,9 +30,9 @@ REMEMBERED = 1_000
 LONGEST_NUMBER = 15
 """Digits of a number in a resume token, which a caller may have made up."""
 
-Answer = tuple[bytes, str]
+WatchResponse = tuple[bytes, str]
 """A serialised view, and the token to resume from after it."""
-Watched = AsyncGenerator[Answer, None]
+WatchResponses = AsyncGenerator[WatchResponse, None]
 Versioned = tuple[bytes, int]
 """A serialised view, and its version."""
 
@@ -42,28 +42,28 @@ class Watch:
     """What a watching call needs: the views, their changes, and where its caller wants to begin."""
 
     views: ViewReader
-    changes: Changes
+    change_feed: ChangeFeed
     resume_token: str = ""
     at_least_as_fresh: str = ""
     remaining: float | None = None
     """Seconds until the call's deadline; None where it has none."""
 
-    async def begin(self, key: str, signal: Signal) -> "Filling":
+    async def begin(self, key: str, signal: Signal) -> "WatchedBuild":
         """Return the filling to follow, once it includes what the caller wants included.
 
         Raises:
             Refusal: `RESUME_TOKEN_INVALID`, or whatever `freshness.read` raises.
         """
         place = self._place(key)
-        await signal.listening()
+        await signal.wait_until_subscribed()
         if token := self.at_least_as_fresh:
             await freshness.read(self.views, token, remaining=self._patience())
-        _, (name,) = await self.views.complete(("GET", self.views.view.fill))
+        _, (name,) = await self.views.complete(("GET", self.views.view.build))
         if name is None:
             raise self.views.rebuilding()
         of, _, number = place.rpartition(" ")
         known = of == name.decode() and number.isdecimal() and len(number) <= LONGEST_NUMBER
-        return Filling(self.views, self.changes, name, key, int(number) if known else 0)
+        return WatchedBuild(self.views, self.change_feed, name, key, int(number) if known else 0)
 
     def _place(self, key: str) -> str:
         """Return the filling and the number in the caller's resume token; empty where it has none."""
@@ -71,7 +71,7 @@ class Watch:
             return page_tokens.read(key, self.resume_token)
         except ValueError:
             message = "resume_token is not that of an answer of the same watch"
-            raise Refusal("RESUME_TOKEN_INVALID", message) from None
+            raise RpcError("RESUME_TOKEN_INVALID", message) from None
 
     def _patience(self) -> float | None:
         longest = freshness.WITHOUT_DEADLINE
@@ -79,11 +79,11 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Filling:
+class WatchedBuild:
     """One filling of a projection, of which a watcher follows one key."""
 
     views: ViewReader
-    changes: Changes
+    change_feed: ChangeFeed
     name: bytes
     key: str
     begins_after: int
@@ -97,11 +97,11 @@ class Filling:
         """
         while True:
             try:
-                _, (name, *replies) = await self.views.complete(("GET", self.views.view.fill), *commands)
-            except Refusal as refusal:
-                if refusal.reason != "READ_MODEL_UNAVAILABLE":
+                _, (name, *replies) = await self.views.complete(("GET", self.views.view.build), *commands)
+            except RpcError as error:
+                if error.reason != "READ_MODEL_UNAVAILABLE":
                     raise
-                self.changes.check_running()
+                self.change_feed.check_running()
                 await asyncio.sleep(PAUSE)
             else:
                 if name != self.name:
@@ -113,27 +113,27 @@ class Filling:
         return page_tokens.mint(self.key, f"{self.name.decode()} {number}")
 
 
-async def one(watch: Watch, view_id: str, missing: Refusal) -> Watched:
+async def one(watch: Watch, view_id: str, missing: RpcError) -> WatchResponses:
     """Yield one view as it is, and again whenever its version has risen.
 
     Raises:
-        Refusal: `missing` where there is no such view; otherwise see `Watch` and `Filling`.
+        Refusal: `missing` where there is no such view; otherwise see `Watch` and `WatchedBuild`.
     """
     key = watch.views.view.key(view_id)
-    with watch.changes.of(key) as signal:
-        filling = await watch.begin(key, signal)
-        seen = filling.begins_after
+    with watch.change_feed.of(key) as signal:
+        build = await watch.begin(key, signal)
+        seen = build.begins_after
         while True:
-            ((data, version),) = await filling.read(("HMGET", key, "data", "version"))
+            ((data, version),) = await build.read(("HMGET", key, "data", "version"))
             if not data:
                 raise missing
             if int(version) > seen:
                 seen = int(version)
-                yield data, filling.token(seen)
+                yield data, build.token(seen)
             await signal.wait()
 
 
-async def several(watch: Watch, changes: str, index: str) -> Watched:
+async def several(watch: Watch, change_feed: str, index: str) -> WatchResponses:
     """Yield every view that a set of changes names, in the order of the changes, and what changes later.
 
     Views that changed so long ago that the set has dropped them come first, where the caller may not know
@@ -145,32 +145,32 @@ async def several(watch: Watch, changes: str, index: str) -> Watched:
         index: the key of the index that has all views, also those that the set has dropped.
 
     Raises:
-        Refusal: see `Watch` and `Filling`.
+        Refusal: see `Watch` and `WatchedBuild`.
     """
-    with watch.changes.of(changes) as signal:
-        filling = await watch.begin(changes, signal)
-        after, sent = filling.begins_after, Sent()
+    with watch.change_feed.of(change_feed) as signal:
+        build = await watch.begin(change_feed, signal)
+        after, sent = build.begins_after, SentVersions()
         while True:
-            found, ends = await _changed(filling, after)
-            if after > ends.highest:  # Redis has lost changes that were told
+            found, range_ = await _changed(build, after)
+            if after > range_.highest:  # Redis has lost changes that were told
                 after = 0
                 continue
-            if ends.is_full and ends.lowest > after + 1:
-                async for view_id, view in _dropped(filling, index, ends.lowest + SLACK):
+            if range_.is_full and range_.lowest > after + 1:
+                async for view_id, view in _dropped(build, index, range_.lowest + SLACK):
                     if sent.is_new(view_id, view):
-                        yield view[0], filling.token(after)
-                after = ends.lowest + SLACK
+                        yield view[0], build.token(after)
+                after = range_.lowest + SLACK
                 continue
-            views = await _views(filling, [view_id for view_id, _ in found])
+            views = await _views(build, [view_id for view_id, _ in found])
             for (view_id, number), found_view in zip(found, views, strict=True):
                 after = number
                 if found_view is not None and sent.is_new(view_id, found_view):
-                    yield found_view[0], filling.token(number)
+                    yield found_view[0], build.token(number)
             if not found:
                 await signal.wait()
 
 
-class Sent:
+class SentVersions:
     """What was sent last of each view, of the views that were sent last."""
 
     def __init__(self) -> None:
@@ -194,7 +194,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class ChangeRange:
     """The lowest and the highest number in a set of changes, 0 where it is empty."""
 
     lowest: int
@@ -203,10 +203,10 @@ class Ends:
     """Whether it may have dropped changes."""
 
 
-async def _changed(filling: Filling, after: int) -> tuple[list[tuple[str, int]], Ends]:
+async def _changed(build: WatchedBuild, after: int) -> tuple[list[tuple[str, int]], ChangeRange]:
     """Return ids with numbers above one, in their order; and what the set holds."""
-    key = filling.key
-    flat, count, lowest, highest = await filling.read(
+    key = build.key
+    flat, count, lowest, highest = await build.read(
         ("ZRANGE", key, f"({after}", "+inf", "BYSCORE", "LIMIT", 0, PAGE, "WITHSCORES"),
         ("ZCARD", key),
         ("ZRANGE", key, 0, 0, "WITHSCORES"),
@@ -214,29 +214,29 @@ async def _changed(filling: Filling, after: int) -> tuple[list[tuple[str, int]],
     )
     found = [(flat[i].decode(), int(flat[i + 1])) for i in range(0, len(flat), 2)]
     low, high = (int(end[1]) if end else 0 for end in (lowest, highest))
-    return found, Ends(low, high, is_full=count >= CHANGES_KEPT)
+    return found, ChangeRange(low, high, is_full=count >= CHANGES_KEPT)
 
 
-async def _dropped(filling: Filling, index: str, up_to: int) -> AsyncIterator[tuple[str, Versioned]]:
+async def _dropped(build: WatchedBuild, index: str, up_to: int) -> AsyncIterator[tuple[str, Versioned]]:
     """Yield the views of an index of which the set of changes has no number above this one."""
     last = ""
-    while members := await filling.views.members(Window(index), last, PAGE):
+    while members := await build.views.members(Window(index), last, PAGE):
         last = members[-1]
         ids = [id_of_member(member) for member in members]
-        (numbers,) = await filling.read(("ZMSCORE", filling.key, *ids))
+        (numbers,) = await build.read(("ZMSCORE", build.key, *ids))
         gone = [
             view_id
             for view_id, number in zip(ids, numbers, strict=True)
             if number is None or int(number) <= up_to
         ]
-        for view_id, view in zip(gone, await _views(filling, gone), strict=True):
+        for view_id, view in zip(gone, await _views(build, gone), strict=True):
             if view is not None:
                 yield view_id, view
 
 
-async def _views(filling: Filling, view_ids: Sequence[str]) -> list[Versioned | None]:
+async def _views(build: WatchedBuild, view_ids: Sequence[str]) -> list[Versioned | None]:
     """Return views with their versions, None for each that is not there."""
-    key = filling.views.view.key
+    key = build.views.view.key
     commands = [("HMGET", key(view_id), "data", "version") for view_id in view_ids]
-    replies = await filling.read(*commands) if commands else []
+    replies = await build.read(*commands) if commands else []
     return [(data, int(version)) if data else None for data, version in replies]

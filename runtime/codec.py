@@ -22,7 +22,7 @@ Converter = Callable[[Any], Any]
 
 
 def decoder(
-    message: Descriptor, target: type, ignoring: Collection[str] = (), unsaid: Collection[str] = ()
+    message: Descriptor, target: type, ignored: Collection[str] = (), defaulted: Collection[str] = ()
 ) -> Converter:
     """Return a function from a message of this kind to the dataclass `target`.
 
@@ -38,7 +38,7 @@ def decoder(
     """
     scope: dict[str, Any] = {"target": target, "UTC": UTC}
     arguments = []
-    for name, hint in _fields(message, target, ignoring, unsaid).items():
+    for name, hint in _fields(message, target, ignored, defaulted).items():
         arguments.append(f"{name}=" + _decoded(message.fields_by_name[name], hint, scope))
     return _compile("lambda m: target(" + ", ".join(arguments) + ")", scope)
 
@@ -74,12 +74,12 @@ def _compile(expression: str, scope: dict[str, Any]) -> Converter:
 
 
 def _fields(
-    message: Descriptor, dataclass: type, ignoring: Collection[str] = (), unsaid: Collection[str] = ()
+    message: Descriptor, dataclass: type, ignored: Collection[str] = (), defaulted: Collection[str] = ()
 ) -> dict[str, Any]:
     """Return the dataclass's fields with their types, once it is certain that both sides have the same."""
     hints = get_type_hints(dataclass)
-    ours = [field.name for field in fields(dataclass) if field.name not in unsaid]
-    theirs = set(message.fields_by_name) - set(ignoring)
+    ours = [field.name for field in fields(dataclass) if field.name not in defaulted]
+    theirs = set(message.fields_by_name) - set(ignored)
     if different := theirs.symmetric_difference(ours):
         names = ", ".join(sorted(different))
         raise TypeError(f"{dataclass.__name__} and {message.full_name} differ in: {names}")

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from command_server.kernel.context import AggregateType, CommandType
-from command_server.kernel.decider import Rejected
-from command_server.kernel.outcomes import Accepted, Outcome, Refused, RequestIdReused
+from command_server.kernel.decider import Rejected, RejectionKind
+from command_server.kernel.outcomes import Accepted, Outcome, Rejection, RequestIdReused
 from command_server.kernel.ports import Changes, EventRow, RequestKey, RequestRow, StoredRequest, StreamRow
 
 _encode_metadata = msgspec.json.Encoder().encode
@@ -103,10 +103,12 @@ class Batch:
     def _streams_of(self, request: Request) -> dict[str, Stream]:
         decider, command = request.kind.decider, request.command
         streams = {name: self._streams[name] for name in decider.streams(command)}
-        further = decider.further(command, {name: stream.state for name, stream in streams.items()})
-        if unknown := [name for name in further if name not in self._streams]:
+        related_streams = decider.related_streams(
+            command, {name: stream.state for name, stream in streams.items()}
+        )
+        if unknown := [name for name in related_streams if name not in self._streams]:
             raise NotLoaded(unknown)
-        return streams | {name: self._streams[name] for name in further}
+        return streams | {name: self._streams[name] for name in related_streams}
 
     def changes(self) -> Changes:
         """Return all that the decisions write."""
@@ -119,12 +121,12 @@ class Batch:
         expected, actual = request.expected_version, next(iter(streams.values())).version
         if expected is not None and expected != actual:
             details = {"expected_version": str(expected), "actual_version": str(actual)}
-            return Refused("VERSION_MISMATCH", "version", details)
+            return Rejection("VERSION_MISMATCH", RejectionKind.VERSION, details)
         states = {name: stream.state for name, stream in streams.items()}
         try:
             decided = request.kind.decider.decide(request.command, states, now)
         except Rejected as error:
-            return Refused(error.reason, error.kind, error.details)
+            return Rejection(error.reason, error.kind, error.details)
         self._apply(request, streams, decided, now)
         return Accepted({name: stream.version for name, stream in streams.items()}, now)
 

@@ -53,15 +53,15 @@ class CommandType:
         self.name = f"{request.file.package}.{command.__name__}"
         self.decider = decider
         self.envelope = frozenset(ENVELOPE).intersection(request.fields_by_name)
-        asks_who = {CALLER}.intersection(field.name for field in fields(command))
-        of_newest = codec.decoder(newest, command, ignoring=self.envelope, unsaid=asks_who)
+        needs_caller = {CALLER}.intersection(field.name for field in fields(command))
+        of_newest = codec.decoder(newest, command, ignored=self.envelope, defaulted=needs_caller)
         self._decode = upcast_to(newest, request, context.upcasters, of_newest)
-        self._asks_who = bool(asks_who)
+        self._needs_caller = bool(needs_caller)
 
     def decode(self, request: Any, caller: str) -> Any:
         """Return the command that a caller's request asks for."""
         command = self._decode(request)
-        return replace(command, caller=caller) if self._asks_who else command
+        return replace(command, caller=caller) if self._needs_caller else command
 
 
 def command_types(context: Context) -> dict[str, CommandType]:

@@ -1,4 +1,4 @@
-"""The vocabulary that a domain is written in: aggregates, deciders, and the refusal of a command.
+"""The vocabulary that a domain is written in: aggregates, deciders, and the rejection of a command.
 
 An aggregate is an initial state and `evolve(state, event) -> state`; a decider is
 `decide(command, state, now) -> events`. All are pure: time and identity come in as data.
@@ -7,20 +7,31 @@ An aggregate is an initial state and `evolve(state, event) -> state`; a decider 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, TypeVar, get_args
 
 S = TypeVar("S")
 
 
+class RejectionKind(StrEnum):
+    """What a rejected command ran into; it decides the gRPC status."""
+
+    RULE = "rule"
+    NOT_FOUND = "not_found"
+    ALREADY_EXISTS = "already_exists"
+    VERSION = "version"
+    """Its expected version is not the stream's."""
+
+
 class Rejected(Exception):
-    """A rule refuses a command, which then changes nothing.
+    """A rule rejects a command, which then changes nothing.
 
     Args:
         reason: UPPER_SNAKE_CASE, for people and programs; each rule has its own.
         details: the facts that the rule was applied to.
     """
 
-    kind = "broken"
+    kind = RejectionKind.RULE
 
     def __init__(self, reason: str, **details: object) -> None:
         super().__init__(reason)
@@ -28,16 +39,16 @@ class Rejected(Exception):
         self.details = {key: str(value) for key, value in details.items()}
 
 
-class Missing(Rejected):
+class NotFound(Rejected):
     """A command is for something that does not exist."""
 
-    kind = "missing"
+    kind = RejectionKind.NOT_FOUND
 
 
-class Exists(Rejected):
+class AlreadyExists(Rejected):
     """A command creates something that exists already."""
 
-    kind = "exists"
+    kind = RejectionKind.ALREADY_EXISTS
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Aggregate:
         return f"{self.stream_type}.{aggregate_id}"
 
 
-def no_further(_command: Any, _states: Mapping[str, Any]) -> Sequence[str]:
+def no_related_streams(_command: Any, _states: Mapping[str, Any]) -> Sequence[str]:
     """Return no streams."""
     return ()
 
@@ -77,7 +88,7 @@ class Decider:
     server makes the id."""
     streams: Callable[[Any], Sequence[str]]
     decide: Callable[[Any, Mapping[str, Any], datetime], Mapping[str, Sequence[Any]]]
-    further: Callable[[Any, Mapping[str, Any]], Sequence[str]] = no_further
+    related_streams: Callable[[Any, Mapping[str, Any]], Sequence[str]] = no_related_streams
     """Which streams a command is about besides, as the states of its `streams` tell: what was reserved knows
     of what, so the command that releases it need not say. None where the states are not those it expects."""
 

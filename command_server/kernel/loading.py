@@ -8,7 +8,7 @@ import msgspec
 
 from command_server.kernel.batch import Request, Stream
 from command_server.kernel.context import AggregateType
-from command_server.kernel.decider import no_further
+from command_server.kernel.decider import no_related_streams
 from command_server.kernel.ports import StoredStream, Transaction
 from contracts.streams import stream_type
 
@@ -25,25 +25,31 @@ async def load(
     streams have come to say something else meanwhile.
     """
     names = {name for request in requests for name in request.kind.decider.streams(request.command)}
-    names |= await _further(transaction, aggregates, requests)
-    return await _streams(transaction, aggregates, names, await transaction.lock(names))
+    names |= await _related_streams(transaction, aggregates, requests)
+    return await _streams(transaction, aggregates, names, await transaction.lock_streams(names))
 
 
-async def _further(
+async def _related_streams(
     transaction: Transaction, aggregates: Mapping[str, AggregateType], requests: Sequence[Request]
 ) -> set[str]:
     """Return the further streams that the requests are about, as far as can be told without a lock."""
     deciders = ((request.kind.decider, request.command) for request in requests)
-    asking = [(decider, command) for decider, command in deciders if decider.further is not no_further]
+    asking = [
+        (decider, command)
+        for decider, command in deciders
+        if decider.related_streams is not no_related_streams
+    ]
     if not asking:
         return set()
     names = {name for decider, command in asking for name in decider.streams(command)}
-    found = await _streams(transaction, aggregates, names, await transaction.look(names))
+    found = await _streams(transaction, aggregates, names, await transaction.read_streams(names))
     states = {name: stream.state for name, stream in found.items()}
     return {
         name
         for decider, command in asking
-        for name in decider.further(command, {first: states[first] for first in decider.streams(command)})
+        for name in decider.related_streams(
+            command, {first: states[first] for first in decider.streams(command)}
+        )
     }
 
 
@@ -69,5 +75,5 @@ async def _stream(
         with suppress(msgspec.MsgspecError):  # a cache that cannot be read is no cache
             state, version = aggregate.snapshots.decode(stored.state), stored.state_version
     if version < stored.version:
-        state = aggregate.fold(state, await transaction.history(name, after=version))
+        state = aggregate.fold(state, await transaction.read_events(name, after=version))
     return Stream(aggregate, stored.version, state, stored.updated_at, is_new=False)

@@ -1,8 +1,10 @@
-"""How a command ends: accepted with the versions it led to, or refused with a reason."""
+"""How a command ends: accepted with the versions it led to, or rejected with a reason."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+
+from command_server.kernel.decider import RejectionKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,16 +17,15 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """A command was refused by a rule or for its expected version; it changed nothing."""
+class Rejection:
+    """A command was rejected by a rule or for its expected version; it changed nothing."""
 
     reason: str
-    kind: str
-    """`broken`, `missing` or `exists` for a rule; `version` for an expected version."""
+    kind: RejectionKind
     details: Mapping[str, str] = field(default_factory=dict)
 
 
-Outcome = Accepted | Refused
+Outcome = Accepted | Rejection
 
 
 class RequestIdReused(Exception):

@@ -16,13 +16,13 @@ from command_server.kernel.context import AggregateType
 from command_server.kernel.loading import load
 from command_server.kernel.outcomes import DeadlinePassed, Outcome, Overloaded
 from command_server.kernel.ports import EventStore, StoreConflict, StoreUnavailable
-from runtime.batching import Gathering
+from runtime.batching import AdaptiveBatcher
 
 BATCH = 256
 """How many commands share a transaction at the most."""
 RERUNS = 2
 """How often a batch is run again after a conflict or a lost connection."""
-GATHERING = 0.02
+MAX_WAIT = 0.02
 """Seconds that a batch waits for company at the most, and only while more comes: it raises the rate and
 cuts the mean latency under load. A lone command never waits."""
 LONGEST_WAIT = 1.0
@@ -30,7 +30,7 @@ LONGEST_WAIT = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class CommandResult:
     """How a command ended, in which incarnation of the database."""
 
     outcome: Outcome
@@ -40,7 +40,7 @@ class Answer:
 @dataclass(slots=True)
 class _Waiting:
     request: Request
-    answer: "asyncio.Future[Answer]"
+    answer: "asyncio.Future[CommandResult]"
 
 
 class GroupCommit:
@@ -66,10 +66,10 @@ class GroupCommit:
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
-        self._gathered = asyncio.Event()
+        self._batch_ready = asyncio.Event()
         self._closed = False
 
-    async def execute(self, request: Request) -> Answer:
+    async def execute(self, request: Request) -> CommandResult:
         """Return how a command ended, once that is durable.
 
         Raises:
@@ -87,16 +87,16 @@ class GroupCommit:
 
     async def run(self) -> None:
         """Execute what arrives, until `close`."""
-        gathering = Gathering(lambda: len(self._waiting), self._gathered.set, GATHERING)
+        batcher = AdaptiveBatcher(lambda: len(self._waiting), self._batch_ready.set, MAX_WAIT)
         while True:
             while not self._waiting:
                 if self._closed:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
-            self._gathered.clear()
-            gathering.begin()
-            await self._gathered.wait()
+            self._batch_ready.clear()
+            batcher.begin()
+            await self._batch_ready.wait()
             await self._execute(self._take())
 
     def close(self) -> None:
@@ -143,7 +143,7 @@ class GroupCommit:
         requests = [waiting.request for waiting in batch]
         async with self._store.begin() as transaction:
             streams = await load(transaction, self._aggregates, requests)
-            known = await transaction.requests({request.key for request in requests})
+            known = await transaction.find_requests({request.key for request in requests})
             decisions = Batch(streams, known.requests, self._clock)
             results = [_decide(decisions, request) for request in requests]
             changes = decisions.changes()
@@ -169,7 +169,7 @@ def _answer(waiting: _Waiting, result: Outcome | Exception, incarnation: str) ->
     if isinstance(result, Exception):
         _fail([waiting], result)
     elif not waiting.answer.done():
-        waiting.answer.set_result(Answer(result, incarnation))
+        waiting.answer.set_result(CommandResult(result, incarnation))
 
 
 def _fail(batch: Sequence[_Waiting], error: Exception) -> None:

@@ -49,7 +49,7 @@ class StoredRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class RequestLookup:
     """What the store remembers of some requests, and which life of the database it is that remembers."""
 
     incarnation: str
@@ -111,16 +111,16 @@ class Changes:
 class Transaction(Protocol):
     """One transaction of the store. Its reads see all that was committed before each of them began."""
 
-    async def look(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
+    async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         """Return those of the streams that exist; others may change them at once."""
 
-    async def lock(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
+    async def lock_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         """Return those of the streams that exist; until the end nobody else changes them."""
 
-    async def requests(self, keys: Collection[RequestKey]) -> Known:
+    async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
         """Return those of the requests that were recorded."""
 
-    async def history(self, stream: str, after: int) -> Sequence[StoredEvent]:
+    async def read_events(self, stream: str, after: int) -> Sequence[StoredEvent]:
         """Return a stream's events above a version, in order."""
 
     async def write(self, changes: Changes) -> None:

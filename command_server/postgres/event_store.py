@@ -10,11 +10,12 @@ import msgspec
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from command_server.kernel.outcomes import Accepted, Outcome, Refused
+from command_server.kernel.decider import RejectionKind
+from command_server.kernel.outcomes import Accepted, Outcome, Rejection
 from command_server.kernel.ports import (
     Changes,
-    Known,
     RequestKey,
+    RequestLookup,
     StoreConflict,
     StoredEvent,
     StoredRequest,
@@ -110,11 +111,11 @@ class PostgresTransaction:
     def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
         self._connection = connection
 
-    async def look(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
+    async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         """See Transaction."""
-        return await self._streams(statements.LOOK_AT_STREAMS, streams)
+        return await self._streams(statements.READ_STREAMS, streams)
 
-    async def lock(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
+    async def lock_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         """See Transaction."""
         return await self._streams(statements.LOCK_STREAMS, streams)
 
@@ -122,18 +123,18 @@ class PostgresTransaction:
         rows = await self._connection.fetch(statement, streams)
         return {row[0]: StoredStream(*row[1:]) for row in rows}
 
-    async def requests(self, keys: Collection[RequestKey]) -> Known:
+    async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
         """See Transaction."""
         callers, ids = zip(*keys, strict=True)
         rows = await self._connection.fetch(statements.FIND_REQUESTS, callers, ids)
         found = {
             (row["caller"], str(row["request_id"])): _stored_request(row) for row in rows if row["caller"]
         }
-        return Known(str(rows[0]["incarnation"]), found)
+        return RequestLookup(str(rows[0]["incarnation"]), found)
 
-    async def history(self, stream: str, after: int) -> Sequence[StoredEvent]:
+    async def read_events(self, stream: str, after: int) -> Sequence[StoredEvent]:
         """See Transaction."""
-        rows = await self._connection.fetch(statements.HISTORY, stream, after)
+        rows = await self._connection.fetch(statements.READ_EVENTS, stream, after)
         return [StoredEvent(row[0], row[1]) for row in rows]
 
     async def write(self, changes: Changes) -> None:
@@ -154,11 +155,11 @@ def _columns(rows: Sequence[object], names: Sequence[str]) -> list[list[Any]]:
 
 
 def _outcome_columns(outcome: Outcome) -> tuple[str, str | None, str | None]:
-    """Return the columns outcome, refusal and receipt."""
+    """Return the columns outcome, rejection and receipt."""
     match outcome:
         case Accepted(versions):
             return "ACCEPTED", None, msgspec.json.encode(versions).decode()
-        case Refused(reason, kind, details):
+        case Rejection(reason, kind, details):
             return reason, msgspec.json.encode({"kind": kind, "details": details}).decode(), None
 
 
@@ -167,5 +168,6 @@ def _stored_request(row: Any) -> StoredRequest:
     if row["receipt"] is not None:
         outcome = Accepted(msgspec.json.decode(row["receipt"]), row["recorded_at"])
     else:
-        outcome = Refused(row["outcome"], **msgspec.json.decode(row["refusal"]))
+        stored = msgspec.json.decode(row["rejection"])
+        outcome = Rejection(row["outcome"], RejectionKind(stored["kind"]), stored["details"])
     return StoredRequest(row["type"], row["hash"], outcome)

@@ -5,22 +5,22 @@ import asyncio
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from command_server.postgres.schema import ATTEMPTS
-from runtime.grpc.refused_calls import Attempt
+from command_server.postgres.schema import REFUSED_CALLS
+from runtime.grpc.refused_calls import RefusedCall
 
 WAITING = 1_000
 """How many attempts may wait to be recorded; those past that are answered and only logged."""
 
 
-class AttemptLog:
+class RefusedCallLog:
     """Records attempts, those that arrive together in one statement."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._waiting: list[tuple[Attempt, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[RefusedCall, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
 
-    async def record(self, attempt: Attempt) -> None:
+    async def record(self, call: RefusedCall) -> None:
         """Return once an attempt is recorded.
 
         Raises:
@@ -29,7 +29,7 @@ class AttemptLog:
         if len(self._waiting) >= WAITING:
             raise BufferError("too many attempts at once")
         recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((attempt, recorded))
+        self._waiting.append((call, recorded))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
         await recorded
@@ -39,7 +39,7 @@ class AttemptLog:
             batch, self._waiting = self._waiting, []
             try:
                 async with self._engine.begin() as connection:
-                    await connection.execute(insert(ATTEMPTS), [_row(attempt) for attempt, _ in batch])
+                    await connection.execute(insert(REFUSED_CALLS), [_row(call) for call, _ in batch])
             except Exception as error:  # whoever waits learns it
                 for _, recorded in batch:
                     if not recorded.done():
@@ -49,11 +49,11 @@ class AttemptLog:
                     recorded.set_result(None)
 
 
-def _row(attempt: Attempt) -> dict[str, object]:
+def _row(call: RefusedCall) -> dict[str, object]:
     return {
-        "method": attempt.method,
-        "reason": attempt.reason,
-        "caller": attempt.caller,
-        "details": dict(attempt.details),
-        "peer": attempt.peer,
+        "method": call.method,
+        "reason": call.reason,
+        "caller": call.caller,
+        "details": dict(call.details),
+        "peer": call.peer,
     }

@@ -73,8 +73,8 @@ REQUESTS = Table(
     Column("request_id", Uuid, primary_key=True),
     Column("type", Text, nullable=False, comment="the command's name, <package>.<Command>"),
     Column("hash", LargeBinary, nullable=False, comment="SHA-256 of the request without its id"),
-    Column("outcome", Text, nullable=False, comment="ACCEPTED, or the reason of the refusal"),
-    Column("refusal", JSON, comment="kind and details of a refusal"),
+    Column("outcome", Text, nullable=False, comment="ACCEPTED, or the reason of the rejection"),
+    Column("rejection", JSON, comment="kind and details of a rejection"),
     Column("receipt", JSON, comment="of an accepted command: every stream it touched with its version"),
     Column("stream", Text, nullable=False, comment="the stream that the command was for"),
     Column("on_behalf_of", Text, comment="the person that the caller acts for, from its token"),
@@ -85,8 +85,8 @@ REQUESTS = Table(
     Column("recorded_at", _INSTANT, nullable=False),
 )
 
-ATTEMPTS = Table(
-    "attempts",
+REFUSED_CALLS = Table(
+    "refused_calls",
     METADATA,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("method", Text, nullable=False),

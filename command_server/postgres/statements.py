@@ -1,20 +1,20 @@
 """The SQL of the hot path, written by hand: a batch of any size is one statement over arrays."""
 
-LOOK_AT_STREAMS = """
+READ_STREAMS = """
 SELECT id, version, updated_at, state::text, state_version, fingerprint FROM streams WHERE id = ANY($1)
 """
-LOCK_STREAMS = f"{LOOK_AT_STREAMS} ORDER BY id FOR UPDATE"
+LOCK_STREAMS = f"{READ_STREAMS} ORDER BY id FOR UPDATE"
 
 # One row at least, for the incarnation.
 FIND_REQUESTS = """
-SELECT s.incarnation, r.caller, r.request_id, r.type, r.hash, r.outcome, r.refusal::text, r.receipt::text,
+SELECT s.incarnation, r.caller, r.request_id, r.type, r.hash, r.outcome, r.rejection::text, r.receipt::text,
   r.recorded_at
 FROM relay_state s LEFT JOIN (
   unnest($1::text[], $2::uuid[]) AS k(caller, request_id) JOIN requests r USING (caller, request_id)
 ) ON true
 """
 
-HISTORY = "SELECT type, data FROM events WHERE stream = $1 AND version > $2 ORDER BY version"
+READ_EVENTS = "SELECT type, data FROM events WHERE stream = $1 AND version > $2 ORDER BY version"
 
 STREAM_COLUMNS = ("id", "type", "version", "updated_at", "state", "fingerprint", "is_new")
 EVENT_COLUMNS = ("stream", "version", "type", "data", "metadata", "recorded_at")
@@ -55,11 +55,11 @@ WITH changed_streams AS (
   INSERT INTO outbox (position) SELECT position FROM recorded
 )
 INSERT INTO requests (caller, request_id, type, hash, stream, on_behalf_of, correlation_id, causation_id,
-  traceparent, duration_us, recorded_at, outcome, refusal, receipt)
+  traceparent, duration_us, recorded_at, outcome, rejection, receipt)
 SELECT caller, request_id, type, hash, stream, on_behalf_of, correlation_id, causation_id,
-  traceparent, duration_us, recorded_at, outcome, refusal::json, receipt::json
+  traceparent, duration_us, recorded_at, outcome, rejection::json, receipt::json
 FROM unnest($14::text[], $15::uuid[], $16::text[], $17::bytea[], $18::text[], $19::text[], $20::text[],
   $21::text[], $22::text[], $23::int[], $24::timestamptz[], $25::text[], $26::text[], $27::text[])
   AS t(caller, request_id, type, hash, stream, on_behalf_of, correlation_id, causation_id,
-  traceparent, duration_us, recorded_at, outcome, refusal, receipt)
+  traceparent, duration_us, recorded_at, outcome, rejection, receipt)
 """

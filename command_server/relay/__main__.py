@@ -16,14 +16,13 @@ from command_server.relay.relay import Relay
 from runtime.grpc import server
 from runtime.jetstream import connect
 from runtime.postgres import create_engine
-from runtime.process import lifecycle
-from runtime.process.lifecycle import Lifecycle, cancelled
+from runtime.process.lifecycle import Lifecycle, cancelled, read_settings, run_process
 from runtime.telemetry import metrics
 
 
-async def main(life: Lifecycle) -> None:
+async def main(lifecycle: Lifecycle) -> None:
     """Lead or stand by until the process stops, then let another relay lead."""
-    settings = life.settings
+    settings = lifecycle.settings
     engine = create_engine(settings.database_url, session=session_settings(RELAY_ROLE))
     async with await connect(settings.nats_url, "relay") as connection:
         lease = Lease(engine, able=lambda: connection.connected)
@@ -35,9 +34,9 @@ async def main(life: Lifecycle) -> None:
             return connection.connected and await reachable(engine)
 
         health = server.build(settings, address=settings.relay_address, probe=probe)
-        leading = life.spawn(lease.lead_or_stand_by(relay.lead, tidy), "relay")
+        leading = lifecycle.spawn(lease.lead_or_stand_by(relay.lead, tidy), "relay")
         try:
-            await health.serve(life)
+            await health.serve(lifecycle)
         finally:
             await cancelled(leading)
             await lease.give_back()
@@ -51,4 +50,4 @@ async def reachable(engine: AsyncEngine) -> bool:
 
 
 if __name__ == "__main__":
-    lifecycle.run(main, "relay", lifecycle.settings())
+    run_process(main, "relay", read_settings())

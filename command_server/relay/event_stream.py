@@ -18,7 +18,7 @@ from nats.js.errors import APIError, NotFoundError
 from contracts import streams
 from contracts.envelope import RecordedEvent, from_message, to_headers
 from runtime.jetstream import Connection, Message, StreamIdentity, StreamReader, stream_identity
-from runtime.jetstream.stream import EPOCH, FILLED, INCARNATION
+from runtime.jetstream.stream import COMPLETE, EPOCH, INCARNATION
 
 BATCH = 1_000
 """Messages in one atomic batch; the server takes no more."""
@@ -43,16 +43,16 @@ class EventStream:
         """Return which stream this is, or None where there is none that a relay made."""
         return await stream_identity(self._connection.js)
 
-    async def make_anew(self, incarnation: str) -> None:
+    async def recreate(self, incarnation: str) -> None:
         """Make an empty stream with a new epoch, in the place of what was there."""
         with suppress(NotFoundError):
             await self._connection.js.delete_stream(streams.JETSTREAM)
         await self._connection.js.add_stream(_config(str(uuid4()), incarnation))
 
-    async def declare_filled(self) -> None:
+    async def declare_complete(self) -> None:
         """Say in the stream's metadata that it holds all earlier events."""
         info = await self._connection.js.stream_info(streams.JETSTREAM)
-        metadata = {**(info.config.metadata or {}), FILLED: "true"}
+        metadata = {**(info.config.metadata or {}), COMPLETE: "true"}
         await self._connection.js.update_stream(info.config.evolve(metadata=metadata))
 
     async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
@@ -157,5 +157,5 @@ def _config(epoch: str, incarnation: str) -> api.StreamConfig:
         discard=api.DiscardPolicy.NEW,
         allow_atomic=True,
         allow_direct=True,
-        metadata={EPOCH: epoch, INCARNATION: incarnation, FILLED: "false"},
+        metadata={EPOCH: epoch, INCARNATION: incarnation, COMPLETE: "false"},
     )

@@ -14,7 +14,7 @@ HURRY = 0.1
 CHUNK = 5_000
 """Rows deleted in one statement, which takes some 20 ms."""
 
-log = logs.get("relay")
+log = logs.get_logger(__name__)
 
 
 async def keep_house(outbox: Outbox, retention: float, report: Callable[[int], None]) -> NoReturn:

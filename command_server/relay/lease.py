@@ -31,7 +31,7 @@ WHERE id = 1 AND (leader = :holder OR leader IS NULL OR lease_until < now()) RET
 
 GIVE_BACK = text("UPDATE relay_state SET leader = NULL WHERE id = 1 AND leader = :holder")
 
-log = logs.get("relay")
+log = logs.get_logger(__name__)
 
 
 class LeaseLost(Exception):

@@ -11,7 +11,7 @@ from contracts.envelope import RecordedEvent
 from runtime.process import logs
 from runtime.telemetry import tracing
 
-log = logs.get("relay")
+log = logs.get_logger(__name__)
 
 _ATTRIBUTES = {
     "messaging.system": "nats",

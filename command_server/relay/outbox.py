@@ -16,7 +16,7 @@ from command_server.relay import statements
 from contracts.envelope import RecordedEvent
 
 
-class Superseded(Exception):
+class EpochSuperseded(Exception):
     """The relay's state is no longer what this relay took it for: another relay, or an operator, was here."""
 
 
@@ -61,7 +61,7 @@ class Outbox:
             Superseded: the state is not `state`.
         """
         if not await self._rows(statements.BEGIN_EPOCH, *_columns(state), epoch):
-            raise Superseded("another relay has begun an epoch")
+            raise EpochSuperseded("another relay has begun an epoch")
         return State(state.incarnation, epoch, 0)
 
     async def mark(self, state: State, positions: Sequence[int], last: int) -> State:
@@ -75,7 +75,7 @@ class Outbox:
         if len(positions) != len(sequences):
             raise ValueError(f"{len(positions)} events after {state.sequence} do not reach {last}")
         if not await self._rows(statements.MARK, *_columns(state), last, positions, sequences):
-            raise Superseded("another relay has marked events")
+            raise EpochSuperseded("another relay has marked events")
         return replace(state, sequence=last)
 
     async def pending(self, floor: int, limit: int) -> list[RecordedEvent]:

@@ -30,7 +30,7 @@ SILENCE = 5.0
 RETRY_FIRST, RETRY_MOST = 0.1, 2.0
 """Seconds before starting over: after an error that comes alone, and while one follows another."""
 
-log = logs.get("relay")
+log = logs.get_logger(__name__)
 
 
 class Unsettled(Exception):
@@ -80,8 +80,8 @@ class Relay:
         stream = await self._own_stream()
         await self._republish_lost(stream)
         await self._mark_published(stream)
-        if not stream.filled:
-            await self._refill()
+        if not stream.complete:
+            await self._republish_all()
 
     async def _own_stream(self) -> StreamIdentity:
         """Return the stream, made anew where it is not ours or not whole, with the state to go with it."""
@@ -89,7 +89,7 @@ class Relay:
         stream = await self._stream.identity()
         if stream is None or not _usable(stream, state):
             log.warning("The stream is made anew", found=stream, state=state)
-            await self._make_anew()
+            await self._recreate()
             stream = await self._stream.identity()
             if stream is None or not _usable(stream, state):
                 raise Unsettled("somebody else changes the stream")
@@ -97,7 +97,7 @@ class Relay:
             self._state = await self._outbox.begin_epoch(state, stream.epoch)
         return stream
 
-    async def _make_anew(self) -> None:
+    async def _recreate(self) -> None:
         """Make the stream anew, unless another relay was at work meanwhile: then it may be whole.
 
         Raises:
@@ -105,7 +105,7 @@ class Relay:
         """
         if await self._outbox.state() != self._state:
             raise Unsettled("another relay is at work")
-        await self._stream.make_anew(self._state.incarnation)
+        await self._stream.recreate(self._state.incarnation)
 
     async def _republish_lost(self, stream: StreamIdentity) -> None:
         """Publish again, under their old sequences, events that were marked and are not in the stream."""
@@ -115,7 +115,7 @@ class Relay:
         lost = await self._outbox.published(stream.epoch, after=end)
         log.warning("The stream has lost events", first=end + 1, last=state.sequence, remembered=len(lost))
         if list(lost) != list(range(end + 1, state.sequence + 1)):
-            await self._make_anew()
+            await self._recreate()
             raise Unsettled("the outbox no longer holds all events that the stream has lost")
         positions = list(lost.values())
         for start in range(0, len(positions), BATCH):
@@ -150,13 +150,13 @@ class Relay:
         marked = await self._outbox.marked(self._state.epoch, positions)
         for message, event in zip(messages, carried, strict=True):
             if event is None or event.position in marked or not is_copy(event, known.get(event.position)):
-                await self._make_anew()
+                await self._recreate()
                 log.error("A message is not of ours", subject=message.subject, sequence=message.sequence)
                 raise Unsettled("the stream holds what no relay has published")
             marked.add(event.position)
         return positions
 
-    async def _refill(self) -> None:
+    async def _republish_all(self) -> None:
         """Publish all events that are not pending, in order, from where the stream ends."""
         after = await self._stream.last_position(self._state.sequence)
         log.info("Filling the stream", after=after)
@@ -166,7 +166,7 @@ class Relay:
                 break
             await self._publish(self._stream, events)
             after = reached
-        await self._stream.declare_filled()
+        await self._stream.declare_complete()
         log.info("The stream is filled", events=self._state.sequence)
 
     async def _forward(self) -> NoReturn:
@@ -198,7 +198,7 @@ class Relay:
     async def _check(self) -> None:
         """Make sure that the stream is still the one that this relay believes it is, and whole."""
         stream = await self._stream.identity()
-        if stream is None or not stream.filled or not _usable(stream, self._state):
+        if stream is None or not stream.complete or not _usable(stream, self._state):
             raise Unsettled("the stream is another one, or not whole")
         if stream.last_sequence != self._state.sequence:
             raise Unsettled("the stream does not end where this relay left it")
@@ -214,7 +214,7 @@ def _usable(stream: StreamIdentity, state: State) -> bool:
     """
     if stream.incarnation != state.incarnation or not stream.intact:
         return False
-    return stream.epoch == state.epoch or not stream.filled
+    return stream.epoch == state.epoch or not stream.complete
 
 
 def _batches(events: Sequence[RecordedEvent]) -> Iterator[Sequence[RecordedEvent]]:

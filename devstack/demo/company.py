@@ -166,8 +166,8 @@ class Company:
         for order_id, case in zip(orders, CASES, strict=True):
             found = await self._rests(order_id, case.ends)
             pieces = ", ".join(f"{quantity} {sku}" for sku, quantity in case.pieces.items())
-            say(f"{case.customer}  {pieces:18} {case.ends:10} {found.refusal or found.suspicion}")
-            if case.why not in (found.refusal, found.suspicion):
+            say(f"{case.customer}  {pieces:18} {case.ends:10} {found.rejection or found.suspicion}")
+            if case.why not in (found.rejection, found.suspicion):
                 raise Unexpected(f"not {case.why}: {found}")
         checked("five confirmed, four rejected with the reason, one waits for somebody")
 
@@ -215,7 +215,7 @@ class Company:
         """Return an order's fulfilment once it stands there with nothing under way."""
         found = Fulfilment()
 
-        async def standing() -> str:
+        async def status() -> str:
             nonlocal found
             try:
                 asked = fulfilment.GetFulfilmentRequest(order_id=order_id)
@@ -227,7 +227,7 @@ class Company:
             under_way = any(not each.outcome for each in found.steps)
             return Fulfilment.State.Name(found.state).removeprefix("STATE_") + ("..." if under_way else "")
 
-        if (now := await _until(standing, state)) != state:
+        if (now := await _until(status, state)) != state:
             raise Unexpected(f"order {order_id} is not {state}, but {now}: {found}")
         return found
 

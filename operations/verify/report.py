@@ -11,14 +11,17 @@ CHECKS = {
     "requests": ("{requests:,} accepted", "their receipts name what there is"),
     "snapshots": ("{snapshots:,} compared, {skipped:,} of other code passed over", "equal to the fold"),
     "stream": ("{messages:,} messages", "every event once and in order, nothing else"),
-    "progress": ("{projections:,} projections", "present, none beyond the stream's end"),
+    "checkpoints": ("{projections:,} projections", "ready, none beyond the stream's end"),
     "views": ("{views:,} views", "equal to the fold"),
     "indexes": ("{indexes:,} entries in {indexes sets:,} indexes", "exactly those of the views"),
-    "totals": ("{counters:,} counters in {totals:,} totals", "equal to the sums"),
-    "tallies": ("{tallied:,} counters in {tallies:,} tallies", "equal to the sums over the events"),
+    "counters": ("{counters:,} counters in {counter keys:,} keys", "equal to the sums"),
+    "event_counters": (
+        "{event counters:,} counters in {event counter keys:,} keys",
+        "equal to the sums over the events",
+    ),
     "history": ("{history:,} entries", "one for each event"),
     "sagas": ("{sagas:,} sagas, {steps:,} steps", "all heard, each step and its effect once"),
-    "changes": ("{changes:,} entries in {changes sets:,} sets", "exactly those of the views"),
+    "change_feeds": ("{change_feeds:,} entries in {change_feeds sets:,} feeds", "exactly those of the views"),
 }
 """What is checked: what is counted of it, and what is said where nothing is wrong."""
 
@@ -79,7 +82,7 @@ class Report:
 
     def page(self) -> str:
         """Return it for people."""
-        lines = [f"{check:9}  {self._line(check)}" for check in CHECKS]
+        lines = [f"{check:14}  {self._line(check)}" for check in CHECKS]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"{problem.subject}: {problem.text}" for problem in self.problems]
         if hidden := self.found.total() - len(self.problems):

@@ -82,7 +82,7 @@ class Verification:
 
     async def run(self) -> Report:
         """Check everything."""
-        ((self._incarnation, self._standby),) = await self._store.rows(statements.LIFE)
+        ((self._incarnation, self._standby),) = await self._store.rows(statements.INCARNATION)
         await self._stream()
         tallied = [reading for reading in self._readings() if reading.tallies]
         before = {reading.name: await event_counters.look(self._redis, reading) for reading in tallied}

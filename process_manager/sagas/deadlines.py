@@ -17,17 +17,17 @@ from diptych.inventory.v1 import events_pb2 as stock
 from google.protobuf.message import Message
 
 from process_manager.saga import (
-    Answered,
-    Heard,
-    Next,
-    Refused,
-    Retry,
+    EventReceived,
+    Input,
+    Reaction,
+    RetryRequested,
     Saga,
+    SagaStatus,
     Send,
-    Standing,
-    Timeout,
+    StepRejected,
+    StepSucceeded,
     Timer,
-    Told,
+    TimerFired,
 )
 
 AGAIN = timedelta(seconds=1)
@@ -49,7 +49,7 @@ class Watching:
 
 def deadlines(
     name: str,
-    hears: str,
+    subscribes_to: str,
     events: ModuleType,
     begins: type[Message],
     expire: Callable[[str], Message],
@@ -64,24 +64,24 @@ def deadlines(
         expire: returns the command that lets one go if its time is over.
     """
 
-    def react(watching: Watching, told: Told) -> Next[Watching]:
-        match told:
-            case Heard(event) if isinstance(event, begins):
+    def react(watching: Watching, received: Input) -> Reaction[Watching]:
+        match received:
+            case EventReceived(event) if isinstance(event, begins):
                 (id_,) = (getattr(event, field) for field in _id_of(begins))
-                at = event.deadline.ToDatetime(told.at.tzinfo)  # type: ignore[attr-defined]
-                return Next(Watching(id_), timers=[Timer(DEADLINE, at)])
-            case Heard():
-                return Next(replace(watching, over=True), timers=[Timer(DEADLINE, None)])
-            case Timeout() | Retry() if not watching.over:
+                at = event.deadline.ToDatetime(received.at.tzinfo)  # type: ignore[attr-defined]
+                return Reaction(Watching(id_), timers=[Timer(DEADLINE, at)])
+            case EventReceived():
+                return Reaction(replace(watching, over=True), timers=[Timer(DEADLINE, None)])
+            case TimerFired() | RetryRequested() if not watching.over:
                 sent = replace(watching, tries=watching.tries + 1)
-                return Next(sent, [Send(f"expire-{sent.tries}", expire(watching.id))])
-            case Refused() if not watching.over:
-                return Next(watching, timers=[Timer(DEADLINE, told.at + AGAIN)])
-            case Answered():
-                return Next(replace(watching, over=True))
-        return Next(watching)
+                return Reaction(sent, [Send(f"expire-{sent.tries}", expire(watching.id))])
+            case StepRejected() if not watching.over:
+                return Reaction(watching, timers=[Timer(DEADLINE, received.at + AGAIN)])
+            case StepSucceeded():
+                return Reaction(replace(watching, over=True))
+        return Reaction(watching)
 
-    return Saga(name, hears, (events,), Watching(), react, _standing)
+    return Saga(name, subscribes_to, (events,), Watching(), react, _standing)
 
 
 def _id_of(begins: type[Message]) -> list[str]:
@@ -89,12 +89,12 @@ def _id_of(begins: type[Message]) -> list[str]:
     return [begins.DESCRIPTOR.fields[0].name]
 
 
-def _standing(watching: Watching) -> Standing:
+def _standing(watching: Watching) -> SagaStatus:
     if watching.over:
-        return Standing("OVER", True)
+        return SagaStatus("OVER", True)
     if watching.tries:
-        return Standing("EXPIRING", False, SOON)
-    return Standing("WATCHING", False, waits_for="its deadline")
+        return SagaStatus("EXPIRING", False, SOON)
+    return SagaStatus("WATCHING", False, waiting_for="its deadline")
 
 
 def _expire_reservation(id_: str) -> Any:

@@ -12,19 +12,19 @@ from contracts import page_tokens
 from contracts.view_layout import View
 from query_server import freshness, history_pages
 from query_server.counters import NANOS, counters, money, nanos
-from query_server.service import Answer, Query, QueryContext
+from query_server.service import Query, QueryContext, QueryHandler
 from query_server.timestamps import instant
 from query_server.view_reader import ViewReader
 from query_server.wire_format import field
 from runtime.grpc.request_tokens import read_page_token
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 
 LEDGERS = View.of(AccountLedger)
 PAGE_SIZE = 20
 """Lines on a page where the request does not say."""
 
 
-def one(name: str) -> Answer:
+def one(name: str) -> QueryHandler:
     """Return what answers with one view, which the field of this name of the response holds."""
 
     async def answer(views: ViewReader, request: Any, remaining: float | None) -> bytes:
@@ -40,12 +40,12 @@ def one(name: str) -> Answer:
 async def list_transactions(
     ledgers: ViewReader, request: protocol.ListTransactionsRequest, remaining: float | None
 ) -> bytes:
-    """Answer with a page of an account's statement."""
+    """QueryHandler with a page of an account's statement."""
     account_id = request.account_id
     starts = request.booked_from if request.HasField("booked_from") else None
     ends = request.booked_before if request.HasField("booked_before") else None
     period = " ".join(str(instant(bound)) if bound else "-" for bound in (starts, ends))
-    listed = f"{LEDGERS.log(account_id)} {period}"
+    listed = f"{LEDGERS.history(account_id)} {period}"
     after = read_page_token(listed, request.page_token)
     ledger = await _ledger(ledgers, request, remaining)
     oldest = await _first_from(ledgers, ledger, starts) if starts else 1
@@ -60,7 +60,7 @@ async def list_transactions(
 async def get_statement(
     ledgers: ViewReader, request: protocol.GetStatementRequest, remaining: float | None
 ) -> bytes:
-    """Answer with what a month has made of an account: the difference of two lines."""
+    """QueryHandler with what a month has made of an account: the difference of two lines."""
     year, month = map(int, request.month.split("-"))
     ledger = await _ledger(ledgers, request, remaining)
     opening = await _before(ledgers, ledger, datetime(year, month, 1, tzinfo=UTC))
@@ -104,15 +104,15 @@ async def _before(ledgers: ViewReader, ledger: AccountLedger, moment: datetime) 
     version = await _first_from(ledgers, ledger, time) - 1
     if not version:
         return Transaction()
-    (line,) = await ledgers.told(ledger.account_id, [version])
+    (line,) = await ledgers.history_entries(ledger.account_id, [version])
     return Transaction.FromString(line)
 
 
 async def get_daily_report(
     ledgers: ViewReader, request: protocol.GetDailyReportRequest, remaining: float | None
 ) -> bytes:
-    """Answer with the sums of a day."""
-    read = ("HGETALL", LEDGERS.tally("day", request.day))
+    """QueryHandler with the sums of a day."""
+    read = ("HGETALL", LEDGERS.event_counters("day", request.day))
     if token := request.at_least_as_fresh:
         (flat,) = await freshness.read(ledgers, token, read, remaining=remaining)
     else:
@@ -142,11 +142,11 @@ def _kind(name: str) -> Transaction.Kind.ValueType:
     try:
         return Transaction.Kind.Value(name)
     except ValueError:
-        raise Refusal("VIEW_NEWER", f"{name} is unknown to this server", retry_after=1.0) from None
+        raise RpcError("VIEW_NEWER", f"{name} is unknown to this server", retry_after=1.0) from None
 
 
-def _not_found(name: str, id_: str) -> Refusal:
-    return Refusal.of_rule("banking", f"{name.upper()}_NOT_FOUND", {f"{name}_id": id_}, "missing")
+def _not_found(name: str, id_: str) -> RpcError:
+    return RpcError.not_found("banking", f"{name.upper()}_NOT_FOUND", {f"{name}_id": id_})
 
 
 CONTEXT = QueryContext(

@@ -16,10 +16,10 @@ from contracts.view_layout import View
 from query_server import freshness, ledger_pages, list_pages, watches
 from query_server.service import Query, QueryContext, WatchQuery
 from query_server.view_reader import ViewReader, Window
-from query_server.watches import Watch, Watched
+from query_server.watches import Watch, WatchResponses
 from query_server.wire_format import field
 from runtime.grpc.request_tokens import invalid_page_token, read_page_token
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 
 PRODUCTS, STOCKS, RESERVATIONS = View.of(Product), View.of(Stock), View.of(Reservation)
 ALERTS, LEDGERS = View.of(ReorderAlert), View.of(StockLedger)
@@ -112,9 +112,9 @@ async def get_reservation(
     return field(protocol.GetReservationResponse.RESERVATION_FIELD_NUMBER, data)
 
 
-def watch_reorder_alerts(watch: Watch, _: protocol.WatchReorderAlertsRequest) -> Watched:
+def watch_reorder_alerts(watch: Watch, _: protocol.WatchReorderAlertsRequest) -> WatchResponses:
     """Answer with an alert whenever it is raised or cleared."""
-    return watches.several(watch, ALERTS.changes("ever"), ALERTS.index("ever"))
+    return watches.several(watch, ALERTS.change_feed("ever"), ALERTS.index("ever"))
 
 
 async def get_stock_movements(
@@ -154,9 +154,9 @@ async def _fresh(views: ViewReader, token: str, remaining: float | None) -> None
         await freshness.read(views, token, remaining=remaining)
 
 
-def _not_found(reason: str, **facts: str) -> Refusal:
+def _not_found(reason: str, **facts: str) -> RpcError:
     known = {name: fact for name, fact in facts.items() if fact}
-    return Refusal.of_rule("inventory", reason, known, "missing")
+    return RpcError.not_found("inventory", reason, known)
 
 
 CONTEXT = QueryContext(

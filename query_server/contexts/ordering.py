@@ -14,10 +14,10 @@ from query_server.counters import NANOS, counters, money
 from query_server.service import Query, QueryContext, WatchQuery
 from query_server.timestamps import instant
 from query_server.view_reader import ViewReader, Window
-from query_server.watches import Watch, Watched
+from query_server.watches import Watch, WatchResponses
 from query_server.wire_format import field
 from runtime.grpc.request_tokens import read_page_token
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 
 ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
 PAGE_SIZE = 20
@@ -96,7 +96,7 @@ async def get_customer_summary(
     orders: ViewReader, request: protocol.GetCustomerSummaryRequest, remaining: float | None
 ) -> bytes:
     """Answer with what a customer's orders come to."""
-    read = ("HGETALL", orders.view.total("customer", request.customer_id))
+    read = ("HGETALL", orders.view.counters("customer", request.customer_id))
     if token := request.at_least_as_fresh:
         (flat,) = await freshness.read(orders, token, read, remaining=remaining)
     else:
@@ -127,7 +127,7 @@ def _state(name: str) -> Order.State.ValueType:
     try:
         return Order.State.Value(name)
     except ValueError:
-        raise Refusal("VIEW_NEWER", f"{name} is unknown to this server", retry_after=1.0) from None
+        raise RpcError("VIEW_NEWER", f"{name} is unknown to this server", retry_after=1.0) from None
 
 
 async def get_order_history(
@@ -135,7 +135,7 @@ async def get_order_history(
 ) -> bytes:
     """Answer with a page of what happened to an order."""
     order_id = request.order_id
-    listed = histories.view.log(order_id)
+    listed = histories.view.history(order_id)
     after = read_page_token(listed, request.page_token)
     read = histories.version_of(order_id)
     if token := request.at_least_as_fresh:
@@ -153,19 +153,19 @@ async def get_order_history(
     return b"".join(field(number, entry) for entry in entries) + response.SerializeToString()
 
 
-def watch_order(watch: Watch, request: protocol.WatchOrderRequest) -> Watched:
+def watch_order(watch: Watch, request: protocol.WatchOrderRequest) -> WatchResponses:
     """Answer with an order whenever it has changed."""
     return watches.one(watch, request.order_id, _not_found(request.order_id))
 
 
-def watch_customer_orders(watch: Watch, request: protocol.WatchCustomerOrdersRequest) -> Watched:
+def watch_customer_orders(watch: Watch, request: protocol.WatchCustomerOrdersRequest) -> WatchResponses:
     """Answer with each of a customer's orders whenever it has changed."""
-    changes, index = (of("customer", request.customer_id) for of in (ORDERS.changes, ORDERS.index))
-    return watches.several(watch, changes, index)
+    change_feed, index = (of("customer", request.customer_id) for of in (ORDERS.change_feed, ORDERS.index))
+    return watches.several(watch, change_feed, index)
 
 
-def _not_found(order_id: str) -> Refusal:
-    return Refusal.of_rule("ordering", "ORDER_NOT_FOUND", {"order_id": order_id}, "missing")
+def _not_found(order_id: str) -> RpcError:
+    return RpcError.not_found("ordering", "ORDER_NOT_FOUND", {"order_id": order_id})
 
 
 CONTEXT = QueryContext(

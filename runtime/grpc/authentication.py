@@ -9,7 +9,7 @@ from runtime.grpc import caller, metadata
 from runtime.grpc.caller import Caller
 from runtime.grpc.keys import ALGORITHMS, Keys
 from runtime.grpc.method import Context, Handler, Interceptor, Method
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 
 CLOCK_SKEW = 5.0
 """Seconds that the issuer's clock may differ from ours."""
@@ -26,7 +26,7 @@ def authenticate(tokens: "Tokens") -> Interceptor:
             who = await tokens.caller(_bearer())
             caller.enter(who)
             if method.scope not in who.scopes:
-                raise Refusal(
+                raise RpcError(
                     "SCOPE_MISSING",
                     f"{method.path} needs the scope {method.scope}",
                     {"scope": method.scope, "method": method.path},
@@ -44,7 +44,7 @@ def _bearer() -> str:
             scheme, _, token = str(value).partition(" ")
             if scheme.lower() == "bearer" and token:
                 return token
-    raise Refusal("UNAUTHENTICATED", "the call has no metadata `authorization: Bearer <token>`")
+    raise RpcError("UNAUTHENTICATED", "the call has no metadata `authorization: Bearer <token>`")
 
 
 class Tokens:
@@ -93,13 +93,13 @@ class Tokens:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except jwt.InvalidTokenError as error:
-            raise Refusal("UNAUTHENTICATED", f"the token is not valid: {error}") from error
+            raise RpcError("UNAUTHENTICATED", f"the token is not valid: {error}") from error
         return _caller(claims)
 
-    def _unknown_key(self) -> Refusal:
+    def _unknown_key(self) -> RpcError:
         if self._keys.known:
-            return Refusal("UNAUTHENTICATED", "the token is not valid: its key (kid) is unknown")
-        return Refusal("KEYS_UNAVAILABLE", "the keys of callers' tokens cannot be read", retry_after=1.0)
+            return RpcError("UNAUTHENTICATED", "the token is not valid: its key (kid) is unknown")
+        return RpcError("KEYS_UNAVAILABLE", "the keys of callers' tokens cannot be read", retry_after=1.0)
 
 
 def _caller(claims: dict[str, Any]) -> Caller:
@@ -117,4 +117,6 @@ def _name(claim: str, value: object) -> str:
     """Return a name from a token, which goes into rows, headers and logs: one printable line."""
     if isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable():
         return value
-    raise Refusal("UNAUTHENTICATED", f"the token is not valid: {claim} is not a name of printable characters")
+    raise RpcError(
+        "UNAUTHENTICATED", f"the token is not valid: {claim} is not a name of printable characters"
+    )

@@ -8,10 +8,10 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from runtime.grpc.method import Context, Handler, Method
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
 
-log = logs.get("grpc")
+log = logs.get_logger(__name__)
 
 # A status travels as headers, of which clients take 8 kB in all; past that they see another error than ours.
 # In bytes of UTF-8: every one of them takes three in the header grpc-message, one and a third in the details.
@@ -26,8 +26,8 @@ def answer(_method: Method, handler: Handler) -> Handler:
     async def answered(request: object, context: Context) -> object:
         try:
             return await handler(request, context)
-        except Refusal as refusal:
-            return await abort(context, refusal)
+        except RpcError as error:
+            return await abort(context, error)
 
     return answered
 
@@ -38,37 +38,37 @@ def contain(method: Method, handler: Handler) -> Handler:
     async def contained(request: object, context: Context) -> object:
         try:
             return await handler(request, context)
-        except Refusal:
+        except RpcError:
             raise
         except Exception as error:
             log.exception("A call failed", method=method.path)
-            raise Refusal("INTERNAL", "internal error") from error
+            raise RpcError("INTERNAL", "internal error") from error
 
     return contained
 
 
-async def abort(context: Context, refusal: Refusal) -> NoReturn:
+async def abort(context: Context, error: RpcError) -> NoReturn:
     """End a call with a refusal."""
-    code: int = refusal.code.value[0]
-    message = _short(refusal.message, _LONGEST_MESSAGE)
-    packed = [_packed(detail) for detail in details(refusal)]
+    code: int = error.code.value[0]
+    message = _short(error.message, _LONGEST_MESSAGE)
+    packed = [_packed(detail) for detail in details(error)]
     status = status_pb2.Status(code=code, message=message, details=packed)
     trailer = ("grpc-status-details-bin", status.SerializeToString())
-    await context.abort(refusal.code, message, (*context.trailing_metadata(), trailer))
+    await context.abort(error.code, message, (*context.trailing_metadata(), trailer))
 
 
-def details(refusal: Refusal) -> list[Message]:
+def details(error: RpcError) -> list[Message]:
     """Return what programs can read of a refusal: always an ErrorInfo, and what applies of the others."""
-    facts = {key: _short(value, _LONGEST_TEXT) for key, value in refusal.metadata.items()}
+    facts = {key: _short(value, _LONGEST_TEXT) for key, value in error.metadata.items()}
     found: list[Message] = [
-        error_details_pb2.ErrorInfo(reason=refusal.reason, domain=refusal.domain, metadata=facts)
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=error.domain, metadata=facts)
     ]
-    if refusal.retry_after is not None:
+    if error.retry_after is not None:
         delay = duration_pb2.Duration()
-        delay.FromNanoseconds(int(refusal.retry_after * 1e9))
+        delay.FromNanoseconds(int(error.retry_after * 1e9))
         found.append(error_details_pb2.RetryInfo(retry_delay=delay))
-    if refusal.violations:
-        fields = [_violation(*item) for item in islice(refusal.violations.items(), _MOST_VIOLATIONS)]
+    if error.violations:
+        fields = [_violation(*item) for item in islice(error.violations.items(), _MOST_VIOLATIONS)]
         found.append(error_details_pb2.BadRequest(field_violations=fields))
     return found
 

@@ -10,7 +10,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from runtime.grpc.method import Context
 from runtime.process import logs
 
-log = logs.get("health")
+log = logs.get_logger(__name__)
 
 Probe = Callable[[], Awaitable[bool]]
 """Tells whether the process can do its job; an exception is a no."""

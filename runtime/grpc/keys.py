@@ -12,7 +12,7 @@ from jwt import PyJWK, PyJWKSet, PyJWTError
 from runtime.process import logs
 from runtime.process.start_error import StartError
 
-log = logs.get("grpc")
+log = logs.get_logger(__name__)
 
 _FILE_AGE = 5.0
 _ADDRESS_AGE = 300.0

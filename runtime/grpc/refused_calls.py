@@ -8,10 +8,10 @@ from grpc import StatusCode
 
 from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler, Interceptor, Method
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
 
-log = logs.get("grpc")
+log = logs.get_logger(__name__)
 
 _ON_RECORD = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.INVALID_ARGUMENT}
 _REUSED = "REQUEST_ID_REUSED"
@@ -23,7 +23,7 @@ _PATIENCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class RefusedCall:
     """A call that was refused before it could do anything."""
 
     method: str
@@ -38,22 +38,22 @@ class Attempt:
     """Where the call came from, as gRPC writes it: `ipv4:10.0.0.7:41200`."""
 
 
-RecordAttempt = Callable[[Attempt], Awaitable[None]]
+RecordRefusedCall = Callable[[RefusedCall], Awaitable[None]]
 
 
-async def log_attempt(attempt: Attempt) -> None:
+async def log_refused_call(call: RefusedCall) -> None:
     """Record an attempt as a line of the log, for a server that has no better place."""
     log.warning(
         "Call refused",
-        method=attempt.method,
-        reason=attempt.reason,
-        userId=attempt.caller,
-        details=attempt.details,
-        peer=attempt.peer,
+        method=call.method,
+        reason=call.reason,
+        userId=call.caller,
+        details=call.details,
+        peer=call.peer,
     )
 
 
-def record(record_attempt: RecordAttempt) -> Interceptor:
+def record(record_refused_call: RecordRefusedCall) -> Interceptor:
     """Return an interceptor that records refused calls before they are answered.
 
     A record that fails, or takes too long, is logged; the call's answer stays the same.
@@ -63,9 +63,9 @@ def record(record_attempt: RecordAttempt) -> Interceptor:
         async def recorded(request: object, context: Context) -> object:
             try:
                 return await handler(request, context)
-            except Refusal as refusal:
-                if refusal.reason == _REUSED or (refusal.code in _ON_RECORD and refusal.reason != _EXPIRED):
-                    await _keep(record_attempt, _attempt(method, refusal, context))
+            except RpcError as error:
+                if error.reason == _REUSED or (error.code in _ON_RECORD and error.reason != _EXPIRED):
+                    await _keep(record_refused_call, _refused_call(method, error, context))
                 raise
 
         return recorded
@@ -73,15 +73,15 @@ def record(record_attempt: RecordAttempt) -> Interceptor:
     return recording
 
 
-def _attempt(method: Method, refusal: Refusal, context: Context) -> Attempt:
+def _refused_call(method: Method, error: RpcError, context: Context) -> RefusedCall:
     who = caller.known()
-    details = {**refusal.metadata, **refusal.violations}
-    return Attempt(method.path, refusal.reason, who.subject if who else None, details, context.peer())
+    details = {**error.metadata, **error.violations}
+    return RefusedCall(method.path, error.reason, who.subject if who else None, details, context.peer())
 
 
-async def _keep(record_attempt: RecordAttempt, attempt: Attempt) -> None:
+async def _keep(record_refused_call: RecordRefusedCall, call: RefusedCall) -> None:
     try:
         async with asyncio.timeout(_PATIENCE):
-            await record_attempt(attempt)
+            await record_refused_call(call)
     except Exception:
-        log.exception("A refused call could not be recorded", method=attempt.method, reason=attempt.reason)
+        log.exception("A refused call could not be recorded", method=call.method, reason=call.reason)

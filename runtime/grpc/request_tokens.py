@@ -3,7 +3,7 @@
 from diptych.consistency.v1.consistency_pb2 import Token
 
 from contracts import consistency_tokens, page_tokens
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 
 
 def read_consistency_token(token: str) -> Token:
@@ -15,7 +15,7 @@ def read_consistency_token(token: str) -> Token:
     try:
         return consistency_tokens.read(token)
     except ValueError as error:
-        raise Refusal("TOKEN_INVALID", "at_least_as_fresh is not a consistency token") from error
+        raise RpcError("TOKEN_INVALID", "at_least_as_fresh is not a consistency token") from error
 
 
 def read_page_token(listed: str, token: str) -> str:
@@ -34,8 +34,8 @@ def read_page_token(listed: str, token: str) -> str:
         raise invalid_page_token() from error
 
 
-def invalid_page_token() -> Refusal:
+def invalid_page_token() -> RpcError:
     """Return the error of a page token that does not belong to the list."""
-    return Refusal(
+    return RpcError(
         "PAGE_TOKEN_INVALID", "page_token is not the next_page_token of a page with the same filters"
     )

@@ -10,7 +10,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from runtime.grpc import errors, metadata
 from runtime.grpc.method import Context, Handler, Interceptor, Method
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from runtime.process.start_error import StartError
 
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -32,7 +32,7 @@ class Service:
     """A service and the handlers of its methods, by name.
 
     A handler is `async (request, context) -> response`, a message or its bytes; that of a streaming method
-    writes its responses to the context. It raises `runtime.grpc.rpc_error.Refusal` to refuse.
+    writes its responses to the context. It raises `runtime.grpc.rpc_error.RpcError` to refuse.
     """
 
     descriptor: ServiceDescriptor
@@ -63,10 +63,10 @@ class Routes(grpc.GenericRpcHandler):
         metadata.enter(handler_call_details.invocation_metadata or ())
         path = handler_call_details.method
         if self._stopping:
-            return _refusing(Refusal("STOPPING", "the server stops", retry_after=_RETRY))
+            return _refusing(RpcError("STOPPING", "the server stops", retry_after=_RETRY))
         if found := self._handlers.get(path):
             return found
-        return _refusing(Refusal("METHOD_UNKNOWN", f"there is no method {path}", {"method": path}))
+        return _refusing(RpcError("METHOD_UNKNOWN", f"there is no method {path}", {"method": path}))
 
     async def close(self) -> None:
         """Return at a moment when no call waits to be handed over, after which the server can stop.
@@ -112,10 +112,10 @@ def _serialized(response: Any) -> bytes:
     return response if type(response) is bytes else response.SerializeToString()
 
 
-def _refusing(refusal: Refusal) -> MethodHandler:
+def _refusing(error: RpcError) -> MethodHandler:
     """Return a handler that refuses a call, whatever streams it was made with."""
 
     async def refused(_requests: object, context: Context) -> None:
-        await errors.abort(context, refusal)
+        await errors.abort(context, error)
 
     return grpc.stream_stream_rpc_method_handler(refused)

@@ -1,6 +1,6 @@
-"""How a request is refused: every reason of the plumbing with its gRPC status, in one table.
+"""The error that ends a call, and every reason of the plumbing with its gRPC status.
 
-A context adds reasons of its own (`Refusal.of_rule`); their status follows from the kind of refusal.
+A context adds reasons of its own (`RpcError.of_rule`); their status follows from the kind of refusal.
 """
 
 from collections.abc import Mapping
@@ -36,21 +36,14 @@ STATUS = {
     "INTERNAL": StatusCode.INTERNAL,
 }
 
-RULE_STATUS = {
-    "broken": StatusCode.FAILED_PRECONDITION,
-    "missing": StatusCode.NOT_FOUND,
-    "exists": StatusCode.ALREADY_EXISTS,
-}
-"""The status of a refusal by a context's rule, by the kind of rule."""
 
-
-class Refusal(Exception):
-    """A request that is refused, with all that its caller needs to know.
+class RpcError(Exception):
+    """Ends a call with a status and an ErrorInfo.
 
     Args:
         reason: UPPER_SNAKE_CASE, a key of STATUS.
         message: for people.
-        metadata: facts about this refusal, by camelCase or snake_case keys.
+        metadata: facts about this error, by camelCase or snake_case keys.
         retry_after: seconds after which a retry makes sense; None where none does.
         violations: field path to what is wrong with the field, for invalid requests.
     """
@@ -79,16 +72,25 @@ class Refusal(Exception):
 
     @classmethod
     def of_rule(
-        cls, context: str, reason: str, metadata: Mapping[str, str], kind: str = "broken"
-    ) -> "Refusal":
-        """Return the refusal of a request that breaks a rule of a context.
+        cls,
+        context: str,
+        reason: str,
+        metadata: Mapping[str, str],
+        code: StatusCode = StatusCode.FAILED_PRECONDITION,
+    ) -> "RpcError":
+        """Return the error of a request that breaks a rule of a context.
 
         Args:
             context: the context's name, for instance `ordering`.
-            reason: for instance `ORDER_NOT_FOUND`.
+            reason: for instance `ORDER_ALREADY_CANCELLED`.
             metadata: the facts that the rule was applied to.
-            kind: a key of RULE_STATUS.
+            code: the gRPC status.
         """
         details = ", ".join(f"{key}={value}" for key, value in metadata.items())
         message = reason.replace("_", " ").lower() + (f" ({details})" if details else "")
-        return cls(reason, message, metadata, code=RULE_STATUS[kind], domain=f"{context}.diptych")
+        return cls(reason, message, metadata, code=code, domain=f"{context}.diptych")
+
+    @classmethod
+    def not_found(cls, context: str, reason: str, metadata: Mapping[str, str]) -> "RpcError":
+        """Return the error of a request for something that a context does not have."""
+        return cls.of_rule(context, reason, metadata, StatusCode.NOT_FOUND)

@@ -19,10 +19,12 @@ from runtime.process.start_error import StartError
 
 __all__ = ["Server", "Service", "build"]
 
-log = logs.get("grpc")
+log = logs.get_logger(__name__)
 
 
-def interceptors(settings: Settings, record_attempt: refused_calls.RecordAttempt) -> list[Interceptor]:
+def interceptors(
+    settings: Settings, record_refused_call: refused_calls.RecordRefusedCall
+) -> list[Interceptor]:
     """Return what every call of every service passes, the outermost first.
 
     Health and reflection pass none of it: they are public, and hold no data.
@@ -32,7 +34,7 @@ def interceptors(settings: Settings, record_attempt: refused_calls.RecordAttempt
         errors.answer,  # a refusal becomes a status with details
         telemetry.observe,  # a span, and the call's duration
         errors.contain,  # whatever nobody foresaw becomes INTERNAL
-        refused_calls.record(record_attempt),  # who was turned away, and why
+        refused_calls.record(record_refused_call),  # who was turned away, and why
         authentication.authenticate(tokens),  # a valid token with the method's scope, or nothing
         validation.validate,  # bytes become a message that obeys its proto
     ]
@@ -71,7 +73,7 @@ def build(
     probe: Probe,
     probe_address: str = "",
     queue: int = QUEUE,
-    record_attempt: refused_calls.RecordAttempt = refused_calls.log_attempt,
+    record_refused_call: refused_calls.RecordRefusedCall = refused_calls.log_refused_call,
 ) -> "Server":
     """Return a server that does not listen yet; call it within the event loop.
 
@@ -87,7 +89,7 @@ def build(
     Raises:
         StartError: a method has no access rule or no handler, or a file of keys cannot be read.
     """
-    chain = interceptors(settings, record_attempt) if services else []
+    chain = interceptors(settings, record_refused_call) if services else []
     names = [service.descriptor.full_name for service in services]
     return Server(settings, Routes(services, chain), names, address, probe, probe_address, queue)
 

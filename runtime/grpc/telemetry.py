@@ -9,7 +9,7 @@ from opentelemetry.trace import StatusCode as SpanStatus
 
 from runtime.grpc import metadata
 from runtime.grpc.method import Context, Handler, Method
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from runtime.telemetry import metrics, tracing
 from runtime.telemetry.instruments import Instruments
 
@@ -41,8 +41,8 @@ def _measured(method: Method, handler: Handler, instruments: Instruments) -> Han
         status = StatusCode.OK
         try:
             return await handler(request, context)
-        except Refusal as refusal:
-            status = refusal.code
+        except RpcError as error:
+            status = error.code
             raise
         except asyncio.CancelledError:
             status = StatusCode.CANCELLED
@@ -66,11 +66,11 @@ def _traced(method: Method, handler: Handler) -> Handler:
             except asyncio.CancelledError:
                 status = StatusCode.CANCELLED
                 raise
-            except Refusal as refusal:
-                status = refusal.code
-                span.set_attribute("error.type", refusal.reason)
-                if refusal.code in _SERVER_FAULTS:
-                    span.set_status(Status(SpanStatus.ERROR, refusal.message))
+            except RpcError as error:
+                status = error.code
+                span.set_attribute("error.type", error.reason)
+                if error.code in _SERVER_FAULTS:
+                    span.set_status(Status(SpanStatus.ERROR, error.message))
                 raise
             finally:
                 span.set_attribute("rpc.response.status_code", status.name)

@@ -6,7 +6,7 @@ from google.protobuf.message import DecodeError, Message
 from protovalidate import FieldPathElementPb, Validator, Violation
 
 from runtime.grpc.method import Context, Handler, Method
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 
 _VALIDATOR = Validator()
 _THOROUGH = 4096
@@ -25,7 +25,7 @@ def validate(method: Method, handler: Handler) -> Handler:
         try:
             message = decode(request)
         except DecodeError as error:
-            raise Refusal("REQUEST_INVALID", f"not a {method.request.DESCRIPTOR.full_name}") from error
+            raise RpcError("REQUEST_INVALID", f"not a {method.request.DESCRIPTOR.full_name}") from error
         if violations := check(message, fail_fast=len(request) > _THOROUGH):
             raise _refusal(_by_field(violations))
         if b"\0" in request and (holes := dict.fromkeys(_nuls(message, ""), "holds U+0000")):
@@ -35,9 +35,9 @@ def validate(method: Method, handler: Handler) -> Handler:
     return validated
 
 
-def _refusal(violations: dict[str, str]) -> Refusal:
+def _refusal(violations: dict[str, str]) -> RpcError:
     message = "; ".join(f"{field}: {text}" if field else text for field, text in violations.items())
-    return Refusal("REQUEST_INVALID", message, violations=violations)
+    return RpcError("REQUEST_INVALID", message, violations=violations)
 
 
 def _by_field(violations: list[Violation]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from runtime.process.start_error import StartError
 UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
 """What any call to NATS or JetStream may raise; most often it means: not now."""
 
-_log = logs.get("nats")
+_log = logs.get_logger(__name__)
 
 
 Receive = Callable[[str, str, bytes, Mapping[str, str]], None]

@@ -12,7 +12,7 @@ from contracts import streams
 
 EPOCH = "diptych-epoch"
 INCARNATION = "diptych-incarnation"
-FILLED = "diptych-filled"
+COMPLETE = "diptych-complete"
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -36,7 +36,7 @@ class StreamIdentity:
     """A UUID, set when the stream is made: sequences of another epoch mean nothing here."""
     incarnation: str
     """A UUID, the database's whose events these are; set anew when that is restored."""
-    filled: bool
+    complete: bool
     """Whether a stream that was made anew holds all earlier events already."""
     first_sequence: int
     last_sequence: int
@@ -65,7 +65,7 @@ async def stream_identity(js: JetStreamContext) -> StreamIdentity | None:
     return StreamIdentity(
         epoch=metadata[EPOCH],
         incarnation=metadata.get(INCARNATION, ""),
-        filled=metadata.get(FILLED) == "true",
+        complete=metadata.get(COMPLETE) == "true",
         first_sequence=info.state.first_seq,
         last_sequence=info.state.last_seq,
         messages=info.state.messages,

@@ -33,7 +33,7 @@ projector's."""
 _AGAIN = 1.0
 """Seconds after which a task that has not ended is cancelled once more."""
 
-log = logs.get("lifecycle")
+log = logs.get_logger(__name__)
 
 
 class Lifecycle:
@@ -95,7 +95,7 @@ STOPS = (signal.SIGTERM, signal.SIGINT)
 Main = Callable[[Lifecycle], Awaitable[None]]
 
 
-def settings() -> Settings:
+def read_settings() -> Settings:
     """Read the settings; where one is wrong, say so in a line and exit with 1."""
     try:
         return Settings()
@@ -117,7 +117,7 @@ def _refused(name: str, why: str) -> int:
     return REFUSED
 
 
-def run(main: Main, name: str, settings: Settings) -> NoReturn:
+def run_process(main: Main, name: str, settings: Settings) -> NoReturn:
     """Run a process to its end and exit.
 
     Args:

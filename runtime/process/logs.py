@@ -24,7 +24,7 @@ _MOMENT = 0.02
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
-def get(name: str) -> structlog.typing.FilteringBoundLogger:
+def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
     """Return the logger of a part of the system; fields go by keyword: `log.info("Stored", orderId=...)`."""
     return structlog.get_logger(logger_name=name)  # type: ignore[no-any-return]
 

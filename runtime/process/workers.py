@@ -13,14 +13,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import NoReturn, TypeVar
 
 from runtime.grpc.server import check_free
-from runtime.process import lifecycle, logs
-from runtime.process.lifecycle import REFUSED, Lifecycle, Main
+from runtime.process import logs
+from runtime.process.lifecycle import REFUSED, Lifecycle, Main, run_process
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
 C = TypeVar("C")
 
-log = logs.get("workers")
+log = logs.get_logger(__name__)
 
 _PAUSE = 1.0
 """Seconds before a dead worker is replaced, so that one that dies at once does not keep the host busy."""
@@ -36,7 +36,7 @@ def run(
     """Run a server as its command line says, in this process or in several, and exit.
 
     Args:
-        serve: serves contexts until the process stops; as `main` for `lifecycle.run` otherwise.
+        serve: serves contexts until the process stops; as `main` for `run_process` otherwise.
         name: of the process, which is also its module's.
         settings: the process's settings.
         address: where it listens.
@@ -45,15 +45,15 @@ def run(
     arguments = _arguments(name, contexts)
     chosen = [contexts[context] for context in arguments.contexts]
 
-    async def main(life: Lifecycle) -> None:
-        await serve(life, chosen)
+    async def main(lifecycle: Lifecycle) -> None:
+        await serve(lifecycle, chosen)
 
     if arguments.worker:
-        lifecycle.run(_with_parent(main), name, settings.model_copy(update={"reuse_port": True}))
+        run_process(_with_parent(main), name, settings.model_copy(update={"reuse_port": True}))
     if arguments.workers == 1:
-        lifecycle.run(main, name, settings)
+        run_process(main, name, settings)
     worker = (name, "--worker", "--contexts", ",".join(arguments.contexts))
-    lifecycle.run(lambda life: _supervise(life, worker, arguments.workers, address), name, settings)
+    run_process(lambda lifecycle: _supervise(lifecycle, worker, arguments.workers, address), name, settings)
 
 
 def _arguments(name: str, contexts: Collection[str]) -> argparse.Namespace:
@@ -81,20 +81,20 @@ def _arguments(name: str, contexts: Collection[str]) -> argparse.Namespace:
 def _with_parent(main: Main) -> Main:
     """Return main as a worker runs it: it stops when its parent is gone, however the parent ended."""
 
-    async def worker(life: Lifecycle) -> None:
+    async def worker(lifecycle: Lifecycle) -> None:
         loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
 
         def parent_gone() -> None:  # nothing is ever written to this pipe: readable means closed
             loop.remove_reader(stdin)
-            life.stop()
+            lifecycle.stop()
 
         loop.add_reader(stdin, parent_gone)
-        await main(life)
+        await main(lifecycle)
 
     return worker
 
 
-async def _supervise(life: Lifecycle, worker: Sequence[str], count: int, address: str) -> None:
+async def _supervise(lifecycle: Lifecycle, worker: Sequence[str], count: int, address: str) -> None:
     """Keep `count` workers, run by these arguments of Python's -m, running until the process stops.
 
     Raises:
@@ -103,32 +103,32 @@ async def _supervise(life: Lifecycle, worker: Sequence[str], count: int, address
     check_free(address)
     if address.endswith(":0"):
         raise StartError(f"workers cannot share {address}: it needs a port")
-    codes = await asyncio.gather(*[_keep(life, worker) for _ in range(count)])
+    codes = await asyncio.gather(*[_keep(lifecycle, worker) for _ in range(count)])
     if REFUSED in codes:
         raise StartError("a worker did not start")
-    life.failed = life.failed or any(codes)
+    lifecycle.failed = lifecycle.failed or any(codes)
 
 
-async def _keep(life: Lifecycle, arguments: Sequence[str]) -> int:
+async def _keep(lifecycle: Lifecycle, arguments: Sequence[str]) -> int:
     """Keep one worker running, replacing it when it dies; return the exit code of the last."""
     code = 0
-    while not life.stopping.is_set():
+    while not lifecycle.stopping.is_set():
         worker = await create_subprocess_exec(sys.executable, "-m", *arguments, stdin=PIPE)
         log.info("A worker runs", pid=worker.pid)
-        code = await _end_of(worker, life)
+        code = await _end_of(worker, lifecycle)
         if code == REFUSED:
-            life.stop()
-        elif not life.stopping.is_set():
+            lifecycle.stop()
+        elif not lifecycle.stopping.is_set():
             log.error("A worker died and is replaced", pid=worker.pid, code=code)
             code = 0
-            await life.wait(_PAUSE)
+            await lifecycle.wait(_PAUSE)
     return 0 if code == -signal.SIGTERM else code  # told to stop before it could listen to that
 
 
-async def _end_of(worker: Process, life: Lifecycle) -> int:
+async def _end_of(worker: Process, lifecycle: Lifecycle) -> int:
     """Wait for a worker's end, told to stop when the process stops; return its exit code."""
     ended = asyncio.create_task(worker.wait())
-    stopping = asyncio.create_task(life.stopping.wait())
+    stopping = asyncio.create_task(lifecycle.stopping.wait())
     await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not ended.done():

@@ -32,7 +32,7 @@ from runtime.telemetry.instruments import BOUNDS, Counter, Durations, Instrument
 
 _PATIENCE = 2.0
 """Seconds that the end of the process waits for a collector that may be away, for traces and for metrics."""
-log = logs.get("telemetry")
+log = logs.get_logger(__name__)
 
 _SCOPE = InstrumentationScope("diptych")
 

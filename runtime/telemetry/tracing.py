@@ -9,7 +9,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags, Tracer
 
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 
 Attributes = Mapping[str, str | int | float | bool]
 
@@ -93,7 +93,7 @@ class _Current:
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         detach(self._token)
         if isinstance(error, Exception) and not isinstance(
-            error, Refusal
+            error, RpcError
         ):  # a refusal is an answer, not a fault
             self._span.set_status(StatusCode.ERROR, type(error).__name__)
         self._span.end()

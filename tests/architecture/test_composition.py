@@ -61,4 +61,4 @@ def test_every_aggregate_and_every_view_is_verified() -> None:
 
 
 def test_verify_knows_what_every_saga_hears() -> None:
-    assert {saga.name: saga.hears for saga in SAGAS} == verified.HEARS
+    assert {saga.name: saga.subscribes_to for saga in SAGAS} == verified.SUBSCRIPTIONS

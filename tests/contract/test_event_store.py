@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from command_server.kernel.outcomes import Accepted, Outcome, Refused
+from command_server.kernel.decider import RejectionKind
+from command_server.kernel.outcomes import Accepted, Outcome, Rejection
 from command_server.kernel.ports import (
     Changes,
     EventRow,
@@ -58,45 +59,49 @@ def request_row(outcome: Outcome, caller: str = "alice") -> RequestRow:
 
 async def write(store: EventStore, changes: Changes) -> None:
     async with store.begin() as transaction:
-        await transaction.lock([row.id for row in changes.streams])
+        await transaction.lock_streams([row.id for row in changes.streams])
         await transaction.write(changes)
 
 
 async def test_what_was_never_written_is_not_there(store: EventStore) -> None:
     async with store.begin() as transaction:
-        assert await transaction.lock(["a.b.1"]) == {}
-        assert (await transaction.requests([("alice", str(uuid4()))])).requests == {}
-        assert await transaction.history("a.b.1", after=0) == []
+        assert await transaction.lock_streams(["a.b.1"]) == {}
+        assert (await transaction.find_requests([("alice", str(uuid4()))])).requests == {}
+        assert await transaction.read_events("a.b.1", after=0) == []
 
 
 async def test_streams_events_and_requests_come_back_as_written(store: EventStore) -> None:
     accepted = request_row(Accepted({"a.b.1": 2, "a.a.1": 1}, NOW))
-    refused = request_row(Refused("WHY_NOT", "missing", {"id": "1"}))
+    refused = request_row(Rejection("WHY_NOT", RejectionKind.NOT_FOUND, {"id": "1"}))
     await write(store, Changes([replace(stream(2), is_new=True)], [event(1), event(2)], [accepted, refused]))
     async with store.begin() as transaction:
-        assert await transaction.lock(["a.b.1", "a.b.2"]) == {"a.b.1": StoredStream(2, NOW, "{}", 2, "print")}
+        assert await transaction.lock_streams(["a.b.1", "a.b.2"]) == {
+            "a.b.1": StoredStream(2, NOW, "{}", 2, "print")
+        }
         keys = [(row.caller, row.request_id) for row in (accepted, refused)]
-        found = (await transaction.requests(keys)).requests
+        found = (await transaction.find_requests(keys)).requests
         assert list(found.values()).count(StoredRequest("t.Do", b"#", accepted.outcome)) == 1
         assert list(found.values()).count(StoredRequest("t.Do", b"#", refused.outcome)) == 1
-        assert await transaction.history("a.b.1", after=0) == [
+        assert await transaction.read_events("a.b.1", after=0) == [
             StoredEvent("t.Event", b"\1"),
             StoredEvent("t.Event", b"\2"),
         ]
-        assert await transaction.history("a.b.1", after=1) == [StoredEvent("t.Event", b"\2")]
+        assert await transaction.read_events("a.b.1", after=1) == [StoredEvent("t.Event", b"\2")]
 
 
 async def test_a_look_finds_what_a_lock_would(store: EventStore) -> None:
     await write(store, Changes([stream(1)], [event(1)]))
     async with store.begin() as transaction:
-        assert await transaction.look(["a.b.1", "a.b.2"]) == {"a.b.1": StoredStream(1, NOW, "{}", 1, "print")}
+        assert await transaction.read_streams(["a.b.1", "a.b.2"]) == {
+            "a.b.1": StoredStream(1, NOW, "{}", 1, "print")
+        }
 
 
 async def test_the_first_version_of_a_receipt_is_the_stream_it_was_for(store: EventStore) -> None:
     row = request_row(Accepted({"z.z.1": 1, "a.a.1": 9}, NOW))
     await write(store, Changes(requests=[row]))
     async with store.begin() as transaction:
-        (found,) = (await transaction.requests([(row.caller, row.request_id)])).requests.values()
+        (found,) = (await transaction.find_requests([(row.caller, row.request_id)])).requests.values()
     assert isinstance(found.outcome, Accepted)
     assert list(found.outcome.versions) == ["z.z.1", "a.a.1"]
 
@@ -106,7 +111,7 @@ async def test_a_stream_is_changed_in_place(store: EventStore) -> None:
     later = StreamRow("a.b.1", "a.b", 2, NOW + timedelta(1), '{"n": 2}', "other", is_new=False)
     await write(store, Changes([later], [event(2)]))
     async with store.begin() as transaction:
-        found = await transaction.lock(["a.b.1"])
+        found = await transaction.lock_streams(["a.b.1"])
     assert found == {"a.b.1": StoredStream(2, NOW + timedelta(1), '{"n": 2}', 2, "other")}
 
 
@@ -114,7 +119,7 @@ async def test_a_request_id_belongs_to_its_caller(store: EventStore) -> None:
     row = request_row(Accepted({"a.b.1": 1}, NOW))
     await write(store, Changes(requests=[row]))
     async with store.begin() as transaction:
-        assert (await transaction.requests([("mallory", row.request_id)])).requests == {}
+        assert (await transaction.find_requests([("mallory", row.request_id)])).requests == {}
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,7 @@ async def test_what_is_taken_is_a_conflict_and_changes_nothing(
     with pytest.raises(StoreConflict):
         await write(store, late)
     async with store.begin() as transaction:
-        assert await transaction.history("a.b.other", after=0) == []
+        assert await transaction.read_events("a.b.other", after=0) == []
 
 
 async def test_a_block_that_raises_writes_nothing(store: EventStore) -> None:
@@ -145,7 +150,7 @@ async def test_a_block_that_raises_writes_nothing(store: EventStore) -> None:
             await transaction.write(Changes([stream(1)], [event(1)]))
             raise ZeroDivisionError
     async with store.begin() as transaction:
-        assert await transaction.lock(["a.b.1"]) == {}
+        assert await transaction.lock_streams(["a.b.1"]) == {}
 
 
 async def test_a_locked_stream_is_seen_by_the_next_one_as_it_was_left(store: EventStore) -> None:
@@ -153,18 +158,18 @@ async def test_a_locked_stream_is_seen_by_the_next_one_as_it_was_left(store: Eve
 
     async def append() -> None:
         async with store.begin() as transaction:
-            version = (await transaction.lock(["a.b.1"]))["a.b.1"].version + 1
+            version = (await transaction.lock_streams(["a.b.1"]))["a.b.1"].version + 1
             await asyncio.sleep(0)  # lets the others try to get in between
             await transaction.write(Changes([stream(version)], [event(version)]))
 
     await asyncio.gather(*(append() for _ in range(4)))
     async with store.begin() as transaction:
-        assert (await transaction.lock(["a.b.1"]))["a.b.1"].version == 5
-        assert len(await transaction.history("a.b.1", after=0)) == 5
+        assert (await transaction.lock_streams(["a.b.1"]))["a.b.1"].version == 5
+        assert len(await transaction.read_events("a.b.1", after=0)) == 5
 
 
 async def test_the_incarnation_stays_the_same(store: EventStore) -> None:
     async with store.begin() as first:
-        incarnation = (await first.requests([("alice", str(uuid4()))])).incarnation
+        incarnation = (await first.find_requests([("alice", str(uuid4()))])).incarnation
     async with store.begin() as second:
-        assert (await second.requests([("bob", str(uuid4()))])).incarnation == incarnation
+        assert (await second.find_requests([("bob", str(uuid4()))])).incarnation == incarnation

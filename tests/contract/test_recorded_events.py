@@ -58,7 +58,7 @@ HEARD = [
     (projection, event)
     for projection in PROJECTIONS
     for event in RECORDED
-    if any(AGGREGATES[heard].knows(event.type) for heard in projection.view.hears)
+    if any(AGGREGATES[heard].knows(event.type) for heard in projection.view.source_streams)
     if "shipping_group_id" not in event.message  # it names a group that the recorded order does not have
 ]
 
@@ -67,7 +67,7 @@ HEARD = [
     ("projection", "event"), HEARD, ids=[f"{p.view.projection}-{event.type}" for p, event in HEARD]
 )
 def test_projections_understand_recorded_bytes(projection: Projection[Any], event: Recorded) -> None:
-    (heard,) = projection.view.hears
+    (heard,) = projection.view.source_streams
     begins = event.type in BEGINNINGS
     past = [event] if begins else [next(one for one in RECORDED if one.type == FIRST[heard]), event]
     events = [as_recorded(heard, one, version) for version, one in enumerate(past, 1)]

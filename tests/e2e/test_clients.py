@@ -49,13 +49,13 @@ def test_an_order_is_placed_and_read_back(stack: Stack, shop: Shop, client: Any,
 
 def test_a_refusal_is_told_by_its_reason(stack: Stack, shop: Shop, client: Any, service_config: str) -> None:
     with client.channel(stack.of(COMMAND_SERVER)[0].address, service_config) as channel:
-        with pytest.raises(grpc.RpcError) as refusal:
+        with pytest.raises(grpc.RpcError) as error:
             client.send(
                 CommandServiceStub(channel).ConfirmOrder,
                 commands.ConfirmOrderRequest(order_id="nobody"),
                 shop.bearer,
             )
-        assert client.reason(refusal.value) == "ORDER_NOT_FOUND"
+        assert client.reason(error.value) == "ORDER_NOT_FOUND"
 
 
 async def test_calls_go_to_all_replicas_and_past_one_that_is_gone(

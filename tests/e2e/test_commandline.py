@@ -101,7 +101,7 @@ async def test_the_status_shows_everything_on_a_page(stack: Stack, shop: Shop) -
     for process in ("command_server", "query_server", "relay", "projector"):
         assert page[process].startswith("SERVING at 127.0.0.1:")
     assert "pending" in page["outbox"]
-    assert "filled" in page["stream"]
+    assert "complete" in page["stream"]
     assert all(page[name].startswith("present") for name in NAMES)
 
 

@@ -60,13 +60,13 @@ async def test_orders_end_confirmed_or_rejected_with_the_reason(trade: Trade) ->
     bad = await trade.place(sku, poor)  # first, since what it has reserved for a moment others lack
     assert await trade.ends(bad, "REJECTED", "CONFIRMED") == "REJECTED"
     found = await trade.fulfilment(bad)
-    assert found and found.refusal == "FUNDS_INSUFFICIENT"
+    assert found and found.rejection == "FUNDS_INSUFFICIENT"
     await trade.shows(sku, (9, 0))
     orders = await asyncio.gather(*(trade.place(sku, rich) for _ in range(4)))
     ends = [await trade.ends(order, "REJECTED", "CONFIRMED") for order in orders]
     assert sorted(ends) == ["CONFIRMED"] * 3 + ["REJECTED"]
     lacking = await trade.fulfilment(orders[ends.index("REJECTED")])
-    assert lacking and lacking.refusal == "STOCK_INSUFFICIENT"
+    assert lacking and lacking.rejection == "STOCK_INSUFFICIENT"
     await trade.shows(sku, (9, 9))
     await trade.shows_account(rich, (1_000, 3 * PRICE))
     confirmed = orders[ends.index("CONFIRMED")]
@@ -137,9 +137,9 @@ async def test_every_answer_may_be_lost_and_the_manager_end_after_every_step(
             wanted.add((order, step))
             orders.append((sku, account, order))
 
-    async def all_are(standing: str, stock: tuple[int, int], money: tuple[int, int]) -> None:
+    async def all_are(status: str, stock: tuple[int, int], money: tuple[int, int]) -> None:
         for sku, account, order in orders:
-            await rests(sagas, order, standing)
+            await rests(sagas, order, status)
             await trade.shows(sku, stock)
             await trade.shows_account(account, money)
 

@@ -42,12 +42,12 @@ async def test_a_request_id_used_for_another_request_is_refused_and_on_record(sh
     request = order_of("bea")
     await shop.place(request)
     request.customer_id = "mallory"
-    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
         await shop.place(request)
-    assert refusal.value.code() == grpc.StatusCode.ALREADY_EXISTS
+    assert error.value.code() == grpc.StatusCode.ALREADY_EXISTS
     found = await rows(
         shop,
-        "SELECT caller, reason FROM attempts WHERE details ->> 'request_id' = $1",
+        "SELECT caller, reason FROM refused_calls WHERE details ->> 'request_id' = $1",
         request.request_id,
     )
     assert [tuple(row) for row in found] == [("alice", "REQUEST_ID_REUSED")]
@@ -56,9 +56,9 @@ async def test_a_request_id_used_for_another_request_is_refused_and_on_record(sh
 async def test_an_expected_version_that_is_not_the_orders_is_aborted(shop: Shop) -> None:
     receipt = await shop.place(order_of("cleo"))
     await shop.confirm(receipt.aggregate_id)
-    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
         await shop.cancel(receipt.aggregate_id, expected_version=1)
-    assert refusal.value.code() == grpc.StatusCode.ABORTED
+    assert error.value.code() == grpc.StatusCode.ABORTED
     cancelled = await shop.cancel(receipt.aggregate_id, expected_version=2)
     assert cancelled.version == 3
 
@@ -111,6 +111,6 @@ async def test_every_stream_is_gapless_in_the_store_and_published_once(shop: Sho
 
 
 async def test_a_correlation_id_that_is_too_long_is_refused(shop: Shop) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
         await shop.place(order_of("fay"), ("diptych-correlation-id", "x" * 129))
-    assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT

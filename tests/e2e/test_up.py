@@ -20,7 +20,7 @@ from tests.support.harness.waiting import until
 # The local stack's servers have fixed ports; those of a test that runs beside one have others.
 UP = """
 import sys
-from operations import up
+from devstack import up
 from runtime.process.settings import Settings
 
 postgres, nats, redis = sys.argv[1:]

@@ -51,7 +51,7 @@ async def placed(traffic: Traffic, shop: Shop) -> tuple[str, str]:
 async def made_anew(js: Any, epoch: str) -> None:
     async def holds() -> bool:
         found = await stream_identity(js)
-        return found is not None and found.epoch != epoch and found.filled
+        return found is not None and found.epoch != epoch and found.complete
 
     await until(holds)
 
@@ -106,7 +106,7 @@ async def test_a_forged_event_is_found_by_verify_and_gone_after_a_rebuild(
     report = await verified(stack)
     assert "view ordering.order forged" in report.page()
     for view in projections.VIEWS:
-        if "ordering.order" in view.hears:
+        if "ordering.order" in view.source_streams:
             await projections.rebuild(stack.settings.redis_url, view, within=60)
     await all_is_well(stack, traffic.answers)
     await shop.close()

@@ -14,7 +14,7 @@ from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER, RELAY
 from tests.e2e.test_commandline import diptych
 from tests.support.harness.invariants import all_is_well
-from tests.support.harness.refused import refused
+from tests.support.harness.rpc_failure import rpc_failure
 from tests.support.harness.shop import Shop, order_of
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
@@ -56,8 +56,8 @@ async def test_after_a_restore_everything_follows_the_database_again(
     assert await shop.list(customer_id="lost") == []
     for receipt in (kept, lost):
         for _ in stack.of(QUERY_SERVER):
-            refusal = await refused(shop.get(receipt.aggregate_id, receipt.consistency_token))
-            assert refusal.reason == "TOKEN_OUTDATED"
+            failure = await rpc_failure(shop.get(receipt.aggregate_id, receipt.consistency_token))
+            assert failure.reason == "TOKEN_OUTDATED"
     assert (await shop.get(kept.aggregate_id)).order_id == kept.aggregate_id
     again = await _place(shop, request)
     assert (await shop.get(again.aggregate_id, again.consistency_token)).version == 1

@@ -20,7 +20,7 @@ async def check_stream(feed: Feed, incarnation: str) -> Sequence[Problem]:
         return problem("there is none; the relay makes it")
     if stream.incarnation != incarnation:
         return problem(f"it is of incarnation {stream.incarnation}, the database is {incarnation}")
-    if not stream.filled:
+    if not stream.complete:
         return problem("the relay is still filling it")
     if not stream.intact:
         return problem(f"it holds {stream.messages} of {stream.last_sequence} messages", waits=False)
@@ -33,12 +33,12 @@ async def check_progress(
     """Return what is wrong with a projection's presence and progress; the stream's end is read after it."""
     view = reading.view
     progress = await redis.progress(view)
-    present, fill = await redis.ask([("GET", view.present), ("GET", view.fill)])
+    present, fill = await redis.ask([("GET", view.ready), ("GET", view.build)])
     stream = await feed.identity()
     problems = []
 
     def problem(text: str, *, waits: bool = True) -> None:
-        problems.append(Problem("progress", f"projection {reading.name}", text, waits))
+        problems.append(Problem("checkpoints", f"projection {reading.name}", text, waits))
 
     if not isinstance(fill, bytes) or fill.decode().partition("/")[0] != incarnation:
         problem(f"its filling is {_shown(fill)}, the database is {incarnation}")
@@ -64,7 +64,10 @@ async def check_parked(redis: ReadModel, reading: Reading) -> Sequence[Problem]:
     parked = await redis.ask([("HEXISTS", reading.view.key(view_id), "parked") for view_id in ids])
     return [
         Problem(
-            "progress", f"projection {reading.name}", f"{view_id} is listed as parked, and is not", waits=True
+            "checkpoints",
+            f"projection {reading.name}",
+            f"{view_id} is listed as parked, and is not",
+            waits=True,
         )
         for view_id, is_parked in zip(ids, parked, strict=True)
         if not is_parked

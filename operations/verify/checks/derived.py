@@ -31,7 +31,7 @@ async def read(redis: ReadModel, views: Sequence[Case]) -> None:
     for view, found in zip(views, hashes, strict=True):
         view.found = found
     logged = [view for view in views if view.reading.log]
-    logs = await redis.hashes([view.reading.view.log(view.id) for view in logged])
+    logs = await redis.hashes([view.reading.view.history(view.id) for view in logged])
     for view, found in zip(logged, logs, strict=True):
         view.log = found
 
@@ -46,8 +46,8 @@ async def compare(redis: ReadModel, views: Sequence[Case], tally: Tally) -> None
         if check == "indexes" and score != 0:
             said = "is not in it" if score is None else f"has the score {score}"
             absent.append((view, Problem(check, key, f"{member} {said}")))
-        if check == "changes" and score is None and await _has_room(redis, key):
-            absent.append((view, Problem(check, f"set of {key}", f"{member} is not in it")))
+        if check == "change_feeds" and score is None and await _has_room(redis, key):
+            absent.append((view, Problem(check, f"change feed {key}", f"{member} is not in it")))
     for view in views:
         for counter, amount in view.added.items():
             tally.sums[counter] += amount
@@ -59,7 +59,7 @@ def _places(view: Case) -> Sequence[tuple[str, str, str]]:
     """Return check, key and member of all sorted sets that a view has to be in."""
     reading, expected = view.reading, view.expected
     indexes = [("indexes", key, member) for key, member in reading.indexes(expected)]
-    return [*indexes, *(("changes", key, view.id) for key in reading.changes(expected))]
+    return [*indexes, *(("change_feeds", key, view.id) for key in reading.changes(expected))]
 
 
 async def _has_room(redis: ReadModel, key: str) -> bool:

@@ -26,7 +26,7 @@ async def look(redis: ReadModel, reading: Reading) -> Look:
     """Return a projection's tallies."""
     filling = await redis.filling(reading.view)
     found: dict[tuple[str, str], int] = {}
-    async for keys in redis.keys("tally", reading.view):
+    async for keys in redis.keys("event_counters", reading.view):
         for key, tally in zip(keys, await redis.hashes(keys), strict=True):
             found |= {(key, name): count for name, count in counters(tally).items()}
     return Look(filling, found)
@@ -45,4 +45,4 @@ def compare(before: Look, after: Look, sums: Mapping[tuple[str, str], int]) -> I
         if not before.counters.get(place, 0) <= sum_ <= after.counters.get(place, 0):
             key, name = place
             is_ = after.counters.get(place, "not there")
-            yield Problem("tallies", key, f"{name} is {is_}, the events come to {sum_}")
+            yield Problem("event_counters", key, f"{name} is {is_}, the events come to {sum_}")

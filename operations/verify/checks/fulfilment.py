@@ -30,8 +30,8 @@ ENDS: Mapping[str, tuple[Collection[str], str, str]] = {
 """Where a fulfilment rests: in which states its order is then, and what of its stock and money stands."""
 
 _RESTS = """
-SELECT id, standing FROM sagas g
-WHERE saga = 'fulfilment.fulfilment' AND trouble = '' AND standing = ANY(CAST(:ends AS text[]))
+SELECT id, status FROM sagas g
+WHERE saga = 'fulfilment.fulfilment' AND blocked_reason = '' AND status = ANY(CAST(:ends AS text[]))
 AND NOT EXISTS (SELECT FROM saga_steps s WHERE s.saga = g.saga AND s.id = g.id AND s.outcome IS NULL)
 """
 RESTING = f"{_RESTS} AND id > :after ORDER BY id LIMIT :limit"
@@ -83,7 +83,7 @@ async def look(store: Store, fulfilments: Sequence[Any]) -> list[Problem]:
     return [
         Problem("sagas", f"saga {SAGA} {row.id}", wrong)
         for row in fulfilments
-        for wrong in _wrong(row.id, row.standing, made[row.id], views)
+        for wrong in _wrong(row.id, row.status, made[row.id], views)
     ]
 
 
@@ -104,14 +104,14 @@ class Made:
                 self.refunds.append(banking_commands.DepositRequest.FromString(row.request).amount)
 
 
-def _wrong(id_: str, standing: str, made: Made, views: Mapping[str, Any]) -> Iterator[str]:
-    states, stock, money = ENDS[standing]
+def _wrong(id_: str, status: str, made: Made, views: Mapping[str, Any]) -> Iterator[str]:
+    states, stock, money = ENDS[status]
     order = views.get(f"ordering.order.{id_}")
     if order is None:
         return  # which is a finding of its own
     state = Order.State.Name(order.state).removeprefix("STATE_")
     if state not in states:
-        yield f"it is {standing}, its order is {state}"
+        yield f"it is {status}, its order is {state}"
         return
     found = [views[name] for name in made.streams if name in views]
     standing_by = {view.__class__: view for view in found if _state(view) != "RELEASED"}
@@ -119,13 +119,13 @@ def _wrong(id_: str, standing: str, made: Made, views: Mapping[str, Any]) -> Ite
     costs = bool(order.total.units or order.total.nanos)
     for kind, expected in ((Reservation, stock), (Hold, money if costs else "")):
         if live[kind] != bool(expected):
-            yield f"it is {standing}, and {live[kind]} {kind.DESCRIPTOR.name}s stand"
+            yield f"it is {status}, and {live[kind]} {kind.DESCRIPTOR.name}s stand"
         elif expected and _state(standing_by[kind]) != expected:
-            yield f"it is {standing}, its {kind.DESCRIPTOR.name} is {_state(standing_by[kind])}"
+            yield f"it is {status}, its {kind.DESCRIPTOR.name} is {_state(standing_by[kind])}"
         elif expected and _worth(standing_by[kind]) != _worth(order, kind):
             yield f"its {kind.DESCRIPTOR.name} is not what is ordered"
-    if made.refunds != ([order.total] if standing == "RETURNED" and costs else []):
-        yield f"it is {standing}, and {len(made.refunds)} refunds were made"
+    if made.refunds != ([order.total] if status == "RETURNED" and costs else []):
+        yield f"it is {status}, and {len(made.refunds)} refunds were made"
 
 
 def _state(view: Any) -> str:

@@ -69,7 +69,7 @@ class Projections:
         report.add_all(problems)
         report.notes += [f"{key} kept changing: it could not be compared" for key in changing]
         await self._tallied(reading, report)
-        for kind, check in (("view", "views"), ("log", "history")):
+        for kind, check in (("view", "views"), ("history", "history")):
             async for keys in self.redis.keys(kind, reading.view):
                 report.add_all(await self._nobodys(reading, check, keys))
 
@@ -77,12 +77,12 @@ class Projections:
         if (before := self.before.get(reading.name)) is None:
             return
         after = await event_counters.look(self.redis, reading)
-        report.counted["tallied"] = len(after.counters)
-        report.counted["tallies"] = len({key for key, _ in after.counters})
+        report.counted["event counters"] = len(after.counters)
+        report.counted["event counter keys"] = len({key for key, _ in after.counters})
         if before.filling != after.filling:
-            report.notes.append(f"{reading.name} was filled anew: its tallies could not be compared")
+            report.notes.append(f"{reading.name} was filled anew: its event counters could not be compared")
             return
-        ours = f"tally:{reading.name}:"
+        ours = f"event_counters:{reading.name}:"
         sums = {place: sum_ for place, sum_ in self.tally.tallied.items() if place[0].startswith(ours)}
         report.add_all(list(event_counters.compare(before, after, sums)))
 
@@ -90,9 +90,12 @@ class Projections:
         """Return the keys of aggregates that do not exist."""
         if self.standby:  # what is missing here may be on its way
             return ()
-        names = {key: {streams.stream_name(kind, id_of(key)) for kind in reading.view.hears} for key in keys}
+        names = {
+            key: {streams.stream_name(kind, id_of(key)) for kind in reading.view.source_streams}
+            for key in keys
+        }
         existing = await self.store.existing([name for several in names.values() for name in several])
-        subject = "view" if check == "views" else "log"
+        subject = "view" if check == "views" else "history"
         return [
             Problem(check, f"{subject} {reading.name} {id_of(key)}", "there is no such aggregate")
             for key, several in names.items()

@@ -10,28 +10,28 @@ from operations.verify.recheck import settled
 from operations.verify.report import Problem, Report
 from operations.verify.sources.event_store import Store
 
-HEARS: Mapping[str, str] = {
+SUBSCRIPTIONS: Mapping[str, str] = {
     "fulfilment.fulfilment": "ordering.order",
     "inventory.reservation_deadline": "inventory.reservation",
     "banking.hold_deadline": "banking.hold",
 }
 """Every kind of saga, and the streams that it follows."""
 
-RUNS = "SELECT count(*) FROM saga_progress"
+RUNS = "SELECT count(*) FROM saga_checkpoints"
 
 NEVER_RAN = "no process manager has ever run here: no stream is heard by a saga"
 
 COUNTS = "SELECT (SELECT count(*) FROM sagas), (SELECT count(*) FROM saga_steps)"
 
 HEARD = """
-SELECT s.id, s.version, coalesce(g.version, 0) AS heard, coalesce(g.stuck, '') AS stuck
-FROM streams s LEFT JOIN sagas g ON g.saga = :saga AND g.id = substr(s.id, length(:hears) + 2)
-WHERE s.type = :hears AND g.version IS DISTINCT FROM s.version ORDER BY s.id LIMIT 1000
+SELECT s.id, s.version, coalesce(g.version, 0) AS heard, coalesce(g.failed_input, '') AS failed_input
+FROM streams s LEFT JOIN sagas g ON g.saga = :saga AND g.id = substr(s.id, length(:subscribes_to) + 2)
+WHERE s.type = :subscribes_to AND g.version IS DISTINCT FROM s.version ORDER BY s.id LIMIT 1000
 """
 
 UNFOUNDED = """
 SELECT id FROM sagas g WHERE saga = :saga
-AND NOT EXISTS (SELECT FROM streams WHERE id = :hears || '.' || g.id) ORDER BY id LIMIT 1000
+AND NOT EXISTS (SELECT FROM streams WHERE id = :subscribes_to || '.' || g.id) ORDER BY id LIMIT 1000
 """
 
 MISANSWERED = """
@@ -59,14 +59,16 @@ async def check(store: Store, report: Report, within: float) -> None:
         report.notes.append(NEVER_RAN)
         return
     deadline = monotonic() + within
-    for saga, hears in HEARS.items():
+    for saga, subscribes_to in SUBSCRIPTIONS.items():
 
-        async def unheard(saga: str = saga, hears: str = hears) -> Sequence[Problem]:
-            return [_unheard(saga, row) for row in await store.rows(HEARD, saga=saga, hears=hears)]
+        async def unheard(saga: str = saga, subscribes_to: str = subscribes_to) -> Sequence[Problem]:
+            return [
+                _unheard(saga, row) for row in await store.rows(HEARD, saga=saga, subscribes_to=subscribes_to)
+            ]
 
         report.add_all(await settled(unheard, deadline))
-        for (id_,) in await store.rows(UNFOUNDED, saga=saga, hears=hears):
-            report.add(Problem("sagas", f"saga {saga} {id_}", f"there is no {hears}.{id_}"))
+        for (id_,) in await store.rows(UNFOUNDED, saga=saga, subscribes_to=subscribes_to):
+            report.add(Problem("sagas", f"saga {saga} {id_}", f"there is no {subscribes_to}.{id_}"))
     report.add_all(await settled(lambda: _misanswered(store), deadline))
     await fulfilment.check(store, report, deadline)
     ((sagas, steps),) = await store.rows(COUNTS)
@@ -75,8 +77,8 @@ async def check(store: Store, report: Report, within: float) -> None:
 
 def _unheard(saga: str, row: Any) -> Problem:
     subject = f"saga {saga} {streams.aggregate_id(row.id)}"
-    if row.stuck:
-        return Problem("sagas", subject, row.stuck)
+    if row.failed_input:
+        return Problem("sagas", subject, row.failed_input)
     text = f"it has heard version {row.heard} of {row.version}"
     return Problem("sagas", subject, text, waits=row.heard < row.version)
 

@@ -16,7 +16,7 @@ from operations.verify.model import Reading
 from operations.verify.report import Problem
 from operations.verify.sources.read_model import ReadModel
 
-KINDS = {"index": "indexes", "changes": "changes"}
+KINDS = {"index": "indexes", "change_feed": "change_feeds"}
 """The kinds of sorted sets, and what checks them."""
 
 
@@ -42,7 +42,7 @@ async def check(
 
 
 async def _in_full(redis: ReadModel, reading: Reading, kind: str, key: str) -> AsyncIterator[Problem]:
-    subject = key if kind == "index" else f"set of {key}"
+    subject = key if kind == "index" else f"change feed {key}"
     try:
         async for page in redis.members(key):
             for member in await _undemanded(redis, reading, kind, key, page):

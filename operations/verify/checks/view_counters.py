@@ -62,7 +62,7 @@ async def check(
 
 def _problems(key: str, difference: Difference) -> list[Problem]:
     return [
-        Problem("totals", key, f"{name} is {found}, the views have added {added}")
+        Problem("counters", key, f"{name} is {found}, the views have added {added}")
         for name, (found, added) in sorted(difference.items())
     ]
 
@@ -73,17 +73,17 @@ async def _differing(
     """Return the keys of the totals that are not the sums."""
     expected: dict[str, dict[str, int]] = {}
     for (key, name), amount in sums.items():
-        if amount and key.startswith(f"total:{reading.name}:"):
+        if amount and key.startswith(f"counters:{reading.name}:"):
             expected.setdefault(key, {})[name] = amount
     differing, seen = set[str](), set[str]()
-    async for page in redis.keys("total", reading.view):
+    async for page in redis.keys("counters", reading.view):
         keys = list(set(page) - seen)
         seen.update(keys)
         for key, found in zip(keys, await redis.hashes(keys), strict=True):
             counted["counters"] += len(found)
             if counters(found) != expected.get(key, {}):
                 differing.add(key)
-    counted["totals"] += len(seen)
+    counted["counter keys"] += len(seen)
     return differing | (expected.keys() - seen)
 
 
@@ -96,7 +96,7 @@ async def _difference(redis: ReadModel, reading: Reading, key: str) -> tuple[Dif
     written = 0
     for start in range(0, len(ids) or 1, AT_ONCE):
         views = [reading.view.key(view_id) for view_id in ids[start : start + AT_ONCE]]
-        questions = [("HMGET", view, "revision", "added") for view in views]
+        questions = [("HMGET", view, "revision", "counted") for view in views]
         *answers, total = await redis.ask([*questions, ("HGETALL", key)], at_once=True)
         kept = counters(total)
         for revision, amounts in answers:

@@ -121,11 +121,11 @@ def _derived(case: Case) -> Iterator[str]:
     """Yield what is wrong with what the hash remembers of indexes and totals."""
     entries = dict.fromkeys(case.reading.indexes(case.expected), 1)
     amounts = {(key, name): amount for key, name, amount in case.reading.totals(case.expected)}
-    for name, value in ((b"entries", entries), (b"amounts", amounts), (b"added", amounts)):
+    for name, value in ((b"entries", entries), (b"contributions", amounts), (b"counted", amounts)):
         kept = case.found.get(name, b"")
         if remembered(kept) != value:
             yield f"{name.decode()} is {kept.decode('utf-8', 'replace')}, not what the fold says"
-    case.added = remembered(case.found.get(b"added")) or {}
+    case.added = remembered(case.found.get(b"counted")) or {}
 
 
 def remembered(value: bytes | None) -> dict[tuple[str, str], int] | None:
@@ -170,7 +170,7 @@ def compare_log(case: Case) -> None:
     if case.reading.tallies is not None:
         case.tallied = sums(case.reading.tallies(entry) for entry in told[: case.version])
     numbers = {str(version).encode(): entry for version, entry in enumerate(told, 1)}
-    subject = f"log {case.reading.name} {case.id}"
+    subject = f"history {case.reading.name} {case.id}"
     texts = [text for number, entry in numbers.items() for text in _entry(case, number, entry)]
     if case.story.whole:
         unknown = [name.decode("utf-8", "replace") for name in case.log.keys() - numbers.keys()]

@@ -207,7 +207,7 @@ def ledger(events: Sequence[Event]) -> types.AccountLedger:
 
 def tallies(line: types.Transaction) -> Iterable[tuple[str, str, int]]:
     """A line counts on its day, by kind and currency."""
-    key = LEDGER.tally("day", f"{line.book_time.ToDatetime():%Y-%m-%d}")
+    key = LEDGER.event_counters("day", f"{line.book_time.ToDatetime():%Y-%m-%d}")
     what = f"{types.Transaction.Kind.Name(line.kind)}/{line.amount.currency_code}"
     for part, amount in (("count", 1), ("units", line.amount.units), ("nanos", line.amount.nanos)):
         if amount:

@@ -297,7 +297,7 @@ AGGREGATES = (
                     "state": types.ReorderAlert.State.Name(view.state),
                 },
                 indexes=alert_indexes,
-                changes=lambda view: [ALERT.changes("ever")] if view.HasField("raise_time") else [],
+                changes=lambda view: [ALERT.change_feed("ever")] if view.HasField("raise_time") else [],
             ),
             Reading(
                 LEDGER,

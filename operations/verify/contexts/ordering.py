@@ -163,7 +163,7 @@ def indexes(order: types.Order) -> Iterable[tuple[str, str]]:
 
 def totals(order: types.Order) -> Iterable[tuple[str, str, int]]:
     """A customer's summary: orders by state, and what they come to by state and currency."""
-    key = ORDER_VIEW.total("customer", order.customer_id)
+    key = ORDER_VIEW.counters("customer", order.customer_id)
     state, total = types.Order.State.Name(order.state), order.total
     yield key, f"orders/{state}", 1
     for part, amount in (("units", total.units), ("nanos", total.nanos)):
@@ -200,8 +200,8 @@ ORDER = Aggregate(
             columns=columns,
             indexes=indexes,
             totals=totals,
-            siblings=lambda key: key.replace("total:", "index:", 1),
-            changes=lambda order: [ORDER_VIEW.changes("customer", order.customer_id)],
+            siblings=lambda key: key.replace("counters:", "index:", 1),
+            changes=lambda order: [ORDER_VIEW.change_feed("customer", order.customer_id)],
         ),
         Reading(
             HISTORY_VIEW,

@@ -60,13 +60,13 @@ class ReadModel:
 
     async def progress(self, view: View) -> dict[int, tuple[str, int]]:
         """Return a projection's progress, partition to epoch and sequence."""
-        (found,) = await self.hashes([view.progress])
+        (found,) = await self.hashes([view.checkpoints])
         places = {int(partition): value.decode().partition("/") for partition, value in found.items()}
         return {partition: (epoch, int(at or 0)) for partition, (epoch, _, at) in places.items()}
 
     async def filling(self, view: View) -> tuple[Any, Any]:
         """Return a projection's presence mark and the name of its filling, as of one moment."""
-        present, fill = await self.ask([("GET", view.present), ("GET", view.fill)], at_once=True)
+        present, fill = await self.ask([("GET", view.ready), ("GET", view.build)], at_once=True)
         return present, fill
 
     async def keys(self, kind: str, view: View) -> AsyncIterator[Sequence[str]]:

@@ -58,5 +58,5 @@ FROM requests WHERE outcome = 'ACCEPTED' AND (caller, request_id) > (:caller, CA
 ORDER BY caller, request_id LIMIT :limit
 """
 
-LIFE = "SELECT CAST(incarnation AS text), pg_is_in_recovery() FROM relay_state"
+INCARNATION = "SELECT CAST(incarnation AS text), pg_is_in_recovery() FROM relay_state"
 """Which life of the database this is, and whether it follows another."""

@@ -1,6 +1,6 @@
 """Sagas, their steps, timers, progress and leases, and who may change them.
 
-Revision ID: 0001
+Revision ID: 0001_sagas
 Revises:
 """
 
@@ -8,7 +8,7 @@ from alembic import op
 
 from process_manager.schema import METADATA, ROLE
 
-revision = "0001"
+revision = "0001_sagas"
 down_revision = None
 
 CREATE_ROLE = f"""

@@ -14,7 +14,7 @@ from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v2 import events_pb2 as v2
 
 from contracts.upcasters.ordering import EVENT_UPCASTERS
-from process_manager.saga import Next, Saga, Standing, Timer, Told
+from process_manager.saga import Input, Reaction, Saga, SagaStatus, Timer
 from process_manager.sagas.fulfilment.facts import Fulfilment, learn
 from process_manager.sagas.fulfilment.plan import plan, undo
 
@@ -27,13 +27,13 @@ SOON = timedelta(minutes=1)
 DEADLINE = "deadline"
 
 
-def react(before: Fulfilment, told: Told) -> Next[Fulfilment]:
+def react(before: Fulfilment, received: Input) -> Reaction[Fulfilment]:
     """Return what is known then, and what is to be done."""
-    known = learn(before, told)
-    after, wanted = plan(known, told.at)
+    known = learn(before, received)
+    after, wanted = plan(known, received.at)
     steps = tuple(send.step for send in wanted)
     asked = replace(after, under_way=(*after.under_way, *steps), asked_at=after.version)
-    return Next(asked if wanted else after, wanted, _timers(before.order, after.order, told.at))
+    return Reaction(asked if wanted else after, wanted, _timers(before.order, after.order, received.at))
 
 
 def _timers(before: str, after: str, at: datetime) -> Sequence[Timer]:
@@ -43,30 +43,30 @@ def _timers(before: str, after: str, at: datetime) -> Sequence[Timer]:
     return [Timer(DEADLINE, None if patience is None else at + patience)]
 
 
-def standing(known: Fulfilment) -> Standing:
+def status(known: Fulfilment) -> SagaStatus:
     """Return where a fulfilment is."""
     match known.order:
         case "CANCELLED" | "REJECTED":
             if known.under_way or undo(known):
-                return Standing("UNWINDING", False, SOON, trouble=known.trouble)
-            return Standing(known.order, True)
+                return SagaStatus("UNWINDING", False, SOON, blocked_reason=known.blocked_reason)
+            return SagaStatus(known.order, True)
         case "HELD":
-            return Standing("IN_REVIEW", False, REVIEW, "its approval or rejection", known.trouble)
+            return SagaStatus("IN_REVIEW", False, REVIEW, "its approval or rejection", known.blocked_reason)
         case "PLACED" if known.refused:
-            return Standing("UNWINDING", False, SOON, trouble=known.trouble)
+            return SagaStatus("UNWINDING", False, SOON, blocked_reason=known.blocked_reason)
         case "PLACED":
-            return Standing("PREPARING", False, PATIENCE, trouble=known.trouble)
+            return SagaStatus("PREPARING", False, PATIENCE, blocked_reason=known.blocked_reason)
         case "CONFIRMED":
-            return Standing("CONFIRMED", False, None, "its shipping", known.trouble)
+            return SagaStatus("CONFIRMED", False, None, "its shipping", known.blocked_reason)
         case "RETURNED" if known.done and known.restocked == len(known.pieces) and not known.under_way:
-            return Standing("RETURNED", True)
+            return SagaStatus("RETURNED", True)
         case "RETURNED":
-            return Standing("TAKING_BACK", False, SOON, trouble=known.trouble)
+            return SagaStatus("TAKING_BACK", False, SOON, blocked_reason=known.blocked_reason)
     if known.done:
-        return Standing("FULFILLED", True)
-    return Standing("SHIPPED", False, SOON, trouble=known.trouble)
+        return SagaStatus("FULFILLED", True)
+    return SagaStatus("SHIPPED", False, SOON, blocked_reason=known.blocked_reason)
 
 
 FULFILMENT: Saga[Fulfilment] = Saga(
-    "fulfilment.fulfilment", "ordering.order", (v1, v2), Fulfilment(), react, standing, EVENT_UPCASTERS
+    "fulfilment.fulfilment", "ordering.order", (v1, v2), Fulfilment(), react, status, EVENT_UPCASTERS
 )

@@ -8,7 +8,16 @@ from typing import Any
 from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v2 import events_pb2 as v2
 
-from process_manager.saga import Abort, Answered, Heard, Impossible, Refused, Retry, Timeout, Told
+from process_manager.saga import (
+    AbortRequested,
+    ActionNotPossible,
+    EventReceived,
+    Input,
+    RetryRequested,
+    StepRejected,
+    StepSucceeded,
+    TimerFired,
+)
 from process_manager.sagas.fulfilment import fraud
 
 NONE, OPEN, FIRM, GONE, DONE = "NONE", "OPEN", "FIRM", "GONE", "DONE"
@@ -62,7 +71,7 @@ class Fulfilment:
     refunded: bool = False
     restocked: int = 0
     """How many lines of a returned order are in stock again."""
-    trouble: str = ""
+    blocked_reason: str = ""
 
     @property
     def pieces(self) -> dict[tuple[str, str], int]:
@@ -84,26 +93,26 @@ class Fulfilment:
         return self.stock == DONE and (self.money == DONE or not self.costs)
 
 
-def learn(known: Fulfilment, told: Told) -> Fulfilment:
+def learn(known: Fulfilment, received: Input) -> Fulfilment:
     """Return what is known once something was told."""
-    match told:
-        case Heard(event, version):
+    match received:
+        case EventReceived(event, version):
             return replace(heard(known, event), version=version, blind=False)
-        case Answered(step, response):
+        case StepSucceeded(step, response):
             kind, _, _ = step.partition("-")
             return answered(_without(known, step), kind, response)
-        case Refused(step, reason):
+        case StepRejected(step, reason):
             kind, _, _ = step.partition("-")
             return refused(_without(known, step), kind, reason)
-        case Timeout():
+        case TimerFired():
             why = {"PLACED": "FULFILMENT_TIMED_OUT", "HELD": "REVIEW_TIMED_OUT"}.get(known.order, "")
             return replace(known, refused=known.refused or why)
-        case Abort(reason):
+        case AbortRequested(reason):
             if known.order not in ("PLACED", "HELD"):
-                raise Impossible(f"an order that is {known.order} cannot be aborted, cancel it")
-            return replace(known, refused=known.refused or reason, trouble="")
-        case Retry():
-            return replace(known, trouble="")
+                raise ActionNotPossible(f"an order that is {known.order} cannot be aborted, cancel it")
+            return replace(known, refused=known.refused or reason, blocked_reason="")
+        case RetryRequested():
+            return replace(known, blocked_reason="")
 
 
 def _without(known: Fulfilment, step: str) -> Fulfilment:
@@ -210,4 +219,4 @@ def refused(known: Fulfilment, kind: str, reason: str) -> Fulfilment:
         return replace(known, refused=known.refused or reason)
     if (kind, reason) == ("restock", "PRODUCT_DISCONTINUED"):  # it is left for a person to count
         return replace(known, restocked=known.restocked + 1)
-    return replace(known, trouble=f"{kind} was refused: {reason}")
+    return replace(known, blocked_reason=f"{kind} was refused: {reason}")

@@ -11,7 +11,7 @@ from process_manager.sagas.fulfilment.facts import DONE, FIRM, GONE, NONE, OPEN,
 
 def plan(known: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
     """Return what to do next, and what is known of the order then (a new round, perhaps)."""
-    if known.under_way or known.blind or known.trouble:
+    if known.under_way or known.blind or known.blocked_reason:
         return known, ()
     match known.order:
         case "CANCELLED" | "REJECTED":
@@ -41,7 +41,7 @@ def after_confirmation(known: Fulfilment, at: datetime) -> tuple[Fulfilment, Seq
     """Let goods and money go once the order is shipped, and come back once it is returned."""
     if DONE not in (known.stock, known.money):
         if known.refused:  # somebody else has confirmed what cannot be fulfilled
-            return replace(known, trouble=f"confirmed, but {known.refused}", refused=""), ()
+            return replace(known, blocked_reason=f"confirmed, but {known.refused}", refused=""), ()
         known, steps = acquire(known, at)
         if steps or known.order == "CONFIRMED":
             return known, steps

@@ -10,18 +10,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from contracts import page_tokens
 from process_manager.freshness import Freshness
-from process_manager.saga_reader import Place, SagaReader, SagaRow, SentStep
+from process_manager.saga_reader import ListPosition, SagaReader, SagaRow, SentStep
 from process_manager.sagas.fulfilment import FULFILMENT, facts, requests
 from runtime import jetstream
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.request_tokens import invalid_page_token, read_page_token
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 
 PAGE_SIZE = 20
 """Entries on a page where the request does not say."""
 
-Answer = Callable[[SagaReader, Any], Awaitable[Any]]
+QueryHandler = Callable[[SagaReader, Any], Awaitable[Any]]
 """Takes the sagas and a valid request; returns the response."""
 
 
@@ -33,17 +33,17 @@ def fulfilment_queries(sagas: SagaReader, freshness: Freshness) -> Service:
         freshness: makes calls with a token wait.
     """
     service = protocol.DESCRIPTOR.services_by_name["QueryService"]
-    answers: dict[str, Answer] = {"GetFulfilment": get_fulfilment, "ListFulfilments": list_fulfilments}
+    answers: dict[str, QueryHandler] = {"GetFulfilment": get_fulfilment, "ListFulfilments": list_fulfilments}
     return Service(service, {name: _handler(answer, sagas, freshness) for name, answer in answers.items()})
 
 
-def _handler(answer: Answer, sagas: SagaReader, freshness: Freshness) -> Handler:
+def _handler(answer: QueryHandler, sagas: SagaReader, freshness: Freshness) -> Handler:
     async def handle(request: Any, context: Context) -> Any:
         try:
             await freshness.reached(FULFILMENT, request.at_least_as_fresh, context.time_remaining())
             return await answer(sagas, request)
         except (SQLAlchemyError, OSError, *jetstream.UNREACHABLE) as error:
-            raise Refusal("READ_MODEL_UNAVAILABLE", "the sagas cannot be read", retry_after=1.0) from error
+            raise RpcError("READ_MODEL_UNAVAILABLE", "the sagas cannot be read", retry_after=1.0) from error
 
     return handle
 
@@ -55,7 +55,7 @@ async def get_fulfilment(
     found = await sagas.find(FULFILMENT.name, request.order_id)
     if found is None:
         named = {"order_id": request.order_id}
-        raise Refusal.of_rule("fulfilment", "FULFILMENT_NOT_FOUND", named, "missing")
+        raise RpcError.not_found("fulfilment", "FULFILMENT_NOT_FOUND", named)
     return protocol.GetFulfilmentResponse(fulfilment=shown(found.row, found.steps))
 
 
@@ -63,20 +63,20 @@ async def list_fulfilments(
     sagas: SagaReader, request: protocol.ListFulfilmentsRequest
 ) -> protocol.ListFulfilmentsResponse:
     """Answer with a page of them."""
-    standing = Fulfilment.State.Name(request.state).removeprefix("STATE_") if request.state else ""
-    listed, size = f"{FULFILMENT.name} {standing}", request.page_size or PAGE_SIZE
+    status = Fulfilment.State.Name(request.state).removeprefix("STATE_") if request.state else ""
+    listed, size = f"{FULFILMENT.name} {status}", request.page_size or PAGE_SIZE
     after = _place(read_page_token(listed, request.page_token))
-    rows = await sagas.page(FULFILMENT.name, standing=standing, after=after, limit=size + 1)
+    rows = await sagas.page(FULFILMENT.name, status=status, after=after, limit=size + 1)
     page = rows[:size]
     response = protocol.ListFulfilmentsResponse(fulfilments=[shown(row) for row in page])
     if len(rows) > size:
-        response.next_page_token = page_tokens.mint(listed, msgspec.json.encode(page[-1].place).decode())
+        response.next_page_token = page_tokens.mint(listed, msgspec.json.encode(page[-1].position).decode())
     return response
 
 
-def _place(last: str) -> Place | None:
+def _place(last: str) -> ListPosition | None:
     try:
-        return msgspec.json.decode(last, type=Place) if last else None
+        return msgspec.json.decode(last, type=ListPosition) if last else None
     except msgspec.MsgspecError:
         raise invalid_page_token() from None
 
@@ -87,16 +87,16 @@ def shown(row: SagaRow, steps: Sequence[SentStep] = ()) -> Fulfilment:
     view = Fulfilment(
         order_id=row.id,
         order_version=row.version,
-        state=Fulfilment.State.Value(f"STATE_{row.standing}"),
-        waits_for=row.waits_for,
-        refusal=known.refused,
+        state=Fulfilment.State.Value(f"STATE_{row.status}"),
+        waiting_for=row.waiting_for,
+        rejection=known.refused,
         suspicion=known.suspicion,
-        trouble=row.trouble,
+        blocked_reason=row.blocked_reason,
         reservation_id="" if known.stock == facts.NONE else requests.reservation_id(known),
         hold_id="" if known.money == facts.NONE else requests.hold_id(known),
         steps=[_step(step) for step in steps],
     )
-    view.since.FromDatetime(row.since)
+    view.state_start_time.FromDatetime(row.status_since)
     view.begin_time.FromDatetime(row.began_at)
     if row.due_at:
         view.due_time.FromDatetime(row.due_at)

@@ -9,7 +9,7 @@ from google.type.money_pb2 import Money
 
 from contracts.envelope import RecordedEvent
 from contracts.view_layout import View
-from projector.projection import Amount, Projection
+from projector.projection import Contribution, Projection
 from projector.projections.banking.account import NANOS, Movement
 
 VIEW = View.of(views.AccountLedger)
@@ -29,24 +29,24 @@ COMES_IN = (views.Transaction.KIND_DEPOSITED, views.Transaction.KIND_RECEIVED)
 
 def line(ledger: views.AccountLedger, event: RecordedEvent) -> views.Transaction:
     """Return the line of the last event. The kernel's times never go back within a stream."""
-    told = views.Transaction(version=event.version, actor=event.metadata.get("actor", ""))
-    told.MergeFrom(ledger.last)
-    told.book_time.FromDatetime(event.recorded_at)
-    return told
+    history_entries = views.Transaction(version=event.version, actor=event.metadata.get("actor", ""))
+    history_entries.MergeFrom(ledger.last)
+    history_entries.book_time.FromDatetime(event.recorded_at)
+    return history_entries
 
 
-def day(told: views.Transaction) -> Iterable[Amount]:
+def day(history_entries: views.Transaction) -> Iterable[Contribution]:
     """Every line counts on its day, by kind and currency."""
-    key = VIEW.tally("day", told.book_time.ToDatetime(UTC).date().isoformat())
-    what = f"{Kind.Name(told.kind)}/{told.balance.currency_code}"
+    key = VIEW.event_counters("day", history_entries.book_time.ToDatetime(UTC).date().isoformat())
+    what = f"{Kind.Name(history_entries.kind)}/{history_entries.balance.currency_code}"
     return (
         (key, f"count/{what}", 1),
-        (key, f"units/{what}", told.amount.units),
-        (key, f"nanos/{what}", told.amount.nanos),
+        (key, f"units/{what}", history_entries.amount.units),
+        (key, f"nanos/{what}", history_entries.amount.nanos),
     )
 
 
-LEDGERS = Projection[views.AccountLedger](VIEW, events=[events], log=line, tallies=day)
+LEDGERS = Projection[views.AccountLedger](VIEW, events=[events], history=line, event_contributions=day)
 
 
 @LEDGERS.on(events.AccountOpened)

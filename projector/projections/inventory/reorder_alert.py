@@ -20,9 +20,9 @@ def entries(alert: views.ReorderAlert) -> list[Entry]:
     return [(VIEW.index(*values), member) for values in found]
 
 
-def announces(alert: views.ReorderAlert) -> list[str]:
+def change_feeds(alert: views.ReorderAlert) -> list[str]:
     """Alerts are watched all together."""
-    return [] if alert.state == views.ReorderAlert.STATE_UNSPECIFIED else [VIEW.changes("ever")]
+    return [] if alert.state == views.ReorderAlert.STATE_UNSPECIFIED else [VIEW.change_feed("ever")]
 
 
 ALERTS = Projection[views.ReorderAlert](
@@ -30,7 +30,7 @@ ALERTS = Projection[views.ReorderAlert](
     events=[events],
     columns=("sku", "warehouse_id", "state"),
     indexes=entries,
-    announces=announces,
+    change_feeds=change_feeds,
 )
 
 

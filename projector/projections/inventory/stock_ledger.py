@@ -26,17 +26,17 @@ BY_NAME = {event.DESCRIPTOR.full_name: event for event in KINDS}
 
 def entry(_: views.StockLedger, event: RecordedEvent) -> views.StockMovement:
     """Return what the ledger tells of an event; no kind where nothing was moved."""
-    told = views.StockMovement(version=event.version, actor=event.metadata.get("actor", ""))
-    told.record_time.FromDatetime(event.recorded_at)
+    history_entries = views.StockMovement(version=event.version, actor=event.metadata.get("actor", ""))
+    history_entries.record_time.FromDatetime(event.recorded_at)
     if kind := BY_NAME.get(event.type):
         moved = kind.FromString(event.data)
-        told.kind, quantity, reference = KINDS[kind]
-        told.sku, told.warehouse_id = moved.sku, moved.warehouse_id
-        told.quantity = getattr(moved, quantity)
-        told.reference = getattr(moved, reference)
+        history_entries.kind, quantity, reference = KINDS[kind]
+        history_entries.sku, history_entries.warehouse_id = moved.sku, moved.warehouse_id
+        history_entries.quantity = getattr(moved, quantity)
+        history_entries.reference = getattr(moved, reference)
         if kind is not events.StockExpected:
-            told.on_hand, told.reserved = moved.on_hand, moved.reserved
-    return told
+            history_entries.on_hand, history_entries.reserved = moved.on_hand, moved.reserved
+    return history_entries
 
 
 def entries(ledger: views.StockLedger) -> list[Entry]:
@@ -44,7 +44,7 @@ def entries(ledger: views.StockLedger) -> list[Entry]:
     return [(VIEW.index("sku", ledger.sku), index_member(0, ledger.stock_id))]
 
 
-LEDGERS = Projection[views.StockLedger](VIEW, events=[events], indexes=entries, log=entry)
+LEDGERS = Projection[views.StockLedger](VIEW, events=[events], indexes=entries, history=entry)
 
 
 @LEDGERS.on(events.StockOpened)

@@ -6,7 +6,7 @@ from diptych.ordering.v2 import events_pb2 as v2
 
 from contracts.upcasters.ordering import EVENT_UPCASTERS
 from contracts.view_layout import View, index_member
-from projector.projection import Amount, Entry, Projection
+from projector.projection import Contribution, Entry, Projection
 
 VIEW = View.of(views.Order)
 
@@ -23,9 +23,9 @@ def entries(order: views.Order) -> list[Entry]:
     ]
 
 
-def amounts(order: views.Order) -> list[Amount]:
+def contributions(order: views.Order) -> list[Contribution]:
     """A customer's orders are counted, and their totals summed, by state and currency."""
-    customer, total = VIEW.total("customer", order.customer_id), order.total
+    customer, total = VIEW.counters("customer", order.customer_id), order.total
     state = views.Order.State.Name(order.state)
     return [
         (customer, f"orders/{state}", 1),
@@ -34,9 +34,9 @@ def amounts(order: views.Order) -> list[Amount]:
     ]
 
 
-def announces(order: views.Order) -> list[str]:
+def change_feeds(order: views.Order) -> list[str]:
     """A customer's orders are watched."""
-    return [VIEW.changes("customer", order.customer_id)]
+    return [VIEW.change_feed("customer", order.customer_id)]
 
 
 ORDERS = Projection[views.Order](
@@ -44,8 +44,8 @@ ORDERS = Projection[views.Order](
     events=(v1, v2),
     columns=("state", "customer_id", "total", "place_time"),
     indexes=entries,
-    amounts=amounts,
-    announces=announces,
+    contributions=contributions,
+    change_feeds=change_feeds,
     upcasters=EVENT_UPCASTERS,
 )
 

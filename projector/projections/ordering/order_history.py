@@ -15,7 +15,7 @@ ANY = "type.googleapis.com/"
 def entry(_: views.OrderHistory, event: RecordedEvent) -> views.OrderHistoryEntry:
     """Return what the history tells of an event. A command's request id is what its events are caused by."""
     metadata = event.metadata
-    told = views.OrderHistoryEntry(
+    history_entries = views.OrderHistoryEntry(
         version=event.version,
         event_type=event.type,
         actor=metadata.get("actor", ""),
@@ -24,13 +24,13 @@ def entry(_: views.OrderHistory, event: RecordedEvent) -> views.OrderHistoryEntr
         correlation_id=metadata.get("correlation_id", ""),
         on_behalf_of=metadata.get("on_behalf_of", ""),
     )
-    told.record_time.FromDatetime(event.recorded_at)
-    told.event.type_url = ANY + event.type
-    told.event.value = event.data
-    return told
+    history_entries.record_time.FromDatetime(event.recorded_at)
+    history_entries.event.type_url = ANY + event.type
+    history_entries.event.value = event.data
+    return history_entries
 
 
-HISTORIES = Projection[views.OrderHistory](VIEW, events=(v1, v2), log=entry)
+HISTORIES = Projection[views.OrderHistory](VIEW, events=(v1, v2), history=entry)
 
 
 def began(history: views.OrderHistory, event: v1.OrderPlaced | v2.OrderPlaced) -> None:

@@ -20,7 +20,7 @@ from runtime.grpc import authentication, keys
 from runtime.grpc.authentication import CLOCK_SKEW, Tokens
 from runtime.grpc.caller import Caller
 from runtime.grpc.keys import Keys
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.callers import AUDIENCE, ISSUER, Issuer, ed25519, rsa
 
 
@@ -34,18 +34,18 @@ def tokens(issuer: Issuer) -> Tokens:
     return Tokens(Keys(str(issuer.path)), ISSUER, AUDIENCE)
 
 
-async def refusal(tokens: Tokens, token: str) -> Refusal:
-    with pytest.raises(Refusal) as caught:
+async def error(tokens: Tokens, token: str) -> RpcError:
+    with pytest.raises(RpcError) as caught:
         await tokens.caller(token)
     return caught.value
 
 
-async def refused_in_the_end(tokens: Tokens, token: str) -> Refusal:
+async def refused_in_the_end(tokens: Tokens, token: str) -> RpcError:
     async with asyncio.timeout(20):
         while True:
             try:
                 await tokens.caller(token)
-            except Refusal as refused:
+            except RpcError as refused:
                 return refused
             await asyncio.sleep(0.01)
 
@@ -95,7 +95,7 @@ async def test_a_token_for_several_audiences_may_name_ours_among_them(tokens: To
 async def test_a_token_that_is_not_right_is_refused(
     tokens: Tokens, issuer: Issuer, claims: dict[str, Any], says: str
 ) -> None:
-    refused = await refusal(tokens, issuer.token(**claims))
+    refused = await error(tokens, issuer.token(**claims))
     assert refused.reason == "UNAUTHENTICATED"
     assert re.search(says, refused.message), refused.message
 
@@ -117,7 +117,7 @@ async def test_a_public_key_is_no_secret_and_no_signature_is_none(
     claims = jwt.decode(issuer.token(), options={"verify_signature": False})
     header = {"alg": algorithm, "kid": issuer.key_id}
     for secret in (b"", public, jwk["x"].encode()):
-        assert (await refusal(tokens, forged(header, claims, secret))).reason == "UNAUTHENTICATED"
+        assert (await error(tokens, forged(header, claims, secret))).reason == "UNAUTHENTICATED"
 
 
 async def test_a_secret_among_the_keys_is_never_used(issuer: Issuer) -> None:
@@ -127,12 +127,12 @@ async def test_a_secret_among_the_keys_is_never_used(issuer: Issuer) -> None:
     tokens = Tokens(Keys(str(issuer.path)), ISSUER, AUDIENCE)
     claims = jwt.decode(issuer.token(), options={"verify_signature": False})
     header = {"alg": "HS256", "kid": "s"}
-    assert "kid" in (await refusal(tokens, forged(header, claims, b"s" * 32))).message
+    assert "kid" in (await error(tokens, forged(header, claims, b"s" * 32))).message
 
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.é.é", "." * 10_000])
 async def test_a_token_that_is_none_is_refused(tokens: Tokens, token: str) -> None:
-    assert (await refusal(tokens, token)).reason == "UNAUTHENTICATED"
+    assert (await error(tokens, token)).reason == "UNAUTHENTICATED"
 
 
 async def test_a_caller_without_scopes_has_none(tokens: Tokens, issuer: Issuer) -> None:
@@ -183,7 +183,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_new_key_in_the_file_is_found_when_a_token_names_it(tokens: Tokens, issuer: Issuer) -> None:
     new = ed25519()
     token = issuer.token(key=new, key_id="key-2")
-    assert "kid" in (await refusal(tokens, token)).message
+    assert "kid" in (await error(tokens, token)).message
     issuer.publish({"key-1": issuer.key, "key-2": new})
     assert (await tokens.caller(token)).subject == "alice"
     assert (await tokens.caller(issuer.token())).subject == "alice"
@@ -213,7 +213,7 @@ async def test_a_key_replaced_under_its_old_id_is_noticed(issuer: Issuer) -> Non
 async def test_a_file_that_is_broken_for_a_while_leaves_the_keys_as_they_are(issuer: Issuer) -> None:
     tokens = Tokens(Keys(str(issuer.path)), ISSUER, AUDIENCE)
     issuer.path.write_text("{half")
-    assert "kid" in (await refusal(tokens, issuer.token(key_id="key-2"))).message
+    assert "kid" in (await error(tokens, issuer.token(key_id="key-2"))).message
     assert (await tokens.caller(issuer.token())).subject == "alice"
 
 
@@ -285,7 +285,7 @@ async def test_an_address_that_is_away_at_start_is_a_reason_to_retry_not_a_bad_t
 ) -> None:
     publisher.status = 503
     tokens = Tokens(Keys(publisher.url), ISSUER, AUDIENCE)
-    refused = await refusal(tokens, issuer.token())
+    refused = await error(tokens, issuer.token())
     assert (refused.reason, refused.retry_after) == ("KEYS_UNAVAILABLE", 1.0)
     publisher.status = 200
     assert (await tokens.caller(issuer.token())).subject == "alice"

@@ -19,15 +19,15 @@ from grpc import StatusCode
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from runtime.grpc import server
-from runtime.grpc.refused_calls import Attempt
-from runtime.grpc.rpc_error import STATUS, Refusal
+from runtime.grpc.refused_calls import RefusedCall
+from runtime.grpc.rpc_error import STATUS, RpcError
 from runtime.grpc.server import Server, Service
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from tests.support.harness import toy_server
 from tests.support.harness.callers import Issuer, bearer
 from tests.support.harness.made_service import made_service
-from tests.support.harness.refused import refused
+from tests.support.harness.rpc_failure import rpc_failure
 
 PATH = "/diptych.ordering.v1.QueryService/GetOrder"
 COMMANDS = commands.DESCRIPTOR.services_by_name["CommandService"]
@@ -40,7 +40,7 @@ class Edge:
     server: Server
     channel: grpc.aio.Channel
     issuer: Issuer
-    attempts: list[Attempt] = field(default_factory=list)
+    refused_calls: list[RefusedCall] = field(default_factory=list)
 
     @property
     def queries(self) -> Any:
@@ -59,24 +59,24 @@ class Edge:
 
 @asynccontextmanager
 async def running(
-    issuer: Issuer, services: Any = None, record_attempt: Any = None, **settings: Any
+    issuer: Issuer, services: Any = None, record_refused_call: Any = None, **settings: Any
 ) -> AsyncIterator[Edge]:
-    attempts: list[Attempt] = []
+    refused_calls: list[RefusedCall] = []
 
-    async def keep(attempt: Attempt) -> None:
-        attempts.append(attempt)
+    async def keep(call: RefusedCall) -> None:
+        refused_calls.append(call)
 
     edge = server.build(
         Settings(jwks=str(issuer.path), stop_grace=1.0, **settings),
         toy_server.services() if services is None else services,
         address="127.0.0.1:0",
         probe=toy_server.ready,
-        record_attempt=record_attempt or keep,
+        record_refused_call=record_refused_call or keep,
     )
     await edge.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{edge.port}") as channel:
-            yield Edge(edge, channel, issuer, attempts)
+            yield Edge(edge, channel, issuer, refused_calls)
     finally:
         await edge.stop()
 
@@ -94,7 +94,7 @@ async def shared(issuer: Issuer) -> AsyncIterator[Edge]:
 
 @pytest.fixture
 def edge(shared: Edge) -> Edge:
-    shared.attempts.clear()
+    shared.refused_calls.clear()
     return shared
 
 
@@ -121,14 +121,14 @@ async def test_callers_at_the_same_time_are_not_mixed_up(edge: Edge) -> None:
 
 
 async def test_a_broken_rule_of_a_context_tells_its_reason(edge: Edge) -> None:
-    refusal = await refused(edge.get("rule-1"))
-    assert (refusal.code, refusal.reason) == (StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
-    assert (refusal.domain, refusal.metadata) == ("ordering.diptych", {"orderId": "rule-1"})
+    failure = await rpc_failure(edge.get("rule-1"))
+    assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
+    assert (failure.domain, failure.metadata) == ("ordering.diptych", {"orderId": "rule-1"})
 
 
 async def test_a_refusal_that_may_be_retried_says_when(edge: Edge) -> None:
-    refusal = await refused(edge.get("later"))
-    assert (refusal.code, refusal.reason, refusal.retry_after) == (
+    failure = await rpc_failure(edge.get("later"))
+    assert (failure.code, failure.reason, failure.retry_after) == (
         StatusCode.UNAVAILABLE,
         "VIEW_BEHIND",
         0.25,
@@ -136,32 +136,32 @@ async def test_a_refusal_that_may_be_retried_says_when(edge: Edge) -> None:
 
 
 async def test_a_bug_in_a_handler_leaks_nothing(edge: Edge) -> None:
-    refusal = await refused(edge.get("bug"))
-    assert (refusal.code, refusal.reason, refusal.message) == (
+    failure = await rpc_failure(edge.get("bug"))
+    assert (failure.code, failure.reason, failure.message) == (
         StatusCode.INTERNAL,
         "INTERNAL",
         "internal error",
     )
-    assert refusal.metadata == {}
-    assert edge.attempts == []
+    assert failure.metadata == {}
+    assert edge.refused_calls == []
 
 
 @pytest.mark.parametrize("reason", STATUS)
 async def test_every_reason_of_the_plumbing_reaches_the_caller(issuer: Issuer, reason: str) -> None:
     async def refuse(request: Any, context: Any) -> Any:
-        raise Refusal(reason, "no", {"fact": "1"})
+        raise RpcError(reason, "no", {"fact": "1"})
 
     services = [toy_server.service(refuse)]
     async with running(issuer, services) as edge:
-        refusal = await refused(edge.get())
-    assert (refusal.code, refusal.reason, refusal.metadata) == (STATUS[reason], reason, {"fact": "1"})
-    assert refusal.domain == "diptych"
+        failure = await rpc_failure(edge.get())
+    assert (failure.code, failure.reason, failure.metadata) == (STATUS[reason], reason, {"fact": "1"})
+    assert failure.domain == "diptych"
 
 
 async def test_trailing_metadata_of_a_handler_survives_its_refusal(issuer: Issuer) -> None:
     async def refuse(request: Any, context: Any) -> Any:
         context.set_trailing_metadata((("diptych-staleness-ms", "12"),))
-        raise Refusal("VIEW_REBUILDING", "no")
+        raise RpcError("VIEW_REBUILDING", "no")
 
     services = [toy_server.service(refuse)]
     async with running(issuer, services) as edge:
@@ -176,53 +176,53 @@ async def test_the_longest_refusal_still_arrives(issuer: Issuer) -> None:
     long = "\U0001f980" * 2000
 
     async def refuse(request: Any, context: Any) -> Any:
-        raise Refusal(
+        raise RpcError(
             "REQUEST_INVALID", long, {"fact": long}, violations={f"{n}{long}": long for n in range(99)}
         )
 
     services = [toy_server.service(refuse)]
     async with running(issuer, services) as edge:
-        refusal = await refused(edge.get())
-    assert refusal.reason == "REQUEST_INVALID"
-    assert refusal.message.startswith("\U0001f980")
-    assert refusal.metadata["fact"].endswith("…")
-    assert 3 <= len(refusal.violations) <= 10
+        failure = await rpc_failure(edge.get())
+    assert failure.reason == "REQUEST_INVALID"
+    assert failure.message.startswith("\U0001f980")
+    assert failure.metadata["fact"].endswith("…")
+    assert 3 <= len(failure.violations) <= 10
 
 
 @pytest.mark.parametrize("path", ["/diptych.ordering.v1.QueryService/Drop", "/no.Such/Thing"])
 @pytest.mark.parametrize("streams", [False, True])
 async def test_an_unknown_method_is_refused_by_name(edge: Edge, path: str, streams: bool) -> None:
     if streams:
-        refusal = await refused(anext(aiter(edge.streaming(path)(b""))))
+        failure = await rpc_failure(anext(aiter(edge.streaming(path)(b""))))
     else:
-        refusal = await refused(edge.unary(path)(b""))
-    assert (refusal.code, refusal.reason) == (StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN")
-    assert refusal.metadata == {"method": path}
+        failure = await rpc_failure(edge.unary(path)(b""))
+    assert (failure.code, failure.reason) == (StatusCode.UNIMPLEMENTED, "METHOD_UNKNOWN")
+    assert failure.metadata == {"method": path}
 
 
 # Validation
 
 
 async def test_bytes_that_are_no_message_are_refused(edge: Edge) -> None:
-    refusal = await refused(edge.unary(PATH)(b"\xff\xff", metadata=edge.issuer.bearer()))
-    assert (refusal.code, refusal.reason) == (StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
+    failure = await rpc_failure(edge.unary(PATH)(b"\xff\xff", metadata=edge.issuer.bearer()))
+    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
 
 
 async def test_an_invalid_request_is_refused_with_every_field_that_is_wrong(edge: Edge) -> None:
     request = queries.ListOrdersRequest(customer_id="not valid", page_size=101)
-    refusal = await refused(edge.queries.ListOrders(request, metadata=edge.issuer.bearer()))
-    assert (refusal.code, refusal.reason) == (StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
-    assert set(refusal.violations) == {"customer_id", "page_size"}
-    (attempt,) = edge.attempts
-    assert attempt.caller == "alice"
-    assert set(attempt.details) == {"customer_id", "page_size"}
+    failure = await rpc_failure(edge.queries.ListOrders(request, metadata=edge.issuer.bearer()))
+    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
+    assert set(failure.violations) == {"customer_id", "page_size"}
+    (call,) = edge.refused_calls
+    assert call.caller == "alice"
+    assert set(call.details) == {"customer_id", "page_size"}
 
 
 async def test_a_rule_about_a_whole_request_has_no_field(edge: Edge) -> None:
-    refusal = await refused(
+    failure = await rpc_failure(
         edge.queries.ListOrders(queries.ListOrdersRequest(), metadata=edge.issuer.bearer())
     )
-    assert refusal.violations == {"": "name a customer, a state, or a time"}
+    assert failure.violations == {"": "name a customer, a state, or a time"}
 
 
 async def test_a_large_request_is_refused_for_the_first_thing_that_is_wrong(issuer: Issuer) -> None:
@@ -233,55 +233,55 @@ async def test_a_large_request_is_refused_for_the_first_thing_that_is_wrong(issu
     async with running(issuer, [Service(COMMANDS, dict.fromkeys(COMMANDS.methods_by_name, unused))]) as edge:
         start = process_time()
         call = edge.unary("/diptych.ordering.v1.CommandService/PlaceOrder")
-        refusal = await refused(call(request, metadata=issuer.bearer()))
-    assert len(refusal.violations) == 1
+        failure = await rpc_failure(call(request, metadata=issuer.bearer()))
+    assert len(failure.violations) == 1
     assert process_time() - start < 3, "else one caller stops all others"
 
 
 async def test_a_nul_in_a_string_is_refused(edge: Edge) -> None:
     request = queries.GetOrderRequest(order_id="o-1", at_least_as_fresh="a\0b")
-    refusal = await refused(edge.queries.GetOrder(request, metadata=edge.issuer.bearer()))
-    assert refusal.violations == {"at_least_as_fresh": "holds U+0000"}
+    failure = await rpc_failure(edge.queries.GetOrder(request, metadata=edge.issuer.bearer()))
+    assert failure.violations == {"at_least_as_fresh": "holds U+0000"}
 
 
 # Authentication
 
 
 async def test_a_call_without_a_token_is_unauthenticated_and_on_record(edge: Edge) -> None:
-    refusal = await refused(edge.get(metadata=()))
-    assert (refusal.code, refusal.reason) == (StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
-    (attempt,) = edge.attempts
-    assert (attempt.method, attempt.reason, attempt.caller) == (PATH, "UNAUTHENTICATED", None)
-    assert attempt.peer.startswith("ipv4:127.0.0.1:")
+    failure = await rpc_failure(edge.get(metadata=()))
+    assert (failure.code, failure.reason) == (StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    (call,) = edge.refused_calls
+    assert (call.method, call.reason, call.caller) == (PATH, "UNAUTHENTICATED", None)
+    assert call.peer.startswith("ipv4:127.0.0.1:")
 
 
 async def test_a_caller_without_the_scope_is_denied_and_on_record(edge: Edge) -> None:
-    refusal = await refused(edge.get(metadata=edge.issuer.bearer(scope="ordering.write other")))
-    assert (refusal.code, refusal.reason) == (StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
-    assert refusal.metadata == {"scope": "ordering.read", "method": PATH}
-    (attempt,) = edge.attempts
-    assert (attempt.reason, attempt.caller) == ("SCOPE_MISSING", "alice")
+    failure = await rpc_failure(edge.get(metadata=edge.issuer.bearer(scope="ordering.write other")))
+    assert (failure.code, failure.reason) == (StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
+    assert failure.metadata == {"scope": "ordering.read", "method": PATH}
+    (call,) = edge.refused_calls
+    assert (call.reason, call.caller) == ("SCOPE_MISSING", "alice")
 
 
 async def test_nothing_of_an_unauthenticated_request_is_decoded(edge: Edge) -> None:
-    refusal = await refused(edge.unary(PATH)(b"\xff\xff", metadata=bearer("nonsense")))
-    assert refusal.reason == "UNAUTHENTICATED"
+    failure = await rpc_failure(edge.unary(PATH)(b"\xff\xff", metadata=bearer("nonsense")))
+    assert failure.reason == "UNAUTHENTICATED"
 
 
 async def test_a_record_that_fails_does_not_change_the_answer(issuer: Issuer) -> None:
-    async def broken(attempt: Attempt) -> None:
+    async def broken(call: RefusedCall) -> None:
         raise OSError("no database")
 
-    async with running(issuer, record_attempt=broken) as edge:
-        assert (await refused(edge.get(metadata=()))).reason == "UNAUTHENTICATED"
+    async with running(issuer, record_refused_call=broken) as edge:
+        assert (await rpc_failure(edge.get(metadata=()))).reason == "UNAUTHENTICATED"
 
 
 async def test_a_record_that_takes_too_long_is_given_up(issuer: Issuer) -> None:
-    async def stuck(attempt: Attempt) -> None:
+    async def stuck(call: RefusedCall) -> None:
         await asyncio.Event().wait()
 
-    async with running(issuer, record_attempt=stuck) as edge, asyncio.timeout(8):
-        assert (await refused(edge.get(metadata=()))).reason == "UNAUTHENTICATED"
+    async with running(issuer, record_refused_call=stuck) as edge, asyncio.timeout(8):
+        assert (await rpc_failure(edge.get(metadata=()))).reason == "UNAUTHENTICATED"
 
 
 # The server
@@ -291,7 +291,7 @@ async def test_a_streaming_method_passes_the_same_interceptors(issuer: Issuer) -
     async def do(request: queries.GetOrderRequest, context: Any) -> None:
         for number in range(3):
             await context.write(queries.GetOrderResponse(order={"order_id": f"{request.order_id}-{number}"}))  # type: ignore[arg-type]
-        raise Refusal("VIEW_BEHIND", "enough")
+        raise RpcError("VIEW_BEHIND", "enough")
 
     streaming = made_service("Streaming", rule=access_pb2.Rule(scope="ordering.read"), streams=True)
     async with running(issuer, [Service(streaming, {"Do": do})]) as edge:
@@ -301,8 +301,8 @@ async def test_a_streaming_method_passes_the_same_interceptors(issuer: Issuer) -
         request = queries.GetOrderRequest(order_id="o").SerializeToString()
         answers = aiter(method(request, metadata=issuer.bearer()))
         assert [(await anext(answers)).order.order_id for _ in range(3)] == ["o-0", "o-1", "o-2"]
-        assert (await refused(anext(answers))).reason == "VIEW_BEHIND"
-        assert (await refused(anext(aiter(method(request))))).reason == "UNAUTHENTICATED"
+        assert (await rpc_failure(anext(answers))).reason == "VIEW_BEHIND"
+        assert (await rpc_failure(anext(aiter(method(request))))).reason == "UNAUTHENTICATED"
 
 
 async def test_reflection_describes_the_services_only_where_it_is_on(issuer: Issuer) -> None:

@@ -20,7 +20,7 @@ from tests.support.harness import projection_run
 from tests.support.harness.projection_run import EVERY, VIEW, Events, Killed, history, projector
 from tests.support.harness.waiting import until
 
-SET = VIEW.changes("customer", "c-1")
+SET = VIEW.change_feed("customer", "c-1")
 ONE, TWO, OTHER = history("o-1"), history("o-2"), history("o-3", "c-2")
 
 
@@ -38,9 +38,9 @@ async def feed(nats_url: str) -> AsyncIterator[Events]:
 
 
 async def begin(store: RedisStore) -> RedisStore:
-    assert await store.filling() is None
-    await store.refill(str(uuid4()), "epoch")
-    assert await store.filling() is not None
+    assert await store.read_build() is None
+    await store.begin_build(str(uuid4()), "epoch")
+    assert await store.read_build() is not None
     return store
 
 
@@ -57,7 +57,7 @@ class Heard:
         self._view = view
 
     async def __aenter__(self) -> "Heard":
-        await self._channel.subscribe(self._view.changed)
+        await self._channel.subscribe(self._view.change_channel)
         confirmed: Any = await self._channel.get_message(timeout=5)
         assert confirmed["type"] == "subscribe"
         return self
@@ -115,7 +115,7 @@ async def test_views_that_change_together_are_one_message_with_numbers_of_their_
 ) -> None:
     async with Heard(redis) as heard:
         await write(store, ONE, TWO, OTHER)
-        keys = {SET, VIEW.changes("customer", "c-2")}
+        keys = {SET, VIEW.change_feed("customer", "c-2")}
         assert await heard.next() == ({"o-1", "o-2", "o-3"}, keys)
         assert await heard.nothing()
     assert await projection_run.changes(redis) == {"o-1": 1, "o-2": 2}

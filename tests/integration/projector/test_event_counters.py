@@ -16,7 +16,7 @@ from projector.fold import fold
 from projector.projections.banking.account_ledger import LEDGERS
 from projector.records import Update
 from projector.redis_store import RedisStore
-from projector.retry_schedule import Retries
+from projector.retry_schedule import RetryPolicy
 from tests.support.harness import projection_run
 from tests.support.harness.projection_run import EVERY, Events, Killed, projector
 from tests.support.harness.waiting import until
@@ -38,10 +38,10 @@ async def feed(nats_url: str) -> AsyncIterator[Events]:
         yield events
 
 
-async def tallies(redis: Redis) -> dict[str, dict[str, int]]:
+async def event_contributions(redis: Redis) -> dict[str, dict[str, int]]:
     """Return all counters by the day."""
     found: dict[str, dict[str, int]] = {}
-    async for key in redis.scan_iter(match="tally:*", count=1_000):
+    async for key in redis.scan_iter(match="event_counters:*", count=1_000):
         counters: Any = await redis.hgetall(key)
         day = key.decode().partition("{day/")[2].removesuffix("}")
         found[day] = {name.decode(): int(value) for name, value in counters.items()}
@@ -93,7 +93,7 @@ async def test_each_event_counts_once_however_projectors_are_killed_doubled_and_
             return await versions(redis, lives) == [len(life) for life in lives]
 
         await until(done)
-    assert await tallies(redis) == accounts.sums(event for life in lives for event in life)
+    assert await event_contributions(redis) == accounts.sums(event for life in lives for event in life)
 
 
 async def test_a_rebuild_counts_from_nothing(
@@ -103,15 +103,15 @@ async def test_a_rebuild_counts_from_nothing(
     await feed.publish(*account.events)
 
     async def done() -> bool:
-        return await versions(redis, [account.events]) == [20] and bool(await redis.exists(VIEW.present))
+        return await versions(redis, [account.events]) == [20] and bool(await redis.exists(VIEW.ready))
 
     async with projector(redis_url, nats_url, projection=LEDGERS, partitions=EVERY):
         await until(done)
-        await redis.delete(VIEW.fill)
-        await redis.hset(VIEW.tally("day", "2020-01-01"), "count/KIND_SENT/EUR", 5)  # a leftover
-        await until(lambda: there(redis, VIEW.fill))
+        await redis.delete(VIEW.build)
+        await redis.hset(VIEW.event_counters("day", "2020-01-01"), "count/KIND_SENT/EUR", 5)  # a leftover
+        await until(lambda: there(redis, VIEW.build))
         await until(done)
-    assert await tallies(redis) == accounts.sums(account.events)
+    assert await event_contributions(redis) == accounts.sums(account.events)
 
 
 async def test_an_account_that_is_parked_counts_as_far_as_it_was_read(
@@ -125,30 +125,30 @@ async def test_an_account_that_is_parked_counts_as_far_as_it_was_read(
     account._add(absurd, 0, 0)
     account.move(happened.MoneyWithdrawn, 100)
     async with projector(
-        redis_url, nats_url, projection=LEDGERS, partitions=EVERY, retries=Retries(first_pause=60.0)
+        redis_url, nats_url, projection=LEDGERS, partitions=EVERY, retries=RetryPolicy(first_pause=60.0)
     ):
         await feed.publish(*account.events)
         await until(lambda: redis.hexists(VIEW.parked, "a-1"))
-        await until(lambda: there(redis, VIEW.present))
+        await until(lambda: there(redis, VIEW.ready))
     assert await versions(redis, [good]) == [2]
-    assert await tallies(redis) == accounts.sums(good)
+    assert await event_contributions(redis) == accounts.sums(good)
 
 
 async def test_a_tally_that_is_full_stops_nothing(redis: Redis) -> None:
     store = RedisStore(redis, VIEW)
-    assert await store.filling() is None
-    await store.refill(str(uuid4()), "epoch")
-    assert await store.filling() is not None
+    assert await store.read_build() is None
+    await store.begin_build(str(uuid4()), "epoch")
+    assert await store.read_build() is not None
     account = accounts.Account("a-1")
     account.move(happened.MoneyDeposited, 700)
-    key, full = VIEW.tally("day", "2026-01-30"), 2**63 - 5
+    key, full = VIEW.event_counters("day", "2026-01-30"), 2**63 - 5
     await redis.hset(key, "units/KIND_DEPOSITED/EUR", str(full))
     before = (await store.load(["a-1"]))["a-1"]
     folded = fold(LEDGERS, before, account.events)
     update = Update(before, folded.record, folded.content, account.events, None, 0)
     assert await store.write([update]) == set()
     assert await store.write([update]) == {"a-1"}, "the second time, nothing is written"
-    assert await tallies(redis) == {
+    assert await event_contributions(redis) == {
         "2026-01-30": {
             "count/KIND_OPENED/EUR": 1,
             "count/KIND_DEPOSITED/EUR": 1,

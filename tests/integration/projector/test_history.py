@@ -15,7 +15,7 @@ from contracts import streams
 from contracts.envelope import RecordedEvent
 from projector.projections.ordering.order import ORDERS
 from projector.projections.ordering.order_history import HISTORIES
-from projector.retry_schedule import Retries
+from projector.retry_schedule import RetryPolicy
 from tests.support.builders.expected_events import eventful
 from tests.support.harness import projection_run
 from tests.support.harness.projection_run import (
@@ -46,8 +46,8 @@ async def feed(nats_url: str) -> AsyncIterator[Events]:
         yield events
 
 
-async def told(redis: Redis, order_id: str = "o-1") -> dict[int, OrderHistoryEntry]:
-    found: Any = await redis.hgetall(VIEW.log(order_id))
+async def history_entries(redis: Redis, order_id: str = "o-1") -> dict[int, OrderHistoryEntry]:
+    found: Any = await redis.hgetall(VIEW.history(order_id))
     return {int(version): OrderHistoryEntry.FromString(entry) for version, entry in found.items()}
 
 
@@ -64,7 +64,7 @@ async def assert_told(redis: Redis, life: list[RecordedEvent]) -> None:
     order_id = streams.aggregate_id(life[0].stream)
     found: Any = await redis.hget(VIEW.key(order_id), "data")
     assert OrderHistory.FromString(found) == OrderHistory(order_id=order_id, version=len(life))
-    entries = await told(redis, order_id)
+    entries = await history_entries(redis, order_id)
     assert set(entries) == set(range(1, len(life) + 1))
     for event in life:
         entry = entries[event.version]
@@ -88,7 +88,7 @@ async def test_an_entry_tells_what_happened_when_by_whom_and_on_which_command(
         await feed.publish(*life)
         await until(lambda: all_told(redis, [life]))
     await assert_told(redis, life)
-    entry = (await told(redis))[2]
+    entry = (await history_entries(redis))[2]
     happened = v1.OrderConfirmed()
     assert entry.event.Unpack(happened)
     assert happened == confirmed("o-1")
@@ -96,7 +96,7 @@ async def test_an_entry_tells_what_happened_when_by_whom_and_on_which_command(
     assert entry.command == "diptych.ordering.v1.ConfirmOrder"
     assert entry.request_id == metadata["causation_id"]
     assert entry.correlation_id == metadata["correlation_id"]
-    assert (await told(redis))[1].on_behalf_of == ""
+    assert (await history_entries(redis))[1].on_behalf_of == ""
 
 
 async def test_both_versions_of_an_event_are_told_as_they_were_recorded(
@@ -108,8 +108,8 @@ async def test_both_versions_of_an_event_are_told_as_they_were_recorded(
         await until(lambda: all_told(redis, [old, new]))
     await assert_told(redis, old)
     await assert_told(redis, new)
-    assert (await told(redis, "o-1"))[1].event_type == "diptych.ordering.v1.OrderPlaced"
-    assert (await told(redis, "o-2"))[1].event_type == "diptych.ordering.v2.OrderPlaced"
+    assert (await history_entries(redis, "o-1"))[1].event_type == "diptych.ordering.v1.OrderPlaced"
+    assert (await history_entries(redis, "o-2"))[1].event_type == "diptych.ordering.v2.OrderPlaced"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -137,7 +137,7 @@ async def test_a_killed_projectors_histories_are_complete_in_the_end(
 async def test_an_event_newer_than_the_code_parks_the_history_as_it_parks_the_order(
     redis_url: str, nats_url: str, redis: Redis, feed: Events
 ) -> None:
-    life, other, slow = history("o-1"), history("o-2"), Retries(first_pause=60.0)
+    life, other, slow = history("o-1"), history("o-2"), RetryPolicy(first_pause=60.0)
     known = life[1]
     newer = RecordedEvent(
         known.stream, 2, "diptych.ordering.v3.OrderConfirmed", known.data, known.recorded_at, 2, {}
@@ -160,11 +160,11 @@ async def test_a_rebuilt_history_holds_nothing_of_before(
     life = history("o-1")
     await feed.publish(*life)
     async with projector(redis_url, nats_url, partitions=EVERY, projection=HISTORIES):
-        await until(lambda: is_there(redis, VIEW.present))
-        await redis.hset(VIEW.log("o-1"), "9", b"never was")
-        await redis.hset(VIEW.log("ghost"), "1", b"never was")
-        await redis.delete(VIEW.fill)
-        await until(lambda: is_there(redis, VIEW.log("ghost"), not_=True))
+        await until(lambda: is_there(redis, VIEW.ready))
+        await redis.hset(VIEW.history("o-1"), "9", b"never was")
+        await redis.hset(VIEW.history("ghost"), "1", b"never was")
+        await redis.delete(VIEW.build)
+        await until(lambda: is_there(redis, VIEW.history("ghost"), not_=True))
         await until(lambda: all_told(redis, [life]))
     await assert_told(redis, life)
 

@@ -15,10 +15,10 @@ from contracts import streams
 from contracts.envelope import RecordedEvent
 from projector.feed import JetStreamFeed
 from projector.projection import Projection
-from projector.projections.ordering.order import ORDERS, amounts, announces, entries
+from projector.projections.ordering.order import ORDERS, change_feeds, contributions, entries
 from projector.records import Parked, Update
 from projector.redis_store import RedisStore
-from projector.retry_schedule import Retries
+from projector.retry_schedule import RetryPolicy
 from projector.writer import Writer
 from tests.support.builders import expected_events as expect
 from tests.support.harness import projection_run
@@ -34,7 +34,7 @@ from tests.support.harness.projection_run import (
 )
 from tests.support.harness.waiting import until
 
-SLOW = Retries(first_pause=60.0)
+SLOW = RetryPolicy(first_pause=60.0)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ class Fragile:
     def __init__(self) -> None:
         self.broken = True
         self.projection = Projection[views.Order](
-            VIEW, events=(events, v2), indexes=entries, amounts=amounts, announces=announces
+            VIEW, events=(events, v2), indexes=entries, contributions=contributions, change_feeds=change_feeds
         )
         for event, handler in ORDERS._handlers.values():
             fragile: Any = self.confirmed if event is events.OrderConfirmed else handler
@@ -75,7 +75,7 @@ def unreadable(order_id: str, version: int) -> RecordedEvent:
 
 
 async def listed(redis: Redis) -> dict[str, Parked]:
-    found: Any = await redis.hgetall("parked:ordering.order:1")
+    found: Any = await redis.hgetall("parked:ordering.order:2")
     return {view_id.decode(): msgspec.json.decode(record, type=Parked) for view_id, record in found.items()}
 
 
@@ -134,7 +134,7 @@ async def test_an_aggregate_goes_on_by_itself_when_the_cause_is_gone_with_all_th
     redis_url: str, nats_url: str, redis: Redis, feed: Events
 ) -> None:
     one, two, fragile = history("o-1"), history("o-2"), Fragile()
-    patient = Retries(attempts=100, first_pause=0.02)
+    patient = RetryPolicy(attempts=100, first_pause=0.02)
     async with projector(
         redis_url, nats_url, partitions=EVERY, projection=fragile.projection, retries=patient
     ):
@@ -153,7 +153,7 @@ async def test_after_the_last_attempt_an_aggregate_stays_parked_until_an_operato
     redis_url: str, nats_url: str, redis: Redis, feed: Events
 ) -> None:
     one, two, fragile = history("o-1"), history("o-2"), Fragile()
-    quick = Retries(attempts=3, first_pause=0.02)
+    quick = RetryPolicy(attempts=3, first_pause=0.02)
     async with projector(redis_url, nats_url, partitions=EVERY, projection=fragile.projection, retries=quick):
         await feed.publish(*one[:2])
         await until(lambda: has_given_up(redis, "o-1"))
@@ -162,9 +162,9 @@ async def test_after_the_last_attempt_an_aggregate_stays_parked_until_an_operato
         await feed.publish(one[2], *two)
         await until(lambda: projection_run.all_written(redis, [two]))
         assert await projection_run.version(redis, "o-1") == 1
-        feed_of_orders = JetStreamFeed(feed.connection, VIEW.hears)
+        feed_of_orders = JetStreamFeed(feed.connection, VIEW.source_streams)
         store = RedisStore(redis, VIEW)
-        assert await store.filling()
+        assert await store.read_build()
         operator = Writer(fragile.projection, store, feed_of_orders, quick, lambda _: None)
         await operator.replay("o-1", "ordering.order.o-1")
         await projection_run.assert_views(redis, [one, two])
@@ -180,9 +180,13 @@ async def test_a_projector_notices_that_somebody_else_has_unparked_an_aggregate(
         await until(lambda: is_listed(redis, "o-1"))
         fragile.broken = False
         store = RedisStore(redis, VIEW)
-        assert await store.filling()
+        assert await store.read_build()
         operator = Writer(
-            fragile.projection, store, JetStreamFeed(feed.connection, VIEW.hears), SLOW, lambda _: None
+            fragile.projection,
+            store,
+            JetStreamFeed(feed.connection, VIEW.source_streams),
+            SLOW,
+            lambda _: None,
         )
         await operator.replay("o-1", "ordering.order.o-1")
         await feed.publish(one[2])
@@ -196,7 +200,7 @@ async def test_a_projector_killed_while_it_unparks_leaves_nothing_undone(
     redis_url: str, nats_url: str, redis: Redis, feed: Events, step: str, nth: int, when: str
 ) -> None:
     one, fragile = history("o-1"), Fragile()
-    quick = Retries(attempts=100, first_pause=0.01)
+    quick = RetryPolicy(attempts=100, first_pause=0.01)
     async with projector(
         redis_url, nats_url, partitions=EVERY, projection=fragile.projection, retries=quick
     ) as first:
@@ -222,16 +226,16 @@ def arrives_meanwhile(store: type[RedisStore], feed: Events, event: RecordedEven
     class Meanwhile(store):  # type: ignore[misc, valid-type]
         arrived = False
 
-        async def write(self, updates: Any, *progress: Any) -> Any:
+        async def write(self, updates: Any, *checkpoints: Any) -> Any:
             if not self.arrived:
                 self.arrived = True
                 await feed.publish(event)
-                places: Any = await self._redis.hgetall(VIEW.progress)
+                places: Any = await self._redis.hgetall(VIEW.checkpoints)
                 partition = str(streams.partition("o-1")).encode()
                 epoch, sequence = places[partition].split(b"/")
                 passed = {partition: epoch + b"/%d" % (int(sequence) + 1)}
-                await self._redis.hset(VIEW.progress, mapping=passed)  # as another projector's would
-            return await super().write(updates, *progress)
+                await self._redis.hset(VIEW.checkpoints, mapping=passed)  # as another projector's would
+            return await super().write(updates, *checkpoints)
 
     return Meanwhile
 

@@ -113,7 +113,7 @@ async def test_a_gap_is_filled_from_the_aggregates_own_subject(
     async with projector(redis_url, nats_url, partitions=EVERY):
         await feed.publish(*one[:2], *two[:1])
         await until(lambda: projection_run.all_written(redis, [one[:2], two[:1]]))
-    await redis.delete("view:ordering.order:1:{o-1}")  # somebody's mistake: progress is far behind it
+    await redis.delete("view:ordering.order:2:{o-1}")  # somebody's mistake: progress is far behind it
     writes: list[Update] = []
     async with projector(redis_url, nats_url, partitions=EVERY, observe=writes.extend):
         await feed.publish(one[2], two[1])
@@ -161,16 +161,16 @@ async def test_index_entries_move_with_the_state_and_none_is_left_behind(
         await until(lambda: projection_run.all_written(redis, [first, second]))
     found = await projection_run.indexes(redis)
     assert sorted(found) == [
-        "index:ordering.order:1:{all}",
-        "index:ordering.order:1:{customer/c-1}",
-        "index:ordering.order:1:{customer_state/c-1/STATE_CANCELLED}",
-        "index:ordering.order:1:{customer_state/c-1/STATE_CONFIRMED}",
-        "index:ordering.order:1:{state/STATE_CANCELLED}",
-        "index:ordering.order:1:{state/STATE_CONFIRMED}",
+        "index:ordering.order:2:{all}",
+        "index:ordering.order:2:{customer/c-1}",
+        "index:ordering.order:2:{customer_state/c-1/STATE_CANCELLED}",
+        "index:ordering.order:2:{customer_state/c-1/STATE_CONFIRMED}",
+        "index:ordering.order:2:{state/STATE_CANCELLED}",
+        "index:ordering.order:2:{state/STATE_CONFIRMED}",
     ]
-    oldest_first = await projection_run.members(redis, "index:ordering.order:1:{customer/c-1}")
+    oldest_first = await projection_run.members(redis, "index:ordering.order:2:{customer/c-1}")
     assert [member.partition(":")[2] for member in oldest_first] == ["o-1", "o-2"]
 
 
 async def nothing_is_parked(redis: Redis) -> bool:
-    return not await redis.exists("parked:ordering.order:1")
+    return not await redis.exists("parked:ordering.order:2")

@@ -13,7 +13,7 @@ from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
 from projector.fold import fold
-from projector.ports import Superseded
+from projector.ports import BuildSuperseded
 from projector.projection import Projection
 from projector.projections.ordering.order import ORDERS
 from projector.records import Record, Update
@@ -50,7 +50,7 @@ ONE, TWO, THREE = history("o-1"), history("o-2", "c-2", 1), history("o-3", "c-1"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("step", ["filling", "parked", "load", "write", "advance"])
+@pytest.mark.parametrize("step", ["read_build", "parked", "load", "write", "advance"])
 async def test_a_projector_killed_between_any_two_steps_leaves_nothing_undone(
     redis_url: str, nats_url: str, redis: Redis, feed: Events, step: str, when: str
 ) -> None:
@@ -76,7 +76,7 @@ async def test_a_projector_killed_while_it_wipes_leaves_the_rest_to_another(
     async with projector(redis_url, nats_url, partitions=EVERY):
         await until(lambda: projection_run.all_written(redis, [ONE]))
     await redis.set(VIEW.key("ghost"), "of another filling")
-    await redis.delete(VIEW.fill)
+    await redis.delete(VIEW.build)
     async with projector(
         redis_url, nats_url, partitions=EVERY, store=projection_run.dying(step, when)
     ) as dying:
@@ -129,14 +129,14 @@ async def test_a_projector_that_comes_late_undoes_nothing_that_is_newer(
             await until(lambda: projection_run.all_written(redis, [life[:4]]))
             await prompt.stop()
         before = await projection_run.indexes(redis)
-        assert before == {"index:ordering.order:1:{reason/b}": {"o-1"}}
+        assert before == {"index:ordering.order:2:{reason/b}": {"o-1"}}
         pause.go.set()
         await asyncio.wait_for(pause.went.wait(), 20)
         assert await projection_run.version(redis, "o-1") == 4
         assert await projection_run.indexes(redis) == before
         await feed.publish(life[4])
         await until(lambda: projection_run.all_written(redis, [life[:5]]))
-    assert await projection_run.indexes(redis) == {"index:ordering.order:1:{reason/a}": {"o-1"}}
+    assert await projection_run.indexes(redis) == {"index:ordering.order:2:{reason/a}": {"o-1"}}
 
 
 async def test_a_flushed_redis_is_filled_again_while_nothing_happens(
@@ -182,53 +182,53 @@ async def test_a_projector_frozen_since_before_a_flush_writes_nothing_after_it(
         async with projector(redis_url, nats_url, partitions=EVERY) as other:
             await until(lambda: projection_run.all_written(redis, [ONE[:2]]))
             await until(lambda: projection_run.present(redis))
-            fill = await redis.get(VIEW.fill)
+            fill = await redis.get(VIEW.build)
             await other.stop()
         pause.go.set()
         await feed.publish(ONE[2])
         await until(lambda: projection_run.all_written(redis, [ONE]))
-    assert await redis.get(VIEW.fill) == fill
+    assert await redis.get(VIEW.build) == fill
     await projection_run.assert_views(redis, [ONE])
 
 
 async def test_nothing_is_written_into_another_filling_than_was_read(redis: Redis) -> None:
     old, new = RedisStore(redis, VIEW), RedisStore(redis, VIEW)
     for store in (old, new):
-        assert await store.filling() is None
-        await store.refill(str(uuid4()), "epoch")
-        assert await store.filling() is not None
-        await redis.delete(VIEW.fill)
-    await new.filling()
-    await new.refill(INCARNATION_ID, "epoch")
+        assert await store.read_build() is None
+        await store.begin_build(str(uuid4()), "epoch")
+        assert await store.read_build() is not None
+        await redis.delete(VIEW.build)
+    await new.read_build()
+    await new.begin_build(INCARNATION_ID, "epoch")
     folded = fold(ORDERS, Record("o-1", views.Order()), ONE[:1])
     update = Update(Record("o-1", views.Order()), folded.record, folded.content, ONE[:1], None, 0)
-    with pytest.raises(Superseded):
+    with pytest.raises(BuildSuperseded):
         await old.write([update])
-    with pytest.raises(Superseded):
+    with pytest.raises(BuildSuperseded):
         await old.advance({0: ("epoch/0", "epoch/1")}, {0: 1})
-    assert set(await redis.keys()) == {VIEW.fill.encode(), VIEW.progress.encode()}
-    assert set(await redis.hvals(VIEW.progress)) == {b"epoch/0"}
+    assert set(await redis.keys()) == {VIEW.build.encode(), VIEW.checkpoints.encode()}
+    assert set(await redis.hvals(VIEW.checkpoints)) == {b"epoch/0"}
 
 
 async def test_progress_moves_with_the_views_or_nothing_does(redis: Redis) -> None:
     store = RedisStore(redis, VIEW)
-    assert await store.filling() is None
-    await store.refill(INCARNATION_ID, "epoch")
-    assert await store.filling()
+    assert await store.read_build() is None
+    await store.begin_build(INCARNATION_ID, "epoch")
+    assert await store.read_build()
     blank = Record("o-1", views.Order())
     first, second = fold(ORDERS, blank, ONE[:1]), fold(ORDERS, blank, ONE[:2])
     update = Update(blank, first.record, first.content, ONE[:1], None, 0)
-    with pytest.raises(Superseded):
+    with pytest.raises(BuildSuperseded):
         await store.write([update], {0: ("epoch/1", "epoch/2")})
     assert await projection_run.version(redis, "o-1") == 0
     assert await store.write([update], {0: ("epoch/0", "epoch/1")}, {0: 7}) == set()
-    assert (await redis.hget(VIEW.progress, "0"), await redis.hgetall(VIEW.as_of)) == (
+    assert (await redis.hget(VIEW.checkpoints, "0"), await redis.hgetall(VIEW.as_of)) == (
         b"epoch/1",
         {b"0": b"7"},
     )
     late = Update(blank, second.record, second.content, ONE[:2], None, 0)
     assert await store.write([late], {0: ("epoch/1", "epoch/2")}, {0: 8}) == {"o-1"}
-    assert (await redis.hget(VIEW.progress, "0"), await redis.hgetall(VIEW.as_of)) == (
+    assert (await redis.hget(VIEW.checkpoints, "0"), await redis.hgetall(VIEW.as_of)) == (
         b"epoch/1",
         {b"0": b"7"},
     )
@@ -262,7 +262,7 @@ async def test_a_stream_of_a_new_epoch_is_read_from_its_start_and_the_views_stay
         await until(lambda: projection_run.present(redis))
         before = await projection_run.view(redis, "o-1")
         await feed.delete()
-        await feed.create(filled=False)
+        await feed.create(complete=False)
         await feed.publish(*TWO[:2], *ONE)
         await feed.fill()
         await until(lambda: projection_run.all_written(redis, [ONE, TWO[:2]]))
@@ -281,14 +281,14 @@ async def test_another_incarnation_of_the_database_wipes_everything(
         await feed.publish(*ONE[:2], *TWO)
         await until(lambda: projection_run.present(redis))
         await feed.delete()
-        await feed.create(filled=False, incarnation=restored)
+        await feed.create(complete=False, incarnation=restored)
         await until(lambda: not_present(redis))
         await feed.publish(*other)
         await until(lambda: projection_run.all_written(redis, [other]))
         assert not await projection_run.present(redis)
         await feed.fill(restored)
         await until(lambda: projection_run.present(redis))
-    assert await redis.get(VIEW.present) == restored.encode()
+    assert await redis.get(VIEW.ready) == restored.encode()
     await projection_run.assert_views(redis, [other])
 
 
@@ -296,7 +296,7 @@ async def test_a_projection_is_present_only_when_a_filled_stream_was_read_in_eve
     redis_url: str, nats_url: str, redis: Redis, feed: Events
 ) -> None:
     await feed.delete()
-    await feed.create(filled=False)
+    await feed.create(complete=False)
     lives = [history(f"o-{n}") for n in range(40)]
     first, second = range(5), range(5, 16)
     await feed.publish(*(event for life in lives for event in life))
@@ -312,7 +312,7 @@ async def test_a_projection_is_present_only_when_a_filled_stream_was_read_in_eve
         async with projector(redis_url, nats_url, partitions=second):
             await until(lambda: projection_run.present(redis))
             await running.stop()
-    assert await redis.get(VIEW.present) == INCARNATION_ID.encode()
+    assert await redis.get(VIEW.ready) == INCARNATION_ID.encode()
     assert await redis.hlen(VIEW.as_of) == 16
 
 
@@ -328,7 +328,7 @@ async def test_views_are_known_to_be_fresh_while_nothing_happens(
             await until(lambda: newer(oldest, before))  # noqa: B023 - awaited in its turn
 
 
-@pytest.mark.parametrize("lost", [VIEW.fill, VIEW.progress])
+@pytest.mark.parametrize("lost", [VIEW.build, VIEW.checkpoints])
 async def test_a_projection_is_rebuilt_in_place_when_its_filling_or_its_progress_is_gone(
     redis_url: str, nats_url: str, redis: Redis, feed: Events, lost: str
 ) -> None:
@@ -341,7 +341,7 @@ async def test_a_projection_is_rebuilt_in_place_when_its_filling_or_its_progress
         await redis.hset(VIEW.key("o-1"), "data", b"damaged")
         await redis.hset(VIEW.key("ghost"), "data", b"never was")
         await redis.zadd(VIEW.index("customer", "c-1"), {"ghost": 0})
-        fill = await redis.get(VIEW.fill)
+        fill = await redis.get(VIEW.build)
         await redis.delete(lost)
         await until(lambda: another_fill(redis, fill))
         await until(lambda: projection_run.present(redis))
@@ -350,7 +350,7 @@ async def test_a_projection_is_rebuilt_in_place_when_its_filling_or_its_progress
 
 
 async def every_partition_is_of(redis: Redis, epoch: str) -> bool:
-    places: Any = await redis.hvals(VIEW.progress)
+    places: Any = await redis.hvals(VIEW.checkpoints)
     return len(places) == 16 and all(place.decode().startswith(f"{epoch}/") for place in places)
 
 
@@ -359,7 +359,7 @@ async def not_present(redis: Redis) -> bool:
 
 
 async def another_fill(redis: Redis, than: Any) -> bool:
-    found: Any = await redis.get(VIEW.fill)
+    found: Any = await redis.get(VIEW.build)
     return found is not None and found != than and not found.endswith(b"wiping")
 
 
@@ -374,7 +374,7 @@ async def places_at_end(redis: Redis, feed: Events, partitions: range) -> bool:
         partition = int(message.subject.split(".")[2])
         if partition in ends:
             ends[partition] = sequence
-    found: Any = await redis.hgetall(VIEW.progress)
+    found: Any = await redis.hgetall(VIEW.checkpoints)
     return all(found.get(str(p).encode()) == f"{feed.epoch}/{end}".encode() for p, end in ends.items())
 
 

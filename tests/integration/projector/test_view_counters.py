@@ -16,7 +16,7 @@ from projector.fold import fold
 from projector.projections.ordering.order import ORDERS
 from projector.records import Update
 from projector.redis_store import RedisStore
-from projector.retry_schedule import Retries
+from projector.retry_schedule import RetryPolicy
 from tests.support.builders import expected_events as expect
 from tests.support.builders.expected_events import eventful
 from tests.support.harness import projection_run
@@ -34,7 +34,7 @@ from tests.support.harness.projection_run import (
 )
 from tests.support.harness.waiting import until
 
-TOTAL = VIEW.total("customer", "c-1")
+TOTAL = VIEW.counters("customer", "c-1")
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ async def feed(nats_url: str) -> AsyncIterator[Events]:
 @pytest.fixture
 async def store(redis: Redis) -> RedisStore:
     store = RedisStore(redis, VIEW)
-    assert await store.filling() is None
-    await store.refill(str(uuid4()), "epoch")
-    assert await store.filling() is not None
+    assert await store.read_build() is None
+    await store.begin_build(str(uuid4()), "epoch")
+    assert await store.read_build() is not None
     return store
 
 
@@ -191,7 +191,7 @@ async def test_a_counter_that_is_full_stops_nothing_and_what_it_lacks_is_known(
     assert await projection_run.version(redis, "o-1") == 1
     assert await projection_run.version(redis, "o-2") == 3
     hash_ = await projection_run.view(redis, "o-1")
-    lacking = [amount for amount in both(hash_["amounts"]) if amount not in both(hash_["added"])]
+    lacking = [amount for amount in both(hash_["contributions"]) if amount not in both(hash_["counted"])]
     assert lacking == [[TOTAL, "units/STATE_PLACED/EUR", "12"]]
     await write(store, one[:2])  # takes back what was added, and no more
     assert (await projection_run.totals(redis))[TOTAL] == {
@@ -202,8 +202,8 @@ async def test_a_counter_that_is_full_stops_nothing_and_what_it_lacks_is_known(
     }
 
 
-def both(amounts: bytes) -> list[Any]:
-    found: list[Any] = msgspec.json.decode(amounts)
+def both(contributions: bytes) -> list[Any]:
+    found: list[Any] = msgspec.json.decode(contributions)
     return found
 
 
@@ -211,7 +211,7 @@ async def test_nothing_but_full_counters_leaves_nothing_added(store: RedisStore,
     counters = ("orders/STATE_PLACED", "units/STATE_PLACED/EUR", "nanos/STATE_PLACED/EUR")
     await redis.hset(TOTAL, mapping=dict.fromkeys(counters, str(2**63 - 1)))
     await write(store, history("o-1")[:1])
-    assert (await projection_run.view(redis, "o-1"))["added"] == b"[]"
+    assert (await projection_run.view(redis, "o-1"))["counted"] == b"[]"
 
 
 async def test_a_total_that_no_order_can_have_parks_its_own_order_and_no_other(
@@ -219,7 +219,7 @@ async def test_a_total_that_no_order_can_have_parks_its_own_order_and_no_other(
 ) -> None:
     absurd, two = placed("o-1"), history("o-2")
     absurd.total.units = 2**63 - 1
-    slow = Retries(first_pause=60.0)
+    slow = RetryPolicy(first_pause=60.0)
     async with projector(redis_url, nats_url, partitions=EVERY, retries=slow):
         await feed.publish(recorded(1, absurd), recorded(2, cancelled("o-1")), *two)
         await until(lambda: projection_run.all_written(redis, [two]))

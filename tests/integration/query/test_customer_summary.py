@@ -10,7 +10,7 @@ from grpc import StatusCode
 
 from contracts import consistency_tokens
 from query_server.contexts import ordering
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.read_model import INCARNATION, ORDERS, ReadModel, order, read_model
 
 PLACED, CONFIRMED, HELD = Order.STATE_PLACED, Order.STATE_CONFIRMED, Order.STATE_HELD
@@ -68,9 +68,9 @@ async def test_states_come_by_number_and_currencies_by_code(model: ReadModel) ->
 async def test_nanos_that_come_to_units_are_carried(model: ReadModel) -> None:
     await model.put(*(order(f"o-{n}", total=money(1, 990_000_000)) for n in range(5)))
     assert list((await summary(model)).states) == [state(PLACED, 5, money(9, 950_000_000))]
-    await model.redis.delete(ORDERS.total("customer", "c-1"))
+    await model.redis.delete(ORDERS.counters("customer", "c-1"))
     await model.redis.hset(
-        ORDERS.total("customer", "c-1"),
+        ORDERS.counters("customer", "c-1"),
         mapping={"orders/STATE_PLACED": "4", "nanos/STATE_PLACED/EUR": "2000000000"},
     )
     assert list((await summary(model)).states) == [state(PLACED, 4, money(2))]
@@ -83,27 +83,27 @@ async def test_an_order_that_costs_nothing_is_counted_and_has_no_total(model: Re
 
 async def test_a_summary_with_a_state_of_newer_code_is_left_to_a_newer_server(model: ReadModel) -> None:
     await model.put(order("o-1", total=money(1)))
-    await model.redis.hincrby(ORDERS.total("customer", "c-1"), "orders/STATE_MISLAID", 1)
-    with pytest.raises(Refusal) as refusal:
+    await model.redis.hincrby(ORDERS.counters("customer", "c-1"), "orders/STATE_MISLAID", 1)
+    with pytest.raises(RpcError) as error:
         await summary(model)
-    assert (refusal.value.reason, refusal.value.code) == ("VIEW_NEWER", StatusCode.UNAVAILABLE)
+    assert (error.value.reason, error.value.code) == ("VIEW_NEWER", StatusCode.UNAVAILABLE)
 
 
 async def test_a_summary_says_nothing_while_the_projection_is_rebuilt(model: ReadModel) -> None:
     await model.put(order("o-1", total=money(1)))
     await model.begin_rebuilding()
     for token in ("", consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 1})):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(RpcError) as error:
             await summary(model, token=token)
-        assert refusal.value.reason == "VIEW_REBUILDING"
+        assert error.value.reason == "VIEW_REBUILDING"
 
 
 async def test_a_summary_waits_for_its_token(model: ReadModel) -> None:
     token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 2})
     await model.put(order("o-1", total=money(1)))
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(RpcError) as error:
         await summary(model, token=token, remaining=0.1)
-    assert refusal.value.reason == "VIEW_BEHIND"
+    assert error.value.reason == "VIEW_BEHIND"
     await model.put(order("o-1", version=2, state=HELD, total=money(1)))
     assert list((await summary(model, token=token)).states) == [state(HELD, 1, money(1))]
 

@@ -9,7 +9,7 @@ from diptych.ordering.v1.types_pb2 import Order
 
 from contracts import consistency_tokens, incarnations
 from query_server import freshness
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.read_model import INCARNATION, ReadModel, order, read_model
 
 
@@ -34,10 +34,10 @@ async def fresh_order(model: ReadModel, token: str, remaining: float | None = No
     return Order.FromString(data)
 
 
-async def refused(reading: "asyncio.Future[object] | object") -> Refusal:
-    with pytest.raises(Refusal) as refusal:
+async def refused(reading: "asyncio.Future[object] | object") -> RpcError:
+    with pytest.raises(RpcError) as error:
         await reading  # type: ignore[misc]
-    return refusal.value
+    return error.value
 
 
 async def test_a_view_that_is_there_already_is_read_at_once(model: ReadModel) -> None:
@@ -83,9 +83,9 @@ async def test_waiting_ends_50_ms_before_the_deadline(model: ReadModel) -> None:
     await model.put(order("o-1", version=1))
     loop = asyncio.get_running_loop()
     start = loop.time()
-    refusal = await refused(fresh_order(model, token(o_1=2), remaining=0.3))
-    assert refusal.reason == "VIEW_BEHIND"
-    assert refusal.retry_after
+    error = await refused(fresh_order(model, token(o_1=2), remaining=0.3))
+    assert error.reason == "VIEW_BEHIND"
+    assert error.retry_after
     assert 0.24 < loop.time() - start < 0.3
 
 

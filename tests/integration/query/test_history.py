@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from contracts import consistency_tokens, page_tokens
 from query_server.contexts import ordering
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.read_model import HISTORIES, INCARNATION, ReadModel, read_model
 
 
@@ -24,9 +24,11 @@ async def model(redis_url: str) -> AsyncIterator[ReadModel]:
 
 
 def entry(version: int) -> OrderHistoryEntry:
-    told = OrderHistoryEntry(version=version, event_type=OrderHeld.DESCRIPTOR.full_name, actor="ada")
-    told.event.Pack(OrderHeld(order_id="o-1", reason=f"{version}"))
-    return told
+    history_entries = OrderHistoryEntry(
+        version=version, event_type=OrderHeld.DESCRIPTOR.full_name, actor="ada"
+    )
+    history_entries.event.Pack(OrderHeld(order_id="o-1", reason=f"{version}"))
+    return history_entries
 
 
 def entries(count: int) -> list[OrderHistoryEntry]:
@@ -42,10 +44,10 @@ async def ask(
     return GetOrderHistoryResponse.FromString(answer)
 
 
-async def refused(model: ReadModel, **request: Any) -> Refusal:
-    with pytest.raises(Refusal) as refusal:
+async def refused(model: ReadModel, **request: Any) -> RpcError:
+    with pytest.raises(RpcError) as error:
         await ask(model, **request)
-    return refusal.value
+    return error.value
 
 
 async def test_what_happened_is_told_newest_first_as_it_is_stored(model: ReadModel) -> None:
@@ -58,9 +60,9 @@ async def test_what_happened_is_told_newest_first_as_it_is_stored(model: ReadMod
 async def test_a_page_holds_twenty_entries_where_the_request_does_not_say(model: ReadModel) -> None:
     await model.tell("o-1", *entries(21))
     first = await ask(model)
-    assert [told.version for told in first.entries] == list(range(21, 1, -1))
+    assert [history_entries.version for history_entries in first.entries] == list(range(21, 1, -1))
     second = await ask(model, page_token=first.next_page_token)
-    assert [told.version for told in second.entries] == [1]
+    assert [history_entries.version for history_entries in second.entries] == [1]
     assert second.next_page_token == ""
 
 
@@ -78,7 +80,7 @@ async def test_while_more_happens_every_entry_of_the_first_page_on_is_told_once(
     now, number, page_token = there, 0, ""
     while number == 0 or page_token:
         page = await ask(model, page_size=sizes[number % len(sizes)], page_token=page_token)
-        seen += [told.version for told in page.entries]
+        seen += [history_entries.version for history_entries in page.entries]
         page_token = page.next_page_token
         now += coming[number] if number < len(coming) else 0
         await model.tell("o-1", *entries(now))
@@ -88,9 +90,9 @@ async def test_while_more_happens_every_entry_of_the_first_page_on_is_told_once(
 
 async def test_an_order_that_is_not_there_has_no_history(model: ReadModel) -> None:
     for token in ("", consistency_tokens.mint(INCARNATION, {"inventory.item.i-1": 1})):
-        refusal = await refused(model, at_least_as_fresh=token)
-        assert (refusal.reason, refusal.code) == ("ORDER_NOT_FOUND", StatusCode.NOT_FOUND)
-        assert refusal.metadata == {"order_id": "o-1"}
+        error = await refused(model, at_least_as_fresh=token)
+        assert (error.reason, error.code) == ("ORDER_NOT_FOUND", StatusCode.NOT_FOUND)
+        assert error.metadata == {"order_id": "o-1"}
 
 
 async def test_an_order_whose_first_event_cannot_be_told_is_not_found(model: ReadModel) -> None:
@@ -107,7 +109,7 @@ async def test_a_history_says_nothing_while_the_projection_is_rebuilt(model: Rea
 
 async def test_a_history_whose_entries_are_wiped_while_it_is_read_is_being_rebuilt(model: ReadModel) -> None:
     await model.tell("o-1", *entries(2))
-    await model.redis.delete(HISTORIES.log("o-1"))
+    await model.redis.delete(HISTORIES.history("o-1"))
     assert (await refused(model)).reason == "VIEW_REBUILDING"
 
 
@@ -129,14 +131,14 @@ async def test_a_page_token_of_another_order_is_refused(model: ReadModel) -> Non
 @pytest.mark.parametrize("claimed", ["x", "-1", "1.5", "¹", " 2"])
 async def test_a_made_up_page_token_is_refused(model: ReadModel, claimed: str) -> None:
     await model.tell("o-1", *entries(3))
-    token = page_tokens.mint(HISTORIES.log("o-1"), claimed)
+    token = page_tokens.mint(HISTORIES.history("o-1"), claimed)
     assert (await refused(model, page_token=token)).reason == "PAGE_TOKEN_INVALID"
 
 
 @pytest.mark.parametrize(("claimed", "told"), [("0", []), ("1", []), ("3", [2, 1]), ("9" * 300, [3, 2, 1])])
 async def test_a_page_token_that_follows_on_no_version_of_the_order_harms_nobody(
-    model: ReadModel, claimed: str, told: list[int]
+    model: ReadModel, claimed: str, history_entries: list[int]
 ) -> None:
     await model.tell("o-1", *entries(3))
-    page = await ask(model, page_token=page_tokens.mint(HISTORIES.log("o-1"), claimed))
-    assert [each.version for each in page.entries] == told
+    page = await ask(model, page_token=page_tokens.mint(HISTORIES.history("o-1"), claimed))
+    assert [each.version for each in page.entries] == history_entries

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from contracts import consistency_tokens
 from query_server import list_pages
 from query_server.contexts import ordering
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.read_model import INCARNATION, ORDERS, ReadModel, order, read_model
 
 PLACED, CONFIRMED = Order.STATE_PLACED, Order.STATE_CONFIRMED
@@ -60,11 +60,11 @@ async def test_an_order_is_answered_as_it_is_stored(model: ReadModel) -> None:
 async def test_an_order_that_is_not_there_is_not_found(model: ReadModel) -> None:
     for token in ("", consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 0})):
         request = GetOrderRequest(order_id="o-1", at_least_as_fresh=token)
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(RpcError) as error:
             await ordering.get_order(model.orders, request, None)
-        assert refusal.value.reason == "ORDER_NOT_FOUND"
-        assert refusal.value.code == StatusCode.NOT_FOUND
-        assert refusal.value.metadata == {"order_id": "o-1"}
+        assert error.value.reason == "ORDER_NOT_FOUND"
+        assert error.value.code == StatusCode.NOT_FOUND
+        assert error.value.metadata == {"order_id": "o-1"}
 
 
 async def test_an_order_is_read_with_its_token(model: ReadModel) -> None:
@@ -109,9 +109,9 @@ async def test_orders_are_only_missing_while_the_projection_is_complete(model: R
     await model.put(order("o-1"))
     await model.begin_rebuilding()
     assert len((await batch(model, "o-1")).orders) == 1
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(RpcError) as error:
         await batch(model, "o-1", "o-2")
-    assert refusal.value.reason == "VIEW_REBUILDING"
+    assert error.value.reason == "VIEW_REBUILDING"
 
 
 async def test_several_orders_are_read_with_a_token(model: ReadModel) -> None:
@@ -119,9 +119,9 @@ async def test_several_orders_are_read_with_a_token(model: ReadModel) -> None:
     await model.put(order("o-1", version=2))
     await model.put(order("o-2", version=2))
     for asked in (("o-1", "o-2"), ("o-1",)):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(RpcError) as error:
             await batch(model, *asked, token=token, remaining=0.1)
-        assert refusal.value.reason == "VIEW_BEHIND"
+        assert error.value.reason == "VIEW_BEHIND"
     await model.put(order("o-2", version=3))
     found = await batch(model, "o-2", "o-1", "o-3", token=token)
     assert [(view.order_id, view.version) for view in found.orders] == [("o-2", 3), ("o-1", 2)]
@@ -181,9 +181,9 @@ async def test_a_page_token_of_other_filters_is_refused(model: ReadModel) -> Non
     await model.put(*(order(f"o-{n}", placed=n) for n in range(3)))
     token = (await ask(model, customer_id="c-1", page_size=1)).next_page_token
     for other in ({"customer_id": "c-2"}, {"state": PLACED}, {"customer_id": "c-1", "state": PLACED}):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(RpcError) as error:
             await ask(model, page_token=token, **other)
-        assert refusal.value.reason == "PAGE_TOKEN_INVALID"
+        assert error.value.reason == "PAGE_TOKEN_INVALID"
     assert await listed(model, customer_id="c-1", page_token=token, page_size=50) == ["o-1", "o-0"]
 
 
@@ -191,9 +191,9 @@ async def test_a_list_waits_for_its_token(model: ReadModel) -> None:
     await model.put(order("o-1"))
     token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-2": 1})
     request = ListOrdersRequest(customer_id="c-1", at_least_as_fresh=token)
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(RpcError) as error:
         await ordering.list_orders(model.orders, request, 0.1)
-    assert refusal.value.reason == "VIEW_BEHIND"
+    assert error.value.reason == "VIEW_BEHIND"
     await model.put(order("o-2"))
     assert await listed(model, customer_id="c-1", at_least_as_fresh=token) == ["o-2", "o-1"]
 
@@ -256,9 +256,9 @@ async def test_a_page_token_of_other_bounds_is_refused(model: ReadModel) -> None
         {"customer_id": ""},
         {"state": PLACED},
     ):
-        with pytest.raises(Refusal) as refusal:
+        with pytest.raises(RpcError) as error:
             await ask(model, page_token=token, **(mine | change))
-        assert refusal.value.reason == "PAGE_TOKEN_INVALID"
+        assert error.value.reason == "PAGE_TOKEN_INVALID"
     assert await listed(model, page_token=token, **mine) == ["o-5", "o-4", "o-3", "o-2"]
 
 

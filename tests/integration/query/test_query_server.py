@@ -28,7 +28,7 @@ from jwt.algorithms import OKPAlgorithm
 from contracts import consistency_tokens
 from devstack.servers import Valkey
 from query_server.__main__ import CONTEXTS
-from query_server.change_feed import Changes
+from query_server.change_feed import ChangeFeed
 from query_server.redis_address import RedisAddress
 from query_server.service import QueryContext, ReadModel, query_service
 from runtime.grpc import server
@@ -135,13 +135,13 @@ async def test_a_caller_gets_an_order_and_learns_how_stale_it_may_be(
     await model.put(order("o-1", version=2))
     await model.as_of(int(time() * 1000))
 
-    async def told() -> dict[str, Any]:
+    async def history_entries() -> dict[str, Any]:
         call = query_server.queries.GetOrder(GetOrderRequest(order_id="o-1"), metadata=bearer())
         assert await call == GetOrderResponse(order=order("o-1", version=2))
         return {key: value for key, value in await call.trailing_metadata() if key == "diptych-staleness-ms"}
 
-    await until(told)  # a sample is taken twice a second
-    assert 0 <= int((await told())["diptych-staleness-ms"]) < 5_000
+    await until(history_entries)  # a sample is taken twice a second
+    assert 0 <= int((await history_entries())["diptych-staleness-ms"]) < 5_000
 
 
 async def test_a_list_comes_through_and_needs_a_filter(query_server: Running, model: Model) -> None:
@@ -155,7 +155,7 @@ async def test_a_list_comes_through_and_needs_a_filter(query_server: Running, mo
 async def test_a_refusal_names_its_reason_and_staleness_too(query_server: Running, model: Model) -> None:
     await model.as_of(int(time() * 1000))
 
-    async def told() -> bool:
+    async def history_entries() -> bool:
         error, info = await refused(
             query_server.queries.GetOrder(GetOrderRequest(order_id="o-9"), metadata=bearer())
         )
@@ -163,7 +163,7 @@ async def test_a_refusal_names_its_reason_and_staleness_too(query_server: Runnin
         assert (info.domain, dict(info.metadata)) == ("ordering.diptych", {"order_id": "o-9"})
         return "diptych-staleness-ms" in dict(error.trailing_metadata() or ())
 
-    await until(told)
+    await until(history_entries)
 
 
 @pytest.mark.parametrize(("deadline", "earliest"), [(0.8, 0.7), (None, 1.95)])
@@ -215,8 +215,8 @@ async def test_a_wrong_address_of_redis_is_said_in_one_line(jwks: Path) -> None:
 
 async def test_a_method_without_a_handler_stops_the_start(model: Model, jwks: Path) -> None:
     context, *_ = CONTEXTS
-    changes = Changes(RedisAddress("redis://127.0.0.1"), model.reader, ())
+    change_feed = ChangeFeed(RedisAddress("redis://127.0.0.1"), model.reader, ())
     partly = QueryContext(context.service, {"GetOrder": context.queries["GetOrder"]})
-    service = query_service(partly, {ORDERS: ReadModel.of(ORDERS, model.reader)}, changes)
+    service = query_service(partly, {ORDERS: ReadModel.of(ORDERS, model.reader)}, change_feed)
     with pytest.raises(StartError, match="ListOrders"):
         server.build(Settings(jwks=str(jwks)), [service], address="127.0.0.1:0", probe=model.reader.ping)

@@ -24,11 +24,11 @@ from query_server.contexts import banking
 from query_server.reader import Reader
 from query_server.redis_address import RedisAddress
 from query_server.view_reader import ViewReader
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from tests.support.models import accounts
 from tests.support.models.accounts import Account, money
 
-LIFE = str(uuid4())
+INCARNATION = str(uuid4())
 Kind = Transaction.Kind
 
 
@@ -40,10 +40,10 @@ class Ledgers:
         self._store = RedisStore(redis, LEDGERS.view)
 
     async def begin(self) -> None:
-        assert await self._store.filling() is None
-        await self._store.refill(LIFE, "epoch")
-        assert await self._store.filling() is not None
-        await self.redis.set(LEDGERS.view.present, LIFE)
+        assert await self._store.read_build() is None
+        await self._store.begin_build(INCARNATION, "epoch")
+        assert await self._store.read_build() is not None
+        await self.redis.set(LEDGERS.view.ready, INCARNATION)
 
     async def put(self, *those: Account) -> None:
         before = await self._store.load([account.id for account in those])
@@ -88,7 +88,7 @@ async def ledgers(redis_url: str) -> AsyncIterator[Ledgers]:
         yield ledgers
 
 
-def told(lines: Sequence[Transaction]) -> list[tuple[str, str]]:
+def history_entries(lines: Sequence[Transaction]) -> list[tuple[str, str]]:
     return [(Kind.Name(line.kind).removeprefix("KIND_"), f"{line.balance.units}") for line in lines]
 
 
@@ -102,7 +102,7 @@ async def test_a_statement_tells_every_line_with_the_balance_newest_first(ledger
     account.move(happened.TransferSent, 50_00, reference="rent", to_account_id="a-2", transfer_id="t-1")
     await ledgers.put(account)
     lines = await ledgers.list(account_id="a-1")
-    assert told(lines) == [
+    assert history_entries(lines) == [
         ("SENT", "650"),
         ("CAPTURED", "700"),
         ("UNFROZEN", "900"),
@@ -154,7 +154,7 @@ async def test_a_page_token_of_another_period_is_refused(ledgers: Ledgers) -> No
     await ledgers.put(accounts.at_random(random.Random(1), "a-1", 9))
     first = await ledgers.page(account_id="a-1", page_size=2)
     for other in ({"account_id": "a-2"}, {"account_id": "a-1", "booked_from": accounts.START}):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(RpcError) as refused:
             await ledgers.page(page_size=2, page_token=first.next_page_token, **other)
         assert refused.value.reason == "PAGE_TOKEN_INVALID"
 
@@ -210,11 +210,11 @@ async def test_a_long_ledger_is_searched_in_few_reads(
     account = accounts.at_random(random.Random(3), "a-1", 5_000, hours=2.0)
     await ledgers.put(account)
     reads = []
-    told = ledgers.views.told
+    history_entries = ledgers.views.history_entries
 
     async def counted(view_id: str, versions: Sequence[int]) -> list[bytes]:
         reads.append(len(versions))
-        return await told(view_id, versions)
+        return await history_entries(view_id, versions)
 
     monkeypatch.setattr(ledgers.views, "told", counted)
     await ledgers.statement("a-1", "2026-06")
@@ -224,7 +224,7 @@ async def test_a_long_ledger_is_searched_in_few_reads(
 
 async def test_nobodys_statement_is_not_found(ledgers: Ledgers) -> None:
     for asked in (ledgers.page(account_id="nobody"), ledgers.statement("nobody", "2026-01")):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(RpcError) as refused:
             await asked
         assert (refused.value.reason, refused.value.code) == ("ACCOUNT_NOT_FOUND", StatusCode.NOT_FOUND)
 
@@ -254,30 +254,30 @@ async def test_a_report_is_what_all_accounts_have_done_on_a_day(ledgers: Ledgers
 async def test_what_a_token_names_is_in_the_answer_or_the_answer_is_refused(ledgers: Ledgers) -> None:
     account = Account("a-1")
     await ledgers.put(account)
-    known = consistency_tokens.mint(LIFE, {"banking.account.a-1": 1})
+    known = consistency_tokens.mint(INCARNATION, {"banking.account.a-1": 1})
     assert (await ledgers.statement("a-1", "2026-01", known)).closing_balance == money(0)
     assert len((await ledgers.report("2026-01-30", known)).sums) == 1
-    later = consistency_tokens.mint(LIFE, {"banking.account.a-1": 2})
+    later = consistency_tokens.mint(INCARNATION, {"banking.account.a-1": 2})
     for asked in (
         ledgers.page(account_id="a-1", at_least_as_fresh=later),
         ledgers.statement("a-1", "2026-01", later),
         ledgers.report("2026-01-30", later),
     ):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(RpcError) as refused:
             await asked
         assert refused.value.reason == "VIEW_BEHIND"
 
 
 async def test_nothing_is_said_while_the_projection_is_rebuilt(ledgers: Ledgers) -> None:
-    await ledgers.redis.delete(LEDGERS.view.present)
+    await ledgers.redis.delete(LEDGERS.view.ready)
     for asked in (ledgers.statement("a-1", "2026-01"), ledgers.report("2026-01-30")):
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(RpcError) as refused:
             await asked
         assert refused.value.reason == "VIEW_REBUILDING"
 
 
 async def test_a_kind_of_newer_code_is_left_to_a_newer_server(ledgers: Ledgers) -> None:
-    await ledgers.redis.hset(LEDGERS.view.tally("day", "2026-01-30"), "count/KIND_PAWNED/EUR", 1)
-    with pytest.raises(Refusal) as refused:
+    await ledgers.redis.hset(LEDGERS.view.event_counters("day", "2026-01-30"), "count/KIND_PAWNED/EUR", 1)
+    with pytest.raises(RpcError) as refused:
         await ledgers.report("2026-01-30")
     assert refused.value.reason == "VIEW_NEWER"

@@ -7,7 +7,7 @@ import pytest
 
 from query_server.staleness import METADATA, Staleness
 from query_server.view_reader import Window
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.read_model import ORDERS, ReadModel, order, read_model
 
 
@@ -28,10 +28,10 @@ async def test_a_view_that_a_complete_projection_lacks_is_not_there(model: ReadM
 
 async def test_a_miss_in_an_incomplete_projection_says_nothing(model: ReadModel) -> None:
     await model.begin_rebuilding()
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(RpcError) as error:
         await model.orders.get("o-1")
-    assert refusal.value.reason == "VIEW_REBUILDING"
-    assert refusal.value.retry_after
+    assert error.value.reason == "VIEW_REBUILDING"
+    assert error.value.retry_after
 
 
 async def test_a_view_that_is_there_is_served_while_the_projection_fills(model: ReadModel) -> None:
@@ -58,18 +58,18 @@ async def test_a_view_that_appears_between_miss_and_mark_is_found(
 
 
 async def test_replies_across_a_change_of_incarnation_are_not_taken_for_complete(model: ReadModel) -> None:
-    restored = ("SET", ORDERS.present, "another incarnation")
-    with pytest.raises(Refusal) as refusal:
+    restored = ("SET", ORDERS.ready, "another incarnation")
+    with pytest.raises(RpcError) as error:
         await model.orders.complete(restored)
-    assert refusal.value.reason == "VIEW_REBUILDING"
+    assert error.value.reason == "VIEW_REBUILDING"
 
 
 async def test_a_list_of_an_incomplete_projection_says_nothing(model: ReadModel) -> None:
     await model.put(order("o-1"))
     await model.begin_rebuilding()
-    with pytest.raises(Refusal) as refusal:
+    with pytest.raises(RpcError) as error:
         await model.orders.members(Window(ORDERS.index("customer", "c-1")), "", 10)
-    assert refusal.value.reason == "VIEW_REBUILDING"
+    assert error.value.reason == "VIEW_REBUILDING"
 
 
 async def test_staleness_is_that_of_the_oldest_partition(model: ReadModel) -> None:

@@ -23,9 +23,9 @@ from diptych.ordering.v1.types_pb2 import Order
 from contracts import consistency_tokens
 from devstack.servers import Valkey
 from query_server import watches
-from query_server.change_feed import Changes
+from query_server.change_feed import ChangeFeed
 from query_server.redis_address import RedisAddress
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from tests.integration.query.test_query_server import (
     KEY,
     Running,
@@ -42,10 +42,10 @@ from tests.support.harness.read_model import (
     read_model,
     until,
 )
-from tests.support.harness.refused import refused
+from tests.support.harness.rpc_failure import rpc_failure
 
 __all__ = ["jwks"]
-CHANGES = ORDERS.changes("customer", "c-1")
+CHANGES = ORDERS.change_feed("customer", "c-1")
 PATIENCE = 30.0
 
 
@@ -78,7 +78,7 @@ async def own_server(redis_url: str, model: ReadModel, jwks: Path) -> AsyncItera
 
 async def fill(model: ReadModel, name: str, incarnation: str = INCARNATION) -> None:
     """Begin another filling, and be done with it."""
-    await model.redis.set(ORDERS.fill, f"{incarnation}/{name}")
+    await model.redis.set(ORDERS.build, f"{incarnation}/{name}")
     await model.complete(incarnation)
 
 
@@ -89,7 +89,7 @@ async def change(model: ReadModel, *orders: Order) -> None:
         top: Any = await model.redis.zrange(CHANGES, -1, -1, withscores=True)
         await model.redis.zadd(CHANGES, {view.order_id: top[0][1] + 1 if top else 1})
     message = ([view.order_id for view in orders], [CHANGES])
-    await model.redis.publish(ORDERS.changed, msgspec.msgpack.encode(message))
+    await model.redis.publish(ORDERS.change_channel, msgspec.msgpack.encode(message))
 
 
 def watch(server: Running, resume_token: str = "", order_id: str = "o-1", **options: Any) -> Any:
@@ -118,7 +118,7 @@ async def ended(call: Any) -> tuple[grpc.StatusCode, str]:
         while await call.read() is not grpc.aio.EOF:
             pass
 
-    end = await refused(asyncio.wait_for(drained(), PATIENCE))
+    end = await rpc_failure(asyncio.wait_for(drained(), PATIENCE))
     return end.code, end.reason
 
 
@@ -180,11 +180,11 @@ async def test_a_token_of_another_filling_begins_with_the_order_again(
 async def test_a_token_that_is_not_of_this_watch_is_refused(server: Running, model: ReadModel) -> None:
     await change(model, order("o-1", version=3), order("o-2"))
     token = (await read(watch(server))).resume_token
-    refusal = (grpc.StatusCode.INVALID_ARGUMENT, "RESUME_TOKEN_INVALID")
+    failure = (grpc.StatusCode.INVALID_ARGUMENT, "RESUME_TOKEN_INVALID")
     for foreign in ("x", "ä", "AAAA", token[:-4], token + "AAAA"):
-        assert await ended(watch(server, foreign)) == refusal
-    assert await ended(watch(server, token, "o-2")) == refusal
-    assert await ended(watch_customer(server, token)) == refusal
+        assert await ended(watch(server, foreign)) == failure
+    assert await ended(watch(server, token, "o-2")) == failure
+    assert await ended(watch_customer(server, token)) == failure
 
 
 async def test_an_order_that_is_not_there_is_not_found(server: Running, model: ReadModel) -> None:
@@ -302,9 +302,9 @@ async def test_a_customers_orders_beyond_the_set_come_first_and_none_is_missed(
     monkeypatch.setattr(watches, "PAGE", 10)
     await change(model, *(order(f"o-{n}", placed=n) for n in range(1, 101)))
     await model.redis.zremrangebyrank(CHANGES, 0, -31)
-    async with hearing(model, redis_url) as changes:
+    async with hearing(model, redis_url) as change_feed:
         stream = watches.several(
-            watches.Watch(model.orders, changes), CHANGES, ORDERS.index("customer", "c-1")
+            watches.Watch(model.orders, change_feed), CHANGES, ORDERS.index("customer", "c-1")
         )
         first = await anext(stream)
         await change(model, order("o-60", version=2, placed=60))  # moves on while the others are read
@@ -315,9 +315,9 @@ async def test_a_customers_orders_beyond_the_set_come_first_and_none_is_missed(
             moved = _parsed(await anext(stream))
             versions[moved.order_id] = moved.version
         assert versions == {f"o-{n}": 1 for n in range(1, 101)} | {"o-60": 2}
-        assert changes.watchers == 1
+        assert change_feed.watchers == 1
         await stream.aclose()
-        assert changes.watchers == 0
+        assert change_feed.watchers == 0
 
 
 def _parsed(answer: tuple[bytes, str]) -> Order:
@@ -325,11 +325,11 @@ def _parsed(answer: tuple[bytes, str]) -> Order:
 
 
 @asynccontextmanager
-async def hearing(model: ReadModel, redis_url: str) -> AsyncIterator[Changes]:
-    changes, stopping = Changes(RedisAddress(redis_url), model.reader, [ORDERS]), asyncio.Event()
-    running = asyncio.create_task(changes.run(stopping))
+async def hearing(model: ReadModel, redis_url: str) -> AsyncIterator[ChangeFeed]:
+    change_feed, stopping = ChangeFeed(RedisAddress(redis_url), model.reader, [ORDERS]), asyncio.Event()
+    running = asyncio.create_task(change_feed.run(stopping))
     try:
-        yield changes
+        yield change_feed
     finally:
         stopping.set()
         await running
@@ -337,12 +337,12 @@ async def hearing(model: ReadModel, redis_url: str) -> AsyncIterator[Changes]:
 
 async def test_what_is_lost_with_redis_is_told_again(model: ReadModel, redis_url: str) -> None:
     await change(model, order("o-1"), order("o-2"), order("o-3"))
-    async with hearing(model, redis_url) as changes:
-        everything = watches.several(watches.Watch(model.orders, changes), CHANGES, "")
+    async with hearing(model, redis_url) as change_feed:
+        everything = watches.several(watches.Watch(model.orders, change_feed), CHANGES, "")
         tokens = [(await anext(everything))[1] for _ in range(3)]
         await everything.aclose()
         await model.redis.zremrangebyrank(CHANGES, -2, -1)  # as a replica that was behind takes over
-        again = watches.several(watches.Watch(model.orders, changes, tokens[-1]), CHANGES, "")
+        again = watches.several(watches.Watch(model.orders, change_feed, tokens[-1]), CHANGES, "")
         assert _parsed(await anext(again)).order_id == "o-1"
         await again.aclose()
 
@@ -355,26 +355,26 @@ async def test_whatever_speaks_no_redis_is_left_and_called_again(model: ReadMode
         writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         writer.close()
 
-    listening = await asyncio.start_server(nonsense, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    async with listening, hearing(model, f"redis://127.0.0.1:{port}"):
+    wait_until_subscribed = await asyncio.start_server(nonsense, "127.0.0.1", 0)
+    port = wait_until_subscribed.sockets[0].getsockname()[1]
+    async with wait_until_subscribed, hearing(model, f"redis://127.0.0.1:{port}"):
         for _ in range(2):
             await asyncio.wait_for(calls.get(), PATIENCE)
 
 
 async def test_a_watcher_that_leaves_is_forgotten(model: ReadModel, redis_url: str) -> None:
     await change(model, order("o-1"))
-    async with hearing(model, redis_url) as changes:
-        missing = Refusal("INTERNAL", "it is there")
-        stream = watches.one(watches.Watch(model.orders, changes), "o-1", missing)
+    async with hearing(model, redis_url) as change_feed:
+        missing = RpcError("INTERNAL", "it is there")
+        stream = watches.one(watches.Watch(model.orders, change_feed), "o-1", missing)
         await anext(stream)
         waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
-        assert changes.watchers == 1
+        assert change_feed.watchers == 1
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert changes.watchers == 0
+        assert change_feed.watchers == 0
 
 
 async def begun(server: Running, order_id: str) -> Any:

@@ -30,7 +30,7 @@ async def connection(own_nats: Nats) -> AsyncIterator[Connection]:
 
 async def make_stream(connection: Connection, epoch: str = "") -> str:
     epoch = epoch or str(uuid4())
-    metadata = {"diptych-epoch": epoch, "diptych-incarnation": "i", "diptych-filled": "true"}
+    metadata = {"diptych-epoch": epoch, "diptych-incarnation": "i", "diptych-complete": "true"}
     await connection.js.add_stream(
         api.StreamConfig(
             name=streams.JETSTREAM, subjects=[streams.SUBJECTS], allow_direct=True, metadata=metadata
@@ -214,7 +214,7 @@ async def test_a_stream_says_which_one_it_is_and_whether_it_is_whole(connection:
     epoch = await make_stream(connection)
     empty = await stream_identity(connection.js)
     assert empty is not None
-    assert (empty.epoch, empty.incarnation, empty.filled, empty.intact) == (epoch, "i", True, True)
+    assert (empty.epoch, empty.incarnation, empty.complete, empty.intact) == (epoch, "i", True, True)
     await publish(connection, ["diptych.events.0.a.b.c"] * 10)
     full = await stream_identity(connection.js)
     assert full is not None

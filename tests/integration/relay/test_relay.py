@@ -146,7 +146,7 @@ async def test_every_event_is_told_of_once_it_is_acknowledged(
     exporter, provider, lines = InMemorySpanExporter(), TracerProvider(), io.BytesIO()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
-    monkeypatch.setattr("command_server.relay.observer.log", logs.get("relay"))
+    monkeypatch.setattr("command_server.relay.observer.log", logs.get_logger("relay"))
     logs.configure(file=lines)
     trace = "0af7651916cd43dd8448eb211c80319c"
     sampled, unsampled = f"00-{trace}-b7ad6b7169203331-01", f"00-{trace}-b7ad6b7169203331-00"

@@ -12,7 +12,7 @@ from nats.js.errors import NoStreamResponseError
 from command_server.postgres.event_store import session_settings
 from command_server.postgres.schema import RELAY_ROLE
 from command_server.relay.event_stream import EventStream, Fenced
-from command_server.relay.outbox import Outbox, State, Superseded
+from command_server.relay.outbox import EpochSuperseded, Outbox, State
 from command_server.relay.relay import Publisher
 from contracts.envelope import RecordedEvent, to_headers
 from contracts.streams import JETSTREAM, subject
@@ -250,7 +250,7 @@ async def test_a_relay_thawed_after_the_stream_was_made_anew_marks_nothing(
         async def watched_mark(*arguments: Any) -> State:
             try:
                 return await mark(*arguments)
-            except Superseded:
+            except EpochSuperseded:
                 refused.set()
                 raise
 
@@ -263,7 +263,7 @@ async def test_a_relay_thawed_after_the_stream_was_made_anew_marks_nothing(
         second = Gate()
         async with feed.relay(database_url, own_nats.url, held_before(second)):
             await second.reached.wait()
-            await feed.filled(observer, other_than=epoch)
+            await feed.complete(observer, other_than=epoch)
             gate.open.set()
             await asyncio.wait_for(refused.wait(), 5)
             second.open.set()
@@ -318,7 +318,7 @@ async def test_a_mark_of_another_epoch_or_another_end_is_refused(
                 State(state.incarnation, state.incarnation, 2),
                 State(state.epoch, state.epoch, 2),
             ):
-                with pytest.raises(Superseded):
+                with pytest.raises(EpochSuperseded):
                     await outbox.mark(stale, [3] * (3 - stale.sequence), 3)
             with pytest.raises(ValueError, match="do not reach"):
                 await outbox.mark(state, [3], 4)
@@ -334,7 +334,7 @@ async def test_a_stream_wiped_or_damaged_while_nothing_happens_is_made_anew_with
         for _ in range(30):
             await writer.commit(*"abcdefghijklmnopqrstuvwxyz" * 3)
         await writer.all_published()
-        before = await feed.filled(observer)
+        before = await feed.complete(observer)
         match how:
             case "deleted":
                 await observer.js.delete_stream(JETSTREAM)
@@ -342,7 +342,7 @@ async def test_a_stream_wiped_or_damaged_while_nothing_happens_is_made_anew_with
                 await observer.js.purge_stream(JETSTREAM)
             case "holed":
                 await observer.js.delete_msg(JETSTREAM, 100)
-        await feed.filled(observer, other_than=before.epoch)
+        await feed.complete(observer, other_than=before.epoch)
         await feed.assert_whole(observer, writer)
 
 
@@ -350,12 +350,12 @@ async def test_a_stream_deleted_again_and_again_under_load_is_made_anew_with_all
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, own_nats.url):
-        epoch = (await feed.filled(observer)).epoch
+        epoch = (await feed.complete(observer)).epoch
         async with load(writer):
             for _ in range(3):
                 await asyncio.sleep(0.5)
                 await observer.js.delete_stream(JETSTREAM)
-                epoch = (await feed.filled(observer, other_than=epoch)).epoch
+                epoch = (await feed.complete(observer, other_than=epoch)).epoch
         await writer.all_published()
         await feed.assert_whole(observer, writer)
 
@@ -381,11 +381,11 @@ async def test_events_that_commit_late_below_a_stream_being_filled_are_not_lost(
         await observer.js.delete_stream(JETSTREAM)
         async with feed.relay(database_url, own_nats.url, stream=Slow):
             await gate.reached.wait()
-            assert not (await feed.identity(observer)).filled
+            assert not (await feed.identity(observer)).complete
             await writer.append(held, "late")
             await held.commit()
             gate.open.set()
-            await feed.filled(observer)
+            await feed.complete(observer)
             await writer.all_published()
             await feed.assert_whole(observer, writer)
 
@@ -416,12 +416,12 @@ async def test_filling_a_stream_goes_on_where_another_relay_left_off(
     async with feed.relay(database_url, own_nats.url, stream=Dying):
         await dying.wait()
     interrupted = await feed.identity(observer)
-    assert (interrupted.filled, interrupted.last_sequence) == (False, 2_000)
+    assert (interrupted.complete, interrupted.last_sequence) == (False, 2_000)
     async with feed.relay(database_url, own_nats.url):
         await writer.all_published()
         resumed = await feed.identity(observer)
         await feed.assert_whole(observer, writer)
-    assert (resumed.filled, resumed.epoch, resumed.created) == (
+    assert (resumed.complete, resumed.epoch, resumed.created) == (
         True,
         interrupted.epoch,
         interrupted.created,
@@ -471,7 +471,7 @@ async def test_a_loss_that_the_outbox_no_longer_remembers_makes_the_stream_anew(
     await writer.rows("DELETE FROM outbox WHERE sequence = 120")
     await lose_tail(observer, 100)
     async with feed.relay(database_url, own_nats.url):
-        await feed.filled(observer, other_than=epoch)
+        await feed.complete(observer, other_than=epoch)
         await feed.assert_whole(observer, writer)
 
 
@@ -496,9 +496,9 @@ async def test_a_restored_database_gets_a_stream_of_its_own(
     async with feed.relay(database_url, own_nats.url):
         await writer.commit(*"abcdefg")
         await writer.all_published()
-        before = await feed.filled(observer)
+        before = await feed.complete(observer)
         await writer.rows("UPDATE relay_state SET incarnation = gen_random_uuid()")
-        after = await feed.filled(observer, other_than=before.epoch)
+        after = await feed.complete(observer, other_than=before.epoch)
         await feed.assert_whole(observer, writer)
     assert after.incarnation != before.incarnation
 
@@ -513,7 +513,7 @@ async def test_a_filled_stream_of_an_unknown_epoch_is_not_trusted(
         old = await feed.contents(observer)
         config = (await observer.js.stream_info(JETSTREAM)).config
         await observer.js.delete_stream(JETSTREAM)
-        newer = await feed.filled(observer, other_than=(config.metadata or {})["diptych-epoch"])
+        newer = await feed.complete(observer, other_than=(config.metadata or {})["diptych-epoch"])
         await writer.commit(*"abc")
         await writer.all_published()
     await observer.js.delete_stream(JETSTREAM)
@@ -522,7 +522,7 @@ async def test_a_filled_stream_of_an_unknown_epoch_is_not_trusted(
     async with feed.relay(database_url, own_nats.url):
 
         async def replaced() -> bool:
-            epoch = (await feed.filled(observer)).epoch
+            epoch = (await feed.complete(observer)).epoch
             return epoch not in (newer.epoch, (config.metadata or {})["diptych-epoch"])
 
         await until(replaced)

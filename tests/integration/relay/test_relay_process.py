@@ -102,7 +102,7 @@ async def test_killed_leaders_are_replaced_under_load_and_nothing_is_lost_or_dou
             await until(lambda: first.leads or second.leads)
             for _ in range(2):
                 leader, other = (first, second) if first.leads else (second, first)
-                before = (await feed.filled(observer)).last_sequence
+                before = (await feed.complete(observer)).last_sequence
                 await leader.child.kill()
                 await until(lambda other=other: other.leads, seconds=10)  # type: ignore[misc]
                 await leader.child.start()
@@ -130,7 +130,7 @@ async def test_a_frozen_leader_is_replaced_and_does_no_harm_when_it_is_thawed(
         try:
             await until(lambda: first.leads or second.leads)
             leader, other = (first, second) if first.leads else (second, first)
-            await feed.filled(observer)
+            await feed.complete(observer)
             leader.child.freeze()
             await until(lambda: other.leads, seconds=10)
             leader.child.thaw()

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from command_server.kernel.outcomes import Accepted, Refused
+from command_server.kernel.outcomes import Accepted, Rejection
 from command_server.kernel.pipeline import GroupCommit
 from command_server.postgres.event_store import PostgresEventStore, session_settings
 from command_server.postgres.schema import RELAY_ROLE, SERVICE_ROLE
@@ -93,7 +93,7 @@ async def test_concurrent_transfers_over_two_servers_keep_the_sum(database_url: 
         answers = await asyncio.gather(*(dice.choice(commits).execute(each) for each in transfers))
     kinds = Counter(type(answer.outcome) for answer in answers)
     assert kinds[Accepted] > 0
-    assert kinds[Refused] > 0
+    assert kinds[Rejection] > 0
     (total,) = await rows(
         "SELECT sum((state ->> 'balance')::int), min((state ->> 'balance')::int) FROM streams"
     )
@@ -141,7 +141,7 @@ async def test_a_nul_that_slipped_through_fails_its_own_command_alone(database_u
         (SERVICE_ROLE, "DELETE FROM events"),
         (SERVICE_ROLE, "DELETE FROM requests"),
         (SERVICE_ROLE, "UPDATE requests SET outcome = 'ACCEPTED'"),
-        (SERVICE_ROLE, "DELETE FROM attempts"),
+        (SERVICE_ROLE, "DELETE FROM refused_calls"),
         (SERVICE_ROLE, "UPDATE outbox SET sequence = 1"),
         (RELAY_ROLE, "INSERT INTO events (stream) VALUES ('x')"),
         (RELAY_ROLE, "UPDATE streams SET version = 0"),
@@ -167,7 +167,7 @@ async def test_a_frozen_servers_locks_are_bounded(database_url: str) -> None:
         async with asyncio.timeout(30):
             with pytest.raises(Exception, match=r"."):
                 async with frozen.begin() as transaction:
-                    await transaction.lock(["ledger.account.a"])
+                    await transaction.lock_streams(["ledger.account.a"])
                     await commit.execute(request(Deposit("a", 1)))  # succeeds while the other still holds on
-                    await transaction.history("ledger.account.a", 0)
+                    await transaction.read_events("ledger.account.a", 0)
     await frozen.close()

@@ -45,53 +45,53 @@ async def test_an_index_that_is_no_sorted_set(system: System) -> None:
 
 
 async def test_a_counter_that_is_wrong(system: System) -> None:
-    await system.redis.hincrby(key("total", "customer/ada"), "orders/STATE_CANCELLED", 1)
+    await system.redis.hincrby(key("counters", "customer/ada"), "orders/STATE_CANCELLED", 1)
     assert await system.found() == [
-        f"{key('total', 'customer/ada')}: orders/STATE_CANCELLED is 2, the views have added 1"
+        f"{key('counters', 'customer/ada')}: orders/STATE_CANCELLED is 2, the views have added 1"
     ]
 
 
 async def test_a_counter_too_many_and_a_total_too_many(system: System) -> None:
-    await system.redis.hset(key("total", "customer/ada"), "orders/STATE_HELD", "0")
-    await system.redis.hset(key("total", "customer/eve"), "orders/STATE_HELD", "1")
+    await system.redis.hset(key("counters", "customer/ada"), "orders/STATE_HELD", "0")
+    await system.redis.hset(key("counters", "customer/eve"), "orders/STATE_HELD", "1")
     assert sorted(await system.found()) == [
-        f"{key('total', 'customer/ada')}: orders/STATE_HELD is 0, the views have added 0",
-        f"{key('total', 'customer/eve')}: orders/STATE_HELD is 1, the views have added 0",
+        f"{key('counters', 'customer/ada')}: orders/STATE_HELD is 0, the views have added 0",
+        f"{key('counters', 'customer/eve')}: orders/STATE_HELD is 1, the views have added 0",
     ]
 
 
 async def test_a_missing_total(system: System) -> None:
-    await system.redis.delete(key("total", "customer/bob"))
+    await system.redis.delete(key("counters", "customer/bob"))
     found = await system.found()
-    assert f"{key('total', 'customer/bob')}: orders/STATE_PLACED is 0, the views have added 2" in found
+    assert f"{key('counters', 'customer/bob')}: orders/STATE_PLACED is 0, the views have added 2" in found
     assert len(found) == 3
 
 
 async def test_a_counter_that_does_not_hold_what_the_view_adds(system: System) -> None:
-    await system.redis.hset(ORDERS.key("o-2"), "added", "[]")
+    await system.redis.hset(ORDERS.key("o-2"), "counted", "[]")
     found = await system.found()
     assert "view ordering.order o-2: added is [], not what the fold says at version 3" in found
-    assert f"{key('total', 'customer/ada')}: orders/STATE_CANCELLED is 1, the views have added 0" in found
+    assert f"{key('counters', 'customer/ada')}: orders/STATE_CANCELLED is 1, the views have added 0" in found
 
 
 async def test_a_history_that_lacks_an_entry(system: System) -> None:
-    await system.redis.hdel(HISTORIES.log("o-2"), "2")
+    await system.redis.hdel(HISTORIES.history("o-2"), "2")
     assert await system.found() == ["log ordering.order_history o-2: it has no entry 2"]
 
 
 async def test_a_history_entry_that_tells_something_else(system: System) -> None:
-    stored: Any = await system.redis.hget(HISTORIES.log("o-2"), "2")
+    stored: Any = await system.redis.hget(HISTORIES.history("o-2"), "2")
     entry = OrderHistoryEntry.FromString(stored)
     entry.actor = "mallory"
-    await system.redis.hset(HISTORIES.log("o-2"), "2", entry.SerializeToString())
+    await system.redis.hset(HISTORIES.history("o-2"), "2", entry.SerializeToString())
     assert await system.found() == [
         "log ordering.order_history o-2: in entry 2, actor is mallory, the fold says alice"
     ]
 
 
 async def test_a_history_entry_too_many(system: System) -> None:
-    await system.redis.hset(HISTORIES.log("o-2"), "4", b"")
-    await system.redis.hset(HISTORIES.log("o-9"), "1", b"")
+    await system.redis.hset(HISTORIES.history("o-2"), "4", b"")
+    await system.redis.hset(HISTORIES.history("o-9"), "1", b"")
     assert await system.found() == [
         "log ordering.order_history o-2: it has an entry 4, which no event is behind",
         "log ordering.order_history o-9: there is no such aggregate",
@@ -99,12 +99,12 @@ async def test_a_history_entry_too_many(system: System) -> None:
 
 
 async def test_an_order_that_its_customers_changes_do_not_name(system: System) -> None:
-    await system.redis.zrem(key("changes", "customer/ada"), "o-2")
-    assert await system.found() == [f"set of {key('changes', 'customer/ada')}: o-2 is not in it"]
+    await system.redis.zrem(key("change_feed", "customer/ada"), "o-2")
+    assert await system.found() == [f"set of {key('change_feed', 'customer/ada')}: o-2 is not in it"]
 
 
 async def test_changes_that_name_an_order_too_many(system: System) -> None:
-    await system.redis.zadd(key("changes", "customer/ada"), {"o-5": 99})
+    await system.redis.zadd(key("change_feed", "customer/ada"), {"o-5": 99})
     assert await system.found() == [
-        f"set of {key('changes', 'customer/ada')}: it has o-5, which no view demands"
+        f"set of {key('change_feed', 'customer/ada')}: it has o-5, which no view demands"
     ]

@@ -78,6 +78,6 @@ async def test_a_projection_that_is_rebuilt_is_waited_for(
         await buyer.close()
         async with Redis.from_url(redis_url) as redis:
             for view in (ORDERS, HISTORIES):
-                await redis.delete(view.fill, view.present)
+                await redis.delete(view.build, view.ready)
         report = await verify(stack.settings, within=60)
         assert report.clean, report.page()

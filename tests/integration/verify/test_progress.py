@@ -15,12 +15,12 @@ from tests.support.harness.verified_system import HISTORIES, ORDERS, System
 
 
 async def test_progress_beyond_the_end_of_the_stream(system: System) -> None:
-    await system.redis.hset(ORDERS.progress, "3", f"{system.origin.epoch}/19")
+    await system.redis.hset(ORDERS.checkpoints, "3", f"{system.origin.epoch}/19")
     assert await system.found() == ["projection ordering.order: partition 3 is at 19, the stream ends at 18"]
 
 
 async def test_progress_in_another_epoch(system: System) -> None:
-    await system.redis.hset(ORDERS.progress, "3", "other/1")
+    await system.redis.hset(ORDERS.checkpoints, "3", "other/1")
     assert await system.found(within=0.5) == [
         "projection ordering.order: 1 partitions are in another epoch than the stream"
     ]
@@ -35,8 +35,8 @@ async def test_a_projection_that_is_not_there(system: System, name: str) -> None
 
 async def test_views_are_waited_for_while_a_projection_is_behind(system: System) -> None:
     stored: Any = await system.redis.dump(ORDERS.key("o-2"))
-    progress: Any = await system.redis.hgetall(ORDERS.progress)
-    await system.redis.hset(ORDERS.progress, mapping=dict.fromkeys(progress, f"{system.origin.epoch}/0"))
+    progress: Any = await system.redis.hgetall(ORDERS.checkpoints)
+    await system.redis.hset(ORDERS.checkpoints, mapping=dict.fromkeys(progress, f"{system.origin.epoch}/0"))
     await system.redis.delete(ORDERS.key("o-2"))
     looking = asyncio.create_task(system.found(within=60))
     done, _ = await asyncio.wait({looking}, timeout=2)
@@ -66,13 +66,13 @@ async def test_a_projection_that_is_wiped_while_it_is_looked_at_is_looked_at_aga
 
 async def begin_wiping(system: System) -> None:
     """Wipe what a projector that begins another filling wipes first: all views, some of what follows them."""
-    await system.redis.set(ORDERS.fill, f"{system.origin.incarnation}/second/wiping")
-    await system.redis.delete(ORDERS.present, *(ORDERS.key(f"o-{number}") for number in range(1, 6)))
+    await system.redis.set(ORDERS.build, f"{system.origin.incarnation}/second/wiping")
+    await system.redis.delete(ORDERS.ready, *(ORDERS.key(f"o-{number}") for number in range(1, 6)))
     await system.redis.zrem(key("index", "all"), await member(system, "o-2"))
-    await system.redis.delete(key("total", "customer/ada"))
+    await system.redis.delete(key("counters", "customer/ada"))
 
 
 async def fill_again(system: System) -> None:
     for name, value in system.origin.keys.items():
         await system.redis.restore(name, 0, value, replace=True)
-    await system.redis.set(ORDERS.fill, f"{system.origin.incarnation}/second")
+    await system.redis.set(ORDERS.build, f"{system.origin.incarnation}/second")

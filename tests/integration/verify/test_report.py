@@ -42,13 +42,13 @@ async def test_the_page_has_a_line_for_each_check(system: System) -> None:
 
 
 async def test_machines_get_an_object(system: System) -> None:
-    await system.redis.zrem(key("changes", "customer/ada"), "o-2")
+    await system.redis.zrem(key("change_feed", "customer/ada"), "o-2")
     report = json.loads((await system.verify()).json())
     assert (report["clean"], report["found"]) == (False, {"changes": 1})
     assert report["findings"] == [
         {
             "check": "changes",
-            "subject": f"set of {key('changes', 'customer/ada')}",
+            "subject": f"set of {key('change_feed', 'customer/ada')}",
             "text": "o-2 is not in it",
         }
     ]

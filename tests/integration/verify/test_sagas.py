@@ -125,7 +125,7 @@ async def test_an_event_that_a_saga_has_not_heard(copy: Copy) -> None:
 
 async def test_a_saga_that_is_stuck(copy: Copy) -> None:
     order = copy.orders["CANCELLED"]
-    await copy.sql("UPDATE sagas SET version = 1, stuck = 'KeyError(1)' WHERE id = $1", order)
+    await copy.sql("UPDATE sagas SET version = 1, failed_input = 'KeyError(1)' WHERE id = $1", order)
     assert await copy.found() == [f"saga fulfilment.fulfilment {order}: KeyError(1)"]
 
 
@@ -159,7 +159,7 @@ async def test_a_step_that_was_told_ok_and_is_on_no_record(copy: Copy) -> None:
 
 async def test_an_order_that_is_not_where_its_fulfilment_says(copy: Copy) -> None:
     order = copy.orders["REJECTED"]
-    await copy.sql("UPDATE sagas SET standing = 'CANCELLED' WHERE id = $1", order)
+    await copy.sql("UPDATE sagas SET status = 'CANCELLED' WHERE id = $1", order)
     assert await copy.found() == [
         f"saga fulfilment.fulfilment {order}: it is CANCELLED, its order is REJECTED"
     ]
@@ -211,5 +211,5 @@ async def test_a_refund_that_is_not_what_was_paid(copy: Copy) -> None:
 
 
 async def test_a_database_without_a_process_manager_is_not_at_fault(copy: Copy) -> None:
-    await copy.sql("TRUNCATE sagas, saga_steps, saga_timers, saga_progress")
+    await copy.sql("TRUNCATE sagas, saga_steps, saga_timers, saga_checkpoints")
     assert await copy.found() == []

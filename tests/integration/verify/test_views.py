@@ -53,7 +53,7 @@ async def test_a_column_that_shows_something_else(system: System, column: str) -
     assert found.startswith(f"view ordering.order o-2: column {column} shows 'x', the fold says ")
 
 
-@pytest.mark.parametrize("name", ["entries", "amounts"])
+@pytest.mark.parametrize("name", ["entries", "contributions"])
 async def test_a_view_that_remembers_other_entries(system: System, name: str) -> None:
     await system.redis.hset(ORDERS.key("o-2"), name, '[["x","y"]]')
     assert await system.found() == [

@@ -98,7 +98,7 @@ def sums(orders: Iterable[views.Order]) -> dict[str, dict[str, int]]:
     """Return the counters of the customers of these orders, by key; those of zero are not there."""
     found: dict[str, Counter[str]] = {}
     for each in orders:
-        counters = found.setdefault(f"total:ordering.order:1:{{customer/{each.customer_id}}}", Counter())
+        counters = found.setdefault(f"counters:ordering.order:2:{{customer/{each.customer_id}}}", Counter())
         state = views.Order.State.Name(each.state)
         counters[f"orders/{state}"] += 1
         counters[f"units/{state}/{each.total.currency_code}"] += each.total.units

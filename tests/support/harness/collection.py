@@ -5,18 +5,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from process_manager.saga import (
-    Abort,
-    Answered,
-    Heard,
-    Next,
-    Refused,
-    Retry,
+    AbortRequested,
+    EventReceived,
+    Input,
+    Reaction,
+    RetryRequested,
     Saga,
+    SagaStatus,
     Send,
-    Standing,
-    Timeout,
+    StepRejected,
+    StepSucceeded,
     Timer,
-    Told,
+    TimerFired,
 )
 from tests.support.builders.ledger import ledger_pb2
 
@@ -31,35 +31,37 @@ class Collection:
     written_at: datetime | None = None
 
 
-def react(collection: Collection, told: Told) -> Next[Collection]:
-    match told:
-        case Heard(event) if event.DESCRIPTOR.name == "ChequeWritten":
+def react(collection: Collection, received: Input) -> Reaction[Collection]:
+    match received:
+        case EventReceived(event) if event.DESCRIPTOR.name == "ChequeWritten":
             if event.amount == 13:
                 raise RuntimeError("the saga's code is broken")
-            began = Collection(event.cheque_id, "CASHING", written_at=told.at)
-            return Next(began, [_cash(event.cheque_id)], [Timer("patience", told.at + PATIENCE)])
-        case Answered(step="cash"):
-            return Next(replace(collection, state="CASHED"), timers=[Timer("patience", None)])
-        case Refused(step="cash", reason=reason) if collection.state == "CASHING":
-            return Next(replace(collection, state="REFUSED", why=reason))
-        case Retry() if collection.state == "REFUSED":
-            return Next(replace(collection, state="CASHING", why=""), [_cash(collection.cheque_id)])
-        case Timeout(timer="patience"):
-            return Next(replace(collection, state="GIVEN_UP"))
-        case Abort(reason=reason):
-            return Next(replace(collection, state="GIVEN_UP", why=reason), timers=[Timer("patience", None)])
-    return Next(collection)
+            began = Collection(event.cheque_id, "CASHING", written_at=received.at)
+            return Reaction(began, [_cash(event.cheque_id)], [Timer("patience", received.at + PATIENCE)])
+        case StepSucceeded(step="cash"):
+            return Reaction(replace(collection, state="CASHED"), timers=[Timer("patience", None)])
+        case StepRejected(step="cash", reason=reason) if collection.state == "CASHING":
+            return Reaction(replace(collection, state="REFUSED", why=reason))
+        case RetryRequested() if collection.state == "REFUSED":
+            return Reaction(replace(collection, state="CASHING", why=""), [_cash(collection.cheque_id)])
+        case TimerFired(timer="patience"):
+            return Reaction(replace(collection, state="GIVEN_UP"))
+        case AbortRequested(reason=reason):
+            return Reaction(
+                replace(collection, state="GIVEN_UP", why=reason), timers=[Timer("patience", None)]
+            )
+    return Reaction(collection)
 
 
 def _cash(cheque_id: str) -> Send:
     return Send("cash", ledger_pb2.CashChequeRequest(cheque_id=cheque_id))
 
 
-def standing(collection: Collection) -> Standing:
-    trouble = collection.why if collection.state == "REFUSED" else ""
-    return Standing(collection.state, collection.state in ("CASHED", "GIVEN_UP"), trouble=trouble)
+def status(collection: Collection) -> SagaStatus:
+    blocked_reason = collection.why if collection.state == "REFUSED" else ""
+    return SagaStatus(
+        collection.state, collection.state in ("CASHED", "GIVEN_UP"), blocked_reason=blocked_reason
+    )
 
 
-COLLECTION: Saga[Any] = Saga(
-    "ledger.collection", "ledger.cheque", (ledger_pb2,), Collection(), react, standing
-)
+COLLECTION: Saga[Any] = Saga("ledger.collection", "ledger.cheque", (ledger_pb2,), Collection(), react, status)

@@ -128,7 +128,7 @@ async def identity(connection: Connection) -> StreamIdentity:
     return found
 
 
-async def filled(connection: Connection, other_than: str = "") -> StreamIdentity:
+async def complete(connection: Connection, other_than: str = "") -> StreamIdentity:
     """Wait until there is a filled stream, of another epoch than this one, and return what it is."""
 
     found: StreamIdentity | None = None
@@ -136,7 +136,7 @@ async def filled(connection: Connection, other_than: str = "") -> StreamIdentity
     async def is_filled() -> bool:
         nonlocal found
         found = await stream_identity(connection.js)
-        return found is not None and found.filled and found.epoch != other_than
+        return found is not None and found.complete and found.epoch != other_than
 
     await until(is_filled)
     assert found is not None

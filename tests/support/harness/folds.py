@@ -47,14 +47,21 @@ def _compare(world: World, name: str, recorded: list[RecordedEvent]) -> None:
         assert rendered.message == expected
         assert set(rendered.entries) == set(reading.indexes(expected))
         assert dict(rendered.columns) == reading.columns(expected)
-        assert set(rendered.announced) == set(reading.changes(expected))
+        assert set(rendered.change_feeds) == set(reading.changes(expected))
         if reading.log is not None:
             log = reading.log(events)
             kind = type(log[0])
-            assert [kind.FromString(data) for _, data in rendered.told] == log
-            assert [version for version, _ in rendered.told] == [event.recorded.version for event in events]
-            tallied = sorted(added for entry in log for added in (reading.tallies or _none)(entry))
-            assert sorted((key, name, int(amount)) for key, name, amount in rendered.tallied) == tallied
+            assert [kind.FromString(data) for _, data in rendered.history_entries] == log
+            assert [version for version, _ in rendered.history_entries] == [
+                event.recorded.version for event in events
+            ]
+            event_contributions = sorted(
+                added for entry in log for added in (reading.tallies or _none)(entry)
+            )
+            assert (
+                sorted((key, name, int(amount)) for key, name, amount in rendered.event_contributions)
+                == event_contributions
+            )
 
 
 def _none(_: Any) -> list[tuple[str, str, int]]:

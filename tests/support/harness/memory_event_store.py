@@ -8,8 +8,8 @@ from uuid import uuid4
 from command_server.kernel.ports import (
     Changes,
     EventRow,
-    Known,
     RequestKey,
+    RequestLookup,
     StoreConflict,
     StoredEvent,
     StoredRequest,
@@ -43,20 +43,20 @@ class MemoryTransaction:
         self._store = store
         self._changes = Changes()
 
-    async def look(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
+    async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         """See Transaction."""
-        return await self.lock(streams)
+        return await self.lock_streams(streams)
 
-    async def lock(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
+    async def lock_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         """See Transaction."""
         return {name: self._store.streams[name] for name in streams if name in self._store.streams}
 
-    async def requests(self, keys: Collection[RequestKey]) -> Known:
+    async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
         """See Transaction."""
         found = {key: self._store.requests[key] for key in keys if key in self._store.requests}
-        return Known(self._store.incarnation, found)
+        return RequestLookup(self._store.incarnation, found)
 
-    async def history(self, stream: str, after: int) -> Sequence[StoredEvent]:
+    async def read_events(self, stream: str, after: int) -> Sequence[StoredEvent]:
         """See Transaction."""
         rows = [row for row in self._store.events if row.stream == stream and row.version > after]
         return [StoredEvent(row.type, row.data) for row in rows]

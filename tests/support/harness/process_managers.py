@@ -6,12 +6,12 @@ from contextlib import asynccontextmanager, suppress
 
 from process_manager.due_work import DueStep
 from process_manager.engine import Engine
-from process_manager.event_consumer import Hearing, history
+from process_manager.event_consumer import EventConsumer, history
 from process_manager.leases import Leases
 from process_manager.saga_reader import SagaReader
 from process_manager.sagas import SAGAS
-from process_manager.step_client import Caller, NoAnswer, Reply
-from process_manager.step_dispatcher import Clockwork
+from process_manager.step_client import NoReply, StepClient, StepReply
+from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
 from runtime import jetstream
 from runtime.process.settings import Settings
@@ -25,7 +25,7 @@ class Ended(BaseException):
     """The manager is no more; nobody is told anything."""
 
 
-class Breaking(Caller):
+class Breaking(StepClient):
     """Really calls the servers; what then happens to the answer is up to the test."""
 
     def __init__(self, settings: Settings) -> None:
@@ -49,15 +49,15 @@ class Breaking(Caller):
         """Refuse a step, which is not sent then."""
         self._refuse.add((order, step))
 
-    async def call(self, step: DueStep, traceparent: str | None) -> Reply:
+    async def call(self, step: DueStep, traceparent: str | None) -> StepReply:
         key = step.id, step.step.partition("-")[0]
         if key in self._refuse:
-            return Reply(reason="WILL_NOT")
+            return StepReply(reason="WILL_NOT")
         reply = await super().call(step, traceparent)
         if self._lose.get(key, 0):
             self._lose[key] -= 1
             self.lost.add(key)
-            raise NoAnswer("lost on the way")
+            raise NoReply("lost on the way")
         if key in self._end:
             self._end.remove(key)
             self.ended.add(key)
@@ -86,7 +86,10 @@ async def _one_after_the_other(nats: jetstream.Connection, store: SagaStore, cal
         engine, leases, over = Engine(store, SAGAS, history(nats)), Leases(store), asyncio.Event()
         parts = [
             asyncio.create_task(part.run(over))
-            for part in (Hearing(nats, engine, store, leases), Clockwork(engine, store, caller, leases))
+            for part in (
+                EventConsumer(nats, engine, store, leases),
+                StepDispatcher(engine, store, caller, leases),
+            )
         ]
         parts.append(asyncio.create_task(leases.keep(over)))
         try:
@@ -99,17 +102,17 @@ async def _one_after_the_other(nats: jetstream.Connection, store: SagaStore, cal
             await leases.leave()  # as if they had run out
 
 
-async def rests(sagas: SagaReader, order_id: str, standing: str) -> None:
+async def rests(sagas: SagaReader, order_id: str, status: str) -> None:
     """Wait until an order's fulfilment stands there with nothing under way."""
     seen = ""
 
     async def is_there() -> bool:
         nonlocal seen
         found = await sagas.find("fulfilment.fulfilment", order_id)
-        seen = found.row.standing if found else ""
-        return found is not None and seen == standing and all(step.outcome for step in found.steps)
+        seen = found.row.status if found else ""
+        return found is not None and seen == status and all(step.outcome for step in found.steps)
 
     try:
         await until(is_there, 60)
     except AssertionError:
-        raise AssertionError(f"{order_id} is {seen}, not {standing}") from None
+        raise AssertionError(f"{order_id} is {seen}, not {status}") from None

@@ -22,11 +22,11 @@ from projector.projection import Projection
 from projector.projections.ordering.order import ORDERS
 from projector.redis_connection import connect as connect_redis
 from projector.redis_store import RedisStore
-from projector.retry_schedule import Retries
+from projector.retry_schedule import RetryPolicy
 from projector.runner import Runner
 from projector.writer import Observe
 from runtime.jetstream import Connection, connect
-from runtime.jetstream.stream import EPOCH, FILLED, INCARNATION
+from runtime.jetstream.stream import COMPLETE, EPOCH, INCARNATION
 from tests.support.builders import expected_events as expect
 
 VIEW = ORDERS.view
@@ -82,10 +82,10 @@ class Events:
         self.connection = connection
         self.epoch = ""
 
-    async def create(self, *, filled: bool = True, incarnation: str = INCARNATION_ID) -> None:
+    async def create(self, *, complete: bool = True, incarnation: str = INCARNATION_ID) -> None:
         """Make the stream, of a new epoch."""
         self.epoch = str(uuid4())
-        await self.connection.js.add_stream(self._config(filled, incarnation))
+        await self.connection.js.add_stream(self._config(complete, incarnation))
 
     async def fill(self, incarnation: str = INCARNATION_ID) -> None:
         """Say that the stream now holds all earlier events."""
@@ -94,12 +94,12 @@ class Events:
     async def delete(self) -> None:
         await self.connection.js.delete_stream(streams.JETSTREAM)
 
-    def _config(self, filled: bool, incarnation: str) -> api.StreamConfig:
+    def _config(self, complete: bool, incarnation: str) -> api.StreamConfig:
         return api.StreamConfig(
             name=streams.JETSTREAM,
             subjects=[streams.SUBJECTS],
             allow_direct=True,
-            metadata={EPOCH: self.epoch, INCARNATION: incarnation, FILLED: str(filled).lower()},
+            metadata={EPOCH: self.epoch, INCARNATION: incarnation, COMPLETE: str(complete).lower()},
         )
 
     async def publish(self, *published: RecordedEvent) -> None:
@@ -204,7 +204,7 @@ async def projector(
     *,
     projection: Projection[Any] = ORDERS,
     store: Callable[[Redis, Any], RedisStore] = RedisStore,
-    retries: Retries = Retries(first_pause=0.05),  # noqa: B008 - it is frozen
+    retries: RetryPolicy = RetryPolicy(first_pause=0.05),  # noqa: B008 - it is frozen
     observe: Observe = lambda _: None,
     partitions: Iterable[int] | None = None,
 ) -> AsyncIterator[Running]:
@@ -224,7 +224,7 @@ async def projector(
         views_store, leases = store(redis, projection.view), RedisLeases(redis)
         if partitions is not None:
             leases._held = frozenset(partitions)
-        feed = JetStreamFeed(connection, projection.view.hears)
+        feed = JetStreamFeed(connection, projection.view.source_streams)
         runner = Runner(projection, views_store, feed, leases, retries, observe)
         running = Running(views_store, leases, [])
         running.tasks = [asyncio.create_task(runner.run(running.stopping))]
@@ -241,16 +241,16 @@ EVERY = range(streams.PARTITIONS)
 
 async def view(redis: Redis, order_id: str) -> dict[str, bytes]:
     """Return a view's hash."""
-    found: Any = await redis.hgetall(f"view:ordering.order:1:{{{order_id}}}")
+    found: Any = await redis.hgetall(f"view:ordering.order:2:{{{order_id}}}")
     return {name.decode(): value for name, value in found.items()}
 
 
 async def version(redis: Redis, order_id: str) -> int:
-    return int(await redis.hget(f"view:ordering.order:1:{{{order_id}}}", "version") or 0)
+    return int(await redis.hget(f"view:ordering.order:2:{{{order_id}}}", "version") or 0)
 
 
 async def present(redis: Redis) -> bool:
-    return bool(await redis.exists("present:ordering.order:1"))
+    return bool(await redis.exists("ready:ordering.order:2"))
 
 
 async def indexes(redis: Redis) -> dict[str, set[str]]:
@@ -277,14 +277,14 @@ async def all_written(redis: Redis, lives: Iterable[Sequence[RecordedEvent]]) ->
 
 async def totals(redis: Redis) -> dict[str, dict[str, int]]:
     """Return all counters by their keys."""
-    keys = [key async for key in redis.scan_iter(match="total:*", count=1_000)]
+    keys = [key async for key in redis.scan_iter(match="counters:*", count=1_000)]
     found: dict[str, Any] = {key.decode(): await redis.hgetall(key) for key in keys}
     return {key: {name.decode(): int(at) for name, at in all_.items()} for key, all_ in found.items()}
 
 
 async def changes(redis: Redis, customer: str = "c-1") -> dict[str, int]:
     """Return a customer's changed orders with the numbers of their changes."""
-    key = f"changes:ordering.order:1:{{customer/{customer}}}"
+    key = f"change_feed:ordering.order:2:{{customer/{customer}}}"
     found: Any = await redis.zrange(key, 0, -1, withscores=True)
     return {order_id.decode(): int(number) for order_id, number in found}
 
@@ -297,10 +297,10 @@ async def assert_views(redis: Redis, lives: Iterable[Sequence[RecordedEvent]]) -
         found = await view(redis, order.order_id)
         assert views.Order.FromString(found["data"]) == order
         assert int(found["version"]) == order.version
-        assert found["added"] == found["amounts"]
+        assert found["counted"] == found["contributions"]
         assert "parked" not in found
         assert order.order_id in await changes(redis, order.customer_id)
-        keys.add(f"view:ordering.order:1:{{{order.order_id}}}")
+        keys.add(f"view:ordering.order:2:{{{order.order_id}}}")
         state = views.Order.State.Name(order.state)
         member = f"{order.place_time.ToMicroseconds():016x}:{order.order_id}"
         for name in (
@@ -309,7 +309,7 @@ async def assert_views(redis: Redis, lives: Iterable[Sequence[RecordedEvent]]) -
             f"customer_state/{order.customer_id}/{state}",
             "all",
         ):
-            entries.setdefault(f"index:ordering.order:1:{{{name}}}", set()).add(member)
+            entries.setdefault(f"index:ordering.order:2:{{{name}}}", set()).add(member)
     assert {key.decode() async for key in redis.scan_iter(match="view:ordering.order:*", count=1_000)} == keys
     assert await indexes(redis) == entries
     assert await totals(redis) == expect.sums(orders)

@@ -56,7 +56,7 @@ def amounts(view: Order) -> list[tuple[str, str, str]]:
         f"units/{state}/{currency}": view.total.units,
         f"nanos/{state}/{currency}": view.total.nanos,
     }
-    key = ORDERS.total("customer", view.customer_id)
+    key = ORDERS.counters("customer", view.customer_id)
     return [(key, counter, str(amount)) for counter, amount in counters.items() if amount]
 
 
@@ -71,11 +71,11 @@ class ReadModel:
 
     async def complete(self, incarnation: str = INCARNATION) -> None:
         """Say that the projections have caught up."""
-        await self.redis.mset({ORDERS.present: incarnation, HISTORIES.present: incarnation})
+        await self.redis.mset({ORDERS.ready: incarnation, HISTORIES.ready: incarnation})
 
     async def begin_rebuilding(self) -> None:
         """Say that the projections have not caught up."""
-        await self.redis.delete(ORDERS.present, HISTORIES.present)
+        await self.redis.delete(ORDERS.ready, HISTORIES.ready)
 
     async def as_of(self, millis: int, partitions: Iterable[int] = range(PARTITIONS)) -> None:
         """Say when these partitions held all that was published."""
@@ -93,13 +93,13 @@ class ReadModel:
             for view in orders:
                 fields: dict[Any, Any] = {"data": view.SerializeToString(), "version": view.version}
                 fields["entries"] = msgspec.json.encode(entries(view))
-                fields["amounts"] = msgspec.json.encode(amounts(view))
+                fields["contributions"] = msgspec.json.encode(amounts(view))
                 pipe.hset(ORDERS.key(view.order_id), mapping=fields)
             await pipe.execute()
 
     async def _derive(self, *orders: Order) -> None:
         """Write the index entries and the sums of orders."""
-        added: Any = [await self.redis.hget(ORDERS.key(view.order_id), "added") for view in orders]
+        added: Any = [await self.redis.hget(ORDERS.key(view.order_id), "counted") for view in orders]
         async with self.redis.pipeline(transaction=False) as pipe:
             for view, held in zip(orders, added, strict=True):
                 for index, member in entries(view):
@@ -108,10 +108,10 @@ class ReadModel:
                     pipe.hincrby(key, counter, -int(amount))
                 for key, counter, amount in amounts(view):
                     pipe.hincrby(key, counter, int(amount))
-                pipe.hset(ORDERS.key(view.order_id), "added", msgspec.json.encode(amounts(view)))
+                pipe.hset(ORDERS.key(view.order_id), "counted", msgspec.json.encode(amounts(view)))
             await pipe.execute()
         for view in orders:
-            await self._drop_zeros(ORDERS.total("customer", view.customer_id))
+            await self._drop_zeros(ORDERS.counters("customer", view.customer_id))
 
     async def _drop_zeros(self, key: str) -> None:
         counters: Any = await self.redis.hgetall(key)
@@ -123,8 +123,8 @@ class ReadModel:
         history = OrderHistory(order_id=order_id, version=len(entries))
         fields: dict[Any, Any] = {"data": history.SerializeToString(), "version": history.version}
         await self.redis.hset(HISTORIES.key(order_id), mapping=fields)
-        told: Any = {str(entry.version): entry.SerializeToString() for entry in entries}
-        await self.redis.hset(HISTORIES.log(order_id), mapping=told)
+        history_entries: Any = {str(entry.version): entry.SerializeToString() for entry in entries}
+        await self.redis.hset(HISTORIES.history(order_id), mapping=history_entries)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from tests.support.harness.verified_system import System
 
 def key(kind: str, name: str, projection: str = "ordering.order") -> str:
     """Return a key of a projection in Redis."""
-    return f"{kind}:{projection}:1:{{{name}}}"
+    return f"{kind}:{projection}:2:{{{name}}}"
 
 
 async def member(system: System, order_id: str) -> str:

@@ -31,9 +31,9 @@ class Scenario:
         assert tuple(self._decide()) == expected
 
     def refused(self, reason: str, **details: str) -> None:
-        with pytest.raises(Rejected) as refusal:
+        with pytest.raises(Rejected) as error:
             self._decide()
-        assert (refusal.value.reason, refusal.value.details) == (reason, details)
+        assert (error.value.reason, error.value.details) == (reason, details)
 
     def _decide(self) -> Sequence[Any]:
         state = self.aggregate.initial

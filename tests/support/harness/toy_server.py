@@ -15,15 +15,15 @@ from diptych.ordering.v1.types_pb2 import Order
 
 from runtime.grpc import caller, server
 from runtime.grpc.method import Handler
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
-from runtime.process import lifecycle, logs, workers
-from runtime.process.lifecycle import Lifecycle
+from runtime.process import logs, workers
+from runtime.process.lifecycle import Lifecycle, read_settings
 from runtime.telemetry import metrics, tracing
 
 QUEUE = 100
 SERVICE = queries.DESCRIPTOR.services_by_name["QueryService"]
-log = logs.get("toy")
+log = logs.get_logger("toy")
 
 
 async def get_order(request: queries.GetOrderRequest, context: Any) -> Any:
@@ -36,9 +36,9 @@ async def get_order(request: queries.GetOrderRequest, context: Any) -> Any:
     if what == "bug":
         raise KeyError("a secret of ours")
     if what == "rule":
-        raise Refusal.of_rule("ordering", "ORDER_NOT_FOUND", {"orderId": request.order_id}, kind="missing")
+        raise RpcError.not_found("ordering", "ORDER_NOT_FOUND", {"orderId": request.order_id})
     if what == "later":
-        raise Refusal("VIEW_BEHIND", "not yet", {"stream": "ordering.order.o-1"}, retry_after=0.25)
+        raise RpcError("VIEW_BEHIND", "not yet", {"stream": "ordering.order.o-1"}, retry_after=0.25)
     if what == "traced":
         with tracing.span("inner"):
             log.info("Traced", traceparent=tracing.current_traceparent())
@@ -81,7 +81,7 @@ async def ready() -> bool:
     return True
 
 
-async def main(life: Lifecycle, contexts: Sequence[str]) -> None:
+async def main(lifecycle: Lifecycle, contexts: Sequence[str]) -> None:
     async def die() -> None:
         raise RuntimeError("a part of the process is dead")
 
@@ -91,21 +91,21 @@ async def main(life: Lifecycle, contexts: Sequence[str]) -> None:
         nonlocal begun
         begun += 1
         if request.order_id == "die":
-            life.spawn(die(), "part")
+            lifecycle.spawn(die(), "part")
         return await get_order(request, context)
 
     edge = server.build(
-        life.settings,
+        lifecycle.settings,
         [service(get)],
-        address=life.settings.query_address,
+        address=lifecycle.settings.query_address,
         probe=ready,
-        probe_address=life.settings.query_probe_address,
+        probe_address=lifecycle.settings.query_probe_address,
         queue=QUEUE,
     )
-    await edge.serve(life)
+    await edge.serve(lifecycle)
     log.info("Ended", begun=begun, contexts=contexts)
 
 
 if __name__ == "__main__":
-    settings = lifecycle.settings()
+    settings = read_settings()
     workers.run(main, "tests.support.harness.toy_server", settings, settings.query_address, {"toys": "toys"})

@@ -28,7 +28,7 @@ from operations.processes import COMMAND_SERVER
 from operations.verify.report import Report
 from operations.verify.verification import verify
 from runtime.jetstream import Connection, Message, StreamReader, connect, stream_identity
-from runtime.jetstream.stream import EPOCH, FILLED, INCARNATION
+from runtime.jetstream.stream import COMPLETE, EPOCH, INCARNATION
 from runtime.process.settings import Settings
 
 ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
@@ -157,7 +157,7 @@ class System:
 
     async def restream(self, change: Callable[[list[Stored]], Sequence[Stored]] = lambda same: same) -> None:
         """Make the stream again, of the same epoch, with other messages."""
-        metadata = {EPOCH: self.origin.epoch, INCARNATION: self.origin.incarnation, FILLED: "true"}
+        metadata = {EPOCH: self.origin.epoch, INCARNATION: self.origin.incarnation, COMPLETE: "true"}
         config = api.StreamConfig(
             name=streams.JETSTREAM, subjects=[streams.SUBJECTS], allow_direct=True, metadata=metadata
         )

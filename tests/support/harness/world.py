@@ -36,7 +36,7 @@ class World:
     def _do(self, command: Any) -> list[Any]:
         decider = self._deciders[type(command)]
         first = {name: self.state(name) for name in decider.streams(command)}
-        states = first | {name: self.state(name) for name in decider.further(command, first)}
+        states = first | {name: self.state(name) for name in decider.related_streams(command, first)}
         decided = decider.decide(command, states, self.now)
         assert decided.keys() <= states.keys()
         happened = [(name, event) for name, events in decided.items() for event in events]
@@ -53,10 +53,10 @@ class World:
     def refuses(self, command: Any, reason: str, **details: str) -> None:
         """Assert that a command is refused for this reason, with these among the details."""
         before = dict(self.states)
-        with pytest.raises(Rejected) as refusal:
+        with pytest.raises(Rejected) as error:
             self._do(command)
-        assert refusal.value.reason == reason
-        assert details.items() <= refusal.value.details.items()
+        assert error.value.reason == reason
+        assert details.items() <= error.value.details.items()
         assert self.states == before
 
     def nothing(self, command: Any) -> None:

@@ -23,7 +23,7 @@ from command_server.kernel.money import Money
 from contracts.envelope import RecordedEvent
 from contracts.streams import stream_type
 from process_manager.instance import Instance, Step
-from process_manager.saga import Answered, Refused, Timeout, Told
+from process_manager.saga import Input, StepRejected, StepSucceeded, TimerFired
 from process_manager.sagas.fulfilment import FULFILMENT
 from runtime.codec import message_class
 from tests.support.harness.scenario import NOW
@@ -50,7 +50,7 @@ class Company:
         self.waiting: deque[Step] = deque()
         self.timers: dict[str, datetime] = {}
         self.sent: list[str] = []
-        self.answers: dict[Any, Told] = {}
+        self.answers: dict[Any, Input] = {}
         self.earlier: list[Order] = []
         self.refuse: dict[str, str] = {}
         """Kind of step to the reason that it is refused for."""
@@ -83,7 +83,7 @@ class Company:
         kind, data = TYPES[stream_type(ORDER)].encode(events[self._told])
         self._told += 1
         recorded = RecordedEvent(ORDER, self._told, kind, data, self.world.now, self._told, {})
-        assert self.saga.hear(recorded, self.world.now), self.saga.stuck
+        assert self.saga.receive_event(recorded, self.world.now), self.saga.failed_input
         self._note()
         return True
 
@@ -92,7 +92,7 @@ class Company:
         if not self.waiting:
             return False
         step = self.waiting.popleft()
-        self.saga.tell(self._executed(step))
+        self.saga.react_to(self._executed(step))
         self._note()
         return True
 
@@ -108,7 +108,7 @@ class Company:
         self.world.now += time
         for name in [name for name, at in self.timers.items() if at <= self.world.now]:
             del self.timers[name]
-            self.saga.tell(Timeout(name, self.world.now))
+            self.saga.react_to(TimerFired(name, self.world.now))
             self._note()
 
     def settle(self) -> None:
@@ -116,8 +116,8 @@ class Company:
         while self.hear() or self.answer():
             pass
 
-    def tell(self, told: Told) -> None:
-        self.saga.tell(told)
+    def tell(self, received: Input) -> None:
+        self.saga.react_to(received)
         self._note()
 
     def _note(self) -> None:
@@ -130,38 +130,38 @@ class Company:
                 self.timers[name] = at
         self.saga.steps, self.saga.timers = [], {}
 
-    def _executed(self, step: Step) -> Told:
+    def _executed(self, step: Step) -> Input:
         if step.request_id not in self.answers:
             self.answers[step.request_id] = self._execute(step)
         return self.answers[step.request_id]
 
-    def _execute(self, step: Step) -> Told:
+    def _execute(self, step: Step) -> Input:
         now, kind = self.world.now, step.step.partition("-")[0]
         if reason := self.refuse.get(kind):
-            return Refused(step.step, reason, {}, now)
+            return StepRejected(step.step, reason, {}, now)
         if step.method.endswith("/ListOrders"):
-            return Answered(step.step, queries.ListOrdersResponse(orders=self.earlier), now)
+            return StepSucceeded(step.step, queries.ListOrdersResponse(orders=self.earlier), now)
         command = KINDS[step.method]
         request = message_class(_request_of(step.method)).FromString(step.request)
         expected = request.expected_version if "expected_version" in command.envelope else 0  # type: ignore[attr-defined]
         events = [event for name, event in self.world.history if name == ORDER]
         if expected and expected != len(events):
-            return Refused(step.step, "VERSION_MISMATCH", {}, now)
+            return StepRejected(step.step, "VERSION_MISMATCH", {}, now)
         try:
             self.world.do(command.decode(request, "process-manager"))
-        except Rejected as refusal:
-            return Refused(step.step, refusal.reason, refusal.details, now)
-        return Answered(step.step, None, now)
+        except Rejected as error:
+            return StepRejected(step.step, error.reason, error.details, now)
+        return StepSucceeded(step.step, None, now)
 
     # How it is.
 
     @property
-    def status(self) -> str:
+    def order_status(self) -> str:
         return str(self.world.state(ORDER).status.value)
 
     @property
-    def standing(self) -> str:
-        return self.saga.standing.state
+    def status(self) -> str:
+        return self.saga.status.state
 
     def stock(self, sku: str = "tea") -> tuple[int, int]:
         """Return what is on hand and reserved."""

@@ -55,8 +55,8 @@ class Machine(RuleBasedStateMachine):
         """Execute a command; it must be refused exactly where the slate says so."""
         try:
             events = self.world.do(command)
-        except Rejected as refusal:
-            assert not allowed, refusal.reason
+        except Rejected as error:
+            assert not allowed, error.reason
             return False
         assert allowed, command
         for event in events:

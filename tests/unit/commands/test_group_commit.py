@@ -12,8 +12,9 @@ from uuid import uuid4
 import pytest
 
 from command_server.kernel.batch import Request
-from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Refused, RequestIdReused
-from command_server.kernel.pipeline import LONGEST_WAIT, Answer, GroupCommit
+from command_server.kernel.decider import RejectionKind
+from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Rejection, RequestIdReused
+from command_server.kernel.pipeline import LONGEST_WAIT, CommandResult, GroupCommit
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
 from tests.support.builders.ledger import (
     CHEQUES,
@@ -34,7 +35,7 @@ async def execute(bus: GroupCommit, requests: Sequence[Request]) -> list[Any]:
     await asyncio.sleep(0)
     bus.close()
     await bus.run()
-    return [answer.outcome if isinstance(answer, Answer) else answer for answer in await answers]
+    return [answer.outcome if isinstance(answer, CommandResult) else answer for answer in await answers]
 
 
 def versions(store: MemoryEventStore) -> dict[str, int]:
@@ -94,7 +95,7 @@ async def test_a_command_whose_further_streams_come_up_in_its_own_batch_waits_fo
         {"ledger.cheque.c": 1},
         {"ledger.cheque.c": 2, "ledger.account.a": 1},
     )
-    assert again == Refused("CHEQUE_WORTHLESS", "broken", {})
+    assert again == Rejection("CHEQUE_WORTHLESS", RejectionKind.RULE, {})
 
 
 async def test_a_bug_in_what_names_further_streams_is_that_commands_alone(
@@ -103,7 +104,7 @@ async def test_a_bug_in_what_names_further_streams_is_that_commands_alone(
     def broken(*_: object) -> Sequence[str]:
         raise KeyError("broken")
 
-    monkeypatch.setattr(KINDS["CashCheque"], "decider", replace(CHEQUES, further=broken))
+    monkeypatch.setattr(KINDS["CashCheque"], "decider", replace(CHEQUES, related_streams=broken))
     requests = [request(CashCheque("c")), request(Deposit("a", 1))]
     failed, deposited = await execute(group_commit(MemoryEventStore()), requests)
     assert isinstance(failed, KeyError)
@@ -136,7 +137,7 @@ async def test_a_transfer_changes_both_streams() -> None:
 async def test_a_refused_command_changes_nothing_and_is_recorded() -> None:
     store = MemoryEventStore()
     (outcome,) = await execute(group_commit(store), [request(Transfer("a", "b", 4))])
-    assert outcome == Refused("LEDGER_TOO_POOR", "broken", {"balance": "0"})
+    assert outcome == Rejection("LEDGER_TOO_POOR", RejectionKind.RULE, {"balance": "0"})
     assert (store.events, store.streams) == ([], {})
     assert [row.outcome for row in store.requests.values()] == [outcome]
 
@@ -156,7 +157,7 @@ async def test_a_repeated_request_has_one_effect_and_one_answer(same_batch: bool
 async def test_a_refusal_is_answered_again_though_the_rule_would_allow_it_now() -> None:
     store, early = MemoryEventStore(), request(Transfer("a", "b", 4))
     first, _, second = await execute(group_commit(store), [early, request(Deposit("a", 5)), early])
-    assert first == second == Refused("LEDGER_TOO_POOR", "broken", {"balance": "0"})
+    assert first == second == Rejection("LEDGER_TOO_POOR", RejectionKind.RULE, {"balance": "0"})
 
 
 async def test_the_same_id_for_another_request_is_refused_and_not_executed() -> None:
@@ -186,7 +187,7 @@ async def test_an_expected_version_must_be_the_streams(expected: int, accepted: 
     assert isinstance(outcome, Accepted) == accepted
     if not accepted:
         details = {"expected_version": str(expected), "actual_version": "1"}
-        assert outcome == Refused("VERSION_MISMATCH", "version", details)
+        assert outcome == Rejection("VERSION_MISMATCH", RejectionKind.VERSION, details)
 
 
 async def test_a_command_whose_code_fails_fails_alone() -> None:
@@ -277,7 +278,7 @@ async def test_a_state_folded_by_other_code_is_folded_again() -> None:
     wrong = type(stored)(stored.version, stored.updated_at, '{"balance":9999}', stored.version, "other code")
     store.streams["ledger.account.a"] = wrong
     (outcome,) = await execute(group_commit(store), [request(Transfer("a", "b", 6))])
-    assert outcome == Refused("LEDGER_TOO_POOR", "broken", {"balance": "5"})
+    assert outcome == Rejection("LEDGER_TOO_POOR", RejectionKind.RULE, {"balance": "5"})
 
 
 async def test_a_state_that_lags_is_brought_up_by_the_events_behind_it() -> None:
@@ -297,4 +298,4 @@ async def test_a_state_that_cannot_be_read_is_folded_again() -> None:
     broken = type(stored)(stored.version, stored.updated_at, '{"bal', stored.version, stored.fingerprint)
     store.streams["ledger.account.a"] = broken
     (outcome,) = await execute(group_commit(store), [request(Transfer("a", "b", 6))])
-    assert outcome == Refused("LEDGER_TOO_POOR", "broken", {"balance": "5"})
+    assert outcome == Rejection("LEDGER_TOO_POOR", RejectionKind.RULE, {"balance": "5"})

@@ -67,8 +67,8 @@ class Machine(RuleBasedStateMachine):
         """Execute a command; it must be refused exactly where the ledger says so."""
         try:
             self.world.do(command)
-        except Rejected as refusal:
-            assert not allowed, refusal.reason
+        except Rejected as error:
+            assert not allowed, error.reason
             return False
         assert allowed, command
         return True

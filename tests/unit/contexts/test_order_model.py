@@ -26,8 +26,8 @@ class DomainMachine(Machine):
         command: Any = msgspec.convert({"order_id": "o-1", **fields}, getattr(messages, name))
         try:
             events = decide(command, self.order, NOW)
-        except Rejected as refusal:
-            return refusal.reason
+        except Rejected as error:
+            return error.reason
         for event in events:
             self.order = evolve(self.order, event)
             self.version += 1

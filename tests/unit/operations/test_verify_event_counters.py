@@ -4,7 +4,7 @@ import pytest
 
 from operations.verify.checks.event_counters import Look, compare
 
-PLACE = ("tally:x:1:{day/2026-01-01}", "count/KIND_SENT/EUR")
+PLACE = ("event_counters:x:2:{day/2026-01-01}", "count/KIND_SENT/EUR")
 
 
 def look(count: int) -> Look:

@@ -240,25 +240,28 @@ class TestWhatIsDerivedFromAnOrder:
     def test_finds_it_by_customer_by_state_by_both_and_among_all(self) -> None:
         member = f"{1767323045_000_000:016x}:o-1"
         assert rendered(placed()).entries == (
-            ("index:ordering.order:1:{customer/c-1}", member),
-            ("index:ordering.order:1:{state/STATE_PLACED}", member),
-            ("index:ordering.order:1:{customer_state/c-1/STATE_PLACED}", member),
-            ("index:ordering.order:1:{all}", member),
+            ("index:ordering.order:2:{customer/c-1}", member),
+            ("index:ordering.order:2:{state/STATE_PLACED}", member),
+            ("index:ordering.order:2:{customer_state/c-1/STATE_PLACED}", member),
+            ("index:ordering.order:2:{all}", member),
         )
 
     def test_counts_it_and_sums_its_total_by_state_and_currency(self) -> None:
-        total = "total:ordering.order:1:{customer/c-1}"
-        assert rendered(placed(), HELD).amounts == (
+        total = "counters:ordering.order:2:{customer/c-1}"
+        assert rendered(placed(), HELD).contributions == (
             (total, "orders/STATE_HELD", "1"),
             (total, "units/STATE_HELD/EUR", "12"),
             (total, "nanos/STATE_HELD/EUR", "340000000"),
         )
 
     def test_adds_nothing_to_a_counter_for_what_is_nothing(self) -> None:
-        amounts = rendered(placed(total=euros(12))).amounts or ()
-        assert [counter for _, counter, _ in amounts] == ["orders/STATE_PLACED", "units/STATE_PLACED/EUR"]
-        amounts = rendered(placed(total=euros(0))).amounts or ()
-        assert [counter for _, counter, _ in amounts] == ["orders/STATE_PLACED"]
+        contributions = rendered(placed(total=euros(12))).contributions or ()
+        assert [counter for _, counter, _ in contributions] == [
+            "orders/STATE_PLACED",
+            "units/STATE_PLACED/EUR",
+        ]
+        contributions = rendered(placed(total=euros(0))).contributions or ()
+        assert [counter for _, counter, _ in contributions] == ["orders/STATE_PLACED"]
 
     @pytest.mark.parametrize("units", [10**15 + 1, 2**63 - 1, -(2**63)])
     def test_refuses_a_total_that_could_fill_a_counter(self, units: int) -> None:
@@ -267,7 +270,7 @@ class TestWhatIsDerivedFromAnOrder:
         assert "too much" in str(error)
 
     def test_announces_it_among_its_customers_orders(self) -> None:
-        assert rendered(placed()).announced == ("changes:ordering.order:1:{customer/c-1}",)
+        assert rendered(placed()).change_feeds == ("change_feed:ordering.order:2:{customer/c-1}",)
 
     def test_is_readable_for_people(self) -> None:
         assert dict(rendered(placed()).columns) == {

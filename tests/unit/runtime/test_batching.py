@@ -2,16 +2,16 @@
 
 import asyncio
 
-from runtime.batching import TURNS, Gathering
+from runtime.batching import IDLE_TICKS, AdaptiveBatcher
 
 
 class Batches:
     """A queue that leaves in batches."""
 
-    def __init__(self, patience: float = 60.0) -> None:
+    def __init__(self, max_wait: float = 60.0) -> None:
         self.waiting = 0
         self.left: list[int] = []
-        self._gathering = Gathering(lambda: self.waiting, self._leave, patience)
+        self._gathering = AdaptiveBatcher(lambda: self.waiting, self._leave, max_wait)
 
     def add(self) -> None:
         self.waiting += 1
@@ -50,9 +50,9 @@ async def test_after_company_one_waits_as_long_as_more_comes() -> None:
     await turns(2)
     for _ in range(5):
         batches.add()
-        await turns(TURNS // 2)
+        await turns(IDLE_TICKS // 2)
     assert batches.left == [2]
-    await turns(2 * TURNS)
+    await turns(2 * IDLE_TICKS)
     assert batches.left == [2, 5]
 
 
@@ -62,18 +62,18 @@ async def test_one_that_was_alone_keeps_the_next_from_waiting() -> None:
         batches.add()
     await turns(2)
     batches.add()
-    await turns(2 * TURNS)
+    await turns(2 * IDLE_TICKS)
     batches.add()
     await turns(2)
     assert batches.left == [2, 1, 1]
 
 
 async def test_a_batch_leaves_though_more_keeps_coming() -> None:
-    batches = Batches(patience=0.0)
+    batches = Batches(max_wait=0.0)
     for _ in range(2):
         batches.add()
     await turns(2)
-    for _ in range(3 * TURNS):
+    for _ in range(3 * IDLE_TICKS):
         batches.add()
         await turns(1)
     assert len(batches.left) > 2

@@ -14,7 +14,7 @@ from opentelemetry import trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from runtime.process import logs
 
-log = logs.get("relay")
+log = logs.get_logger("relay")
 logs.configure(*sys.argv[1:])
 log.debug("Not said")
 log.info("Event published", eventId="ordering.order.o-1@1", n=3, text="ä\\n", id=uuid.UUID(int=1), odd=object)

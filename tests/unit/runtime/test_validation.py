@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 
 from runtime.grpc.method import Method
-from runtime.grpc.rpc_error import Refusal
+from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.validation import validate
 
 
@@ -25,7 +25,7 @@ async def check(request: Message) -> Any:
 
 
 async def violations(request: Message) -> dict[str, str]:
-    with pytest.raises(Refusal) as caught:
+    with pytest.raises(RpcError) as caught:
         await check(request)
     assert caught.value.reason == "REQUEST_INVALID"
     return caught.value.violations

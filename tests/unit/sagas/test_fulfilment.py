@@ -6,7 +6,7 @@ import pytest
 
 from command_server.contexts.banking.domain.messages import FreezeAccount, UnfreezeAccount
 from command_server.contexts.ordering.domain import messages as orders
-from process_manager.saga import Abort, Impossible, Retry
+from process_manager.saga import AbortRequested, ActionNotPossible, RetryRequested
 from process_manager.sagas.fulfilment import PATIENCE, REVIEW
 from tests.support.models.company import HOME, Company, earlier_order
 
@@ -33,22 +33,22 @@ def company() -> Company:
 
 def test_an_order_is_confirmed_with_its_stock_reserved_and_its_money_held(company: Company) -> None:
     company.settle()
-    assert (company.status, company.standing, levels(company)) == ("CONFIRMED", "CONFIRMED", KEPT)
+    assert (company.order_status, company.status, levels(company)) == ("CONFIRMED", "CONFIRMED", KEPT)
     assert company.sent == ["assess", "reserve", "hold_money", "firm_stock", "firm_money", "confirm"]
     company.wait(timedelta(days=30))  # what is firm has no deadline
     company.settle()
-    assert (company.standing, levels(company)) == ("CONFIRMED", KEPT)
+    assert (company.status, levels(company)) == ("CONFIRMED", KEPT)
 
 
 def test_on_shipping_the_goods_leave_and_the_money_is_taken(company: Company) -> None:
     company.settle()
     company.do(SHIP)
     company.settle()
-    assert (company.standing, levels(company)) == ("FULFILLED", ((8, 0), (60, 0)))
-    assert company.saga.standing.ended
+    assert (company.status, levels(company)) == ("FULFILLED", ((8, 0), (60, 0)))
+    assert company.saga.status.ended
     company.do(DELIVER)
     company.settle()
-    assert company.standing == "FULFILLED"
+    assert company.status == "FULFILLED"
 
 
 def test_a_returned_order_is_refunded_and_restocked(company: Company) -> None:
@@ -56,7 +56,7 @@ def test_a_returned_order_is_refunded_and_restocked(company: Company) -> None:
     for command in (SHIP, DELIVER, RETURN):
         company.do(command)
     company.settle()
-    assert (company.standing, levels(company)) == ("RETURNED", UNTOUCHED)
+    assert (company.status, levels(company)) == ("RETURNED", UNTOUCHED)
     assert company.stock("mug") == (10, 0)
 
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_fulfilled_is_rejected_with_the_reason(made: Company, rea
     before = levels(made)
     made.place()
     made.settle()
-    assert (made.status, made.standing, levels(made)) == ("REJECTED", "REJECTED", before)
+    assert (made.order_status, made.status, levels(made)) == ("REJECTED", "REJECTED", before)
     assert made.world.history[-1][1].reason == reason
     assert made.timers == {}
 
@@ -82,7 +82,7 @@ def test_what_cannot_be_fulfilled_is_rejected_with_the_reason(made: Company, rea
 def test_whatever_is_refused_before_confirmation_undoes_the_rest(company: Company, kind: str) -> None:
     company.refuse = {kind: "NO_REASON"}
     company.settle()
-    assert (company.status, levels(company)) == ("REJECTED", UNTOUCHED)
+    assert (company.order_status, levels(company)) == ("REJECTED", UNTOUCHED)
 
 
 @pytest.mark.parametrize("after", range(12))
@@ -91,8 +91,8 @@ def test_a_cancelled_order_unwinds_from_wherever_it_is(after: int, company: Comp
         _ = company.hear() or company.answer()
     company.do(CANCEL)
     company.settle()
-    assert (company.standing, levels(company)) == ("CANCELLED", UNTOUCHED)
-    assert company.saga.standing.ended
+    assert (company.status, levels(company)) == ("CANCELLED", UNTOUCHED)
+    assert company.saga.status.ended
 
 
 @pytest.mark.parametrize("before", range(8))
@@ -101,16 +101,16 @@ def test_what_happens_to_the_order_may_be_heard_late(before: int, late: object, 
     company.hear()
     for _ in range(before):
         company.answer()
-    if company.status == "CONFIRMED" and late is LESS:
+    if company.order_status == "CONFIRMED" and late is LESS:
         return
     company.do(late)
     while company.answer():  # the saga does not know yet
         pass
     company.settle()
     if late is CANCEL:
-        assert (company.standing, levels(company)) == ("CANCELLED", UNTOUCHED)
+        assert (company.status, levels(company)) == ("CANCELLED", UNTOUCHED)
     else:
-        assert (company.status, levels(company)) == ("CONFIRMED", ((10, 2), (100, 20)))
+        assert (company.order_status, levels(company)) == ("CONFIRMED", ((10, 2), (100, 20)))
         assert company.stock("mug") == (10, 0)
 
 
@@ -122,7 +122,7 @@ def test_an_answer_that_is_lost_repeats_nothing(at: int, company: Company) -> No
             company.lose()
         _ = company.hear() or company.answer()
     company.settle()
-    assert (company.status, levels(company)) == ("CONFIRMED", KEPT)
+    assert (company.order_status, levels(company)) == ("CONFIRMED", KEPT)
 
 
 def test_an_order_that_takes_too_long_is_rejected_once_what_is_under_way_is_answered(
@@ -132,9 +132,9 @@ def test_an_order_that_takes_too_long_is_rejected_once_what_is_under_way_is_answ
     company.answer()
     company.lose()  # reserved, but nobody knows
     company.wait(PATIENCE)
-    assert (company.status, company.stock()) == ("PLACED", (10, 2))
+    assert (company.order_status, company.stock()) == ("PLACED", (10, 2))
     company.settle()
-    assert (company.status, levels(company)) == ("REJECTED", UNTOUCHED)
+    assert (company.order_status, levels(company)) == ("REJECTED", UNTOUCHED)
     assert company.world.history[-1][1].reason == "FULFILMENT_TIMED_OUT"
 
 
@@ -144,7 +144,7 @@ def test_a_reservation_that_has_expired_meanwhile_is_refused_and_undone(company:
         company.answer()
     company.world.now += timedelta(hours=2)
     company.settle()
-    assert (company.status, levels(company)) == ("REJECTED", UNTOUCHED)
+    assert (company.order_status, levels(company)) == ("REJECTED", UNTOUCHED)
 
 
 @pytest.fixture
@@ -157,11 +157,11 @@ def suspicious() -> Company:
 
 
 def test_a_suspicious_order_waits_for_a_person(suspicious: Company) -> None:
-    assert (suspicious.status, suspicious.standing) == ("HELD", "IN_REVIEW")
+    assert (suspicious.order_status, suspicious.status) == ("HELD", "IN_REVIEW")
     assert suspicious.stock() == (10, 0)
     suspicious.do(orders.ApproveOrder("o-1"))
     suspicious.settle()
-    assert (suspicious.status, suspicious.stock(), suspicious.money()) == (
+    assert (suspicious.order_status, suspicious.stock(), suspicious.money()) == (
         "CONFIRMED",
         (10, 2),
         (10_000, 800),
@@ -171,16 +171,16 @@ def test_a_suspicious_order_waits_for_a_person(suspicious: Company) -> None:
 def test_a_suspicious_order_may_be_rejected(suspicious: Company) -> None:
     suspicious.do(orders.RejectOrder("o-1", "fraud"))
     suspicious.settle()
-    assert (suspicious.standing, suspicious.stock()) == ("REJECTED", (10, 0))
+    assert (suspicious.status, suspicious.stock()) == ("REJECTED", (10, 0))
 
 
 def test_a_review_does_not_take_for_ever(suspicious: Company) -> None:
     suspicious.wait(PATIENCE)
     suspicious.settle()
-    assert suspicious.status == "HELD"
+    assert suspicious.order_status == "HELD"
     suspicious.wait(REVIEW)
     suspicious.settle()
-    assert (suspicious.status, suspicious.standing) == ("REJECTED", "REJECTED")
+    assert (suspicious.order_status, suspicious.status) == ("REJECTED", "REJECTED")
     assert suspicious.world.history[-1][1].reason == "REVIEW_TIMED_OUT"
 
 
@@ -188,14 +188,14 @@ def test_a_review_does_not_take_for_ever(suspicious: Company) -> None:
 def test_an_order_held_by_a_person_keeps_nothing_until_it_is_approved(after: int, company: Company) -> None:
     for _ in range(after):
         _ = company.hear() or company.answer()
-    if company.status == "CONFIRMED":
+    if company.order_status == "CONFIRMED":
         return
     company.do(orders.HoldOrder("o-1", "let me see"))
     company.settle()
-    assert (company.standing, levels(company)) == ("IN_REVIEW", UNTOUCHED)
+    assert (company.status, levels(company)) == ("IN_REVIEW", UNTOUCHED)
     company.do(orders.ApproveOrder("o-1"))
     company.settle()
-    assert (company.status, levels(company)) == ("CONFIRMED", KEPT)
+    assert (company.order_status, levels(company)) == ("CONFIRMED", KEPT)
 
 
 def test_a_known_address_is_less_suspicious() -> None:
@@ -203,13 +203,13 @@ def test_a_known_address_is_less_suspicious() -> None:
     made.earlier = [earlier_order(minutes=100)]
     made.place(address=HOME)
     made.settle()
-    assert made.status == "CONFIRMED"
+    assert made.order_status == "CONFIRMED"
 
 
 def test_many_orders_within_an_hour_are_suspicious(company: Company) -> None:
     company.earlier = [earlier_order(minutes) for minutes in (5, 10, 15, 20, 59)]
     company.settle()
-    assert company.status == "HELD"
+    assert company.order_status == "HELD"
 
 
 def test_after_shipping_steps_are_tried_until_they_succeed(company: Company) -> None:
@@ -217,26 +217,26 @@ def test_after_shipping_steps_are_tried_until_they_succeed(company: Company) -> 
     company.refuse = {"capture_money": "NO_REASON"}
     company.do(SHIP)
     company.settle()
-    assert company.saga.standing.trouble == "capture_money was refused: NO_REASON"
+    assert company.saga.status.blocked_reason == "capture_money was refused: NO_REASON"
     assert levels(company) == ((8, 0), (100, 40))
     company.refuse = {}
-    company.tell(Retry(company.world.now))
+    company.tell(RetryRequested(company.world.now))
     company.settle()
-    assert (company.standing, levels(company)) == ("FULFILLED", ((8, 0), (60, 0)))
+    assert (company.status, levels(company)) == ("FULFILLED", ((8, 0), (60, 0)))
 
 
 def test_an_operator_ends_an_order_before_its_confirmation_and_not_after(company: Company) -> None:
     company.hear()
     company.answer()
     company.answer()
-    company.tell(Abort("enough", company.world.now))
+    company.tell(AbortRequested("enough", company.world.now))
     company.settle()
-    assert (company.status, levels(company)) == ("REJECTED", UNTOUCHED)
+    assert (company.order_status, levels(company)) == ("REJECTED", UNTOUCHED)
     later = Company()
     later.place()
     later.settle()
-    with pytest.raises(Impossible, match="cancel it"):
-        later.tell(Abort("enough", later.world.now))
+    with pytest.raises(ActionNotPossible, match="cancel it"):
+        later.tell(AbortRequested("enough", later.world.now))
 
 
 def test_an_account_that_is_frozen_meanwhile_still_pays_for_what_it_has_promised(company: Company) -> None:
@@ -245,18 +245,18 @@ def test_an_account_that_is_frozen_meanwhile_still_pays_for_what_it_has_promised
     for command in (SHIP, DELIVER, RETURN):
         company.do(command)
     company.settle()
-    assert company.saga.standing.trouble == "refund was refused: ACCOUNT_FROZEN"
+    assert company.saga.status.blocked_reason == "refund was refused: ACCOUNT_FROZEN"
     company.do(UnfreezeAccount("a-1"))
-    company.tell(Retry(company.world.now))
+    company.tell(RetryRequested(company.world.now))
     company.settle()
-    assert (company.standing, levels(company)) == ("RETURNED", UNTOUCHED)
+    assert (company.status, levels(company)) == ("RETURNED", UNTOUCHED)
 
 
 def test_an_order_that_costs_nothing_needs_no_money() -> None:
     made = Company(money=0, price=0)
     made.place()
     made.settle()
-    assert (made.status, made.stock()) == ("CONFIRMED", (10, 2))
+    assert (made.order_status, made.stock()) == ("CONFIRMED", (10, 2))
     made.do(SHIP)
     made.settle()
-    assert (made.standing, made.stock()) == ("FULFILLED", (8, 0))
+    assert (made.status, made.stock()) == ("FULFILLED", (8, 0))

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.decider import Rejected
 from command_server.kernel.money import Money
-from process_manager.saga import Retry
+from process_manager.saga import RetryRequested
 from process_manager.sagas.fulfilment.requests import RESERVED_FOR
 from tests.support.models.company import ORDER, Company
 
@@ -108,7 +108,7 @@ class Machine(RuleBasedStateMachine):
         company.refuse = {}
         for _ in range(4):
             company.settle()
-            company.tell(Retry(company.world.now))
+            company.tell(RetryRequested(company.world.now))
             company.wait(timedelta(days=4))
             company.settle()
         self.check(company)
@@ -118,18 +118,22 @@ class Machine(RuleBasedStateMachine):
         lines = company.world.state(ORDER).contents.lines
         pieces = sum(line.quantity for line in lines if line.sku == "tea")
         cost = sum(line.quantity * line.unit_price.units for line in lines)
-        match company.status:
+        match company.order_status:
             case "CANCELLED" | "REJECTED":
                 assert (tea, reserved, balance, held) == (10, 0, self.money, 0)
-            case "CONFIRMED" if not company.saga.standing.trouble:
+            case "CONFIRMED" if not company.saga.status.blocked_reason:
                 assert (tea, reserved, balance, held) == (10, pieces, self.money, cost)
-            case "SHIPPED" | "DELIVERED" if not company.saga.standing.trouble:
+            case "SHIPPED" | "DELIVERED" if not company.saga.status.blocked_reason:
                 assert (tea, reserved, balance, held) == (10 - pieces, 0, self.money - cost, 0)
-            case "RETURNED" if not company.saga.standing.trouble:
+            case "RETURNED" if not company.saga.status.blocked_reason:
                 assert (tea, reserved, balance, held) == (10, 0, self.money, 0)
             case status:
-                assert company.saga.standing.trouble, f"{status} is no end"
-        assert company.saga.standing.ended or company.status == "CONFIRMED" or company.saga.standing.trouble
+                assert company.saga.status.blocked_reason, f"{status} is no end"
+        assert (
+            company.saga.status.ended
+            or company.order_status == "CONFIRMED"
+            or company.saga.status.blocked_reason
+        )
 
 
 assert timedelta(minutes=61) > RESERVED_FOR

@@ -20,7 +20,7 @@ from command_server.contexts.banking.domain.messages import (
     TransferReceived,
     TransferSent,
 )
-from command_server.kernel.decider import Aggregate, Missing, Rejected, members
+from command_server.kernel.decider import Aggregate, NotFound, Rejected, members
 from command_server.kernel.money import Money
 
 LARGEST = 10**13
@@ -93,7 +93,7 @@ class Account:
 def check_usable(account: Account, account_id: str) -> None:
     """Refuse what is not open."""
     if account.status is Status.NONE:
-        raise Missing("ACCOUNT_NOT_FOUND", account_id=account_id)
+        raise NotFound("ACCOUNT_NOT_FOUND", account_id=account_id)
     if account.status is Status.CLOSED:
         raise Rejected("ACCOUNT_CLOSED", account_id=account_id)
 

@@ -19,7 +19,7 @@ from command_server.contexts.banking.domain.messages import (
     UnfreezeAccount,
     Withdraw,
 )
-from command_server.kernel.decider import Exists, Rejected, one_stream
+from command_server.kernel.decider import AlreadyExists, Rejected, one_stream
 from command_server.kernel.money import Money
 
 Command = OpenAccount | Deposit | Withdraw | FreezeAccount | UnfreezeAccount | CloseAccount
@@ -60,7 +60,7 @@ def opened(command: OpenAccount, account: Account, now: datetime) -> AccountOpen
     """Return that an account begins, with limits in its own currency."""
     id_, currency = command.account_id, command.currency_code
     if account.status is not Status.NONE:
-        raise Exists("ACCOUNT_EXISTS", account_id=id_)
+        raise AlreadyExists("ACCOUNT_EXISTS", account_id=id_)
     limit, daily = command.overdraft_limit or Money(currency, 0), command.daily_withdrawal_limit
     for amount in (limit, daily):
         if amount is not None and amount.currency_code != currency:

@@ -23,7 +23,7 @@ from command_server.contexts.banking.domain.messages import (
     PlaceHold,
     ReleaseHold,
 )
-from command_server.kernel.decider import Aggregate, Decider, Exists, Missing, Rejected, members
+from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 from command_server.kernel.money import Money
 
 LONGEST = timedelta(days=7)
@@ -82,7 +82,7 @@ def streams(command: Command) -> Sequence[str]:
     return (name, ACCOUNT.stream(command.account_id)) if isinstance(command, PlaceHold) else (name,)
 
 
-def further(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
+def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
     """and so is whatever ends one that stands."""
     hold: Hold = states[HOLD.stream(command.hold_id)]
     ends = isinstance(command, CaptureHold | ReleaseHold | ExpireHold)
@@ -101,9 +101,9 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Happen
         case PlaceHold(), _:
             if replace(hold, status=Status.OPEN, captured=None) == _asked(command):
                 return {}
-            raise Exists("HOLD_EXISTS", hold_id=id_)
+            raise AlreadyExists("HOLD_EXISTS", hold_id=id_)
         case _, Status.NONE:
-            raise Missing("HOLD_NOT_FOUND", hold_id=id_)
+            raise NotFound("HOLD_NOT_FOUND", hold_id=id_)
         case FirmHold() | CaptureHold(), Status.OPEN if expired:
             raise Rejected("HOLD_EXPIRED", hold_id=id_, deadline=hold.deadline)
         case FirmHold(), Status.OPEN:
@@ -162,4 +162,4 @@ def let_go(hold_id: str, hold: Hold, account: Account, now: datetime) -> Sequenc
     return [HeldMoneyReleased(hold.account_id, hold_id, hold.amount, account.balance, held, released_at=now)]
 
 
-DECIDER = Decider(members(Command), (HOLD, ACCOUNT), "hold_id", streams, decide, further)
+DECIDER = Decider(members(Command), (HOLD, ACCOUNT), "hold_id", streams, decide, related_streams)

@@ -20,7 +20,7 @@ from command_server.contexts.banking.domain.messages import (
     TransferRequested,
     TransferSent,
 )
-from command_server.kernel.decider import Aggregate, Decider, Exists, Missing, Rejected, members
+from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 from command_server.kernel.money import Money
 
 ALONE = 10_000
@@ -83,7 +83,7 @@ def streams(command: Command) -> Sequence[str]:
     return (name, *_order(command).accounts) if isinstance(command, Transfer) else (name,)
 
 
-def further(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
+def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
     """and so is to approve a transfer that was asked for."""
     order: Order = states[TRANSFER.stream(command.transfer_id)]
     waits = isinstance(command, ApproveTransfer) and order.status is Status.REQUESTED
@@ -109,9 +109,9 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Happen
                 isinstance(command, RequestTransfer) == bool(order.requested_by)
             ):
                 return {}
-            raise Exists("TRANSFER_EXISTS", transfer_id=id_)
+            raise AlreadyExists("TRANSFER_EXISTS", transfer_id=id_)
         case _, Status.NONE:
-            raise Missing("TRANSFER_NOT_FOUND", transfer_id=id_)
+            raise NotFound("TRANSFER_NOT_FOUND", transfer_id=id_)
         case ApproveTransfer(_, caller), Status.REQUESTED:
             if caller == order.requested_by:
                 raise Rejected("TRANSFER_SAME_CALLER", transfer_id=id_)
@@ -153,4 +153,4 @@ def move(transfer_id: str, order: Order, states: Mapping[str, Any], now: datetim
     return {here: [sent], there: [received]}
 
 
-DECIDER = Decider(members(Command), (TRANSFER, ACCOUNT), "transfer_id", streams, decide, further)
+DECIDER = Decider(members(Command), (TRANSFER, ACCOUNT), "transfer_id", streams, decide, related_streams)

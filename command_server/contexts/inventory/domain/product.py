@@ -17,7 +17,7 @@ from command_server.contexts.inventory.domain.messages import (
     WarehouseStocked,
 )
 from command_server.contexts.inventory.domain.stock import STOCK, Stock, stock_stream
-from command_server.kernel.decider import Aggregate, Decider, Exists, Missing, members
+from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, members
 
 PRODUCT_IDS = UUID("0d7a6a1f-0a8e-5a0b-9f33-6b8d1c5c2e02")
 """The namespace of products' ids, which are made of their skus; that makes a sku unique."""
@@ -40,7 +40,7 @@ class Product:
 def check_known(product: Product, sku: str) -> None:
     """Refuse a sku that nobody has registered."""
     if not product.sku:
-        raise Missing("PRODUCT_NOT_FOUND", sku=sku)
+        raise NotFound("PRODUCT_NOT_FOUND", sku=sku)
 
 
 def stocked(product: Product, sku: str, warehouse_id: str, now: datetime) -> Sequence[Event]:
@@ -64,7 +64,7 @@ def streams(command: Command) -> Sequence[str]:
     return (product_stream(command.sku),)
 
 
-def further(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
+def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
     """and the end of a product is about its stock in all warehouses."""
     (product,) = states.values()
     if isinstance(command, RegisterProduct) or product.discontinued:
@@ -82,7 +82,7 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mappin
                 return {name: [ProductRegistered(sku, title, reorder_point, now, product_id(sku))]}
             if (title, reorder_point) == (product.title, product.reorder_point):
                 return {}
-            raise Exists("PRODUCT_EXISTS", sku=sku)
+            raise AlreadyExists("PRODUCT_EXISTS", sku=sku)
         case DiscontinueProduct(sku):
             check_known(product, sku)
             if product.discontinued:
@@ -119,4 +119,4 @@ def product_stream(sku: str) -> str:
     return PRODUCT.stream(product_id(sku))
 
 
-DECIDER = Decider(members(Command), (PRODUCT, STOCK), "sku", streams, decide, further)
+DECIDER = Decider(members(Command), (PRODUCT, STOCK), "sku", streams, decide, related_streams)

@@ -24,7 +24,7 @@ from command_server.contexts.inventory.domain.messages import (
     StockReserved,
 )
 from command_server.contexts.inventory.domain.stock import STOCK, Stock, stock_stream, with_alert
-from command_server.kernel.decider import Aggregate, Decider, Exists, Missing, Rejected, members
+from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 
 LONGEST = timedelta(days=7)
 """How far ahead a deadline may lie."""
@@ -83,7 +83,7 @@ def streams(command: Command) -> Sequence[str]:
     return (RESERVATION.stream(command.reservation_id), *_stocks(lines))
 
 
-def further(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
+def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
     """and so is whatever ends a reservation that holds some."""
     reservation: Reservation = states[RESERVATION.stream(command.reservation_id)]
     ends = isinstance(command, ReleaseReservation | CommitReservation | ExpireReservation)
@@ -102,9 +102,9 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Happen
         case ReserveStock(), _:
             if (command.lines, command.deadline) == (reservation.lines, reservation.deadline):
                 return {}
-            raise Exists("RESERVATION_EXISTS", reservation_id=id_)
+            raise AlreadyExists("RESERVATION_EXISTS", reservation_id=id_)
         case _, Status.NONE:
-            raise Missing("RESERVATION_NOT_FOUND", reservation_id=id_)
+            raise NotFound("RESERVATION_NOT_FOUND", reservation_id=id_)
         case FirmReservation() | CommitReservation(), Status.OPEN if expired:
             raise Rejected("RESERVATION_EXPIRED", reservation_id=id_, deadline=reservation.deadline)
         case FirmReservation(), Status.OPEN:
@@ -182,4 +182,4 @@ def give_up(
     return happened
 
 
-DECIDER = Decider(members(Command), (RESERVATION, STOCK), "reservation_id", streams, decide, further)
+DECIDER = Decider(members(Command), (RESERVATION, STOCK), "reservation_id", streams, decide, related_streams)

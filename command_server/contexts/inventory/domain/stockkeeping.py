@@ -18,7 +18,7 @@ from command_server.contexts.inventory.domain.messages import (
 )
 from command_server.contexts.inventory.domain.product import PRODUCT, product_stream
 from command_server.contexts.inventory.domain.stock import STOCK, Stock, stock_stream, with_alert
-from command_server.kernel.decider import Aggregate, Decider, Exists, Missing, Rejected, members
+from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 
 DELIVERY_IDS = UUID("0d7a6a1f-0a8e-5a0b-9f33-6b8d1c5c2e03")
 """The namespace of deliveries' ids, which are made of all that tells one from another."""
@@ -61,7 +61,7 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mappin
         return receive(command, states, now)
     ((name, of),) = states.items()
     if not of.exists:
-        raise Missing("STOCK_NOT_FOUND", sku=command.sku, warehouse_id=command.warehouse_id)
+        raise NotFound("STOCK_NOT_FOUND", sku=command.sku, warehouse_id=command.warehouse_id)
     match command:
         case AdjustStock():
             return {name: adjust(command, of, now)}
@@ -82,7 +82,7 @@ def receive(command: ReceiveStock, states: Mapping[str, Any], now: datetime) -> 
     if delivery.quantity == quantity:
         return {}
     if delivery.quantity:
-        raise Exists("DELIVERY_ALREADY_RECEIVED", quantity=delivery.quantity)
+        raise AlreadyExists("DELIVERY_ALREADY_RECEIVED", quantity=delivery.quantity)
     if of.discontinued:
         raise Rejected("PRODUCT_DISCONTINUED", sku=sku)
     stock.check_room(before.on_hand + quantity)

@@ -17,7 +17,7 @@ from command_server.contexts.inventory.domain.messages import (
 )
 from command_server.contexts.inventory.domain.product import PRODUCT, Product, product_stream
 from command_server.contexts.inventory.domain.stock import STOCK, Stock, stock_stream, with_alert
-from command_server.kernel.decider import Aggregate, Decider, Exists, Missing, Rejected, members
+from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 
 Command = TransferStock | CompleteTransfer
 Event = TransferStarted | TransferCompleted
@@ -55,7 +55,7 @@ def streams(command: Command) -> Sequence[str]:
     return (name, *(stock_stream(command.sku, end) for end in ends), product_stream(command.sku))
 
 
-def further(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
+def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
     """and its arrival about the stock where it arrives."""
     if isinstance(command, TransferStock):
         return ()
@@ -71,12 +71,12 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mappin
         case TransferStock() if transfer.sku:
             if transfer == _asked(transfer, command):
                 return {}
-            raise Exists("TRANSFER_EXISTS", transfer_id=command.transfer_id)
+            raise AlreadyExists("TRANSFER_EXISTS", transfer_id=command.transfer_id)
         case TransferStock():
             return send(command, states, now)
         case CompleteTransfer(transfer_id):
             if not transfer.sku:
-                raise Missing("TRANSFER_NOT_FOUND", transfer_id=transfer_id)
+                raise NotFound("TRANSFER_NOT_FOUND", transfer_id=transfer_id)
             if transfer.completed:
                 return {}
             (there,) = stocks
@@ -128,4 +128,6 @@ def arrive(transfer_id: str, quantity: int, there: Stock, now: datetime) -> Sequ
     return with_alert(there, [arrived], now)
 
 
-DECIDER = Decider(members(Command), (TRANSFER, STOCK, PRODUCT), "transfer_id", streams, decide, further)
+DECIDER = Decider(
+    members(Command), (TRANSFER, STOCK, PRODUCT), "transfer_id", streams, decide, related_streams
+)

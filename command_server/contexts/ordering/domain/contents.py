@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from command_server.contexts.ordering.domain.messages import OrderLine, PlacedGroup, ShippingAddress
-from command_server.kernel.decider import Missing, Rejected
+from command_server.kernel.decider import NotFound, Rejected
 from command_server.kernel.money import AmountOverflow, CurrencyMismatch, Money
 
 MOST_LINES = 100
@@ -51,7 +51,7 @@ class Contents:
         for group in self.groups:
             if group.shipping_group_id == group_id or (not group_id and len(self.groups) == 1):
                 return group
-        raise Missing("SHIPPING_GROUP_NOT_FOUND", shipping_group_id=group_id)
+        raise NotFound("SHIPPING_GROUP_NOT_FOUND", shipping_group_id=group_id)
 
     def with_line(self, group_id: str, line: OrderLine) -> "Contents":
         """Return the contents with a line more, the last of its group."""

@@ -39,7 +39,7 @@ from command_server.contexts.ordering.domain.messages import (
     ShippingAddressChanged,
     ShippingGroup,
 )
-from command_server.kernel.decider import Aggregate, Exists, Missing, Rejected, members, one_stream
+from command_server.kernel.decider import Aggregate, AlreadyExists, NotFound, Rejected, members, one_stream
 
 # State: what the rules need to remember.
 
@@ -76,9 +76,9 @@ def decide(command: Command, order: Order, now: datetime) -> Sequence[Event]:
         case PlaceOrder(), Status.NONE:
             return [place(command, now)]
         case PlaceOrder(), _:
-            raise Exists("ORDER_EXISTS", order_id=command.order_id)
+            raise AlreadyExists("ORDER_EXISTS", order_id=command.order_id)
         case _, Status.NONE:
-            raise Missing("ORDER_NOT_FOUND", order_id=command.order_id)
+            raise NotFound("ORDER_NOT_FOUND", order_id=command.order_id)
         case AddOrderLine() | RemoveOrderLine() | ChangeShippingAddress(), Status.PLACED:
             return edit(command, order, now)
         case HoldOrder(), Status.PLACED:
@@ -99,7 +99,7 @@ def decide(command: Command, order: Order, now: datetime) -> Sequence[Event]:
             return [OrderCancelled(command.order_id, command.reason, cancelled_at=now)]
         case _, status if status is LEADS_TO.get(type(command)):
             return []
-    raise Rejected(refusal(command, order.status), order_id=command.order_id)
+    raise Rejected(reason_against(command, order.status), order_id=command.order_id)
 
 
 LEADS_TO = {
@@ -118,7 +118,7 @@ NEEDS = {ShipOrder: Status.CONFIRMED, DeliverOrder: Status.SHIPPED, ReturnOrder:
 """How far forward an order must be for a command."""
 
 
-def refusal(command: Command, status: Status) -> str:
+def reason_against(command: Command, status: Status) -> str:
     """Return why a status does not allow a command: the order is held, not so far yet, or too far already."""
     needed = NEEDS.get(type(command))
     if status is Status.HELD:
@@ -176,7 +176,7 @@ def add_line(
     if present := group.line(command.line.sku):
         if present == command.line:
             return []
-        raise Exists("ORDER_LINE_EXISTS", sku=command.line.sku)
+        raise AlreadyExists("ORDER_LINE_EXISTS", sku=command.line.sku)
     after = before.with_line(group.shipping_group_id, command.line)
     contents.check_count(after.lines)
     added = OrderLineAdded(
@@ -188,7 +188,7 @@ def add_line(
 def remove_line(command: RemoveOrderLine, group: Group, before: Contents, now: datetime) -> OrderLineRemoved:
     """Return that a line is removed; a group keeps one at least."""
     if group.line(command.sku) is None:
-        raise Missing("ORDER_LINE_NOT_FOUND", sku=command.sku)
+        raise NotFound("ORDER_LINE_NOT_FOUND", sku=command.sku)
     if len(group.lines) == 1:
         raise Rejected("ORDER_LINE_LAST", sku=command.sku)
     after = before.without_line(group.shipping_group_id, command.sku)

@@ -1,6 +1,6 @@
-"""The write model: streams, events, outbox, requests, attempts, the relay's state, and who may do what.
+"""The write model: streams, events, outbox, requests, refused calls, the relay's state, and who may do what.
 
-Revision ID: 0001
+Revision ID: 0001_write_model
 Revises:
 """
 
@@ -10,11 +10,11 @@ from sqlalchemy import text
 from command_server.postgres.schema import METADATA, RELAY_ROLE, SERVICE_ROLE
 from contracts import incarnations
 
-revision = "0001"
+revision = "0001_write_model"
 down_revision = None
 
 GRANTS = f"""
-GRANT SELECT, INSERT ON events, requests, attempts, outbox TO {SERVICE_ROLE};
+GRANT SELECT, INSERT ON events, requests, refused_calls, outbox TO {SERVICE_ROLE};
 GRANT SELECT, INSERT, UPDATE ON streams TO {SERVICE_ROLE};
 GRANT SELECT ON relay_state TO {SERVICE_ROLE};
 GRANT SELECT ON events TO {RELAY_ROLE};
@@ -29,7 +29,9 @@ EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- roles belong t
 END $$
 """
 
-FIRST_LIFE = "INSERT INTO relay_state (incarnation, lease_until, sequence) VALUES (:incarnation, now(), 0)"
+FIRST_INCARNATION = (
+    "INSERT INTO relay_state (incarnation, lease_until, sequence) VALUES (:incarnation, now(), 0)"
+)
 
 EVENT_LOG = """
 CREATE VIEW event_log AS
@@ -44,7 +46,7 @@ FROM events e LEFT JOIN outbox o USING (position)
 def upgrade() -> None:
     """Make the tables, the two narrow roles and the view through which people read events."""
     METADATA.create_all(op.get_bind())
-    op.get_bind().execute(text(FIRST_LIFE), {"incarnation": incarnations.after()})
+    op.get_bind().execute(text(FIRST_INCARNATION), {"incarnation": incarnations.after()})
     op.execute(EVENT_LOG)
     for role in (SERVICE_ROLE, RELAY_ROLE):
         op.execute(CREATE_ROLE.format(role=role))

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!diptych/fulfilment/v1/types.proto\x12\x15\x64iptych.fulfilment.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x05\n\nFulfilment\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\x12\x36\n\x05state\x18\x03 \x01(\x0e\x32\'.diptych.fulfilment.v1.Fulfilment.State\x12\x11\n\twaits_for\x18\x04 \x01(\t\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64ue_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07refusal\x18\x07 \x01(\t\x12\x11\n\tsuspicion\x18\x08 \x01(\t\x12\x0f\n\x07trouble\x18\t \x01(\t\x12.\n\nbegin_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0ereservation_id\x18\x0b \x01(\t\x12\x0f\n\x07hold_id\x18\x0c \x01(\t\x12*\n\x05steps\x18\r \x03(\x0b\x32\x1b.diptych.fulfilment.v1.Step\"\xee\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_PREPARING\x10\x01\x12\x13\n\x0fSTATE_IN_REVIEW\x10\x02\x12\x13\n\x0fSTATE_UNWINDING\x10\x03\x12\x13\n\x0fSTATE_CONFIRMED\x10\x04\x12\x11\n\rSTATE_SHIPPED\x10\x05\x12\x13\n\x0fSTATE_FULFILLED\x10\x06\x12\x15\n\x11STATE_TAKING_BACK\x10\x07\x12\x12\n\x0eSTATE_RETURNED\x10\x08\x12\x12\n\x0eSTATE_REJECTED\x10\t\x12\x13\n\x0fSTATE_CANCELLED\x10\n\"\xda\x01\n\x04Step\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12/\n\x0b\x64\x65\x63ide_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61nswer_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07outcome\x18\x07 \x01(\t\x12\r\n\x05tries\x18\x08 \x01(\x05\x12\r\n\x05\x65rror\x18\t \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!diptych/fulfilment/v1/types.proto\x12\x15\x64iptych.fulfilment.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x05\n\nFulfilment\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x15\n\rorder_version\x18\x02 \x01(\x03\x12\x36\n\x05state\x18\x03 \x01(\x0e\x32\'.diptych.fulfilment.v1.Fulfilment.State\x12\x13\n\x0bwaiting_for\x18\x04 \x01(\t\x12\x34\n\x10state_start_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x64ue_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\trejection\x18\x07 \x01(\t\x12\x11\n\tsuspicion\x18\x08 \x01(\t\x12\x16\n\x0e\x62locked_reason\x18\t \x01(\t\x12.\n\nbegin_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0ereservation_id\x18\x0b \x01(\t\x12\x0f\n\x07hold_id\x18\x0c \x01(\t\x12*\n\x05steps\x18\r \x03(\x0b\x32\x1b.diptych.fulfilment.v1.Step\"\xee\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_PREPARING\x10\x01\x12\x13\n\x0fSTATE_IN_REVIEW\x10\x02\x12\x13\n\x0fSTATE_UNWINDING\x10\x03\x12\x13\n\x0fSTATE_CONFIRMED\x10\x04\x12\x11\n\rSTATE_SHIPPED\x10\x05\x12\x13\n\x0fSTATE_FULFILLED\x10\x06\x12\x15\n\x11STATE_TAKING_BACK\x10\x07\x12\x12\n\x0eSTATE_RETURNED\x10\x08\x12\x12\n\x0eSTATE_REJECTED\x10\t\x12\x13\n\x0fSTATE_CANCELLED\x10\n\"\xda\x01\n\x04Step\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12/\n\x0b\x64\x65\x63ide_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x61nswer_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07outcome\x18\x07 \x01(\t\x12\r\n\x05tries\x18\x08 \x01(\x05\x12\r\n\x05\x65rror\x18\t \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,9 +33,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diptych.fulfilment.v1.types
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FULFILMENT']._serialized_start=94
-  _globals['_FULFILMENT']._serialized_end=738
-  _globals['_FULFILMENT_STATE']._serialized_start=500
-  _globals['_FULFILMENT_STATE']._serialized_end=738
-  _globals['_STEP']._serialized_start=741
-  _globals['_STEP']._serialized_end=959
+  _globals['_FULFILMENT']._serialized_end=760
+  _globals['_FULFILMENT_STATE']._serialized_start=522
+  _globals['_FULFILMENT_STATE']._serialized_end=760
+  _globals['_STEP']._serialized_start=763
+  _globals['_STEP']._serialized_end=981
 # @@protoc_insertion_point(module_scope)

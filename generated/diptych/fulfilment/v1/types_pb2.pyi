@@ -84,12 +84,12 @@ class Fulfilment(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     ORDER_VERSION_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
-    WAITS_FOR_FIELD_NUMBER: _builtins.int
-    SINCE_FIELD_NUMBER: _builtins.int
+    WAITING_FOR_FIELD_NUMBER: _builtins.int
+    STATE_START_TIME_FIELD_NUMBER: _builtins.int
     DUE_TIME_FIELD_NUMBER: _builtins.int
-    REFUSAL_FIELD_NUMBER: _builtins.int
+    REJECTION_FIELD_NUMBER: _builtins.int
     SUSPICION_FIELD_NUMBER: _builtins.int
-    TROUBLE_FIELD_NUMBER: _builtins.int
+    BLOCKED_REASON_FIELD_NUMBER: _builtins.int
     BEGIN_TIME_FIELD_NUMBER: _builtins.int
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     HOLD_ID_FIELD_NUMBER: _builtins.int
@@ -100,20 +100,20 @@ class Fulfilment(_message.Message):
     """The version of the order's last event that is taken into account."""
     state: Global___Fulfilment.State.ValueType
     """Where it is."""
-    waits_for: _builtins.str
+    waiting_for: _builtins.str
     """What it waits for, for people; empty where it has ended."""
-    refusal: _builtins.str
+    rejection: _builtins.str
     """Why the order cannot be fulfilled, for instance `STOCK_INSUFFICIENT`; empty where nothing is in the way."""
     suspicion: _builtins.str
     """What is odd about the order, for people; empty where nothing is."""
-    trouble: _builtins.str
+    blocked_reason: _builtins.str
     """Why it does not go on until an operator retries or aborts it; empty where it goes on by itself."""
     reservation_id: _builtins.str
     """The reservation of the order's stock; empty until there is one."""
     hold_id: _builtins.str
     """The hold on the money of the order; empty until there is one."""
     @_builtins.property
-    def since(self) -> _timestamp_pb2.Timestamp:
+    def state_start_time(self) -> _timestamp_pb2.Timestamp:
         """Since when it is in this state."""
 
     @_builtins.property
@@ -134,20 +134,20 @@ class Fulfilment(_message.Message):
         order_id: _builtins.str = ...,
         order_version: _builtins.int = ...,
         state: Global___Fulfilment.State.ValueType = ...,
-        waits_for: _builtins.str = ...,
-        since: _timestamp_pb2.Timestamp | None = ...,
+        waiting_for: _builtins.str = ...,
+        state_start_time: _timestamp_pb2.Timestamp | None = ...,
         due_time: _timestamp_pb2.Timestamp | None = ...,
-        refusal: _builtins.str = ...,
+        rejection: _builtins.str = ...,
         suspicion: _builtins.str = ...,
-        trouble: _builtins.str = ...,
+        blocked_reason: _builtins.str = ...,
         begin_time: _timestamp_pb2.Timestamp | None = ...,
         reservation_id: _builtins.str = ...,
         hold_id: _builtins.str = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "due_time", b"due_time", "since", b"since"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "due_time", b"due_time", "state_start_time", b"state_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "due_time", b"due_time", "hold_id", b"hold_id", "order_id", b"order_id", "order_version", b"order_version", "refusal", b"refusal", "reservation_id", b"reservation_id", "since", b"since", "state", b"state", "steps", b"steps", "suspicion", b"suspicion", "trouble", b"trouble", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "blocked_reason", b"blocked_reason", "due_time", b"due_time", "hold_id", b"hold_id", "order_id", b"order_id", "order_version", b"order_version", "rejection", b"rejection", "reservation_id", b"reservation_id", "state", b"state", "state_start_time", b"state_start_time", "steps", b"steps", "suspicion", b"suspicion", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

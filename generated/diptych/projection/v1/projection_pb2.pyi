@@ -27,22 +27,22 @@ class View(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PROJECTION_FIELD_NUMBER: _builtins.int
-    HEARS_FIELD_NUMBER: _builtins.int
+    SOURCE_STREAMS_FIELD_NUMBER: _builtins.int
     projection: _builtins.str
     """The projection's name, `<context>.<view>`; it is part of every key that the view is stored under."""
     @_builtins.property
-    def hears(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+    def source_streams(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The stream types whose events make the view, `<context>.<aggregate>`."""
 
     def __init__(
         self,
         *,
         projection: _builtins.str = ...,
-        hears: _abc.Iterable[_builtins.str] | None = ...,
+        source_streams: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hears", b"hears", "projection", b"projection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["projection", b"projection", "source_streams", b"source_streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 
 @dataclass(frozen=True)
-class Refused:
+class RpcFailure:
     code: grpc.StatusCode
     message: str
     reason: str
@@ -21,7 +21,7 @@ class Refused:
     violations: dict[str, str]
 
 
-async def refused(call: Awaitable[Any]) -> Refused:
+async def rpc_failure(call: Awaitable[Any]) -> RpcFailure:
     """Make a call that must fail, and return how."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
@@ -33,7 +33,7 @@ async def refused(call: Awaitable[Any]) -> Refused:
     assert info is not None, "every refusal has an ErrorInfo"
     retry = _detail(status, error_details_pb2.RetryInfo())
     request = _detail(status, error_details_pb2.BadRequest())
-    return Refused(
+    return RpcFailure(
         code=error.code(),
         message=error.details() or "",
         reason=info.reason,
