@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class OpenAccountRequest(_message.Message):
-    """Asks for an account to be opened."""
+    """Request message for `OpenAccount`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,20 +32,22 @@ class OpenAccountRequest(_message.Message):
     OVERDRAFT_LIMIT_FIELD_NUMBER: _builtins.int
     DAILY_WITHDRAWAL_LIMIT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     account_id: _builtins.str
-    """The account's id. Where empty, the server derives one from the caller and the request id, the same in every retry."""
+    """The account's id. If empty, the server derives an id from the caller and the request id, the same for
+    every retry.
+    """
     owner_id: _builtins.str
-    """Whose it is."""
+    """The account's owner."""
     currency_code: _builtins.str
     """The currency, as an ISO 4217 code."""
     @_builtins.property
     def overdraft_limit(self) -> _money_pb2.Money:
-        """How far the balance may fall below zero; unset for not at all."""
+        """The amount by which the balance may fall below zero; unset for zero."""
 
     @_builtins.property
     def daily_withdrawal_limit(self) -> _money_pb2.Money:
-        """How much may be withdrawn or transferred away on a day, by UTC; unset for no limit."""
+        """The total amount of withdrawals and sent transfers on one day in UTC; unset for no limit."""
 
     def __init__(
         self,
@@ -67,14 +69,14 @@ Global___OpenAccountRequest: _TypeAlias = OpenAccountRequest  # noqa: Y015
 
 @_typing.final
 class OpenAccountResponse(_message.Message):
-    """The account is open."""
+    """Response message for `OpenAccount`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -91,7 +93,7 @@ Global___OpenAccountResponse: _TypeAlias = OpenAccountResponse  # noqa: Y015
 
 @_typing.final
 class DepositRequest(_message.Message):
-    """Asks for money to be paid in."""
+    """Request message for `Deposit`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -101,16 +103,18 @@ class DepositRequest(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     account_id: _builtins.str
     """The account's id."""
     reference: _builtins.str
-    """What it is for, for people to read."""
+    """The reference text, for people."""
     expected_version: _builtins.int
-    """The version that the account must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the account must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much, in the account's currency; positive, and below 10^12 units."""
+        """The amount, in the account's currency; positive, and below 10^12 units."""
 
     def __init__(
         self,
@@ -133,14 +137,14 @@ Global___DepositRequest: _TypeAlias = DepositRequest  # noqa: Y015
 
 @_typing.final
 class DepositResponse(_message.Message):
-    """The money is in the account."""
+    """Response message for `Deposit`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -157,7 +161,7 @@ Global___DepositResponse: _TypeAlias = DepositResponse  # noqa: Y015
 
 @_typing.final
 class WithdrawRequest(_message.Message):
-    """Asks for money to be paid out."""
+    """Request message for `Withdraw`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -167,16 +171,18 @@ class WithdrawRequest(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     account_id: _builtins.str
     """The account's id."""
     reference: _builtins.str
-    """What it is for, for people to read."""
+    """The reference text, for people."""
     expected_version: _builtins.int
-    """The version that the account must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the account must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much, in the account's currency; positive, and below 10^12 units."""
+        """The amount, in the account's currency; positive, and below 10^12 units."""
 
     def __init__(
         self,
@@ -199,14 +205,14 @@ Global___WithdrawRequest: _TypeAlias = WithdrawRequest  # noqa: Y015
 
 @_typing.final
 class WithdrawResponse(_message.Message):
-    """The money is paid out."""
+    """Response message for `Withdraw`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -223,7 +229,7 @@ Global___WithdrawResponse: _TypeAlias = WithdrawResponse  # noqa: Y015
 
 @_typing.final
 class TransferRequest(_message.Message):
-    """Asks for money to be transferred."""
+    """Request message for `Transfer`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -234,18 +240,20 @@ class TransferRequest(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     transfer_id: _builtins.str
-    """The transfer's id. Where empty, the server derives one from the caller and the request id, the same in every retry."""
+    """The transfer's id. If empty, the server derives an id from the caller and the request id, the same for
+    every retry.
+    """
     from_account_id: _builtins.str
-    """The account that gives."""
+    """The account that sends the money."""
     to_account_id: _builtins.str
-    """The account that takes; of the same currency."""
+    """The account that receives the money, in the same currency."""
     reference: _builtins.str
-    """What it is for, for people to read."""
+    """The reference text, for people."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much, in the account's currency; positive, and below 10^12 units."""
+        """The amount, in the account's currency; positive, and below 10^12 units."""
 
     def __init__(
         self,
@@ -267,14 +275,14 @@ Global___TransferRequest: _TypeAlias = TransferRequest  # noqa: Y015
 
 @_typing.final
 class TransferResponse(_message.Message):
-    """The money is transferred."""
+    """Response message for `Transfer`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -291,7 +299,7 @@ Global___TransferResponse: _TypeAlias = TransferResponse  # noqa: Y015
 
 @_typing.final
 class RequestTransferRequest(_message.Message):
-    """Asks for a transfer to be put to somebody else."""
+    """Request message for `RequestTransfer`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -302,18 +310,20 @@ class RequestTransferRequest(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     transfer_id: _builtins.str
-    """The transfer's id. Where empty, the server derives one from the caller and the request id, the same in every retry."""
+    """The transfer's id. If empty, the server derives an id from the caller and the request id, the same for
+    every retry.
+    """
     from_account_id: _builtins.str
-    """The account that gives."""
+    """The account that sends the money."""
     to_account_id: _builtins.str
-    """The account that takes; of the same currency."""
+    """The account that receives the money, in the same currency."""
     reference: _builtins.str
-    """What it is for, for people to read."""
+    """The reference text, for people."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much, in the account's currency; positive, and below 10^12 units."""
+        """The amount, in the account's currency; positive, and below 10^12 units."""
 
     def __init__(
         self,
@@ -335,14 +345,14 @@ Global___RequestTransferRequest: _TypeAlias = RequestTransferRequest  # noqa: Y0
 
 @_typing.final
 class RequestTransferResponse(_message.Message):
-    """The transfer waits for approval."""
+    """Response message for `RequestTransfer`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -359,7 +369,7 @@ Global___RequestTransferResponse: _TypeAlias = RequestTransferResponse  # noqa: 
 
 @_typing.final
 class ApproveTransferRequest(_message.Message):
-    """Asks for a transfer to be approved."""
+    """Request message for `ApproveTransfer`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -367,11 +377,13 @@ class ApproveTransferRequest(_message.Message):
     TRANSFER_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     transfer_id: _builtins.str
     """The transfer's id."""
     expected_version: _builtins.int
-    """The version that the transfer must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the transfer must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -391,14 +403,14 @@ Global___ApproveTransferRequest: _TypeAlias = ApproveTransferRequest  # noqa: Y0
 
 @_typing.final
 class ApproveTransferResponse(_message.Message):
-    """The money is transferred."""
+    """Response message for `ApproveTransfer`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -415,7 +427,7 @@ Global___ApproveTransferResponse: _TypeAlias = ApproveTransferResponse  # noqa: 
 
 @_typing.final
 class DeclineTransferRequest(_message.Message):
-    """Asks for a transfer to be declined."""
+    """Request message for `DeclineTransfer`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -424,13 +436,15 @@ class DeclineTransferRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     transfer_id: _builtins.str
     """The transfer's id."""
     reason: _builtins.str
-    """Why, for people to read."""
+    """The reason, for people."""
     expected_version: _builtins.int
-    """The version that the transfer must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the transfer must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -451,14 +465,14 @@ Global___DeclineTransferRequest: _TypeAlias = DeclineTransferRequest  # noqa: Y0
 
 @_typing.final
 class DeclineTransferResponse(_message.Message):
-    """The transfer is declined."""
+    """Response message for `DeclineTransfer`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -475,7 +489,7 @@ Global___DeclineTransferResponse: _TypeAlias = DeclineTransferResponse  # noqa: 
 
 @_typing.final
 class PlaceHoldRequest(_message.Message):
-    """Asks for money to be held."""
+    """Request message for `PlaceHold`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -486,20 +500,20 @@ class PlaceHoldRequest(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     hold_id: _builtins.str
     """The hold's id, chosen by the caller."""
     account_id: _builtins.str
     """The account's id."""
     reference: _builtins.str
-    """What it is for, for people to read."""
+    """The reference text, for people."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much, in the account's currency; positive, and below 10^12 units."""
+        """The amount to hold, in the account's currency; positive, and below 10^12 units."""
 
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
-        """Until when it stands unless it is made firm; after now, and 7 days ahead at the most."""
+        """The time at which the hold expires unless it is firm; later than now, by 7 days or less."""
 
     def __init__(
         self,
@@ -521,14 +535,14 @@ Global___PlaceHoldRequest: _TypeAlias = PlaceHoldRequest  # noqa: Y015
 
 @_typing.final
 class PlaceHoldResponse(_message.Message):
-    """The money is held."""
+    """Response message for `PlaceHold`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -545,7 +559,7 @@ Global___PlaceHoldResponse: _TypeAlias = PlaceHoldResponse  # noqa: Y015
 
 @_typing.final
 class FirmHoldRequest(_message.Message):
-    """Asks for a hold to be made firm."""
+    """Request message for `FirmHold`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -553,11 +567,11 @@ class FirmHoldRequest(_message.Message):
     HOLD_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     hold_id: _builtins.str
     """The hold's id."""
     expected_version: _builtins.int
-    """The version that the hold must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the hold must have; unset accepts any version. A different version fails with `ABORTED`."""
     def __init__(
         self,
         *,
@@ -577,14 +591,14 @@ Global___FirmHoldRequest: _TypeAlias = FirmHoldRequest  # noqa: Y015
 
 @_typing.final
 class FirmHoldResponse(_message.Message):
-    """The hold is firm."""
+    """Response message for `FirmHold`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -601,7 +615,7 @@ Global___FirmHoldResponse: _TypeAlias = FirmHoldResponse  # noqa: Y015
 
 @_typing.final
 class CaptureHoldRequest(_message.Message):
-    """Asks for held money to be paid out."""
+    """Request message for `CaptureHold`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -610,14 +624,14 @@ class CaptureHoldRequest(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     hold_id: _builtins.str
     """The hold's id."""
     expected_version: _builtins.int
-    """The version that the hold must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the hold must have; unset accepts any version. A different version fails with `ABORTED`."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much; unset for all of it."""
+        """The amount to pay out; unset for the whole hold."""
 
     def __init__(
         self,
@@ -639,14 +653,14 @@ Global___CaptureHoldRequest: _TypeAlias = CaptureHoldRequest  # noqa: Y015
 
 @_typing.final
 class CaptureHoldResponse(_message.Message):
-    """The money is paid out."""
+    """Response message for `CaptureHold`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -663,7 +677,7 @@ Global___CaptureHoldResponse: _TypeAlias = CaptureHoldResponse  # noqa: Y015
 
 @_typing.final
 class ReleaseHoldRequest(_message.Message):
-    """Asks for a hold to be released."""
+    """Request message for `ReleaseHold`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -672,13 +686,13 @@ class ReleaseHoldRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     hold_id: _builtins.str
     """The hold's id."""
     reason: _builtins.str
-    """Why, for people to read."""
+    """The reason, for people."""
     expected_version: _builtins.int
-    """The version that the hold must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the hold must have; unset accepts any version. A different version fails with `ABORTED`."""
     def __init__(
         self,
         *,
@@ -699,14 +713,14 @@ Global___ReleaseHoldRequest: _TypeAlias = ReleaseHoldRequest  # noqa: Y015
 
 @_typing.final
 class ReleaseHoldResponse(_message.Message):
-    """The hold is released."""
+    """Response message for `ReleaseHold`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -723,7 +737,7 @@ Global___ReleaseHoldResponse: _TypeAlias = ReleaseHoldResponse  # noqa: Y015
 
 @_typing.final
 class ExpireHoldRequest(_message.Message):
-    """Asks for a hold to be released if its time is over."""
+    """Request message for `ExpireHold`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -731,11 +745,11 @@ class ExpireHoldRequest(_message.Message):
     HOLD_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     hold_id: _builtins.str
     """The hold's id."""
     expected_version: _builtins.int
-    """The version that the hold must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the hold must have; unset accepts any version. A different version fails with `ABORTED`."""
     def __init__(
         self,
         *,
@@ -755,14 +769,14 @@ Global___ExpireHoldRequest: _TypeAlias = ExpireHoldRequest  # noqa: Y015
 
 @_typing.final
 class ExpireHoldResponse(_message.Message):
-    """The hold is released, or stands for good."""
+    """Response message for `ExpireHold`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -779,7 +793,7 @@ Global___ExpireHoldResponse: _TypeAlias = ExpireHoldResponse  # noqa: Y015
 
 @_typing.final
 class FreezeAccountRequest(_message.Message):
-    """Asks for an account to be frozen."""
+    """Request message for `FreezeAccount`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -789,15 +803,17 @@ class FreezeAccountRequest(_message.Message):
     INCOMING_TOO_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     account_id: _builtins.str
     """The account's id."""
     reason: _builtins.str
-    """Why, for people to read."""
+    """The reason, for people."""
     incoming_too: _builtins.bool
-    """Whether it takes nothing either."""
+    """Whether incoming payments are rejected too."""
     expected_version: _builtins.int
-    """The version that the account must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the account must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -819,14 +835,14 @@ Global___FreezeAccountRequest: _TypeAlias = FreezeAccountRequest  # noqa: Y015
 
 @_typing.final
 class FreezeAccountResponse(_message.Message):
-    """The account is frozen."""
+    """Response message for `FreezeAccount`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -843,7 +859,7 @@ Global___FreezeAccountResponse: _TypeAlias = FreezeAccountResponse  # noqa: Y015
 
 @_typing.final
 class UnfreezeAccountRequest(_message.Message):
-    """Asks for an account to be used again."""
+    """Request message for `UnfreezeAccount`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -851,11 +867,13 @@ class UnfreezeAccountRequest(_message.Message):
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     account_id: _builtins.str
     """The account's id."""
     expected_version: _builtins.int
-    """The version that the account must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the account must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -875,14 +893,14 @@ Global___UnfreezeAccountRequest: _TypeAlias = UnfreezeAccountRequest  # noqa: Y0
 
 @_typing.final
 class UnfreezeAccountResponse(_message.Message):
-    """The account is in use again."""
+    """Response message for `UnfreezeAccount`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -899,7 +917,7 @@ Global___UnfreezeAccountResponse: _TypeAlias = UnfreezeAccountResponse  # noqa: 
 
 @_typing.final
 class CloseAccountRequest(_message.Message):
-    """Asks for an account to be closed."""
+    """Request message for `CloseAccount`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -907,11 +925,13 @@ class CloseAccountRequest(_message.Message):
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     account_id: _builtins.str
     """The account's id."""
     expected_version: _builtins.int
-    """The version that the account must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the account must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -931,14 +951,14 @@ Global___CloseAccountRequest: _TypeAlias = CloseAccountRequest  # noqa: Y015
 
 @_typing.final
 class CloseAccountResponse(_message.Message):
-    """The account is closed."""
+    """Response message for `CloseAccount`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,

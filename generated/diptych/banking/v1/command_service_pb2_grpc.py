@@ -26,9 +26,12 @@ if _version_not_supported:
 
 
 class CommandServiceStub:
-    """Changes accounts. Every command is idempotent by its request id: a retry with the same content gets the first
-    answer again, the same id with another content is refused with `REQUEST_ID_REUSED`. A command that asks for what is
-    so already changes nothing. An account's balance less what is held never falls below its overdraft limit.
+    """Changes accounts, holds and transfers.
+
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
+    command whose effect already exists changes nothing. An account's balance minus its held amount never falls
+    below its overdraft limit.
     """
 
     def __init__(self, channel):
@@ -115,124 +118,133 @@ class CommandServiceStub:
 
 
 class CommandServiceServicer:
-    """Changes accounts. Every command is idempotent by its request id: a retry with the same content gets the first
-    answer again, the same id with another content is refused with `REQUEST_ID_REUSED`. A command that asks for what is
-    so already changes nothing. An account's balance less what is held never falls below its overdraft limit.
+    """Changes accounts, holds and transfers.
+
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
+    command whose effect already exists changes nothing. An account's balance minus its held amount never falls
+    below its overdraft limit.
     """
 
     def OpenAccount(self, request, context):
-        """Opens an account. Refused with `ACCOUNT_EXISTS`, or with `CURRENCY_MISMATCH` where a limit is in another currency.
+        """Opens an account. Rejected with `ACCOUNT_EXISTS`, or with `CURRENCY_MISMATCH` if a limit is in another
+        currency than the account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Deposit(self, request, context):
-        """Pays money in, from outside. Refused with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` where the account takes
-        nothing, `CURRENCY_MISMATCH` or `BALANCE_TOO_LARGE`.
+        """Pays money into an account from outside the bank. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+        `ACCOUNT_FROZEN` (only if incoming payments are frozen too), `CURRENCY_MISMATCH` or `BALANCE_TOO_LARGE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Withdraw(self, request, context):
-        """Pays money out. Refused with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-        `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`.
+        """Pays money out of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
+        `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Transfer(self, request, context):
-        """Moves money between two accounts, at once. The same transfer again changes nothing; another one of this id is refused
-        with `TRANSFER_EXISTS`. Refused with what Withdraw and Deposit are refused with, with `TRANSFER_ACCOUNT_SAME`, or with
-        `TRANSFER_NEEDS_APPROVAL` above 10,000 units.
+        """Moves money between two accounts immediately. Repeating the same transfer changes nothing; a different
+        transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected for the reasons of `Withdraw`
+        and `Deposit`, with `TRANSFER_ACCOUNT_SAME`, or with `TRANSFER_NEEDS_APPROVAL` above 10,000 units.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RequestTransfer(self, request, context):
-        """Asks for a transfer that somebody else approves or declines; no money moves before. Refused with `TRANSFER_EXISTS` or
-        `TRANSFER_ACCOUNT_SAME`.
+        """Requests a transfer that another caller approves or declines. No money moves before the approval.
+        Rejected with `TRANSFER_EXISTS` or `TRANSFER_ACCOUNT_SAME`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ApproveTransfer(self, request, context):
-        """Lets a requested transfer take place, at once. Refused with `TRANSFER_NOT_FOUND`, `TRANSFER_SAME_CALLER` (who asked cannot
-        approve), `TRANSFER_ALREADY_DECLINED`, or with what Transfer is refused with.
+        """Approves a requested transfer and moves the money immediately. Rejected with `TRANSFER_NOT_FOUND`,
+        `TRANSFER_SAME_CALLER` (the requester cannot approve), `TRANSFER_ALREADY_DECLINED`, or for the reasons of
+        `Withdraw` and `Deposit`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeclineTransfer(self, request, context):
-        """Ends a requested transfer. Refused with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`.
+        """Declines a requested transfer for good. Rejected with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def PlaceHold(self, request, context):
-        """Holds money of an account until a deadline or until the hold is made firm. The same hold again changes nothing; another one
-        of this id is refused with `HOLD_EXISTS`. Refused with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
-        `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `HOLD_DEADLINE_INVALID`.
+        """Holds money of an account until a deadline, or without a deadline once the hold is firm. Repeating the
+        same hold changes nothing; a different hold with the same id is rejected with `HOLD_EXISTS`. Also
+        rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
+        `FUNDS_INSUFFICIENT` or `HOLD_DEADLINE_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FirmHold(self, request, context):
-        """Makes a hold firm: its deadline no longer applies. Refused with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`, `HOLD_ALREADY_RELEASED` or
-        `HOLD_ALREADY_CAPTURED`.
+        """Makes a hold firm: its deadline no longer applies. Rejected with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`,
+        `HOLD_ALREADY_RELEASED` or `HOLD_ALREADY_CAPTURED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CaptureHold(self, request, context):
-        """Pays out what is held, whole or in part; the rest is free again. Also of an account that was frozen meanwhile. Refused with
-        `HOLD_NOT_FOUND`, `HOLD_EXPIRED`, `HOLD_ALREADY_RELEASED`, `HOLD_TOO_SMALL` or `CURRENCY_MISMATCH`.
+        """Pays out all or a part of a hold and releases the rest. A hold can be captured even if its account was
+        frozen after the hold was placed. Rejected with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`,
+        `HOLD_ALREADY_RELEASED`, `HOLD_TOO_SMALL`, `CURRENCY_MISMATCH`, or with `HOLD_ALREADY_CAPTURED` if a
+        different amount was captured.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseHold(self, request, context):
-        """Lets held money go, firm or not. Refused with `HOLD_NOT_FOUND` or `HOLD_ALREADY_CAPTURED`.
+        """Releases an open or firm hold: the account can use the money again. Rejected with `HOLD_NOT_FOUND` or
+        `HOLD_ALREADY_CAPTURED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExpireHold(self, request, context):
-        """Releases a hold whose deadline has passed; one that is firm, released or captured stays as it is. Refused with
-        `HOLD_NOT_FOUND`, or before the deadline with `HOLD_NOT_EXPIRED`.
+        """Releases an open hold after its deadline. A hold that is firm, released or captured does not change.
+        Rejected with `HOLD_NOT_FOUND`, or before the deadline with `HOLD_NOT_EXPIRED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FreezeAccount(self, request, context):
-        """Freezes an account: it gives nothing and, where so asked, takes nothing. Refused with `ACCOUNT_NOT_FOUND` or
-        `ACCOUNT_CLOSED`.
+        """Freezes an account: outgoing payments and new holds are rejected and, with `incoming_too`, incoming
+        payments as well. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnfreezeAccount(self, request, context):
-        """Lets a frozen account be used again. Refused with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`.
+        """Ends the freeze of an account. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CloseAccount(self, request, context):
-        """Closes an account for good. Refused with `ACCOUNT_NOT_FOUND`, or with `ACCOUNT_NOT_EMPTY` where its balance is not zero or
-        some of it is held.
+        """Closes an account for good. Rejected with `ACCOUNT_NOT_FOUND`, or with `ACCOUNT_NOT_EMPTY` if its balance
+        or its held amount is not zero.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -325,9 +337,12 @@ def add_CommandServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CommandService:
-    """Changes accounts. Every command is idempotent by its request id: a retry with the same content gets the first
-    answer again, the same id with another content is refused with `REQUEST_ID_REUSED`. A command that asks for what is
-    so already changes nothing. An account's balance less what is held never falls below its overdraft limit.
+    """Changes accounts, holds and transfers.
+
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
+    command whose effect already exists changes nothing. An account's balance minus its held amount never falls
+    below its overdraft limit.
     """
 
     @staticmethod

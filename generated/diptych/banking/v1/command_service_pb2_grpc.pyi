@@ -27,9 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CommandServiceStub:
-    """Changes accounts. Every command is idempotent by its request id: a retry with the same content gets the first
-    answer again, the same id with another content is refused with `REQUEST_ID_REUSED`. A command that asks for what is
-    so already changes nothing. An account's balance less what is held never falls below its overdraft limit.
+    """Changes accounts, holds and transfers.
+
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
+    command whose effect already exists changes nothing. An account's balance minus its held amount never falls
+    below its overdraft limit.
     """
 
     @_typing.overload
@@ -37,127 +40,149 @@ class CommandServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CommandServiceAsyncStub: ...
     OpenAccount: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.OpenAccountRequest, _command_service_pb2.OpenAccountResponse]
-    """Opens an account. Refused with `ACCOUNT_EXISTS`, or with `CURRENCY_MISMATCH` where a limit is in another currency."""
+    """Opens an account. Rejected with `ACCOUNT_EXISTS`, or with `CURRENCY_MISMATCH` if a limit is in another
+    currency than the account.
+    """
     Deposit: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.DepositRequest, _command_service_pb2.DepositResponse]
-    """Pays money in, from outside. Refused with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` where the account takes
-    nothing, `CURRENCY_MISMATCH` or `BALANCE_TOO_LARGE`.
+    """Pays money into an account from outside the bank. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+    `ACCOUNT_FROZEN` (only if incoming payments are frozen too), `CURRENCY_MISMATCH` or `BALANCE_TOO_LARGE`.
     """
     Withdraw: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.WithdrawRequest, _command_service_pb2.WithdrawResponse]
-    """Pays money out. Refused with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-    `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`.
+    """Pays money out of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
+    `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`.
     """
     Transfer: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.TransferRequest, _command_service_pb2.TransferResponse]
-    """Moves money between two accounts, at once. The same transfer again changes nothing; another one of this id is refused
-    with `TRANSFER_EXISTS`. Refused with what Withdraw and Deposit are refused with, with `TRANSFER_ACCOUNT_SAME`, or with
-    `TRANSFER_NEEDS_APPROVAL` above 10,000 units.
+    """Moves money between two accounts immediately. Repeating the same transfer changes nothing; a different
+    transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected for the reasons of `Withdraw`
+    and `Deposit`, with `TRANSFER_ACCOUNT_SAME`, or with `TRANSFER_NEEDS_APPROVAL` above 10,000 units.
     """
     RequestTransfer: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RequestTransferRequest, _command_service_pb2.RequestTransferResponse]
-    """Asks for a transfer that somebody else approves or declines; no money moves before. Refused with `TRANSFER_EXISTS` or
-    `TRANSFER_ACCOUNT_SAME`.
+    """Requests a transfer that another caller approves or declines. No money moves before the approval.
+    Rejected with `TRANSFER_EXISTS` or `TRANSFER_ACCOUNT_SAME`.
     """
     ApproveTransfer: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ApproveTransferRequest, _command_service_pb2.ApproveTransferResponse]
-    """Lets a requested transfer take place, at once. Refused with `TRANSFER_NOT_FOUND`, `TRANSFER_SAME_CALLER` (who asked cannot
-    approve), `TRANSFER_ALREADY_DECLINED`, or with what Transfer is refused with.
+    """Approves a requested transfer and moves the money immediately. Rejected with `TRANSFER_NOT_FOUND`,
+    `TRANSFER_SAME_CALLER` (the requester cannot approve), `TRANSFER_ALREADY_DECLINED`, or for the reasons of
+    `Withdraw` and `Deposit`.
     """
     DeclineTransfer: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.DeclineTransferRequest, _command_service_pb2.DeclineTransferResponse]
-    """Ends a requested transfer. Refused with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`."""
+    """Declines a requested transfer for good. Rejected with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`."""
     PlaceHold: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.PlaceHoldRequest, _command_service_pb2.PlaceHoldResponse]
-    """Holds money of an account until a deadline or until the hold is made firm. The same hold again changes nothing; another one
-    of this id is refused with `HOLD_EXISTS`. Refused with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
-    `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `HOLD_DEADLINE_INVALID`.
+    """Holds money of an account until a deadline, or without a deadline once the hold is firm. Repeating the
+    same hold changes nothing; a different hold with the same id is rejected with `HOLD_EXISTS`. Also
+    rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
+    `FUNDS_INSUFFICIENT` or `HOLD_DEADLINE_INVALID`.
     """
     FirmHold: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.FirmHoldRequest, _command_service_pb2.FirmHoldResponse]
-    """Makes a hold firm: its deadline no longer applies. Refused with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`, `HOLD_ALREADY_RELEASED` or
-    `HOLD_ALREADY_CAPTURED`.
+    """Makes a hold firm: its deadline no longer applies. Rejected with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`,
+    `HOLD_ALREADY_RELEASED` or `HOLD_ALREADY_CAPTURED`.
     """
     CaptureHold: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.CaptureHoldRequest, _command_service_pb2.CaptureHoldResponse]
-    """Pays out what is held, whole or in part; the rest is free again. Also of an account that was frozen meanwhile. Refused with
-    `HOLD_NOT_FOUND`, `HOLD_EXPIRED`, `HOLD_ALREADY_RELEASED`, `HOLD_TOO_SMALL` or `CURRENCY_MISMATCH`.
+    """Pays out all or a part of a hold and releases the rest. A hold can be captured even if its account was
+    frozen after the hold was placed. Rejected with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`,
+    `HOLD_ALREADY_RELEASED`, `HOLD_TOO_SMALL`, `CURRENCY_MISMATCH`, or with `HOLD_ALREADY_CAPTURED` if a
+    different amount was captured.
     """
     ReleaseHold: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ReleaseHoldRequest, _command_service_pb2.ReleaseHoldResponse]
-    """Lets held money go, firm or not. Refused with `HOLD_NOT_FOUND` or `HOLD_ALREADY_CAPTURED`."""
+    """Releases an open or firm hold: the account can use the money again. Rejected with `HOLD_NOT_FOUND` or
+    `HOLD_ALREADY_CAPTURED`.
+    """
     ExpireHold: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ExpireHoldRequest, _command_service_pb2.ExpireHoldResponse]
-    """Releases a hold whose deadline has passed; one that is firm, released or captured stays as it is. Refused with
-    `HOLD_NOT_FOUND`, or before the deadline with `HOLD_NOT_EXPIRED`.
+    """Releases an open hold after its deadline. A hold that is firm, released or captured does not change.
+    Rejected with `HOLD_NOT_FOUND`, or before the deadline with `HOLD_NOT_EXPIRED`.
     """
     FreezeAccount: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.FreezeAccountRequest, _command_service_pb2.FreezeAccountResponse]
-    """Freezes an account: it gives nothing and, where so asked, takes nothing. Refused with `ACCOUNT_NOT_FOUND` or
-    `ACCOUNT_CLOSED`.
+    """Freezes an account: outgoing payments and new holds are rejected and, with `incoming_too`, incoming
+    payments as well. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`.
     """
     UnfreezeAccount: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.UnfreezeAccountRequest, _command_service_pb2.UnfreezeAccountResponse]
-    """Lets a frozen account be used again. Refused with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`."""
+    """Ends the freeze of an account. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`."""
     CloseAccount: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.CloseAccountRequest, _command_service_pb2.CloseAccountResponse]
-    """Closes an account for good. Refused with `ACCOUNT_NOT_FOUND`, or with `ACCOUNT_NOT_EMPTY` where its balance is not zero or
-    some of it is held.
+    """Closes an account for good. Rejected with `ACCOUNT_NOT_FOUND`, or with `ACCOUNT_NOT_EMPTY` if its balance
+    or its held amount is not zero.
     """
 
 @_typing.type_check_only
 class CommandServiceAsyncStub(CommandServiceStub):
-    """Changes accounts. Every command is idempotent by its request id: a retry with the same content gets the first
-    answer again, the same id with another content is refused with `REQUEST_ID_REUSED`. A command that asks for what is
-    so already changes nothing. An account's balance less what is held never falls below its overdraft limit.
+    """Changes accounts, holds and transfers.
+
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
+    command whose effect already exists changes nothing. An account's balance minus its held amount never falls
+    below its overdraft limit.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     OpenAccount: _aio.UnaryUnaryMultiCallable[_command_service_pb2.OpenAccountRequest, _command_service_pb2.OpenAccountResponse]  # type: ignore[assignment]
-    """Opens an account. Refused with `ACCOUNT_EXISTS`, or with `CURRENCY_MISMATCH` where a limit is in another currency."""
+    """Opens an account. Rejected with `ACCOUNT_EXISTS`, or with `CURRENCY_MISMATCH` if a limit is in another
+    currency than the account.
+    """
     Deposit: _aio.UnaryUnaryMultiCallable[_command_service_pb2.DepositRequest, _command_service_pb2.DepositResponse]  # type: ignore[assignment]
-    """Pays money in, from outside. Refused with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` where the account takes
-    nothing, `CURRENCY_MISMATCH` or `BALANCE_TOO_LARGE`.
+    """Pays money into an account from outside the bank. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+    `ACCOUNT_FROZEN` (only if incoming payments are frozen too), `CURRENCY_MISMATCH` or `BALANCE_TOO_LARGE`.
     """
     Withdraw: _aio.UnaryUnaryMultiCallable[_command_service_pb2.WithdrawRequest, _command_service_pb2.WithdrawResponse]  # type: ignore[assignment]
-    """Pays money out. Refused with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-    `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`.
+    """Pays money out of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
+    `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`.
     """
     Transfer: _aio.UnaryUnaryMultiCallable[_command_service_pb2.TransferRequest, _command_service_pb2.TransferResponse]  # type: ignore[assignment]
-    """Moves money between two accounts, at once. The same transfer again changes nothing; another one of this id is refused
-    with `TRANSFER_EXISTS`. Refused with what Withdraw and Deposit are refused with, with `TRANSFER_ACCOUNT_SAME`, or with
-    `TRANSFER_NEEDS_APPROVAL` above 10,000 units.
+    """Moves money between two accounts immediately. Repeating the same transfer changes nothing; a different
+    transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected for the reasons of `Withdraw`
+    and `Deposit`, with `TRANSFER_ACCOUNT_SAME`, or with `TRANSFER_NEEDS_APPROVAL` above 10,000 units.
     """
     RequestTransfer: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RequestTransferRequest, _command_service_pb2.RequestTransferResponse]  # type: ignore[assignment]
-    """Asks for a transfer that somebody else approves or declines; no money moves before. Refused with `TRANSFER_EXISTS` or
-    `TRANSFER_ACCOUNT_SAME`.
+    """Requests a transfer that another caller approves or declines. No money moves before the approval.
+    Rejected with `TRANSFER_EXISTS` or `TRANSFER_ACCOUNT_SAME`.
     """
     ApproveTransfer: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ApproveTransferRequest, _command_service_pb2.ApproveTransferResponse]  # type: ignore[assignment]
-    """Lets a requested transfer take place, at once. Refused with `TRANSFER_NOT_FOUND`, `TRANSFER_SAME_CALLER` (who asked cannot
-    approve), `TRANSFER_ALREADY_DECLINED`, or with what Transfer is refused with.
+    """Approves a requested transfer and moves the money immediately. Rejected with `TRANSFER_NOT_FOUND`,
+    `TRANSFER_SAME_CALLER` (the requester cannot approve), `TRANSFER_ALREADY_DECLINED`, or for the reasons of
+    `Withdraw` and `Deposit`.
     """
     DeclineTransfer: _aio.UnaryUnaryMultiCallable[_command_service_pb2.DeclineTransferRequest, _command_service_pb2.DeclineTransferResponse]  # type: ignore[assignment]
-    """Ends a requested transfer. Refused with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`."""
+    """Declines a requested transfer for good. Rejected with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`."""
     PlaceHold: _aio.UnaryUnaryMultiCallable[_command_service_pb2.PlaceHoldRequest, _command_service_pb2.PlaceHoldResponse]  # type: ignore[assignment]
-    """Holds money of an account until a deadline or until the hold is made firm. The same hold again changes nothing; another one
-    of this id is refused with `HOLD_EXISTS`. Refused with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
-    `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `HOLD_DEADLINE_INVALID`.
+    """Holds money of an account until a deadline, or without a deadline once the hold is firm. Repeating the
+    same hold changes nothing; a different hold with the same id is rejected with `HOLD_EXISTS`. Also
+    rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
+    `FUNDS_INSUFFICIENT` or `HOLD_DEADLINE_INVALID`.
     """
     FirmHold: _aio.UnaryUnaryMultiCallable[_command_service_pb2.FirmHoldRequest, _command_service_pb2.FirmHoldResponse]  # type: ignore[assignment]
-    """Makes a hold firm: its deadline no longer applies. Refused with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`, `HOLD_ALREADY_RELEASED` or
-    `HOLD_ALREADY_CAPTURED`.
+    """Makes a hold firm: its deadline no longer applies. Rejected with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`,
+    `HOLD_ALREADY_RELEASED` or `HOLD_ALREADY_CAPTURED`.
     """
     CaptureHold: _aio.UnaryUnaryMultiCallable[_command_service_pb2.CaptureHoldRequest, _command_service_pb2.CaptureHoldResponse]  # type: ignore[assignment]
-    """Pays out what is held, whole or in part; the rest is free again. Also of an account that was frozen meanwhile. Refused with
-    `HOLD_NOT_FOUND`, `HOLD_EXPIRED`, `HOLD_ALREADY_RELEASED`, `HOLD_TOO_SMALL` or `CURRENCY_MISMATCH`.
+    """Pays out all or a part of a hold and releases the rest. A hold can be captured even if its account was
+    frozen after the hold was placed. Rejected with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`,
+    `HOLD_ALREADY_RELEASED`, `HOLD_TOO_SMALL`, `CURRENCY_MISMATCH`, or with `HOLD_ALREADY_CAPTURED` if a
+    different amount was captured.
     """
     ReleaseHold: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ReleaseHoldRequest, _command_service_pb2.ReleaseHoldResponse]  # type: ignore[assignment]
-    """Lets held money go, firm or not. Refused with `HOLD_NOT_FOUND` or `HOLD_ALREADY_CAPTURED`."""
+    """Releases an open or firm hold: the account can use the money again. Rejected with `HOLD_NOT_FOUND` or
+    `HOLD_ALREADY_CAPTURED`.
+    """
     ExpireHold: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ExpireHoldRequest, _command_service_pb2.ExpireHoldResponse]  # type: ignore[assignment]
-    """Releases a hold whose deadline has passed; one that is firm, released or captured stays as it is. Refused with
-    `HOLD_NOT_FOUND`, or before the deadline with `HOLD_NOT_EXPIRED`.
+    """Releases an open hold after its deadline. A hold that is firm, released or captured does not change.
+    Rejected with `HOLD_NOT_FOUND`, or before the deadline with `HOLD_NOT_EXPIRED`.
     """
     FreezeAccount: _aio.UnaryUnaryMultiCallable[_command_service_pb2.FreezeAccountRequest, _command_service_pb2.FreezeAccountResponse]  # type: ignore[assignment]
-    """Freezes an account: it gives nothing and, where so asked, takes nothing. Refused with `ACCOUNT_NOT_FOUND` or
-    `ACCOUNT_CLOSED`.
+    """Freezes an account: outgoing payments and new holds are rejected and, with `incoming_too`, incoming
+    payments as well. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`.
     """
     UnfreezeAccount: _aio.UnaryUnaryMultiCallable[_command_service_pb2.UnfreezeAccountRequest, _command_service_pb2.UnfreezeAccountResponse]  # type: ignore[assignment]
-    """Lets a frozen account be used again. Refused with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`."""
+    """Ends the freeze of an account. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`."""
     CloseAccount: _aio.UnaryUnaryMultiCallable[_command_service_pb2.CloseAccountRequest, _command_service_pb2.CloseAccountResponse]  # type: ignore[assignment]
-    """Closes an account for good. Refused with `ACCOUNT_NOT_FOUND`, or with `ACCOUNT_NOT_EMPTY` where its balance is not zero or
-    some of it is held.
+    """Closes an account for good. Rejected with `ACCOUNT_NOT_FOUND`, or with `ACCOUNT_NOT_EMPTY` if its balance
+    or its held amount is not zero.
     """
 
 class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Changes accounts. Every command is idempotent by its request id: a retry with the same content gets the first
-    answer again, the same id with another content is refused with `REQUEST_ID_REUSED`. A command that asks for what is
-    so already changes nothing. An account's balance less what is held never falls below its overdraft limit.
+    """Changes accounts, holds and transfers.
+
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
+    command whose effect already exists changes nothing. An account's balance minus its held amount never falls
+    below its overdraft limit.
     """
 
     @_abc_1.abstractmethod
@@ -166,7 +191,9 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.OpenAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.OpenAccountResponse, _abc.Awaitable[_command_service_pb2.OpenAccountResponse]]:
-        """Opens an account. Refused with `ACCOUNT_EXISTS`, or with `CURRENCY_MISMATCH` where a limit is in another currency."""
+        """Opens an account. Rejected with `ACCOUNT_EXISTS`, or with `CURRENCY_MISMATCH` if a limit is in another
+        currency than the account.
+        """
 
     @_abc_1.abstractmethod
     def Deposit(
@@ -174,8 +201,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.DepositRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.DepositResponse, _abc.Awaitable[_command_service_pb2.DepositResponse]]:
-        """Pays money in, from outside. Refused with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN` where the account takes
-        nothing, `CURRENCY_MISMATCH` or `BALANCE_TOO_LARGE`.
+        """Pays money into an account from outside the bank. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`,
+        `ACCOUNT_FROZEN` (only if incoming payments are frozen too), `CURRENCY_MISMATCH` or `BALANCE_TOO_LARGE`.
         """
 
     @_abc_1.abstractmethod
@@ -184,8 +211,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.WithdrawRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.WithdrawResponse, _abc.Awaitable[_command_service_pb2.WithdrawResponse]]:
-        """Pays money out. Refused with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
-        `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`.
+        """Pays money out of an account. Rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
+        `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `DAILY_LIMIT_EXCEEDED`.
         """
 
     @_abc_1.abstractmethod
@@ -194,9 +221,9 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.TransferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.TransferResponse, _abc.Awaitable[_command_service_pb2.TransferResponse]]:
-        """Moves money between two accounts, at once. The same transfer again changes nothing; another one of this id is refused
-        with `TRANSFER_EXISTS`. Refused with what Withdraw and Deposit are refused with, with `TRANSFER_ACCOUNT_SAME`, or with
-        `TRANSFER_NEEDS_APPROVAL` above 10,000 units.
+        """Moves money between two accounts immediately. Repeating the same transfer changes nothing; a different
+        transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected for the reasons of `Withdraw`
+        and `Deposit`, with `TRANSFER_ACCOUNT_SAME`, or with `TRANSFER_NEEDS_APPROVAL` above 10,000 units.
         """
 
     @_abc_1.abstractmethod
@@ -205,8 +232,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.RequestTransferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.RequestTransferResponse, _abc.Awaitable[_command_service_pb2.RequestTransferResponse]]:
-        """Asks for a transfer that somebody else approves or declines; no money moves before. Refused with `TRANSFER_EXISTS` or
-        `TRANSFER_ACCOUNT_SAME`.
+        """Requests a transfer that another caller approves or declines. No money moves before the approval.
+        Rejected with `TRANSFER_EXISTS` or `TRANSFER_ACCOUNT_SAME`.
         """
 
     @_abc_1.abstractmethod
@@ -215,8 +242,9 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ApproveTransferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ApproveTransferResponse, _abc.Awaitable[_command_service_pb2.ApproveTransferResponse]]:
-        """Lets a requested transfer take place, at once. Refused with `TRANSFER_NOT_FOUND`, `TRANSFER_SAME_CALLER` (who asked cannot
-        approve), `TRANSFER_ALREADY_DECLINED`, or with what Transfer is refused with.
+        """Approves a requested transfer and moves the money immediately. Rejected with `TRANSFER_NOT_FOUND`,
+        `TRANSFER_SAME_CALLER` (the requester cannot approve), `TRANSFER_ALREADY_DECLINED`, or for the reasons of
+        `Withdraw` and `Deposit`.
         """
 
     @_abc_1.abstractmethod
@@ -225,7 +253,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.DeclineTransferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.DeclineTransferResponse, _abc.Awaitable[_command_service_pb2.DeclineTransferResponse]]:
-        """Ends a requested transfer. Refused with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`."""
+        """Declines a requested transfer for good. Rejected with `TRANSFER_NOT_FOUND` or `TRANSFER_ALREADY_MADE`."""
 
     @_abc_1.abstractmethod
     def PlaceHold(
@@ -233,9 +261,10 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.PlaceHoldRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.PlaceHoldResponse, _abc.Awaitable[_command_service_pb2.PlaceHoldResponse]]:
-        """Holds money of an account until a deadline or until the hold is made firm. The same hold again changes nothing; another one
-        of this id is refused with `HOLD_EXISTS`. Refused with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`,
-        `CURRENCY_MISMATCH`, `FUNDS_INSUFFICIENT` or `HOLD_DEADLINE_INVALID`.
+        """Holds money of an account until a deadline, or without a deadline once the hold is firm. Repeating the
+        same hold changes nothing; a different hold with the same id is rejected with `HOLD_EXISTS`. Also
+        rejected with `ACCOUNT_NOT_FOUND`, `ACCOUNT_CLOSED`, `ACCOUNT_FROZEN`, `CURRENCY_MISMATCH`,
+        `FUNDS_INSUFFICIENT` or `HOLD_DEADLINE_INVALID`.
         """
 
     @_abc_1.abstractmethod
@@ -244,8 +273,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.FirmHoldRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.FirmHoldResponse, _abc.Awaitable[_command_service_pb2.FirmHoldResponse]]:
-        """Makes a hold firm: its deadline no longer applies. Refused with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`, `HOLD_ALREADY_RELEASED` or
-        `HOLD_ALREADY_CAPTURED`.
+        """Makes a hold firm: its deadline no longer applies. Rejected with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`,
+        `HOLD_ALREADY_RELEASED` or `HOLD_ALREADY_CAPTURED`.
         """
 
     @_abc_1.abstractmethod
@@ -254,8 +283,10 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.CaptureHoldRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.CaptureHoldResponse, _abc.Awaitable[_command_service_pb2.CaptureHoldResponse]]:
-        """Pays out what is held, whole or in part; the rest is free again. Also of an account that was frozen meanwhile. Refused with
-        `HOLD_NOT_FOUND`, `HOLD_EXPIRED`, `HOLD_ALREADY_RELEASED`, `HOLD_TOO_SMALL` or `CURRENCY_MISMATCH`.
+        """Pays out all or a part of a hold and releases the rest. A hold can be captured even if its account was
+        frozen after the hold was placed. Rejected with `HOLD_NOT_FOUND`, `HOLD_EXPIRED`,
+        `HOLD_ALREADY_RELEASED`, `HOLD_TOO_SMALL`, `CURRENCY_MISMATCH`, or with `HOLD_ALREADY_CAPTURED` if a
+        different amount was captured.
         """
 
     @_abc_1.abstractmethod
@@ -264,7 +295,9 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ReleaseHoldRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ReleaseHoldResponse, _abc.Awaitable[_command_service_pb2.ReleaseHoldResponse]]:
-        """Lets held money go, firm or not. Refused with `HOLD_NOT_FOUND` or `HOLD_ALREADY_CAPTURED`."""
+        """Releases an open or firm hold: the account can use the money again. Rejected with `HOLD_NOT_FOUND` or
+        `HOLD_ALREADY_CAPTURED`.
+        """
 
     @_abc_1.abstractmethod
     def ExpireHold(
@@ -272,8 +305,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ExpireHoldRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ExpireHoldResponse, _abc.Awaitable[_command_service_pb2.ExpireHoldResponse]]:
-        """Releases a hold whose deadline has passed; one that is firm, released or captured stays as it is. Refused with
-        `HOLD_NOT_FOUND`, or before the deadline with `HOLD_NOT_EXPIRED`.
+        """Releases an open hold after its deadline. A hold that is firm, released or captured does not change.
+        Rejected with `HOLD_NOT_FOUND`, or before the deadline with `HOLD_NOT_EXPIRED`.
         """
 
     @_abc_1.abstractmethod
@@ -282,8 +315,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.FreezeAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.FreezeAccountResponse, _abc.Awaitable[_command_service_pb2.FreezeAccountResponse]]:
-        """Freezes an account: it gives nothing and, where so asked, takes nothing. Refused with `ACCOUNT_NOT_FOUND` or
-        `ACCOUNT_CLOSED`.
+        """Freezes an account: outgoing payments and new holds are rejected and, with `incoming_too`, incoming
+        payments as well. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`.
         """
 
     @_abc_1.abstractmethod
@@ -292,7 +325,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.UnfreezeAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.UnfreezeAccountResponse, _abc.Awaitable[_command_service_pb2.UnfreezeAccountResponse]]:
-        """Lets a frozen account be used again. Refused with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`."""
+        """Ends the freeze of an account. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`."""
 
     @_abc_1.abstractmethod
     def CloseAccount(
@@ -300,8 +333,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.CloseAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.CloseAccountResponse, _abc.Awaitable[_command_service_pb2.CloseAccountResponse]]:
-        """Closes an account for good. Refused with `ACCOUNT_NOT_FOUND`, or with `ACCOUNT_NOT_EMPTY` where its balance is not zero or
-        some of it is held.
+        """Closes an account for good. Rejected with `ACCOUNT_NOT_FOUND`, or with `ACCOUNT_NOT_EMPTY` if its balance
+        or its held amount is not zero.
         """
 
 def add_CommandServiceServicer_to_server(servicer: CommandServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

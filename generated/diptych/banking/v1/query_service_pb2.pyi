@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetAccountRequest(_message.Message):
-    """Asks for an account."""
+    """Request message for `GetAccount`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -31,7 +31,7 @@ class GetAccountRequest(_message.Message):
     account_id: _builtins.str
     """The account's id."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -48,7 +48,7 @@ Global___GetAccountRequest: _TypeAlias = GetAccountRequest  # noqa: Y015
 
 @_typing.final
 class GetAccountResponse(_message.Message):
-    """An account."""
+    """Response message for `GetAccount`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -72,7 +72,7 @@ Global___GetAccountResponse: _TypeAlias = GetAccountResponse  # noqa: Y015
 
 @_typing.final
 class GetHoldRequest(_message.Message):
-    """Asks for a hold."""
+    """Request message for `GetHold`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -81,7 +81,7 @@ class GetHoldRequest(_message.Message):
     hold_id: _builtins.str
     """The hold's id."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -98,7 +98,7 @@ Global___GetHoldRequest: _TypeAlias = GetHoldRequest  # noqa: Y015
 
 @_typing.final
 class GetHoldResponse(_message.Message):
-    """A hold."""
+    """Response message for `GetHold`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -122,7 +122,7 @@ Global___GetHoldResponse: _TypeAlias = GetHoldResponse  # noqa: Y015
 
 @_typing.final
 class GetTransferRequest(_message.Message):
-    """Asks for a transfer."""
+    """Request message for `GetTransfer`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -131,7 +131,7 @@ class GetTransferRequest(_message.Message):
     transfer_id: _builtins.str
     """The transfer's id."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -148,7 +148,7 @@ Global___GetTransferRequest: _TypeAlias = GetTransferRequest  # noqa: Y015
 
 @_typing.final
 class GetTransferResponse(_message.Message):
-    """A transfer."""
+    """Response message for `GetTransfer`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -172,7 +172,7 @@ Global___GetTransferResponse: _TypeAlias = GetTransferResponse  # noqa: Y015
 
 @_typing.final
 class ListTransactionsRequest(_message.Message):
-    """Asks for a page of an account's statement."""
+    """Request message for `ListTransactions`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -185,11 +185,11 @@ class ListTransactionsRequest(_message.Message):
     account_id: _builtins.str
     """The account's id."""
     page_size: _builtins.int
-    """How many lines a page holds at the most, up to 100; 20 where it is 0."""
+    """The maximum number of lines in a page, up to 100; 20 if it is 0."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before, for the same account and period; empty for the first page."""
+    """The `next_page_token` of the previous page, for the same account and period; empty for the first page."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     @_builtins.property
     def booked_from(self) -> _timestamp_pb2.Timestamp:
         """Only lines booked at this time or later; unset for no bound."""
@@ -218,14 +218,14 @@ Global___ListTransactionsRequest: _TypeAlias = ListTransactionsRequest  # noqa: 
 
 @_typing.final
 class ListTransactionsResponse(_message.Message):
-    """A page of an account's statement."""
+    """Response message for `ListTransactions`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     TRANSACTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Where the next page begins; empty on the last page. It stays valid while more happens."""
+    """The token of the next page; empty on the last page. It stays valid while entries are added."""
     @_builtins.property
     def transactions(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Transaction]:
         """The lines, newest first."""
@@ -246,7 +246,7 @@ Global___ListTransactionsResponse: _TypeAlias = ListTransactionsResponse  # noqa
 
 @_typing.final
 class GetStatementRequest(_message.Message):
-    """Asks for a month of an account."""
+    """Request message for `GetStatement`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -256,9 +256,9 @@ class GetStatementRequest(_message.Message):
     account_id: _builtins.str
     """The account's id."""
     month: _builtins.str
-    """The month, by UTC, as `2026-11`."""
+    """The month in UTC, as `2026-11`."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -276,7 +276,7 @@ Global___GetStatementRequest: _TypeAlias = GetStatementRequest  # noqa: Y015
 
 @_typing.final
 class GetStatementResponse(_message.Message):
-    """A month of an account."""
+    """Response message for `GetStatement`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -300,16 +300,16 @@ Global___GetStatementResponse: _TypeAlias = GetStatementResponse  # noqa: Y015
 
 @_typing.final
 class GetDailyReportRequest(_message.Message):
-    """Asks for the sums of a day."""
+    """Request message for `GetDailyReport`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DAY_FIELD_NUMBER: _builtins.int
     AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
     day: _builtins.str
-    """The day, by UTC, as `2026-11-23`. A day on which nothing happened has no sums."""
+    """The day in UTC, as `2026-11-23`. A day without lines has no sums."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -326,7 +326,7 @@ Global___GetDailyReportRequest: _TypeAlias = GetDailyReportRequest  # noqa: Y015
 
 @_typing.final
 class GetDailyReportResponse(_message.Message):
-    """The sums of a day."""
+    """Response message for `GetDailyReport`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class QueryServiceStub:
-    """Reads what the projector has made of banking's events. What is said of `at_least_as_fresh` for ordering holds here too.
+    """Reads the views of banking. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`.
     """
 
     def __init__(self, channel):
@@ -68,39 +68,41 @@ class QueryServiceStub:
 
 
 class QueryServiceServicer:
-    """Reads what the projector has made of banking's events. What is said of `at_least_as_fresh` for ordering holds here too.
+    """Reads the views of banking. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`.
     """
 
     def GetAccount(self, request, context):
-        """Returns an account, or `ACCOUNT_NOT_FOUND`.
+        """Returns an account. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetHold(self, request, context):
-        """Returns a hold, or `HOLD_NOT_FOUND`.
+        """Returns a hold. Fails with `NOT_FOUND` (`HOLD_NOT_FOUND`) if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTransfer(self, request, context):
-        """Returns a transfer, or `TRANSFER_NOT_FOUND`.
+        """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListTransactions(self, request, context):
-        """Returns the lines of an account's statement, newest first, or `ACCOUNT_NOT_FOUND`.
+        """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
+        the account does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStatement(self, request, context):
-        """Returns what a month has made of an account, or `ACCOUNT_NOT_FOUND`.
+        """Returns an account's balances and sums for one month. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if the
+        account does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +157,7 @@ def add_QueryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueryService:
-    """Reads what the projector has made of banking's events. What is said of `at_least_as_fresh` for ordering holds here too.
+    """Reads the views of banking. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`.
     """
 
     @staticmethod

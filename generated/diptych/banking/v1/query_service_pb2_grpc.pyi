@@ -27,45 +27,53 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QueryServiceStub:
-    """Reads what the projector has made of banking's events. What is said of `at_least_as_fresh` for ordering holds here too."""
+    """Reads the views of banking. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> QueryServiceAsyncStub: ...
     GetAccount: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetAccountRequest, _query_service_pb2.GetAccountResponse]
-    """Returns an account, or `ACCOUNT_NOT_FOUND`."""
+    """Returns an account. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if it does not exist."""
     GetHold: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetHoldRequest, _query_service_pb2.GetHoldResponse]
-    """Returns a hold, or `HOLD_NOT_FOUND`."""
+    """Returns a hold. Fails with `NOT_FOUND` (`HOLD_NOT_FOUND`) if it does not exist."""
     GetTransfer: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetTransferRequest, _query_service_pb2.GetTransferResponse]
-    """Returns a transfer, or `TRANSFER_NOT_FOUND`."""
+    """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist."""
     ListTransactions: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListTransactionsRequest, _query_service_pb2.ListTransactionsResponse]
-    """Returns the lines of an account's statement, newest first, or `ACCOUNT_NOT_FOUND`."""
+    """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
+    the account does not exist.
+    """
     GetStatement: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetStatementRequest, _query_service_pb2.GetStatementResponse]
-    """Returns what a month has made of an account, or `ACCOUNT_NOT_FOUND`."""
+    """Returns an account's balances and sums for one month. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if the
+    account does not exist.
+    """
     GetDailyReport: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetDailyReportRequest, _query_service_pb2.GetDailyReportResponse]
     """Returns the sums of one day over all accounts."""
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
-    """Reads what the projector has made of banking's events. What is said of `at_least_as_fresh` for ordering holds here too."""
+    """Reads the views of banking. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetAccount: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetAccountRequest, _query_service_pb2.GetAccountResponse]  # type: ignore[assignment]
-    """Returns an account, or `ACCOUNT_NOT_FOUND`."""
+    """Returns an account. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if it does not exist."""
     GetHold: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetHoldRequest, _query_service_pb2.GetHoldResponse]  # type: ignore[assignment]
-    """Returns a hold, or `HOLD_NOT_FOUND`."""
+    """Returns a hold. Fails with `NOT_FOUND` (`HOLD_NOT_FOUND`) if it does not exist."""
     GetTransfer: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetTransferRequest, _query_service_pb2.GetTransferResponse]  # type: ignore[assignment]
-    """Returns a transfer, or `TRANSFER_NOT_FOUND`."""
+    """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist."""
     ListTransactions: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListTransactionsRequest, _query_service_pb2.ListTransactionsResponse]  # type: ignore[assignment]
-    """Returns the lines of an account's statement, newest first, or `ACCOUNT_NOT_FOUND`."""
+    """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
+    the account does not exist.
+    """
     GetStatement: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetStatementRequest, _query_service_pb2.GetStatementResponse]  # type: ignore[assignment]
-    """Returns what a month has made of an account, or `ACCOUNT_NOT_FOUND`."""
+    """Returns an account's balances and sums for one month. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if the
+    account does not exist.
+    """
     GetDailyReport: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetDailyReportRequest, _query_service_pb2.GetDailyReportResponse]  # type: ignore[assignment]
     """Returns the sums of one day over all accounts."""
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads what the projector has made of banking's events. What is said of `at_least_as_fresh` for ordering holds here too."""
+    """Reads the views of banking. `at_least_as_fresh` works as in `diptych.ordering.v1.QueryService`."""
 
     @_abc_1.abstractmethod
     def GetAccount(
@@ -73,7 +81,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetAccountResponse, _abc.Awaitable[_query_service_pb2.GetAccountResponse]]:
-        """Returns an account, or `ACCOUNT_NOT_FOUND`."""
+        """Returns an account. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if it does not exist."""
 
     @_abc_1.abstractmethod
     def GetHold(
@@ -81,7 +89,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetHoldRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetHoldResponse, _abc.Awaitable[_query_service_pb2.GetHoldResponse]]:
-        """Returns a hold, or `HOLD_NOT_FOUND`."""
+        """Returns a hold. Fails with `NOT_FOUND` (`HOLD_NOT_FOUND`) if it does not exist."""
 
     @_abc_1.abstractmethod
     def GetTransfer(
@@ -89,7 +97,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetTransferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetTransferResponse, _abc.Awaitable[_query_service_pb2.GetTransferResponse]]:
-        """Returns a transfer, or `TRANSFER_NOT_FOUND`."""
+        """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist."""
 
     @_abc_1.abstractmethod
     def ListTransactions(
@@ -97,7 +105,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.ListTransactionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListTransactionsResponse, _abc.Awaitable[_query_service_pb2.ListTransactionsResponse]]:
-        """Returns the lines of an account's statement, newest first, or `ACCOUNT_NOT_FOUND`."""
+        """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
+        the account does not exist.
+        """
 
     @_abc_1.abstractmethod
     def GetStatement(
@@ -105,7 +115,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetStatementRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetStatementResponse, _abc.Awaitable[_query_service_pb2.GetStatementResponse]]:
-        """Returns what a month has made of an account, or `ACCOUNT_NOT_FOUND`."""
+        """Returns an account's balances and sums for one month. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if the
+        account does not exist.
+        """
 
     @_abc_1.abstractmethod
     def GetDailyReport(

@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Account(_message.Message):
-    """An account as it is read."""
+    """An account: the view that the projector maintains."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,29 +34,29 @@ class Account(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Account._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Account._State.ValueType  # 0
-        """Never the state of an account."""
+        """Unused: every account has a state."""
         STATE_OPEN: Account._State.ValueType  # 1
-        """It gives and takes."""
+        """Money can come in and go out."""
         STATE_FROZEN: Account._State.ValueType  # 2
-        """It gives nothing."""
+        """Outgoing payments and new holds are rejected."""
         STATE_FROZEN_BOTH_WAYS: Account._State.ValueType  # 3
-        """It gives nothing and takes nothing."""
+        """Outgoing payments, new holds and incoming payments are rejected."""
         STATE_CLOSED: Account._State.ValueType  # 4
-        """It is closed; final."""
+        """The account is closed. Final."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where an account is in its life."""
+        """States of an account."""
 
     STATE_UNSPECIFIED: Account.State.ValueType  # 0
-    """Never the state of an account."""
+    """Unused: every account has a state."""
     STATE_OPEN: Account.State.ValueType  # 1
-    """It gives and takes."""
+    """Money can come in and go out."""
     STATE_FROZEN: Account.State.ValueType  # 2
-    """It gives nothing."""
+    """Outgoing payments and new holds are rejected."""
     STATE_FROZEN_BOTH_WAYS: Account.State.ValueType  # 3
-    """It gives nothing and takes nothing."""
+    """Outgoing payments, new holds and incoming payments are rejected."""
     STATE_CLOSED: Account.State.ValueType  # 4
-    """It is closed; final."""
+    """The account is closed. Final."""
 
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
@@ -74,42 +74,42 @@ class Account(_message.Message):
     account_id: _builtins.str
     """The account's id."""
     version: _builtins.int
-    """How many events have happened to it."""
+    """The account's version: the number of its events."""
     state: Global___Account.State.ValueType
-    """Where it is in its life."""
+    """The account's state."""
     owner_id: _builtins.str
-    """Whose it is."""
+    """The account's owner."""
     currency_code: _builtins.str
     """The currency, as an ISO 4217 code."""
     freeze_reason: _builtins.str
-    """Why it was frozen last."""
+    """The reason of the last freeze, kept after the freeze ended; empty if there was none."""
     @_builtins.property
     def balance(self) -> _money_pb2.Money:
-        """What is in it."""
+        """The account's balance."""
 
     @_builtins.property
     def held(self) -> _money_pb2.Money:
-        """How much of it is held."""
+        """The held part of the balance."""
 
     @_builtins.property
     def available(self) -> _money_pb2.Money:
-        """What may leave it or be held: the balance less what is held, and the overdraft."""
+        """The amount that can be paid out or held: the balance, minus the held amount, plus the overdraft limit."""
 
     @_builtins.property
     def overdraft_limit(self) -> _money_pb2.Money:
-        """How far the balance may fall below zero."""
+        """The amount by which the balance may fall below zero."""
 
     @_builtins.property
     def daily_withdrawal_limit(self) -> _money_pb2.Money:
-        """How much may leave on a day, by UTC; unset for no limit."""
+        """The total amount of withdrawals and sent transfers on one day in UTC; unset for no limit."""
 
     @_builtins.property
     def open_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was opened."""
+        """The time at which the account was opened."""
 
     @_builtins.property
     def close_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was closed; unset until then."""
+        """The time at which the account was closed; unset before."""
 
     def __init__(
         self,
@@ -138,7 +138,7 @@ Global___Account: _TypeAlias = Account  # noqa: Y015
 
 @_typing.final
 class Hold(_message.Message):
-    """A hold as it is read."""
+    """A hold: the view that the projector maintains."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -149,29 +149,29 @@ class Hold(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Hold._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Hold._State.ValueType  # 0
-        """Never the state of a hold."""
+        """Unused: every hold has a state."""
         STATE_OPEN: Hold._State.ValueType  # 1
-        """It stands until its deadline."""
+        """The hold is valid until its deadline."""
         STATE_FIRM: Hold._State.ValueType  # 2
-        """It stands until it is captured or released."""
+        """The hold is valid until it is captured or released."""
         STATE_RELEASED: Hold._State.ValueType  # 3
-        """What it held is free again; final."""
+        """The held money was released. Final."""
         STATE_CAPTURED: Hold._State.ValueType  # 4
-        """What it held was paid out, whole or in part; final."""
+        """All or a part of the held money was paid out. Final."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where a hold is in its life."""
+        """States of a hold."""
 
     STATE_UNSPECIFIED: Hold.State.ValueType  # 0
-    """Never the state of a hold."""
+    """Unused: every hold has a state."""
     STATE_OPEN: Hold.State.ValueType  # 1
-    """It stands until its deadline."""
+    """The hold is valid until its deadline."""
     STATE_FIRM: Hold.State.ValueType  # 2
-    """It stands until it is captured or released."""
+    """The hold is valid until it is captured or released."""
     STATE_RELEASED: Hold.State.ValueType  # 3
-    """What it held is free again; final."""
+    """The held money was released. Final."""
     STATE_CAPTURED: Hold.State.ValueType  # 4
-    """What it held was paid out, whole or in part; final."""
+    """All or a part of the held money was paid out. Final."""
 
     HOLD_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
@@ -187,34 +187,34 @@ class Hold(_message.Message):
     hold_id: _builtins.str
     """The hold's id."""
     version: _builtins.int
-    """How many events have happened to it."""
+    """The hold's version: the number of its events."""
     state: Global___Hold.State.ValueType
-    """Where it is in its life."""
+    """The hold's state."""
     account_id: _builtins.str
     """The account."""
     reference: _builtins.str
-    """What it is for."""
+    """The reference text of the command."""
     release_reason: _builtins.str
-    """Why it was released."""
+    """The reason of the release; empty unless the hold was released."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much is held."""
+        """The held amount."""
 
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
-        """Until when it stands unless it is made firm."""
+        """The time at which the hold expires unless it is firm."""
 
     @_builtins.property
     def place_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was placed."""
+        """The time at which the hold was placed."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was released or captured; unset until then."""
+        """The time at which the hold was released or captured; unset before."""
 
     @_builtins.property
     def captured(self) -> _money_pb2.Money:
-        """How much was paid out; unset unless it was captured."""
+        """The amount that was paid out; unset unless the hold was captured."""
 
     def __init__(
         self,
@@ -241,7 +241,7 @@ Global___Hold: _TypeAlias = Hold  # noqa: Y015
 
 @_typing.final
 class Transfer(_message.Message):
-    """A transfer as it is read."""
+    """A transfer: the view that the projector maintains."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -252,25 +252,25 @@ class Transfer(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Transfer._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Transfer._State.ValueType  # 0
-        """Never the state of a transfer."""
+        """Unused: every transfer has a state."""
         STATE_REQUESTED: Transfer._State.ValueType  # 1
-        """It waits for approval."""
+        """The transfer waits for approval."""
         STATE_MADE: Transfer._State.ValueType  # 2
-        """The money was moved; final."""
+        """The money was moved. Final."""
         STATE_DECLINED: Transfer._State.ValueType  # 3
-        """It was declined; final."""
+        """The transfer was declined. Final."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where a transfer is in its life."""
+        """States of a transfer."""
 
     STATE_UNSPECIFIED: Transfer.State.ValueType  # 0
-    """Never the state of a transfer."""
+    """Unused: every transfer has a state."""
     STATE_REQUESTED: Transfer.State.ValueType  # 1
-    """It waits for approval."""
+    """The transfer waits for approval."""
     STATE_MADE: Transfer.State.ValueType  # 2
-    """The money was moved; final."""
+    """The money was moved. Final."""
     STATE_DECLINED: Transfer.State.ValueType  # 3
-    """It was declined; final."""
+    """The transfer was declined. Final."""
 
     TRANSFER_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
@@ -287,32 +287,32 @@ class Transfer(_message.Message):
     transfer_id: _builtins.str
     """The transfer's id."""
     version: _builtins.int
-    """How many events have happened to it."""
+    """The transfer's version: the number of its events."""
     state: Global___Transfer.State.ValueType
-    """Where it is in its life."""
+    """The transfer's state."""
     from_account_id: _builtins.str
-    """The account that gives."""
+    """The account that sends the money."""
     to_account_id: _builtins.str
-    """The account that takes."""
+    """The account that receives the money."""
     reference: _builtins.str
-    """What it is for."""
+    """The reference text of the command."""
     requested_by: _builtins.str
-    """Who asked for it to be approved; empty where nobody had to."""
+    """The caller who requested the transfer; empty if it needed no approval."""
     decided_by: _builtins.str
-    """Who approved or declined it; empty where nobody has."""
+    """The caller who approved or declined the transfer; empty before, or if it needed no approval."""
     decline_reason: _builtins.str
-    """Why it was declined."""
+    """The reason of the decline; empty unless the transfer was declined."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much."""
+        """The amount."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made or asked for."""
+        """The time at which the transfer was made or requested."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When the money was moved, or the transfer declined; unset until then."""
+        """The time at which the money was moved or the transfer declined; unset before."""
 
     def __init__(
         self,
@@ -340,7 +340,7 @@ Global___Transfer: _TypeAlias = Transfer  # noqa: Y015
 
 @_typing.final
 class Transaction(_message.Message):
-    """Something that happened to an account: a line of its statement. Every event of the account has one."""
+    """A line of an account's statement. Every event of the account has one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -351,7 +351,7 @@ class Transaction(_message.Message):
     class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Transaction._Kind.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         KIND_UNSPECIFIED: Transaction._Kind.ValueType  # 0
-        """Never the kind of a line."""
+        """Unused: every line has a kind."""
         KIND_OPENED: Transaction._Kind.ValueType  # 1
         """The account was opened."""
         KIND_DEPOSITED: Transaction._Kind.ValueType  # 2
@@ -359,27 +359,27 @@ class Transaction(_message.Message):
         KIND_WITHDRAWN: Transaction._Kind.ValueType  # 3
         """Money was paid out."""
         KIND_SENT: Transaction._Kind.ValueType  # 4
-        """Money went to another account."""
+        """Money was transferred to another account."""
         KIND_RECEIVED: Transaction._Kind.ValueType  # 5
-        """Money came from another account."""
+        """Money was transferred from another account."""
         KIND_HELD: Transaction._Kind.ValueType  # 6
-        """Money was held; the balance stays."""
+        """Money was held. The balance does not change."""
         KIND_RELEASED: Transaction._Kind.ValueType  # 7
-        """Held money was let go; the balance stays."""
+        """Held money was released. The balance does not change."""
         KIND_CAPTURED: Transaction._Kind.ValueType  # 8
-        """Held money was paid out; what the hold had beyond `amount` was let go."""
+        """Held money was paid out. The rest of the hold beyond `amount` was released."""
         KIND_FROZEN: Transaction._Kind.ValueType  # 9
         """The account was frozen."""
         KIND_UNFROZEN: Transaction._Kind.ValueType  # 10
-        """The account can be used again."""
+        """The freeze of the account ended."""
         KIND_CLOSED: Transaction._Kind.ValueType  # 11
         """The account was closed."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What happened."""
+        """Kinds of statement lines."""
 
     KIND_UNSPECIFIED: Transaction.Kind.ValueType  # 0
-    """Never the kind of a line."""
+    """Unused: every line has a kind."""
     KIND_OPENED: Transaction.Kind.ValueType  # 1
     """The account was opened."""
     KIND_DEPOSITED: Transaction.Kind.ValueType  # 2
@@ -387,19 +387,19 @@ class Transaction(_message.Message):
     KIND_WITHDRAWN: Transaction.Kind.ValueType  # 3
     """Money was paid out."""
     KIND_SENT: Transaction.Kind.ValueType  # 4
-    """Money went to another account."""
+    """Money was transferred to another account."""
     KIND_RECEIVED: Transaction.Kind.ValueType  # 5
-    """Money came from another account."""
+    """Money was transferred from another account."""
     KIND_HELD: Transaction.Kind.ValueType  # 6
-    """Money was held; the balance stays."""
+    """Money was held. The balance does not change."""
     KIND_RELEASED: Transaction.Kind.ValueType  # 7
-    """Held money was let go; the balance stays."""
+    """Held money was released. The balance does not change."""
     KIND_CAPTURED: Transaction.Kind.ValueType  # 8
-    """Held money was paid out; what the hold had beyond `amount` was let go."""
+    """Held money was paid out. The rest of the hold beyond `amount` was released."""
     KIND_FROZEN: Transaction.Kind.ValueType  # 9
     """The account was frozen."""
     KIND_UNFROZEN: Transaction.Kind.ValueType  # 10
-    """The account can be used again."""
+    """The freeze of the account ended."""
     KIND_CLOSED: Transaction.Kind.ValueType  # 11
     """The account was closed."""
 
@@ -415,36 +415,36 @@ class Transaction(_message.Message):
     RELATED_ID_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     version: _builtins.int
-    """The version that the account had from then on."""
+    """The account's version after the event."""
     kind: Global___Transaction.Kind.ValueType
-    """What happened."""
+    """The kind of the line."""
     reference: _builtins.str
-    """What it was for, as the command said, or why."""
+    """The reference text of the command, or the reason of a freeze."""
     counterpart_account_id: _builtins.str
-    """The other account of a transfer."""
+    """The other account of a transfer; empty for other lines."""
     related_id: _builtins.str
-    """The transfer's id, or the hold's."""
+    """The id of the transfer or hold; empty for other lines."""
     actor: _builtins.str
-    """Who sent the command."""
+    """The sender of the command: the subject of the caller's token."""
     @_builtins.property
     def amount(self) -> _money_pb2.Money:
-        """How much it was about; zero where it was not about money."""
+        """The amount; zero for a line that is not about money."""
 
     @_builtins.property
     def balance(self) -> _money_pb2.Money:
-        """The balance from then on."""
+        """The balance after the event."""
 
     @_builtins.property
     def held(self) -> _money_pb2.Money:
-        """How much of it was held from then on."""
+        """The held part of the balance after the event."""
 
     @_builtins.property
     def paid_in(self) -> _money_pb2.Money:
-        """All that had come in by then, since the account was opened: deposits and transfers received."""
+        """The sum of all deposits and received transfers since the account was opened, this line included."""
 
     @_builtins.property
     def book_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was recorded, in UTC; never before the line before."""
+        """The time at which the event was recorded, in UTC; never earlier than that of the previous line."""
 
     def __init__(
         self,
@@ -471,7 +471,7 @@ Global___Transaction: _TypeAlias = Transaction  # noqa: Y015
 
 @_typing.final
 class AccountLedger(_message.Message):
-    """An account's ledger as far as it is known: the view that the projector keeps, its lines beside it."""
+    """An account's ledger: the view that the projector maintains. Its lines are stored beside it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -481,7 +481,7 @@ class AccountLedger(_message.Message):
     account_id: _builtins.str
     """The account's id."""
     version: _builtins.int
-    """How many lines there are."""
+    """The number of lines."""
     @_builtins.property
     def last(self) -> Global___Transaction:
         """The last line."""
@@ -503,7 +503,7 @@ Global___AccountLedger: _TypeAlias = AccountLedger  # noqa: Y015
 
 @_typing.final
 class Statement(_message.Message):
-    """An account in one month, by UTC."""
+    """An account in one month, in UTC."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -519,19 +519,19 @@ class Statement(_message.Message):
     """The month, as `2026-11`."""
     @_builtins.property
     def opening_balance(self) -> _money_pb2.Money:
-        """The balance when the month began; zero before the account was opened."""
+        """The balance at the start of the month; zero before the account was opened."""
 
     @_builtins.property
     def paid_in(self) -> _money_pb2.Money:
-        """What came in: deposits and transfers received."""
+        """The sum of deposits and received transfers."""
 
     @_builtins.property
     def paid_out(self) -> _money_pb2.Money:
-        """What went out: withdrawals, transfers sent and captured holds."""
+        """The sum of withdrawals, sent transfers and captured holds."""
 
     @_builtins.property
     def closing_balance(self) -> _money_pb2.Money:
-        """The balance when the month ended, or now if it has not."""
+        """The balance at the end of the month, or the current balance if the month has not ended."""
 
     def __init__(
         self,
@@ -553,7 +553,7 @@ Global___Statement: _TypeAlias = Statement  # noqa: Y015
 
 @_typing.final
 class DailyReport(_message.Message):
-    """What happened on one day, by UTC, to all accounts together: a line of a statement counts on the day of its `book_time`."""
+    """The sums of one day, in UTC, over all accounts. A line counts on the day of its `book_time`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -569,10 +569,10 @@ class DailyReport(_message.Message):
         kind: Global___Transaction.Kind.ValueType
         """The kind."""
         count: _builtins.int
-        """How many lines there are, one at least."""
+        """The number of lines, at least one."""
         @_builtins.property
         def amount(self) -> _money_pb2.Money:
-            """What their amounts come to, with the currency."""
+            """The sum of their amounts, with its currency."""
 
         def __init__(
             self,
@@ -593,7 +593,7 @@ class DailyReport(_message.Message):
     """The day, as `2026-11-23`."""
     @_builtins.property
     def sums(self) -> _containers.RepeatedCompositeFieldContainer[Global___DailyReport.Sum]:
-        """By kind, then by currency code. A transfer counts twice: as sent, and as received."""
+        """The sums, ordered by kind and currency code. A transfer counts twice: as sent and as received."""
 
     def __init__(
         self,

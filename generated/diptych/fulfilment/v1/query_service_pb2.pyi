@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetFulfilmentRequest(_message.Message):
-    """Asks for a fulfilment."""
+    """Request message for `GetFulfilment`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -30,7 +30,7 @@ class GetFulfilmentRequest(_message.Message):
     order_id: _builtins.str
     """The order's id."""
     at_least_as_fresh: _builtins.str
-    """A consistency token of an order's command that the fulfilment must have heard of; empty for none."""
+    """Consistency token of an order command that the fulfilment must have processed; empty for none."""
     def __init__(
         self,
         *,
@@ -47,7 +47,7 @@ Global___GetFulfilmentRequest: _TypeAlias = GetFulfilmentRequest  # noqa: Y015
 
 @_typing.final
 class GetFulfilmentResponse(_message.Message):
-    """A fulfilment."""
+    """Response message for `GetFulfilment`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -71,7 +71,7 @@ Global___GetFulfilmentResponse: _TypeAlias = GetFulfilmentResponse  # noqa: Y015
 
 @_typing.final
 class ListFulfilmentsRequest(_message.Message):
-    """Asks for a page of fulfilments."""
+    """Request message for `ListFulfilments`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -80,13 +80,13 @@ class ListFulfilmentsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
     state: _types_pb2.Fulfilment.State.ValueType
-    """Only those in this state; unset for all."""
+    """Only fulfilments in this state; unspecified for all."""
     page_size: _builtins.int
-    """How many entries a page holds at the most, up to 100; 20 where it is 0."""
+    """The maximum number of entries in a page, up to 100; 20 if it is 0."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before, for the same request; empty for the first page."""
+    """The `next_page_token` of the previous page, for the same request; empty for the first page."""
     at_least_as_fresh: _builtins.str
-    """A consistency token of an order's command that fulfilments must have heard of; empty for none."""
+    """Consistency token of an order command that the fulfilments must have processed; empty for none."""
     def __init__(
         self,
         *,
@@ -105,14 +105,14 @@ Global___ListFulfilmentsRequest: _TypeAlias = ListFulfilmentsRequest  # noqa: Y0
 
 @_typing.final
 class ListFulfilmentsResponse(_message.Message):
-    """A page of fulfilments."""
+    """Response message for `ListFulfilments`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     FULFILMENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Where the next page begins; empty on the last page."""
+    """The token of the next page; empty on the last page."""
     @_builtins.property
     def fulfilments(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Fulfilment]:
         """The fulfilments."""

@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class QueryServiceStub:
-    """Tells how the fulfilment of orders goes. It is served by the process manager, from its own tables: what it
-    answers is what the saga knows, at this moment. There are no commands: a fulfilment begins with its order, and
-    goes as events and answers make it go.
+    """Reads the progress of fulfilments. The process manager serves these methods from its own tables, so a
+    response is the saga's current state. There are no commands: order events and step replies drive a
+    fulfilment.
     """
 
     def __init__(self, channel):
@@ -50,21 +50,22 @@ class QueryServiceStub:
 
 
 class QueryServiceServicer:
-    """Tells how the fulfilment of orders goes. It is served by the process manager, from its own tables: what it
-    answers is what the saga knows, at this moment. There are no commands: a fulfilment begins with its order, and
-    goes as events and answers make it go.
+    """Reads the progress of fulfilments. The process manager serves these methods from its own tables, so a
+    response is the saga's current state. There are no commands: order events and step replies drive a
+    fulfilment.
     """
 
     def GetFulfilment(self, request, context):
-        """Returns a fulfilment with all its steps, or `FULFILMENT_NOT_FOUND`.
+        """Returns a fulfilment with all its steps. Fails with `NOT_FOUND` (`FULFILMENT_NOT_FOUND`) if it does not
+        exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFulfilments(self, request, context):
-        """Returns a page of fulfilments without their steps: first those that are overdue, the longest overdue before the
-        others, then those that are due next, then those that are not due at any time, the oldest first.
+        """Lists fulfilments without their steps, ordered by due time: the longest overdue first, then the next due.
+        Fulfilments without a due time come last, oldest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,9 +93,9 @@ def add_QueryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueryService:
-    """Tells how the fulfilment of orders goes. It is served by the process manager, from its own tables: what it
-    answers is what the saga knows, at this moment. There are no commands: a fulfilment begins with its order, and
-    goes as events and answers make it go.
+    """Reads the progress of fulfilments. The process manager serves these methods from its own tables, so a
+    response is the saga's current state. There are no commands: order events and step replies drive a
+    fulfilment.
     """
 
     @staticmethod

@@ -27,9 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QueryServiceStub:
-    """Tells how the fulfilment of orders goes. It is served by the process manager, from its own tables: what it
-    answers is what the saga knows, at this moment. There are no commands: a fulfilment begins with its order, and
-    goes as events and answers make it go.
+    """Reads the progress of fulfilments. The process manager serves these methods from its own tables, so a
+    response is the saga's current state. There are no commands: order events and step replies drive a
+    fulfilment.
     """
 
     @_typing.overload
@@ -37,31 +37,35 @@ class QueryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> QueryServiceAsyncStub: ...
     GetFulfilment: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetFulfilmentRequest, _query_service_pb2.GetFulfilmentResponse]
-    """Returns a fulfilment with all its steps, or `FULFILMENT_NOT_FOUND`."""
+    """Returns a fulfilment with all its steps. Fails with `NOT_FOUND` (`FULFILMENT_NOT_FOUND`) if it does not
+    exist.
+    """
     ListFulfilments: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListFulfilmentsRequest, _query_service_pb2.ListFulfilmentsResponse]
-    """Returns a page of fulfilments without their steps: first those that are overdue, the longest overdue before the
-    others, then those that are due next, then those that are not due at any time, the oldest first.
+    """Lists fulfilments without their steps, ordered by due time: the longest overdue first, then the next due.
+    Fulfilments without a due time come last, oldest first.
     """
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
-    """Tells how the fulfilment of orders goes. It is served by the process manager, from its own tables: what it
-    answers is what the saga knows, at this moment. There are no commands: a fulfilment begins with its order, and
-    goes as events and answers make it go.
+    """Reads the progress of fulfilments. The process manager serves these methods from its own tables, so a
+    response is the saga's current state. There are no commands: order events and step replies drive a
+    fulfilment.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetFulfilment: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetFulfilmentRequest, _query_service_pb2.GetFulfilmentResponse]  # type: ignore[assignment]
-    """Returns a fulfilment with all its steps, or `FULFILMENT_NOT_FOUND`."""
+    """Returns a fulfilment with all its steps. Fails with `NOT_FOUND` (`FULFILMENT_NOT_FOUND`) if it does not
+    exist.
+    """
     ListFulfilments: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListFulfilmentsRequest, _query_service_pb2.ListFulfilmentsResponse]  # type: ignore[assignment]
-    """Returns a page of fulfilments without their steps: first those that are overdue, the longest overdue before the
-    others, then those that are due next, then those that are not due at any time, the oldest first.
+    """Lists fulfilments without their steps, ordered by due time: the longest overdue first, then the next due.
+    Fulfilments without a due time come last, oldest first.
     """
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Tells how the fulfilment of orders goes. It is served by the process manager, from its own tables: what it
-    answers is what the saga knows, at this moment. There are no commands: a fulfilment begins with its order, and
-    goes as events and answers make it go.
+    """Reads the progress of fulfilments. The process manager serves these methods from its own tables, so a
+    response is the saga's current state. There are no commands: order events and step replies drive a
+    fulfilment.
     """
 
     @_abc_1.abstractmethod
@@ -70,7 +74,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetFulfilmentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetFulfilmentResponse, _abc.Awaitable[_query_service_pb2.GetFulfilmentResponse]]:
-        """Returns a fulfilment with all its steps, or `FULFILMENT_NOT_FOUND`."""
+        """Returns a fulfilment with all its steps. Fails with `NOT_FOUND` (`FULFILMENT_NOT_FOUND`) if it does not
+        exist.
+        """
 
     @_abc_1.abstractmethod
     def ListFulfilments(
@@ -78,8 +84,8 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.ListFulfilmentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListFulfilmentsResponse, _abc.Awaitable[_query_service_pb2.ListFulfilmentsResponse]]:
-        """Returns a page of fulfilments without their steps: first those that are overdue, the longest overdue before the
-        others, then those that are due next, then those that are not due at any time, the oldest first.
+        """Lists fulfilments without their steps, ordered by due time: the longest overdue first, then the next due.
+        Fulfilments without a due time come last, oldest first.
         """
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RegisterProductRequest(_message.Message):
-    """Asks for a product to be registered."""
+    """Request message for `RegisterProduct`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,14 +32,14 @@ class RegisterProductRequest(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     REORDER_POINT_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     sku: _builtins.str
-    """The stock keeping unit, unique in the whole system."""
+    """The product's stock keeping unit, unique in the whole system."""
     title: _builtins.str
-    """What the product is called."""
+    """The product's title."""
     reorder_point: _builtins.int
-    """The reorder point that its stock begins with in each warehouse: at so many available pieces or fewer, an alert is
-    raised. 0 raises it when nothing is left.
+    """The initial reorder point of the product's stock in each warehouse. An alert is raised when this many
+    pieces or fewer are available; 0 raises it when nothing is available.
     """
     def __init__(
         self,
@@ -59,14 +59,14 @@ Global___RegisterProductRequest: _TypeAlias = RegisterProductRequest  # noqa: Y0
 
 @_typing.final
 class RegisterProductResponse(_message.Message):
-    """The product is registered."""
+    """Response message for `RegisterProduct`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ Global___RegisterProductResponse: _TypeAlias = RegisterProductResponse  # noqa: 
 
 @_typing.final
 class ReceiveStockRequest(_message.Message):
-    """Asks for stock to be received."""
+    """Request message for `ReceiveStock`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -95,19 +95,21 @@ class ReceiveStockRequest(_message.Message):
     DELIVERY_NOTE_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
     """The warehouse."""
     quantity: _builtins.int
-    """How many pieces."""
+    """The number of pieces."""
     purchase_order: _builtins.str
-    """The number of the purchase order that is delivered."""
+    """The number of the delivered purchase order."""
     delivery_note: _builtins.str
     """The number of the supplier's delivery note."""
     expected_version: _builtins.int
-    """The version that the stock must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the stock must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -131,14 +133,14 @@ Global___ReceiveStockRequest: _TypeAlias = ReceiveStockRequest  # noqa: Y015
 
 @_typing.final
 class ReceiveStockResponse(_message.Message):
-    """The stock is received."""
+    """Response message for `ReceiveStock`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -155,7 +157,7 @@ Global___ReceiveStockResponse: _TypeAlias = ReceiveStockResponse  # noqa: Y015
 
 @_typing.final
 class ReserveStockRequest(_message.Message):
-    """Asks for stock to be reserved."""
+    """Request message for `ReserveStock`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -164,16 +166,16 @@ class ReserveStockRequest(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     reservation_id: _builtins.str
     """The reservation's id, chosen by the caller."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ReservationLine]:
-        """What is reserved, 1 to 100 lines, each with a sku and warehouse of its own."""
+        """The lines to reserve, 1 to 100, each with a distinct pair of sku and warehouse."""
 
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
-        """Until when it stands unless it is made firm; after now, and 7 days ahead at the most."""
+        """The time at which the reservation expires unless it is firm; later than now, by 7 days or less."""
 
     def __init__(
         self,
@@ -193,14 +195,14 @@ Global___ReserveStockRequest: _TypeAlias = ReserveStockRequest  # noqa: Y015
 
 @_typing.final
 class ReserveStockResponse(_message.Message):
-    """The stock is reserved."""
+    """Response message for `ReserveStock`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -217,7 +219,7 @@ Global___ReserveStockResponse: _TypeAlias = ReserveStockResponse  # noqa: Y015
 
 @_typing.final
 class FirmReservationRequest(_message.Message):
-    """Asks for a reservation to be made firm."""
+    """Request message for `FirmReservation`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -225,11 +227,13 @@ class FirmReservationRequest(_message.Message):
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     reservation_id: _builtins.str
     """The reservation's id."""
     expected_version: _builtins.int
-    """The version that the reservation must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the reservation must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -249,14 +253,14 @@ Global___FirmReservationRequest: _TypeAlias = FirmReservationRequest  # noqa: Y0
 
 @_typing.final
 class FirmReservationResponse(_message.Message):
-    """The reservation is firm."""
+    """Response message for `FirmReservation`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -273,7 +277,7 @@ Global___FirmReservationResponse: _TypeAlias = FirmReservationResponse  # noqa: 
 
 @_typing.final
 class ReleaseReservationRequest(_message.Message):
-    """Asks for a reservation to be released."""
+    """Request message for `ReleaseReservation`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -282,13 +286,15 @@ class ReleaseReservationRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     reservation_id: _builtins.str
     """The reservation's id."""
     reason: _builtins.str
-    """Why, for people to read."""
+    """The reason, for people."""
     expected_version: _builtins.int
-    """The version that the reservation must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the reservation must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -309,14 +315,14 @@ Global___ReleaseReservationRequest: _TypeAlias = ReleaseReservationRequest  # no
 
 @_typing.final
 class ReleaseReservationResponse(_message.Message):
-    """The reservation is released."""
+    """Response message for `ReleaseReservation`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -333,7 +339,7 @@ Global___ReleaseReservationResponse: _TypeAlias = ReleaseReservationResponse  # 
 
 @_typing.final
 class CommitReservationRequest(_message.Message):
-    """Asks for reserved goods to leave."""
+    """Request message for `CommitReservation`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -341,11 +347,13 @@ class CommitReservationRequest(_message.Message):
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     reservation_id: _builtins.str
     """The reservation's id."""
     expected_version: _builtins.int
-    """The version that the reservation must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the reservation must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -365,14 +373,14 @@ Global___CommitReservationRequest: _TypeAlias = CommitReservationRequest  # noqa
 
 @_typing.final
 class CommitReservationResponse(_message.Message):
-    """The goods have left."""
+    """Response message for `CommitReservation`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -389,7 +397,7 @@ Global___CommitReservationResponse: _TypeAlias = CommitReservationResponse  # no
 
 @_typing.final
 class ExpireReservationRequest(_message.Message):
-    """Asks for a reservation to be released if its time is over."""
+    """Request message for `ExpireReservation`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -397,11 +405,13 @@ class ExpireReservationRequest(_message.Message):
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     reservation_id: _builtins.str
     """The reservation's id."""
     expected_version: _builtins.int
-    """The version that the reservation must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the reservation must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -421,14 +431,14 @@ Global___ExpireReservationRequest: _TypeAlias = ExpireReservationRequest  # noqa
 
 @_typing.final
 class ExpireReservationResponse(_message.Message):
-    """The reservation is released, or stands for good."""
+    """Response message for `ExpireReservation`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -445,7 +455,7 @@ Global___ExpireReservationResponse: _TypeAlias = ExpireReservationResponse  # no
 
 @_typing.final
 class TransferStockRequest(_message.Message):
-    """Asks for stock to be sent to another warehouse."""
+    """Request message for `TransferStock`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -456,17 +466,17 @@ class TransferStockRequest(_message.Message):
     TO_WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
     QUANTITY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     transfer_id: _builtins.str
     """The transfer's id, chosen by the caller."""
     sku: _builtins.str
     """The stock keeping unit."""
     from_warehouse_id: _builtins.str
-    """Where it leaves."""
+    """The warehouse that sends the stock."""
     to_warehouse_id: _builtins.str
-    """Where it goes."""
+    """The warehouse that receives the stock."""
     quantity: _builtins.int
-    """How many pieces."""
+    """The number of pieces."""
     def __init__(
         self,
         *,
@@ -487,14 +497,14 @@ Global___TransferStockRequest: _TypeAlias = TransferStockRequest  # noqa: Y015
 
 @_typing.final
 class TransferStockResponse(_message.Message):
-    """The stock is on its way."""
+    """Response message for `TransferStock`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -511,7 +521,7 @@ Global___TransferStockResponse: _TypeAlias = TransferStockResponse  # noqa: Y015
 
 @_typing.final
 class CompleteTransferRequest(_message.Message):
-    """Asks for stock in transit to be noted as arrived."""
+    """Request message for `CompleteTransfer`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -519,11 +529,13 @@ class CompleteTransferRequest(_message.Message):
     TRANSFER_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     transfer_id: _builtins.str
     """The transfer's id."""
     expected_version: _builtins.int
-    """The version that the transfer must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the transfer must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -543,14 +555,14 @@ Global___CompleteTransferRequest: _TypeAlias = CompleteTransferRequest  # noqa: 
 
 @_typing.final
 class CompleteTransferResponse(_message.Message):
-    """The stock has arrived."""
+    """Response message for `CompleteTransfer`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -567,7 +579,7 @@ Global___CompleteTransferResponse: _TypeAlias = CompleteTransferResponse  # noqa
 
 @_typing.final
 class AdjustStockRequest(_message.Message):
-    """Asks for stock to be corrected."""
+    """Request message for `AdjustStock`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -578,17 +590,19 @@ class AdjustStockRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
     """The warehouse."""
     counted: _builtins.int
-    """How many pieces were counted."""
+    """The counted number of pieces."""
     reason: _builtins.str
-    """Why they differ, for people to read."""
+    """The reason of the difference, for people."""
     expected_version: _builtins.int
-    """The version that the stock must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the stock must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -611,14 +625,14 @@ Global___AdjustStockRequest: _TypeAlias = AdjustStockRequest  # noqa: Y015
 
 @_typing.final
 class AdjustStockResponse(_message.Message):
-    """The stock is corrected."""
+    """Response message for `AdjustStock`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -635,7 +649,7 @@ Global___AdjustStockResponse: _TypeAlias = AdjustStockResponse  # noqa: Y015
 
 @_typing.final
 class SetReorderPointRequest(_message.Message):
-    """Asks for a reorder point to be set."""
+    """Request message for `SetReorderPoint`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -645,15 +659,17 @@ class SetReorderPointRequest(_message.Message):
     REORDER_POINT_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
     """The warehouse."""
     reorder_point: _builtins.int
-    """At so many available pieces or fewer an alert is raised."""
+    """The available quantity at or below which an alert is raised."""
     expected_version: _builtins.int
-    """The version that the stock must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the stock must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -675,14 +691,14 @@ Global___SetReorderPointRequest: _TypeAlias = SetReorderPointRequest  # noqa: Y0
 
 @_typing.final
 class SetReorderPointResponse(_message.Message):
-    """The reorder point is set."""
+    """Response message for `SetReorderPoint`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -699,7 +715,7 @@ Global___SetReorderPointResponse: _TypeAlias = SetReorderPointResponse  # noqa: 
 
 @_typing.final
 class DiscontinueProductRequest(_message.Message):
-    """Asks for a product to be discontinued."""
+    """Request message for `DiscontinueProduct`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -707,11 +723,13 @@ class DiscontinueProductRequest(_message.Message):
     SKU_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     sku: _builtins.str
     """The stock keeping unit."""
     expected_version: _builtins.int
-    """The version that the product must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the product must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -731,14 +749,14 @@ Global___DiscontinueProductRequest: _TypeAlias = DiscontinueProductRequest  # no
 
 @_typing.final
 class DiscontinueProductResponse(_message.Message):
-    """The product is discontinued."""
+    """Response message for `DiscontinueProduct`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,

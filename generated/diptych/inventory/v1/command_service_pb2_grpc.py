@@ -26,9 +26,12 @@ if _version_not_supported:
 
 
 class CommandServiceStub:
-    """Changes stock. Every command is idempotent by its request id: a retry with the same content gets the first answer
-    again, the same id with another content is refused with `REQUEST_ID_REUSED`. A command that asks for what is so
-    already changes nothing. Stock is kept by sku and warehouse; never more is reserved than is on hand.
+    """Changes products, stock, reservations and transfers.
+
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
+    command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
+    quantity never exceeds the quantity on hand.
     """
 
     def __init__(self, channel):
@@ -100,31 +103,36 @@ class CommandServiceStub:
 
 
 class CommandServiceServicer:
-    """Changes stock. Every command is idempotent by its request id: a retry with the same content gets the first answer
-    again, the same id with another content is refused with `REQUEST_ID_REUSED`. A command that asks for what is so
-    already changes nothing. Stock is kept by sku and warehouse; never more is reserved than is on hand.
+    """Changes products, stock, reservations and transfers.
+
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
+    command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
+    quantity never exceeds the quantity on hand.
     """
 
     def RegisterProduct(self, request, context):
-        """Makes a sku known: nothing can be received before. One that is known already, word for word, changes nothing; else
-        refused with `PRODUCT_EXISTS`.
+        """Registers a product under its sku; stock can be received only after that. Repeating the same registration
+        changes nothing; a different one of the same sku is rejected with `PRODUCT_EXISTS`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReceiveStock(self, request, context):
-        """Takes a delivery in. The same delivery of a sku to a warehouse counts once: with the same quantity again nothing
-        changes, with another it is refused with `DELIVERY_ALREADY_RECEIVED`. Refused with `PRODUCT_NOT_FOUND`,
-        `PRODUCT_DISCONTINUED` or `STOCK_TOO_LARGE`.
+        """Records a delivery to a warehouse. A delivery of a sku to a warehouse counts once: repeating it with the
+        same quantity changes nothing, and with a different quantity it is rejected with
+        `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED` or
+        `STOCK_TOO_LARGE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReserveStock(self, request, context):
-        """Reserves stock of one or several skus and warehouses, all of it or nothing, until a deadline or until it is made firm. The
-        same reservation again changes nothing; another one of this id is refused with `RESERVATION_EXISTS`. Refused with
+        """Reserves stock of one or more skus and warehouses, all lines or none, until a deadline, or without a
+        deadline once the reservation is firm. Repeating the same reservation changes nothing; a different
+        reservation with the same id is rejected with `RESERVATION_EXISTS`. Also rejected with
         `STOCK_INSUFFICIENT`, `RESERVATION_LINE_REPEATED` or `RESERVATION_DEADLINE_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -132,70 +140,72 @@ class CommandServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FirmReservation(self, request, context):
-        """Makes a reservation firm: its deadline no longer applies. Refused with `RESERVATION_NOT_FOUND`, `RESERVATION_EXPIRED`,
-        `RESERVATION_ALREADY_RELEASED` or `RESERVATION_ALREADY_COMMITTED`.
+        """Makes a reservation firm: its deadline no longer applies. Rejected with `RESERVATION_NOT_FOUND`,
+        `RESERVATION_EXPIRED`, `RESERVATION_ALREADY_RELEASED` or `RESERVATION_ALREADY_COMMITTED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseReservation(self, request, context):
-        """Gives what is reserved back, firm or not. Refused with `RESERVATION_NOT_FOUND` or `RESERVATION_ALREADY_COMMITTED`.
+        """Releases an open or firm reservation: its stock is available again. Rejected with `RESERVATION_NOT_FOUND`
+        or `RESERVATION_ALREADY_COMMITTED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CommitReservation(self, request, context):
-        """Lets the reserved goods leave. Refused with `RESERVATION_NOT_FOUND`, `RESERVATION_EXPIRED` or
-        `RESERVATION_ALREADY_RELEASED`.
+        """Removes the reserved stock from its warehouses. Rejected with `RESERVATION_NOT_FOUND`,
+        `RESERVATION_EXPIRED` or `RESERVATION_ALREADY_RELEASED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExpireReservation(self, request, context):
-        """Releases a reservation whose deadline has passed; one that is firm, released or committed stays as it is. Refused with
-        `RESERVATION_NOT_FOUND`, or before the deadline with `RESERVATION_NOT_EXPIRED`.
+        """Releases an open reservation after its deadline. A reservation that is firm, released or committed does
+        not change. Rejected with `RESERVATION_NOT_FOUND`, or before the deadline with `RESERVATION_NOT_EXPIRED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TransferStock(self, request, context):
-        """Sends stock from one warehouse to another: it leaves the one at once, and is in transit to the other until it arrives.
-        Refused with `TRANSFER_EXISTS`, `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT` or
-        `STOCK_TOO_LARGE`.
+        """Sends stock from one warehouse to another. It leaves the first warehouse immediately and is in transit to
+        the second until the transfer is completed. Repeating the same transfer changes nothing; a different
+        transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected with
+        `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT` or `STOCK_TOO_LARGE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompleteTransfer(self, request, context):
-        """Notes that stock which was in transit has arrived. Refused with `TRANSFER_NOT_FOUND`.
+        """Records the arrival of stock in transit. Rejected with `TRANSFER_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AdjustStock(self, request, context):
-        """Corrects how much is on hand to what was counted. Refused with `STOCK_NOT_FOUND`, or with `STOCK_RESERVED` below what is
-        reserved.
+        """Corrects the quantity on hand to a counted quantity. Rejected with `STOCK_NOT_FOUND`, or with
+        `STOCK_RESERVED` if the counted quantity is below the reserved one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetReorderPoint(self, request, context):
-        """Sets the reorder point of a sku in a warehouse. Refused with `STOCK_NOT_FOUND`.
+        """Sets the reorder point of a sku in a warehouse. Rejected with `STOCK_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DiscontinueProduct(self, request, context):
-        """Ends a product: no more deliveries and no more alerts; what is left can be reserved and moved. Refused with
-        `PRODUCT_NOT_FOUND`.
+        """Discontinues a product: it accepts no deliveries and raises no alerts. Its remaining stock can still be
+        reserved and transferred. Rejected with `PRODUCT_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,9 +283,12 @@ def add_CommandServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CommandService:
-    """Changes stock. Every command is idempotent by its request id: a retry with the same content gets the first answer
-    again, the same id with another content is refused with `REQUEST_ID_REUSED`. A command that asks for what is so
-    already changes nothing. Stock is kept by sku and warehouse; never more is reserved than is on hand.
+    """Changes products, stock, reservations and transfers.
+
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
+    command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
+    quantity never exceeds the quantity on hand.
     """
 
     @staticmethod

@@ -27,9 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CommandServiceStub:
-    """Changes stock. Every command is idempotent by its request id: a retry with the same content gets the first answer
-    again, the same id with another content is refused with `REQUEST_ID_REUSED`. A command that asks for what is so
-    already changes nothing. Stock is kept by sku and warehouse; never more is reserved than is on hand.
+    """Changes products, stock, reservations and transfers.
+
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
+    command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
+    quantity never exceeds the quantity on hand.
     """
 
     @_typing.overload
@@ -37,109 +40,125 @@ class CommandServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CommandServiceAsyncStub: ...
     RegisterProduct: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RegisterProductRequest, _command_service_pb2.RegisterProductResponse]
-    """Makes a sku known: nothing can be received before. One that is known already, word for word, changes nothing; else
-    refused with `PRODUCT_EXISTS`.
+    """Registers a product under its sku; stock can be received only after that. Repeating the same registration
+    changes nothing; a different one of the same sku is rejected with `PRODUCT_EXISTS`.
     """
     ReceiveStock: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ReceiveStockRequest, _command_service_pb2.ReceiveStockResponse]
-    """Takes a delivery in. The same delivery of a sku to a warehouse counts once: with the same quantity again nothing
-    changes, with another it is refused with `DELIVERY_ALREADY_RECEIVED`. Refused with `PRODUCT_NOT_FOUND`,
-    `PRODUCT_DISCONTINUED` or `STOCK_TOO_LARGE`.
+    """Records a delivery to a warehouse. A delivery of a sku to a warehouse counts once: repeating it with the
+    same quantity changes nothing, and with a different quantity it is rejected with
+    `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED` or
+    `STOCK_TOO_LARGE`.
     """
     ReserveStock: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ReserveStockRequest, _command_service_pb2.ReserveStockResponse]
-    """Reserves stock of one or several skus and warehouses, all of it or nothing, until a deadline or until it is made firm. The
-    same reservation again changes nothing; another one of this id is refused with `RESERVATION_EXISTS`. Refused with
+    """Reserves stock of one or more skus and warehouses, all lines or none, until a deadline, or without a
+    deadline once the reservation is firm. Repeating the same reservation changes nothing; a different
+    reservation with the same id is rejected with `RESERVATION_EXISTS`. Also rejected with
     `STOCK_INSUFFICIENT`, `RESERVATION_LINE_REPEATED` or `RESERVATION_DEADLINE_INVALID`.
     """
     FirmReservation: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.FirmReservationRequest, _command_service_pb2.FirmReservationResponse]
-    """Makes a reservation firm: its deadline no longer applies. Refused with `RESERVATION_NOT_FOUND`, `RESERVATION_EXPIRED`,
-    `RESERVATION_ALREADY_RELEASED` or `RESERVATION_ALREADY_COMMITTED`.
+    """Makes a reservation firm: its deadline no longer applies. Rejected with `RESERVATION_NOT_FOUND`,
+    `RESERVATION_EXPIRED`, `RESERVATION_ALREADY_RELEASED` or `RESERVATION_ALREADY_COMMITTED`.
     """
     ReleaseReservation: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ReleaseReservationRequest, _command_service_pb2.ReleaseReservationResponse]
-    """Gives what is reserved back, firm or not. Refused with `RESERVATION_NOT_FOUND` or `RESERVATION_ALREADY_COMMITTED`."""
+    """Releases an open or firm reservation: its stock is available again. Rejected with `RESERVATION_NOT_FOUND`
+    or `RESERVATION_ALREADY_COMMITTED`.
+    """
     CommitReservation: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.CommitReservationRequest, _command_service_pb2.CommitReservationResponse]
-    """Lets the reserved goods leave. Refused with `RESERVATION_NOT_FOUND`, `RESERVATION_EXPIRED` or
-    `RESERVATION_ALREADY_RELEASED`.
+    """Removes the reserved stock from its warehouses. Rejected with `RESERVATION_NOT_FOUND`,
+    `RESERVATION_EXPIRED` or `RESERVATION_ALREADY_RELEASED`.
     """
     ExpireReservation: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ExpireReservationRequest, _command_service_pb2.ExpireReservationResponse]
-    """Releases a reservation whose deadline has passed; one that is firm, released or committed stays as it is. Refused with
-    `RESERVATION_NOT_FOUND`, or before the deadline with `RESERVATION_NOT_EXPIRED`.
+    """Releases an open reservation after its deadline. A reservation that is firm, released or committed does
+    not change. Rejected with `RESERVATION_NOT_FOUND`, or before the deadline with `RESERVATION_NOT_EXPIRED`.
     """
     TransferStock: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.TransferStockRequest, _command_service_pb2.TransferStockResponse]
-    """Sends stock from one warehouse to another: it leaves the one at once, and is in transit to the other until it arrives.
-    Refused with `TRANSFER_EXISTS`, `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT` or
-    `STOCK_TOO_LARGE`.
+    """Sends stock from one warehouse to another. It leaves the first warehouse immediately and is in transit to
+    the second until the transfer is completed. Repeating the same transfer changes nothing; a different
+    transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected with
+    `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT` or `STOCK_TOO_LARGE`.
     """
     CompleteTransfer: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.CompleteTransferRequest, _command_service_pb2.CompleteTransferResponse]
-    """Notes that stock which was in transit has arrived. Refused with `TRANSFER_NOT_FOUND`."""
+    """Records the arrival of stock in transit. Rejected with `TRANSFER_NOT_FOUND`."""
     AdjustStock: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.AdjustStockRequest, _command_service_pb2.AdjustStockResponse]
-    """Corrects how much is on hand to what was counted. Refused with `STOCK_NOT_FOUND`, or with `STOCK_RESERVED` below what is
-    reserved.
+    """Corrects the quantity on hand to a counted quantity. Rejected with `STOCK_NOT_FOUND`, or with
+    `STOCK_RESERVED` if the counted quantity is below the reserved one.
     """
     SetReorderPoint: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.SetReorderPointRequest, _command_service_pb2.SetReorderPointResponse]
-    """Sets the reorder point of a sku in a warehouse. Refused with `STOCK_NOT_FOUND`."""
+    """Sets the reorder point of a sku in a warehouse. Rejected with `STOCK_NOT_FOUND`."""
     DiscontinueProduct: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.DiscontinueProductRequest, _command_service_pb2.DiscontinueProductResponse]
-    """Ends a product: no more deliveries and no more alerts; what is left can be reserved and moved. Refused with
-    `PRODUCT_NOT_FOUND`.
+    """Discontinues a product: it accepts no deliveries and raises no alerts. Its remaining stock can still be
+    reserved and transferred. Rejected with `PRODUCT_NOT_FOUND`.
     """
 
 @_typing.type_check_only
 class CommandServiceAsyncStub(CommandServiceStub):
-    """Changes stock. Every command is idempotent by its request id: a retry with the same content gets the first answer
-    again, the same id with another content is refused with `REQUEST_ID_REUSED`. A command that asks for what is so
-    already changes nothing. Stock is kept by sku and warehouse; never more is reserved than is on hand.
+    """Changes products, stock, reservations and transfers.
+
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
+    command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
+    quantity never exceeds the quantity on hand.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterProduct: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RegisterProductRequest, _command_service_pb2.RegisterProductResponse]  # type: ignore[assignment]
-    """Makes a sku known: nothing can be received before. One that is known already, word for word, changes nothing; else
-    refused with `PRODUCT_EXISTS`.
+    """Registers a product under its sku; stock can be received only after that. Repeating the same registration
+    changes nothing; a different one of the same sku is rejected with `PRODUCT_EXISTS`.
     """
     ReceiveStock: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ReceiveStockRequest, _command_service_pb2.ReceiveStockResponse]  # type: ignore[assignment]
-    """Takes a delivery in. The same delivery of a sku to a warehouse counts once: with the same quantity again nothing
-    changes, with another it is refused with `DELIVERY_ALREADY_RECEIVED`. Refused with `PRODUCT_NOT_FOUND`,
-    `PRODUCT_DISCONTINUED` or `STOCK_TOO_LARGE`.
+    """Records a delivery to a warehouse. A delivery of a sku to a warehouse counts once: repeating it with the
+    same quantity changes nothing, and with a different quantity it is rejected with
+    `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED` or
+    `STOCK_TOO_LARGE`.
     """
     ReserveStock: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ReserveStockRequest, _command_service_pb2.ReserveStockResponse]  # type: ignore[assignment]
-    """Reserves stock of one or several skus and warehouses, all of it or nothing, until a deadline or until it is made firm. The
-    same reservation again changes nothing; another one of this id is refused with `RESERVATION_EXISTS`. Refused with
+    """Reserves stock of one or more skus and warehouses, all lines or none, until a deadline, or without a
+    deadline once the reservation is firm. Repeating the same reservation changes nothing; a different
+    reservation with the same id is rejected with `RESERVATION_EXISTS`. Also rejected with
     `STOCK_INSUFFICIENT`, `RESERVATION_LINE_REPEATED` or `RESERVATION_DEADLINE_INVALID`.
     """
     FirmReservation: _aio.UnaryUnaryMultiCallable[_command_service_pb2.FirmReservationRequest, _command_service_pb2.FirmReservationResponse]  # type: ignore[assignment]
-    """Makes a reservation firm: its deadline no longer applies. Refused with `RESERVATION_NOT_FOUND`, `RESERVATION_EXPIRED`,
-    `RESERVATION_ALREADY_RELEASED` or `RESERVATION_ALREADY_COMMITTED`.
+    """Makes a reservation firm: its deadline no longer applies. Rejected with `RESERVATION_NOT_FOUND`,
+    `RESERVATION_EXPIRED`, `RESERVATION_ALREADY_RELEASED` or `RESERVATION_ALREADY_COMMITTED`.
     """
     ReleaseReservation: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ReleaseReservationRequest, _command_service_pb2.ReleaseReservationResponse]  # type: ignore[assignment]
-    """Gives what is reserved back, firm or not. Refused with `RESERVATION_NOT_FOUND` or `RESERVATION_ALREADY_COMMITTED`."""
+    """Releases an open or firm reservation: its stock is available again. Rejected with `RESERVATION_NOT_FOUND`
+    or `RESERVATION_ALREADY_COMMITTED`.
+    """
     CommitReservation: _aio.UnaryUnaryMultiCallable[_command_service_pb2.CommitReservationRequest, _command_service_pb2.CommitReservationResponse]  # type: ignore[assignment]
-    """Lets the reserved goods leave. Refused with `RESERVATION_NOT_FOUND`, `RESERVATION_EXPIRED` or
-    `RESERVATION_ALREADY_RELEASED`.
+    """Removes the reserved stock from its warehouses. Rejected with `RESERVATION_NOT_FOUND`,
+    `RESERVATION_EXPIRED` or `RESERVATION_ALREADY_RELEASED`.
     """
     ExpireReservation: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ExpireReservationRequest, _command_service_pb2.ExpireReservationResponse]  # type: ignore[assignment]
-    """Releases a reservation whose deadline has passed; one that is firm, released or committed stays as it is. Refused with
-    `RESERVATION_NOT_FOUND`, or before the deadline with `RESERVATION_NOT_EXPIRED`.
+    """Releases an open reservation after its deadline. A reservation that is firm, released or committed does
+    not change. Rejected with `RESERVATION_NOT_FOUND`, or before the deadline with `RESERVATION_NOT_EXPIRED`.
     """
     TransferStock: _aio.UnaryUnaryMultiCallable[_command_service_pb2.TransferStockRequest, _command_service_pb2.TransferStockResponse]  # type: ignore[assignment]
-    """Sends stock from one warehouse to another: it leaves the one at once, and is in transit to the other until it arrives.
-    Refused with `TRANSFER_EXISTS`, `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT` or
-    `STOCK_TOO_LARGE`.
+    """Sends stock from one warehouse to another. It leaves the first warehouse immediately and is in transit to
+    the second until the transfer is completed. Repeating the same transfer changes nothing; a different
+    transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected with
+    `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT` or `STOCK_TOO_LARGE`.
     """
     CompleteTransfer: _aio.UnaryUnaryMultiCallable[_command_service_pb2.CompleteTransferRequest, _command_service_pb2.CompleteTransferResponse]  # type: ignore[assignment]
-    """Notes that stock which was in transit has arrived. Refused with `TRANSFER_NOT_FOUND`."""
+    """Records the arrival of stock in transit. Rejected with `TRANSFER_NOT_FOUND`."""
     AdjustStock: _aio.UnaryUnaryMultiCallable[_command_service_pb2.AdjustStockRequest, _command_service_pb2.AdjustStockResponse]  # type: ignore[assignment]
-    """Corrects how much is on hand to what was counted. Refused with `STOCK_NOT_FOUND`, or with `STOCK_RESERVED` below what is
-    reserved.
+    """Corrects the quantity on hand to a counted quantity. Rejected with `STOCK_NOT_FOUND`, or with
+    `STOCK_RESERVED` if the counted quantity is below the reserved one.
     """
     SetReorderPoint: _aio.UnaryUnaryMultiCallable[_command_service_pb2.SetReorderPointRequest, _command_service_pb2.SetReorderPointResponse]  # type: ignore[assignment]
-    """Sets the reorder point of a sku in a warehouse. Refused with `STOCK_NOT_FOUND`."""
+    """Sets the reorder point of a sku in a warehouse. Rejected with `STOCK_NOT_FOUND`."""
     DiscontinueProduct: _aio.UnaryUnaryMultiCallable[_command_service_pb2.DiscontinueProductRequest, _command_service_pb2.DiscontinueProductResponse]  # type: ignore[assignment]
-    """Ends a product: no more deliveries and no more alerts; what is left can be reserved and moved. Refused with
-    `PRODUCT_NOT_FOUND`.
+    """Discontinues a product: it accepts no deliveries and raises no alerts. Its remaining stock can still be
+    reserved and transferred. Rejected with `PRODUCT_NOT_FOUND`.
     """
 
 class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Changes stock. Every command is idempotent by its request id: a retry with the same content gets the first answer
-    again, the same id with another content is refused with `REQUEST_ID_REUSED`. A command that asks for what is so
-    already changes nothing. Stock is kept by sku and warehouse; never more is reserved than is on hand.
+    """Changes products, stock, reservations and transfers.
+
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
+    command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
+    quantity never exceeds the quantity on hand.
     """
 
     @_abc_1.abstractmethod
@@ -148,8 +167,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.RegisterProductRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.RegisterProductResponse, _abc.Awaitable[_command_service_pb2.RegisterProductResponse]]:
-        """Makes a sku known: nothing can be received before. One that is known already, word for word, changes nothing; else
-        refused with `PRODUCT_EXISTS`.
+        """Registers a product under its sku; stock can be received only after that. Repeating the same registration
+        changes nothing; a different one of the same sku is rejected with `PRODUCT_EXISTS`.
         """
 
     @_abc_1.abstractmethod
@@ -158,9 +177,10 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ReceiveStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ReceiveStockResponse, _abc.Awaitable[_command_service_pb2.ReceiveStockResponse]]:
-        """Takes a delivery in. The same delivery of a sku to a warehouse counts once: with the same quantity again nothing
-        changes, with another it is refused with `DELIVERY_ALREADY_RECEIVED`. Refused with `PRODUCT_NOT_FOUND`,
-        `PRODUCT_DISCONTINUED` or `STOCK_TOO_LARGE`.
+        """Records a delivery to a warehouse. A delivery of a sku to a warehouse counts once: repeating it with the
+        same quantity changes nothing, and with a different quantity it is rejected with
+        `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED` or
+        `STOCK_TOO_LARGE`.
         """
 
     @_abc_1.abstractmethod
@@ -169,8 +189,9 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ReserveStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ReserveStockResponse, _abc.Awaitable[_command_service_pb2.ReserveStockResponse]]:
-        """Reserves stock of one or several skus and warehouses, all of it or nothing, until a deadline or until it is made firm. The
-        same reservation again changes nothing; another one of this id is refused with `RESERVATION_EXISTS`. Refused with
+        """Reserves stock of one or more skus and warehouses, all lines or none, until a deadline, or without a
+        deadline once the reservation is firm. Repeating the same reservation changes nothing; a different
+        reservation with the same id is rejected with `RESERVATION_EXISTS`. Also rejected with
         `STOCK_INSUFFICIENT`, `RESERVATION_LINE_REPEATED` or `RESERVATION_DEADLINE_INVALID`.
         """
 
@@ -180,8 +201,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.FirmReservationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.FirmReservationResponse, _abc.Awaitable[_command_service_pb2.FirmReservationResponse]]:
-        """Makes a reservation firm: its deadline no longer applies. Refused with `RESERVATION_NOT_FOUND`, `RESERVATION_EXPIRED`,
-        `RESERVATION_ALREADY_RELEASED` or `RESERVATION_ALREADY_COMMITTED`.
+        """Makes a reservation firm: its deadline no longer applies. Rejected with `RESERVATION_NOT_FOUND`,
+        `RESERVATION_EXPIRED`, `RESERVATION_ALREADY_RELEASED` or `RESERVATION_ALREADY_COMMITTED`.
         """
 
     @_abc_1.abstractmethod
@@ -190,7 +211,9 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ReleaseReservationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ReleaseReservationResponse, _abc.Awaitable[_command_service_pb2.ReleaseReservationResponse]]:
-        """Gives what is reserved back, firm or not. Refused with `RESERVATION_NOT_FOUND` or `RESERVATION_ALREADY_COMMITTED`."""
+        """Releases an open or firm reservation: its stock is available again. Rejected with `RESERVATION_NOT_FOUND`
+        or `RESERVATION_ALREADY_COMMITTED`.
+        """
 
     @_abc_1.abstractmethod
     def CommitReservation(
@@ -198,8 +221,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.CommitReservationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.CommitReservationResponse, _abc.Awaitable[_command_service_pb2.CommitReservationResponse]]:
-        """Lets the reserved goods leave. Refused with `RESERVATION_NOT_FOUND`, `RESERVATION_EXPIRED` or
-        `RESERVATION_ALREADY_RELEASED`.
+        """Removes the reserved stock from its warehouses. Rejected with `RESERVATION_NOT_FOUND`,
+        `RESERVATION_EXPIRED` or `RESERVATION_ALREADY_RELEASED`.
         """
 
     @_abc_1.abstractmethod
@@ -208,8 +231,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ExpireReservationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ExpireReservationResponse, _abc.Awaitable[_command_service_pb2.ExpireReservationResponse]]:
-        """Releases a reservation whose deadline has passed; one that is firm, released or committed stays as it is. Refused with
-        `RESERVATION_NOT_FOUND`, or before the deadline with `RESERVATION_NOT_EXPIRED`.
+        """Releases an open reservation after its deadline. A reservation that is firm, released or committed does
+        not change. Rejected with `RESERVATION_NOT_FOUND`, or before the deadline with `RESERVATION_NOT_EXPIRED`.
         """
 
     @_abc_1.abstractmethod
@@ -218,9 +241,10 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.TransferStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.TransferStockResponse, _abc.Awaitable[_command_service_pb2.TransferStockResponse]]:
-        """Sends stock from one warehouse to another: it leaves the one at once, and is in transit to the other until it arrives.
-        Refused with `TRANSFER_EXISTS`, `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT` or
-        `STOCK_TOO_LARGE`.
+        """Sends stock from one warehouse to another. It leaves the first warehouse immediately and is in transit to
+        the second until the transfer is completed. Repeating the same transfer changes nothing; a different
+        transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected with
+        `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT` or `STOCK_TOO_LARGE`.
         """
 
     @_abc_1.abstractmethod
@@ -229,7 +253,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.CompleteTransferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.CompleteTransferResponse, _abc.Awaitable[_command_service_pb2.CompleteTransferResponse]]:
-        """Notes that stock which was in transit has arrived. Refused with `TRANSFER_NOT_FOUND`."""
+        """Records the arrival of stock in transit. Rejected with `TRANSFER_NOT_FOUND`."""
 
     @_abc_1.abstractmethod
     def AdjustStock(
@@ -237,8 +261,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.AdjustStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.AdjustStockResponse, _abc.Awaitable[_command_service_pb2.AdjustStockResponse]]:
-        """Corrects how much is on hand to what was counted. Refused with `STOCK_NOT_FOUND`, or with `STOCK_RESERVED` below what is
-        reserved.
+        """Corrects the quantity on hand to a counted quantity. Rejected with `STOCK_NOT_FOUND`, or with
+        `STOCK_RESERVED` if the counted quantity is below the reserved one.
         """
 
     @_abc_1.abstractmethod
@@ -247,7 +271,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.SetReorderPointRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.SetReorderPointResponse, _abc.Awaitable[_command_service_pb2.SetReorderPointResponse]]:
-        """Sets the reorder point of a sku in a warehouse. Refused with `STOCK_NOT_FOUND`."""
+        """Sets the reorder point of a sku in a warehouse. Rejected with `STOCK_NOT_FOUND`."""
 
     @_abc_1.abstractmethod
     def DiscontinueProduct(
@@ -255,8 +279,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.DiscontinueProductRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.DiscontinueProductResponse, _abc.Awaitable[_command_service_pb2.DiscontinueProductResponse]]:
-        """Ends a product: no more deliveries and no more alerts; what is left can be reserved and moved. Refused with
-        `PRODUCT_NOT_FOUND`.
+        """Discontinues a product: it accepts no deliveries and raises no alerts. Its remaining stock can still be
+        reserved and transferred. Rejected with `PRODUCT_NOT_FOUND`.
         """
 
 def add_CommandServiceServicer_to_server(servicer: CommandServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

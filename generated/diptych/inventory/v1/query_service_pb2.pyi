@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetProductRequest(_message.Message):
-    """Asks for a product."""
+    """Request message for `GetProduct`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -30,7 +30,7 @@ class GetProductRequest(_message.Message):
     sku: _builtins.str
     """The stock keeping unit."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -47,7 +47,7 @@ Global___GetProductRequest: _TypeAlias = GetProductRequest  # noqa: Y015
 
 @_typing.final
 class GetProductResponse(_message.Message):
-    """A product."""
+    """Response message for `GetProduct`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -71,7 +71,7 @@ Global___GetProductResponse: _TypeAlias = GetProductResponse  # noqa: Y015
 
 @_typing.final
 class GetStockRequest(_message.Message):
-    """Asks for what there is of a sku."""
+    """Request message for `GetStock`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -80,7 +80,7 @@ class GetStockRequest(_message.Message):
     sku: _builtins.str
     """The stock keeping unit."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -97,7 +97,7 @@ Global___GetStockRequest: _TypeAlias = GetStockRequest  # noqa: Y015
 
 @_typing.final
 class GetStockResponse(_message.Message):
-    """What there is of a sku."""
+    """Response message for `GetStock`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -107,16 +107,16 @@ class GetStockResponse(_message.Message):
     AVAILABLE_FIELD_NUMBER: _builtins.int
     IN_TRANSIT_FIELD_NUMBER: _builtins.int
     on_hand: _builtins.int
-    """How many pieces are on hand, in all warehouses."""
+    """The number of pieces on hand in all warehouses."""
     reserved: _builtins.int
-    """How many of them are reserved."""
+    """The number of pieces on hand that are reserved."""
     available: _builtins.int
-    """How many are not."""
+    """The number of pieces on hand that are not reserved."""
     in_transit: _builtins.int
-    """How many are in transit between warehouses."""
+    """The number of pieces in transit between warehouses."""
     @_builtins.property
     def stocks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Stock]:
-        """The stock in each warehouse that has held it, by warehouse."""
+        """The stock in each warehouse that has ever stocked the sku, ordered by warehouse."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ Global___GetStockResponse: _TypeAlias = GetStockResponse  # noqa: Y015
 
 @_typing.final
 class ListStockRequest(_message.Message):
-    """Asks for a page of stocks."""
+    """Request message for `ListStock`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -147,15 +147,15 @@ class ListStockRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
     warehouse_id: _builtins.str
-    """The warehouse; empty for all."""
+    """Only this warehouse; empty for all."""
     low: _builtins.bool
-    """Only stocks with so few available that an alert stands."""
+    """Only stocks whose available quantity is at or below the reorder point."""
     page_size: _builtins.int
-    """How many entries a page holds at the most, up to 100; 20 where it is 0."""
+    """The maximum number of entries in a page, up to 100; 20 if it is 0."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before, for the same request; empty for the first page."""
+    """The `next_page_token` of the previous page, for the same request; empty for the first page."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -175,14 +175,14 @@ Global___ListStockRequest: _TypeAlias = ListStockRequest  # noqa: Y015
 
 @_typing.final
 class ListStockResponse(_message.Message):
-    """A page of stocks."""
+    """Response message for `ListStock`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     STOCKS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Where the next page begins; empty on the last page."""
+    """The token of the next page; empty on the last page."""
     @_builtins.property
     def stocks(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Stock]:
         """The stocks."""
@@ -203,7 +203,7 @@ Global___ListStockResponse: _TypeAlias = ListStockResponse  # noqa: Y015
 
 @_typing.final
 class GetReservationRequest(_message.Message):
-    """Asks for a reservation."""
+    """Request message for `GetReservation`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -212,7 +212,7 @@ class GetReservationRequest(_message.Message):
     reservation_id: _builtins.str
     """The reservation's id."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -229,7 +229,7 @@ Global___GetReservationRequest: _TypeAlias = GetReservationRequest  # noqa: Y015
 
 @_typing.final
 class GetReservationResponse(_message.Message):
-    """A reservation."""
+    """Response message for `GetReservation`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -253,7 +253,7 @@ Global___GetReservationResponse: _TypeAlias = GetReservationResponse  # noqa: Y0
 
 @_typing.final
 class ListReorderAlertsRequest(_message.Message):
-    """Asks for a page of alerts."""
+    """Request message for `ListReorderAlerts`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -262,13 +262,13 @@ class ListReorderAlertsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
     warehouse_id: _builtins.str
-    """The warehouse; empty for all."""
+    """Only this warehouse; empty for all."""
     page_size: _builtins.int
-    """How many entries a page holds at the most, up to 100; 20 where it is 0."""
+    """The maximum number of entries in a page, up to 100; 20 if it is 0."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before, for the same request; empty for the first page."""
+    """The `next_page_token` of the previous page, for the same request; empty for the first page."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -287,14 +287,14 @@ Global___ListReorderAlertsRequest: _TypeAlias = ListReorderAlertsRequest  # noqa
 
 @_typing.final
 class ListReorderAlertsResponse(_message.Message):
-    """A page of alerts."""
+    """Response message for `ListReorderAlerts`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Where the next page begins; empty on the last page."""
+    """The token of the next page; empty on the last page."""
     @_builtins.property
     def alerts(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.ReorderAlert]:
         """The alerts."""
@@ -315,18 +315,18 @@ Global___ListReorderAlertsResponse: _TypeAlias = ListReorderAlertsResponse  # no
 
 @_typing.final
 class WatchReorderAlertsRequest(_message.Message):
-    """Asks to be told of alerts."""
+    """Request message for `WatchReorderAlerts`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """The `resume_token` of the last answer that the caller has seen: what it knows is not sent again, unless that
-    can no longer be told. Empty to begin.
+    """The `resume_token` of the last response that the caller received; empty to start. States that the caller
+    already has are not sent again. If too many changes happened since, the complete state is sent.
     """
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -343,14 +343,14 @@ Global___WatchReorderAlertsRequest: _TypeAlias = WatchReorderAlertsRequest  # no
 
 @_typing.final
 class WatchReorderAlertsResponse(_message.Message):
-    """An alert, as it is by now."""
+    """Response message for `WatchReorderAlerts`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ALERT_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """Where to go on from."""
+    """Token to resume the stream after this response."""
     @_builtins.property
     def alert(self) -> _types_pb2.ReorderAlert:
         """The alert."""
@@ -371,7 +371,7 @@ Global___WatchReorderAlertsResponse: _TypeAlias = WatchReorderAlertsResponse  # 
 
 @_typing.final
 class GetStockMovementsRequest(_message.Message):
-    """Asks for a page of a sku's ledger."""
+    """Request message for `GetStockMovements`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -383,13 +383,13 @@ class GetStockMovementsRequest(_message.Message):
     sku: _builtins.str
     """The stock keeping unit."""
     warehouse_id: _builtins.str
-    """The warehouse; empty for all."""
+    """Only this warehouse; empty for all."""
     page_size: _builtins.int
-    """How many entries a page holds at the most, up to 100; 20 where it is 0."""
+    """The maximum number of entries in a page, up to 100; 20 if it is 0."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before, for the same request; empty for the first page."""
+    """The `next_page_token` of the previous page, for the same request; empty for the first page."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -409,17 +409,17 @@ Global___GetStockMovementsRequest: _TypeAlias = GetStockMovementsRequest  # noqa
 
 @_typing.final
 class GetStockMovementsResponse(_message.Message):
-    """A page of a sku's ledger."""
+    """Response message for `GetStockMovements`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MOVEMENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Where the next page begins; empty on the last page. It stays valid while more happens."""
+    """The token of the next page; empty on the last page. It stays valid while entries are added."""
     @_builtins.property
     def movements(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.StockMovement]:
-        """What happened, newest first."""
+        """The movements, newest first."""
 
     def __init__(
         self,

@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class QueryServiceStub:
-    """Reads what the projector has made of inventory's events. What is said of `at_least_as_fresh`, of page tokens and of
-    resume tokens for ordering holds here too.
+    """Reads the views of inventory. `at_least_as_fresh`, page tokens and resume tokens work as in
+    `diptych.ordering.v1.QueryService`.
     """
 
     def __init__(self, channel):
@@ -74,54 +74,57 @@ class QueryServiceStub:
 
 
 class QueryServiceServicer:
-    """Reads what the projector has made of inventory's events. What is said of `at_least_as_fresh`, of page tokens and of
-    resume tokens for ordering holds here too.
+    """Reads the views of inventory. `at_least_as_fresh`, page tokens and resume tokens work as in
+    `diptych.ordering.v1.QueryService`.
     """
 
     def GetProduct(self, request, context):
-        """Returns a product, or `PRODUCT_NOT_FOUND`.
+        """Returns a product. Fails with `NOT_FOUND` (`PRODUCT_NOT_FOUND`) if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStock(self, request, context):
-        """Returns what there is of a sku, in all warehouses together and in each; `STOCK_NOT_FOUND` where none has ever held it.
+        """Returns the stock of a sku, in total and per warehouse. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if no
+        warehouse has ever stocked it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListStock(self, request, context):
-        """Returns a page of stocks, those that began last first.
+        """Lists stocks, the most recently opened first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReservation(self, request, context):
-        """Returns a reservation, or `RESERVATION_NOT_FOUND`.
+        """Returns a reservation. Fails with `NOT_FOUND` (`RESERVATION_NOT_FOUND`) if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListReorderAlerts(self, request, context):
-        """Returns a page of the alerts that stand, the last ones first.
+        """Lists the raised alerts, the most recent first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchReorderAlerts(self, request, context):
-        """Sends an alert whenever it is raised and whenever it is cleared, in all warehouses.
+        """Streams the latest alert of every stock, then each alert again after it is raised or cleared. Otherwise
+        it behaves like `WatchCustomerOrders` of ordering.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetStockMovements(self, request, context):
-        """Returns a page of what changed the stock of a sku, newest first; `STOCK_NOT_FOUND` where there is none.
+        """Lists the movements of a sku's stock, newest first. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if there
+        is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,8 +177,8 @@ def add_QueryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueryService:
-    """Reads what the projector has made of inventory's events. What is said of `at_least_as_fresh`, of page tokens and of
-    resume tokens for ordering holds here too.
+    """Reads the views of inventory. `at_least_as_fresh`, page tokens and resume tokens work as in
+    `diptych.ordering.v1.QueryService`.
     """
 
     @staticmethod

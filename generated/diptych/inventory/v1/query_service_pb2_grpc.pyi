@@ -27,8 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QueryServiceStub:
-    """Reads what the projector has made of inventory's events. What is said of `at_least_as_fresh`, of page tokens and of
-    resume tokens for ordering holds here too.
+    """Reads the views of inventory. `at_least_as_fresh`, page tokens and resume tokens work as in
+    `diptych.ordering.v1.QueryService`.
     """
 
     @_typing.overload
@@ -36,45 +36,57 @@ class QueryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> QueryServiceAsyncStub: ...
     GetProduct: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetProductRequest, _query_service_pb2.GetProductResponse]
-    """Returns a product, or `PRODUCT_NOT_FOUND`."""
+    """Returns a product. Fails with `NOT_FOUND` (`PRODUCT_NOT_FOUND`) if it does not exist."""
     GetStock: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetStockRequest, _query_service_pb2.GetStockResponse]
-    """Returns what there is of a sku, in all warehouses together and in each; `STOCK_NOT_FOUND` where none has ever held it."""
+    """Returns the stock of a sku, in total and per warehouse. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if no
+    warehouse has ever stocked it.
+    """
     ListStock: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListStockRequest, _query_service_pb2.ListStockResponse]
-    """Returns a page of stocks, those that began last first."""
+    """Lists stocks, the most recently opened first."""
     GetReservation: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetReservationRequest, _query_service_pb2.GetReservationResponse]
-    """Returns a reservation, or `RESERVATION_NOT_FOUND`."""
+    """Returns a reservation. Fails with `NOT_FOUND` (`RESERVATION_NOT_FOUND`) if it does not exist."""
     ListReorderAlerts: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListReorderAlertsRequest, _query_service_pb2.ListReorderAlertsResponse]
-    """Returns a page of the alerts that stand, the last ones first."""
+    """Lists the raised alerts, the most recent first."""
     WatchReorderAlerts: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchReorderAlertsRequest, _query_service_pb2.WatchReorderAlertsResponse]
-    """Sends an alert whenever it is raised and whenever it is cleared, in all warehouses."""
+    """Streams the latest alert of every stock, then each alert again after it is raised or cleared. Otherwise
+    it behaves like `WatchCustomerOrders` of ordering.
+    """
     GetStockMovements: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetStockMovementsRequest, _query_service_pb2.GetStockMovementsResponse]
-    """Returns a page of what changed the stock of a sku, newest first; `STOCK_NOT_FOUND` where there is none."""
+    """Lists the movements of a sku's stock, newest first. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if there
+    is none.
+    """
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
-    """Reads what the projector has made of inventory's events. What is said of `at_least_as_fresh`, of page tokens and of
-    resume tokens for ordering holds here too.
+    """Reads the views of inventory. `at_least_as_fresh`, page tokens and resume tokens work as in
+    `diptych.ordering.v1.QueryService`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetProduct: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetProductRequest, _query_service_pb2.GetProductResponse]  # type: ignore[assignment]
-    """Returns a product, or `PRODUCT_NOT_FOUND`."""
+    """Returns a product. Fails with `NOT_FOUND` (`PRODUCT_NOT_FOUND`) if it does not exist."""
     GetStock: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetStockRequest, _query_service_pb2.GetStockResponse]  # type: ignore[assignment]
-    """Returns what there is of a sku, in all warehouses together and in each; `STOCK_NOT_FOUND` where none has ever held it."""
+    """Returns the stock of a sku, in total and per warehouse. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if no
+    warehouse has ever stocked it.
+    """
     ListStock: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListStockRequest, _query_service_pb2.ListStockResponse]  # type: ignore[assignment]
-    """Returns a page of stocks, those that began last first."""
+    """Lists stocks, the most recently opened first."""
     GetReservation: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetReservationRequest, _query_service_pb2.GetReservationResponse]  # type: ignore[assignment]
-    """Returns a reservation, or `RESERVATION_NOT_FOUND`."""
+    """Returns a reservation. Fails with `NOT_FOUND` (`RESERVATION_NOT_FOUND`) if it does not exist."""
     ListReorderAlerts: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListReorderAlertsRequest, _query_service_pb2.ListReorderAlertsResponse]  # type: ignore[assignment]
-    """Returns a page of the alerts that stand, the last ones first."""
+    """Lists the raised alerts, the most recent first."""
     WatchReorderAlerts: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchReorderAlertsRequest, _query_service_pb2.WatchReorderAlertsResponse]  # type: ignore[assignment]
-    """Sends an alert whenever it is raised and whenever it is cleared, in all warehouses."""
+    """Streams the latest alert of every stock, then each alert again after it is raised or cleared. Otherwise
+    it behaves like `WatchCustomerOrders` of ordering.
+    """
     GetStockMovements: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetStockMovementsRequest, _query_service_pb2.GetStockMovementsResponse]  # type: ignore[assignment]
-    """Returns a page of what changed the stock of a sku, newest first; `STOCK_NOT_FOUND` where there is none."""
+    """Lists the movements of a sku's stock, newest first. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if there
+    is none.
+    """
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads what the projector has made of inventory's events. What is said of `at_least_as_fresh`, of page tokens and of
-    resume tokens for ordering holds here too.
+    """Reads the views of inventory. `at_least_as_fresh`, page tokens and resume tokens work as in
+    `diptych.ordering.v1.QueryService`.
     """
 
     @_abc_1.abstractmethod
@@ -83,7 +95,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetProductRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetProductResponse, _abc.Awaitable[_query_service_pb2.GetProductResponse]]:
-        """Returns a product, or `PRODUCT_NOT_FOUND`."""
+        """Returns a product. Fails with `NOT_FOUND` (`PRODUCT_NOT_FOUND`) if it does not exist."""
 
     @_abc_1.abstractmethod
     def GetStock(
@@ -91,7 +103,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetStockResponse, _abc.Awaitable[_query_service_pb2.GetStockResponse]]:
-        """Returns what there is of a sku, in all warehouses together and in each; `STOCK_NOT_FOUND` where none has ever held it."""
+        """Returns the stock of a sku, in total and per warehouse. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if no
+        warehouse has ever stocked it.
+        """
 
     @_abc_1.abstractmethod
     def ListStock(
@@ -99,7 +113,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.ListStockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListStockResponse, _abc.Awaitable[_query_service_pb2.ListStockResponse]]:
-        """Returns a page of stocks, those that began last first."""
+        """Lists stocks, the most recently opened first."""
 
     @_abc_1.abstractmethod
     def GetReservation(
@@ -107,7 +121,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetReservationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetReservationResponse, _abc.Awaitable[_query_service_pb2.GetReservationResponse]]:
-        """Returns a reservation, or `RESERVATION_NOT_FOUND`."""
+        """Returns a reservation. Fails with `NOT_FOUND` (`RESERVATION_NOT_FOUND`) if it does not exist."""
 
     @_abc_1.abstractmethod
     def ListReorderAlerts(
@@ -115,7 +129,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.ListReorderAlertsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListReorderAlertsResponse, _abc.Awaitable[_query_service_pb2.ListReorderAlertsResponse]]:
-        """Returns a page of the alerts that stand, the last ones first."""
+        """Lists the raised alerts, the most recent first."""
 
     @_abc_1.abstractmethod
     def WatchReorderAlerts(
@@ -123,7 +137,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.WatchReorderAlertsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_query_service_pb2.WatchReorderAlertsResponse], _abc.AsyncIterator[_query_service_pb2.WatchReorderAlertsResponse]]:
-        """Sends an alert whenever it is raised and whenever it is cleared, in all warehouses."""
+        """Streams the latest alert of every stock, then each alert again after it is raised or cleared. Otherwise
+        it behaves like `WatchCustomerOrders` of ordering.
+        """
 
     @_abc_1.abstractmethod
     def GetStockMovements(
@@ -131,6 +147,8 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetStockMovementsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetStockMovementsResponse, _abc.Awaitable[_query_service_pb2.GetStockMovementsResponse]]:
-        """Returns a page of what changed the stock of a sku, newest first; `STOCK_NOT_FOUND` where there is none."""
+        """Lists the movements of a sku's stock, newest first. Fails with `NOT_FOUND` (`STOCK_NOT_FOUND`) if there
+        is none.
+        """
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class ReservationLine(_message.Message):
-    """Pieces of a sku in a warehouse that are reserved together with others."""
+    """A quantity of a sku in a warehouse: one line of a reservation."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,7 +34,7 @@ class ReservationLine(_message.Message):
     warehouse_id: _builtins.str
     """The warehouse."""
     quantity: _builtins.int
-    """How many pieces."""
+    """The number of pieces."""
     def __init__(
         self,
         *,
@@ -52,7 +52,7 @@ Global___ReservationLine: _TypeAlias = ReservationLine  # noqa: Y015
 
 @_typing.final
 class Product(_message.Message):
-    """A product as it is read."""
+    """A product: the view that the projector maintains."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -67,24 +67,24 @@ class Product(_message.Message):
     sku: _builtins.str
     """The stock keeping unit."""
     version: _builtins.int
-    """How many events have happened to the product."""
+    """The product's version: the number of its events."""
     title: _builtins.str
-    """What it is called."""
+    """The product's title."""
     reorder_point: _builtins.int
-    """The reorder point that its stock begins with in each warehouse."""
+    """The initial reorder point of the product's stock in each warehouse."""
     product_id: _builtins.str
-    """The product's id, as receipts name it."""
+    """The product's id, as in receipts."""
     @_builtins.property
     def warehouse_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The warehouses that have held it, in the order in which they first did."""
+        """The warehouses that have ever stocked the product, in the order in which they first did."""
 
     @_builtins.property
     def register_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was registered."""
+        """The time of the registration."""
 
     @_builtins.property
     def discontinue_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was discontinued; unset unless it was."""
+        """The time at which the product was discontinued; unset before."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ Global___Product: _TypeAlias = Product  # noqa: Y015
 
 @_typing.final
 class Stock(_message.Message):
-    """A product's stock in one warehouse, as it is read."""
+    """The stock of a product in one warehouse: the view that the projector maintains."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -126,26 +126,26 @@ class Stock(_message.Message):
     sku: _builtins.str
     """The stock keeping unit."""
     version: _builtins.int
-    """How many events have happened to the stock."""
+    """The stock's version: the number of its events."""
     warehouse_id: _builtins.str
     """The warehouse."""
     on_hand: _builtins.int
-    """How many pieces are there."""
+    """The number of pieces on hand."""
     reserved: _builtins.int
-    """How many of them are reserved."""
+    """The number of pieces on hand that are reserved."""
     available: _builtins.int
-    """How many are not."""
+    """The number of pieces on hand that are not reserved."""
     in_transit: _builtins.int
-    """How many are on their way here from another warehouse."""
+    """The number of pieces in transit to this warehouse."""
     reorder_point: _builtins.int
-    """At so many available pieces or fewer an alert is raised."""
+    """The available quantity at or below which an alert is raised."""
     low: _builtins.bool
-    """Whether so few are available now."""
+    """Whether the available quantity is at or below the reorder point."""
     stock_id: _builtins.str
-    """The stock's id, as receipts name it."""
+    """The stock's id, as in receipts."""
     @_builtins.property
     def open_time(self) -> _timestamp_pb2.Timestamp:
-        """When the warehouse first held it."""
+        """The time at which the warehouse first stocked the product."""
 
     def __init__(
         self,
@@ -172,7 +172,7 @@ Global___Stock: _TypeAlias = Stock  # noqa: Y015
 
 @_typing.final
 class ReorderAlert(_message.Message):
-    """That a stock has come down to its reorder point: the latest crossing."""
+    """The latest reorder alert of a stock."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -183,21 +183,21 @@ class ReorderAlert(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ReorderAlert._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: ReorderAlert._State.ValueType  # 0
-        """Never the state of an alert."""
+        """Unused: every alert has a state."""
         STATE_RAISED: ReorderAlert._State.ValueType  # 1
-        """Too little is available."""
+        """The available quantity is at or below the reorder point."""
         STATE_CLEARED: ReorderAlert._State.ValueType  # 2
-        """Enough is available again."""
+        """The available quantity rose above the reorder point, or the product was discontinued."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Whether an alert stands."""
+        """States of an alert."""
 
     STATE_UNSPECIFIED: ReorderAlert.State.ValueType  # 0
-    """Never the state of an alert."""
+    """Unused: every alert has a state."""
     STATE_RAISED: ReorderAlert.State.ValueType  # 1
-    """Too little is available."""
+    """The available quantity is at or below the reorder point."""
     STATE_CLEARED: ReorderAlert.State.ValueType  # 2
-    """Enough is available again."""
+    """The available quantity rose above the reorder point, or the product was discontinued."""
 
     SKU_FIELD_NUMBER: _builtins.int
     WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
@@ -212,20 +212,20 @@ class ReorderAlert(_message.Message):
     warehouse_id: _builtins.str
     """The warehouse."""
     state: Global___ReorderAlert.State.ValueType
-    """Whether the alert stands."""
+    """The alert's state."""
     available: _builtins.int
-    """How many pieces were available when it was raised."""
+    """The number of available pieces when the alert was raised."""
     reorder_point: _builtins.int
-    """The reorder point at that time."""
+    """The reorder point when the alert was raised."""
     stock_id: _builtins.str
-    """The stock's id, as receipts name it."""
+    """The stock's id, as in receipts."""
     @_builtins.property
     def raise_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was raised last."""
+        """The time at which the alert was last raised."""
 
     @_builtins.property
     def clear_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was cleared; unset while it stands."""
+        """The time at which the alert was cleared; unset while it is raised."""
 
     def __init__(
         self,
@@ -249,7 +249,7 @@ Global___ReorderAlert: _TypeAlias = ReorderAlert  # noqa: Y015
 
 @_typing.final
 class StockMovement(_message.Message):
-    """Something that changed a stock, as its ledger tells it."""
+    """A change of a stock: an entry of its ledger."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -260,45 +260,45 @@ class StockMovement(_message.Message):
     class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[StockMovement._Kind.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         KIND_UNSPECIFIED: StockMovement._Kind.ValueType  # 0
-        """Something that did not change how many pieces there are."""
+        """An event that changed no quantity."""
         KIND_RECEIVED: StockMovement._Kind.ValueType  # 1
-        """A delivery came in."""
+        """A delivery was added to the stock."""
         KIND_RESERVED: StockMovement._Kind.ValueType  # 2
         """Pieces were reserved."""
         KIND_RELEASED: StockMovement._Kind.ValueType  # 3
-        """Reserved pieces were given back."""
+        """Reserved pieces became available again."""
         KIND_COMMITTED: StockMovement._Kind.ValueType  # 4
-        """Reserved pieces left for good."""
+        """Reserved pieces left the warehouse for good."""
         KIND_SENT: StockMovement._Kind.ValueType  # 5
         """Pieces left for another warehouse."""
         KIND_EXPECTED: StockMovement._Kind.ValueType  # 6
-        """Pieces are on their way from another warehouse."""
+        """Pieces are in transit from another warehouse."""
         KIND_ARRIVED: StockMovement._Kind.ValueType  # 7
         """Pieces in transit arrived."""
         KIND_ADJUSTED: StockMovement._Kind.ValueType  # 8
-        """How much is on hand was corrected."""
+        """The quantity on hand was corrected."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What happened."""
+        """Kinds of movements."""
 
     KIND_UNSPECIFIED: StockMovement.Kind.ValueType  # 0
-    """Something that did not change how many pieces there are."""
+    """An event that changed no quantity."""
     KIND_RECEIVED: StockMovement.Kind.ValueType  # 1
-    """A delivery came in."""
+    """A delivery was added to the stock."""
     KIND_RESERVED: StockMovement.Kind.ValueType  # 2
     """Pieces were reserved."""
     KIND_RELEASED: StockMovement.Kind.ValueType  # 3
-    """Reserved pieces were given back."""
+    """Reserved pieces became available again."""
     KIND_COMMITTED: StockMovement.Kind.ValueType  # 4
-    """Reserved pieces left for good."""
+    """Reserved pieces left the warehouse for good."""
     KIND_SENT: StockMovement.Kind.ValueType  # 5
     """Pieces left for another warehouse."""
     KIND_EXPECTED: StockMovement.Kind.ValueType  # 6
-    """Pieces are on their way from another warehouse."""
+    """Pieces are in transit from another warehouse."""
     KIND_ARRIVED: StockMovement.Kind.ValueType  # 7
     """Pieces in transit arrived."""
     KIND_ADJUSTED: StockMovement.Kind.ValueType  # 8
-    """How much is on hand was corrected."""
+    """The quantity on hand was corrected."""
 
     SKU_FIELD_NUMBER: _builtins.int
     WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
@@ -315,22 +315,24 @@ class StockMovement(_message.Message):
     warehouse_id: _builtins.str
     """The warehouse."""
     version: _builtins.int
-    """The version that the stock had from then on."""
+    """The stock's version after the movement."""
     kind: Global___StockMovement.Kind.ValueType
-    """What happened."""
+    """The kind of the movement."""
     quantity: _builtins.int
-    """How many pieces it was about; negative only for a correction to fewer."""
+    """The number of pieces; negative only for a correction to fewer."""
     on_hand: _builtins.int
-    """How many pieces were on hand from then on; unset where it was about pieces in transit."""
+    """The number of pieces on hand after the movement; unset for pieces in transit."""
     reserved: _builtins.int
-    """How many were reserved from then on; unset where it was about pieces in transit."""
+    """The number of reserved pieces after the movement; unset for pieces in transit."""
     reference: _builtins.str
-    """What it belonged to: a purchase order, a reservation's id, a transfer's id, or the reason of a correction."""
+    """The cause of the movement: a purchase order, a reservation id, a transfer id, or the reason of a
+    correction.
+    """
     actor: _builtins.str
-    """Who sent the command."""
+    """The sender of the command: the subject of the caller's token."""
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was recorded, in UTC."""
+        """The time at which the event was recorded, in UTC."""
 
     def __init__(
         self,
@@ -363,7 +365,7 @@ Global___StockMovement: _TypeAlias = StockMovement  # noqa: Y015
 
 @_typing.final
 class StockLedger(_message.Message):
-    """A stock's ledger as far as it is known: the view that the projector keeps, its movements beside it."""
+    """A stock's ledger: the view that the projector maintains. Its movements are stored beside it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -374,11 +376,11 @@ class StockLedger(_message.Message):
     sku: _builtins.str
     """The stock keeping unit."""
     version: _builtins.int
-    """How many events have happened to the stock."""
+    """The stock's version: the number of its events."""
     warehouse_id: _builtins.str
     """The warehouse."""
     stock_id: _builtins.str
-    """The stock's id, as receipts name it."""
+    """The stock's id, as in receipts."""
     def __init__(
         self,
         *,
@@ -397,7 +399,7 @@ Global___StockLedger: _TypeAlias = StockLedger  # noqa: Y015
 
 @_typing.final
 class Reservation(_message.Message):
-    """A reservation as it is read."""
+    """A reservation: the view that the projector maintains."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -408,29 +410,29 @@ class Reservation(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Reservation._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Reservation._State.ValueType  # 0
-        """Never the state of a reservation."""
+        """Unused: every reservation has a state."""
         STATE_OPEN: Reservation._State.ValueType  # 1
-        """It stands until its deadline."""
+        """The reservation is valid until its deadline."""
         STATE_FIRM: Reservation._State.ValueType  # 2
-        """It stands until it is released or committed."""
+        """The reservation is valid until it is released or committed."""
         STATE_RELEASED: Reservation._State.ValueType  # 3
-        """What it held was given back; final."""
+        """The reserved stock was released. Final."""
         STATE_COMMITTED: Reservation._State.ValueType  # 4
-        """The goods have left; final."""
+        """The reserved goods left their warehouses. Final."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where a reservation is in its life."""
+        """States of a reservation."""
 
     STATE_UNSPECIFIED: Reservation.State.ValueType  # 0
-    """Never the state of a reservation."""
+    """Unused: every reservation has a state."""
     STATE_OPEN: Reservation.State.ValueType  # 1
-    """It stands until its deadline."""
+    """The reservation is valid until its deadline."""
     STATE_FIRM: Reservation.State.ValueType  # 2
-    """It stands until it is released or committed."""
+    """The reservation is valid until it is released or committed."""
     STATE_RELEASED: Reservation.State.ValueType  # 3
-    """What it held was given back; final."""
+    """The reserved stock was released. Final."""
     STATE_COMMITTED: Reservation.State.ValueType  # 4
-    """The goods have left; final."""
+    """The reserved goods left their warehouses. Final."""
 
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
@@ -443,26 +445,26 @@ class Reservation(_message.Message):
     reservation_id: _builtins.str
     """The reservation's id."""
     version: _builtins.int
-    """How many events have happened to it."""
+    """The reservation's version: the number of its events."""
     state: Global___Reservation.State.ValueType
-    """Where it is in its life."""
+    """The reservation's state."""
     release_reason: _builtins.str
-    """Why it was released."""
+    """The reason of the release; empty unless the reservation was released."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReservationLine]:
-        """What is reserved."""
+        """The reserved lines."""
 
     @_builtins.property
     def deadline(self) -> _timestamp_pb2.Timestamp:
-        """Until when it stands unless it is made firm."""
+        """The time at which the reservation expires unless it is firm."""
 
     @_builtins.property
     def make_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was made."""
+        """The time of the reservation."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was released or committed; unset until then."""
+        """The time at which the reservation was released or committed; unset before."""
 
     def __init__(
         self,

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class PlaceOrderRequest(_message.Message):
-    """Asks for an order to be placed."""
+    """Request message for `PlaceOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -34,24 +34,24 @@ class PlaceOrderRequest(_message.Message):
     ACCOUNT_ID_FIELD_NUMBER: _builtins.int
     WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
-    """The order's id, 1 to 64 letters, digits, `_` or `-`. Where empty, the server derives one from the
-    caller and the request id, the same in every retry.
+    """The order's id, 1 to 64 letters, digits, `_` or `-`. If empty, the server derives an id from the caller
+    and the request id, the same for every retry.
     """
     customer_id: _builtins.str
-    """Who orders."""
+    """The customer who places the order."""
     account_id: _builtins.str
     """The account that pays."""
     warehouse_id: _builtins.str
-    """The warehouse that ships."""
+    """The warehouse that ships the goods."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.OrderLine]:
-        """What is ordered, 1 to 100 lines, all priced in one currency."""
+        """The ordered lines, 1 to 100, all priced in one currency."""
 
     @_builtins.property
     def shipping_address(self) -> _types_pb2.ShippingAddress:
-        """Where the goods go."""
+        """The address that the goods are sent to."""
 
     def __init__(
         self,
@@ -74,14 +74,14 @@ Global___PlaceOrderRequest: _TypeAlias = PlaceOrderRequest  # noqa: Y015
 
 @_typing.final
 class PlaceOrderResponse(_message.Message):
-    """An order was placed."""
+    """Response message for `PlaceOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ Global___PlaceOrderResponse: _TypeAlias = PlaceOrderResponse  # noqa: Y015
 
 @_typing.final
 class ConfirmOrderRequest(_message.Message):
-    """Asks for an order to be confirmed."""
+    """Request message for `ConfirmOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -106,11 +106,13 @@ class ConfirmOrderRequest(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
     """The order's id."""
     expected_version: _builtins.int
-    """The version that the order must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -130,14 +132,14 @@ Global___ConfirmOrderRequest: _TypeAlias = ConfirmOrderRequest  # noqa: Y015
 
 @_typing.final
 class ConfirmOrderResponse(_message.Message):
-    """An order is confirmed."""
+    """Response message for `ConfirmOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -154,7 +156,7 @@ Global___ConfirmOrderResponse: _TypeAlias = ConfirmOrderResponse  # noqa: Y015
 
 @_typing.final
 class CancelOrderRequest(_message.Message):
-    """Asks for an order to be cancelled."""
+    """Request message for `CancelOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -163,13 +165,15 @@ class CancelOrderRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
     """The order's id."""
     reason: _builtins.str
-    """Why, for people to read."""
+    """The reason, for people."""
     expected_version: _builtins.int
-    """The version that the order must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -190,14 +194,14 @@ Global___CancelOrderRequest: _TypeAlias = CancelOrderRequest  # noqa: Y015
 
 @_typing.final
 class CancelOrderResponse(_message.Message):
-    """An order is cancelled."""
+    """Response message for `CancelOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -214,7 +218,7 @@ Global___CancelOrderResponse: _TypeAlias = CancelOrderResponse  # noqa: Y015
 
 @_typing.final
 class AddOrderLineRequest(_message.Message):
-    """Asks for a line to be added to an order."""
+    """Request message for `AddOrderLine`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -224,16 +228,18 @@ class AddOrderLineRequest(_message.Message):
     LINE_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
     """The order's id."""
     shipping_group_id: _builtins.str
-    """The shipping group; empty for the only one of an order."""
+    """The shipping group; may be empty if the order has only one."""
     expected_version: _builtins.int
-    """The version that the order must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     @_builtins.property
     def line(self) -> _types_pb2.OrderLine:
-        """What is ordered in addition, in the order's currency; its sku is not in the shipping group yet."""
+        """The line to add, in the order's currency; its sku must be new in the shipping group."""
 
     def __init__(
         self,
@@ -256,14 +262,14 @@ Global___AddOrderLineRequest: _TypeAlias = AddOrderLineRequest  # noqa: Y015
 
 @_typing.final
 class AddOrderLineResponse(_message.Message):
-    """The line is added."""
+    """Response message for `AddOrderLine`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -280,7 +286,7 @@ Global___AddOrderLineResponse: _TypeAlias = AddOrderLineResponse  # noqa: Y015
 
 @_typing.final
 class RemoveOrderLineRequest(_message.Message):
-    """Asks for a line to be removed from an order."""
+    """Request message for `RemoveOrderLine`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -290,15 +296,17 @@ class RemoveOrderLineRequest(_message.Message):
     SKU_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
     """The order's id."""
     shipping_group_id: _builtins.str
-    """The shipping group; empty for the only one of an order."""
+    """The shipping group; may be empty if the order has only one."""
     sku: _builtins.str
-    """The stock keeping unit of the line."""
+    """The stock keeping unit of the line to remove."""
     expected_version: _builtins.int
-    """The version that the order must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -320,14 +328,14 @@ Global___RemoveOrderLineRequest: _TypeAlias = RemoveOrderLineRequest  # noqa: Y0
 
 @_typing.final
 class RemoveOrderLineResponse(_message.Message):
-    """The line is removed."""
+    """Response message for `RemoveOrderLine`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -344,7 +352,7 @@ Global___RemoveOrderLineResponse: _TypeAlias = RemoveOrderLineResponse  # noqa: 
 
 @_typing.final
 class ChangeShippingAddressRequest(_message.Message):
-    """Asks for the goods to go elsewhere."""
+    """Request message for `ChangeShippingAddress`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -354,16 +362,18 @@ class ChangeShippingAddressRequest(_message.Message):
     SHIPPING_ADDRESS_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
     """The order's id."""
     shipping_group_id: _builtins.str
-    """The shipping group; empty for the only one of an order."""
+    """The shipping group; may be empty if the order has only one."""
     expected_version: _builtins.int
-    """The version that the order must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     @_builtins.property
     def shipping_address(self) -> _types_pb2.ShippingAddress:
-        """Where they go instead."""
+        """The new address."""
 
     def __init__(
         self,
@@ -386,14 +396,14 @@ Global___ChangeShippingAddressRequest: _TypeAlias = ChangeShippingAddressRequest
 
 @_typing.final
 class ChangeShippingAddressResponse(_message.Message):
-    """The goods go there."""
+    """Response message for `ChangeShippingAddress`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -410,7 +420,7 @@ Global___ChangeShippingAddressResponse: _TypeAlias = ChangeShippingAddressRespon
 
 @_typing.final
 class HoldOrderRequest(_message.Message):
-    """Asks for an order to be held for review."""
+    """Request message for `HoldOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -419,13 +429,15 @@ class HoldOrderRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
     """The order's id."""
     reason: _builtins.str
-    """Why, for people to read."""
+    """The reason, for people."""
     expected_version: _builtins.int
-    """The version that the order must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -446,14 +458,14 @@ Global___HoldOrderRequest: _TypeAlias = HoldOrderRequest  # noqa: Y015
 
 @_typing.final
 class HoldOrderResponse(_message.Message):
-    """The order is held."""
+    """Response message for `HoldOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -470,7 +482,7 @@ Global___HoldOrderResponse: _TypeAlias = HoldOrderResponse  # noqa: Y015
 
 @_typing.final
 class ApproveOrderRequest(_message.Message):
-    """Asks for an order to be approved."""
+    """Request message for `ApproveOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -478,11 +490,13 @@ class ApproveOrderRequest(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
     """The order's id."""
     expected_version: _builtins.int
-    """The version that the order must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -502,14 +516,14 @@ Global___ApproveOrderRequest: _TypeAlias = ApproveOrderRequest  # noqa: Y015
 
 @_typing.final
 class ApproveOrderResponse(_message.Message):
-    """The order is approved."""
+    """Response message for `ApproveOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -526,7 +540,7 @@ Global___ApproveOrderResponse: _TypeAlias = ApproveOrderResponse  # noqa: Y015
 
 @_typing.final
 class RejectOrderRequest(_message.Message):
-    """Asks for an order to be rejected."""
+    """Request message for `RejectOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -535,13 +549,15 @@ class RejectOrderRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
     """The order's id."""
     reason: _builtins.str
-    """Why, for people to read."""
+    """The reason, for people."""
     expected_version: _builtins.int
-    """The version that the order must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -562,14 +578,14 @@ Global___RejectOrderRequest: _TypeAlias = RejectOrderRequest  # noqa: Y015
 
 @_typing.final
 class RejectOrderResponse(_message.Message):
-    """The order is rejected."""
+    """Response message for `RejectOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -586,7 +602,7 @@ Global___RejectOrderResponse: _TypeAlias = RejectOrderResponse  # noqa: Y015
 
 @_typing.final
 class ShipOrderRequest(_message.Message):
-    """Asks for an order to be shipped."""
+    """Request message for `ShipOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -596,15 +612,17 @@ class ShipOrderRequest(_message.Message):
     TRACKING_CODE_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
     """The order's id."""
     carrier: _builtins.str
-    """Who carries the goods."""
+    """The carrier of the goods."""
     tracking_code: _builtins.str
-    """What the carrier knows the parcel by."""
+    """The carrier's tracking code."""
     expected_version: _builtins.int
-    """The version that the order must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -626,14 +644,14 @@ Global___ShipOrderRequest: _TypeAlias = ShipOrderRequest  # noqa: Y015
 
 @_typing.final
 class ShipOrderResponse(_message.Message):
-    """The order is shipped."""
+    """Response message for `ShipOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -650,7 +668,7 @@ Global___ShipOrderResponse: _TypeAlias = ShipOrderResponse  # noqa: Y015
 
 @_typing.final
 class DeliverOrderRequest(_message.Message):
-    """Asks for an order to be noted as delivered."""
+    """Request message for `DeliverOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -658,11 +676,13 @@ class DeliverOrderRequest(_message.Message):
     ORDER_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
     """The order's id."""
     expected_version: _builtins.int
-    """The version that the order must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -682,14 +702,14 @@ Global___DeliverOrderRequest: _TypeAlias = DeliverOrderRequest  # noqa: Y015
 
 @_typing.final
 class DeliverOrderResponse(_message.Message):
-    """The order is delivered."""
+    """Response message for `DeliverOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,
@@ -706,7 +726,7 @@ Global___DeliverOrderResponse: _TypeAlias = DeliverOrderResponse  # noqa: Y015
 
 @_typing.final
 class ReturnOrderRequest(_message.Message):
-    """Asks for an order to be taken back."""
+    """Request message for `ReturnOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -715,13 +735,15 @@ class ReturnOrderRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     EXPECTED_VERSION_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Identifies this request for its caller; a UUID, the same in every retry."""
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
     order_id: _builtins.str
     """The order's id."""
     reason: _builtins.str
-    """Why, for people to read."""
+    """The reason, for people."""
     expected_version: _builtins.int
-    """The version that the order must be at; unset for any. Another version is answered with `ABORTED`."""
+    """The version that the order must have; unset accepts any version. A different version fails with
+    `ABORTED`.
+    """
     def __init__(
         self,
         *,
@@ -742,14 +764,14 @@ Global___ReturnOrderRequest: _TypeAlias = ReturnOrderRequest  # noqa: Y015
 
 @_typing.final
 class ReturnOrderResponse(_message.Message):
-    """The order is returned."""
+    """Response message for `ReturnOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RECEIPT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def receipt(self) -> _consistency_pb2.Receipt:
-        """Proof of it."""
+        """The receipt of the command."""
 
     def __init__(
         self,

@@ -26,13 +26,15 @@ if _version_not_supported:
 
 
 class CommandServiceStub:
-    """Changes orders. Every command is idempotent by its request id: a retry with the same content gets the
-    first answer again, the same id with another content is refused with `REQUEST_ID_REUSED`.
+    """Changes orders.
 
-    An order lives through the states of `Order.State`. A command for an order that does not exist is refused
-    with `ORDER_NOT_FOUND`; one that asks for the state that the order is in changes nothing; one that the state
-    does not allow is refused with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
-    `ORDER_NOT_DELIVERED`, or `ORDER_ALREADY_` and the state. Further refusals stand beside each method.
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`.
+
+    An order moves through the states of `Order.State`. A command for an order that does not exist is rejected
+    with `ORDER_NOT_FOUND`. A command whose target state the order already has changes nothing. A command that
+    the state does not allow is rejected with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
+    `ORDER_NOT_DELIVERED` or `ORDER_ALREADY_<STATE>`. Each method lists its further reasons.
     """
 
     def __init__(self, channel):
@@ -104,25 +106,27 @@ class CommandServiceStub:
 
 
 class CommandServiceServicer:
-    """Changes orders. Every command is idempotent by its request id: a retry with the same content gets the
-    first answer again, the same id with another content is refused with `REQUEST_ID_REUSED`.
+    """Changes orders.
 
-    An order lives through the states of `Order.State`. A command for an order that does not exist is refused
-    with `ORDER_NOT_FOUND`; one that asks for the state that the order is in changes nothing; one that the state
-    does not allow is refused with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
-    `ORDER_NOT_DELIVERED`, or `ORDER_ALREADY_` and the state. Further refusals stand beside each method.
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`.
+
+    An order moves through the states of `Order.State`. A command for an order that does not exist is rejected
+    with `ORDER_NOT_FOUND`. A command whose target state the order already has changes nothing. A command that
+    the state does not allow is rejected with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
+    `ORDER_NOT_DELIVERED` or `ORDER_ALREADY_<STATE>`. Each method lists its further reasons.
     """
 
     def PlaceOrder(self, request, context):
-        """Places an order in one shipping group; version 2 of this method takes several. Refused with `ORDER_EXISTS`,
-        `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
+        """Places an order in one shipping group; version 2 of this method takes several. Rejected with
+        `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AddOrderLine(self, request, context):
-        """Adds a line to a placed order; one that is there already, word for word, changes nothing. Refused with
+        """Adds a line to a placed order. Adding an identical line again changes nothing. Rejected with
         `ORDER_LINE_EXISTS`, `ORDER_TOO_MANY_LINES`, `ORDER_CURRENCY_MIXED`, `ORDER_TOTAL_TOO_LARGE` or
         `SHIPPING_GROUP_NOT_FOUND`.
         """
@@ -131,36 +135,36 @@ class CommandServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveOrderLine(self, request, context):
-        """Removes a line from a placed order. Refused with `ORDER_LINE_NOT_FOUND`, `ORDER_LINE_LAST` (a shipping group
-        keeps one line at least) or `SHIPPING_GROUP_NOT_FOUND`.
+        """Removes a line from a placed order. Rejected with `ORDER_LINE_NOT_FOUND`, `ORDER_LINE_LAST` (a shipping
+        group keeps at least one line) or `SHIPPING_GROUP_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ChangeShippingAddress(self, request, context):
-        """Sends the goods of a placed order elsewhere. Refused with `SHIPPING_GROUP_NOT_FOUND`.
+        """Changes the address of a shipping group of a placed order. Rejected with `SHIPPING_GROUP_NOT_FOUND`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def HoldOrder(self, request, context):
-        """Holds a placed order for review: it stays as it is until it is approved, rejected or cancelled.
+        """Holds a placed order for review. It does not change until it is approved, rejected or cancelled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ApproveOrder(self, request, context):
-        """Approves an order that is held, which is then placed again.
+        """Approves a held order, which returns to the placed state.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RejectOrder(self, request, context):
-        """Rejects an order that is held or placed: the seller will not deliver it.
+        """Rejects a held or placed order: the seller will not deliver it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,21 +185,21 @@ class CommandServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeliverOrder(self, request, context):
-        """Notes that the goods of a shipped order have arrived.
+        """Records that the goods of a shipped order have arrived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReturnOrder(self, request, context):
-        """Takes the goods of a delivered order back.
+        """Records the return of a delivered order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelOrder(self, request, context):
-        """Cancels an order that is placed, held or confirmed.
+        """Cancels a placed, held or confirmed order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -273,13 +277,15 @@ def add_CommandServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CommandService:
-    """Changes orders. Every command is idempotent by its request id: a retry with the same content gets the
-    first answer again, the same id with another content is refused with `REQUEST_ID_REUSED`.
+    """Changes orders.
 
-    An order lives through the states of `Order.State`. A command for an order that does not exist is refused
-    with `ORDER_NOT_FOUND`; one that asks for the state that the order is in changes nothing; one that the state
-    does not allow is refused with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
-    `ORDER_NOT_DELIVERED`, or `ORDER_ALREADY_` and the state. Further refusals stand beside each method.
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`.
+
+    An order moves through the states of `Order.State`. A command for an order that does not exist is rejected
+    with `ORDER_NOT_FOUND`. A command whose target state the order already has changes nothing. A command that
+    the state does not allow is rejected with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
+    `ORDER_NOT_DELIVERED` or `ORDER_ALREADY_<STATE>`. Each method lists its further reasons.
     """
 
     @staticmethod

@@ -27,13 +27,15 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CommandServiceStub:
-    """Changes orders. Every command is idempotent by its request id: a retry with the same content gets the
-    first answer again, the same id with another content is refused with `REQUEST_ID_REUSED`.
+    """Changes orders.
 
-    An order lives through the states of `Order.State`. A command for an order that does not exist is refused
-    with `ORDER_NOT_FOUND`; one that asks for the state that the order is in changes nothing; one that the state
-    does not allow is refused with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
-    `ORDER_NOT_DELIVERED`, or `ORDER_ALREADY_` and the state. Further refusals stand beside each method.
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`.
+
+    An order moves through the states of `Order.State`. A command for an order that does not exist is rejected
+    with `ORDER_NOT_FOUND`. A command whose target state the order already has changes nothing. A command that
+    the state does not allow is rejected with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
+    `ORDER_NOT_DELIVERED` or `ORDER_ALREADY_<STATE>`. Each method lists its further reasons.
     """
 
     @_typing.overload
@@ -41,89 +43,93 @@ class CommandServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> CommandServiceAsyncStub: ...
     PlaceOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.PlaceOrderRequest, _command_service_pb2.PlaceOrderResponse]
-    """Places an order in one shipping group; version 2 of this method takes several. Refused with `ORDER_EXISTS`,
-    `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
+    """Places an order in one shipping group; version 2 of this method takes several. Rejected with
+    `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
     """
     AddOrderLine: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.AddOrderLineRequest, _command_service_pb2.AddOrderLineResponse]
-    """Adds a line to a placed order; one that is there already, word for word, changes nothing. Refused with
+    """Adds a line to a placed order. Adding an identical line again changes nothing. Rejected with
     `ORDER_LINE_EXISTS`, `ORDER_TOO_MANY_LINES`, `ORDER_CURRENCY_MIXED`, `ORDER_TOTAL_TOO_LARGE` or
     `SHIPPING_GROUP_NOT_FOUND`.
     """
     RemoveOrderLine: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RemoveOrderLineRequest, _command_service_pb2.RemoveOrderLineResponse]
-    """Removes a line from a placed order. Refused with `ORDER_LINE_NOT_FOUND`, `ORDER_LINE_LAST` (a shipping group
-    keeps one line at least) or `SHIPPING_GROUP_NOT_FOUND`.
+    """Removes a line from a placed order. Rejected with `ORDER_LINE_NOT_FOUND`, `ORDER_LINE_LAST` (a shipping
+    group keeps at least one line) or `SHIPPING_GROUP_NOT_FOUND`.
     """
     ChangeShippingAddress: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ChangeShippingAddressRequest, _command_service_pb2.ChangeShippingAddressResponse]
-    """Sends the goods of a placed order elsewhere. Refused with `SHIPPING_GROUP_NOT_FOUND`."""
+    """Changes the address of a shipping group of a placed order. Rejected with `SHIPPING_GROUP_NOT_FOUND`."""
     HoldOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.HoldOrderRequest, _command_service_pb2.HoldOrderResponse]
-    """Holds a placed order for review: it stays as it is until it is approved, rejected or cancelled."""
+    """Holds a placed order for review. It does not change until it is approved, rejected or cancelled."""
     ApproveOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ApproveOrderRequest, _command_service_pb2.ApproveOrderResponse]
-    """Approves an order that is held, which is then placed again."""
+    """Approves a held order, which returns to the placed state."""
     RejectOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RejectOrderRequest, _command_service_pb2.RejectOrderResponse]
-    """Rejects an order that is held or placed: the seller will not deliver it."""
+    """Rejects a held or placed order: the seller will not deliver it."""
     ConfirmOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ConfirmOrderRequest, _command_service_pb2.ConfirmOrderResponse]
     """Confirms a placed order: the seller will deliver it."""
     ShipOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ShipOrderRequest, _command_service_pb2.ShipOrderResponse]
     """Hands the goods of a confirmed order to a carrier."""
     DeliverOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.DeliverOrderRequest, _command_service_pb2.DeliverOrderResponse]
-    """Notes that the goods of a shipped order have arrived."""
+    """Records that the goods of a shipped order have arrived."""
     ReturnOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ReturnOrderRequest, _command_service_pb2.ReturnOrderResponse]
-    """Takes the goods of a delivered order back."""
+    """Records the return of a delivered order."""
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.CancelOrderRequest, _command_service_pb2.CancelOrderResponse]
-    """Cancels an order that is placed, held or confirmed."""
+    """Cancels a placed, held or confirmed order."""
 
 @_typing.type_check_only
 class CommandServiceAsyncStub(CommandServiceStub):
-    """Changes orders. Every command is idempotent by its request id: a retry with the same content gets the
-    first answer again, the same id with another content is refused with `REQUEST_ID_REUSED`.
+    """Changes orders.
 
-    An order lives through the states of `Order.State`. A command for an order that does not exist is refused
-    with `ORDER_NOT_FOUND`; one that asks for the state that the order is in changes nothing; one that the state
-    does not allow is refused with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
-    `ORDER_NOT_DELIVERED`, or `ORDER_ALREADY_` and the state. Further refusals stand beside each method.
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`.
+
+    An order moves through the states of `Order.State`. A command for an order that does not exist is rejected
+    with `ORDER_NOT_FOUND`. A command whose target state the order already has changes nothing. A command that
+    the state does not allow is rejected with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
+    `ORDER_NOT_DELIVERED` or `ORDER_ALREADY_<STATE>`. Each method lists its further reasons.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PlaceOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.PlaceOrderRequest, _command_service_pb2.PlaceOrderResponse]  # type: ignore[assignment]
-    """Places an order in one shipping group; version 2 of this method takes several. Refused with `ORDER_EXISTS`,
-    `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
+    """Places an order in one shipping group; version 2 of this method takes several. Rejected with
+    `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
     """
     AddOrderLine: _aio.UnaryUnaryMultiCallable[_command_service_pb2.AddOrderLineRequest, _command_service_pb2.AddOrderLineResponse]  # type: ignore[assignment]
-    """Adds a line to a placed order; one that is there already, word for word, changes nothing. Refused with
+    """Adds a line to a placed order. Adding an identical line again changes nothing. Rejected with
     `ORDER_LINE_EXISTS`, `ORDER_TOO_MANY_LINES`, `ORDER_CURRENCY_MIXED`, `ORDER_TOTAL_TOO_LARGE` or
     `SHIPPING_GROUP_NOT_FOUND`.
     """
     RemoveOrderLine: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RemoveOrderLineRequest, _command_service_pb2.RemoveOrderLineResponse]  # type: ignore[assignment]
-    """Removes a line from a placed order. Refused with `ORDER_LINE_NOT_FOUND`, `ORDER_LINE_LAST` (a shipping group
-    keeps one line at least) or `SHIPPING_GROUP_NOT_FOUND`.
+    """Removes a line from a placed order. Rejected with `ORDER_LINE_NOT_FOUND`, `ORDER_LINE_LAST` (a shipping
+    group keeps at least one line) or `SHIPPING_GROUP_NOT_FOUND`.
     """
     ChangeShippingAddress: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ChangeShippingAddressRequest, _command_service_pb2.ChangeShippingAddressResponse]  # type: ignore[assignment]
-    """Sends the goods of a placed order elsewhere. Refused with `SHIPPING_GROUP_NOT_FOUND`."""
+    """Changes the address of a shipping group of a placed order. Rejected with `SHIPPING_GROUP_NOT_FOUND`."""
     HoldOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.HoldOrderRequest, _command_service_pb2.HoldOrderResponse]  # type: ignore[assignment]
-    """Holds a placed order for review: it stays as it is until it is approved, rejected or cancelled."""
+    """Holds a placed order for review. It does not change until it is approved, rejected or cancelled."""
     ApproveOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ApproveOrderRequest, _command_service_pb2.ApproveOrderResponse]  # type: ignore[assignment]
-    """Approves an order that is held, which is then placed again."""
+    """Approves a held order, which returns to the placed state."""
     RejectOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RejectOrderRequest, _command_service_pb2.RejectOrderResponse]  # type: ignore[assignment]
-    """Rejects an order that is held or placed: the seller will not deliver it."""
+    """Rejects a held or placed order: the seller will not deliver it."""
     ConfirmOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ConfirmOrderRequest, _command_service_pb2.ConfirmOrderResponse]  # type: ignore[assignment]
     """Confirms a placed order: the seller will deliver it."""
     ShipOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ShipOrderRequest, _command_service_pb2.ShipOrderResponse]  # type: ignore[assignment]
     """Hands the goods of a confirmed order to a carrier."""
     DeliverOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.DeliverOrderRequest, _command_service_pb2.DeliverOrderResponse]  # type: ignore[assignment]
-    """Notes that the goods of a shipped order have arrived."""
+    """Records that the goods of a shipped order have arrived."""
     ReturnOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ReturnOrderRequest, _command_service_pb2.ReturnOrderResponse]  # type: ignore[assignment]
-    """Takes the goods of a delivered order back."""
+    """Records the return of a delivered order."""
     CancelOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.CancelOrderRequest, _command_service_pb2.CancelOrderResponse]  # type: ignore[assignment]
-    """Cancels an order that is placed, held or confirmed."""
+    """Cancels a placed, held or confirmed order."""
 
 class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Changes orders. Every command is idempotent by its request id: a retry with the same content gets the
-    first answer again, the same id with another content is refused with `REQUEST_ID_REUSED`.
+    """Changes orders.
 
-    An order lives through the states of `Order.State`. A command for an order that does not exist is refused
-    with `ORDER_NOT_FOUND`; one that asks for the state that the order is in changes nothing; one that the state
-    does not allow is refused with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
-    `ORDER_NOT_DELIVERED`, or `ORDER_ALREADY_` and the state. Further refusals stand beside each method.
+    Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`.
+
+    An order moves through the states of `Order.State`. A command for an order that does not exist is rejected
+    with `ORDER_NOT_FOUND`. A command whose target state the order already has changes nothing. A command that
+    the state does not allow is rejected with `ORDER_HELD`, `ORDER_NOT_CONFIRMED`, `ORDER_NOT_SHIPPED`,
+    `ORDER_NOT_DELIVERED` or `ORDER_ALREADY_<STATE>`. Each method lists its further reasons.
     """
 
     @_abc_1.abstractmethod
@@ -132,8 +138,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.PlaceOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.PlaceOrderResponse, _abc.Awaitable[_command_service_pb2.PlaceOrderResponse]]:
-        """Places an order in one shipping group; version 2 of this method takes several. Refused with `ORDER_EXISTS`,
-        `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
+        """Places an order in one shipping group; version 2 of this method takes several. Rejected with
+        `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`, `ORDER_LINE_REPEATED` or `ORDER_TOTAL_TOO_LARGE`.
         """
 
     @_abc_1.abstractmethod
@@ -142,7 +148,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.AddOrderLineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.AddOrderLineResponse, _abc.Awaitable[_command_service_pb2.AddOrderLineResponse]]:
-        """Adds a line to a placed order; one that is there already, word for word, changes nothing. Refused with
+        """Adds a line to a placed order. Adding an identical line again changes nothing. Rejected with
         `ORDER_LINE_EXISTS`, `ORDER_TOO_MANY_LINES`, `ORDER_CURRENCY_MIXED`, `ORDER_TOTAL_TOO_LARGE` or
         `SHIPPING_GROUP_NOT_FOUND`.
         """
@@ -153,8 +159,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.RemoveOrderLineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.RemoveOrderLineResponse, _abc.Awaitable[_command_service_pb2.RemoveOrderLineResponse]]:
-        """Removes a line from a placed order. Refused with `ORDER_LINE_NOT_FOUND`, `ORDER_LINE_LAST` (a shipping group
-        keeps one line at least) or `SHIPPING_GROUP_NOT_FOUND`.
+        """Removes a line from a placed order. Rejected with `ORDER_LINE_NOT_FOUND`, `ORDER_LINE_LAST` (a shipping
+        group keeps at least one line) or `SHIPPING_GROUP_NOT_FOUND`.
         """
 
     @_abc_1.abstractmethod
@@ -163,7 +169,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ChangeShippingAddressRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ChangeShippingAddressResponse, _abc.Awaitable[_command_service_pb2.ChangeShippingAddressResponse]]:
-        """Sends the goods of a placed order elsewhere. Refused with `SHIPPING_GROUP_NOT_FOUND`."""
+        """Changes the address of a shipping group of a placed order. Rejected with `SHIPPING_GROUP_NOT_FOUND`."""
 
     @_abc_1.abstractmethod
     def HoldOrder(
@@ -171,7 +177,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.HoldOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.HoldOrderResponse, _abc.Awaitable[_command_service_pb2.HoldOrderResponse]]:
-        """Holds a placed order for review: it stays as it is until it is approved, rejected or cancelled."""
+        """Holds a placed order for review. It does not change until it is approved, rejected or cancelled."""
 
     @_abc_1.abstractmethod
     def ApproveOrder(
@@ -179,7 +185,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ApproveOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ApproveOrderResponse, _abc.Awaitable[_command_service_pb2.ApproveOrderResponse]]:
-        """Approves an order that is held, which is then placed again."""
+        """Approves a held order, which returns to the placed state."""
 
     @_abc_1.abstractmethod
     def RejectOrder(
@@ -187,7 +193,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.RejectOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.RejectOrderResponse, _abc.Awaitable[_command_service_pb2.RejectOrderResponse]]:
-        """Rejects an order that is held or placed: the seller will not deliver it."""
+        """Rejects a held or placed order: the seller will not deliver it."""
 
     @_abc_1.abstractmethod
     def ConfirmOrder(
@@ -211,7 +217,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.DeliverOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.DeliverOrderResponse, _abc.Awaitable[_command_service_pb2.DeliverOrderResponse]]:
-        """Notes that the goods of a shipped order have arrived."""
+        """Records that the goods of a shipped order have arrived."""
 
     @_abc_1.abstractmethod
     def ReturnOrder(
@@ -219,7 +225,7 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.ReturnOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.ReturnOrderResponse, _abc.Awaitable[_command_service_pb2.ReturnOrderResponse]]:
-        """Takes the goods of a delivered order back."""
+        """Records the return of a delivered order."""
 
     @_abc_1.abstractmethod
     def CancelOrder(
@@ -227,6 +233,6 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _command_service_pb2.CancelOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.CancelOrderResponse, _abc.Awaitable[_command_service_pb2.CancelOrderResponse]]:
-        """Cancels an order that is placed, held or confirmed."""
+        """Cancels a placed, held or confirmed order."""
 
 def add_CommandServiceServicer_to_server(servicer: CommandServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

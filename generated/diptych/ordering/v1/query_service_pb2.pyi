@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetOrderRequest(_message.Message):
-    """Asks for one order."""
+    """Request message for `GetOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -31,7 +31,7 @@ class GetOrderRequest(_message.Message):
     order_id: _builtins.str
     """The order's id."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -48,7 +48,7 @@ Global___GetOrderRequest: _TypeAlias = GetOrderRequest  # noqa: Y015
 
 @_typing.final
 class GetOrderResponse(_message.Message):
-    """One order."""
+    """Response message for `GetOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -72,7 +72,7 @@ Global___GetOrderResponse: _TypeAlias = GetOrderResponse  # noqa: Y015
 
 @_typing.final
 class ListOrdersRequest(_message.Message):
-    """Asks for a page of orders."""
+    """Request message for `ListOrders`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -88,11 +88,11 @@ class ListOrdersRequest(_message.Message):
     state: _types_pb2.Order.State.ValueType
     """Only orders in this state; unspecified for all states."""
     page_size: _builtins.int
-    """How many orders a page holds at the most, up to 100; 20 where it is 0. A page may hold fewer."""
+    """The maximum number of orders in a page, up to 100; 20 if it is 0. A page may hold fewer."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before, with the same filters; empty for the first page."""
+    """The `next_page_token` of the previous page, with the same filters; empty for the first page."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     @_builtins.property
     def placed_from(self) -> _timestamp_pb2.Timestamp:
         """Only orders placed at this time or later; unset for no bound."""
@@ -122,14 +122,14 @@ Global___ListOrdersRequest: _TypeAlias = ListOrdersRequest  # noqa: Y015
 
 @_typing.final
 class ListOrdersResponse(_message.Message):
-    """A page of orders."""
+    """Response message for `ListOrders`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Where the next page begins; empty on the last page. It stays valid while orders come in."""
+    """The token of the next page; empty on the last page. It stays valid while orders are added."""
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Order]:
         """The orders, newest first."""
@@ -150,17 +150,17 @@ Global___ListOrdersResponse: _TypeAlias = ListOrdersResponse  # noqa: Y015
 
 @_typing.final
 class BatchGetOrdersRequest(_message.Message):
-    """Asks for several orders."""
+    """Request message for `BatchGetOrders`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_IDS_FIELD_NUMBER: _builtins.int
     AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     @_builtins.property
     def order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The orders' ids, 1 to 100, each once."""
+        """The orders' ids, 1 to 100, without duplicates."""
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ Global___BatchGetOrdersRequest: _TypeAlias = BatchGetOrdersRequest  # noqa: Y015
 
 @_typing.final
 class BatchGetOrdersResponse(_message.Message):
-    """Those of the orders that exist."""
+    """Response message for `BatchGetOrders`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -186,11 +186,11 @@ class BatchGetOrdersResponse(_message.Message):
     MISSING_ORDER_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Order]:
-        """The orders, in the order of the request."""
+        """The orders that exist, in the order of the request."""
 
     @_builtins.property
     def missing_order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The ids that no order has, in the order of the request."""
+        """The ids that do not exist, in the order of the request."""
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ Global___BatchGetOrdersResponse: _TypeAlias = BatchGetOrdersResponse  # noqa: Y0
 
 @_typing.final
 class GetCustomerSummaryRequest(_message.Message):
-    """Asks for a customer's summary."""
+    """Request message for `GetCustomerSummary`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -217,7 +217,7 @@ class GetCustomerSummaryRequest(_message.Message):
     customer_id: _builtins.str
     """The customer's id."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -234,7 +234,7 @@ Global___GetCustomerSummaryRequest: _TypeAlias = GetCustomerSummaryRequest  # no
 
 @_typing.final
 class GetCustomerSummaryResponse(_message.Message):
-    """A customer's summary."""
+    """Response message for `GetCustomerSummary`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -258,7 +258,7 @@ Global___GetCustomerSummaryResponse: _TypeAlias = GetCustomerSummaryResponse  # 
 
 @_typing.final
 class GetOrderHistoryRequest(_message.Message):
-    """Asks for a page of an order's history."""
+    """Request message for `GetOrderHistory`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -269,11 +269,11 @@ class GetOrderHistoryRequest(_message.Message):
     order_id: _builtins.str
     """The order's id."""
     page_size: _builtins.int
-    """How many entries a page holds at the most, up to 100; 20 where it is 0."""
+    """The maximum number of entries in a page, up to 100; 20 if it is 0."""
     page_token: _builtins.str
-    """The `next_page_token` of the page before, for the same order; empty for the first page."""
+    """The `next_page_token` of the previous page, for the same order; empty for the first page."""
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -292,17 +292,17 @@ Global___GetOrderHistoryRequest: _TypeAlias = GetOrderHistoryRequest  # noqa: Y0
 
 @_typing.final
 class GetOrderHistoryResponse(_message.Message):
-    """A page of an order's history."""
+    """Response message for `GetOrderHistory`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Where the next page begins; empty on the last page. It stays valid while more happens."""
+    """The token of the next page; empty on the last page. It stays valid while entries are added."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.OrderHistoryEntry]:
-        """What happened, newest first."""
+        """The entries, newest first."""
 
     def __init__(
         self,
@@ -320,7 +320,7 @@ Global___GetOrderHistoryResponse: _TypeAlias = GetOrderHistoryResponse  # noqa: 
 
 @_typing.final
 class WatchOrderRequest(_message.Message):
-    """Asks to be told of an order whenever it changes."""
+    """Request message for `WatchOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -330,11 +330,11 @@ class WatchOrderRequest(_message.Message):
     order_id: _builtins.str
     """The order's id."""
     resume_token: _builtins.str
-    """The `resume_token` of the last answer that the caller has seen: what it knows is not sent again, unless that
-    can no longer be told. Empty to begin.
+    """The `resume_token` of the last response that the caller received; empty to start. States that the caller
+    already has are not sent again. If too many changes happened since, the complete state is sent.
     """
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -352,17 +352,17 @@ Global___WatchOrderRequest: _TypeAlias = WatchOrderRequest  # noqa: Y015
 
 @_typing.final
 class WatchOrderResponse(_message.Message):
-    """An order, as it is by now."""
+    """Response message for `WatchOrder`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """Where to go on from."""
+    """Token to resume the stream after this response."""
     @_builtins.property
     def order(self) -> _types_pb2.Order:
-        """The order."""
+        """The order's state."""
 
     def __init__(
         self,
@@ -380,7 +380,7 @@ Global___WatchOrderResponse: _TypeAlias = WatchOrderResponse  # noqa: Y015
 
 @_typing.final
 class WatchCustomerOrdersRequest(_message.Message):
-    """Asks to be told of a customer's orders whenever one changes."""
+    """Request message for `WatchCustomerOrders`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -390,11 +390,11 @@ class WatchCustomerOrdersRequest(_message.Message):
     customer_id: _builtins.str
     """The customer's id."""
     resume_token: _builtins.str
-    """The `resume_token` of the last answer that the caller has seen: what it knows is not sent again, unless that
-    can no longer be told. Empty to begin.
+    """The `resume_token` of the last response that the caller received; empty to start. States that the caller
+    already has are not sent again. If too many changes happened since, the complete state is sent.
     """
     at_least_as_fresh: _builtins.str
-    """A consistency token that the answer must include; empty for none."""
+    """Consistency token of the commands that the response must include; empty for none."""
     def __init__(
         self,
         *,
@@ -412,17 +412,17 @@ Global___WatchCustomerOrdersRequest: _TypeAlias = WatchCustomerOrdersRequest  # 
 
 @_typing.final
 class WatchCustomerOrdersResponse(_message.Message):
-    """An order of the customer, as it is by now."""
+    """Response message for `WatchCustomerOrders`."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ORDER_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
-    """Where to go on from."""
+    """Token to resume the stream after this response."""
     @_builtins.property
     def order(self) -> _types_pb2.Order:
-        """The order."""
+        """The state of one order of the customer."""
 
     def __init__(
         self,

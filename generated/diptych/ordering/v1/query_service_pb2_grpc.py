@@ -26,9 +26,10 @@ if _version_not_supported:
 
 
 class QueryServiceStub:
-    """Reads orders from the view that follows the commands, usually within milliseconds. A query may carry the
-    consistency token of a command: its answer then includes that command, or is `UNAVAILABLE`. Trailing
-    metadata `diptych-staleness-ms` bounds how far behind the view may be.
+    """Reads orders from views that follow the commands, usually within milliseconds. A query may carry the
+    consistency token of a command: its response then includes that command's effect, or the query fails with
+    `UNAVAILABLE`. The trailing metadata `diptych-staleness-ms` is an upper bound of the view's lag in
+    milliseconds.
     """
 
     def __init__(self, channel):
@@ -75,60 +76,64 @@ class QueryServiceStub:
 
 
 class QueryServiceServicer:
-    """Reads orders from the view that follows the commands, usually within milliseconds. A query may carry the
-    consistency token of a command: its answer then includes that command, or is `UNAVAILABLE`. Trailing
-    metadata `diptych-staleness-ms` bounds how far behind the view may be.
+    """Reads orders from views that follow the commands, usually within milliseconds. A query may carry the
+    consistency token of a command: its response then includes that command's effect, or the query fails with
+    `UNAVAILABLE`. The trailing metadata `diptych-staleness-ms` is an upper bound of the view's lag in
+    milliseconds.
     """
 
     def GetOrder(self, request, context):
-        """Reads one order. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none.
+        """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetOrders(self, request, context):
-        """Reads several orders at once. Those that do not exist are named in the answer.
+        """Returns several orders. The response lists the ids that do not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListOrders(self, request, context):
-        """Lists orders, newest first, by customer, state, the time they were placed, or any of these together.
+        """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCustomerSummary(self, request, context):
-        """Counts a customer's orders and sums their totals, by state. A customer without orders has an empty summary.
+        """Returns the number and the totals of a customer's orders by state. A customer without orders has an empty
+        summary.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetOrderHistory(self, request, context):
-        """Tells what happened to an order, when, by whom and on which command, newest first. `NOT_FOUND` with
-        `ORDER_NOT_FOUND` where there is none.
+        """Returns the events of an order, newest first, each with its time, actor and command. Fails with
+        `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchOrder(self, request, context):
-        """Answers with an order as it is, and again whenever it has changed: versions rise, some between may be left
-        out, the last never is. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none. It ends with `UNAVAILABLE`
-        when the server stops or the view is rebuilt, and with `UNAUTHENTICATED` when the caller's token expires;
-        call again then, with the last `resume_token`.
+        """Streams the current state of an order, then its state after each change. Versions only rise. Intermediate
+        versions may be skipped, the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order
+        does not exist.
+
+        The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt, and with
+        `UNAUTHENTICATED` when the caller's token expires. To resume, call again with the last `resume_token`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchCustomerOrders(self, request, context):
-        """Answers with every order of a customer, the one that changed first before the others, and again with each
-        that has changed. Otherwise as `WatchOrder`; a customer without orders is waited for.
+        """Streams every order of a customer, the least recently changed first, then each order again after each
+        change. The stream stays open for a customer without orders. Otherwise it behaves like `WatchOrder`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,9 +186,10 @@ def add_QueryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class QueryService:
-    """Reads orders from the view that follows the commands, usually within milliseconds. A query may carry the
-    consistency token of a command: its answer then includes that command, or is `UNAVAILABLE`. Trailing
-    metadata `diptych-staleness-ms` bounds how far behind the view may be.
+    """Reads orders from views that follow the commands, usually within milliseconds. A query may carry the
+    consistency token of a command: its response then includes that command's effect, or the query fails with
+    `UNAVAILABLE`. The trailing metadata `diptych-staleness-ms` is an upper bound of the view's lag in
+    milliseconds.
     """
 
     @staticmethod

@@ -27,9 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class QueryServiceStub:
-    """Reads orders from the view that follows the commands, usually within milliseconds. A query may carry the
-    consistency token of a command: its answer then includes that command, or is `UNAVAILABLE`. Trailing
-    metadata `diptych-staleness-ms` bounds how far behind the view may be.
+    """Reads orders from views that follow the commands, usually within milliseconds. A query may carry the
+    consistency token of a command: its response then includes that command's effect, or the query fails with
+    `UNAVAILABLE`. The trailing metadata `diptych-staleness-ms` is an upper bound of the view's lag in
+    milliseconds.
     """
 
     @_typing.overload
@@ -37,63 +38,73 @@ class QueryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> QueryServiceAsyncStub: ...
     GetOrder: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderRequest, _query_service_pb2.GetOrderResponse]
-    """Reads one order. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none."""
+    """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist."""
     BatchGetOrders: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.BatchGetOrdersRequest, _query_service_pb2.BatchGetOrdersResponse]
-    """Reads several orders at once. Those that do not exist are named in the answer."""
+    """Returns several orders. The response lists the ids that do not exist."""
     ListOrders: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListOrdersRequest, _query_service_pb2.ListOrdersResponse]
-    """Lists orders, newest first, by customer, state, the time they were placed, or any of these together."""
+    """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these."""
     GetCustomerSummary: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerSummaryRequest, _query_service_pb2.GetCustomerSummaryResponse]
-    """Counts a customer's orders and sums their totals, by state. A customer without orders has an empty summary."""
+    """Returns the number and the totals of a customer's orders by state. A customer without orders has an empty
+    summary.
+    """
     GetOrderHistory: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderHistoryRequest, _query_service_pb2.GetOrderHistoryResponse]
-    """Tells what happened to an order, when, by whom and on which command, newest first. `NOT_FOUND` with
-    `ORDER_NOT_FOUND` where there is none.
+    """Returns the events of an order, newest first, each with its time, actor and command. Fails with
+    `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist.
     """
     WatchOrder: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchOrderRequest, _query_service_pb2.WatchOrderResponse]
-    """Answers with an order as it is, and again whenever it has changed: versions rise, some between may be left
-    out, the last never is. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none. It ends with `UNAVAILABLE`
-    when the server stops or the view is rebuilt, and with `UNAUTHENTICATED` when the caller's token expires;
-    call again then, with the last `resume_token`.
+    """Streams the current state of an order, then its state after each change. Versions only rise. Intermediate
+    versions may be skipped, the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order
+    does not exist.
+
+    The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt, and with
+    `UNAUTHENTICATED` when the caller's token expires. To resume, call again with the last `resume_token`.
     """
     WatchCustomerOrders: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchCustomerOrdersRequest, _query_service_pb2.WatchCustomerOrdersResponse]
-    """Answers with every order of a customer, the one that changed first before the others, and again with each
-    that has changed. Otherwise as `WatchOrder`; a customer without orders is waited for.
+    """Streams every order of a customer, the least recently changed first, then each order again after each
+    change. The stream stays open for a customer without orders. Otherwise it behaves like `WatchOrder`.
     """
 
 @_typing.type_check_only
 class QueryServiceAsyncStub(QueryServiceStub):
-    """Reads orders from the view that follows the commands, usually within milliseconds. A query may carry the
-    consistency token of a command: its answer then includes that command, or is `UNAVAILABLE`. Trailing
-    metadata `diptych-staleness-ms` bounds how far behind the view may be.
+    """Reads orders from views that follow the commands, usually within milliseconds. A query may carry the
+    consistency token of a command: its response then includes that command's effect, or the query fails with
+    `UNAVAILABLE`. The trailing metadata `diptych-staleness-ms` is an upper bound of the view's lag in
+    milliseconds.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetOrder: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderRequest, _query_service_pb2.GetOrderResponse]  # type: ignore[assignment]
-    """Reads one order. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none."""
+    """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist."""
     BatchGetOrders: _aio.UnaryUnaryMultiCallable[_query_service_pb2.BatchGetOrdersRequest, _query_service_pb2.BatchGetOrdersResponse]  # type: ignore[assignment]
-    """Reads several orders at once. Those that do not exist are named in the answer."""
+    """Returns several orders. The response lists the ids that do not exist."""
     ListOrders: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListOrdersRequest, _query_service_pb2.ListOrdersResponse]  # type: ignore[assignment]
-    """Lists orders, newest first, by customer, state, the time they were placed, or any of these together."""
+    """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these."""
     GetCustomerSummary: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerSummaryRequest, _query_service_pb2.GetCustomerSummaryResponse]  # type: ignore[assignment]
-    """Counts a customer's orders and sums their totals, by state. A customer without orders has an empty summary."""
+    """Returns the number and the totals of a customer's orders by state. A customer without orders has an empty
+    summary.
+    """
     GetOrderHistory: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderHistoryRequest, _query_service_pb2.GetOrderHistoryResponse]  # type: ignore[assignment]
-    """Tells what happened to an order, when, by whom and on which command, newest first. `NOT_FOUND` with
-    `ORDER_NOT_FOUND` where there is none.
+    """Returns the events of an order, newest first, each with its time, actor and command. Fails with
+    `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist.
     """
     WatchOrder: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchOrderRequest, _query_service_pb2.WatchOrderResponse]  # type: ignore[assignment]
-    """Answers with an order as it is, and again whenever it has changed: versions rise, some between may be left
-    out, the last never is. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none. It ends with `UNAVAILABLE`
-    when the server stops or the view is rebuilt, and with `UNAUTHENTICATED` when the caller's token expires;
-    call again then, with the last `resume_token`.
+    """Streams the current state of an order, then its state after each change. Versions only rise. Intermediate
+    versions may be skipped, the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order
+    does not exist.
+
+    The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt, and with
+    `UNAUTHENTICATED` when the caller's token expires. To resume, call again with the last `resume_token`.
     """
     WatchCustomerOrders: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchCustomerOrdersRequest, _query_service_pb2.WatchCustomerOrdersResponse]  # type: ignore[assignment]
-    """Answers with every order of a customer, the one that changed first before the others, and again with each
-    that has changed. Otherwise as `WatchOrder`; a customer without orders is waited for.
+    """Streams every order of a customer, the least recently changed first, then each order again after each
+    change. The stream stays open for a customer without orders. Otherwise it behaves like `WatchOrder`.
     """
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads orders from the view that follows the commands, usually within milliseconds. A query may carry the
-    consistency token of a command: its answer then includes that command, or is `UNAVAILABLE`. Trailing
-    metadata `diptych-staleness-ms` bounds how far behind the view may be.
+    """Reads orders from views that follow the commands, usually within milliseconds. A query may carry the
+    consistency token of a command: its response then includes that command's effect, or the query fails with
+    `UNAVAILABLE`. The trailing metadata `diptych-staleness-ms` is an upper bound of the view's lag in
+    milliseconds.
     """
 
     @_abc_1.abstractmethod
@@ -102,7 +113,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetOrderResponse, _abc.Awaitable[_query_service_pb2.GetOrderResponse]]:
-        """Reads one order. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none."""
+        """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist."""
 
     @_abc_1.abstractmethod
     def BatchGetOrders(
@@ -110,7 +121,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.BatchGetOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.BatchGetOrdersResponse, _abc.Awaitable[_query_service_pb2.BatchGetOrdersResponse]]:
-        """Reads several orders at once. Those that do not exist are named in the answer."""
+        """Returns several orders. The response lists the ids that do not exist."""
 
     @_abc_1.abstractmethod
     def ListOrders(
@@ -118,7 +129,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.ListOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListOrdersResponse, _abc.Awaitable[_query_service_pb2.ListOrdersResponse]]:
-        """Lists orders, newest first, by customer, state, the time they were placed, or any of these together."""
+        """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these."""
 
     @_abc_1.abstractmethod
     def GetCustomerSummary(
@@ -126,7 +137,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetCustomerSummaryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetCustomerSummaryResponse, _abc.Awaitable[_query_service_pb2.GetCustomerSummaryResponse]]:
-        """Counts a customer's orders and sums their totals, by state. A customer without orders has an empty summary."""
+        """Returns the number and the totals of a customer's orders by state. A customer without orders has an empty
+        summary.
+        """
 
     @_abc_1.abstractmethod
     def GetOrderHistory(
@@ -134,8 +147,8 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetOrderHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetOrderHistoryResponse, _abc.Awaitable[_query_service_pb2.GetOrderHistoryResponse]]:
-        """Tells what happened to an order, when, by whom and on which command, newest first. `NOT_FOUND` with
-        `ORDER_NOT_FOUND` where there is none.
+        """Returns the events of an order, newest first, each with its time, actor and command. Fails with
+        `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist.
         """
 
     @_abc_1.abstractmethod
@@ -144,10 +157,12 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.WatchOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_query_service_pb2.WatchOrderResponse], _abc.AsyncIterator[_query_service_pb2.WatchOrderResponse]]:
-        """Answers with an order as it is, and again whenever it has changed: versions rise, some between may be left
-        out, the last never is. `NOT_FOUND` with `ORDER_NOT_FOUND` where there is none. It ends with `UNAVAILABLE`
-        when the server stops or the view is rebuilt, and with `UNAUTHENTICATED` when the caller's token expires;
-        call again then, with the last `resume_token`.
+        """Streams the current state of an order, then its state after each change. Versions only rise. Intermediate
+        versions may be skipped, the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order
+        does not exist.
+
+        The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt, and with
+        `UNAUTHENTICATED` when the caller's token expires. To resume, call again with the last `resume_token`.
         """
 
     @_abc_1.abstractmethod
@@ -156,8 +171,8 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.WatchCustomerOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_query_service_pb2.WatchCustomerOrdersResponse], _abc.AsyncIterator[_query_service_pb2.WatchCustomerOrdersResponse]]:
-        """Answers with every order of a customer, the one that changed first before the others, and again with each
-        that has changed. Otherwise as `WatchOrder`; a customer without orders is waited for.
+        """Streams every order of a customer, the least recently changed first, then each order again after each
+        change. The stream stays open for a customer without orders. Otherwise it behaves like `WatchOrder`.
         """
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -24,7 +24,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class OrderLine(_message.Message):
-    """One article of an order."""
+    """An ordered article."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -35,12 +35,12 @@ class OrderLine(_message.Message):
     sku: _builtins.str
     """The stock keeping unit."""
     title: _builtins.str
-    """What the article was called when it was ordered."""
+    """The article's title at the time of the order."""
     quantity: _builtins.int
-    """How many pieces."""
+    """The number of pieces."""
     @_builtins.property
     def unit_price(self) -> _money_pb2.Money:
-        """The price of one piece; zero is a gift, a negative price is invalid."""
+        """The price of one piece. Zero is a gift; a negative price is invalid."""
 
     def __init__(
         self,
@@ -70,16 +70,16 @@ class ShippingAddress(_message.Message):
     LOCALITY_FIELD_NUMBER: _builtins.int
     REGION_CODE_FIELD_NUMBER: _builtins.int
     recipient: _builtins.str
-    """Who receives the goods."""
+    """The recipient of the goods."""
     postal_code: _builtins.str
-    """The postal code, empty in countries without one."""
+    """The postal code; empty in countries without one."""
     locality: _builtins.str
     """The town."""
     region_code: _builtins.str
     """The country, as an ISO 3166-1 alpha-2 code."""
     @_builtins.property
     def address_lines(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Street and number, and whatever else stands above the town; one to four lines."""
+        """The lines above the town, such as street and number; one to four."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ Global___ShippingAddress: _TypeAlias = ShippingAddress  # noqa: Y015
 
 @_typing.final
 class Order(_message.Message):
-    """An order as it is read: the view that the projector keeps."""
+    """An order: the view that the projector maintains."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -111,45 +111,45 @@ class Order(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Order._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Order._State.ValueType  # 0
-        """Never the state of an order."""
+        """Unused: every order has a state."""
         STATE_PLACED: Order._State.ValueType  # 1
-        """Placed by the customer, waiting for confirmation."""
+        """The customer placed the order, which waits for confirmation."""
         STATE_CONFIRMED: Order._State.ValueType  # 2
-        """Confirmed: the seller will deliver it."""
+        """The seller will deliver the order."""
         STATE_CANCELLED: Order._State.ValueType  # 3
-        """Cancelled: final."""
+        """The order was cancelled. Final."""
         STATE_HELD: Order._State.ValueType  # 4
-        """Held for review: it waits to be approved or rejected."""
+        """The order is held for review and waits for an approval or a rejection."""
         STATE_REJECTED: Order._State.ValueType  # 5
-        """Rejected by the seller: final."""
+        """The seller rejected the order. Final."""
         STATE_SHIPPED: Order._State.ValueType  # 6
-        """Shipped: a carrier has the goods."""
+        """A carrier has the goods."""
         STATE_DELIVERED: Order._State.ValueType  # 7
-        """Delivered: the customer has the goods."""
+        """The customer has the goods."""
         STATE_RETURNED: Order._State.ValueType  # 8
-        """Returned: the seller has the goods again; final."""
+        """The goods were returned to the seller. Final."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
-        """Where an order is in its life."""
+        """States of an order."""
 
     STATE_UNSPECIFIED: Order.State.ValueType  # 0
-    """Never the state of an order."""
+    """Unused: every order has a state."""
     STATE_PLACED: Order.State.ValueType  # 1
-    """Placed by the customer, waiting for confirmation."""
+    """The customer placed the order, which waits for confirmation."""
     STATE_CONFIRMED: Order.State.ValueType  # 2
-    """Confirmed: the seller will deliver it."""
+    """The seller will deliver the order."""
     STATE_CANCELLED: Order.State.ValueType  # 3
-    """Cancelled: final."""
+    """The order was cancelled. Final."""
     STATE_HELD: Order.State.ValueType  # 4
-    """Held for review: it waits to be approved or rejected."""
+    """The order is held for review and waits for an approval or a rejection."""
     STATE_REJECTED: Order.State.ValueType  # 5
-    """Rejected by the seller: final."""
+    """The seller rejected the order. Final."""
     STATE_SHIPPED: Order.State.ValueType  # 6
-    """Shipped: a carrier has the goods."""
+    """A carrier has the goods."""
     STATE_DELIVERED: Order.State.ValueType  # 7
-    """Delivered: the customer has the goods."""
+    """The customer has the goods."""
     STATE_RETURNED: Order.State.ValueType  # 8
-    """Returned: the seller has the goods again; final."""
+    """The goods were returned to the seller. Final."""
 
     ORDER_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
@@ -178,74 +178,74 @@ class Order(_message.Message):
     order_id: _builtins.str
     """The order's id."""
     version: _builtins.int
-    """The order's version: how many events have happened to it."""
+    """The order's version: the number of its events."""
     state: Global___Order.State.ValueType
-    """Where it is in its life."""
+    """The order's state."""
     customer_id: _builtins.str
-    """Who ordered."""
+    """The customer who placed the order."""
     account_id: _builtins.str
     """The account that pays."""
     warehouse_id: _builtins.str
     """The warehouse that ships the first shipping group."""
     cancel_reason: _builtins.str
-    """Why it was cancelled, in the caller's words."""
+    """The caller's reason of the cancellation."""
     hold_reason: _builtins.str
-    """Why it was held last, in the caller's words."""
+    """The caller's reason of the last hold."""
     reject_reason: _builtins.str
-    """Why it was rejected, in the caller's words."""
+    """The caller's reason of the rejection."""
     carrier: _builtins.str
-    """Who carries the goods."""
+    """The carrier of the goods; empty before the order is shipped."""
     tracking_code: _builtins.str
-    """What the carrier knows the parcel by."""
+    """The carrier's tracking code; empty before the order is shipped."""
     return_reason: _builtins.str
-    """Why it was returned, in the caller's words."""
+    """The caller's reason of the return."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderLine]:
-        """What is ordered, of all shipping groups."""
+        """The ordered lines of all shipping groups."""
 
     @_builtins.property
     def total(self) -> _money_pb2.Money:
-        """The sum over all lines of quantity times unit price."""
+        """The sum of quantity times unit price over all lines."""
 
     @_builtins.property
     def shipping_address(self) -> Global___ShippingAddress:
-        """Where the goods of the first shipping group go."""
+        """The address of the first shipping group."""
 
     @_builtins.property
     def place_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was placed."""
+        """The time at which the order was placed."""
 
     @_builtins.property
     def confirm_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was confirmed; unset until then."""
+        """The time of the confirmation; unset before."""
 
     @_builtins.property
     def cancel_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was cancelled; unset unless it was."""
+        """The time of the cancellation; unset before."""
 
     @_builtins.property
     def shipping_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShippingGroup]:
-        """The order's parts by where they go, one at least."""
+        """The order's shipping groups, at least one."""
 
     @_builtins.property
     def hold_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was held last; unset unless it was."""
+        """The time at which the order was last held; unset before."""
 
     @_builtins.property
     def reject_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was rejected; unset unless it was."""
+        """The time of the rejection; unset before."""
 
     @_builtins.property
     def ship_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was shipped; unset until then."""
+        """The time at which the carrier took the goods over; unset before."""
 
     @_builtins.property
     def deliver_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was delivered; unset until then."""
+        """The time of the arrival; unset before."""
 
     @_builtins.property
     def return_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was returned; unset unless it was."""
+        """The time of the return; unset before."""
 
     def __init__(
         self,
@@ -285,7 +285,7 @@ Global___Order: _TypeAlias = Order  # noqa: Y015
 
 @_typing.final
 class ShippingGroup(_message.Message):
-    """Lines of an order that travel together."""
+    """Order lines that are shipped together to one address."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -294,16 +294,18 @@ class ShippingGroup(_message.Message):
     SHIPPING_ADDRESS_FIELD_NUMBER: _builtins.int
     WAREHOUSE_ID_FIELD_NUMBER: _builtins.int
     shipping_group_id: _builtins.str
-    """The group's id, unique within its order; `main` where the order was placed with one alone."""
+    """The group's id, unique within its order; `main` for an order that was placed with version 1 of
+    `PlaceOrder`.
+    """
     warehouse_id: _builtins.str
-    """The warehouse that ships it."""
+    """The warehouse that ships the group."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderLine]:
-        """What travels, 1 to 100 lines, each with a sku of its own."""
+        """The group's lines, 1 to 100, each with a distinct sku."""
 
     @_builtins.property
     def shipping_address(self) -> Global___ShippingAddress:
-        """Where it goes."""
+        """The address that the group is sent to."""
 
     def __init__(
         self,
@@ -323,7 +325,7 @@ Global___ShippingGroup: _TypeAlias = ShippingGroup  # noqa: Y015
 
 @_typing.final
 class OrderHistoryEntry(_message.Message):
-    """Something that happened to an order, as its history tells it."""
+    """An event of an order: an entry of its history."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -337,26 +339,26 @@ class OrderHistoryEntry(_message.Message):
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: _builtins.int
     version: _builtins.int
-    """The version that the order had from then on."""
+    """The order's version after the event."""
     event_type: _builtins.str
-    """What happened: the full name of the event's message, for instance `diptych.ordering.v2.OrderPlaced`."""
+    """The full name of the event's message, for instance `diptych.ordering.v2.OrderPlaced`."""
     actor: _builtins.str
-    """Who sent the command: the subject of the caller's token."""
+    """The sender of the command: the subject of the caller's token."""
     command: _builtins.str
     """The command's name, for instance `diptych.ordering.v1.PlaceOrder`."""
     request_id: _builtins.str
     """The command's request id."""
     correlation_id: _builtins.str
-    """The conversation that the command belonged to."""
+    """The correlation id of the command."""
     on_behalf_of: _builtins.str
-    """The person that the caller acted for; empty for none."""
+    """The person for whom the caller acted; empty for none."""
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was recorded, in UTC."""
+        """The time at which the event was recorded, in UTC."""
 
     @_builtins.property
     def event(self) -> _any_pb2.Any:
-        """What happened, in full: a message of that name."""
+        """The event: a message of type `event_type`."""
 
     def __init__(
         self,
@@ -381,7 +383,7 @@ Global___OrderHistoryEntry: _TypeAlias = OrderHistoryEntry  # noqa: Y015
 
 @_typing.final
 class OrderHistory(_message.Message):
-    """An order's history as far as it is known: the view that the projector keeps, its entries beside it."""
+    """An order's history: the view that the projector maintains. Its entries are stored beside it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -390,7 +392,7 @@ class OrderHistory(_message.Message):
     order_id: _builtins.str
     """The order's id."""
     version: _builtins.int
-    """The order's version: how many entries there are."""
+    """The order's version: the number of entries."""
     def __init__(
         self,
         *,
@@ -407,13 +409,13 @@ Global___OrderHistory: _TypeAlias = OrderHistory  # noqa: Y015
 
 @_typing.final
 class CustomerSummary(_message.Message):
-    """What a customer's orders come to."""
+    """The number and the totals of a customer's orders."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class StateSummary(_message.Message):
-        """The orders in one state."""
+        """The customer's orders in one state."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -423,10 +425,10 @@ class CustomerSummary(_message.Message):
         state: Global___Order.State.ValueType
         """The state."""
         order_count: _builtins.int
-        """How many orders are in it, one at least."""
+        """The number of orders in this state, at least one."""
         @_builtins.property
         def totals(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Money]:
-            """The sums of their totals, one for each currency, by currency code."""
+            """The sum of the order totals for each currency, ordered by currency code."""
 
         def __init__(
             self,
@@ -447,7 +449,7 @@ class CustomerSummary(_message.Message):
     """The customer's id."""
     @_builtins.property
     def states(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomerSummary.StateSummary]:
-        """Every state that orders of the customer are in, by number."""
+        """The states in which the customer has orders, ordered by number."""
 
     def __init__(
         self,

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class CommandServiceStub:
-    """Places orders that travel in several parts. What version 1 promises of commands holds here too.
+    """Places orders in several shipping groups. The guarantees of `diptych.ordering.v1.CommandService` apply here
+    too.
     """
 
     def __init__(self, channel):
@@ -43,11 +44,12 @@ class CommandServiceStub:
 
 
 class CommandServiceServicer:
-    """Places orders that travel in several parts. What version 1 promises of commands holds here too.
+    """Places orders in several shipping groups. The guarantees of `diptych.ordering.v1.CommandService` apply here
+    too.
     """
 
     def PlaceOrder(self, request, context):
-        """Places an order in one or several shipping groups. Refused with `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`,
+        """Places an order in one or more shipping groups. Rejected with `ORDER_EXISTS`, `ORDER_CURRENCY_MIXED`,
         `ORDER_LINE_REPEATED`, `SHIPPING_GROUP_REPEATED`, `ORDER_TOO_MANY_LINES` or `ORDER_TOTAL_TOO_LARGE`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -71,7 +73,8 @@ def add_CommandServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CommandService:
-    """Places orders that travel in several parts. What version 1 promises of commands holds here too.
+    """Places orders in several shipping groups. The guarantees of `diptych.ordering.v1.CommandService` apply here
+    too.
     """
 
     @staticmethod
