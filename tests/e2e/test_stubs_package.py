@@ -1,12 +1,13 @@
 """A client service has the package `diptych-stubs` alone: it installs, imports, and calls a stack."""
 
+import asyncio
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from devstack.stack import Stack
+from devstack.stacks import throwaway
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,11 +68,12 @@ def test_the_types_are_shipped(client_python: Path) -> None:
     assert (package / "ordering/v1/command_service_pb2_grpc.pyi").exists()
 
 
-def test_the_readmes_client_places_an_order_and_reads_it_back(client_python: Path, stack: Stack) -> None:
+async def test_the_readmes_first_order_ends_confirmed(client_python: Path, tmp_path: Path) -> None:
     program = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
-    assert len([line for line in program.splitlines() if line.strip()]) <= 16
-    program = program.replace("127.0.0.1:50051", stack.settings.command_address)
-    program = program.replace("127.0.0.1:50052", stack.settings.query_address)
-    answer = run(client_python, program, TOKEN=stack.token("ordering.write", "ordering.read"))
-    assert 'customer_id: "ada"' in answer
-    assert "state: STATE_PLACED" in answer
+    assert len([line for line in program.splitlines() if line.strip()]) <= 30
+    async with throwaway(tmp_path, process_managers=1) as stack:
+        program = program.replace("127.0.0.1:50051", stack.settings.command_address)
+        program = program.replace("127.0.0.1:50052", stack.settings.query_address)
+        token = stack.token("ordering.write", "ordering.read", "inventory.write", "banking.write")
+        output = await asyncio.to_thread(run, client_python, program, TOKEN=token)
+    assert output.split() == ["STATE_PLACED", "STATE_CONFIRMED"]
