@@ -1,1 +1,1 @@
-"""The bounded contexts: each folder holds one context's rules and the line that binds them to its protos."""
+"""The bounded contexts: one folder each, with the domain and its binding to the protos."""

@@ -1,4 +1,4 @@
-"""Banking: accounts, what is held of them, and transfers between them."""
+"""Banking: accounts, holds on their money, and transfers between them."""
 
 from diptych.banking.v1 import command_service_pb2, events_pb2
 

@@ -1,4 +1,4 @@
-"""Inventory: what there is of each product in each warehouse, and what of it is promised."""
+"""Inventory: products, their stock per warehouse, reservations and transfers."""
 
 from diptych.inventory.v1 import command_service_pb2, events_pb2
 

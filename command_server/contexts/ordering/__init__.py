@@ -1,4 +1,4 @@
-"""Ordering: orders from placing to their end."""
+"""Ordering: orders from placing to delivery, cancellation or return."""
 
 from diptych.ordering.v1 import command_service_pb2 as commands_v1
 from diptych.ordering.v1 import events_pb2 as events_v1

@@ -1,4 +1,4 @@
-"""Upcasters of ordering's requests."""
+"""Upcasters of ordering's requests, applied before a request becomes a command."""
 
 from diptych.ordering.v1 import command_service_pb2 as v1
 from diptych.ordering.v1.types_pb2 import ShippingGroup

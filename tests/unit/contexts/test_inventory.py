@@ -8,7 +8,7 @@ from command_server.contexts.inventory.domain.messages import (
     SetReorderPoint,
     TransferStock,
 )
-from command_server.contexts.inventory.domain.stock import LARGEST
+from command_server.contexts.inventory.domain.stock import MAX_PIECES
 from tests.support.builders.warehouse import (
     ELSEWHERE,
     SKU,
@@ -47,7 +47,7 @@ def test_what_nobody_has_registered_is_not_received() -> None:
 
 def test_a_stock_has_a_largest_size() -> None:
     made = world(on_hand=1)
-    made.do(AdjustStock(SKU, WAREHOUSE, LARGEST, "counted"))
+    made.do(AdjustStock(SKU, WAREHOUSE, MAX_PIECES, "counted"))
     made.refuses(receive(1, "n-2"), "STOCK_TOO_LARGE")
     made.do(receive(1, warehouse=ELSEWHERE))
     made.refuses(TransferStock("t-1", SKU, ELSEWHERE, WAREHOUSE, 1), "STOCK_TOO_LARGE")

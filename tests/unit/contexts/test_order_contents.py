@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from command_server.contexts.ordering.domain.contents import LARGEST_TOTAL, MOST_LINES
+from command_server.contexts.ordering.domain.contents import MAX_LINES, TOTAL_LIMIT
 from command_server.contexts.ordering.domain.messages import (
     AddOrderLine,
     ChangeShippingAddress,
@@ -116,7 +116,7 @@ def test_sending_a_group_where_it_goes_already_changes_nothing() -> None:
 def test_an_edit_leaves_the_other_groups_as_they_are() -> None:
     before = evolve(Order(), TWO_GROUPS)
     for event in (ADDED, REMOVED, SENT):
-        assert evolve(before, event).contents.group("gift") == before.contents.group("gift")
+        assert evolve(before, event).contents.get_group("gift") == before.contents.get_group("gift")
 
 
 def test_lines_in_two_currencies_are_refused() -> None:
@@ -136,10 +136,10 @@ def test_two_groups_of_one_id_are_refused() -> None:
 
 
 def test_an_order_has_so_many_lines_at_the_most_over_all_groups() -> None:
-    many = tuple(OrderLine(f"sku-{n}", "A thing", 1, Money("EUR", 1)) for n in range(MOST_LINES))
+    many = tuple(OrderLine(f"sku-{n}", "A thing", 1, Money("EUR", 1)) for n in range(MAX_LINES))
     full = replace(PLACE, shipping_groups=(replace(GROUP, lines=many),))
     (placed,) = DECIDER.decide(full, {"s": ORDER.initial}, NOW)["s"]
-    over = {"lines": str(MOST_LINES + 1), "most": str(MOST_LINES)}
+    over = {"lines": str(MAX_LINES + 1), "most": str(MAX_LINES)}
     order.given(placed).when(AddOrderLine("o-1", "", replace(THIRD, sku="sku-x"))).refused(
         "ORDER_TOO_MANY_LINES", **over
     )
@@ -147,13 +147,13 @@ def test_an_order_has_so_many_lines_at_the_most_over_all_groups() -> None:
     order.given().when(split).refused("ORDER_TOO_MANY_LINES", **over)
 
 
-@pytest.mark.parametrize(("units", "quantity"), [(LARGEST_TOTAL, 1), (LARGEST_TOTAL // 2, 2), (MAX_UNITS, 2)])
+@pytest.mark.parametrize(("units", "quantity"), [(TOTAL_LIMIT, 1), (TOTAL_LIMIT // 2, 2), (MAX_UNITS, 2)])
 def test_a_total_that_is_too_large_is_refused_and_not_wrapped(units: int, quantity: int) -> None:
     dear = replace(LINE, quantity=quantity, unit_price=Money("EUR", units))
-    order.given().when(of_lines(dear)).refused("ORDER_TOTAL_TOO_LARGE", below=str(LARGEST_TOTAL))
+    order.given().when(of_lines(dear)).refused("ORDER_TOTAL_TOO_LARGE", below=str(TOTAL_LIMIT))
 
 
 def test_the_largest_total_is_accepted() -> None:
-    dear = replace(LINE, quantity=1, unit_price=Money("EUR", LARGEST_TOTAL - 1, 999_999_999))
+    dear = replace(LINE, quantity=1, unit_price=Money("EUR", TOTAL_LIMIT - 1, 999_999_999))
     (placed,) = DECIDER.decide(of_lines(dear), {"s": ORDER.initial}, NOW)["s"]
     assert placed.total == dear.unit_price

@@ -7,7 +7,7 @@ import msgspec
 from hypothesis import settings
 
 from command_server.contexts.ordering.domain import messages
-from command_server.contexts.ordering.domain.contents import total
+from command_server.contexts.ordering.domain.contents import sum_lines
 from command_server.contexts.ordering.domain.order import Order, decide, evolve
 from command_server.kernel.decider import Rejected
 from tests.support.harness.scenario import NOW
@@ -42,7 +42,7 @@ class DomainMachine(Machine):
         assert (self.order.status.value, self.version) == (self.model.status, self.model.version)
         assert groups == expected
         if lines := self.order.contents.lines:
-            amount = total(lines)
+            amount = sum_lines(lines)
             assert amount.units * NANOS + amount.nanos == self.model.total()
 
 

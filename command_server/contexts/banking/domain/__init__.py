@@ -1,1 +1,1 @@
-"""The rules of banking, on the standard library and the kernel's vocabulary alone."""
+"""The domain of banking; it imports only the standard library and the kernel's domain modules."""

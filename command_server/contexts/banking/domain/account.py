@@ -1,6 +1,7 @@
-"""An account as rules see it: what is in it, what of that is held, what may leave it and what may come in.
+"""The account aggregate: its balance, the held part of it, its limits, and the checks of every payment.
 
-Its state does not grow with what is held: what holds how much, each hold knows itself.
+The state contains only the sum of all holds, so its size does not grow with their number. The single amounts
+are in the hold aggregates.
 """
 
 from dataclasses import dataclass, replace
@@ -23,8 +24,8 @@ from command_server.contexts.banking.domain.messages import (
 from command_server.kernel.decider import Aggregate, NotFound, Rejected, members
 from command_server.kernel.money import Money
 
-LARGEST = 10**13
-"""Whole units that may be in an account, so that sums over many accounts fit 64 bits."""
+BALANCE_LIMIT = 10**13
+"""Exclusive upper bound of a balance, in whole units, so that sums over many accounts fit 64 bits."""
 
 Event = (
     AccountOpened
@@ -39,59 +40,63 @@ Event = (
     | AccountUnfrozen
     | AccountClosed
 )
-NOTHING = Money("", 0)
+NO_MONEY = Money("", 0)
+"""The amounts of a state without an account, which has no currency."""
 
 
 class Status(Enum):
-    """Where an account is in its life."""
+    """Statuses of an account; NONE before it is opened."""
 
     NONE = "NONE"
     OPEN = "OPEN"
     CLOSED = "CLOSED"
 
 
-class Frozen(Enum):
-    """What a frozen account does not do."""
+class Freeze(Enum):
+    """The payments that a freeze blocks."""
 
-    NOT = "NOT"
-    GIVES_NOTHING = "GIVES_NOTHING"
-    TAKES_NOTHING_EITHER = "TAKES_NOTHING_EITHER"
+    NONE = "NONE"
+    OUTGOING_BLOCKED = "OUTGOING_BLOCKED"
+    ALL_BLOCKED = "ALL_BLOCKED"
+
+    @classmethod
+    def of(cls, *, incoming_too: bool) -> "Freeze":
+        return cls.ALL_BLOCKED if incoming_too else cls.OUTGOING_BLOCKED
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account as its rules see it."""
+    """The state of an account, as far as the rules need it."""
 
     account_id: str = ""
     owner_id: str = ""
     status: Status = Status.NONE
-    frozen: Frozen = Frozen.NOT
-    balance: Money = NOTHING
-    held: Money = NOTHING
-    overdraft_limit: Money = NOTHING
+    freeze: Freeze = Freeze.NONE
+    balance: Money = NO_MONEY
+    held: Money = NO_MONEY
+    overdraft_limit: Money = NO_MONEY
     daily_limit: Money | None = None
-    left_on: str = ""
-    """The day, by UTC, on which money left last."""
-    left: Money = NOTHING
-    """How much left on that day, against the daily limit."""
+    withdrawn_on: str = ""
+    """The UTC day of the last withdrawal or sent transfer, as `2026-11-23`."""
+    withdrawn: Money = NO_MONEY
+    """The sum of withdrawals and sent transfers on that day."""
 
     @property
     def currency_code(self) -> str:
-        """The account's currency."""
         return self.balance.currency_code
 
     @property
     def available(self) -> Money:
-        """What may leave or be held: the balance less what is held, and the overdraft."""
+        """The amount that can be paid out or held: balance minus held money plus overdraft limit."""
         return self.balance - self.held + self.overdraft_limit
 
-    def left_by(self, now: datetime) -> Money:
-        """Return how much has left on the day of a time."""
-        return self.left if self.left_on == _day(now) else Money(self.currency_code, 0)
+    def get_withdrawn(self, now: datetime) -> Money:
+        """Return the sum of withdrawals and sent transfers on the UTC day of `now`."""
+        return self.withdrawn if self.withdrawn_on == _format_day(now) else Money(self.currency_code, 0)
 
 
-def check_usable(account: Account, account_id: str) -> None:
-    """Refuse what is not open."""
+def check_open(account: Account, account_id: str) -> None:
+    """Raise NotFound or Rejected if the account does not exist or is closed. A frozen account is open."""
     if account.status is Status.NONE:
         raise NotFound("ACCOUNT_NOT_FOUND", account_id=account_id)
     if account.status is Status.CLOSED:
@@ -99,61 +104,67 @@ def check_usable(account: Account, account_id: str) -> None:
 
 
 def check_currency(account: Account, amount: Money) -> None:
-    """Refuse another currency than the account's."""
+    """Raise Rejected if the amount is not in the account's currency."""
     if amount.currency_code != account.currency_code:
         raise Rejected("CURRENCY_MISMATCH", account=account.currency_code, asked=amount.currency_code)
 
 
-def check_gives(account: Account, account_id: str, amount: Money) -> None:
-    """Refuse to let an account give, or hold, more than it has."""
-    check_usable(account, account_id)
+def check_can_pay(account: Account, account_id: str, amount: Money) -> None:
+    """Raise Rejected if the account cannot pay out or hold this amount. It ignores the daily limit."""
+    check_open(account, account_id)
     check_currency(account, amount)
-    if account.frozen is not Frozen.NOT:
+    if account.freeze is not Freeze.NONE:
         raise Rejected("ACCOUNT_FROZEN", account_id=account_id)
     if account.available < amount:
-        raise Rejected("FUNDS_INSUFFICIENT", available=_text(account.available), requested=_text(amount))
+        raise Rejected(
+            "FUNDS_INSUFFICIENT", available=_format_money(account.available), requested=_format_money(amount)
+        )
 
 
-def check_day(account: Account, amount: Money, now: datetime) -> None:
-    """Refuse to let more leave on a day than the account's limit."""
-    limit, left = account.daily_limit, account.left_by(now)
-    if limit is not None and limit < left + amount:
-        raise Rejected("DAILY_LIMIT_EXCEEDED", limit=_text(limit), left=_text(left), requested=_text(amount))
+def check_daily_limit(account: Account, amount: Money, now: datetime) -> None:
+    """Raise Rejected if the amount exceeds the rest of the daily limit."""
+    limit, withdrawn = account.daily_limit, account.get_withdrawn(now)
+    if limit is not None and limit < withdrawn + amount:
+        raise Rejected(
+            "DAILY_LIMIT_EXCEEDED",
+            limit=_format_money(limit),
+            left=_format_money(withdrawn),
+            requested=_format_money(amount),
+        )
 
 
-def check_takes(account: Account, account_id: str, amount: Money) -> None:
-    """Refuse to let an account take what it may not."""
-    check_usable(account, account_id)
+def check_can_receive(account: Account, account_id: str, amount: Money) -> None:
+    """Raise Rejected if the account cannot receive this amount."""
+    check_open(account, account_id)
     check_currency(account, amount)
-    if account.frozen is Frozen.TAKES_NOTHING_EITHER:
+    if account.freeze is Freeze.ALL_BLOCKED:
         raise Rejected("ACCOUNT_FROZEN", account_id=account_id)
-    if (account.balance + amount).units >= LARGEST:
-        raise Rejected("BALANCE_TOO_LARGE", below=LARGEST)
+    if (account.balance + amount).units >= BALANCE_LIMIT:
+        raise Rejected("BALANCE_TOO_LARGE", below=BALANCE_LIMIT)
 
 
 def evolve(account: Account, event: Event) -> Account:
-    """Return the account after an event."""
     match event:
         case AccountOpened():
-            nothing = Money(event.currency_code, 0)
+            zero = Money(event.currency_code, 0)
             return Account(
                 event.account_id,
                 event.owner_id,
                 Status.OPEN,
-                balance=nothing,
-                held=nothing,
+                balance=zero,
+                held=zero,
                 overdraft_limit=event.overdraft_limit,
                 daily_limit=event.daily_withdrawal_limit,
-                left=nothing,
+                withdrawn=zero,
             )
         case MoneyWithdrawn(withdrawn_at=at) | TransferSent(sent_at=at):
-            left = account.left_by(at) + event.amount
-            return replace(account, balance=event.balance, held=event.held, left_on=_day(at), left=left)
+            withdrawn = account.get_withdrawn(at) + event.amount
+            account = replace(account, withdrawn_on=_format_day(at), withdrawn=withdrawn)
+            return replace(account, balance=event.balance, held=event.held)
         case AccountFrozen():
-            incoming = event.incoming_too
-            return replace(account, frozen=Frozen.TAKES_NOTHING_EITHER if incoming else Frozen.GIVES_NOTHING)
+            return replace(account, freeze=Freeze.of(incoming_too=event.incoming_too))
         case AccountUnfrozen():
-            return replace(account, frozen=Frozen.NOT)
+            return replace(account, freeze=Freeze.NONE)
         case AccountClosed():
             return replace(account, status=Status.CLOSED)
         case _:
@@ -163,11 +174,11 @@ def evolve(account: Account, event: Event) -> Account:
 ACCOUNT = Aggregate("banking.account", Account(), evolve, members(Event))
 
 
-def _day(time: datetime) -> str:
+def _format_day(time: datetime) -> str:
     return time.date().isoformat()
 
 
-def _text(amount: Money) -> str:
+def _format_money(amount: Money) -> str:
     fraction = f"{abs(amount.nanos):09d}".rstrip("0").ljust(2, "0")
     sign = "-" if amount.units < 0 or amount.nanos < 0 else ""
     return f"{sign}{abs(amount.units)}.{fraction} {amount.currency_code}"

@@ -1,16 +1,19 @@
-"""What can be asked of banking, and what can happen in it."""
+"""Commands and events of banking's aggregates.
+
+The server sets the field `caller` of a command to the subject of the caller's token.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
 
 from command_server.kernel.money import Money
 
-# Commands: what can be asked.
+# Commands
 
 
 @dataclass(frozen=True, slots=True)
 class OpenAccount:
-    """Open an account."""
+    """Open an account; an overdraft limit of None means zero, a daily limit of None means no limit."""
 
     account_id: str
     owner_id: str
@@ -21,7 +24,7 @@ class OpenAccount:
 
 @dataclass(frozen=True, slots=True)
 class Deposit:
-    """Pay money in, from outside."""
+    """Pay money into an account from outside the bank."""
 
     account_id: str
     amount: Money
@@ -30,7 +33,7 @@ class Deposit:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Pay money out."""
+    """Pay money out of an account."""
 
     account_id: str
     amount: Money
@@ -39,7 +42,7 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """Move money between two accounts."""
+    """Move money between two accounts without an approval."""
 
     transfer_id: str
     from_account_id: str
@@ -50,7 +53,7 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class RequestTransfer:
-    """Ask for a transfer that somebody else approves."""
+    """Request a transfer that another caller approves or declines."""
 
     transfer_id: str
     from_account_id: str
@@ -62,7 +65,7 @@ class RequestTransfer:
 
 @dataclass(frozen=True, slots=True)
 class ApproveTransfer:
-    """Let a requested transfer take place."""
+    """Approve a requested transfer, which moves the money."""
 
     transfer_id: str
     caller: str = ""
@@ -70,7 +73,7 @@ class ApproveTransfer:
 
 @dataclass(frozen=True, slots=True)
 class DeclineTransfer:
-    """End a requested transfer."""
+    """Decline a requested transfer."""
 
     transfer_id: str
     reason: str
@@ -90,14 +93,14 @@ class PlaceHold:
 
 @dataclass(frozen=True, slots=True)
 class FirmHold:
-    """Let a hold stand without a deadline."""
+    """Remove the deadline of a hold."""
 
     hold_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureHold:
-    """Pay out what is held; all of it where no amount is named."""
+    """Pay out a part of a hold, or all of it if the amount is None."""
 
     hold_id: str
     amount: Money | None
@@ -105,7 +108,7 @@ class CaptureHold:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseHold:
-    """Let held money go."""
+    """Make the held money available again."""
 
     hold_id: str
     reason: str
@@ -120,7 +123,7 @@ class ExpireHold:
 
 @dataclass(frozen=True, slots=True)
 class FreezeAccount:
-    """Let an account give nothing, and take nothing where so asked."""
+    """Block outgoing payments and new holds and, with `incoming_too`, incoming payments."""
 
     account_id: str
     reason: str
@@ -129,7 +132,7 @@ class FreezeAccount:
 
 @dataclass(frozen=True, slots=True)
 class UnfreezeAccount:
-    """Let a frozen account be used again."""
+    """End the freeze of an account."""
 
     account_id: str
 
@@ -141,12 +144,12 @@ class CloseAccount:
     account_id: str
 
 
-# Events: what can happen.
+# Events
 
 
 @dataclass(frozen=True, slots=True)
 class AccountOpened:
-    """An account was opened, empty."""
+    """An empty account was opened."""
 
     account_id: str
     owner_id: str
@@ -182,7 +185,7 @@ class MoneyWithdrawn:
 
 @dataclass(frozen=True, slots=True)
 class TransferSent:
-    """Money went to another account."""
+    """Money was transferred to another account."""
 
     account_id: str
     transfer_id: str
@@ -196,7 +199,7 @@ class TransferSent:
 
 @dataclass(frozen=True, slots=True)
 class TransferReceived:
-    """Money came from another account."""
+    """Money was transferred from another account."""
 
     account_id: str
     transfer_id: str
@@ -210,7 +213,7 @@ class TransferReceived:
 
 @dataclass(frozen=True, slots=True)
 class MoneyHeld:
-    """Money of the account was held."""
+    """A part of the balance was held."""
 
     account_id: str
     hold_id: str
@@ -222,7 +225,7 @@ class MoneyHeld:
 
 @dataclass(frozen=True, slots=True)
 class HeldMoneyReleased:
-    """Held money was let go."""
+    """Held money became available again."""
 
     account_id: str
     hold_id: str
@@ -257,7 +260,7 @@ class AccountFrozen:
 
 @dataclass(frozen=True, slots=True)
 class AccountUnfrozen:
-    """A frozen account can be used again."""
+    """The freeze of an account ended."""
 
     account_id: str
     unfrozen_at: datetime
@@ -285,7 +288,7 @@ class HoldPlaced:
 
 @dataclass(frozen=True, slots=True)
 class HoldFirmed:
-    """A hold was made firm."""
+    """A hold became firm: its deadline no longer applies."""
 
     hold_id: str
     firmed_at: datetime
@@ -293,7 +296,7 @@ class HoldFirmed:
 
 @dataclass(frozen=True, slots=True)
 class HoldCaptured:
-    """A hold was paid out, and the rest let go."""
+    """A hold was paid out, and the rest of it released."""
 
     hold_id: str
     amount: Money
@@ -312,7 +315,7 @@ class HoldReleased:
 
 @dataclass(frozen=True, slots=True)
 class HoldExpired:
-    """A hold was released since its deadline had passed."""
+    """A hold was released because its deadline had passed."""
 
     hold_id: str
     expired_at: datetime
@@ -320,7 +323,7 @@ class HoldExpired:
 
 @dataclass(frozen=True, slots=True)
 class TransferMade:
-    """Money was transferred."""
+    """Money was transferred without an approval."""
 
     transfer_id: str
     from_account_id: str
@@ -332,7 +335,7 @@ class TransferMade:
 
 @dataclass(frozen=True, slots=True)
 class TransferRequested:
-    """A transfer was put to somebody else."""
+    """A caller requested a transfer that another caller must approve."""
 
     transfer_id: str
     from_account_id: str
@@ -345,7 +348,7 @@ class TransferRequested:
 
 @dataclass(frozen=True, slots=True)
 class TransferApproved:
-    """A requested transfer took place."""
+    """A requested transfer was approved, and the money moved."""
 
     transfer_id: str
     approved_by: str

@@ -1,1 +1,1 @@
-"""The rules of inventory, on the standard library and the kernel's vocabulary alone."""
+"""The domain of inventory; it imports only the standard library and the kernel's domain modules."""

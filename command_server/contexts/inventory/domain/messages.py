@@ -1,4 +1,4 @@
-"""What can be asked of inventory, and what can happen in it."""
+"""Commands and events of inventory's aggregates."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -6,19 +6,19 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class ReservationLine:
-    """Pieces of a sku in a warehouse."""
+    """A quantity of a sku in a warehouse."""
 
     sku: str
     warehouse_id: str
     quantity: int
 
 
-# Commands: what can be asked.
+# Commands
 
 
 @dataclass(frozen=True, slots=True)
 class RegisterProduct:
-    """Make a sku known."""
+    """Register a product under its sku."""
 
     sku: str
     title: str
@@ -27,7 +27,7 @@ class RegisterProduct:
 
 @dataclass(frozen=True, slots=True)
 class ReceiveStock:
-    """Take a delivery in."""
+    """Record a delivery to a warehouse."""
 
     sku: str
     warehouse_id: str
@@ -38,7 +38,7 @@ class ReceiveStock:
 
 @dataclass(frozen=True, slots=True)
 class ReserveStock:
-    """Reserve all of these lines, or nothing."""
+    """Reserve all lines or none."""
 
     reservation_id: str
     lines: tuple[ReservationLine, ...]
@@ -47,14 +47,14 @@ class ReserveStock:
 
 @dataclass(frozen=True, slots=True)
 class FirmReservation:
-    """Let a reservation stand without a deadline."""
+    """Remove the deadline of a reservation."""
 
     reservation_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseReservation:
-    """Give back what is reserved."""
+    """Make the reserved stock available again."""
 
     reservation_id: str
     reason: str
@@ -62,7 +62,7 @@ class ReleaseReservation:
 
 @dataclass(frozen=True, slots=True)
 class CommitReservation:
-    """Let the reserved goods leave."""
+    """Remove the reserved stock from its warehouses."""
 
     reservation_id: str
 
@@ -76,7 +76,7 @@ class ExpireReservation:
 
 @dataclass(frozen=True, slots=True)
 class TransferStock:
-    """Send stock to another warehouse."""
+    """Send stock from one warehouse to another."""
 
     transfer_id: str
     sku: str
@@ -87,14 +87,14 @@ class TransferStock:
 
 @dataclass(frozen=True, slots=True)
 class CompleteTransfer:
-    """Note that stock in transit has arrived."""
+    """Record the arrival of stock in transit."""
 
     transfer_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class AdjustStock:
-    """Correct how much is on hand to what was counted."""
+    """Correct the quantity on hand to a counted quantity."""
 
     sku: str
     warehouse_id: str
@@ -104,7 +104,7 @@ class AdjustStock:
 
 @dataclass(frozen=True, slots=True)
 class SetReorderPoint:
-    """Set at how much an alert is raised."""
+    """Set the available quantity at or below which an alert is raised."""
 
     sku: str
     warehouse_id: str
@@ -113,17 +113,17 @@ class SetReorderPoint:
 
 @dataclass(frozen=True, slots=True)
 class DiscontinueProduct:
-    """End a product."""
+    """Stop deliveries and alerts of a product."""
 
     sku: str
 
 
-# Events: what can happen.
+# Events
 
 
 @dataclass(frozen=True, slots=True)
 class ProductRegistered:
-    """A product became known."""
+    """A product was registered."""
 
     sku: str
     title: str
@@ -134,7 +134,7 @@ class ProductRegistered:
 
 @dataclass(frozen=True, slots=True)
 class WarehouseStocked:
-    """A warehouse holds a product for the first time."""
+    """A warehouse stocked a product for the first time."""
 
     sku: str
     warehouse_id: str
@@ -143,7 +143,7 @@ class WarehouseStocked:
 
 @dataclass(frozen=True, slots=True)
 class ProductDiscontinued:
-    """A product came to its end."""
+    """A product was discontinued."""
 
     sku: str
     discontinued_at: datetime
@@ -151,7 +151,7 @@ class ProductDiscontinued:
 
 @dataclass(frozen=True, slots=True)
 class StockOpened:
-    """A product's stock in a warehouse began, empty."""
+    """The empty stock of a product in a warehouse was created."""
 
     sku: str
     warehouse_id: str
@@ -162,7 +162,7 @@ class StockOpened:
 
 @dataclass(frozen=True, slots=True)
 class StockReceived:
-    """A delivery came in."""
+    """A delivery was added to the stock."""
 
     sku: str
     warehouse_id: str
@@ -189,7 +189,7 @@ class StockReserved:
 
 @dataclass(frozen=True, slots=True)
 class StockReleased:
-    """Reserved pieces were given back."""
+    """Reserved pieces became available again."""
 
     sku: str
     warehouse_id: str
@@ -229,7 +229,7 @@ class StockSent:
 
 @dataclass(frozen=True, slots=True)
 class StockExpected:
-    """Pieces are on their way from another warehouse."""
+    """Pieces are in transit from another warehouse."""
 
     sku: str
     warehouse_id: str
@@ -256,7 +256,7 @@ class StockArrived:
 
 @dataclass(frozen=True, slots=True)
 class StockAdjusted:
-    """How much is on hand was corrected."""
+    """The quantity on hand was corrected."""
 
     sku: str
     warehouse_id: str
@@ -279,7 +279,7 @@ class ReorderPointSet:
 
 @dataclass(frozen=True, slots=True)
 class StockDiscontinued:
-    """The product of a stock came to its end: no more alerts."""
+    """The stock's product was discontinued: the stock raises no more alerts."""
 
     sku: str
     warehouse_id: str
@@ -288,7 +288,7 @@ class StockDiscontinued:
 
 @dataclass(frozen=True, slots=True)
 class ReorderAlertRaised:
-    """What is available fell to the reorder point."""
+    """The available quantity fell to the reorder point or below."""
 
     sku: str
     warehouse_id: str
@@ -299,7 +299,7 @@ class ReorderAlertRaised:
 
 @dataclass(frozen=True, slots=True)
 class ReorderAlertCleared:
-    """What is available is above the reorder point again, or the product came to its end."""
+    """The available quantity rose above the reorder point, or the product was discontinued."""
 
     sku: str
     warehouse_id: str
@@ -332,7 +332,7 @@ class ReservationMade:
 
 @dataclass(frozen=True, slots=True)
 class ReservationFirmed:
-    """A reservation was made firm."""
+    """A reservation became firm: its deadline no longer applies."""
 
     reservation_id: str
     firmed_at: datetime
@@ -349,7 +349,7 @@ class ReservationReleased:
 
 @dataclass(frozen=True, slots=True)
 class ReservationCommitted:
-    """The goods of a reservation left."""
+    """The reserved goods left their warehouses."""
 
     reservation_id: str
     committed_at: datetime
@@ -357,7 +357,7 @@ class ReservationCommitted:
 
 @dataclass(frozen=True, slots=True)
 class ReservationExpired:
-    """A reservation was released since its deadline had passed."""
+    """A reservation was released because its deadline had passed."""
 
     reservation_id: str
     expired_at: datetime

@@ -1,4 +1,4 @@
-"""A product's story: registered once under its sku, stocked by warehouses, discontinued."""
+"""The product aggregate: registered once under its sku, stocked by warehouses, discontinued."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from command_server.contexts.inventory.domain import stock
 from command_server.contexts.inventory.domain.messages import (
     DiscontinueProduct,
     ProductDiscontinued,
@@ -16,11 +15,18 @@ from command_server.contexts.inventory.domain.messages import (
     StockOpened,
     WarehouseStocked,
 )
-from command_server.contexts.inventory.domain.stock import STOCK, Stock, stock_stream
+from command_server.contexts.inventory.domain.stock import (
+    STOCK,
+    Stock,
+    make_stock_id,
+    stock_stream,
+    with_alert,
+)
+from command_server.contexts.inventory.domain.stock import Event as StockEvent
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, members
 
 PRODUCT_IDS = UUID("0d7a6a1f-0a8e-5a0b-9f33-6b8d1c5c2e02")
-"""The namespace of products' ids, which are made of their skus; that makes a sku unique."""
+"""UUID namespace of product ids. An id is derived from the sku, so a sku belongs to one product stream."""
 
 Command = RegisterProduct | DiscontinueProduct
 Event = ProductRegistered | WarehouseStocked | ProductDiscontinued
@@ -28,7 +34,7 @@ Event = ProductRegistered | WarehouseStocked | ProductDiscontinued
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product as its rules see it."""
+    """The state of a product, as far as the rules need it."""
 
     sku: str = ""
     title: str = ""
@@ -37,35 +43,35 @@ class Product:
     discontinued: bool = False
 
 
-def check_known(product: Product, sku: str) -> None:
-    """Refuse a sku that nobody has registered."""
+def check_registered(product: Product, sku: str) -> None:
+    """Raise NotFound if the product is not registered."""
     if not product.sku:
         raise NotFound("PRODUCT_NOT_FOUND", sku=sku)
 
 
-def stocked(product: Product, sku: str, warehouse_id: str, now: datetime) -> Sequence[Event]:
-    """Return that a warehouse holds the product for the first time, if it does."""
-    known = warehouse_id in product.warehouse_ids
-    return [] if known else [WarehouseStocked(sku, warehouse_id, stocked_at=now)]
-
-
-def opened(product: Product, of: Stock, warehouse_id: str, now: datetime) -> list[stock.Event]:
-    """Return that a product's stock in a warehouse begins, unless it has."""
-    if of.exists:
+def add_warehouse(product: Product, warehouse_id: str, now: datetime) -> Sequence[Event]:
+    """Return the event of the first stock in a warehouse, or none if the product knows the warehouse."""
+    if warehouse_id in product.warehouse_ids:
         return []
-    id_ = stock.stock_id(product.sku, warehouse_id)
-    begins = StockOpened(product.sku, warehouse_id, product.reorder_point, opened_at=now, stock_id=id_)
-    ends = StockDiscontinued(product.sku, warehouse_id, discontinued_at=now)
-    return [begins, ends] if product.discontinued else [begins]
+    return [WarehouseStocked(product.sku, warehouse_id, stocked_at=now)]
+
+
+def open_stock(product: Product, stock: Stock, warehouse_id: str, now: datetime) -> list[StockEvent]:
+    """Return the first events of a product's stock in a warehouse, or none if the stock exists."""
+    if stock.exists:
+        return []
+    id_ = make_stock_id(product.sku, warehouse_id)
+    opened = StockOpened(product.sku, warehouse_id, product.reorder_point, opened_at=now, stock_id=id_)
+    discontinued = StockDiscontinued(product.sku, warehouse_id, discontinued_at=now)
+    return [opened, discontinued] if product.discontinued else [opened]
 
 
 def streams(command: Command) -> Sequence[str]:
-    """A command is about its product,"""
     return (product_stream(command.sku),)
 
 
 def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
-    """and the end of a product is about its stock in all warehouses."""
+    """DiscontinueProduct also changes the product's stock in every warehouse that has stocked it."""
     (product,) = states.values()
     if isinstance(command, RegisterProduct) or product.discontinued:
         return ()
@@ -73,30 +79,29 @@ def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str
 
 
 def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mapping[str, Sequence[Any]]:
-    """Return what happens, or raise Rejected."""
-    name, *stocks = states
+    name, *stock_names = states
     product: Product = states[name]
     match command:
         case RegisterProduct(sku, title, reorder_point):
             if not product.sku:
-                return {name: [ProductRegistered(sku, title, reorder_point, now, product_id(sku))]}
+                return {name: [ProductRegistered(sku, title, reorder_point, now, make_product_id(sku))]}
             if (title, reorder_point) == (product.title, product.reorder_point):
                 return {}
             raise AlreadyExists("PRODUCT_EXISTS", sku=sku)
         case DiscontinueProduct(sku):
-            check_known(product, sku)
+            check_registered(product, sku)
             if product.discontinued:
                 return {}
-            ended = {name: [ProductDiscontinued(sku, discontinued_at=now)]}
-            return ended | {each: _ended(states[each], now) for each in stocks}
+            stock_events = {stock: _discontinue_stock(states[stock], now) for stock in stock_names}
+            return {name: [ProductDiscontinued(sku, discontinued_at=now)], **stock_events}
 
 
-def _ended(of: Stock, now: datetime) -> Sequence[stock.Event]:
-    return stock.with_alert(of, [StockDiscontinued(of.sku, of.warehouse_id, discontinued_at=now)], now)
+def _discontinue_stock(stock: Stock, now: datetime) -> Sequence[StockEvent]:
+    discontinued = StockDiscontinued(stock.sku, stock.warehouse_id, discontinued_at=now)
+    return with_alert(stock, [discontinued], now)
 
 
 def evolve(product: Product, event: Event) -> Product:
-    """Return the product after an event."""
     match event:
         case ProductRegistered():
             return Product(event.sku, event.title, event.reorder_point)
@@ -109,14 +114,12 @@ def evolve(product: Product, event: Event) -> Product:
 PRODUCT = Aggregate("inventory.product", Product(), evolve, members(Event))
 
 
-def product_id(sku: str) -> str:
-    """Return the id of a product."""
+def make_product_id(sku: str) -> str:
     return str(uuid5(PRODUCT_IDS, sku))
 
 
 def product_stream(sku: str) -> str:
-    """Return the name of a product's stream."""
-    return PRODUCT.stream(product_id(sku))
+    return PRODUCT.stream(make_product_id(sku))
 
 
 DECIDER = Decider(members(Command), (PRODUCT, STOCK), "sku", streams, decide, related_streams)

@@ -1,4 +1,8 @@
-"""A reservation's story: made for all of its lines or not at all, firm or expired, released or committed."""
+"""The reservation aggregate: all of its lines are reserved or none.
+
+An open reservation expires at its deadline; a firm one has no deadline. A reservation ends when it is
+released, so that the pieces are available again, or committed, so that they leave their warehouses.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,7 +10,6 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
-from command_server.contexts.inventory.domain import stock
 from command_server.contexts.inventory.domain.messages import (
     CommitReservation,
     ExpireReservation,
@@ -23,19 +26,26 @@ from command_server.contexts.inventory.domain.messages import (
     StockReleased,
     StockReserved,
 )
-from command_server.contexts.inventory.domain.stock import STOCK, Stock, stock_stream, with_alert
+from command_server.contexts.inventory.domain.stock import (
+    STOCK,
+    Stock,
+    check_available,
+    stock_stream,
+    with_alert,
+)
+from command_server.contexts.inventory.domain.stock import Event as StockEvent
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 
-LONGEST = timedelta(days=7)
-"""How far ahead a deadline may lie."""
+MAX_DURATION = timedelta(days=7)
+"""Maximum time from a reservation to its deadline."""
 
 Command = ReserveStock | FirmReservation | ReleaseReservation | CommitReservation | ExpireReservation
 Event = ReservationMade | ReservationFirmed | ReservationReleased | ReservationCommitted | ReservationExpired
-Happened = Mapping[str, Sequence[Any]]
+EventsByStream = Mapping[str, Sequence[Any]]
 
 
 class Status(Enum):
-    """Where a reservation is in its life."""
+    """Statuses of a reservation; NONE before it is made, RELEASED also after it expired."""
 
     NONE = "NONE"
     OPEN = "OPEN"
@@ -46,19 +56,18 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A reservation as its rules see it."""
+    """The state of a reservation, as far as the rules need it."""
 
     status: Status = Status.NONE
     lines: tuple[ReservationLine, ...] = ()
     deadline: datetime | None = None
 
-    def expired(self, now: datetime) -> bool:
-        """Whether its deadline applies and has passed."""
+    def is_expired(self, now: datetime) -> bool:
+        """Return whether the deadline has passed; a firm reservation has none."""
         return self.status is Status.OPEN and self.deadline is not None and self.deadline <= now
 
 
 def evolve(reservation: Reservation, event: Event) -> Reservation:
-    """Return the reservation after an event."""
     match event:
         case ReservationMade():
             return Reservation(Status.OPEN, event.lines, event.deadline)
@@ -73,29 +82,29 @@ def evolve(reservation: Reservation, event: Event) -> Reservation:
 RESERVATION = Aggregate("inventory.reservation", Reservation(), evolve, members(Event))
 
 
-def _stocks(lines: Sequence[ReservationLine]) -> list[str]:
+def _stock_streams(lines: Sequence[ReservationLine]) -> list[str]:
     return [stock_stream(line.sku, line.warehouse_id) for line in lines]
 
 
 def streams(command: Command) -> Sequence[str]:
-    """To reserve is about the stock of all lines,"""
+    """ReserveStock also changes the stock of every line of the command."""
     lines = command.lines if isinstance(command, ReserveStock) else ()
-    return (RESERVATION.stream(command.reservation_id), *_stocks(lines))
+    return (RESERVATION.stream(command.reservation_id), *_stock_streams(lines))
 
 
 def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
-    """and so is whatever ends a reservation that holds some."""
+    """Commands that end a reservation also change the stock of its lines, which only its state names."""
     reservation: Reservation = states[RESERVATION.stream(command.reservation_id)]
     ends = isinstance(command, ReleaseReservation | CommitReservation | ExpireReservation)
-    return _stocks(reservation.lines) if ends and reservation.status in (Status.OPEN, Status.FIRM) else ()
+    active = reservation.status in (Status.OPEN, Status.FIRM)
+    return _stock_streams(reservation.lines) if ends and active else ()
 
 
-def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Happened:
-    """Return what happens, or raise Rejected."""
+def decide(command: Command, states: Mapping[str, Any], now: datetime) -> EventsByStream:
     id_ = command.reservation_id
     name = RESERVATION.stream(id_)
     reservation: Reservation = states[name]
-    expired = reservation.expired(now)
+    expired = reservation.is_expired(now)
     match command, reservation.status:
         case ReserveStock(), Status.NONE:
             return reserve(command, states, now)
@@ -110,76 +119,90 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Happen
         case FirmReservation(), Status.OPEN:
             return {name: [ReservationFirmed(id_, firmed_at=now)]}
         case CommitReservation(), Status.OPEN | Status.FIRM:
-            left = give_up(reservation, states, StockCommitted, id_, now)
-            return {name: [ReservationCommitted(id_, committed_at=now)], **left}
+            stock_events = settle_lines(reservation, states, StockCommitted, id_, now)
+            return {name: [ReservationCommitted(id_, committed_at=now)], **stock_events}
         case ReleaseReservation(), Status.OPEN | Status.FIRM:
-            back = give_up(reservation, states, StockReleased, id_, now)
-            return {name: [ReservationReleased(id_, command.reason, released_at=now)], **back}
+            stock_events = settle_lines(reservation, states, StockReleased, id_, now)
+            return {name: [ReservationReleased(id_, command.reason, released_at=now)], **stock_events}
         case ExpireReservation(), Status.OPEN:
             if not expired:
                 raise Rejected("RESERVATION_NOT_EXPIRED", reservation_id=id_, deadline=reservation.deadline)
-            back = give_up(reservation, states, StockReleased, id_, now)
-            return {name: [ReservationExpired(id_, expired_at=now)], **back}
+            stock_events = settle_lines(reservation, states, StockReleased, id_, now)
+            return {name: [ReservationExpired(id_, expired_at=now)], **stock_events}
         case ExpireReservation(), _:
             return {}
-        case _, status if status is LEADS_TO[type(command)]:
+        case _, status if status is TARGET_STATUS[type(command)]:
             return {}
     raise Rejected(f"RESERVATION_ALREADY_{reservation.status.name}", reservation_id=id_)
 
 
-LEADS_TO = {
+TARGET_STATUS = {
     FirmReservation: Status.FIRM,
     ReleaseReservation: Status.RELEASED,
     CommitReservation: Status.COMMITTED,
 }
-"""The status that a command asks for."""
+"""The status that each command leads to. A command whose target status is reached already has no effect."""
 
 
-def reserve(command: ReserveStock, states: Mapping[str, Any], now: datetime) -> Happened:
-    """Take from the stock of every line what it asks for; refuse where one has too little."""
-    if not now < command.deadline <= now + LONGEST:
-        raise Rejected("RESERVATION_DEADLINE_INVALID", deadline=command.deadline, most=now + LONGEST)
+def reserve(command: ReserveStock, states: Mapping[str, Any], now: datetime) -> EventsByStream:
+    """Return the events of a new reservation by stream.
+
+    Raises:
+        Rejected: the deadline is invalid, a line is repeated, or a stock has too few available pieces.
+    """
+    if not now < command.deadline <= now + MAX_DURATION:
+        raise Rejected("RESERVATION_DEADLINE_INVALID", deadline=command.deadline, most=now + MAX_DURATION)
     name, *_ = states
-    happened: dict[str, Sequence[Any]] = {
+    events: dict[str, Sequence[Any]] = {
         name: [ReservationMade(command.reservation_id, command.lines, command.deadline, made_at=now)]
     }
-    for line, of in zip(command.lines, _stocks(command.lines), strict=True):
-        if of in happened:
+    for line, stock_name in zip(command.lines, _stock_streams(command.lines), strict=True):
+        if stock_name in events:
             raise Rejected("RESERVATION_LINE_REPEATED", sku=line.sku, warehouse_id=line.warehouse_id)
-        stock.check_available(states[of], line.sku, line.warehouse_id, line.quantity)
-        happened[of] = taken(states[of], line, command.reservation_id, now)
-    return happened
+        check_available(states[stock_name], line.sku, line.warehouse_id, line.quantity)
+        events[stock_name] = reserve_line(states[stock_name], line, command.reservation_id, now)
+    return events
 
 
-def taken(of: Stock, line: ReservationLine, reservation_id: str, now: datetime) -> Sequence[stock.Event]:
-    """Return that some of a stock is reserved."""
+def reserve_line(
+    stock: Stock, line: ReservationLine, reservation_id: str, now: datetime
+) -> Sequence[StockEvent]:
     reserved = StockReserved(
-        of.sku,
-        of.warehouse_id,
+        stock.sku,
+        stock.warehouse_id,
         reservation_id,
         line.quantity,
-        of.on_hand,
-        of.reserved + line.quantity,
+        stock.on_hand,
+        stock.reserved + line.quantity,
         reserved_at=now,
     )
-    return with_alert(of, [reserved], now)
+    return with_alert(stock, [reserved], now)
 
 
-def give_up(
+def settle_lines(
     reservation: Reservation,
     states: Mapping[str, Any],
-    kind: type[StockReleased] | type[StockCommitted],
+    event_type: type[StockReleased] | type[StockCommitted],
     reservation_id: str,
     now: datetime,
-) -> Happened:
-    """Return what happens to the stock of every line: its pieces are given back, or have left."""
-    happened = {}
-    for line, name in zip(reservation.lines, _stocks(reservation.lines), strict=True):
-        of: Stock = states[name]
-        on_hand = of.on_hand - (line.quantity if kind is StockCommitted else 0)
-        facts = (of.sku, of.warehouse_id, reservation_id, line.quantity)
-        happened[name] = with_alert(of, [kind(*facts, on_hand, of.reserved - line.quantity, now)], now)
-    return happened
+) -> EventsByStream:
+    """Return the stock events that end the reservation of every line.
+
+    Args:
+        reservation: the reservation before it ends.
+        states: the states of all streams of the command.
+        event_type: StockReleased leaves the pieces on hand, StockCommitted removes them.
+        reservation_id: the reservation's id.
+        now: the time of the events.
+    """
+    events = {}
+    for line, name in zip(reservation.lines, _stock_streams(reservation.lines), strict=True):
+        stock: Stock = states[name]
+        on_hand = stock.on_hand - (line.quantity if event_type is StockCommitted else 0)
+        fields = (stock.sku, stock.warehouse_id, reservation_id, line.quantity)
+        settled = event_type(*fields, on_hand, stock.reserved - line.quantity, now)
+        events[name] = with_alert(stock, [settled], now)
+    return events
 
 
 DECIDER = Decider(members(Command), (RESERVATION, STOCK), "reservation_id", streams, decide, related_streams)

@@ -1,6 +1,7 @@
-"""One sku's stock in one warehouse: how much there is, how much of it is promised, when that is too little.
+"""The stock aggregate: one sku in one warehouse, its quantities and its reorder alert.
 
-Its state does not grow with what is reserved: who holds how much, each reservation knows itself.
+The state contains only the sum of all reservations, so its size does not grow with their number. The single
+quantities are in the reservation aggregates.
 """
 
 from collections.abc import Sequence
@@ -26,9 +27,9 @@ from command_server.contexts.inventory.domain.messages import (
 from command_server.kernel.decider import Aggregate, Rejected, members
 
 STOCK_IDS = UUID("0d7a6a1f-0a8e-5a0b-9f33-6b8d1c5c2e01")
-"""The namespace of stocks' ids, which are made of sku and warehouse."""
-LARGEST = 10**12
-"""Pieces that may be on hand or in transit, so that sums over many stocks fit 64 bits."""
+"""UUID namespace of stock ids. An id is derived from sku and warehouse."""
+MAX_PIECES = 10**12
+"""Maximum number of pieces on hand and in transit, so that sums over millions of stocks fit 64 bits."""
 
 Movement = (
     StockReceived | StockReserved | StockReleased | StockCommitted | StockSent | StockArrived | StockAdjusted
@@ -46,7 +47,7 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """A stock as its rules see it."""
+    """The state of a stock, as far as the rules need it."""
 
     sku: str = ""
     warehouse_id: str = ""
@@ -59,33 +60,33 @@ class Stock:
 
     @property
     def exists(self) -> bool:
-        """Whether the warehouse has ever held the sku."""
+        """Whether the warehouse has ever stocked the sku."""
         return bool(self.sku)
 
     @property
     def available(self) -> int:
-        """What is on hand and not reserved."""
+        """The number of pieces on hand that are not reserved."""
         return self.on_hand - self.reserved
 
     @property
-    def low(self) -> bool:
-        """Whether an alert should stand."""
+    def is_low(self) -> bool:
+        """Whether the stock should have an alert."""
         return not self.discontinued and self.available <= self.reorder_point
 
 
 def with_alert(stock: Stock, events: Sequence[Event], now: datetime) -> Sequence[Event]:
-    """Return what happens to a stock, and that its alert is raised or cleared where it comes to that."""
+    """Return the events, followed by an alert event if they make the stock cross its reorder point."""
     after = stock
     for event in events:
         after = evolve(after, event)
-    if after.low == after.alerted:
+    if after.is_low == after.alerted:
         return events
-    kind = ReorderAlertRaised if after.low else ReorderAlertCleared
-    return [*events, kind(after.sku, after.warehouse_id, after.available, after.reorder_point, now)]
+    alert = ReorderAlertRaised if after.is_low else ReorderAlertCleared
+    return [*events, alert(after.sku, after.warehouse_id, after.available, after.reorder_point, now)]
 
 
 def check_available(stock: Stock, sku: str, warehouse_id: str, quantity: int) -> None:
-    """Refuse to take more than is available."""
+    """Raise Rejected if fewer than `quantity` pieces are available."""
     if quantity > stock.available:
         raise Rejected(
             "STOCK_INSUFFICIENT",
@@ -96,14 +97,13 @@ def check_available(stock: Stock, sku: str, warehouse_id: str, quantity: int) ->
         )
 
 
-def check_room(pieces: int) -> None:
-    """Refuse more pieces than a stock may hold."""
-    if pieces > LARGEST:
-        raise Rejected("STOCK_TOO_LARGE", most=LARGEST)
+def check_capacity(pieces: int) -> None:
+    """Raise Rejected if a stock would have more than MAX_PIECES."""
+    if pieces > MAX_PIECES:
+        raise Rejected("STOCK_TOO_LARGE", most=MAX_PIECES)
 
 
 def evolve(stock: Stock, event: Event) -> Stock:
-    """Return the stock after an event."""
     match event:
         case StockOpened():
             return Stock(event.sku, event.warehouse_id, reorder_point=event.reorder_point)
@@ -127,11 +127,9 @@ def evolve(stock: Stock, event: Event) -> Stock:
 STOCK = Aggregate("inventory.stock", Stock(), evolve, members(Event))
 
 
-def stock_id(sku: str, warehouse_id: str) -> str:
-    """Return the id of a stock."""
+def make_stock_id(sku: str, warehouse_id: str) -> str:
     return str(uuid5(STOCK_IDS, f"{sku}\n{warehouse_id}"))
 
 
 def stock_stream(sku: str, warehouse_id: str) -> str:
-    """Return the name of a stock's stream."""
-    return STOCK.stream(stock_id(sku, warehouse_id))
+    return STOCK.stream(make_stock_id(sku, warehouse_id))

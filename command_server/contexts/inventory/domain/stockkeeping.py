@@ -1,4 +1,7 @@
-"""What the people of a warehouse do with a stock: take deliveries in, count it, say when it is low."""
+"""Changes of one stock by the staff of its warehouse: deliveries, counts and reorder points.
+
+A delivery has an aggregate of its own, which makes the same delivery count only once.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +9,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
-from command_server.contexts.inventory.domain import product, stock
 from command_server.contexts.inventory.domain.messages import (
     AdjustStock,
     DeliveryReceived,
@@ -16,25 +18,38 @@ from command_server.contexts.inventory.domain.messages import (
     StockAdjusted,
     StockReceived,
 )
-from command_server.contexts.inventory.domain.product import PRODUCT, product_stream
-from command_server.contexts.inventory.domain.stock import STOCK, Stock, stock_stream, with_alert
+from command_server.contexts.inventory.domain.product import (
+    PRODUCT,
+    Product,
+    add_warehouse,
+    check_registered,
+    open_stock,
+    product_stream,
+)
+from command_server.contexts.inventory.domain.stock import (
+    STOCK,
+    Stock,
+    check_capacity,
+    stock_stream,
+    with_alert,
+)
+from command_server.contexts.inventory.domain.stock import Event as StockEvent
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 
 DELIVERY_IDS = UUID("0d7a6a1f-0a8e-5a0b-9f33-6b8d1c5c2e03")
-"""The namespace of deliveries' ids, which are made of all that tells one from another."""
+"""UUID namespace of delivery ids. An id is derived from purchase order, delivery note, sku and warehouse."""
 
 Command = ReceiveStock | AdjustStock | SetReorderPoint
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """Whether a delivery was counted, and how much it was."""
+    """The state of a delivery: its counted quantity, 0 before it was received."""
 
     quantity: int = 0
 
 
 def evolve(_: Delivery, event: DeliveryReceived) -> Delivery:
-    """Return the delivery after an event."""
     return Delivery(event.quantity)
 
 
@@ -42,79 +57,85 @@ DELIVERY = Aggregate("inventory.delivery", Delivery(), evolve, (DeliveryReceived
 
 
 def delivery_stream(command: ReceiveStock) -> str:
-    """Return the name of a delivery's stream."""
     parts = (command.purchase_order, command.delivery_note, command.sku, command.warehouse_id)
     return DELIVERY.stream(str(uuid5(DELIVERY_IDS, "\n".join(parts))))
 
 
 def streams(command: Command) -> Sequence[str]:
-    """A command is about a stock; a delivery also about its product and about itself."""
-    of = stock_stream(command.sku, command.warehouse_id)
+    """ReceiveStock also changes the product and the delivery."""
+    stock = stock_stream(command.sku, command.warehouse_id)
     if isinstance(command, ReceiveStock):
-        return (of, product_stream(command.sku), delivery_stream(command))
-    return (of,)
+        return (stock, product_stream(command.sku), delivery_stream(command))
+    return (stock,)
 
 
 def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mapping[str, Sequence[Any]]:
-    """Return what happens, or raise Rejected."""
     if isinstance(command, ReceiveStock):
         return receive(command, states, now)
-    ((name, of),) = states.items()
-    if not of.exists:
+    ((name, stock),) = states.items()
+    if not stock.exists:
         raise NotFound("STOCK_NOT_FOUND", sku=command.sku, warehouse_id=command.warehouse_id)
     match command:
         case AdjustStock():
-            return {name: adjust(command, of, now)}
-        case SetReorderPoint(sku, warehouse_id, reorder_point):
-            if reorder_point == of.reorder_point:
-                return {}
-            return {
-                name: with_alert(of, [ReorderPointSet(sku, warehouse_id, reorder_point, set_at=now)], now)
-            }
+            return {name: adjust(command, stock, now)}
+        case SetReorderPoint():
+            return {name: set_reorder_point(command, stock, now)}
 
 
 def receive(command: ReceiveStock, states: Mapping[str, Any], now: datetime) -> Mapping[str, Sequence[Any]]:
-    """Count a delivery, once."""
+    """Return the events of a delivery, or none if the same delivery was received before."""
     stock_name, product_name, delivery_name = states
-    before, of, delivery = states.values()
+    stock: Stock = states[stock_name]
+    product: Product = states[product_name]
+    delivery: Delivery = states[delivery_name]
     sku, warehouse_id, quantity = command.sku, command.warehouse_id, command.quantity
-    product.check_known(of, sku)
+    check_registered(product, sku)
     if delivery.quantity == quantity:
         return {}
     if delivery.quantity:
         raise AlreadyExists("DELIVERY_ALREADY_RECEIVED", quantity=delivery.quantity)
-    if of.discontinued:
+    if product.discontinued:
         raise Rejected("PRODUCT_DISCONTINUED", sku=sku)
-    stock.check_room(before.on_hand + quantity)
-    papers = (command.purchase_order, command.delivery_note)
+    on_hand = stock.on_hand + quantity
+    check_capacity(on_hand)
+    documents = (command.purchase_order, command.delivery_note)
     received = StockReceived(
-        sku, warehouse_id, quantity, *papers, before.on_hand + quantity, before.reserved, received_at=now
+        sku, warehouse_id, quantity, *documents, on_hand, stock.reserved, received_at=now
     )
-    began = product.opened(of, before, warehouse_id, now)
     return {
-        stock_name: with_alert(before, [*began, received], now),
-        product_name: product.stocked(of, sku, warehouse_id, now),
-        delivery_name: [DeliveryReceived(sku, warehouse_id, *papers, quantity, received_at=now)],
+        stock_name: with_alert(stock, [*open_stock(product, stock, warehouse_id, now), received], now),
+        product_name: add_warehouse(product, warehouse_id, now),
+        delivery_name: [DeliveryReceived(sku, warehouse_id, *documents, quantity, received_at=now)],
     }
 
 
-def adjust(command: AdjustStock, before: Stock, now: datetime) -> Sequence[stock.Event]:
-    """Correct a stock to what was counted; what is reserved must be there."""
-    if command.counted == before.on_hand:
+def adjust(command: AdjustStock, stock: Stock, now: datetime) -> Sequence[StockEvent]:
+    """Return the events of a count, or none if it equals the quantity on hand.
+
+    Raises:
+        Rejected: fewer pieces were counted than are reserved.
+    """
+    if command.counted == stock.on_hand:
         return []
-    if command.counted < before.reserved:
-        raise Rejected("STOCK_RESERVED", counted=command.counted, reserved=before.reserved)
-    difference = command.counted - before.on_hand
+    if command.counted < stock.reserved:
+        raise Rejected("STOCK_RESERVED", counted=command.counted, reserved=stock.reserved)
     adjusted = StockAdjusted(
         command.sku,
         command.warehouse_id,
-        difference,
+        command.counted - stock.on_hand,
         command.reason,
         command.counted,
-        before.reserved,
+        stock.reserved,
         adjusted_at=now,
     )
-    return with_alert(before, [adjusted], now)
+    return with_alert(stock, [adjusted], now)
+
+
+def set_reorder_point(command: SetReorderPoint, stock: Stock, now: datetime) -> Sequence[StockEvent]:
+    if command.reorder_point == stock.reorder_point:
+        return []
+    changed = ReorderPointSet(command.sku, command.warehouse_id, command.reorder_point, set_at=now)
+    return with_alert(stock, [changed], now)
 
 
 DECIDER = Decider(members(Command), (STOCK, PRODUCT, DELIVERY), "sku", streams, decide)

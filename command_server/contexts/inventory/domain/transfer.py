@@ -1,11 +1,14 @@
-"""A transfer's story: stock leaves one warehouse, is in transit, and arrives at another. No piece is lost."""
+"""The transfer aggregate: stock leaves one warehouse, is in transit, and arrives at another.
+
+The same quantity leaves the first stock, is in transit to the second, and is added to it on completion, so a
+transfer neither loses nor adds pieces.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from command_server.contexts.inventory.domain import product, stock
 from command_server.contexts.inventory.domain.messages import (
     CompleteTransfer,
     StockArrived,
@@ -15,8 +18,23 @@ from command_server.contexts.inventory.domain.messages import (
     TransferStarted,
     TransferStock,
 )
-from command_server.contexts.inventory.domain.product import PRODUCT, Product, product_stream
-from command_server.contexts.inventory.domain.stock import STOCK, Stock, stock_stream, with_alert
+from command_server.contexts.inventory.domain.product import (
+    PRODUCT,
+    Product,
+    add_warehouse,
+    check_registered,
+    open_stock,
+    product_stream,
+)
+from command_server.contexts.inventory.domain.stock import (
+    STOCK,
+    Stock,
+    check_available,
+    check_capacity,
+    stock_stream,
+    with_alert,
+)
+from command_server.contexts.inventory.domain.stock import Event as StockEvent
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 
 Command = TransferStock | CompleteTransfer
@@ -25,7 +43,7 @@ Event = TransferStarted | TransferCompleted
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """A transfer as its rules see it."""
+    """The state of a transfer, as far as the rules need it."""
 
     sku: str = ""
     from_warehouse_id: str = ""
@@ -35,7 +53,6 @@ class Transfer:
 
 
 def evolve(transfer: Transfer, event: Event) -> Transfer:
-    """Return the transfer after an event."""
     match event:
         case TransferStarted():
             return Transfer(event.sku, event.from_warehouse_id, event.to_warehouse_id, event.quantity)
@@ -47,16 +64,17 @@ TRANSFER = Aggregate("inventory.transfer", Transfer(), evolve, members(Event))
 
 
 def streams(command: Command) -> Sequence[str]:
-    """A transfer is about the stock at both ends,"""
+    """TransferStock also changes the stock in both warehouses and the product."""
     name = TRANSFER.stream(command.transfer_id)
     if isinstance(command, CompleteTransfer):
         return (name,)
-    ends = (command.from_warehouse_id, command.to_warehouse_id)
-    return (name, *(stock_stream(command.sku, end) for end in ends), product_stream(command.sku))
+    source = stock_stream(command.sku, command.from_warehouse_id)
+    destination = stock_stream(command.sku, command.to_warehouse_id)
+    return (name, source, destination, product_stream(command.sku))
 
 
 def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str]:
-    """and its arrival about the stock where it arrives."""
+    """CompleteTransfer also changes the destination's stock, which only the transfer's state names."""
     if isinstance(command, TransferStock):
         return ()
     (transfer,) = states.values()
@@ -64,12 +82,11 @@ def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str
 
 
 def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mapping[str, Sequence[Any]]:
-    """Return what happens, or raise Rejected."""
-    name, *stocks = states
+    name, *stock_names = states
     transfer: Transfer = states[name]
     match command:
         case TransferStock() if transfer.sku:
-            if transfer == _asked(transfer, command):
+            if is_same(command, transfer):
                 return {}
             raise AlreadyExists("TRANSFER_EXISTS", transfer_id=command.transfer_id)
         case TransferStock():
@@ -79,53 +96,61 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mappin
                 raise NotFound("TRANSFER_NOT_FOUND", transfer_id=transfer_id)
             if transfer.completed:
                 return {}
-            (there,) = stocks
-            completed = [TransferCompleted(transfer_id, completed_at=now)]
-            return {name: completed, there: arrive(transfer_id, transfer.quantity, states[there], now)}
+            (destination_name,) = stock_names
+            completed = TransferCompleted(transfer_id, completed_at=now)
+            arrival = arrive(transfer_id, transfer.quantity, states[destination_name], now)
+            return {name: [completed], destination_name: arrival}
 
 
-def _asked(transfer: Transfer, command: TransferStock) -> Transfer:
-    ends = (command.from_warehouse_id, command.to_warehouse_id)
-    return Transfer(command.sku, *ends, command.quantity, transfer.completed)
+def is_same(command: TransferStock, transfer: Transfer) -> bool:
+    """Return whether a command repeats the one that started the transfer."""
+    warehouse_ids = (command.from_warehouse_id, command.to_warehouse_id)
+    return transfer == Transfer(command.sku, *warehouse_ids, command.quantity, transfer.completed)
 
 
 def send(command: TransferStock, states: Mapping[str, Any], now: datetime) -> Mapping[str, Sequence[Any]]:
-    """Let stock leave."""
+    """Return the events of a new transfer by stream.
+
+    Raises:
+        NotFound: the product is not registered.
+        Rejected: the warehouses are the same, the source has too few pieces, or the destination too many.
+    """
     if command.from_warehouse_id == command.to_warehouse_id:
         raise Rejected("TRANSFER_WAREHOUSE_SAME", warehouse_id=command.to_warehouse_id)
-    name, from_name, to_name, product_name = states
-    here: Stock = states[from_name]
-    there: Stock = states[to_name]
-    of: Product = states[product_name]
-    sku, quantity, to = command.sku, command.quantity, command.to_warehouse_id
-    product.check_known(of, sku)
-    stock.check_available(here, sku, command.from_warehouse_id, quantity)
-    stock.check_room(there.on_hand + there.in_transit + quantity)
-    id_, leaves = command.transfer_id, command.from_warehouse_id
-    sent = StockSent(sku, leaves, id_, to, quantity, here.on_hand - quantity, here.reserved, sent_at=now)
-    expected = StockExpected(sku, to, id_, leaves, quantity, there.in_transit + quantity, expected_at=now)
-    began = product.opened(of, there, to, now)
+    name, source_name, destination_name, product_name = states
+    source: Stock = states[source_name]
+    destination: Stock = states[destination_name]
+    product: Product = states[product_name]
+    id_, sku, quantity = command.transfer_id, command.sku, command.quantity
+    from_id, to_id = command.from_warehouse_id, command.to_warehouse_id
+    check_registered(product, sku)
+    check_available(source, sku, from_id, quantity)
+    check_capacity(destination.on_hand + destination.in_transit + quantity)
+    on_hand, in_transit = source.on_hand - quantity, destination.in_transit + quantity
+    sent = StockSent(sku, from_id, id_, to_id, quantity, on_hand, source.reserved, sent_at=now)
+    expected = StockExpected(sku, to_id, id_, from_id, quantity, in_transit, expected_at=now)
+    opening = open_stock(product, destination, to_id, now)
     return {
-        name: [TransferStarted(id_, sku, leaves, to, quantity, started_at=now)],
-        from_name: with_alert(here, [sent], now),
-        to_name: with_alert(there, [*began, expected], now),
-        product_name: product.stocked(of, sku, to, now),
+        name: [TransferStarted(id_, sku, from_id, to_id, quantity, started_at=now)],
+        source_name: with_alert(source, [sent], now),
+        destination_name: with_alert(destination, [*opening, expected], now),
+        product_name: add_warehouse(product, to_id, now),
     }
 
 
-def arrive(transfer_id: str, quantity: int, there: Stock, now: datetime) -> Sequence[stock.Event]:
-    """Turn stock in transit into stock on hand."""
+def arrive(transfer_id: str, quantity: int, destination: Stock, now: datetime) -> Sequence[StockEvent]:
+    """Return the events that turn stock in transit into stock on hand."""
     arrived = StockArrived(
-        there.sku,
-        there.warehouse_id,
+        destination.sku,
+        destination.warehouse_id,
         transfer_id,
         quantity,
-        there.on_hand + quantity,
-        there.reserved,
-        there.in_transit - quantity,
+        destination.on_hand + quantity,
+        destination.reserved,
+        destination.in_transit - quantity,
         arrived_at=now,
     )
-    return with_alert(there, [arrived], now)
+    return with_alert(destination, [arrived], now)
 
 
 DECIDER = Decider(

@@ -1,1 +1,1 @@
-"""The rules of ordering, on the standard library and the kernel's vocabulary alone."""
+"""The domain of ordering; it imports only the standard library and the kernel's domain modules."""

@@ -1,4 +1,4 @@
-"""What can be asked of an order, and what can happen to it."""
+"""Commands and events of the order aggregate."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,7 +8,7 @@ from command_server.kernel.money import Money
 
 @dataclass(frozen=True, slots=True)
 class OrderLine:
-    """Some pieces of one article, at the price they were ordered at."""
+    """A quantity of one article at the ordered unit price."""
 
     sku: str
     title: str
@@ -18,7 +18,7 @@ class OrderLine:
 
 @dataclass(frozen=True, slots=True)
 class ShippingAddress:
-    """Where goods go."""
+    """A postal address."""
 
     recipient: str
     address_lines: tuple[str, ...]
@@ -29,7 +29,7 @@ class ShippingAddress:
 
 @dataclass(frozen=True, slots=True)
 class ShippingGroup:
-    """Lines that travel together."""
+    """Order lines that are shipped together to one address."""
 
     shipping_group_id: str
     lines: tuple[OrderLine, ...]
@@ -39,19 +39,19 @@ class ShippingGroup:
 
 @dataclass(frozen=True, slots=True)
 class PersonalData:
-    """What an event holds about a person, apart from the rest so that it can be sealed for one person."""
+    """Personal data of an event, in a message of its own so that it can be sealed with one person's key."""
 
     subject_id: str
     shipping_address: ShippingAddress | None
     sealed: bytes = b""
 
 
-# Commands: what can be asked.
+# Commands
 
 
 @dataclass(frozen=True, slots=True)
 class PlaceOrder:
-    """Begin an order."""
+    """Place a new order."""
 
     order_id: str
     customer_id: str
@@ -61,7 +61,7 @@ class PlaceOrder:
 
 @dataclass(frozen=True, slots=True)
 class AddOrderLine:
-    """Order one article more; an empty group is the order's only one."""
+    """Add a line to a shipping group; an empty group id means the order's only group."""
 
     order_id: str
     shipping_group_id: str
@@ -70,7 +70,7 @@ class AddOrderLine:
 
 @dataclass(frozen=True, slots=True)
 class RemoveOrderLine:
-    """Order one article less; an empty group is the order's only one."""
+    """Remove a line from a shipping group; an empty group id means the order's only group."""
 
     order_id: str
     shipping_group_id: str
@@ -79,7 +79,7 @@ class RemoveOrderLine:
 
 @dataclass(frozen=True, slots=True)
 class ChangeShippingAddress:
-    """Send a group elsewhere; an empty group is the order's only one."""
+    """Change a shipping group's address; an empty group id means the order's only group."""
 
     order_id: str
     shipping_group_id: str
@@ -88,7 +88,7 @@ class ChangeShippingAddress:
 
 @dataclass(frozen=True, slots=True)
 class HoldOrder:
-    """Leave the order as it is until somebody has looked at it."""
+    """Hold the order for review."""
 
     order_id: str
     reason: str
@@ -96,14 +96,14 @@ class HoldOrder:
 
 @dataclass(frozen=True, slots=True)
 class ApproveOrder:
-    """Let an order that was held go on."""
+    """Approve a held order."""
 
     order_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class RejectOrder:
-    """End an order that the seller does not want."""
+    """Reject the order on the seller's behalf."""
 
     order_id: str
     reason: str
@@ -111,14 +111,14 @@ class RejectOrder:
 
 @dataclass(frozen=True, slots=True)
 class ConfirmOrder:
-    """Promise that the order will be delivered."""
+    """Confirm that the seller will deliver the order."""
 
     order_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ShipOrder:
-    """Hand the goods to a carrier."""
+    """Hand the goods over to a carrier."""
 
     order_id: str
     carrier: str
@@ -127,14 +127,14 @@ class ShipOrder:
 
 @dataclass(frozen=True, slots=True)
 class DeliverOrder:
-    """Note that the goods have arrived."""
+    """Record the arrival of the goods."""
 
     order_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class ReturnOrder:
-    """Take the goods back."""
+    """Record the return of the goods."""
 
     order_id: str
     reason: str
@@ -142,7 +142,7 @@ class ReturnOrder:
 
 @dataclass(frozen=True, slots=True)
 class CancelOrder:
-    """End an order that the customer no longer wants."""
+    """Cancel the order on the customer's behalf."""
 
     order_id: str
     reason: str
@@ -162,12 +162,12 @@ Command = (
     | CancelOrder
 )
 
-# Events: what can happen.
+# Events
 
 
 @dataclass(frozen=True, slots=True)
 class PlacedGroup:
-    """Lines that travel together, as they were ordered."""
+    """A shipping group of a placed order."""
 
     shipping_group_id: str
     lines: tuple[OrderLine, ...]
@@ -211,7 +211,7 @@ class OrderLineRemoved:
 
 @dataclass(frozen=True, slots=True)
 class ShippingAddressChanged:
-    """A group goes elsewhere."""
+    """The address of a shipping group was changed."""
 
     order_id: str
     shipping_group_id: str
@@ -230,7 +230,7 @@ class OrderHeld:
 
 @dataclass(frozen=True, slots=True)
 class OrderApproved:
-    """The order, which was held, goes on."""
+    """The held order was approved and is placed again."""
 
     order_id: str
     approved_at: datetime
@@ -255,7 +255,7 @@ class OrderConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class OrderShipped:
-    """A carrier has the goods."""
+    """A carrier took the goods over."""
 
     order_id: str
     carrier: str
@@ -265,7 +265,7 @@ class OrderShipped:
 
 @dataclass(frozen=True, slots=True)
 class OrderDelivered:
-    """The customer has the goods."""
+    """The goods arrived."""
 
     order_id: str
     delivered_at: datetime
@@ -273,7 +273,7 @@ class OrderDelivered:
 
 @dataclass(frozen=True, slots=True)
 class OrderReturned:
-    """The seller has the goods again."""
+    """The goods were returned to the seller."""
 
     order_id: str
     reason: str

@@ -1,4 +1,7 @@
-"""One order's story: in which state what can be asked of it, and what follows. docs/ordering.md draws it."""
+"""The order aggregate: which commands each status allows, and the events that follow.
+
+docs/ordering.md has the state diagram; a test compares it with these rules.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -41,11 +44,11 @@ from command_server.contexts.ordering.domain.messages import (
 )
 from command_server.kernel.decider import Aggregate, AlreadyExists, NotFound, Rejected, members, one_stream
 
-# State: what the rules need to remember.
+# State
 
 
 class Status(Enum):
-    """Where an order is in its life."""
+    """Statuses of an order; NONE before it is placed."""
 
     NONE = "NONE"
     PLACED = "PLACED"
@@ -60,18 +63,22 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order as its rules see it."""
+    """The state of an order, as far as the rules need it."""
 
     status: Status = Status.NONE
     customer_id: str = ""
     contents: Contents = contents.EMPTY
 
 
-# Decide: which events follow from a command.
+# Decide
 
 
 def decide(command: Command, order: Order, now: datetime) -> Sequence[Event]:
-    """Return what happens to the order, or raise Rejected."""
+    """Return the events that follow from a command, none if its target status is reached already.
+
+    Raises:
+        Rejected: the status or another rule does not allow the command.
+    """
     match command, order.status:
         case PlaceOrder(), Status.NONE:
             return [place(command, now)]
@@ -97,12 +104,12 @@ def decide(command: Command, order: Order, now: datetime) -> Sequence[Event]:
             return [OrderReturned(command.order_id, command.reason, returned_at=now)]
         case CancelOrder(), Status.PLACED | Status.HELD | Status.CONFIRMED:
             return [OrderCancelled(command.order_id, command.reason, cancelled_at=now)]
-        case _, status if status is LEADS_TO.get(type(command)):
+        case _, status if status is TARGET_STATUS.get(type(command)):
             return []
-    raise Rejected(reason_against(command, order.status), order_id=command.order_id)
+    raise Rejected(find_reason(command, order.status), order_id=command.order_id)
 
 
-LEADS_TO = {
+TARGET_STATUS = {
     HoldOrder: Status.HELD,
     ApproveOrder: Status.PLACED,
     RejectOrder: Status.REJECTED,
@@ -112,49 +119,48 @@ LEADS_TO = {
     ReturnOrder: Status.RETURNED,
     CancelOrder: Status.CANCELLED,
 }
-"""The status that a command asks for."""
-FORWARD = (Status.PLACED, Status.CONFIRMED, Status.SHIPPED, Status.DELIVERED)
-NEEDS = {ShipOrder: Status.CONFIRMED, DeliverOrder: Status.SHIPPED, ReturnOrder: Status.DELIVERED}
-"""How far forward an order must be for a command."""
+"""The status that each command leads to. A command whose target status is reached already has no effect."""
+PROGRESS = (Status.PLACED, Status.CONFIRMED, Status.SHIPPED, Status.DELIVERED)
+REQUIRED_STATUS = {ShipOrder: Status.CONFIRMED, DeliverOrder: Status.SHIPPED, ReturnOrder: Status.DELIVERED}
+"""The status that an order must have reached in PROGRESS for a command."""
 
 
-def reason_against(command: Command, status: Status) -> str:
-    """Return why a status does not allow a command: the order is held, not so far yet, or too far already."""
-    needed = NEEDS.get(type(command))
+def find_reason(command: Command, status: Status) -> str:
+    """Return the reason for which a status does not allow a command."""
+    required = REQUIRED_STATUS.get(type(command))
     if status is Status.HELD:
         return "ORDER_HELD"
-    if needed and status in FORWARD[: FORWARD.index(needed)]:
-        return f"ORDER_NOT_{needed.name}"
+    if required and status in PROGRESS[: PROGRESS.index(required)]:
+        return f"ORDER_NOT_{required.name}"
     return f"ORDER_ALREADY_{status.name}"
 
 
 def place(command: PlaceOrder, now: datetime) -> OrderPlaced:
-    """Return the event of a new order, its total summed exactly."""
     groups = command.shipping_groups
     lines = [line for group in groups for line in group.lines]
-    contents.check_group_ids([group.shipping_group_id for group in groups])
+    contents.check_unique_group_ids([group.shipping_group_id for group in groups])
     for group in groups:
-        contents.check_skus(group.lines)
-    contents.check_count(lines)
+        contents.check_unique_skus(group.lines)
+    contents.check_line_count(lines)
     return OrderPlaced(
         command.order_id,
         command.customer_id,
-        tuple(placed(group, command.customer_id) for group in groups),
-        contents.total(lines),
+        tuple(to_placed_group(group, command.customer_id) for group in groups),
+        contents.sum_lines(lines),
         command.account_id,
         placed_at=now,
     )
 
 
-def placed(group: ShippingGroup, customer_id: str) -> PlacedGroup:
-    """Return a group as the event tells of it."""
+def to_placed_group(group: ShippingGroup, customer_id: str) -> PlacedGroup:
+    """Return the event's form of a group, with the address as the customer's personal data."""
     personal = PersonalData(customer_id, group.shipping_address)
     return PlacedGroup(group.shipping_group_id, group.lines, group.warehouse_id, personal)
 
 
 def edit(command: Edit, order: Order, now: datetime) -> Sequence[Event]:
-    """Return what changes in the contents of an order; nothing where they are so already."""
-    group = order.contents.group(command.shipping_group_id)
+    """Return the event of an edit, or none if the edit changes nothing."""
+    group = order.contents.get_group(command.shipping_group_id)
     match command:
         case AddOrderLine():
             return add_line(command, group, order.contents, now)
@@ -172,47 +178,45 @@ def edit(command: Edit, order: Order, now: datetime) -> Sequence[Event]:
 def add_line(
     command: AddOrderLine, group: Group, before: Contents, now: datetime
 ) -> Sequence[OrderLineAdded]:
-    """Return that a line is added; nothing where it is there, word for word."""
-    if present := group.line(command.line.sku):
-        if present == command.line:
+    """Return the event of an added line, or none if the group has an identical line."""
+    if existing := group.find_line(command.line.sku):
+        if existing == command.line:
             return []
         raise AlreadyExists("ORDER_LINE_EXISTS", sku=command.line.sku)
     after = before.with_line(group.shipping_group_id, command.line)
-    contents.check_count(after.lines)
-    added = OrderLineAdded(
-        command.order_id, group.shipping_group_id, command.line, after.total(), added_at=now
-    )
-    return [added]
+    contents.check_line_count(after.lines)
+    total = contents.sum_lines(after.lines)
+    return [OrderLineAdded(command.order_id, group.shipping_group_id, command.line, total, added_at=now)]
 
 
 def remove_line(command: RemoveOrderLine, group: Group, before: Contents, now: datetime) -> OrderLineRemoved:
-    """Return that a line is removed; a group keeps one at least."""
-    if group.line(command.sku) is None:
+    """Return the event of a removed line; the last line of a group cannot be removed."""
+    if group.find_line(command.sku) is None:
         raise NotFound("ORDER_LINE_NOT_FOUND", sku=command.sku)
     if len(group.lines) == 1:
         raise Rejected("ORDER_LINE_LAST", sku=command.sku)
     after = before.without_line(group.shipping_group_id, command.sku)
-    return OrderLineRemoved(
-        command.order_id, group.shipping_group_id, command.sku, after.total(), removed_at=now
-    )
+    total = contents.sum_lines(after.lines)
+    return OrderLineRemoved(command.order_id, group.shipping_group_id, command.sku, total, removed_at=now)
 
 
-# Evolve: what an event changes.
+# Evolve
 
 
 def evolve(order: Order, event: Event) -> Order:
-    """Return the order after an event."""
     before = order.contents
     match event:
         case OrderPlaced():
-            return Order(Status.PLACED, event.customer_id, Contents(tuple(map(Group.of, event.groups))))
+            return Order(
+                Status.PLACED, event.customer_id, Contents(tuple(map(Group.from_event, event.groups)))
+            )
         case OrderLineAdded():
             return replace(order, contents=before.with_line(event.shipping_group_id, event.line))
         case OrderLineRemoved():
             return replace(order, contents=before.without_line(event.shipping_group_id, event.sku))
         case ShippingAddressChanged():
             address = event.personal.shipping_address
-            return replace(order, contents=before.sent_to(event.shipping_group_id, address))
+            return replace(order, contents=before.with_address(event.shipping_group_id, address))
         case OrderHeld():
             return replace(order, status=Status.HELD)
         case OrderApproved():
