@@ -54,9 +54,10 @@ new-context: $(IMPORTED)/.ready ## a bounded context to start from: make new-con
 	@$(call PROTOC,generated)
 	@$(BIN)/python -m tests.support.builders.recorded_events
 
-lint: $(IMPORTED)/.ready ## ruff, buf lint and breaking, and whether generated/ matches protos/
+lint: $(IMPORTED)/.ready ## ruff, the word list, buf lint and breaking, and whether generated/ matches protos/
 	ruff check .
 	ruff format --check .
+	@$(BIN)/python -m devstack.check_words
 	buf lint
 	buf format --diff --exit-code protos
 	@$(MAKE) --no-print-directory breaking generated-matches

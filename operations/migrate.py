@@ -20,9 +20,10 @@ async def migrate(database_url: str) -> None:
         await asyncio.to_thread(upgrade, database_url)
     except AWAY as error:
         raise StartError(f"DIPTYCH_DATABASE_URL: the database cannot be migrated: {why(error)}") from error
-    except CommandError as error:
+    except CommandError as error:  # it is at a revision that this code does not know
         raise StartError(
-            f"DIPTYCH_DATABASE_URL: {error}; `make clean-data` removes an old local one"
+            "DIPTYCH_DATABASE_URL: an earlier version of Diptych made this database, and no migration leads"
+            " from it to this one; `make clean-data` removes the local stack's data"
         ) from error
 
 

@@ -1,6 +1,6 @@
-"""Sagas, their steps, timers, progress and leases, and who may change them.
+"""Tables of sagas, steps, timers, operator actions, checkpoints and leases, and the role that uses them.
 
-Revision ID: 0001_sagas
+Revision ID: sagas_1
 Revises:
 """
 
@@ -8,19 +8,19 @@ from alembic import op
 
 from process_manager.schema import METADATA, ROLE
 
-revision = "0001_sagas"
+revision = "sagas_1"
 down_revision = None
 
 CREATE_ROLE = f"""
 DO $$ BEGIN
   CREATE ROLE {ROLE} NOLOGIN;
-EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- roles belong to the whole server
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- roles belong to the whole cluster
 END $$
 """
 
 
 def upgrade() -> None:
-    """Make the tables and the narrow role."""
+    """Create the tables, and a role that may use nothing else."""
     METADATA.create_all(op.get_bind())
     op.execute(CREATE_ROLE)
     op.execute(f"GRANT {ROLE} TO CURRENT_USER")

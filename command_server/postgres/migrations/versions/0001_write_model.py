@@ -1,6 +1,6 @@
-"""The write model: streams, events, outbox, requests, refused calls, the relay's state, and who may do what.
+"""The write model: streams, events, outbox, requests, refused calls, the relay's state, roles and grants.
 
-Revision ID: 0001_write_model
+Revision ID: write_model_1
 Revises:
 """
 
@@ -10,7 +10,7 @@ from sqlalchemy import text
 from command_server.postgres.schema import METADATA, RELAY_ROLE, SERVICE_ROLE
 from contracts import incarnations
 
-revision = "0001_write_model"
+revision = "write_model_1"
 down_revision = None
 
 GRANTS = f"""
@@ -29,7 +29,7 @@ EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- roles belong t
 END $$
 """
 
-FIRST_INCARNATION = (
+INSERT_RELAY_STATE = (
     "INSERT INTO relay_state (incarnation, lease_until, sequence) VALUES (:incarnation, now(), 0)"
 )
 
@@ -44,9 +44,9 @@ FROM events e LEFT JOIN outbox o USING (position)
 
 
 def upgrade() -> None:
-    """Make the tables, the two narrow roles and the view through which people read events."""
+    """Create the tables, the two roles with their minimal grants, and the view `event_log` for operators."""
     METADATA.create_all(op.get_bind())
-    op.get_bind().execute(text(FIRST_INCARNATION), {"incarnation": incarnations.after()})
+    op.get_bind().execute(text(INSERT_RELAY_STATE), {"incarnation": incarnations.create()})
     op.execute(EVENT_LOG)
     for role in (SERVICE_ROLE, RELAY_ROLE):
         op.execute(CREATE_ROLE.format(role=role))
