@@ -20,18 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import OKPAlgorithm
 
+from process_manager.sagas import SAGAS
+from process_manager.scopes import required_scopes
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
-
-PROCESS_MANAGER_SCOPES = (
-    "ordering.read",
-    "ordering.write",
-    "ordering.review",
-    "inventory.write",
-    "inventory.reserve",
-    "banking.write",
-    "banking.hold",
-)
 
 
 def make_keys(jwks: Path) -> None:
@@ -73,7 +65,7 @@ def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: time
 
 def keep_for_process_manager(settings: Settings) -> None:
     """Write a token that allows what sagas do into the file that the process manager reads."""
-    token = mint(settings, PROCESS_MANAGER_SCOPES, "process-manager", timedelta(days=365))
+    token = mint(settings, required_scopes(SAGAS), "process-manager", timedelta(days=365))
     path = Path(settings.process_manager_token)
     path.touch(mode=0o600)
     path.write_text(token)

@@ -1,4 +1,4 @@
-"""Sagas as an operator sees them, and what an operator can do about them: retry and abort."""
+"""Lists and shows sagas for operators, and carries out their actions: retry and abort."""
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from getpass import getuser
 
 from process_manager.engine import Engine, UnknownSaga
-from process_manager.event_consumer import history
+from process_manager.event_consumer import read_stream_from
 from process_manager.instance import Instance
 from process_manager.saga import ActionNotPossible
 from process_manager.saga_reader import SagaDetails, SagaReader, SagaRow
@@ -16,13 +16,11 @@ from runtime import jetstream
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
-READY = 5.0
-"""Seconds that NATS has to answer."""
-KINDS = tuple(saga.name for saga in SAGAS)
+SAGA_NAMES = tuple(saga.name for saga in SAGAS)
 
 
 @asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[SagaStore]:
+async def _open_store(settings: Settings) -> AsyncIterator[SagaStore]:
     store = SagaStore(settings.database_url)
     try:
         yield store
@@ -30,135 +28,135 @@ async def _store(settings: Settings) -> AsyncIterator[SagaStore]:
         await store.close()
 
 
-async def page(settings: Settings, kind: str, state: str, ended: bool, limit: int) -> str:
-    """Return a line for each saga: overdue ones first.
+async def list_sagas(settings: Settings, saga_name: str, state: str, ended: bool, limit: int) -> str:
+    """Return a line for each saga instance, of each saga the longest overdue first.
 
     Args:
-        settings: where PostgreSQL is.
-        kind: only sagas of this kind; empty for all.
-        state: only those in this state; empty for all.
-        ended: those that have ended, too.
-        limit: how many of each kind at the most.
+        settings: name the database.
+        saga_name: selects one saga; empty for all.
+        state: selects one state; empty for all.
+        ended: whether to include the instances that have ended.
+        limit: the maximum number of instances of each saga.
     """
-    async with _store(settings) as store:
+    async with _open_store(settings) as store:
         sagas = SagaReader(store.engine)
         rows = [
             row
-            for name in ([kind] if kind else KINDS)
-            for row in await sagas.page(name, status=state, open_only=not ended, limit=limit)
+            for name in ([saga_name] if saga_name else SAGA_NAMES)
+            for row in await sagas.read_page(name, status=state, open_only=not ended, limit=limit)
         ]
     if not rows:
-        return "there are none" if ended else "there are no open ones"
-    return "\n".join(_aligned(_line(row) for row in rows))
+        return "no sagas" if ended else "no open sagas"
+    return "\n".join(_align(_list_cells(row) for row in rows))
 
 
-async def story(settings: Settings, id_: str, kind: str) -> str:
-    """Return all that is known of one saga.
+async def show_saga(settings: Settings, id_: str, saga_name: str) -> str:
+    """Return a saga's status, steps, timers and operators' actions, a line each.
 
     Raises:
-        StartError: there is none, or there are several of this id.
+        StartError: there is no saga of this id, or more than one.
     """
-    async with _store(settings) as store:
+    async with _open_store(settings) as store:
         sagas = SagaReader(store.engine)
-        name = await _kind_of(sagas, id_, kind)
-        found = await sagas.find(name, id_)
-    if found is None:
+        name = await _find_name(sagas, id_, saga_name)
+        details = await sagas.find(name, id_)
+    if details is None:
         raise StartError(f"there is no {name} {id_}")
-    return "\n".join(_story(found))
+    return "\n".join(_describe(details))
 
 
-async def retry(settings: Settings, id_: str, kind: str) -> str:
-    """Let a saga try again what it is stopped at; return where it stands then.
+async def retry(settings: Settings, id_: str, saga_name: str) -> str:
+    """Retry the rejected step or the failed event of a saga; return its status.
 
     Raises:
-        StartError: there is none, or there are several of this id.
+        StartError: there is no saga of this id, or more than one, or its state does not permit a retry.
     """
     connection = await jetstream.connect(settings.nats_url, "operations")
     try:
-        async with _store(settings) as store:
-            name = await _kind_of(SagaReader(store.engine), id_, kind)
-            engine = Engine(store, SAGAS, history(connection))
-            return _said(await engine.retry(name, id_, getuser()))
+        async with _open_store(settings) as store:
+            name = await _find_name(SagaReader(store.engine), id_, saga_name)
+            engine = Engine(store, SAGAS, read_stream_from(connection))
+            return _format_status(await engine.retry(name, id_, getuser()))
     except (UnknownSaga, ActionNotPossible) as error:
         raise StartError(str(error)) from error
     finally:
         await connection.close()
 
 
-async def abort(settings: Settings, id_: str, kind: str, reason: str) -> str:
-    """Let a saga end, undoing what can be undone; return where it stands then.
+async def abort(settings: Settings, id_: str, saga_name: str, reason: str) -> str:
+    """Abort a saga; return its status.
 
     Raises:
-        StartError: there is none, there are several of this id, or it cannot be ended where it is.
+        StartError: there is no saga of this id, or more than one, or its state does not permit an abort.
     """
 
-    async def no_history(_: str) -> Sequence[object]:
-        raise AssertionError("an abort hears nothing")
+    async def read_no_stream(_: str) -> Sequence[object]:
+        raise AssertionError("an abort reads no events")
 
-    async with _store(settings) as store:
-        name = await _kind_of(SagaReader(store.engine), id_, kind)
+    async with _open_store(settings) as store:
+        name = await _find_name(SagaReader(store.engine), id_, saga_name)
         try:
-            engine = Engine(store, SAGAS, no_history)  # type: ignore[arg-type]
-            return _said(await engine.abort(name, id_, reason, getuser()))
+            engine = Engine(store, SAGAS, read_no_stream)  # type: ignore[arg-type]
+            return _format_status(await engine.abort(name, id_, reason, getuser()))
         except (UnknownSaga, ActionNotPossible) as error:
             raise StartError(str(error)) from error
 
 
-async def _kind_of(sagas: SagaReader, id_: str, kind: str) -> str:
-    kinds = [kind] if kind else await sagas.kinds_of(id_)
-    if not kinds:
+async def _find_name(sagas: SagaReader, id_: str, saga_name: str) -> str:
+    names = [saga_name] if saga_name else await sagas.find_names(id_)
+    if not names:
         raise StartError(f"there is no saga {id_}")
-    if len(kinds) > 1:
-        raise StartError(f"there are several sagas {id_}, choose one with --saga: {', '.join(kinds)}")
-    return kinds[0]
+    if len(names) > 1:
+        raise StartError(f"there are several sagas {id_}, choose one with --saga: {', '.join(names)}")
+    return names[0]
 
 
-def _said(instance: Instance) -> str:
+def _format_status(instance: Instance) -> str:
     status = instance.status
     return f"{instance.saga.name} {instance.id} is {status.state}" + (
         f": {status.blocked_reason}" if status.blocked_reason else ""
     )
 
 
-def _line(row: SagaRow) -> Sequence[str]:
-    return row.saga, row.id, row.status, f"since {_instant(row.status_since)}", _how(row)
+def _list_cells(row: SagaRow) -> Sequence[str]:
+    return row.saga, row.id, row.status, f"since {_format_time(row.status_since)}", _format_progress(row)
 
 
-def _how(row: SagaRow) -> str:
-    said = (
-        [row.blocked_reason]
-        if row.blocked_reason
-        else [f"waits for {row.waiting_for}"]
-        if row.waiting_for
-        else []
-    )
+def _format_progress(row: SagaRow) -> str:
+    """Return a saga's due time if it is overdue, then its blocked reason or the input that it waits for."""
+    parts = []
     if row.due_at and row.due_at < datetime.now(UTC):
-        said.insert(0, f"overdue since {_instant(row.due_at)}")
-    return ", ".join(said)
+        parts.append(f"overdue since {_format_time(row.due_at)}")
+    if row.blocked_reason:
+        parts.append(row.blocked_reason)
+    elif row.waiting_for:
+        parts.append(f"waits for {row.waiting_for}")
+    return ", ".join(parts)
 
 
-def _story(found: SagaDetails) -> Iterable[str]:
-    row = found.row
-    yield f"{row.saga} {row.id}: {row.status} since {_instant(row.status_since)}"
-    if said := _how(row):
-        yield said
-    yield f"began {_instant(row.began_at)}, has heard version {row.version}"
-    yield from _aligned(
+def _describe(details: SagaDetails) -> Iterable[str]:
+    row = details.row
+    yield f"{row.saga} {row.id}: {row.status} since {_format_time(row.status_since)}"
+    if progress := _format_progress(row):
+        yield progress
+    yield f"began {_format_time(row.began_at)}, has processed version {row.version}"
+    yield from _align(
         (
-            _instant(step.decided_at),
+            _format_time(step.decided_at),
             f"{step.step}" + (f" (attempt {step.attempt})" if step.attempt > 1 else ""),
-            step.outcome or f"sent {step.tries} times, no answer: {step.error or 'yet'}",
-            f"answered {_instant(step.answered_at)}" if step.answered_at else "",
+            step.outcome
+            or f"sent {step.tries} times, no answer" + (f": {step.error}" if step.error else " yet"),
+            f"answered {_format_time(step.answered_at)}" if step.answered_at else "",
         )
-        for step in found.steps
+        for step in details.steps
     )
-    for name, due in found.timers.items():
-        yield f"timer {name} at {_instant(due)}"
-    for action in found.operator_actions:
-        yield f"{_instant(action.at)}  {action.operator}: {action.action} {action.reason}".rstrip()
+    for name, due_at in details.timers.items():
+        yield f"timer {name} at {_format_time(due_at)}"
+    for action in details.operator_actions:
+        yield f"{_format_time(action.at)}  {action.operator}: {action.action} {action.reason}".rstrip()
 
 
-def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+def _align(rows: Iterable[Sequence[str]]) -> list[str]:
     table = list(rows)
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
@@ -167,5 +165,5 @@ def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
     ]
 
 
-def _instant(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _format_time(time: datetime) -> str:
+    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

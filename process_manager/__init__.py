@@ -1,1 +1,1 @@
-"""Sagas: what hears events, sends commands, waits, and undoes what was half done."""
+"""Sagas: processes that react to events, send commands, wait, and compensate for incomplete work."""

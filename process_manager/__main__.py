@@ -1,9 +1,9 @@
-"""The process manager: how its parts are put together. Its sagas are listed in `sagas/`."""
+"""The process manager's composition root. `sagas/` lists its sagas."""
 
 import asyncio
 
 from process_manager.engine import Engine
-from process_manager.event_consumer import EventConsumer, history
+from process_manager.event_consumer import EventConsumer, read_stream_from
 from process_manager.freshness import Freshness
 from process_manager.leases import Leases
 from process_manager.saga_reader import SagaReader
@@ -14,41 +14,39 @@ from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
 from runtime import jetstream
 from runtime.grpc import server
-from runtime.jetstream import stream_identity
+from runtime.jetstream import read_stream_identity
 from runtime.process.lifecycle import Lifecycle, read_settings, run_process
 
 
 async def main(lifecycle: Lifecycle) -> None:
-    """Run every saga over this process's share of the partitions, and tell how they go, until it stops."""
-    store, caller = SagaStore(lifecycle.settings.database_url), StepClient(lifecycle.settings)
+    """Run all sagas on this process's share of the partitions, and serve queries about them."""
+    store, client = SagaStore(lifecycle.settings.database_url), StepClient(lifecycle.settings)
     async with await jetstream.connect(lifecycle.settings.nats_url, "process_manager") as nats:
-        engine = Engine(store, SAGAS, history(nats))
+        engine = Engine(store, SAGAS, read_stream_from(nats))
         leases = Leases(store)
 
         async def probe() -> bool:
-            return nats.connected and await store.reachable()
+            return nats.connected and await store.check_reachable()
 
-        async def incarnation() -> str:
-            identity = await stream_identity(nats.js)
+        async def read_incarnation() -> str:
+            identity = await read_stream_identity(nats.js)
             return identity.incarnation if identity else ""
 
         sagas = SagaReader(store.engine)
-        edge = server.build(
+        query_server = server.build(
             lifecycle.settings,
-            [fulfilment_queries(sagas, Freshness(sagas, incarnation))],
+            [fulfilment_queries(sagas, Freshness(sagas, read_incarnation))],
             address=lifecycle.settings.process_manager_address,
             probe=probe,
         )
-        hearing = EventConsumer(nats, engine, store, leases)
-        clockwork = StepDispatcher(engine, store, caller, leases)
         await asyncio.gather(
-            edge.serve(lifecycle),
-            leases.keep(lifecycle.stopping),
-            hearing.run(lifecycle.stopping),
-            clockwork.run(lifecycle.stopping),
+            query_server.serve(lifecycle),
+            leases.run(lifecycle.stopping),
+            EventConsumer(nats, engine, store, leases).run(lifecycle.stopping),
+            StepDispatcher(engine, store, client, leases).run(lifecycle.stopping),
         )
         await leases.leave()
-    await caller.close()
+    await client.close()
     await store.close()
 
 

@@ -1,4 +1,4 @@
-"""What has to be done for sagas now, and how far they have heard."""
+"""Due steps and timers, and the checkpoints of sagas in the event stream."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,17 +8,17 @@ from sqlalchemy import ColumnElement, and_
 from process_manager.schema import STEPS, TIMERS
 
 Checkpoint = tuple[str, int]
-"""An epoch of the stream and a sequence in it."""
+"""An epoch of the JetStream stream, and the last sequence in it that the sagas have processed."""
 NO_CHECKPOINT: Checkpoint = ("", 0)
 
 
 class CheckpointConflict(Exception):
-    """Another manager was first: what this one knew no longer holds."""
+    """Another manager has advanced the checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
 class DueStep:
-    """A step to send, with what its caller needs to know."""
+    """A step to send, with the metadata of its call."""
 
     saga: str
     id: str
@@ -33,7 +33,7 @@ class DueStep:
 
 @dataclass(frozen=True, slots=True)
 class DueTimer:
-    """A timer that has run out."""
+    """A timer that has expired."""
 
     saga: str
     id: str
@@ -41,8 +41,8 @@ class DueTimer:
     due_at: datetime
 
 
-def is_step(step: DueStep) -> ColumnElement[bool]:
-    """Return what holds of a step's row."""
+def matches_step(step: DueStep) -> ColumnElement[bool]:
+    """Return the condition that selects a step's row."""
     return and_(
         STEPS.c.saga == step.saga,
         STEPS.c.id == step.id,
@@ -51,8 +51,8 @@ def is_step(step: DueStep) -> ColumnElement[bool]:
     )
 
 
-def is_timer(timer: DueTimer) -> ColumnElement[bool]:
-    """Return what holds of a timer's row, unless it was set anew."""
+def matches_timer(timer: DueTimer) -> ColumnElement[bool]:
+    """Return the condition that selects a timer's row, unless the timer was set to another time."""
     return and_(
         TIMERS.c.saga == timer.saga,
         TIMERS.c.id == timer.id,

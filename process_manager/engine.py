@@ -1,4 +1,18 @@
-"""Tells sagas what has happened: an event, an answer, a time, an operator's wish. Each in one transaction."""
+"""Delivers inputs (event, step reply, timer, operator action) to sagas, one transaction per input.
+
+How it works:
+
+- Each delivery locks the instances' rows, applies the input to the pure saga, and commits the new state,
+  the steps and the timers together with a record of the input: the checkpoint advanced, the step's outcome
+  set, the timer removed, or the operator's action added.
+- That record makes an input effective once. A second manager that delivers the same input finds the
+  checkpoint moved, the outcome set or the timer gone, and changes nothing.
+- Events are deduplicated by their version. A gap before the first of them, such as after an instance failed
+  on an event, is closed from the stream itself (`ReadStream`).
+- An instance that fails on an event keeps the error in `failed_input`, and the partition advances without
+  it. The next event, or an operator's retry, delivers that event again.
+- Steps and timers are not executed here: `StepDispatcher` polls their rows, and `work_added` wakes it.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -16,35 +30,35 @@ from runtime.process import logs
 
 log = logs.get_logger(__name__)
 
-History = Callable[[str], Awaitable[Sequence[RecordedEvent]]]
+ReadStream = Callable[[str], Awaitable[Sequence[RecordedEvent]]]
 """Returns all events of a stream, oldest first."""
 
 
-class Gap(Exception):
-    """Events of a stream are missing, and cannot be read now."""
+class EventsMissing(Exception):
+    """Events of a stream are missing from the partition, and from the stream itself."""
 
 
 class UnknownSaga(Exception):
-    """There is no such saga."""
+    """There is no saga of this name, or no instance of this id."""
 
 
 class Engine:
-    """The sagas of all kinds, by what they are told.
+    """Runs all sagas of this process.
 
     Args:
-        store: where they are kept.
-        sagas: their kinds.
-        history: where a stream's events can be read again.
+        store: stores the instances.
+        sagas: their definitions.
+        read_stream: reads the events of one stream, to close gaps.
     """
 
-    def __init__(self, store: SagaStore, sagas: Iterable[Saga[Any]], history: History) -> None:
+    def __init__(self, store: SagaStore, sagas: Iterable[Saga[Any]], read_stream: ReadStream) -> None:
         self.sagas: Mapping[str, Saga[Any]] = {saga.name: saga for saga in sagas}
         self.work_added = asyncio.Event()
-        """Set whenever a saga has wanted a step or a timer."""
+        """Set whenever a reaction adds a step or changes a timer."""
         self._store = store
-        self._history = history
+        self._read_stream = read_stream
 
-    async def receive_events(
+    async def deliver_events(
         self,
         saga: Saga[Any],
         partition: int,
@@ -52,46 +66,41 @@ class Engine:
         old: Checkpoint,
         new: Checkpoint,
     ) -> None:
-        """Tell sagas of a kind the events of one partition between two places.
-
-        Events that were heard before are passed over. A saga that is stuck at one hears no more until an
-        operator retries or the next event comes, which both begin where it stopped.
+        """Deliver the events of one partition between two checkpoints to the instances of a saga.
 
         Raises:
-            Superseded: another manager has told them.
-            Gap: see there.
+            CheckpointConflict: another manager has delivered them.
+            EventsMissing: an instance cannot be brought up to date; no instance has changed.
         """
-        by_id: dict[str, list[RecordedEvent]] = {}
+        events_by_id: dict[str, list[RecordedEvent]] = {}
         for event in events:
-            by_id.setdefault(streams.aggregate_id(event.stream), []).append(event)
+            events_by_id.setdefault(streams.aggregate_id(event.stream), []).append(event)
         async with self._store.begin() as transaction:
             await transaction.advance_checkpoint(saga.name, partition, old, new)
-            instances = await transaction.lock(saga, list(by_id)) if by_id else {}
-            for id_, received in by_id.items():
-                await self._receive_events(instances[id_], received, transaction.now)
+            instances = await transaction.lock(saga, list(events_by_id)) if events_by_id else {}
+            for id_, stream_events in events_by_id.items():
+                await self._catch_up(instances[id_], stream_events, transaction.now)
             await transaction.write(instances.values())
         self._signal_work(*instances.values())
 
-    async def _receive_events(
-        self, instance: Instance, events: Sequence[RecordedEvent], at: datetime
-    ) -> bool:
-        """Tell a saga the events that it has not heard; return whether it could be told all."""
+    async def _catch_up(self, instance: Instance, events: Sequence[RecordedEvent], at: datetime) -> bool:
+        """Deliver the events that an instance has not processed; return False if it fails on one."""
         if events and events[0].version > instance.version + 1:
-            events = await self._history(events[0].stream)
+            events = await self._read_stream(events[0].stream)
         for event in events:
             if event.version <= instance.version:
                 continue
             if event.version > instance.version + 1:
-                raise Gap(f"{event.stream} has no version {instance.version + 1}")
+                raise EventsMissing(f"{event.stream}: version {instance.version + 1} is missing")
             if not instance.receive_event(event, at):
                 return False
         return True
 
     async def record_reply(self, step: DueStep, reply: StepReply) -> None:
-        """Tell a saga how a step ended, unless it was told.
+        """Record a step's outcome and deliver it to the saga, unless the step has an outcome.
 
         Raises:
-            Exception: it could not be told; nothing has changed.
+            Exception: the delivery failed; nothing has changed.
         """
         async with self._store.begin() as transaction:
             instance = (await transaction.lock(self.sagas[step.saga], [step.id]))[step.id]
@@ -105,10 +114,10 @@ class Engine:
         self._signal_work(instance)
 
     async def fire_timer(self, timer: DueTimer) -> None:
-        """Tell a saga that a timer has run out, unless the timer is gone.
+        """Remove a timer and deliver its firing to the saga, unless it was removed or set to another time.
 
         Raises:
-            Exception: it could not be told; nothing has changed.
+            Exception: the delivery failed; nothing has changed.
         """
         async with self._store.begin() as transaction:
             instance = (await transaction.lock(self.sagas[timer.saga], [timer.id]))[timer.id]
@@ -118,66 +127,68 @@ class Engine:
             await transaction.write([instance])
         self._signal_work(instance)
 
-    async def retry(self, saga: str, id_: str, operator: str) -> Instance:
-        """Let a saga try again what was refused, and hear what it could not be told.
+    async def retry(self, saga_name: str, id_: str, operator: str) -> Instance:
+        """Deliver the events that the instance failed on, then let the saga retry its rejected steps.
 
         Args:
-            saga: its kind.
-            id_: its id.
-            operator: who wants it, for the record.
+            saga_name: the saga's name.
+            id_: the instance's id.
+            operator: the name that goes on record.
 
         Raises:
-            Unknown: there is no such saga.
-            Impossible: see there.
+            UnknownSaga: there is no such instance.
+            ActionNotPossible: the saga's state does not permit it.
+            EventsMissing: the stream cannot be read without gaps.
         """
-        kind = self._kind(saga)
-        events = await self._history(streams.stream_name(kind.subscribes_to, id_))
+        saga = self._find_saga(saga_name)
+        events = await self._read_stream(streams.stream_name(saga.subscribes_to, id_))
         async with self._store.begin() as transaction:
-            instance = (await transaction.lock(kind, [id_]))[id_]
-            self._check(instance)
-            if await self._receive_events(instance, events, transaction.now):
+            instance = (await transaction.lock(saga, [id_]))[id_]
+            _check_exists(instance)
+            if await self._catch_up(instance, events, transaction.now):
                 instance.react_to(RetryRequested(transaction.now))
             await transaction.record_action(instance, "retry", "", operator)
             await transaction.write([instance])
         self._signal_work(instance)
         return instance
 
-    async def abort(self, saga: str, id_: str, reason: str, operator: str) -> Instance:
-        """Let a saga end, undoing what can be undone.
+    async def abort(self, saga_name: str, id_: str, reason: str, operator: str) -> Instance:
+        """End an instance, with compensation for its steps where that is possible.
 
         Args:
-            saga: its kind.
-            id_: its id.
-            reason: why; others will read it.
-            operator: who wants it, for the record.
+            saga_name: the saga's name.
+            id_: the instance's id.
+            reason: goes on record and into the requests that compensate.
+            operator: the name that goes on record.
 
         Raises:
-            Unknown: there is no such saga.
-            Impossible: see there.
+            UnknownSaga: there is no such instance.
+            ActionNotPossible: the saga's state does not permit it.
         """
         async with self._store.begin() as transaction:
-            instance = (await transaction.lock(self._kind(saga), [id_]))[id_]
-            self._check(instance)
+            instance = (await transaction.lock(self._find_saga(saga_name), [id_]))[id_]
+            _check_exists(instance)
             instance.react_to(AbortRequested(reason, transaction.now))
             await transaction.record_action(instance, "abort", reason, operator)
             await transaction.write([instance])
         self._signal_work(instance)
         return instance
 
-    def _kind(self, saga: str) -> Saga[Any]:
-        if saga not in self.sagas:
-            raise UnknownSaga(f"there is no saga {saga}; there are {', '.join(self.sagas)}")
-        return self.sagas[saga]
-
-    def _check(self, instance: Instance) -> None:
-        if instance.began_at is None and not instance.failed_input:
-            raise UnknownSaga(f"there is no {instance.saga.name} {instance.id}")
+    def _find_saga(self, name: str) -> Saga[Any]:
+        if name not in self.sagas:
+            raise UnknownSaga(f"unknown saga {name}, choose one of {', '.join(self.sagas)}")
+        return self.sagas[name]
 
     def _signal_work(self, *instances: Instance) -> None:
         for instance in instances:
             if instance.failed_input:
                 log.error(
-                    "Saga is stuck", saga=instance.saga.name, sagaId=instance.id, why=instance.failed_input
+                    "Saga blocked", saga=instance.saga.name, sagaId=instance.id, error=instance.failed_input
                 )
             if instance.steps or instance.timers:
                 self.work_added.set()
+
+
+def _check_exists(instance: Instance) -> None:
+    if instance.began_at is None and not instance.failed_input:
+        raise UnknownSaga(f"there is no {instance.saga.name} {instance.id}")

@@ -1,4 +1,4 @@
-"""Waiting until sagas of a kind have heard what a consistency token names."""
+"""Waits until sagas have processed the events that a consistency token names."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,60 +11,62 @@ from runtime.grpc.request_tokens import read_consistency_token
 from runtime.grpc.rpc_error import RpcError
 
 RESERVE = 0.05
-"""Seconds before the deadline at which waiting ends, so that the refusal still reaches the caller."""
+"""Seconds before the call's deadline at which waiting ends, so that the error still reaches the caller."""
 WITHOUT_DEADLINE = 2.0
-"""Seconds that a call without a deadline waits."""
-PAUSE = 0.02
-"""Seconds between two looks."""
+"""Maximum wait of a call without a deadline, in seconds."""
+CHECK_INTERVAL = 0.02
+"""Seconds between two checks."""
 
-Incarnation = Callable[[], Awaitable[str]]
-"""Returns the database's whose events the stream holds; empty where there is no stream."""
+ReadIncarnation = Callable[[], Awaitable[str]]
+"""Returns the database incarnation whose events the stream contains; empty if there is no stream."""
 
 
 class Freshness:
-    """Makes queries wait.
+    """Delays queries until the sagas are up to date.
 
     Args:
-        sagas: reads how far they have heard.
-        incarnation: see there.
+        sagas: reads the versions that the sagas have processed.
+        read_incarnation: reads the incarnation of the stream.
     """
 
-    def __init__(self, sagas: SagaReader, incarnation: Incarnation) -> None:
+    def __init__(self, sagas: SagaReader, read_incarnation: ReadIncarnation) -> None:
         self._sagas = sagas
-        self._incarnation = incarnation
+        self._read_incarnation = read_incarnation
 
-    async def reached(self, saga: Saga[Any], token: str, remaining: float | None) -> None:
-        """Return once sagas of a kind have heard what a token names of the streams that they follow.
+    async def wait_for(self, saga: Saga[Any], token: str, remaining: float | None) -> None:
+        """Wait until a saga has processed the token's versions of the streams to which it subscribes.
 
         Args:
-            saga: the kind.
-            token: a consistency token; empty for none.
-            remaining: seconds until the call's deadline; None where it has none.
+            saga: the saga.
+            token: the consistency token; empty for none.
+            remaining: seconds until the call's deadline; None without a deadline.
 
         Raises:
-            Refusal: `TOKEN_INVALID`; `TOKEN_OUTDATED`, it is from before the database was restored;
-                `VIEW_REBUILDING`, the stream is of an earlier life of the database than the token;
-                `VIEW_BEHIND`, it was not heard in time.
+            RpcError: `TOKEN_INVALID`; `TOKEN_OUTDATED` if the database was restored after it issued it;
+                `VIEW_REBUILDING` if the stream still belongs to an earlier incarnation than the token;
+                `VIEW_BEHIND` if time ran out.
         """
         if not token:
             return
-        known = read_consistency_token(token)
-        incarnation = await self._incarnation()
-        if incarnation < known.incarnation:
-            raise RpcError("VIEW_REBUILDING", "the stream is being filled", retry_after=1.0)
-        if incarnation > known.incarnation:
-            raise RpcError("TOKEN_OUTDATED", "the token is from before the database was restored")
-        awaited = {
-            streams.aggregate_id(one.stream): one.version
-            for one in known.streams
-            if streams.stream_type(one.stream) == saga.subscribes_to
+        content = read_consistency_token(token)
+        incarnation = await self._read_incarnation()
+        if incarnation < content.incarnation:
+            raise RpcError("VIEW_REBUILDING", "the event stream is being rebuilt", retry_after=1.0)
+        if incarnation > content.incarnation:
+            raise RpcError("TOKEN_OUTDATED", "the token was issued before the database was restored")
+        required = {
+            streams.aggregate_id(stream.stream): stream.version
+            for stream in content.streams
+            if streams.stream_type(stream.stream) == saga.subscribes_to
         }
         clock = asyncio.get_running_loop().time
-        ends = clock() + (WITHOUT_DEADLINE if remaining is None else remaining - RESERVE)
-        while awaited:
-            heard = await self._sagas.versions(saga.name, list(awaited))
-            if all(heard.get(id_, 0) >= version for id_, version in awaited.items()):
+        deadline = clock() + (WITHOUT_DEADLINE if remaining is None else remaining - RESERVE)
+        while required:
+            versions = await self._sagas.read_versions(saga.name, list(required))
+            if all(versions.get(id_, 0) >= version for id_, version in required.items()):
                 return
-            if clock() >= ends:
-                raise RpcError("VIEW_BEHIND", "the token's command was not heard yet", retry_after=0.1)
-            await asyncio.sleep(min(PAUSE, max(ends - clock(), 0)))
+            if clock() >= deadline:
+                raise RpcError(
+                    "VIEW_BEHIND", "the sagas have not processed the token's command yet", retry_after=0.1
+                )
+            await asyncio.sleep(min(CHECK_INTERVAL, max(deadline - clock(), 0)))

@@ -1,22 +1,33 @@
-"""One saga while it is told something: what it was, what it has become, and what that writes. Pure."""
+"""A saga instance during one transaction: its state, and the steps and timers to write. Pure.
+
+How it works:
+
+- `Transaction.lock` loads an instance, the engine delivers one or more inputs to it, and
+  `Transaction.write` stores the new state together with the steps and timers that accumulated meanwhile.
+- `react_to` is all or nothing: an exception from the saga's code leaves the instance unchanged.
+- An event that the saga cannot process must not stop its partition. `receive_event` records the error as
+  `failed_input`, the instance stays at the version before, and redelivery starts there.
+- Step names are unique, so a step that is sent twice is a bug, and so is a request of a type that the saga
+  does not declare. Only an operator's retry repeats a step, as a new attempt with a new request id.
+"""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
 from contracts.envelope import RecordedEvent
 from process_manager.saga import EventReceived, Input, Reaction, RetryRequested, Saga, SagaStatus, Send
 
-REQUEST_IDS = UUID("2a9c1f0e-7c58-5d0b-8a55-0d2f6e0c3b71")
-"""The namespace of the request ids of steps."""
+REQUEST_ID_NAMESPACE = UUID("2a9c1f0e-7c58-5d0b-8a55-0d2f6e0c3b71")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A request that is to be sent until it is answered."""
+    """A request, to be sent until it is answered."""
 
     step: str
     attempt: int
@@ -28,20 +39,22 @@ class Step:
 
 @dataclass
 class Instance:
-    """A saga of one kind and id, and all that it has wanted since it was loaded.
+    """A saga instance, with the steps and timers of its reactions since it was loaded.
 
     Args:
-        saga: its kind.
+        saga: its definition.
         id: its id.
-        state: what it remembers.
-        version: of the last event that it has heard.
-        began_at: when it heard the first; None for one that has heard nothing yet.
-        correlation_id: of its first event.
-        traceparent: likewise.
-        attempts: how often each of its steps was wanted so far, by the steps' names.
-        stuck: why it cannot be told its next event; empty where it can.
-        stood: where it was when it was loaded.
-        since: since when.
+        state: its state.
+        version: the version of the last event that it has processed.
+        began_at: when it processed the first event; None before that.
+        correlation_id: the correlation id of its first event.
+        traceparent: the trace context of its first event.
+        attempts: the number of attempts of each of its steps, by the names of the steps.
+        failed_input: why it could not process its next event; empty if there is no such event.
+        stored_status: the state of its status when it was loaded.
+        status_since: when it entered that state.
+        steps: the steps to write.
+        timers: the timers to set, and those to cancel with None, by their names.
     """
 
     saga: Saga[Any]
@@ -60,33 +73,34 @@ class Instance:
 
     @property
     def status(self) -> SagaStatus:
-        """Where it is."""
-        status = self.saga.status(self.state)
+        """The status that the saga describes; an event that it could not process blocks it, too."""
+        status = self.saga.describe_status(self.state)
         return replace(status, blocked_reason=self.failed_input or status.blocked_reason)
 
-    def react_to(self, received: Input) -> None:
-        """Let the saga react.
+    def react_to(self, input_: Input) -> None:
+        """Apply the saga's reaction to an input.
 
         Raises:
-            Exception: the saga's code failed, or has sent a step twice; it stays as it was.
+            Exception: the saga's code failed, repeated a step, or sent a request that it does not declare.
+                The instance is unchanged.
         """
-        reaction: Reaction[Any] = self.saga.react(self.state, received)
-        steps = [self._step(wanted, received, n) for n, wanted in enumerate(reaction.send)]
+        reaction: Reaction[Any] = self.saga.react(self.state, input_)
+        steps = [self._create_step(send, input_, index) for index, send in enumerate(reaction.send)]
         self.state = reaction.state
         self.steps += steps
         self.attempts.update({step.step: step.attempt for step in steps})
         self.timers.update({timer.name: timer.at for timer in reaction.timers})
 
     def receive_event(self, event: RecordedEvent, at: datetime) -> bool:
-        """Let the saga react to the next event of its stream; return whether it could.
+        """React to the next event of the stream; return False if the saga could not process it.
 
-        A saga that cannot, or an event of a type that this code does not know, is stuck there.
+        The reason is then in `failed_input`: an exception of the saga's code, or an unknown type of event.
         """
         try:
             message = self.saga.decode(event)
             self.react_to(EventReceived(message, event.version, at))
-        except Exception as error:  # an event may hold anything; it stops this saga alone
-            self.failed_input = f"version {event.version} cannot be told: {type(error).__name__}: {error}"
+        except Exception as error:  # an event may contain anything; it blocks this instance alone
+            self.failed_input = f"version {event.version} failed: {type(error).__name__}: {error}"
             return False
         self.failed_input = ""
         if self.began_at is None:
@@ -96,26 +110,30 @@ class Instance:
         self.version = event.version
         return True
 
-    def _step(self, wanted: Send, received: Input, nth: int) -> Step:
-        before = self.attempts.get(wanted.step, 0)
-        if before and not isinstance(received, RetryRequested):
-            raise ValueError(f"{wanted.step} was sent before")
-        request_id = uuid5(REQUEST_IDS, f"{self.saga.name}/{self.id}/{wanted.step}/{before + 1}")
+    def _create_step(self, send: Send, input_: Input, index: int) -> Step:
+        if type(send.request) not in self.saga.requests:
+            type_name = send.request.DESCRIPTOR.full_name
+            raise ValueError(f"{send.step}: {self.saga.name} does not declare {type_name} in its requests")
+        previous = self.attempts.get(send.step, 0)
+        if previous and not isinstance(input_, RetryRequested):
+            raise ValueError(f"{send.step} was sent before")
+        attempt = previous + 1
+        request_id = uuid5(REQUEST_ID_NAMESPACE, f"{self.saga.name}/{self.id}/{send.step}/{attempt}")
         return Step(
-            wanted.step,
-            before + 1,
-            sum(self.attempts.values()) + nth + 1,
-            path_of(method_of(wanted.request)),
-            _with_id(wanted.request, request_id),
+            send.step,
+            attempt,
+            sum(self.attempts.values()) + index + 1,
+            path_of(method_of(send.request)),
+            _serialize_with_id(send.request, request_id),
             request_id,
         )
 
 
-def method_of(request: Message) -> Any:
-    """Return the descriptor of the method that takes requests of this kind.
+def method_of(request: Message | type[Message]) -> MethodDescriptor:
+    """Return the descriptor of the method that takes this request.
 
     Raises:
-        LookupError: none of the services beside its message does.
+        LookupError: no service in the file of the request's message takes it.
     """
     for service in request.DESCRIPTOR.file.services_by_name.values():
         for method in service.methods:
@@ -124,12 +142,12 @@ def method_of(request: Message) -> Any:
     raise LookupError(f"no method takes {request.DESCRIPTOR.full_name}")
 
 
-def path_of(method: Any) -> str:
+def path_of(method: MethodDescriptor) -> str:
     """Return a method's path, `/<package>.<Service>/<Method>`."""
     return f"/{method.containing_service.full_name}/{method.name}"
 
 
-def _with_id(request: Message, request_id: UUID) -> bytes:
+def _serialize_with_id(request: Message, request_id: UUID) -> bytes:
     if "request_id" not in request.DESCRIPTOR.fields_by_name:
         return request.SerializeToString(deterministic=True)  # a query
     copy: Any = type(request)()

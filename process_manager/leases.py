@@ -1,6 +1,16 @@
-"""Partitions shared among process managers: leases in PostgreSQL, which save work.
+"""Leases in PostgreSQL that divide the partitions among the process managers.
 
-Correctness never rests on them.
+How it works:
+
+- Every manager renews its membership and its leases once per RENEW_INTERVAL, in one transaction. An
+  advisory lock runs these transactions one at a time, and PostgreSQL's clock alone decides on expiry.
+- The share of a manager is the number of partitions divided by the number of members, rounded up. A manager
+  releases the partitions beyond its share, so a manager that joins finds free partitions on its next
+  renewal.
+- A manager that stops releases everything at once. The leases of a killed manager expire after LEASE
+  seconds.
+- Leases only save work: they keep two managers from reading the same events and sending the same steps. If
+  two managers work on one partition, locks, checkpoints and request ids keep the result correct.
 """
 
 import asyncio
@@ -15,24 +25,24 @@ from process_manager.store import SagaStore
 from runtime.process import logs
 
 LEASE = 5.0
-"""Seconds that a lease or a membership lasts without being renewed."""
-TICK = 1.0
-"""Seconds between renewals."""
+"""Seconds after which a lease or a membership expires unless it is renewed."""
+RENEW_INTERVAL = 1.0
+"""Seconds."""
 
-ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(0x53414741)"
-JOIN = """
+LOCK = "SELECT pg_advisory_xact_lock(0x53414741)"
+RENEW_MEMBERSHIP = """
 INSERT INTO saga_managers (name, until) VALUES (:me, now() + make_interval(secs => :lease))
 ON CONFLICT (name) DO UPDATE SET until = excluded.until
 """
-LEAVE = "DELETE FROM saga_managers WHERE name = :me OR until < now()"
-GONE = "DELETE FROM saga_managers WHERE until < now()"
-SHARE = "SELECT ceil(CAST(:partitions AS numeric) / count(*)) FROM saga_managers"
-RELEASE = """
+END_MEMBERSHIP = "DELETE FROM saga_managers WHERE name = :me OR until < now()"
+DELETE_EXPIRED_MEMBERS = "DELETE FROM saga_managers WHERE until < now()"
+COMPUTE_SHARE = "SELECT ceil(CAST(:partitions AS numeric) / count(*)) FROM saga_managers"
+RELEASE_EXCESS = """
 DELETE FROM saga_leases WHERE until < now() OR holder = :me AND partition NOT IN (
   SELECT partition FROM saga_leases WHERE holder = :me ORDER BY partition LIMIT :share
 )
 """
-TAKE = """
+ACQUIRE = """
 INSERT INTO saga_leases (partition, holder, until)
 SELECT partition, :me, now() + make_interval(secs => :lease)
 FROM generate_series(0, :partitions - 1) AS partition
@@ -42,52 +52,53 @@ LIMIT greatest(0, :share - (SELECT count(*) FROM saga_leases WHERE holder = :me)
 RENEW = """
 UPDATE saga_leases SET until = now() + make_interval(secs => :lease) WHERE holder = :me RETURNING partition
 """
-GIVE = "DELETE FROM saga_leases WHERE holder = :me"
+RELEASE_ALL = "DELETE FROM saga_leases WHERE holder = :me"
 
 log = logs.get_logger(__name__)
 
 
 class Leases:
-    """The partitions of one process; `keep` renews them and sees to fair shares."""
+    """The leases of one process, kept by `run`."""
 
     def __init__(self, store: SagaStore) -> None:
         self._engine = store.engine
-        self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        self.held: frozenset[int] = frozenset()
-        """The partitions to work on, as of now."""
+        self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+        self.partitions: frozenset[int] = frozenset()
+        """The partitions leased at the last renewal."""
 
-    async def keep(self, stopping: asyncio.Event) -> None:
-        """Hold a fair share until the process stops, then give everything away."""
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Renew the leases until the process stops; `leave` then releases them."""
         while not stopping.is_set():
             try:
                 await self.renew()
-            except Exception as error:  # PostgreSQL is away, for instance
-                log.warning("Leases cannot be renewed", error=repr(error))
+            except Exception as error:  # for example, PostgreSQL is unavailable
+                log.warning("Lease renewal failed", error=repr(error))
             try:
-                await asyncio.wait_for(stopping.wait(), TICK)
+                await asyncio.wait_for(stopping.wait(), RENEW_INTERVAL)
             except TimeoutError:
                 continue
 
     async def renew(self) -> None:
-        """Renew what is held, take what is free, give away what exceeds the share."""
-        facts = {"me": self._me, "lease": LEASE, "partitions": streams.PARTITIONS}
+        """Renew leases, acquire free partitions, and release those that exceed the share."""
+        parameters = {"me": self._name, "lease": LEASE, "partitions": streams.PARTITIONS}
         async with self._engine.begin() as connection:
-            for statement in (ONE_AT_A_TIME, JOIN, GONE):
-                await connection.execute(text(statement), facts)
-            facts["share"] = int(await connection.scalar(text(SHARE), facts) or 1)
-            for statement in (RELEASE, TAKE):
-                await connection.execute(text(statement), facts)
-            held = frozenset(row.partition for row in await connection.execute(text(RENEW), facts))
-        if held != self.held:
-            log.info("Partitions changed", partitions=sorted(held))
-        self.held = held
+            for statement in (LOCK, RENEW_MEMBERSHIP, DELETE_EXPIRED_MEMBERS):
+                await connection.execute(text(statement), parameters)
+            parameters["share"] = int(await connection.scalar(text(COMPUTE_SHARE), parameters) or 1)
+            for statement in (RELEASE_EXCESS, ACQUIRE):
+                await connection.execute(text(statement), parameters)
+            rows = await connection.execute(text(RENEW), parameters)
+            partitions = frozenset(row.partition for row in rows)
+        if partitions != self.partitions:
+            log.info("Partitions changed", partitions=sorted(partitions))
+        self.partitions = partitions
 
     async def leave(self) -> None:
-        """Give everything away, so that others need not wait for the leases to end."""
-        self.held = frozenset()
+        """Release all leases, so that other managers need not wait until they expire."""
+        self.partitions = frozenset()
         try:
             async with self._engine.begin() as connection:
-                for statement in (GIVE, LEAVE):
-                    await connection.execute(text(statement), {"me": self._me})
+                for statement in (RELEASE_ALL, END_MEMBERSHIP):
+                    await connection.execute(text(statement), {"me": self._name})
         except Exception as error:
-            log.warning("Leases could not be given away", error=repr(error))
+            log.warning("Lease release failed", error=repr(error))

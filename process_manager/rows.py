@@ -1,4 +1,4 @@
-"""Sagas as rows: what is written of one, and the one that a row is. Pure."""
+"""Conversion between saga instances and their rows. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -10,7 +10,7 @@ from contracts import streams
 from process_manager.instance import Instance
 from process_manager.saga import Saga, SagaStatus
 
-CHANGING = (
+MUTABLE_COLUMNS = (
     "version",
     "state",
     "status",
@@ -21,17 +21,17 @@ CHANGING = (
     "status_since",
     "due_at",
 )
-"""The columns of a saga that change when it is told something."""
+"""The columns of `sagas` that an input may change."""
 
 
-def of(instance: Instance, now: datetime) -> dict[str, Any]:
-    """Return a saga's row."""
+def to_row(instance: Instance, now: datetime) -> dict[str, Any]:
+    """Return the row of `sagas`; a change of status begins `now`."""
     status = instance.status
     status_since = (
         instance.status_since if instance.status_since and status.state == instance.stored_status else now
     )
     return {
-        **key(instance),
+        **to_key(instance),
         "partition": streams.partition(instance.id),
         "version": instance.version,
         "state": msgspec.to_builtins(instance.state),
@@ -44,15 +44,15 @@ def of(instance: Instance, now: datetime) -> dict[str, Any]:
         "traceparent": instance.traceparent,
         "began_at": instance.began_at or now,
         "status_since": status_since,
-        "due_at": _due(status, status_since),
+        "due_at": _compute_due_at(status, status_since),
     }
 
 
-def steps_of(instance: Instance, now: datetime) -> list[dict[str, Any]]:
-    """Return the rows of the steps that it has wanted since it was loaded."""
+def to_step_rows(instance: Instance, now: datetime) -> list[dict[str, Any]]:
+    """Return the rows of the new steps, due at once."""
     return [
         {
-            **key(instance),
+            **to_key(instance),
             "partition": streams.partition(instance.id),
             "step": step.step,
             "attempt": step.attempt,
@@ -68,32 +68,26 @@ def steps_of(instance: Instance, now: datetime) -> list[dict[str, Any]]:
     ]
 
 
-def timers_of(instance: Instance) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
-    """Return the rows of the timers that it has set since then, and the keys of those that it took away."""
+def to_timer_rows(instance: Instance) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
+    """Return the rows of the timers to set, and the keys (saga, id, name) of the timers to cancel."""
     partition = streams.partition(instance.id)
     rows = [
-        {**key(instance), "name": name, "partition": partition, "due_at": at}
+        {**to_key(instance), "name": name, "partition": partition, "due_at": at}
         for name, at in instance.timers.items()
         if at is not None
     ]
-    gone = [(instance.saga.name, instance.id, name) for name, at in instance.timers.items() if at is None]
-    return rows, gone
+    cancelled = [
+        (instance.saga.name, instance.id, name) for name, at in instance.timers.items() if at is None
+    ]
+    return rows, cancelled
 
 
-def _due(status: SagaStatus, status_since: datetime) -> datetime | None:
-    """Return until when a saga should stand elsewhere; what needs an operator is overdue at once."""
-    if status.ended or (status.within is None and not status.blocked_reason):
-        return None
-    return status_since if status.blocked_reason else status_since + (status.within or timedelta())
-
-
-def key(instance: Instance) -> dict[str, str]:
-    """Return what tells a saga's rows from others."""
+def to_key(instance: Instance) -> dict[str, str]:
+    """Return the columns that identify an instance in every table."""
     return {"saga": instance.saga.name, "id": instance.id}
 
 
-def instance(saga: Saga[Any], row: Any) -> Instance:
-    """Return the saga of a row."""
+def from_row(saga: Saga[Any], row: Any) -> Instance:
     state: Mapping[str, Any] = row.state
     return Instance(
         saga,
@@ -107,3 +101,10 @@ def instance(saga: Saga[Any], row: Any) -> Instance:
         stored_status=row.status,
         status_since=row.status_since,
     )
+
+
+def _compute_due_at(status: SagaStatus, status_since: datetime) -> datetime | None:
+    """Return when a saga becomes overdue: a blocked one at once, one without a limit never (None)."""
+    if status.ended or (status.max_duration is None and not status.blocked_reason):
+        return None
+    return status_since if status.blocked_reason else status_since + (status.max_duration or timedelta())

@@ -1,9 +1,9 @@
-"""The vocabulary of sagas: what one is told, and what it then remembers, sends and waits for.
+"""The vocabulary of sagas: their inputs, and the reactions that follow.
 
-A saga follows one stream: its id is that of the aggregate, and it hears each of the stream's events once,
-in order. It is pure, `react(state, received) -> Reaction`: time comes in with what it is told, and what it sends is
-sent by others, again and again until it is answered. A step's request id is made of the saga, the step and
-the attempt, so a step that is repeated takes effect once.
+A saga instance follows one stream. Its id is the aggregate's id, and it receives each of the stream's
+events once, in order. A saga is pure, `react(state, input_) -> Reaction`: the time comes with the input,
+and the engine sends the steps until they are answered. A step's request id is derived from the saga, the
+step and the attempt, so a repeated request takes effect once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,8 +19,6 @@ from contracts.upcasters import Upcaster, upcast
 
 S = TypeVar("S")
 
-# What a saga is told.
-
 
 @dataclass(frozen=True, slots=True)
 class EventReceived:
@@ -29,12 +27,12 @@ class EventReceived:
     event: Any
     version: int
     at: datetime
-    """When it is told, which may be long after the event."""
+    """When the saga receives the event, which may be long after the event was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepSucceeded:
-    """A step was done."""
+    """The request of a step was accepted, or its query answered."""
 
     step: str
     response: Any
@@ -43,7 +41,7 @@ class StepSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class StepRejected:
-    """A step was refused: it has changed nothing, and repeating it would not help."""
+    """The request of a step was rejected. It changed nothing, and sending it again would not help."""
 
     step: str
     reason: str
@@ -53,7 +51,7 @@ class StepRejected:
 
 @dataclass(frozen=True, slots=True)
 class TimerFired:
-    """A timer has run out."""
+    """A timer has expired."""
 
     timer: str
     at: datetime
@@ -61,14 +59,14 @@ class TimerFired:
 
 @dataclass(frozen=True, slots=True)
 class RetryRequested:
-    """An operator wants what was refused to be tried again."""
+    """An operator requests that rejected steps be tried again."""
 
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class AbortRequested:
-    """An operator wants an end; what can be undone is undone."""
+    """An operator requests that the saga end and compensate for its steps where it can."""
 
     reason: str
     at: datetime
@@ -78,27 +76,24 @@ Input = EventReceived | StepSucceeded | StepRejected | TimerFired | RetryRequest
 
 
 class ActionNotPossible(Exception):
-    """An operator's wish that cannot be met where the saga stands; the message says why."""
-
-
-# What it wants.
+    """The saga's state does not permit an operator's action; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A step: a command, or a query, to be sent until it is answered.
+    """A step: a command or a query, sent until it is answered.
 
-    Its name is unique within the saga; a step is sent a second time only after an operator's Retry.
+    The name of a step is unique within its saga instance. Only an operator's retry may repeat a step.
     """
 
     step: str
     request: Message
-    """A request of a CommandService or a QueryService; its request id is put in."""
+    """A request of a CommandService or a QueryService, without its request id, which the engine sets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timer:
-    """A timer of this name is to run out at a time, whatever it was set to before; None takes it away."""
+    """Sets the timer of this name, in place of its previous time; `at=None` cancels it."""
 
     name: str
     at: datetime | None
@@ -106,7 +101,7 @@ class Timer:
 
 @dataclass(frozen=True, slots=True)
 class Reaction(Generic[S]):
-    """What follows from what a saga was told."""
+    """The next state of a saga, with the steps to send and the timers to set."""
 
     state: S
     send: Sequence[Send] = ()
@@ -115,41 +110,44 @@ class Reaction(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class SagaStatus:
-    """Where a saga is, for people: the same for sagas of all kinds."""
+    """The status of a saga instance as operators see it, the same for all sagas."""
 
     state: str
     """In UPPER_SNAKE_CASE."""
     ended: bool
-    within: timedelta | None = None
-    """How soon it should stand elsewhere; None where it may take as long as it takes."""
+    max_duration: timedelta | None = None
+    """Time after which a saga still in this state is overdue; None for no limit."""
     waiting_for: str = ""
-    """What it waits for where no step is under way, in words."""
+    """For people: the event that the saga waits for when no step is pending."""
     blocked_reason: str = ""
-    """Why it does not go on without an operator."""
+    """For people: why the saga cannot continue without an operator; empty if it can."""
 
 
 @dataclass(frozen=True)
 class Saga(Generic[S]):
-    """One kind of saga.
+    """The definition of a saga.
 
     Args:
         name: `<context>.<saga>`.
-        hears: the type of the streams that its instances follow.
-        events: the modules of the events of those streams.
-        initial: the state before the first event; its class is kept as JSON, so it has simple fields, and
-            fields that are added later have defaults.
-        react: what follows from what an instance is told. It raises nothing but Impossible, of an
-            operator's wish.
-        standing: where a state is, for people.
-        upcasters: bring events of older versions to the newest before `react` gets them.
+        subscribes_to: the type of the streams that the instances follow.
+        events: the modules with the events of those streams.
+        requests: the types of the requests that `react` may send. The engine refuses to send any other, and
+            the scopes of the process manager's token follow from them.
+        initial: the state before the first event. Its class is stored as JSON: it has simple fields, and
+            fields added later need defaults.
+        react: returns the reaction to an input. The only exception it raises on purpose is
+            `ActionNotPossible`, for an operator's action.
+        describe_status: returns the status that follows from a state.
+        upcasters: convert events of older versions to the newest before `react` receives them.
     """
 
     name: str
     subscribes_to: str
     events: Sequence[ModuleType]
+    requests: Sequence[type[Message]]
     initial: S
     react: Callable[[S, Input], Reaction[S]]
-    status: Callable[[S], SagaStatus]
+    describe_status: Callable[[S], SagaStatus]
     upcasters: Sequence[Upcaster] = ()
     messages: dict[str, type[Message]] = field(init=False, default_factory=dict)
     """The messages of the events by their full names."""
@@ -160,5 +158,5 @@ class Saga(Generic[S]):
                 self.messages[message.full_name] = getattr(module, message.name)
 
     def decode(self, event: RecordedEvent) -> Message:
-        """Return an event's message, in its newest version."""
+        """Return an event's message, upcast to its newest version."""
         return upcast(self.messages[event.type].FromString(event.data), self.upcasters)

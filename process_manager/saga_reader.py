@@ -1,4 +1,4 @@
-"""Sagas as people see them: where they are, what they sent, what they wait for. Nothing is written."""
+"""Read-only queries over saga instances, for operators and for the QueryService."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,21 +6,21 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, Table, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from process_manager.schema import DUE, OPERATOR_ACTIONS, SAGAS, STEPS, TIMERS
 
-NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # the last moment there is would reach PostgreSQL as infinity
-"""When a saga is due that may stay where it is for as long as it takes."""
+NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # asyncpg would send datetime.max to PostgreSQL as infinity
+"""The due time of a saga without one, in the order of lists."""
 
 ListPosition = tuple[datetime, datetime, str]
-"""Where a saga stands in a list: when it is due (NEVER for not at all), when it began, its id."""
+"""A saga's position in a list: its due time (NEVER if it has none), when it began, its id."""
 
 
 @dataclass(frozen=True, slots=True)
 class SentStep:
-    """A step that was decided on."""
+    """A step of a saga, with its outcome so far."""
 
     step: str
     attempt: int
@@ -35,7 +35,7 @@ class SentStep:
 
 @dataclass(frozen=True, slots=True)
 class OperatorAction:
-    """What an operator wanted."""
+    """A recorded retry or abort."""
 
     action: str
     reason: str
@@ -45,7 +45,7 @@ class OperatorAction:
 
 @dataclass(frozen=True, slots=True)
 class SagaRow:
-    """A saga as it is kept."""
+    """A row of `sagas`."""
 
     saga: str
     id: str
@@ -54,7 +54,7 @@ class SagaRow:
     status: str
     ended: bool
     waiting_for: str
-    """In words, whatever it is that it waits for; empty where it has ended."""
+    """For people: the reply or event that the saga waits for; empty if it has ended."""
     blocked_reason: str
     began_at: datetime
     status_since: datetime
@@ -62,13 +62,12 @@ class SagaRow:
 
     @property
     def position(self) -> ListPosition:
-        """Where it stands in a list."""
         return self.due_at or NEVER, self.began_at, self.id
 
 
 @dataclass(frozen=True, slots=True)
 class SagaDetails:
-    """A saga with all that belongs to it."""
+    """A saga with its steps, its timers and its operators' actions, each in chronological order."""
 
     row: SagaRow
     steps: Sequence[SentStep]
@@ -80,34 +79,34 @@ class SagaReader:
     """Reads the process manager's tables.
 
     Args:
-        engine: of the database that has them.
+        engine: of the process manager's database.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine.execution_options(isolation_level="REPEATABLE READ")
 
     async def find(self, saga: str, id_: str) -> SagaDetails | None:
-        """Return a saga; None where there is none."""
         async with self._engine.connect() as connection:
-            rows = await self._rows(connection, _sagas().where(SAGAS.c.saga == saga, SAGAS.c.id == id_))
-            if not rows:
+            query = _select_sagas().where(SAGAS.c.saga == saga, SAGAS.c.id == id_)
+            sagas = await self._read_rows(connection, query)
+            if not sagas:
                 return None
-            steps = _of(STEPS, SentStep).where(STEPS.c.saga == saga, STEPS.c.id == id_)
+            steps = _select_fields(STEPS, SentStep).where(STEPS.c.saga == saga, STEPS.c.id == id_)
             timers = select(TIMERS.c.name, TIMERS.c.due_at).where(TIMERS.c.saga == saga, TIMERS.c.id == id_)
-            wishes = _of(OPERATOR_ACTIONS, OperatorAction).where(
+            actions = _select_fields(OPERATOR_ACTIONS, OperatorAction).where(
                 OPERATOR_ACTIONS.c.saga == saga, OPERATOR_ACTIONS.c.id == id_
             )
             return SagaDetails(
-                rows[0],
+                sagas[0],
                 [SentStep(*row) for row in await connection.execute(steps.order_by(STEPS.c.number))],
                 {row.name: row.due_at for row in await connection.execute(timers.order_by(TIMERS.c.due_at))},
                 [
                     OperatorAction(*row)
-                    for row in await connection.execute(wishes.order_by(OPERATOR_ACTIONS.c.number))
+                    for row in await connection.execute(actions.order_by(OPERATOR_ACTIONS.c.number))
                 ],
             )
 
-    async def page(
+    async def read_page(
         self,
         saga: str,
         *,
@@ -116,80 +115,84 @@ class SagaReader:
         after: ListPosition | None = None,
         limit: int,
     ) -> list[SagaRow]:
-        """Return sagas of a kind: overdue ones first, those that are due at no time last.
+        """Return instances of a saga, the longest overdue first and those without a due time last.
 
         Args:
-            saga: the kind.
-            standing: only those that stand there; empty for all.
-            open_only: only those that have not ended.
-            after: the place of the one that the page follows on; None for the first page.
-            limit: how many at the most.
+            saga: the saga's name.
+            status: selects instances of this status; empty for all.
+            open_only: selects instances that have not ended.
+            after: the position of the last entry of the previous page; None for the first page.
+            limit: the maximum number of instances.
         """
-        wanted: list[ColumnElement[bool]] = [SAGAS.c.saga == saga]
+        conditions: list[ColumnElement[bool]] = [SAGAS.c.saga == saga]
         if status:
-            wanted.append(SAGAS.c.status == status)
+            conditions.append(SAGAS.c.status == status)
         if open_only:
-            wanted.append(SAGAS.c.ended.is_(False))
+            conditions.append(SAGAS.c.ended.is_(False))
         order = (DUE, SAGAS.c.began_at, SAGAS.c.id)
         if after:
-            wanted.append(tuple_(*order) > after)
+            conditions.append(tuple_(*order) > after)
         async with self._engine.connect() as connection:
-            return await self._rows(connection, _sagas().where(*wanted).order_by(*order).limit(limit))
+            query = _select_sagas().where(*conditions).order_by(*order).limit(limit)
+            return await self._read_rows(connection, query)
 
-    async def kinds_of(self, id_: str) -> list[str]:
-        """Return the kinds of sagas that there are of this id."""
+    async def find_names(self, id_: str) -> list[str]:
+        """Return the names of the sagas that have an instance of this id."""
         async with self._engine.connect() as connection:
-            kinds = await connection.scalars(
+            names = await connection.scalars(
                 select(SAGAS.c.saga).where(SAGAS.c.id == id_).order_by(SAGAS.c.saga)
             )
-            return list(kinds)
+            return list(names)
 
-    async def versions(self, saga: str, ids: Collection[str]) -> dict[str, int]:
-        """Return how far sagas have heard their streams; nothing for those that have not begun."""
+    async def read_versions(self, saga: str, ids: Collection[str]) -> dict[str, int]:
+        """Return the versions of the last processed events by id, without ids that have no instance."""
         async with self._engine.connect() as connection:
             rows = await connection.execute(
                 select(SAGAS.c.id, SAGAS.c.version).where(SAGAS.c.saga == saga, SAGAS.c.id.in_(ids))
             )
             return {row.id: row.version for row in rows}
 
-    async def counts(self) -> dict[str, tuple[int, int, int]]:
-        """Return how many sagas of each kind are open, overdue, and in need of an operator."""
+    async def count_open(self) -> dict[str, tuple[int, int, int]]:
+        """Return by saga how many instances have not ended, and how many of those are overdue and blocked."""
         overdue = func.count().filter(SAGAS.c.due_at < func.now())
-        troubled = func.count().filter(SAGAS.c.blocked_reason != "")
+        blocked = func.count().filter(SAGAS.c.blocked_reason != "")
         async with self._engine.connect() as connection:
             rows = await connection.execute(
-                select(SAGAS.c.saga, func.count(), overdue, troubled)
+                select(SAGAS.c.saga, func.count(), overdue, blocked)
                 .where(SAGAS.c.ended.is_(False))
                 .group_by(SAGAS.c.saga)
             )
-            return {saga: (open_, late, stopped) for saga, open_, late, stopped in rows}
+            return {
+                saga: (open_count, overdue_count, blocked_count)
+                for saga, open_count, overdue_count, blocked_count in rows
+            }
 
-    async def _rows(self, connection: AsyncConnection, found: Select[Any]) -> list[SagaRow]:
-        rows = [row._asdict() for row in await connection.execute(found)]
-        waiting = await self._unanswered(connection, rows)
+    async def _read_rows(self, connection: AsyncConnection, query: Select[Any]) -> list[SagaRow]:
+        rows = [row._asdict() for row in await connection.execute(query)]
+        pending_steps = await self._read_pending_steps(connection, rows)
         for row in rows:
-            if (step := waiting.get((row["saga"], row["id"]))) and not row["blocked_reason"]:
-                row["waiting_for"] = f"an answer to {step}"
+            if (step := pending_steps.get((row["saga"], row["id"]))) and not row["blocked_reason"]:
+                row["waiting_for"] = f"the reply to {step}"
         return [SagaRow(**row) for row in rows]
 
-    async def _unanswered(
+    async def _read_pending_steps(
         self, connection: AsyncConnection, rows: Iterable[Mapping[str, Any]]
     ) -> dict[tuple[str, str], str]:
-        """Return, of each saga that has sent something without an answer yet, the first of it."""
+        """Return the first unanswered step of each saga that has one."""
         keys = [(row["saga"], row["id"]) for row in rows if not row["ended"]]
-        steps = (
+        query = (
             select(STEPS.c.saga, STEPS.c.id, STEPS.c.step)
             .where(STEPS.c.outcome.is_(None), tuple_(STEPS.c.saga, STEPS.c.id).in_(keys))
-            .order_by(STEPS.c.number.desc())
+            .order_by(STEPS.c.number.desc())  # the dict below keeps the last of a saga's steps
         )
-        found = await connection.execute(steps) if keys else ()
-        return {(saga, id_): step for saga, id_, step in found}
+        steps = await connection.execute(query) if keys else ()
+        return {(saga, id_): step for saga, id_, step in steps}
 
 
-def _sagas() -> Select[Any]:
-    return _of(SAGAS, SagaRow)
+def _select_sagas() -> Select[Any]:
+    return _select_fields(SAGAS, SagaRow)
 
 
-def _of(table: Any, kind: Any) -> Select[Any]:
-    """Return what selects the columns that a class has fields for."""
-    return select(*(table.c[name] for name in kind.__dataclass_fields__))
+def _select_fields(table: Table, row_type: Any) -> Select[Any]:
+    """Select the columns that correspond to the fields of a dataclass, in their order."""
+    return select(*(table.c[name] for name in row_type.__dataclass_fields__))

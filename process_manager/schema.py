@@ -1,6 +1,6 @@
 """The process manager's tables. Migrations in `migrations/` bring a database to this shape.
 
-They lie beside the write model's and share nothing with it: another database would do.
+The tables are independent of the write model's and could be in another database.
 """
 
 from sqlalchemy import (
@@ -30,30 +30,30 @@ SAGAS = Table(
     "sagas",
     METADATA,
     Column("saga", Text, primary_key=True, comment="<context>.<saga>"),
-    Column("id", Text, primary_key=True, comment="of the aggregate whose stream it follows"),
+    Column("id", Text, primary_key=True, comment="of the aggregate whose stream the instance follows"),
     Column("partition", Integer, nullable=False),
-    Column("version", BigInteger, nullable=False, comment="of the last event that it has heard"),
-    Column("state", JSONB, nullable=False, comment="what it remembers"),
-    Column("status", Text, nullable=False, comment="where it is, for people"),
+    Column("version", BigInteger, nullable=False, comment="of the last processed event"),
+    Column("state", JSONB, nullable=False, comment="the saga's state"),
+    Column("status", Text, nullable=False, comment="SagaStatus.state"),
     Column("ended", Boolean, nullable=False),
-    Column("waiting_for", Text, nullable=False, comment="where no step is under way"),
+    Column("waiting_for", Text, nullable=False, comment="for people, when no step is pending"),
     Column(
-        "blocked_reason", Text, nullable=False, comment="why it needs an operator; empty where it does not"
+        "blocked_reason", Text, nullable=False, comment="why it needs an operator; empty if it needs none"
     ),
     Column(
         "failed_input",
         Text,
         nullable=False,
-        comment="why it cannot be told its next event; empty where it can",
+        comment="error of the next event; empty if there is none",
     ),
-    Column("correlation_id", Text, nullable=False, comment="of its first event; its steps carry it on"),
-    Column("traceparent", Text, comment="of its first event"),
+    Column("correlation_id", Text, nullable=False, comment="of the first event, passed on with the steps"),
+    Column("traceparent", Text, comment="of the first event"),
     Column("began_at", _INSTANT, nullable=False),
-    Column("status_since", _INSTANT, nullable=False, comment="when it came to stand where it is"),
-    Column("due_at", _INSTANT, comment="until when it should stand elsewhere; null for as long as it takes"),
+    Column("status_since", _INSTANT, nullable=False, comment="when the saga entered this status"),
+    Column("due_at", _INSTANT, comment="when the saga becomes overdue; null for never"),
 )
 DUE = func.coalesce(SAGAS.c.due_at, literal_column("'9999-01-01 00:00:00+00'::timestamptz"))
-"""The order of lists: overdue ones first, those that are due at no time (`reading.NEVER`) last."""
+"""The order of lists: the longest overdue first, those without a due time (`saga_reader.NEVER`) last."""
 Index("sagas_listed", SAGAS.c.saga, DUE, SAGAS.c.began_at, SAGAS.c.id)
 Index("sagas_listed_by_status", SAGAS.c.saga, SAGAS.c.status, DUE, SAGAS.c.began_at, SAGAS.c.id)
 
@@ -63,17 +63,17 @@ STEPS = Table(
     Column("saga", Text, primary_key=True),
     Column("id", Text, primary_key=True),
     Column("step", Text, primary_key=True),
-    Column("attempt", Integer, primary_key=True, comment="raised by an operator's retry alone"),
+    Column("attempt", Integer, primary_key=True, comment="increased only by an operator's retry"),
     Column("partition", Integer, nullable=False),
     Column("number", Integer, nullable=False, comment="1 for the saga's first step"),
     Column("method", Text, nullable=False, comment="/<package>.<Service>/<Method>"),
     Column("request", LargeBinary, nullable=False, comment="the Protobuf message, request id included"),
     Column("request_id", Uuid, nullable=False),
-    Column("decided_at", _INSTANT, nullable=False, comment="when the saga wanted it"),
-    Column("due_at", _INSTANT, nullable=False, comment="when it is sent, or sent again"),
-    Column("tries", Integer, nullable=False, comment="how often it was sent without an answer"),
+    Column("decided_at", _INSTANT, nullable=False, comment="when the saga added the step"),
+    Column("due_at", _INSTANT, nullable=False, comment="when to send it, or to send it again"),
+    Column("tries", Integer, nullable=False, comment="number of times it was sent"),
     Column("error", Text, comment="why the last try had no answer"),
-    Column("outcome", Text, comment="OK or the reason of the refusal; null until it is answered"),
+    Column("outcome", Text, comment="OK or the reason of the rejection; null until answered"),
     Column("answered_at", _INSTANT),
 )
 Index("saga_steps_due", STEPS.c.due_at, postgresql_where=STEPS.c.outcome.is_(None))
@@ -97,7 +97,7 @@ OPERATOR_ACTIONS = Table(
     Column("id", Text, nullable=False),
     Column("action", Text, nullable=False, comment="retry or abort"),
     Column("reason", Text, nullable=False),
-    Column("operator", Text, nullable=False, comment="who"),
+    Column("operator", Text, nullable=False, comment="name of the operator"),
     Column("at", _INSTANT, nullable=False),
 )
 Index("saga_operator_actions_of", OPERATOR_ACTIONS.c.saga, OPERATOR_ACTIONS.c.id)
@@ -108,7 +108,7 @@ CHECKPOINTS = Table(
     Column("saga", Text, primary_key=True),
     Column("partition", Integer, primary_key=True),
     Column("epoch", Text, nullable=False, comment="of the JetStream stream that `sequence` refers to"),
-    Column("sequence", BigInteger, nullable=False, comment="all up to there was heard"),
+    Column("sequence", BigInteger, nullable=False, comment="the last processed message"),
 )
 
 LEASES = Table(

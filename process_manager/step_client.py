@@ -1,4 +1,4 @@
-"""Calls the services that steps are for, and tells an answer from a call of which nothing is known."""
+"""Sends steps to their gRPC services, and separates final answers from calls with an unknown outcome."""
 
 import asyncio
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from runtime.codec import message_class
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
-DEADLINE = 5.0
-"""Seconds that a call may take."""
-DEFINITE = frozenset(
+CALL_TIMEOUT = 5.0
+"""Seconds."""
+FINAL_STATUSES = frozenset(
     {
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.NOT_FOUND,
@@ -27,89 +27,94 @@ DEFINITE = frozenset(
         grpc.StatusCode.OUT_OF_RANGE,
     }
 )
-"""The statuses that are an answer, where they say so themselves: the rest may be over on another try, or
-once somebody has given this process what it lacks, a scope for instance."""
+"""The statuses that reject a request, if they carry this system's ErrorInfo.
+
+Another try may succeed after any other status, although some need an operator first: PERMISSION_DENIED ends
+when the token has the missing scope."""
 OPTIONS = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 5_000)]
 
 
 @dataclass(frozen=True, slots=True)
 class StepReply:
-    """What a call was answered with: a response, or the reason of a refusal."""
+    """The answer to a step: a response, or the reason of its rejection."""
 
     response: Any = None
     reason: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
 
 
-class NoReply(Exception):
-    """Whether the call took effect is unknown."""
+class OutcomeUnknown(Exception):
+    """A call failed without a final answer; its request may have taken effect."""
 
 
 class StepClient:
     """Channels to the command and query servers.
 
     Args:
-        settings: where they are, and where this process's token lies.
+        settings: the addresses of the servers, and the file of this process's token.
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._commands, self._queries = settings.command_address, settings.query_address
-        self._elsewhere = _targets(settings.command_targets)
-        self._token = Path(settings.process_manager_token)
+        self._command_address, self._query_address = settings.command_address, settings.query_address
+        self._context_addresses = _parse_targets(settings.command_targets)
+        self._token_file = Path(settings.process_manager_token)
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def call(self, step: DueStep, traceparent: str | None) -> StepReply:
         """Send a step and return its answer.
 
         Raises:
-            NoAnswer: there was none.
+            OutcomeUnknown: there was no final answer.
         """
         service, _, method = step.method[1:].partition("/")
-        found = descriptor_pool.Default().FindServiceByName(service).methods_by_name[method]
-        call: Any = self._channel(service).unary_unary(
-            step.method, response_deserializer=message_class(found.output_type).FromString
+        descriptor = descriptor_pool.Default().FindServiceByName(service).methods_by_name[method]
+        call: Any = self._open_channel(service).unary_unary(
+            step.method, response_deserializer=message_class(descriptor.output_type).FromString
         )
         try:
-            metadata = self._metadata(step, traceparent)
-            return StepReply(await call(step.request, timeout=DEADLINE, metadata=metadata))
+            metadata = self._create_metadata(step, traceparent)
+            return StepReply(await call(step.request, timeout=CALL_TIMEOUT, metadata=metadata))
         except grpc.aio.AioRpcError as error:
-            info = _info(error)
-            if error.code() in DEFINITE and info is not None and info.domain.endswith("diptych"):
+            info = _read_error_info(error)
+            if error.code() in FINAL_STATUSES and info is not None and info.domain.endswith("diptych"):
                 return StepReply(reason=info.reason, details=dict(info.metadata))
-            raise NoReply(f"{error.code().name}: {error.details()}") from error
+            raise OutcomeUnknown(f"{error.code().name}: {error.details()}") from error
         except OSError as error:
-            raise NoReply(f"there is no token: {error}") from error
+            raise OutcomeUnknown(f"DIPTYCH_PROCESS_MANAGER_TOKEN: cannot read the file: {error}") from error
 
     async def close(self) -> None:
-        """Close all channels."""
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
 
-    def _channel(self, service: str) -> grpc.aio.Channel:
+    def _open_channel(self, service: str) -> grpc.aio.Channel:
         _, context, _, name = service.split(".")
-        address = self._queries if name == "QueryService" else self._elsewhere.get(context, self._commands)
+        if name == "QueryService":
+            address = self._query_address
+        else:
+            address = self._context_addresses.get(context, self._command_address)
         if address not in self._channels:
             self._channels[address] = grpc.aio.insecure_channel(address, OPTIONS)
         return self._channels[address]
 
-    def _metadata(self, step: DueStep, traceparent: str | None) -> tuple[tuple[str, str], ...]:
-        found = {
-            "authorization": f"Bearer {self._token.read_text().strip()}",  # it may have been renewed
+    def _create_metadata(self, step: DueStep, traceparent: str | None) -> tuple[tuple[str, str], ...]:
+        metadata = {
+            # Read from the file for each call, since the token may have been renewed.
+            "authorization": f"Bearer {self._token_file.read_text().strip()}",
             "diptych-correlation-id": step.correlation_id,
             "diptych-causation-id": f"{step.saga}/{step.id}"[:128],
             "traceparent": traceparent,
         }
-        return tuple((key, value) for key, value in found.items() if value)
+        return tuple((key, value) for key, value in metadata.items() if value)
 
 
-def _targets(text: str) -> dict[str, str]:
-    """Return the addresses in `context=host:port,…` by context."""
+def _parse_targets(text: str) -> dict[str, str]:
+    """Return the addresses of `context=host:port,…` by context."""
     targets = dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip())
-    if wrong := [context for context, address in targets.items() if ":" not in address]:
-        raise StartError(f"DIPTYCH_COMMAND_TARGETS: {wrong[0]} has no address like inventory=host:port")
+    if invalid := [context for context, address in targets.items() if ":" not in address]:
+        raise StartError(f"DIPTYCH_COMMAND_TARGETS: {invalid[0]} has no address like inventory=host:port")
     return targets
 
 
-def _info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
+def _read_error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             for detail in status_pb2.Status.FromString(value).details:

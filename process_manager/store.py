@@ -1,7 +1,7 @@
-"""Sagas, their steps, timers and progress in PostgreSQL: whatever a saga is told is one transaction.
+"""Saga instances, their steps, timers and checkpoints in PostgreSQL.
 
-Two managers that work on the same partition do no harm: progress is compared before it is moved, a saga's
-row is locked while it is told something, and a step is answered once.
+Two managers may work on the same partition without harm: checkpoints are compared before they advance, rows
+of instances are locked while they change, and a step takes one outcome.
 """
 
 from collections.abc import AsyncIterator, Collection
@@ -11,21 +11,21 @@ from typing import Any
 from sqlalchemy import and_, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from process_manager.due_work import Checkpoint, DueStep, DueTimer, is_step, is_timer
+from process_manager.due_work import Checkpoint, DueStep, DueTimer, matches_step, matches_timer
 from process_manager.schema import CHECKPOINTS, ROLE, SAGAS, STEPS, TIMERS
 from process_manager.transaction import Transaction
 from runtime.postgres import create_engine
 
 SESSION = {
     "role": ROLE,
-    # What a stopped or frozen manager holds, it holds no longer than this.
+    # Limits how long a stopped or frozen manager keeps its locks.
     "idle_in_transaction_session_timeout": "5s",
     "transaction_timeout": "10s",
 }
 
 
 class SagaStore:
-    """Where sagas are kept.
+    """Opens transactions, and reads due work.
 
     Args:
         database_url: `postgresql://…`.
@@ -37,11 +37,14 @@ class SagaStore:
         )
 
     async def close(self) -> None:
-        """Close all connections."""
         await self.engine.dispose()
 
-    async def reachable(self) -> bool:
-        """Return whether PostgreSQL answers and takes writes."""
+    async def check_reachable(self) -> bool:
+        """Return whether PostgreSQL accepts writes.
+
+        Raises:
+            Exception: PostgreSQL does not answer.
+        """
         async with self.engine.connect() as connection:
             return not await connection.scalar(select(func.pg_is_in_recovery()))
 
@@ -52,16 +55,16 @@ class SagaStore:
             now: Any = await connection.scalar(select(func.clock_timestamp()))
             yield Transaction(connection, now)
 
-    async def checkpoints(self, saga: str) -> dict[int, Checkpoint]:
-        """Return how far a kind of saga has heard each partition's events."""
+    async def read_checkpoints(self, saga: str) -> dict[int, Checkpoint]:
+        """Return a saga's checkpoints by partition."""
         async with self.engine.connect() as connection:
             rows = await connection.execute(select(CHECKPOINTS).where(CHECKPOINTS.c.saga == saga))
             return {row.partition: (row.epoch, row.sequence) for row in rows}
 
-    async def due_steps(self, partitions: Collection[int], limit: int) -> list[DueStep]:
-        """Return steps to send now, those that have waited longest first."""
+    async def read_due_steps(self, partitions: Collection[int], limit: int) -> list[DueStep]:
+        """Return the steps to send now, the longest due first."""
         of_saga = and_(STEPS.c.saga == SAGAS.c.saga, STEPS.c.id == SAGAS.c.id)
-        found = (
+        query = (
             select(
                 *(STEPS.c[name] for name in ("saga", "id", "step", "attempt", "method", "request", "tries")),
                 SAGAS.c.correlation_id,
@@ -74,32 +77,32 @@ class SagaStore:
             .limit(limit)
         )
         async with self.engine.connect() as connection:
-            rows: Any = await connection.execute(found)
+            rows: Any = await connection.execute(query)
             return [DueStep(*row) for row in rows]
 
-    async def due_timers(self, partitions: Collection[int], limit: int) -> list[DueTimer]:
-        """Return timers that have run out, the first ones first."""
-        found = (
+    async def read_due_timers(self, partitions: Collection[int], limit: int) -> list[DueTimer]:
+        """Return the expired timers, the longest expired first."""
+        query = (
             select(TIMERS.c.saga, TIMERS.c.id, TIMERS.c.name, TIMERS.c.due_at)
             .where(TIMERS.c.due_at <= func.now(), TIMERS.c.partition.in_(partitions))
             .order_by(TIMERS.c.due_at)
             .limit(limit)
         )
         async with self.engine.connect() as connection:
-            return [DueTimer(*row) for row in await connection.execute(found)]
+            return [DueTimer(*row) for row in await connection.execute(query)]
 
     async def postpone_step(self, step: DueStep, seconds: float, error: str) -> None:
-        """Note that a step was sent and had no answer; it is sent again after a while."""
-        again = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+        """Record a try without an answer, and make the step due again after `seconds`."""
+        due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
         async with self.engine.begin() as connection:
             await connection.execute(
                 update(STEPS)
-                .where(is_step(step), STEPS.c.outcome.is_(None))
-                .values(tries=STEPS.c.tries + 1, due_at=again, error=error)
+                .where(matches_step(step), STEPS.c.outcome.is_(None))
+                .values(tries=STEPS.c.tries + 1, due_at=due_at, error=error)
             )
 
     async def postpone_timer(self, timer: DueTimer, seconds: float) -> None:
-        """Let a timer run out later."""
+        """Make an expired timer due again after `seconds`."""
         async with self.engine.begin() as connection:
-            later = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-            await connection.execute(update(TIMERS).where(is_timer(timer)).values(due_at=later))
+            due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+            await connection.execute(update(TIMERS).where(matches_timer(timer)).values(due_at=due_at))

@@ -1,4 +1,16 @@
-"""One transaction in which sagas are told something: what they were and have become, how far they heard."""
+"""One transaction on saga instances: lock them, record the input, write the reaction.
+
+How it works:
+
+- `lock` reads the instances' rows FOR UPDATE in the order of their ids, so that two managers with the same
+  instances wait for each other and cannot deadlock. An id without a row yields a new instance.
+- The record of the input guards against a second delivery. `advance_checkpoint` compares and sets,
+  `record_outcome` sets an outcome only where there is none, and `remove_timer` deletes exactly the timer
+  that was read. A caller that sees a guard fail writes nothing.
+- `write` upserts the instances' rows, inserts their new steps, and sets or cancels their timers. Two
+  managers may both create an instance; the checkpoint, which is advanced first, permits only one to commit.
+- All times are the database's (`now`, read when the transaction begins), so managers' clocks do not matter.
+"""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
@@ -15,8 +27,8 @@ from process_manager.due_work import (
     CheckpointConflict,
     DueStep,
     DueTimer,
-    is_step,
-    is_timer,
+    matches_step,
+    matches_timer,
 )
 from process_manager.instance import Instance
 from process_manager.saga import Saga
@@ -24,10 +36,10 @@ from process_manager.schema import CHECKPOINTS, OPERATOR_ACTIONS, SAGAS, STEPS, 
 
 
 class Transaction:
-    """One transaction; made by `SagaStore.begin`.
+    """One transaction, opened by `SagaStore.begin`.
 
     Args:
-        connection: in which the transaction runs.
+        connection: runs the transaction.
         now: the database's time.
     """
 
@@ -36,83 +48,88 @@ class Transaction:
         self.now = now
 
     async def advance_checkpoint(self, saga: str, partition: int, old: Checkpoint, new: Checkpoint) -> None:
-        """Move a kind of saga's progress in a partition.
+        """Advance a saga's checkpoint in a partition.
 
         Raises:
-            Superseded: it is not at `old`.
+            CheckpointConflict: the checkpoint is not at `old`.
         """
         row = {"saga": saga, "partition": partition, "epoch": new[0], "sequence": new[1]}
         if old == NO_CHECKPOINT:
-            moved = insert(CHECKPOINTS).values(row).on_conflict_do_nothing()
+            statement = insert(CHECKPOINTS).values(row).on_conflict_do_nothing()
         else:
-            moved = (
+            statement = (
                 update(CHECKPOINTS)  # type: ignore[assignment]
                 .where(CHECKPOINTS.c.saga == saga, CHECKPOINTS.c.partition == partition)
                 .where(CHECKPOINTS.c.epoch == old[0], CHECKPOINTS.c.sequence == old[1])
                 .values(row)
             )
-        if (await self._connection.execute(moved)).rowcount != 1:
-            raise CheckpointConflict(f"{saga} was moved on in partition {partition}")
+        if (await self._connection.execute(statement)).rowcount != 1:
+            raise CheckpointConflict(f"{saga}: another manager has advanced partition {partition}")
 
     async def lock(self, saga: Saga[Any], ids: Collection[str]) -> dict[str, Instance]:
-        """Return sagas of a kind by their ids, new ones where there were none, locked until the end."""
-        known = await self._connection.execute(
+        """Return the instances of these ids, locked until the transaction ends; new ones where none exist."""
+        saga_rows = await self._connection.execute(
             select(SAGAS)
             .where(SAGAS.c.saga == saga.name, SAGAS.c.id.in_(ids))
             .order_by(SAGAS.c.id)
             .with_for_update()
         )
-        found = {row.id: rows.instance(saga, row) for row in known}
-        sent = await self._connection.execute(
+        instances = {row.id: rows.from_row(saga, row) for row in saga_rows}
+        step_rows = await self._connection.execute(
             select(STEPS.c.id, STEPS.c.step, func.max(STEPS.c.attempt).label("attempts"))
-            .where(STEPS.c.saga == saga.name, STEPS.c.id.in_(list(found)))
+            .where(STEPS.c.saga == saga.name, STEPS.c.id.in_(list(instances)))
             .group_by(STEPS.c.id, STEPS.c.step)
         )
-        for row in sent:
-            found[row.id].attempts[row.step] = row.attempts
-        return {id_: found.get(id_) or Instance(saga, id_, saga.initial) for id_ in ids}
+        for row in step_rows:
+            instances[row.id].attempts[row.step] = row.attempts
+        return {id_: instances.get(id_) or Instance(saga, id_, saga.initial) for id_ in ids}
 
     async def record_outcome(self, step: DueStep, outcome: str) -> bool:
-        """Record a step's outcome; return False where it has one already."""
-        answered = (
+        """Record a step's outcome; return False if it has one."""
+        statement = (
             update(STEPS)
-            .where(is_step(step), STEPS.c.outcome.is_(None))
+            .where(matches_step(step), STEPS.c.outcome.is_(None))
             .values(outcome=outcome, answered_at=self.now, error=None, tries=STEPS.c.tries + 1)
         )
-        return (await self._connection.execute(answered)).rowcount == 1
+        return (await self._connection.execute(statement)).rowcount == 1
 
     async def remove_timer(self, timer: DueTimer) -> bool:
-        """Take a timer away; return False where it is gone, or set to another time."""
-        return (await self._connection.execute(delete(TIMERS).where(is_timer(timer)))).rowcount == 1
+        """Remove a timer; return False if it was removed or set to another time."""
+        return (await self._connection.execute(delete(TIMERS).where(matches_timer(timer)))).rowcount == 1
 
     async def record_action(self, instance: Instance, action: str, reason: str, operator: str) -> None:
-        """Put on record what an operator wanted of a saga."""
-        row = {**rows.key(instance), "action": action, "reason": reason, "operator": operator, "at": self.now}
+        row = {
+            **rows.to_key(instance),
+            "action": action,
+            "reason": reason,
+            "operator": operator,
+            "at": self.now,
+        }
         await self._connection.execute(insert(OPERATOR_ACTIONS).values(row))
 
     async def write(self, instances: Iterable[Instance]) -> None:
-        """Write what sagas have become and what they want."""
-        known = [instance for instance in instances if instance.began_at is not None or instance.failed_input]
-        if not known:
+        """Write the instances with their new steps and timers; skip those that have received nothing."""
+        begun = [instance for instance in instances if instance.began_at is not None or instance.failed_input]
+        if not begun:
             return
-        sagas = insert(SAGAS).values([rows.of(instance, self.now) for instance in known])
-        new: Any = sagas.excluded
-        changed = {name: new[name] for name in rows.CHANGING}
+        statement = insert(SAGAS).values([rows.to_row(instance, self.now) for instance in begun])
+        new: Any = statement.excluded
+        changes = {name: new[name] for name in rows.MUTABLE_COLUMNS}
         await self._connection.execute(
-            sagas.on_conflict_do_update(index_elements=["saga", "id"], set_=changed)
+            statement.on_conflict_do_update(index_elements=["saga", "id"], set_=changes)
         )
-        if steps := [row for instance in known for row in rows.steps_of(instance, self.now)]:
+        if steps := [row for instance in begun for row in rows.to_step_rows(instance, self.now)]:
             await self._connection.execute(insert(STEPS), steps)
-        await self._set_timers([rows.timers_of(instance) for instance in known])
+        await self._write_timers([rows.to_timer_rows(instance) for instance in begun])
 
-    async def _set_timers(self, timers: Sequence[tuple[list[Any], list[Any]]]) -> None:
-        if wanted := [row for those, _ in timers for row in those]:
-            made = insert(TIMERS).values(wanted)
-            again = {"due_at": made.excluded.due_at}
+    async def _write_timers(self, timers: Sequence[tuple[list[Any], list[Any]]]) -> None:
+        if timer_rows := [row for set_rows, _ in timers for row in set_rows]:
+            statement = insert(TIMERS).values(timer_rows)
+            changes = {"due_at": statement.excluded.due_at}
             await self._connection.execute(
-                made.on_conflict_do_update(index_elements=["saga", "id", "name"], set_=again)
+                statement.on_conflict_do_update(index_elements=["saga", "id", "name"], set_=changes)
             )
-        if gone := [key for _, keys in timers for key in keys]:
+        if cancelled := [key for _, keys in timers for key in keys]:
             await self._connection.execute(
-                delete(TIMERS).where(tuple_(TIMERS.c.saga, TIMERS.c.id, TIMERS.c.name).in_(gone))
+                delete(TIMERS).where(tuple_(TIMERS.c.saga, TIMERS.c.id, TIMERS.c.name).in_(cancelled))
             )

@@ -62,7 +62,7 @@ CASES = (
     Case("cyd", "c-1", {"vase-1": 2}, "REJECTED", "STOCK_INSUFFICIENT"),
     Case("bob", "b-1", {"lamp-1": 6}, "REJECTED", "FUNDS_INSUFFICIENT"),
     Case("bob", "b-1", {"lamp-1": 7}, "REJECTED", "FUNDS_INSUFFICIENT"),
-    Case("dan", "d-1", {"lamp-1": 60}, "IN_REVIEW", "it comes to 1199 EUR and goes to a new address"),
+    Case("dan", "d-1", {"lamp-1": 60}, "IN_REVIEW", "its total is 1199 EUR and its address is new"),
 )
 CANCELLED, SHIPPED, ODD = 1, 2, 9
 """Which of them is cancelled later, which is shipped, and which looks like fraud."""

@@ -1,4 +1,4 @@
-"""Alembic's entry: run the revisions in one transaction, one migration at a time on one database."""
+"""Alembic's entry point: runs the revisions in one transaction, one migration at a time per database."""
 
 import asyncio
 
@@ -7,15 +7,15 @@ from sqlalchemy import Connection, text
 
 from runtime.postgres import create_engine
 
-ONE_AT_A_TIME = 0x44495054
+LOCK_KEY = 0x44495054
 VERSIONS = "process_manager_version"
-"""The table that Alembic keeps its revision in; the write model has another one."""
+"""Alembic's table for the current revision; the write model has its own."""
 
 
 def _run(connection: Connection) -> None:
     context.configure(connection=connection, version_table=VERSIONS)
     with context.begin_transaction():
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ONE_AT_A_TIME})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK_KEY})
         context.run_migrations()
 
 

@@ -1,4 +1,4 @@
-"""The sagas, by the bounded contexts whose events they hear."""
+"""All sagas, in the folders and modules named for them."""
 
 from typing import Any
 

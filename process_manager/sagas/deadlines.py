@@ -1,19 +1,17 @@
-"""What is reserved or held until a deadline is let go once that has passed, with or without a saga round it.
+"""Expire reservations and holds after their deadlines, whether or not another saga made them.
 
-The rules of inventory and banking refuse what comes too late by themselves; these sagas see to it that
-nothing stays reserved or held for nobody.
+Inventory and banking reject a firm, commit or capture that comes after the deadline. These sagas see to it
+that the reservation or hold itself does not stay open.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import ModuleType
-from typing import Any
 
 from diptych.banking.v1 import command_service_pb2 as banking
-from diptych.banking.v1 import events_pb2 as money
+from diptych.banking.v1 import events_pb2 as banking_events
 from diptych.inventory.v1 import command_service_pb2 as inventory
-from diptych.inventory.v1 import events_pb2 as stock
+from diptych.inventory.v1 import events_pb2 as inventory_events
 from google.protobuf.message import Message
 
 from process_manager.saga import (
@@ -30,86 +28,90 @@ from process_manager.saga import (
     TimerFired,
 )
 
-AGAIN = timedelta(seconds=1)
-"""How much later it is tried again, where the other's clock is behind."""
-SOON = timedelta(minutes=1)
-"""How long it may take to let something go."""
+RETRY_INTERVAL = timedelta(seconds=1)
+"""Time before a rejected expiry is tried again. It is rejected if the command server's clock is behind."""
+MAX_EXPIRY_DURATION = timedelta(minutes=1)
+"""Time after which a saga that is still expiring is overdue."""
 DEADLINE = "deadline"
 
 
 @dataclass(frozen=True)
-class Watching:
-    """Something that has a deadline."""
+class Expiry:
+    """The state of a deadline saga."""
 
     id: str = ""
     over: bool = False
-    """Whether it was made firm, or has ended."""
+    """Whether the reservation or hold is firm or has ended, so that its deadline no longer applies."""
     tries: int = 0
 
 
-def deadlines(
+def deadline_saga(
     name: str,
     subscribes_to: str,
     events: ModuleType,
-    begins: type[Message],
-    expire: Callable[[str], Message],
-) -> Saga[Watching]:
-    """Return the saga that lets one kind of thing expire.
+    first_event: type[Message],
+    expire_request: type[Message],
+) -> Saga[Expiry]:
+    """Return a saga that expires reservations or holds.
 
     Args:
-        name: the saga's.
-        hears: the type of the streams of these things.
+        name: the saga's name.
+        subscribes_to: the type of the streams of the reservations or holds.
         events: the module of their events.
-        begins: the event with which one begins, with a `deadline`; every other one ends the waiting.
-        expire: returns the command that lets one go if its time is over.
+        first_event: the event that sets the `deadline`. Its first field is the id. Any other event of the
+            stream ends the saga.
+        expire_request: the request that expires one if its deadline has passed; it names the id as the first
+            event does.
     """
+    id_field = first_event.DESCRIPTOR.fields[0].name
 
-    def react(watching: Watching, received: Input) -> Reaction[Watching]:
-        match received:
-            case EventReceived(event) if isinstance(event, begins):
-                (id_,) = (getattr(event, field) for field in _id_of(begins))
-                at = event.deadline.ToDatetime(received.at.tzinfo)  # type: ignore[attr-defined]
-                return Reaction(Watching(id_), timers=[Timer(DEADLINE, at)])
+    def react(expiry: Expiry, input_: Input) -> Reaction[Expiry]:
+        match input_:
+            case EventReceived(event) if isinstance(event, first_event):
+                at = event.deadline.ToDatetime(input_.at.tzinfo)  # type: ignore[attr-defined]
+                return Reaction(Expiry(getattr(event, id_field)), timers=[Timer(DEADLINE, at)])
             case EventReceived():
-                return Reaction(replace(watching, over=True), timers=[Timer(DEADLINE, None)])
-            case TimerFired() | RetryRequested() if not watching.over:
-                sent = replace(watching, tries=watching.tries + 1)
-                return Reaction(sent, [Send(f"expire-{sent.tries}", expire(watching.id))])
-            case StepRejected() if not watching.over:
-                return Reaction(watching, timers=[Timer(DEADLINE, received.at + AGAIN)])
+                return Reaction(replace(expiry, over=True), timers=[Timer(DEADLINE, None)])
+            case TimerFired() | RetryRequested() if not expiry.over:
+                expiry = replace(expiry, tries=expiry.tries + 1)
+                request = expire_request(**{id_field: expiry.id})
+                return Reaction(expiry, [Send(f"expire-{expiry.tries}", request)])
+            case StepRejected() if not expiry.over:
+                return Reaction(expiry, timers=[Timer(DEADLINE, input_.at + RETRY_INTERVAL)])
             case StepSucceeded():
-                return Reaction(replace(watching, over=True))
-        return Reaction(watching)
+                return Reaction(replace(expiry, over=True))
+        return Reaction(expiry)
 
-    return Saga(name, subscribes_to, (events,), Watching(), react, _standing)
+    return Saga(
+        name=name,
+        subscribes_to=subscribes_to,
+        events=(events,),
+        requests=(expire_request,),
+        initial=Expiry(),
+        react=react,
+        describe_status=describe_status,
+    )
 
 
-def _id_of(begins: type[Message]) -> list[str]:
-    """Return the field of an event that is its aggregate's id, the first."""
-    return [begins.DESCRIPTOR.fields[0].name]
-
-
-def _standing(watching: Watching) -> SagaStatus:
-    if watching.over:
+def describe_status(expiry: Expiry) -> SagaStatus:
+    if expiry.over:
         return SagaStatus("OVER", True)
-    if watching.tries:
-        return SagaStatus("EXPIRING", False, SOON)
+    if expiry.tries:
+        return SagaStatus("EXPIRING", False, MAX_EXPIRY_DURATION)
     return SagaStatus("WATCHING", False, waiting_for="its deadline")
 
 
-def _expire_reservation(id_: str) -> Any:
-    return inventory.ExpireReservationRequest(reservation_id=id_)
-
-
-def _expire_hold(id_: str) -> Any:
-    return banking.ExpireHoldRequest(hold_id=id_)
-
-
-RESERVATIONS = deadlines(
+RESERVATIONS = deadline_saga(
     "inventory.reservation_deadline",
     "inventory.reservation",
-    stock,
-    stock.ReservationMade,
-    _expire_reservation,
+    inventory_events,
+    inventory_events.ReservationMade,
+    inventory.ExpireReservationRequest,
 )
-HOLDS = deadlines("banking.hold_deadline", "banking.hold", money, money.HoldPlaced, _expire_hold)
+HOLDS = deadline_saga(
+    "banking.hold_deadline",
+    "banking.hold",
+    banking_events,
+    banking_events.HoldPlaced,
+    banking.ExpireHoldRequest,
+)

@@ -1,9 +1,9 @@
-"""The fulfilment of an order: looked at, stock reserved, money held, confirmed; then shipped and paid.
+"""The fulfilment of an order: assess it, reserve stock, hold money, confirm; then ship, commit and capture.
 
-The saga is a plan over facts. What it is told changes what it knows (facts.py); what to do next follows from
-what it knows alone (plan.py), one thing after the other, and nothing while something is under way. So it does
-not matter in which order events, answers and times come. Before shipping whatever fails undoes, in reverse,
-what was done; from then on steps are tried until they succeed.
+The saga is a plan over facts. Each input changes the facts (facts.py), and the next steps follow from the
+facts alone (plan.py), so the saga does not depend on the order in which events, replies and timers arrive.
+Before shipping, a failure is compensated: the steps taken are undone in reverse. From then on, steps are
+tried until they succeed.
 """
 
 from collections.abc import Sequence
@@ -15,58 +15,76 @@ from diptych.ordering.v2 import events_pb2 as v2
 
 from contracts.upcasters.ordering import EVENT_UPCASTERS
 from process_manager.saga import Input, Reaction, Saga, SagaStatus, Timer
-from process_manager.sagas.fulfilment.facts import Fulfilment, learn
-from process_manager.sagas.fulfilment.plan import plan, undo
+from process_manager.sagas.fulfilment.facts import Fulfilment, apply_input
+from process_manager.sagas.fulfilment.plan import compensate, plan
+from process_manager.sagas.fulfilment.requests import REQUESTS
 
-PATIENCE = timedelta(minutes=15)
-"""How long an order may wait to be confirmed; a review not counted."""
-REVIEW = timedelta(days=3)
-"""How long a review may take."""
-SOON = timedelta(minutes=1)
-"""How long anything else may take that needs nobody."""
+CONFIRMATION_TIMEOUT = timedelta(minutes=15)
+"""Time after which a placed order that is not confirmed is rejected; a review restarts it."""
+REVIEW_TIMEOUT = timedelta(days=3)
+"""Time after which an order still in review is rejected."""
+MAX_UNATTENDED_DURATION = timedelta(minutes=1)
+"""Time after which a fulfilment is overdue in any other state that needs no person."""
 DEADLINE = "deadline"
 
 
-def react(before: Fulfilment, received: Input) -> Reaction[Fulfilment]:
-    """Return what is known then, and what is to be done."""
-    known = learn(before, received)
-    after, wanted = plan(known, received.at)
-    steps = tuple(send.step for send in wanted)
-    asked = replace(after, under_way=(*after.under_way, *steps), asked_at=after.version)
-    return Reaction(asked if wanted else after, wanted, _timers(before.order, after.order, received.at))
+def react(fulfilment: Fulfilment, input_: Input) -> Reaction[Fulfilment]:
+    previous_status = fulfilment.order_status
+    fulfilment, steps = plan(apply_input(fulfilment, input_), input_.at)
+    if steps:
+        names = tuple(send.step for send in steps)
+        fulfilment = replace(
+            fulfilment,
+            pending_steps=(*fulfilment.pending_steps, *names),
+            sent_at_version=fulfilment.order_version,
+        )
+    return Reaction(fulfilment, steps, _set_timers(previous_status, fulfilment.order_status, input_.at))
 
 
-def _timers(before: str, after: str, at: datetime) -> Sequence[Timer]:
-    if before == after:
+def _set_timers(previous_status: str, order_status: str, at: datetime) -> Sequence[Timer]:
+    if previous_status == order_status:
         return ()
-    patience = {"PLACED": PATIENCE, "HELD": REVIEW}.get(after)
-    return [Timer(DEADLINE, None if patience is None else at + patience)]
+    timeout = {"PLACED": CONFIRMATION_TIMEOUT, "HELD": REVIEW_TIMEOUT}.get(order_status)
+    return [Timer(DEADLINE, None if timeout is None else at + timeout)]
 
 
-def status(known: Fulfilment) -> SagaStatus:
-    """Return where a fulfilment is."""
-    match known.order:
+def describe_status(fulfilment: Fulfilment) -> SagaStatus:
+    blocked_reason = fulfilment.blocked_reason
+    unattended = MAX_UNATTENDED_DURATION
+    match fulfilment.order_status:
         case "CANCELLED" | "REJECTED":
-            if known.under_way or undo(known):
-                return SagaStatus("UNWINDING", False, SOON, blocked_reason=known.blocked_reason)
-            return SagaStatus(known.order, True)
+            if fulfilment.pending_steps or compensate(fulfilment):
+                return SagaStatus("UNWINDING", False, unattended, blocked_reason=blocked_reason)
+            return SagaStatus(fulfilment.order_status, True)
         case "HELD":
-            return SagaStatus("IN_REVIEW", False, REVIEW, "its approval or rejection", known.blocked_reason)
-        case "PLACED" if known.refused:
-            return SagaStatus("UNWINDING", False, SOON, blocked_reason=known.blocked_reason)
+            return SagaStatus("IN_REVIEW", False, REVIEW_TIMEOUT, "approval or rejection", blocked_reason)
+        case "PLACED" if fulfilment.rejection_reason:
+            return SagaStatus("UNWINDING", False, unattended, blocked_reason=blocked_reason)
         case "PLACED":
-            return SagaStatus("PREPARING", False, PATIENCE, blocked_reason=known.blocked_reason)
+            return SagaStatus("PREPARING", False, CONFIRMATION_TIMEOUT, blocked_reason=blocked_reason)
         case "CONFIRMED":
-            return SagaStatus("CONFIRMED", False, None, "its shipping", known.blocked_reason)
-        case "RETURNED" if known.done and known.restocked == len(known.pieces) and not known.under_way:
+            return SagaStatus("CONFIRMED", False, None, "shipment", blocked_reason)
+        case "RETURNED" if _is_taken_back(fulfilment):
             return SagaStatus("RETURNED", True)
         case "RETURNED":
-            return SagaStatus("TAKING_BACK", False, SOON, blocked_reason=known.blocked_reason)
-    if known.done:
+            return SagaStatus("TAKING_BACK", False, unattended, blocked_reason=blocked_reason)
+    if fulfilment.settled:
         return SagaStatus("FULFILLED", True)
-    return SagaStatus("SHIPPED", False, SOON, blocked_reason=known.blocked_reason)
+    return SagaStatus("SHIPPED", False, unattended, blocked_reason=blocked_reason)
+
+
+def _is_taken_back(fulfilment: Fulfilment) -> bool:
+    restocked = fulfilment.restocked == len(fulfilment.quantities)
+    return fulfilment.settled and restocked and not fulfilment.pending_steps
 
 
 FULFILMENT: Saga[Fulfilment] = Saga(
-    "fulfilment.fulfilment", "ordering.order", (v1, v2), Fulfilment(), react, status, EVENT_UPCASTERS
+    name="fulfilment.fulfilment",
+    subscribes_to="ordering.order",
+    events=(v1, v2),
+    requests=REQUESTS,
+    initial=Fulfilment(),
+    react=react,
+    describe_status=describe_status,
+    upcasters=EVENT_UPCASTERS,
 )

@@ -1,8 +1,9 @@
-"""What a fulfilment knows, and how it comes to know more: from events, answers, times and operators."""
+"""The facts known about a fulfilment, and how each input changes them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from diptych.ordering.v1 import events_pb2 as v1
@@ -20,13 +21,24 @@ from process_manager.saga import (
 )
 from process_manager.sagas.fulfilment import fraud
 
-NONE, OPEN, FIRM, GONE, DONE = "NONE", "OPEN", "FIRM", "GONE", "DONE"
-"""Where a reservation or a hold is: not there, until a deadline, for good, let go, committed or captured."""
+
+class ClaimState(StrEnum):
+    """The state of the order's claim on stock (a reservation) or on money (a hold)."""
+
+    NONE = "NONE"
+    """No reservation or hold was made."""
+    OPEN = "OPEN"
+    """It expires at its deadline."""
+    FIRM = "FIRM"
+    """It has no deadline."""
+    RELEASED = "RELEASED"
+    SETTLED = "SETTLED"
+    """The reservation is committed, or the hold captured; neither can be undone."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """What is to be reserved."""
+    """An order line, with the warehouse that ships it."""
 
     shipping_group_id: str
     sku: str
@@ -36,187 +48,205 @@ class Line:
 
 @dataclass(frozen=True)
 class Fulfilment:
-    """What is known of an order and of what was done for it."""
+    """The state of the saga: facts about the order, and about the steps taken for it."""
 
     order_id: str = ""
     customer_id: str = ""
     account_id: str = ""
     lines: tuple[Line, ...] = ()
     warehouses: tuple[tuple[str, str], ...] = ()
-    """Shipping group to warehouse."""
-    addresses: tuple[str, ...] = ()
+    """Pairs of shipping group id and warehouse id."""
+    address_hashes: tuple[str, ...] = ()
     currency_code: str = ""
     units: int = 0
     nanos: int = 0
     placed_at: datetime | None = None
-    order: str = NONE
-    """PLACED, HELD, CONFIRMED, SHIPPED, RETURNED, REJECTED or CANCELLED, as far as it was heard."""
-    version: int = 0
-    round: int = 1
-    """Raised when what is ordered has changed after it was reserved."""
+    order_status: str = "NONE"
+    """PLACED, HELD, CONFIRMED, SHIPPED, RETURNED, REJECTED or CANCELLED, as known from events and replies."""
+    order_version: int = 0
+    """The version of the order's last event received."""
+    generation: int = 1
+    """Number of the current reservation and hold, part of their ids; replacing them increments it."""
     assessed: bool = False
     suspicion: str = ""
+    """For people: why the order must be reviewed; empty if it need not be."""
     approved: bool = False
-    stock: str = NONE
-    money: str = NONE
-    changed: bool = False
-    """Whether what is ordered has changed since it was reserved or held."""
-    refused: str = ""
-    """Why the order cannot be fulfilled."""
-    under_way: tuple[str, ...] = ()
-    blind: bool = False
-    """Whether the order has moved on in a way that was not heard yet."""
-    asked_at: int = 0
-    """The order's version when it was last asked for something."""
+    stock: ClaimState = ClaimState.NONE
+    money: ClaimState = ClaimState.NONE
+    lines_changed: bool = False
+    """Whether the order's lines have changed since stock was reserved or money held for them."""
+    rejection_reason: str = ""
+    """Why the order cannot be fulfilled; empty if it can."""
+    pending_steps: tuple[str, ...] = ()
+    """The steps without an answer."""
+    awaits_event: bool = False
+    """Whether the order has rejected a step because of an event that this saga has not received yet."""
+    sent_at_version: int = 0
+    """`order_version` when steps were last sent."""
     refunded: bool = False
     restocked: int = 0
-    """How many lines of a returned order are in stock again."""
+    """Number of entries of `quantities` that are back in stock after the order was returned."""
     blocked_reason: str = ""
 
     @property
-    def pieces(self) -> dict[tuple[str, str], int]:
-        """How many pieces are wanted of each sku at each warehouse."""
-        pieces: dict[tuple[str, str], int] = {}
+    def quantities(self) -> dict[tuple[str, str], int]:
+        """The ordered quantities by sku and warehouse id."""
+        quantities: dict[tuple[str, str], int] = {}
         for line in self.lines:
-            place = (line.sku, line.warehouse_id)
-            pieces[place] = pieces.get(place, 0) + line.quantity
-        return pieces
+            key = (line.sku, line.warehouse_id)
+            quantities[key] = quantities.get(key, 0) + line.quantity
+        return quantities
 
     @property
-    def costs(self) -> bool:
-        """Whether there is anything to pay."""
+    def has_cost(self) -> bool:
         return bool(self.units or self.nanos)
 
     @property
-    def done(self) -> bool:
-        """Whether the goods have left and the money is taken."""
-        return self.stock == DONE and (self.money == DONE or not self.costs)
+    def settled(self) -> bool:
+        """Whether the goods have left stock and the money is captured."""
+        return self.stock == ClaimState.SETTLED and (self.money == ClaimState.SETTLED or not self.has_cost)
 
 
-def learn(known: Fulfilment, received: Input) -> Fulfilment:
-    """Return what is known once something was told."""
-    match received:
+def apply_input(fulfilment: Fulfilment, input_: Input) -> Fulfilment:
+    match input_:
         case EventReceived(event, version):
-            return replace(heard(known, event), version=version, blind=False)
+            return replace(apply_event(fulfilment, event), order_version=version, awaits_event=False)
         case StepSucceeded(step, response):
-            kind, _, _ = step.partition("-")
-            return answered(_without(known, step), kind, response)
+            return apply_success(_remove_pending(fulfilment, step), _kind_of(step), response)
         case StepRejected(step, reason):
-            kind, _, _ = step.partition("-")
-            return refused(_without(known, step), kind, reason)
+            return apply_rejection(_remove_pending(fulfilment, step), _kind_of(step), reason)
         case TimerFired():
-            why = {"PLACED": "FULFILMENT_TIMED_OUT", "HELD": "REVIEW_TIMED_OUT"}.get(known.order, "")
-            return replace(known, refused=known.refused or why)
+            timeouts = {"PLACED": "FULFILMENT_TIMED_OUT", "HELD": "REVIEW_TIMED_OUT"}
+            return _set_rejection_reason(fulfilment, timeouts.get(fulfilment.order_status, ""))
         case AbortRequested(reason):
-            if known.order not in ("PLACED", "HELD"):
-                raise ActionNotPossible(f"an order that is {known.order} cannot be aborted, cancel it")
-            return replace(known, refused=known.refused or reason, blocked_reason="")
+            if fulfilment.order_status not in ("PLACED", "HELD"):
+                raise ActionNotPossible(
+                    f"cannot abort: the order is {fulfilment.order_status}, cancel it instead"
+                )
+            return replace(_set_rejection_reason(fulfilment, reason), blocked_reason="")
         case RetryRequested():
-            return replace(known, blocked_reason="")
+            return replace(fulfilment, blocked_reason="")
 
 
-def _without(known: Fulfilment, step: str) -> Fulfilment:
-    return replace(known, under_way=tuple(other for other in known.under_way if other != step))
+def _kind_of(step: str) -> str:
+    """Return a step's name without the number that makes it unique."""
+    return step.partition("-")[0]
 
 
-def heard(known: Fulfilment, event: Any) -> Fulfilment:
-    """Return what is known after an event of the order."""
+def _remove_pending(fulfilment: Fulfilment, step: str) -> Fulfilment:
+    pending = tuple(name for name in fulfilment.pending_steps if name != step)
+    return replace(fulfilment, pending_steps=pending)
+
+
+def _set_rejection_reason(fulfilment: Fulfilment, reason: str) -> Fulfilment:
+    """Set the reason unless there is one: the first reason is the cause, the others follow from it."""
+    return replace(fulfilment, rejection_reason=fulfilment.rejection_reason or reason)
+
+
+def apply_event(fulfilment: Fulfilment, event: Any) -> Fulfilment:
+    """Apply an event of the order."""
     match event:
         case v2.OrderPlaced():
-            return placed(event)
+            return begin_fulfilment(event)
         case v1.OrderLineAdded():
             group = event.shipping_group_id
-            line = Line(group, event.line.sku, dict(known.warehouses)[group], event.line.quantity)
-            return edited(known, event, (*known.lines, line))
+            line = Line(group, event.line.sku, dict(fulfilment.warehouses)[group], event.line.quantity)
+            return replace_lines(fulfilment, event, (*fulfilment.lines, line))
         case v1.OrderLineRemoved():
-            gone = (event.shipping_group_id, event.sku)
-            kept = (line for line in known.lines if (line.shipping_group_id, line.sku) != gone)
-            return edited(known, event, tuple(kept))
+            removed = (event.shipping_group_id, event.sku)
+            lines = (line for line in fulfilment.lines if (line.shipping_group_id, line.sku) != removed)
+            return replace_lines(fulfilment, event, tuple(lines))
         case v1.ShippingAddressChanged():
-            return replace(known, addresses=(*known.addresses, fraud.digest(event.personal.shipping_address)))
+            address_hash = fraud.hash_address(event.personal.shipping_address)
+            return replace(fulfilment, address_hashes=(*fulfilment.address_hashes, address_hash))
         case v1.OrderApproved():
-            return replace(known, order="PLACED", approved=True)
+            return replace(fulfilment, order_status="PLACED", approved=True)
         case v1.OrderDelivered():
-            return known
-        case _:
-            return replace(known, order=event.DESCRIPTOR.name.removeprefix("Order").upper())
+            return fulfilment
+        case _:  # OrderHeld, OrderConfirmed, OrderShipped, ...: the event is named for the status
+            return replace(fulfilment, order_status=event.DESCRIPTOR.name.removeprefix("Order").upper())
 
 
-def placed(event: v2.OrderPlaced) -> Fulfilment:
-    """Return what is known of an order at first."""
+def begin_fulfilment(event: v2.OrderPlaced) -> Fulfilment:
     lines = [
         Line(group.shipping_group_id, line.sku, group.warehouse_id, line.quantity)
         for group in event.groups
         for line in group.lines
     ]
-    order = Fulfilment(
+    fulfilment = Fulfilment(
         event.order_id,
         event.customer_id,
         event.account_id,
         warehouses=tuple((group.shipping_group_id, group.warehouse_id) for group in event.groups),
-        addresses=tuple(fraud.digest(group.personal.shipping_address) for group in event.groups),
+        address_hashes=tuple(fraud.hash_address(group.personal.shipping_address) for group in event.groups),
         placed_at=event.placed_at.ToDatetime(UTC),
-        order="PLACED",
+        order_status="PLACED",
     )
-    return replace(edited(order, event, tuple(lines)), changed=False)
+    return replace(replace_lines(fulfilment, event, tuple(lines)), lines_changed=False)
 
 
-def edited(known: Fulfilment, event: Any, lines: tuple[Line, ...]) -> Fulfilment:
-    """Return what is known once what is ordered has changed."""
+def replace_lines(fulfilment: Fulfilment, event: Any, lines: tuple[Line, ...]) -> Fulfilment:
+    """Replace the lines, and the total by that of the event."""
     total = event.total
     amount = {"currency_code": total.currency_code, "units": total.units, "nanos": total.nanos}
-    return replace(known, lines=lines, changed=True, **amount)
+    return replace(fulfilment, lines=lines, lines_changed=True, **amount)
 
 
-CHANGES: dict[str, dict[str, Any]] = {
-    "reserve": {"stock": OPEN},
-    "firm_stock": {"stock": FIRM},
-    "release_stock": {"stock": GONE},
-    "commit_stock": {"stock": DONE},
-    "hold_money": {"money": OPEN},
-    "firm_money": {"money": FIRM},
-    "release_money": {"money": GONE},
-    "capture_money": {"money": DONE},
+CHANGES_ON_SUCCESS: dict[str, dict[str, Any]] = {
+    "reserve": {"stock": ClaimState.OPEN},
+    "firm_stock": {"stock": ClaimState.FIRM},
+    "release_stock": {"stock": ClaimState.RELEASED},
+    "commit_stock": {"stock": ClaimState.SETTLED},
+    "hold_money": {"money": ClaimState.OPEN},
+    "firm_money": {"money": ClaimState.FIRM},
+    "release_money": {"money": ClaimState.RELEASED},
+    "capture_money": {"money": ClaimState.SETTLED},
     "refund": {"refunded": True},
-    "reject": {"order": "REJECTED"},
+    "reject": {"order_status": "REJECTED"},
 }
-"""What is known once a step is done."""
-ABOUT_ORDER = ("hold_order", "confirm", "reject")
-"""Steps that are refused where the order has moved on, which will be heard, or was heard meanwhile."""
-MAY_FAIL = ("reserve", "hold_money", "firm_stock", "firm_money")
-"""Steps that are refused where an order cannot be fulfilled."""
+"""The fields to set when a step of this kind succeeds."""
+ORDER_STEPS = ("hold_order", "confirm", "reject")
+"""Steps that the order rejects if it has changed, by an event that arrives before or after the rejection."""
+FALLIBLE_STEPS = ("reserve", "hold_money", "firm_stock", "firm_money")
+"""Steps whose rejection means that the order cannot be fulfilled."""
 
 
-def answered(known: Fulfilment, kind: str, response: Any) -> Fulfilment:
-    """Return what is known once a step is done."""
+def apply_success(fulfilment: Fulfilment, kind: str, response: Any) -> Fulfilment:
+    """Apply the success of a step of this kind."""
     match kind:
         case "assess":
-            earlier = [order for order in response.orders if order.order_id != known.order_id]
-            return replace(known, assessed=True, suspicion="; ".join(suspicions(known, earlier)))
+            earlier = [order for order in response.orders if order.order_id != fulfilment.order_id]
+            suspicion = "; ".join(assess(fulfilment, earlier))
+            return replace(fulfilment, assessed=True, suspicion=suspicion)
         case "hold_order" | "confirm":
-            order = {"hold_order": "HELD", "confirm": "CONFIRMED"}[kind]
-            return replace(known, order=order) if known.order == "PLACED" else known
+            # The order's own event may have arrived before this reply, and later events with it.
+            if fulfilment.order_status != "PLACED":
+                return fulfilment
+            return replace(fulfilment, order_status={"hold_order": "HELD", "confirm": "CONFIRMED"}[kind])
         case "restock":
-            return replace(known, restocked=known.restocked + 1)
+            return replace(fulfilment, restocked=fulfilment.restocked + 1)
         case _:
-            return replace(known, **CHANGES[kind])
+            return replace(fulfilment, **CHANGES_ON_SUCCESS[kind])
 
 
-def suspicions(known: Fulfilment, earlier: Sequence[Any]) -> list[str]:
-    """Return what is odd about the order."""
-    assert known.placed_at is not None  # noqa: S101 - an order that is assessed was placed
-    facts = fraud.Facts(known.units, known.currency_code, known.placed_at, known.addresses)
-    return fraud.suspicions(facts, earlier)
+def assess(fulfilment: Fulfilment, earlier: Sequence[Any]) -> list[str]:
+    """Return the reasons to review the order, given the customer's earlier orders."""
+    assert fulfilment.placed_at is not None  # noqa: S101 - an order that is assessed was placed
+    order = fraud.Order(
+        fulfilment.units, fulfilment.currency_code, fulfilment.placed_at, fulfilment.address_hashes
+    )
+    return fraud.find_suspicions(order, earlier)
 
 
-def refused(known: Fulfilment, kind: str, reason: str) -> Fulfilment:
-    """Return what is known once a step was refused."""
+def apply_rejection(fulfilment: Fulfilment, kind: str, reason: str) -> Fulfilment:
+    """Apply the rejection of a step of this kind."""
     if kind == "assess":
-        return replace(known, assessed=True, suspicion=f"it could not be assessed: {reason}")
-    if kind in ABOUT_ORDER:
-        return replace(known, blind=known.version == known.asked_at)
-    if kind in MAY_FAIL:
-        return replace(known, refused=known.refused or reason)
-    if (kind, reason) == ("restock", "PRODUCT_DISCONTINUED"):  # it is left for a person to count
-        return replace(known, restocked=known.restocked + 1)
-    return replace(known, blocked_reason=f"{kind} was refused: {reason}")
+        return replace(fulfilment, assessed=True, suspicion=f"assessment failed: {reason}")
+    if kind in ORDER_STEPS:
+        # Unless the event has arrived since the step was sent, wait for it before any other step.
+        return replace(fulfilment, awaits_event=fulfilment.order_version == fulfilment.sent_at_version)
+    if kind in FALLIBLE_STEPS:
+        return _set_rejection_reason(fulfilment, reason)
+    if (kind, reason) == ("restock", "PRODUCT_DISCONTINUED"):  # skip these goods, a person must count them
+        return replace(fulfilment, restocked=fulfilment.restocked + 1)
+    return replace(fulfilment, blocked_reason=f"{kind} was rejected: {reason}")

@@ -1,4 +1,4 @@
-"""Whether an order looks like fraud: pure rules over the order and its customer's earlier ones."""
+"""Fraud rules: pure functions of an order and its customer's earlier orders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,48 +6,50 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Any
 
-LARGE = 5_000
-"""Whole units of a currency from which an order is looked at."""
-LARGE_ELSEWHERE = 500
-"""The same, where it goes to an address that none of the customer's earlier orders went to."""
-IN_AN_HOUR = 5
-"""Orders of a customer within an hour from which the next one is looked at."""
+LARGE_TOTAL = 5_000
+"""Whole units of a currency from which an order is suspicious."""
+LARGE_TOTAL_NEW_ADDRESS = 500
+"""The same for an order to an address that none of the customer's earlier orders went to."""
+MANY_EARLIER_ORDERS = 5
+"""Number of a customer's orders within HOUR from which the next one is suspicious."""
 HOUR = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the rules know of an order."""
+class Order:
+    """The facts about an order that the rules need."""
 
     units: int
-    """Whole units that it comes to."""
+    """The total in whole units of the currency."""
     currency_code: str
     placed_at: datetime
-    addresses: tuple[str, ...]
-    """The digests of where it goes: sagas remember no address."""
+    address_hashes: tuple[str, ...]
+    """From `hash_address`, since sagas store no addresses."""
 
 
-def suspicions(order: Facts, earlier: Sequence[Any]) -> list[str]:
-    """Return what is odd about an order, in words; nothing where nothing is.
+def find_suspicions(order: Order, earlier: Sequence[Any]) -> list[str]:
+    """Return the reasons to review an order, as texts for people; empty if there are none.
 
     Args:
         order: the order.
-        earlier: the customer's earlier orders, as they are read.
+        earlier: the customer's earlier orders, as ListOrders returns them.
     """
-    recent = [one for one in earlier if order.placed_at - one.place_time.ToDatetime(UTC) < HOUR]
-    known = {digest(group.shipping_address) for one in earlier for group in one.shipping_groups}
-    elsewhere = not known.issuperset(order.addresses)
-    amount = f"it comes to {order.units} {order.currency_code}"
-    found = []
-    if order.units >= LARGE:
-        found.append(amount)
-    elif elsewhere and order.units >= LARGE_ELSEWHERE:
-        found.append(f"{amount} and goes to a new address")
-    if len(recent) >= IN_AN_HOUR:
-        found.append(f"the customer has placed {len(recent)} orders within the hour before")
-    return found
+    recent = [other for other in earlier if order.placed_at - other.place_time.ToDatetime(UTC) < HOUR]
+    known_hashes = {
+        hash_address(group.shipping_address) for other in earlier for group in other.shipping_groups
+    }
+    new_address = not known_hashes.issuperset(order.address_hashes)
+    total = f"its total is {order.units} {order.currency_code}"
+    suspicions = []
+    if order.units >= LARGE_TOTAL:
+        suspicions.append(total)
+    elif new_address and order.units >= LARGE_TOTAL_NEW_ADDRESS:
+        suspicions.append(f"{total} and its address is new")
+    if len(recent) >= MANY_EARLIER_ORDERS:
+        suspicions.append(f"the customer placed {len(recent)} orders in the hour before")
+    return suspicions
 
 
-def digest(address: Any) -> str:
-    """Return what tells one address from another."""
+def hash_address(address: Any) -> str:
+    """Return a digest that is equal for equal addresses."""
     return blake2b(address.SerializeToString(deterministic=True), digest_size=12).hexdigest()

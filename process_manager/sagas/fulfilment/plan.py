@@ -1,4 +1,17 @@
-"""What to do next follows from what is known, and from nothing else."""
+"""Plans the next steps of a fulfilment from its facts alone.
+
+How it works:
+
+- `plan` runs after every input. It returns no steps while any step is pending, while an event of the order
+  is awaited, or while the fulfilment is blocked; so every decision is made on facts that are complete.
+- Before shipping the order of steps is: assess, reserve, hold money, make both firm, confirm. When a step
+  is rejected, a timeout expires or an operator aborts, `rejection_reason` is set, and `compensate` releases
+  the claims, the latest first and one at a time, before the order is rejected.
+- Changed lines, or a review that released the claims, end the current generation of claims: they are
+  released, and the next generation reserves and holds under new ids.
+- Once shipped nothing is compensated. Commit and capture are sent together, and a rejection blocks the
+  fulfilment until an operator retries. A returned order is then refunded and restocked.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,94 +19,102 @@ from datetime import datetime
 
 from process_manager.saga import Send
 from process_manager.sagas.fulfilment import requests
-from process_manager.sagas.fulfilment.facts import DONE, FIRM, GONE, NONE, OPEN, Fulfilment
+from process_manager.sagas.fulfilment.facts import ClaimState, Fulfilment
 
 
-def plan(known: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
-    """Return what to do next, and what is known of the order then (a new round, perhaps)."""
-    if known.under_way or known.blind or known.blocked_reason:
-        return known, ()
-    match known.order:
+def plan(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
+    """Return the steps to send now, and the fulfilment with the changes that the plan itself makes."""
+    if fulfilment.pending_steps or fulfilment.awaits_event or fulfilment.blocked_reason:
+        return fulfilment, ()
+    match fulfilment.order_status:
         case "CANCELLED" | "REJECTED":
-            return known, undo(known)
+            return fulfilment, compensate(fulfilment)
         case "HELD":
-            return known, undo(known) or ([requests.reject(known)] if known.refused else ())
+            rejection = [requests.reject(fulfilment)] if fulfilment.rejection_reason else ()
+            return fulfilment, compensate(fulfilment) or rejection
         case "PLACED":
-            return before_confirmation(known, at)
+            return plan_confirmation(fulfilment, at)
         case "CONFIRMED" | "SHIPPED" | "RETURNED":
-            return after_confirmation(known, at)
-    return known, ()
+            return plan_delivery(fulfilment, at)
+    return fulfilment, ()
 
 
-def before_confirmation(known: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
-    """Bring a placed order to its confirmation, or to its end."""
-    if known.refused:
-        return known, undo(known) or [requests.reject(known)]
-    if not known.assessed:
-        return known, [requests.assess(known)]
-    if known.suspicion and not known.approved:
-        return known, [requests.hold_order(known)]
-    known, steps = acquire(known, at)
-    return known, steps or [requests.confirm(known)]
+def plan_confirmation(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
+    """Plan a placed order's next step towards its confirmation or its rejection."""
+    if fulfilment.rejection_reason:
+        return fulfilment, compensate(fulfilment) or [requests.reject(fulfilment)]
+    if not fulfilment.assessed:
+        return fulfilment, [requests.assess(fulfilment)]
+    if fulfilment.suspicion and not fulfilment.approved:
+        return fulfilment, [requests.hold_order(fulfilment)]
+    fulfilment, steps = claim(fulfilment, at)
+    return fulfilment, steps or [requests.confirm(fulfilment)]
 
 
-def after_confirmation(known: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
-    """Let goods and money go once the order is shipped, and come back once it is returned."""
-    if DONE not in (known.stock, known.money):
-        if known.refused:  # somebody else has confirmed what cannot be fulfilled
-            return replace(known, blocked_reason=f"confirmed, but {known.refused}", refused=""), ()
-        known, steps = acquire(known, at)
-        if steps or known.order == "CONFIRMED":
-            return known, steps
-    steps = let_go(known)
-    if not steps and known.order == "RETURNED":
-        steps = take_back(known)
-    return known, steps
+def plan_delivery(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
+    """Plan the next steps of an order that is confirmed, shipped or returned."""
+    if ClaimState.SETTLED not in (fulfilment.stock, fulfilment.money):
+        if fulfilment.rejection_reason:  # a person has confirmed an order that cannot be fulfilled
+            reason = f"confirmed, but {fulfilment.rejection_reason}"
+            return replace(fulfilment, blocked_reason=reason, rejection_reason=""), ()
+        fulfilment, steps = claim(fulfilment, at)
+        if steps or fulfilment.order_status == "CONFIRMED":
+            return fulfilment, steps
+    steps = settle(fulfilment)
+    if not steps and fulfilment.order_status == "RETURNED":
+        steps = take_back(fulfilment)
+    return fulfilment, steps
 
 
-def acquire(known: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
-    """Reserve the stock and hold the money of what is ordered now, and make both firm."""
-    stale = known.changed and (known.stock, known.money) != (NONE, NONE)
-    if stale or GONE in (known.stock, known.money):
-        if steps := undo(known):
-            return known, steps
-        known = replace(known, round=known.round + 1, stock=NONE, money=NONE)
-    known = replace(known, changed=False)
-    if known.stock == NONE:
-        return known, [requests.reserve(known, at)]
-    if known.money == NONE and known.costs:
-        return known, [requests.hold_money(known, at)]
+def claim(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
+    """Reserve stock, hold money, then make both firm; no steps once both are firm."""
+    claims = (fulfilment.stock, fulfilment.money)
+    outdated = fulfilment.lines_changed and claims != (ClaimState.NONE, ClaimState.NONE)
+    if outdated or ClaimState.RELEASED in claims:
+        if steps := compensate(fulfilment):
+            return fulfilment, steps
+        fulfilment = replace(
+            fulfilment,
+            generation=fulfilment.generation + 1,
+            stock=ClaimState.NONE,
+            money=ClaimState.NONE,
+        )
+    fulfilment = replace(fulfilment, lines_changed=False)
+    if fulfilment.stock == ClaimState.NONE:
+        return fulfilment, [requests.reserve(fulfilment, at)]
+    if fulfilment.money == ClaimState.NONE and fulfilment.has_cost:
+        return fulfilment, [requests.hold_money(fulfilment, at)]
     steps = []
-    if known.stock == OPEN:
-        steps.append(requests.firm_stock(known))
-    if known.money == OPEN:
-        steps.append(requests.firm_money(known))
-    return known, steps
+    if fulfilment.stock == ClaimState.OPEN:
+        steps.append(requests.firm_stock(fulfilment))
+    if fulfilment.money == ClaimState.OPEN:
+        steps.append(requests.firm_money(fulfilment))
+    return fulfilment, steps
 
 
-def undo(known: Fulfilment) -> Sequence[Send]:
-    """Undo the last of what was done, if anything was."""
-    if known.money in (OPEN, FIRM):
-        return [requests.release_money(known)]
-    if known.stock in (OPEN, FIRM):
-        return [requests.release_stock(known)]
+def compensate(fulfilment: Fulfilment) -> Sequence[Send]:
+    """Release the latest claim that is not released; no steps if there is none."""
+    if fulfilment.money in (ClaimState.OPEN, ClaimState.FIRM):
+        return [requests.release_money(fulfilment)]
+    if fulfilment.stock in (ClaimState.OPEN, ClaimState.FIRM):
+        return [requests.release_stock(fulfilment)]
     return ()
 
 
-def let_go(known: Fulfilment) -> Sequence[Send]:
-    """Let the goods leave, and take the money; both at once, since nothing is undone any more."""
+def settle(fulfilment: Fulfilment) -> Sequence[Send]:
+    """Commit the stock and capture the money, both at once since neither is compensated any more."""
     steps = []
-    if known.stock != DONE:
-        steps.append(requests.commit_stock(known))
-    if known.money != DONE and known.costs:
-        steps.append(requests.capture_money(known))
+    if fulfilment.stock != ClaimState.SETTLED:
+        steps.append(requests.commit_stock(fulfilment))
+    if fulfilment.money != ClaimState.SETTLED and fulfilment.has_cost:
+        steps.append(requests.capture_money(fulfilment))
     return steps
 
 
-def take_back(known: Fulfilment) -> Sequence[Send]:
-    """Give the money of a returned order back, then put its goods into stock, a line after the other."""
-    if known.costs and not known.refunded:
-        return [requests.refund(known)]
-    if known.restocked < len(known.pieces):
-        return [requests.restock(known)]
+def take_back(fulfilment: Fulfilment) -> Sequence[Send]:
+    """Refund a returned order, then restock its goods one after the other."""
+    if fulfilment.has_cost and not fulfilment.refunded:
+        return [requests.refund(fulfilment)]
+    if fulfilment.restocked < len(fulfilment.quantities):
+        return [requests.restock(fulfilment)]
     return ()

@@ -1,4 +1,4 @@
-"""The steps of a fulfilment: each a request to ordering, inventory or banking, made of what is known."""
+"""The steps of a fulfilment: requests to ordering, inventory and banking, built from its facts."""
 
 from datetime import datetime, timedelta
 from uuid import UUID, uuid5
@@ -7,142 +7,170 @@ from diptych.banking.v1 import command_service_pb2 as banking
 from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.inventory.v1.types_pb2 import ReservationLine
 from diptych.ordering.v1 import command_service_pb2 as ordering
-from diptych.ordering.v1 import query_service_pb2 as queries
+from diptych.ordering.v1 import query_service_pb2 as ordering_queries
+from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 
 from process_manager.saga import Send
 from process_manager.sagas.fulfilment.facts import Fulfilment
 
-RESERVED_FOR = timedelta(hours=1)
-"""The deadline of what is reserved and held; it outlasts the time in which an order is confirmed."""
-EARLIER = 100
-"""How many of the customer's orders are looked at."""
-LONGEST_REASON = 500
-IDS = UUID("7be3c5e2-55b6-5b8e-9c0d-0f6a3b1d7a44")
-"""The namespace of the ids of reservations and holds, which are made of the order's and the round."""
+REQUESTS: tuple[type[Message], ...] = (
+    ordering_queries.ListOrdersRequest,
+    ordering.HoldOrderRequest,
+    ordering.ConfirmOrderRequest,
+    ordering.RejectOrderRequest,
+    inventory.ReserveStockRequest,
+    inventory.FirmReservationRequest,
+    inventory.ReleaseReservationRequest,
+    inventory.CommitReservationRequest,
+    inventory.ReceiveStockRequest,
+    banking.PlaceHoldRequest,
+    banking.FirmHoldRequest,
+    banking.ReleaseHoldRequest,
+    banking.CaptureHoldRequest,
+    banking.DepositRequest,
+)
+"""The types of all requests below."""
+CLAIM_LIFETIME = timedelta(hours=1)
+"""Time until the deadline of a reservation or hold; longer than the time allowed for confirming an order."""
+MAX_EARLIER_ORDERS = 100
+"""Number of the customer's orders to read for the assessment."""
+MAX_REASON_LENGTH = 500
+CLAIM_ID_NAMESPACE = UUID("7be3c5e2-55b6-5b8e-9c0d-0f6a3b1d7a44")
 
-# About the order.
-
-
-def assess(known: Fulfilment) -> Send:
-    """Look at what the customer has ordered before."""
-    return Send("assess", queries.ListOrdersRequest(customer_id=known.customer_id, page_size=EARLIER))
-
-
-def hold_order(known: Fulfilment) -> Send:
-    """Have somebody look at the order."""
-    request = ordering.HoldOrderRequest(order_id=known.order_id, reason=known.suspicion[:LONGEST_REASON])
-    return Send(f"hold_order-{known.version}", request)
-
-
-def confirm(known: Fulfilment) -> Send:
-    """Confirm the order as it is known; it may have changed meanwhile."""
-    request = ordering.ConfirmOrderRequest(order_id=known.order_id, expected_version=known.version)
-    return Send(f"confirm-{known.version}", request)
-
-
-def reject(known: Fulfilment) -> Send:
-    """Tell the order why it ends."""
-    request = ordering.RejectOrderRequest(order_id=known.order_id, reason=known.refused[:LONGEST_REASON])
-    return Send(f"reject-{known.version}", request)
+# Requests to ordering. Names of steps contain the order's version: after a rejection, the same step may be
+# necessary again at a later version.
 
 
-# About stock.
+def assess(fulfilment: Fulfilment) -> Send:
+    """Read the customer's earlier orders."""
+    request = ordering_queries.ListOrdersRequest(
+        customer_id=fulfilment.customer_id, page_size=MAX_EARLIER_ORDERS
+    )
+    return Send("assess", request)
 
 
-def reserve(known: Fulfilment, at: datetime) -> Send:
-    """Reserve all lines, those of the same sku and warehouse together."""
-    request = inventory.ReserveStockRequest(reservation_id=reservation_id(known))
-    for (sku, warehouse_id), quantity in known.pieces.items():
+def hold_order(fulfilment: Fulfilment) -> Send:
+    """Put the order up for review by a person."""
+    reason = fulfilment.suspicion[:MAX_REASON_LENGTH]
+    request = ordering.HoldOrderRequest(order_id=fulfilment.order_id, reason=reason)
+    return Send(f"hold_order-{fulfilment.order_version}", request)
+
+
+def confirm(fulfilment: Fulfilment) -> Send:
+    """Confirm the order at its known version; a later version may have other lines, and rejects this."""
+    version = fulfilment.order_version
+    request = ordering.ConfirmOrderRequest(order_id=fulfilment.order_id, expected_version=version)
+    return Send(f"confirm-{version}", request)
+
+
+def reject(fulfilment: Fulfilment) -> Send:
+    reason = fulfilment.rejection_reason[:MAX_REASON_LENGTH]
+    request = ordering.RejectOrderRequest(order_id=fulfilment.order_id, reason=reason)
+    return Send(f"reject-{fulfilment.order_version}", request)
+
+
+# Requests to inventory.
+
+
+def reserve(fulfilment: Fulfilment, at: datetime) -> Send:
+    """Reserve the stock of all lines; lines of the same sku and warehouse become one."""
+    request = inventory.ReserveStockRequest(reservation_id=derive_reservation_id(fulfilment))
+    for (sku, warehouse_id), quantity in fulfilment.quantities.items():
         request.lines.append(ReservationLine(sku=sku, warehouse_id=warehouse_id, quantity=quantity))
-    request.deadline.FromDatetime(at + RESERVED_FOR)
-    return Send(f"reserve-{known.round}", request)
+    request.deadline.FromDatetime(at + CLAIM_LIFETIME)
+    return Send(f"reserve-{fulfilment.generation}", request)
 
 
-def firm_stock(known: Fulfilment) -> Send:
-    """Let the reservation outlast its deadline."""
-    request = inventory.FirmReservationRequest(reservation_id=reservation_id(known))
-    return Send(f"firm_stock-{known.round}", request)
+def firm_stock(fulfilment: Fulfilment) -> Send:
+    """Remove the reservation's deadline."""
+    request = inventory.FirmReservationRequest(reservation_id=derive_reservation_id(fulfilment))
+    return Send(f"firm_stock-{fulfilment.generation}", request)
 
 
-def release_stock(known: Fulfilment) -> Send:
-    """Let go what is reserved."""
-    request = inventory.ReleaseReservationRequest(reservation_id=reservation_id(known), reason=_why(known))
-    return Send(f"release_stock-{known.round}", request)
+def release_stock(fulfilment: Fulfilment) -> Send:
+    request = inventory.ReleaseReservationRequest(
+        reservation_id=derive_reservation_id(fulfilment), reason=_release_reason(fulfilment)
+    )
+    return Send(f"release_stock-{fulfilment.generation}", request)
 
 
-def commit_stock(known: Fulfilment) -> Send:
-    """Let the goods leave."""
-    return Send("commit_stock", inventory.CommitReservationRequest(reservation_id=reservation_id(known)))
+def commit_stock(fulfilment: Fulfilment) -> Send:
+    """Take the reserved goods out of stock."""
+    request = inventory.CommitReservationRequest(reservation_id=derive_reservation_id(fulfilment))
+    return Send("commit_stock", request)
 
 
-def restock(known: Fulfilment) -> Send:
-    """Put the next of a returned order's goods into stock."""
-    (sku, warehouse_id), quantity = list(known.pieces.items())[known.restocked]
+def restock(fulfilment: Fulfilment) -> Send:
+    """Return the next of a returned order's goods to stock."""
+    (sku, warehouse_id), quantity = list(fulfilment.quantities.items())[fulfilment.restocked]
     request = inventory.ReceiveStockRequest(
         sku=sku,
         warehouse_id=warehouse_id,
         quantity=quantity,
         purchase_order="return",
-        delivery_note=known.order_id,
+        delivery_note=fulfilment.order_id,
     )
-    return Send(f"restock-{known.restocked + 1}", request)
+    return Send(f"restock-{fulfilment.restocked + 1}", request)
 
 
-# About money.
+# Requests to banking.
 
 
-def hold_money(known: Fulfilment, at: datetime) -> Send:
-    """Hold what the order comes to."""
+def hold_money(fulfilment: Fulfilment, at: datetime) -> Send:
+    """Hold the order's total on the paying account."""
     request = banking.PlaceHoldRequest(
-        hold_id=hold_id(known),
-        account_id=known.account_id,
-        amount=_amount(known),
-        reference=f"order {known.order_id}",
+        hold_id=derive_hold_id(fulfilment),
+        account_id=fulfilment.account_id,
+        amount=_total(fulfilment),
+        reference=f"order {fulfilment.order_id}",
     )
-    request.deadline.FromDatetime(at + RESERVED_FOR)
-    return Send(f"hold_money-{known.round}", request)
+    request.deadline.FromDatetime(at + CLAIM_LIFETIME)
+    return Send(f"hold_money-{fulfilment.generation}", request)
 
 
-def firm_money(known: Fulfilment) -> Send:
-    """Let the hold outlast its deadline."""
-    return Send(f"firm_money-{known.round}", banking.FirmHoldRequest(hold_id=hold_id(known)))
+def firm_money(fulfilment: Fulfilment) -> Send:
+    """Remove the hold's deadline."""
+    request = banking.FirmHoldRequest(hold_id=derive_hold_id(fulfilment))
+    return Send(f"firm_money-{fulfilment.generation}", request)
 
 
-def release_money(known: Fulfilment) -> Send:
-    """Let go what is held."""
-    request = banking.ReleaseHoldRequest(hold_id=hold_id(known), reason=_why(known))
-    return Send(f"release_money-{known.round}", request)
+def release_money(fulfilment: Fulfilment) -> Send:
+    request = banking.ReleaseHoldRequest(
+        hold_id=derive_hold_id(fulfilment), reason=_release_reason(fulfilment)
+    )
+    return Send(f"release_money-{fulfilment.generation}", request)
 
 
-def capture_money(known: Fulfilment) -> Send:
-    """Take what is held."""
-    return Send("capture_money", banking.CaptureHoldRequest(hold_id=hold_id(known)))
+def capture_money(fulfilment: Fulfilment) -> Send:
+    return Send("capture_money", banking.CaptureHoldRequest(hold_id=derive_hold_id(fulfilment)))
 
 
-def refund(known: Fulfilment) -> Send:
-    """Give the money of a returned order back."""
+def refund(fulfilment: Fulfilment) -> Send:
+    """Deposit the total of a returned order into the account that paid."""
     request = banking.DepositRequest(
-        account_id=known.account_id,
-        amount=_amount(known),
-        reference=f"refund of order {known.order_id}",
+        account_id=fulfilment.account_id,
+        amount=_total(fulfilment),
+        reference=f"refund of order {fulfilment.order_id}",
     )
     return Send("refund", request)
 
 
-def reservation_id(known: Fulfilment) -> str:
-    """Return the id of the reservation of this round."""
-    return str(uuid5(IDS, f"reservation/{known.order_id}/{known.round}"))
+def derive_reservation_id(fulfilment: Fulfilment) -> str:
+    """Return the id of this generation's reservation."""
+    name = f"reservation/{fulfilment.order_id}/{fulfilment.generation}"
+    return str(uuid5(CLAIM_ID_NAMESPACE, name))
 
 
-def hold_id(known: Fulfilment) -> str:
-    """Return the id of the hold of this round."""
-    return str(uuid5(IDS, f"hold/{known.order_id}/{known.round}"))
+def derive_hold_id(fulfilment: Fulfilment) -> str:
+    """Return the id of this generation's hold."""
+    return str(uuid5(CLAIM_ID_NAMESPACE, f"hold/{fulfilment.order_id}/{fulfilment.generation}"))
 
 
-def _amount(known: Fulfilment) -> Money:
-    return Money(currency_code=known.currency_code, units=known.units, nanos=known.nanos)
+def _total(fulfilment: Fulfilment) -> Money:
+    return Money(currency_code=fulfilment.currency_code, units=fulfilment.units, nanos=fulfilment.nanos)
 
 
-def _why(known: Fulfilment) -> str:
-    return (known.refused or f"the order is {known.order.lower()}")[:LONGEST_REASON]
+def _release_reason(fulfilment: Fulfilment) -> str:
+    reason = fulfilment.rejection_reason or f"the order is {fulfilment.order_status.lower()}"
+    return reason[:MAX_REASON_LENGTH]

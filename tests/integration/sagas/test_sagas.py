@@ -1,4 +1,4 @@
-"""Sagas on the real PostgreSQL: what one is told and what it then wants happen together, and once."""
+"""The saga engine on the real PostgreSQL: an input and its reaction are committed together, once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -14,16 +14,16 @@ from sqlalchemy import text
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep
-from process_manager.engine import Engine, Gap, UnknownSaga
+from process_manager.engine import Engine, EventsMissing, UnknownSaga
 from process_manager.leases import Leases
-from process_manager.step_client import NoReply, StepClient, StepReply
+from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
 from tests.support.builders.ledger import ledger_pb2
 from tests.support.harness.collection import COLLECTION
 from tests.support.harness.waiting import until
 
-EVERYTHING = range(streams.PARTITIONS)
+ALL_PARTITIONS = range(streams.PARTITIONS)
 
 
 def written(cheque_id: str, amount: int = 5, version: int = 1) -> RecordedEvent:
@@ -51,35 +51,34 @@ def recorded_as(stream: str, message: Any, version: int) -> RecordedEvent:
     )
 
 
-class Input:
-    """An engine on a store of its own, and the events that can be read again."""
+class Run:
+    """An engine with a store, and the event stream that it reads."""
 
     def __init__(self, store: SagaStore) -> None:
         self.store = store
-        self.past: list[RecordedEvent] = []
-        self.engine = Engine(store, [COLLECTION], self._history)
-        self.place = NO_CHECKPOINT
+        self.stream_events: list[RecordedEvent] = []
+        self.engine = Engine(store, [COLLECTION], self._read_stream)
+        self.checkpoint = NO_CHECKPOINT
 
-    async def _history(self, stream: str) -> Sequence[RecordedEvent]:
-        return [event for event in self.past if event.stream == stream]
+    async def _read_stream(self, stream: str) -> Sequence[RecordedEvent]:
+        return [event for event in self.stream_events if event.stream == stream]
 
-    async def hear(self, *events: RecordedEvent) -> None:
-        self.past += events
-        old, self.place = self.place, ("epoch", self.place[1] + 1)
-        await self.engine.receive_events(COLLECTION, 0, events, old, self.place)
+    async def deliver(self, *events: RecordedEvent) -> None:
+        self.stream_events += events
+        old, self.checkpoint = self.checkpoint, ("epoch", self.checkpoint[1] + 1)
+        await self.engine.deliver_events(COLLECTION, 0, events, old, self.checkpoint)
 
-    async def sagas(self) -> dict[str, Any]:
-        return {row.id: row for row in await self.rows("SELECT * FROM sagas")}
+    async def read_sagas(self) -> dict[str, Any]:
+        return {row.id: row for row in await self.query("SELECT * FROM sagas")}
 
-    async def steps(self) -> list[DueStep]:
-        return await self.store.due_steps(EVERYTHING, 100)
+    async def read_due_steps(self) -> list[DueStep]:
+        return await self.store.read_due_steps(ALL_PARTITIONS, 100)
 
-    async def rows(self, sql: str) -> Sequence[Any]:
+    async def query(self, sql: str) -> Sequence[Any]:
         async with self.store.engine.begin() as connection:
             return (await connection.execute(text(sql))).all()
 
-    async def run_out(self) -> None:
-        """Let all timers have run out."""
+    async def expire_timers(self) -> None:
         async with self.store.engine.begin() as connection:
             await connection.execute(text("UPDATE saga_timers SET due_at = now()"))
 
@@ -92,14 +91,14 @@ async def store(database_url: str) -> AsyncIterator[SagaStore]:
 
 
 @pytest.fixture
-def received(store: SagaStore) -> Input:
-    return Input(store)
+def run(store: SagaStore) -> Run:
+    return Run(store)
 
 
-async def test_what_a_saga_wants_is_kept_with_what_it_remembers(received: Input) -> None:
-    await received.hear(written("c"))
-    (step,), (timer,) = await received.steps(), await received.rows("SELECT * FROM saga_timers")
-    saga = (await received.sagas())["c"]
+async def test_steps_and_timers_are_stored_with_the_state(run: Run) -> None:
+    await run.deliver(written("c"))
+    (step,), (timer,) = await run.read_due_steps(), await run.query("SELECT * FROM saga_timers")
+    saga = (await run.read_sagas())["c"]
     assert (saga.status, saga.version, saga.ended, saga.state["cheque_id"]) == ("CASHING", 1, False, "c")
     assert (step.step, step.attempt, step.method) == (
         "cash",
@@ -112,196 +111,198 @@ async def test_what_a_saga_wants_is_kept_with_what_it_remembers(received: Input)
     assert timer.due_at - saga.began_at == timedelta(hours=1)
 
 
-async def test_events_that_come_again_are_passed_over(received: Input) -> None:
-    await received.hear(written("c"), written("d"))
-    await received.hear(written("c"), cashed("c"), cashed("c"))
-    assert len(await received.steps()) == 2
-    assert {id_: saga.version for id_, saga in (await received.sagas()).items()} == {"c": 2, "d": 1}
+async def test_redelivered_events_are_skipped(run: Run) -> None:
+    await run.deliver(written("c"), written("d"))
+    await run.deliver(written("c"), cashed("c"), cashed("c"))
+    assert len(await run.read_due_steps()) == 2
+    assert {id_: saga.version for id_, saga in (await run.read_sagas()).items()} == {"c": 2, "d": 1}
 
 
-async def test_of_two_managers_at_one_place_the_second_tells_nothing(received: Input) -> None:
-    await received.hear(written("c"))
+async def test_of_two_managers_at_one_checkpoint_the_second_changes_nothing(run: Run) -> None:
+    await run.deliver(written("c"))
     with pytest.raises(CheckpointConflict):
-        await received.engine.receive_events(COLLECTION, 0, [written("d")], NO_CHECKPOINT, ("epoch", 1))
+        await run.engine.deliver_events(COLLECTION, 0, [written("d")], NO_CHECKPOINT, ("epoch", 1))
     with pytest.raises(CheckpointConflict):
-        await received.engine.receive_events(COLLECTION, 0, [written("d")], ("other", 1), ("other", 2))
-    assert list(await received.sagas()) == ["c"]
+        await run.engine.deliver_events(COLLECTION, 0, [written("d")], ("other", 1), ("other", 2))
+    assert list(await run.read_sagas()) == ["c"]
 
 
-async def test_many_managers_at_once_tell_each_event_once(received: Input) -> None:
-    async def one() -> int:
+async def test_many_managers_at_once_deliver_each_event_once(run: Run) -> None:
+    async def deliver() -> int:
         try:
-            await received.engine.receive_events(COLLECTION, 0, [written("c")], NO_CHECKPOINT, ("epoch", 1))
+            await run.engine.deliver_events(COLLECTION, 0, [written("c")], NO_CHECKPOINT, ("epoch", 1))
         except CheckpointConflict:
             return 0
         return 1
 
-    assert sum(await asyncio.gather(*(one() for _ in range(6)))) == 1
-    assert len(await received.steps()) == 1
+    assert sum(await asyncio.gather(*(deliver() for _ in range(6)))) == 1
+    assert len(await run.read_due_steps()) == 1
 
 
-async def test_a_gap_is_filled_from_the_aggregates_own_subject(received: Input) -> None:
-    received.past.append(written("c"))
-    await received.hear(cashed("c"))
-    assert (await received.sagas())["c"].version == 2
-    assert len(await received.steps()) == 1
+async def test_a_gap_is_closed_from_the_stream(run: Run) -> None:
+    run.stream_events.append(written("c"))
+    await run.deliver(cashed("c"))
+    assert (await run.read_sagas())["c"].version == 2
+    assert len(await run.read_due_steps()) == 1
 
 
-async def test_a_gap_that_cannot_be_filled_moves_nothing(received: Input) -> None:
-    with pytest.raises(Gap):
-        await received.hear(cashed("c"))
-    assert (await received.sagas(), await received.store.checkpoints(COLLECTION.name)) == ({}, {})
+async def test_a_gap_that_cannot_be_closed_changes_nothing(run: Run) -> None:
+    with pytest.raises(EventsMissing):
+        await run.deliver(cashed("c"))
+    assert (await run.read_sagas(), await run.store.read_checkpoints(COLLECTION.name)) == ({}, {})
 
 
-async def test_what_a_saga_cannot_be_told_is_its_own_trouble(received: Input) -> None:
-    await received.hear(written("broken", amount=13), written("c"))
-    sagas = await received.sagas()
+async def test_an_event_that_fails_blocks_its_own_saga_only(run: Run) -> None:
+    await run.deliver(written("broken", amount=13), written("c"))
+    sagas = await run.read_sagas()
     assert (sagas["broken"].version, "broken" in sagas["broken"].blocked_reason) == (0, True)
     assert (sagas["c"].status, sagas["c"].blocked_reason) == ("CASHING", "")
-    unreadable = RecordedEvent("ledger.cheque.c", 2, "ledger.Unheard", b"", datetime.now(UTC), 2, {})
-    await received.hear(unreadable)
-    assert "version 2" in (await received.sagas())["c"].blocked_reason
+    unreadable = RecordedEvent("ledger.cheque.c", 2, "ledger.Unknown", b"", datetime.now(UTC), 2, {})
+    await run.deliver(unreadable)
+    assert "version 2" in (await run.read_sagas())["c"].blocked_reason
 
 
-async def test_a_saga_in_trouble_goes_on_from_where_it_stopped(
-    received: Input, monkeypatch: pytest.MonkeyPatch
+async def test_a_blocked_saga_continues_with_the_event_it_failed_on(
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await received.hear(written("broken", amount=13), cashed("broken"))
-    received.past[0] = written("broken")  # as if its code had been mended
-    mended = await received.engine.retry(COLLECTION.name, "broken", "ada")
-    assert (mended.version, mended.status.blocked_reason) == (2, "")
-    assert len(await received.steps()) == 1
+    await run.deliver(written("broken", amount=13), cashed("broken"))
+    run.stream_events[0] = written("broken")  # as if its code had been fixed
+    retried = await run.engine.retry(COLLECTION.name, "broken", "ada")
+    assert (retried.version, retried.status.blocked_reason) == (2, "")
+    assert len(await run.read_due_steps()) == 1
 
 
-async def test_an_answer_is_told_once(received: Input) -> None:
-    await received.hear(written("c"))
-    (step,) = await received.steps()
-    await received.engine.record_reply(step, StepReply(response=ledger_pb2.CashChequeResponse()))
-    await received.engine.record_reply(step, StepReply(reason="TOO_LATE"))
-    saga = (await received.sagas())["c"]
+async def test_a_reply_is_delivered_once(run: Run) -> None:
+    await run.deliver(written("c"))
+    (step,) = await run.read_due_steps()
+    await run.engine.record_reply(step, StepReply(response=ledger_pb2.CashChequeResponse()))
+    await run.engine.record_reply(step, StepReply(reason="TOO_LATE"))
+    saga = (await run.read_sagas())["c"]
     assert (saga.status, saga.ended) == ("CASHED", True)
-    assert await received.steps() == []
-    assert await received.rows("SELECT * FROM saga_timers") == []
-    (row,) = await received.rows("SELECT outcome, answered_at IS NOT NULL FROM saga_steps")
+    assert await run.read_due_steps() == []
+    assert await run.query("SELECT * FROM saga_timers") == []
+    (row,) = await run.query("SELECT outcome, answered_at IS NOT NULL FROM saga_steps")
     assert tuple(row) == ("OK", True)
 
 
-async def test_only_an_operators_retry_makes_another_request_id(received: Input) -> None:
-    await received.hear(written("c"))
-    (first,) = await received.steps()
-    await received.engine.record_reply(first, StepReply(reason="CHEQUE_WORTHLESS"))
-    assert (await received.sagas())["c"].blocked_reason == "CHEQUE_WORTHLESS"
-    await received.engine.retry(COLLECTION.name, "c", "ada")
-    (second,) = await received.steps()
+async def test_only_an_operators_retry_creates_another_request_id(run: Run) -> None:
+    await run.deliver(written("c"))
+    (first,) = await run.read_due_steps()
+    await run.engine.record_reply(first, StepReply(reason="CHEQUE_WORTHLESS"))
+    assert (await run.read_sagas())["c"].blocked_reason == "CHEQUE_WORTHLESS"
+    await run.engine.retry(COLLECTION.name, "c", "ada")
+    (second,) = await run.read_due_steps()
     assert (first.attempt, second.attempt) == (1, 2)
     assert first.request != second.request
-    assert (await received.sagas())["c"].blocked_reason == ""
+    assert (await run.read_sagas())["c"].blocked_reason == ""
 
 
-async def test_a_timer_that_has_run_out_is_told_once(received: Input) -> None:
-    await received.hear(written("c"))
-    assert await received.store.due_timers(EVERYTHING, 10) == []
-    await received.run_out()
-    (timer,) = await received.store.due_timers(EVERYTHING, 10)
-    await asyncio.gather(received.engine.fire_timer(timer), received.engine.fire_timer(timer))
-    assert (await received.sagas())["c"].status == "GIVEN_UP"
-    assert await received.store.due_timers(EVERYTHING, 10) == []
+async def test_an_expired_timer_fires_once(run: Run) -> None:
+    await run.deliver(written("c"))
+    assert await run.store.read_due_timers(ALL_PARTITIONS, 10) == []
+    await run.expire_timers()
+    (timer,) = await run.store.read_due_timers(ALL_PARTITIONS, 10)
+    await asyncio.gather(run.engine.fire_timer(timer), run.engine.fire_timer(timer))
+    assert (await run.read_sagas())["c"].status == "GIVEN_UP"
+    assert await run.store.read_due_timers(ALL_PARTITIONS, 10) == []
 
 
-async def test_an_operator_ends_a_saga(received: Input) -> None:
-    await received.hear(written("c"))
-    ended = await received.engine.abort(COLLECTION.name, "c", "enough", "ada")
-    assert (ended.status.state, ended.state.why) == ("GIVEN_UP", "enough")
+async def test_an_operator_aborts_a_saga(run: Run) -> None:
+    await run.deliver(written("c"))
+    ended = await run.engine.abort(COLLECTION.name, "c", "enough", "ada")
+    assert (ended.status.state, ended.state.reason) == ("GIVEN_UP", "enough")
 
 
 @pytest.mark.parametrize(("saga", "id_"), [("ledger.nothing", "c"), (COLLECTION.name, "nobody")])
-async def test_what_is_not_there_is_unknown(received: Input, saga: str, id_: str) -> None:
+async def test_a_saga_that_does_not_exist_is_unknown(run: Run, saga: str, id_: str) -> None:
     with pytest.raises(UnknownSaga):
-        await received.engine.abort(saga, id_, "enough", "ada")
+        await run.engine.abort(saga, id_, "enough", "ada")
     with pytest.raises(UnknownSaga):
-        await received.engine.retry(saga, id_, "ada")
+        await run.engine.retry(saga, id_, "ada")
 
 
-class Script(StepClient):
-    """Answers as told, in turn, and remembers what was sent."""
+class ScriptedClient(StepClient):
+    """Returns prepared replies in turn, and records the steps."""
 
-    def __init__(self, *replies: StepReply | NoReply) -> None:
+    def __init__(self, *replies: StepReply | OutcomeUnknown) -> None:
         self.replies = list(replies)
         self.sent: list[DueStep] = []
 
     async def call(self, step: DueStep, traceparent: str | None) -> StepReply:
         self.sent.append(step)
         reply = self.replies.pop(0)
-        if isinstance(reply, NoReply):
+        if isinstance(reply, OutcomeUnknown):
             raise reply
         return reply
 
 
 @asynccontextmanager
-async def clockwork(received: Input, caller: StepClient) -> AsyncIterator[None]:
-    stopping, leases = asyncio.Event(), Leases(received.store)
+async def dispatching(run: Run, client: StepClient) -> AsyncIterator[None]:
+    stopping, leases = asyncio.Event(), Leases(run.store)
     await leases.renew()
-    running = asyncio.create_task(
-        StepDispatcher(received.engine, received.store, caller, leases).run(stopping)
-    )
+    task = asyncio.create_task(StepDispatcher(run.engine, run.store, client, leases).run(stopping))
     yield
     stopping.set()
-    await running
+    await task
 
 
-async def test_a_step_without_an_answer_is_sent_again_under_its_id(
-    received: Input, monkeypatch: pytest.MonkeyPatch
+async def test_an_unanswered_step_is_sent_again_under_its_request_id(
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("process_manager.step_dispatcher.FIRST_PAUSE", 0.01)
-    script = Script(NoReply("away"), NoReply("away"), StepReply(response=ledger_pb2.CashChequeResponse()))
-    await received.hear(written("c"))
-    async with clockwork(received, script):
+    monkeypatch.setattr("process_manager.step_dispatcher.INITIAL_PAUSE", 0.01)
+    client = ScriptedClient(
+        OutcomeUnknown("unavailable"),
+        OutcomeUnknown("unavailable"),
+        StepReply(response=ledger_pb2.CashChequeResponse()),
+    )
+    await run.deliver(written("c"))
+    async with dispatching(run, client):
 
         async def is_cashed() -> bool:
-            return bool((await received.sagas())["c"].status == "CASHED")
+            return bool((await run.read_sagas())["c"].status == "CASHED")
 
         await until(is_cashed)
-    assert len({(step.attempt, step.request) for step in script.sent}) == 1
-    assert [step.tries for step in script.sent] == [0, 1, 2]
+    assert len({(step.attempt, step.request) for step in client.sent}) == 1
+    assert [step.tries for step in client.sent] == [0, 1, 2]
 
 
-async def test_an_answer_that_cannot_be_told_is_asked_for_again(
-    received: Input, monkeypatch: pytest.MonkeyPatch
+async def test_a_step_whose_reply_fails_to_be_delivered_is_sent_again(
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await received.hear(written("c"))
-    (step,) = await received.steps()
-    with monkeypatch.context() as broken:
-        broken.setattr(received.engine, "sagas", {COLLECTION.name: replace(COLLECTION, react=_fails)})
+    await run.deliver(written("c"))
+    (step,) = await run.read_due_steps()
+    with monkeypatch.context() as patch:
+        patch.setattr(run.engine, "sagas", {COLLECTION.name: replace(COLLECTION, react=_fail)})
         with pytest.raises(ZeroDivisionError):
-            await received.engine.record_reply(step, StepReply())
-    assert await received.steps() == [step]
-    await received.engine.record_reply(step, StepReply())
-    assert (await received.sagas())["c"].status == "CASHED"
+            await run.engine.record_reply(step, StepReply())
+    assert await run.read_due_steps() == [step]
+    await run.engine.record_reply(step, StepReply())
+    assert (await run.read_sagas())["c"].status == "CASHED"
 
 
-def _fails(_state: object, _told: object) -> Any:
+def _fail(_state: object, _input: object) -> Any:
     raise ZeroDivisionError
 
 
-async def test_timers_fire_by_themselves(received: Input) -> None:
-    await received.hear(written("c"))
-    await received.run_out()
-    async with clockwork(received, Script(StepReply(reason="CHEQUE_WORTHLESS"))):
+async def test_the_dispatcher_fires_expired_timers(run: Run) -> None:
+    await run.deliver(written("c"))
+    await run.expire_timers()
+    async with dispatching(run, ScriptedClient(StepReply(reason="CHEQUE_WORTHLESS"))):
 
         async def has_given_up() -> bool:
-            return bool((await received.sagas())["c"].status == "GIVEN_UP")
+            return bool((await run.read_sagas())["c"].status == "GIVEN_UP")
 
         await until(has_given_up)
 
 
-async def test_managers_share_the_partitions_and_take_over_what_one_leaves(store: SagaStore) -> None:
+async def test_managers_share_the_partitions_and_take_over_released_ones(store: SagaStore) -> None:
     first, second = Leases(store), Leases(store)
     await first.renew()
-    assert first.held == frozenset(EVERYTHING)
+    assert first.partitions == frozenset(ALL_PARTITIONS)
     for leases in (second, first, second):
         await leases.renew()
-    assert len(first.held) == len(second.held) == streams.PARTITIONS // 2
-    assert first.held | second.held == frozenset(EVERYTHING)
+    assert len(first.partitions) == len(second.partitions) == streams.PARTITIONS // 2
+    assert first.partitions | second.partitions == frozenset(ALL_PARTITIONS)
     await second.leave()
     await first.renew()
-    assert (first.held, second.held) == (frozenset(EVERYTHING), frozenset())
+    assert (first.partitions, second.partitions) == (frozenset(ALL_PARTITIONS), frozenset())

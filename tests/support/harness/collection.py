@@ -1,4 +1,4 @@
-"""A saga for the process manager's own tests: it cashes each cheque that is written, and gives up in time."""
+"""A saga for the process manager's tests: it cashes written cheques, and gives up after a time."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -20,35 +20,35 @@ from process_manager.saga import (
 )
 from tests.support.builders.ledger import ledger_pb2
 
-PATIENCE = timedelta(hours=1)
+TIMEOUT = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Collection:
     cheque_id: str = ""
     state: str = "NEW"
-    why: str = ""
+    reason: str = ""
     written_at: datetime | None = None
 
 
-def react(collection: Collection, received: Input) -> Reaction[Collection]:
-    match received:
+def react(collection: Collection, input_: Input) -> Reaction[Collection]:
+    match input_:
         case EventReceived(event) if event.DESCRIPTOR.name == "ChequeWritten":
             if event.amount == 13:
                 raise RuntimeError("the saga's code is broken")
-            began = Collection(event.cheque_id, "CASHING", written_at=received.at)
-            return Reaction(began, [_cash(event.cheque_id)], [Timer("patience", received.at + PATIENCE)])
+            collection = Collection(event.cheque_id, "CASHING", written_at=input_.at)
+            return Reaction(collection, [_cash(event.cheque_id)], [Timer("timeout", input_.at + TIMEOUT)])
         case StepSucceeded(step="cash"):
-            return Reaction(replace(collection, state="CASHED"), timers=[Timer("patience", None)])
+            return Reaction(replace(collection, state="CASHED"), timers=[Timer("timeout", None)])
         case StepRejected(step="cash", reason=reason) if collection.state == "CASHING":
-            return Reaction(replace(collection, state="REFUSED", why=reason))
+            return Reaction(replace(collection, state="REFUSED", reason=reason))
         case RetryRequested() if collection.state == "REFUSED":
-            return Reaction(replace(collection, state="CASHING", why=""), [_cash(collection.cheque_id)])
-        case TimerFired(timer="patience"):
+            return Reaction(replace(collection, state="CASHING", reason=""), [_cash(collection.cheque_id)])
+        case TimerFired(timer="timeout"):
             return Reaction(replace(collection, state="GIVEN_UP"))
         case AbortRequested(reason=reason):
             return Reaction(
-                replace(collection, state="GIVEN_UP", why=reason), timers=[Timer("patience", None)]
+                replace(collection, state="GIVEN_UP", reason=reason), timers=[Timer("timeout", None)]
             )
     return Reaction(collection)
 
@@ -57,11 +57,19 @@ def _cash(cheque_id: str) -> Send:
     return Send("cash", ledger_pb2.CashChequeRequest(cheque_id=cheque_id))
 
 
-def status(collection: Collection) -> SagaStatus:
-    blocked_reason = collection.why if collection.state == "REFUSED" else ""
+def describe_status(collection: Collection) -> SagaStatus:
+    blocked_reason = collection.reason if collection.state == "REFUSED" else ""
     return SagaStatus(
         collection.state, collection.state in ("CASHED", "GIVEN_UP"), blocked_reason=blocked_reason
     )
 
 
-COLLECTION: Saga[Any] = Saga("ledger.collection", "ledger.cheque", (ledger_pb2,), Collection(), react, status)
+COLLECTION: Saga[Any] = Saga(
+    name="ledger.collection",
+    subscribes_to="ledger.cheque",
+    events=(ledger_pb2,),
+    requests=(ledger_pb2.CashChequeRequest,),
+    initial=Collection(),
+    react=react,
+    describe_status=describe_status,
+)

@@ -1,4 +1,4 @@
-"""A process manager within the test, whose calls go wrong as told, and which ends in the middle of a step."""
+"""Process managers in the test's own process, whose calls fail and which are killed at chosen steps."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,11 +6,11 @@ from contextlib import asynccontextmanager, suppress
 
 from process_manager.due_work import DueStep
 from process_manager.engine import Engine
-from process_manager.event_consumer import EventConsumer, history
+from process_manager.event_consumer import EventConsumer, read_stream_from
 from process_manager.leases import Leases
 from process_manager.saga_reader import SagaReader
 from process_manager.sagas import SAGAS
-from process_manager.step_client import NoReply, StepClient, StepReply
+from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
 from runtime import jetstream
@@ -18,101 +18,105 @@ from runtime.process.settings import Settings
 from tests.support.harness.waiting import until
 
 Call = tuple[str, str]
-"""An order, and the kind of a step of its fulfilment."""
+"""The id of an order, and the kind of a step of its fulfilment."""
 
 
-class Ended(BaseException):
-    """The manager is no more; nobody is told anything."""
+class Killed(BaseException):
+    """Ends a call as if its process had been killed: no handler of Exception sees it."""
 
 
-class Breaking(StepClient):
-    """Really calls the servers; what then happens to the answer is up to the test."""
+class FaultyClient(StepClient):
+    """Calls the real servers, then loses replies or kills the manager as the test demands."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self._lose: dict[Call, int] = {}
-        self._end: set[Call] = set()
-        self._refuse: set[Call] = set()
+        self._replies_to_lose: dict[Call, int] = {}
+        self._kill_after: set[Call] = set()
+        self._rejected: set[Call] = set()
         self.lost: set[Call] = set()
-        self.ended: set[Call] = set()
-        self.end = asyncio.Event()
+        self.killed_after: set[Call] = set()
+        self.kill = asyncio.Event()
 
-    def lose(self, order: str, step: str) -> None:
-        """Lose the first two answers to a step."""
-        self._lose[order, step] = 2
+    def lose_replies(self, order: str, step: str) -> None:
+        """Lose the first two replies to a step."""
+        self._replies_to_lose[order, step] = 2
 
-    def end_after(self, order: str, step: str) -> None:
-        """End the manager once a step is done and before it is told."""
-        self._end.add((order, step))
+    def kill_after(self, order: str, step: str) -> None:
+        """Kill the manager once a step is executed, before its reply is recorded."""
+        self._kill_after.add((order, step))
 
-    def refuse(self, order: str, step: str) -> None:
-        """Refuse a step, which is not sent then."""
-        self._refuse.add((order, step))
+    def reject(self, order: str, step: str) -> None:
+        """Reject a step instead of sending it."""
+        self._rejected.add((order, step))
 
     async def call(self, step: DueStep, traceparent: str | None) -> StepReply:
         key = step.id, step.step.partition("-")[0]
-        if key in self._refuse:
+        if key in self._rejected:
             return StepReply(reason="WILL_NOT")
         reply = await super().call(step, traceparent)
-        if self._lose.get(key, 0):
-            self._lose[key] -= 1
+        if self._replies_to_lose.get(key, 0):
+            self._replies_to_lose[key] -= 1
             self.lost.add(key)
-            raise NoReply("lost on the way")
-        if key in self._end:
-            self._end.remove(key)
-            self.ended.add(key)
-            self.end.set()
-            raise Ended
+            raise OutcomeUnknown("lost by the test")
+        if key in self._kill_after:
+            self._kill_after.remove(key)
+            self.killed_after.add(key)
+            self.kill.set()
+            raise Killed
         return reply
 
 
 @asynccontextmanager
-async def managed(settings: Settings, caller: Breaking) -> AsyncIterator[SagaReader]:
-    """Run a manager after the other, each until it ends; yield what reads their sagas."""
+async def run_managers(settings: Settings, client: FaultyClient) -> AsyncIterator[SagaReader]:
+    """Run managers one after the other, each until it is killed; yield a reader of their sagas."""
     store = SagaStore(settings.database_url)
     async with await jetstream.connect(settings.nats_url, "test") as nats:
-        running = asyncio.create_task(_one_after_the_other(nats, store, caller))
+        task = asyncio.create_task(_run_in_turn(nats, store, client))
         yield SagaReader(store.engine)
-        running.cancel()
+        task.cancel()
         with suppress(asyncio.CancelledError):
-            await running
+            await task
     await store.close()
-    await caller.close()
+    await client.close()
 
 
-async def _one_after_the_other(nats: jetstream.Connection, store: SagaStore, caller: Breaking) -> None:
+async def _run_in_turn(nats: jetstream.Connection, store: SagaStore, client: FaultyClient) -> None:
     while True:
-        caller.end.clear()
-        engine, leases, over = Engine(store, SAGAS, history(nats)), Leases(store), asyncio.Event()
-        parts = [
-            asyncio.create_task(part.run(over))
+        client.kill.clear()
+        engine, leases, stopping = (
+            Engine(store, SAGAS, read_stream_from(nats)),
+            Leases(store),
+            asyncio.Event(),
+        )
+        tasks = [
+            asyncio.create_task(part.run(stopping))
             for part in (
                 EventConsumer(nats, engine, store, leases),
-                StepDispatcher(engine, store, caller, leases),
+                StepDispatcher(engine, store, client, leases),
             )
         ]
-        parts.append(asyncio.create_task(leases.keep(over)))
+        tasks.append(asyncio.create_task(leases.run(stopping)))
         try:
-            await caller.end.wait()
+            await client.kill.wait()
         finally:
-            over.set()  # asyncio.wait_for of Python 3.11 may swallow a cancellation
-            for part in parts:
-                part.cancel()
-            await asyncio.gather(*parts, return_exceptions=True)
-            await leases.leave()  # as if they had run out
+            stopping.set()  # asyncio.wait_for of Python 3.11 may swallow a cancellation
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await leases.leave()  # as if they had expired
 
 
-async def rests(sagas: SagaReader, order_id: str, status: str) -> None:
-    """Wait until an order's fulfilment stands there with nothing under way."""
-    seen = ""
+async def wait_for_status(sagas: SagaReader, order_id: str, status: str) -> None:
+    """Wait until an order's fulfilment has this status and no pending step."""
+    last_status = ""
 
-    async def is_there() -> bool:
-        nonlocal seen
-        found = await sagas.find("fulfilment.fulfilment", order_id)
-        seen = found.row.status if found else ""
-        return found is not None and seen == status and all(step.outcome for step in found.steps)
+    async def has_status() -> bool:
+        nonlocal last_status
+        details = await sagas.find("fulfilment.fulfilment", order_id)
+        last_status = details.row.status if details else ""
+        return details is not None and last_status == status and all(step.outcome for step in details.steps)
 
     try:
-        await until(is_there, 60)
+        await until(has_status, 60)
     except AssertionError:
-        raise AssertionError(f"{order_id} is {seen}, not {status}") from None
+        raise AssertionError(f"{order_id} is {last_status}, not {status}") from None

@@ -1,4 +1,4 @@
-"""A company that trades: products, accounts and orders, and how their fulfilments end."""
+"""Creates products, accounts and orders through the API, and waits for the ends of their fulfilments."""
 
 import asyncio
 from collections.abc import Callable
@@ -26,18 +26,18 @@ SCOPES = (
     *("banking.write", "banking.hold", "banking.read", "fulfilment.read"),
 )
 PRICE = 30
-"""What an order comes to, in whole euros: three pieces."""
+"""The total of an order of three pieces, in whole euros."""
 
 
 class Trade:
-    """Trades through one caller."""
+    """Trades through one caller, on behalf of many customers."""
 
     def __init__(self, caller: Caller) -> None:
         self.caller = caller
         self._tokens: dict[str, str] = {}
 
-    async def product(self, quantity: int) -> str:
-        """Return the sku of a new product, of which there is so much at w-1."""
+    async def create_product(self, quantity: int) -> str:
+        """Create a product with this quantity in warehouse w-1; return its sku."""
         sku = f"sku-{uuid4().hex[:8]}"
         await self.caller.do(inventory.RegisterProductRequest(sku=sku, title="A thing", reorder_point=0))
         await self.caller.do(
@@ -47,8 +47,8 @@ class Trade:
         )
         return sku
 
-    async def account(self, units: int) -> str:
-        """Return the id of a new account with so many euros."""
+    async def open_account(self, units: int) -> str:
+        """Open an account with this balance in euros; return its id."""
         account_id, amount = uuid4().hex, Money(currency_code="EUR", units=units)
         await self.caller.do(
             banking.OpenAccountRequest(account_id=account_id, owner_id="ada", currency_code="EUR")
@@ -56,13 +56,15 @@ class Trade:
         await self.caller.do(banking.DepositRequest(account_id=account_id, amount=amount, reference="pay"))
         return account_id
 
-    async def place(self, sku: str, account_id: str, before: Callable[[str], None] = lambda _: None) -> str:
-        """Return the id of a new order of three pieces, by a customer who has never ordered.
+    async def place_order(
+        self, sku: str, account_id: str, before: Callable[[str], None] = lambda _: None
+    ) -> str:
+        """Place an order of three pieces for a new customer; return its id.
 
         Args:
-            sku: of what.
-            account_id: who pays.
-            before: is told the order's id before it is placed.
+            sku: the product.
+            account_id: the account that pays.
+            before: called with the order's id before the order is placed.
         """
         request = order_of(f"c-{uuid4().hex[:8]}")
         request.order_id, request.account_id = uuid4().hex, account_id
@@ -78,24 +80,26 @@ class Trade:
                     grpc.StatusCode.CANCELLED,
                     grpc.StatusCode.RESOURCE_EXHAUSTED,
                 ), error
-                await asyncio.sleep(0.05)  # its server was killed: the same request again
+                await asyncio.sleep(0.05)  # its server was killed: send the same request again
             else:
                 self._tokens[request.order_id] = receipt.consistency_token
                 return request.order_id
 
-    async def keep(self, sku: str, account_id: str, until: timedelta) -> str:
-        """Reserve two pieces and hold one euro so long, and for no order; return the id of both."""
-        id_, one = uuid4().hex, Money(currency_code="EUR", units=1)
+    async def claim_without_order(self, sku: str, account_id: str, lifetime: timedelta) -> str:
+        """Reserve two pieces and hold one euro for this time, for no order; return the id of both."""
+        id_, amount = uuid4().hex, Money(currency_code="EUR", units=1)
         line = ReservationLine(sku=sku, warehouse_id="w-1", quantity=2)
         reserve = inventory.ReserveStockRequest(reservation_id=id_, lines=[line])
-        hold = banking.PlaceHoldRequest(hold_id=id_, account_id=account_id, amount=one, reference="nothing")
+        hold = banking.PlaceHoldRequest(
+            hold_id=id_, account_id=account_id, amount=amount, reference="nothing"
+        )
         for request in (reserve, hold):
-            request.deadline.FromDatetime(datetime.now(UTC) + until)
+            request.deadline.FromDatetime(datetime.now(UTC) + lifetime)
         await asyncio.gather(self.caller.do(reserve), self.caller.do(hold))
         return id_
 
-    async def why_released(self, id_: str) -> set[str]:
-        """Return why a reservation and a hold of this id were released; empty where one was not."""
+    async def release_reasons(self, id_: str) -> set[str]:
+        """Return the release reasons of the reservation and hold of this id; empty for one not released."""
         try:
             reservation = await self.caller.ask(inventory_queries.GetReservationRequest(reservation_id=id_))
             hold = await self.caller.ask(banking_queries.GetHoldRequest(hold_id=id_))
@@ -107,50 +111,51 @@ class Trade:
     async def ship(self, order_id: str) -> None:
         await self.caller.do(ordering.ShipOrderRequest(order_id=order_id, carrier="Swift", tracking_code="1"))
 
-    async def give_back(self, order_id: str) -> None:
+    async def return_order(self, order_id: str) -> None:
         await self.caller.do(ordering.DeliverOrderRequest(order_id=order_id))
         await self.caller.do(ordering.ReturnOrderRequest(order_id=order_id, reason="broken"))
 
-    async def fulfilment(self, order_id: str) -> Fulfilment | None:
-        """Return a fulfilment; None where nobody can tell now."""
+    async def get_fulfilment(self, order_id: str) -> Fulfilment | None:
+        """Return a fulfilment; None while its process manager is unavailable."""
         request = fulfilment.GetFulfilmentRequest(
             order_id=order_id, at_least_as_fresh=self._tokens.get(order_id, "")
         )
         try:
-            found: Fulfilment = (await self.caller.ask(request)).fulfilment
+            response = await self.caller.ask(request)
         except grpc.aio.AioRpcError as error:
             assert error.code() == grpc.StatusCode.UNAVAILABLE, error
             return None
-        return found
+        result: Fulfilment = response.fulfilment
+        return result
 
-    async def ends(self, order_id: str, *states: str) -> str:
-        """Return the state in which a fulfilment rests, once nothing of it is under way."""
-        found = ""
+    async def wait_for_state(self, order_id: str, *states: str) -> str:
+        """Wait until a fulfilment is in one of these states without a pending step; return the state."""
+        state = ""
 
-        async def rests() -> bool:
-            nonlocal found
-            one = await self.fulfilment(order_id)
-            found = Fulfilment.State.Name(one.state).removeprefix("STATE_") if one else ""
-            return one is not None and found in states and all(step.outcome for step in one.steps)
+        async def is_in_state() -> bool:
+            nonlocal state
+            result = await self.get_fulfilment(order_id)
+            state = Fulfilment.State.Name(result.state).removeprefix("STATE_") if result else ""
+            return result is not None and state in states and all(step.outcome for step in result.steps)
 
-        await until(rests, 60)
-        return found
+        await until(is_in_state, 60)
+        return state
 
-    async def shows(self, sku: str, levels: tuple[int, int]) -> None:
-        """Wait until so much is on hand, and so much of it reserved."""
+    async def wait_for_stock(self, sku: str, levels: tuple[int, int]) -> None:
+        """Wait until a product has these quantities on hand and reserved."""
 
-        async def does() -> bool:
+        async def has_levels() -> bool:
             stock = await self.caller.ask(inventory_queries.GetStockRequest(sku=sku))
             return (stock.on_hand, stock.reserved) == levels
 
-        await until(does)
+        await until(has_levels)
 
-    async def shows_account(self, account_id: str, levels: tuple[int, int]) -> None:
-        """Wait until an account has so many euros, and so much of it held."""
+    async def wait_for_account(self, account_id: str, levels: tuple[int, int]) -> None:
+        """Wait until an account has this balance and this held amount, in euros."""
 
-        async def does() -> bool:
-            asked = banking_queries.GetAccountRequest(account_id=account_id)
-            account = (await self.caller.ask(asked)).account
+        async def has_levels() -> bool:
+            request = banking_queries.GetAccountRequest(account_id=account_id)
+            account = (await self.caller.ask(request)).account
             return (account.balance.units, account.held.units) == levels
 
-        await until(does)
+        await until(has_levels)

@@ -1,19 +1,19 @@
-"""However events, answers, times and people come, an order ends with all kept for it, or with nothing."""
+"""In any order of events, replies, timers and commands, an order ends with all its claims or with none."""
 
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 from hypothesis import settings
-from hypothesis import strategies as some
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.decider import Rejected
 from command_server.kernel.money import Money
 from process_manager.saga import RetryRequested
-from process_manager.sagas.fulfilment.requests import RESERVED_FOR
-from tests.support.models.company import ORDER, Company
+from process_manager.sagas.fulfilment.requests import CLAIM_LIFETIME
+from tests.support.models.fulfilment_simulation import ORDER, Simulation
 
 STEPS = (
     "reserve",
@@ -38,104 +38,104 @@ FORWARD: tuple[Any, ...] = (
 
 
 class Machine(RuleBasedStateMachine):
-    """One order, and a world in which anything happens at any time."""
+    """One order, with events, replies, timers and commands in any order."""
 
     @initialize(
-        money=some.sampled_from([30, 40, 1000]),
-        price=some.sampled_from([0, 10, 10, 200]),
-        steps=some.integers(0, 8),
+        money=st.sampled_from([30, 40, 1000]),
+        price=st.sampled_from([0, 10, 10, 200]),
+        steps=st.integers(0, 8),
     )
     def begin(self, money: int, price: int, steps: int) -> None:
         self.money = money
-        self.company = Company(money=money, price=price)
-        self.company.place()
-        self.go_on(steps)
+        self.simulation = Simulation(money=money, price=price)
+        self.simulation.place_order()
+        self.proceed(steps)
 
     @rule()
-    def hear(self) -> None:
-        self.company.hear()
+    def deliver_event(self) -> None:
+        self.simulation.deliver_event()
 
     @rule()
-    def answer(self) -> None:
-        self.company.answer()
+    def answer_step(self) -> None:
+        self.simulation.answer_step()
 
     @rule()
-    def lose_an_answer(self) -> None:
-        self.company.lose()
+    def lose_reply(self) -> None:
+        self.simulation.lose_reply()
 
-    @rule(steps=some.integers(1, 4))
-    def go_on(self, steps: int) -> None:
+    @rule(steps=st.integers(1, 4))
+    def proceed(self, steps: int) -> None:
         for _ in range(steps):
-            _ = self.company.hear() or self.company.answer()
+            _ = self.simulation.deliver_event() or self.simulation.answer_step()
 
-    @rule(minutes=some.sampled_from([1, 16, 61, 5000]))
-    def wait(self, minutes: int) -> None:
-        self.company.wait(timedelta(minutes=minutes))
+    @rule(minutes=st.sampled_from([1, 16, 61, 5000]))
+    def advance_time(self, minutes: int) -> None:
+        self.simulation.advance_time(timedelta(minutes=minutes))
 
-    @rule(command=some.sampled_from(EDITS))
+    @rule(command=st.sampled_from(EDITS))
     def edit(self, command: Any) -> None:
-        self.ask(command)
+        self.try_to_execute(command)
 
-    @rule(command=some.sampled_from(REVIEWS))
+    @rule(command=st.sampled_from(REVIEWS))
     def review(self, command: Any) -> None:
-        self.ask(command)
+        self.try_to_execute(command)
 
-    @rule(command=some.sampled_from((*FORWARD, *ENDS)))
-    def move(self, command: Any) -> None:
-        self.ask(command)
+    @rule(command=st.sampled_from((*FORWARD, *ENDS)))
+    def end_or_advance(self, command: Any) -> None:
+        self.try_to_execute(command)
 
-    def ask(self, command: Any) -> None:
+    def try_to_execute(self, command: Any) -> None:
         with suppress(Rejected):
-            self.company.do(command)
+            self.simulation.execute(command)
 
-    @rule(kind=some.none() | some.sampled_from(STEPS))
-    def fail(self, kind: str | None) -> None:
-        self.company.refuse = {kind: "NO_REASON"} if kind else {}
+    @rule(kind=st.none() | st.sampled_from(STEPS))
+    def reject_steps(self, kind: str | None) -> None:
+        self.simulation.rejections = {kind: "NO_REASON"} if kind else {}
 
     @invariant()
-    def nothing_is_kept_that_nobody_knows_of(self) -> None:
-        if hasattr(self, "company"):
-            on_hand, reserved = self.company.stock()
-            balance, held = self.company.money()
+    def claims_never_exceed_the_goods_or_the_balance(self) -> None:
+        if hasattr(self, "simulation"):
+            on_hand, reserved = self.simulation.stock()
+            balance, held = self.simulation.money()
             assert 0 <= reserved <= on_hand
             assert 0 <= held <= balance
 
     def teardown(self) -> None:
-        """Let everything come to an end, as time and an operator would."""
-        if not hasattr(self, "company"):
+        """Run the order to its end, with timers fired and the operator retrying, then check it."""
+        if not hasattr(self, "simulation"):
             return
-        company = self.company
-        company.refuse = {}
+        simulation = self.simulation
+        simulation.rejections = {}
         for _ in range(4):
-            company.settle()
-            company.tell(RetryRequested(company.world.now))
-            company.wait(timedelta(days=4))
-            company.settle()
-        self.check(company)
+            simulation.settle()
+            simulation.deliver(RetryRequested(simulation.world.now))
+            simulation.advance_time(timedelta(days=4))
+            simulation.settle()
+        self.check(simulation)
 
-    def check(self, company: Company) -> None:
-        (tea, reserved), (balance, held) = company.stock(), company.money()
-        lines = company.world.state(ORDER).contents.lines
+    def check(self, simulation: Simulation) -> None:
+        (tea, reserved), (balance, held) = simulation.stock(), simulation.money()
+        lines = simulation.world.state(ORDER).contents.lines
         pieces = sum(line.quantity for line in lines if line.sku == "tea")
         cost = sum(line.quantity * line.unit_price.units for line in lines)
-        match company.order_status:
+        match simulation.order_status:
             case "CANCELLED" | "REJECTED":
                 assert (tea, reserved, balance, held) == (10, 0, self.money, 0)
-            case "CONFIRMED" if not company.saga.status.blocked_reason:
+            case "CONFIRMED" if not simulation.instance.status.blocked_reason:
                 assert (tea, reserved, balance, held) == (10, pieces, self.money, cost)
-            case "SHIPPED" | "DELIVERED" if not company.saga.status.blocked_reason:
+            case "SHIPPED" | "DELIVERED" if not simulation.instance.status.blocked_reason:
                 assert (tea, reserved, balance, held) == (10 - pieces, 0, self.money - cost, 0)
-            case "RETURNED" if not company.saga.status.blocked_reason:
+            case "RETURNED" if not simulation.instance.status.blocked_reason:
                 assert (tea, reserved, balance, held) == (10, 0, self.money, 0)
             case status:
-                assert company.saga.status.blocked_reason, f"{status} is no end"
+                assert simulation.instance.status.blocked_reason, f"{status} is not final"
         assert (
-            company.saga.status.ended
-            or company.order_status == "CONFIRMED"
-            or company.saga.status.blocked_reason
+            simulation.instance.status.ended
+            or simulation.order_status == "CONFIRMED"
+            or simulation.instance.status.blocked_reason
         )
 
 
-assert timedelta(minutes=61) > RESERVED_FOR
+assert timedelta(minutes=61) > CLAIM_LIFETIME
 Machine.TestCase.settings = settings(max_examples=400, stateful_step_count=8, deadline=None)
 TestFulfilmentModel = Machine.TestCase

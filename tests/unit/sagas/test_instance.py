@@ -1,0 +1,40 @@
+"""A saga instance sends declared requests only."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from contracts.envelope import RecordedEvent
+from process_manager.instance import Instance
+from process_manager.saga import EventReceived
+from tests.support.builders.ledger import ledger_pb2
+from tests.support.harness.collection import COLLECTION
+
+AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+WRITTEN = ledger_pb2.ChequeWritten(cheque_id="c", account_id="a", amount=5, writer="ada")
+UNDECLARED = replace(COLLECTION, requests=(ledger_pb2.DepositRequest,))
+
+
+def test_a_declared_request_becomes_a_step() -> None:
+    instance = Instance(COLLECTION, "c", COLLECTION.initial)
+    instance.react_to(EventReceived(WRITTEN, 1, AT))
+    (step,) = instance.steps
+    assert step.method == "/diptych.testing.v1.CommandService/CashCheque"
+
+
+def test_a_request_that_the_saga_does_not_declare_fails() -> None:
+    instance = Instance(UNDECLARED, "c", UNDECLARED.initial)
+    with pytest.raises(ValueError, match=r"does not declare diptych\.testing\.v1\.CashChequeRequest"):
+        instance.react_to(EventReceived(WRITTEN, 1, AT))
+    assert (instance.state, instance.steps, instance.timers) == (UNDECLARED.initial, [], {})
+
+
+def test_an_undeclared_request_blocks_the_saga_at_its_event() -> None:
+    instance = Instance(UNDECLARED, "c", UNDECLARED.initial)
+    event = RecordedEvent(
+        "ledger.cheque.c", 1, WRITTEN.DESCRIPTOR.full_name, WRITTEN.SerializeToString(), AT, 1, {}
+    )
+    assert not instance.receive_event(event, AT)
+    assert "does not declare" in instance.status.blocked_reason
+    assert instance.version == 0
