@@ -1,4 +1,4 @@
-"""The query server: its contexts, and how its parts are put together."""
+"""The query server process: its contexts, and the wiring of its parts."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,14 @@ CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 
 
 async def main(lifecycle: Lifecycle, contexts: Sequence[QueryContext]) -> None:
-    """Serve these contexts' queries until the process stops."""
-    redis = _redis(lifecycle.settings.redis_url)
+    """Serve the queries of these contexts until the process stops."""
+    redis = _parse_address(lifecycle.settings.redis_url)
     async with Reader(redis) as reader:
-        views = {query.view for context in contexts for query in context.queries.values()}
-        watched = {watch.view for context in contexts for watch in context.watches.values()}
-        change_feed = ChangeFeed(redis, reader, watched)
+        queried_views = {query.view for context in contexts for query in context.queries.values()}
+        watched_views = {watch.view for context in contexts for watch in context.watches.values()}
+        change_feed = ChangeFeed(redis, reader, watched_views)
         lifecycle.spawn(change_feed.run(lifecycle.stopping), "changes")
-        models = {view: ReadModel.of(view, reader) for view in views | watched}
+        models = {view: ReadModel.of(view, reader) for view in queried_views | watched_views}
         for model in models.values():
             lifecycle.spawn(model.staleness.run(), "staleness")
         services = [query_service(context, models, change_feed) for context in contexts]
@@ -37,7 +37,7 @@ async def main(lifecycle: Lifecycle, contexts: Sequence[QueryContext]) -> None:
         await edge.serve(lifecycle)
 
 
-def _redis(url: str) -> RedisAddress:
+def _parse_address(url: str) -> RedisAddress:
     try:
         return RedisAddress(url)
     except ValueError as error:
@@ -46,5 +46,5 @@ def _redis(url: str) -> RedisAddress:
 
 if __name__ == "__main__":
     settings = read_settings()
-    names = {context.name: context for context in CONTEXTS}
-    workers.run(main, "query_server", settings, settings.query_address, names)
+    contexts_by_name = {context.name: context for context in CONTEXTS}
+    workers.run(main, "query_server", settings, settings.query_address, contexts_by_name)

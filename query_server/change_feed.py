@@ -1,8 +1,12 @@
-"""Who is to be told that a view has changed: one subscription of a process for all its watchers.
+"""Wakes the watchers of a process when views change: one Redis subscription for all of them.
 
-The projector announces on a channel which views have changed (contracts/view_layout.py). An announcement only says
-that it is time to look, so several are worth one look, and a connection that was lost is made good by having
-everybody look. While nothing changes, a watcher costs its memory alone.
+How it works. After each write the projector publishes one notification per projection, which lists the
+changed views and change feeds by key (contracts/view_layout.py). `ChangeFeed` keeps one subscription to
+these channels and one set of `Signal`s per key; a notification wakes the signals of its keys. Notifications
+carry no state: a woken watcher reads the view itself, so several notifications cost one read, and a missed
+one is repaired by any later read. Two changes arrive without a notification, and both wake every watcher: a
+new subscription, since notifications were lost while there was none, and a new build of a projection, which
+`_watch_builds` polls. An idle watcher costs its memory alone.
 """
 
 import asyncio
@@ -20,10 +24,10 @@ from runtime.backoff import Backoff
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
+INITIAL_PAUSE, MAX_PAUSE = 0.01, 1.0
 """Seconds between attempts to subscribe."""
-LOOK = 1.0
-"""Seconds between two looks at whether a projection is filled anew, which nobody announces."""
+BUILD_CHECK_INTERVAL = 1.0
+"""Seconds between two checks for a new build of a projection, which sends no notification."""
 
 log = logs.get_logger(__name__)
 
@@ -31,43 +35,44 @@ _decode_notification = msgspec.msgpack.Decoder(tuple[list[str], list[str]]).deco
 
 
 class Signal:
-    """Wakes one watcher; made by `ChangeFeed.of`."""
+    """Wakes one watcher; created by `ChangeFeed.open_signal`."""
 
     def __init__(self, change_feed: "ChangeFeed") -> None:
-        self._changes = change_feed
+        self._change_feed = change_feed
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """There may be something new."""
         self._woken.set()
 
     async def wait_until_subscribed(self) -> None:
-        """Return while announcements come in: what is read from now on is followed by all that is new.
+        """Return once the subscription is active.
+
+        A change that a later read does not include wakes this signal.
 
         Raises:
-            Refusal: `READ_MODEL_UNAVAILABLE`, Redis is away; `STOPPING`, the process stops.
+            RpcError: `READ_MODEL_UNAVAILABLE`, Redis is unreachable; `STOPPING`, the process stops.
         """
-        await self._changes.wait_until_subscribed()
+        await self._change_feed.wait_until_subscribed()
 
     async def wait(self) -> None:
-        """Return once there may be something new since the last wait.
+        """Return once the key may have changed since the last call.
 
         Raises:
-            Refusal: `STOPPING`, the process stops.
+            RpcError: `STOPPING`, the process stops.
         """
-        self._changes.check_running()
+        self._change_feed.check_running()
         await self._woken.wait()
         self._woken.clear()
-        self._changes.check_running()
+        self._change_feed.check_running()
 
 
 class ChangeFeed:
-    """The announcements of several projections.
+    """Receives the change notifications of several projections.
 
     Args:
-        address: where Redis is.
+        address: of Redis.
         reader: reads from the same Redis.
-        views: whose changes can be watched.
+        views: the views that can be watched.
     """
 
     def __init__(self, address: RedisAddress, reader: Reader, views: Collection[View]) -> None:
@@ -79,8 +84,12 @@ class ChangeFeed:
         self._stopped = False
 
     @contextmanager
-    def of(self, key: str) -> Iterator[Signal]:
-        """Return a signal that is woken by changes of a view's key or of a set's, within the context."""
+    def open_signal(self, key: str) -> Iterator[Signal]:
+        """Yield a signal that changes of a key wake while the context is open.
+
+        Args:
+            key: of a view's hash, or of a change feed in Redis.
+        """
         signal = Signal(self)
         self._signals[key].add(signal)
         try:
@@ -92,76 +101,75 @@ class ChangeFeed:
 
     @property
     def watchers(self) -> int:
-        """How many signals there are now."""
+        """The number of open signals."""
         return sum(map(len, self._signals.values()))
 
     async def wait_until_subscribed(self) -> None:
-        """Wait until announcements come in; see `Signal.wait_until_subscribed`."""
+        """Wait for the subscription, as `Signal.wait_until_subscribed` documents."""
         self.check_running()
         try:
-            await asyncio.wait_for(self._subscribed.wait(), LONGEST_PAUSE)
+            await asyncio.wait_for(self._subscribed.wait(), MAX_PAUSE)
         except TimeoutError:
-            raise RpcError("READ_MODEL_UNAVAILABLE", "Redis is away", retry_after=1.0) from None
+            raise RpcError("READ_MODEL_UNAVAILABLE", "Redis is unreachable", retry_after=1.0) from None
 
     def check_running(self) -> None:
-        """Refuse to go on once the process stops."""
+        """Raise `STOPPING` once the process stops."""
         if self._stopped:
             raise RpcError("STOPPING", "the server stops", retry_after=1.0)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Hear announcements until the process stops, then have every watcher end its call."""
+        """Receive notifications until the process stops, then wake every watcher so that its call ends."""
         if not self._views:
             return
-        hearing = [asyncio.create_task(self._receive()), asyncio.create_task(self._watch_builds())]
+        tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._watch_builds())]
         try:
             stopped = asyncio.create_task(stopping.wait())
-            done, _ = await asyncio.wait([stopped, *hearing], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in hearing:
+            for task in tasks:
                 task.cancel()
             self._stopped = True
             self._wake_all()
 
     async def _receive(self) -> None:
-        """Keep a subscription."""
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        backoff = Backoff(INITIAL_PAUSE, MAX_PAUSE)
         while True:
             try:
                 async with Subscription(self._address, list(self._views)) as subscription:
                     backoff.reset()
+                    # Woken watchers read at once, so the reader's own connection has to work first.
                     while not await self._reader.ping():  # noqa: ASYNC110 - it connects for itself
-                        await asyncio.sleep(FIRST_PAUSE)
+                        await asyncio.sleep(INITIAL_PAUSE)
                     self._subscribed.set()
-                    self._wake_all()  # what was announced meanwhile is lost
+                    self._wake_all()  # notifications from before the subscription are lost
                     async for channel, message in subscription:
                         self._dispatch(self._views[channel], message)
             except (OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
-                log.warning("Announcements are not heard", error=repr(error))
+                log.warning("Change notifications interrupted", error=repr(error))
             self._subscribed.clear()
             await asyncio.sleep(backoff.next_pause())
 
     def _dispatch(self, view: View, message: bytes) -> None:
-        view_ids, sets = _decode_notification(message)
+        view_ids, feed_keys = _decode_notification(message)
         for view_id in view_ids:
             self._wake(view.key(view_id))
-        for key in sets:
+        for key in feed_keys:
             self._wake(key)
 
     async def _watch_builds(self) -> None:
-        """Have everybody look when a projection is filled anew: views may be gone, which nobody announces."""
         keys = [view.build for view in self._views.values()]
-        known: list[bytes | None] = []
+        previous: list[bytes | None] = []
         while True:
             try:
-                found = await self._reader.call("MGET", *keys)
-                if known and found != known:
-                    self._wake_all()
-                known = found
+                builds = await self._reader.call("MGET", *keys)
+                if previous and builds != previous:
+                    self._wake_all()  # a new build clears views without a notification
+                previous = builds
             except RpcError:
-                pass  # Redis is away; the subscription notices that as well
-            await asyncio.sleep(LOOK)
+                pass  # Redis is unreachable; the subscription breaks as well and reconnects
+            await asyncio.sleep(BUILD_CHECK_INTERVAL)
 
     def _wake(self, key: str) -> None:
         for signal in self._signals.get(key, ()):

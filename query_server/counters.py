@@ -1,25 +1,8 @@
-"""Sums as projectors keep them: counters in a hash, with units and billionths of an amount apart."""
+"""Counters as Redis returns them: a flat reply of names and integer sums."""
 
 from collections.abc import Sequence
 
-from google.type.money_pb2 import Money
 
-NANOS = 10**9
-"""Billionths in a unit."""
-
-
-def counters(flat: Sequence[bytes]) -> dict[str, int]:
-    """Return the reply to HGETALL of a hash of counters."""
-    return {name.decode(): int(sum_) for name, sum_ in zip(flat[::2], flat[1::2], strict=True)}
-
-
-def nanos(amount: Money) -> int:
-    """Return an amount in billionths."""
-    return int(amount.units) * NANOS + int(amount.nanos)
-
-
-def money(currency_code: str, billionths: int) -> Money:
-    """Return an amount of billionths."""
-    units, rest = divmod(abs(billionths), NANOS)
-    sign = -1 if billionths < 0 else 1
-    return Money(currency_code=currency_code, units=sign * units, nanos=sign * rest)
+def parse_counters(reply: Sequence[bytes]) -> dict[str, int]:
+    """Return the counters in a reply to HGETALL, by name."""
+    return {name.decode(): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}

@@ -1,7 +1,11 @@
-"""Waiting until a projection includes what a consistency token names.
+"""Waits until a projection includes the writes that a consistency token names.
 
-A token names streams and versions. Of each stream that the projection hears, its view's hash tells which
-version the view has, and with it everything that is derived from the view.
+How it works. A token names streams and their versions. Of these, only the streams that the projection
+consumes matter; each belongs to a view whose hash stores the version that it includes. One pipeline reads
+those versions first and the requested data behind them, so the data is at least as new as the versions.
+While a version is too low, the pipeline is repeated with backoff until shortly before the call's deadline.
+The caught-up marker names the incarnation of the database that the projection follows; a token of another
+one cannot be satisfied.
 """
 
 import asyncio
@@ -14,12 +18,12 @@ from runtime.backoff import Backoff
 from runtime.grpc.request_tokens import read_consistency_token
 from runtime.grpc.rpc_error import RpcError
 
-RESERVE = 0.05
-"""Seconds before the deadline at which waiting ends, so that the refusal still reaches the caller."""
-WITHOUT_DEADLINE = 2.0
+DEADLINE_MARGIN = 0.05
+"""Seconds before the deadline at which waiting ends, so that the error still reaches the caller."""
+DEFAULT_TIMEOUT = 2.0
 """Seconds that a call without a deadline waits."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.02
-"""Seconds between two looks."""
+INITIAL_PAUSE, MAX_PAUSE = 0.001, 0.02
+"""Seconds between two reads of the versions."""
 
 
 async def read(
@@ -28,35 +32,32 @@ async def read(
     *commands: Command,
     remaining: float | None = None,
 ) -> list[Any]:
-    """Return the replies to commands, read once the projection includes what a token names.
-
-    The commands go in one round trip with the look at the versions, behind it, so that nothing can be lost
-    in between.
+    """Return replies that include the writes of a consistency token.
 
     Args:
-        views: the projection that is read.
+        views: the projection.
         token: the consistency token.
-        commands: what to read.
-        remaining: seconds until the call's deadline; None where it has none.
+        commands: the reads.
+        remaining: seconds until the call's deadline; None if it has none.
 
     Raises:
-        Refusal: `TOKEN_INVALID`; `TOKEN_OUTDATED`, it is from before the database was restored;
-            `VIEW_REBUILDING`, the projection follows an earlier life of the database than the token's;
-            `VIEW_BEHIND`, it did not get there in time; and whatever `ViewReader` raises.
+        RpcError: `TOKEN_INVALID`; `TOKEN_OUTDATED`, the database was restored after the token was issued;
+            `VIEW_REBUILDING`, the projection follows an earlier incarnation of the database than the token;
+            `VIEW_BEHIND`, the writes were not included in time; and the errors of `ViewReader`.
     """
-    known = read_consistency_token(token)
-    heard = [s for s in known.streams if streams.stream_type(s.stream) in views.view.source_streams]
-    looks = [views.version_of(streams.aggregate_id(stream.stream)) for stream in heard]
-    deadline = _now() + (WITHOUT_DEADLINE if remaining is None else remaining - RESERVE)
-    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+    wanted = read_consistency_token(token)
+    awaited = [s for s in wanted.streams if streams.stream_type(s.stream) in views.view.source_streams]
+    version_reads = [views.version_command(streams.aggregate_id(stream.stream)) for stream in awaited]
+    deadline = _now() + (DEFAULT_TIMEOUT if remaining is None else remaining - DEADLINE_MARGIN)
+    backoff = Backoff(INITIAL_PAUSE, MAX_PAUSE)
     while True:
-        incarnation, replies = await views.complete(*looks, *commands)
-        if incarnation < known.incarnation:  # the projectors have yet to follow a restored database
-            raise views.rebuilding()
-        if incarnation > known.incarnation:
+        incarnation, replies = await views.read_while_ready(*version_reads, *commands)
+        if incarnation < wanted.incarnation:  # the projectors do not follow the restored database yet
+            raise views.rebuilding_error()
+        if incarnation > wanted.incarnation:
             raise RpcError("TOKEN_OUTDATED", "the token is from before the database was restored")
-        if all(int(at or 0) >= stream.version for at, stream in zip(replies, heard, strict=False)):
-            return replies[len(heard) :]
+        if all(int(version or 0) >= s.version for version, s in zip(replies, awaited, strict=False)):
+            return replies[len(awaited) :]
         if _now() >= deadline:
             raise RpcError(
                 "VIEW_BEHIND", "the view does not include the token's command yet", retry_after=0.1
@@ -64,21 +65,21 @@ async def read(
         await asyncio.sleep(min(backoff.next_pause(), max(deadline - _now(), 0)))
 
 
-async def view(views: ViewReader, view_id: str, token: str, remaining: float | None) -> bytes | None:
-    """Return a serialised view, or None where there certainly is none.
+async def read_view(views: ViewReader, view_id: str, token: str, remaining: float | None) -> bytes | None:
+    """Return a serialised view, or None if it does not exist.
 
     Args:
-        views: the projection that is read.
-        view_id: the view's.
-        token: the consistency token that the view has to include; empty for none.
-        remaining: seconds until the call's deadline; None where it has none.
+        views: the projection.
+        view_id: the view's id.
+        token: the consistency token whose writes the view has to include; empty for none.
+        remaining: seconds until the call's deadline; None if it has none.
 
     Raises:
-        Refusal: as `read` does.
+        RpcError: as `read`.
     """
     if not token:
         return await views.get(view_id)
-    (data,) = await read(views, token, views.data_of(view_id), remaining=remaining)
+    (data,) = await read(views, token, views.data_command(view_id), remaining=remaining)
     return data or None
 
 

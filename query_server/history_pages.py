@@ -1,29 +1,38 @@
-"""A view's log, which holds what its events told: its pages, newest first, and where a time is in it."""
+"""Pages of a view's history, newest first, and the search for a time in it.
+
+How it works. A history is a Redis hash from version to entry, and every version from 1 to the view's own
+has one. A page is therefore a range of versions, read with one HMGET; its token is the last version of the
+page. Times never decrease from version to version, so the first entry of a period is found by search: each
+read fetches FAN_OUT entries spread over the remaining range, which divides the range by FAN_OUT.
+"""
 
 from collections.abc import Callable
 
 from query_server.view_reader import ViewReader
 from runtime.grpc.request_tokens import invalid_page_token
 
+FAN_OUT = 32
+"""Parts into which one read divides the range that is searched."""
 
-async def page(
+
+async def read_page(
     views: ViewReader, view_id: str, version: int, after: str, size: int, oldest: int = 1
 ) -> tuple[list[bytes], str]:
-    """Return the serialised entries of a page, and what the next page follows on.
+    """Return the serialised entries of a page, and the version after which the next page begins.
 
     Args:
-        views: where the view and its log are.
-        view_id: whose log.
-        version: the newest that counts; each event up to the view's own has told something.
-        after: the version that the page follows on, as a caller claims; empty for the first page.
-        size: how many entries at the most.
-        oldest: the oldest version that counts.
+        views: the projection.
+        view_id: the view's id.
+        version: the newest version to include, at most the view's own.
+        after: the last version of the page before, as the caller claims; empty for the first page.
+        size: the maximum number of entries.
+        oldest: the oldest version to include.
 
     Returns:
-        The entries; what the next page follows on is empty on the last page.
+        The entries; the version is empty on the last page.
 
     Raises:
-        Refusal: `PAGE_TOKEN_INVALID`, it follows on no version; and whatever `ViewReader` raises.
+        RpcError: `PAGE_TOKEN_INVALID`, `after` is not a version; and the errors of `ViewReader`.
     """
     if after and not after.isdecimal():
         raise invalid_page_token()
@@ -31,32 +40,30 @@ async def page(
     versions = range(newest, max(newest - size, oldest - 1), -1)
     if not versions:
         return [], ""
-    entries = await views.history_entries(view_id, versions)
+    entries = await views.get_history_entries(view_id, versions)
     return entries, str(versions[-1]) if versions[-1] > oldest else ""
 
 
-FAN = 32
-"""Entries that are read at once to find a place among ever fewer."""
-
-
-async def first_from(views: ViewReader, view_id: str, version: int, is_from: Callable[[bytes], bool]) -> int:
-    """Return the first version whose entry is from a time on; the one after the last where none is.
-
-    Reads 32 entries for each factor of 32 in the log's length.
+async def find_first_version(
+    views: ViewReader, view_id: str, version: int, is_in_period: Callable[[bytes], bool]
+) -> int:
+    """Return the first version whose entry is in a period without end; `version + 1` if there is none.
 
     Args:
-        views: where the view and its log are.
-        view_id: whose log.
-        version: the view's; each event up to it has told something.
-        is_from: whether an entry is from that time or later; times never go back from version to version.
+        views: the projection.
+        view_id: the view's id.
+        version: the view's version.
+        is_in_period: whether a serialised entry is from the period's start or later.
     """
-    first, beyond = 1, version + 1  # the answer is one of first..beyond
-    while first < beyond:
-        step = max(1, (beyond - first) // FAN)
-        places = range(first, beyond, step)
-        entries = await views.history_entries(view_id, places)
-        later = [place for place, entry in zip(places, entries, strict=True) if is_from(entry)]
-        beyond = later[0] if later else beyond
-        earlier = places[len(places) - len(later) - 1] if len(later) < len(places) else first - 1
-        first = earlier + 1
+    first, end = 1, version + 1  # the result is in first..end
+    while first < end:
+        step = max(1, (end - first) // FAN_OUT)
+        probes = range(first, end, step)
+        entries = await views.get_history_entries(view_id, probes)
+        matches = [probe for probe, entry in zip(probes, entries, strict=True) if is_in_period(entry)]
+        # Entries are ordered by time, so the matches are the last probes. The result is the first match, or
+        # one of the versions between the probe before it and that match.
+        end = matches[0] if matches else end
+        last_before = probes[len(probes) - len(matches) - 1] if len(matches) < len(probes) else first - 1
+        first = last_before + 1
     return first

@@ -1,49 +1,53 @@
-"""Pages of a list: members of an index, each checked against the view that it stands for.
+"""Pages of a list: the members of an index, each checked against the view that it refers to.
 
-An index follows its views at a small distance. A member whose view has moved on, or is gone, is left out
-here, so a page never shows an order in a list that it does not belong to.
+How it works. The members and their views are read one after the other, so a view may change in between.
+Each view stores its current index entries. A member is dropped if its view no longer exists, or no longer
+has that entry, so a page never shows a view in a list to which it does not belong. More members are then
+read to fill the page, up to a limit; a page may therefore hold fewer views than requested and still have a
+next page. The page token is the last member read, not an offset, so views that arrive meanwhile shift
+nothing.
 """
 
 from contracts.view_layout import id_of_member
 from query_server.view_reader import ViewReader, Window
 
-ROUNDS = 5
-"""How often a page is filled up where members are left out; after that it holds fewer."""
+MAX_READS = 5
+"""Reads of the index for one page."""
 
 
-async def page(views: ViewReader, window: Window, after: str, size: int) -> tuple[list[bytes], str]:
-    """Return the serialised views of a page, and the member that the next page follows on.
+async def read_page(views: ViewReader, window: Window, after: str, size: int) -> tuple[list[bytes], str]:
+    """Return the serialised views of a page, and the last member that was read for it.
 
     Args:
-        views: where the views are.
-        window: the part of the index that lists them.
-        after: the member that the page follows on; empty for the first page.
-        size: how many views at the most.
+        views: the projection.
+        window: the range of the index that lists the views.
+        after: the last member of the page before; empty for the first page.
+        size: the maximum number of views.
 
     Returns:
         The views, newest first; the member is empty on the last page.
     """
-    found: list[bytes] = []
-    for _ in range(ROUNDS):
-        wanted = size - len(found)
-        members = await views.members(window, after, wanted + 1)  # one more tells whether there are more
-        here = members[:wanted]
-        found += await _belonging(views, window.index, here)
-        if len(members) <= wanted:
-            return found, ""
-        after = here[-1]
-        if len(found) == size:
+    page: list[bytes] = []
+    for _ in range(MAX_READS):
+        free = size - len(page)
+        members = await views.get_members(window, after, free + 1)  # one more shows if there is a next page
+        candidates = members[:free]
+        page += await _read_current_views(views, window.index, candidates)
+        if len(members) <= free:
+            return page, ""
+        after = candidates[-1]
+        if len(page) == size:
             break
-    return found, after
+    return page, after
 
 
-async def _belonging(views: ViewReader, index: str, members: list[str]) -> list[bytes]:
-    """Return the views of those members that are entries of their views now."""
+async def _read_current_views(views: ViewReader, index: str, members: list[str]) -> list[bytes]:
+    """Return the views of the members that are still index entries of their views."""
     if not members:
         return []
-    loaded = await views.listed([id_of_member(member) for member in members])
+    listed_views = await views.get_listed_views([id_of_member(member) for member in members])
     return [
         view.data
-        for member, view in zip(members, loaded, strict=True)
+        for member, view in zip(members, listed_views, strict=True)
         if view is not None and (index, member) in view.entries
     ]

@@ -1,8 +1,13 @@
-"""Reads from Redis for all requests of a process: one connection, commands pipelined as they come.
+"""Reads from Redis for all requests of a process, pipelined on one connection.
 
-Replies come in the order of the commands, so a reply needs no more than the head of a queue; commands that
-come together leave in one write. That costs a tenth of a pool, where each read checks a connection out and
-waits for its own round trip.
+How it works. A call appends its command to an output buffer and a future to a queue. An AdaptiveBatcher
+flushes the buffer, so that the commands of one burst leave in one write. Redis replies in the order of the
+commands: each reply resolves the future at the head of the queue, and a cancelled request keeps its entry
+there. A background task connects, and reconnects with backoff. It replaces a connection that breaks, or
+whose oldest command gets no reply within the timeout. A broken connection resolves its queued futures with
+a ConnectionError as their result, which becomes READ_MODEL_UNAVAILABLE.
+
+A pool costs ten times as much: each read checks out a connection and waits for a round trip of its own.
 """
 
 import asyncio
@@ -17,14 +22,14 @@ from runtime.batching import AdaptiveBatcher
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
 
-PATIENCE = 2.0
-"""Seconds within which Redis answers, or the connection is given up."""
+TIMEOUT = 2.0
+"""Seconds without a reply to the oldest command after which the connection is closed."""
 MAX_WAIT = 0.005
-"""Seconds that a command waits for others at the most."""
-FIRST_PAUSE, LONGEST_PAUSE = 0.01, 1.0
+"""Seconds after which a command is sent even while more commands arrive."""
+INITIAL_PAUSE, MAX_PAUSE = 0.01, 1.0
 """Seconds between attempts to connect."""
-NOT_NOW = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN")
-"""The errors of a Redis that will answer later."""
+TRANSIENT_ERRORS = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN")
+"""Prefixes of the errors of a Redis that cannot serve the command yet."""
 
 log = logs.get_logger(__name__)
 
@@ -34,41 +39,45 @@ Command = tuple[str | bytes | int, ...]
 class Reader:
     """Sends commands and returns their replies: bytes, int, None, or a list of them.
 
-    Used as an asynchronous context manager, it tries to connect on entering, and again in the background
-    until it succeeds and whenever the connection breaks. Every call raises
+    Entering the context waits for the first attempt to connect, whether or not it succeeds; later attempts
+    run in the background. Every call raises
 
-        Refusal: `READ_MODEL_UNAVAILABLE`; Redis is away, or did not answer for PATIENCE seconds.
-        hiredis.ReplyError: Redis refused the command, which is a mistake of ours.
+        RpcError: `READ_MODEL_UNAVAILABLE`; Redis is unreachable, or did not reply within the timeout.
+        hiredis.ReplyError: Redis rejected the command, which is a bug of the caller.
+
+    Args:
+        address: of Redis.
+        timeout: seconds, as TIMEOUT.
     """
 
-    def __init__(self, address: RedisAddress, patience: float = PATIENCE) -> None:
+    def __init__(self, address: RedisAddress, timeout: float = TIMEOUT) -> None:
         self._address = address
-        self._patience = patience
+        self._timeout = timeout
         self._wire: _Wire | None = None
-        self._tried = asyncio.Event()
+        self._attempted = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._keeper = asyncio.create_task(self._keep_connected())
-        await self._tried.wait()
+        self._connector = asyncio.create_task(self._keep_connected())
+        await self._attempted.wait()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._keeper.cancel()
-        await asyncio.wait((self._keeper,))
+        self._connector.cancel()
+        await asyncio.wait((self._connector,))
 
     async def call(self, *command: str | bytes | int) -> Any:
         """Return the reply to one command."""
-        return _value(await self._send(command))
+        return _unwrap(await self._send(command))
 
     async def pipeline(self, *commands: Command) -> list[Any]:
         """Return the replies to several commands, which Redis executes in this order."""
         replies = [self._send(command) for command in commands]
         if replies:
-            await replies[-1]  # the others came before it
-        return [_value(reply.result()) for reply in replies]
+            await replies[-1]  # replies come in order, so the others are resolved by then
+        return [_unwrap(reply.result()) for reply in replies]
 
     async def ping(self) -> bool:
-        """Return whether Redis answers."""
+        """Return whether Redis replies."""
         try:
             return bool(await self.call("PING") == b"PONG")
         except RpcError:
@@ -80,86 +89,87 @@ class Reader:
         return self._wire.send(command)
 
     async def _keep_connected(self) -> None:
-        backoff, said = Backoff(FIRST_PAUSE, LONGEST_PAUSE), ""
+        backoff, logged_error = Backoff(INITIAL_PAUSE, MAX_PAUSE), ""
         while True:
-            wire = _Wire(self._patience)
+            wire = _Wire(self._timeout)
             try:
                 await self._connect(wire)
                 log.info("Redis connected", address=str(self._address))
                 backoff.reset()
-                said = ""
+                logged_error = ""
                 await self._serve_with(wire)
                 log.warning("Redis connection lost", address=str(self._address))
-            except Exception as error:  # whatever it is, the next attempt may succeed
-                if repr(error) != said:
-                    said = repr(error)
-                    log.warning("Redis is away", address=str(self._address), error=said)
+            except Exception as error:  # any error may be transient, so the loop always tries again
+                if repr(error) != logged_error:  # one line for a series of equal failures
+                    logged_error = repr(error)
+                    log.warning("Redis unreachable", address=str(self._address), error=logged_error)
             finally:
                 wire.close()
-            self._tried.set()
+            self._attempted.set()
             await asyncio.sleep(backoff.next_pause())
 
     async def _serve_with(self, wire: "_Wire") -> None:
         """Let calls use a connection until it breaks."""
         self._wire = wire
-        self._tried.set()
+        self._attempted.set()
         try:
             await wire.lost
         finally:
             self._wire = None
 
     async def _connect(self, wire: "_Wire") -> None:
-        async with asyncio.timeout(self._patience):
+        async with asyncio.timeout(self._timeout):
             await self._address.connect(lambda: wire)
-            for command in (*self._address.greeting, ("PING",)):
-                _value(await wire.send(command))
+            for command in (*self._address.handshake, ("PING",)):
+                _unwrap(await wire.send(command))
 
 
 class _Wire(asyncio.Protocol):
-    """One connection. A broken one resolves what waits with an exception as the result.
+    """One connection.
 
-    It never raises through a future, for of a pipeline's futures only the last is awaited.
+    When it breaks, pending futures get the exception as their result: `pipeline` awaits only its last future,
+    and asyncio would report an exception in any of the others as never retrieved.
     """
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, timeout: float) -> None:
         self._loop = asyncio.get_running_loop()
-        self._patience = patience
+        self._timeout = timeout
         self._parser = hiredis.Reader()
-        self._out: list[bytes] = []
-        self._batcher = AdaptiveBatcher(lambda: len(self._out), self._flush, MAX_WAIT)
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._output: list[bytes] = []
+        self._batcher = AdaptiveBatcher(lambda: len(self._output), self._flush, MAX_WAIT)
+        self._pending: deque[asyncio.Future[Any]] = deque()
         self._transport: Any = None
         self.lost: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
-        self._watch(None)
+        self._check_progress(None)
 
     def send(self, command: Command) -> asyncio.Future[Any]:
         reply = self._loop.create_future()
-        self._waiting.append(reply)
-        if not self._out:
+        self._pending.append(reply)
+        if not self._output:
             self._batcher.begin()
-        self._out.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub means a 1-tuple
+        self._output.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub means a 1-tuple
         return reply
 
     def _flush(self) -> None:
-        self._transport.write(b"".join(self._out))
-        self._out.clear()
+        self._transport.write(b"".join(self._output))
+        self._output.clear()
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed(data)
         while (reply := self._parser.gets()) is not False:
-            waiting = self._waiting.popleft()
-            if not waiting.done():  # else its request was cancelled
-                waiting.set_result(reply)
+            future = self._pending.popleft()
+            if not future.done():  # it is done if its request was cancelled
+                future.set_result(reply)
 
     def connection_lost(self, error: Exception | None) -> None:
-        broken = ConnectionError(str(error or "closed by Redis"))
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(broken)
-        self._waiting.clear()
+        failure = ConnectionError(str(error or "closed by Redis"))
+        for future in self._pending:
+            if not future.done():
+                future.set_result(failure)
+        self._pending.clear()
         if not self.lost.done():
             self.lost.set_result(None)
 
@@ -167,24 +177,24 @@ class _Wire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _watch(self, head: asyncio.Future[Any] | None) -> None:
-        """Give the connection up where the same reply was waited for half of the patience ago."""
+    def _check_progress(self, previous_head: asyncio.Future[Any] | None) -> None:
+        """Close the connection if the oldest command is the same as half a timeout ago."""
         if self.lost.done():
             return
-        if head is not None and self._waiting and self._waiting[0] is head:
+        if previous_head is not None and self._pending and self._pending[0] is previous_head:
             self.close()
             return
-        head = self._waiting[0] if self._waiting else None
-        self._loop.call_later(self._patience / 2, self._watch, head)
+        head = self._pending[0] if self._pending else None
+        self._loop.call_later(self._timeout / 2, self._check_progress, head)
 
 
-def _value(reply: Any) -> Any:
+def _unwrap(reply: Any) -> Any:
     if not isinstance(reply, Exception):
         return reply
-    if isinstance(reply, ConnectionError) or str(reply).startswith(NOT_NOW):
+    if isinstance(reply, ConnectionError) or str(reply).startswith(TRANSIENT_ERRORS):
         raise _unavailable() from reply
     raise reply
 
 
 def _unavailable() -> RpcError:
-    return RpcError("READ_MODEL_UNAVAILABLE", "the read model cannot be reached now", retry_after=0.2)
+    return RpcError("READ_MODEL_UNAVAILABLE", "the read model is unreachable", retry_after=0.2)

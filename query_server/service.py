@@ -1,4 +1,4 @@
-"""QueryServices: the handler named beside each method of the proto, wrapped in what all queries share."""
+"""QueryServices: the handler of each method of a proto, wrapped in the behaviour that all queries share."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -9,39 +9,39 @@ from typing import Any
 from google.protobuf.descriptor import ServiceDescriptor
 
 from contracts.view_layout import View
-from query_server import wire_format
 from query_server.change_feed import ChangeFeed
 from query_server.reader import Reader
 from query_server.staleness import Staleness
 from query_server.view_reader import ViewReader
 from query_server.watches import Watch, WatchResponses
+from query_server.wire_format import encode_field
 from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 
 QueryHandler = Callable[[ViewReader, Any, float | None], Awaitable[bytes]]
-"""Takes the views, a valid request and the seconds until its deadline (None where there is none); returns
-the serialised response."""
+"""Takes the views, a valid request and the seconds until its deadline (None if it has none); returns the
+serialised response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A method of a QueryService: which view it reads, and how it answers."""
+    """A unary method of a QueryService: the view that it reads, and its handler."""
 
     view: View
     handler: QueryHandler
 
 
 WatchHandler = Callable[[Watch, Any], WatchResponses]
-"""Takes how a watching call was made and its valid request; yields what it is answered with."""
+"""Takes the parameters of a watch call and its valid request; yields the responses."""
 VIEW, RESUME_TOKEN = 1, 2
-"""The fields of every watching method's response."""
+"""The field numbers in the response of every watch method."""
 
 
 @dataclass(frozen=True, slots=True)
 class WatchQuery:
-    """A method of a QueryService that answers again and again."""
+    """A server-streaming method of a QueryService: the view that it watches, and its handler."""
 
     view: View
     handler: WatchHandler
@@ -49,7 +49,7 @@ class WatchQuery:
 
 @dataclass(frozen=True, slots=True)
 class QueryContext:
-    """A bounded context's queries by the names of their methods; one that is missing stops the start."""
+    """A bounded context's queries by method name; the server does not start if one is missing."""
 
     service: ServiceDescriptor
     queries: Mapping[str, Query]
@@ -57,20 +57,18 @@ class QueryContext:
 
     @property
     def name(self) -> str:
-        """The context's name."""
         return str(self.service.full_name.split(".")[1])
 
 
 @dataclass(frozen=True, slots=True)
 class ReadModel:
-    """A projection as queries see it."""
+    """The views of one projection, and the bound on their age."""
 
     views: ViewReader
     staleness: Staleness
 
     @classmethod
     def of(cls, view: View, reader: Reader) -> "ReadModel":
-        """Return the read model of a view, read through this connection."""
         return cls(ViewReader(reader, view), Staleness(reader, view))
 
 
@@ -78,25 +76,28 @@ def query_service(
     context: QueryContext, models: Mapping[View, ReadModel], change_feed: ChangeFeed
 ) -> Service:
     """Return a context's QueryService."""
-    unary = {name: _handler(query.handler, models[query.view]) for name, query in context.queries.items()}
+    unary = {
+        name: _make_query_handler(query.handler, models[query.view])
+        for name, query in context.queries.items()
+    }
     streaming = {
-        name: _watching(watch.handler, models[watch.view], change_feed)
+        name: _make_watch_handler(watch.handler, models[watch.view], change_feed)
         for name, watch in context.watches.items()
     }
     return Service(context.service, {**unary, **streaming})
 
 
-def _handler(handler: QueryHandler, model: ReadModel) -> Handler:
+def _make_query_handler(handler: QueryHandler, model: ReadModel) -> Handler:
     async def handle(request: Any, context: Context) -> bytes:
         try:
             return await handler(model.views, request, context.time_remaining())
-        finally:  # a refusal too says how far behind the view may be
+        finally:  # errors carry the staleness as well
             context.set_trailing_metadata(model.staleness.metadata())
 
     return handle
 
 
-def _watching(handler: WatchHandler, model: ReadModel, change_feed: ChangeFeed) -> Handler:
+def _make_watch_handler(handler: WatchHandler, model: ReadModel, change_feed: ChangeFeed) -> Handler:
     async def handle(request: Any, context: Context) -> None:
         watch = Watch(
             model.views,
@@ -107,15 +108,13 @@ def _watching(handler: WatchHandler, model: ReadModel, change_feed: ChangeFeed) 
         )
         try:
             async with (
-                asyncio.timeout(caller.current().expires_in()) as allowed,
-                aclosing(handler(watch, request)) as stream,
+                asyncio.timeout(caller.current().expires_in()) as token_lifetime,
+                aclosing(handler(watch, request)) as responses,
             ):
-                async for view, token in stream:
-                    await context.write(
-                        wire_format.field(VIEW, view) + wire_format.field(RESUME_TOKEN, token.encode())
-                    )
+                async for view, token in responses:
+                    await context.write(encode_field(VIEW, view) + encode_field(RESUME_TOKEN, token.encode()))
         except TimeoutError:
-            if not allowed.expired():
+            if not token_lifetime.expired():
                 raise
             raise RpcError("TOKEN_EXPIRED", "the caller's token has expired during the call") from None
 

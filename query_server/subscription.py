@@ -1,4 +1,10 @@
-"""A connection to Redis that hears channels. One that is silent for too long counts as lost."""
+"""A Redis connection that receives the messages of channels.
+
+How it works. Entering the context connects, authenticates and returns only after Redis has confirmed every
+channel, so that no later message is missed. Iterating yields messages. If none arrives for TIMEOUT seconds,
+a PING is sent; if its reply takes as long again, the connection counts as lost. Nothing reconnects here:
+the iterator raises, and `ChangeFeed` opens another subscription.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -9,17 +15,17 @@ import hiredis
 
 from query_server.redis_address import RedisAddress
 
-PATIENCE = 2.0
-"""Seconds within which Redis answers a ping."""
-CHUNK = 65_536
+TIMEOUT = 2.0
+"""Seconds for subscribing, without a message before a ping, and for the reply to a ping."""
+CHUNK_SIZE = 65_536
 
 
 class Subscription:
-    """Hears channels from entering the context on; iterating raises when the connection is lost.
+    """Subscribes to channels while its context is open; iterating yields `(channel, message)`.
 
     Raises:
-        OSError, TimeoutError: the connection cannot be made, or is lost.
-        ValueError: what comes in is not Redis's protocol, or Redis refuses to subscribe.
+        OSError, TimeoutError: the connection cannot be opened, or is lost.
+        ValueError: the peer does not speak Redis's protocol, or Redis rejects a command.
     """
 
     def __init__(self, address: RedisAddress, channels: Sequence[str]) -> None:
@@ -28,22 +34,22 @@ class Subscription:
         self._parser = hiredis.Reader(protocolError=ValueError)
 
     async def __aenter__(self) -> Self:
-        async with asyncio.timeout(PATIENCE):
-            self._reader, self._writer = await self._address.open()
+        async with asyncio.timeout(TIMEOUT):
+            self._reader, self._writer = await self._address.open_streams()
             try:
-                for command in self._address.greeting:
+                for command in self._address.handshake:
                     self._send(*command)
                 self._send("SUBSCRIBE", *self._channels)
                 confirmed = 0
                 while confirmed < len(self._channels):
-                    confirmed += (await self._reply())[:1] == [b"subscribe"]
+                    confirmed += (await self._read_reply())[:1] == [b"subscribe"]
             except BaseException:
                 self._writer.close()
                 raise
         return self
 
     async def __aexit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self._writer.close()
 
@@ -51,23 +57,22 @@ class Subscription:
         return self
 
     async def __anext__(self) -> tuple[str, bytes]:
-        """Return the next message and its channel."""
         while True:
-            reply = await self._reply_or_ping()
+            reply = await self._read_reply_or_ping()
             if reply[0] == b"message":
                 return reply[1].decode(), reply[2]
 
-    async def _reply_or_ping(self) -> Any:
+    async def _read_reply_or_ping(self) -> Any:
         try:
-            return await asyncio.wait_for(self._reply(), PATIENCE)
+            return await asyncio.wait_for(self._read_reply(), TIMEOUT)
         except TimeoutError:
             self._send("PING")
-            return await asyncio.wait_for(self._reply(), PATIENCE)
+            return await asyncio.wait_for(self._read_reply(), TIMEOUT)
 
-    async def _reply(self) -> Any:
-        """Return what Redis sends next; a list, except for replies to the greeting."""
+    async def _read_reply(self) -> Any:
+        """Return the next reply of Redis: a list, except in reply to the handshake."""
         while (reply := self._parser.gets()) is False:
-            if not (data := await self._reader.read(CHUNK)):
+            if not (data := await self._reader.read(CHUNK_SIZE)):
                 raise ConnectionError("closed by Redis")
             self._parser.feed(data)
         if isinstance(reply, hiredis.ReplyError):

@@ -1,10 +1,13 @@
-"""Times as requests give them, in a form that can be compared with any other time."""
+"""Timestamps of requests as integers, so that any two of them can be compared."""
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from query_server.counters import NANOS
+NANOS_PER_SECOND = 10**9
 
 
-def instant(time: Timestamp) -> int:
-    """Return a time in nanoseconds since 1970; any time, even one that no calendar has."""
-    return time.seconds * NANOS + time.nanos
+def to_nanoseconds(time: Timestamp) -> int:
+    """Return a time in nanoseconds since 1970, even one outside the calendar's range.
+
+    Protobuf's own `ToNanoseconds` raises for those, and callers may send them.
+    """
+    return time.seconds * NANOS_PER_SECOND + time.nanos

@@ -1,8 +1,13 @@
-"""Watching: the latest state, again and again, versions never going back, the last never missed.
+"""Watches: a stream of the latest states of one view, or of all views in a change feed.
 
-A watcher is woken by announcements and reads for itself when its caller is ready for more, so a slow caller
-holds nothing up and nothing queues. Everything within one call belongs to one filling of the projection; when
-another begins, the call ends with `VIEW_REBUILDING`, and the caller comes back with its resume token.
+How it works. A watcher polls on notification: it reads, sends, and waits for its signal before it reads
+again. It reads only when its caller takes more, so a slow caller delays nobody and nothing queues;
+intermediate states may be skipped, but versions never go back and the latest state always arrives. A change
+feed numbers changes and holds each view at its latest number (contracts/view_layout.py). A watcher of a
+feed remembers the last number that it has sent, also in the resume token. If the feed has evicted numbers
+above that one, the watcher first reads the evicted views from the index. All reads of a call belong to one
+build of the projection; when another build begins, the call ends with `VIEW_REBUILDING` and the caller
+resumes with its token.
 """
 
 import asyncio
@@ -12,230 +17,239 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts import page_tokens
-from contracts.view_layout import CHANGES_KEPT, id_of_member
+from contracts.view_layout import MAX_CHANGE_FEED_SIZE, id_of_member
 from query_server import freshness
 from query_server.change_feed import ChangeFeed, Signal
 from query_server.reader import Command
 from query_server.view_reader import ViewReader, Window
 from runtime.grpc.rpc_error import RpcError
 
-PAGE = 100
-"""Views that are read at once for one watcher."""
-PAUSE = 0.5
-"""Seconds before a watcher whose read was cut off reads again."""
-SLACK = CHANGES_KEPT // 10
-"""Changes at the end of a full set that may be dropped while a watcher reads, without its missing any."""
-REMEMBERED = 1_000
-"""Views of which a watcher knows the version that it sent last, so as not to send it twice."""
-LONGEST_NUMBER = 15
-"""Digits of a number in a resume token, which a caller may have made up."""
+BATCH_SIZE = 100
+"""Views per read of one watcher."""
+RETRY_INTERVAL = 0.5
+"""Seconds between a read that failed because Redis is unreachable and the next attempt."""
+EVICTION_MARGIN = MAX_CHANGE_FEED_SIZE // 10
+"""Changes that a full feed may evict while a watcher reads the index, without a gap for the watcher."""
+MAX_SENT_VERSIONS = 1_000
+"""Views whose last sent version a watcher remembers."""
+MAX_NUMBER_LENGTH = 15
+"""Digits of a number in a resume token, which may be forged."""
 
 WatchResponse = tuple[bytes, str]
-"""A serialised view, and the token to resume from after it."""
+"""A serialised view, and the token that resumes the watch after it."""
 WatchResponses = AsyncGenerator[WatchResponse, None]
-Versioned = tuple[bytes, int]
+VersionedView = tuple[bytes, int]
 """A serialised view, and its version."""
 
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What a watching call needs: the views, their changes, and where its caller wants to begin."""
+    """The parameters of one watch call."""
 
     views: ViewReader
     change_feed: ChangeFeed
     resume_token: str = ""
     at_least_as_fresh: str = ""
     remaining: float | None = None
-    """Seconds until the call's deadline; None where it has none."""
+    """Seconds until the call's deadline; None if it has none."""
 
     async def begin(self, key: str, signal: Signal) -> "WatchedBuild":
-        """Return the filling to follow, once it includes what the caller wants included.
+        """Return the current build, once it includes the writes of `at_least_as_fresh`.
+
+        Args:
+            key: of the view or change feed to watch.
+            signal: of the same key.
 
         Raises:
-            Refusal: `RESUME_TOKEN_INVALID`, or whatever `freshness.read` raises.
+            RpcError: `RESUME_TOKEN_INVALID`, or an error of `freshness.read`.
         """
-        place = self._place(key)
+        position = self._read_resume_token(key)
         await signal.wait_until_subscribed()
         if token := self.at_least_as_fresh:
-            await freshness.read(self.views, token, remaining=self._patience())
-        _, (name,) = await self.views.complete(("GET", self.views.view.build))
+            await freshness.read(self.views, token, remaining=self._freshness_timeout())
+        _, (name,) = await self.views.read_while_ready(("GET", self.views.view.build))
         if name is None:
-            raise self.views.rebuilding()
-        of, _, number = place.rpartition(" ")
-        known = of == name.decode() and number.isdecimal() and len(number) <= LONGEST_NUMBER
-        return WatchedBuild(self.views, self.change_feed, name, key, int(number) if known else 0)
+            raise self.views.rebuilding_error()
+        build, _, number = position.rpartition(" ")
+        resumes = build == name.decode() and number.isdecimal() and len(number) <= MAX_NUMBER_LENGTH
+        return WatchedBuild(self.views, self.change_feed, name, key, int(number) if resumes else 0)
 
-    def _place(self, key: str) -> str:
-        """Return the filling and the number in the caller's resume token; empty where it has none."""
+    def _read_resume_token(self, key: str) -> str:
+        """Return `<build> <number>` from the caller's resume token; empty if there is none."""
         try:
             return page_tokens.read(key, self.resume_token)
         except ValueError:
-            message = "resume_token is not that of an answer of the same watch"
+            message = "resume_token is not from a response of the same watch"
             raise RpcError("RESUME_TOKEN_INVALID", message) from None
 
-    def _patience(self) -> float | None:
-        longest = freshness.WITHOUT_DEADLINE
-        return None if self.remaining is None else min(self.remaining, longest)
+    def _freshness_timeout(self) -> float | None:
+        """Return the seconds for `freshness.read`; a watch may have a deadline that is hours away."""
+        return None if self.remaining is None else min(self.remaining, freshness.DEFAULT_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)
 class WatchedBuild:
-    """One filling of a projection, of which a watcher follows one key."""
+    """One build of a projection, of which a watcher follows one key."""
 
     views: ViewReader
     change_feed: ChangeFeed
     name: bytes
     key: str
     begins_after: int
-    """The number in the caller's resume token; 0 where it has none of this filling."""
+    """The number in the caller's resume token; 0 if the token has none of this build."""
 
     async def read(self, *commands: Command) -> list[Any]:
-        """Return replies that belong to this filling, once Redis can be reached.
+        """Return replies that belong to this build, retrying while Redis is unreachable.
 
         Raises:
-            Refusal: `VIEW_REBUILDING`, another one has begun; `STOPPING`, the process stops.
+            RpcError: `VIEW_REBUILDING`, another build has begun; `STOPPING`, the process stops.
         """
         while True:
             try:
-                _, (name, *replies) = await self.views.complete(("GET", self.views.view.build), *commands)
+                _, (name, *replies) = await self.views.read_while_ready(
+                    ("GET", self.views.view.build), *commands
+                )
             except RpcError as error:
                 if error.reason != "READ_MODEL_UNAVAILABLE":
                     raise
                 self.change_feed.check_running()
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(RETRY_INTERVAL)
             else:
                 if name != self.name:
-                    raise self.views.rebuilding()
+                    raise self.views.rebuilding_error()
                 return replies
 
-    def token(self, number: int) -> str:
-        """Return the token to resume from after this number."""
+    def mint_token(self, number: int) -> str:
+        """Return the token that resumes the watch after this number."""
         return page_tokens.mint(self.key, f"{self.name.decode()} {number}")
 
 
-async def one(watch: Watch, view_id: str, missing: RpcError) -> WatchResponses:
-    """Yield one view as it is, and again whenever its version has risen.
+async def watch_view(watch: Watch, view_id: str, missing: RpcError) -> WatchResponses:
+    """Yield the current state of one view, and its state after every later change.
 
     Raises:
-        Refusal: `missing` where there is no such view; otherwise see `Watch` and `WatchedBuild`.
+        RpcError: `missing` if the view does not exist; the errors of `Watch` and `WatchedBuild`.
     """
     key = watch.views.view.key(view_id)
-    with watch.change_feed.of(key) as signal:
+    with watch.change_feed.open_signal(key) as signal:
         build = await watch.begin(key, signal)
-        seen = build.begins_after
+        sent_version = build.begins_after
         while True:
             ((data, version),) = await build.read(("HMGET", key, "data", "version"))
             if not data:
                 raise missing
-            if int(version) > seen:
-                seen = int(version)
-                yield data, build.token(seen)
+            if int(version) > sent_version:
+                sent_version = int(version)
+                yield data, build.mint_token(sent_version)
             await signal.wait()
 
 
-async def several(watch: Watch, change_feed: str, index: str) -> WatchResponses:
-    """Yield every view that a set of changes names, in the order of the changes, and what changes later.
+async def watch_feed(watch: Watch, feed_key: str, index: str) -> WatchResponses:
+    """Yield the views of a change feed in the order of their latest changes, and then every later change.
 
-    Views that changed so long ago that the set has dropped them come first, where the caller may not know
-    them.
+    Views whose changes the feed has evicted come first, unless the caller resumes after those changes.
 
     Args:
-        watch: how the call was made.
-        changes: the key of the set.
-        index: the key of the index that has all views, also those that the set has dropped.
+        watch: the parameters of the call.
+        feed_key: the key of the change feed in Redis.
+        index: the key of the index of the same views, including those that the feed has evicted.
 
     Raises:
-        Refusal: see `Watch` and `WatchedBuild`.
+        RpcError: the errors of `Watch` and `WatchedBuild`.
     """
-    with watch.change_feed.of(change_feed) as signal:
-        build = await watch.begin(change_feed, signal)
+    with watch.change_feed.open_signal(feed_key) as signal:
+        build = await watch.begin(feed_key, signal)
         after, sent = build.begins_after, SentVersions()
         while True:
-            found, range_ = await _changed(build, after)
-            if after > range_.highest:  # Redis has lost changes that were told
+            changes, feed_range = await _read_changes(build, after)
+            if after > feed_range.highest:  # a failover of Redis has lost numbers that were already sent
                 after = 0
                 continue
-            if range_.is_full and range_.lowest > after + 1:
-                async for view_id, view in _dropped(build, index, range_.lowest + SLACK):
-                    if sent.is_new(view_id, view):
-                        yield view[0], build.token(after)
-                after = range_.lowest + SLACK
+            if feed_range.is_full and feed_range.lowest > after + 1:
+                # The feed keeps evicting while the index is read. Reading views up to a number above the
+                # lowest one leaves room for that: evictions up to `after` cause no gap.
+                up_to = feed_range.lowest + EVICTION_MARGIN
+                async for view_id, view in _read_evicted_views(build, index, up_to):
+                    if sent.add(view_id, view):
+                        yield view[0], build.mint_token(after)
+                after = up_to
                 continue
-            views = await _views(build, [view_id for view_id, _ in found])
-            for (view_id, number), found_view in zip(found, views, strict=True):
+            views = await _read_views(build, [view_id for view_id, _ in changes])
+            for (view_id, number), current in zip(changes, views, strict=True):
                 after = number
-                if found_view is not None and sent.is_new(view_id, found_view):
-                    yield found_view[0], build.token(number)
-            if not found:
+                if current is not None and sent.add(view_id, current):
+                    yield current[0], build.mint_token(number)
+            if not changes:
                 await signal.wait()
 
 
 class SentVersions:
-    """What was sent last of each view, of the views that were sent last."""
+    """The last sent version and content of each of the last MAX_SENT_VERSIONS views."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[str, tuple[int, int]] = OrderedDict()
+        self._sent: OrderedDict[str, tuple[int, int]] = OrderedDict()
 
-    def is_new(self, view_id: str, view: "Versioned") -> bool:
-        """Return whether this version is to be sent, and remember it.
+    def add(self, view_id: str, view: VersionedView) -> bool:
+        """Record a version; return whether the view has to be sent.
 
-        One that looks like the version sent before it is not: a view without a version of its own may be as
-        it was after events that mean nothing to it.
+        A higher version with unchanged content is not sent: some events change a view's version alone.
         """
         data, version = view
-        before, looks = self._known.get(view_id, (0, 0))
-        if before >= version:
+        sent_version, sent_hash = self._sent.get(view_id, (0, 0))
+        if sent_version >= version:
             return False
-        self._known[view_id] = (version, hash(data))
-        self._known.move_to_end(view_id)
-        if len(self._known) > REMEMBERED:
-            self._known.popitem(last=False)
-        return looks != hash(data)
+        self._sent[view_id] = (version, hash(data))
+        self._sent.move_to_end(view_id)
+        if len(self._sent) > MAX_SENT_VERSIONS:
+            self._sent.popitem(last=False)
+        return sent_hash != hash(data)
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeRange:
-    """The lowest and the highest number in a set of changes, 0 where it is empty."""
+    """The lowest and the highest number in a change feed; both are 0 if it is empty."""
 
     lowest: int
     highest: int
     is_full: bool
-    """Whether it may have dropped changes."""
+    """Whether the feed may have evicted changes."""
 
 
-async def _changed(build: WatchedBuild, after: int) -> tuple[list[tuple[str, int]], ChangeRange]:
-    """Return ids with numbers above one, in their order; and what the set holds."""
+async def _read_changes(build: WatchedBuild, after: int) -> tuple[list[tuple[str, int]], ChangeRange]:
+    """Return the first view ids with numbers above `after`, in their order, and the range of the feed."""
     key = build.key
     flat, count, lowest, highest = await build.read(
-        ("ZRANGE", key, f"({after}", "+inf", "BYSCORE", "LIMIT", 0, PAGE, "WITHSCORES"),
+        ("ZRANGE", key, f"({after}", "+inf", "BYSCORE", "LIMIT", 0, BATCH_SIZE, "WITHSCORES"),
         ("ZCARD", key),
         ("ZRANGE", key, 0, 0, "WITHSCORES"),
         ("ZRANGE", key, -1, -1, "WITHSCORES"),
     )
-    found = [(flat[i].decode(), int(flat[i + 1])) for i in range(0, len(flat), 2)]
+    changes = [(flat[i].decode(), int(flat[i + 1])) for i in range(0, len(flat), 2)]
     low, high = (int(end[1]) if end else 0 for end in (lowest, highest))
-    return found, ChangeRange(low, high, is_full=count >= CHANGES_KEPT)
+    return changes, ChangeRange(low, high, is_full=count >= MAX_CHANGE_FEED_SIZE)
 
 
-async def _dropped(build: WatchedBuild, index: str, up_to: int) -> AsyncIterator[tuple[str, Versioned]]:
-    """Yield the views of an index of which the set of changes has no number above this one."""
-    last = ""
-    while members := await build.views.members(Window(index), last, PAGE):
-        last = members[-1]
+async def _read_evicted_views(
+    build: WatchedBuild, index: str, up_to: int
+) -> AsyncIterator[tuple[str, VersionedView]]:
+    """Yield the views of an index that the feed has evicted or holds at a number of at most `up_to`."""
+    last_member = ""
+    while members := await build.views.get_members(Window(index), last_member, BATCH_SIZE):
+        last_member = members[-1]
         ids = [id_of_member(member) for member in members]
         (numbers,) = await build.read(("ZMSCORE", build.key, *ids))
-        gone = [
+        evicted_ids = [
             view_id
             for view_id, number in zip(ids, numbers, strict=True)
             if number is None or int(number) <= up_to
         ]
-        for view_id, view in zip(gone, await _views(build, gone), strict=True):
+        for view_id, view in zip(evicted_ids, await _read_views(build, evicted_ids), strict=True):
             if view is not None:
                 yield view_id, view
 
 
-async def _views(build: WatchedBuild, view_ids: Sequence[str]) -> list[Versioned | None]:
-    """Return views with their versions, None for each that is not there."""
+async def _read_views(build: WatchedBuild, view_ids: Sequence[str]) -> list[VersionedView | None]:
+    """Return views with their versions, each None if it does not exist."""
     key = build.views.view.key
     commands = [("HMGET", key(view_id), "data", "version") for view_id in view_ids]
     replies = await build.read(*commands) if commands else []

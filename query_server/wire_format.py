@@ -1,14 +1,14 @@
-"""Responses made of messages that are stored serialised, without parsing them.
+"""Builds responses from messages that are stored serialised, without parsing them.
 
-A view is a field of its response; on the wire that is the field's tag, the length, and the stored bytes.
+A view is a field of its response. On the wire such a field is a tag, a length and the stored bytes.
 """
 
 
-def field(number: int, payload: bytes) -> bytes:
-    """Return a string, bytes or message field as it stands in a serialised Protobuf message.
+def encode_field(number: int, payload: bytes) -> bytes:
+    """Return a string, bytes or message field as a serialised Protobuf message contains it.
 
-    A message is the sum of its fields, so fields made here can be put in a row; a repeated field is several
-    of the same number.
+    A serialised message is the concatenation of its fields, and a repeated field occurs once per element. So
+    the results can be joined with each other and with the rest of a serialised message.
 
     Args:
         number: the field's number, 1 to 15.

@@ -1,1 +1,1 @@
-"""One file for each bounded context: its queries."""
+"""The queries of each bounded context, one module per context."""

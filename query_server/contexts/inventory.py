@@ -1,4 +1,4 @@
-"""Queries of inventory: products, stock by sku and warehouse, alerts, ledgers, reservations."""
+"""Queries of inventory: products, stock, reorder alerts, stock movements and reservations."""
 
 import msgspec
 from diptych.inventory.v1 import query_service_pb2 as protocol
@@ -17,42 +17,42 @@ from query_server import freshness, ledger_pages, list_pages, watches
 from query_server.service import Query, QueryContext, WatchQuery
 from query_server.view_reader import ViewReader, Window
 from query_server.watches import Watch, WatchResponses
-from query_server.wire_format import field
+from query_server.wire_format import encode_field
 from runtime.grpc.request_tokens import invalid_page_token, read_page_token
 from runtime.grpc.rpc_error import RpcError
 
 PRODUCTS, STOCKS, RESERVATIONS = View.of(Product), View.of(Stock), View.of(Reservation)
 ALERTS, LEDGERS = View.of(ReorderAlert), View.of(StockLedger)
-PAGE_SIZE = 20
-"""Entries on a page where the request does not say."""
-WAREHOUSES = 1_000
-"""Warehouses of one sku that are shown, at the most."""
+DEFAULT_PAGE_SIZE = 20
+"""Entries per page."""
+MAX_WAREHOUSES = 1_000
+"""Warehouses of one SKU that a response includes."""
 
 
 async def get_product(
     products: ViewReader, request: protocol.GetProductRequest, remaining: float | None
 ) -> bytes:
-    """Answer with one product."""
-    await _fresh(products, request.at_least_as_fresh, remaining)
-    found, _ = await list_pages.page(products, Window(PRODUCTS.index("sku", request.sku)), "", 1)
-    if not found:
+    await _wait_until_fresh(products, request.at_least_as_fresh, remaining)
+    page, _ = await list_pages.read_page(products, Window(PRODUCTS.index("sku", request.sku)), "", 1)
+    if not page:
         raise _not_found("PRODUCT_NOT_FOUND", sku=request.sku)
-    return field(protocol.GetProductResponse.PRODUCT_FIELD_NUMBER, found[0])
+    return encode_field(protocol.GetProductResponse.PRODUCT_FIELD_NUMBER, page[0])
 
 
 async def get_stock(stocks: ViewReader, request: protocol.GetStockRequest, remaining: float | None) -> bytes:
-    """Answer with what there is of a sku."""
-    await _fresh(stocks, request.at_least_as_fresh, remaining)
-    found, _ = await list_pages.page(stocks, Window(STOCKS.index("sku", request.sku)), "", WAREHOUSES)
-    if not found:
+    """Respond with a SKU's stock in each warehouse, and the totals."""
+    await _wait_until_fresh(stocks, request.at_least_as_fresh, remaining)
+    window = Window(STOCKS.index("sku", request.sku))
+    page, _ = await list_pages.read_page(stocks, window, "", MAX_WAREHOUSES)
+    if not page:
         raise _not_found("STOCK_NOT_FOUND", sku=request.sku)
-    each = sorted(map(Stock.FromString, found), key=lambda stock: stock.warehouse_id)
+    by_warehouse = sorted(map(Stock.FromString, page), key=lambda stock: stock.warehouse_id)
     response = protocol.GetStockResponse(
-        stocks=each,
-        on_hand=sum(stock.on_hand for stock in each),
-        reserved=sum(stock.reserved for stock in each),
-        available=sum(stock.available for stock in each),
-        in_transit=sum(stock.in_transit for stock in each),
+        stocks=by_warehouse,
+        on_hand=sum(stock.on_hand for stock in by_warehouse),
+        reserved=sum(stock.reserved for stock in by_warehouse),
+        available=sum(stock.available for stock in by_warehouse),
+        in_transit=sum(stock.in_transit for stock in by_warehouse),
     )
     return response.SerializeToString()
 
@@ -60,7 +60,6 @@ async def get_stock(stocks: ViewReader, request: protocol.GetStockRequest, remai
 async def list_stock(
     stocks: ViewReader, request: protocol.ListStockRequest, remaining: float | None
 ) -> bytes:
-    """Answer with a page of stocks."""
     match request.warehouse_id, request.low:
         case "", False:
             index = STOCKS.index("all")
@@ -70,93 +69,98 @@ async def list_stock(
             index = STOCKS.index("warehouse", warehouse_id)
         case warehouse_id, True:
             index = STOCKS.index("low_warehouse", warehouse_id)
-    found, token = await _page(stocks, index, request, remaining)
+    page, token = await _read_page(stocks, index, request, remaining)
     number = protocol.ListStockResponse.STOCKS_FIELD_NUMBER
-    rest = protocol.ListStockResponse(next_page_token=token)
-    return b"".join(field(number, data) for data in found) + rest.SerializeToString()
+    response = protocol.ListStockResponse(next_page_token=token)
+    return b"".join(encode_field(number, data) for data in page) + response.SerializeToString()
 
 
 async def list_reorder_alerts(
     alerts: ViewReader, request: protocol.ListReorderAlertsRequest, remaining: float | None
 ) -> bytes:
-    """Answer with a page of the alerts that stand."""
-    where = ("raised_warehouse", request.warehouse_id) if request.warehouse_id else ("raised",)
-    found, token = await _page(alerts, ALERTS.index(*where), request, remaining)
+    """Respond with a page of the alerts that are raised now."""
+    values = ("raised_warehouse", request.warehouse_id) if request.warehouse_id else ("raised",)
+    page, token = await _read_page(alerts, ALERTS.index(*values), request, remaining)
     number = protocol.ListReorderAlertsResponse.ALERTS_FIELD_NUMBER
-    rest = protocol.ListReorderAlertsResponse(next_page_token=token)
-    return b"".join(field(number, data) for data in found) + rest.SerializeToString()
+    response = protocol.ListReorderAlertsResponse(next_page_token=token)
+    return b"".join(encode_field(number, data) for data in page) + response.SerializeToString()
 
 
-async def _page(
+async def _read_page(
     views: ViewReader,
     index: str,
     request: protocol.ListStockRequest | protocol.ListReorderAlertsRequest,
     remaining: float | None,
 ) -> tuple[list[bytes], str]:
-    """Return a page of an index, and the token of the next."""
+    """Return a page of an index, and the token of the next page; empty on the last page."""
     window = Window(index)
     after = read_page_token(str(window), request.page_token)
-    await _fresh(views, request.at_least_as_fresh, remaining)
-    found, last = await list_pages.page(views, window, after, request.page_size or PAGE_SIZE)
-    return found, page_tokens.mint(str(window), last) if last else ""
+    await _wait_until_fresh(views, request.at_least_as_fresh, remaining)
+    page, last = await list_pages.read_page(views, window, after, request.page_size or DEFAULT_PAGE_SIZE)
+    return page, page_tokens.mint(str(window), last) if last else ""
 
 
 async def get_reservation(
     reservations: ViewReader, request: protocol.GetReservationRequest, remaining: float | None
 ) -> bytes:
-    """Answer with one reservation."""
-    id_ = request.reservation_id
-    data = await freshness.view(reservations, id_, request.at_least_as_fresh, remaining)
+    reservation_id = request.reservation_id
+    data = await freshness.read_view(reservations, reservation_id, request.at_least_as_fresh, remaining)
     if not data:
-        raise _not_found("RESERVATION_NOT_FOUND", reservation_id=id_)
-    return field(protocol.GetReservationResponse.RESERVATION_FIELD_NUMBER, data)
+        raise _not_found("RESERVATION_NOT_FOUND", reservation_id=reservation_id)
+    return encode_field(protocol.GetReservationResponse.RESERVATION_FIELD_NUMBER, data)
 
 
 def watch_reorder_alerts(watch: Watch, _: protocol.WatchReorderAlertsRequest) -> WatchResponses:
-    """Answer with an alert whenever it is raised or cleared."""
-    return watches.several(watch, ALERTS.change_feed("ever"), ALERTS.index("ever"))
+    """Yield each alert whenever it is raised or cleared."""
+    return watches.watch_feed(watch, ALERTS.change_feed("ever"), ALERTS.index("ever"))
 
 
 async def get_stock_movements(
     views: ViewReader, request: protocol.GetStockMovementsRequest, remaining: float | None
 ) -> bytes:
-    """Answer with a page of what changed the stock of a sku."""
-    listed = f"{LEDGERS.index('sku', request.sku)} {request.warehouse_id}"
-    token = read_page_token(listed, request.page_token)
-    await _fresh(views, request.at_least_as_fresh, remaining)
-    found, _ = await list_pages.page(views, Window(LEDGERS.index("sku", request.sku)), "", WAREHOUSES)
-    all_ = map(StockLedger.FromString, found)
-    asked = [one for one in all_ if request.warehouse_id in ("", one.warehouse_id)]
-    if not asked:
+    """Respond with a page of the movements of a SKU, in one warehouse or in all, merged by time."""
+    list_name = f"{LEDGERS.index('sku', request.sku)} {request.warehouse_id}"
+    token = read_page_token(list_name, request.page_token)
+    await _wait_until_fresh(views, request.at_least_as_fresh, remaining)
+    window = Window(LEDGERS.index("sku", request.sku))
+    page, _ = await list_pages.read_page(views, window, "", MAX_WAREHOUSES)
+    ledgers = [
+        ledger
+        for ledger in map(StockLedger.FromString, page)
+        if request.warehouse_id in ("", ledger.warehouse_id)
+    ]
+    if not ledgers:
         raise _not_found("STOCK_NOT_FOUND", sku=request.sku, warehouse_id=request.warehouse_id)
-    places = {one.stock_id: one.version for one in asked}
+    versions = {ledger.stock_id: ledger.version for ledger in ledgers}
     if token:
-        places = _resumed(places, token)
-    size = request.page_size or PAGE_SIZE
-    movements, left = await ledger_pages.page(
-        views, StockMovement, places, size, lambda movement: movement.kind
+        versions = _limit_versions(versions, token)
+    size = request.page_size or DEFAULT_PAGE_SIZE
+    movements, next_versions = await ledger_pages.read_page(
+        views, StockMovement, versions, size, lambda movement: movement.kind
     )
-    next_ = page_tokens.mint(listed, msgspec.json.encode(left).decode()) if left else ""
-    return protocol.GetStockMovementsResponse(movements=movements, next_page_token=next_).SerializeToString()
+    next_page_token = ""
+    if next_versions:
+        next_page_token = page_tokens.mint(list_name, msgspec.json.encode(next_versions).decode())
+    response = protocol.GetStockMovementsResponse(movements=movements, next_page_token=next_page_token)
+    return response.SerializeToString()
 
 
-def _resumed(versions: dict[str, int], token: str) -> dict[str, int]:
-    """Return where the page before has left each ledger, as a caller claims."""
+def _limit_versions(versions: dict[str, int], token: str) -> dict[str, int]:
+    """Return the versions with which a page begins: those in its token, at most the current ones."""
     try:
-        left = msgspec.json.decode(token, type=dict[str, int])
+        claimed = msgspec.json.decode(token, type=dict[str, int])
     except msgspec.MsgspecError:
         raise invalid_page_token() from None
-    return {id_: min(version, left.get(id_, 0)) for id_, version in versions.items()}
+    return {view_id: min(version, claimed.get(view_id, 0)) for view_id, version in versions.items()}
 
 
-async def _fresh(views: ViewReader, token: str, remaining: float | None) -> None:
+async def _wait_until_fresh(views: ViewReader, token: str, remaining: float | None) -> None:
     if token:
         await freshness.read(views, token, remaining=remaining)
 
 
-def _not_found(reason: str, **facts: str) -> RpcError:
-    known = {name: fact for name, fact in facts.items() if fact}
-    return RpcError.not_found("inventory", reason, known)
+def _not_found(reason: str, **metadata: str) -> RpcError:
+    return RpcError.not_found("inventory", reason, {name: value for name, value in metadata.items() if value})
 
 
 CONTEXT = QueryContext(

@@ -1,4 +1,4 @@
-"""GetCustomerSummary: the counters of a customer's orders, as a caller sees them."""
+"""GetCustomerSummary: the counters of a customer's orders as a response."""
 
 from collections.abc import AsyncIterator
 
@@ -22,7 +22,7 @@ async def model(redis_url: str) -> AsyncIterator[ReadModel]:
         yield model
 
 
-async def summary(
+async def get_summary(
     model: ReadModel, customer: str = "c-1", token: str = "", remaining: float | None = None
 ) -> CustomerSummary:
     request = GetCustomerSummaryRequest(customer_id=customer, at_least_as_fresh=token)
@@ -34,23 +34,23 @@ def money(units: int, nanos: int = 0, currency: str = "EUR") -> Money:
     return Money(currency_code=currency, units=units, nanos=nanos)
 
 
-def state(of: Order.State.ValueType, count: int, *totals: Money) -> CustomerSummary.StateSummary:
-    return CustomerSummary.StateSummary(state=of, order_count=count, totals=totals)
+def state_summary(state: Order.State.ValueType, count: int, *totals: Money) -> CustomerSummary.StateSummary:
+    return CustomerSummary.StateSummary(state=state, order_count=count, totals=totals)
 
 
 async def test_a_customer_without_orders_has_an_empty_summary(model: ReadModel) -> None:
-    assert await summary(model) == CustomerSummary(customer_id="c-1")
+    assert await get_summary(model) == CustomerSummary(customer_id="c-1")
 
 
-async def test_an_order_is_its_customers_summary_and_nobody_elses(model: ReadModel) -> None:
+async def test_an_order_counts_for_its_own_customer_alone(model: ReadModel) -> None:
     await model.put(order("o-1", total=money(12, 340_000_000)))
-    assert await summary(model) == CustomerSummary(
-        customer_id="c-1", states=[state(PLACED, 1, money(12, 340_000_000))]
+    assert await get_summary(model) == CustomerSummary(
+        customer_id="c-1", states=[state_summary(PLACED, 1, money(12, 340_000_000))]
     )
-    assert await summary(model, "c-2") == CustomerSummary(customer_id="c-2")
+    assert await get_summary(model, "c-2") == CustomerSummary(customer_id="c-2")
 
 
-async def test_states_come_by_number_and_currencies_by_code(model: ReadModel) -> None:
+async def test_states_are_sorted_by_number_and_currencies_by_code(model: ReadModel) -> None:
     await model.put(
         order("o-1", state=HELD, total=money(1)),
         order("o-2", state=CONFIRMED, total=money(2, 0, "USD")),
@@ -58,43 +58,43 @@ async def test_states_come_by_number_and_currencies_by_code(model: ReadModel) ->
         order("o-4", total=money(4)),
         order("o-5", state=CONFIRMED, total=money(5, 0, "USD")),
     )
-    assert list((await summary(model)).states) == [
-        state(PLACED, 1, money(4)),
-        state(CONFIRMED, 3, money(3, 0, "CHF"), money(7, 0, "USD")),
-        state(HELD, 1, money(1)),
+    assert list((await get_summary(model)).states) == [
+        state_summary(PLACED, 1, money(4)),
+        state_summary(CONFIRMED, 3, money(3, 0, "CHF"), money(7, 0, "USD")),
+        state_summary(HELD, 1, money(1)),
     ]
 
 
-async def test_nanos_that_come_to_units_are_carried(model: ReadModel) -> None:
+async def test_nanos_are_carried_to_units(model: ReadModel) -> None:
     await model.put(*(order(f"o-{n}", total=money(1, 990_000_000)) for n in range(5)))
-    assert list((await summary(model)).states) == [state(PLACED, 5, money(9, 950_000_000))]
+    assert list((await get_summary(model)).states) == [state_summary(PLACED, 5, money(9, 950_000_000))]
     await model.redis.delete(ORDERS.counters("customer", "c-1"))
     await model.redis.hset(
         ORDERS.counters("customer", "c-1"),
         mapping={"orders/STATE_PLACED": "4", "nanos/STATE_PLACED/EUR": "2000000000"},
     )
-    assert list((await summary(model)).states) == [state(PLACED, 4, money(2))]
+    assert list((await get_summary(model)).states) == [state_summary(PLACED, 4, money(2))]
 
 
-async def test_an_order_that_costs_nothing_is_counted_and_has_no_total(model: ReadModel) -> None:
+async def test_an_order_without_cost_is_counted_and_has_no_total(model: ReadModel) -> None:
     await model.put(order("o-1", total=money(0)))
-    assert list((await summary(model)).states) == [state(PLACED, 1)]
+    assert list((await get_summary(model)).states) == [state_summary(PLACED, 1)]
 
 
-async def test_a_summary_with_a_state_of_newer_code_is_left_to_a_newer_server(model: ReadModel) -> None:
+async def test_a_state_of_newer_code_is_refused_with_view_newer(model: ReadModel) -> None:
     await model.put(order("o-1", total=money(1)))
     await model.redis.hincrby(ORDERS.counters("customer", "c-1"), "orders/STATE_MISLAID", 1)
     with pytest.raises(RpcError) as error:
-        await summary(model)
+        await get_summary(model)
     assert (error.value.reason, error.value.code) == ("VIEW_NEWER", StatusCode.UNAVAILABLE)
 
 
-async def test_a_summary_says_nothing_while_the_projection_is_rebuilt(model: ReadModel) -> None:
+async def test_a_summary_is_refused_during_a_rebuild(model: ReadModel) -> None:
     await model.put(order("o-1", total=money(1)))
-    await model.begin_rebuilding()
+    await model.mark_rebuilding()
     for token in ("", consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 1})):
         with pytest.raises(RpcError) as error:
-            await summary(model, token=token)
+            await get_summary(model, token=token)
         assert error.value.reason == "VIEW_REBUILDING"
 
 
@@ -102,21 +102,21 @@ async def test_a_summary_waits_for_its_token(model: ReadModel) -> None:
     token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 2})
     await model.put(order("o-1", total=money(1)))
     with pytest.raises(RpcError) as error:
-        await summary(model, token=token, remaining=0.1)
+        await get_summary(model, token=token, remaining=0.1)
     assert error.value.reason == "VIEW_BEHIND"
     await model.put(order("o-1", version=2, state=HELD, total=money(1)))
-    assert list((await summary(model, token=token)).states) == [state(HELD, 1, money(1))]
+    assert list((await get_summary(model, token=token)).states) == [state_summary(HELD, 1, money(1))]
 
 
 async def test_a_summary_is_one_round_trip(model: ReadModel, monkeypatch: pytest.MonkeyPatch) -> None:
     trips = []
     pipeline = model.reader.pipeline
 
-    async def counted(*commands: tuple[str | bytes | int, ...]) -> list[object]:
+    async def count_trips(*commands: tuple[str | bytes | int, ...]) -> list[object]:
         trips.append(len(commands))
         return await pipeline(*commands)
 
-    monkeypatch.setattr(model.reader, "pipeline", counted)
+    monkeypatch.setattr(model.reader, "pipeline", count_trips)
     monkeypatch.setattr(model.reader, "call", None)
-    await summary(model)
-    assert trips == [3]  # the presence mark, the counters, the presence mark
+    await get_summary(model)
+    assert trips == [3]  # the caught-up marker, the counters, the marker again

@@ -1,4 +1,4 @@
-"""The query server as a process: what its callers and its operator see."""
+"""The query server as a process, as its callers and its operator see it."""
 
 import asyncio
 import json
@@ -61,28 +61,28 @@ def bearer(scope: str = "ordering.read") -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {jwt.encode(claims, KEY, 'EdDSA', {'kid': 'k'})}"),)
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
-class Running:
-    """A query server and the ways to call it."""
+class QueryServer:
+    """A query server process, and a channel and stub to call it."""
 
     process: Process
     channel: grpc.aio.Channel
     queries: Any
 
-    async def health(self) -> Any:
+    async def get_health(self) -> Any:
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
         request = health_pb2.HealthCheckRequest(service="diptych.ordering.v1.QueryService")
-        answer = await stub.Check(request, wait_for_ready=True)
-        return answer.status
+        response = await stub.Check(request, wait_for_ready=True)
+        return response.status
 
-    async def serving(self) -> bool:
-        return bool(await self.health() == SERVING)
+    async def is_serving(self) -> bool:
+        return bool(await self.get_health() == SERVING)
 
 
 async def start(redis_url: str, jwks: Path, port: int) -> Process:
@@ -97,13 +97,13 @@ async def start(redis_url: str, jwks: Path, port: int) -> Process:
 
 
 @asynccontextmanager
-async def running(redis_url: str, jwks: Path) -> AsyncIterator[Running]:
-    port = free_port()
+async def run_server(redis_url: str, jwks: Path) -> AsyncIterator[QueryServer]:
+    port = find_free_port()
     process = await start(redis_url, jwks, port)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub: Any = query_service_pb2_grpc.QueryServiceStub(channel)
-            yield Running(process, channel, stub)
+            yield QueryServer(process, channel, stub)
             process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(process.communicate(), 10)
         assert process.returncode == 0
@@ -114,13 +114,13 @@ async def running(redis_url: str, jwks: Path) -> AsyncIterator[Running]:
 
 
 @pytest.fixture(scope="module")
-async def query_server(redis_server: Valkey, jwks: Path) -> AsyncIterator[Running]:
-    async with running(redis_server.url, jwks) as server:
-        await until(server.serving, 30)
+async def query_server(redis_server: Valkey, jwks: Path) -> AsyncIterator[QueryServer]:
+    async with run_server(redis_server.url, jwks) as server:
+        await until(server.is_serving, 30)
         yield server
 
 
-async def refused(call: Any) -> tuple[grpc.aio.AioRpcError, error_details_pb2.ErrorInfo]:
+async def expect_error(call: Any) -> tuple[grpc.aio.AioRpcError, error_details_pb2.ErrorInfo]:
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await call
     details = dict(error.value.trailing_metadata() or ())["grpc-status-details-bin"]
@@ -129,94 +129,94 @@ async def refused(call: Any) -> tuple[grpc.aio.AioRpcError, error_details_pb2.Er
     return error.value, info
 
 
-async def test_a_caller_gets_an_order_and_learns_how_stale_it_may_be(
-    query_server: Running, model: Model
+async def test_a_response_carries_the_order_and_its_staleness(
+    query_server: QueryServer, model: Model
 ) -> None:
     await model.put(order("o-1", version=2))
-    await model.as_of(int(time() * 1000))
+    await model.set_as_of(int(time() * 1000))
 
-    async def history_entries() -> dict[str, Any]:
+    async def get_staleness() -> dict[str, Any]:
         call = query_server.queries.GetOrder(GetOrderRequest(order_id="o-1"), metadata=bearer())
         assert await call == GetOrderResponse(order=order("o-1", version=2))
         return {key: value for key, value in await call.trailing_metadata() if key == "diptych-staleness-ms"}
 
-    await until(history_entries)  # a sample is taken twice a second
-    assert 0 <= int((await history_entries())["diptych-staleness-ms"]) < 5_000
+    await until(get_staleness)  # a sample is taken twice a second
+    assert 0 <= int((await get_staleness())["diptych-staleness-ms"]) < 5_000
 
 
-async def test_a_list_comes_through_and_needs_a_filter(query_server: Running, model: Model) -> None:
+async def test_a_list_is_returned_and_needs_a_filter(query_server: QueryServer, model: Model) -> None:
     await model.put(order("o-1"), order("o-2", placed=1))
-    listed = await query_server.queries.ListOrders(ListOrdersRequest(customer_id="c-1"), metadata=bearer())
-    assert [each.order_id for each in listed.orders] == ["o-2", "o-1"]
-    error, info = await refused(query_server.queries.ListOrders(ListOrdersRequest(), metadata=bearer()))
+    response = await query_server.queries.ListOrders(ListOrdersRequest(customer_id="c-1"), metadata=bearer())
+    assert [view.order_id for view in response.orders] == ["o-2", "o-1"]
+    error, info = await expect_error(query_server.queries.ListOrders(ListOrdersRequest(), metadata=bearer()))
     assert (error.code(), info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
 
 
-async def test_a_refusal_names_its_reason_and_staleness_too(query_server: Running, model: Model) -> None:
-    await model.as_of(int(time() * 1000))
+async def test_an_error_carries_its_reason_and_the_staleness(query_server: QueryServer, model: Model) -> None:
+    await model.set_as_of(int(time() * 1000))
 
-    async def history_entries() -> bool:
-        error, info = await refused(
+    async def has_staleness() -> bool:
+        error, info = await expect_error(
             query_server.queries.GetOrder(GetOrderRequest(order_id="o-9"), metadata=bearer())
         )
         assert (error.code(), info.reason) == (grpc.StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
         assert (info.domain, dict(info.metadata)) == ("ordering.diptych", {"order_id": "o-9"})
         return "diptych-staleness-ms" in dict(error.trailing_metadata() or ())
 
-    await until(history_entries)
+    await until(has_staleness)
 
 
 @pytest.mark.parametrize(("deadline", "earliest"), [(0.8, 0.7), (None, 1.95)])
-async def test_a_view_that_stays_behind_is_said_before_the_deadline(
-    query_server: Running, model: Model, deadline: float | None, earliest: float
+async def test_a_view_that_stays_behind_is_reported_before_the_deadline(
+    query_server: QueryServer, model: Model, deadline: float | None, earliest: float
 ) -> None:
     token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 5})
     request = GetOrderRequest(order_id="o-1", at_least_as_fresh=token)
-    began = asyncio.get_running_loop().time()
-    error, info = await refused(query_server.queries.GetOrder(request, metadata=bearer(), timeout=deadline))
+    start = asyncio.get_running_loop().time()
+    error, info = await expect_error(
+        query_server.queries.GetOrder(request, metadata=bearer(), timeout=deadline)
+    )
     assert (error.code(), info.reason) == (grpc.StatusCode.UNAVAILABLE, "VIEW_BEHIND")
-    assert asyncio.get_running_loop().time() - began > earliest
+    assert asyncio.get_running_loop().time() - start > earliest
 
 
-async def test_another_scope_reads_nothing(query_server: Running) -> None:
+async def test_another_scope_reads_nothing(query_server: QueryServer) -> None:
     call = query_server.queries.GetOrder(GetOrderRequest(order_id="o-1"), metadata=bearer("ordering.write"))
-    error, info = await refused(call)
+    error, info = await expect_error(call)
     assert (error.code(), info.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
 
 
-async def test_it_is_not_serving_without_redis_and_serves_again_with_it(
-    model: Model, redis_url: str, jwks: Path
-) -> None:
+async def test_it_serves_only_while_redis_reachable(model: Model, redis_url: str, jwks: Path) -> None:
     proxy = TcpProxy(urlsplit(redis_url).port or 6379)
     async with proxy:
-        pass  # now the port is known, and free
-    async with running(f"redis://127.0.0.1:{proxy.port}", jwks) as server:
-        assert await server.health() == NOT_SERVING
-        error, info = await refused(
+        pass  # the port is free again
+    async with run_server(f"redis://127.0.0.1:{proxy.port}", jwks) as server:
+        assert await server.get_health() == NOT_SERVING
+        error, info = await expect_error(
             server.queries.GetOrder(GetOrderRequest(order_id="o-1"), metadata=bearer())
         )
         assert (error.code(), info.reason) == (grpc.StatusCode.UNAVAILABLE, "READ_MODEL_UNAVAILABLE")
         async with proxy:
-            await until(server.serving)
-        await until(lambda: not_serving(server))
+            await until(server.is_serving)
+        await until(lambda: is_not_serving(server))
 
 
-async def not_serving(server: Running) -> bool:
-    return not await server.serving()
+async def is_not_serving(server: QueryServer) -> bool:
+    return not await server.is_serving()
 
 
-async def test_a_wrong_address_of_redis_is_said_in_one_line(jwks: Path) -> None:
-    process = await start("http://example.org", jwks, free_port())
-    _, said = await asyncio.wait_for(process.communicate(), 15)
+async def test_a_wrong_redis_address_is_reported_in_one_line(jwks: Path) -> None:
+    process = await start("http://example.org", jwks, find_free_port())
+    _, stderr = await asyncio.wait_for(process.communicate(), 15)
     assert process.returncode == 1
-    assert said.startswith(b"query_server: DIPTYCH_REDIS_URL: ")
-    assert said.count(b"\n") == 1
+    assert stderr.startswith(b"query_server: DIPTYCH_REDIS_URL: ")
+    assert stderr.count(b"\n") == 1
 
 
-async def test_a_method_without_a_handler_stops_the_start(model: Model, jwks: Path) -> None:
+async def test_a_method_without_a_handler_prevents_the_start(model: Model, jwks: Path) -> None:
     context, *_ = CONTEXTS
     change_feed = ChangeFeed(RedisAddress("redis://127.0.0.1"), model.reader, ())
-    partly = QueryContext(context.service, {"GetOrder": context.queries["GetOrder"]})
-    service = query_service(partly, {ORDERS: ReadModel.of(ORDERS, model.reader)}, change_feed)
+    incomplete = QueryContext(context.service, {"GetOrder": context.queries["GetOrder"]})
+    service = query_service(incomplete, {ORDERS: ReadModel.of(ORDERS, model.reader)}, change_feed)
     with pytest.raises(StartError, match="ListOrders"):
         server.build(Settings(jwks=str(jwks)), [service], address="127.0.0.1:0", probe=model.reader.ping)

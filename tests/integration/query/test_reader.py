@@ -1,4 +1,4 @@
-"""Gathered reads on one connection: in order, cheap, and sound when the connection is not."""
+"""Reader: pipelined reads on one connection, in order, cheap, and correct when the connection fails."""
 
 import asyncio
 import ssl
@@ -20,7 +20,8 @@ from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.read_model import until
 from tests.support.harness.tcp_proxy import TcpProxy
 
-PATIENCE = 0.4
+TIMEOUT = 0.4
+"""Seconds without a reply after which the readers under test close a connection."""
 
 
 @pytest.fixture
@@ -31,20 +32,20 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 @pytest.fixture
 async def reader(redis: Redis, redis_url: str) -> AsyncIterator[Reader]:
-    async with reader_at(redis_url) as reader:
+    async with make_reader(redis_url) as reader:
         yield reader
 
 
-async def blocked(redis: Redis) -> bool:
+async def is_blocked(redis: Redis) -> bool:
     return bool((await redis.info("clients"))["blocked_clients"])
 
 
-def port_of(url: str) -> int:
+def parse_port(url: str) -> int:
     return urlsplit(url).port or 6379
 
 
-def reader_at(url: str) -> Reader:
-    return Reader(RedisAddress(url), PATIENCE)
+def make_reader(url: str) -> Reader:
+    return Reader(RedisAddress(url), TIMEOUT)
 
 
 async def test_replies_come_in_the_order_of_their_commands(reader: Reader, redis: Redis) -> None:
@@ -53,9 +54,7 @@ async def test_replies_come_in_the_order_of_their_commands(reader: Reader, redis
     assert replies == [f"v{n}".encode() for n in range(1000)]
 
 
-async def test_concurrent_reads_share_one_connection_and_few_round_trips(
-    reader: Reader, redis: Redis
-) -> None:
+async def test_concurrent_reads_share_a_connection_and_few_round_trips(reader: Reader, redis: Redis) -> None:
     before = (await redis.info("stats"))["total_reads_processed"]
     await asyncio.gather(*(reader.call("GET", f"k{n}") for n in range(500)))
     assert (await redis.info("stats"))["total_reads_processed"] - before < 20
@@ -70,98 +69,101 @@ async def test_a_pipeline_returns_every_reply(reader: Reader, redis: Redis) -> N
 
 async def test_a_cancelled_read_does_not_shift_the_replies_of_others(reader: Reader, redis: Redis) -> None:
     await redis.mset({"a": "1", "b": "2"})
-    doomed = asyncio.create_task(reader.call("GET", "a"))
+    cancelled = asyncio.create_task(reader.call("GET", "a"))
     other = asyncio.create_task(reader.call("GET", "b"))
     await asyncio.sleep(0)
-    doomed.cancel()
+    cancelled.cancel()
     assert await other == b"2"
-    assert doomed.cancelled()
+    assert cancelled.cancelled()
 
 
-async def test_a_mistake_of_ours_is_not_taken_for_an_absent_redis(reader: Reader, redis: Redis) -> None:
+async def test_a_rejected_command_is_not_an_unreachable_redis(reader: Reader, redis: Redis) -> None:
     await redis.set("text", "x")
     with pytest.raises(hiredis.ReplyError, match="WRONGTYPE"):
         await reader.call("HGET", "text", "field")
     assert await reader.ping()
 
 
-async def test_a_killed_connection_fails_what_waits_and_heals(reader: Reader, redis: Redis) -> None:
-    me = await reader.call("CLIENT", "ID")
+async def test_a_killed_connection_fails_pending_reads_and_recovers(reader: Reader, redis: Redis) -> None:
+    client_id = await reader.call("CLIENT", "ID")
     waiting = asyncio.create_task(reader.call("BLPOP", "nothing", 0))
-    await until(lambda: blocked(redis))
-    await redis.client_kill_filter(_id=str(me))
-    async with asyncio.timeout(PATIENCE / 4):
+    await until(lambda: is_blocked(redis))
+    await redis.client_kill_filter(_id=str(client_id))
+    async with asyncio.timeout(TIMEOUT / 4):
         with pytest.raises(RpcError) as error:
             await waiting
     assert error.value.reason == "READ_MODEL_UNAVAILABLE"
     await until(reader.ping)
-    assert await reader.call("CLIENT", "ID") > me
+    assert await reader.call("CLIENT", "ID") > client_id
 
 
-async def test_a_redis_that_hangs_is_given_up_in_time_and_heals(redis_url: str, redis: Redis) -> None:
-    async with TcpProxy(port_of(redis_url)) as proxy, reader_at(f"redis://127.0.0.1:{proxy.port}") as reader:
+async def test_a_hanging_redis_unavailable_in_time_and_recovers(redis_url: str, redis: Redis) -> None:
+    async with (
+        TcpProxy(parse_port(redis_url)) as proxy,
+        make_reader(f"redis://127.0.0.1:{proxy.port}") as reader,
+    ):
         proxy.flowing.clear()
-        async with asyncio.timeout(2 * PATIENCE):
+        async with asyncio.timeout(2 * TIMEOUT):
             with pytest.raises(RpcError) as error:
                 await reader.call("GET", "a")
         assert error.value.reason == "READ_MODEL_UNAVAILABLE"
-        with pytest.raises(RpcError):  # from then on at once
+        with pytest.raises(RpcError):  # later calls fail at once
             await asyncio.wait_for(reader.call("GET", "a"), 0.05)
         proxy.flowing.set()
         await until(reader.ping)
 
 
-async def test_a_slow_queue_is_not_taken_for_a_hanging_redis(reader: Reader, redis: Redis) -> None:
-    ends = asyncio.get_running_loop().time() + 1.0  # far longer than the patience
+async def test_a_long_queue_is_not_a_hanging_redis(reader: Reader, redis: Redis) -> None:
+    end = asyncio.get_running_loop().time() + 1.0  # far longer than the timeout
 
     async def keep_reading() -> None:
-        while asyncio.get_running_loop().time() < ends:
+        while asyncio.get_running_loop().time() < end:
             await reader.call("GET", "a")
 
     await asyncio.gather(*(keep_reading() for _ in range(3)))
 
 
-async def test_a_redis_that_comes_later_is_found(redis_url: str, redis: Redis) -> None:
-    proxy = TcpProxy(port_of(redis_url))
+async def test_a_redis_that_starts_later_is_connected(redis_url: str, redis: Redis) -> None:
+    proxy = TcpProxy(parse_port(redis_url))
     async with proxy:
-        pass  # now the port is known, and free
-    async with reader_at(f"redis://127.0.0.1:{proxy.port}") as reader:
+        pass  # the port is free again
+    async with make_reader(f"redis://127.0.0.1:{proxy.port}") as reader:
         assert not await reader.ping()
         async with proxy:
             await until(reader.ping)
-        await until(lambda: _not(reader.ping()))
+        await until(lambda: _negate(reader.ping()))
         async with proxy:
             await until(reader.ping)
 
 
-async def _not(answer: Awaitable[bool]) -> bool:
+async def _negate(answer: Awaitable[bool]) -> bool:
     return not await answer
 
 
-async def test_the_address_says_user_password_and_database(redis_url: str, redis: Redis) -> None:
+async def test_the_address_contains_user_password_and_database(redis_url: str, redis: Redis) -> None:
     await redis.acl_setuser("reader", enabled=True, passwords=["+se/cret"], keys=["*"], commands=["+@all"])
     host = urlsplit(redis_url).netloc
-    await redis.set("where", "database 0")
-    async with reader_at(f"redis://reader:se%2Fcret@{host}/3") as reader:
+    await redis.set("database", "0")
+    async with make_reader(f"redis://reader:se%2Fcret@{host}/3") as reader:
         assert await reader.call("ACL", "WHOAMI") == b"reader"
-        assert await reader.call("GET", "where") is None
+        assert await reader.call("GET", "database") is None
     await redis.acl_deluser("reader")
 
 
-async def test_a_wrong_password_is_a_redis_that_is_away(redis_url: str, redis: Redis) -> None:
-    async with reader_at(f"redis://nobody:wrong@{urlsplit(redis_url).netloc}") as reader:
-        refused_before = (await redis.info("stats"))["acl_access_denied_auth"]
-        await until(lambda: _refused_since(redis, refused_before))
+async def test_a_wrong_password_is_an_unreachable_redis(redis_url: str, redis: Redis) -> None:
+    async with make_reader(f"redis://nobody:wrong@{urlsplit(redis_url).netloc}") as reader:
+        denials = (await redis.info("stats"))["acl_access_denied_auth"]
+        await until(lambda: _has_new_denial(redis, denials))
         assert not await reader.ping()
 
 
-async def _refused_since(redis: Redis, before: int) -> bool:
-    return int((await redis.info("stats"))["acl_access_denied_auth"]) > before
+async def _has_new_denial(redis: Redis, previous: int) -> bool:
+    return int((await redis.info("stats"))["acl_access_denied_auth"]) > previous
 
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A key and a certificate that it signed for itself, for localhost."""
+    """A PEM file with a key and its self-signed certificate for localhost."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
@@ -175,20 +177,20 @@ def certificate(tmp_path: Path) -> Path:
     return path
 
 
-async def test_tls_is_spoken_and_the_certificate_checked(
+async def test_tls_is_used_and_the_certificate_is_checked(
     redis_url: str, redis: Redis, certificate: Path
 ) -> None:
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate)
-    async with TcpProxy(port_of(redis_url), tls) as proxy:
+    async with TcpProxy(parse_port(redis_url), tls) as proxy:
         url = f"rediss://localhost:{proxy.port}/0"
-        async with reader_at(f"{url}?ssl_ca_certs={certificate}") as trusting:
-            assert await trusting.ping()
+        async with make_reader(f"{url}?ssl_ca_certs={certificate}") as reader:
+            assert await reader.ping()
         with pytest.raises(ssl.SSLCertVerificationError):
             await RedisAddress(url).connect(asyncio.Protocol)
 
 
 @pytest.mark.parametrize("url", ["", "http://127.0.0.1", "unix:///redis.sock", "127.0.0.1:6379"])
-def test_another_address_is_refused(url: str) -> None:
+def test_an_address_of_another_scheme_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="redis://"):
         RedisAddress(url)

@@ -33,66 +33,66 @@ Kind = Transaction.Kind
 
 
 class Ledgers:
-    """The views of accounts, and the queries that read them."""
+    """Writes ledgers as the projector does, and calls the queries that read them."""
 
     def __init__(self, redis: Redis, views: ViewReader) -> None:
         self.redis, self.views = redis, views
         self._store = RedisStore(redis, LEDGERS.view)
 
-    async def begin(self) -> None:
+    async def begin_build(self) -> None:
         assert await self._store.read_build() is None
         await self._store.begin_build(INCARNATION, "epoch")
         assert await self._store.read_build() is not None
         await self.redis.set(LEDGERS.view.ready, INCARNATION)
 
-    async def put(self, *those: Account) -> None:
-        before = await self._store.load([account.id for account in those])
+    async def put(self, *changed_accounts: Account) -> None:
+        before = await self._store.load([account.id for account in changed_accounts])
         updates = []
-        for account in those:
+        for account in changed_accounts:
             folded = fold(LEDGERS, before[account.id], account.events)
             assert folded.error is None
             updates.append(Update(before[account.id], folded.record, folded.content, folded.applied, None, 0))
         assert await self._store.write(updates) == set()
 
-    async def page(self, **request: Any) -> protocol.ListTransactionsResponse:
-        asked = protocol.ListTransactionsRequest(**request)
+    async def get_page(self, **request: Any) -> protocol.ListTransactionsResponse:
+        message = protocol.ListTransactionsRequest(**request)
         return protocol.ListTransactionsResponse.FromString(
-            await banking.list_transactions(self.views, asked, 0.1)
+            await banking.list_transactions(self.views, message, 0.1)
         )
 
-    async def list(self, **request: Any) -> list[Transaction]:
+    async def list_lines(self, **request: Any) -> list[Transaction]:
         """Return the lines of all pages."""
         lines, token = list[Transaction](), ""
         while True:
-            page = await self.page(page_token=token, **request)
+            page = await self.get_page(page_token=token, **request)
             lines += page.transactions
             if not (token := page.next_page_token):
                 return lines
 
-    async def statement(self, account_id: str, month: str, token: str = "") -> Statement:
-        asked = protocol.GetStatementRequest(account_id=account_id, month=month, at_least_as_fresh=token)
-        answer = await banking.get_statement(self.views, asked, 0.1)
-        return protocol.GetStatementResponse.FromString(answer).statement
+    async def get_statement(self, account_id: str, month: str, token: str = "") -> Statement:
+        request = protocol.GetStatementRequest(account_id=account_id, month=month, at_least_as_fresh=token)
+        data = await banking.get_statement(self.views, request, 0.1)
+        return protocol.GetStatementResponse.FromString(data).statement
 
-    async def report(self, day: str, token: str = "") -> DailyReport:
-        asked = protocol.GetDailyReportRequest(day=day, at_least_as_fresh=token)
-        answer = await banking.get_daily_report(self.views, asked, 0.1)
-        return protocol.GetDailyReportResponse.FromString(answer).report
+    async def get_report(self, day: str, token: str = "") -> DailyReport:
+        request = protocol.GetDailyReportRequest(day=day, at_least_as_fresh=token)
+        data = await banking.get_daily_report(self.views, request, 0.1)
+        return protocol.GetDailyReportResponse.FromString(data).report
 
 
 @pytest.fixture
 async def ledgers(redis_url: str) -> AsyncIterator[Ledgers]:
     async with Redis.from_url(redis_url) as redis, Reader(RedisAddress(redis_url)) as reader:
         ledgers = Ledgers(redis, ViewReader(reader, LEDGERS.view))
-        await ledgers.begin()
+        await ledgers.begin_build()
         yield ledgers
 
 
-def history_entries(lines: Sequence[Transaction]) -> list[tuple[str, str]]:
+def summarise(lines: Sequence[Transaction]) -> list[tuple[str, str]]:
     return [(Kind.Name(line.kind).removeprefix("KIND_"), f"{line.balance.units}") for line in lines]
 
 
-async def test_a_statement_tells_every_line_with_the_balance_newest_first(ledgers: Ledgers) -> None:
+async def test_a_statement_lists_every_line_with_its_balance_newest_first(ledgers: Ledgers) -> None:
     account = Account("a-1")
     account.move(happened.MoneyDeposited, 900_00, reference="pay")
     account.move(happened.MoneyHeld, 200_00, hold_id="h-1")
@@ -101,8 +101,8 @@ async def test_a_statement_tells_every_line_with_the_balance_newest_first(ledger
     account.move(happened.HeldMoneyCaptured, 200_00, hold_id="h-1")
     account.move(happened.TransferSent, 50_00, reference="rent", to_account_id="a-2", transfer_id="t-1")
     await ledgers.put(account)
-    lines = await ledgers.list(account_id="a-1")
-    assert history_entries(lines) == [
+    lines = await ledgers.list_lines(account_id="a-1")
+    assert summarise(lines) == [
         ("SENT", "650"),
         ("CAPTURED", "700"),
         ("UNFROZEN", "900"),
@@ -124,7 +124,7 @@ async def test_a_period_has_exactly_its_lines_whatever_the_page_size(ledgers: Le
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    account = accounts.at_random(chance, "a-1", count, hours=chance.choice([0.0, 1.0, 50.0]))
+    account = accounts.make_random_account(chance, "a-1", count, hours=chance.choice([0.0, 1.0, 50.0]))
     await ledgers.put(account)
     times = [event.recorded_at for event in account.events]
     for _ in range(8):
@@ -134,65 +134,65 @@ async def test_a_period_has_exactly_its_lines_whatever_the_page_size(ledgers: Le
             for name, bound in zip(("booked_from", "booked_before"), bounds, strict=True)
             if chance.random() < 0.8
         }
-        lines = await ledgers.list(account_id="a-1", page_size=chance.choice([3, 100]), **period)
+        lines = await ledgers.list_lines(account_id="a-1", page_size=chance.choice([3, 100]), **period)
         low = period.get("booked_from", times[0])
         high = period.get("booked_before", times[-1] + timedelta(1))
-        inside = [version for version, time in enumerate(times, 1) if low <= time < high]
-        assert [line.version for line in lines] == inside[::-1]
+        expected = [version for version, time in enumerate(times, 1) if low <= time < high]
+        assert [line.version for line in lines] == expected[::-1]
 
 
 @pytest.mark.parametrize("seconds", [-(2**63), -1, 253_402_300_800, 2**63 - 1])
-async def test_a_bound_that_no_calendar_has_is_a_bound_all_the_same(ledgers: Ledgers, seconds: int) -> None:
-    await ledgers.put(accounts.at_random(random.Random(2), "a-1", 9))
+async def test_a_bound_outside_the_calendar_lists_all_or_nothing(ledgers: Ledgers, seconds: int) -> None:
+    await ledgers.put(accounts.make_random_account(random.Random(2), "a-1", 9))
     bound = Timestamp(seconds=seconds)
-    later = await ledgers.list(account_id="a-1", booked_from=bound)
-    earlier = await ledgers.list(account_id="a-1", booked_before=bound)
+    later = await ledgers.list_lines(account_id="a-1", booked_from=bound)
+    earlier = await ledgers.list_lines(account_id="a-1", booked_before=bound)
     assert (len(later), len(earlier)) == ((9, 0) if seconds < 0 else (0, 9))
 
 
 async def test_a_page_token_of_another_period_is_refused(ledgers: Ledgers) -> None:
-    await ledgers.put(accounts.at_random(random.Random(1), "a-1", 9))
-    first = await ledgers.page(account_id="a-1", page_size=2)
+    await ledgers.put(accounts.make_random_account(random.Random(1), "a-1", 9))
+    first = await ledgers.get_page(account_id="a-1", page_size=2)
     for other in ({"account_id": "a-2"}, {"account_id": "a-1", "booked_from": accounts.START}):
-        with pytest.raises(RpcError) as refused:
-            await ledgers.page(page_size=2, page_token=first.next_page_token, **other)
-        assert refused.value.reason == "PAGE_TOKEN_INVALID"
+        with pytest.raises(RpcError) as error:
+            await ledgers.get_page(page_size=2, page_token=first.next_page_token, **other)
+        assert error.value.reason == "PAGE_TOKEN_INVALID"
 
 
-async def test_months_follow_on_each_other_and_add_up(ledgers: Ledgers) -> None:
+async def test_statements_of_successive_months_add_up(ledgers: Ledgers) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    account = accounts.at_random(random.Random(seed), "a-1", 300)
+    account = accounts.make_random_account(random.Random(seed), "a-1", 300)
     await ledgers.put(account)
     currency = account.currency
     balance = 0
     for month in ("2025-12", *(f"2026-{number:02}" for number in range(1, 13)), "2027-01"):
         year, number = map(int, month.split("-"))
-        here = [
+        month_events = [
             (event, cents[0])
             for event, cents in zip(account.events, account.cents, strict=True)
             if (event.recorded_at.year, event.recorded_at.month) == (year, number)
         ]
-        came = sum(_cents(event) for event, _ in here if _comes_in(event))
-        end = here[-1][1] if here else balance
-        assert await ledgers.statement("a-1", month) == Statement(
+        paid_in = sum(_cents(event) for event, _ in month_events if _is_incoming(event))
+        end = month_events[-1][1] if month_events else balance
+        assert await ledgers.get_statement("a-1", month) == Statement(
             account_id="a-1",
             month=month,
             opening_balance=money(balance, currency),
-            paid_in=money(came, currency),
-            paid_out=money(came - (end - balance), currency),
+            paid_in=money(paid_in, currency),
+            paid_out=money(paid_in - (end - balance), currency),
             closing_balance=money(end, currency),
         )
         balance = end
 
 
 def _cents(event: Any) -> int:
-    amount = accounts.message_of(event).amount
+    amount = accounts.parse_message(event).amount
     return int(amount.units * 100 + amount.nanos // accounts.CENT)
 
 
-def _comes_in(event: Any) -> bool:
-    return isinstance(accounts.message_of(event), happened.MoneyDeposited | happened.TransferReceived)
+def _is_incoming(event: Any) -> bool:
+    return isinstance(accounts.parse_message(event), happened.MoneyDeposited | happened.TransferReceived)
 
 
 async def test_a_line_at_midnight_belongs_to_the_month_that_begins(ledgers: Ledgers) -> None:
@@ -200,84 +200,84 @@ async def test_a_line_at_midnight_belongs_to_the_month_that_begins(ledgers: Ledg
     account.move(happened.MoneyDeposited, 100)
     account.move(happened.MoneyDeposited, 200, timedelta(microseconds=1))
     await ledgers.put(account)
-    assert (await ledgers.statement("a-1", "2026-01")).paid_in == money(100)
-    assert (await ledgers.statement("a-1", "2026-02")).paid_in == money(200)
+    assert (await ledgers.get_statement("a-1", "2026-01")).paid_in == money(100)
+    assert (await ledgers.get_statement("a-1", "2026-02")).paid_in == money(200)
 
 
 async def test_a_long_ledger_is_searched_in_few_reads(
     ledgers: Ledgers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account = accounts.at_random(random.Random(3), "a-1", 5_000, hours=2.0)
+    account = accounts.make_random_account(random.Random(3), "a-1", 5_000, hours=2.0)
     await ledgers.put(account)
     reads = []
-    history_entries = ledgers.views.history_entries
+    get_history_entries = ledgers.views.get_history_entries
 
-    async def counted(view_id: str, versions: Sequence[int]) -> list[bytes]:
+    async def count_reads(view_id: str, versions: Sequence[int]) -> list[bytes]:
         reads.append(len(versions))
-        return await history_entries(view_id, versions)
+        return await get_history_entries(view_id, versions)
 
-    monkeypatch.setattr(ledgers.views, "told", counted)
-    await ledgers.statement("a-1", "2026-06")
+    monkeypatch.setattr(ledgers.views, "get_history_entries", count_reads)
+    await ledgers.get_statement("a-1", "2026-06")
     assert len(reads) <= 8
-    assert max(reads) < 2 * history_pages.FAN
+    assert max(reads) < 2 * history_pages.FAN_OUT
 
 
-async def test_nobodys_statement_is_not_found(ledgers: Ledgers) -> None:
-    for asked in (ledgers.page(account_id="nobody"), ledgers.statement("nobody", "2026-01")):
-        with pytest.raises(RpcError) as refused:
-            await asked
-        assert (refused.value.reason, refused.value.code) == ("ACCOUNT_NOT_FOUND", StatusCode.NOT_FOUND)
+async def test_a_statement_of_a_missing_account_is_not_found(ledgers: Ledgers) -> None:
+    for call in (ledgers.get_page(account_id="nobody"), ledgers.get_statement("nobody", "2026-01")):
+        with pytest.raises(RpcError) as error:
+            await call
+        assert (error.value.reason, error.value.code) == ("ACCOUNT_NOT_FOUND", StatusCode.NOT_FOUND)
 
 
-async def test_a_report_is_what_all_accounts_have_done_on_a_day(ledgers: Ledgers) -> None:
+async def test_a_report_sums_the_lines_of_all_accounts_on_a_day(ledgers: Ledgers) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     chance = random.Random(seed)
-    all_ = [accounts.at_random(chance, f"a-{number}", chance.randint(1, 30)) for number in range(20)]
-    await ledgers.put(*all_)
-    expected = accounts.sums(accounts.all_of(all_))
+    all_accounts = [accounts.make_random_account(chance, f"a-{number}", chance.randint(1, 30)) for number in range(20)]
+    await ledgers.put(*all_accounts)
+    expected = accounts.sums(accounts.join_events(all_accounts))
     for day, sums in expected.items():
-        report = await ledgers.report(day)
+        report = await ledgers.get_report(day)
         assert [(s.kind, s.amount.currency_code) for s in report.sums] == sorted(
             (s.kind, s.amount.currency_code) for s in report.sums
         )
-        found: dict[str, int] = {}
+        counts: dict[str, int] = {}
         for sum_ in report.sums:
             what = f"{Kind.Name(sum_.kind)}/{sum_.amount.currency_code}"
             nanos = sums.get(f"units/{what}", 0) * 10**9 + sums.get(f"nanos/{what}", 0)
             assert sum_.amount.units * 10**9 + sum_.amount.nanos == nanos
-            found[f"count/{what}"] = sum_.count
-        assert found == {name: sum_ for name, sum_ in sums.items() if name.startswith("count/")}
-    assert await ledgers.report("2019-05-05") == DailyReport(day="2019-05-05")
+            counts[f"count/{what}"] = sum_.count
+        assert counts == {name: sum_ for name, sum_ in sums.items() if name.startswith("count/")}
+    assert await ledgers.get_report("2019-05-05") == DailyReport(day="2019-05-05")
 
 
-async def test_what_a_token_names_is_in_the_answer_or_the_answer_is_refused(ledgers: Ledgers) -> None:
+async def test_a_response_includes_the_writes_of_its_token_or_is_refused(ledgers: Ledgers) -> None:
     account = Account("a-1")
     await ledgers.put(account)
-    known = consistency_tokens.mint(INCARNATION, {"banking.account.a-1": 1})
-    assert (await ledgers.statement("a-1", "2026-01", known)).closing_balance == money(0)
-    assert len((await ledgers.report("2026-01-30", known)).sums) == 1
+    current = consistency_tokens.mint(INCARNATION, {"banking.account.a-1": 1})
+    assert (await ledgers.get_statement("a-1", "2026-01", current)).closing_balance == money(0)
+    assert len((await ledgers.get_report("2026-01-30", current)).sums) == 1
     later = consistency_tokens.mint(INCARNATION, {"banking.account.a-1": 2})
-    for asked in (
-        ledgers.page(account_id="a-1", at_least_as_fresh=later),
-        ledgers.statement("a-1", "2026-01", later),
-        ledgers.report("2026-01-30", later),
+    for call in (
+        ledgers.get_page(account_id="a-1", at_least_as_fresh=later),
+        ledgers.get_statement("a-1", "2026-01", later),
+        ledgers.get_report("2026-01-30", later),
     ):
-        with pytest.raises(RpcError) as refused:
-            await asked
-        assert refused.value.reason == "VIEW_BEHIND"
+        with pytest.raises(RpcError) as error:
+            await call
+        assert error.value.reason == "VIEW_BEHIND"
 
 
-async def test_nothing_is_said_while_the_projection_is_rebuilt(ledgers: Ledgers) -> None:
+async def test_statements_and_reports_are_refused_during_a_rebuild(ledgers: Ledgers) -> None:
     await ledgers.redis.delete(LEDGERS.view.ready)
-    for asked in (ledgers.statement("a-1", "2026-01"), ledgers.report("2026-01-30")):
-        with pytest.raises(RpcError) as refused:
-            await asked
-        assert refused.value.reason == "VIEW_REBUILDING"
+    for call in (ledgers.get_statement("a-1", "2026-01"), ledgers.get_report("2026-01-30")):
+        with pytest.raises(RpcError) as error:
+            await call
+        assert error.value.reason == "VIEW_REBUILDING"
 
 
-async def test_a_kind_of_newer_code_is_left_to_a_newer_server(ledgers: Ledgers) -> None:
+async def test_a_kind_of_newer_code_is_refused_with_view_newer(ledgers: Ledgers) -> None:
     await ledgers.redis.hset(LEDGERS.view.event_counters("day", "2026-01-30"), "count/KIND_PAWNED/EUR", 1)
-    with pytest.raises(RpcError) as refused:
-        await ledgers.report("2026-01-30")
-    assert refused.value.reason == "VIEW_NEWER"
+    with pytest.raises(RpcError) as error:
+        await ledgers.get_report("2026-01-30")
+    assert error.value.reason == "VIEW_NEWER"

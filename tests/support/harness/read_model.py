@@ -1,4 +1,4 @@
-"""A read model without a projector: tests put orders into Redis as contracts/view_layout.py documents it."""
+"""A read model without a projector: writes orders to Redis in the layout of contracts/view_layout.py."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -36,8 +36,8 @@ def order(
     return view
 
 
-def entries(view: Order) -> list[tuple[str, str]]:
-    """Return the index entries that an order has."""
+def index_entries(view: Order) -> list[tuple[str, str]]:
+    """Return an order's index entries, as (index key, member)."""
     member = index_member(view.place_time.ToMicroseconds(), view.order_id)
     state = Order.State.Name(view.state)
     return [
@@ -48,8 +48,8 @@ def entries(view: Order) -> list[tuple[str, str]]:
     ]
 
 
-def amounts(view: Order) -> list[tuple[str, str, str]]:
-    """Return what an order adds to its customer's counters."""
+def contributions(view: Order) -> list[tuple[str, str, str]]:
+    """Return an order's contributions to its customer's counters, as (key, counter, digits)."""
     state, currency = Order.State.Name(view.state), view.total.currency_code
     counters = {
         f"orders/{state}": 1,
@@ -62,53 +62,52 @@ def amounts(view: Order) -> list[tuple[str, str, str]]:
 
 @dataclass(frozen=True)
 class ReadModel:
-    """Redis, what a projector would write there, and the query server's way to read it."""
+    """Writes to Redis as a projector does, and reads as the query server does."""
 
     redis: Redis
     reader: Reader
     orders: ViewReader
     histories: ViewReader
 
-    async def complete(self, incarnation: str = INCARNATION) -> None:
-        """Say that the projections have caught up."""
+    async def mark_ready(self, incarnation: str = INCARNATION) -> None:
+        """Set the caught-up markers."""
         await self.redis.mset({ORDERS.ready: incarnation, HISTORIES.ready: incarnation})
 
-    async def begin_rebuilding(self) -> None:
-        """Say that the projections have not caught up."""
+    async def mark_rebuilding(self) -> None:
+        """Delete the caught-up markers."""
         await self.redis.delete(ORDERS.ready, HISTORIES.ready)
 
-    async def as_of(self, millis: int, partitions: Iterable[int] = range(PARTITIONS)) -> None:
-        """Say when these partitions held all that was published."""
+    async def set_as_of(self, millis: int, partitions: Iterable[int] = range(PARTITIONS)) -> None:
+        """Set the time, in ms since 1970, up to which these partitions include all published events."""
         for partition in partitions:
             await self.redis.hset(ORDERS.as_of, str(partition), str(millis))
 
     async def put(self, *orders: Order) -> None:
-        """Write orders with all that is derived from them."""
-        await self.put_alone(*orders)
-        await self._derive(*orders)
+        """Write orders with their index entries and counters."""
+        await self.put_without_derived(*orders)
+        await self._write_derived(*orders)
 
-    async def put_alone(self, *orders: Order) -> None:
-        """Write the hashes of orders: to who has read an index before, entries that no longer hold."""
+    async def put_without_derived(self, *orders: Order) -> None:
+        """Write the hashes of orders alone, as a reader sees them that has read the indexes before."""
         async with self.redis.pipeline(transaction=False) as pipe:
             for view in orders:
                 fields: dict[Any, Any] = {"data": view.SerializeToString(), "version": view.version}
-                fields["entries"] = msgspec.json.encode(entries(view))
-                fields["contributions"] = msgspec.json.encode(amounts(view))
+                fields["entries"] = msgspec.json.encode(index_entries(view))
+                fields["contributions"] = msgspec.json.encode(contributions(view))
                 pipe.hset(ORDERS.key(view.order_id), mapping=fields)
             await pipe.execute()
 
-    async def _derive(self, *orders: Order) -> None:
-        """Write the index entries and the sums of orders."""
-        added: Any = [await self.redis.hget(ORDERS.key(view.order_id), "counted") for view in orders]
+    async def _write_derived(self, *orders: Order) -> None:
+        counted: Any = [await self.redis.hget(ORDERS.key(view.order_id), "counted") for view in orders]
         async with self.redis.pipeline(transaction=False) as pipe:
-            for view, held in zip(orders, added, strict=True):
-                for index, member in entries(view):
+            for view, previous in zip(orders, counted, strict=True):
+                for index, member in index_entries(view):
                     pipe.zadd(index, {member: 0})
-                for key, counter, amount in msgspec.json.decode(held or b"[]"):
+                for key, counter, amount in msgspec.json.decode(previous or b"[]"):
                     pipe.hincrby(key, counter, -int(amount))
-                for key, counter, amount in amounts(view):
+                for key, counter, amount in contributions(view):
                     pipe.hincrby(key, counter, int(amount))
-                pipe.hset(ORDERS.key(view.order_id), "counted", msgspec.json.encode(amounts(view)))
+                pipe.hset(ORDERS.key(view.order_id), "counted", msgspec.json.encode(contributions(view)))
             await pipe.execute()
         for view in orders:
             await self._drop_zeros(ORDERS.counters("customer", view.customer_id))
@@ -118,8 +117,8 @@ class ReadModel:
         if zeros := [counter for counter, amount in counters.items() if int(amount) == 0]:
             await self.redis.hdel(key, *zeros)
 
-    async def tell(self, order_id: str, *entries: OrderHistoryEntry) -> None:
-        """Write an order's history, all of it."""
+    async def put_history(self, order_id: str, *entries: OrderHistoryEntry) -> None:
+        """Write the complete history of an order."""
         history = OrderHistory(order_id=order_id, version=len(entries))
         fields: dict[Any, Any] = {"data": history.SerializeToString(), "version": history.version}
         await self.redis.hset(HISTORIES.key(order_id), mapping=fields)
@@ -129,10 +128,10 @@ class ReadModel:
 
 @asynccontextmanager
 async def read_model(redis_url: str) -> AsyncIterator[ReadModel]:
-    """Return an empty read model whose projections are complete."""
+    """Yield an empty read model whose projections have caught up."""
     async with Redis.from_url(redis_url) as redis, Reader(RedisAddress(redis_url)) as reader:
         model = ReadModel(redis, reader, ViewReader(reader, ORDERS), ViewReader(reader, HISTORIES))
-        await model.complete()
+        await model.mark_ready()
         yield model
 
 
@@ -140,8 +139,8 @@ async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) 
     """Wait until a condition holds.
 
     Raises:
-        TimeoutError: it does not within these seconds.
+        TimeoutError: it does not hold within these seconds.
     """
     async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 - what it asks is on a server
+        while not await condition():  # noqa: ASYNC110 - the condition is the state of a server
             await asyncio.sleep(0.005)
