@@ -14,7 +14,7 @@ from bench.comparison import Comparison, Results, Void, interleave, percentile
 from bench.environment import ORDERS, Scene, running_echo
 from bench.load_generator import Player
 from bench.services import BATCH_SIZE, Served
-from devstack.stacks import throwaway
+from devstack.stacks import temporary_stack
 from runtime.process import logs
 from runtime.process.start_error import StartError
 
@@ -97,7 +97,7 @@ async def main(rounds: int, chosen: Collection[str]) -> None:
                 "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
                 "OTEL_TRACES_SAMPLER_ARG": "0.1",
             }
-            async with throwaway(folder / "stack", durable=True, environment=environment) as stack:
+            async with temporary_stack(folder / "stack", durable=True, environment=environment) as stack:
                 results = await measure(Scene(stack, player, folder), rounds, chosen)
     report.show(TABLE, results)
     for path in (report.keep("bench", TABLE, results), *plots.draw("bench", results)):

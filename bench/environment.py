@@ -23,7 +23,7 @@ from bench.process_cost import Meter
 from command_server.contexts import ordering
 from command_server.kernel.batch import Request
 from command_server.kernel.context import CommandType, aggregate_types, command_types
-from command_server.kernel.pipeline import GroupCommit
+from command_server.kernel.group_commit import GroupCommit
 from command_server.postgres.event_store import PostgresEventStore
 from contracts.view_layout import View
 from devstack.child import Child
@@ -31,7 +31,7 @@ from devstack.ports import free_port
 from devstack.processes import Process
 from devstack.stack import Stack
 from operations.processes import PROJECTOR, RELAY
-from operations.projections import present
+from operations.projections import wait_until_ready
 
 ORDERS = 100_000
 """How many orders are there before anything is measured."""
@@ -178,7 +178,7 @@ class Scene:
         """Wait until every order that there is can be read, and all projections have caught up."""
         orders = await self.scalar("SELECT count(*) FROM streams WHERE type = 'ordering.order'")
         await self.shown(orders, patience)
-        await present(self.stack.settings.redis_url, within=patience)
+        await wait_until_ready(self.stack.settings.redis_url, within=patience)
 
     def write(self, name: str, asked: Iterable[Message]) -> Path:
         """Write requests into a file of this name and return where."""
@@ -243,6 +243,6 @@ def as_request(kind: CommandType, message: PlaceOrderRequest) -> Request:
         correlation_id=message.request_id,
         causation_id=None,
         traceparent=None,
-        arrived=perf_counter(),
+        arrived_at=perf_counter(),
         deadline=None,
     )

@@ -17,8 +17,8 @@ from contracts import streams
 from contracts.view_layout import View
 from devstack.processes import Process
 from operations.processes import PROJECTOR, RELAY
-from operations.projections import present
-from runtime.jetstream import Connection, Message, StreamReader, connect, stream_identity
+from operations.projections import wait_until_ready
+from runtime.jetstream import Connection, Message, StreamReader, connect, read_stream_identity
 
 WINDOW = 4_000
 """Messages that a bare publisher has under way."""
@@ -72,7 +72,7 @@ class Feed:
         """Fill all views that follow orders, from nothing."""
         await self._redis.flushall()
         sample = await self._timed(self._projector, self._scene.placed, self._projected)
-        await present(self._scene.stack.settings.redis_url)
+        await wait_until_ready(self._scene.stack.settings.redis_url)
         await self._projector.stop()
         return sample
 
@@ -106,7 +106,7 @@ class Feed:
         return Sample((count - before) / seconds, cpu=meter.microseconds(count - before))
 
     async def _published(self) -> int:
-        identity = await stream_identity(self._nats.js)
+        identity = await read_stream_identity(self._nats.js)
         return identity.last_sequence if identity else 0
 
     async def _projected(self) -> int:
@@ -122,12 +122,12 @@ class Feed:
     async def _all(self) -> list[Message]:
         """Return the stream's messages."""
         if not self._messages:
-            identity = await stream_identity(self._nats.js)
+            identity = await read_stream_identity(self._nats.js)
             if identity is None:
                 raise Void("there is no stream")
             reader = await StreamReader.open(self._nats, identity.epoch, 1)
             while len(self._messages) < self._scene.placed:
-                self._messages += map(_plain, await reader.batch(1_000, 5.0))
+                self._messages += map(_plain, await reader.read_batch(1_000, 5.0))
             await reader.close()
         return self._messages
 

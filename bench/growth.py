@@ -21,7 +21,7 @@ from bench.load_generator import Player
 from bench.process_cost import memory
 from bench.services import Served
 from contracts.view_layout import View
-from devstack.stacks import throwaway
+from devstack.stacks import temporary_stack
 from operations.processes import PROJECTOR
 from runtime.process import logs
 from runtime.process.start_error import StartError
@@ -124,7 +124,7 @@ async def _scene() -> AsyncIterator[Scene]:
     with TemporaryDirectory(prefix="diptych-bench-") as name:
         folder = Path(name)
         player = await Player.build(folder)
-        async with throwaway(folder / "stack", durable=True) as stack:
+        async with temporary_stack(folder / "stack", durable=True) as stack:
             scene = Scene(stack, player, folder)
             await scene.rest()
             yield scene

@@ -17,10 +17,10 @@ from bench.process_cost import Meter
 from command_server.contexts import ordering
 from command_server.kernel.batch import Batch, Request, Stream
 from command_server.kernel.context import AggregateType, aggregate_types
-from command_server.kernel.loading import NEVER
-from command_server.kernel.pipeline import GroupCommit
+from command_server.kernel.stream_loader import NEVER
+from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.ports import Changes
-from command_server.postgres.event_store import SESSION, PostgresEventStore, PostgresTransaction
+from command_server.postgres.event_store import SESSION_SETTINGS, PostgresEventStore, PostgresTransaction
 from command_server.postgres.schema import SERVICE_ROLE
 
 COMMANDS = 6_000
@@ -41,7 +41,7 @@ async def contestants(scene: Scene) -> AsyncIterator[list[Contestant]]:
         url,
         min_size=CONNECTIONS,
         max_size=CONNECTIONS,
-        server_settings={**SESSION, "role": SERVICE_ROLE},
+        server_settings={**SESSION_SETTINGS, "role": SERVICE_ROLE},
     )
     (aggregate,) = aggregates.values()
 
@@ -79,7 +79,7 @@ def _decided(aggregate: AggregateType, request: Request) -> Changes:
         {name: Stream(aggregate, 0, aggregate.initial, NEVER, is_new=True)}, {}, lambda: datetime.now(UTC)
     )
     batch.decide(request)
-    return batch.changes()
+    return batch.collect_changes()
 
 
 async def _timed(scene: Scene, execute: Callable[[Any], Awaitable[None]], work: Sequence[Any]) -> Sample:

@@ -28,7 +28,7 @@ def anybody(_tokens: object) -> Interceptor:
 
     def entering(_method: Method, handler: Handler) -> Handler:
         async def entered(request: object, context: Context) -> object:
-            caller.enter(who)
+            caller.set_current(who)
             return await handler(request, context)
 
         return entered

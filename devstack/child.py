@@ -1,4 +1,4 @@
-"""A child process: started, waited for, stopped, killed, frozen; it never outlives its parent."""
+"""A child process that can be started, awaited, stopped, killed and frozen, and never outlives its parent."""
 
 import asyncio
 import os
@@ -12,20 +12,20 @@ from pathlib import Path
 _LAUNCH = Path(__file__).with_name("launch.py")
 
 Output = Path | Callable[[str], None]
-"""Where a child's lines go: appended to a file, or to a function, one by one."""
-_LONGEST_LINE = 2**24
+"""Receives a child's lines: a file, appended to, or a function, called for each line."""
+_MAX_LINE_LENGTH = 2**24
 
 
 class Child:
     """One program, which may run several times, one run after another.
 
     Args:
-        name: what people call it.
+        name: for messages.
         command: the program's path and its arguments.
-        output: where its lines go.
+        output: receives its lines.
         environment: all its variables; None for those of this process.
-        stop_signal: what makes it stop gracefully; it also gets it when this process dies.
-        unprivileged: its folder, where the program refuses to run as root.
+        stop_signal: makes it stop gracefully; the kernel sends it too when this process dies.
+        unprivileged: the program's folder, if the program refuses to run as root; None otherwise.
         keep: file descriptors that it inherits.
     """
 
@@ -48,7 +48,7 @@ class Child:
         self._unprivileged = unprivileged
         self._keep = keep
         self._process: Process | None = None
-        self._gone = asyncio.Event()
+        self._all_ended = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
 
     @property
@@ -64,14 +64,14 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether it runs now."""
+        """Whether the latest run has not ended."""
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> None:
-        """Start the program; it is not waited for."""
+        """Start the program, without waiting until it is ready."""
         folder = str(self._unprivileged or "-")
         parent = (str(os.getpid()), str(int(self._stop_signal)), folder)
-        held = self._watch()
+        pipe_end = self._watch_processes()
         log = (
             PIPE if callable(self._output) else os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         )
@@ -84,31 +84,31 @@ class Child:
                 stderr=STDOUT,
                 env=self._environment,
                 start_new_session=True,  # Ctrl-C is for this process, which then stops the others in order
-                pass_fds=(held, *self._keep),
-                limit=_LONGEST_LINE,
+                pass_fds=(pipe_end, *self._keep),
+                limit=_MAX_LINE_LENGTH,
             )
         finally:
-            os.close(held)
+            os.close(pipe_end)
             if log != PIPE:
                 os.close(log)
-        self._reader = asyncio.create_task(self._read())
+        self._reader = asyncio.create_task(self._forward_lines())
 
-    def _watch(self) -> int:
-        """Return a pipe's end for all processes of the child to hold: closed, the last of them has ended."""
+    def _watch_processes(self) -> int:
+        """Return the end of a pipe that all processes of the child inherit; the last one to end closes it."""
         loop = asyncio.get_running_loop()
-        self._gone = gone = asyncio.Event()
-        alive, held = os.pipe()
+        self._all_ended = all_ended = asyncio.Event()
+        own_end, child_end = os.pipe()
 
-        def closed() -> None:
-            loop.remove_reader(alive)
-            os.close(alive)
-            gone.set()
+        def on_closed() -> None:
+            loop.remove_reader(own_end)
+            os.close(own_end)
+            all_ended.set()
 
-        loop.add_reader(alive, closed)
-        return held
+        loop.add_reader(own_end, on_closed)
+        return child_end
 
     async def stop(self, seconds: float = 20.0) -> int:
-        """Ask the program to stop, kill it after these seconds; return its exit code (0 where none ran)."""
+        """Stop the program, or kill it after these seconds; return its exit code, 0 if it never ran."""
         if self._process is None:
             return 0
         if self.running:
@@ -116,53 +116,53 @@ class Child:
                 self.process.send_signal(self._stop_signal)
             self.thaw()
         try:
-            return await asyncio.wait_for(self.ended(), seconds)
+            return await asyncio.wait_for(self.wait_ended(), seconds)
         except TimeoutError:
             return await self.kill()
 
     async def kill(self) -> int:
-        """Kill the program with all processes of its group, as a crash would; return its exit code."""
+        """Kill the program with all processes of its group, like a crash; return its exit code."""
         self._signal(signal.SIGKILL, self.process.pid)
-        return await self.ended()
+        return await self.wait_ended()
 
     def freeze(self) -> None:
-        """Stop the program's clock, as a machine that hangs would."""
+        """Suspend the program, like a machine that hangs."""
         self._signal(signal.SIGSTOP, self.process.pid, *_children(self.process.pid))
 
     def thaw(self) -> None:
-        """Let a frozen program go on."""
+        """Resume a frozen program."""
         self._signal(signal.SIGCONT, self.process.pid, *_children(self.process.pid))
 
     def _signal(self, number: signal.Signals, *pids: int) -> None:
-        """Send a signal to the groups of these processes, while the program runs."""
+        """Send a signal to the groups of these processes, if the program runs."""
         for pid in pids if self.running else ():
-            with suppress(ProcessLookupError):  # it has ended, which this process has yet to hear
+            with suppress(ProcessLookupError):  # it has ended, and this process does not know yet
                 os.killpg(os.getpgid(pid), number)
 
-    async def ended(self) -> int:
+    async def wait_ended(self) -> int:
         """Wait until the program and all processes that it started have ended; return its exit code."""
         code = await self.process.wait()
-        await self._gone.wait()
+        await self._all_ended.wait()
         if self._reader is not None:
             await self._reader
         return code
 
-    def last_words(self) -> str:
-        """Return its last line and where to find more; nothing where a function has had its lines."""
+    def last_line(self) -> str:
+        """Return `: ` and the last line of its log file with the file's path; empty if it has no log file."""
         if not isinstance(self._output, Path):
             return ""
-        lines = self._output.read_text(errors="replace").strip().splitlines() or ["it says nothing"]
+        lines = self._output.read_text(errors="replace").strip().splitlines() or ["no output"]
         return f": {lines[-1]} (more in {self._output})"
 
-    async def _read(self) -> None:
-        """Hand every line on, where there is a function for it."""
+    async def _forward_lines(self) -> None:
+        """Pass every line to the output, if it is a function."""
         if callable(self._output) and self.process.stdout is not None:
             async for line in self.process.stdout:
                 self._output(line.decode(errors="replace").rstrip("\n"))
 
 
 def _children(pid: int) -> list[int]:
-    """Return the processes that a process has started and that run; none where the system does not tell."""
+    """Return the running children of a process; empty on systems without /proc."""
     with suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []

@@ -21,11 +21,11 @@ def up() -> None:
 
 
 @main.command()
-@click.option("--scope", "scopes", multiple=True, help="What it allows; may be given several times.")
-@click.option("--subject", default="alice", show_default=True, help="Who calls.")
-@click.option("--ttl", type=Duration(), default="1h", show_default=True, help="How long it is valid.")
+@click.option("--scope", "scopes", multiple=True, help="A scope; may be given several times.")
+@click.option("--subject", default="alice", show_default=True, help="The caller's name.")
+@click.option("--ttl", type=Duration(), default="1h", show_default=True, help="Its lifetime.")
 def token(scopes: tuple[str, ...], subject: str, ttl: timedelta) -> None:
-    """Print a token for the local stack."""
+    """Print an access token for the local stack."""
     from devstack import tokens
 
     click.echo(tokens.mint(read_settings(), scopes, subject, ttl))

@@ -1,11 +1,11 @@
-"""Becomes another program that ends when whoever started this ends; run as a script, before that program.
+"""Replaces itself by a program that ends with its parent process.
 
     python launch.py PARENT SIGNAL FOLDER PROGRAM [ARGUMENT ...]
 
-A stack that is killed cannot stop its servers, so the kernel does it, with SIGNAL (Linux; elsewhere they
-stay). FOLDER is `-`, or the program's data where it refuses to run as root, as PostgreSQL does: root then
-becomes nobody in a user namespace, in which it still owns its files, or nobody itself where there is none.
-A script of its own, since code between fork and exec is not safe in a process that has threads.
+A killed stack cannot stop its servers, so the kernel sends them SIGNAL (on Linux; elsewhere they go on).
+FOLDER is `-`, or the data folder of a program that refuses to run as root, like PostgreSQL. Root then becomes
+nobody in a user namespace, in which it still owns its files, or the user nobody if there are no namespaces.
+This is a script because code between fork and exec is not safe in a process with threads.
 """
 
 import ctypes
@@ -19,19 +19,19 @@ NOBODY = 65534
 
 
 def main(parent: int, signal: int, folder: str, command: list[str]) -> None:
-    """Become the command."""
+    """Replace this process by the command."""
     if folder != "-" and os.geteuid() == 0:
         _leave_root(Path(folder))
     # After the change of user, which clears it.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal)
     if os.getppid() != parent:
-        sys.exit("whoever started this has ended already")
+        sys.exit("launch: the parent process has ended already")
     os.execv(command[0], command)  # noqa: S606 - the command line is that of the project's own servers
 
 
 def _leave_root(folder: Path) -> None:
-    """Be nobody from here on, and the owner of the folder."""
+    """Become nobody, and the owner of the folder."""
     if ctypes.CDLL(None).unshare(CLONE_NEWUSER) == 0:
         Path("/proc/self/setgroups").write_text("deny")
         Path("/proc/self/uid_map").write_text(f"{NOBODY} 0 1")

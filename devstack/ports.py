@@ -1,11 +1,11 @@
-"""TCP ports of this machine: a free one, and whether one is."""
+"""Free TCP ports of this machine."""
 
 import random
 import socket
 
 _BELOW_EPHEMERAL = range(20_000, 32_768)
-"""Where to look: outgoing connections get higher ports, so a server can be restarted on its own."""
-_GIVEN: set[int] = set()
+"""Outgoing connections get higher ports, so a restarted server finds its port free."""
+_ASSIGNED: set[int] = set()
 
 
 def is_free(port: int) -> bool:
@@ -20,10 +20,10 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """Return a port that is free now and that this process has not been given before."""
-    # The system's generator: tests that seed the global one shall not meet on one port.
-    choose = random.SystemRandom()
-    while (port := choose.choice(_BELOW_EPHEMERAL)) in _GIVEN or not is_free(port):
+    """Return a port that is free now and that this function has not returned before."""
+    # The system's generator: tests that seed the global one must not choose the same ports.
+    generator = random.SystemRandom()
+    while (port := generator.choice(_BELOW_EPHEMERAL)) in _ASSIGNED or not is_free(port):
         pass
-    _GIVEN.add(port)
+    _ASSIGNED.add(port)
     return port

@@ -10,7 +10,7 @@ from devstack.ports import is_free
 from operations.processes import ProcessKind, check_health
 from runtime.process.start_error import StartError
 
-PATIENCE = 60.0
+START_TIMEOUT = 60.0
 """Seconds that a process may take until it serves."""
 
 
@@ -18,11 +18,11 @@ class Process:
     """One instance of one kind.
 
     Args:
-        kind: what it is.
-        name: what people call this instance.
-        address: where it listens, `host:port`.
-        environment: all its variables, but for the address.
-        output: where its lines go.
+        kind: which process.
+        name: of this instance, for messages.
+        address: its listening address, `host:port`.
+        environment: all its variables except the address.
+        output: receives its lines.
         arguments: further arguments, for instance `--workers 2`.
         keep: file descriptors that it inherits.
     """
@@ -49,17 +49,17 @@ class Process:
         )
 
     def check_port(self) -> None:
-        """Make sure that nobody listens at its address.
+        """Check that its port is free.
 
         Raises:
-            StartError: somebody does.
+            StartError: it is not.
         """
-        port = self.address.rpartition(":")[2]  # where it is none, the process says so
+        port = self.address.rpartition(":")[2]  # the process itself reports an address without a port
         if port.isdecimal() and not is_free(int(port)):
             raise StartError(f"port {port}, for {self.name}, is taken: set {self.kind.variable} to another")
 
     async def start(self, ready: bool = True) -> None:
-        """Start it, again if need be.
+        """Start it; a process that has ended may be started again.
 
         Args:
             ready: whether to wait until it serves.
@@ -69,19 +69,19 @@ class Process:
         """
         await self.child.start()
         if ready:
-            await self.serving()
+            await self.wait_serving()
 
-    async def serving(self, seconds: float = PATIENCE) -> None:
-        """Wait until it serves.
+    async def wait_serving(self, seconds: float = START_TIMEOUT) -> None:
+        """Wait until its health is SERVING.
 
         Raises:
-            StartError: it ended, or does not in time.
+            StartError: it ended, or does not serve in time.
         """
         deadline = monotonic() + seconds
         while await check_health(self.address) != "SERVING":
             if not self.child.running:
-                code = await self.child.ended()
-                raise StartError(f"{self.name} ended with exit code {code}{self.child.last_words()}")
+                code = await self.child.wait_ended()
+                raise StartError(f"{self.name} ended with exit code {code}{self.child.last_line()}")
             if monotonic() > deadline:
                 raise StartError(f"{self.name} does not serve at {self.address} after {seconds:.0f} s")
             await asyncio.sleep(0.1)
@@ -91,5 +91,5 @@ class Process:
         return await self.child.stop()
 
     async def kill(self) -> None:
-        """Kill it with all its workers, as a crash would."""
+        """Kill it with all its workers, like a crash."""
         await self.child.kill()

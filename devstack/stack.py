@@ -1,6 +1,6 @@
 """The whole system on one machine: its servers, the migrated database, and its processes.
 
-`devstack.stacks` makes them: the local stack of `make up`, and throw-away ones for tests, demo and bench.
+`devstack.stacks` creates them: the local stack of `make up`, and temporary ones for tests, demo and bench.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ class Stack:
     """Servers and processes that start and stop together; each can be killed and restarted on its own.
 
     Args:
-        settings: what all processes are told.
-        servers: those to start, by the setting that says where they are; the others run already.
-        environment: further variables for all processes; they take precedence.
-        output: where the lines of the process of this name go.
+        settings: of all processes.
+        servers: the servers to start, by the setting with their URL; the others run already.
+        environment: further variables for all processes; they take precedence over the settings.
+        output: returns the receiver of the lines of the process with this name.
         keep: file descriptors that the processes inherit.
     """
 
@@ -52,12 +52,12 @@ class Stack:
     def add(
         self, kind: ProcessKind, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
     ) -> Process:
-        """Add a process; its `start` starts it, and so does the stack's.
+        """Add a process; its own `start` or the stack's starts it.
 
         Args:
-            kind: what to add; the first of a kind listens at the address of the settings.
+            kind: the first process of a kind listens at the address of the settings.
             arguments: of its command line, for instance `--workers 2`.
-            environment: variables that it alone has.
+            environment: variables of this process alone.
         """
         number = self._made[kind.name] = self._made[kind.name] + 1
         process = Process(
@@ -73,40 +73,39 @@ class Stack:
         return process
 
     def of(self, kind: ProcessKind) -> list[Process]:
-        """Return the processes of one kind."""
         return [process for process in self.processes if process.kind is kind]
 
     def token(self, *scopes: str, subject: str = "alice", lifetime: timedelta = timedelta(hours=1)) -> str:
-        """Return a token that the stack's processes accept."""
+        """Return an access token for the stack's processes."""
         return tokens.mint(self.settings, scopes, subject, lifetime)
 
     async def start(self) -> None:
-        """Start everything and wait until it serves; after a failure nothing is left running.
+        """Start everything and wait until it serves; after a failure nothing keeps running.
 
         Raises:
             StartError: a port is taken, or something does not start.
         """
         self._check_ports()
         try:
-            await _together(server.start() for server in self.servers.values())
+            await _run_all(server.start() for server in self.servers.values())
             await migrate(self.settings.database_url)
-            await _together(process.start() for process in self.processes)
+            await _run_all(process.start() for process in self.processes)
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Stop everything that runs: first the processes that callers meet, last the servers."""
+        """Stop everything: first the processes that callers use, last the servers."""
         for kind in KINDS:
-            await _together(process.stop() for process in self.of(kind))
-        await _together(server.stop() for server in self.servers.values())
+            await _run_all(process.stop() for process in self.of(kind))
+        await _run_all(server.stop() for server in self.servers.values())
 
     async def __aenter__(self) -> Self:
-        """Start; where there are projectors, queries are answered when this returns."""
+        """Start, and wait until queries are answered if the stack has projectors."""
         await self.start()
         try:
             if self.of(PROJECTOR):
-                await projections.present(self.settings.redis_url)
+                await projections.wait_until_ready(self.settings.redis_url)
         except BaseException:
             await self.stop()
             raise
@@ -116,11 +115,15 @@ class Stack:
         await self.stop()
 
     def _check_ports(self) -> None:
-        """Refuse before anything has started, and name the setting that leads elsewhere."""
+        """Check all ports before anything starts.
+
+        Raises:
+            StartError: a port is taken; the message names the setting to change.
+        """
         for setting, server in self.servers.items():
             if not is_free(server.port):
-                elsewhere = f"set {variable(setting)} to a server of your own"
-                raise StartError(f"port {server.port}, for {server.name}, is taken: free it, or {elsewhere}")
+                advice = f"free it, or set {variable(setting)} to a server of your own"
+                raise StartError(f"port {server.port}, for {server.name}, is taken: {advice}")
         for process in self.processes:
             process.check_port()
 
@@ -135,8 +138,8 @@ def variables(settings: Settings) -> dict[str, str]:
     return {variable(name): str(value) for name, value in settings.model_dump().items()}
 
 
-async def _together(steps: Iterable[Awaitable[object]]) -> None:
-    """Take steps at once; raise a failure only when all have ended."""
+async def _run_all(steps: Iterable[Awaitable[object]]) -> None:
+    """Run steps concurrently; raise the first failure after all have ended."""
     for outcome in await asyncio.gather(*steps, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome

@@ -1,7 +1,7 @@
 """The two kinds of stack.
 
-The local one is for people: known ports, data that stays, and the user's own servers where settings name
-them. A throw-away one is for tests, demo and bench: free ports, an empty folder, deaf to DIPTYCH_* variables.
+The local one is for people: fixed ports, data that is kept, and the user's own servers if settings name them.
+A temporary one is for tests, demo and bench: free ports, an empty folder, no DIPTYCH_* variables.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,18 +17,18 @@ from operations.processes import COMMAND_SERVER, KINDS, PROCESS_MANAGER, PROJECT
 from runtime.process.settings import Settings
 
 
-def local(folder: Path, chosen: Settings, output: Callable[[str], Output]) -> Stack:
+def local_stack(folder: Path, chosen: Settings, output: Callable[[str], Output]) -> Stack:
     """Return the stack of `make up`, with one process of each kind.
 
     Args:
-        folder: keeps its data and keys.
+        folder: for its data and keys.
         chosen: the user's settings.
-        output: where the lines of the process of this name go.
+        output: returns the receiver of the lines of the process with this name.
 
     Raises:
-        StartError: a stack is up in this folder.
+        StartError: a stack runs in this folder.
     """
-    held = folder_lock.hold(folder)
+    lock = folder_lock.acquire(folder)
     jwks = folder.absolute() / "jwks.json"
     if "jwks" not in chosen.model_fields_set:
         tokens.make_keys(jwks)
@@ -41,20 +41,20 @@ def local(folder: Path, chosen: Settings, output: Callable[[str], Output]) -> St
     unset = {name: value for name, value in defaults.items() if name not in chosen.model_fields_set}
     settings = chosen.model_copy(update=unset)
     if {"jwks", "process_manager_token"} <= unset.keys():
-        tokens.keep_for_process_manager(settings)
+        tokens.write_process_manager_token(settings)
     servers: dict[str, Server] = {
-        "database_url": Postgres(folder / "postgres", urlsplit(settings.database_url).port, [held]),
-        "nats_url": Nats(folder / "nats", urlsplit(settings.nats_url).port, [held]),
-        "redis_url": Valkey(folder / "redis", urlsplit(settings.redis_url).port, [held]),
+        "database_url": Postgres(folder / "postgres", urlsplit(settings.database_url).port, [lock]),
+        "nats_url": Nats(folder / "nats", urlsplit(settings.nats_url).port, [lock]),
+        "redis_url": Valkey(folder / "redis", urlsplit(settings.redis_url).port, [lock]),
     }
-    ours = {name: server for name, server in servers.items() if name not in chosen.model_fields_set}
-    stack = Stack(settings, ours, {}, output, [held])
+    own_servers = {name: server for name, server in servers.items() if name not in chosen.model_fields_set}
+    stack = Stack(settings, own_servers, {}, output, [lock])
     for kind in KINDS:
         stack.add(kind)
     return stack
 
 
-def throwaway(
+def temporary_stack(
     folder: Path,
     *,
     database_url: str | None = None,
@@ -68,19 +68,19 @@ def throwaway(
     durable: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Stack:
-    """Return a stack on free ports; the lines of its processes go to `<name>.log` in the folder.
+    """Return a stack on free ports; its processes log to `<name>.log` in the folder.
 
     Args:
-        folder: for its data, logs and keys; empty.
-        database_url: a PostgreSQL that runs already; the stack has its own where it is None.
-        nats_url: likewise.
-        redis_url: likewise.
-        command_servers: how many of them.
-        relays: likewise.
-        projectors: likewise.
-        query_servers: likewise.
-        process_managers: likewise.
-        durable: whether what its PostgreSQL has committed outlives a crash of the machine.
+        folder: an empty folder for its data, logs and keys.
+        database_url: a running PostgreSQL; None for one of its own.
+        nats_url: a running NATS; None for one of its own.
+        redis_url: a running Redis; None for one of its own.
+        command_servers: their number.
+        relays: their number.
+        projectors: their number.
+        query_servers: their number.
+        process_managers: their number.
+        durable: whether commits of its PostgreSQL survive a crash of the machine.
         environment: further variables for all processes.
     """
     servers: dict[str, Server] = {}
@@ -91,16 +91,16 @@ def throwaway(
     if redis_url is None:
         servers["redis_url"] = Valkey(folder / "redis")
     tokens.make_keys(folder / "jwks.json")
-    given = {"database_url": database_url, "nats_url": nats_url, "redis_url": redis_url}
+    urls = {"database_url": database_url, "nats_url": nats_url, "redis_url": redis_url}
     settings = Settings.model_construct(
         None,
         jwks=str(folder / "jwks.json"),
         process_manager_token=str(folder / "process-manager.token"),
         reflection=True,
         **{kind.address: f"127.0.0.1:{free_port()}" for kind in KINDS},
-        **{name: url or servers[name].url for name, url in given.items()},
+        **{name: url or servers[name].url for name, url in urls.items()},
     )
-    tokens.keep_for_process_manager(settings)
+    tokens.write_process_manager_token(settings)
     stack = Stack(settings, servers, environment or {}, lambda name: folder / f"{name}.log")
     counts = {
         COMMAND_SERVER: command_servers,

@@ -1,7 +1,7 @@
-"""The terminal's keyboard, for one program alone.
+"""Ctrl-C for this program alone.
 
-Under `make up`, Ctrl-C goes to make as well, which then calls a clean stop an error (exit code 130). A group
-of its own in the terminal's foreground gets it alone.
+Under `make up`, Ctrl-C reaches make as well, which then reports a clean stop as an error (exit code 130). A
+process group of its own in the terminal's foreground receives it alone.
 """
 
 import os
@@ -12,14 +12,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def keyboard() -> Iterator[None]:
-    """Hold the terminal's foreground, where this process has it; else (a pipe, a script) change nothing."""
+def own_foreground() -> Iterator[None]:
+    """Move this process into a foreground group of its own; change nothing in a pipe or script."""
     terminal = _terminal()
     if terminal is None:
         yield
         return
     before = os.tcgetpgrp(terminal)
-    # Only a foreground group may change it without this; and a stopped program would leave make waiting.
+    # Otherwise only a foreground group may change the foreground, and a suspended program would block make.
     for number in (signal.SIGTTOU, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)
     os.setpgid(0, 0)
@@ -31,7 +31,7 @@ def keyboard() -> Iterator[None]:
 
 
 def _terminal() -> int | None:
-    """Return the terminal's descriptor, where this process is in its foreground, but does not lead that."""
+    """Return the terminal's descriptor if this process is in its foreground group without leading it."""
     if not sys.stdin.isatty():
         return None
     terminal = sys.stdin.fileno()

@@ -1,6 +1,6 @@
-"""The local stack's own issuer of tokens: a key pair, its public half as a JWKS, and signed JWTs.
+"""The local stack's issuer of access tokens: a key pair, its public half as a JWKS, and signed JWTs.
 
-A real deployment names its identity provider's JWKS in DIPTYCH_JWKS instead.
+A deployment names the JWKS of its identity provider in DIPTYCH_JWKS instead.
 """
 
 import json
@@ -27,7 +27,7 @@ from runtime.process.start_error import StartError
 
 
 def make_keys(jwks: Path) -> None:
-    """Make a key pair, unless there is one: the public key in this file, the private one beside it."""
+    """Create a key pair unless it exists: the public key in this file, the private one beside it."""
     if jwks.exists() and _private(jwks).exists():
         return
     jwks.parent.mkdir(parents=True, exist_ok=True)
@@ -39,16 +39,16 @@ def make_keys(jwks: Path) -> None:
 
 
 def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: timedelta) -> str:
-    """Return a token, for servers with these settings.
+    """Return an access token for servers with these settings.
 
     Raises:
-        StartError: there is no private key beside the JWKS that the settings name.
+        StartError: there is no private key beside the JWKS of the settings.
     """
     path = _private(Path(settings.jwks))
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
-        raise StartError(f"no key to sign with in {path}: `make up` makes one") from error
+        raise StartError(f"there is no signing key in {path}; `make up` creates one") from error
     if not isinstance(key, Ed25519PrivateKey):
         raise StartError(f"{path} is not an Ed25519 key")
     now = datetime.now(UTC)
@@ -63,8 +63,8 @@ def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: time
     return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": _key_id(key)})
 
 
-def keep_for_process_manager(settings: Settings) -> None:
-    """Write a token that allows what sagas do into the file that the process manager reads."""
+def write_process_manager_token(settings: Settings) -> None:
+    """Write a token with the scopes of all sagas into the file that the process manager reads."""
     token = mint(settings, required_scopes(SAGAS), "process-manager", timedelta(days=365))
     path = Path(settings.process_manager_token)
     path.touch(mode=0o600)

@@ -1,4 +1,4 @@
-"""`make up`: the local stack in the foreground until Ctrl-C; what dies is started again."""
+"""`make up`: the local stack in the foreground until Ctrl-C; failed servers and processes are restarted."""
 
 import asyncio
 import signal
@@ -13,14 +13,14 @@ from devstack.child import Output
 from devstack.processes import Process
 from devstack.servers import Server
 from devstack.stack import Stack
-from devstack.terminal import keyboard
+from devstack.terminal import own_foreground
 from operations.processes import KINDS
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
 FOLDER = Path(".diptych")
-PAUSE = 1.0
-"""Seconds before something that died is started again."""
+RESTART_PAUSE = 1.0
+"""Seconds before a failed server or process is restarted."""
 
 Part = Server | Process
 
@@ -29,15 +29,15 @@ _COLOURS = ("cyan", "magenta", "blue", "yellow")
 
 
 def run(settings: Settings) -> None:
-    """Keep the local stack up until Ctrl-C, SIGTERM, or the end of the terminal.
+    """Run the local stack until Ctrl-C, SIGTERM, or the end of the terminal.
 
     Args:
-        settings: the user's own; servers that they name are used rather than started.
+        settings: the user's own; servers that they name are used, not started.
 
     Raises:
         StartError: a port is taken, or something does not start.
     """
-    with keyboard():
+    with own_foreground():
         asyncio.run(_run(settings))
 
 
@@ -45,7 +45,7 @@ async def _run(settings: Settings) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    stack = stacks.local(FOLDER, settings, Console().output)
+    stack = stacks.local_stack(FOLDER, settings, Console().output)
     starting = asyncio.create_task(stack.start())
     waiting = asyncio.create_task(stopped.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -55,37 +55,37 @@ async def _run(settings: Settings) -> None:
             await starting
         return
     await starting
-    say(addresses(stack))
+    print_line(describe(stack))
     parts: list[Part] = [*stack.servers.values(), *stack.processes]
-    keepers = [asyncio.create_task(_keep(part)) for part in parts]
+    supervisors = [asyncio.create_task(_supervise(part)) for part in parts]
     await waiting
-    say("Stopping")
-    for keeper in keepers:
-        keeper.cancel()
+    print_line("Stopping")
+    for supervisor in supervisors:
+        supervisor.cancel()
     await stack.stop()
-    say("Stopped")
+    print_line("Stopped")
 
 
 class Console:
-    """Shows the processes' lines, each behind its process's name in a colour of its own."""
+    """Prints the processes' lines, each after the name of its process in a colour of its own."""
 
     def __init__(self) -> None:
         self._colours = cycle(_COLOURS)
 
     def output(self, name: str) -> Output:
-        """Return where the lines of a process go."""
+        """Return the receiver of a process's lines."""
         prefix = click.style(f"{name:{_WIDTH}} │ ", fg=next(self._colours))
-        return lambda line: say(prefix + line)
+        return lambda line: print_line(prefix + line)
 
 
-def say(line: str) -> None:
-    """Print a line, without its colours where nobody would see them; the terminal may be gone."""
+def print_line(line: str) -> None:
+    """Print a line, without colours unless to a terminal; a closed terminal is no error."""
     with suppress(OSError):
         click.echo(line)
 
 
-def addresses(stack: Stack) -> str:
-    """Return what a person wants to know once the stack is up."""
+def describe(stack: Stack) -> str:
+    """Return the addresses of a running stack, and how to get a token."""
     settings = stack.settings
     rows = {
         "commands": settings.command_address,
@@ -94,19 +94,19 @@ def addresses(stack: Stack) -> str:
         "NATS": settings.nats_url,
         "Redis": settings.redis_url,
         "data, keys": f"{FOLDER}/",
-        "a token": ".venv/bin/devstack token --scope ordering.write --scope ordering.read",
+        "token": ".venv/bin/devstack token --scope ordering.write --scope ordering.read",
     }
-    lines = [click.style("Diptych is up; Ctrl-C stops it", bold=True)]
-    return "\n".join(["", *lines, *(f"  {what:11} {where}" for what, where in rows.items()), ""])
+    title = click.style("Diptych is up; Ctrl-C stops it", bold=True)
+    return "\n".join(["", title, *(f"  {subject:11} {value}" for subject, value in rows.items()), ""])
 
 
-async def _keep(part: Part) -> None:
-    """Start a part of the stack again whenever it dies."""
+async def _supervise(part: Part) -> None:
+    """Restart a server or process whenever it ends."""
     while True:
-        code = await part.child.ended()
-        say(click.style(f"{part.name} died ({code}) and is started again", fg="red"))
-        await asyncio.sleep(PAUSE)
+        code = await part.child.wait_ended()
+        print_line(click.style(f"{part.name} ended with exit code {code}; restarting", fg="red"))
+        await asyncio.sleep(RESTART_PAUSE)
         try:
             await part.start()
         except StartError as error:
-            say(click.style(str(error), fg="red"))
+            print_line(click.style(str(error), fg="red"))

@@ -1,6 +1,6 @@
-"""The `diptych` command line. What goes wrong is one line on stderr, and exit code 1.
+"""The `diptych` command line. A failure is one line on stderr and exit code 1.
 
-Commands import what they need when they run, so that each starts as fast as it can.
+Commands import their modules when they run, so that each starts as fast as it can.
 """
 
 import asyncio
@@ -28,66 +28,70 @@ def migrate() -> None:
 
 @main.command()
 def status() -> None:
-    """Show on a page how everything is."""
+    """Show the state of processes, outbox, stream and projections."""
     from operations import status
 
-    click.echo(asyncio.run(status.page(read_settings())))
+    click.echo(asyncio.run(status.render(read_settings())))
 
 
 @main.group()
 def projections() -> None:
-    """Look after projections."""
+    """Rebuild projections."""
 
 
 @projections.command()
 @click.argument("name")
-@click.option("--within", type=Duration(), default="1h", show_default=True, help="How long to wait for it.")
+@click.option(
+    "--within", type=Duration(), default="1h", show_default=True, help="How long to wait until it is ready."
+)
 def rebuild(name: str, within: timedelta) -> None:
-    """Wipe the projection NAME and fill it again from the stream; queries wait meanwhile."""
+    """Rebuild the projection NAME from the stream, in place; its queries answer VIEW_REBUILDING meanwhile."""
     from operations import projections
 
-    settings, view = read_settings(), projections.find(name)
+    settings, view = read_settings(), projections.find_view(name)
     seconds = asyncio.run(projections.rebuild(settings.redis_url, view, within.total_seconds()))
-    click.echo(f"{name} is present again after {seconds:.1f} s")
+    click.echo(f"{name} is ready again after {seconds:.1f} s")
 
 
 @main.group()
 def sagas() -> None:
-    """Look after sagas: what is under way between the contexts."""
+    """List, show, retry and abort sagas."""
 
 
 _kind = click.option(
-    "--saga", "kind", default="", metavar="KIND", help="Of this kind, where it is not clear."
+    "--saga", "kind", default="", metavar="KIND", help="The kind of saga, if the id alone is ambiguous."
 )
 
 
 @sagas.command("list")
 @_kind
-@click.option("--state", default="", help="Only those in this state, for instance UNWINDING.")
-@click.option("--ended", is_flag=True, help="Those that have ended, too.")
-@click.option("--limit", default=50, show_default=True, help="How many of each kind at the most.")
+@click.option("--state", default="", help="Only sagas in this state, for instance UNWINDING.")
+@click.option("--ended", is_flag=True, help="Include sagas that have ended.")
+@click.option("--limit", default=50, show_default=True, help="The maximum number of each kind.")
 def list_(kind: str, state: str, ended: bool, limit: int) -> None:
     """List sagas that have not ended, overdue ones first."""
     from operations import sagas
 
-    click.echo(asyncio.run(sagas.page(read_settings(), kind, state.upper(), ended or bool(state), limit)))
+    click.echo(
+        asyncio.run(sagas.list_sagas(read_settings(), kind, state.upper(), ended or bool(state), limit))
+    )
 
 
 @sagas.command()
 @click.argument("saga_id")
 @_kind
 def show(saga_id: str, kind: str) -> None:
-    """Show where a saga is, what it sent, and what it waits for. SAGA_ID is an order's, for instance."""
+    """Show a saga's status, steps and timers. SAGA_ID is the aggregate's id, for instance an order's."""
     from operations import sagas
 
-    click.echo(asyncio.run(sagas.story(read_settings(), saga_id, kind)))
+    click.echo(asyncio.run(sagas.show_saga(read_settings(), saga_id, kind)))
 
 
 @sagas.command()
 @click.argument("saga_id")
 @_kind
 def retry(saga_id: str, kind: str) -> None:
-    """Let a saga try again what it is stopped at."""
+    """Repeat the step or input at which a saga is blocked."""
     from operations import sagas
 
     click.echo(asyncio.run(sagas.retry(read_settings(), saga_id, kind)))
@@ -96,9 +100,9 @@ def retry(saga_id: str, kind: str) -> None:
 @sagas.command()
 @click.argument("saga_id")
 @_kind
-@click.option("--reason", required=True, help="Why; it goes on record, and to whom it concerns.")
+@click.option("--reason", required=True, help="The reason; it is recorded, and callers see it.")
 def abort(saga_id: str, kind: str, reason: str) -> None:
-    """Let a saga end; what can be undone is undone."""
+    """End a saga, undoing every step that can be undone."""
     from operations import sagas
 
     click.echo(asyncio.run(sagas.abort(read_settings(), saga_id, kind, reason)))
@@ -114,7 +118,7 @@ def events(stream: str) -> None:
     from operations import events
 
     async def show() -> None:
-        async for line in events.of_stream(settings.database_url, stream):
+        async for line in events.decode_stream(settings.database_url, stream):
             click.echo(line)
 
     settings = read_settings()
@@ -123,14 +127,18 @@ def events(stream: str) -> None:
 
 @main.command()
 @click.option(
-    "--within", type=Duration(), default="60s", show_default=True, help="How long to wait for what is behind."
+    "--within",
+    type=Duration(),
+    default="60s",
+    show_default=True,
+    help="How long to wait for data that is behind.",
 )
 @click.option("--findings", default=20, show_default=True, help="How many findings of each check to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def verify(within: timedelta, findings: int, as_json: bool) -> None:
-    """Compare everything that is derived from the events with another fold of them.
+    """Compare all derived data with an independent fold of the events.
 
-    Exit code 0: all is as it should be. 1: it is not. 2: it could not be checked.
+    Exit code 0: no difference. 1: differences. 2: the comparison was not possible.
     """
     from operations.verify import command
 
@@ -139,10 +147,10 @@ def verify(within: timedelta, findings: int, as_json: bool) -> None:
 
 @main.command()
 def restored() -> None:
-    """Say that PostgreSQL was restored from a backup, or failed over with loss."""
+    """Give the database a new incarnation after it was restored from a backup or failed over with loss."""
     from operations import restored
 
-    old, new = asyncio.run(restored.restored(read_settings().database_url))
+    old, new = asyncio.run(restored.replace_incarnation(read_settings().database_url))
     click.echo(f"old incarnation  {old}\nnew incarnation  {new}\n{restored.NEXT}")
 
 

@@ -12,12 +12,12 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class Duration(click.ParamType[timedelta]):
-    """A time span as people write it: 90s, 15m, 1h, 7d."""
+    """A duration such as 90s, 15m, 1h or 7d."""
 
     name = "time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return the time span, or say what one looks like."""
+        """Return the duration; fail with an example if the text is none."""
         number, unit = str(value)[:-1], str(value)[-1:]
         if isinstance(value, timedelta):
             return value
@@ -27,24 +27,23 @@ class Duration(click.ParamType[timedelta]):
 
 
 class CommandGroup(click.Group):
-    """Commands whose failure is a line, not a traceback."""
+    """Commands that fail with one line instead of a traceback."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command."""
         try:
             return super().invoke(ctx)
         except StartError as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:
-            from operations.unreachable import AWAY, why
+            from operations.unreachable import UNREACHABLE, summarize
 
-            if not isinstance(error, AWAY):
+            if not isinstance(error, UNREACHABLE):
                 raise
-            raise click.ClickException(f"a server is away: {why(error)}") from error
+            raise click.ClickException(f"a server is unreachable: {summarize(error)}") from error
 
 
 def read_settings() -> Settings:
-    """Return what DIPTYCH_* variables say; lines of libraries are for stderr, from errors on."""
+    """Return the settings of the DIPTYCH_* variables, and send log lines from errors up to stderr."""
     from runtime.process import logs
     from runtime.process.lifecycle import read_settings
 

@@ -1,4 +1,4 @@
-"""Events for people: a stream of the event store, decoded."""
+"""Decodes a stream of the event store for people."""
 
 import json
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from runtime.postgres import create_engine
 from runtime.process.start_error import StartError
 
 
-async def of_stream(database_url: str, stream: str) -> AsyncIterator[str]:
+async def decode_stream(database_url: str, stream: str) -> AsyncIterator[str]:
     """Yield a stream's events as lines of JSON, in order.
 
     Raises:
@@ -26,19 +26,19 @@ async def of_stream(database_url: str, stream: str) -> AsyncIterator[str]:
     """
     _load_stubs()
     engine = create_engine(database_url, session=session_settings(SERVICE_ROLE))
-    rows = select(EVENTS).where(EVENTS.c.stream == stream).order_by(EVENTS.c.version)
+    query = select(EVENTS).where(EVENTS.c.stream == stream).order_by(EVENTS.c.version)
     try:
         async with engine.connect() as connection:
-            found = (await connection.execute(rows)).all()
+            rows = (await connection.execute(query)).all()
     finally:
         await engine.dispose()
-    if not found:
+    if not rows:
         raise StartError(f"there is no stream {stream}; a stream is <context>.<aggregate>.<id>")
-    for row in found:
-        yield json.dumps(_readable(row), ensure_ascii=False)
+    for row in rows:
+        yield json.dumps(_decode_event(row), ensure_ascii=False)
 
 
-def _readable(row: Any) -> dict[str, Any]:
+def _decode_event(row: Any) -> dict[str, Any]:
     message = GetMessageClass(Default().FindMessageTypeByName(row.type)).FromString(row.data)
     return {
         "version": row.version,
@@ -50,7 +50,7 @@ def _readable(row: Any) -> dict[str, Any]:
 
 
 def _load_stubs() -> None:
-    """Import all events' stubs, so that their messages are known by name."""
+    """Import the stubs of all events, so that the descriptor pool has their messages."""
     for root in map(Path, diptych.__path__):
         for file in root.rglob("events_pb2.py"):
             import_module(".".join(("diptych", *file.relative_to(root).with_suffix("").parts)))

@@ -5,21 +5,21 @@ import asyncio
 from alembic.util.exc import CommandError
 
 from command_server.postgres import migrations as write_model
-from operations.unreachable import AWAY, why
+from operations.unreachable import UNREACHABLE, summarize
 from process_manager import migrations as sagas
 from runtime.process.start_error import StartError
 
 
 async def migrate(database_url: str) -> None:
-    """Bring a database to the newest revision; does nothing where it is there already.
+    """Bring a database to the newest revision; does nothing if it is there already.
 
     Raises:
         StartError: the database cannot be reached, refuses, or was made before the first release.
     """
     try:
         await asyncio.to_thread(upgrade, database_url)
-    except AWAY as error:
-        raise StartError(f"DIPTYCH_DATABASE_URL: the database cannot be migrated: {why(error)}") from error
+    except UNREACHABLE as error:
+        raise StartError(f"DIPTYCH_DATABASE_URL: cannot migrate the database: {summarize(error)}") from error
     except CommandError as error:  # it is at a revision that this code does not know
         raise StartError(
             "DIPTYCH_DATABASE_URL: an earlier version of Diptych made this database, and no migration leads"

@@ -1,14 +1,15 @@
-"""A server that cannot be reached, whichever it is: what its client raises, and that in one line."""
+"""The errors of an unreachable server, and their text in one line."""
 
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from runtime import jetstream
 
-AWAY = (*jetstream.UNREACHABLE, RedisError, SQLAlchemyError)
+UNREACHABLE = (*jetstream.UNREACHABLE, RedisError, SQLAlchemyError)
+"""Raised by the clients of PostgreSQL, NATS and Redis."""
 
 
-def why(error: BaseException) -> str:
+def summarize(error: BaseException) -> str:
     """Return an error's first line, without the library's advice."""
     if isinstance(error, TimeoutError):
         return "no answer in time"

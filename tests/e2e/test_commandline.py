@@ -49,7 +49,7 @@ async def test_a_token_without_keys_is_refused_in_one_line(stack: Stack, tmp_pat
         stack, "token", program="devstack", DIPTYCH_JWKS=str(tmp_path / "jwks.json")
     )
     assert (code, out) == (1, "")
-    assert err == f"Error: no key to sign with in {tmp_path}/private-key.pem: `make up` makes one\n"
+    assert err == f"Error: there is no signing key in {tmp_path}/private-key.pem; `make up` creates one\n"
 
 
 async def test_the_events_of_a_stream_are_shown_decoded(stack: Stack, shop: Shop) -> None:
@@ -81,7 +81,7 @@ async def test_a_projection_is_rebuilt_in_place(stack: Stack, shop: Shop) -> Non
         await redis.delete(VIEWS[0].key(receipt.aggregate_id), VIEWS[0].index("customer", "rebuilt"))
     code, out, err = await diptych(stack, "projections", "rebuild", "ordering.order")
     assert (code, err) == (0, "")
-    assert out.startswith("ordering.order is present again after ")
+    assert out.startswith("ordering.order is ready again after ")
     assert await shop.get(receipt.aggregate_id) == before
     assert await shop.list(customer_id="rebuilt") == [before]
 
@@ -129,8 +129,8 @@ async def test_the_status_shows_a_server_that_is_away_on_its_own_lines(
     code, out, err = await diptych(stack, "status", **{variable: url.format(free_port())})
     page = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert (code, err) == (0, "")
-    assert all(page[row].startswith(f"{name} is away: ") for row in rows)
-    assert [row for row, how in page.items() if "is away" in how] == rows
+    assert all(page[row].startswith(f"{name} is unreachable: ") for row in rows)
+    assert [row for row, how in page.items() if "is unreachable" in how] == rows
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from command_server.__main__ import CONTEXTS
 from devstack.stack import Stack
-from devstack.stacks import throwaway
+from devstack.stacks import temporary_stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
 from process_manager.saga_reader import SagaReader
 from tests.e2e.test_commandline import diptych
@@ -37,7 +37,7 @@ FALLIBLE_STEPS = ("reserve", "hold_money", "firm_stock", "firm_money")
 
 @pytest.fixture(scope="module")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    stack = throwaway(tmp_path_factory.mktemp("fulfilment"), command_servers=0)
+    stack = temporary_stack(tmp_path_factory.mktemp("fulfilment"), command_servers=0)
     servers = {c.name: stack.add(COMMAND_SERVER, ["--contexts", c.name]) for c in CONTEXTS}
     targets = ",".join(f"{context}={server.address}" for context, server in servers.items())
     for _ in range(2):

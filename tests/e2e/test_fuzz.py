@@ -133,5 +133,5 @@ def nothing_failed(stack: Stack) -> Iterator[None]:
     yield
     assert [process.child.process.pid for process in stack.processes] == pids
     for log in Path(stack.settings.jwks).parent.glob("*.log"):
-        assert lines_of(log, "A call failed") == []
+        assert lines_of(log, "Call failed") == []
         assert lines_of(log, "Aggregate parked") == []

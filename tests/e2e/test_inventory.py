@@ -173,5 +173,5 @@ async def test_an_alert_is_watched_once_raised_and_once_cleared(caller: Caller, 
 
 async def test_everything_that_was_derived_is_as_another_fold_says(stack: Stack, caller: Caller) -> None:
     report = await verify(stack.settings)
-    assert report.clean, report.page()
-    assert report.counted["views"] > 0
+    assert report.clean, report.to_text()
+    assert report.counts["views"] > 0

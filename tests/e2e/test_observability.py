@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from devstack.stacks import throwaway
+from devstack.stacks import temporary_stack
 from tests.support.harness.collector import Collector
 from tests.support.harness.shop import Shop, lines_of, order_of
 
@@ -27,7 +27,7 @@ async def collector() -> AsyncIterator[Collector]:
 
 @pytest.fixture
 async def watched(tmp_path: Path, collector: Collector) -> AsyncIterator[Shop]:
-    async with throwaway(tmp_path, environment=collector.environment) as stack:
+    async with temporary_stack(tmp_path, environment=collector.environment) as stack:
         shop = Shop(stack)
         yield shop
         await shop.close()

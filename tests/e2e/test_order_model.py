@@ -20,7 +20,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
 from tests.support.harness.shop import bearer
-from tests.support.models.order import JSON, NANOS, Machine
+from tests.support.models.order import JSON, NANOS, OrderMachine
 
 
 def test_an_order_lives_as_the_model_says(stack: Stack) -> None:
@@ -43,7 +43,7 @@ def test_an_order_lives_as_the_model_says(stack: Stack) -> None:
         channel.close()
 
 
-class GrpcMachine(Machine):
+class GrpcMachine(OrderMachine):
     """Sends every command to one command server and again to the other, then reads the order."""
 
     def __init__(self, who: Any, commands: list[grpc.Channel], queries: grpc.Channel) -> None:

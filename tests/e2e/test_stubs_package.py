@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack.stacks import throwaway
+from devstack.stacks import temporary_stack
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,7 +71,7 @@ def test_the_types_are_shipped(client_python: Path) -> None:
 async def test_the_readmes_first_order_ends_confirmed(client_python: Path, tmp_path: Path) -> None:
     program = (ROOT / "README.md").read_text().split("```python\n")[1].split("```")[0]
     assert len([line for line in program.splitlines() if line.strip()]) <= 30
-    async with throwaway(tmp_path, process_managers=1) as stack:
+    async with temporary_stack(tmp_path, process_managers=1) as stack:
         program = program.replace("127.0.0.1:50051", stack.settings.command_address)
         program = program.replace("127.0.0.1:50052", stack.settings.query_address)
         token = stack.token("ordering.write", "ordering.read", "inventory.write", "banking.write")

@@ -128,12 +128,12 @@ async def test_what_dies_is_started_again_and_a_second_stack_is_refused(up: Up) 
     await up.start()
     second = await up.run(at_terminal=False)
     assert await second.wait() == 1
-    assert "a stack is up already in .diptych" in up.said
+    assert "a stack runs already in .diptych" in up.said
     up.runs.pop()
-    (holder,) = re.findall(r"Leading .*holder=\S+?:(\d+):", up.said)
+    (holder,) = re.findall(r"Lease acquired .*holder=\S+?:(\d+):", up.said)
     os.kill(int(holder), signal.SIGKILL)
-    await until(lambda: up.said.count("Leading") == 2)
-    assert "relay died (-9) and is started again" in up.said
+    await until(lambda: up.said.count("Lease acquired") == 2)
+    assert "relay ended with exit code -9; restarting" in up.said
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from devstack.stack import Stack
-from devstack.stacks import throwaway
+from devstack.stacks import temporary_stack
 from tests.support.harness.traffic import Traffic
 
 
 @pytest.fixture(scope="package")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     folder = tmp_path_factory.mktemp("faults")
-    async with throwaway(folder, command_servers=2, relays=2, query_servers=2) as stack:
+    async with temporary_stack(folder, command_servers=2, relays=2, query_servers=2) as stack:
         yield stack
 
 

@@ -13,7 +13,7 @@ from contracts import streams
 from contracts.view_layout import View
 from devstack.stack import Stack
 from operations import projections
-from runtime.jetstream import stream_identity
+from runtime.jetstream import read_stream_identity
 from tests.support.harness.invariants import all_is_well, verified
 from tests.support.harness.shop import Shop
 from tests.support.harness.traffic import Traffic
@@ -33,7 +33,7 @@ async def jetstream(stack: Stack) -> AsyncIterator[Any]:
 
 async def put(js: Any, stream: str, data: bytes, headers: Mapping[str, str]) -> str:
     """Publish a message as if it were an event of a stream; return the epoch that it went to."""
-    identity = await stream_identity(js)
+    identity = await read_stream_identity(js)
     assert identity is not None
     epoch = identity.epoch
     subject = streams.subject(stream).replace("diptych.events.", f"diptych.feed.{epoch}.", 1)
@@ -50,7 +50,7 @@ async def placed(traffic: Traffic, shop: Shop) -> tuple[str, str]:
 
 async def made_anew(js: Any, epoch: str) -> None:
     async def holds() -> bool:
-        found = await stream_identity(js)
+        found = await read_stream_identity(js)
         return found is not None and found.epoch != epoch and found.complete
 
     await until(holds)
@@ -104,7 +104,7 @@ async def test_a_forged_event_is_found_by_verify_and_gone_after_a_rebuild(
 
         await until(believed)
     report = await verified(stack)
-    assert "view ordering.order forged" in report.page()
+    assert "view ordering.order forged" in report.to_text()
     for view in projections.VIEWS:
         if "ordering.order" in view.source_streams:
             await projections.rebuild(stack.settings.redis_url, view, within=60)

@@ -24,7 +24,7 @@ async def test_a_command_whose_answer_was_lost_has_one_effect_and_one_answer(
         grpc.aio.insecure_channel(addresses[server]) as whole,
     ):
         await CommandServiceStub(broken).PlaceOrder(order_of("lucky"), metadata=caller)
-        proxy.loses_answers = True
+        proxy.drops_answers = True
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await CommandServiceStub(broken).PlaceOrder(lost, metadata=caller, timeout=2)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -122,7 +122,7 @@ async def test_no_money_is_made_or_lost_while_command_servers_are_killed(
     conserved(rows)
     await each_took_effect_once(stack, tellers.answers)
     report = await verified(stack)
-    assert report.clean, report.page()
+    assert report.clean, report.to_text()
 
 
 async def events_of(stack: Stack, bank: str) -> list[Any]:

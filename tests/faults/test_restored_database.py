@@ -70,7 +70,7 @@ async def test_after_a_restore_everything_follows_the_database_again(
 async def test_restored_says_in_one_line_that_the_database_is_away(stack: Stack) -> None:
     code, out, err = await diptych(stack, "restored", DIPTYCH_DATABASE_URL="postgresql://x@127.0.0.1:1/x")
     assert (code, out) == (1, "")
-    assert err.startswith("Error: a server is away")
+    assert err.startswith("Error: a server is unreachable")
 
 
 async def _place(shop: Shop, request: PlaceOrderRequest) -> Receipt:

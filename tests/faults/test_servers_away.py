@@ -57,7 +57,7 @@ async def test_a_server_that_is_away_ends_no_process_and_is_taken_up_again(
             else:
                 await server.start()
         for process in stack.processes:
-            await process.serving()
+            await process.wait_serving()
         await traffic.more(30)
     assert [process.child.process.pid for process in stack.processes] == pids
     assert all(process.child.running for process in stack.processes)
