@@ -1,1 +1,1 @@
-"""The relay: publishes what the outbox holds to JetStream, in order, and exactly once into the stream."""
+"""The relay: publishes the events of the outbox to JetStream, in order and each of them once."""

@@ -1,8 +1,13 @@
-"""The JetStream stream as the relay writes it: fenced batches, and an identity of its own.
+"""The JetStream stream of all events: creation, identity, and fenced publishing.
 
-Two fences keep a relay whose time has passed out of the stream. A batch names the sequence that it follows,
-and is refused whole if that is not the stream's last. And it is published to a subject that names the epoch,
-which the stream maps to the subjects that readers know: a stream that was made anew does not hear it.
+How it works. The stream is a copy of the recorded events and can be recreated from PostgreSQL at any time.
+Each new stream gets a random epoch. Its metadata holds the epoch, the incarnation of the database, and
+whether the stream is complete, that is, contains all earlier events. Two fences keep a replaced relay from
+publishing. A batch is atomic and names the sequence that it follows; JetStream refuses it if that is not the
+stream's last. And a batch is published to `diptych.feed.<epoch>.>`, which the stream maps to the
+`diptych.events.>` of the readers. The second fence is needed because a recreated stream passes through every
+sequence of its predecessor, so the old relay's expected sequence could match by chance. With the old epoch in
+the subject, no stream receives the batch.
 """
 
 import asyncio
@@ -17,106 +22,106 @@ from nats.js.errors import APIError, NotFoundError
 
 from contracts import streams
 from contracts.envelope import RecordedEvent, from_message, to_headers
-from runtime.jetstream import Connection, Message, StreamIdentity, StreamReader, stream_identity
-from runtime.jetstream.stream import COMPLETE, EPOCH, INCARNATION
+from runtime.jetstream import Connection, Message, StreamIdentity, StreamReader, read_stream_identity
+from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
 
-BATCH = 1_000
-"""Messages in one atomic batch; the server takes no more."""
-LAST_POSITION = 2**63 - 1
+MAX_BATCH_SIZE = 1_000
+"""Messages per atomic batch, a limit of the NATS server."""
+MAX_POSITION = 2**63 - 1
 WRONG_LAST_SEQUENCE = 10071
-"""JetStream's code for an expected sequence that is not the stream's last."""
+"""JetStream's error code: the expected sequence is not the stream's last."""
 
 _EVENTS = streams.SUBJECTS.removesuffix(">")
 
 
 class Fenced(Exception):
-    """The stream does not end where this relay believes: somebody else has published."""
+    """The stream's last sequence is not the expected one: another client has published."""
 
 
 class EventStream:
-    """The one stream of all events."""
+    """The stream of all events, for the relay."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def identity(self) -> StreamIdentity | None:
-        """Return which stream this is, or None where there is none that a relay made."""
-        return await stream_identity(self._connection.js)
+    async def read_identity(self) -> StreamIdentity | None:
+        """Return the stream's identity, or None if there is no stream or no relay has created it."""
+        return await read_stream_identity(self._connection.js)
 
     async def recreate(self, incarnation: str) -> None:
-        """Make an empty stream with a new epoch, in the place of what was there."""
+        """Replace the stream, if there is one, by an empty one with a new epoch."""
         with suppress(NotFoundError):
             await self._connection.js.delete_stream(streams.JETSTREAM)
-        await self._connection.js.add_stream(_config(str(uuid4()), incarnation))
+        await self._connection.js.add_stream(_build_config(str(uuid4()), incarnation))
 
     async def declare_complete(self) -> None:
-        """Say in the stream's metadata that it holds all earlier events."""
+        """Record in the stream's metadata that it contains all earlier events."""
         info = await self._connection.js.stream_info(streams.JETSTREAM)
-        metadata = {**(info.config.metadata or {}), COMPLETE: "true"}
+        metadata = {**(info.config.metadata or {}), COMPLETE_KEY: "true"}
         await self._connection.js.update_stream(info.config.evolve(metadata=metadata))
 
     async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
-        """Publish events as one atomic batch, and return the sequence of the last.
+        """Publish events as one atomic batch, and return the sequence of the last one.
 
         Args:
-            epoch: of the stream that they are meant for.
-            events: one to BATCH events.
-            after: the stream's last sequence before them.
+            epoch: the epoch of the stream to publish to.
+            events: 1 to MAX_BATCH_SIZE events.
+            after: the expected last sequence of the stream.
 
         Raises:
-            Fenced: the stream's last sequence is another one; nothing was published.
-            nats.errors.Error: whether they were published is not known.
+            Fenced: the stream's last sequence is not `after`; nothing was published.
+            nats.errors.Error: the events may or may not have been published.
         """
-        *others, last = _messages(epoch, events, after)
-        for subject, data, headers in others:
+        *first_messages, last_message = _encode_batch(epoch, events, after)
+        for subject, data, headers in first_messages:
             await self._connection.client.publish(subject, data, headers=headers)
-        subject, data, headers = last
+        subject, data, headers = last_message
         try:
             acknowledgement = await self._connection.js.publish(subject, data, headers=headers)
         except APIError as error:
             if error.err_code == WRONG_LAST_SEQUENCE:
-                raise Fenced(f"the stream does not end at {after}") from error
+                raise Fenced(f"expected last sequence {after}: the stream has another one") from error
             raise
         return acknowledgement.seq
 
-    async def read(self, epoch: str, start: int) -> StreamReader:
-        """Return a reader of all events from a sequence on."""
+    async def open_reader(self, epoch: str, start: int) -> StreamReader:
+        """Return a reader that begins at sequence `start`."""
         return await StreamReader.open(self._connection, epoch, start)
 
-    async def last_position(self, last_sequence: int) -> int:
-        """Return the position of the stream's last event, 0 where there is none."""
+    async def read_last_position(self, last_sequence: int) -> int:
+        """Return the position of the stream's last event, or 0 if the stream is empty."""
         if last_sequence == 0:
             return 0
         message = await self._connection.js.get_msg(streams.JETSTREAM, seq=last_sequence)
         return int((message.headers or {})["diptych-position"])
 
     @asynccontextmanager
-    async def wakes(self) -> AsyncIterator[asyncio.Event]:
-        """Give an event that is set whenever a command server says that the outbox holds something new."""
-        woken = asyncio.Event()
+    async def subscribe_notifications(self) -> AsyncIterator[asyncio.Event]:
+        """Yield an event that is set whenever a command server has committed events."""
+        notified = asyncio.Event()
 
-        async def wake(_message: Msg) -> None:
-            woken.set()
+        async def receive(_message: Msg) -> None:
+            notified.set()
 
-        subscription = await self._connection.client.subscribe(streams.WAKE_SUBJECT, cb=wake)
+        subscription = await self._connection.client.subscribe(streams.WAKE_SUBJECT, cb=receive)
         try:
-            yield woken
+            yield notified
         finally:
             with suppress(nats.errors.Error):
                 await subscription.unsubscribe()
 
 
-def event_of(message: Message) -> RecordedEvent | None:
-    """Return the event that a message carries; None where no relay can have published it."""
+def decode_event(message: Message) -> RecordedEvent | None:
+    """Return the message's event, or None if no relay can have published the message."""
     try:
         event = from_message(message.subject, message.headers, message.data)
     except (KeyError, ValueError, IndexError):
         return None
-    return event if 0 < event.position <= LAST_POSITION else None
+    return event if 0 < event.position <= MAX_POSITION else None
 
 
 def is_copy(event: RecordedEvent, recorded: RecordedEvent | None) -> bool:
-    """Return whether an event from the stream is what is recorded at its position."""
+    """Return whether an event from the stream equals the event recorded at its position."""
     if recorded is None:
         return False
     return (event.stream, event.version, event.type, event.data) == (
@@ -127,16 +132,16 @@ def is_copy(event: RecordedEvent, recorded: RecordedEvent | None) -> bool:
     )
 
 
-def _messages(
+def _encode_batch(
     epoch: str, events: Sequence[RecordedEvent], after: int
 ) -> list[tuple[str, bytes, dict[str, str]]]:
-    """Return subject, data and headers of each message of a batch."""
-    prefix, batch = f"diptych.feed.{epoch}.", uuid4().hex
+    """Return subject, data and headers of each message of a batch, with the headers of the fence."""
+    prefix, batch_id = f"diptych.feed.{epoch}.", uuid4().hex
     messages = []
     for number, event in enumerate(events, 1):
         headers = to_headers(event)
         if len(events) > 1:
-            headers["Nats-Batch-Id"] = batch
+            headers["Nats-Batch-Id"] = batch_id
             headers["Nats-Batch-Sequence"] = str(number)
         messages.append((prefix + streams.subject(event.stream).removeprefix(_EVENTS), event.data, headers))
     messages[0][2]["Nats-Expected-Last-Sequence"] = str(after)
@@ -145,11 +150,11 @@ def _messages(
     return messages
 
 
-def _config(epoch: str, incarnation: str) -> api.StreamConfig:
-    """Return how a new stream is set up: it keeps everything, and refuses what it cannot keep."""
+def _build_config(epoch: str, incarnation: str) -> api.StreamConfig:
+    """Return the configuration of a new stream: it keeps all messages, and refuses new ones when full."""
     return api.StreamConfig(
         name=streams.JETSTREAM,
-        description="Diptych's events; a copy of the outbox, safe to delete: the relay makes it anew",
+        description="Diptych's events; a copy of the recorded events, safe to delete: the relay recreates it",
         subjects=[f"diptych.feed.{epoch}.>"],
         subject_transform=api.SubjectTransform(src=f"diptych.feed.{epoch}.>", dest=streams.SUBJECTS),
         retention=api.RetentionPolicy.LIMITS,
@@ -157,5 +162,5 @@ def _config(epoch: str, incarnation: str) -> api.StreamConfig:
         discard=api.DiscardPolicy.NEW,
         allow_atomic=True,
         allow_direct=True,
-        metadata={EPOCH: epoch, INCARNATION: incarnation, COMPLETE: "false"},
+        metadata={EPOCH_KEY: epoch, INCARNATION_KEY: incarnation, COMPLETE_KEY: "false"},
     )

@@ -1,7 +1,7 @@
-"""Which relay leads: a row in PostgreSQL, on PostgreSQL's clock.
+"""The leader's lease: a row in PostgreSQL, on PostgreSQL's clock.
 
-The lease saves relays from getting in each other's way. Correctness does not rest on it: a leader that is
-late to notice the lease's end is refused by the stream's fence and by the comparison in every mark.
+The lease keeps relays from disturbing each other. Correctness does not depend on it: the stream's fences and
+the comparison in every mark stop a leader that has not noticed the end of its lease.
 """
 
 import asyncio
@@ -17,78 +17,81 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runtime.process import logs
 
-SECONDS = 5.0
-"""How long a lease lasts."""
-RENEWAL = 1.5
+DURATION = 5.0
+"""Seconds that a lease lasts."""
+RENEWAL_INTERVAL = 1.5
 """Seconds between renewals."""
-STANDBY = 0.5
-"""Seconds between a standby's attempts to lead."""
+STANDBY_INTERVAL = 0.5
+"""Seconds between a standby's attempts to acquire the lease."""
 
-TAKE = text("""
+ACQUIRE = text("""
 UPDATE relay_state SET leader = :holder, lease_until = now() + make_interval(secs => :seconds)
 WHERE id = 1 AND (leader = :holder OR leader IS NULL OR lease_until < now()) RETURNING 1
 """)
 
-GIVE_BACK = text("UPDATE relay_state SET leader = NULL WHERE id = 1 AND leader = :holder")
+RELEASE = text("UPDATE relay_state SET leader = NULL WHERE id = 1 AND leader = :holder")
 
 log = logs.get_logger(__name__)
 
 
 class LeaseLost(Exception):
-    """This relay leads no longer, or should not."""
+    """Another relay holds the lease, or this relay must not hold it any longer."""
 
 
 class Lease:
-    """This relay's claim to lead."""
+    """This relay's access to the lease.
 
-    def __init__(self, engine: AsyncEngine, able: Callable[[], bool]) -> None:
-        """Make a claim.
+    Args:
+        engine: the database with `relay_state`.
+        can_publish: returns whether this relay can reach NATS. Otherwise it leaves the lease to others.
+    """
 
-        Args:
-            engine: to the database.
-            able: whether this relay could publish; if not, another one had better lead.
-        """
+    def __init__(self, engine: AsyncEngine, can_publish: Callable[[], bool]) -> None:
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._able = able
+        self._can_publish = can_publish
 
-    async def lead_or_stand_by(self, *works: Callable[[], Coroutine[Any, Any, Any]]) -> NoReturn:
-        """Do these works whenever this relay leads, for ever; they are cancelled when it does not."""
-        said = ""
+    async def run_as_leader(self, *tasks: Callable[[], Coroutine[Any, Any, Any]]) -> NoReturn:
+        """Run the tasks whenever this relay holds the lease, until cancelled.
+
+        They are cancelled when the lease is lost, and started again when it is acquired again.
+        """
+        logged_error = ""
         while True:
             try:
-                if self._able() and await self.take():
-                    log.info("Leading", holder=self.holder)
-                    said = ""
+                if self._can_publish() and await self.acquire():
+                    log.info("Lease acquired", holder=self.holder)
+                    logged_error = ""
                     async with asyncio.TaskGroup() as group:
-                        for work in (self._keep, *works):
-                            group.create_task(work())
+                        for task in (self._renew, *tasks):
+                            group.create_task(task())
             except Exception as error:
                 errors = error.exceptions if isinstance(error, ExceptionGroup) else [error]
-                reason = "; ".join(f"{type(e).__name__}: {e}" for e in errors)
-                if reason != said:  # once, not with every attempt
-                    log.warning("Not leading", reason=reason)
-                    said = reason
-                await self.give_back()
-                await self._engine.dispose()  # its connections may be dead without saying so
-            await asyncio.sleep(STANDBY)
+                cause = "; ".join(f"{type(e).__name__}: {e}" for e in errors)
+                if cause != logged_error:  # not with every attempt
+                    log.warning("Lease not held", error=cause)
+                    logged_error = cause
+                await self.release()
+                await self._engine.dispose()  # the pooled connections may be dead without an error yet
+            await asyncio.sleep(STANDBY_INTERVAL)
 
-    async def take(self) -> bool:
-        """Take or renew the lease; return whether this relay leads for the next SECONDS."""
-        async with asyncio.timeout(SECONDS - RENEWAL), self._engine.connect() as connection:
-            taken = await connection.execute(TAKE, {"holder": self.holder, "seconds": SECONDS})
-            return taken.first() is not None
+    async def acquire(self) -> bool:
+        """Acquire or renew the lease for DURATION seconds; return whether this relay holds it."""
+        # A longer wait could return after the end of the lease that it renews.
+        async with asyncio.timeout(DURATION - RENEWAL_INTERVAL), self._engine.connect() as connection:
+            result = await connection.execute(ACQUIRE, {"holder": self.holder, "seconds": DURATION})
+            return result.first() is not None
 
-    async def _keep(self) -> NoReturn:
+    async def _renew(self) -> NoReturn:
         while True:
-            await asyncio.sleep(RENEWAL)
-            if not self._able():
+            await asyncio.sleep(RENEWAL_INTERVAL)
+            if not self._can_publish():
                 raise LeaseLost("this relay cannot reach NATS")
-            if not await self.take():
-                raise LeaseLost("another relay leads")
+            if not await self.acquire():
+                raise LeaseLost("another relay holds the lease")
 
-    async def give_back(self) -> None:
-        """Let another relay lead at once, if PostgreSQL can be told."""
+    async def release(self) -> None:
+        """Release the lease, so that a standby need not wait for its end. Errors are ignored."""
         with suppress(Exception):
             async with asyncio.timeout(1), self._engine.connect() as connection:
-                await connection.execute(GIVE_BACK, {"holder": self.holder})
+                await connection.execute(RELEASE, {"holder": self.holder})

@@ -1,4 +1,4 @@
-"""What the relay says of its work: a log line for each event, and a span where its command was traced."""
+"""Telemetry of the relay: a log line for each published event, and a span if its command was traced."""
 
 from collections.abc import Sequence
 from time import time_ns
@@ -22,23 +22,22 @@ _ATTRIBUTES = {
 }
 
 
-class Observed:
-    """A publisher that tells of every event once it is acknowledged."""
+class ObservedPublisher:
+    """A publisher that reports every event after its acknowledgement."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
 
     async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
-        """See EventStream.publish."""
         start = time_ns()
         last = await self._publisher.publish(epoch, events, after)
         end = time_ns()
         for event in events:
-            _published(event, start, end)
+            _report(event, start, end)
         return last
 
 
-def _published(event: RecordedEvent, start: int, end: int) -> None:
+def _report(event: RecordedEvent, start: int, end: int) -> None:
     log.info(
         "Event published",
         eventId=event.id,

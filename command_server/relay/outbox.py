@@ -1,7 +1,11 @@
-"""The outbox as the relay sees it: what is pending, what was published where, and how far the stream got.
+"""The relay's access to PostgreSQL: pending events, marks, all recorded events, and the relay's state.
 
-What changes something compares the relay's state first, so that a relay whose time has passed (frozen, cut
-off, replaced) changes nothing.
+How it works. An outbox row is pending until it is marked with the epoch and the sequence of its message.
+`relay_state` has one row: the incarnation of the database, the epoch of the current stream, and the last
+marked sequence. `mark` and `begin_epoch` compare that row with the caller's `RelayState` in the statement
+that changes it. This is PostgreSQL's fence: a relay that was frozen, cut off or replaced holds an old state,
+so it changes nothing and gets RelayStateChanged. Every statement commits by itself. After an error or a
+cancellation the connection is discarded, because a statement may still be running on it.
 """
 
 from collections.abc import Sequence
@@ -16,114 +20,120 @@ from command_server.relay import statements
 from contracts.envelope import RecordedEvent
 
 
-class EpochSuperseded(Exception):
-    """The relay's state is no longer what this relay took it for: another relay, or an operator, was here."""
+class RelayStateChanged(Exception):
+    """The state in PostgreSQL is not the expected one: another relay or an operator has changed it."""
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """What PostgreSQL knows of the stream."""
+class RelayState:
+    """The row of `relay_state`."""
 
     incarnation: str
-    """The database's: set anew when it was restored."""
+    """Identity of the database; replaced by every restore."""
     epoch: str
-    """The stream that `sequence` refers to; empty before the first."""
+    """Epoch of the stream that `sequence` refers to; empty before the first stream."""
     sequence: int
     """The last sequence that is marked in the outbox."""
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """Which transactions were over at one moment."""
+class TransactionSnapshot:
+    """`pg_current_snapshot()`: the transactions that had ended at one moment."""
 
-    oldest: int
-    """Every transaction with a lower id is over, and its rows, if it has any, can be seen."""
-    next: int
-    """No transaction had this id yet, or a higher one."""
+    xmin: int
+    """All transactions with lower ids have ended, and their committed rows are visible."""
+    xmax: int
+    """The first transaction id that was not assigned yet."""
 
 
 class Outbox:
-    """The outbox, the events and the relay's state in PostgreSQL: one connection, for one task at a time."""
+    """The outbox, the events and the relay's state, on one connection. For one task at a time."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._connection: AsyncConnection | None = None
 
-    async def state(self) -> State:
-        """Return the relay's state."""
-        ((incarnation, epoch, sequence),) = await self._rows(statements.STATE)
-        return State(str(incarnation), str(epoch or ""), sequence)
+    async def read_state(self) -> RelayState:
+        ((incarnation, epoch, sequence),) = await self._fetch(statements.STATE)
+        return RelayState(str(incarnation), str(epoch or ""), sequence)
 
-    async def begin_epoch(self, state: State, epoch: str) -> State:
-        """Record that sequences are those of another stream from now on, and none of them is marked.
+    async def begin_epoch(self, state: RelayState, epoch: str) -> RelayState:
+        """Record the epoch of a new stream, with no event marked.
 
         Raises:
-            Superseded: the state is not `state`.
+            RelayStateChanged: the state is not `state`.
         """
-        if not await self._rows(statements.BEGIN_EPOCH, *_columns(state), epoch):
-            raise EpochSuperseded("another relay has begun an epoch")
-        return State(state.incarnation, epoch, 0)
+        if not await self._fetch(statements.BEGIN_EPOCH, *_state_columns(state), epoch):
+            raise RelayStateChanged("another relay has begun an epoch")
+        return RelayState(state.incarnation, epoch, 0)
 
-    async def mark(self, state: State, positions: Sequence[int], last: int) -> State:
-        """Record that these events are what the stream holds from `state.sequence` + 1 to `last`.
+    async def mark(self, state: RelayState, positions: Sequence[int], last: int) -> RelayState:
+        """Mark events as published at the sequences from `state.sequence` + 1 to `last`.
+
+        Args:
+            state: the expected state.
+            positions: the events' positions, in order of their sequences.
+            last: the sequence of the last event.
 
         Raises:
-            Superseded: the state is not `state`.
-            ValueError: there are more sequences than events, or fewer.
+            RelayStateChanged: the state is not `state`.
+            ValueError: the numbers of events and sequences differ.
         """
         sequences = range(state.sequence + 1, last + 1)
         if len(positions) != len(sequences):
             raise ValueError(f"{len(positions)} events after {state.sequence} do not reach {last}")
-        if not await self._rows(statements.MARK, *_columns(state), last, positions, sequences):
-            raise EpochSuperseded("another relay has marked events")
+        if not await self._fetch(statements.MARK, *_state_columns(state), last, positions, sequences):
+            raise RelayStateChanged("another relay has marked events")
         return replace(state, sequence=last)
 
-    async def pending(self, floor: int, limit: int) -> list[RecordedEvent]:
-        """Return the pending events with positions above `floor`, lowest first."""
-        return [_event(row) for row in await self._rows(statements.PENDING, floor, limit)]
+    async def read_pending(self, floor: int, limit: int) -> list[RecordedEvent]:
+        """Return pending events with positions above `floor`, lowest first."""
+        return [_decode_event(row) for row in await self._fetch(statements.PENDING, floor, limit)]
 
-    async def history(self, after: int, limit: int) -> tuple[int, list[RecordedEvent]]:
-        """Return a stretch of all events, in order, without those that are pending.
+    async def read_history(self, after: int, limit: int) -> tuple[int, list[RecordedEvent]]:
+        """Return one page of all recorded events in order, without the pending ones.
 
-        While nobody marks anything, which needs the current epoch, the stretches together are one snapshot:
-        an event that is committed meanwhile is pending.
+        Pages form one consistent snapshot as long as nothing is marked, since an event that commits between
+        two pages is pending. Only a relay with the current epoch can mark.
 
         Returns:
-            The position that the stretch reaches to (`after` where there are no more), and its events.
+            The last position of the page (`after` if there are no more events), and the page's events.
         """
-        rows = await self._rows(statements.HISTORY, after, limit)
-        events = [_event(row) for row in rows if not row["exists"]]
+        rows = await self._fetch(statements.HISTORY, after, limit)
+        events = [_decode_event(row) for row in rows if not row["exists"]]
         return rows[-1]["position"] if rows else after, events
 
-    async def published(self, epoch: str, after: int) -> dict[int, int]:
-        """Return sequence -> position of what an epoch's stream got after a sequence, in order."""
-        return dict(await self._rows(statements.PUBLISHED, epoch, after))
+    async def read_published_positions(self, epoch: str, after: int) -> dict[int, int]:
+        """Return sequence -> position of the events marked with this epoch after a sequence, in order."""
+        return dict(await self._fetch(statements.PUBLISHED, epoch, after))
 
-    async def marked(self, epoch: str, positions: Sequence[int]) -> set[int]:
-        """Return those of these positions that are marked as published to an epoch's stream."""
-        return {row["position"] for row in await self._rows(statements.MARKED, epoch, positions)}
+    async def find_marked(self, epoch: str, positions: Sequence[int]) -> set[int]:
+        """Return those of the positions that are marked with this epoch."""
+        return {row["position"] for row in await self._fetch(statements.MARKED, epoch, positions)}
 
-    async def events(self, positions: Sequence[int]) -> list[RecordedEvent]:
-        """Return the events at these positions, in the order given."""
-        return [_event(row) for row in await self._rows(statements.EVENTS, positions)]
+    async def read_events(self, positions: Sequence[int]) -> list[RecordedEvent]:
+        """Return the events at these positions, in the given order."""
+        return [_decode_event(row) for row in await self._fetch(statements.EVENTS, positions)]
 
-    async def snapshot(self) -> Snapshot:
-        """Return which transactions are over."""
-        (row,) = await self._rows(statements.SNAPSHOT)
-        return Snapshot(*row)
+    async def read_snapshot(self) -> TransactionSnapshot:
+        (row,) = await self._fetch(statements.SNAPSHOT)
+        return TransactionSnapshot(*row)
 
     async def count_pending(self) -> int:
-        """Return how many events wait for being published."""
-        ((count,),) = await self._rows(statements.COUNT)
+        ((count,),) = await self._fetch(statements.COUNT)
         return int(count)
 
     async def prune(self, retention: float, limit: int) -> int:
-        """Delete at most `limit` rows that were marked more than `retention` seconds ago; return how many."""
-        ((count,),) = await self._rows(statements.PRUNE, retention, limit)
+        """Delete at most `limit` rows that were marked more than `retention` seconds ago.
+
+        Returns:
+            The number of deleted rows.
+        """
+        ((count,),) = await self._fetch(statements.PRUNE, retention, limit)
         return int(count)
 
-    async def _rows(self, statement: str, *parameters: Any) -> Sequence[Any]:
-        """Run a statement on asyncpg itself: SQLAlchemy's way costs more than most of these statements."""
+    async def _fetch(self, statement: str, *parameters: Any) -> Sequence[Any]:
+        """Run a statement on asyncpg directly; SQLAlchemy costs more than most of these statements."""
         try:
             if self._connection is None:
                 self._connection = await self._engine.connect()
@@ -131,11 +141,11 @@ class Outbox:
             driver: asyncpg.Connection[Any] = raw.driver_connection  # type: ignore[assignment]
             return await driver.fetch(statement, *parameters)
         except BaseException:
-            await self._drop()  # it may be dead, or in the middle of something
+            await self._discard_connection()  # it may be dead, or a statement may still run on it
             raise
 
-    async def _drop(self) -> None:
-        """Give the connection up; the next call makes another."""
+    async def _discard_connection(self) -> None:
+        """Close the connection; the next statement opens another."""
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.invalidate()
@@ -145,14 +155,14 @@ class Outbox:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._drop()
+        await self._discard_connection()
 
 
-def _columns(state: State) -> tuple[str, str | None, int]:
+def _state_columns(state: RelayState) -> tuple[str, str | None, int]:
     return state.incarnation, state.epoch or None, state.sequence
 
 
-def _event(row: Any) -> RecordedEvent:
+def _decode_event(row: Any) -> RecordedEvent:
     stream, version, kind, data, recorded_at, position, metadata, *_ = row
     return RecordedEvent(
         stream, version, kind, data, recorded_at, position, msgspec.json.decode(metadata, type=dict[str, str])

@@ -1,45 +1,51 @@
-"""Below which position the outbox holds nothing pending, now and for ever.
+"""The floor of the outbox: no event at or below this position is pending, or ever will be.
 
-Reading the outbox from there spares PostgreSQL the index entries of all rows that were marked since the last
-vacuum (measured: 0.7 ms against 20 after 20,000 marks). A position is taken before its transaction commits,
-so the highest published position says nothing yet. It does once every transaction is over that was under way
-when it was noted; a commit may hang for minutes, on a standby that does not confirm, say.
+How it works. The relay reads pending events above the floor. Without a floor PostgreSQL would visit the index
+entries of all rows marked since the last vacuum (measured after 20,000 marks: 20 ms, with a floor 0.7 ms).
+An event takes its position before its transaction commits, so a pending event may still appear below the
+highest published one. Time alone does not exclude that: a commit can hang for minutes on a standby that does
+not confirm. The floor therefore counts transactions. After a read of the outbox the relay observes the
+position that it has published to, and then a snapshot. The floor rises to an observed position once all
+transactions that had begun by that snapshot have ended, and a read of the outbox that began after their end
+has found, and the relay has published, everything up to the position.
 """
 
 from collections import deque
 
-from command_server.relay.outbox import Snapshot
+from command_server.relay.outbox import TransactionSnapshot
 
-AGE = 10.0
-"""Seconds that a position is noted before it counts. A writer may have a position and no transaction id yet;
+MIN_AGE = 10.0
+"""Seconds before an observation counts. A writer may have taken a position and no transaction id yet;
 `transaction_timeout` ends it after 5."""
-NOTES = 100
-"""How many notes wait at the most, while an old transaction keeps them from counting."""
+MAX_OBSERVATIONS = 100
+"""Observations that are kept while an old transaction holds the floor down. Further ones are dropped."""
 
 
-class Floor:
-    """Rises after the published positions, some seconds behind."""
+class OutboxFloor:
+    """Rises behind the published positions, with a delay of some seconds."""
 
     def __init__(self) -> None:
         self.position = 0
-        self._noted: deque[tuple[int, float, Snapshot]] = deque()
-        self._before = Snapshot(0, 0)
+        self._observations: deque[tuple[int, float, TransactionSnapshot]] = deque()
+        self._previous_snapshot = TransactionSnapshot(0, 0)
 
-    def note(self, reached: int, now: float, snapshot: Snapshot) -> None:
-        """Take note of where publishing stands.
+    def observe(self, published_to: int, now: float, snapshot: TransactionSnapshot) -> None:
+        """Record the progress of publishing and raise the floor if possible.
 
         Args:
-            reached: the latest look at the outbox found, and published, all that could be seen up to there.
+            published_to: everything that the latest read of the outbox could see up to here is published.
             now: seconds on a monotonic clock.
-            snapshot: taken after that look.
+            snapshot: taken after that read.
         """
-        if len(self._noted) < NOTES:
-            self._noted.append((reached, now, snapshot))
-        while self._noted:
-            position, at, then = self._noted[0]
-            # The latest look has found what was over before it; what has ended since, it may not have.
-            if position > reached or now - at < AGE or self._before.oldest < then.next:
+        if len(self._observations) < MAX_OBSERVATIONS:
+            self._observations.append((published_to, now, snapshot))
+        while self._observations:
+            position, observed_at, observed = self._observations[0]
+            # The previous snapshot, not this one: the latest read has seen every transaction that had ended
+            # before the read began, but not one that ended between the read and this snapshot.
+            all_ended = self._previous_snapshot.xmin >= observed.xmax
+            if position > published_to or now - observed_at < MIN_AGE or not all_ended:
                 break
             self.position = position
-            self._noted.popleft()
-        self._before = snapshot
+            self._observations.popleft()
+        self._previous_snapshot = snapshot

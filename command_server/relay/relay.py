@@ -1,8 +1,13 @@
-"""The relay's way through its work.
+"""The relay: publishes committed events to the JetStream stream, in order and each of them once.
 
-After a start, a take-over, a time-out or any error the relay trusts nothing that it remembers. It makes sure
-that the stream is its own and whole, publishes again what the stream has lost, marks what the stream holds
-beyond the last mark, fills a stream that was made anew with all earlier events, and only then goes on.
+How it works. After a start, a takeover, a timeout or any error the relay discards its memory and recovers:
+it verifies that the stream belongs to this database and has no gaps, and recreates it otherwise; it publishes
+again the tail that a power failure lost, under the old sequences; it marks events that were published but not
+marked; and it builds a new stream from all earlier events. Then it publishes pending events: read a batch
+from the outbox, publish it, mark it. Every batch names the epoch and the sequence that it follows, and every
+mark compares the relay's state in PostgreSQL. A relay that was frozen and replaced can therefore neither
+publish nor mark. Once per CHECK_INTERVAL the relay compares stream and state with its expectation, and
+recovers if they differ.
 """
 
 import asyncio
@@ -11,218 +16,246 @@ from contextlib import suppress
 from time import monotonic
 from typing import NoReturn, Protocol
 
-from command_server.relay.event_stream import BATCH, EventStream, event_of, is_copy
-from command_server.relay.outbox import Outbox, State
-from command_server.relay.outbox_floor import Floor
+from command_server.relay.event_stream import MAX_BATCH_SIZE, EventStream, decode_event, is_copy
+from command_server.relay.outbox import Outbox, RelayState
+from command_server.relay.outbox_floor import OutboxFloor
 from contracts.envelope import RecordedEvent
 from runtime.backoff import Backoff
 from runtime.jetstream import Message, StreamIdentity
 from runtime.process import logs
 
-BATCH_BYTES = 4 * 1024 * 1024
-"""Event data in one batch, unless a single event has more."""
-POLL = 0.25
-"""Seconds after which the outbox is looked at when nobody says that it holds something new."""
-CHECK = 1.0
-"""Seconds between looks at the stream's identity."""
-SILENCE = 5.0
-"""Seconds without a message after which reading the stream counts as failed."""
-RETRY_FIRST, RETRY_MOST = 0.1, 2.0
-"""Seconds before starting over: after an error that comes alone, and while one follows another."""
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""Event data per batch. A single larger event is a batch of its own."""
+POLL_INTERVAL = 0.25
+"""Seconds between reads of an empty outbox if no notification arrives."""
+CHECK_INTERVAL = 1.0
+"""Seconds between checks of the stream and the relay's state."""
+READ_TIMEOUT = 5.0
+"""Seconds without a message after which reading the stream fails."""
+INITIAL_PAUSE, MAX_PAUSE = 0.1, 2.0
+"""Seconds before a restart: after the first error, and at most while errors continue."""
+STABLE_AFTER = 5.0
+"""Seconds without an error after which the next restart counts as the first one."""
 
 log = logs.get_logger(__name__)
 
 
-class Unsettled(Exception):
-    """The stream or the relay's state is not what it was: the relay starts over."""
+class OutOfSync(Exception):
+    """The stream or the relay's state differs from the relay's expectation; the relay must recover."""
 
 
 class Publisher(Protocol):
-    """Publishes fenced batches; see EventStream.publish."""
+    """Publishes fenced batches, as `EventStream.publish` does."""
 
     async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
-        """Publish events and return the sequence of the last."""
+        """Publish the events and return the sequence of the last one."""
 
 
 class Relay:
-    """Publishes pending events while it leads."""
+    """Publishes pending events while it leads.
+
+    Args:
+        outbox: the source.
+        stream: the destination.
+        publisher: the stream, or a decorator that observes events published for the first time.
+    """
 
     def __init__(self, outbox: Outbox, stream: EventStream, publisher: Publisher) -> None:
-        """Make a relay.
-
-        Args:
-            outbox: what is to be published.
-            stream: where to.
-            publisher: the stream, or a decorator that observes what is published for the first time.
-        """
         self._outbox = outbox
         self._stream = stream
         self._publisher = publisher
-        self._state = State("", "", 0)
+        self._state = RelayState("", "", 0)
 
     async def lead(self) -> NoReturn:
-        """Publish what is pending, for ever; after any error, start over."""
-        backoff = Backoff(RETRY_FIRST, RETRY_MOST)
+        """Recover and publish until cancelled; restart after every error."""
+        backoff = Backoff(INITIAL_PAUSE, MAX_PAUSE)
         async with self._outbox:
             while True:
                 started = monotonic()
                 try:
-                    await self._settle()
-                    await self._forward()
+                    await self._recover()
+                    await self._publish_pending()
                 except Exception as error:
-                    log.warning("The relay starts over", reason=f"{type(error).__name__}: {error}")
-                if monotonic() - started > SILENCE:
+                    log.warning("Relay failed; restarting", error=f"{type(error).__name__}: {error}")
+                if monotonic() - started > STABLE_AFTER:
                     backoff.reset()
                 await asyncio.sleep(backoff.next_pause())
 
-    async def _settle(self) -> None:
-        """Bring the stream and the marks to where forwarding can go on."""
-        stream = await self._own_stream()
-        await self._republish_lost(stream)
-        await self._mark_published(stream)
+    async def _recover(self) -> None:
+        """Bring stream and marks into agreement."""
+        stream = await self._ensure_stream()
+        await self._republish_lost_tail(stream)
+        await self._mark_published_tail(stream)
         if not stream.complete:
-            await self._republish_all()
+            await self._publish_history()
 
-    async def _own_stream(self) -> StreamIdentity:
-        """Return the stream, made anew where it is not ours or not whole, with the state to go with it."""
-        self._state = state = await self._outbox.state()
-        stream = await self._stream.identity()
-        if stream is None or not _usable(stream, state):
-            log.warning("The stream is made anew", found=stream, state=state)
-            await self._recreate()
-            stream = await self._stream.identity()
-            if stream is None or not _usable(stream, state):
-                raise Unsettled("somebody else changes the stream")
+    async def _ensure_stream(self) -> StreamIdentity:
+        """Return the stream, recreated if it is unusable, and load the state that belongs to it."""
+        self._state = state = await self._outbox.read_state()
+        stream = await self._stream.read_identity()
+        if stream is None or not _is_usable(stream, state):
+            log.warning("Stream unusable; recreating", stream=stream, state=state)
+            await self._recreate_stream()
+            stream = await self._stream.read_identity()
+            if stream is None or not _is_usable(stream, state):
+                raise OutOfSync("the stream was changed during recovery")
         if stream.epoch != state.epoch:
+            # A new epoch: no event is marked as published to this stream, and its sequences begin at 1.
             self._state = await self._outbox.begin_epoch(state, stream.epoch)
         return stream
 
-    async def _recreate(self) -> None:
-        """Make the stream anew, unless another relay was at work meanwhile: then it may be whole.
+    async def _recreate_stream(self) -> None:
+        """Replace the stream by an empty one.
 
         Raises:
-            Unsettled: another relay has begun an epoch or marked events.
+            OutOfSync: another relay has begun an epoch or marked events.
         """
-        if await self._outbox.state() != self._state:
-            raise Unsettled("another relay is at work")
+        # If another relay was active since this one read the state, the stream may be whole by now.
+        if await self._outbox.read_state() != self._state:
+            raise OutOfSync("another relay is active")
         await self._stream.recreate(self._state.incarnation)
 
-    async def _republish_lost(self, stream: StreamIdentity) -> None:
-        """Publish again, under their old sequences, events that were marked and are not in the stream."""
+    async def _republish_lost_tail(self, stream: StreamIdentity) -> None:
+        """Publish again, under their old sequences, marked events that are missing at the end of the stream.
+
+        NATS acknowledges messages before they are on disk, so a power failure can lose the last ones. Readers
+        may have processed those already. The same events at the same sequences keep their checkpoints valid.
+        """
         end, state = stream.last_sequence, self._state
         if end >= state.sequence:
             return
-        lost = await self._outbox.published(stream.epoch, after=end)
-        log.warning("The stream has lost events", first=end + 1, last=state.sequence, remembered=len(lost))
+        lost = await self._outbox.read_published_positions(stream.epoch, after=end)
+        log.warning(
+            "Stream lost events; republishing", first=end + 1, last=state.sequence, in_outbox=len(lost)
+        )
         if list(lost) != list(range(end + 1, state.sequence + 1)):
-            await self._recreate()
-            raise Unsettled("the outbox no longer holds all events that the stream has lost")
+            await self._recreate_stream()
+            raise OutOfSync("the outbox no longer has all events that the stream has lost")
         positions = list(lost.values())
-        for start in range(0, len(positions), BATCH):
-            for batch in _batches(await self._outbox.events(positions[start : start + BATCH])):
+        for start in range(0, len(positions), MAX_BATCH_SIZE):
+            for batch in _split(await self._outbox.read_events(positions[start : start + MAX_BATCH_SIZE])):
                 end = await self._stream.publish(stream.epoch, batch, end)
 
-    async def _mark_published(self, stream: StreamIdentity) -> None:
-        """Mark what the stream holds after the last mark."""
+    async def _mark_published_tail(self, stream: StreamIdentity) -> None:
+        """Mark the events that the stream has after the last mark.
+
+        They were published by a relay that failed before it could mark them.
+        """
         if self._state.sequence >= stream.last_sequence:
             return
-        reader = await self._stream.read(stream.epoch, self._state.sequence + 1)
+        reader = await self._stream.open_reader(stream.epoch, self._state.sequence + 1)
         try:
             while self._state.sequence < stream.last_sequence:
-                messages = await reader.batch(BATCH, SILENCE)
+                messages = await reader.read_batch(MAX_BATCH_SIZE, READ_TIMEOUT)
                 if not messages:
-                    raise TimeoutError("the stream could not be read to its end")
-                positions = await self._positions(messages)
+                    raise TimeoutError(f"no message within {READ_TIMEOUT} s although the stream has more")
+                positions = await self._verify_messages(messages)
                 self._state = await self._outbox.mark(self._state, positions, messages[-1].sequence)
         finally:
             await reader.close()
 
-    async def _positions(self, messages: Sequence[Message]) -> list[int]:
-        """Return the positions of the events that messages carry, each for the first time in this epoch.
+    async def _verify_messages(self, messages: Sequence[Message]) -> list[int]:
+        """Return the positions of the messages' events.
+
+        Each message must be a copy of the recorded event at its position, the first one in this epoch.
 
         Raises:
-            Unsettled: a message carries no such event. Either no relay has published it, and the stream is
-                made anew, or another relay has marked it meanwhile.
+            OutOfSync: a message is not. Either no relay has published it, and the stream was recreated, or
+                another relay has marked it in the meantime.
         """
-        carried = [event_of(message) for message in messages]
-        positions = [event.position for event in carried if event is not None]
-        known = {event.position: event for event in await self._outbox.events(positions)}
-        marked = await self._outbox.marked(self._state.epoch, positions)
-        for message, event in zip(messages, carried, strict=True):
-            if event is None or event.position in marked or not is_copy(event, known.get(event.position)):
-                await self._recreate()
-                log.error("A message is not of ours", subject=message.subject, sequence=message.sequence)
-                raise Unsettled("the stream holds what no relay has published")
+        events = [decode_event(message) for message in messages]
+        positions = [event.position for event in events if event is not None]
+        recorded = {event.position: event for event in await self._outbox.read_events(positions)}
+        marked = await self._outbox.find_marked(self._state.epoch, positions)
+        for message, event in zip(messages, events, strict=True):
+            if event is None or event.position in marked or not is_copy(event, recorded.get(event.position)):
+                # Raises if another relay has marked the message: then there is no reason for an alarm.
+                await self._recreate_stream()
+                log.error(
+                    "Unknown message in stream; recreating",
+                    subject=message.subject,
+                    sequence=message.sequence,
+                )
+                raise OutOfSync("the stream has a message that no relay has published")
             marked.add(event.position)
         return positions
 
-    async def _republish_all(self) -> None:
-        """Publish all events that are not pending, in order, from where the stream ends."""
-        after = await self._stream.last_position(self._state.sequence)
-        log.info("Filling the stream", after=after)
-        while True:
-            reached, events = await self._outbox.history(after, BATCH)
-            if reached == after:
-                break
-            await self._publish(self._stream, events)
-            after = reached
-        await self._stream.declare_complete()
-        log.info("The stream is filled", events=self._state.sequence)
+    async def _publish_history(self) -> None:
+        """Publish all events that are not pending, in order, after the stream's last one.
 
-    async def _forward(self) -> NoReturn:
-        """Publish what is pending as it comes."""
-        floor, reached, checked = Floor(), 0, monotonic()
-        async with self._stream.wakes() as woken:
+        Pending events follow as usual, so a late commit at a low position is not lost.
+        """
+        after = await self._stream.read_last_position(self._state.sequence)
+        log.info("Stream build started", after=after)
+        while True:
+            end, events = await self._outbox.read_history(after, MAX_BATCH_SIZE)
+            if end == after:
+                break
+            await self._publish_and_mark(self._stream, events)
+            after = end
+        await self._stream.declare_complete()
+        log.info("Stream build finished", events=self._state.sequence)
+
+    async def _publish_pending(self) -> NoReturn:
+        """Publish pending events as they are committed."""
+        floor, published_to, checked_at = OutboxFloor(), 0, monotonic()
+        async with self._stream.subscribe_notifications() as notified:
             while True:
-                woken.clear()
-                events = await self._outbox.pending(floor.position, BATCH)
+                notified.clear()  # before the read: a later commit sets it again
+                events = await self._outbox.read_pending(floor.position, MAX_BATCH_SIZE)
                 if events:
-                    await self._publish(self._publisher, events)
-                    full = len(events) == BATCH
-                    reached = events[-1].position if full else max(reached, events[-1].position)
+                    await self._publish_and_mark(self._publisher, events)
+                    # After a full batch more events may be pending above its last one, even if they are below
+                    # positions that were published before.
+                    full = len(events) == MAX_BATCH_SIZE
+                    published_to = events[-1].position if full else max(published_to, events[-1].position)
                 else:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(POLL):
-                            await woken.wait()
-                if monotonic() - checked >= CHECK:
+                        async with asyncio.timeout(POLL_INTERVAL):
+                            await notified.wait()
+                if monotonic() - checked_at >= CHECK_INTERVAL:
                     await self._check()
-                    floor.note(reached, monotonic(), await self._outbox.snapshot())
-                    checked = monotonic()
+                    floor.observe(published_to, monotonic(), await self._outbox.read_snapshot())
+                    checked_at = monotonic()
 
-    async def _publish(self, publisher: Publisher, events: Sequence[RecordedEvent]) -> None:
-        """Publish events and mark them."""
-        for batch in _batches(events):
+    async def _publish_and_mark(self, publisher: Publisher, events: Sequence[RecordedEvent]) -> None:
+        for batch in _split(events):
             last = await publisher.publish(self._state.epoch, batch, self._state.sequence)
             self._state = await self._outbox.mark(self._state, [event.position for event in batch], last)
 
     async def _check(self) -> None:
-        """Make sure that the stream is still the one that this relay believes it is, and whole."""
-        stream = await self._stream.identity()
-        if stream is None or not stream.complete or not _usable(stream, self._state):
-            raise Unsettled("the stream is another one, or not whole")
+        """Verify that stream and state are still the expected ones.
+
+        Raises:
+            OutOfSync: they are not.
+        """
+        stream = await self._stream.read_identity()
+        if stream is None or not stream.complete or not _is_usable(stream, self._state):
+            raise OutOfSync("the stream was replaced or has gaps")
         if stream.last_sequence != self._state.sequence:
-            raise Unsettled("the stream does not end where this relay left it")
-        if await self._outbox.state() != self._state:
-            raise Unsettled("the relay's state has changed")
+            raise OutOfSync("the stream's last sequence is not the last marked one")
+        if await self._outbox.read_state() != self._state:
+            raise OutOfSync("the relay's state was changed")
 
 
-def _usable(stream: StreamIdentity, state: State) -> bool:
-    """Return whether a stream can be gone on with.
+def _is_usable(stream: StreamIdentity, state: RelayState) -> bool:
+    """Return whether the relay can continue with a stream: it is of this database, gapless and of its epoch.
 
-    A filled stream of an epoch that is not the state's came from elsewhere, a backup of JetStream's perhaps.
-    One that is not filled may be of a new epoch that was not recorded yet.
+    A complete stream of another epoch came from elsewhere, for example from a backup of JetStream. Events
+    published after the backup are marked, so nothing would publish them to it. An incomplete stream may be of
+    another epoch: the relay that created it may have failed before it recorded the epoch.
     """
     if stream.incarnation != state.incarnation or not stream.intact:
         return False
     return stream.epoch == state.epoch or not stream.complete
 
 
-def _batches(events: Sequence[RecordedEvent]) -> Iterator[Sequence[RecordedEvent]]:
-    """Split events into runs of at most BATCH_BYTES of data, or single events."""
+def _split(events: Sequence[RecordedEvent]) -> Iterator[Sequence[RecordedEvent]]:
+    """Split events into batches of at most MAX_BATCH_BYTES of data, or of a single event."""
     start = size = 0
     for index, event in enumerate(events):
         size += len(event.data)
-        if size > BATCH_BYTES and index > start:
+        if size > MAX_BATCH_BYTES and index > start:
             yield events[start:index]
             start, size = index, len(event.data)
     if start < len(events):

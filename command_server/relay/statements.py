@@ -1,8 +1,8 @@
 """The relay's SQL. Every statement commits by itself.
 
-Those that change something do so only while the relay's state is what the caller took it for.
+BEGIN_EPOCH and MARK change nothing unless the relay's state is the expected one ($1 to $3).
 """
-# ruff: noqa: S608 - put together from the constants of this module alone
+# ruff: noqa: S608 - composed of constants of this module only
 
 _EVENT = "e.stream, e.version, e.type, e.data, e.recorded_at, e.position, CAST(e.metadata AS text)"
 
@@ -23,8 +23,8 @@ WITH state AS (
 SELECT epoch FROM state
 """
 
-# An array rather than a join: PostgreSQL looks each position up, where it would read all events to join the
-# thousand of them that it expects.
+# With an array, PostgreSQL looks each position up. With a join it would read all events, because it expects a
+# thousand of them.
 PENDING = f"""
 SELECT {_EVENT} FROM events e WHERE e.position = ANY (ARRAY(
     SELECT position FROM outbox WHERE sequence IS NULL AND position > $1 ORDER BY position LIMIT $2

@@ -1,3 +1,5 @@
+"""The relay without faults: order, batches, notifications, maintenance, telemetry."""
+
 import asyncio
 import io
 import json
@@ -9,8 +11,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from command_server.relay import housekeeping
-from command_server.relay.observer import Observed
+from command_server.relay import outbox_maintenance
+from command_server.relay.observer import ObservedPublisher
 from command_server.relay.relay import Publisher
 from contracts.envelope import RecordedEvent
 from contracts.streams import WAKE_SUBJECT, subject
@@ -28,41 +30,41 @@ async def writer(database_url: str) -> AsyncIterator[Writer]:
         yield writer
 
 
-async def test_events_are_published_in_the_outboxs_order_with_all_that_is_known_of_them(
+async def test_events_are_published_in_order_with_all_their_metadata(
     database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
     async with feed.relay(database_url, own_nats.url) as relay:
         metadata = {"actor": "alice", "correlation_id": "c", "causation_id": "r", "command": "Do"}
         await writer.commit("x", "y", "x", data=b"\x00\xff", metadata=json.dumps(metadata))
         await writer.commit("y")
-        await writer.all_published()
-        found = await feed.assert_whole(relay.connection, writer)
-    assert [(event.stream, event.version) for event in found.values()] == [
+        await writer.wait_until_published()
+        events = await feed.assert_whole(relay.connection, writer)
+    assert [(event.stream, event.version) for event in events.values()] == [
         ("a.b.x", 1),
         ("a.b.y", 1),
         ("a.b.x", 2),
         ("a.b.y", 2),
     ]
-    (recorded_at,) = (await writer.rows("SELECT recorded_at FROM events WHERE position = 1"))[0]
-    assert found[1] == RecordedEvent("a.b.x", 1, "a.v1.Happened", b"\x00\xff", recorded_at, 1, metadata)
+    (recorded_at,) = (await writer.query("SELECT recorded_at FROM events WHERE position = 1"))[0]
+    assert events[1] == RecordedEvent("a.b.x", 1, "a.v1.Happened", b"\x00\xff", recorded_at, 1, metadata)
 
 
-async def test_a_message_lies_under_its_aggregates_subject(
+async def test_a_message_has_its_aggregates_subject(
     database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
     async with feed.relay(database_url, own_nats.url) as relay:
         await writer.commit("x")
-        await writer.all_published()
+        await writer.wait_until_published()
         message = await relay.connection.js.get_msg("DIPTYCH", seq=1)
     assert message.subject == subject("a.b.x")
 
 
-async def test_thousands_of_events_go_in_batches_of_a_thousand(
+async def test_thousands_of_events_are_published_in_batches_of_a_thousand(
     database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
     sizes = []
 
-    class Measured:
+    class MeasuredPublisher:
         def __init__(self, publisher: Publisher) -> None:
             self._publisher = publisher
 
@@ -71,76 +73,78 @@ async def test_thousands_of_events_go_in_batches_of_a_thousand(
             return await self._publisher.publish(epoch, events, after)
 
     await writer.commit(*[str(n % 700) for n in range(2_500)])
-    async with feed.relay(database_url, own_nats.url, Measured) as relay:
-        await writer.all_published()
+    async with feed.relay(database_url, own_nats.url, MeasuredPublisher) as relay:
+        await writer.wait_until_published()
         await feed.assert_whole(relay.connection, writer)
         assert sizes == [1_000, 1_000, 500]
         sizes.clear()
         await writer.commit(*"abcdefghijkl", data=bytes(900_000))
-        await writer.all_published()
+        await writer.wait_until_published()
         await feed.assert_whole(relay.connection, writer)
         assert sizes == [4, 4, 4]
 
 
-async def test_what_a_transaction_held_open_while_others_commit_is_not_skipped(
+async def test_events_of_a_long_transaction_are_not_skipped(
     database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The outbox's floor rises as fast as it may.
-    monkeypatch.setattr("command_server.relay.outbox_floor.AGE", 0.0)
-    monkeypatch.setattr("command_server.relay.relay.CHECK", 0.01)
-    monkeypatch.setattr("command_server.relay.relay.POLL", 0.01)
+    # The floor rises as fast as possible.
+    monkeypatch.setattr("command_server.relay.outbox_floor.MIN_AGE", 0.0)
+    monkeypatch.setattr("command_server.relay.relay.CHECK_INTERVAL", 0.01)
+    monkeypatch.setattr("command_server.relay.relay.POLL_INTERVAL", 0.01)
     async with feed.relay(database_url, own_nats.url) as relay:
-        async with writer.transaction() as held:
-            await writer.append(held, "held", "held")
+        async with writer.begin() as transaction:
+            await writer.append(transaction, "held", "held")
             for _ in range(30):
                 await writer.commit("x", "y")
                 await asyncio.sleep(0.01)
-            await writer.all_published()
+            await writer.wait_until_published()
         await writer.commit("held", "x")
-        await writer.all_published()
-        found = await feed.assert_whole(relay.connection, writer)
-    assert [event.position for event in found.values()] == [*range(3, 63), 1, 2, 63, 64]
+        await writer.wait_until_published()
+        events = await feed.assert_whole(relay.connection, writer)
+    assert [event.position for event in events.values()] == [*range(3, 63), 1, 2, 63, 64]
 
 
-async def test_a_wake_up_call_spares_the_wait_for_the_next_look(
+async def test_a_notification_spares_the_wait_for_the_next_poll(
     database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("command_server.relay.relay.POLL", 60.0)
+    monkeypatch.setattr("command_server.relay.relay.POLL_INTERVAL", 60.0)
     await writer.commit("x")
     async with feed.relay(database_url, own_nats.url) as relay:
-        await writer.all_published()
+        await writer.wait_until_published()
         for _ in range(20):
             await writer.commit("x")
             started = monotonic()
             await relay.connection.client.publish(WAKE_SUBJECT)
-            await writer.all_published(seconds=2)
+            await writer.wait_until_published(seconds=2)
             assert monotonic() - started < 2
 
 
-async def test_marked_rows_are_deleted_after_their_retention_and_pending_ones_are_not(
+async def test_only_marked_rows_are_deleted_after_their_retention(
     database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(housekeeping, "CHUNK", 2)
+    monkeypatch.setattr(outbox_maintenance, "PRUNE_LIMIT", 2)
     await writer.commit(*"abcdefg")
     async with feed.relay(database_url, own_nats.url) as relay:
-        await writer.all_published()
+        await writer.wait_until_published()
         await relay.stop()
-        await writer.rows("UPDATE outbox SET published_at = now() - interval '1 hour' WHERE position < 6")
+        await writer.query("UPDATE outbox SET published_at = now() - interval '1 hour' WHERE position < 6")
         await writer.commit("a")
         reports: list[int] = []
-        tidying = asyncio.create_task(housekeeping.keep_house(relay.outbox, 1800, reports.append))
+        maintenance = asyncio.create_task(
+            outbox_maintenance.maintain_outbox(relay.outbox, 1800, reports.append)
+        )
 
-        async def tidied() -> bool:
-            return len(await writer.rows("SELECT position FROM outbox")) == 3
+        async def is_pruned() -> bool:
+            return len(await writer.query("SELECT position FROM outbox")) == 3
 
-        await until(tidied)
-        tidying.cancel()
-        await asyncio.wait({tidying})
-    assert [row[0] for row in await writer.rows("SELECT position FROM outbox ORDER BY 1")] == [6, 7, 8]
+        await until(is_pruned)
+        maintenance.cancel()
+        await asyncio.wait({maintenance})
+    assert [row[0] for row in await writer.query("SELECT position FROM outbox ORDER BY 1")] == [6, 7, 8]
     assert reports[0] == 1
 
 
-async def test_every_event_is_told_of_once_it_is_acknowledged(
+async def test_every_event_is_logged_and_traced_after_its_acknowledgement(
     database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exporter, provider, lines = InMemorySpanExporter(), TracerProvider(), io.BytesIO()
@@ -150,14 +154,14 @@ async def test_every_event_is_told_of_once_it_is_acknowledged(
     logs.configure(file=lines)
     trace = "0af7651916cd43dd8448eb211c80319c"
     sampled, unsampled = f"00-{trace}-b7ad6b7169203331-01", f"00-{trace}-b7ad6b7169203331-00"
-    async with feed.relay(database_url, own_nats.url, Observed):
+    async with feed.relay(database_url, own_nats.url, ObservedPublisher):
         await writer.commit("x", metadata=json.dumps({"correlation_id": "c-1", "traceparent": sampled}))
         await writer.commit("y", metadata=json.dumps({"correlation_id": "c-2", "traceparent": unsampled}))
-        await writer.all_published()
+        await writer.wait_until_published()
     logs.flush()
-    told = [json.loads(line) for line in lines.getvalue().splitlines()]
-    published = [line for line in told if line["message"] == "Event published"]
-    (recorded_at,) = (await writer.rows("SELECT recorded_at FROM events WHERE position = 1"))[0]
+    entries = [json.loads(line) for line in lines.getvalue().splitlines()]
+    published = [entry for entry in entries if entry["message"] == "Event published"]
+    (recorded_at,) = (await writer.query("SELECT recorded_at FROM events WHERE position = 1"))[0]
     assert (
         published[0]
         | {
@@ -169,7 +173,7 @@ async def test_every_event_is_told_of_once_it_is_acknowledged(
         }
         == published[0]
     )
-    assert [line["eventId"] for line in published] == ["a.b.x@1", "a.b.y@1"]
+    assert [entry["eventId"] for entry in published] == ["a.b.x@1", "a.b.y@1"]
     (span,) = exporter.get_finished_spans()
     assert (span.name, span.kind.name, f"{span.context.trace_id:032x}") == (
         "publish DIPTYCH",

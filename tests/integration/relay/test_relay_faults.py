@@ -1,4 +1,4 @@
-"""The relay under faults: whatever fails, the stream holds each event once, each aggregate's in order."""
+"""The relay under faults: the stream has each event once, and those of each aggregate in order."""
 
 import asyncio
 import random
@@ -12,7 +12,7 @@ from nats.js.errors import NoStreamResponseError
 from command_server.postgres.event_store import session_settings
 from command_server.postgres.schema import RELAY_ROLE
 from command_server.relay.event_stream import EventStream, Fenced
-from command_server.relay.outbox import EpochSuperseded, Outbox, State
+from command_server.relay.outbox import Outbox, RelayState, RelayStateChanged
 from command_server.relay.relay import Publisher
 from contracts.envelope import RecordedEvent, to_headers
 from contracts.streams import JETSTREAM, subject
@@ -20,7 +20,7 @@ from devstack.servers import Nats, Postgres
 from runtime.jetstream import Connection, connect
 from runtime.postgres import create_engine
 from tests.support.harness import feed
-from tests.support.harness.feed import Found, Writer
+from tests.support.harness.feed import EventsBySequence, Writer
 from tests.support.harness.servers import TEMPLATE
 from tests.support.harness.waiting import until
 
@@ -38,8 +38,8 @@ async def observer(own_nats: Nats) -> AsyncIterator[Connection]:
         yield connection
 
 
-class Around:
-    """A publisher round another, with hooks before the batch is sent and after it was acknowledged."""
+class HookedPublisher:
+    """A publisher with hooks before a batch is sent and after its acknowledgement."""
 
     def __init__(self, inner: Publisher) -> None:
         self._inner = inner
@@ -58,8 +58,8 @@ class Around:
 
 
 @asynccontextmanager
-async def load(writer: Writer, aggregates: int = 20) -> AsyncIterator[None]:
-    """Commit events all the while."""
+async def generate_load(writer: Writer, aggregates: int = 20) -> AsyncIterator[None]:
+    """Commit events until the block ends."""
     stop = asyncio.Event()
 
     async def commit() -> None:
@@ -75,93 +75,93 @@ async def load(writer: Writer, aggregates: int = 20) -> AsyncIterator[None]:
             stop.set()
 
 
-def at_sequences(found: Found) -> dict[int, str]:
-    return {sequence: event.id for sequence, event in found.items()}
+def list_event_ids(events: EventsBySequence) -> dict[int, str]:
+    return {sequence: event.id for sequence, event in events.items()}
 
 
-async def test_a_relay_that_dies_between_acknowledgement_and_mark_publishes_nothing_twice(
+async def test_a_failure_between_acknowledgement_and_mark_duplicates_nothing(
     database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
-    deaths = 0
+    failures = 0
 
-    class Dying(Around):
+    class FailingPublisher(HookedPublisher):
         async def after(self, events: Sequence[RecordedEvent]) -> None:
-            nonlocal deaths
-            deaths += 1
-            if deaths < 4:
-                raise ConnectionError("died")
+            nonlocal failures
+            failures += 1
+            if failures < 4:
+                raise ConnectionError("failed before the mark")
 
-    async with feed.relay(database_url, own_nats.url, Dying) as relay:
+    async with feed.relay(database_url, own_nats.url, FailingPublisher) as relay:
         for _ in range(10):
             await writer.commit("x", "y")
-            await writer.all_published()
+            await writer.wait_until_published()
         await feed.assert_whole(relay.connection, writer)
-    assert deaths > 4
+    assert failures > 4
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_errors_anywhere_under_load_lose_and_double_nothing(
+async def test_errors_at_any_step_under_load_lose_and_duplicate_nothing(
     database_url: str, own_nats: Nats, writer: Writer, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("command_server.relay.relay.RETRY_MOST", 0.05)
+    monkeypatch.setattr("command_server.relay.relay.MAX_PAUSE", 0.05)
     dice = random.Random(seed)
 
-    def perhaps() -> None:
+    def fail_at_random() -> None:
         if dice.random() < 0.2:
-            raise ConnectionError("bad luck")
+            raise ConnectionError("failed at random")
 
-    class Unlucky(Around):
+    class UnreliablePublisher(HookedPublisher):
         async def before(self, events: Sequence[RecordedEvent]) -> None:
-            perhaps()
+            fail_at_random()
 
         async def after(self, events: Sequence[RecordedEvent]) -> None:
-            perhaps()
+            fail_at_random()
 
     mark = Outbox.mark
 
-    async def unlucky_mark(self: Outbox, *arguments: Any) -> State:
-        perhaps()
+    async def unreliable_mark(self: Outbox, *arguments: Any) -> RelayState:
+        fail_at_random()
         state = await mark(self, *arguments)
-        perhaps()
+        fail_at_random()
         return state
 
-    monkeypatch.setattr(Outbox, "mark", unlucky_mark)
-    async with feed.relay(database_url, own_nats.url, Unlucky) as relay:
-        async with load(writer):
+    monkeypatch.setattr(Outbox, "mark", unreliable_mark)
+    async with feed.relay(database_url, own_nats.url, UnreliablePublisher) as relay:
+        async with generate_load(writer):
             await asyncio.sleep(2)
-        await writer.all_published()
+        await writer.wait_until_published()
         await feed.assert_whole(relay.connection, writer)
 
 
 async def test_two_relays_at_once_publish_each_event_once(
     database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("command_server.relay.relay.RETRY_MOST", 0.02)
-    monkeypatch.setattr("command_server.relay.relay.RETRY_FIRST", 0.01)
+    monkeypatch.setattr("command_server.relay.relay.MAX_PAUSE", 0.02)
+    monkeypatch.setattr("command_server.relay.relay.INITIAL_PAUSE", 0.01)
     batches = {"first": 0, "second": 0}
 
-    def counting(name: str) -> Callable[[Publisher], Publisher]:
-        class Counting(Around):
+    def count_batches(name: str) -> Callable[[Publisher], Publisher]:
+        class CountingPublisher(HookedPublisher):
             async def before(self, events: Sequence[RecordedEvent]) -> None:
                 await asyncio.sleep(random.uniform(0, 0.01))
 
             async def after(self, events: Sequence[RecordedEvent]) -> None:
                 batches[name] += 1
 
-        return Counting
+        return CountingPublisher
 
     async with (
-        feed.relay(database_url, own_nats.url, counting("first")) as relay,
-        feed.relay(database_url, own_nats.url, counting("second")),
+        feed.relay(database_url, own_nats.url, count_batches("first")) as relay,
+        feed.relay(database_url, own_nats.url, count_batches("second")),
     ):
-        async with load(writer):
+        async with generate_load(writer):
             await until(lambda: min(batches.values()) >= 5)
-        await writer.all_published()
+        await writer.wait_until_published()
         await feed.assert_whole(relay.connection, writer)
 
 
 class Gate:
-    """Holds a relay at one point, as if its process had been stopped there."""
+    """Stops a relay at one point, like a frozen process."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
@@ -173,8 +173,8 @@ class Gate:
         await self.open.wait()
 
 
-def held_before(gate: Gate) -> type[Around]:
-    class Held(Around):
+def stop_before_publish(gate: Gate) -> type[HookedPublisher]:
+    class GatedPublisher(HookedPublisher):
         async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
             if gate.reached.is_set():
                 return await super().publish(epoch, events, after)
@@ -185,58 +185,58 @@ def held_before(gate: Gate) -> type[Around]:
                 gate.outcome = error
                 raise
 
-    return Held
+    return GatedPublisher
 
 
-def held_after(gate: Gate) -> type[Around]:
-    class Held(Around):
+def stop_after_publish(gate: Gate) -> type[HookedPublisher]:
+    class GatedPublisher(HookedPublisher):
         async def after(self, events: Sequence[RecordedEvent]) -> None:
             if not gate.reached.is_set():
                 await gate()
 
-    return Held
+    return GatedPublisher
 
 
 async def test_a_thawed_relays_batch_is_refused_as_a_whole(
     database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
     gate = Gate()
-    async with feed.relay(database_url, own_nats.url, held_before(gate)):
+    async with feed.relay(database_url, own_nats.url, stop_before_publish(gate)):
         await writer.commit("x", "y", "z")
         await gate.reached.wait()
         async with feed.relay(database_url, own_nats.url) as other:
-            await writer.all_published()
+            await writer.wait_until_published()
             gate.open.set()
             await until(lambda: gate.outcome is not None)
             await writer.commit("x")
-            await writer.all_published()
+            await writer.wait_until_published()
             await feed.assert_whole(other.connection, writer)
     assert isinstance(gate.outcome, Fenced)
 
 
-async def test_a_relay_thawed_after_the_stream_was_made_anew_does_not_reach_it(
+async def test_a_relay_thawed_after_a_recreation_publishes_nothing(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
-    """Though the new stream ends where the relay expects it to: it is empty, as the old one was."""
+    """The expected sequence matches by chance: the new stream is empty, as the old one was."""
     early, late = Gate(), Gate()
-    async with feed.relay(database_url, own_nats.url, held_before(early)) as thawed:
+    async with feed.relay(database_url, own_nats.url, stop_before_publish(early)) as thawed:
         await writer.commit("x", "y")
         await early.reached.wait()
         await observer.js.delete_stream(JETSTREAM)
-        async with feed.relay(database_url, own_nats.url, held_before(late)):
+        async with feed.relay(database_url, own_nats.url, stop_before_publish(late)):
             await late.reached.wait()
-            assert (await feed.identity(observer)).last_sequence == 0
+            assert (await feed.read_identity(observer)).last_sequence == 0
             early.open.set()
             await until(lambda: early.outcome is not None)
             await thawed.stop()
-            assert (await feed.identity(observer)).last_sequence == 0
+            assert (await feed.read_identity(observer)).last_sequence == 0
             late.open.set()
-            await writer.all_published()
+            await writer.wait_until_published()
             await feed.assert_whole(observer, writer)
     assert isinstance(early.outcome, NoStreamResponseError)
 
 
-async def test_a_relay_thawed_after_the_stream_was_made_anew_marks_nothing(
+async def test_a_relay_thawed_after_a_recreation_marks_nothing(
     database_url: str,
     own_nats: Nats,
     writer: Writer,
@@ -244,182 +244,183 @@ async def test_a_relay_thawed_after_the_stream_was_made_anew_marks_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate, refused = Gate(), asyncio.Event()
-    async with feed.relay(database_url, own_nats.url, held_after(gate)) as thawed:
+    async with feed.relay(database_url, own_nats.url, stop_after_publish(gate)) as thawed:
         mark = thawed.outbox.mark
 
-        async def watched_mark(*arguments: Any) -> State:
+        async def observed_mark(*arguments: Any) -> RelayState:
             try:
                 return await mark(*arguments)
-            except EpochSuperseded:
+            except RelayStateChanged:
                 refused.set()
                 raise
 
-        monkeypatch.setattr(thawed.outbox, "mark", watched_mark)
+        monkeypatch.setattr(thawed.outbox, "mark", observed_mark)
         await writer.commit("x", "y")
         await gate.reached.wait()
-        epoch = (await feed.identity(observer)).epoch
+        epoch = (await feed.read_identity(observer)).epoch
         await observer.js.delete_stream(JETSTREAM)
-        # The second relay has begun its epoch, and looked for what to fill the stream with: nothing.
+        # The second relay has begun its epoch and found no history to publish.
         second = Gate()
-        async with feed.relay(database_url, own_nats.url, held_before(second)):
+        async with feed.relay(database_url, own_nats.url, stop_before_publish(second)):
             await second.reached.wait()
-            await feed.complete(observer, other_than=epoch)
+            await feed.wait_until_complete(observer, other_than=epoch)
             gate.open.set()
             await asyncio.wait_for(refused.wait(), 5)
             second.open.set()
-            await writer.all_published()
+            await writer.wait_until_published()
             await feed.assert_whole(observer, writer)
 
 
-async def test_what_another_relay_marks_during_the_walk_is_not_taken_for_a_strangers(
+async def test_events_that_another_relay_marks_are_not_reported_as_unknown(
     database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gate, marked = Gate(), Outbox.marked
+    gate, find_marked = Gate(), Outbox.find_marked
 
-    async def held_marked(self: Outbox, epoch: str, positions: Sequence[int]) -> set[int]:
+    async def gated_find_marked(self: Outbox, epoch: str, positions: Sequence[int]) -> set[int]:
         if not gate.reached.is_set():
             await gate()
-        return await marked(self, epoch, positions)
+        return await find_marked(self, epoch, positions)
 
-    class DyingOnce(Around):
+    class FailsOnce(HookedPublisher):
         async def after(self, events: Sequence[RecordedEvent]) -> None:
             if not gate.reached.is_set():
-                raise ConnectionError("died")
+                raise ConnectionError("failed before the mark")
 
-    monkeypatch.setattr(Outbox, "marked", held_marked)
-    async with feed.relay(database_url, own_nats.url, DyingOnce) as relay:
+    monkeypatch.setattr(Outbox, "find_marked", gated_find_marked)
+    async with feed.relay(database_url, own_nats.url, FailsOnce) as relay:
         await writer.commit("x", "y")
         await gate.reached.wait()
-        epoch = (await feed.identity(relay.connection)).epoch
+        epoch = (await feed.read_identity(relay.connection)).epoch
         engine = create_engine(database_url, session=session_settings(RELAY_ROLE))
         async with Outbox(engine) as other:
-            positions = [row[0] for row in await writer.rows("SELECT position FROM outbox ORDER BY position")]
-            await other.mark(await other.state(), positions, len(positions))
+            rows = await writer.query("SELECT position FROM outbox ORDER BY position")
+            positions = [row[0] for row in rows]
+            await other.mark(await other.read_state(), positions, len(positions))
         await engine.dispose()
         gate.open.set()
         await writer.commit("x", "y")
-        await writer.all_published()
+        await writer.wait_until_published()
         await feed.assert_whole(relay.connection, writer)
-        assert (await feed.identity(relay.connection)).epoch == epoch
+        assert (await feed.read_identity(relay.connection)).epoch == epoch
 
 
-async def test_a_mark_of_another_epoch_or_another_end_is_refused(
+async def test_a_mark_with_an_outdated_state_is_refused(
     database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
     await writer.commit("x", "y")
     async with feed.relay(database_url, own_nats.url) as relay:
-        await writer.all_published()
+        await writer.wait_until_published()
         await relay.stop()
         async with relay.outbox as outbox:
-            state = await outbox.state()
+            state = await outbox.read_state()
             await writer.commit("x")
             for stale in (
-                State(state.incarnation, state.epoch, 1),
-                State(state.incarnation, state.incarnation, 2),
-                State(state.epoch, state.epoch, 2),
+                RelayState(state.incarnation, state.epoch, 1),
+                RelayState(state.incarnation, state.incarnation, 2),
+                RelayState(state.epoch, state.epoch, 2),
             ):
-                with pytest.raises(EpochSuperseded):
+                with pytest.raises(RelayStateChanged):
                     await outbox.mark(stale, [3] * (3 - stale.sequence), 3)
             with pytest.raises(ValueError, match="do not reach"):
                 await outbox.mark(state, [3], 4)
-            assert await outbox.state() == state
-        assert await writer.pending() == 1
+            assert await outbox.read_state() == state
+        assert await writer.count_pending() == 1
 
 
-@pytest.mark.parametrize("how", ["deleted", "purged", "holed"])
-async def test_a_stream_wiped_or_damaged_while_nothing_happens_is_made_anew_with_all_events(
-    database_url: str, own_nats: Nats, writer: Writer, observer: Connection, how: str
+@pytest.mark.parametrize("damage", ["deleted", "purged", "gap"])
+async def test_an_idle_relay_recreates_a_damaged_stream_with_all_events(
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection, damage: str
 ) -> None:
     async with feed.relay(database_url, own_nats.url):
         for _ in range(30):
             await writer.commit(*"abcdefghijklmnopqrstuvwxyz" * 3)
-        await writer.all_published()
-        before = await feed.complete(observer)
-        match how:
+        await writer.wait_until_published()
+        before = await feed.wait_until_complete(observer)
+        match damage:
             case "deleted":
                 await observer.js.delete_stream(JETSTREAM)
             case "purged":
                 await observer.js.purge_stream(JETSTREAM)
-            case "holed":
+            case "gap":
                 await observer.js.delete_msg(JETSTREAM, 100)
-        await feed.complete(observer, other_than=before.epoch)
+        await feed.wait_until_complete(observer, other_than=before.epoch)
         await feed.assert_whole(observer, writer)
 
 
-async def test_a_stream_deleted_again_and_again_under_load_is_made_anew_with_all_events(
+async def test_a_stream_deleted_repeatedly_under_load_is_recreated(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, own_nats.url):
-        epoch = (await feed.complete(observer)).epoch
-        async with load(writer):
+        epoch = (await feed.wait_until_complete(observer)).epoch
+        async with generate_load(writer):
             for _ in range(3):
                 await asyncio.sleep(0.5)
                 await observer.js.delete_stream(JETSTREAM)
-                epoch = (await feed.complete(observer, other_than=epoch)).epoch
-        await writer.all_published()
+                epoch = (await feed.wait_until_complete(observer, other_than=epoch)).epoch
+        await writer.wait_until_published()
         await feed.assert_whole(observer, writer)
 
 
-async def test_events_that_commit_late_below_a_stream_being_filled_are_not_lost(
+async def test_late_commits_at_low_positions_during_a_build_are_not_lost(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
-    """A position below those filled already, pending while filling goes on and after."""
+    """The events commit during the build, at positions that it has passed."""
     gate = Gate()
 
-    class Slow(EventStream):
+    class GatedStream(EventStream):
         async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
             last = await super().publish(epoch, events, after)
             if not gate.reached.is_set():
                 await gate()
             return last
 
-    async with writer.transaction() as held:
-        await writer.append(held, "late", "x1")
+    async with writer.begin() as transaction:
+        await writer.append(transaction, "late", "x1")
         await writer.commit(*[f"x{n}" for n in range(2, 1_500)])
         async with feed.relay(database_url, own_nats.url):
-            await writer.all_published()
+            await writer.wait_until_published()
         await observer.js.delete_stream(JETSTREAM)
-        async with feed.relay(database_url, own_nats.url, stream=Slow):
+        async with feed.relay(database_url, own_nats.url, stream=GatedStream):
             await gate.reached.wait()
-            assert not (await feed.identity(observer)).complete
-            await writer.append(held, "late")
-            await held.commit()
+            assert not (await feed.read_identity(observer)).complete
+            await writer.append(transaction, "late")
+            await transaction.commit()
             gate.open.set()
-            await feed.complete(observer)
-            await writer.all_published()
+            await feed.wait_until_complete(observer)
+            await writer.wait_until_published()
             await feed.assert_whole(observer, writer)
 
 
-async def test_filling_a_stream_goes_on_where_another_relay_left_off(
+async def test_a_stream_build_resumes_where_another_relay_stopped(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     for _ in range(5):
         await writer.commit(*[str(n) for n in range(1_000)])
     async with feed.relay(database_url, own_nats.url):
-        await writer.all_published()
-    await writer.rows("DELETE FROM outbox")
+        await writer.wait_until_published()
+    await writer.query("DELETE FROM outbox")
     await writer.commit("new")
     await observer.js.delete_stream(JETSTREAM)
     batches = 0
 
-    class Dying(EventStream):
+    class StoppingStream(EventStream):
         async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
             nonlocal batches
             last = await super().publish(epoch, events, after)
             batches += 1
             if batches == 2:
-                dying.set()
+                stopped.set()
                 await asyncio.Event().wait()
             return last
 
-    dying = asyncio.Event()
-    async with feed.relay(database_url, own_nats.url, stream=Dying):
-        await dying.wait()
-    interrupted = await feed.identity(observer)
+    stopped = asyncio.Event()
+    async with feed.relay(database_url, own_nats.url, stream=StoppingStream):
+        await stopped.wait()
+    interrupted = await feed.read_identity(observer)
     assert (interrupted.complete, interrupted.last_sequence) == (False, 2_000)
     async with feed.relay(database_url, own_nats.url):
-        await writer.all_published()
-        resumed = await feed.identity(observer)
+        await writer.wait_until_published()
+        resumed = await feed.read_identity(observer)
         await feed.assert_whole(observer, writer)
     assert (resumed.complete, resumed.epoch, resumed.created) == (
         True,
@@ -428,66 +429,66 @@ async def test_filling_a_stream_goes_on_where_another_relay_left_off(
     )
 
 
-async def lose_tail(observer: Connection, kept: int) -> Found:
-    """Make the stream what a power failure leaves: itself, without its last messages; return what it held."""
-    before = await feed.contents(observer)
+async def lose_tail(observer: Connection, count: int) -> EventsBySequence:
+    """Remove the stream's last messages, as a power failure does; return the events before."""
+    before = await feed.read_stream(observer)
     info = await observer.js.stream_info(JETSTREAM)
     await observer.js.delete_stream(JETSTREAM)
     await observer.js.add_stream(info.config)
     assert info.config.subjects
     prefix = info.config.subjects[0].removesuffix(">")
-    for sequence in range(1, kept + 1):
+    for sequence in range(1, count + 1):
         event = before[sequence]
         name = subject(event.stream).removeprefix("diptych.events.")
         await observer.js.publish(prefix + name, event.data, headers=to_headers(event))
     return before
 
 
-async def test_what_the_stream_has_lost_is_published_again_under_its_old_sequences(
+async def test_a_lost_tail_is_published_again_under_its_old_sequences(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, own_nats.url):
         for _ in range(20):
             await writer.commit(*"abcdefgabcdefg")
-        await writer.all_published()
-        epoch = (await feed.identity(observer)).epoch
+        await writer.wait_until_published()
+        epoch = (await feed.read_identity(observer)).epoch
     await writer.commit("a", "b")
     before = await lose_tail(observer, 100)
     async with feed.relay(database_url, own_nats.url):
-        await writer.all_published()
-        found = await feed.assert_whole(observer, writer)
-    assert (await feed.identity(observer)).epoch == epoch
-    assert at_sequences(found).items() >= at_sequences(before).items()
+        await writer.wait_until_published()
+        events = await feed.assert_whole(observer, writer)
+    assert (await feed.read_identity(observer)).epoch == epoch
+    assert list_event_ids(events).items() >= list_event_ids(before).items()
 
 
-async def test_a_loss_that_the_outbox_no_longer_remembers_makes_the_stream_anew(
+async def test_a_lost_tail_without_its_outbox_rows_recreates_the_stream(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, own_nats.url):
         for _ in range(20):
             await writer.commit(*"abcdefg")
-        await writer.all_published()
-        epoch = (await feed.identity(observer)).epoch
-    await writer.rows("DELETE FROM outbox WHERE sequence = 120")
+        await writer.wait_until_published()
+        epoch = (await feed.read_identity(observer)).epoch
+    await writer.query("DELETE FROM outbox WHERE sequence = 120")
     await lose_tail(observer, 100)
     async with feed.relay(database_url, own_nats.url):
-        await feed.complete(observer, other_than=epoch)
+        await feed.wait_until_complete(observer, other_than=epoch)
         await feed.assert_whole(observer, writer)
 
 
-async def test_a_loss_is_noticed_while_nothing_happens(
+async def test_an_idle_relay_notices_a_lost_tail(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, own_nats.url):
         await writer.commit(*"abcdefg")
-        await writer.all_published()
+        await writer.wait_until_published()
         before = await lose_tail(observer, 3)
 
-        async def whole() -> bool:
-            return (await feed.identity(observer)).last_sequence == 7
+        async def is_whole() -> bool:
+            return (await feed.read_identity(observer)).last_sequence == 7
 
-        await until(whole)
-        assert at_sequences(await feed.contents(observer)) == at_sequences(before)
+        await until(is_whole)
+        assert list_event_ids(await feed.read_stream(observer)) == list_event_ids(before)
 
 
 async def test_a_restored_database_gets_a_stream_of_its_own(
@@ -495,75 +496,75 @@ async def test_a_restored_database_gets_a_stream_of_its_own(
 ) -> None:
     async with feed.relay(database_url, own_nats.url):
         await writer.commit(*"abcdefg")
-        await writer.all_published()
-        before = await feed.complete(observer)
-        await writer.rows("UPDATE relay_state SET incarnation = gen_random_uuid()")
-        after = await feed.complete(observer, other_than=before.epoch)
+        await writer.wait_until_published()
+        before = await feed.wait_until_complete(observer)
+        await writer.query("UPDATE relay_state SET incarnation = gen_random_uuid()")
+        after = await feed.wait_until_complete(observer, other_than=before.epoch)
         await feed.assert_whole(observer, writer)
     assert after.incarnation != before.incarnation
 
 
-async def test_a_filled_stream_of_an_unknown_epoch_is_not_trusted(
+async def test_a_complete_stream_of_an_unknown_epoch_is_recreated(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
-    """A backup of JetStream, of an earlier epoch: what was published since is not pending, and not in it."""
+    """A restored backup of JetStream: events published after it are not in it, and not pending either."""
     async with feed.relay(database_url, own_nats.url):
         await writer.commit(*"abc")
-        await writer.all_published()
-        old = await feed.contents(observer)
+        await writer.wait_until_published()
+        old = await feed.read_stream(observer)
         config = (await observer.js.stream_info(JETSTREAM)).config
         await observer.js.delete_stream(JETSTREAM)
-        newer = await feed.complete(observer, other_than=(config.metadata or {})["diptych-epoch"])
+        newer = await feed.wait_until_complete(observer, other_than=(config.metadata or {})["diptych-epoch"])
         await writer.commit(*"abc")
-        await writer.all_published()
+        await writer.wait_until_published()
     await observer.js.delete_stream(JETSTREAM)
     await observer.js.add_stream(config)
     assert len(old) == 3
     async with feed.relay(database_url, own_nats.url):
 
-        async def replaced() -> bool:
-            epoch = (await feed.complete(observer)).epoch
+        async def is_replaced() -> bool:
+            epoch = (await feed.wait_until_complete(observer)).epoch
             return epoch not in (newer.epoch, (config.metadata or {})["diptych-epoch"])
 
-        await until(replaced)
+        await until(is_replaced)
         await feed.assert_whole(observer, writer)
 
 
-async def test_the_relay_goes_on_when_nats_was_away(
+async def test_the_relay_resumes_after_an_outage_of_nats(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with feed.relay(database_url, own_nats.url):
-        async with load(writer):
-            await until_published(writer, 100)
+        async with generate_load(writer):
+            await wait_until_marked(writer, 100)
             await own_nats.kill()
             await asyncio.sleep(0.5)
             await own_nats.start()
-        await writer.all_published()
+        await writer.wait_until_published()
         await until(lambda: observer.connected)
         await feed.assert_whole(observer, writer)
 
 
-async def test_the_relay_goes_on_when_postgresql_was_away(
+async def test_the_relay_resumes_after_an_outage_of_postgresql(
     own_postgres: Postgres, own_nats: Nats, observer: Connection
 ) -> None:
     url = own_postgres.url_of(TEMPLATE)
     async with feed.relay(url, own_nats.url):
         async with feed.writer(url) as writer:
             await writer.commit("x", "y")
-            await writer.all_published()
+            await writer.wait_until_published()
         await own_postgres.kill()
         await own_postgres.start()
         async with feed.writer(url) as writer:
             await writer.commit("z")
-            await writer.all_published()
+            await writer.wait_until_published()
             await feed.assert_whole(observer, writer)
 
 
-async def until_published(writer: Writer, more: int) -> None:
-    (start,) = (await writer.rows("SELECT sequence FROM relay_state"))[0]
+async def wait_until_marked(writer: Writer, more: int) -> None:
+    (start,) = (await writer.query("SELECT sequence FROM relay_state"))[0]
 
-    async def published() -> bool:
-        (sequence,) = (await writer.rows("SELECT sequence FROM relay_state"))[0]
+    async def is_marked() -> bool:
+        (sequence,) = (await writer.query("SELECT sequence FROM relay_state"))[0]
         return bool(sequence >= start + more)
 
-    await until(published)
+    await until(is_marked)

@@ -1,4 +1,4 @@
-"""The relay as an operator has it: processes that lead and stand by, are killed, stopped, and cut off."""
+"""Relay processes: leaders and standbys that are killed, frozen, stopped and cut off."""
 
 import asyncio
 import json
@@ -39,7 +39,7 @@ async def observer(own_nats: Nats) -> AsyncIterator[Connection]:
 
 
 class RelayProcess:
-    """`python -m command_server.relay`, and what it says."""
+    """`python -m command_server.relay`, with its log."""
 
     def __init__(self, database_url: str, nats_url: str, port: int | None = None) -> None:
         self.lines: list[dict[str, str]] = []
@@ -50,25 +50,26 @@ class RelayProcess:
             "DIPTYCH_RELAY_ADDRESS": f"127.0.0.1:{self.port}",
         }
         command = [sys.executable, "-m", "command_server.relay"]
-        self.child = Child("relay", command, self._hear, environment=environment)
+        self.child = Child("relay", command, self._parse, environment=environment)
 
-    def _hear(self, line: str) -> None:
+    def _parse(self, line: str) -> None:
         self.lines.append(json.loads(line) if line.startswith("{") else {"message": line})
 
     @property
     def leads(self) -> bool:
-        telling = [line["message"] for line in self.lines if line["message"] in ("Leading", "Not leading")]
-        return self.child.running and telling[-1:] == ["Leading"]
+        changes = ("Lease acquired", "Lease not held")
+        messages = [line["message"] for line in self.lines if line["message"] in changes]
+        return self.child.running and messages[-1:] == ["Lease acquired"]
 
     async def serves(self) -> bool:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{self.port}") as channel:
             try:
                 health: Any = health_pb2_grpc.HealthStub(channel)
-                answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=2)
+                response = await health.Check(health_pb2.HealthCheckRequest(), timeout=2)
             except grpc.aio.AioRpcError:
                 await asyncio.sleep(0.1)
                 return False
-        return bool(answer.status == SERVING)
+        return bool(response.status == SERVING)
 
 
 @asynccontextmanager
@@ -82,13 +83,13 @@ async def relay_process(database_url: str, nats_url: str) -> AsyncIterator[Relay
             await process.child.kill()
 
 
-async def commit_all_the_while(writer: Writer, stop: asyncio.Event) -> None:
+async def commit_until(writer: Writer, stop: asyncio.Event) -> None:
     while not stop.is_set():
         await writer.commit(*random.choices("abcdefghijklmnopqrstuvwxyz", k=20))
         await asyncio.sleep(0.01)
 
 
-async def test_killed_leaders_are_replaced_under_load_and_nothing_is_lost_or_doubled(
+async def test_killed_leaders_are_replaced_without_loss_or_duplicates(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     stop = asyncio.Event()
@@ -97,27 +98,27 @@ async def test_killed_leaders_are_replaced_under_load_and_nothing_is_lost_or_dou
         relay_process(database_url, own_nats.url) as second,
         asyncio.TaskGroup() as group,
     ):
-        group.create_task(commit_all_the_while(writer, stop))
+        group.create_task(commit_until(writer, stop))
         try:
             await until(lambda: first.leads or second.leads)
             for _ in range(2):
-                leader, other = (first, second) if first.leads else (second, first)
-                before = (await feed.complete(observer)).last_sequence
+                leader, standby = (first, second) if first.leads else (second, first)
+                before = (await feed.wait_until_complete(observer)).last_sequence
                 await leader.child.kill()
-                await until(lambda other=other: other.leads, seconds=10)  # type: ignore[misc]
+                await until(lambda standby=standby: standby.leads, seconds=10)  # type: ignore[misc]
                 await leader.child.start()
 
-                async def goes_on(before: int = before) -> bool:
-                    return (await feed.identity(observer)).last_sequence > before
+                async def has_progressed(before: int = before) -> bool:
+                    return (await feed.read_identity(observer)).last_sequence > before
 
-                await until(goes_on)
+                await until(has_progressed)
         finally:
             stop.set()
-        await writer.all_published()
+        await writer.wait_until_published()
         await feed.assert_whole(observer, writer)
 
 
-async def test_a_frozen_leader_is_replaced_and_does_no_harm_when_it_is_thawed(
+async def test_a_frozen_leader_is_replaced_and_does_no_harm_after_its_thaw(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     stop = asyncio.Event()
@@ -126,22 +127,22 @@ async def test_a_frozen_leader_is_replaced_and_does_no_harm_when_it_is_thawed(
         relay_process(database_url, own_nats.url) as second,
         asyncio.TaskGroup() as group,
     ):
-        group.create_task(commit_all_the_while(writer, stop))
+        group.create_task(commit_until(writer, stop))
         try:
             await until(lambda: first.leads or second.leads)
-            leader, other = (first, second) if first.leads else (second, first)
-            await feed.complete(observer)
+            leader, standby = (first, second) if first.leads else (second, first)
+            await feed.wait_until_complete(observer)
             leader.child.freeze()
-            await until(lambda: other.leads, seconds=10)
+            await until(lambda: standby.leads, seconds=10)
             leader.child.thaw()
             await until(lambda: not leader.leads)
         finally:
             stop.set()
-        await writer.all_published()
+        await writer.wait_until_published()
         await feed.assert_whole(observer, writer)
 
 
-async def test_a_leader_that_is_stopped_ends_with_0_and_the_standby_leads_at_once(
+async def test_a_stopped_leader_exits_with_0_and_the_standby_leads_at_once(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
     async with relay_process(database_url, own_nats.url) as first:
@@ -150,17 +151,17 @@ async def test_a_leader_that_is_stopped_ends_with_0_and_the_standby_leads_at_onc
             await until(first.serves)
             await until(second.serves)
             await writer.commit("x", "y")
-            await writer.all_published()
+            await writer.wait_until_published()
             assert not second.leads
             assert await first.child.stop() == 0
             await until(lambda: second.leads, seconds=3)
             await writer.commit("x")
-            await writer.all_published()
+            await writer.wait_until_published()
             await feed.assert_whole(observer, writer)
             assert await second.child.stop() == 0
 
 
-async def test_health_follows_nats_and_a_relay_without_it_lets_another_lead(
+async def test_a_relay_without_nats_is_unhealthy_and_releases_its_lease(
     database_url: str, own_nats: Nats, writer: Writer, tmp_path: Path
 ) -> None:
     await writer.commit("x")
@@ -170,28 +171,28 @@ async def test_health_follows_nats_and_a_relay_without_it_lets_another_lead(
         assert not await process.serves()
         await own_nats.start()
         await until(process.serves)
-        await writer.all_published()
+        await writer.wait_until_published()
         await own_nats.kill()
 
-        async def cut_off() -> bool:
-            (leader,) = (await writer.rows("SELECT leader FROM relay_state"))[0]
+        async def has_released() -> bool:
+            (leader,) = (await writer.query("SELECT leader FROM relay_state"))[0]
             return leader is None and not await process.serves()
 
-        await until(cut_off)
+        await until(has_released)
         await writer.commit("x")
         await own_nats.start()
         await until(process.serves)
-        await writer.all_published()
+        await writer.wait_until_published()
         async with await connect(own_nats.url, "observer") as observer:
             await observer.ready()
             await feed.assert_whole(observer, writer)
         assert await process.child.stop() == 0
 
 
-async def test_a_relay_that_cannot_start_says_so_in_a_line(database_url: str, own_nats: Nats) -> None:
+async def test_a_relay_that_cannot_start_logs_one_line(database_url: str, own_nats: Nats) -> None:
     async with relay_process(database_url, own_nats.url) as process:
         await until(process.serves)
         other = RelayProcess(database_url, own_nats.url, process.port)
         await other.child.start()
-        assert await other.child.ended() == 1
+        assert await other.child.wait_ended() == 1
         assert "cannot listen" in other.lines[-1]["message"]

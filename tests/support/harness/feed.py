@@ -1,4 +1,4 @@
-"""Events put straight into the tables, relays in this process, and what the stream holds in the end."""
+"""Events inserted directly into the tables, relays in the test process, and checks of the stream."""
 
 import asyncio
 from collections import defaultdict
@@ -15,9 +15,9 @@ from command_server.relay.event_stream import EventStream
 from command_server.relay.outbox import Outbox
 from command_server.relay.relay import Publisher, Relay
 from contracts.envelope import RecordedEvent, from_message
-from runtime.jetstream import Connection, StreamIdentity, StreamReader, connect, stream_identity
+from runtime.jetstream import Connection, StreamIdentity, StreamReader, connect, read_stream_identity
 from runtime.postgres import create_engine
-from runtime.process.lifecycle import cancelled
+from runtime.process.lifecycle import cancel_and_wait
 from tests.support.harness.waiting import until
 
 APPEND = text("""
@@ -31,22 +31,22 @@ WITH new AS (
 INSERT INTO outbox (position) SELECT position FROM new
 """)
 
-Found = dict[int, RecordedEvent]
-"""What the stream holds, by sequence."""
+EventsBySequence = dict[int, RecordedEvent]
+"""The events of the stream by sequence."""
 
 
 class Writer:
-    """Commits events as command servers do: one transaction, versions without gaps."""
+    """Commits events as command servers do: in one transaction, with gapless versions."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
         self._versions: dict[str, int] = defaultdict(int)
 
     async def commit(self, *names: str, data: bytes = b"data", metadata: str = '{"actor": "alice"}') -> None:
-        async with self.transaction() as transaction:
+        async with self.begin() as transaction:
             await self.append(transaction, *names, data=data, metadata=metadata)
 
-    def transaction(self) -> Any:
+    def begin(self) -> Any:
         return self.engine.begin()
 
     async def append(
@@ -64,17 +64,17 @@ class Writer:
         parameters = {"streams": streams, "versions": versions, "data": data, "metadata": metadata}
         await transaction.execute(APPEND, parameters)
 
-    async def rows(self, sql: str) -> Sequence[Any]:
+    async def query(self, sql: str) -> Sequence[Any]:
         async with self.engine.begin() as connection:
             result = await connection.execute(text(sql))
             return result.all() if result.returns_rows else []
 
-    async def pending(self) -> int:
-        return int((await self.rows("SELECT count(*) FROM outbox WHERE sequence IS NULL"))[0][0])
+    async def count_pending(self) -> int:
+        return int((await self.query("SELECT count(*) FROM outbox WHERE sequence IS NULL"))[0][0])
 
-    async def all_published(self, seconds: float = 20.0) -> None:
+    async def wait_until_published(self, seconds: float = 20.0) -> None:
         async def nothing_pending() -> bool:
-            return await self.pending() == 0
+            return await self.count_pending() == 0
 
         await until(nothing_pending, seconds)
 
@@ -87,7 +87,7 @@ async def writer(database_url: str) -> AsyncIterator[Writer]:
 
 
 class RunningRelay:
-    """A relay of this process that leads without asking for a lease."""
+    """A relay in the test process that leads without a lease."""
 
     def __init__(self, relay: Relay, outbox: Outbox, stream: EventStream, connection: Connection) -> None:
         self.relay = relay
@@ -97,9 +97,9 @@ class RunningRelay:
         self.task = asyncio.create_task(relay.lead())
 
     async def stop(self) -> None:
-        await cancelled(self.task)
+        await cancel_and_wait(self.task)
         with suppress(asyncio.CancelledError):
-            self.task.result()  # raises what it died of, if it did
+            self.task.result()  # raises the error of a failed relay
 
 
 @asynccontextmanager
@@ -109,7 +109,7 @@ async def relay(
     publisher: Callable[[EventStream], Publisher] = lambda stream: stream,
     stream: type[EventStream] = EventStream,
 ) -> AsyncIterator[RunningRelay]:
-    """Run a relay, with `publisher` round its stream."""
+    """Run a relay whose stream is decorated by `publisher`."""
     engine = create_engine(database_url, session=session_settings(RELAY_ROLE))
     async with await connect(nats_url, "relay") as connection:
         events = stream(connection)
@@ -122,54 +122,53 @@ async def relay(
             await engine.dispose()
 
 
-async def identity(connection: Connection) -> StreamIdentity:
-    found = await stream_identity(connection.js)
-    assert found is not None
-    return found
+async def read_identity(connection: Connection) -> StreamIdentity:
+    identity = await read_stream_identity(connection.js)
+    assert identity is not None
+    return identity
 
 
-async def complete(connection: Connection, other_than: str = "") -> StreamIdentity:
-    """Wait until there is a filled stream, of another epoch than this one, and return what it is."""
+async def wait_until_complete(connection: Connection, other_than: str = "") -> StreamIdentity:
+    """Wait for a complete stream whose epoch is not `other_than`, and return its identity."""
 
-    found: StreamIdentity | None = None
+    identity: StreamIdentity | None = None
 
-    async def is_filled() -> bool:
-        nonlocal found
-        found = await stream_identity(connection.js)
-        return found is not None and found.complete and found.epoch != other_than
+    async def is_complete() -> bool:
+        nonlocal identity
+        identity = await read_stream_identity(connection.js)
+        return identity is not None and identity.complete and identity.epoch != other_than
 
-    await until(is_filled)
-    assert found is not None
-    return found
+    await until(is_complete)
+    assert identity is not None
+    return identity
 
 
-async def contents(connection: Connection) -> Found:
-    """Return every event of the stream."""
-    stream = await identity(connection)
+async def read_stream(connection: Connection) -> EventsBySequence:
+    stream = await read_identity(connection)
     reader = await StreamReader.open(connection, stream.epoch, 1)
-    found: Found = {}
-    while len(found) < stream.messages:
-        batch = await reader.batch(1_000, 5)
+    events: EventsBySequence = {}
+    while len(events) < stream.messages:
+        batch = await reader.read_batch(1_000, 5)
         assert batch
         for message in batch:
-            found[message.sequence] = from_message(message.subject, message.headers, message.data)
+            events[message.sequence] = from_message(message.subject, message.headers, message.data)
     await reader.close()
-    return found
+    return events
 
 
-async def assert_whole(connection: Connection, writer: Writer) -> Found:
-    """Assert that the stream holds each committed event once, each aggregate's in order; return them."""
-    found = await contents(connection)
-    positions = sorted(event.position for event in found.values())
-    committed = [row[0] for row in await writer.rows("SELECT position FROM events ORDER BY position")]
+async def assert_whole(connection: Connection, writer: Writer) -> EventsBySequence:
+    """Assert that the stream has each committed event once, and those of each aggregate in order."""
+    events = await read_stream(connection)
+    positions = sorted(event.position for event in events.values())
+    committed = [row[0] for row in await writer.query("SELECT position FROM events ORDER BY position")]
     assert positions == committed
     versions: dict[str, list[int]] = defaultdict(list)
-    for _sequence, event in sorted(found.items()):
+    for _sequence, event in sorted(events.items()):
         versions[event.stream].append(event.version)
-    for stream, seen in versions.items():
-        assert seen == list(range(1, len(seen) + 1)), stream
-    marked = await writer.rows("SELECT position, sequence, epoch FROM outbox WHERE sequence IS NOT NULL")
-    epoch = (await identity(connection)).epoch
+    for stream, published in versions.items():
+        assert published == list(range(1, len(published) + 1)), stream
+    marked = await writer.query("SELECT position, sequence, epoch FROM outbox WHERE sequence IS NOT NULL")
+    epoch = (await read_identity(connection)).epoch
     for position, sequence, marked_epoch in marked:
-        assert (found[sequence].position, str(marked_epoch)) == (position, epoch)
-    return found
+        assert (events[sequence].position, str(marked_epoch)) == (position, epoch)
+    return events

@@ -1,46 +1,48 @@
-from command_server.relay.outbox import Snapshot
-from command_server.relay.outbox_floor import AGE, Floor
+"""The floor of the outbox rises only when no lower position can become pending."""
+
+from command_server.relay.outbox import TransactionSnapshot
+from command_server.relay.outbox_floor import MIN_AGE, OutboxFloor
 
 
-def over(transactions: int, under_way: int = 0) -> Snapshot:
-    """All of these transactions are over, except for the last few."""
-    return Snapshot(transactions - under_way + 1, transactions + 1)
+def snapshot(transactions: int, running: int = 0) -> TransactionSnapshot:
+    """Return a snapshot after this many transactions, of which the last `running` have not ended."""
+    return TransactionSnapshot(transactions - running + 1, transactions + 1)
 
 
-def test_the_floor_rises_once_all_transactions_of_a_position_s_time_were_over_before_a_look() -> None:
-    floor = Floor()
-    floor.note(100, 0.0, over(9, under_way=2))
-    floor.note(200, AGE, over(20))
-    assert floor.position == 0, "what ended after the look may hold a position below"
-    floor.note(300, AGE + 1, over(30))
+def test_the_floor_rises_after_a_read_that_follows_all_transactions() -> None:
+    floor = OutboxFloor()
+    floor.observe(100, 0.0, snapshot(9, running=2))
+    floor.observe(200, MIN_AGE, snapshot(20))
+    assert floor.position == 0, "a transaction that ended after the read may hold a lower position"
+    floor.observe(300, MIN_AGE + 1, snapshot(30))
     assert floor.position == 100
 
 
-def test_the_floor_stays_while_a_transaction_that_may_hold_a_lower_position_is_under_way() -> None:
-    floor = Floor()
-    floor.note(100, 0.0, over(9, under_way=2))
+def test_the_floor_waits_for_a_transaction_that_may_hold_a_lower_position() -> None:
+    floor = OutboxFloor()
+    floor.observe(100, 0.0, snapshot(9, running=2))
     for minute in range(1, 300):
-        floor.note(100 + minute, 60.0 * minute, Snapshot(8, 1_000 + minute))
+        floor.observe(100 + minute, 60.0 * minute, TransactionSnapshot(8, 1_000 + minute))
         assert floor.position == 0
-    floor.note(500, 60.0 * 300, over(2_000))
-    floor.note(500, 60.0 * 301, over(2_000))
+    floor.observe(500, 60.0 * 300, snapshot(2_000))
+    floor.observe(500, 60.0 * 301, snapshot(2_000))
     assert floor.position > 100
 
 
-def test_the_floor_stays_while_a_position_is_young() -> None:
-    floor = Floor()
-    for tenth in range(int(AGE * 10)):
-        floor.note(100, tenth / 10, over(7))
+def test_the_floor_waits_for_the_minimum_age_of_an_observation() -> None:
+    floor = OutboxFloor()
+    for tenth in range(int(MIN_AGE * 10)):
+        floor.observe(100, tenth / 10, snapshot(7))
         assert floor.position == 0
-    floor.note(100, AGE, over(7))
+    floor.observe(100, MIN_AGE, snapshot(7))
     assert floor.position == 100
 
 
-def test_the_floor_stays_below_what_a_full_look_did_not_reach() -> None:
-    floor = Floor()
-    floor.note(5_000, 0.0, over(7))
-    floor.note(1_000, AGE, over(7))
-    floor.note(2_000, AGE + 1, over(7))
+def test_the_floor_stays_below_positions_that_a_full_batch_did_not_reach() -> None:
+    floor = OutboxFloor()
+    floor.observe(5_000, 0.0, snapshot(7))
+    floor.observe(1_000, MIN_AGE, snapshot(7))
+    floor.observe(2_000, MIN_AGE + 1, snapshot(7))
     assert floor.position == 0
-    floor.note(5_000, AGE + 2, over(7))
+    floor.observe(5_000, MIN_AGE + 2, snapshot(7))
     assert floor.position == 5_000
