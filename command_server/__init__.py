@@ -1,1 +1,1 @@
-"""The write side: gRPC CommandServices over an event-sourced model in PostgreSQL, and the relay."""
+"""The write side: CommandServices on an event-sourced model in PostgreSQL, and the relay to JetStream."""

@@ -1,41 +1,42 @@
-"""The command server: its contexts, and how its parts are put together."""
+"""The command server process: its contexts and its wiring."""
 
 from collections.abc import Sequence
 
 from command_server.contexts import banking, inventory, ordering
 from command_server.kernel.context import Context, aggregate_types
-from command_server.kernel.pipeline import GroupCommit
-from command_server.observer import observed
+from command_server.kernel.group_commit import GroupCommit
+from command_server.observer import instrument
 from command_server.postgres.event_store import PostgresEventStore
 from command_server.postgres.refused_calls import RefusedCallLog
-from command_server.relay.wake import RelayWake
+from command_server.relay.notifier import RelayNotifier
 from command_server.service import command_services
 from runtime.grpc import server
 from runtime.process import workers
 from runtime.process.lifecycle import Lifecycle, read_settings
 
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
-QUEUE = 500
-"""How many calls may wait before gRPC begins to turn some away: a command takes twice the time of a query."""
+MAX_PENDING_CALLS = 500
+"""Calls that may wait before gRPC begins to reject some: half the default, because a command takes twice as
+long as a query."""
 
 
 async def main(lifecycle: Lifecycle, contexts: Sequence[Context]) -> None:
-    """Serve these contexts' commands until the process stops, then finish those that were accepted."""
+    """Serve the commands of the contexts until the process stops; then finish the queued ones."""
     store = PostgresEventStore(lifecycle.settings.database_url)
-    wake = RelayWake(lifecycle.settings.nats_url)
-    commits = GroupCommit(store, aggregate_types(contexts), wake.committed)
-    execute = observed(commits.execute)
+    notifier = RelayNotifier(lifecycle.settings.nats_url)
+    commits = GroupCommit(store, aggregate_types(contexts), notifier.notify)
+    execute = instrument(commits.execute)
     services = [service for context in contexts for service in command_services(context, execute)]
     edge = server.build(
         lifecycle.settings,
         services,
         address=lifecycle.settings.command_address,
-        probe=store.reachable,
+        probe=store.is_reachable,
         probe_address=lifecycle.settings.command_probe_address,
-        queue=QUEUE,
+        max_pending=MAX_PENDING_CALLS,
         record_refused_call=RefusedCallLog(store.engine).record,
     )
-    lifecycle.spawn(wake.run(), "wake")
+    lifecycle.spawn(notifier.run(), "relay notifier")
     writer = lifecycle.spawn(commits.run(), "writer")
     await edge.serve(lifecycle)
     commits.close()

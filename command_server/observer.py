@@ -1,10 +1,10 @@
-"""What operators see of commands: a log line and metrics, by decorating the kernel's way in."""
+"""Telemetry of commands: a decorator of `execute` that adds a log line and metrics."""
 
 from time import perf_counter
 
 from command_server.kernel.batch import Request
+from command_server.kernel.group_commit import CommandResult
 from command_server.kernel.outcomes import Accepted
-from command_server.kernel.pipeline import CommandResult
 from command_server.service import Execute
 from runtime.process import logs
 from runtime.telemetry import metrics
@@ -12,8 +12,8 @@ from runtime.telemetry import metrics
 log = logs.get_logger(__name__)
 
 
-def observed(execute: Execute) -> Execute:
-    """Return `execute` with telemetry round it."""
+def instrument(execute: Execute) -> Execute:
+    """Return an `execute` that logs each command at its start and measures its duration and outcome."""
 
     async def observe(request: Request) -> CommandResult:
         log.info(
@@ -25,10 +25,10 @@ def observed(execute: Execute) -> Execute:
         )
         accepted = False
         try:
-            answer = await execute(request)
-            accepted = isinstance(answer.outcome, Accepted)
-            return answer
+            result = await execute(request)
+            accepted = isinstance(result.outcome, Accepted)
+            return result
         finally:
-            metrics.command_processed(request.kind.name, accepted, perf_counter() - request.arrived)
+            metrics.command_processed(request.kind.name, accepted, perf_counter() - request.arrived_at)
 
     return observe

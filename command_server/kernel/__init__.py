@@ -1,4 +1,4 @@
-"""How any command is executed: deciders, the ports they need, and the group commit that runs them.
+"""The execution of commands: deciders, group commit, and the ports that adapters implement.
 
-Nothing here knows a business word, a server or a wire format.
+Independent of every bounded context, of gRPC and of PostgreSQL.
 """

@@ -1,6 +1,6 @@
-"""The decisions of one batch: commands in order of arrival, several on one stream building on each other.
+"""The decisions of one batch, in memory: loaded streams and recorded requests in, rows to write out.
 
-All is in memory and without I/O: what is stored goes in, what is to be written comes out.
+Commands are decided in order of arrival. Each sees the state that the commands before it produced.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,42 +16,43 @@ from command_server.kernel.decider import Rejected, RejectionKind
 from command_server.kernel.outcomes import Accepted, Outcome, Rejection, RequestIdReused
 from command_server.kernel.ports import Changes, EventRow, RequestKey, RequestRow, StoredRequest, StreamRow
 
-_encode_metadata = msgspec.json.Encoder().encode
+_encode_json = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A command as it arrived, with all that must be known of its arrival."""
+    """A command with the metadata of its call."""
 
     kind: CommandType
     command: Any
     caller: str
     request_id: str
-    """A UUID in lower case, as its 36 characters: it is compared, sorted and written, nothing else."""
+    """A UUID as 36 characters in lower case, never parsed: it is only compared, sorted and stored."""
     hash: bytes
+    """SHA-256 of the request without its id. A retry has the same one."""
     expected_version: int | None
     on_behalf_of: str | None
     correlation_id: str
     causation_id: str | None
     traceparent: str | None
-    arrived: float
-    """By `perf_counter`, in seconds."""
+    arrived_at: float
+    """`perf_counter()`, in seconds."""
     deadline: float | None
-    """By the same clock; None where the caller set none."""
+    """On the same clock; None if the caller set no deadline."""
 
     @property
     def key(self) -> RequestKey:
-        """What makes the request unique."""
+        """The request's identity."""
         return self.caller, self.request_id
 
 
 class NotLoaded(Exception):
-    """A command is about streams that nobody knew of when the batch was loaded: decide it again."""
+    """A command affects streams that were not loaded with the batch; decide it in the next one."""
 
 
 @dataclass(slots=True)
 class Stream:
-    """A stream while a batch is decided."""
+    """A stream's state and version within a batch; changes with every decision."""
 
     type: AggregateType
     version: int
@@ -62,12 +63,12 @@ class Stream:
 
 
 class Batch:
-    """Decides requests one after the other and gathers what they write.
+    """Decides requests one after the other and collects the rows to write.
 
     Args:
-        streams: every stream of every request, as it is stored.
-        requests: what is recorded already under the requests' ids.
-        clock: the time in UTC.
+        streams: all streams of the requests, as stored.
+        requests: those requests that are recorded already.
+        clock: returns the time in UTC.
     """
 
     def __init__(
@@ -77,84 +78,88 @@ class Batch:
         clock: Callable[[], datetime],
     ) -> None:
         self._streams = streams
-        self._known = dict(requests)
+        self._recorded_requests = dict(requests)
         self._clock = clock
         self._changes = Changes()
 
     def decide(self, request: Request) -> Outcome:
-        """Return how a request ends.
+        """Return the outcome of a request. If this raises, the request has changed nothing.
 
         Raises:
-            RequestIdReused: the id stands for another request.
-            NotLoaded: the request belongs to a later batch; it has changed nothing.
-            Exception: the domain's code failed; the request has changed nothing.
+            RequestIdReused: another request was recorded under this id.
+            NotLoaded: the request must be decided in a later batch.
+            Exception: the domain's code failed.
         """
-        if known := self._known.get(request.key):
-            if (known.type, known.hash) != (request.kind.name, request.hash):
+        if previous := self._recorded_requests.get(request.key):
+            if (previous.type, previous.hash) != (request.kind.name, request.hash):
                 raise RequestIdReused
-            return known.outcome
-        streams = self._streams_of(request)
+            return previous.outcome
+        streams = self._select_streams(request)
+        # Clocks of servers differ. Time must not run backwards within a stream.
         now = max(self._clock(), *(stream.updated_at for stream in streams.values()))
-        outcome = self._outcome(request, streams, now)
-        self._known[request.key] = StoredRequest(request.kind.name, request.hash, outcome)
+        outcome = self._determine_outcome(request, streams, now)
+        # A retry in the same batch must find this outcome, although it is not stored yet.
+        self._recorded_requests[request.key] = StoredRequest(request.kind.name, request.hash, outcome)
         self._changes.requests.append(_request_row(request, next(iter(streams)), outcome, now))
         return outcome
 
-    def _streams_of(self, request: Request) -> dict[str, Stream]:
+    def _select_streams(self, request: Request) -> dict[str, Stream]:
         decider, command = request.kind.decider, request.command
         streams = {name: self._streams[name] for name in decider.streams(command)}
         related_streams = decider.related_streams(
             command, {name: stream.state for name, stream in streams.items()}
         )
-        if unknown := [name for name in related_streams if name not in self._streams]:
-            raise NotLoaded(unknown)
+        # The loader derived the related streams from states that it read before the lock. Another server, or
+        # an earlier command of this batch, may have changed those states, and with them the related streams.
+        if missing_names := [name for name in related_streams if name not in self._streams]:
+            raise NotLoaded(missing_names)
         return streams | {name: self._streams[name] for name in related_streams}
 
-    def changes(self) -> Changes:
-        """Return all that the decisions write."""
+    def collect_changes(self) -> Changes:
+        """Return the rows that all decisions so far write."""
         self._changes.streams = [
             _stream_row(name, stream) for name, stream in self._streams.items() if stream.changed
         ]
         return self._changes
 
-    def _outcome(self, request: Request, streams: Mapping[str, Stream], now: datetime) -> Outcome:
+    def _determine_outcome(self, request: Request, streams: Mapping[str, Stream], now: datetime) -> Outcome:
         expected, actual = request.expected_version, next(iter(streams.values())).version
         if expected is not None and expected != actual:
             details = {"expected_version": str(expected), "actual_version": str(actual)}
             return Rejection("VERSION_MISMATCH", RejectionKind.VERSION, details)
         states = {name: stream.state for name, stream in streams.items()}
         try:
-            decided = request.kind.decider.decide(request.command, states, now)
+            new_events = request.kind.decider.decide(request.command, states, now)
         except Rejected as error:
             return Rejection(error.reason, error.kind, error.details)
-        self._apply(request, streams, decided, now)
+        self._apply(request, streams, new_events, now)
         return Accepted({name: stream.version for name, stream in streams.items()}, now)
 
     def _apply(
         self,
         request: Request,
         streams: Mapping[str, Stream],
-        decided: Mapping[str, Sequence[Any]],
+        new_events: Mapping[str, Sequence[Any]],
         now: datetime,
     ) -> None:
-        metadata = _metadata(request)
-        rows, folded = [], []
-        for name, events in decided.items():
+        metadata = _encode_metadata(request)
+        rows, results = [], []
+        for name, events in new_events.items():
             stream = streams[name]
             state = stream.state
             for version, event in enumerate(events, stream.version + 1):
                 state = stream.type.evolve(state, event)
                 rows.append(EventRow(name, version, *stream.type.encode(event), metadata, now))
-            folded.append((stream, len(events), state))
-        # From here on nothing can fail, so a request takes effect on all its streams or on none.
+            results.append((stream, len(events), state))
+        # Nothing below this line can fail, so a request changes all its streams or none.
         self._changes.events += rows
-        for stream, count, state in folded:
+        for stream, count, state in results:
             if count:
                 stream.version += count
                 stream.state, stream.updated_at, stream.changed = state, now, True
 
 
-def _metadata(request: Request) -> str:
+def _encode_metadata(request: Request) -> str:
     metadata = {
         "actor": request.caller,
         "on_behalf_of": request.on_behalf_of,
@@ -163,7 +168,7 @@ def _metadata(request: Request) -> str:
         "causation_id": request.request_id,
         "traceparent": request.traceparent,
     }
-    return _encode_metadata({key: value for key, value in metadata.items() if value is not None}).decode()
+    return _encode_json({key: value for key, value in metadata.items() if value is not None}).decode()
 
 
 def _stream_row(name: str, stream: Stream) -> StreamRow:
@@ -191,6 +196,6 @@ def _request_row(request: Request, stream: str, outcome: Outcome, now: datetime)
         request.correlation_id,
         request.causation_id,
         request.traceparent,
-        int((perf_counter() - request.arrived) * 1e6),
+        int((perf_counter() - request.arrived_at) * 1e6),
         now,
     )

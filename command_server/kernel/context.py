@@ -1,4 +1,12 @@
-"""What binds a bounded context's domain to its protos, by name, and finds at start-up what does not fit."""
+"""The binding of a bounded context's domain classes to its protos.
+
+How it works. Classes and messages are matched by name: request `PlaceOrderRequest` to command `PlaceOrder`,
+message `OrderPlaced` to event `OrderPlaced`. Codecs are built once, at start-up, and any class, message or
+field without a counterpart raises TypeError there. The domain knows only the newest version of a message.
+Older requests and events are decoded by their own message class, upcast one version at a time, and decoded
+into the domain class from the newest version. `CommandType` holds this for the command of one RPC,
+`AggregateType` for the events and snapshots of one aggregate.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,41 +18,37 @@ from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDesc
 
 from command_server.kernel.decider import Aggregate, Decider
 from command_server.kernel.ports import StoredEvent
-from command_server.kernel.snapshot import Snapshots
+from command_server.kernel.snapshot import SnapshotCodec
 from contracts.upcasters import Upcaster, find_versions, upcast_to
 from runtime import codec
 
-ENVELOPE = ("request_id", "expected_version")
-"""Request fields that are about the request, not about the command."""
-CALLER = "caller"
-"""The field of a command class that says who asks; no request has it."""
+REQUEST_FIELDS = ("request_id", "expected_version")
+"""Fields that belong to the request and not to its command."""
+CALLER_FIELD = "caller"
+"""The command field for the caller's identity. It comes from the access token; requests do not have it."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """A bounded context: the CommandServices and events that its protos define, and who decides.
-
-    A request `PlaceOrderRequest` becomes the command class `PlaceOrder`, an event class `OrderPlaced` becomes
-    the message of that name; where several versions have it, the newest one.
-    """
+    """A bounded context: its CommandServices, events and deciders."""
 
     name: str
     commands: tuple[ModuleType, ...]
-    """The modules generated from `command_service.proto` of every version, the oldest first."""
+    """The modules generated from `command_service.proto`, one per version, oldest first."""
     events: tuple[ModuleType, ...]
-    """Likewise those generated from `events.proto`."""
+    """The modules generated from `events.proto`, one per version, oldest first."""
     deciders: tuple[Decider, ...]
     upcasters: tuple[Upcaster, ...] = ()
-    """Of requests and events."""
+    """For requests and events of older versions."""
 
     @cached_property
     def services(self) -> tuple[ServiceDescriptor, ...]:
-        """The context's CommandServices."""
+        """One CommandService per version, oldest first."""
         return tuple(module.DESCRIPTOR.services_by_name["CommandService"] for module in self.commands)
 
 
 class CommandType:
-    """One RPC's command: how its request is read, and who decides it."""
+    """The command of one RPC: its decoder and its decider."""
 
     def __init__(self, context: Context, method: MethodDescriptor, decider: Decider, command: type) -> None:
         request = method.input_type
@@ -52,41 +56,46 @@ class CommandType:
         self.context = context.name
         self.name = f"{request.file.package}.{command.__name__}"
         self.decider = decider
-        self.envelope = frozenset(ENVELOPE).intersection(request.fields_by_name)
-        needs_caller = {CALLER}.intersection(field.name for field in fields(command))
-        of_newest = codec.decoder(newest, command, ignored=self.envelope, defaulted=needs_caller)
-        self._decode = upcast_to(newest, request, context.upcasters, of_newest)
+        self.request_fields = frozenset(REQUEST_FIELDS).intersection(request.fields_by_name)
+        needs_caller = {CALLER_FIELD}.intersection(field.name for field in fields(command))
+        decode_newest = codec.decoder(newest, command, ignored=self.request_fields, defaulted=needs_caller)
+        self._decode = upcast_to(newest, request, context.upcasters, decode_newest)
         self._needs_caller = bool(needs_caller)
 
     def decode(self, request: Any, caller: str) -> Any:
-        """Return the command that a caller's request asks for."""
+        """Return the command of a request.
+
+        Args:
+            request: a message of the RPC's request type.
+            caller: the subject of the caller's access token.
+        """
         command = self._decode(request)
         return replace(command, caller=caller) if self._needs_caller else command
 
 
 def command_types(context: Context) -> dict[str, CommandType]:
-    """Return the command of each method of a context's services, by the method's full name.
+    """Return the command type of every RPC of a context, by the method's full name.
 
     Raises:
-        TypeError: a method has no command class, a class no method, or the fields of the two differ.
+        TypeError: a method has no command class, a class has no method, or their fields differ.
     """
     deciders = {command.__name__: (d, command) for d in context.deciders for command in d.commands}
     methods = [method for service in context.services for method in service.methods]
-    if different := {method.name for method in methods}.symmetric_difference(deciders):
-        names = ", ".join(sorted(different))
-        raise TypeError(f"the CommandServices of {context.name} and its deciders differ in: {names}")
+    if unmatched := {method.name for method in methods}.symmetric_difference(deciders):
+        names = ", ".join(sorted(unmatched))
+        raise TypeError(f"{context.name}: in only one of CommandServices and deciders: {names}")
     return {method.full_name: CommandType(context, method, *deciders[method.name]) for method in methods}
 
 
 class AggregateType:
-    """One aggregate's events and states, to bytes and back."""
+    """The codecs of one aggregate's events and snapshots."""
 
     def __init__(self, aggregate: Aggregate, context: Context) -> None:
         self.stream_type = aggregate.stream_type
         self.initial = aggregate.initial
         self.evolve = aggregate.evolve
-        self.snapshots = Snapshots(aggregate, context.upcasters)
-        versions = {event: _messages(context, event) for event in aggregate.events}
+        self.snapshots = SnapshotCodec(aggregate, context.upcasters)
+        versions = {event: _find_messages(context, event) for event in aggregate.events}
         self._names = {event: newest.full_name for event, (*_, newest) in versions.items()}
         self._encoders = {event: codec.encoder(event, newest) for event, (*_, newest) in versions.items()}
         self._decoders = {
@@ -94,36 +103,36 @@ class AggregateType:
                 codec.message_class(message).FromString,
                 upcast_to(newest, message, context.upcasters, codec.decoder(newest, event)),
             )
-            for event, (*older, newest) in versions.items()
-            for message in (*older, newest)
+            for event, (*older_versions, newest) in versions.items()
+            for message in (*older_versions, newest)
         }
 
     def encode(self, event: Any) -> tuple[str, bytes]:
-        """Return an event's message name and bytes."""
+        """Return the full name of an event's message, and its bytes."""
         kind = type(event)
         return self._names[kind], self._encoders[kind](event).SerializeToString()
 
-    def knows(self, event_type: str) -> bool:
-        """Return whether messages of this full name are events of the aggregate, in whatever version."""
+    def decodes(self, event_type: str) -> bool:
+        """Return whether messages of this full name are events of the aggregate, in any version."""
         return event_type in self._decoders
 
     def decode(self, event: StoredEvent) -> Any:
-        """Return a stored event of any version as the domain knows it."""
+        """Return the domain event of a stored event of any version."""
         parse, decode = self._decoders[event.type]
         return decode(parse(event.data))
 
     def fold(self, state: Any, events: Sequence[StoredEvent]) -> Any:
-        """Return the state after stored events."""
+        """Return the state after the events."""
         for event in events:
             state = self.evolve(state, self.decode(event))
         return state
 
 
 def aggregate_types(contexts: Sequence[Context]) -> dict[str, AggregateType]:
-    """Return all aggregates of these contexts by the type of their streams.
+    """Return the aggregates of the contexts by stream type.
 
     Raises:
-        TypeError: an event class and its message differ.
+        TypeError: an event class has no message, or their fields differ.
     """
     return {
         aggregate.stream_type: AggregateType(aggregate, context)
@@ -133,7 +142,7 @@ def aggregate_types(contexts: Sequence[Context]) -> dict[str, AggregateType]:
     }
 
 
-def _messages(context: Context, event: type) -> list[Descriptor]:
-    if found := find_versions(context.events, event.__name__):
-        return found
-    raise TypeError(f"{context.name} has no message {event.__name__} among its events")
+def _find_messages(context: Context, event: type) -> list[Descriptor]:
+    if versions := find_versions(context.events, event.__name__):
+        return versions
+    raise TypeError(f"{context.name}: no event message is named {event.__name__}")

@@ -1,7 +1,7 @@
-"""The vocabulary that a domain is written in: aggregates, deciders, and the rejection of a command.
+"""The vocabulary of the domain: aggregates, deciders, and rejections.
 
-An aggregate is an initial state and `evolve(state, event) -> state`; a decider is
-`decide(command, state, now) -> events`. All are pure: time and identity come in as data.
+An aggregate is an initial state and `evolve(state, event) -> state`. A decider is
+`decide(command, state, now) -> events`. Both are pure: time and identity are arguments.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,21 +14,21 @@ S = TypeVar("S")
 
 
 class RejectionKind(StrEnum):
-    """What a rejected command ran into; it decides the gRPC status."""
+    """The kind of a rejection; determines the gRPC status."""
 
     RULE = "rule"
     NOT_FOUND = "not_found"
     ALREADY_EXISTS = "already_exists"
     VERSION = "version"
-    """Its expected version is not the stream's."""
+    """The command's expected version is not the stream's version."""
 
 
 class Rejected(Exception):
-    """A rule rejects a command, which then changes nothing.
+    """A domain rule rejects the command. No event is recorded.
 
     Args:
-        reason: UPPER_SNAKE_CASE, for people and programs; each rule has its own.
-        details: the facts that the rule was applied to.
+        reason: a code in UPPER_SNAKE_CASE, part of the API; one per rule.
+        details: the values that the rule compared.
     """
 
     kind = RejectionKind.RULE
@@ -40,81 +40,84 @@ class Rejected(Exception):
 
 
 class NotFound(Rejected):
-    """A command is for something that does not exist."""
+    """The command's aggregate does not exist."""
 
     kind = RejectionKind.NOT_FOUND
 
 
 class AlreadyExists(Rejected):
-    """A command creates something that exists already."""
+    """The command creates an aggregate that exists already."""
 
     kind = RejectionKind.ALREADY_EXISTS
 
 
 @dataclass(frozen=True)
 class Aggregate:
-    """What a stream's events mean: a fold from an initial state."""
+    """A type of stream: its events and their fold from an initial state."""
 
     stream_type: str
-    """`<context>.<aggregate>`, for instance `ordering.order`; the prefix of its streams' names."""
+    """`<context>.<aggregate>`, for instance `ordering.order`. Stream names begin with it."""
     initial: Any
     evolve: Callable[[Any, Any], Any]
     events: tuple[type, ...]
 
     def stream(self, aggregate_id: str) -> str:
-        """Return the name of one aggregate's stream."""
+        """Return the name of the stream with this id."""
         return f"{self.stream_type}.{aggregate_id}"
 
 
 def no_related_streams(_command: Any, _states: Mapping[str, Any]) -> Sequence[str]:
-    """Return no streams."""
+    """Default of `Decider.related_streams`. The loader skips deciders that have it."""
     return ()
 
 
 @dataclass(frozen=True)
 class Decider:
-    """Which streams a command is about, and what happens to each of them.
+    """The streams that a command affects, and the events that it adds to each.
 
-    All streams of a command commit together or not at all. The first is the one that the command is for:
-    its id and version stand in the receipt, and an expected version refers to it.
+    All streams of a command commit together or not at all. The first one is the command's target: the receipt
+    contains its id and version, and `expected_version` refers to it.
 
-    A command class may have a field `caller`, which requests do not have: the subject of the caller's token.
+    A command class may have a field `caller`, which requests do not have. It holds the subject of the access
+    token.
     """
 
     commands: tuple[type, ...]
     aggregates: tuple[Aggregate, ...]
     key: str
-    """The command field that holds the id of the first stream; where a request leaves it empty, the
-    server makes the id."""
+    """The command field with the id of the first stream. The server generates an id if it is empty."""
     streams: Callable[[Any], Sequence[str]]
+    """`streams(command)`: the names of the streams that the command itself identifies."""
     decide: Callable[[Any, Mapping[str, Any], datetime], Mapping[str, Sequence[Any]]]
+    """`decide(command, states by stream, now)`: the new events by stream."""
     related_streams: Callable[[Any, Mapping[str, Any]], Sequence[str]] = no_related_streams
-    """Which streams a command is about besides, as the states of its `streams` tell: what was reserved knows
-    of what, so the command that releases it need not say. None where the states are not those it expects."""
+    """`related_streams(command, states)`: additional streams that the command affects, derived from the state
+    of its first streams. A release, for example, also changes the stock that only the reservation's state
+    names. Return none if the states do not allow the command."""
 
 
 def members(union: object) -> tuple[type, ...]:
-    """Return the classes of a union of classes, or of a single one."""
+    """Return the classes of a union; a single class gives itself."""
     return get_args(union) or (union,)
 
 
 def one_stream(
     aggregate: Aggregate, commands: object, key: str, decide: Callable[[Any, S, datetime], Sequence[Any]]
 ) -> Decider:
-    """Return the decider of commands that are each about one stream of one aggregate.
+    """Return a decider for commands that each affect one stream of one aggregate.
 
     Args:
-        aggregate: whose state the commands are decided on.
-        commands: a command class, or a union of them.
-        key: the command field that holds the aggregate's id.
-        decide: `(command, state, now) -> events`.
+        aggregate: the type of the stream.
+        commands: a command class, or a union of command classes.
+        key: the command field with the aggregate's id.
+        decide: `decide(command, state, now) -> events`.
     """
 
     def streams(command: Any) -> Sequence[str]:
         return (aggregate.stream(getattr(command, key)),)
 
-    def decide_one(command: Any, states: Mapping[str, Any], now: datetime) -> Mapping[str, Sequence[Any]]:
+    def decide_stream(command: Any, states: Mapping[str, Any], now: datetime) -> Mapping[str, Sequence[Any]]:
         ((stream, state),) = states.items()
         return {stream: decide(command, state, now)}
 
-    return Decider(members(commands), (aggregate,), key, streams, decide_one)
+    return Decider(members(commands), (aggregate,), key, streams, decide_stream)

@@ -1,4 +1,4 @@
-"""Exact amounts, the domain's counterpart of `google.type.Money` as `datetime` is of a timestamp."""
+"""Exact amounts of money: the domain's counterpart of `google.type.Money`."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ MAX_UNITS = 2**63 - 1
 
 
 class AmountOverflow(ArithmeticError):
-    """An amount does not fit the 64 bits that `google.type.Money` has for whole units."""
+    """The whole units of an amount exceed the 64 bits of `google.type.Money`."""
 
 
 class CurrencyMismatch(ArithmeticError):
@@ -16,7 +16,7 @@ class CurrencyMismatch(ArithmeticError):
 
 @dataclass(frozen=True, slots=True)
 class Money:
-    """An amount in one currency: whole units, and billionths of one with the same sign."""
+    """An amount in one currency: whole units and billionths of a unit, both with the same sign."""
 
     currency_code: str
     units: int
@@ -24,8 +24,8 @@ class Money:
 
     def __add__(self, other: "Money") -> "Money":
         if self.currency_code != other.currency_code:
-            raise CurrencyMismatch(f"{self.currency_code} and {other.currency_code}")
-        return _of_nanos(self.currency_code, self._nanos() + other._nanos())
+            raise CurrencyMismatch(f"{self.currency_code} and {other.currency_code}: different currencies")
+        return _from_nanos(self.currency_code, self._total_nanos() + other._total_nanos())
 
     def __neg__(self) -> "Money":
         return Money(self.currency_code, -self.units, -self.nanos)
@@ -34,25 +34,25 @@ class Money:
         return self + -other
 
     def __lt__(self, other: "Money") -> bool:
-        return (self - other)._nanos() < 0
+        return (self - other)._total_nanos() < 0
 
     def __le__(self, other: "Money") -> bool:
-        return (self - other)._nanos() <= 0
+        return (self - other)._total_nanos() <= 0
 
     def __bool__(self) -> bool:
-        """Whether it is not zero."""
-        return self._nanos() != 0
+        """Return whether the amount is not zero."""
+        return self._total_nanos() != 0
 
     def __mul__(self, count: int) -> "Money":
-        return _of_nanos(self.currency_code, self._nanos() * count)
+        return _from_nanos(self.currency_code, self._total_nanos() * count)
 
-    def _nanos(self) -> int:
+    def _total_nanos(self) -> int:
         return self.units * NANOS + self.nanos
 
 
-def _of_nanos(currency_code: str, total: int) -> Money:
+def _from_nanos(currency_code: str, total: int) -> Money:
     sign = -1 if total < 0 else 1
     units, nanos = divmod(abs(total), NANOS)
     if units > MAX_UNITS:
-        raise AmountOverflow(f"{units} units of {currency_code}")
+        raise AmountOverflow(f"{currency_code} {units}: more units than 64 bits hold")
     return Money(currency_code, sign * units, sign * nanos)

@@ -1,4 +1,4 @@
-"""How a command ends: accepted with the versions it led to, or rejected with a reason."""
+"""The outcomes of a command: accepted with the new versions, or rejected with a reason."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,16 +9,16 @@ from command_server.kernel.decider import RejectionKind
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A command took effect; its events, if any, are durable."""
+    """The command took effect. Its events, if there are any, are durable."""
 
     versions: Mapping[str, int]
-    """Every stream of the command with its version afterwards; the first is the one it was for."""
+    """The version of each stream after the command. The command's target comes first."""
     recorded_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A command was rejected by a rule or for its expected version; it changed nothing."""
+    """A domain rule or the expected version rejected the command. No event was recorded."""
 
     reason: str
     kind: RejectionKind
@@ -29,12 +29,12 @@ Outcome = Accepted | Rejection
 
 
 class RequestIdReused(Exception):
-    """The caller has used this request id for another request, which is what took effect."""
+    """The caller has already used the request id for another request."""
 
 
 class Overloaded(Exception):
-    """Commands wait too long for their turn by now; this one was not taken in."""
+    """The oldest queued command has waited too long. This command was not queued."""
 
 
 class DeadlinePassed(Exception):
-    """The caller's deadline passed before the command's turn came; it was not executed."""
+    """The caller's deadline passed while the command was queued. It was not executed."""

@@ -1,4 +1,4 @@
-"""What the kernel needs of the world: a store that keeps streams and requests in one transaction."""
+"""The kernel's port: a transactional store of streams, events and requests."""
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -9,31 +9,33 @@ from typing import Protocol
 from command_server.kernel.outcomes import Outcome
 
 RequestKey = tuple[str, str]
-"""A caller and the request id it chose: request ids belong to their caller."""
+"""Caller and request id. Each caller has its own namespace of ids."""
 
 
 class StoreConflict(Exception):
-    """Another writer was first (a new stream, a request id, a deadlock): run again on fresh reads."""
+    """A concurrent writer took a stream, version or request id, or won a deadlock. Retry on fresh reads."""
 
 
 class StoreUnavailable(Exception):
-    """The connection was lost or could not be made. Whether a commit under way took effect is unknown."""
+    """The connection was lost or could not be made. A commit in progress may have taken effect."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredStream:
-    """A stream as it is stored: its version, and a cached state that may lag behind it."""
+    """A stored stream: its version, and a snapshot that may be older."""
 
     version: int
     updated_at: datetime
     state: str | None
+    """The snapshot as JSON."""
     state_version: int
+    """The version that the snapshot was taken at."""
     fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEvent:
-    """An event read back: its message's full name and bytes."""
+    """A stored event: the full name of its message, and the message's bytes."""
 
     type: str
     data: bytes
@@ -41,7 +43,7 @@ class StoredEvent:
 
 @dataclass(frozen=True, slots=True)
 class StoredRequest:
-    """A request id's one effect: what was asked under it, and the answer."""
+    """A recorded request and its outcome."""
 
     type: str
     hash: bytes
@@ -50,7 +52,7 @@ class StoredRequest:
 
 @dataclass(frozen=True, slots=True)
 class RequestLookup:
-    """What the store remembers of some requests, and which life of the database it is that remembers."""
+    """Previously recorded requests, and the current database incarnation."""
 
     incarnation: str
     requests: Mapping[RequestKey, StoredRequest]
@@ -58,7 +60,7 @@ class RequestLookup:
 
 @dataclass(frozen=True, slots=True)
 class StreamRow:
-    """A stream's new row."""
+    """A stream to insert (`is_new`) or update."""
 
     id: str
     type: str
@@ -71,7 +73,7 @@ class StreamRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """An event to record."""
+    """An event to insert."""
 
     stream: str
     version: int
@@ -83,7 +85,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """A request to record: the command, its outcome, and who is behind it (the audit)."""
+    """A request to insert, with its outcome and the caller's data for the audit."""
 
     caller: str
     request_id: str
@@ -101,7 +103,7 @@ class RequestRow:
 
 @dataclass(slots=True)
 class Changes:
-    """All that a batch of commands writes."""
+    """The rows that a batch of commands writes."""
 
     streams: list[StreamRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
@@ -109,34 +111,34 @@ class Changes:
 
 
 class Transaction(Protocol):
-    """One transaction of the store. Its reads see all that was committed before each of them began."""
+    """One transaction of the store. Each read sees everything that was committed before the read began."""
 
     async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
-        """Return those of the streams that exist; others may change them at once."""
+        """Return the existing streams, not locked: other transactions may change them at any time."""
 
     async def lock_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
-        """Return those of the streams that exist; until the end nobody else changes them."""
+        """Return the existing streams, locked against other writers until the transaction ends."""
 
     async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
-        """Return those of the requests that were recorded."""
+        """Return those of the requests that are recorded."""
 
     async def read_events(self, stream: str, after: int) -> Sequence[StoredEvent]:
-        """Return a stream's events above a version, in order."""
+        """Return the events of a stream with versions above `after`, in order."""
 
     async def write(self, changes: Changes) -> None:
-        """Write everything; it takes effect with the commit.
+        """Write all rows; they take effect with the commit.
 
         Raises:
-            StoreConflict: a new stream, an event's version or a request id was taken meanwhile.
+            StoreConflict: another transaction has taken a new stream, an event's version or a request id.
         """
 
 
 class EventStore(Protocol):
-    """Where streams, events and requests are kept."""
+    """A store of streams, events and requests."""
 
     def begin(self) -> AbstractAsyncContextManager[Transaction]:
-        """Open a transaction, committed when the block ends and rolled back when it raises.
+        """Open a transaction. It commits when the block ends and rolls back when the block raises.
 
         Raises:
-            StoreConflict, StoreUnavailable: as their docstrings say; nothing else is worth another try.
+            StoreConflict, StoreUnavailable: retry. Any other error would occur again.
         """

@@ -1,4 +1,12 @@
-"""An aggregate's state as JSON in its stream's row: a cache of the fold that can always be made again."""
+"""Snapshots: the state of an aggregate as JSON in its stream's row.
+
+How it works. A snapshot is a cache of the fold of the stream's events, so it may always be discarded. It is
+valid only for the code that folded it. Each one is stored with a fingerprint: a hash of the source text of
+`evolve`'s module, of the upcasters' modules, and of all modules in the same top-level packages that these
+use, directly or indirectly. After a change in any of them the fingerprints differ, and the loader folds the
+stream's events again. A new rule therefore never meets a state that an older rule produced. An edited comment
+also changes the fingerprint; that costs one fold for each stream and is always safe.
+"""
 
 import inspect
 import sys
@@ -13,13 +21,8 @@ from command_server.kernel.decider import Aggregate
 from contracts.upcasters import Upcaster
 
 
-class Snapshots:
-    """Writes and reads one aggregate's states.
-
-    A state carries the fingerprint of the code that folded it: the text of the modules of `evolve` and of
-    what brings older events to it, and of all modules of ours that they use. Code with another fingerprint
-    folds the events again, so a changed rule never meets a state that it did not make.
-    """
+class SnapshotCodec:
+    """Encodes and decodes the states of one aggregate."""
 
     def __init__(self, aggregate: Aggregate, upcasters: Sequence[Upcaster] = ()) -> None:
         self._state = type(aggregate.initial)
@@ -32,27 +35,32 @@ class Snapshots:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hex digits that change with the code that folds the state."""
-        texts = "".join(inspect.getsource(sys.modules[name]) for name in sorted(_used_by(self._modules)))
+        """Sixteen hex digits that identify the code that folds the state."""
+        texts = "".join(inspect.getsource(sys.modules[name]) for name in sorted(_find_modules(self._modules)))
         return sha256(texts.encode()).hexdigest()[:16]
 
     def encode(self, state: Any) -> str:
-        """Return a state as JSON."""
+        """Return the state as JSON."""
         return self._encoder.encode(state).decode()
 
     def decode(self, state: str) -> Any:
-        """Return the state that JSON of the same fingerprint holds."""
+        """Return the state from JSON of the same fingerprint.
+
+        Raises:
+            msgspec.MsgspecError: the JSON is not a state of this aggregate.
+        """
         return self._decoder.decode(state)
 
 
-def _used_by(modules: Sequence[str]) -> set[str]:
-    """Return the names of modules and of those of their top-level packages that they use, directly or not."""
-    roots, found, rest = {name.partition(".")[0] for name in modules}, set[str](), list(modules)
-    while rest:
-        if (name := rest.pop()) in found:
+def _find_modules(modules: Sequence[str]) -> set[str]:
+    """Return the modules and their direct and indirect imports within the same top-level packages."""
+    packages, visited, pending = {name.partition(".")[0] for name in modules}, set[str](), list(modules)
+    while pending:
+        if (name := pending.pop()) in visited:
             continue
-        found.add(name)
-        used = {getattr(value, "__module__", None) for value in vars(sys.modules[name]).values()}
-        used |= {value.__name__ for value in vars(sys.modules[name]).values() if inspect.ismodule(value)}
-        rest += [other for other in used if other and other.partition(".")[0] in roots]
-    return found
+        visited.add(name)
+        values = vars(sys.modules[name]).values()
+        imports = {getattr(value, "__module__", None) for value in values}
+        imports |= {value.__name__ for value in values if inspect.ismodule(value)}
+        pending += [module for module in imports if module and module.partition(".")[0] in packages]
+    return visited

@@ -1,1 +1,1 @@
-"""The kernel's ports on real ground: PostgreSQL, and memory for tests."""
+"""The write model in PostgreSQL: the event store, its schema and its migrations."""

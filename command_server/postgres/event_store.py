@@ -1,4 +1,13 @@
-"""The event store on PostgreSQL: SQLAlchemy's pool and schema, asyncpg itself on the hot path."""
+"""The event store on PostgreSQL.
+
+How it works. Connections come from SQLAlchemy's pool; the statements run on asyncpg directly, because
+SQLAlchemy's executor costs a fifth of their rate. A transaction runs at READ COMMITTED: row locks in
+`streams`, taken in order of their ids, serialise writers of the same stream, and unique keys of streams,
+events and requests catch every other race. The whole batch is one INSERT over arrays. Session settings bound
+the time that a frozen server can hold locks. Errors are of three sorts: CONFLICTS, which a rerun on fresh
+reads solves; CONNECTION_ERRORS, after which a commit may have taken effect and the whole pool is discarded;
+all others, which are bugs and pass through.
+"""
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -26,24 +35,24 @@ from command_server.postgres import statements
 from command_server.postgres.schema import SERVICE_ROLE
 from runtime.postgres import create_engine
 
-SESSION = {
-    # What a stopped or frozen server holds, it holds no longer than this.
+SESSION_SETTINGS = {
+    # Bounds for the locks of a stopped or frozen command server.
     "idle_in_transaction_session_timeout": "1s",
     "transaction_timeout": "5s",
-    # The statements are short and always the same.
+    # Compilation takes longer than these short statements.
     "jit": "off",
-    # They look rows up by keys, in tables of any size; without statistics the planner would read them whole.
+    # All access is by key. Without fresh statistics the planner would choose to scan whole tables.
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
 
 CONFLICTS = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-LOST = (
+CONNECTION_ERRORS = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # the server is stopping
     asyncpg.CannotConnectNowError,
-    asyncpg.ReadOnlySQLTransactionError,  # it is a standby, after a failover
+    asyncpg.ReadOnlySQLTransactionError,  # the server became a standby in a failover
     asyncpg.TransactionTimeoutError,
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InterfaceError,
@@ -54,8 +63,8 @@ LOST = (
 
 
 def session_settings(role: str) -> dict[str, str]:
-    """Return the settings of sessions that act in one of the schema's roles."""
-    return {**SESSION, "role": role}
+    """Return the settings of sessions that act as `role`, one of the schema's roles."""
+    return {**SESSION_SETTINGS, "role": role}
 
 
 class PostgresEventStore:
@@ -66,96 +75,89 @@ class PostgresEventStore:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["PostgresTransaction"]:
-        """See EventStore."""
         try:
             async with self.engine.connect() as connection:
-                driver = await _driver(connection)
+                driver = await _get_driver(connection)
                 try:
                     async with driver.transaction(isolation="read_committed"):
                         yield PostgresTransaction(driver)
-                except LOST:
+                except CONNECTION_ERRORS:
                     await connection.invalidate()
                     raise
         except CONFLICTS as error:
             raise StoreConflict(str(error)) from error
-        except LOST as error:
-            await self.engine.dispose()  # its other connections may be dead as well, without saying so
+        except CONNECTION_ERRORS as error:
+            await self.engine.dispose()  # the other pooled connections may be dead too, without an error yet
             raise StoreUnavailable(str(error)) from error
-        except DBAPIError as error:  # SQLAlchemy's own, from making the connection
+        except DBAPIError as error:  # SQLAlchemy wraps errors of the connection attempt
             raise StoreUnavailable(str(error.orig)) from error
 
-    async def reachable(self) -> bool:
-        """Return whether PostgreSQL answers and takes writes."""
+    async def is_reachable(self) -> bool:
+        """Return whether PostgreSQL responds and accepts writes."""
         try:
             async with self.engine.connect() as connection:
-                writable = await (await _driver(connection)).fetchval("SELECT NOT pg_is_in_recovery()")
-        except (*LOST, DBAPIError):
+                writable = await (await _get_driver(connection)).fetchval("SELECT NOT pg_is_in_recovery()")
+        except (*CONNECTION_ERRORS, DBAPIError):
             return False
         return bool(writable)
 
     async def close(self) -> None:
-        """Close all connections."""
         await self.engine.dispose()
 
 
-async def _driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
-    """Return asyncpg's connection: SQLAlchemy's executor costs the hot statements a fifth of their rate."""
+async def _get_driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
     raw = await connection.get_raw_connection()
     driver: asyncpg.Connection[Any] = raw.driver_connection  # type: ignore[assignment]
     return driver
 
 
 class PostgresTransaction:
-    """One transaction; see Transaction for what its methods promise."""
+    """A `Transaction` on one asyncpg connection."""
 
     def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
         self._connection = connection
 
     async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
-        """See Transaction."""
-        return await self._streams(statements.READ_STREAMS, streams)
+        return await self._fetch_streams(statements.READ_STREAMS, streams)
 
     async def lock_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
-        """See Transaction."""
-        return await self._streams(statements.LOCK_STREAMS, streams)
+        return await self._fetch_streams(statements.LOCK_STREAMS, streams)
 
-    async def _streams(self, statement: str, streams: Collection[str]) -> Mapping[str, StoredStream]:
+    async def _fetch_streams(self, statement: str, streams: Collection[str]) -> Mapping[str, StoredStream]:
         rows = await self._connection.fetch(statement, streams)
         return {row[0]: StoredStream(*row[1:]) for row in rows}
 
     async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
-        """See Transaction."""
         callers, ids = zip(*keys, strict=True)
         rows = await self._connection.fetch(statements.FIND_REQUESTS, callers, ids)
-        found = {
-            (row["caller"], str(row["request_id"])): _stored_request(row) for row in rows if row["caller"]
+        requests = {
+            (row["caller"], str(row["request_id"])): _decode_request(row) for row in rows if row["caller"]
         }
-        return RequestLookup(str(rows[0]["incarnation"]), found)
+        return RequestLookup(str(rows[0]["incarnation"]), requests)
 
     async def read_events(self, stream: str, after: int) -> Sequence[StoredEvent]:
-        """See Transaction."""
         rows = await self._connection.fetch(statements.READ_EVENTS, stream, after)
         return [StoredEvent(row[0], row[1]) for row in rows]
 
     async def write(self, changes: Changes) -> None:
-        """See Transaction."""
+        # One order on all servers: inserts of the same new keys must not wait for each other in a circle.
         requests = sorted(changes.requests, key=attrgetter("caller", "request_id"))
-        outcomes = [_outcome_columns(row.outcome) for row in requests]
+        outcomes = [_encode_outcome(row.outcome) for row in requests]
         await self._connection.execute(
             statements.WRITE,
-            *_columns(changes.streams, statements.STREAM_COLUMNS),
-            *_columns(changes.events, statements.EVENT_COLUMNS),
-            *_columns(requests, statements.REQUEST_COLUMNS),
+            *_transpose(changes.streams, statements.STREAM_COLUMNS),
+            *_transpose(changes.events, statements.EVENT_COLUMNS),
+            *_transpose(requests, statements.REQUEST_COLUMNS),
             *([row[index] for row in outcomes] for index in range(3)),
         )
 
 
-def _columns(rows: Sequence[object], names: Sequence[str]) -> list[list[Any]]:
+def _transpose(rows: Sequence[object], names: Sequence[str]) -> list[list[Any]]:
     return [[getattr(row, name) for row in rows] for name in names]
 
 
-def _outcome_columns(outcome: Outcome) -> tuple[str, str | None, str | None]:
-    """Return the columns outcome, rejection and receipt."""
+def _encode_outcome(outcome: Outcome) -> tuple[str, str | None, str | None]:
+    """Return the values of the columns `outcome`, `rejection` and `receipt`."""
     match outcome:
         case Accepted(versions):
             return "ACCEPTED", None, msgspec.json.encode(versions).decode()
@@ -163,11 +165,11 @@ def _outcome_columns(outcome: Outcome) -> tuple[str, str | None, str | None]:
             return reason, msgspec.json.encode({"kind": kind, "details": details}).decode(), None
 
 
-def _stored_request(row: Any) -> StoredRequest:
+def _decode_request(row: Any) -> StoredRequest:
     outcome: Outcome
     if row["receipt"] is not None:
         outcome = Accepted(msgspec.json.decode(row["receipt"]), row["recorded_at"])
     else:
-        stored = msgspec.json.decode(row["rejection"])
-        outcome = Rejection(row["outcome"], RejectionKind(stored["kind"]), stored["details"])
+        rejection = msgspec.json.decode(row["rejection"])
+        outcome = Rejection(row["outcome"], RejectionKind(rejection["kind"]), rejection["details"])
     return StoredRequest(row["type"], row["hash"], outcome)

@@ -1,4 +1,4 @@
-"""The record of calls that went no further than the edge: unauthenticated, denied or invalid."""
+"""The audit record of calls that the gRPC edge refused: unauthenticated, denied or invalid."""
 
 import asyncio
 
@@ -8,45 +8,46 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from command_server.postgres.schema import REFUSED_CALLS
 from runtime.grpc.refused_calls import RefusedCall
 
-WAITING = 1_000
-"""How many attempts may wait to be recorded; those past that are answered and only logged."""
+MAX_PENDING = 1_000
+"""Refused calls that may wait for their insert. Further ones are only logged."""
 
 
 class RefusedCallLog:
-    """Records attempts, those that arrive together in one statement."""
+    """Records refused calls in batches: calls that arrive during an insert share the next one."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._waiting: list[tuple[RefusedCall, asyncio.Future[None]]] = []
+        self._pending: list[tuple[RefusedCall, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
 
     async def record(self, call: RefusedCall) -> None:
-        """Return once an attempt is recorded.
+        """Return once the call is recorded.
 
         Raises:
-            Exception: it could not be.
+            BufferError: too many calls are pending.
+            Exception: the insert failed.
         """
-        if len(self._waiting) >= WAITING:
-            raise BufferError("too many attempts at once")
-        recorded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((call, recorded))
+        if len(self._pending) >= MAX_PENDING:
+            raise BufferError(f"{MAX_PENDING} refused calls are pending")
+        completion: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pending.append((call, completion))
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write())
-        await recorded
+        await completion
 
     async def _write(self) -> None:
-        while self._waiting:
-            batch, self._waiting = self._waiting, []
+        while self._pending:
+            batch, self._pending = self._pending, []
             try:
                 async with self._engine.begin() as connection:
                     await connection.execute(insert(REFUSED_CALLS), [_row(call) for call, _ in batch])
-            except Exception as error:  # whoever waits learns it
-                for _, recorded in batch:
-                    if not recorded.done():
-                        recorded.set_exception(error)
-            for _, recorded in batch:
-                if not recorded.done():
-                    recorded.set_result(None)
+            except Exception as error:  # `record` raises it for each call
+                for _, completion in batch:
+                    if not completion.done():
+                        completion.set_exception(error)
+            for _, completion in batch:
+                if not completion.done():
+                    completion.set_result(None)
 
 
 def _row(call: RefusedCall) -> dict[str, object]:

@@ -1,7 +1,8 @@
-"""The write model's tables. Migrations in `migrations/` bring a database to this shape.
+"""The tables of the write model. The revisions in `migrations/` create them.
 
-Hot tables carry unique keys and narrow grants rather than foreign keys, which cost 15 to 30 % of
-PostgreSQL's time here. `events.position` keeps CACHE 1: the relay's order depends on it.
+Hot tables have unique keys and minimal grants instead of foreign keys, which would cost 15 to 30 % of
+PostgreSQL's time here. `events.position` needs CACHE 1, because the relay publishes in order of positions.
+With a larger cache, a later version of a stream could get a lower position than an earlier version.
 """
 
 from sqlalchemy import (
@@ -33,10 +34,10 @@ STREAMS = Table(
     METADATA,
     Column("id", Text, primary_key=True, comment="<context>.<aggregate>.<id>"),
     Column("type", Text, nullable=False, comment="<context>.<aggregate>"),
-    Column("version", BigInteger, nullable=False, comment="how many events the stream has"),
-    Column("updated_at", _INSTANT, nullable=False, comment="when the last event was decided"),
+    Column("version", BigInteger, nullable=False, comment="number of events in the stream"),
+    Column("updated_at", _INSTANT, nullable=False, comment="time of the last event's decision"),
     Column(
-        "state", JSON, comment="a cache of the events' fold, at state_version, by code of this fingerprint"
+        "state", JSON, comment="snapshot: fold of the events up to state_version, by code of this fingerprint"
     ),
     Column("state_version", BigInteger, nullable=False),
     Column("fingerprint", Text, nullable=False),
@@ -58,10 +59,10 @@ EVENTS = Table(
 OUTBOX = Table(
     "outbox",
     METADATA,
-    Column("position", BigInteger, primary_key=True, autoincrement=False, comment="of the event"),
-    Column("epoch", Uuid, comment="of the JetStream stream that it was published to; null while pending"),
-    Column("sequence", BigInteger, comment="in that stream; null while pending"),
-    Column("published_at", _INSTANT, comment="when it was marked; null while pending"),
+    Column("position", BigInteger, primary_key=True, autoincrement=False, comment="position of the event"),
+    Column("epoch", Uuid, comment="epoch of the JetStream stream with the event; null while pending"),
+    Column("sequence", BigInteger, comment="sequence in that stream; null while pending"),
+    Column("published_at", _INSTANT, comment="time of the mark; null while pending"),
 )
 Index("outbox_pending", OUTBOX.c.position, postgresql_where=OUTBOX.c.sequence.is_(None))
 Index("outbox_published", OUTBOX.c.published_at, postgresql_using="brin")
@@ -69,15 +70,15 @@ Index("outbox_published", OUTBOX.c.published_at, postgresql_using="brin")
 REQUESTS = Table(
     "requests",
     METADATA,
-    Column("caller", Text, primary_key=True, comment="who sent the command: the subject of the token"),
+    Column("caller", Text, primary_key=True, comment="subject of the access token"),
     Column("request_id", Uuid, primary_key=True),
     Column("type", Text, nullable=False, comment="the command's name, <package>.<Command>"),
     Column("hash", LargeBinary, nullable=False, comment="SHA-256 of the request without its id"),
     Column("outcome", Text, nullable=False, comment="ACCEPTED, or the reason of the rejection"),
     Column("rejection", JSON, comment="kind and details of a rejection"),
-    Column("receipt", JSON, comment="of an accepted command: every stream it touched with its version"),
-    Column("stream", Text, nullable=False, comment="the stream that the command was for"),
-    Column("on_behalf_of", Text, comment="the person that the caller acts for, from its token"),
+    Column("receipt", JSON, comment="of an accepted command: its streams with their versions"),
+    Column("stream", Text, nullable=False, comment="the command's first stream"),
+    Column("on_behalf_of", Text, comment="the person that the caller acts for, from the access token"),
     Column("correlation_id", Text, nullable=False),
     Column("causation_id", Text),
     Column("traceparent", Text),
@@ -90,8 +91,8 @@ REFUSED_CALLS = Table(
     METADATA,
     Column("id", BigInteger, Identity(always=True), primary_key=True),
     Column("method", Text, nullable=False),
-    Column("reason", Text, nullable=False, comment="why it went no further"),
-    Column("caller", Text, comment="null where nobody could be made out"),
+    Column("reason", Text, nullable=False, comment="code of the refusal"),
+    Column("caller", Text, comment="null for an unauthenticated call"),
     Column("details", JSON, nullable=False),
     Column("peer", Text, nullable=False),
     Column("recorded_at", _INSTANT, nullable=False, server_default=func.now()),
@@ -100,10 +101,14 @@ REFUSED_CALLS = Table(
 RELAY_STATE = Table(
     "relay_state",
     METADATA,
-    Column("id", Integer, primary_key=True, server_default=text("1"), comment="always 1: there is one row"),
-    Column("incarnation", Uuid, nullable=False, comment="set anew when the database is restored"),
-    Column("leader", Text, comment="the relay that leads"),
-    Column("lease_until", _INSTANT, nullable=False, comment="until when, by this server's clock"),
-    Column("epoch", Uuid, comment="of the JetStream stream that `sequence` refers to"),
-    Column("sequence", BigInteger, nullable=False, comment="the last sequence marked in the outbox"),
+    Column(
+        "id", Integer, primary_key=True, server_default=text("1"), comment="always 1: the table has one row"
+    ),
+    Column(
+        "incarnation", Uuid, nullable=False, comment="identity of the database; replaced by every restore"
+    ),
+    Column("leader", Text, comment="holder of the lease"),
+    Column("lease_until", _INSTANT, nullable=False, comment="end of the lease, by this server's clock"),
+    Column("epoch", Uuid, comment="epoch of the JetStream stream that `sequence` refers to"),
+    Column("sequence", BigInteger, nullable=False, comment="last sequence that is marked in the outbox"),
 )

@@ -1,11 +1,11 @@
-"""The SQL of the hot path, written by hand: a batch of any size is one statement over arrays."""
+"""The SQL of the event store. A batch of any size is one statement over arrays."""
 
 READ_STREAMS = """
 SELECT id, version, updated_at, state::text, state_version, fingerprint FROM streams WHERE id = ANY($1)
 """
 LOCK_STREAMS = f"{READ_STREAMS} ORDER BY id FOR UPDATE"
 
-# One row at least, for the incarnation.
+# The left join returns at least one row, so that the incarnation is always read.
 FIND_REQUESTS = """
 SELECT s.incarnation, r.caller, r.request_id, r.type, r.hash, r.outcome, r.rejection::text, r.receipt::text,
   r.recorded_at

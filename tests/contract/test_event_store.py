@@ -1,4 +1,4 @@
-"""What the kernel expects of an event store, proved for each adapter: memory and PostgreSQL."""
+"""The contract of the event store, tested on each adapter: memory and PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -28,18 +28,18 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, 6, tzinfo=UTC)
 
 
 @pytest.fixture
-def memory() -> EventStore:
+def memory_store() -> EventStore:
     return MemoryEventStore()
 
 
 @pytest.fixture
-async def on_postgres(database_url: str) -> AsyncIterator[EventStore]:
+async def postgres_store(database_url: str) -> AsyncIterator[EventStore]:
     store = PostgresEventStore(database_url)
     yield store
     await store.close()
 
 
-@pytest.fixture(params=["memory", "on_postgres"])
+@pytest.fixture(params=["memory_store", "postgres_store"])
 def store(request: pytest.FixtureRequest) -> EventStore:
     adapter: EventStore = request.getfixturevalue(request.param)
     return adapter
@@ -63,7 +63,7 @@ async def write(store: EventStore, changes: Changes) -> None:
         await transaction.write(changes)
 
 
-async def test_what_was_never_written_is_not_there(store: EventStore) -> None:
+async def test_unwritten_streams_requests_and_events_are_not_found(store: EventStore) -> None:
     async with store.begin() as transaction:
         assert await transaction.lock_streams(["a.b.1"]) == {}
         assert (await transaction.find_requests([("alice", str(uuid4()))])).requests == {}
@@ -72,16 +72,16 @@ async def test_what_was_never_written_is_not_there(store: EventStore) -> None:
 
 async def test_streams_events_and_requests_come_back_as_written(store: EventStore) -> None:
     accepted = request_row(Accepted({"a.b.1": 2, "a.a.1": 1}, NOW))
-    refused = request_row(Rejection("WHY_NOT", RejectionKind.NOT_FOUND, {"id": "1"}))
-    await write(store, Changes([replace(stream(2), is_new=True)], [event(1), event(2)], [accepted, refused]))
+    rejected = request_row(Rejection("WHY_NOT", RejectionKind.NOT_FOUND, {"id": "1"}))
+    await write(store, Changes([replace(stream(2), is_new=True)], [event(1), event(2)], [accepted, rejected]))
     async with store.begin() as transaction:
         assert await transaction.lock_streams(["a.b.1", "a.b.2"]) == {
             "a.b.1": StoredStream(2, NOW, "{}", 2, "print")
         }
-        keys = [(row.caller, row.request_id) for row in (accepted, refused)]
-        found = (await transaction.find_requests(keys)).requests
-        assert list(found.values()).count(StoredRequest("t.Do", b"#", accepted.outcome)) == 1
-        assert list(found.values()).count(StoredRequest("t.Do", b"#", refused.outcome)) == 1
+        keys = [(row.caller, row.request_id) for row in (accepted, rejected)]
+        requests = (await transaction.find_requests(keys)).requests
+        assert list(requests.values()).count(StoredRequest("t.Do", b"#", accepted.outcome)) == 1
+        assert list(requests.values()).count(StoredRequest("t.Do", b"#", rejected.outcome)) == 1
         assert await transaction.read_events("a.b.1", after=0) == [
             StoredEvent("t.Event", b"\1"),
             StoredEvent("t.Event", b"\2"),
@@ -89,7 +89,7 @@ async def test_streams_events_and_requests_come_back_as_written(store: EventStor
         assert await transaction.read_events("a.b.1", after=1) == [StoredEvent("t.Event", b"\2")]
 
 
-async def test_a_look_finds_what_a_lock_would(store: EventStore) -> None:
+async def test_an_unlocked_read_returns_the_same_as_a_lock(store: EventStore) -> None:
     await write(store, Changes([stream(1)], [event(1)]))
     async with store.begin() as transaction:
         assert await transaction.read_streams(["a.b.1", "a.b.2"]) == {
@@ -97,22 +97,22 @@ async def test_a_look_finds_what_a_lock_would(store: EventStore) -> None:
         }
 
 
-async def test_the_first_version_of_a_receipt_is_the_stream_it_was_for(store: EventStore) -> None:
+async def test_a_receipt_keeps_the_commands_own_stream_first(store: EventStore) -> None:
     row = request_row(Accepted({"z.z.1": 1, "a.a.1": 9}, NOW))
     await write(store, Changes(requests=[row]))
     async with store.begin() as transaction:
-        (found,) = (await transaction.find_requests([(row.caller, row.request_id)])).requests.values()
-    assert isinstance(found.outcome, Accepted)
-    assert list(found.outcome.versions) == ["z.z.1", "a.a.1"]
+        (stored,) = (await transaction.find_requests([(row.caller, row.request_id)])).requests.values()
+    assert isinstance(stored.outcome, Accepted)
+    assert list(stored.outcome.versions) == ["z.z.1", "a.a.1"]
 
 
-async def test_a_stream_is_changed_in_place(store: EventStore) -> None:
+async def test_a_streams_row_is_updated(store: EventStore) -> None:
     await write(store, Changes([stream(1)], [event(1)]))
     later = StreamRow("a.b.1", "a.b", 2, NOW + timedelta(1), '{"n": 2}', "other", is_new=False)
     await write(store, Changes([later], [event(2)]))
     async with store.begin() as transaction:
-        found = await transaction.lock_streams(["a.b.1"])
-    assert found == {"a.b.1": StoredStream(2, NOW + timedelta(1), '{"n": 2}', 2, "other")}
+        streams = await transaction.lock_streams(["a.b.1"])
+    assert streams == {"a.b.1": StoredStream(2, NOW + timedelta(1), '{"n": 2}', 2, "other")}
 
 
 async def test_a_request_id_belongs_to_its_caller(store: EventStore) -> None:
@@ -123,7 +123,7 @@ async def test_a_request_id_belongs_to_its_caller(store: EventStore) -> None:
 
 
 @pytest.mark.parametrize(
-    "again",
+    "make_conflict",
     [
         lambda _: Changes([stream(1)], [event(2)]),
         lambda _: Changes([], [event(1)]),
@@ -131,12 +131,12 @@ async def test_a_request_id_belongs_to_its_caller(store: EventStore) -> None:
     ],
     ids=["new stream", "event version", "request id"],
 )
-async def test_what_is_taken_is_a_conflict_and_changes_nothing(
-    store: EventStore, again: Callable[[RequestRow], Changes]
+async def test_a_taken_key_is_a_conflict_and_changes_nothing(
+    store: EventStore, make_conflict: Callable[[RequestRow], Changes]
 ) -> None:
     row = request_row(Accepted({"a.b.1": 1}, NOW))
     await write(store, Changes([stream(1)], [event(1)], [row]))
-    late = again(row)
+    late = make_conflict(row)
     late.events.append(event(1, name="a.b.other"))
     with pytest.raises(StoreConflict):
         await write(store, late)
@@ -153,13 +153,13 @@ async def test_a_block_that_raises_writes_nothing(store: EventStore) -> None:
         assert await transaction.lock_streams(["a.b.1"]) == {}
 
 
-async def test_a_locked_stream_is_seen_by_the_next_one_as_it_was_left(store: EventStore) -> None:
+async def test_concurrent_writers_of_a_stream_lock_it_one_after_the_other(store: EventStore) -> None:
     await write(store, Changes([stream(1)], [event(1)]))
 
     async def append() -> None:
         async with store.begin() as transaction:
             version = (await transaction.lock_streams(["a.b.1"]))["a.b.1"].version + 1
-            await asyncio.sleep(0)  # lets the others try to get in between
+            await asyncio.sleep(0)  # lets the other writers run
             await transaction.write(Changes([stream(version)], [event(version)]))
 
     await asyncio.gather(*(append() for _ in range(4)))

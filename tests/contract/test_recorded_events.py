@@ -1,4 +1,4 @@
-"""What was recorded once is understood for ever: the bytes of every version of every event."""
+"""Recorded events of every version stay readable for the domain and for projections."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -15,35 +15,37 @@ from contracts.envelope import RecordedEvent
 from projector.__main__ import PROJECTIONS
 from projector.projection import Projection
 from tests.support.builders import recorded_events
-from tests.support.builders.recorded_events import Recorded
+from tests.support.builders.recorded_events import RecordedExample
 
-RECORDED = recorded_events.read()
+EXAMPLES = recorded_events.read_examples()
 AGGREGATES = aggregate_types(CONTEXTS)
 
-each = pytest.mark.parametrize("event", RECORDED, ids=lambda event: event.type)
+each_event = pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: event.type)
 
 
-def test_every_version_of_every_event_is_on_record() -> None:
-    known = {
-        kind.DESCRIPTOR.full_name for context in CONTEXTS for kind in recorded_events.event_messages(context)
+def test_every_version_of_every_event_has_a_recorded_example() -> None:
+    names = {
+        message.DESCRIPTOR.full_name
+        for context in CONTEXTS
+        for message in recorded_events.list_event_messages(context)
     }
-    assert known == {event.type for event in RECORDED}, (
-        "python -m tests.support.builders.recorded_events writes what is missing"
+    assert names == {event.type for event in EXAMPLES}, (
+        "python -m tests.support.builders.recorded_events writes missing files"
     )
 
 
-@each
-def test_recorded_bytes_say_what_they_said(event: Recorded) -> None:
+@each_event
+def test_recorded_bytes_decode_to_the_same_message(event: RecordedExample) -> None:
     message = GetMessageClass(Default().FindMessageTypeByName(event.type)).FromString(event.data)
     assert MessageToDict(message, preserving_proto_field_name=True) == event.message
 
 
-@each
-def test_the_domain_understands_recorded_bytes(event: Recorded) -> None:
-    assert recorded_events.as_domain(AGGREGATES, StoredEvent(event.type, event.data)) == event.domain
+@each_event
+def test_recorded_bytes_decode_to_the_same_domain_event(event: RecordedExample) -> None:
+    assert recorded_events.decode_fields(AGGREGATES, StoredEvent(event.type, event.data)) == event.domain
 
 
-FIRST = {
+FIRST_EVENTS = {
     "ordering.order": "diptych.ordering.v2.OrderPlaced",
     "inventory.product": "diptych.inventory.v1.ProductRegistered",
     "inventory.stock": "diptych.inventory.v1.StockOpened",
@@ -52,30 +54,34 @@ FIRST = {
     "banking.hold": "diptych.banking.v1.HoldPlaced",
     "banking.transfer": "diptych.banking.v1.TransferRequested",
 }
-"""What the other recorded events of a stream come after."""
-BEGINNINGS = {*FIRST.values(), "diptych.ordering.v1.OrderPlaced", "diptych.banking.v1.TransferMade"}
-HEARD = [
+"""The first event of each stream type. The other examples follow it."""
+FIRST_EVENT_TYPES = {
+    *FIRST_EVENTS.values(),
+    "diptych.ordering.v1.OrderPlaced",
+    "diptych.banking.v1.TransferMade",
+}
+PROJECTED = [
     (projection, event)
     for projection in PROJECTIONS
-    for event in RECORDED
-    if any(AGGREGATES[heard].knows(event.type) for heard in projection.view.source_streams)
-    if "shipping_group_id" not in event.message  # it names a group that the recorded order does not have
+    for event in EXAMPLES
+    if any(AGGREGATES[stream_type].decodes(event.type) for stream_type in projection.view.source_streams)
+    if "shipping_group_id" not in event.message  # the example's order has no such group
 ]
 
 
 @pytest.mark.parametrize(
-    ("projection", "event"), HEARD, ids=[f"{p.view.projection}-{event.type}" for p, event in HEARD]
+    ("projection", "event"), PROJECTED, ids=[f"{p.view.projection}-{event.type}" for p, event in PROJECTED]
 )
-def test_projections_understand_recorded_bytes(projection: Projection[Any], event: Recorded) -> None:
-    (heard,) = projection.view.source_streams
-    begins = event.type in BEGINNINGS
-    past = [event] if begins else [next(one for one in RECORDED if one.type == FIRST[heard]), event]
-    events = [as_recorded(heard, one, version) for version, one in enumerate(past, 1)]
+def test_projections_fold_recorded_bytes(projection: Projection[Any], event: RecordedExample) -> None:
+    (stream_type,) = projection.view.source_streams
+    first = next(example for example in EXAMPLES if example.type == FIRST_EVENTS[stream_type])
+    examples = [event] if event.type in FIRST_EVENT_TYPES else [first, event]
+    events = [as_recorded(stream_type, example, version) for version, example in enumerate(examples, 1)]
     rendered, done, error = projection.fold(projection.view.message(), events)
-    assert (done, error) == (len(past), None)
+    assert (done, error) == (len(examples), None)
     assert rendered is not None
 
 
-def as_recorded(stream_type: str, event: Recorded, version: int) -> RecordedEvent:
+def as_recorded(stream_type: str, event: RecordedExample, version: int) -> RecordedEvent:
     now = datetime(2026, 1, 2, tzinfo=UTC)
     return RecordedEvent(f"{stream_type}.x", version, event.type, event.data, now, version, {})

@@ -1,4 +1,4 @@
-"""Alembic's entry: run the revisions in one transaction, one migration at a time on one database."""
+"""Alembic's entry point: runs the revisions in one transaction, locked against other migrations."""
 
 import asyncio
 
@@ -7,13 +7,14 @@ from sqlalchemy import Connection, text
 
 from runtime.postgres import create_engine
 
-ONE_AT_A_TIME = 0x44495054
+MIGRATION_LOCK = 0x44495054
+"""The key of the advisory lock: `DIPT` in ASCII."""
 
 
 def _run(connection: Connection) -> None:
     context.configure(connection=connection)
     with context.begin_transaction():
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ONE_AT_A_TIME})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATION_LOCK})
         context.run_migrations()
 
 

@@ -1,4 +1,4 @@
-"""Several command servers on one PostgreSQL: nothing twice, nothing lost, nothing out of order."""
+"""Several command servers on one PostgreSQL: no duplicates, no losses, no reordering; roles and locks."""
 
 import asyncio
 import random
@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import Accepted, Rejection
-from command_server.kernel.pipeline import GroupCommit
 from command_server.postgres.event_store import PostgresEventStore, session_settings
 from command_server.postgres.schema import RELAY_ROLE, SERVICE_ROLE
 from runtime.postgres import create_engine
@@ -62,21 +62,21 @@ async def test_32_writers_on_one_aggregate_leave_a_gapless_stream(database_url: 
     assert balance == ("320",)
 
 
-async def test_a_request_retried_at_every_server_at_once_has_one_effect_and_one_answer(
+async def test_concurrent_retries_on_all_servers_have_one_effect_and_one_result(
     database_url: str, rows: Rows
 ) -> None:
     requests = [request(Deposit(f"a-{number % 7}", number + 1)) for number in range(40)]
     async with servers(database_url, 3) as commits:
-        answers = await asyncio.gather(
-            *(commit.execute(each) for each in requests for commit in (*commits, *commits))
+        results = await asyncio.gather(
+            *(commit.execute(retried) for retried in requests for commit in (*commits, *commits))
         )
-    for first in range(0, len(answers), 6):
-        assert len({repr(answer) for answer in answers[first : first + 6]}) == 1
+    for first in range(0, len(results), 6):
+        assert len({repr(result) for result in results[first : first + 6]}) == 1
     assert await rows("SELECT count(*) FROM events") == [(40,)]
     assert await rows("SELECT count(*) FROM requests") == [(40,)]
 
 
-def transfer(dice: random.Random, accounts: list[str]) -> Transfer:
+def make_transfer(dice: random.Random, accounts: list[str]) -> Transfer:
     payer, payee = dice.sample(accounts, 2)
     return Transfer(payer, payee, dice.randint(1, 120))
 
@@ -89,9 +89,9 @@ async def test_concurrent_transfers_over_two_servers_keep_the_sum(database_url: 
     async with servers(database_url, 2) as commits:
         for account in accounts:
             await commits[0].execute(request(Deposit(account, 100)))
-        transfers = [request(transfer(dice, accounts)) for _ in range(300)]
-        answers = await asyncio.gather(*(dice.choice(commits).execute(each) for each in transfers))
-    kinds = Counter(type(answer.outcome) for answer in answers)
+        transfers = [request(make_transfer(dice, accounts)) for _ in range(300)]
+        results = await asyncio.gather(*(dice.choice(commits).execute(transfer) for transfer in transfers))
+    kinds = Counter(type(result.outcome) for result in results)
     assert kinds[Accepted] > 0
     assert kinds[Rejection] > 0
     (total,) = await rows(
@@ -105,15 +105,15 @@ async def test_concurrent_transfers_over_two_servers_keep_the_sum(database_url: 
     assert gaps == []
 
 
-async def test_a_refused_command_is_on_record_with_who_asked_and_why(database_url: str, rows: Rows) -> None:
+async def test_a_rejected_command_is_recorded_with_caller_and_reason(database_url: str, rows: Rows) -> None:
     async with servers(database_url, 1) as (commit,):
         await commit.execute(request(Transfer("poor", "rich", 9), caller="bob"))
-    recorded = await rows("SELECT caller, type, outcome, stream, refusal ->> 'kind' FROM requests")
-    expected = ("bob", "diptych.testing.v1.Transfer", "LEDGER_TOO_POOR", "ledger.account.poor", "broken")
+    recorded = await rows("SELECT caller, type, outcome, stream, rejection ->> 'kind' FROM requests")
+    expected = ("bob", "diptych.testing.v1.Transfer", "LEDGER_TOO_POOR", "ledger.account.poor", "rule")
     assert recorded == [expected]
 
 
-async def test_an_event_says_who_did_it_on_which_command(database_url: str, rows: Rows) -> None:
+async def test_an_event_is_recorded_with_actor_and_command(database_url: str, rows: Rows) -> None:
     deposit = request(Deposit("a", 9), caller="bob")
     async with servers(database_url, 1) as (commit,):
         await commit.execute(deposit)
@@ -122,7 +122,7 @@ async def test_an_event_says_who_did_it_on_which_command(database_url: str, rows
     assert event == expected
 
 
-async def test_a_nul_that_slipped_through_fails_its_own_command_alone(database_url: str, rows: Rows) -> None:
+async def test_a_nul_character_fails_its_own_command_only(database_url: str, rows: Rows) -> None:
     async with servers(database_url, 1) as (commit,):
         good, bad = await asyncio.gather(
             commit.execute(request(Deposit("a", 1))),
@@ -147,7 +147,7 @@ async def test_a_nul_that_slipped_through_fails_its_own_command_alone(database_u
         (RELAY_ROLE, "UPDATE streams SET version = 0"),
     ],
 )
-async def test_a_role_cannot_do_what_its_process_need_not_do(
+async def test_a_role_lacks_the_permissions_that_its_process_does_not_need(
     database_url: str, role: str, statement: str
 ) -> None:
     engine = create_engine(database_url, session=session_settings(role))
@@ -160,7 +160,7 @@ async def test_a_role_cannot_do_what_its_process_need_not_do(
 
 
 async def test_a_frozen_servers_locks_are_bounded(database_url: str) -> None:
-    """A writer that stops in the middle of its transaction holds up the others about a second."""
+    """A writer that freezes within its transaction blocks the others for about a second."""
     frozen = PostgresEventStore(database_url)
     async with servers(database_url, 1) as (commit,):
         await commit.execute(request(Deposit("a", 1)))
@@ -168,6 +168,6 @@ async def test_a_frozen_servers_locks_are_bounded(database_url: str) -> None:
             with pytest.raises(Exception, match=r"."):
                 async with frozen.begin() as transaction:
                     await transaction.lock_streams(["ledger.account.a"])
-                    await commit.execute(request(Deposit("a", 1)))  # succeeds while the other still holds on
+                    await commit.execute(request(Deposit("a", 1)))  # succeeds despite the frozen writer
                     await transaction.read_events("ledger.account.a", 0)
     await frozen.close()

@@ -1,5 +1,7 @@
-"""The ledger context: deposits, transfers that touch two streams, cheques that know of another; it breaks on
-demand."""
+"""The ledger, a context for the kernel's tests.
+
+A transfer changes two streams; cashing a cheque changes a related stream; the amount POISON raises an error.
+"""
 
 import sys
 import tempfile
@@ -17,10 +19,10 @@ from command_server.kernel.decider import Aggregate, Decider, Rejected
 
 HERE = Path(__file__).parent
 POISON = 666
-"""An amount that the ledger's own code fails on."""
+"""The amount for which `decide` raises RuntimeError."""
 
 
-def _compiled() -> Any:
+def _compile_protos() -> Any:
     target = tempfile.mkdtemp(prefix="diptych-ledger-")
     protos = HERE.parents[2] / "protos"
     builtin = Path(protoc.__file__).parent / "_proto"
@@ -37,7 +39,7 @@ def _compiled() -> Any:
     return import_module("ledger_pb2")
 
 
-ledger_pb2 = _compiled()
+ledger_pb2 = _compile_protos()
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def cheque_streams(command: WriteCheque | CashCheque) -> Sequence[str]:
     return (CHEQUE.stream(command.cheque_id),)
 
 
-def drawn_on(command: WriteCheque | CashCheque, states: Mapping[str, Cheque]) -> Sequence[str]:
+def find_drawn_account(command: WriteCheque | CashCheque, states: Mapping[str, Cheque]) -> Sequence[str]:
     (cheque,) = states.values()
     return [ACCOUNT.stream(cheque.account_id)] if isinstance(command, CashCheque) and cheque.amount else []
 
@@ -166,6 +168,11 @@ def decide_cheque(
 
 
 CHEQUES = Decider(
-    (WriteCheque, CashCheque), (CHEQUE, ACCOUNT), "cheque_id", cheque_streams, decide_cheque, drawn_on
+    (WriteCheque, CashCheque),
+    (CHEQUE, ACCOUNT),
+    "cheque_id",
+    cheque_streams,
+    decide_cheque,
+    find_drawn_account,
 )
 CONTEXT = Context("ledger", commands=(ledger_pb2,), events=(ledger_pb2,), deciders=(DECIDER, CHEQUES))

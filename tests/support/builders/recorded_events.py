@@ -1,8 +1,8 @@
-"""Events as they were recorded once: their bytes, and what they mean.
+"""Recorded examples of every event: its bytes, and the message and domain event that they decode to.
 
-The bytes of a version never change once it was released: databases hold them.
-`python -m tests.support.builders.recorded_events` writes a file for every event that has none yet; what it writes is for the
-author of a new event to check.
+Databases contain events of every released version, so the bytes of a version never change.
+`python -m tests.support.builders.recorded_events` writes a file for every event without one. Check a new file
+before you commit it.
 """
 
 import json
@@ -24,26 +24,28 @@ FOLDER = Path(__file__).parents[2] / "contract" / "events"
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """One file."""
+class RecordedExample:
+    """The content of one file."""
 
     type: str
-    """The full name of the message."""
+    """The message's full name."""
     data: bytes
     message: dict[str, Any]
     """The message as JSON."""
     domain: dict[str, Any]
-    """The domain's event, fields by name."""
+    """The domain event's fields by name."""
 
 
-def read() -> list[Recorded]:
-    """Return all files."""
-    found = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
-    return [Recorded(one["type"], b64decode(one["data"]), one["message"], one["domain"]) for one in found]
+def read_examples() -> list[RecordedExample]:
+    contents = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
+    return [
+        RecordedExample(content["type"], b64decode(content["data"]), content["message"], content["domain"])
+        for content in contents
+    ]
 
 
-def event_messages(context: Context) -> list[type[Message]]:
-    """Return the messages of a context that are events, of all versions."""
+def list_event_messages(context: Context) -> list[type[Message]]:
+    """Return the event messages of a context in all versions."""
     names = {event.__name__ for d in context.deciders for a in d.aggregates for event in a.events}
     return [
         GetMessageClass(message)
@@ -53,29 +55,29 @@ def event_messages(context: Context) -> list[type[Message]]:
     ]
 
 
-def as_domain(aggregates: dict[str, AggregateType], event: StoredEvent) -> dict[str, Any]:
-    """Return an event as its domain knows it, fields by name."""
+def decode_fields(aggregates: dict[str, AggregateType], event: StoredEvent) -> dict[str, Any]:
+    """Return the fields of the domain event by name."""
     for aggregate in aggregates.values():
-        if aggregate.knows(event.type):
+        if aggregate.decodes(event.type):
             return json.loads(msgspec.json.encode(aggregate.decode(event)))  # type: ignore[no-any-return]
-    raise AssertionError(f"no aggregate knows {event.type}")
+    raise AssertionError(f"{event.type}: not an event of any aggregate")
 
 
-def filled(message: Message) -> Message:
-    """Return the message with every field set to something of its own."""
+def fill_fields(message: Message) -> Message:
+    """Set every field of a message to a value of its own, and return the message."""
     fields: Any = message.DESCRIPTOR.fields
     for number, field in enumerate(fields, 1):
         if field.message_type:
             target = getattr(message, field.name)
-            filled(target.add() if field.is_repeated else target)
+            fill_fields(target.add() if field.is_repeated else target)
         elif field.is_repeated:
             getattr(message, field.name).append(f"{field.name} 1")
         else:
-            setattr(message, field.name, _value(field, number))
+            setattr(message, field.name, _make_value(field, number))
     return message
 
 
-def _value(field: Any, number: int) -> Any:
+def _make_value(field: Any, number: int) -> Any:
     if field.name == "currency_code":
         return "EUR"
     kinds = {field.TYPE_STRING: f"{field.name}-{number}", field.TYPE_BYTES: b"sealed"}
@@ -83,19 +85,19 @@ def _value(field: Any, number: int) -> Any:
 
 
 def main() -> None:
-    """Write the files that are missing."""
+    """Write the missing files."""
     for context in CONTEXTS:
         aggregates = aggregate_types((context,))
-        for kind in event_messages(context):
+        for kind in list_event_messages(context):
             name = kind.DESCRIPTOR.full_name
             if not (path := FOLDER / f"{name}.json").exists():
-                message = filled(kind())
+                message = fill_fields(kind())
                 data = message.SerializeToString(deterministic=True)
                 content = {
                     "type": name,
                     "data": b64encode(data).decode(),
                     "message": MessageToDict(message, preserving_proto_field_name=True),
-                    "domain": as_domain(aggregates, StoredEvent(name, data)),
+                    "domain": decode_fields(aggregates, StoredEvent(name, data)),
                 }
                 path.write_text(json.dumps(content, indent=2) + "\n")
 

@@ -1,4 +1,4 @@
-"""Requests to the ledger, as the kernel gets them."""
+"""Kernel requests to the ledger context."""
 
 from time import perf_counter
 from typing import Any
@@ -6,7 +6,7 @@ from uuid import uuid4
 
 from command_server.kernel.batch import Request
 from command_server.kernel.context import aggregate_types, command_types
-from command_server.kernel.pipeline import GroupCommit
+from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.ports import EventStore
 from tests.support.builders.ledger import CONTEXT
 
@@ -34,7 +34,7 @@ def request(
         correlation_id="correlation",
         causation_id=None,
         traceparent=None,
-        arrived=perf_counter(),
+        arrived_at=perf_counter(),
         deadline=deadline,
     )
 

@@ -1,4 +1,4 @@
-"""Group commit on the in-memory store: one effect per request id, chained decisions, failures alone."""
+"""Group commit on the in-memory store: one effect per request id, batched decisions, isolated failures."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,8 +13,8 @@ import pytest
 
 from command_server.kernel.batch import Request
 from command_server.kernel.decider import RejectionKind
+from command_server.kernel.group_commit import MAX_QUEUE_TIME, CommandResult, GroupCommit
 from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Rejection, RequestIdReused
-from command_server.kernel.pipeline import LONGEST_WAIT, CommandResult, GroupCommit
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
 from tests.support.builders.ledger import (
     CHEQUES,
@@ -29,21 +29,21 @@ from tests.support.builders.requests import KINDS, group_commit, request
 from tests.support.harness.memory_event_store import MemoryEventStore
 
 
-async def execute(bus: GroupCommit, requests: Sequence[Request]) -> list[Any]:
-    """Hand in all requests at once, so that they share a batch, and return the answers or errors."""
-    answers = asyncio.gather(*map(bus.execute, requests), return_exceptions=True)
+async def execute(commits: GroupCommit, requests: Sequence[Request]) -> list[Any]:
+    """Execute all requests in one batch and return their outcomes or errors."""
+    pending = asyncio.gather(*map(commits.execute, requests), return_exceptions=True)
     await asyncio.sleep(0)
-    bus.close()
-    await bus.run()
-    return [answer.outcome if isinstance(answer, CommandResult) else answer for answer in await answers]
+    commits.close()
+    await commits.run()
+    return [result.outcome if isinstance(result, CommandResult) else result for result in await pending]
 
 
-def versions(store: MemoryEventStore) -> dict[str, int]:
+def list_versions(store: MemoryEventStore) -> dict[str, int]:
     return {name: stream.version for name, stream in store.streams.items()}
 
 
-class Unreliable(MemoryEventStore):
-    """Raises these errors, one per transaction, after its commit where `after_commit`."""
+class FailingStore(MemoryEventStore):
+    """Raises the given errors, one per transaction: at its begin, or after its commit (`after_commit`)."""
 
     def __init__(self, errors: list[Exception], *, after_commit: bool = False) -> None:
         super().__init__()
@@ -60,26 +60,26 @@ class Unreliable(MemoryEventStore):
             raise self.errors.pop()
 
 
-async def test_commands_are_refused_while_others_wait_too_long_for_their_turn() -> None:
-    bus = group_commit(MemoryEventStore())
+async def test_commands_are_rejected_while_the_queue_is_too_slow() -> None:
+    commits = group_commit(MemoryEventStore())
     first = request(Deposit("a", 1))
-    waiting = asyncio.create_task(bus.execute(first))
+    first_task = asyncio.create_task(commits.execute(first))
     await asyncio.sleep(0)
-    also = asyncio.create_task(
-        bus.execute(replace(request(Deposit("a", 2)), arrived=first.arrived + LONGEST_WAIT))
+    second_task = asyncio.create_task(
+        commits.execute(replace(request(Deposit("a", 2)), arrived_at=first.arrived_at + MAX_QUEUE_TIME))
     )
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
-        late = replace(request(Deposit("a", 4)), arrived=first.arrived + LONGEST_WAIT + 0.1)
-        await asyncio.wait_for(bus.execute(late), 5)
-    running = asyncio.create_task(bus.run())
-    await asyncio.gather(waiting, also)
-    assert isinstance((await bus.execute(request(Deposit("a", 8)))).outcome, Accepted)
-    bus.close()
-    await running
+        late = replace(request(Deposit("a", 4)), arrived_at=first.arrived_at + MAX_QUEUE_TIME + 0.1)
+        await asyncio.wait_for(commits.execute(late), 5)
+    writer = asyncio.create_task(commits.run())
+    await asyncio.gather(first_task, second_task)
+    assert isinstance((await commits.execute(request(Deposit("a", 8)))).outcome, Accepted)
+    commits.close()
+    await writer
 
 
-async def test_a_command_is_about_what_its_first_stream_tells_of() -> None:
+async def test_a_command_also_changes_the_streams_that_its_first_state_names() -> None:
     store = MemoryEventStore()
     await execute(group_commit(store), [request(Deposit("a", 9)), request(WriteCheque("c", "a", 5))])
     (cashed,) = await execute(group_commit(store), [request(CashCheque("c"))])
@@ -87,31 +87,31 @@ async def test_a_command_is_about_what_its_first_stream_tells_of() -> None:
     assert store.streams["ledger.account.a"].state == '{"balance":4}'
 
 
-async def test_a_command_whose_further_streams_come_up_in_its_own_batch_waits_for_the_next() -> None:
+async def test_a_command_whose_related_streams_are_not_loaded_joins_the_next_batch() -> None:
     store = MemoryEventStore()
     requests = [request(WriteCheque("c", "a", 5)), request(CashCheque("c")), request(CashCheque("c"))]
-    written, cashed, again = await execute(group_commit(store), requests)
+    written, cashed, repeated = await execute(group_commit(store), requests)
     assert (written.versions, cashed.versions) == (
         {"ledger.cheque.c": 1},
         {"ledger.cheque.c": 2, "ledger.account.a": 1},
     )
-    assert again == Rejection("CHEQUE_WORTHLESS", RejectionKind.RULE, {})
+    assert repeated == Rejection("CHEQUE_WORTHLESS", RejectionKind.RULE, {})
 
 
-async def test_a_bug_in_what_names_further_streams_is_that_commands_alone(
+async def test_a_bug_in_related_streams_fails_its_own_command_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(*_: object) -> Sequence[str]:
+    def fail(*_: object) -> Sequence[str]:
         raise KeyError("broken")
 
-    monkeypatch.setattr(KINDS["CashCheque"], "decider", replace(CHEQUES, related_streams=broken))
+    monkeypatch.setattr(KINDS["CashCheque"], "decider", replace(CHEQUES, related_streams=fail))
     requests = [request(CashCheque("c")), request(Deposit("a", 1))]
     failed, deposited = await execute(group_commit(MemoryEventStore()), requests)
     assert isinstance(failed, KeyError)
     assert deposited.versions == {"ledger.account.a": 1}
 
 
-def test_a_command_that_asks_who_calls_is_told() -> None:
+def test_a_command_with_a_caller_field_gets_the_caller() -> None:
     kind = KINDS["WriteCheque"]
     message = ledger_pb2.WriteChequeRequest(cheque_id="c", account_id="a", amount=5)
     assert kind.decode(message, "ada") == WriteCheque("c", "a", 5, caller="ada")
@@ -134,7 +134,7 @@ async def test_a_transfer_changes_both_streams() -> None:
     assert store.streams["ledger.account.b"].state == '{"balance":4}'
 
 
-async def test_a_refused_command_changes_nothing_and_is_recorded() -> None:
+async def test_a_rejected_command_changes_nothing_and_is_recorded() -> None:
     store = MemoryEventStore()
     (outcome,) = await execute(group_commit(store), [request(Transfer("a", "b", 4))])
     assert outcome == Rejection("LEDGER_TOO_POOR", RejectionKind.RULE, {"balance": "0"})
@@ -144,23 +144,23 @@ async def test_a_refused_command_changes_nothing_and_is_recorded() -> None:
 
 @pytest.mark.parametrize("same_batch", [True, False])
 async def test_a_repeated_request_has_one_effect_and_one_answer(same_batch: bool) -> None:
-    store, again = MemoryEventStore(), request(Deposit("a", 5))
+    store, repeated = MemoryEventStore(), request(Deposit("a", 5))
     if same_batch:
-        first, second = await execute(group_commit(store), [again, again])
+        first, second = await execute(group_commit(store), [repeated, repeated])
     else:
-        (first,) = await execute(group_commit(store), [again])
-        (second,) = await execute(group_commit(store), [again])
+        (first,) = await execute(group_commit(store), [repeated])
+        (second,) = await execute(group_commit(store), [repeated])
     assert first == second
     assert len(store.events) == 1
 
 
-async def test_a_refusal_is_answered_again_though_the_rule_would_allow_it_now() -> None:
+async def test_a_rejection_is_repeated_although_the_rule_would_now_accept() -> None:
     store, early = MemoryEventStore(), request(Transfer("a", "b", 4))
     first, _, second = await execute(group_commit(store), [early, request(Deposit("a", 5)), early])
     assert first == second == Rejection("LEDGER_TOO_POOR", RejectionKind.RULE, {"balance": "0"})
 
 
-async def test_the_same_id_for_another_request_is_refused_and_not_executed() -> None:
+async def test_a_reused_request_id_is_an_error_and_not_executed() -> None:
     store, key = MemoryEventStore(), str(uuid4())
     _, error = await execute(
         group_commit(store),
@@ -190,7 +190,7 @@ async def test_an_expected_version_must_be_the_streams(expected: int, accepted: 
         assert outcome == Rejection("VERSION_MISMATCH", RejectionKind.VERSION, details)
 
 
-async def test_a_command_whose_code_fails_fails_alone() -> None:
+async def test_a_bug_fails_its_own_command_only() -> None:
     store = MemoryEventStore()
     requests = [request(Deposit("a", 1)), request(Deposit("a", POISON)), request(Deposit("a", 2))]
     first, poisoned, last = await execute(group_commit(store), requests)
@@ -206,40 +206,40 @@ async def test_a_command_past_its_deadline_is_not_executed() -> None:
     assert store.events == []
 
 
-async def test_a_command_whose_caller_gave_up_before_its_turn_is_not_executed() -> None:
+async def test_a_queued_command_is_not_executed_after_its_caller_cancels() -> None:
     store = MemoryEventStore()
-    bus = group_commit(store)
-    answer = asyncio.ensure_future(bus.execute(request(Deposit("a", 1))))
+    commits = group_commit(store)
+    call = asyncio.ensure_future(commits.execute(request(Deposit("a", 1))))
     await asyncio.sleep(0)
-    answer.cancel()
+    call.cancel()
     await asyncio.sleep(0)
-    bus.close()
-    await bus.run()
+    commits.close()
+    await commits.run()
     assert store.events == []
 
 
 @pytest.mark.parametrize("error", [StoreConflict, StoreUnavailable])
-async def test_a_batch_is_run_again_on_fresh_reads(error: Callable[[str], Exception]) -> None:
-    store = Unreliable([error("once"), error("twice")])
+async def test_a_batch_reruns_on_fresh_reads(error: Callable[[str], Exception]) -> None:
+    store = FailingStore([error("once"), error("twice")])
     (outcome,) = await execute(group_commit(store), [request(Deposit("a", 1))])
     assert outcome.versions == {"ledger.account.a": 1}
 
 
-async def test_a_commit_whose_reply_was_lost_is_answered_from_what_it_recorded() -> None:
-    store = Unreliable([StoreUnavailable("the reply was lost")], after_commit=True)
+async def test_a_commit_whose_reply_is_lost_returns_the_recorded_outcome() -> None:
+    store = FailingStore([StoreUnavailable("the reply was lost")], after_commit=True)
     (outcome,) = await execute(group_commit(store), [request(Deposit("a", 1))])
     assert outcome.versions == {"ledger.account.a": 1}
     assert len(store.events) == 1
 
 
-async def test_a_store_that_stays_away_fails_the_batch_as_unavailable() -> None:
-    store = Unreliable([StoreUnavailable("away") for _ in range(3)])
+async def test_a_store_that_stays_unavailable_fails_the_whole_batch() -> None:
+    store = FailingStore([StoreUnavailable("unreachable") for _ in range(3)])
     errors = await execute(group_commit(store), [request(Deposit("a", 1)), request(Deposit("b", 1))])
     assert [type(error) for error in errors] == [StoreUnavailable, StoreUnavailable]
 
 
-async def test_a_write_that_the_store_cannot_take_fails_alone() -> None:
-    class Picky(MemoryEventStore):
+async def test_a_write_that_the_store_refuses_fails_its_own_command_only() -> None:
+    class RefusingStore(MemoryEventStore):
         @asynccontextmanager
         async def begin(self) -> AsyncIterator[Any]:
             async with super().begin() as transaction:
@@ -247,11 +247,11 @@ async def test_a_write_that_the_store_cannot_take_fails_alone() -> None:
                 if any(row.stream.endswith(".bad") for row in transaction._changes.events):
                     raise ValueError("not storable")
 
-    store = Picky()
+    store = RefusingStore()
     good, bad = await execute(group_commit(store), [request(Deposit("a", 1)), request(Deposit("bad", 1))])
     assert good.versions == {"ledger.account.a": 1}
     assert isinstance(bad, ValueError)
-    assert versions(store) == {"ledger.account.a": 1}
+    assert list_versions(store) == {"ledger.account.a": 1}
 
 
 async def test_time_never_runs_backwards_within_a_stream() -> None:
@@ -262,16 +262,20 @@ async def test_time_never_runs_backwards_within_a_stream() -> None:
     assert [event.recorded_at for event in store.events] == [noon, noon]
 
 
-async def test_the_relay_is_woken_only_when_events_were_committed() -> None:
-    wakes: list[None] = []
+async def test_the_relay_is_notified_only_of_commits_with_events() -> None:
+    notifications: list[None] = []
     store = MemoryEventStore()
-    await execute(group_commit(store, committed=lambda: wakes.append(None)), [request(Transfer("a", "b", 4))])
-    assert len(wakes) == 0
-    await execute(group_commit(store, committed=lambda: wakes.append(None)), [request(Deposit("a", 4))])
-    assert len(wakes) == 1
+    await execute(
+        group_commit(store, on_commit=lambda: notifications.append(None)), [request(Transfer("a", "b", 4))]
+    )
+    assert len(notifications) == 0
+    await execute(
+        group_commit(store, on_commit=lambda: notifications.append(None)), [request(Deposit("a", 4))]
+    )
+    assert len(notifications) == 1
 
 
-async def test_a_state_folded_by_other_code_is_folded_again() -> None:
+async def test_a_snapshot_of_other_code_is_folded_again() -> None:
     store = MemoryEventStore()
     await execute(group_commit(store), [request(Deposit("a", 5))])
     stored = store.streams["ledger.account.a"]
@@ -281,7 +285,7 @@ async def test_a_state_folded_by_other_code_is_folded_again() -> None:
     assert outcome == Rejection("LEDGER_TOO_POOR", RejectionKind.RULE, {"balance": "5"})
 
 
-async def test_a_state_that_lags_is_brought_up_by_the_events_behind_it() -> None:
+async def test_a_snapshot_that_lags_is_completed_from_later_events() -> None:
     store = MemoryEventStore()
     await execute(group_commit(store), [request(Deposit("a", n)) for n in (5, 7)])
     stored = store.streams["ledger.account.a"]
@@ -291,7 +295,7 @@ async def test_a_state_that_lags_is_brought_up_by_the_events_behind_it() -> None
     assert isinstance(outcome, Accepted)
 
 
-async def test_a_state_that_cannot_be_read_is_folded_again() -> None:
+async def test_an_unreadable_snapshot_is_folded_again() -> None:
     store = MemoryEventStore()
     await execute(group_commit(store), [request(Deposit("a", 5))])
     stored = store.streams["ledger.account.a"]

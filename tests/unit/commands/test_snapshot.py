@@ -1,4 +1,4 @@
-"""When a stored state is trusted: only while all code that made it is the same."""
+"""Snapshots are valid only for the code that produced them."""
 
 import inspect
 from types import ModuleType
@@ -17,7 +17,7 @@ def fingerprint() -> str:
 
 
 @pytest.mark.parametrize("changed", [order, contents, messages, money, upcasters], ids=lambda m: m.__name__)
-def test_code_that_folds_differently_trusts_no_state_from_before(
+def test_a_change_in_any_folding_module_changes_the_fingerprint(
     changed: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, source = fingerprint(), inspect.getsource
@@ -27,5 +27,5 @@ def test_code_that_folds_differently_trusts_no_state_from_before(
     assert fingerprint() != before
 
 
-def test_the_same_code_trusts_the_states_that_it_made() -> None:
+def test_the_same_code_has_the_same_fingerprint() -> None:
     assert fingerprint() == fingerprint()

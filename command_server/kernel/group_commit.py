@@ -1,0 +1,192 @@
+"""Group commit: the process's one writer executes all queued commands in one transaction per batch.
+
+How it works. `execute` queues a command and waits for its future. `run` takes up to MAX_BATCH_SIZE commands,
+loads and locks their streams, decides them in order of arrival, writes everything in one statement and
+completes the futures after the commit. The next batch forms during the commit, so batches grow with the load.
+On StoreConflict or StoreUnavailable the whole batch runs again: nothing of it is kept in memory, and request
+ids make a rerun safe even if the first commit took effect. Any other error may come from a single command, so
+the commands of the batch then run one by one, and only the faulty one fails. A command whose related streams
+were not loaded returns to the head of the queue and is decided in the next batch.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import perf_counter
+
+from command_server.kernel.batch import Batch, NotLoaded, Request
+from command_server.kernel.context import AggregateType
+from command_server.kernel.outcomes import DeadlinePassed, Outcome, Overloaded
+from command_server.kernel.ports import EventStore, StoreConflict, StoreUnavailable
+from command_server.kernel.stream_loader import load_streams
+from runtime.batching import AdaptiveBatcher
+
+MAX_BATCH_SIZE = 256
+"""Commands per transaction."""
+RERUNS = 2
+"""Further attempts after a conflict or a lost connection."""
+MAX_BATCH_WAIT = 0.02
+"""Seconds that a batch may wait while more commands arrive. Under load, this raises the rate and lowers the
+mean latency. A lone command does not wait."""
+MAX_QUEUE_TIME = 1.0
+"""Reject new commands with OVERLOADED while the oldest queued command has waited longer than this (seconds).
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """The outcome of a command, and the database incarnation that recorded it."""
+
+    outcome: Outcome
+    incarnation: str
+
+
+@dataclass(slots=True)
+class _QueuedCommand:
+    request: Request
+    result: "asyncio.Future[CommandResult]"
+
+
+class GroupCommit:
+    """Executes commands in batches. Callers await `execute`; one task runs `run`.
+
+    Args:
+        store: the store of streams, events and requests.
+        aggregates: every aggregate by stream type.
+        on_commit: called after each commit that recorded events; notifies the relay.
+        clock: returns the time in UTC.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        aggregates: Mapping[str, AggregateType],
+        on_commit: Callable[[], None] = lambda: None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._store = store
+        self._aggregates = aggregates
+        self._on_commit = on_commit
+        self._clock = clock
+        self._queue: deque[_QueuedCommand] = deque()
+        self._work_available = asyncio.Event()
+        self._batch_ready = asyncio.Event()
+        self._closed = False
+
+    async def execute(self, request: Request) -> CommandResult:
+        """Return the result of a command once it is durable.
+
+        Raises:
+            RequestIdReused: the caller has already used the request id for another request.
+            DeadlinePassed: the deadline passed in the queue; the command was not executed.
+            Overloaded: the queue is too slow; the command was not queued.
+            StoreConflict, StoreUnavailable: the reruns failed too. The command may have taken effect; a retry
+                with the same request id returns its outcome.
+            Exception: the command's own code or data failed; it changed nothing.
+        """
+        if self._queue and request.arrived_at - self._queue[0].request.arrived_at > MAX_QUEUE_TIME:
+            raise Overloaded
+        queued = _QueuedCommand(request, asyncio.get_running_loop().create_future())
+        self._queue.append(queued)
+        self._work_available.set()
+        return await queued.result
+
+    async def run(self) -> None:
+        """Execute queued commands until `close` is called and the queue is empty."""
+        batcher = AdaptiveBatcher(lambda: len(self._queue), self._batch_ready.set, MAX_BATCH_WAIT)
+        while True:
+            while not self._queue:
+                if self._closed:
+                    return
+                self._work_available.clear()
+                await self._work_available.wait()
+            self._batch_ready.clear()
+            batcher.begin()
+            await self._batch_ready.wait()
+            await self._execute_batch(self._take_batch())
+
+    def close(self) -> None:
+        """Let `run` return once the queue is empty."""
+        self._closed = True
+        self._work_available.set()
+
+    def _take_batch(self) -> list[_QueuedCommand]:
+        """Return the next batch without the commands whose caller has cancelled or timed out."""
+        batch: list[_QueuedCommand] = []
+        now = perf_counter()
+        while self._queue and len(batch) < MAX_BATCH_SIZE:
+            queued = self._queue.popleft()
+            if queued.result.done():
+                continue
+            if queued.request.deadline is not None and queued.request.deadline <= now:
+                queued.result.set_exception(DeadlinePassed())
+            else:
+                batch.append(queued)
+        return batch
+
+    async def _execute_batch(self, batch: Sequence[_QueuedCommand]) -> None:
+        if not batch:
+            return
+        try:
+            await self._commit_with_reruns(batch)
+        except Exception as error:
+            # Without a store, single commands would fail as well, each after its own reruns.
+            if len(batch) == 1 or isinstance(error, StoreUnavailable):
+                _fail(batch, error)
+                return
+            # One command may have failed the whole transaction, for example with data that the store refuses.
+            for queued in batch:
+                await self._execute_batch([queued])
+
+    async def _commit_with_reruns(self, batch: Sequence[_QueuedCommand]) -> None:
+        for _ in range(RERUNS):
+            try:
+                return await self._commit(batch)
+            except (StoreConflict, StoreUnavailable):
+                # The rerun loads fresh states. If the lost commit took effect after all, the rerun finds the
+                # recorded requests and returns their outcomes.
+                continue
+        return await self._commit(batch)
+
+    async def _commit(self, batch: Sequence[_QueuedCommand]) -> None:
+        requests = [queued.request for queued in batch]
+        async with self._store.begin() as transaction:
+            # Streams are locked before requests are looked up: a retry that runs on another server waits here
+            # for the lock, and then finds the request that the lock's holder has recorded.
+            streams = await load_streams(transaction, self._aggregates, requests)
+            lookup = await transaction.find_requests({request.key for request in requests})
+            decisions = Batch(streams, lookup.requests, self._clock)
+            results = [_decide(decisions, request) for request in requests]
+            changes = decisions.collect_changes()
+            if changes.requests:
+                await transaction.write(changes)
+        if changes.events:
+            self._on_commit()
+        # In reverse, so that commands that return to the head of the queue keep their order of arrival.
+        for queued, result in reversed(list(zip(batch, results, strict=True))):
+            if isinstance(result, NotLoaded):
+                self._queue.appendleft(queued)
+            else:
+                _complete(queued, result, lookup.incarnation)
+
+
+def _decide(decisions: Batch, request: Request) -> Outcome | Exception:
+    try:
+        return decisions.decide(request)
+    except Exception as error:  # a bug in one command must not fail the others
+        return error
+
+
+def _complete(queued: _QueuedCommand, result: Outcome | Exception, incarnation: str) -> None:
+    if isinstance(result, Exception):
+        _fail([queued], result)
+    elif not queued.result.done():
+        queued.result.set_result(CommandResult(result, incarnation))
+
+
+def _fail(batch: Sequence[_QueuedCommand], error: Exception) -> None:
+    for queued in batch:
+        if not queued.result.done():
+            queued.result.set_exception(error)
