@@ -1,4 +1,4 @@
-"""Banking as tests ask for it."""
+"""Accounts and commands for tests of banking's rules. Amounts are in whole euros."""
 
 from datetime import datetime, timedelta
 
@@ -22,14 +22,14 @@ def eur(units: int, nanos: int = 0) -> Money:
     return Money("EUR", units, nanos)
 
 
-def bank(**balances: int) -> World:
-    """Return a world with accounts in euros, each with so much in it."""
-    made = World(*CONTEXT.deciders)
+def make_bank(**balances: int) -> World:
+    """Return a world with one account per keyword, whose value is its balance in euros."""
+    world = World(*CONTEXT.deciders)
     for account_id, balance in balances.items():
-        made.do(OpenAccount(account_id, "ada", "EUR", None, None))
+        world.execute(OpenAccount(account_id, "ada", "EUR", None, None))
         if balance:
-            made.do(deposit(account_id, balance))
-    return made
+            world.execute(deposit(account_id, balance))
+    return world
 
 
 def deposit(account_id: str, units: int) -> Deposit:
@@ -40,20 +40,20 @@ def withdraw(account_id: str, units: int) -> Withdraw:
     return Withdraw(account_id, eur(units), "cash")
 
 
-def transfer(id_: str, units: int, giver: str = "a", taker: str = "b") -> Transfer:
-    return Transfer(id_, giver, taker, eur(units), "rent")
+def transfer(id_: str, units: int, sender: str = "a", recipient: str = "b") -> Transfer:
+    return Transfer(id_, sender, recipient, eur(units), "rent")
 
 
 def hold(id_: str, units: int, account_id: str = "a", deadline: datetime = DEADLINE) -> PlaceHold:
     return PlaceHold(id_, account_id, eur(units), deadline, "order o-1")
 
 
-def account(made: World, account_id: str = "a") -> Account:
-    found: Account = made.state(ACCOUNT.stream(account_id))
-    return found
+def get_account(world: World, account_id: str = "a") -> Account:
+    account: Account = world.state(ACCOUNT.stream(account_id))
+    return account
 
 
-def levels(made: World, account_id: str = "a") -> tuple[int, int]:
-    """Return the balance and what of it is held, in whole units."""
-    found = account(made, account_id)
-    return found.balance.units, found.held.units
+def get_levels(world: World, account_id: str = "a") -> tuple[int, int]:
+    """Return the balance and the held amount in whole units."""
+    account = get_account(world, account_id)
+    return account.balance.units, account.held.units

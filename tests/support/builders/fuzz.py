@@ -1,4 +1,4 @@
-"""Requests that nobody would send, made from the methods' descriptors: sane, odd, broken, and mere bytes."""
+"""Fuzzed requests, generated from message descriptors: usual, odd and corrupted ones, and random bytes."""
 
 from base64 import urlsafe_b64encode
 from typing import Any
@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
 IDS = ["o-1", "o-2", "main", "c-1"]
-SANE = {
+USUAL_VALUES = {
     "request_id": st.uuids(version=4).map(str),
     "order_id": st.sampled_from(IDS),
     "customer_id": st.sampled_from(IDS),
@@ -25,7 +25,7 @@ SANE = {
     "state": st.integers(0, 8),
     "seconds": st.integers(0, 2 * 10**9),
 }
-"""What fields of these names usually hold."""
+"""Strategies of usual values, by field name."""
 ODD_TEXTS = [
     "",
     "\0",
@@ -41,32 +41,33 @@ ODD_TEXTS = [
     "not-a-uuid",
 ]
 EXTREMES = [0, 1, -1, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63), 999_999_999, 253_402_300_800]
-SEALED = ("page_token", "resume_token", "at_least_as_fresh")
-"""Fields whose content only servers understand."""
+TOKEN_FIELDS = ("page_token", "resume_token", "at_least_as_fresh")
+"""Fields with tokens that servers issue."""
 
 
 def requests(message: Descriptor) -> st.SearchStrategy[bytes]:
-    """Return serialised requests of a type, and what is none."""
-    sane, odd = (messages(message, oddity).map(_serialized) for oddity in (0, 15))
-    return st.one_of(sane, sane, odd, odd, st.tuples(odd, st.data()).map(_bent), st.binary(max_size=300))
+    """Return a strategy of serialised requests of a type and of bytes that are none."""
+    usual, odd = (messages(message, oddity).map(_serialize) for oddity in (0, 15))
+    corrupted = st.tuples(odd, st.data()).map(_corrupt)
+    return st.one_of(usual, usual, odd, odd, corrupted, st.binary(max_size=300))
 
 
 @st.composite
 def messages(draw: st.DrawFn, descriptor: Descriptor, oddity: int) -> Message:
-    """Return messages of a type, of whose fields so many in a hundred are odd, and as many missing."""
+    """Draw a message of a type. `oddity` per cent of its fields are odd, and as many are missing."""
     message = GetMessageClass(descriptor)()
     fields: Any = descriptor.fields
     for field in fields:
         if draw(st.integers(1, 100)) > oddity:
-            _fill(draw, message, field, oddity)
+            _set_field(draw, message, field, oddity)
     return message
 
 
-def _serialized(message: Message) -> bytes:
+def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _fill(draw: st.DrawFn, message: Any, field: FieldDescriptor, oddity: int) -> None:
+def _set_field(draw: st.DrawFn, message: Any, field: FieldDescriptor, oddity: int) -> None:
     if not field.is_repeated:
         values = [draw(_values(field, oddity))]
     else:
@@ -84,15 +85,15 @@ def _fill(draw: st.DrawFn, message: Any, field: FieldDescriptor, oddity: int) ->
 def _values(field: FieldDescriptor, oddity: int) -> st.SearchStrategy[Any]:
     if field.message_type is not None:
         return messages(field.message_type, oddity)
-    odd = _odd(field)
-    if field.name in SEALED:
+    odd = _odd_values(field)
+    if field.name in TOKEN_FIELDS:
         usual: st.SearchStrategy[Any] = st.one_of(st.just(""), st.just(""), tokens())
     else:
-        usual = SANE.get(field.name, st.sampled_from(IDS) if field.type == field.TYPE_STRING else odd)
-    return st.integers(1, 100).flatmap(lambda dice: odd if dice <= oddity else usual)
+        usual = USUAL_VALUES.get(field.name, st.sampled_from(IDS) if field.type == field.TYPE_STRING else odd)
+    return st.integers(1, 100).flatmap(lambda percent: odd if percent <= oddity else usual)
 
 
-def _odd(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+def _odd_values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     match field.type:
         case field.TYPE_STRING:
             return st.one_of(st.sampled_from(ODD_TEXTS), st.text(max_size=80))
@@ -109,7 +110,7 @@ def _odd(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 
 @st.composite
 def tokens(draw: st.DrawFn) -> str:
-    """Return what looks like a consistency token, or like base64."""
+    """Draw a text that resembles a consistency token, or at least base64."""
     names = st.sampled_from(["ordering.order.o-1", "ordering.order.", "", ".", "a.b.c.d", "ä.b.c", "x" * 300])
     versions = st.sampled_from([0, 1, -1, 2**63 - 1])
     streams = st.lists(st.builds(StreamVersion, stream=names, version=versions), max_size=3)
@@ -118,18 +119,18 @@ def tokens(draw: st.DrawFn) -> str:
     return urlsafe_b64encode(draw(st.sampled_from([token, token, token[:-1], b"\xff\xfe"]))).decode()
 
 
-def _bent(drawn: tuple[bytes, st.DataObject]) -> bytes:
-    """Return a request with some of its bytes changed, cut out or put in."""
-    request, data = bytearray(drawn[0]), drawn[1]
+def _corrupt(request_and_data: tuple[bytes, st.DataObject]) -> bytes:
+    """Return the request with one to four bytes changed or inserted, or with its end cut off."""
+    request, data = bytearray(request_and_data[0]), request_and_data[1]
     for _ in range(data.draw(st.integers(1, 4))):
         if not request:
             break
-        where = data.draw(st.integers(0, len(request) - 1))
+        index = data.draw(st.integers(0, len(request) - 1))
         match data.draw(st.sampled_from("xio")):
             case "x":
-                request[where] = data.draw(st.integers(0, 255))
+                request[index] = data.draw(st.integers(0, 255))
             case "i":
-                request.insert(where, data.draw(st.integers(0, 255)))
+                request.insert(index, data.draw(st.integers(0, 255)))
             case "o":
-                del request[where:]
+                del request[index:]
     return bytes(request)

@@ -1,4 +1,4 @@
-"""Orders for tests of ordering's rules: a past for every status, and a command of every kind."""
+"""Orders for tests of ordering's rules: a history for every status, and one command of each type."""
 
 from command_server.contexts.ordering.domain import messages
 from command_server.contexts.ordering.domain.messages import (
@@ -56,7 +56,7 @@ DELIVERED = OrderDelivered("o-1", NOW)
 RETURNED = OrderReturned("o-1", "too small", NOW)
 CANCELLED = OrderCancelled("o-1", "changed my mind", NOW)
 
-PASTS: dict[Status, tuple[messages.Event, ...]] = {
+HISTORIES: dict[Status, tuple[messages.Event, ...]] = {
     Status.NONE: (),
     Status.PLACED: (PLACED,),
     Status.HELD: (PLACED, HELD),
@@ -67,7 +67,7 @@ PASTS: dict[Status, tuple[messages.Event, ...]] = {
     Status.REJECTED: (PLACED, REJECTED),
     Status.CANCELLED: (PLACED, CANCELLED),
 }
-"""How an order comes to be in each status."""
+"""Events that bring an order into each status."""
 
 COMMANDS: tuple[messages.Command, ...] = (
     PLACE,
@@ -83,4 +83,4 @@ COMMANDS: tuple[messages.Command, ...] = (
     ReturnOrder("o-1", "too small"),
     CancelOrder("o-1", "changed my mind"),
 )
-"""One of every kind, which changes something wherever its kind is allowed."""
+"""One command of each type. Each one changes an order in any status that allows its type."""

@@ -1,4 +1,4 @@
-"""Inventory as tests ask for it."""
+"""Stock and commands for tests of inventory's rules."""
 
 from datetime import datetime, timedelta
 
@@ -17,13 +17,13 @@ SKU, WAREHOUSE, ELSEWHERE = "tea/green", "w-1", "w-2"
 DEADLINE = NOW + timedelta(hours=1)
 
 
-def world(*, on_hand: int = 0, reorder_point: int = 0) -> World:
-    """Return a world with a registered product, and so much of it in a warehouse."""
-    made = World(*CONTEXT.deciders)
-    made.do(RegisterProduct(SKU, "Green tea", reorder_point))
+def make_warehouse(*, on_hand: int = 0, reorder_point: int = 0) -> World:
+    """Return a world with a registered product and `on_hand` pieces of it in WAREHOUSE."""
+    world = World(*CONTEXT.deciders)
+    world.execute(RegisterProduct(SKU, "Green tea", reorder_point))
     if on_hand:
-        made.do(receive(on_hand))
-    return made
+        world.execute(receive(on_hand))
+    return world
 
 
 def receive(quantity: int, note: str = "n-1", *, sku: str = SKU, warehouse: str = WAREHOUSE) -> ReceiveStock:
@@ -31,17 +31,17 @@ def receive(quantity: int, note: str = "n-1", *, sku: str = SKU, warehouse: str 
 
 
 def reserve(id_: str, *lines: tuple[str, str, int] | int, deadline: datetime = DEADLINE) -> ReserveStock:
-    """Return a command to reserve lines; a number alone is of SKU in WAREHOUSE."""
-    of = [(SKU, WAREHOUSE, line) if isinstance(line, int) else line for line in lines]
-    return ReserveStock(id_, tuple(ReservationLine(*line) for line in of), deadline)
+    """Return the command that reserves these lines; a plain number is a quantity of SKU in WAREHOUSE."""
+    full_lines = [(SKU, WAREHOUSE, line) if isinstance(line, int) else line for line in lines]
+    return ReserveStock(id_, tuple(ReservationLine(*line) for line in full_lines), deadline)
 
 
-def stock(made: World, sku: str = SKU, warehouse: str = WAREHOUSE) -> Stock:
-    found: Stock = made.state(stock_stream(sku, warehouse))
-    return found
+def get_stock(world: World, sku: str = SKU, warehouse: str = WAREHOUSE) -> Stock:
+    stock: Stock = world.state(stock_stream(sku, warehouse))
+    return stock
 
 
-def levels(made: World, warehouse: str = WAREHOUSE) -> tuple[int, int, int]:
-    """Return what is on hand, reserved and in transit."""
-    found = stock(made, warehouse=warehouse)
-    return found.on_hand, found.reserved, found.in_transit
+def get_levels(world: World, warehouse: str = WAREHOUSE) -> tuple[int, int, int]:
+    """Return the quantities of SKU on hand, reserved and in transit."""
+    stock = get_stock(world, warehouse=warehouse)
+    return stock.on_hand, stock.reserved, stock.in_transit

@@ -1,4 +1,4 @@
-"""Every stream of a world, its snapshot and views, compared with what the independent fold makes of it."""
+"""Compares the rules and projections with the independent fold of `diptych verify`."""
 
 import json
 from collections import defaultdict
@@ -21,52 +21,50 @@ from tests.support.harness.world import World
 
 TYPES = aggregate_types(CONTEXTS)
 FOLDS = {aggregate.stream_type: aggregate for aggregate in AGGREGATES}
-OF: dict[View, Any] = {projection.view: projection for projection in PROJECTIONS}
+PROJECTIONS_BY_VIEW: dict[View, Any] = {projection.view: projection for projection in PROJECTIONS}
 
 
 def compare(world: World) -> None:
-    """Assert that both folds of all that has happened are the same."""
+    """Assert that both folds of every stream give the same snapshot, views, history and contributions."""
     streams: dict[str, list[RecordedEvent]] = defaultdict(list)
     for position, (name, event) in enumerate(world.history):
-        kind, data = TYPES[stream_type(name)].encode(event)
+        type_name, data = TYPES[stream_type(name)].encode(event)
         version, at = len(streams[name]) + 1, NOW + timedelta(seconds=position)
-        streams[name].append(RecordedEvent(name, version, kind, data, at, position, {"actor": "ada"}))
+        streams[name].append(RecordedEvent(name, version, type_name, data, at, position, {"actor": "ada"}))
     for name, recorded in streams.items():
-        _compare(world, name, recorded)
+        _compare_stream(world, name, recorded)
 
 
-def _compare(world: World, name: str, recorded: list[RecordedEvent]) -> None:
+def _compare_stream(world: World, name: str, recorded: list[RecordedEvent]) -> None:
     fold = FOLDS[stream_type(name)]
-    events = [Event(one, _parsed(one)) for one in recorded]
+    events = [Event(event, _parse(event)) for event in recorded]
     assert fold.snapshot(events) == json.loads(world.snapshot(name))
-    for reading in fold.readings:
-        rendered, done, error = OF[reading.view].fold(reading.view.message(), recorded)
-        assert (done, error) == (len(recorded), None)
+    for spec in fold.projections:
+        rendered, folded_count, error = PROJECTIONS_BY_VIEW[spec.view].fold(spec.view.message(), recorded)
+        assert (folded_count, error) == (len(recorded), None)
         assert rendered is not None
-        expected = reading.fold(events)
+        expected = spec.fold(events)
         assert rendered.message == expected
-        assert set(rendered.entries) == set(reading.indexes(expected))
-        assert dict(rendered.columns) == reading.columns(expected)
-        assert set(rendered.change_feeds) == set(reading.changes(expected))
-        if reading.log is not None:
-            log = reading.log(events)
-            kind = type(log[0])
-            assert [kind.FromString(data) for _, data in rendered.history_entries] == log
+        assert set(rendered.entries) == set(spec.indexes(expected))
+        assert dict(rendered.columns) == spec.columns(expected)
+        assert set(rendered.change_feeds) == set(spec.change_feeds(expected))
+        if spec.history is not None:
+            entries = spec.history(events)
+            entry_type = type(entries[0])
+            assert [entry_type.FromString(data) for _, data in rendered.history_entries] == entries
             assert [version for version, _ in rendered.history_entries] == [
                 event.recorded.version for event in events
             ]
-            event_contributions = sorted(
-                added for entry in log for added in (reading.tallies or _none)(entry)
-            )
-            assert (
-                sorted((key, name, int(amount)) for key, name, amount in rendered.event_contributions)
-                == event_contributions
+            contribute = spec.event_contributions or _no_contributions
+            contributions = sorted(each for entry in entries for each in contribute(entry))
+            assert contributions == sorted(
+                (key, name, int(amount)) for key, name, amount in rendered.event_contributions
             )
 
 
-def _none(_: Any) -> list[tuple[str, str, int]]:
+def _no_contributions(_: Any) -> list[tuple[str, str, int]]:
     return []
 
 
-def _parsed(event: RecordedEvent) -> Any:
+def _parse(event: RecordedEvent) -> Any:
     return GetMessageClass(Default().FindMessageTypeByName(event.type)).FromString(event.data)

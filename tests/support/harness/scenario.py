@@ -1,4 +1,4 @@
-"""Given-when-then for a decider: these events happened, this is asked, that follows."""
+"""Given-when-then tests of a decider: past events, a command, and the expected events or rejection."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,15 +14,15 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Scenario:
-    """One aggregate's test: `given` its past, `when` a command arrives, `then` events or `refused`."""
+    """A test of one aggregate: `given` past events, `when` a command, `then` events or `then_rejected`."""
 
     aggregate: Aggregate
     decider: Decider
-    past: tuple[Any, ...] = ()
+    history: tuple[Any, ...] = ()
     command: Any = None
 
     def given(self, *events: Any) -> "Scenario":
-        return replace(self, past=events)
+        return replace(self, history=events)
 
     def when(self, command: Any) -> "Scenario":
         return replace(self, command=command)
@@ -30,14 +30,14 @@ class Scenario:
     def then(self, *expected: Any) -> None:
         assert tuple(self._decide()) == expected
 
-    def refused(self, reason: str, **details: str) -> None:
+    def then_rejected(self, reason: str, **details: str) -> None:
         with pytest.raises(Rejected) as error:
             self._decide()
         assert (error.value.reason, error.value.details) == (reason, details)
 
     def _decide(self) -> Sequence[Any]:
         state = self.aggregate.initial
-        for event in self.past:
+        for event in self.history:
             state = self.aggregate.evolve(state, event)
         (stream,) = self.decider.streams(self.command)
         return self.decider.decide(self.command, {stream: state}, NOW)[stream]

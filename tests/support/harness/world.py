@@ -1,4 +1,4 @@
-"""Deciders over many streams, in memory: what is asked, what happens, and what everything has become."""
+"""Deciders over many streams in memory, for tests of commands that change several aggregates."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from tests.support.harness.scenario import NOW
 
 
 class World:
-    """The streams of one context, and a time that the test moves."""
+    """All streams of the deciders' contexts, with their states and a clock that the test sets."""
 
     def __init__(self, *deciders: Decider) -> None:
         self._deciders = {command: decider for decider in deciders for command in decider.commands}
@@ -23,56 +23,56 @@ class World:
         }
         self.states: dict[str, Any] = {}
         self.history: list[tuple[str, Any]] = []
-        """Every event with its stream's name, in the order of their happening."""
+        """Every event with the name of its stream, in the order of recording."""
         self.now: datetime = NOW
 
-    def do(self, *commands: Any) -> list[Any]:
-        """Execute commands; return the events of the last one."""
+    def execute(self, *commands: Any) -> list[Any]:
+        """Execute the commands and return the events of the last one."""
         events: list[Any] = []
         for command in commands:
-            events = self._do(command)
+            events = self._execute(command)
         return events
 
-    def _do(self, command: Any) -> list[Any]:
+    def _execute(self, command: Any) -> list[Any]:
         decider = self._deciders[type(command)]
-        first = {name: self.state(name) for name in decider.streams(command)}
-        states = first | {name: self.state(name) for name in decider.related_streams(command, first)}
-        decided = decider.decide(command, states, self.now)
-        assert decided.keys() <= states.keys()
-        happened = [(name, event) for name, events in decided.items() for event in events]
-        for name, event in happened:
+        states = {name: self.state(name) for name in decider.streams(command)}
+        states |= {name: self.state(name) for name in decider.related_streams(command, states)}
+        decision = decider.decide(command, states, self.now)
+        assert decision.keys() <= states.keys()
+        new_events = [(name, event) for name, events in decision.items() for event in events]
+        for name, event in new_events:
             aggregate = self._aggregates[stream_type(name)]
             assert type(event) in aggregate.events
             self.states[name] = aggregate.evolve(self.state(name), event)
-        self.history += happened
-        return [event for _, event in happened]
+        self.history += new_events
+        return [event for _, event in new_events]
 
     def state(self, name: str) -> Any:
         return self.states.get(name, self._aggregates[stream_type(name)].initial)
 
-    def refuses(self, command: Any, reason: str, **details: str) -> None:
-        """Assert that a command is refused for this reason, with these among the details."""
+    def assert_rejected(self, command: Any, reason: str, **details: str) -> None:
+        """Assert that a command is rejected for this reason, with at least these details."""
         before = dict(self.states)
         with pytest.raises(Rejected) as error:
-            self._do(command)
+            self._execute(command)
         assert error.value.reason == reason
         assert details.items() <= error.value.details.items()
         assert self.states == before
 
-    def nothing(self, command: Any) -> None:
-        """Assert that a command asks for what is so already."""
-        assert self._do(command) == []
+    def assert_unchanged(self, command: Any) -> None:
+        """Assert that a command is accepted and has no events."""
+        assert self._execute(command) == []
 
     def snapshot(self, name: str) -> str:
         return msgspec.json.encode(self.state(name)).decode()
 
-    def reloaded(self) -> None:
-        """Assert that every state survives being kept as a snapshot."""
+    def assert_snapshots_decode(self) -> None:
+        """Assert that the snapshot of every state decodes to an equal state."""
         for name, state in self.states.items():
-            again = msgspec.json.decode(msgspec.json.encode(state), type=type(state))
-            assert again == state, json.dumps(name)
+            decoded = msgspec.json.decode(msgspec.json.encode(state), type=type(state))
+            assert decoded == state, json.dumps(name)
 
 
-def kinds(events: Sequence[Any]) -> list[str]:
-    """Return what happened, by the events' names."""
+def names_of(events: Sequence[Any]) -> list[str]:
+    """Return the class names of events."""
     return [type(event).__name__ for event in events]

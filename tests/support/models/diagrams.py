@@ -1,4 +1,4 @@
-"""What a page draws as a state diagram, and what rules really do, as found by trying everything."""
+"""The state diagrams of the documentation, and the transitions that the rules allow, found by trial."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,40 +10,40 @@ from command_server.kernel.decider import Rejected
 from tests.support.harness.world import World
 
 DOCS = Path(__file__).parents[3] / "docs"
-Edge = tuple[str, str, str]
-"""From, to, and the command."""
+Transition = tuple[str, str, str]
+"""Status before, status after, and the command's class name."""
 
 
-def drawn(page: str) -> set[Edge]:
-    """Return the arrows of the diagrams on a page of the documentation."""
+def read_diagram(page: str) -> set[Transition]:
+    """Return the arrows of all state diagrams on a page of the documentation."""
     return set(re.findall(r"^    (\S+) --> ([^\s:]+) ?: (\w+)", (DOCS / page).read_text(), re.MULTILINE))
 
 
-def found(
-    make: Callable[[], World],
+def find_transitions(
+    make_world: Callable[[], World],
     stream: str,
-    pasts: Mapping[str, Sequence[Any]],
+    histories: Mapping[str, Sequence[Any]],
     commands: Sequence[Any],
-    late: timedelta,
-) -> Iterator[Edge]:
+    delay: timedelta,
+) -> Iterator[Transition]:
     """Yield every change of one aggregate's status.
 
     Args:
-        make: returns a world in which the aggregate does not exist yet.
-        stream: the aggregate's.
-        pasts: for each status, the commands that lead there; `[*]` for none.
-        commands: what is tried in each.
-        late: how much later each is tried once more.
+        make_world: returns a world in which the aggregate does not exist.
+        stream: the aggregate's stream.
+        histories: the commands that lead to each status; `[*]` is the status before the first command.
+        commands: the commands to try in each status.
+        delay: each command is tried immediately, and in another world after this time.
     """
-    for status, past in pasts.items():
+    for status, history in histories.items():
         for command in commands:
-            for pause in (timedelta(0), late):
-                world = make()
-                world.do(*past)
+            for wait in (timedelta(0), delay):
+                world = make_world()
+                world.execute(*history)
                 assert _status(world, stream) == status
-                world.now += pause
+                world.now += wait
                 try:
-                    world.do(command)
+                    world.execute(command)
                 except Rejected:
                     continue
                 if (after := _status(world, stream)) != status:

@@ -1,7 +1,7 @@
-"""An order as a specification: a table of what follows when, and a dictionary of lines. For stateful tests.
+"""A model of an order for stateful tests: a transition table and a dictionary of shipping groups.
 
-It knows nothing of the code under test. Commands are a name and fields as JSON; `Machine` makes up a life of
-an order, and whoever inherits it says how a command is really executed.
+The model does not use the code under test. Commands are a name and fields as JSON. `OrderMachine` generates
+commands for one order; its subclasses execute them.
 """
 
 from copy import deepcopy
@@ -26,7 +26,7 @@ CancelOrder           CANCELLED   CANCELLED CANCELLED   already     already   al
 """
 STATUSES, *_CELLS = [line.split() for line in ROWS.strip().splitlines()]
 TABLE = {name: dict(zip(STATUSES, cells, strict=True)) for name, *cells in _CELLS}
-"""What follows from a command in each status: the next status, or why nothing changes."""
+"""The outcome of each command in each status: the next status in capitals, or a word for no transition."""
 REASONS = {
     "held": "ORDER_HELD",
     "unconfirmed": "ORDER_NOT_CONFIRMED",
@@ -38,7 +38,7 @@ JSON = dict[str, Any]
 
 
 class OrderModel:
-    """What an order must be after all commands so far."""
+    """The expected state of the order after all commands so far."""
 
     def __init__(self) -> None:
         self.status = "NONE"
@@ -46,24 +46,24 @@ class OrderModel:
         self.groups: dict[str, JSON] = {}
 
     def send(self, name: str, fields: JSON) -> str:
-        """Execute a command; return the reason of its refusal, or nothing."""
+        """Apply a command and return the reason of its rejection, or an empty string."""
         if name == "PlaceOrder":
             return self._place(fields)
         if self.status == "NONE":
             return "ORDER_NOT_FOUND"
-        follows = TABLE[name][self.status]
-        if follows == "same":
+        outcome = TABLE[name][self.status]
+        if outcome == "same":
             return ""
-        if follows == "edit":
+        if outcome == "edit":
             return self._edit(name, fields)
-        if follows == follows.upper():
-            self.status = follows
+        if outcome == outcome.upper():
+            self.status = outcome
             self.version += 1
             return ""
-        return REASONS.get(follows, f"ORDER_ALREADY_{self.status}")
+        return REASONS.get(outcome, f"ORDER_ALREADY_{self.status}")
 
     def total(self) -> int:
-        """Return the sum over all lines in billionths."""
+        """Return the sum over all lines in billionths of a unit."""
         lines = [line for group in self.groups.values() for line in group["lines"]]
         return sum(line["quantity"] * _nanos(line["unit_price"]) for line in lines)
 
@@ -83,12 +83,12 @@ class OrderModel:
 
     def _edit(self, name: str, fields: JSON) -> str:
         before = deepcopy(self.groups)
-        wanted = fields["shipping_group_id"]
-        if not wanted and len(self.groups) == 1:
-            (wanted,) = self.groups
-        if wanted not in self.groups:
+        group_id = fields["shipping_group_id"]
+        if not group_id and len(self.groups) == 1:
+            (group_id,) = self.groups
+        if group_id not in self.groups:
             return "SHIPPING_GROUP_NOT_FOUND"
-        reason = getattr(self, f"_{name}")(self.groups[wanted], fields)
+        reason = getattr(self, f"_{name}")(self.groups[group_id], fields)
         self.version += self.groups != before
         return str(reason)
 
@@ -96,7 +96,7 @@ class OrderModel:
         line = fields["line"]
         if line in group["lines"]:
             return ""
-        if line["sku"] in [known["sku"] for known in group["lines"]]:
+        if line["sku"] in [existing["sku"] for existing in group["lines"]]:
             return "ORDER_LINE_EXISTS"
         currency = next(iter(self.groups.values()))["lines"][0]["unit_price"]["currency_code"]
         if line["unit_price"]["currency_code"] != currency:
@@ -105,12 +105,12 @@ class OrderModel:
         return ""
 
     def _RemoveOrderLine(self, group: JSON, fields: JSON) -> str:  # noqa: N802 - the command's name
-        left = [line for line in group["lines"] if line["sku"] != fields["sku"]]
-        if len(left) == len(group["lines"]):
+        remaining = [line for line in group["lines"] if line["sku"] != fields["sku"]]
+        if len(remaining) == len(group["lines"]):
             return "ORDER_LINE_NOT_FOUND"
-        if not left:
+        if not remaining:
             return "ORDER_LINE_LAST"
-        group["lines"] = left
+        group["lines"] = remaining
         return ""
 
     def _ChangeShippingAddress(self, group: JSON, fields: JSON) -> str:  # noqa: N802 - the command's name
@@ -158,29 +158,29 @@ valid_orders = st.lists(
 )
 named_groups = st.sampled_from(["", "main", "main", "gift"])
 texts = st.sampled_from(["a reason", "another"])
-STEPS = [name for name, follows in TABLE.items() if "edit" not in follows.values()]
+STATUS_COMMANDS = [name for name, outcomes in TABLE.items() if "edit" not in outcomes.values()]
 FIELDS = {
     "ApproveOrder": (),
     "ConfirmOrder": (),
     "DeliverOrder": (),
     "ShipOrder": ("carrier", "tracking_code"),
 }
-ENDS = ("REJECTED", "CANCELLED")
+END_STATUSES = ("REJECTED", "CANCELLED")
 
 
-class Machine(RuleBasedStateMachine):
-    """Sends made-up commands to one order and to its model, and compares what they say."""
+class OrderMachine(RuleBasedStateMachine):
+    """Sends generated commands to one order and to its model, and compares the outcomes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.model = OrderModel()
 
     def execute(self, name: str, fields: JSON) -> str:
-        """Really execute a command; return the reason of its refusal, or nothing."""
+        """Execute a command on the tested order; return the reason of its rejection or an empty string."""
         raise NotImplementedError
 
     def compare(self) -> None:
-        """Assert that the order is what the model says."""
+        """Assert that the tested order equals the model."""
         raise NotImplementedError
 
     def send(self, name: str, fields: JSON) -> None:
@@ -202,24 +202,25 @@ class Machine(RuleBasedStateMachine):
 
     @rule(data=st.data(), group=named_groups)
     def remove_line(self, data: st.DataObject, group: str) -> None:
-        skus = {line["sku"] for known in self.model.groups.values() for line in known["lines"]}
+        skus = {line["sku"] for each in self.model.groups.values() for line in each["lines"]}
         sku = data.draw(st.sampled_from(sorted(skus | {"book"})))
         self.send("RemoveOrderLine", {"shipping_group_id": group, "sku": sku})
 
     @rule(group=named_groups, address=addresses)
-    def send_elsewhere(self, group: str, address: JSON) -> None:
+    def change_address(self, group: str, address: JSON) -> None:
         self.send("ChangeShippingAddress", {"shipping_group_id": group, "shipping_address": address})
 
-    @rule(name=st.sampled_from(STEPS), text=texts, patience=st.integers(0, 9))
-    def step(self, name: str, text: str, patience: int) -> None:
-        follows = TABLE[name].get(self.model.status, "")
-        if follows not in ENDS or not patience:  # most orders shall come further than that
+    @rule(name=st.sampled_from(STATUS_COMMANDS), text=texts, draw=st.integers(0, 9))
+    def change_status(self, name: str, text: str, draw: int) -> None:
+        outcome = TABLE[name].get(self.model.status, "")
+        if outcome not in END_STATUSES or draw == 0:  # rarely, so that most orders reach later statuses
             self.send(name, dict.fromkeys(FIELDS.get(name, ("reason",)), text))
 
     @precondition(lambda machine: machine.model.status in STATUSES)
     @rule(data=st.data(), text=texts)
-    def go_on(self, data: st.DataObject, text: str) -> None:
+    def advance(self, data: st.DataObject, text: str) -> None:
         status = self.model.status
-        names = [name for name in STEPS if TABLE[name][status].isupper() and TABLE[name][status] not in ENDS]
-        name = data.draw(st.sampled_from(names or STEPS))
+        outcomes = {name: TABLE[name][status] for name in STATUS_COMMANDS}
+        names = [name for name, next_ in outcomes.items() if next_.isupper() and next_ not in END_STATUSES]
+        name = data.draw(st.sampled_from(names or STATUS_COMMANDS))
         self.send(name, dict.fromkeys(FIELDS.get(name, ("reason",)), text))

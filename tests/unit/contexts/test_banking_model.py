@@ -1,11 +1,11 @@
-"""Banking does what a plain model of it says, and money is neither made nor lost, as days pass."""
+"""Banking behaves like its model, and the sum of all money is constant."""
 
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from hypothesis import settings
-from hypothesis import strategies as some
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from command_server.contexts.banking import CONTEXT
@@ -23,219 +23,236 @@ from command_server.contexts.banking.domain.messages import (
     UnfreezeAccount,
 )
 from command_server.kernel.decider import Rejected
-from tests.support.builders.bank import account, deposit, eur, hold, transfer, withdraw
+from tests.support.builders.bank import deposit, eur, get_account, hold, transfer, withdraw
 from tests.support.harness import folds
 from tests.support.harness.world import World
 
 ACCOUNTS = ("a", "b", "c")
-accounts, ids = some.sampled_from(ACCOUNTS), some.integers(1, 4).map(str)
-amounts = some.integers(1, 9) | some.integers(9_990, 10_010)
-people = some.sampled_from(["ada", "bob"])
+accounts, ids = st.sampled_from(ACCOUNTS), st.integers(1, 4).map(str)
+amounts = st.integers(1, 9) | st.integers(9_990, 10_010)
+callers = st.sampled_from(["ada", "bob"])
 
 
 @dataclass
-class Page:
-    """An account in a ledger kept by hand."""
+class AccountModel:
+    """The expected state of an account, in whole euros."""
 
     overdraft: int
     daily: int | None
     balance: int = 0
     frozen: str = ""
     open: bool = True
-    left: dict[Any, int] = field(default_factory=dict)
+    withdrawn: dict[Any, int] = field(default_factory=dict)
+    """Withdrawals and sent transfers by day."""
 
 
-class Machine(RuleBasedStateMachine):
-    """A ledger by hand, beside the domain."""
+class BankingMachine(RuleBasedStateMachine):
+    """Executes random commands and keeps the expected accounts, holds and transfers."""
 
     def __init__(self) -> None:
         super().__init__()
         self.world = World(*CONTEXT.deciders)
-        self.pages: dict[str, Page] = {}
+        self.accounts: dict[str, AccountModel] = {}
         self.holds: dict[str, dict[str, Any]] = {}
-        self.moves: dict[str, dict[str, Any]] = {}
-        self.outside = 0
+        self.transfers: dict[str, dict[str, Any]] = {}
+        self.paid_out = 0
+        """Withdrawals and captured holds minus deposits."""
 
-    @initialize(overdraft=some.integers(0, 20), daily=some.none() | some.integers(1, 20_000))
+    @initialize(overdraft=st.integers(0, 20), daily=st.none() | st.integers(1, 20_000))
     def begin(self, overdraft: int, daily: int | None) -> None:
         for name in ACCOUNTS:
             limit = None if daily is None else eur(daily)
-            self.world.do(OpenAccount(name, "ada", "EUR", eur(overdraft), limit))
-            self.pages[name] = Page(overdraft, daily)
+            self.world.execute(OpenAccount(name, "ada", "EUR", eur(overdraft), limit))
+            self.accounts[name] = AccountModel(overdraft, daily)
 
-    def ask(self, command: Any, allowed: bool) -> bool:
-        """Execute a command; it must be refused exactly where the ledger says so."""
+    def execute(self, command: Any, allowed: bool) -> bool:
+        """Execute a command and assert that it is rejected unless `allowed`; return `allowed`."""
         try:
-            self.world.do(command)
+            self.world.execute(command)
         except Rejected as error:
             assert not allowed, error.reason
             return False
         assert allowed, command
         return True
 
-    def held(self, name: str) -> int:
-        standing = (h for h in self.holds.values() if h["state"] in ("open", "firm") and h["account"] == name)
-        return sum(one["amount"] for one in standing)
+    def sum_holds(self, name: str) -> int:
+        active = (h for h in self.holds.values() if h["state"] in ("open", "firm") and h["account"] == name)
+        return sum(each["amount"] for each in active)
 
-    def gives(self, name: str, amount: int) -> bool:
-        page = self.pages[name]
-        return page.open and not page.frozen and page.balance - self.held(name) + page.overdraft >= amount
+    def can_pay(self, name: str, amount: int) -> bool:
+        account = self.accounts[name]
+        return (
+            account.open
+            and not account.frozen
+            and account.balance - self.sum_holds(name) + account.overdraft >= amount
+        )
 
-    def within_day(self, name: str, amount: int) -> bool:
-        page = self.pages[name]
-        return page.daily is None or page.left.get(self.today, 0) + amount <= page.daily
+    def is_within_daily_limit(self, name: str, amount: int) -> bool:
+        account = self.accounts[name]
+        return account.daily is None or account.withdrawn.get(self.today, 0) + amount <= account.daily
 
-    def takes(self, name: str) -> bool:
-        page = self.pages[name]
-        return page.open and page.frozen != "both"
+    def can_receive(self, name: str) -> bool:
+        account = self.accounts[name]
+        return account.open and account.frozen != "both"
 
     @property
     def today(self) -> Any:
         return self.world.now.date()
 
-    def leaves(self, name: str, amount: int) -> None:
-        page = self.pages[name]
-        page.balance -= amount
-        page.left[self.today] = page.left.get(self.today, 0) + amount
+    def debit(self, name: str, amount: int) -> None:
+        account = self.accounts[name]
+        account.balance -= amount
+        account.withdrawn[self.today] = account.withdrawn.get(self.today, 0) + amount
 
     @rule(name=accounts, amount=amounts)
-    def pay_in(self, name: str, amount: int) -> None:
-        if self.ask(deposit(name, amount), allowed=self.takes(name)):
-            self.pages[name].balance += amount
-            self.outside -= amount
+    def deposit(self, name: str, amount: int) -> None:
+        if self.execute(deposit(name, amount), allowed=self.can_receive(name)):
+            self.accounts[name].balance += amount
+            self.paid_out -= amount
 
     @rule(name=accounts, amount=amounts)
-    def pay_out(self, name: str, amount: int) -> None:
-        if self.ask(withdraw(name, amount), self.gives(name, amount) and self.within_day(name, amount)):
-            self.leaves(name, amount)
-            self.outside += amount
+    def withdraw(self, name: str, amount: int) -> None:
+        if self.execute(
+            withdraw(name, amount), self.can_pay(name, amount) and self.is_within_daily_limit(name, amount)
+        ):
+            self.debit(name, amount)
+            self.paid_out += amount
 
-    def can_move(self, giver: str, taker: str, amount: int) -> bool:
-        possible = self.gives(giver, amount) and self.within_day(giver, amount)
-        return giver != taker and possible and self.takes(taker)
+    def can_transfer(self, sender: str, recipient: str, amount: int) -> bool:
+        possible = self.can_pay(sender, amount) and self.is_within_daily_limit(sender, amount)
+        return sender != recipient and possible and self.can_receive(recipient)
 
-    def move(self, one: dict[str, Any]) -> None:
-        self.leaves(one["giver"], one["amount"])
-        self.pages[one["taker"]].balance += one["amount"]
-        one["state"] = "made"
+    def make_transfer(self, transfer_model: dict[str, Any]) -> None:
+        self.debit(transfer_model["sender"], transfer_model["amount"])
+        self.accounts[transfer_model["recipient"]].balance += transfer_model["amount"]
+        transfer_model["state"] = "made"
 
-    @rule(id_=ids, giver=accounts, taker=accounts, amount=amounts)
-    def transfers(self, id_: str, giver: str, taker: str, amount: int) -> None:
-        wanted = {"giver": giver, "taker": taker, "amount": amount, "by": ""}
-        before = self.moves.get(id_)
-        same = before is not None and {key: before[key] for key in wanted} == wanted
-        possible = before is None and amount <= 10_000 and self.can_move(giver, taker, amount)
-        if self.ask(transfer(id_, amount, giver, taker), allowed=same or possible) and possible:
-            self.moves[id_] = wanted
-            self.move(wanted)
+    @rule(id_=ids, sender=accounts, recipient=accounts, amount=amounts)
+    def transfer(self, id_: str, sender: str, recipient: str, amount: int) -> None:
+        requested = {"sender": sender, "recipient": recipient, "amount": amount, "by": ""}
+        before = self.transfers.get(id_)
+        same = before is not None and {key: before[key] for key in requested} == requested
+        possible = before is None and amount <= 10_000 and self.can_transfer(sender, recipient, amount)
+        if self.execute(transfer(id_, amount, sender, recipient), allowed=same or possible) and possible:
+            self.transfers[id_] = requested
+            self.make_transfer(requested)
 
-    @rule(id_=ids, giver=accounts, taker=accounts, amount=amounts, who=people)
-    def requests(self, id_: str, giver: str, taker: str, amount: int, who: str) -> None:
-        wanted = {"giver": giver, "taker": taker, "amount": amount}
-        before = self.moves.get(id_)
-        same = before is not None and before["by"] != "" and {key: before[key] for key in wanted} == wanted
-        request = RequestTransfer(id_, giver, taker, eur(amount), "rent", caller=who)
-        if self.ask(request, allowed=same or (before is None and giver != taker)) and before is None:
-            self.moves[id_] = {**wanted, "by": who, "state": "requested"}
+    @rule(id_=ids, sender=accounts, recipient=accounts, amount=amounts, caller=callers)
+    def request_transfer(self, id_: str, sender: str, recipient: str, amount: int, caller: str) -> None:
+        requested = {"sender": sender, "recipient": recipient, "amount": amount}
+        before = self.transfers.get(id_)
+        same = (
+            before is not None and before["by"] != "" and {key: before[key] for key in requested} == requested
+        )
+        request = RequestTransfer(id_, sender, recipient, eur(amount), "rent", caller=caller)
+        if self.execute(request, allowed=same or (before is None and sender != recipient)) and before is None:
+            self.transfers[id_] = {**requested, "by": caller, "state": "requested"}
 
-    @rule(id_=ids, who=people)
-    def approve(self, id_: str, who: str) -> None:
-        one = self.moves.get(id_, {"state": "none"})
-        waits = one["state"] == "requested" and one["by"] != who
-        possible = waits and self.can_move(one["giver"], one["taker"], one["amount"])
+    @rule(id_=ids, caller=callers)
+    def approve_transfer(self, id_: str, caller: str) -> None:
+        transfer_model = self.transfers.get(id_, {"state": "none"})
+        pending = transfer_model["state"] == "requested" and transfer_model["by"] != caller
+        possible = pending and self.can_transfer(
+            transfer_model["sender"], transfer_model["recipient"], transfer_model["amount"]
+        )
         if (
-            self.ask(ApproveTransfer(id_, caller=who), allowed=possible or one["state"] == "made")
+            self.execute(
+                ApproveTransfer(id_, caller=caller), allowed=possible or transfer_model["state"] == "made"
+            )
             and possible
         ):
-            self.move(one)
+            self.make_transfer(transfer_model)
 
-    @rule(id_=ids, who=people)
-    def decline(self, id_: str, who: str) -> None:
-        state = self.moves.get(id_, {"state": "none"})["state"]
-        if self.ask(DeclineTransfer(id_, "no", caller=who), allowed=state in ("requested", "declined")):
-            self.moves[id_]["state"] = "declined"
+    @rule(id_=ids, caller=callers)
+    def decline_transfer(self, id_: str, caller: str) -> None:
+        state = self.transfers.get(id_, {"state": "none"})["state"]
+        if self.execute(
+            DeclineTransfer(id_, "no", caller=caller), allowed=state in ("requested", "declined")
+        ):
+            self.transfers[id_]["state"] = "declined"
 
-    @rule(id_=ids, name=accounts, amount=amounts, minutes=some.integers(1, 60))
-    def place(self, id_: str, name: str, amount: int, minutes: int) -> None:
+    @rule(id_=ids, name=accounts, amount=amounts, minutes=st.integers(1, 60))
+    def place_hold(self, id_: str, name: str, amount: int, minutes: int) -> None:
         deadline = self.world.now + timedelta(minutes=minutes)
-        wanted = {"account": name, "amount": amount, "deadline": deadline}
+        requested = {"account": name, "amount": amount, "deadline": deadline}
         before = self.holds.get(id_)
-        same = before is not None and {key: before[key] for key in wanted} == wanted
-        possible = before is None and self.gives(name, amount)
-        if self.ask(hold(id_, amount, name, deadline), allowed=same or possible) and possible:
-            self.holds[id_] = {**wanted, "state": "open", "captured": 0}
+        same = before is not None and {key: before[key] for key in requested} == requested
+        possible = before is None and self.can_pay(name, amount)
+        if self.execute(hold(id_, amount, name, deadline), allowed=same or possible) and possible:
+            self.holds[id_] = {**requested, "state": "open", "captured": 0}
 
-    def state_of(self, id_: str) -> str:
-        one = self.holds.get(id_)
-        if one is None:
+    def get_state(self, id_: str) -> str:
+        hold_model = self.holds.get(id_)
+        if hold_model is None:
             return "none"
-        return "late" if one["state"] == "open" and one["deadline"] <= self.world.now else str(one["state"])
+        late = hold_model["state"] == "open" and hold_model["deadline"] <= self.world.now
+        return "late" if late else str(hold_model["state"])
 
     @rule(id_=ids)
     def firm(self, id_: str) -> None:
-        if self.ask(FirmHold(id_), allowed=self.state_of(id_) in ("open", "firm")):
+        if self.execute(FirmHold(id_), allowed=self.get_state(id_) in ("open", "firm")):
             self.holds[id_]["state"] = "firm"
 
     @rule(id_=ids)
     def release(self, id_: str) -> None:
-        if self.ask(ReleaseHold(id_, "no"), self.state_of(id_) in ("open", "late", "firm", "released")):
+        if self.execute(ReleaseHold(id_, "no"), self.get_state(id_) in ("open", "late", "firm", "released")):
             self.holds[id_]["state"] = "released"
 
     @rule(id_=ids)
     def expire(self, id_: str) -> None:
-        state = self.state_of(id_)
-        if self.ask(ExpireHold(id_), allowed=state not in ("none", "open")) and state == "late":
+        state = self.get_state(id_)
+        if self.execute(ExpireHold(id_), allowed=state not in ("none", "open")) and state == "late":
             self.holds[id_]["state"] = "released"
 
-    @rule(id_=ids, amount=some.none() | amounts)
+    @rule(id_=ids, amount=st.none() | amounts)
     def capture(self, id_: str, amount: int | None) -> None:
-        state, one = self.state_of(id_), self.holds.get(id_, {"amount": 0, "captured": 0})
-        taken = amount or one["amount"]
-        possible = state in ("open", "firm") and taken <= one["amount"]
-        again = state == "captured" and amount in (None, one["captured"])
+        state, hold_model = self.get_state(id_), self.holds.get(id_, {"amount": 0, "captured": 0})
+        captured_amount = amount or hold_model["amount"]
+        possible = state in ("open", "firm") and captured_amount <= hold_model["amount"]
+        repeated = state == "captured" and amount in (None, hold_model["captured"])
         command = CaptureHold(id_, None if amount is None else eur(amount))
-        if self.ask(command, allowed=possible or again) and possible:
-            one.update(state="captured", captured=taken)
-            self.pages[one["account"]].balance -= taken
-            self.outside += taken
+        if self.execute(command, allowed=possible or repeated) and possible:
+            hold_model.update(state="captured", captured=captured_amount)
+            self.accounts[hold_model["account"]].balance -= captured_amount
+            self.paid_out += captured_amount
 
-    @rule(name=accounts, both=some.booleans())
+    @rule(name=accounts, both=st.booleans())
     def freeze(self, name: str, both: bool) -> None:
-        if self.ask(FreezeAccount(name, "odd", both), allowed=self.pages[name].open):
-            self.pages[name].frozen = "both" if both else "out"
+        if self.execute(FreezeAccount(name, "odd", both), allowed=self.accounts[name].open):
+            self.accounts[name].frozen = "both" if both else "out"
 
     @rule(name=accounts)
     def unfreeze(self, name: str) -> None:
-        if self.ask(UnfreezeAccount(name), allowed=self.pages[name].open):
-            self.pages[name].frozen = ""
+        if self.execute(UnfreezeAccount(name), allowed=self.accounts[name].open):
+            self.accounts[name].frozen = ""
 
     @rule()
     def close(self) -> None:
-        page = self.pages["c"]  # the others stay in use
-        empty = page.balance == 0 and self.held("c") == 0
-        if self.ask(CloseAccount("c"), allowed=empty or not page.open):
-            page.open = False
+        account = self.accounts["c"]  # the other accounts stay open
+        empty = account.balance == 0 and self.sum_holds("c") == 0
+        if self.execute(CloseAccount("c"), allowed=empty or not account.open):
+            account.open = False
 
-    @rule(minutes=some.integers(1, 90) | some.just(24 * 60))
+    @rule(minutes=st.integers(1, 90) | st.just(24 * 60))
     def wait(self, minutes: int) -> None:
         self.world.now += timedelta(minutes=minutes)
 
     @invariant()
-    def every_account_is_as_the_ledger_says(self) -> None:
-        for name, page in self.pages.items():
-            found = account(self.world, name)
-            assert (found.balance, found.held) == (eur(page.balance), eur(self.held(name)))
-            assert found.available.units >= 0
+    def every_account_matches_the_model(self) -> None:
+        for name, expected in self.accounts.items():
+            account = get_account(self.world, name)
+            assert (account.balance, account.held) == (eur(expected.balance), eur(self.sum_holds(name)))
+            assert account.available.units >= 0
 
     @invariant()
-    def money_is_neither_made_nor_lost(self) -> None:
-        balances = (account(self.world, name).balance.units for name in self.pages)
-        assert sum(balances) + self.outside == 0
+    def the_sum_of_all_money_is_constant(self) -> None:
+        balances = (get_account(self.world, name).balance.units for name in self.accounts)
+        assert sum(balances) + self.paid_out == 0
 
     def teardown(self) -> None:
-        self.world.reloaded()
+        self.world.assert_snapshots_decode()
         folds.compare(self.world)
 
 
-Machine.TestCase.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
-TestBankingModel = Machine.TestCase
+BankingMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+TestBankingModel = BankingMachine.TestCase

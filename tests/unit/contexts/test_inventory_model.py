@@ -1,18 +1,18 @@
-"""Inventory does what a plain model says, and what is derived of it is what two independent folds say."""
+"""Inventory behaves like its model, and both folds of its events agree."""
 
 from hypothesis import settings
 
 from tests.support.harness import folds
-from tests.support.models.inventory import Machine
+from tests.support.models.inventory import InventoryMachine
 
 
-class Compared(Machine):
-    """Compares, at the end, every stream's snapshot and views with the independent fold."""
+class ComparedMachine(InventoryMachine):
+    """Compares every stream's snapshot and views with the independent fold at the end of a run."""
 
     def teardown(self) -> None:
         super().teardown()
         folds.compare(self.world)
 
 
-Compared.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
-TestInventoryModel = Compared.TestCase
+ComparedMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestInventoryModel = ComparedMachine.TestCase

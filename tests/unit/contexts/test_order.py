@@ -1,4 +1,4 @@
-"""What ordering's rules say of an order's life, given a past."""
+"""Rules of ordering: the commands that each status of an order allows."""
 
 import pytest
 
@@ -14,7 +14,7 @@ from tests.support.builders.orders import (
     CONFIRMED,
     DELIVERED,
     HELD,
-    PASTS,
+    HISTORIES,
     PLACE,
     PLACED,
     REJECTED,
@@ -22,7 +22,7 @@ from tests.support.builders.orders import (
     SHIPPED,
 )
 from tests.support.harness.scenario import NOW, Scenario
-from tests.support.models.diagrams import drawn
+from tests.support.models.diagrams import read_diagram
 
 order = Scenario(ORDER, DECIDER)
 PLACE_, ADD, REMOVE, SEND, HOLD, APPROVE, REJECT, CONFIRM, SHIP, DELIVER, RETURN, CANCEL = COMMANDS
@@ -34,16 +34,16 @@ def test_placing_an_order_sums_its_lines_exactly() -> None:
 
 @pytest.mark.parametrize("status", [status for status in Status if status is not Status.NONE])
 def test_an_order_is_placed_once(status: Status) -> None:
-    order.given(*PASTS[status]).when(PLACE).refused("ORDER_EXISTS", order_id="o-1")
+    order.given(*HISTORIES[status]).when(PLACE).then_rejected("ORDER_EXISTS", order_id="o-1")
 
 
 @pytest.mark.parametrize("command", COMMANDS[1:], ids=lambda command: type(command).__name__)
-def test_what_was_never_placed_is_not_found(command: object) -> None:
-    order.given().when(command).refused("ORDER_NOT_FOUND", order_id="o-1")
+def test_a_command_for_an_unknown_order_is_not_found(command: object) -> None:
+    order.given().when(command).then_rejected("ORDER_NOT_FOUND", order_id="o-1")
 
 
 @pytest.mark.parametrize(
-    ("past", "command", "event"),
+    ("status", "command", "event"),
     [
         (Status.PLACED, HOLD, HELD),
         (Status.HELD, APPROVE, APPROVED),
@@ -58,12 +58,12 @@ def test_what_was_never_placed_is_not_found(command: object) -> None:
         (Status.CONFIRMED, CANCEL, CANCELLED),
     ],
 )
-def test_an_order_goes_on(past: Status, command: object, event: object) -> None:
-    order.given(*PASTS[past]).when(command).then(event)
+def test_an_order_changes_its_status(status: Status, command: object, event: object) -> None:
+    order.given(*HISTORIES[status]).when(command).then(event)
 
 
 @pytest.mark.parametrize(
-    ("past", "command"),
+    ("status", "command"),
     [
         (Status.HELD, HOLD),
         (Status.PLACED, APPROVE),
@@ -75,12 +75,12 @@ def test_an_order_goes_on(past: Status, command: object, event: object) -> None:
         (Status.CANCELLED, CANCEL),
     ],
 )
-def test_asking_for_what_already_is_changes_nothing(past: Status, command: object) -> None:
-    order.given(*PASTS[past]).when(command).then()
+def test_a_command_for_the_current_status_changes_nothing(status: Status, command: object) -> None:
+    order.given(*HISTORIES[status]).when(command).then()
 
 
 @pytest.mark.parametrize(
-    ("past", "commands", "reason"),
+    ("status", "commands", "reason"),
     [
         (Status.HELD, (ADD, REMOVE, SEND, CONFIRM, SHIP, DELIVER, RETURN), "ORDER_HELD"),
         (Status.PLACED, (SHIP,), "ORDER_NOT_CONFIRMED"),
@@ -97,11 +97,11 @@ def test_asking_for_what_already_is_changes_nothing(past: Status, command: objec
         (Status.CANCELLED, (ADD, HOLD, APPROVE, CONFIRM, SHIP, RETURN), "ORDER_ALREADY_CANCELLED"),
     ],
 )
-def test_what_a_status_does_not_allow_is_refused(
-    past: Status, commands: tuple[object, ...], reason: str
+def test_a_command_that_the_status_forbids_is_rejected(
+    status: Status, commands: tuple[object, ...], reason: str
 ) -> None:
     for command in commands:
-        order.given(*PASTS[past]).when(command).refused(reason, order_id="o-1")
+        order.given(*HISTORIES[status]).when(command).then_rejected(reason, order_id="o-1")
 
 
 def test_an_approved_order_can_be_confirmed_and_held_again() -> None:
@@ -109,16 +109,16 @@ def test_an_approved_order_can_be_confirmed_and_held_again() -> None:
     order.given(PLACED, HELD, APPROVED).when(HOLD).then(HELD)
 
 
-def test_the_diagram_in_the_docs_is_what_the_rules_do() -> None:
-    assert drawn("ordering.md") == set(_edges())
+def test_the_diagram_in_the_docs_matches_the_rules() -> None:
+    assert read_diagram("ordering.md") == set(_find_transitions())
 
 
-def _edges() -> list[tuple[str, str, str]]:
-    """Return from, to and command of every change of an order, as found by trying."""
-    found = []
-    for status, past in PASTS.items():
+def _find_transitions() -> list[tuple[str, str, str]]:
+    """Return (status before, status after, command class) of every transition, found by trial."""
+    transitions = []
+    for status, history in HISTORIES.items():
         before = ORDER.initial
-        for event in past:
+        for event in history:
             before = evolve(before, event)
         for command in orders.COMMANDS:
             try:
@@ -127,17 +127,17 @@ def _edges() -> list[tuple[str, str, str]]:
                 continue
             if events:
                 after = evolve(before, events[-1])
-                found.append((_node(status), _node(after.status), type(command).__name__))
-    return found
+                transitions.append((_node(status), _node(after.status), type(command).__name__))
+    return transitions
 
 
 def _node(status: Status) -> str:
     return "[*]" if status is Status.NONE else status.name
 
 
-def test_every_kind_of_command_and_event_is_tried_here() -> None:
+def test_every_command_and_event_type_is_covered() -> None:
     assert {type(command) for command in COMMANDS} == set(DECIDER.commands)
-    tried = {type(event) for past in PASTS.values() for event in past} | {type(APPROVED)}
+    covered = {type(event) for history in HISTORIES.values() for event in history} | {type(APPROVED)}
     edits = {messages.OrderLineAdded, messages.OrderLineRemoved, messages.ShippingAddressChanged}
-    assert tried | edits == set(ORDER.events)  # the edits in test_order_contents.py
-    assert OrderPlaced in tried
+    assert covered | edits == set(ORDER.events)  # test_order_contents.py covers the edits
+    assert OrderPlaced in covered

@@ -1,4 +1,4 @@
-"""The domain does what the model of an order says, whatever commands come in whatever order."""
+"""The domain behaves like the model of an order for random sequences of commands."""
 
 import json
 from typing import Any
@@ -11,11 +11,11 @@ from command_server.contexts.ordering.domain.contents import sum_lines
 from command_server.contexts.ordering.domain.order import Order, decide, evolve
 from command_server.kernel.decider import Rejected
 from tests.support.harness.scenario import NOW
-from tests.support.models.order import JSON, NANOS, Machine
+from tests.support.models.order import JSON, NANOS, OrderMachine
 
 
-class DomainMachine(Machine):
-    """Decides and folds in memory."""
+class DomainMachine(OrderMachine):
+    """Executes the commands on the domain in memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,8 +37,8 @@ class DomainMachine(Machine):
 
     def compare(self) -> None:
         groups = json.loads(msgspec.json.encode(self.order.contents.groups))
-        kept = ("shipping_group_id", "lines", "shipping_address")
-        expected = [{field: group[field] for field in kept} for group in self.model.groups.values()]
+        fields = ("shipping_group_id", "lines", "shipping_address")
+        expected = [{field: group[field] for field in fields} for group in self.model.groups.values()]
         assert (self.order.status.value, self.version) == (self.model.status, self.model.version)
         assert groups == expected
         if lines := self.order.contents.lines:

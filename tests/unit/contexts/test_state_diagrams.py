@@ -1,4 +1,4 @@
-"""The state diagrams in the documentation are what the rules do."""
+"""The state diagrams of the documentation show exactly the transitions that the rules allow."""
 
 from datetime import timedelta
 
@@ -21,19 +21,19 @@ from command_server.contexts.inventory.domain.messages import (
     ReleaseReservation,
 )
 from command_server.contexts.inventory.domain.reservation import RESERVATION
-from tests.support.builders.bank import bank, eur, hold
-from tests.support.builders.warehouse import reserve, world
-from tests.support.models.diagrams import drawn, found
+from tests.support.builders.bank import eur, hold, make_bank
+from tests.support.builders.warehouse import make_warehouse, reserve
+from tests.support.models.diagrams import find_transitions, read_diagram
 
-LATE = timedelta(hours=2)
-"""After every deadline."""
+AFTER_DEADLINES = timedelta(hours=2)
+"""A time later than every deadline."""
 
 
-def test_holds_and_transfers_are_as_drawn() -> None:
+def test_holds_and_transfers_match_their_diagrams() -> None:
     place, firm, capture = hold("h-1", 3), FirmHold("h-1"), CaptureHold("h-1", None)
     release, expire = ReleaseHold("h-1", "over"), ExpireHold("h-1")
-    holds = found(
-        lambda: bank(a=10),
+    holds = find_transitions(
+        lambda: make_bank(a=10),
         HOLD.stream("h-1"),
         {
             "[*]": [],
@@ -43,26 +43,26 @@ def test_holds_and_transfers_are_as_drawn() -> None:
             "RELEASED": [place, release],
         },
         [place, firm, capture, release, expire],
-        LATE,
+        AFTER_DEADLINES,
     )
     make = Transfer("t-1", "a", "b", eur(1), "rent")
-    ask = RequestTransfer("t-1", "a", "b", eur(1), "rent", caller="ada")
+    request = RequestTransfer("t-1", "a", "b", eur(1), "rent", caller="ada")
     approve, decline = ApproveTransfer("t-1", caller="bob"), DeclineTransfer("t-1", "no", caller="bob")
-    transfers = found(
-        lambda: bank(a=10, b=0),
+    transfers = find_transitions(
+        lambda: make_bank(a=10, b=0),
         TRANSFER.stream("t-1"),
-        {"[*]": [], "REQUESTED": [ask], "MADE": [make], "DECLINED": [ask, decline]},
-        [make, ask, approve, decline],
-        LATE,
+        {"[*]": [], "REQUESTED": [request], "MADE": [make], "DECLINED": [request, decline]},
+        [make, request, approve, decline],
+        AFTER_DEADLINES,
     )
-    assert {*holds, *transfers} == drawn("banking.md")
+    assert {*holds, *transfers} == read_diagram("banking.md")
 
 
-def test_reservations_are_as_drawn() -> None:
+def test_reservations_match_their_diagram() -> None:
     make, firm, commit = reserve("r-1", 3), FirmReservation("r-1"), CommitReservation("r-1")
     release, expire = ReleaseReservation("r-1", "over"), ExpireReservation("r-1")
-    edges = found(
-        lambda: world(on_hand=10),
+    transitions = find_transitions(
+        lambda: make_warehouse(on_hand=10),
         RESERVATION.stream("r-1"),
         {
             "[*]": [],
@@ -72,6 +72,6 @@ def test_reservations_are_as_drawn() -> None:
             "RELEASED": [make, release],
         },
         [make, firm, commit, release, expire],
-        LATE,
+        AFTER_DEADLINES,
     )
-    assert set(edges) == drawn("inventory.md")
+    assert set(transitions) == read_diagram("inventory.md")
