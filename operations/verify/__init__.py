@@ -1,5 +1,5 @@
-"""`diptych verify`: everything that is derived from the events, compared with another fold of them.
+"""`diptych verify`: compares everything that is derived from the events with an independent fold of them.
 
-The code here shares the contracts (protos, runtime) with the processes and nothing else: no projector, no
-evolve. A bug that both had in common would hide from itself.
+This package shares the protos, `contracts` and `runtime` with the processes and nothing else: no projector,
+no `evolve`. A bug in shared code would hide from the comparison.
 """

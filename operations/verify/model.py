@@ -1,7 +1,8 @@
-"""What a context says of itself to be verified: how its events fold, into which snapshot and which views."""
+"""The vocabulary of `diptych verify`: the declarations of contexts, and the results of checks."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -20,39 +21,38 @@ class Event:
 
 
 Fold = Callable[[Sequence[Event]], Any]
-"""What comes of an aggregate's events, one at least, from the first on; ValueError where nothing can."""
+"""Folds an aggregate's events from version 1; at least one. ValueError: the events contradict each other."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One projection: what must lie in Redis for every aggregate.
+class ProjectionSpec:
+    """The expected content of one projection in Redis, derived from an aggregate's events.
 
     Args:
         view: the view message and its keys.
         fold: returns the view message.
         columns: returns the readable fields of a view's hash.
-        indexes: returns the (index key, member) that a view must have.
-        totals: returns the (total key, counter, amount) that a view adds; no amount is 0.
-        siblings: returns the index whose members are the views that add to a total.
-        changes: returns the sets of changes that a view belongs to.
-        log: returns what the view's log holds, an entry for each event; None where there is no log.
-        tallies: returns the (tally key, counter, amount) that such an entry adds, no amount being 0; None
-            where there are no tallies.
+        indexes: returns the (index key, member) pairs of a view.
+        contributions: returns a view's (counters key, counter, amount); amounts are never 0.
+        contributors_index: returns, for a counters key, the index whose members contribute to these counters.
+        change_feeds: returns the keys of the change feeds that name a view.
+        history: returns the view's history entries, one for each event; None: the projection has no history.
+        event_contributions: returns a history entry's (event counters key, counter, amount); amounts are
+            never 0. None: the projection has no event counters.
     """
 
     view: View
     fold: Fold
     columns: Callable[[Any], Mapping[str, str]] = lambda _: {}
     indexes: Callable[[Any], Iterable[tuple[str, str]]] = lambda _: ()
-    totals: Callable[[Any], Iterable[tuple[str, str, int]]] = lambda _: ()
-    siblings: Callable[[str], str] = lambda key: key
-    changes: Callable[[Any], Iterable[str]] = lambda _: ()
-    log: Callable[[Sequence[Event]], Sequence[Message]] | None = None
-    tallies: Callable[[Any], Iterable[tuple[str, str, int]]] | None = None
+    contributions: Callable[[Any], Iterable[tuple[str, str, int]]] = lambda _: ()
+    contributors_index: Callable[[str], str] = lambda key: key
+    change_feeds: Callable[[Any], Iterable[str]] = lambda _: ()
+    history: Callable[[Sequence[Event]], Sequence[Message]] | None = None
+    event_contributions: Callable[[Any], Iterable[tuple[str, str, int]]] | None = None
 
     @property
     def name(self) -> str:
-        """The projection's name."""
         return self.view.projection
 
 
@@ -63,19 +63,46 @@ class Aggregate:
     Args:
         stream_type: `<context>.<aggregate>`.
         events: the modules of its events' messages.
-        snapshot: folds the events into what `streams.state` must hold, as parsed JSON.
-        readings: the projections that hear it.
+        snapshot: folds the events into the expected `streams.state`, as parsed JSON.
+        projections: the projections of its events.
     """
 
     stream_type: str
     events: Sequence[ModuleType]
     snapshot: Fold
-    readings: Sequence[Reading]
+    projections: Sequence[ProjectionSpec]
 
-    def messages(self) -> dict[str, type[Message]]:
+    def message_types(self) -> dict[str, type[Message]]:
         """Return the messages of its events by their full names."""
         return {
             message.full_name: getattr(module, message.name)
             for module in self.events
             for message in module.DESCRIPTOR.message_types_by_name.values()
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One difference between derived data and the events."""
+
+    check: str
+    """A key of report.CHECKS."""
+    subject: str
+    """For instance `view ordering.order o-17`."""
+    text: str
+    transient: bool = False
+    """Something is behind: the problem may disappear without a repair."""
+    unstable: bool = False
+    """The subject changed during the check, so the comparison proves nothing."""
+
+
+@dataclass
+class Expected:
+    """Sums over all views, for the Redis keys that many views share."""
+
+    members: Counter[str] = field(default_factory=Counter)
+    """Correct members of a sorted set, by key."""
+    contributions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Sums of the views' contributions, by (counters key, counter)."""
+    event_contributions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Sums of the contributions of all events that the views include, by (event counters key, counter)."""

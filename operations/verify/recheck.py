@@ -1,89 +1,117 @@
-"""Looking again: drift is what stays the same, and what is behind gets time to catch up."""
+"""Repeated checks, which separate drift from delay on a live system.
+
+How it works: one check of a live system proves little, because an event may be on its way and a view may
+change between two reads. A problem is therefore reported according to its kind:
+
+- A `transient` problem (something is behind) is reported if it persists until the deadline.
+- An `unstable` problem (the subject changed during the check) is never reported; a note counts the streams.
+- Any other problem is reported once CONFIRMATIONS consecutive checks have found the same ones.
+
+`RecheckQueue` does this for streams, a page at a time; `confirm` does it for any single check.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from operations.verify.report import Problem, Report
-from operations.verify.sources.event_store import PAGE
+from operations.verify.model import Problem
 
-PAUSE = 0.2
-"""Seconds between looks."""
-LOOKS = 3
-"""How often the same has to be seen before it is drift."""
+RECHECK_INTERVAL = 0.2
+"""Seconds between two checks."""
+CONFIRMATIONS = 3
+"""Consecutive checks with the same result that prove drift."""
 
-Look = Callable[[Mapping[str, int]], Awaitable[Mapping[str, Sequence[Problem]]]]
-"""Returns what is wrong with streams, each with a version that it must have reached."""
+CheckStreams = Callable[[Mapping[str, int]], Awaitable[Mapping[str, Sequence[Problem]]]]
+"""Takes streams with a version that each must have reached; returns the problems by stream."""
 
 
 @dataclass(slots=True)
-class Suspect:
-    """A stream with which something was wrong."""
+class _Entry:
+    """A stream with problems."""
 
-    target: int
-    certain: int
-    """A hash of what was wrong that does not wait for anything; 0 where all of it waits."""
-    looks: int = 1
+    target_version: int
+    fingerprint: int
+    """A hash of the problems that are not transient; 0 where there are none."""
+    confirmations: int = 1
 
 
-class Suspects:
-    """The streams to look at again, by name."""
+class RecheckQueue:
+    """The streams to check again.
 
-    def __init__(self) -> None:
-        self._streams: dict[str, Suspect] = {}
+    Args:
+        page_size: streams that are checked at once.
+    """
 
-    def note(self, targets: Mapping[str, int], problems: Mapping[str, Sequence[Problem]]) -> None:
-        """Remember the streams of a first look."""
-        for name, wrong in problems.items():
-            self._streams[name] = Suspect(targets[name], _certain(wrong))
+    def __init__(self, page_size: int) -> None:
+        self._page_size = page_size
+        self._entries: dict[str, _Entry] = {}
 
-    async def settle(self, look: Look, report: Report, deadline: float) -> None:
-        """Look until each is right, or wrong in the same way LOOKS times, or the deadline has passed."""
-        changing = looks = 0
-        while self._streams:
-            await asyncio.sleep(PAUSE)
-            looks += 1
-            last = looks >= LOOKS and monotonic() > deadline
-            for names in _chunks(list(self._streams)):
-                now = await look({name: self._streams[name].target for name in names})
-                for name in names:
-                    changing += self._judge(name, now.get(name, ()), report, last)
-        if changing:
-            report.notes.append(f"{changing:,} streams changed whenever they were looked at")
+    def add(self, targets: Mapping[str, int], problems: Mapping[str, Sequence[Problem]]) -> None:
+        """Queue the streams in which a first check has found problems."""
+        for name, stream_problems in problems.items():
+            self._entries[name] = _Entry(targets[name], _fingerprint(stream_problems))
 
-    def _judge(self, name: str, problems: Sequence[Problem], report: Report, last: bool) -> bool:
-        """Decide whether a stream is done with; return whether it could not be seen for certain."""
-        suspect, certain = self._streams[name], _certain(problems)
-        suspect.looks = suspect.looks + 1 if certain == suspect.certain else 1
-        suspect.certain = certain
-        drift = certain != 0 and suspect.looks >= LOOKS
-        if problems and not drift and not last:
+    async def run(self, check: CheckStreams, report: Callable[[Problem], None], deadline: float) -> int:
+        """Check every stream until it is correct, its drift is confirmed, or the deadline has passed.
+
+        Args:
+            check: checks a page of streams.
+            report: called with every confirmed problem.
+            deadline: of `time.monotonic`.
+
+        Returns:
+            The number of streams that changed during every check.
+        """
+        unstable = rounds = 0
+        while self._entries:
+            await asyncio.sleep(RECHECK_INTERVAL)
+            rounds += 1
+            # Drift needs CONFIRMATIONS checks even where the deadline leaves no time for them.
+            final = rounds >= CONFIRMATIONS and monotonic() > deadline
+            names = list(self._entries)
+            for start in range(0, len(names), self._page_size):
+                page = names[start : start + self._page_size]
+                problems = await check({name: self._entries[name].target_version for name in page})
+                for name in page:
+                    unstable += self._update(name, problems.get(name, ()), report, final)
+        return unstable
+
+    def _update(
+        self, name: str, problems: Sequence[Problem], report: Callable[[Problem], None], final: bool
+    ) -> bool:
+        """Remove a stream that is decided; return whether it never held still."""
+        entry, fingerprint = self._entries[name], _fingerprint(problems)
+        entry.confirmations = entry.confirmations + 1 if fingerprint == entry.fingerprint else 1
+        entry.fingerprint = fingerprint
+        drift = fingerprint != 0 and entry.confirmations >= CONFIRMATIONS
+        if problems and not drift and not final:
             return False
-        del self._streams[name]
+        del self._entries[name]
         for problem in problems:
-            if not problem.changes and (last or not problem.waits):
-                report.add(problem)
-        return any(problem.changes for problem in problems) and last
+            if not problem.unstable and (final or not problem.transient):
+                report(problem)
+        return any(problem.unstable for problem in problems) and final
 
 
-async def settled(look: Callable[[], Awaitable[Sequence[Problem]]], deadline: float) -> Sequence[Problem]:
-    """Return what is wrong in LOOKS looks one after the other, or still wrong at the deadline."""
-    same, before = 0, None
+async def confirm(check: Callable[[], Awaitable[Sequence[Problem]]], deadline: float) -> Sequence[Problem]:
+    """Repeat a check until it finds nothing, its result is confirmed, or the deadline has passed.
+
+    Returns:
+        The problems of the last check. Transient ones are among them only after the deadline.
+    """
+    confirmations, previous = 0, None
     while True:
-        problems = await look()
-        same = same + 1 if problems == before else 1
-        before = problems
-        certain = not any(problem.waits for problem in problems)
-        if not problems or (certain and same >= LOOKS) or monotonic() > deadline:
+        problems = await check()
+        confirmations = confirmations + 1 if problems == previous else 1
+        previous = problems
+        transient = any(problem.transient for problem in problems)
+        confirmed = not transient and confirmations >= CONFIRMATIONS
+        if not problems or confirmed or monotonic() > deadline:
             return problems
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(RECHECK_INTERVAL)
 
 
-def _certain(problems: Sequence[Problem]) -> int:
-    certain = frozenset(problem for problem in problems if not problem.waits)
-    return hash(certain) if certain else 0
-
-
-def _chunks(names: Sequence[str]) -> Sequence[Sequence[str]]:
-    return [names[start : start + PAGE] for start in range(0, len(names), PAGE)]
+def _fingerprint(problems: Sequence[Problem]) -> int:
+    lasting = frozenset(problem for problem in problems if not problem.transient)
+    return hash(lasting) if lasting else 0

@@ -1,101 +1,91 @@
-"""What was found, and how it is told: a line for each check, then the findings."""
+"""The report of `diptych verify`: one line for each check, then the findings."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from operations.verify.model import Problem
+
 CHECKS = {
-    "events": ("{events:,} in {streams:,} streams", "gapless"),
-    "outbox": ("{outbox:,} rows, {pending:,} pending", "each of an event"),
-    "requests": ("{requests:,} accepted", "their receipts name what there is"),
-    "snapshots": ("{snapshots:,} compared, {skipped:,} of other code passed over", "equal to the fold"),
+    "events": ("{events:,} in {streams:,} streams", "versions without gaps"),
+    "outbox": ("{outbox:,} rows, {pending:,} pending", "every row has its event"),
+    "requests": ("{requests:,} accepted", "every receipt names existing versions"),
+    "snapshots": ("{snapshots:,} compared, {skipped:,} of other code skipped", "equal to the fold"),
     "stream": ("{messages:,} messages", "every event once and in order, nothing else"),
-    "checkpoints": ("{projections:,} projections", "ready, none beyond the stream's end"),
+    "checkpoints": ("{projections:,} projections", "ready, none beyond the end of the stream"),
     "views": ("{views:,} views", "equal to the fold"),
     "indexes": ("{indexes:,} entries in {indexes sets:,} indexes", "exactly those of the views"),
-    "counters": ("{counters:,} counters in {counter keys:,} keys", "equal to the sums"),
+    "counters": (
+        "{counters:,} counters in {counter keys:,} keys",
+        "equal to the contributions of the views",
+    ),
     "event_counters": (
         "{event counters:,} counters in {event counter keys:,} keys",
-        "equal to the sums over the events",
+        "equal to the contributions of the events",
     ),
     "history": ("{history:,} entries", "one for each event"),
-    "sagas": ("{sagas:,} sagas, {steps:,} steps", "all heard, each step and its effect once"),
+    "sagas": ("{sagas:,} sagas, {steps:,} steps", "every event consumed, every step taken once"),
     "change_feeds": ("{change_feeds:,} entries in {change_feeds sets:,} feeds", "exactly those of the views"),
 }
-"""What is checked: what is counted of it, and what is said where nothing is wrong."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something that is not as it should be."""
-
-    check: str
-    """One of CHECKS."""
-    subject: str
-    """For instance `view ordering.order o-17`."""
-    text: str
-    waits: bool = False
-    """Whether it may yet come right by itself: something is behind."""
-    changes: bool = False
-    """Whether it could not be seen for certain, because the thing changed while it was looked at."""
+"""Every check: the template of its counts, and the verdict if there are no findings."""
 
 
 @dataclass
 class Report:
-    """Everything that was counted and found.
+    """Counts, findings and notes of all checks.
 
     Args:
-        shown: how many findings of each check are kept; the others are counted.
+        max_findings: findings of each check that are kept; the others are counted.
     """
 
-    shown: int = 20
-    counted: Counter[str] = field(default_factory=Counter)
-    found: Counter[str] = field(default_factory=Counter)
+    max_findings: int = 20
+    counts: Counter[str] = field(default_factory=Counter)
+    """Numbers of compared things, by the names in CHECKS."""
+    findings: Counter[str] = field(default_factory=Counter)
+    """Numbers of findings, by check."""
     problems: list[Problem] = field(default_factory=list)
+    """The findings that are kept."""
     notes: list[str] = field(default_factory=list)
-    """What could not be compared, and why; no drift."""
+    """Things that could not be compared, with the reason; a note is no finding."""
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was found."""
-        return not self.found
+        return not self.findings
 
     def add(self, problem: Problem) -> None:
-        """Report a problem."""
-        self.found[problem.check] += 1
-        if self.found[problem.check] <= self.shown:
+        self.findings[problem.check] += 1
+        if self.findings[problem.check] <= self.max_findings:
             self.problems.append(problem)
 
     def add_all(self, problems: Iterable[Problem]) -> None:
-        """Report several."""
         for problem in problems:
             self.add(problem)
 
-    def take(self, other: "Report") -> None:
-        """Report all that another report does, which shows as many findings."""
-        self.counted.update(other.counted)
+    def merge(self, other: "Report") -> None:
+        """Add everything in another report that has the same `max_findings`."""
+        self.counts.update(other.counts)
         self.notes += other.notes
         self.add_all(other.problems)
-        for check, count in other.found.items():
-            self.found[check] += max(count - other.shown, 0)
+        for check, count in other.findings.items():
+            self.findings[check] += max(count - other.max_findings, 0)
 
-    def page(self) -> str:
-        """Return it for people."""
-        lines = [f"{check:14}  {self._line(check)}" for check in CHECKS]
+    def to_text(self) -> str:
+        """Return the report for people, several lines."""
+        lines = [f"{check:14}  {self._summarise(check)}" for check in CHECKS]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"{problem.subject}: {problem.text}" for problem in self.problems]
-        if hidden := self.found.total() - len(self.problems):
+        if hidden := self.findings.total() - len(self.problems):
             lines.append(f"and {hidden:,} more findings; --findings shows more of them")
         return "\n".join(lines)
 
-    def json(self) -> str:
-        """Return it for machines: one object."""
+    def to_json(self) -> str:
+        """Return the report for programs, one JSON object."""
         return json.dumps(
             {
                 "clean": self.clean,
-                "counted": dict(self.counted),
-                "found": dict(self.found),
+                "counted": dict(self.counts),
+                "found": dict(self.findings),
                 "notes": self.notes,
                 "findings": [
                     {"check": problem.check, "subject": problem.subject, "text": problem.text}
@@ -105,8 +95,8 @@ class Report:
             ensure_ascii=False,
         )
 
-    def _line(self, check: str) -> str:
-        counts, fine = CHECKS[check]
-        found = self.found[check]
-        verdict = f"{found:,} finding{'s' if found > 1 else ''}" if found else fine
-        return f"{counts.format_map(self.counted)}: {verdict}"
+    def _summarise(self, check: str) -> str:
+        counts, clean = CHECKS[check]
+        findings = self.findings[check]
+        verdict = f"{findings:,} finding{'s' if findings > 1 else ''}" if findings else clean
+        return f"{counts.format_map(self.counts)}: {verdict}"

@@ -1,168 +1,159 @@
-"""The whole of `diptych verify`, from beginning to end.
+"""`diptych verify` from beginning to end; `Verification.run` is its table of contents.
 
-One pass over all streams, then further looks at what was wrong or behind. In memory are, besides a page of
-streams: 17 bytes for each event (feed.py), the names of the streams to look at again, and a number for each
-sorted set and each counter in Redis.
+How it works: one pass compares all streams, a page at a time, with everything that belongs to each of them.
+Streams with problems are checked again until their drift is confirmed (`recheck.py`). The remaining checks
+start from the other side, from a message of the stream or a key in Redis that no aggregate accounts for; they
+use the sums of the pass (`Expected`).
+
+In memory are a page of streams, 17 bytes for each event (`sources/stream_contents.py`), the names of the
+streams to check again, and one number for each sorted set and each counter in Redis.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from time import monotonic
 
-from operations.verify.checks import event_counters, sagas
+from operations.unreachable import UNREACHABLE
+from operations.verify.checks import event_stream, sagas, tables
 from operations.verify.checks.aggregates import Aggregates, Counts
-from operations.verify.checks.checkpoints import check_stream
 from operations.verify.checks.projections import Projections
 from operations.verify.contexts import banking, inventory, ordering
-from operations.verify.model import Aggregate, Reading
-from operations.verify.recheck import Suspects, settled
-from operations.verify.report import Problem, Report
-from operations.verify.sources import statements
-from operations.verify.sources.event_store import PAGE, Store
-from operations.verify.sources.read_model import ReadModel
-from operations.verify.sources.stream import Feed
-from runtime.jetstream import Connection, connect
+from operations.verify.model import Aggregate, Problem
+from operations.verify.recheck import RecheckQueue, confirm
+from operations.verify.report import Report
+from operations.verify.sources import (
+    PAGE_SIZE,
+    PostgresReader,
+    RedisReader,
+    Sources,
+    StreamChanged,
+    StreamContents,
+)
+from runtime.jetstream import ReaderLost, connect
 from runtime.process.settings import Settings
 
 AGGREGATES: tuple[Aggregate, ...] = (ordering.ORDER, *inventory.AGGREGATES, *banking.AGGREGATES)
-"""Every aggregate there is, each with its own fold."""
+"""Every aggregate, with its independent fold."""
 
-READY = 5.0
-"""Seconds that NATS has to answer."""
+CONNECT_TIMEOUT = 5.0
+"""Seconds for the connection to NATS."""
+
+UNVERIFIABLE = (*UNREACHABLE, StreamChanged, ReaderLost)
+"""The errors after which nothing can be said about the system."""
 
 
 async def verify(
     settings: Settings,
     *,
     within: float = 60.0,
-    shown: int = 20,
+    max_findings: int = 20,
     aggregates: Sequence[Aggregate] = AGGREGATES,
 ) -> Report:
-    """Compare everything, and return what was found.
+    """Compare everything that is derived from the events with an independent fold of them.
 
     Args:
-        settings: where the servers are.
-        within: seconds that what is behind has to catch up, at each step.
-        shown: how many findings of each check are kept.
-        aggregates: what can be folded.
+        settings: the addresses of the servers.
+        within: seconds to catch up for anything that is behind, in each step.
+        max_findings: findings of each check that the report keeps.
+        aggregates: the aggregates with a fold.
 
     Raises:
-        one of operations.unreachable.AWAY, StreamChanged, ReaderLost: it could not be checked.
+        UNVERIFIABLE: a server is unreachable, or the stream changed.
     """
-    store, redis = Store(settings.database_url), ReadModel(settings.redis_url)
+    postgres, redis = PostgresReader(settings.database_url), RedisReader(settings.redis_url)
     connection = await connect(settings.nats_url, "verify")
     try:
-        async with asyncio.timeout(READY):
+        async with asyncio.timeout(CONNECT_TIMEOUT):
             await connection.ready()
-        return await Verification(store, connection, redis, aggregates, within, Report(shown)).run()
+        sources = Sources(postgres, StreamContents(connection), redis)
+        incarnation, standby = await postgres.read_incarnation()
+        verification = Verification(
+            sources, aggregates, incarnation, standby=standby, within=within, max_findings=max_findings
+        )
+        return await verification.run()
     finally:
         await connection.close()
         await redis.close()
-        await store.close()
+        await postgres.close()
 
 
 class Verification:
-    """One run."""
+    """One run; `verify` creates it."""
 
     def __init__(
         self,
-        store: Store,
-        connection: Connection,
-        redis: ReadModel,
+        sources: Sources,
         aggregates: Sequence[Aggregate],
+        incarnation: str,
+        *,
+        standby: bool,
         within: float,
-        report: Report,
+        max_findings: int,
     ) -> None:
-        self._store, self._redis, self._feed = store, redis, Feed(connection)
-        self._known = {aggregate.stream_type: aggregate for aggregate in aggregates}
+        self._sources, self._incarnation, self._standby = sources, incarnation, standby
+        self._aggregates = {aggregate.stream_type: aggregate for aggregate in aggregates}
         self._within = within
-        self._report, self._counts = report, Counts(report.counted)
-        self._incarnation, self._standby = "", False
+        self._report = Report(max_findings)
+        self._counts = Counts(self._report.counts)
+        specs = [spec for aggregate in aggregates for spec in aggregate.projections]
+        self._projections = Projections(specs, sources, incarnation, standby)
 
     async def run(self) -> Report:
-        """Check everything."""
-        ((self._incarnation, self._standby),) = await self._store.rows(statements.INCARNATION)
-        await self._stream()
-        tallied = [reading for reading in self._readings() if reading.tallies]
-        before = {reading.name: await event_counters.look(self._redis, reading) for reading in tallied}
-        suspects, aggregates = Suspects(), await self._aggregates()
-        await self._all_streams(aggregates, suspects)
-        await self._tables()
-
-        async def look(targets: Mapping[str, int]) -> Mapping[str, Sequence[Problem]]:
-            await self._read_on()
-            return await aggregates.look(targets, Counts())
-
-        await suspects.settle(look, self._report, monotonic() + self._within)
-        await self._foreign_messages()
-        await self._projections(before)
-        await sagas.check(self._store, self._report, self._within)
+        await self._check_stream()
+        await self._projections.read_event_counters()
+        await self._check_aggregates()
+        await self._check_unmatched_messages()
+        await self._check_projections()
+        await sagas.check(self._sources.postgres, self._aggregates, self._report, self._within)
         return self._report
 
-    async def _aggregates(self) -> Aggregates:
-        newest = {row.type: row.fingerprint for row in await self._store.rows(statements.NEWEST_FINGERPRINTS)}
-        return Aggregates(self._known, self._store, self._feed, self._redis, newest, self._standby)
+    async def _check_stream(self) -> None:
+        """Wait until the stream is complete and belongs to this database, then read it."""
+        contents, deadline = self._sources.stream, monotonic() + self._within
 
-    async def _stream(self) -> None:
-        """Read the stream, once it is this database's and filled."""
-        deadline = monotonic() + self._within
-        self._report.add_all(await settled(lambda: check_stream(self._feed, self._incarnation), deadline))
-        if await self._feed.identity():
-            await self._read_on(first=True)
+        async def check() -> Sequence[Problem]:
+            return await event_stream.check_identity(contents, self._incarnation)
 
-    async def _read_on(self, *, first: bool = False) -> None:
-        if first or self._feed.epoch:
-            self._report.add_all(await self._feed.read_on(await self._store.last_position()))
+        self._report.add_all(await confirm(check, deadline))
+        if await contents.read_identity():
+            await self._read_stream()
 
-    async def _all_streams(self, aggregates: Aggregates, suspects: Suspects) -> None:
-        after = ""
-        while targets := await self._store.names(after):
-            suspects.note(targets, await aggregates.look(targets, self._counts))
+    async def _read_stream(self) -> None:
+        last_position = await self._sources.postgres.read_last_position()
+        strays = await self._sources.stream.read_new_messages(last_position)
+        self._report.add_all(map(event_stream.describe_stray, strays))
+
+    async def _check_aggregates(self) -> None:
+        """Compare all streams, then the tables beside them, then the streams with problems once more."""
+        fingerprints = await self._sources.postgres.read_newest_fingerprints()
+        aggregates = Aggregates(self._aggregates, self._sources, fingerprints, self._standby)
+        queue, after = RecheckQueue(PAGE_SIZE), ""
+        while targets := await self._sources.postgres.read_versions(after):
+            queue.add(targets, await aggregates.check(targets, self._counts))
             after = next(reversed(targets))
-        for kind, count in self._counts.unknown.items():
-            self._report.notes.append(f"{count:,} streams of {kind} have no fold here: their versions alone")
+        for stream_type, count in self._counts.without_fold.items():
+            note = f"{count:,} streams of {stream_type} have no fold: only versions and rows compared"
+            self._report.notes.append(note)
+        async for problem in tables.check(self._sources.postgres, self._report.counts):
+            self._report.add(problem)
 
-    async def _tables(self) -> None:
-        """Check the tables beside the events."""
-        ((rows, pending),) = await self._store.rows(statements.OUTBOX)
-        self._report.counted.update(outbox=rows, pending=pending)
-        for (position,) in await self._store.rows(statements.ORPHANS):
-            self._report.add(Problem("outbox", f"outbox {position}", "there is no event at this position"))
-        async for page in self._store.receipts():
-            self._report.counted["requests"] += len(page)
-            for caller, request_id, missing in page:
-                if missing is not None:
-                    text = f"its receipt names {missing}, which does not exist"
-                    self._report.add(Problem("requests", f"request {request_id} of {caller}", text))
+        async def recheck(targets: Mapping[str, int]) -> Mapping[str, Sequence[Problem]]:
+            if self._sources.stream.epoch:
+                await self._read_stream()
+            return await aggregates.check(targets, Counts())
 
-    def _readings(self) -> Iterator[Reading]:
-        return (reading for aggregate in self._known.values() for reading in aggregate.readings)
+        unstable = await queue.run(recheck, self._report.add, monotonic() + self._within)
+        if unstable:
+            self._report.notes.append(f"{unstable:,} streams changed during every check: not compared")
 
-    async def _projections(self, before: Mapping[str, event_counters.Look]) -> None:
-        """Check what is in Redis that no look at an aggregate has seen."""
-        projections = Projections(
-            self._store, self._redis, self._feed, self._incarnation, self._standby, self._counts.tally, before
-        )
-        for reading in self._readings():
-            self._report.take(await projections.look(reading, self._report.shown, self._within))
+    async def _check_unmatched_messages(self) -> None:
+        self._report.counts["messages"] = self._sources.stream.last_sequence
+        async for problem in event_stream.check_unmatched(self._sources, self._standby):
+            self._report.add(problem)
 
-    async def _foreign_messages(self) -> None:
-        """Check the messages whose events came after the streams were read, or do not exist."""
-        self._report.counted["messages"] = self._feed.reached
-        async for page in _pages(self._feed.unmatched()):
-            sequences = dict(page)
-            events = await self._store.at(list(sequences))
-            for position, sequence in sequences.items():
-                event = events.get(position)
-                if event is None and not self._standby:
-                    text = f"PostgreSQL has no event at its position {position}"
-                    self._report.add(Problem("stream", f"message {sequence}", text))
-                elif event is not None and not self._feed.holds(event):
-                    text = f"message {sequence} is not what PostgreSQL has"
-                    self._report.add(Problem("stream", f"event {event.id}", text))
-
-
-async def _pages(items: Iterator[tuple[int, int]]) -> AsyncIterator[list[tuple[int, int]]]:
-    while page := list(islice(items, PAGE)):
-        yield page
+    async def _check_projections(self) -> None:
+        for spec in self._projections.specs:
+            report = await self._projections.check(
+                spec, self._counts.expected, self._report.max_findings, self._within
+            )
+            self._report.merge(report)

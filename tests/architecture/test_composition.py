@@ -56,7 +56,7 @@ def test_every_aggregate_and_every_view_is_verified() -> None:
     known = {aggregate.stream_type: aggregate for aggregate in verification.AGGREGATES}
     decided = {a.stream_type for context in commands.CONTEXTS for d in context.deciders for a in d.aggregates}
     assert set(known) == decided
-    views = {reading.view for aggregate in known.values() for reading in aggregate.readings}
+    views = {spec.view for aggregate in known.values() for spec in aggregate.projections}
     assert views == {projection.view for projection in projecting.PROJECTIONS}
 
 

@@ -165,7 +165,7 @@ def test_the_longest_name_fits_into_every_line(tmp_path: Path) -> None:
         ("google", "means something else"),
         ("banking", "is taken: there is protos/diptych/banking"),
         ("access", "is taken: there is protos/diptych/access"),
-        ("statements", "is taken: it is a name in operations/verify/verification.py"),
+        ("tables", "is taken: it is a name in operations/verify/verification.py"),
         ("lifecycle", "is taken: it is a name in command_server/__main__.py"),
     ],
 )

@@ -12,7 +12,7 @@ from diptych.inventory.v1 import command_service_pb2 as commands
 from diptych.inventory.v1 import query_service_pb2 as queries
 from diptych.inventory.v1.types_pb2 import ReorderAlert, Reservation, ReservationLine, StockMovement
 
-from devstack.demo.requests import reason_of
+from tests.support.harness.rpc_failure import reason_of
 from devstack.stack import Stack
 from operations.verify.verification import verify
 from tests.support.harness.caller import Caller

@@ -1,1 +1,1 @@
-"""The checks of `diptych verify`, a file for each kind of derived data."""
+"""The checks of `diptych verify`, one module for each kind of derived data."""

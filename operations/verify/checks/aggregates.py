@@ -1,7 +1,14 @@
-"""Aggregates, a page at a time: what PostgreSQL, the stream and Redis hold of them, compared.
+"""Aggregates, a page of streams at a time: PostgreSQL, JetStream and Redis compared.
 
-The order of reads makes a live system no reason for alarm: first the versions that must have arrived, then
-how far the projections say they are, then the views, then the events, and last what is derived from views.
+How it works: the system may be live, so the order of the reads decides which differences prove anything.
+
+1. Target versions: PostgreSQL had committed them before anything else was read (the caller passes them).
+2. Checkpoints: one that covers a target's message promises that the view includes the target version.
+3. Views, then their histories: newer than the checkpoints, or equal.
+4. Events: every event that a view includes is among them, except on a standby.
+5. Sorted sets: a missing member counts only if its view has not been written since step 3.
+
+Each view is folded to its own version, so a view that is behind or ahead of the targets is compared exactly.
 """
 
 from collections import Counter
@@ -9,119 +16,116 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from contracts import streams
-from operations.verify.checks import derived, stored_streams, views
-from operations.verify.checks.derived import Tally
-from operations.verify.checks.stored_streams import Story
-from operations.verify.checks.views import Case
-from operations.verify.model import Aggregate, Reading
-from operations.verify.report import Problem
-from operations.verify.sources.event_store import Store, Stream
-from operations.verify.sources.read_model import ReadModel
-from operations.verify.sources.stream import Feed
-
-Progress = Mapping[str, Mapping[int, tuple[str, int]]]
-"""Projection to partition to epoch and sequence."""
+from operations.verify.checks import derived, event_stream, stored_streams, views
+from operations.verify.checks.stored_streams import StreamEvents
+from operations.verify.checks.views import ViewCheck
+from operations.verify.model import Aggregate, Expected, Problem, ProjectionSpec
+from operations.verify.sources import Checkpoints, Sources, StoredStream
 
 
 @dataclass
 class Counts:
-    """What was compared, once for each aggregate."""
+    """Numbers of compared things, and the sums over them; each aggregate counts once."""
 
-    of: Counter[str] = field(default_factory=Counter)
-    unknown: Counter[str] = field(default_factory=Counter)
-    """How many streams nobody can fold, by type."""
-    tally: Tally = field(default_factory=Tally)
+    compared: Counter[str] = field(default_factory=Counter)
+    """By the names in report.CHECKS."""
+    without_fold: Counter[str] = field(default_factory=Counter)
+    """Streams of types that no context declares, by type."""
+    expected: Expected = field(default_factory=Expected)
 
 
 class Aggregates:
-    """Compares aggregates by the names of their streams.
+    """Compares aggregates.
 
     Args:
-        known: the aggregates that can be folded, by type.
-        store: PostgreSQL.
-        feed: the stream, read before.
-        redis: the read model.
-        fingerprints: of the snapshots that are compared, by type.
-        standby: whether PostgreSQL may be behind the other servers.
+        aggregates: the aggregates with a fold, by stream type.
+        sources: the servers; the stream has been read.
+        fingerprints: of the snapshots to compare, by stream type; other snapshots are skipped.
+        standby: PostgreSQL may be behind the other servers.
     """
 
     def __init__(
         self,
-        known: Mapping[str, Aggregate],
-        store: Store,
-        feed: Feed,
-        redis: ReadModel,
+        aggregates: Mapping[str, Aggregate],
+        sources: Sources,
         fingerprints: Mapping[str, str],
         standby: bool,
     ) -> None:
-        self._known = known
-        self._messages = {kind: aggregate.messages() for kind, aggregate in known.items()}
-        self._readings = [reading for aggregate in known.values() for reading in aggregate.readings]
-        self._store, self._feed, self._redis = store, feed, redis
+        self._aggregates = aggregates
+        self._message_types = {
+            stream_type: aggregate.message_types() for stream_type, aggregate in aggregates.items()
+        }
+        self._specs = [spec for aggregate in aggregates.values() for spec in aggregate.projections]
+        self._sources = sources
         self._fingerprints = fingerprints
         self._standby = standby
 
-    async def look(self, targets: Mapping[str, int], counts: Counts) -> dict[str, list[Problem]]:
-        """Return what is wrong with aggregates, by stream; those with which nothing is are left out.
+    async def check(self, targets: Mapping[str, int], counts: Counts) -> dict[str, list[Problem]]:
+        """Return the problems of aggregates, by stream; streams without problems are omitted.
 
         Args:
-            targets: the streams, each with a version that it had before.
-            counts: takes what was compared.
+            targets: the streams, each with a version that PostgreSQL had before this call.
+            counts: receives the numbers of compared things.
         """
-        progress: Progress = {
-            reading.name: await self._redis.progress(reading.view) for reading in self._readings
-        }
-        cases = [
-            Case(name, reading, targets[name]) for name in targets for reading in self._readings_of(name)
+        redis = self._sources.redis
+        checkpoints = {spec.name: await redis.read_checkpoints(spec.view) for spec in self._specs}
+        view_checks = [
+            ViewCheck(name, spec, targets[name]) for name in targets for spec in self._specs_of(name)
         ]
-        await derived.read(self._redis, cases)
-        found = await self._store.streams(list(targets))
+        await derived.read(redis, view_checks)
+        stored = await self._sources.postgres.read_streams(list(targets))
         problems: dict[str, list[Problem]] = {}
-        stories: dict[str, Story] = {}
+        events: dict[str, StreamEvents] = {}
         for name in targets:
-            stream = found.get(name) or Stream(name)
-            stories[name], problems[name] = self._recorded(stream, counts)
-            problems[name] += self._feed.compare(stream)
-        for case in cases:
-            case.story = stories[case.stream]
-            case.reached = self._reached(progress[case.reading.name], found.get(case.stream), case.target)
-            views.compare(case, self._standby)
-            views.compare_log(case)
-            counts.of["views"] += bool(case.found)
-            counts.of["history"] += len(case.log)
-        await derived.compare(self._redis, cases, counts.tally)
-        for case in cases:
-            problems[case.stream] += case.problems
-        return {name: wrong for name, wrong in problems.items() if wrong}
+            stored_stream = stored.get(name) or StoredStream(name)
+            events[name], problems[name] = self._check_stored(stored_stream, counts)
+            problems[name] += event_stream.compare_events(self._sources.stream, stored_stream)
+        for check in view_checks:
+            check.events = events[check.stream]
+            check.covered = self._covers(
+                checkpoints[check.spec.name], stored.get(check.stream), check.target_version
+            )
+            views.compare_view(check, self._standby)
+            views.compare_history(check)
+            counts.compared["views"] += bool(check.view)
+            counts.compared["history"] += len(check.history)
+        await derived.compare(redis, view_checks, counts.expected)
+        for check in view_checks:
+            problems[check.stream] += check.problems
+        return {name: stream_problems for name, stream_problems in problems.items() if stream_problems}
 
-    def _readings_of(self, name: str) -> Sequence[Reading]:
-        aggregate = self._known.get(streams.stream_type(name))
-        return aggregate.readings if aggregate else ()
+    def _specs_of(self, name: str) -> Sequence[ProjectionSpec]:
+        aggregate = self._aggregates.get(streams.stream_type(name))
+        return aggregate.projections if aggregate else ()
 
-    def _recorded(self, stream: Stream, counts: Counts) -> tuple[Story, list[Problem]]:
-        """Return a stream's events as far as they can be folded, and what is wrong with them."""
-        problems = list(stored_streams.versions(stream))
-        kind = streams.stream_type(stream.name)
-        counts.of["streams"] += 1
-        counts.of["events"] += len(stream.events)
-        if kind not in self._known:
-            counts.unknown[kind] += 1
-            return Story(), problems
-        aggregate = self._known[kind]
-        events, wrong = stored_streams.parsed(stream, self._messages[kind])
-        story, unfolded = stored_streams.folded(aggregate, stream, events)
-        problems += [*wrong, *unfolded]
-        if stream.row is not None and stream.row.state is not None:
-            skipped = stream.row.fingerprint != self._fingerprints.get(kind, stream.row.fingerprint)
-            counts.of["skipped" if skipped else "snapshots"] += 1
+    def _check_stored(self, stored: StoredStream, counts: Counts) -> tuple[StreamEvents, list[Problem]]:
+        """Check a stream in PostgreSQL; return its events up to the first that cannot be folded."""
+        problems = list(stored_streams.check_versions(stored))
+        stream_type = streams.stream_type(stored.name)
+        counts.compared["streams"] += 1
+        counts.compared["events"] += len(stored.events)
+        if stream_type not in self._aggregates:
+            counts.without_fold[stream_type] += 1
+            return StreamEvents(), problems
+        aggregate = self._aggregates[stream_type]
+        parsed, parse_problems = stored_streams.parse_events(stored, self._message_types[stream_type])
+        events, fold_problems = stored_streams.fold_events(aggregate, stored, parsed)
+        problems += [*parse_problems, *fold_problems]
+        row = stored.row
+        if row is not None and row.state is not None:
+            skipped = row.fingerprint != self._fingerprints.get(stream_type, row.fingerprint)
+            counts.compared["skipped" if skipped else "snapshots"] += 1
             if not skipped:
-                problems += stored_streams.snapshot(aggregate, stream.name, stream.row, story)
-        return story, problems
+                problems += stored_streams.check_snapshot(aggregate, stored.name, row, events.events)
+        return events, problems
 
-    def _reached(self, progress: Mapping[int, tuple[str, int]], stream: Stream | None, target: int) -> bool:
-        """Return whether a projection's progress says that it has an aggregate's version."""
-        event = next((event for event in stream.events if event.version == target), None) if stream else None
-        if event is None or stream is None:
+    def _covers(self, checkpoints: Checkpoints, stored: StoredStream | None, target_version: int) -> bool:
+        """Return whether a projection's checkpoint promises that the view includes a version."""
+        if stored is None:
             return True
-        epoch, sequence = progress.get(streams.partition(streams.aggregate_id(stream.name)), ("", 0))
-        return epoch == self._feed.epoch and 0 < self._feed.sequence(event.position) <= sequence
+        event = next((event for event in stored.events if event.version == target_version), None)
+        if event is None:
+            return True
+        epoch, sequence = checkpoints.get(streams.partition(streams.aggregate_id(stored.name)), ("", 0))
+        contents = self._sources.stream
+        return epoch == contents.epoch and 0 < contents.sequence_at(event.position) <= sequence

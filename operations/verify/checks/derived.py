@@ -1,79 +1,67 @@
-"""What lies beside the views in Redis, looked at from the views: their logs and their places in sorted sets.
+"""Sorted sets in Redis, checked from the views: each view must be in its indexes and change feeds.
 
-Whether more is there than views demand is seen from the other side, in `sets.py` and `totals.py`.
+Members that no view accounts for are found from the other side, by `sorted_sets.py` and `view_counters.py`.
 """
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 
-from contracts.view_layout import CHANGES_KEPT
-from operations.verify.checks.views import Case
-from operations.verify.report import Problem
-from operations.verify.sources.read_model import ReadModel
+from contracts.view_layout import MAX_CHANGE_FEED_SIZE
+from operations.verify.checks.views import ViewCheck
+from operations.verify.model import Expected, Problem
+from operations.verify.sources import RedisReader
 
 
-@dataclass
-class Tally:
-    """What has to lie in the keys that many views share: a number for each sorted set and each counter."""
-
-    members: Counter[str] = field(default_factory=Counter)
-    """How many views are in a sorted set and have to be, by key."""
-    sums: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """What views have added, by (total key, counter)."""
-    tallied: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """What the events that views have heard add for ever, by (tally key, counter)."""
-
-
-async def read(redis: ReadModel, views: Sequence[Case]) -> None:
-    """Read views, and then their logs, which by then hold all that the views tell of."""
-    hashes = await redis.hashes([view.reading.view.key(view.id) for view in views])
-    for view, found in zip(views, hashes, strict=True):
-        view.found = found
-    logged = [view for view in views if view.reading.log]
-    logs = await redis.hashes([view.reading.view.history(view.id) for view in logged])
-    for view, found in zip(logged, logs, strict=True):
-        view.log = found
+async def read(redis: RedisReader, views: Sequence[ViewCheck]) -> None:
+    """Read views, then their histories, which then hold an entry for every event that the views include."""
+    hashes = await redis.read_hashes([check.spec.view.key(check.id) for check in views])
+    for check, view in zip(views, hashes, strict=True):
+        check.view = view
+    with_history = [check for check in views if check.spec.history]
+    histories = await redis.read_hashes([check.spec.view.history(check.id) for check in with_history])
+    for check, history in zip(with_history, histories, strict=True):
+        check.history = history
 
 
-async def compare(redis: ReadModel, views: Sequence[Case], tally: Tally) -> None:
-    """Look whether views are where they have to be, and add them up."""
-    places = [(view, *place) for view in views if view.version for place in _places(view)]
-    scores = await redis.scores([(key, member) for _, _, key, member in places])
-    absent: list[tuple[Case, Problem]] = []
-    for (view, check, key, member), score in zip(places, scores, strict=True):
-        tally.members[key] += score is not None
+async def compare(redis: RedisReader, views: Sequence[ViewCheck], expected: Expected) -> None:
+    """Check that views are in their indexes and change feeds, and add their contributions to `expected`."""
+    memberships = [(view, *place) for view in views if view.version for place in _list_memberships(view)]
+    scores = await redis.read_scores([(key, member) for _, _, key, member in memberships])
+    suspects: list[tuple[ViewCheck, Problem]] = []
+    for (view, check, key, member), score in zip(memberships, scores, strict=True):
+        expected.members[key] += score is not None
         if check == "indexes" and score != 0:
-            said = "is not in it" if score is None else f"has the score {score}"
-            absent.append((view, Problem(check, key, f"{member} {said}")))
+            text = f"{member} is missing" if score is None else f"{member} has score {score}, expected 0"
+            suspects.append((view, Problem(check, key, text)))
         if check == "change_feeds" and score is None and await _has_room(redis, key):
-            absent.append((view, Problem(check, f"change feed {key}", f"{member} is not in it")))
+            suspects.append((view, Problem(check, key, f"{member} is missing")))
     for view in views:
-        for counter, amount in view.added.items():
-            tally.sums[counter] += amount
-        tally.tallied.update(view.tallied)
-    await _unless_moved(redis, absent)
+        for counter, amount in view.contributions.items():
+            expected.contributions[counter] += amount
+        expected.event_contributions.update(view.event_contributions)
+    await _confirm_unchanged(redis, suspects)
 
 
-def _places(view: Case) -> Sequence[tuple[str, str, str]]:
-    """Return check, key and member of all sorted sets that a view has to be in."""
-    reading, expected = view.reading, view.expected
-    indexes = [("indexes", key, member) for key, member in reading.indexes(expected)]
-    return [*indexes, *(("change_feeds", key, view.id) for key in reading.changes(expected))]
+def _list_memberships(view: ViewCheck) -> Iterator[tuple[str, str, str]]:
+    """Yield check, key and member of every sorted set that must name a view."""
+    for key, member in view.spec.indexes(view.expected):
+        yield "indexes", key, member
+    for key in view.spec.change_feeds(view.expected):
+        yield "change_feeds", key, view.id
 
 
-async def _has_room(redis: ReadModel, key: str) -> bool:
-    """Return whether a set of changes is not so full that it has forgotten the earlier ones."""
-    (count,) = await redis.ask([("ZCARD", key)])
-    return not isinstance(count, int) or count < CHANGES_KEPT
+async def _has_room(redis: RedisReader, key: str) -> bool:
+    """Return whether a change feed is below its limit; a full one has dropped its earliest changes."""
+    (size,) = await redis.execute([("ZCARD", key)])
+    return not isinstance(size, int) or size < MAX_CHANGE_FEED_SIZE
 
 
-async def _unless_moved(redis: ReadModel, absent: Sequence[tuple[Case, Problem]]) -> None:
-    """Report what was absent of views that were not written meanwhile; the others have to be seen again."""
-    revisions = await redis.ask([("HGET", view.reading.view.key(view.id), "revision") for view, _ in absent])
-    for (view, problem), revision in zip(absent, revisions, strict=True):
+async def _confirm_unchanged(redis: RedisReader, suspects: Sequence[tuple[ViewCheck, Problem]]) -> None:
+    """Report the problems of views that were not written since they were read; the others are unstable."""
+    commands = [("HGET", view.spec.view.key(view.id), "revision") for view, _ in suspects]
+    revisions = await redis.execute(commands)
+    for (view, problem), revision in zip(suspects, revisions, strict=True):
         if revision == view.revision:
             view.problems.append(problem)
         else:
-            text = "it was written while it was looked at"
-            view.problems.append(Problem(problem.check, problem.subject, text, waits=True, changes=True))
+            text = "its view changed during the check"
+            view.problems.append(Problem(problem.check, problem.subject, text, transient=True, unstable=True))

@@ -1,48 +1,49 @@
-"""Counters that only grow, compared with sums over the events.
+"""Event counters in Redis against the sums of the events' contributions.
 
-They grow in the same write as a view's version. So what views have heard that are read between two looks at a
-counter comes to no less than the first look saw, and to no more than the second: at rest, exactly to that.
+Event counters only grow, in the same write as a view's version. So the events that the views include
+contribute no less than the counters held before the views were read, and no more than they hold afterwards;
+in a system at rest, exactly that.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from operations.verify.checks.view_counters import counters
-from operations.verify.model import Reading
-from operations.verify.report import Problem
-from operations.verify.sources.read_model import ReadModel
+from operations.verify.model import Problem, ProjectionSpec
+from operations.verify.sources import RedisReader, parse_counters
 
 
 @dataclass(frozen=True)
-class Look:
-    """The tallies of a projection as they were for a moment."""
+class CounterSnapshot:
+    """The event counters of a projection at one time."""
 
-    filling: tuple[object, object]
+    build: tuple[object, object]
+    """Ready marker and build."""
     counters: Mapping[tuple[str, str], int]
-    """By tally key and counter."""
+    """By (event counters key, counter)."""
 
 
-async def look(redis: ReadModel, reading: Reading) -> Look:
-    """Return a projection's tallies."""
-    filling = await redis.filling(reading.view)
-    found: dict[tuple[str, str], int] = {}
-    async for keys in redis.keys("event_counters", reading.view):
-        for key, tally in zip(keys, await redis.hashes(keys), strict=True):
-            found |= {(key, name): count for name, count in counters(tally).items()}
-    return Look(filling, found)
+async def read_counters(redis: RedisReader, spec: ProjectionSpec) -> CounterSnapshot:
+    build = await redis.read_build(spec.view)
+    counters: dict[tuple[str, str], int] = {}
+    async for keys in redis.scan_keys("event_counters", spec.view):
+        for key, fields in zip(keys, await redis.read_hashes(keys), strict=True):
+            counters |= {(key, name): count for name, count in parse_counters(fields).items()}
+    return CounterSnapshot(build, counters)
 
 
-def compare(before: Look, after: Look, sums: Mapping[tuple[str, str], int]) -> Iterator[Problem]:
-    """Yield which counters are not what the events come to.
+def compare(
+    before: CounterSnapshot, after: CounterSnapshot, sums: Mapping[tuple[str, str], int]
+) -> Iterator[Problem]:
+    """Yield the counters that do not match the sums of contributions.
 
     Args:
-        before: a look from before the views were read.
-        after: one from after that, in the same filling.
-        sums: what the events that the views had heard add to each counter.
+        before: read before the views.
+        after: read after the views, in the same build.
+        sums: contributions of the events that the views include, by (event counters key, counter).
     """
-    for place in sorted({*before.counters, *after.counters, *sums}):
-        sum_ = sums.get(place, 0)
-        if not before.counters.get(place, 0) <= sum_ <= after.counters.get(place, 0):
-            key, name = place
-            is_ = after.counters.get(place, "not there")
-            yield Problem("event_counters", key, f"{name} is {is_}, the events come to {sum_}")
+    for counter in sorted({*before.counters, *after.counters, *sums}):
+        sum_ = sums.get(counter, 0)
+        if not before.counters.get(counter, 0) <= sum_ <= after.counters.get(counter, 0):
+            key, name = counter
+            value = after.counters.get(counter, "missing")
+            yield Problem("event_counters", key, f"{name} is {value}, the events contribute {sum_}")

@@ -1,9 +1,11 @@
-"""What fulfilments have done, from the events: an order that is confirmed has its stock and its money, once;
-one that is rejected or cancelled has neither.
+"""The effects of fulfilments, taken from the events of orders, reservations and holds.
+
+A confirmed order has its stock and its money, once; a rejected or cancelled order has neither.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from diptych.banking.v1 import command_service_pb2 as banking_commands
@@ -13,30 +15,28 @@ from diptych.inventory.v1.types_pb2 import Reservation
 from diptych.ordering.v1.types_pb2 import Order
 
 from operations.verify.checks import stored_streams
-from operations.verify.contexts import banking, inventory, ordering
-from operations.verify.model import Aggregate
-from operations.verify.recheck import settled
-from operations.verify.report import Problem, Report
-from operations.verify.sources.event_store import PAGE, Store
+from operations.verify.model import Aggregate, Problem
+from operations.verify.recheck import confirm
+from operations.verify.sources import PAGE_SIZE, PostgresReader
 
 SAGA = "fulfilment.fulfilment"
-ENDS: Mapping[str, tuple[Collection[str], str, str]] = {
+RESTING_STATES: Mapping[str, tuple[Collection[str], str, str]] = {
     "CONFIRMED": (("CONFIRMED",), "FIRM", "FIRM"),
     "FULFILLED": (("SHIPPED", "DELIVERED"), "COMMITTED", "CAPTURED"),
     "RETURNED": (("RETURNED",), "COMMITTED", "CAPTURED"),
     "REJECTED": (("REJECTED",), "", ""),
     "CANCELLED": (("CANCELLED",), "", ""),
 }
-"""Where a fulfilment rests: in which states its order is then, and what of its stock and money stands."""
+"""Saga status to the states of its order, its reservation and its hold; empty: none but released ones."""
 
-_RESTS = """
+_RESTING = """
 SELECT id, status FROM sagas g
 WHERE saga = 'fulfilment.fulfilment' AND blocked_reason = '' AND status = ANY(CAST(:ends AS text[]))
 AND NOT EXISTS (SELECT FROM saga_steps s WHERE s.saga = g.saga AND s.id = g.id AND s.outcome IS NULL)
 """
-RESTING = f"{_RESTS} AND id > :after ORDER BY id LIMIT :limit"
-SELECTED = f"{_RESTS} AND id = ANY(CAST(:ids AS text[])) ORDER BY id"
-SENT = """
+NEXT_RESTING = f"{_RESTING} AND id > :after ORDER BY id LIMIT :limit"
+STILL_RESTING = f"{_RESTING} AND id = ANY(CAST(:ids AS text[])) ORDER BY id"
+ACCEPTED_STEPS = """
 SELECT id, method, request FROM saga_steps
 WHERE saga = 'fulfilment.fulfilment' AND id = ANY(CAST(:ids AS text[])) AND outcome = 'OK'
 """
@@ -45,55 +45,62 @@ RESERVE = "/diptych.inventory.v1.CommandService/ReserveStock"
 HOLD = "/diptych.banking.v1.CommandService/PlaceHold"
 REFUND = "/diptych.banking.v1.CommandService/Deposit"
 
-AGGREGATES: Mapping[str, Aggregate] = {
-    aggregate.stream_type: aggregate
-    for aggregate in (ordering.ORDER, *inventory.AGGREGATES, *banking.AGGREGATES)
-}
 
-
-async def check(store: Store, report: Report, deadline: float) -> None:
-    """Compare all fulfilments that rest.
+async def check(
+    postgres: PostgresReader,
+    aggregates: Mapping[str, Aggregate],
+    report_all: Callable[[Sequence[Problem]], None],
+    deadline: float,
+) -> None:
+    """Check all fulfilments in a resting state.
 
     Args:
-        store: where they are.
-        report: takes what is found.
-        deadline: until when what changes is looked at again.
+        postgres: the rows of the sagas, and the events.
+        aggregates: the folds, by stream type.
+        report_all: called with the confirmed problems.
+        deadline: of `time.monotonic`, for fulfilments that change during the check.
     """
-    after = ""
-    while page := await store.rows(RESTING, after=after, ends=list(ENDS), limit=PAGE):
+    after, ends = "", list(RESTING_STATES)
+    while page := await postgres.fetch(NEXT_RESTING, after=after, ends=ends, limit=PAGE_SIZE):
         after = page[-1].id
-        if suspects := {problem.subject.rpartition(" ")[2] for problem in await look(store, page)}:
-            report.add_all(await settled(lambda suspects=suspects: _again(store, suspects), deadline))  # type: ignore[misc]
+        problems = await _check_page(postgres, aggregates, page)
+        if suspects := {problem.subject.rpartition(" ")[2] for problem in problems}:
+            report_all(await confirm(partial(_recheck, postgres, aggregates, suspects), deadline))
 
 
-async def _again(store: Store, ids: Collection[str]) -> Sequence[Problem]:
-    """Look once more at those of these fulfilments that rest now."""
-    rows = await store.rows(SELECTED, ids=list(ids), ends=list(ENDS))
-    return await look(store, rows)
+async def _recheck(
+    postgres: PostgresReader, aggregates: Mapping[str, Aggregate], ids: Collection[str]
+) -> Sequence[Problem]:
+    """Check those of these fulfilments that are in a resting state now."""
+    rows = await postgres.fetch(STILL_RESTING, ids=list(ids), ends=list(RESTING_STATES))
+    return await _check_page(postgres, aggregates, rows)
 
 
-async def look(store: Store, fulfilments: Sequence[Any]) -> list[Problem]:
-    """Return what is wrong with these fulfilments."""
-    sent: dict[str, list[Any]] = defaultdict(list)
-    for row in await store.rows(SENT, ids=[row.id for row in fulfilments]):
-        sent[row.id].append(row)
-    made = {row.id: Made(sent[row.id]) for row in fulfilments}
-    names = [name for row in fulfilments for name in (f"ordering.order.{row.id}", *made[row.id].streams)]
-    views = await _views(store, names)
+async def _check_page(
+    postgres: PostgresReader, aggregates: Mapping[str, Aggregate], fulfilments: Sequence[Any]
+) -> list[Problem]:
+    steps: dict[str, list[Any]] = defaultdict(list)
+    for row in await postgres.fetch(ACCEPTED_STEPS, ids=[row.id for row in fulfilments]):
+        steps[row.id].append(row)
+    effects = {row.id: Effects(steps[row.id]) for row in fulfilments}
+    names = [name for row in fulfilments for name in (f"ordering.order.{row.id}", *effects[row.id].streams)]
+    views = await _fold_streams(postgres, aggregates, names)
     return [
-        Problem("sagas", f"saga {SAGA} {row.id}", wrong)
+        Problem("sagas", f"saga {SAGA} {row.id}", text)
         for row in fulfilments
-        for wrong in _wrong(row.id, row.status, made[row.id], views)
+        for text in _compare(row.id, row.status, effects[row.id], views)
     ]
 
 
-class Made:
-    """What a fulfilment has reserved, held and refunded, from the requests that were accepted."""
+class Effects:
+    """The reservations, holds and refunds of a fulfilment, from its accepted requests."""
 
-    def __init__(self, sent: Sequence[Any]) -> None:
+    def __init__(self, steps: Sequence[Any]) -> None:
         self.streams: list[str] = []
+        """The streams of its reservations and holds."""
         self.refunds: list[Any] = []
-        for row in sent:
+        """The refunded amounts."""
+        for row in steps:
             if row.method == RESERVE:
                 id_ = inventory_commands.ReserveStockRequest.FromString(row.request).reservation_id
                 self.streams.append(f"inventory.reservation.{id_}")
@@ -104,59 +111,68 @@ class Made:
                 self.refunds.append(banking_commands.DepositRequest.FromString(row.request).amount)
 
 
-def _wrong(id_: str, status: str, made: Made, views: Mapping[str, Any]) -> Iterator[str]:
-    states, stock, money = ENDS[status]
+def _compare(id_: str, status: str, effects: Effects, views: Mapping[str, Any]) -> Iterator[str]:
+    order_states, reservation_state, hold_state = RESTING_STATES[status]
     order = views.get(f"ordering.order.{id_}")
     if order is None:
-        return  # which is a finding of its own
-    state = Order.State.Name(order.state).removeprefix("STATE_")
-    if state not in states:
-        yield f"it is {status}, its order is {state}"
+        return  # the checks of its stream report that
+    order_state = Order.State.Name(order.state).removeprefix("STATE_")
+    if order_state not in order_states:
+        yield f"is {status}, but its order is {order_state}"
         return
-    found = [views[name] for name in made.streams if name in views]
-    standing_by = {view.__class__: view for view in found if _state(view) != "RELEASED"}
-    live = Counter(type(view) for view in found if _state(view) != "RELEASED")
-    costs = bool(order.total.units or order.total.nanos)
-    for kind, expected in ((Reservation, stock), (Hold, money if costs else "")):
-        if live[kind] != bool(expected):
-            yield f"it is {status}, and {live[kind]} {kind.DESCRIPTOR.name}s stand"
-        elif expected and _state(standing_by[kind]) != expected:
-            yield f"it is {status}, its {kind.DESCRIPTOR.name} is {_state(standing_by[kind])}"
-        elif expected and _worth(standing_by[kind]) != _worth(order, kind):
-            yield f"its {kind.DESCRIPTOR.name} is not what is ordered"
-    if made.refunds != ([order.total] if status == "RETURNED" and costs else []):
-        yield f"it is {status}, and {len(made.refunds)} refunds were made"
+    related = [views[name] for name in effects.streams if name in views]
+    active = [view for view in related if _state_of(view) != "RELEASED"]
+    active_by_type = {type(view): view for view in active}
+    counts = Counter(type(view) for view in active)
+    has_price = bool(order.total.units or order.total.nanos)
+    for kind, expected in ((Reservation, reservation_state), (Hold, hold_state if has_price else "")):
+        name = kind.DESCRIPTOR.name
+        if counts[kind] != bool(expected):
+            yield f"is {status}, but has {counts[kind]} active {name}s"
+        elif expected and (state := _state_of(active_by_type[kind])) != expected:
+            yield f"is {status}, but its {name} is {state}"
+        elif expected and _content_of(active_by_type[kind]) != _ordered_content(order, kind):
+            yield f"its {name} differs from its order"
+    if effects.refunds != ([order.total] if status == "RETURNED" and has_price else []):
+        yield f"is {status}, but made {len(effects.refunds)} refunds"
 
 
-def _state(view: Any) -> str:
+def _state_of(view: Any) -> str:
     return str(type(view).State.Name(view.state)).removeprefix("STATE_")
 
 
-def _worth(view: Any, of: type[Any] | None = None) -> Any:
-    """Return the pieces or the amount of a reservation or a hold, or of an order that needs one."""
-    if of is Hold:
-        return view.total
+def _content_of(view: Any) -> Any:
+    """Return the pieces of a reservation by (sku, warehouse), or the amount of a hold."""
     if isinstance(view, Hold):
-        return view.captured if _state(view) == "CAPTURED" else view.amount
-    lines = (
-        [(line, line.warehouse_id) for line in view.lines]
-        if isinstance(view, Reservation)
-        else [(line, group.warehouse_id) for group in view.shipping_groups for line in group.lines]
-    )
+        return view.captured if _state_of(view) == "CAPTURED" else view.amount
+    return _count_pieces((line, line.warehouse_id) for line in view.lines)
+
+
+def _ordered_content(order: Order, kind: type[Any]) -> Any:
+    """Return the content that an order needs of a reservation or a hold."""
+    if kind is Hold:
+        return order.total
+    groups = order.shipping_groups
+    return _count_pieces((line, group.warehouse_id) for group in groups for line in group.lines)
+
+
+def _count_pieces(lines: Iterator[tuple[Any, str]]) -> Counter[tuple[str, str]]:
     pieces: Counter[tuple[str, str]] = Counter()
     for line, warehouse_id in lines:
         pieces[line.sku, warehouse_id] += line.quantity
     return pieces
 
 
-async def _views(store: Store, names: Sequence[str]) -> dict[str, Any]:
-    """Return what these streams fold to; nothing for those that do not."""
-    found: dict[str, Any] = {}
-    for name, stream in (await store.streams(names)).items():
-        aggregate = AGGREGATES[stream.row.type] if stream.row else None
+async def _fold_streams(
+    postgres: PostgresReader, aggregates: Mapping[str, Aggregate], names: Sequence[str]
+) -> dict[str, Any]:
+    """Return the views of these streams, by name; streams that cannot be folded are omitted."""
+    views: dict[str, Any] = {}
+    for name, stream in (await postgres.read_streams(names)).items():
+        aggregate = aggregates[stream.row.type] if stream.row else None
         if aggregate is None:
             continue
-        events, unreadable = stored_streams.parsed(stream, aggregate.messages())
-        if events and not unreadable:
-            found[name] = aggregate.readings[0].fold(events)
-    return found
+        events, problems = stored_streams.parse_events(stream, aggregate.message_types())
+        if events and not problems:
+            views[name] = aggregate.projections[0].fold(events)
+    return views

@@ -1,103 +1,164 @@
-"""What is in Redis that no look at an aggregate has seen, one projection at a time.
+"""Projections, one at a time: checkpoints, and the keys in Redis that no aggregate accounts for.
 
-A look counts only if the projection stayed in one filling: while it is wiped, whatever is still there seems
-to be too much.
+A result counts only if the projection kept its build during the check: while a projector clears Redis for a
+rebuild, the keys that are still there look like keys too many.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 
 from contracts import streams
 from operations.verify.checks import event_counters, sorted_sets, view_counters
-from operations.verify.checks.checkpoints import check_parked, check_progress
-from operations.verify.checks.derived import Tally
-from operations.verify.model import Reading
-from operations.verify.recheck import settled
-from operations.verify.report import Problem, Report
-from operations.verify.sources.event_store import Store
-from operations.verify.sources.read_model import ReadModel, id_of
-from operations.verify.sources.stream import Feed
+from operations.verify.checks.event_counters import CounterSnapshot
+from operations.verify.model import Expected, Problem, ProjectionSpec
+from operations.verify.recheck import confirm
+from operations.verify.report import Report
+from operations.verify.sources import Sources, parse_id
 
 
-@dataclass(frozen=True)
+@dataclass
 class Projections:
-    """Compares projections with what the looks at aggregates have added up."""
+    """Compares projections with the sums over all aggregates."""
 
-    store: Store
-    redis: ReadModel
-    feed: Feed
+    specs: Sequence[ProjectionSpec]
+    sources: Sources
     incarnation: str
+    """Of the database."""
     standby: bool
-    """Whether PostgreSQL may be behind the other servers."""
-    tally: Tally
-    before: Mapping[str, event_counters.Look]
-    """The tallies of the projections that have some, from before the aggregates were looked at."""
+    """PostgreSQL may be behind the other servers."""
+    before: dict[str, CounterSnapshot] = field(default_factory=dict)
+    """Event counters before the views were read, by projection."""
 
-    async def look(self, reading: Reading, shown: int, within: float) -> Report:
-        """Return what is wrong with a projection, as seen in one filling of it.
+    async def read_event_counters(self) -> None:
+        """Read the event counters of all projections; to be called before the views are read."""
+        for spec in self.specs:
+            if spec.event_contributions:
+                self.before[spec.name] = await event_counters.read_counters(self.sources.redis, spec)
+
+    async def check(
+        self, spec: ProjectionSpec, expected: Expected, max_findings: int, within: float
+    ) -> Report:
+        """Check a projection until it kept one build during the check.
 
         Args:
-            reading: the projection.
-            shown: how many findings of each check are kept.
-            within: seconds that it has to catch up, and to stay in one filling.
+            spec: the projection.
+            expected: sums over all aggregates.
+            max_findings: of the report.
+            within: seconds to catch up and to keep one build.
         """
         deadline = monotonic() + within
         while True:
-            behind = await settled(
-                lambda: check_progress(self.redis, reading, self.feed, self.incarnation), deadline
-            )
-            filling = await self.redis.filling(reading.view)
-            report = Report(shown)
-            await self._derived(reading, report, deadline)
-            present = filling[0] is not None or behind
-            if present and filling == await self.redis.filling(reading.view):
+            checkpoint_problems = await confirm(lambda: self._check_checkpoints(spec), deadline)
+            build = await self.sources.redis.read_build(spec.view)
+            report = Report(max_findings)
+            await self._check_keys(spec, expected, report, deadline)
+            ready = build[0] is not None or checkpoint_problems
+            if ready and build == await self.sources.redis.read_build(spec.view):
                 break
             if monotonic() > deadline:
-                report = Report(shown, notes=[f"{reading.name} was filled anew: it could not be compared"])
+                note = f"{spec.name} was rebuilt during the check: not compared"
+                report = Report(max_findings, notes=[note])
                 break
-        report.counted["projections"] = 1
-        report.add_all(behind)
+        report.counts["projections"] = 1
+        report.add_all(checkpoint_problems)
         return report
 
-    async def _derived(self, reading: Reading, report: Report, deadline: float) -> None:
-        report.add_all(await settled(lambda: check_parked(self.redis, reading), deadline))
-        members, sums = self.tally.members, self.tally.sums
-        async for problem in sorted_sets.check(self.redis, reading, members, report.counted):
+    async def _check_checkpoints(self, spec: ProjectionSpec) -> Sequence[Problem]:
+        """Check a projection's build, ready marker and checkpoints; the stream's end is read last."""
+        redis = self.sources.redis
+        checkpoints = await redis.read_checkpoints(spec.view)
+        ready, build = await redis.execute([("GET", spec.view.ready), ("GET", spec.view.build)])
+        stream = await self.sources.stream.read_identity()
+        problems = []
+
+        def report(text: str, *, transient: bool = True) -> None:
+            problems.append(Problem("checkpoints", f"projection {spec.name}", text, transient))
+
+        if not isinstance(build, bytes) or build.decode().partition("/")[0] != self.incarnation:
+            report(f"build is {_to_text(build)}, expected one of incarnation {self.incarnation}")
+        if not isinstance(ready, bytes) or ready.decode() != self.incarnation:
+            report(f"ready marker is {_to_text(ready)}, expected incarnation {self.incarnation}")
+        if missing := set(range(streams.PARTITIONS)) - set(checkpoints):
+            report(f"{len(missing)} partitions have no checkpoint")
+        if stream is None:
+            return problems
+        if foreign := sum(epoch != stream.epoch for epoch, _ in checkpoints.values()):
+            report(f"{foreign} partitions have a checkpoint of another epoch than the stream")
+        for partition, (epoch, sequence) in sorted(checkpoints.items()):
+            if epoch == stream.epoch and sequence > stream.last_sequence:
+                text = f"checkpoint of partition {partition} is {sequence}"
+                report(f"{text}, the stream ends at {stream.last_sequence}", transient=False)
+        return problems
+
+    async def _check_keys(
+        self, spec: ProjectionSpec, expected: Expected, report: Report, deadline: float
+    ) -> None:
+        redis = self.sources.redis
+        report.add_all(await confirm(lambda: self._check_parked(spec), deadline))
+        async for problem in sorted_sets.check(redis, spec, expected.members, report.counts):
             report.add(problem)
-        problems, changing = await view_counters.check(self.redis, reading, sums, report.counted, deadline)
+        problems, unstable = await view_counters.check(
+            redis, spec, expected.contributions, report.counts, deadline
+        )
         report.add_all(problems)
-        report.notes += [f"{key} kept changing: it could not be compared" for key in changing]
-        await self._tallied(reading, report)
+        report.notes += [f"{key} changed during every check: not compared" for key in unstable]
+        await self._check_event_counters(spec, expected.event_contributions, report)
         for kind, check in (("view", "views"), ("history", "history")):
-            async for keys in self.redis.keys(kind, reading.view):
-                report.add_all(await self._nobodys(reading, check, keys))
+            async for keys in redis.scan_keys(kind, spec.view):
+                report.add_all(await self._check_owners(spec, kind, check, keys))
 
-    async def _tallied(self, reading: Reading, report: Report) -> None:
-        if (before := self.before.get(reading.name)) is None:
-            return
-        after = await event_counters.look(self.redis, reading)
-        report.counted["event counters"] = len(after.counters)
-        report.counted["event counter keys"] = len({key for key, _ in after.counters})
-        if before.filling != after.filling:
-            report.notes.append(f"{reading.name} was filled anew: its event counters could not be compared")
-            return
-        ours = f"event_counters:{reading.name}:"
-        sums = {place: sum_ for place, sum_ in self.tally.tallied.items() if place[0].startswith(ours)}
-        report.add_all(list(event_counters.compare(before, after, sums)))
+    async def _check_parked(self, spec: ProjectionSpec) -> Sequence[Problem]:
+        """Return the entries in the list of parked aggregates whose views are not parked."""
+        redis = self.sources.redis
+        (entries,) = await redis.read_hashes([spec.view.parked])
+        ids = [view_id.decode() for view_id in entries]
+        replies = await redis.execute([("HEXISTS", spec.view.key(view_id), "parked") for view_id in ids])
+        return [
+            Problem(
+                "checkpoints",
+                f"projection {spec.name}",
+                f"{view_id} is listed as parked, but its view is not",
+                transient=True,
+            )
+            for view_id, parked in zip(ids, replies, strict=True)
+            if not parked
+        ]
 
-    async def _nobodys(self, reading: Reading, check: str, keys: Sequence[str]) -> Sequence[Problem]:
-        """Return the keys of aggregates that do not exist."""
-        if self.standby:  # what is missing here may be on its way
+    async def _check_event_counters(
+        self, spec: ProjectionSpec, sums: Mapping[tuple[str, str], int], report: Report
+    ) -> None:
+        if (before := self.before.get(spec.name)) is None:
+            return
+        after = await event_counters.read_counters(self.sources.redis, spec)
+        report.counts["event counters"] = len(after.counters)
+        report.counts["event counter keys"] = len({key for key, _ in after.counters})
+        if before.build != after.build:
+            report.notes.append(f"{spec.name} was rebuilt during the check: event counters not compared")
+            return
+        prefix = f"event_counters:{spec.name}:"
+        own_sums = {counter: sum_ for counter, sum_ in sums.items() if counter[0].startswith(prefix)}
+        report.add_all(list(event_counters.compare(before, after, own_sums)))
+
+    async def _check_owners(
+        self, spec: ProjectionSpec, kind: str, check: str, keys: Sequence[str]
+    ) -> Sequence[Problem]:
+        """Return the keys whose aggregates do not exist."""
+        if self.standby:  # the aggregate may not have been replicated yet
             return ()
         names = {
-            key: {streams.stream_name(kind, id_of(key)) for kind in reading.view.source_streams}
+            key: {streams.stream_name(stream_type, parse_id(key)) for stream_type in spec.view.source_streams}
             for key in keys
         }
-        existing = await self.store.existing([name for several in names.values() for name in several])
-        subject = "view" if check == "views" else "history"
+        existing = await self.sources.postgres.find_existing(
+            [name for candidates in names.values() for name in candidates]
+        )
         return [
-            Problem(check, f"{subject} {reading.name} {id_of(key)}", "there is no such aggregate")
-            for key, several in names.items()
-            if not several & existing
+            Problem(check, f"{kind} {spec.name} {parse_id(key)}", "no such aggregate")
+            for key, candidates in names.items()
+            if not candidates & existing
         ]
+
+
+def _to_text(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else "missing"

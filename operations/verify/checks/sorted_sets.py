@@ -1,7 +1,7 @@
-"""Sorted sets in Redis (indexes, sets of changes), looked at from their keys: is there too much in them?
+"""Sorted sets in Redis (indexes and change feeds), checked from their keys: does one have a member too many?
 
-Counts come first: `entries.py` has counted the members that have to be there and are. A set that has more is
-looked at in full, each member beside its view.
+`derived.py` has counted the correct members of each set. Only a set with another number of members is read
+in full, each member together with its view.
 """
 
 from collections import Counter
@@ -12,74 +12,77 @@ from google.protobuf.message import DecodeError
 from redis.exceptions import RedisError
 
 from contracts.view_layout import id_of_member
-from operations.verify.model import Reading
-from operations.verify.report import Problem
-from operations.verify.sources.read_model import ReadModel
+from operations.verify.model import Problem, ProjectionSpec
+from operations.verify.sources import RedisReader
 
-KINDS = {"index": "indexes", "change_feed": "change_feeds"}
-"""The kinds of sorted sets, and what checks them."""
+CHECKS = {"index": "indexes", "change_feed": "change_feeds"}
+"""The check of each kind of sorted set."""
 
 
 async def check(
-    redis: ReadModel, reading: Reading, members: Counter[str], counted: Counter[str]
+    redis: RedisReader, spec: ProjectionSpec, members: Counter[str], counts: Counter[str]
 ) -> AsyncIterator[Problem]:
-    """Yield what is in a projection's sorted sets and should not be.
+    """Yield the unexpected members of a projection's sorted sets.
 
     Args:
         redis: the read model.
-        reading: the projection.
-        members: how many members were found that have to be there, by key.
-        counted: takes how many sets there are, and how many members.
+        spec: the projection.
+        members: numbers of correct members, by key.
+        counts: receives the numbers of sets and of members.
     """
-    for kind, name in KINDS.items():
-        async for keys in redis.keys(kind, reading.view):
-            counted[f"{name} sets"] += len(keys)
-            for key, count in zip(keys, await redis.ask([("ZCARD", key) for key in keys]), strict=True):
-                counted[name] += count if isinstance(count, int) else 0
-                if count != members[key]:
-                    async for problem in _in_full(redis, reading, kind, key):
+    for kind, name in CHECKS.items():
+        async for keys in redis.scan_keys(kind, spec.view):
+            counts[f"{name} sets"] += len(keys)
+            sizes = await redis.execute([("ZCARD", key) for key in keys])
+            for key, size in zip(keys, sizes, strict=True):
+                counts[name] += size if isinstance(size, int) else 0
+                if size != members[key]:
+                    async for problem in _check_members(redis, spec, kind, key):
                         yield problem
 
 
-async def _in_full(redis: ReadModel, reading: Reading, kind: str, key: str) -> AsyncIterator[Problem]:
-    subject = key if kind == "index" else f"change feed {key}"
+async def _check_members(
+    redis: RedisReader, spec: ProjectionSpec, kind: str, key: str
+) -> AsyncIterator[Problem]:
     try:
-        async for page in redis.members(key):
-            for member in await _undemanded(redis, reading, kind, key, page):
-                yield Problem(KINDS[kind], subject, f"it has {member}, which no view demands")
+        async for page in redis.scan_members(key):
+            for member in await _find_unexpected(redis, spec, kind, key, page):
+                yield Problem(CHECKS[kind], key, f"unexpected member {member}")
     except RedisError as error:
-        yield Problem(KINDS[kind], subject, f"it is no sorted set: {error}")
+        yield Problem(CHECKS[kind], key, f"not a sorted set: {error}")
 
 
-async def _undemanded(
-    redis: ReadModel, reading: Reading, kind: str, key: str, page: Sequence[str]
+async def _find_unexpected(
+    redis: RedisReader, spec: ProjectionSpec, kind: str, key: str, page: Sequence[str]
 ) -> Sequence[str]:
-    """Return the members that no view demands; a set and a view are seen at one moment.
+    """Return the members whose views do not belong in the set.
 
-    Most are demanded, which a look that does not hold Redis up shows as well.
+    Members are read without a transaction first, which does not block Redis; only those that seem unexpected
+    are read again, atomically with their views.
     """
-    doubtful = list(page)
-    for at_once in (False, True):
-        views = [reading.view.key(id_of_member(member) if kind == "index" else member) for member in doubtful]
-        pairs = zip(doubtful, views, strict=True)
-        questions = [ask for member, view in pairs for ask in (("HGETALL", view), ("ZSCORE", key, member))]
-        answers = await redis.ask(questions, at_once=at_once)
-        looked = zip(doubtful, answers[::2], answers[1::2], strict=True)
-        doubtful = [
-            member
-            for member, view, score in looked
-            if score is not None and not _demands(reading, kind, key, member, view)
+    suspects = list(page)
+    for atomic in (False, True):
+        keys = [spec.view.key(id_of_member(member) if kind == "index" else member) for member in suspects]
+        pairs = zip(suspects, keys, strict=True)
+        commands = [
+            command for member, view in pairs for command in (("HGETALL", view), ("ZSCORE", key, member))
         ]
-        if not doubtful:
+        replies = await redis.execute(commands, atomic=atomic)
+        suspects = [
+            member
+            for member, view, score in zip(suspects, replies[::2], replies[1::2], strict=True)
+            if score is not None and not _belongs(spec, kind, key, member, view)
+        ]
+        if not suspects:
             break
-    return doubtful
+    return suspects
 
 
-def _demands(reading: Reading, kind: str, key: str, member: str, view: Any) -> bool:
+def _belongs(spec: ProjectionSpec, kind: str, key: str, member: str, view: Any) -> bool:
     try:
-        message = reading.view.message.FromString(view[b"data"])
+        message = spec.view.message.FromString(view[b"data"])
     except (KeyError, TypeError, DecodeError):
         return False
     if kind == "index":
-        return (key, member) in set(reading.indexes(message))
-    return key in set(reading.changes(message))
+        return (key, member) in set(spec.indexes(message))
+    return key in set(spec.change_feeds(message))

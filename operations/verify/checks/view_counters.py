@@ -1,7 +1,11 @@
-"""Counters in Redis, compared with the sums of what the views say that they have added.
+"""Counters in Redis against the sums of the views' contributions.
 
-What a view adds has been compared with the fold by then. Counters that differ from the sum over the views as
-they were read, one after the other, are compared again with all views of that total at one moment.
+How it works: `views.py` has compared each view's contributions with the fold, and `derived.py` has added them
+up. A key whose counters differ from these sums is only suspect, because the views were read one after the
+other. `check` reads each suspect again, together with all views in the index of its contributors, in one
+transaction. A key with more than ATOMIC_VIEWS contributors needs several transactions; then a result counts
+as the same only if no contributor was written in between, which the sum of their revisions shows. After
+CONFIRMATIONS equal results the difference is drift.
 """
 
 import asyncio
@@ -10,110 +14,105 @@ from time import monotonic
 from typing import Any
 
 from contracts.view_layout import id_of_member
-from operations.verify.checks.views import remembered
-from operations.verify.model import Reading
-from operations.verify.recheck import LOOKS, PAUSE
-from operations.verify.report import Problem
-from operations.verify.sources.read_model import ReadModel
+from operations.verify.model import Problem, ProjectionSpec
+from operations.verify.recheck import CONFIRMATIONS, RECHECK_INTERVAL
+from operations.verify.sources import RedisReader, parse_contributions, parse_counters
 
-AT_ONCE = 5_000
-"""Views that are read at one moment, which holds Redis up for some milliseconds. A total of more views is
-compared while they are not written."""
+ATOMIC_VIEWS = 5_000
+"""Views that one transaction reads; it blocks Redis for some milliseconds."""
 
 Difference = dict[str, tuple[int, int]]
-"""Counter to what it is and what the views have added, where these differ."""
+"""Counter to (value, sum of contributions), for the counters where these differ."""
 
 
 async def check(
-    redis: ReadModel,
-    reading: Reading,
+    redis: RedisReader,
+    spec: ProjectionSpec,
     sums: Counter[tuple[str, str]],
-    counted: Counter[str],
+    counts: Counter[str],
     deadline: float,
 ) -> tuple[list[Problem], list[str]]:
-    """Compare all totals of a projection.
+    """Compare all counters of a projection.
 
     Args:
         redis: the read model.
-        reading: the projection.
-        sums: what views have added, by total key and counter.
-        counted: takes how many totals and counters there are.
-        deadline: until when totals are waited for that keep changing.
+        spec: the projection.
+        sums: contributions of the views, by (counters key, counter).
+        counts: receives the numbers of keys and counters.
+        deadline: of `time.monotonic`, for keys that keep changing.
 
     Returns:
-        What is wrong, and the keys of totals that could not be seen at rest.
+        The problems, and the keys that changed during every check.
     """
-    suspects: dict[str, Any] = dict.fromkeys(await _differing(redis, reading, sums, counted))
-    same: Counter[str] = Counter()
+    suspects: dict[str, Any] = dict.fromkeys(await _find_suspects(redis, spec, sums, counts))
+    confirmations: Counter[str] = Counter()
     problems: list[Problem] = []
-    looks = 0
-    while suspects and (looks < LOOKS or monotonic() < deadline):
-        looks += 1
-        for key, before in list(suspects.items()):
-            now = await _difference(redis, reading, key)
-            same[key] = same[key] + 1 if now == before else 1
-            suspects[key] = now
-            if not now[0] or same[key] == LOOKS:
-                problems += _problems(key, now[0])
+    rounds = 0
+    while suspects and (rounds < CONFIRMATIONS or monotonic() < deadline):
+        rounds += 1
+        for key, previous in list(suspects.items()):
+            result = await _compare_key(redis, spec, key)
+            confirmations[key] = confirmations[key] + 1 if result == previous else 1
+            suspects[key] = result
+            difference, _ = result
+            if not difference or confirmations[key] == CONFIRMATIONS:
+                problems += _describe(key, difference)
                 del suspects[key]
-        await asyncio.sleep(PAUSE if suspects else 0)
+        await asyncio.sleep(RECHECK_INTERVAL if suspects else 0)
     return problems, list(suspects)
 
 
-def _problems(key: str, difference: Difference) -> list[Problem]:
+def _describe(key: str, difference: Difference) -> list[Problem]:
     return [
-        Problem("counters", key, f"{name} is {found}, the views have added {added}")
-        for name, (found, added) in sorted(difference.items())
+        Problem("counters", key, f"{name} is {value}, the views contribute {sum_}")
+        for name, (value, sum_) in sorted(difference.items())
     ]
 
 
-async def _differing(
-    redis: ReadModel, reading: Reading, sums: Counter[tuple[str, str]], counted: Counter[str]
+async def _find_suspects(
+    redis: RedisReader, spec: ProjectionSpec, sums: Counter[tuple[str, str]], counts: Counter[str]
 ) -> set[str]:
-    """Return the keys of the totals that are not the sums."""
+    """Return the keys whose counters differ from the sums."""
     expected: dict[str, dict[str, int]] = {}
     for (key, name), amount in sums.items():
-        if amount and key.startswith(f"counters:{reading.name}:"):
+        if amount and key.startswith(f"counters:{spec.name}:"):
             expected.setdefault(key, {})[name] = amount
-    differing, seen = set[str](), set[str]()
-    async for page in redis.keys("counters", reading.view):
-        keys = list(set(page) - seen)
-        seen.update(keys)
-        for key, found in zip(keys, await redis.hashes(keys), strict=True):
-            counted["counters"] += len(found)
-            if counters(found) != expected.get(key, {}):
-                differing.add(key)
-    counted["counter keys"] += len(seen)
-    return differing | (expected.keys() - seen)
+    suspects, scanned = set[str](), set[str]()
+    async for page in redis.scan_keys("counters", spec.view):
+        keys = list(set(page) - scanned)
+        scanned.update(keys)
+        for key, fields in zip(keys, await redis.read_hashes(keys), strict=True):
+            counts["counters"] += len(fields)
+            if parse_counters(fields) != expected.get(key, {}):
+                suspects.add(key)
+    counts["counter keys"] += len(scanned)
+    return suspects | (expected.keys() - scanned)
 
 
-async def _difference(redis: ReadModel, reading: Reading, key: str) -> tuple[Difference, int]:
-    """Return where a total differs, and how often its views were written; 0 where that does not matter."""
-    members = [member async for page in redis.members(reading.siblings(key)) for member in page]
+async def _compare_key(redis: RedisReader, spec: ProjectionSpec, key: str) -> tuple[Difference, int]:
+    """Compare one key with all of its contributors.
+
+    Returns:
+        The difference, and the sum of the contributors' revisions; 0 where one transaction has read them all.
+    """
+    index = spec.contributors_index(key)
+    members = [member async for page in redis.scan_members(index) for member in page]
     ids = list(dict.fromkeys(map(id_of_member, members)))
-    added: Counter[str] = Counter()
-    kept: dict[str, int] = {}
-    written = 0
-    for start in range(0, len(ids) or 1, AT_ONCE):
-        views = [reading.view.key(view_id) for view_id in ids[start : start + AT_ONCE]]
-        questions = [("HMGET", view, "revision", "counted") for view in views]
-        *answers, total = await redis.ask([*questions, ("HGETALL", key)], at_once=True)
-        kept = counters(total)
-        for revision, amounts in answers:
-            written += int(revision or 0)
-            for (owner, name), amount in (remembered(amounts) or {}).items():
-                added[name] += amount if owner == key else 0
+    sums: Counter[str] = Counter()
+    counters: dict[str, int] = {}
+    revisions = 0
+    for start in range(0, len(ids) or 1, ATOMIC_VIEWS):
+        views = [spec.view.key(view_id) for view_id in ids[start : start + ATOMIC_VIEWS]]
+        commands = [("HMGET", view, "revision", "counted") for view in views]
+        *replies, fields = await redis.execute([*commands, ("HGETALL", key)], atomic=True)
+        counters = parse_counters(fields)
+        for revision, counted in replies:
+            revisions += int(revision or 0)
+            for (counters_key, name), amount in (parse_contributions(counted) or {}).items():
+                sums[name] += amount if counters_key == key else 0
     difference = {
-        name: (kept.get(name, 0), added[name])
-        for name in {*added, *kept}
-        if kept.get(name) != (added[name] or None)  # one that is 0 is not there
+        name: (counters.get(name, 0), sums[name])
+        for name in {*sums, *counters}
+        if counters.get(name) != (sums[name] or None)  # Redis holds no counter of 0
     }
-    return difference, written if len(ids) > AT_ONCE else 0
-
-
-def counters(found: Any) -> dict[str, int]:
-    """Return a hash of counters; what is no number, or 0, is as wrong as a number that no sum is."""
-    values = (
-        {name.decode(): value.decode() for name, value in found.items()} if isinstance(found, dict) else {}
-    )
-    return {name: int(value) if value.lstrip("-").isdecimal() else -1 for name, value in values.items()}
+    return difference, revisions if len(ids) > ATOMIC_VIEWS else 0

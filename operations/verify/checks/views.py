@@ -1,4 +1,4 @@
-"""One view in Redis, compared with the fold of its events at the view's own version. Pure."""
+"""One view in Redis against the fold of its events at the view's own version, without I/O."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,193 +10,191 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError, Message
 
 from contracts import streams
-from operations.verify.checks.stored_streams import Story
-from operations.verify.model import Reading
-from operations.verify.report import Problem
-
-_decode = msgspec.json.Decoder(list[list[str]]).decode
+from operations.verify.checks.stored_streams import MAX_VALUE_LENGTH, StreamEvents
+from operations.verify.model import Problem, ProjectionSpec
+from operations.verify.sources import parse_contributions
 
 Hash = Mapping[bytes, bytes]
-"""All fields of a view's hash; empty where there is none."""
+"""All fields of a hash in Redis; empty where the key is missing."""
 
 
 @dataclass
-class Case:
-    """One view: what was read of it, and what comes of comparing it."""
+class ViewCheck:
+    """One view: the data that was read for it, and the results of the comparison."""
 
     stream: str
-    reading: Reading
-    target: int
-    """The version that the aggregate had before the view was read."""
-    found: Hash = field(default_factory=dict)
-    log: Hash = field(default_factory=dict)
-    """The view's log, read after the view."""
-    story: Story = field(default_factory=Story)
-    """The aggregate's events, read after the log."""
-    reached: bool = False
-    """Whether the projection's progress said that the target is in the view."""
+    spec: ProjectionSpec
+    target_version: int
+    """The aggregate's version before the view was read."""
+    view: Hash = field(default_factory=dict)
+    history: Hash = field(default_factory=dict)
+    """The view's history entries, read after the view."""
+    events: StreamEvents = field(default_factory=StreamEvents)
+    """The aggregate's events, read after the history entries."""
+    covered: bool = False
+    """The projection's checkpoint promises that the view includes the target version."""
 
     problems: list[Problem] = field(default_factory=list)
     version: int = 0
-    """The view's version, as far as it could be compared."""
+    """The view's version; 0 where the view could not be compared."""
     expected: Any = None
-    """The message that the events demand at that version."""
-    added: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """What the view says that counters hold of it, by total key and counter."""
-    tallied: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    """What the events up to that version add for ever, by tally key and counter."""
+    """The view message that results from the events up to that version."""
+    contributions: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """The contributions that counters hold, according to the view's field `counted`."""
+    event_contributions: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """The contributions of the events up to the view's version."""
 
     @property
     def id(self) -> str:
-        """The view's id."""
         return streams.aggregate_id(self.stream)
 
     @property
     def revision(self) -> bytes | None:
-        """How often the view was written."""
-        return self.found.get(b"revision")
+        return self.view.get(b"revision")
 
-    def says(self, text: str, *, waits: bool = False) -> None:
-        """Note a problem."""
-        self.problems.append(Problem("views", f"view {self.reading.name} {self.id}", text, waits))
+    def report(self, text: str, *, transient: bool = False) -> None:
+        self.problems.append(Problem("views", f"view {self.spec.name} {self.id}", text, transient))
 
 
-def compare(case: Case, standby: bool) -> None:
-    """Compare a view with the fold of its events at its own version.
+def compare_view(check: ViewCheck, standby: bool) -> None:
+    """Compare a view with the fold of its events at the view's own version.
 
     Args:
-        case: the view.
-        standby: whether the events may be behind it.
+        check: the view; receives the problems.
+        standby: the events may be behind the view.
     """
-    found, story, target = case.found, case.story, case.target
-    if not found:
+    view, events, target = check.view, check.events, check.target_version
+    if not view:
         if target:
-            case.says(f"it is missing, the aggregate is at version {target}", waits=not case.reached)
+            check.report(f"missing in Redis, version {target} in PostgreSQL", transient=not check.covered)
         return
-    version, parked = _number(found, b"version"), found.get(b"parked")
+    version, parked = _parse_number(view, b"version"), view.get(b"parked")
     if parked:
-        text, retrying = _parked(parked)
-        case.says(text, waits=retrying)
+        text, retrying = _describe_parked(parked)
+        check.report(text, transient=retrying)
     elif version < target:
-        case.says(f"it is at version {version}, the aggregate at {target}", waits=not case.reached)
-    if version > len(story.events):
-        if story.whole:
-            case.says(f"it is at version {version}, the aggregate at {len(story.events)}", waits=standby)
+        check.report(f"version {version} in Redis, {target} in PostgreSQL", transient=not check.covered)
+    if version > len(events.events):
+        if events.complete:
+            text = f"version {version} in Redis, {len(events.events)} in PostgreSQL"
+            check.report(text, transient=standby)
         return
     if version <= 0:
         return
-    case.version = version
-    at_end = version == len(story.events)
-    case.expected = story.latest[case.reading.name] if at_end else case.reading.fold(story.events[:version])
-    for text in (*_content(case), *_derived(case)):
-        case.says(f"{text} at version {version}")
+    check.version = version
+    latest = version == len(events.events)
+    check.expected = events.folds[check.spec.name] if latest else check.spec.fold(events.events[:version])
+    for text in (*_compare_content(check), *_compare_fields(check)):
+        check.report(f"{text} (version {version})")
 
 
-def _parked(record: bytes) -> tuple[str, bool]:
-    """Return why a view is parked, and whether it is tried again."""
+def _describe_parked(record: bytes) -> tuple[str, bool]:
+    """Return the finding for a parked view, and whether the projector still retries it."""
     try:
-        told = msgspec.json.decode(record)
-        retrying = told["state"] == "retrying"
-        return f"it is parked at version {told['version']}: {told['error']}", retrying
+        parked = msgspec.json.decode(record)
+        retrying = parked["state"] == "retrying"
+        return f"parked at version {parked['version']}: {parked['error']}", retrying
     except (msgspec.DecodeError, KeyError, TypeError):
-        return f"it is parked: {record!r}", False
+        return f"parked, with an invalid record: {record!r}", False
 
 
-def _content(case: Case) -> Iterator[str]:
-    expected = case.expected
+def _compare_content(check: ViewCheck) -> Iterator[str]:
+    expected = check.expected
     try:
-        actual = type(expected).FromString(case.found.get(b"data", b""))
+        actual = type(expected).FromString(check.view.get(b"data", b""))
     except DecodeError:
-        yield f"its data is no {expected.DESCRIPTOR.full_name}"
+        yield f"data does not parse as {expected.DESCRIPTOR.full_name}"
         return
     if actual != expected:
-        yield from differences(actual, expected)
-    for column, value in case.reading.columns(expected).items():
-        shown = case.found.get(column.encode(), b"").decode("utf-8", "replace")
+        yield from _list_differences(actual, expected)
+    for column, value in check.spec.columns(expected).items():
+        shown = check.view.get(column.encode(), b"").decode("utf-8", "replace")
         if shown != value:
-            yield f"column {column} shows {shown!r}, the fold says {value!r}"
+            yield f"column {column} is {shown!r}, expected {value!r}"
 
 
-def _derived(case: Case) -> Iterator[str]:
-    """Yield what is wrong with what the hash remembers of indexes and totals."""
-    entries = dict.fromkeys(case.reading.indexes(case.expected), 1)
-    amounts = {(key, name): amount for key, name, amount in case.reading.totals(case.expected)}
-    for name, value in ((b"entries", entries), (b"contributions", amounts), (b"counted", amounts)):
-        kept = case.found.get(name, b"")
-        if remembered(kept) != value:
-            yield f"{name.decode()} is {kept.decode('utf-8', 'replace')}, not what the fold says"
-    case.added = remembered(case.found.get(b"counted")) or {}
+def _compare_fields(check: ViewCheck) -> Iterator[str]:
+    """Compare the fields that record the view's index entries and contributions."""
+    entries = dict.fromkeys(check.spec.indexes(check.expected), 1)
+    contributions = {
+        (key, counter): amount for key, counter, amount in check.spec.contributions(check.expected)
+    }
+    fields = ((b"entries", entries), (b"contributions", contributions), (b"counted", contributions))
+    for name, expected in fields:
+        value = check.view.get(name, b"")
+        if parse_contributions(value) != expected:
+            yield f"field {name.decode()} differs from the fold: {value.decode('utf-8', 'replace')}"
+    check.contributions = parse_contributions(check.view.get(b"counted")) or {}
 
 
-def remembered(value: bytes | None) -> dict[tuple[str, str], int] | None:
-    """Return [[key, member], ...] as 1 for each, [[key, counter, digits], ...] as numbers."""
-    try:
-        rows = _decode(value) if value else ()
-        return {(key, name): int(*amount) if amount else 1 for key, name, *amount in rows}
-    except (msgspec.DecodeError, TypeError, ValueError):
-        return None
-
-
-def differences(actual: Message, expected: Message) -> Iterator[str]:
-    """Yield in which fields two messages differ."""
-    shown, wanted = _readable(actual), _readable(expected)
-    names = [name for name in {**wanted, **shown} if shown.get(name) != wanted.get(name)]
+def _list_differences(actual: Message, expected: Message) -> Iterator[str]:
+    actual_fields, expected_fields = _to_dict(actual), _to_dict(expected)
+    names = [
+        name
+        for name in {**expected_fields, **actual_fields}
+        if actual_fields.get(name) != expected_fields.get(name)
+    ]
     for name in names:
-        yield f"{name} is {_short(shown.get(name))}, the fold says {_short(wanted.get(name))}"
+        value, expected_value = actual_fields.get(name), expected_fields.get(name)
+        yield f"{name} is {_shorten(value)}, expected {_shorten(expected_value)}"
     if not names:
-        yield "it has fields that its message does not know"
+        yield "data has unknown fields"
 
 
-def _readable(message: Message) -> dict[str, Any]:
+def _to_dict(message: Message) -> dict[str, Any]:
     return MessageToDict(message, preserving_proto_field_name=True)
 
 
-def _short(value: object) -> str:
+def _shorten(value: object) -> str:
     text = "nothing" if value is None else str(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"
+    return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}…"
 
 
-def _number(found: Hash, name: bytes) -> int:
-    """Return a number; 0 where there is none, -1 where it is something else."""
-    value = found.get(name, b"0")
+def _parse_number(view: Hash, name: bytes) -> int:
+    """Return a field as a number; 0: the field is missing, -1: it is not a number."""
+    value = view.get(name, b"0")
     return int(value) if value.isdigit() else -1
 
 
-def compare_log(case: Case) -> None:
-    """Compare a view's log with the events."""
-    if case.reading.log is None:
+def compare_history(check: ViewCheck) -> None:
+    """Compare a view's history entries with the events."""
+    spec = check.spec
+    if spec.history is None:
         return
-    told = case.reading.log(case.story.events)
-    if case.reading.tallies is not None:
-        case.tallied = sums(case.reading.tallies(entry) for entry in told[: case.version])
-    numbers = {str(version).encode(): entry for version, entry in enumerate(told, 1)}
-    subject = f"history {case.reading.name} {case.id}"
-    texts = [text for number, entry in numbers.items() for text in _entry(case, number, entry)]
-    if case.story.whole:
-        unknown = [name.decode("utf-8", "replace") for name in case.log.keys() - numbers.keys()]
-        texts += [f"it has an entry {name}, which no event is behind" for name in unknown]
-    case.problems += [Problem("history", subject, text) for text in texts]
+    entries = spec.history(check.events.events)
+    if spec.event_contributions is not None:
+        check.event_contributions = _sum_contributions(
+            spec.event_contributions(entry) for entry in entries[: check.version]
+        )
+    expected = {str(version).encode(): entry for version, entry in enumerate(entries, 1)}
+    subject = f"history {spec.name} {check.id}"
+    texts = [text for number, entry in expected.items() for text in _compare_entry(check, number, entry)]
+    if check.events.complete:
+        unknown = [name.decode("utf-8", "replace") for name in check.history.keys() - expected.keys()]
+        texts += [f"entry {name} has no event" for name in unknown]
+    check.problems += [Problem("history", subject, text) for text in texts]
 
 
-def sums(added: Iterable[Iterable[tuple[str, str, int]]]) -> Mapping[tuple[str, str], int]:
-    """Return what events add to each counter."""
-    found: Counter[tuple[str, str]] = Counter()
-    for amounts in added:
-        for key, name, amount in amounts:
-            found[key, name] += amount
-    return found
+def _sum_contributions(
+    contributions: Iterable[Iterable[tuple[str, str, int]]],
+) -> Mapping[tuple[str, str], int]:
+    sums: Counter[tuple[str, str]] = Counter()
+    for amounts in contributions:
+        for key, counter, amount in amounts:
+            sums[key, counter] += amount
+    return sums
 
 
-def _entry(case: Case, number: bytes, expected: Message) -> Iterator[str]:
-    data = case.log.get(number)
+def _compare_entry(check: ViewCheck, number: bytes, expected: Message) -> Iterator[str]:
+    data = check.history.get(number)
     if data is None:
-        if int(number) <= case.version:
-            yield f"it has no entry {number.decode()}"
+        if int(number) <= check.version:
+            yield f"entry {number.decode()} is missing"
         return
     try:
         actual = type(expected).FromString(data)
     except DecodeError:
-        yield f"entry {number.decode()} is no {expected.DESCRIPTOR.full_name}"
+        yield f"entry {number.decode()} does not parse as {expected.DESCRIPTOR.full_name}"
         return
     if actual != expected:
-        yield from (f"in entry {number.decode()}, {text}" for text in differences(actual, expected))
+        yield from (f"entry {number.decode()}: {text}" for text in _list_differences(actual, expected))

@@ -1,122 +1,127 @@
-"""Inventory, folded once more: stock is a sum of differences here, where rules and projector take the levels
-that events tell.
+"""The independent folds of inventory.
+
+Stock is a sum of differences here, where rules and projector copy the levels that events carry.
 """
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from diptych.inventory.v1 import events_pb2 as happened
+from diptych.inventory.v1 import events_pb2
 from diptych.inventory.v1 import types_pb2 as types
 
 from contracts.view_layout import View, index_member
-from operations.verify.model import Aggregate, Event, Reading
+from operations.verify.model import Aggregate, Event, ProjectionSpec
 
 SUMS: dict[Any, tuple[int, int, int]] = {
-    happened.StockReceived: (1, 0, 0),
-    happened.StockReserved: (0, 1, 0),
-    happened.StockReleased: (0, -1, 0),
-    happened.StockCommitted: (-1, -1, 0),
-    happened.StockSent: (-1, 0, 0),
-    happened.StockExpected: (0, 0, 1),
-    happened.StockArrived: (1, 0, -1),
-    happened.StockAdjusted: (1, 0, 0),
+    events_pb2.StockReceived: (1, 0, 0),
+    events_pb2.StockReserved: (0, 1, 0),
+    events_pb2.StockReleased: (0, -1, 0),
+    events_pb2.StockCommitted: (-1, -1, 0),
+    events_pb2.StockSent: (-1, 0, 0),
+    events_pb2.StockExpected: (0, 0, 1),
+    events_pb2.StockArrived: (1, 0, -1),
+    events_pb2.StockAdjusted: (1, 0, 0),
 }
-"""How often what an event is about is added to on hand, reserved and in transit."""
+"""The factors with which an event's quantity changes (on hand, reserved, in transit)."""
 REFERENCES: dict[Any, str] = {
-    happened.StockReceived: "purchase_order",
-    happened.StockSent: "transfer_id",
-    happened.StockExpected: "transfer_id",
-    happened.StockArrived: "transfer_id",
-    happened.StockAdjusted: "reason",
+    events_pb2.StockReceived: "purchase_order",
+    events_pb2.StockSent: "transfer_id",
+    events_pb2.StockExpected: "transfer_id",
+    events_pb2.StockArrived: "transfer_id",
+    events_pb2.StockAdjusted: "reason",
 }
-"""What a movement belongs to, where that is no reservation."""
+"""Event to the field of the movement's reference; `reservation_id` for the other events."""
 
 PRODUCT, STOCK, ALERT = View.of(types.Product), View.of(types.Stock), View.of(types.ReorderAlert)
 LEDGER, RESERVATION = View.of(types.StockLedger), View.of(types.Reservation)
 
 
-def _of(events: Sequence[Event], *kinds: Any) -> list[Any]:
-    """Return the messages of some kinds."""
+def _select(events: Sequence[Event], *kinds: Any) -> list[Any]:
     return [event.message for event in events if isinstance(event.message, kinds)]
 
 
-def _first(events: Sequence[Event], kind: Any) -> Any:
+def _get_first(events: Sequence[Event], kind: Any) -> Any:
     if not isinstance(events[0].message, kind):
-        raise ValueError(f"{events[0].recorded.type} is version 1")
+        raise ValueError(f"{events[0].recorded.type} cannot be version 1")
     return events[0].message
 
 
-def _last(found: Sequence[Any]) -> Any:
-    return found[-1] if found else None
+def _get_last(messages: Sequence[Any]) -> Any:
+    return messages[-1] if messages else None
 
 
-def _amount(message: Any) -> int:
-    return int(message.difference if isinstance(message, happened.StockAdjusted) else message.quantity)
+def _get_quantity(message: Any) -> int:
+    return int(message.difference if isinstance(message, events_pb2.StockAdjusted) else message.quantity)
 
 
-def levels(events: Sequence[Event]) -> tuple[int, int, int]:
-    """Return what is on hand, reserved and in transit; what events tell of it must be that."""
+def sum_levels(events: Sequence[Event]) -> tuple[int, int, int]:
+    """Return the quantities on hand, reserved and in transit.
+
+    Raises:
+        ValueError: an event carries other levels, or a level is impossible.
+    """
     on_hand = reserved = in_transit = 0
-    for message in _of(events, *SUMS):
+    for message in _select(events, *SUMS):
         factors = SUMS[type(message)]
-        on_hand += factors[0] * _amount(message)
-        reserved += factors[1] * _amount(message)
-        in_transit += factors[2] * _amount(message)
-        actual = {"on_hand": on_hand, "reserved": reserved, "in_transit": in_transit}
-        for name, level in actual.items():
+        on_hand += factors[0] * _get_quantity(message)
+        reserved += factors[1] * _get_quantity(message)
+        in_transit += factors[2] * _get_quantity(message)
+        levels = {"on_hand": on_hand, "reserved": reserved, "in_transit": in_transit}
+        for name, level in levels.items():
             if name in message.DESCRIPTOR.fields_by_name and getattr(message, name) != level:
                 raise ValueError(
-                    f"{message.DESCRIPTOR.name} tells {name} {getattr(message, name)}, not {level}"
+                    f"{name} of {message.DESCRIPTOR.name} is {getattr(message, name)}, the sum is {level}"
                 )
     if not 0 <= reserved <= on_hand or in_transit < 0:
-        raise ValueError(f"{reserved} of {on_hand} are reserved, {in_transit} in transit")
+        raise ValueError(f"impossible levels: {reserved} of {on_hand} reserved, {in_transit} in transit")
     return on_hand, reserved, in_transit
 
 
-def _alerts(events: Sequence[Event]) -> tuple[Any, Any]:
-    """Return the last raising, and its clearing if there was one since."""
-    crossings = _of(events, happened.ReorderAlertRaised, happened.ReorderAlertCleared)
-    raised = _last([c for c in crossings if isinstance(c, happened.ReorderAlertRaised)])
-    last = _last(crossings)
+def _find_alert(events: Sequence[Event]) -> tuple[Any, Any]:
+    """Return the last raised alert, and the event that cleared it, or None for either."""
+    raised = _get_last(_select(events, events_pb2.ReorderAlertRaised))
+    last = _get_last(_select(events, events_pb2.ReorderAlertRaised, events_pb2.ReorderAlertCleared))
     return raised, last if last is not raised else None
 
 
-def _point(events: Sequence[Event]) -> int:
-    told = _of(events, happened.StockOpened, happened.ReorderPointSet)
-    return int(told[-1].reorder_point)
+def _find_reorder_point(events: Sequence[Event]) -> int:
+    last = _get_last(_select(events, events_pb2.StockOpened, events_pb2.ReorderPointSet))
+    return int(last.reorder_point)
 
 
-def stock(events: Sequence[Event]) -> types.Stock:
-    """Return a stock as it is read."""
-    began = _first(events, happened.StockOpened)
-    on_hand, reserved, in_transit = levels(events)
-    raised, cleared = _alerts(events)
+def fold_stock(events: Sequence[Event]) -> types.Stock:
+    first = _get_first(events, events_pb2.StockOpened)
+    on_hand, reserved, in_transit = sum_levels(events)
+    raised, cleared = _find_alert(events)
     return types.Stock(
-        sku=began.sku,
+        sku=first.sku,
         version=len(events),
-        warehouse_id=began.warehouse_id,
+        warehouse_id=first.warehouse_id,
         on_hand=on_hand,
         reserved=reserved,
         available=on_hand - reserved,
         in_transit=in_transit,
-        reorder_point=_point(events),
+        reorder_point=_find_reorder_point(events),
         low=raised is not None and cleared is None,
-        open_time=began.opened_at,
-        stock_id=began.stock_id,
+        open_time=first.opened_at,
+        stock_id=first.stock_id,
     )
 
 
-def stock_snapshot(events: Sequence[Event]) -> dict[str, Any]:
-    """Return a stock as the rules remember it."""
-    view = stock(events)
-    same = ("sku", "warehouse_id", "on_hand", "reserved", "in_transit", "reorder_point")
-    ended = bool(_of(events, happened.StockDiscontinued))
-    return {**{name: getattr(view, name) for name in same}, "discontinued": ended, "alerted": view.low}
+def fold_stock_snapshot(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the state that `decide` works on, as JSON."""
+    view = fold_stock(events)
+    names = ("sku", "warehouse_id", "on_hand", "reserved", "in_transit", "reorder_point")
+    return {
+        **{name: getattr(view, name) for name in names},
+        "discontinued": bool(_select(events, events_pb2.StockDiscontinued)),
+        "alerted": view.low,
+    }
 
 
 def stock_indexes(view: types.Stock) -> Iterable[tuple[str, str]]:
-    """Stocks are found by sku, listed by warehouse and all together, and once more where they are low."""
+    """Yield the index entries of a stock: by sku, by warehouse, among all, and among low stocks."""
     member = index_member(view.open_time.ToMicroseconds(), view.stock_id)
     for values in (("all",), ("sku", view.sku), ("warehouse", view.warehouse_id)):
         yield STOCK.index(*values), member
@@ -125,10 +130,10 @@ def stock_indexes(view: types.Stock) -> Iterable[tuple[str, str]]:
         yield STOCK.index("low_warehouse", view.warehouse_id), member
 
 
-def alert(events: Sequence[Event]) -> types.ReorderAlert:
-    """Return the latest crossing."""
-    began, (raised, cleared) = _first(events, happened.StockOpened), _alerts(events)
-    view = types.ReorderAlert(sku=began.sku, warehouse_id=began.warehouse_id, stock_id=began.stock_id)
+def fold_alert(events: Sequence[Event]) -> types.ReorderAlert:
+    """Return a stock's latest alert."""
+    first, (raised, cleared) = _get_first(events, events_pb2.StockOpened), _find_alert(events)
+    view = types.ReorderAlert(sku=first.sku, warehouse_id=first.warehouse_id, stock_id=first.stock_id)
     if raised is not None:
         view.state = types.ReorderAlert.STATE_CLEARED if cleared else types.ReorderAlert.STATE_RAISED
         view.available, view.reorder_point = raised.available, raised.reorder_point
@@ -139,7 +144,7 @@ def alert(events: Sequence[Event]) -> types.ReorderAlert:
 
 
 def alert_indexes(view: types.ReorderAlert) -> Iterable[tuple[str, str]]:
-    """Alerts that stand are listed; all that ever did are watched."""
+    """Yield the index entries of an alert: among all alerts, and among raised ones until it is cleared."""
     member = index_member(view.raise_time.ToMicroseconds(), view.stock_id)
     if view.HasField("raise_time"):
         yield ALERT.index("ever"), member
@@ -148,49 +153,47 @@ def alert_indexes(view: types.ReorderAlert) -> Iterable[tuple[str, str]]:
             yield ALERT.index("raised_warehouse", view.warehouse_id), member
 
 
-def ledger(events: Sequence[Event]) -> types.StockLedger:
-    """Return what a ledger says beside its entries."""
-    began = _first(events, happened.StockOpened)
+def fold_ledger(events: Sequence[Event]) -> types.StockLedger:
+    first = _get_first(events, events_pb2.StockOpened)
     return types.StockLedger(
-        sku=began.sku, version=len(events), warehouse_id=began.warehouse_id, stock_id=began.stock_id
+        sku=first.sku, version=len(events), warehouse_id=first.warehouse_id, stock_id=first.stock_id
     )
 
 
-def entry(event: Event) -> types.StockMovement:
-    """Return what a stock's ledger tells of an event."""
+def movement(event: Event) -> types.StockMovement:
+    """Return a stock's history entry for an event."""
     recorded, message = event.recorded, event.message
-    told = types.StockMovement(version=recorded.version, actor=recorded.metadata.get("actor", ""))
-    told.record_time.FromDatetime(recorded.recorded_at)
+    result = types.StockMovement(version=recorded.version, actor=recorded.metadata.get("actor", ""))
+    result.record_time.FromDatetime(recorded.recorded_at)
     if type(message) in SUMS:
         name = message.DESCRIPTOR.name.removeprefix("Stock").upper()
-        told.kind = types.StockMovement.Kind.Value(f"KIND_{name}")
-        told.sku, told.warehouse_id = message.sku, message.warehouse_id
-        told.quantity = _amount(message)
-        told.reference = getattr(message, REFERENCES.get(type(message), "reservation_id"))
+        result.kind = types.StockMovement.Kind.Value(f"KIND_{name}")
+        result.sku, result.warehouse_id = message.sku, message.warehouse_id
+        result.quantity = _get_quantity(message)
+        result.reference = getattr(message, REFERENCES.get(type(message), "reservation_id"))
         if name != "EXPECTED":
-            told.on_hand, told.reserved = message.on_hand, message.reserved
-    return told
+            result.on_hand, result.reserved = message.on_hand, message.reserved
+    return result
 
 
-def product(events: Sequence[Event]) -> types.Product:
-    """Return a product as it is read."""
-    began = _first(events, happened.ProductRegistered)
-    ended = _last(_of(events, happened.ProductDiscontinued))
+def fold_product(events: Sequence[Event]) -> types.Product:
+    first = _get_first(events, events_pb2.ProductRegistered)
+    discontinued = _get_last(_select(events, events_pb2.ProductDiscontinued))
     return types.Product(
-        sku=began.sku,
+        sku=first.sku,
         version=len(events),
-        title=began.title,
-        reorder_point=began.reorder_point,
-        warehouse_ids=[message.warehouse_id for message in _of(events, happened.WarehouseStocked)],
-        register_time=began.registered_at,
-        discontinue_time=ended and ended.discontinued_at,
-        product_id=began.product_id,
+        title=first.title,
+        reorder_point=first.reorder_point,
+        warehouse_ids=[message.warehouse_id for message in _select(events, events_pb2.WarehouseStocked)],
+        register_time=first.registered_at,
+        discontinue_time=discontinued and discontinued.discontinued_at,
+        product_id=first.product_id,
     )
 
 
-def product_snapshot(events: Sequence[Event]) -> dict[str, Any]:
-    """Return a product as the rules remember it."""
-    view = product(events)
+def fold_product_snapshot(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the state that `decide` works on, as JSON."""
+    view = fold_product(events)
     return {
         "sku": view.sku,
         "title": view.title,
@@ -200,75 +203,74 @@ def product_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     }
 
 
-STATES: dict[Any, str] = {
-    happened.ReservationMade: "OPEN",
-    happened.ReservationFirmed: "FIRM",
-    happened.ReservationReleased: "RELEASED",
-    happened.ReservationExpired: "RELEASED",
-    happened.ReservationCommitted: "COMMITTED",
+RESERVATION_STATES: dict[Any, str] = {
+    events_pb2.ReservationMade: "OPEN",
+    events_pb2.ReservationFirmed: "FIRM",
+    events_pb2.ReservationReleased: "RELEASED",
+    events_pb2.ReservationExpired: "RELEASED",
+    events_pb2.ReservationCommitted: "COMMITTED",
 }
-ENDS: dict[Any, tuple[str, str]] = {
-    happened.ReservationReleased: ("released_at", ""),
-    happened.ReservationExpired: ("expired_at", "its deadline has passed"),
-    happened.ReservationCommitted: ("committed_at", ""),
+RESERVATION_ENDS: dict[Any, tuple[str, str]] = {
+    events_pb2.ReservationReleased: ("released_at", ""),
+    events_pb2.ReservationExpired: ("expired_at", "its deadline has passed"),
+    events_pb2.ReservationCommitted: ("committed_at", ""),
 }
-"""When a reservation ended, and why, where the event does not say it."""
+"""Event to (its field with the end of the reservation, release reason); empty: the event's own reason."""
 
 
-def reservation(events: Sequence[Event]) -> types.Reservation:
-    """Return a reservation as it is read."""
-    began, last = _first(events, happened.ReservationMade), events[-1].message
+def fold_reservation(events: Sequence[Event]) -> types.Reservation:
+    first, last = _get_first(events, events_pb2.ReservationMade), events[-1].message
     view = types.Reservation(
-        reservation_id=began.reservation_id,
+        reservation_id=first.reservation_id,
         version=len(events),
-        state=types.Reservation.State.Value(f"STATE_{STATES[type(last)]}"),
-        lines=began.lines,
-        deadline=began.deadline,
-        make_time=began.made_at,
+        state=types.Reservation.State.Value(f"STATE_{RESERVATION_STATES[type(last)]}"),
+        lines=first.lines,
+        deadline=first.deadline,
+        make_time=first.made_at,
     )
-    if type(last) in ENDS:
-        when, why = ENDS[type(last)]
-        view.end_time.CopyFrom(getattr(last, when))
-        view.release_reason = why or getattr(last, "reason", "")
+    if type(last) in RESERVATION_ENDS:
+        time_field, reason = RESERVATION_ENDS[type(last)]
+        view.end_time.CopyFrom(getattr(last, time_field))
+        view.release_reason = reason or getattr(last, "reason", "")
     return view
 
 
-def reservation_snapshot(events: Sequence[Event]) -> dict[str, Any]:
-    """Return a reservation as the rules remember it."""
-    began = _first(events, happened.ReservationMade)
+def fold_reservation_snapshot(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the state that `decide` works on, as JSON."""
+    first = _get_first(events, events_pb2.ReservationMade)
     names = ("sku", "warehouse_id", "quantity")
     return {
-        "status": STATES[type(events[-1].message)],
-        "lines": [{name: getattr(line, name) for name in names} for line in began.lines],
-        "deadline": began.deadline.ToDatetime(UTC).isoformat().replace("+00:00", "Z"),
+        "status": RESERVATION_STATES[type(events[-1].message)],
+        "lines": [{name: getattr(line, name) for name in names} for line in first.lines],
+        "deadline": first.deadline.ToDatetime(UTC).isoformat().replace("+00:00", "Z"),
     }
 
 
-def transfer_snapshot(events: Sequence[Event]) -> dict[str, Any]:
-    """Return a transfer as the rules remember it."""
-    began = _first(events, happened.TransferStarted)
+def fold_transfer_snapshot(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the state that `decide` works on, as JSON."""
+    first = _get_first(events, events_pb2.TransferStarted)
     names = ("sku", "from_warehouse_id", "to_warehouse_id", "quantity")
-    return {**{name: getattr(began, name) for name in names}, "completed": len(events) > 1}
+    return {**{name: getattr(first, name) for name in names}, "completed": len(events) > 1}
 
 
-def _seconds(timestamp: Any) -> str:
+def _format_time(timestamp: Any) -> str:
     return datetime.fromtimestamp(timestamp.seconds, UTC).isoformat() if timestamp.seconds else ""
 
 
-def _texts(*names: str) -> Any:
+def _columns(*names: str) -> Any:
     return lambda view: {name: str(getattr(view, name)) for name in names}
 
 
 AGGREGATES = (
     Aggregate(
         "inventory.product",
-        events=(happened,),
-        snapshot=product_snapshot,
-        readings=(
-            Reading(
+        events=(events_pb2,),
+        snapshot=fold_product_snapshot,
+        projections=(
+            ProjectionSpec(
                 PRODUCT,
-                fold=product,
-                columns=_texts("sku", "title"),
+                fold=fold_product,
+                columns=_columns("sku", "title"),
                 indexes=lambda view: [
                     (
                         PRODUCT.index("sku", view.sku),
@@ -280,53 +282,53 @@ AGGREGATES = (
     ),
     Aggregate(
         "inventory.stock",
-        events=(happened,),
-        snapshot=stock_snapshot,
-        readings=(
-            Reading(
+        events=(events_pb2,),
+        snapshot=fold_stock_snapshot,
+        projections=(
+            ProjectionSpec(
                 STOCK,
-                fold=stock,
-                columns=_texts("sku", "warehouse_id", "on_hand", "reserved", "in_transit"),
+                fold=fold_stock,
+                columns=_columns("sku", "warehouse_id", "on_hand", "reserved", "in_transit"),
                 indexes=stock_indexes,
             ),
-            Reading(
+            ProjectionSpec(
                 ALERT,
-                fold=alert,
+                fold=fold_alert,
                 columns=lambda view: {
-                    **_texts("sku", "warehouse_id")(view),
+                    **_columns("sku", "warehouse_id")(view),
                     "state": types.ReorderAlert.State.Name(view.state),
                 },
                 indexes=alert_indexes,
-                changes=lambda view: [ALERT.change_feed("ever")] if view.HasField("raise_time") else [],
+                change_feeds=lambda view: [ALERT.change_feed("ever")] if view.HasField("raise_time") else [],
             ),
-            Reading(
+            ProjectionSpec(
                 LEDGER,
-                fold=ledger,
+                fold=fold_ledger,
                 indexes=lambda view: [(LEDGER.index("sku", view.sku), index_member(0, view.stock_id))],
-                log=lambda events: [entry(event) for event in events],
+                history=lambda events: [movement(event) for event in events],
             ),
         ),
     ),
     Aggregate(
         "inventory.delivery",
-        events=(happened,),
-        snapshot=lambda events: {"quantity": _first(events, happened.DeliveryReceived).quantity},
-        readings=(),
+        events=(events_pb2,),
+        snapshot=lambda events: {"quantity": _get_first(events, events_pb2.DeliveryReceived).quantity},
+        projections=(),
     ),
     Aggregate(
         "inventory.reservation",
-        events=(happened,),
-        snapshot=reservation_snapshot,
-        readings=(
-            Reading(
+        events=(events_pb2,),
+        snapshot=fold_reservation_snapshot,
+        projections=(
+            ProjectionSpec(
                 RESERVATION,
-                fold=reservation,
+                fold=fold_reservation,
                 columns=lambda view: {
                     "state": types.Reservation.State.Name(view.state),
-                    "deadline": _seconds(view.deadline),
+                    "deadline": _format_time(view.deadline),
                 },
             ),
         ),
     ),
-    Aggregate("inventory.transfer", events=(happened,), snapshot=transfer_snapshot, readings=()),
+    Aggregate("inventory.transfer", events=(events_pb2,), snapshot=fold_transfer_snapshot, projections=()),
 )

@@ -1,7 +1,7 @@
-"""Orders, folded once more: tables over plain dicts, where the projector and `evolve` have handlers.
+"""The independent fold of orders: tables over plain dicts, where the projector and `evolve` have handlers.
 
-`STEPS` says for each event which state an order is in from then on, and which fields of the view it sets from
-which of its own. `GROUPS` says what becomes of the shipping groups, all else follows from them.
+`STEPS` maps each event to the order's next state and to the view fields that it sets. `GROUPS` maps an event
+to its change of the shipping groups; lines, address and warehouse are derived from the groups.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +14,7 @@ from diptych.ordering.v2 import events_pb2 as v2
 from google.protobuf.any_pb2 import Any as Packed
 
 from contracts.view_layout import View, index_member
-from operations.verify.model import Aggregate, Event, Reading
+from operations.verify.model import Aggregate, Event, ProjectionSpec
 
 Groups = list[dict[str, Any]]
 
@@ -38,22 +38,23 @@ STEPS: dict[Any, tuple[str, dict[str, str]]] = {
     v1.OrderDelivered: ("STATE_DELIVERED", {"deliver_time": "delivered_at"}),
     v1.OrderReturned: ("STATE_RETURNED", {"return_time": "returned_at", "return_reason": "reason"}),
 }
+"""Event to (state, {field of the view: field of the event}); an empty state leaves the order's state."""
 
 
-def _group(group_id: str, part: Any) -> dict[str, Any]:
+def _new_group(group_id: str, part: Any) -> dict[str, Any]:
     group = {"shipping_group_id": group_id, "lines": list(part.lines), "warehouse_id": part.warehouse_id}
-    return {**group, **_address(part)}
+    return {**group, **_get_address(part)}
 
 
-def _address(part: Any) -> dict[str, Any]:
-    known = part.personal.HasField("shipping_address")  # it may be sealed
-    return {"shipping_address": part.personal.shipping_address if known else None}
+def _get_address(part: Any) -> dict[str, Any]:
+    readable = part.personal.HasField("shipping_address")  # not if the personal data is sealed
+    return {"shipping_address": part.personal.shipping_address if readable else None}
 
 
-def _instead(groups: Groups, event: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Groups:
-    """Return the groups with one changed, the one that the event names."""
+def _change_group(groups: Groups, event: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Groups:
+    """Return the groups, with the one that the event names changed."""
     if event.shipping_group_id not in [group["shipping_group_id"] for group in groups]:
-        raise ValueError(f"there is no shipping group {event.shipping_group_id!r}")
+        raise ValueError(f"no shipping group {event.shipping_group_id!r}")
     return [
         {**group, **change(group)} if group["shipping_group_id"] == event.shipping_group_id else group
         for group in groups
@@ -61,25 +62,27 @@ def _instead(groups: Groups, event: Any, change: Callable[[dict[str, Any]], dict
 
 
 GROUPS: dict[Any, Callable[[Groups, Any], Groups]] = {
-    v1.OrderPlaced: lambda _, event: [_group("main", event)],
-    v2.OrderPlaced: lambda _, event: [_group(part.shipping_group_id, part) for part in event.groups],
-    v1.OrderLineAdded: lambda groups, event: _instead(
+    v1.OrderPlaced: lambda _, event: [_new_group("main", event)],
+    v2.OrderPlaced: lambda _, event: [_new_group(part.shipping_group_id, part) for part in event.groups],
+    v1.OrderLineAdded: lambda groups, event: _change_group(
         groups, event, lambda group: {"lines": [*group["lines"], event.line]}
     ),
-    v1.OrderLineRemoved: lambda groups, event: _instead(
+    v1.OrderLineRemoved: lambda groups, event: _change_group(
         groups, event, lambda group: {"lines": [line for line in group["lines"] if line.sku != event.sku]}
     ),
-    v1.ShippingAddressChanged: lambda groups, event: _instead(groups, event, lambda _: _address(event)),
+    v1.ShippingAddressChanged: lambda groups, event: _change_group(
+        groups, event, lambda _: _get_address(event)
+    ),
 }
 
 
-def folded(events: Sequence[Event]) -> dict[str, Any]:
-    """Return the fields of an order after these events."""
+def fold(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the fields of an order after these events, with its shipping groups as dicts."""
     order: dict[str, Any] = {"shipping_groups": []}
     for event in events:
         kind = type(event.message)
         if (kind in (v1.OrderPlaced, v2.OrderPlaced)) != (event is events[0]):
-            raise ValueError(f"{event.recorded.type} is version {event.recorded.version}")
+            raise ValueError(f"{event.recorded.type} cannot be version {event.recorded.version}")
         state, fields = STEPS[kind]
         order.update({field: getattr(event.message, source) for field, source in fields.items()})
         order["state"] = state or order["state"]
@@ -88,9 +91,8 @@ def folded(events: Sequence[Event]) -> dict[str, Any]:
     return order
 
 
-def view(events: Sequence[Event]) -> types.Order:
-    """Return the order as it is read."""
-    order = folded(events)
+def fold_view(events: Sequence[Event]) -> types.Order:
+    order = fold(events)
     groups = order["shipping_groups"]
     return types.Order(
         **order,
@@ -101,14 +103,14 @@ def view(events: Sequence[Event]) -> types.Order:
     )
 
 
-def snapshot(events: Sequence[Event]) -> dict[str, Any]:
-    """Return the order as the rules remember it."""
-    order = folded(events)
+def fold_snapshot(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the state that `decide` works on, as JSON."""
+    order = fold(events)
     groups = [
         {
             "shipping_group_id": group["shipping_group_id"],
-            "lines": [_line(line) for line in group["lines"]],
-            "shipping_address": _postal(group["shipping_address"]),
+            "lines": [_line_to_json(line) for line in group["lines"]],
+            "shipping_address": _address_to_json(group["shipping_address"]),
         }
         for group in order["shipping_groups"]
     ]
@@ -119,13 +121,13 @@ def snapshot(events: Sequence[Event]) -> dict[str, Any]:
     }
 
 
-def _line(line: Any) -> dict[str, Any]:
+def _line_to_json(line: Any) -> dict[str, Any]:
     price = line.unit_price
     amount = {"currency_code": price.currency_code, "units": price.units, "nanos": price.nanos}
     return {"sku": line.sku, "title": line.title, "quantity": line.quantity, "unit_price": amount}
 
 
-def _postal(address: Any) -> dict[str, Any] | None:
+def _address_to_json(address: Any) -> dict[str, Any] | None:
     names = ("recipient", "postal_code", "locality", "region_code")
     return address and {
         **{name: getattr(address, name) for name in names},
@@ -134,7 +136,7 @@ def _postal(address: Any) -> dict[str, Any] | None:
 
 
 def columns(order: types.Order) -> dict[str, str]:
-    """Return what people see of an order in Redis."""
+    """Return the readable fields of an order in Redis."""
     nanos = f"{order.total.nanos:09d}".rstrip("0")
     return {
         "state": types.Order.State.Name(order.state),
@@ -149,7 +151,7 @@ HISTORY_VIEW = View.of(types.OrderHistory)
 
 
 def indexes(order: types.Order) -> Iterable[tuple[str, str]]:
-    """Orders are listed by customer, by state, by both, and all together."""
+    """Yield the index entries of an order: by customer, by state, by both, and among all orders."""
     state = types.Order.State.Name(order.state)
     member = index_member(order.place_time.ToMicroseconds(), order.order_id)
     for values in (
@@ -161,8 +163,8 @@ def indexes(order: types.Order) -> Iterable[tuple[str, str]]:
         yield ORDER_VIEW.index(*values), member
 
 
-def totals(order: types.Order) -> Iterable[tuple[str, str, int]]:
-    """A customer's summary: orders by state, and what they come to by state and currency."""
+def contributions(order: types.Order) -> Iterable[tuple[str, str, int]]:
+    """Yield the contributions to a customer's summary: counts by state, sums by state and currency."""
     key = ORDER_VIEW.counters("customer", order.customer_id)
     state, total = types.Order.State.Name(order.state), order.total
     yield key, f"orders/{state}", 1
@@ -171,11 +173,10 @@ def totals(order: types.Order) -> Iterable[tuple[str, str, int]]:
             yield key, f"{part}/{state}/{total.currency_code}", amount
 
 
-def entry(event: Event) -> types.OrderHistoryEntry:
-    """Return what an order's history tells of an event."""
+def history_entry(event: Event) -> types.OrderHistoryEntry:
     recorded, metadata = event.recorded, event.recorded.metadata
     packed = Packed(type_url=f"type.googleapis.com/{recorded.type}", value=recorded.data)
-    told = types.OrderHistoryEntry(
+    entry = types.OrderHistoryEntry(
         version=recorded.version,
         event_type=recorded.type,
         event=packed,
@@ -185,28 +186,28 @@ def entry(event: Event) -> types.OrderHistoryEntry:
         correlation_id=metadata.get("correlation_id", ""),
         on_behalf_of=metadata.get("on_behalf_of", ""),
     )
-    told.record_time.FromDatetime(recorded.recorded_at)
-    return told
+    entry.record_time.FromDatetime(recorded.recorded_at)
+    return entry
 
 
 ORDER = Aggregate(
     "ordering.order",
     events=(v1, v2),
-    snapshot=snapshot,
-    readings=(
-        Reading(
+    snapshot=fold_snapshot,
+    projections=(
+        ProjectionSpec(
             ORDER_VIEW,
-            fold=view,
+            fold=fold_view,
             columns=columns,
             indexes=indexes,
-            totals=totals,
-            siblings=lambda key: key.replace("counters:", "index:", 1),
-            changes=lambda order: [ORDER_VIEW.change_feed("customer", order.customer_id)],
+            contributions=contributions,
+            contributors_index=lambda key: key.replace("counters:", "index:", 1),
+            change_feeds=lambda order: [ORDER_VIEW.change_feed("customer", order.customer_id)],
         ),
-        Reading(
+        ProjectionSpec(
             HISTORY_VIEW,
             fold=lambda events: types.OrderHistory(order_id=events[0].message.order_id, version=len(events)),
-            log=lambda events: [entry(event) for event in events],
+            history=lambda events: [history_entry(event) for event in events],
         ),
     ),
 )

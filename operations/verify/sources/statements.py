@@ -1,14 +1,14 @@
-"""The SQL of verify: it reads, and nothing else."""
+"""The SQL of verify; every statement only reads."""
 
 SESSION = {
     "default_transaction_read_only": "on",
     "jit": "off",
-    # Tables that were filled a moment ago have no statistics yet: rows are looked up, not joined whole.
+    # Recently filled tables have no statistics, so the planner would join them whole: force index lookups.
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
 }
 
-NAMES = """
+STREAM_NAMES = """
 SELECT name, coalesce((SELECT max(version) FROM events WHERE stream = name), 0) AS version FROM (
     (SELECT id AS name FROM streams WHERE id > :after ORDER BY id LIMIT :limit)
     UNION
@@ -17,7 +17,7 @@ SELECT name, coalesce((SELECT max(version) FROM events WHERE stream = name), 0) 
 ) n ORDER BY name
 """
 
-STREAMS = """
+STREAM_ROWS = """
 SELECT id, type, version, CAST(state AS text), state_version, fingerprint
 FROM streams WHERE id = ANY(CAST(:names AS text[]))
 """
@@ -28,9 +28,11 @@ EVENTS = f"SELECT {_EVENT} FROM events WHERE stream = ANY(CAST(:names AS text[])
 
 EVENTS_AT = f"SELECT {_EVENT} FROM events WHERE position = ANY(CAST(:positions AS bigint[]))"  # noqa: S608
 
-MARKS = "SELECT position, epoch, sequence FROM outbox WHERE position = ANY(CAST(:positions AS bigint[]))"
+OUTBOX_ROWS = (
+    "SELECT position, epoch, sequence FROM outbox WHERE position = ANY(CAST(:positions AS bigint[]))"
+)
 
-EXISTING = """
+EXISTING_STREAMS = """
 SELECT name FROM unnest(CAST(:names AS text[])) name WHERE EXISTS (SELECT FROM events WHERE stream = name)
 """
 
@@ -40,11 +42,11 @@ NEWEST_FINGERPRINTS = (
     "SELECT DISTINCT ON (type) type, fingerprint FROM streams ORDER BY type, updated_at DESC"
 )
 
-OUTBOX = """
+OUTBOX_COUNTS = """
 SELECT count(*), count(*) FILTER (WHERE sequence IS NULL) FROM outbox
 """
 
-ORPHANS = """
+OUTBOX_ROWS_WITHOUT_EVENT = """
 SELECT position FROM outbox o WHERE NOT EXISTS (SELECT FROM events e WHERE e.position = o.position)
 """
 
@@ -59,4 +61,4 @@ ORDER BY caller, request_id LIMIT :limit
 """
 
 INCARNATION = "SELECT CAST(incarnation AS text), pg_is_in_recovery() FROM relay_state"
-"""Which life of the database this is, and whether it follows another."""
+"""The incarnation of the database, and whether this server is a standby."""

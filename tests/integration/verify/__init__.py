@@ -1,1 +1,1 @@
-"""`diptych verify`, tried by planting faults into a system at rest."""
+"""`diptych verify`, tested by planting faults in a system at rest."""

@@ -1,4 +1,4 @@
-"""The system that faults are planted in: filled once, laid out anew for every test."""
+"""The system that faults are planted in: built once, restored for every test."""
 
 from collections.abc import AsyncIterator
 from itertools import count
@@ -7,7 +7,7 @@ import pytest
 
 from devstack.servers import Nats, Postgres, Valkey
 from tests.support.harness.servers import TEMPLATE
-from tests.support.harness.verified_system import Origin, System, emptied, fill, laid_out
+from tests.support.harness.verified_system import Origin, System, build_origin, clear_servers, restore_system
 
 ORIGIN = "verify_origin"
 _numbers = count(1)
@@ -17,17 +17,17 @@ _numbers = count(1)
 async def origin(
     tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, nats_server: Nats, redis_server: Valkey
 ) -> Origin:
-    await emptied(nats_server, redis_server)
+    await clear_servers(nats_server, redis_server)
     await postgres.execute(f"CREATE DATABASE {ORIGIN} TEMPLATE {TEMPLATE}")
     await postgres.execute("UPDATE relay_state SET incarnation = gen_random_uuid()", ORIGIN)
     folder = tmp_path_factory.mktemp("origin")
-    return await fill(folder, postgres.url_of(ORIGIN), nats_server.url, redis_server.url)
+    return await build_origin(folder, postgres.url_of(ORIGIN), nats_server.url, redis_server.url)
 
 
 @pytest.fixture
 async def system(origin: Origin, postgres: Postgres, nats_url: str, redis_url: str) -> AsyncIterator[System]:
     name = f"verify_{next(_numbers)}"
     await postgres.execute(f"CREATE DATABASE {name} TEMPLATE {ORIGIN}")
-    async with laid_out(origin, postgres.url_of(name), nats_url, redis_url) as system:
+    async with restore_system(origin, postgres.url_of(name), nats_url, redis_url) as system:
         yield system
     await postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -1,4 +1,4 @@
-"""`diptych verify` as a whole: a system at rest is clean, and how findings are told."""
+"""`diptych verify` as a whole: a clean system at rest, the report, and the exit code."""
 
 import asyncio
 import json
@@ -23,48 +23,48 @@ from tests.support.harness.verified_system import ORDERS, System
 async def test_a_system_at_rest_is_clean(system: System) -> None:
     report = await system.verify()
     assert (report.problems, report.notes) == ([], [NEVER_RAN])
-    assert report.counted["streams"] == report.counted["snapshots"] == 5
-    assert report.counted["events"] == report.counted["messages"] == report.counted["history"] == 18
-    assert report.counted["views"] == 10
-    assert report.counted["indexes"] == 20
-    assert report.counted["requests"] == report.counted["outbox"] == 18
+    assert report.counts["streams"] == report.counts["snapshots"] == 5
+    assert report.counts["events"] == report.counts["messages"] == report.counts["history"] == 18
+    assert report.counts["views"] == 10
+    assert report.counts["indexes"] == 20
+    assert report.counts["requests"] == report.counts["outbox"] == 18
 
 
-async def test_the_page_has_a_line_for_each_check(system: System) -> None:
+async def test_the_text_has_a_line_for_each_check(system: System) -> None:
     await system.change_view(ORDERS, "o-2", state=Order.STATE_PLACED)
-    lines = (await system.verify()).page().splitlines()
+    lines = (await system.verify()).to_text().splitlines()
     assert [line.split()[0] for line in lines[: len(CHECKS)]] == list(CHECKS)
-    assert lines[0] == "events     18 in 5 streams: gapless"
-    assert lines[6] == "views      10 views: 1 finding"
+    assert lines[0] == "events          18 in 5 streams: versions without gaps"
+    assert lines[6] == "views           10 views: 1 finding"
     assert lines[-1] == (
-        "view ordering.order o-2: state is STATE_PLACED, the fold says STATE_CANCELLED at version 3"
+        "view ordering.order o-2: state is STATE_PLACED, expected STATE_CANCELLED (version 3)"
     )
 
 
-async def test_machines_get_an_object(system: System) -> None:
+async def test_the_json_is_one_object(system: System) -> None:
     await system.redis.zrem(key("change_feed", "customer/ada"), "o-2")
-    report = json.loads((await system.verify()).json())
-    assert (report["clean"], report["found"]) == (False, {"changes": 1})
+    report = json.loads((await system.verify()).to_json())
+    assert (report["clean"], report["found"]) == (False, {"change_feeds": 1})
     assert report["findings"] == [
         {
-            "check": "changes",
-            "subject": f"set of {key('change_feed', 'customer/ada')}",
-            "text": "o-2 is not in it",
+            "check": "change_feeds",
+            "subject": key("change_feed", "customer/ada"),
+            "text": "o-2 is missing",
         }
     ]
     assert report["counted"]["events"] == 18
 
 
-async def test_more_findings_than_are_shown_are_counted(system: System) -> None:
+async def test_findings_beyond_the_limit_are_counted(system: System) -> None:
     for number in range(1, 6):
         await system.redis.hset(ORDERS.key(f"o-{number}"), "state", "x")
-    report = await verify(system.settings, shown=2)
-    assert report.found["views"] == 5
-    assert report.page().splitlines()[-1] == "and 3 more findings; --findings shows more of them"
+    report = await verify(system.settings, max_findings=2)
+    assert report.findings["views"] == 5
+    assert report.to_text().splitlines()[-1] == "and 3 more findings; --findings shows more of them"
 
 
 async def diptych_verify(settings: Settings, *arguments: str) -> tuple[int, str, str]:
-    """Return the exit code, and what was said on stdout and stderr."""
+    """Return the exit code, stdout and stderr."""
     program = Path(sys.executable).with_name("diptych")
     environment = {**os.environ, **variables(settings)}
     process = await asyncio.create_subprocess_exec(
@@ -74,10 +74,10 @@ async def diptych_verify(settings: Settings, *arguments: str) -> tuple[int, str,
     return process.returncode or 0, out.decode(), err.decode()
 
 
-async def test_the_exit_code_says_whether_there_is_drift(system: System) -> None:
+async def test_the_exit_code_shows_drift(system: System) -> None:
     code, out, err = await diptych_verify(system.settings)
     assert (code, err) == (0, "")
-    assert out.startswith("events     18 in 5 streams: gapless\n")
+    assert out.startswith("events          18 in 5 streams: versions without gaps\n")
     await system.change_view(ORDERS, "o-2", state=Order.STATE_PLACED)
     code, out, err = await diptych_verify(system.settings, "--within", "5s", "--json")
     assert (code, err) == (1, "")
@@ -85,8 +85,8 @@ async def test_the_exit_code_says_whether_there_is_drift(system: System) -> None
 
 
 @pytest.mark.parametrize("setting", ["database_url", "nats_url", "redis_url"])
-async def test_a_server_that_is_away_is_one_line_and_another_exit_code(system: System, setting: str) -> None:
-    away = f"{getattr(system.settings, setting).partition(':')[0]}://127.0.0.1:{free_port()}"
-    code, out, err = await diptych_verify(system.settings.model_copy(update={setting: away}))
+async def test_an_unreachable_server_is_one_line_and_exit_code_2(system: System, setting: str) -> None:
+    unreachable = f"{getattr(system.settings, setting).partition(':')[0]}://127.0.0.1:{free_port()}"
+    code, out, err = await diptych_verify(system.settings.model_copy(update={setting: unreachable}))
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert err.startswith("could not be checked: ")
+    assert err.startswith("cannot verify: ")

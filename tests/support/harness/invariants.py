@@ -18,7 +18,7 @@ WITHIN = 40.0
 async def all_is_well(stack: Stack, answers: Answers) -> None:
     await answers_are_kept(stack, answers)
     report = await verified(stack)
-    assert report.clean, report.page()
+    assert report.clean, report.to_text()
 
 
 async def verified(stack: Stack) -> Report:

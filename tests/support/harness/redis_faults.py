@@ -1,4 +1,4 @@
-"""What is where in the system that faults are planted in."""
+"""Names of keys and members in the system that faults are planted in."""
 
 from typing import Any
 
@@ -6,11 +6,10 @@ from tests.support.harness.verified_system import System
 
 
 def key(kind: str, name: str, projection: str = "ordering.order") -> str:
-    """Return a key of a projection in Redis."""
     return f"{kind}:{projection}:2:{{{name}}}"
 
 
-async def member(system: System, order_id: str) -> str:
-    """Return what stands for an order in indexes."""
-    found: Any = await system.redis.zrange(key("index", "all"), 0, -1)
-    return next(name for name in map(bytes.decode, found) if name.endswith(f":{order_id}"))
+async def read_member(system: System, order_id: str) -> str:
+    """Return an order's member of the indexes."""
+    members: Any = await system.redis.zrange(key("index", "all"), 0, -1)
+    return next(name for name in map(bytes.decode, members) if name.endswith(f":{order_id}"))

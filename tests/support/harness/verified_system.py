@@ -1,4 +1,4 @@
-"""A system at rest to plant faults in: filled by real processes once, laid out anew for every test."""
+"""A system at rest to plant faults in: built by real processes once, restored for every test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -23,12 +23,12 @@ from contracts import streams
 from contracts.view_layout import View
 from devstack.servers import Nats, Valkey
 from devstack.stack import Stack
-from devstack.stacks import throwaway
+from devstack.stacks import temporary_stack
 from operations.processes import COMMAND_SERVER
 from operations.verify.report import Report
 from operations.verify.verification import verify
-from runtime.jetstream import Connection, Message, StreamReader, connect, stream_identity
-from runtime.jetstream.stream import COMPLETE, EPOCH, INCARNATION
+from runtime.jetstream import Connection, Message, StreamReader, connect, read_stream_identity
+from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
 from runtime.process.settings import Settings
 
 ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
@@ -42,7 +42,7 @@ def line(sku: str, quantity: int = 1) -> OrderLine:
 
 
 class Buyer:
-    """Sends commands to a stack, one after the other or many at once."""
+    """Sends commands to a stack."""
 
     def __init__(self, stack: Stack) -> None:
         self._bearer = (("authorization", f"Bearer {stack.token(*SCOPES)}"),)
@@ -51,7 +51,7 @@ class Buyer:
         self._v2: Any = CommandServiceStubV2(self._channel)
 
     async def place(self, order_id: str, customer: str) -> None:
-        """Place an order in two parts."""
+        """Place an order with two shipping groups."""
         groups = [
             ShippingGroup(shipping_group_id=name, lines=[line("a"), line("b", 2)], shipping_address=HOME)
             for name in ("home", "work")
@@ -88,13 +88,13 @@ class Buyer:
         await self._channel.close()
 
 
-async def live(buyer: Buyer) -> None:
-    """Place some orders, and have everything happen to them that can."""
+async def run_orders(buyer: Buyer) -> None:
+    """Place five orders and send every other command once or more."""
     await buyer.place("o-1", "ada")
     await buyer.send("AddOrderLine", "o-1", shipping_group_id="work", line=line("c"))
     await buyer.send("RemoveOrderLine", "o-1", shipping_group_id="home", sku="a")
-    elsewhere = ShippingAddress(recipient="Bob", address_lines=["2"], locality="Bonn", region_code="DE")
-    await buyer.send("ChangeShippingAddress", "o-1", shipping_group_id="work", shipping_address=elsewhere)
+    new_address = ShippingAddress(recipient="Bob", address_lines=["2"], locality="Bonn", region_code="DE")
+    await buyer.send("ChangeShippingAddress", "o-1", shipping_group_id="work", shipping_address=new_address)
     await buyer.send("HoldOrder", "o-1", reason="looks odd")
     await buyer.send("ApproveOrder", "o-1")
     await buyer.send("ConfirmOrder", "o-1")
@@ -117,19 +117,19 @@ Stored = tuple[str, dict[str, str], bytes]
 
 @dataclass
 class Origin:
-    """All that a system at rest holds."""
+    """The contents of all servers of a system at rest."""
 
     database: str
     epoch: str
     incarnation: str
     messages: list[Stored]
     keys: dict[bytes, bytes] = field(default_factory=dict)
-    """What DUMP says of every key in Redis."""
+    """Every key in Redis, with its value as of DUMP."""
 
 
 @dataclass
 class System:
-    """A copy of it, with what faults are planted by."""
+    """A restored copy of the origin, to plant faults in."""
 
     settings: Settings
     redis: Redis
@@ -139,10 +139,9 @@ class System:
     async def verify(self, within: float = 20.0) -> Report:
         return await verify(self.settings, within=within)
 
-    async def found(self, within: float = 20.0) -> list[str]:
-        """Return what is found."""
+    async def find_problems(self, within: float = 20.0) -> list[str]:
         report = await self.verify(within)
-        assert report.found.total() == len(report.problems)
+        assert report.findings.total() == len(report.problems)
         return [f"{problem.subject}: {problem.text}" for problem in report.problems]
 
     async def sql(self, statement: str, *arguments: object) -> list[asyncpg.Record]:
@@ -156,8 +155,12 @@ class System:
         await self.connection.js.publish(subject, data, headers=headers)
 
     async def restream(self, change: Callable[[list[Stored]], Sequence[Stored]] = lambda same: same) -> None:
-        """Make the stream again, of the same epoch, with other messages."""
-        metadata = {EPOCH: self.origin.epoch, INCARNATION: self.origin.incarnation, COMPLETE: "true"}
+        """Recreate the stream with the same epoch and changed messages."""
+        metadata = {
+            EPOCH_KEY: self.origin.epoch,
+            INCARNATION_KEY: self.origin.incarnation,
+            COMPLETE_KEY: "true",
+        }
         config = api.StreamConfig(
             name=streams.JETSTREAM, subjects=[streams.SUBJECTS], allow_direct=True, metadata=metadata
         )
@@ -168,7 +171,7 @@ class System:
             await self.publish(*message)
 
     async def change_view(self, view: View, view_id: str, **fields: Any) -> None:
-        """Set fields of a view's message, leaving all else as it is."""
+        """Set fields of a view's message."""
         key = view.key(view_id)
         message: Any = view.message.FromString(await self.redis.hget(key, "data") or b"")  # type: ignore[arg-type]
         for name, value in fields.items():
@@ -177,8 +180,10 @@ class System:
 
 
 @asynccontextmanager
-async def laid_out(origin: Origin, database_url: str, nats_url: str, redis_url: str) -> AsyncIterator[System]:
-    """Lay a system out on empty servers; the database is a copy already."""
+async def restore_system(
+    origin: Origin, database_url: str, nats_url: str, redis_url: str
+) -> AsyncIterator[System]:
+    """Restore stream and Redis; the database is a copy of the origin's already."""
     settings = Settings(database_url=database_url, nats_url=nats_url, redis_url=redis_url)
     async with Redis.from_url(redis_url) as redis, await connect(nats_url, "test") as connection:
         await connection.ready()
@@ -190,8 +195,8 @@ async def laid_out(origin: Origin, database_url: str, nats_url: str, redis_url: 
         yield system
 
 
-async def emptied(nats_server: Nats, redis_server: Valkey) -> None:
-    """Leave nothing of earlier tests on servers that they share."""
+async def clear_servers(nats_server: Nats, redis_server: Valkey) -> None:
+    """Delete the streams and keys of earlier tests."""
     async with await connect(nats_server.url, "test") as connection:
         await connection.ready()
         for stream in await connection.js.streams_info():
@@ -200,38 +205,39 @@ async def emptied(nats_server: Nats, redis_server: Valkey) -> None:
         await redis.flushall()
 
 
-async def fill(folder: Path, database_url: str, nats_url: str, redis_url: str) -> Origin:
-    """Run the processes, have them live, and return what is there once verify finds nothing wrong."""
-    stack = throwaway(
+async def build_origin(folder: Path, database_url: str, nats_url: str, redis_url: str) -> Origin:
+    """Run orders through the processes; return the contents of all servers once verify finds nothing."""
+    stack = temporary_stack(
         folder, database_url=database_url, nats_url=nats_url, redis_url=redis_url, query_servers=0
     )
     async with stack:
         buyer = Buyer(stack)
-        await live(buyer)
+        await run_orders(buyer)
         await buyer.close()
         report = await verify(stack.settings, within=30)
-        assert report.clean, report.page()
+        assert report.clean, report.to_text()
     origin = Origin(database_url, "", "", [])
     async with Redis.from_url(redis_url) as redis, await connect(nats_url, "test") as connection:
         await connection.ready()
         async for key in redis.scan_iter(count=1_000):
             origin.keys[key] = await redis.dump(key)  # type: ignore[assignment]
-        origin.epoch, origin.incarnation, messages = await _messages(connection)
-        origin.messages = [(m.subject, _told(m), m.data) for m in messages]
+        origin.epoch, origin.incarnation, messages = await _read_messages(connection)
+        origin.messages = [(m.subject, _get_own_headers(m), m.data) for m in messages]
     return origin
 
 
-def _told(message: Message) -> dict[str, str]:
+def _get_own_headers(message: Message) -> dict[str, str]:
+    """Return the headers without those that NATS adds."""
     return {name: value for name, value in message.headers.items() if not name.startswith("Nats-")}
 
 
-async def _messages(connection: Connection) -> tuple[str, str, list[Message]]:
-    stream = await stream_identity(connection.js)
+async def _read_messages(connection: Connection) -> tuple[str, str, list[Message]]:
+    stream = await read_stream_identity(connection.js)
     assert stream is not None
     reader = await StreamReader.open(connection, stream.epoch, 1)
     messages: list[Message] = []
     async with asyncio.timeout(20):
         while len(messages) < stream.messages:
-            messages += await reader.batch(1_000, 5)
+            messages += await reader.read_batch(1_000, 5)
     await reader.close()
     return stream.epoch, stream.incarnation, messages

@@ -1,30 +1,30 @@
-"""When counters that only grow are in line with the events that were read between two looks at them."""
+"""Event counters that were read before and after the views, against the contributions of the events."""
 
 import pytest
 
-from operations.verify.checks.event_counters import Look, compare
+from operations.verify.checks.event_counters import CounterSnapshot, compare
 
-PLACE = ("event_counters:x:2:{day/2026-01-01}", "count/KIND_SENT/EUR")
-
-
-def look(count: int) -> Look:
-    return Look((b"life", b"fill"), {PLACE: count} if count else {})
+COUNTER = ("event_counters:x:2:{day/2026-01-01}", "count/KIND_SENT/EUR")
 
 
-def found(before: int, heard: int, after: int) -> list[str]:
-    return [problem.text for problem in compare(look(before), look(after), {PLACE: heard})]
+def snapshot(count: int) -> CounterSnapshot:
+    return CounterSnapshot((b"incarnation", b"build"), {COUNTER: count} if count else {})
+
+
+def list_findings(before: int, sum_: int, after: int) -> list[str]:
+    problems = compare(snapshot(before), snapshot(after), {COUNTER: sum_})
+    return [problem.text for problem in problems]
+
+
+@pytest.mark.parametrize(("before", "sum_", "after"), [(3, 3, 3), (3, 3, 5), (3, 4, 5), (3, 5, 5), (0, 2, 2)])
+def test_a_sum_between_the_two_counts_is_right(before: int, sum_: int, after: int) -> None:
+    assert list_findings(before, sum_, after) == []
 
 
 @pytest.mark.parametrize(
-    ("before", "heard", "after"), [(3, 3, 3), (3, 3, 5), (3, 4, 5), (3, 5, 5), (0, 2, 2)]
+    ("before", "sum_", "after", "value"),
+    [(3, 2, 3, "3"), (3, 2, 9, "9"), (3, 6, 5, "5"), (0, 1, 0, "missing")],
 )
-def test_what_was_heard_lies_between_two_looks(before: int, heard: int, after: int) -> None:
-    assert found(before, heard, after) == []
-
-
-@pytest.mark.parametrize(
-    ("before", "heard", "after", "is_"),
-    [(3, 2, 3, "3"), (3, 2, 9, "9"), (3, 6, 5, "5"), (0, 1, 0, "not there")],
-)
-def test_what_does_not_is_drift(before: int, heard: int, after: int, is_: str) -> None:
-    assert found(before, heard, after) == [f"count/KIND_SENT/EUR is {is_}, the events come to {heard}"]
+def test_a_sum_outside_the_two_counts_is_drift(before: int, sum_: int, after: int, value: str) -> None:
+    text = f"count/KIND_SENT/EUR is {value}, the events contribute {sum_}"
+    assert list_findings(before, sum_, after) == [text]

@@ -1,4 +1,4 @@
-"""The fold of orders that verify compares with: it knows every event, and refuses what cannot be."""
+"""The independent fold of orders: complete, and strict about events that contradict each other."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,7 @@ from diptych.ordering.v2 import events_pb2 as v2
 from contracts.envelope import RecordedEvent
 from operations.verify.contexts import ordering
 from operations.verify.model import Event
-from operations.verify.sources.stream import _digest
+from operations.verify.sources.stream_contents import digest
 
 PLACED = v2.OrderPlaced(
     order_id="o-1",
@@ -23,7 +23,7 @@ PLACED = v2.OrderPlaced(
 )
 
 
-def story(*messages: Any) -> list[Event]:
+def record(*messages: Any) -> list[Event]:
     now = datetime(2026, 1, 2, tzinfo=UTC)
     return [
         Event(
@@ -34,33 +34,33 @@ def story(*messages: Any) -> list[Event]:
     ]
 
 
-def test_every_event_of_the_protos_has_its_step() -> None:
-    known = {step.DESCRIPTOR.full_name for step in ordering.STEPS}
-    named = {name for name in ordering.ORDER.messages() if not name.endswith(("PersonalData", "PlacedGroup"))}
-    assert known == named
+def test_every_event_of_the_protos_has_a_step() -> None:
+    steps = {message.DESCRIPTOR.full_name for message in ordering.STEPS}
+    parts = ("PersonalData", "PlacedGroup")
+    assert steps == {name for name in ordering.ORDER.message_types() if not name.endswith(parts)}
 
 
 def test_a_line_is_added_at_the_end_of_its_group() -> None:
     added = v1.OrderLineAdded(shipping_group_id="home", line=OrderLine(sku="d"))
-    order = ordering.view(story(PLACED, added))
+    order = ordering.fold_view(record(PLACED, added))
     assert [line.sku for line in order.lines] == ["a", "b", "d", "c"]
     assert (order.version, order.state) == (2, Order.STATE_PLACED)
 
 
 def test_a_line_is_removed_from_its_group_alone() -> None:
     removed = v1.OrderLineRemoved(shipping_group_id="home", sku="a")
-    order = ordering.view(story(PLACED, removed))
+    order = ordering.fold_view(record(PLACED, removed))
     assert [line.sku for line in order.lines] == ["b", "c"]
 
 
-def test_an_approved_order_is_placed_and_remembers_why_it_was_held() -> None:
-    order = ordering.view(story(PLACED, v1.OrderHeld(reason="looks odd"), v1.OrderApproved()))
+def test_an_approved_order_is_placed_and_keeps_its_hold_reason() -> None:
+    order = ordering.fold_view(record(PLACED, v1.OrderHeld(reason="looks odd"), v1.OrderApproved()))
     assert (order.state, order.hold_reason) == (Order.STATE_PLACED, "looks odd")
 
 
 def test_an_order_of_version_1_has_one_group() -> None:
     placed = v1.OrderPlaced(order_id="o-1", lines=[OrderLine(sku="a")], warehouse_id="w-1")
-    (group,) = ordering.view(story(placed)).shipping_groups
+    (group,) = ordering.fold_view(record(placed)).shipping_groups
     assert (group.shipping_group_id, group.warehouse_id, group.lines[0].sku) == ("main", "w-1", "a")
 
 
@@ -73,13 +73,13 @@ def test_an_order_of_version_1_has_one_group() -> None:
     ],
     ids=["not placed", "placed twice", "no such group"],
 )
-def test_events_that_do_not_belong_together_cannot_be_folded(messages: tuple[Any, ...]) -> None:
-    with pytest.raises(ValueError, match=r"is version|no shipping group"):
-        ordering.view(story(*messages))
+def test_events_that_contradict_each_other_cannot_be_folded(messages: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match=r"cannot be version|no shipping group"):
+        ordering.fold_view(record(*messages))
 
 
-def test_what_nats_does_to_headers_is_no_difference() -> None:
-    recorded = {"diptych-actor": " Ada\nLovelace ", "ce-id": "a.b.c@1"}
-    travelled = {"diptych-actor": "Ada Lovelace", "ce-id": "a.b.c@1", "Nats-Batch-Id": "x"}
-    assert _digest("s", recorded, b"") == _digest("s", travelled, b"")
-    assert _digest("s", recorded, b"") != _digest("s", {**travelled, "ce-id": "a.b.c@2"}, b"")
+def test_headers_as_nats_changes_them_are_no_difference() -> None:
+    sent = {"diptych-actor": " Ada\nLovelace ", "ce-id": "a.b.c@1"}
+    received = {"diptych-actor": "Ada Lovelace", "ce-id": "a.b.c@1", "Nats-Batch-Id": "x"}
+    assert digest("s", sent, b"") == digest("s", received, b"")
+    assert digest("s", sent, b"") != digest("s", {**received, "ce-id": "a.b.c@2"}, b"")

@@ -1,0 +1,160 @@
+"""Reads PostgreSQL: streams in pages, each page under one database snapshot."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from contracts.envelope import RecordedEvent
+from operations.verify.sources import statements
+from runtime.postgres import create_engine
+
+PAGE_SIZE = 500
+"""Streams that are read, and held in memory with all their events, at once."""
+RECEIPTS_PAGE_SIZE = 5_000
+"""Requests that one statement checks."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRow:
+    """A stream's row in `streams`."""
+
+    type: str
+    version: int
+    state: str | None
+    state_version: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """An outbox row; sequence 0 while it is pending."""
+
+    epoch: str
+    sequence: int
+
+
+@dataclass(slots=True)
+class StoredStream:
+    """One stream in PostgreSQL; it has a row, or events, or both."""
+
+    name: str
+    row: StreamRow | None = None
+    events: list[RecordedEvent] = field(default_factory=list)
+    outbox: dict[int, OutboxRow] = field(default_factory=dict)
+    """The outbox rows of its events, by position."""
+
+
+class PostgresReader:
+    """Read-only access to the event store and the process manager's tables; a standby will do."""
+
+    def __init__(self, database_url: str) -> None:
+        self._engine: AsyncEngine = create_engine(
+            database_url,
+            session=statements.SESSION,
+            pool_size=5,
+            max_overflow=10,
+            command_timeout=None,
+            isolation_level="REPEATABLE READ",
+        )
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    async def fetch(self, statement: str, **parameters: Any) -> Sequence[Any]:
+        async with self._connect() as connection:
+            return (await connection.execute(text(statement), parameters)).all()
+
+    async def fetch_joined(self, statement: str) -> Sequence[Any]:
+        """Return the rows of a statement that joins whole tables, with hash joins allowed."""
+        async with self._connect() as connection:
+            await connection.execute(text("SET LOCAL enable_hashjoin = on"))
+            return (await connection.execute(text(statement))).all()
+
+    async def read_incarnation(self) -> tuple[str, bool]:
+        """Return the incarnation of the database, and whether this server is a standby."""
+        ((incarnation, standby),) = await self.fetch(statements.INCARNATION)
+        return incarnation, standby
+
+    async def read_newest_fingerprints(self) -> dict[str, str]:
+        """Return the fingerprint of the most recently updated snapshot, by stream type."""
+        rows = await self.fetch(statements.NEWEST_FINGERPRINTS)
+        return {row.type: row.fingerprint for row in rows}
+
+    async def read_versions(self, after: str = "", limit: int = PAGE_SIZE) -> dict[str, int]:
+        """Return the next streams in order of their names, with the version of their last event."""
+        rows = await self.fetch(statements.STREAM_NAMES, after=after, limit=limit)
+        return {row.name: row.version for row in rows}
+
+    async def read_streams(self, names: Sequence[str]) -> dict[str, StoredStream]:
+        """Return those of the streams that exist, all from one database snapshot."""
+        result: dict[str, StoredStream] = {}
+        async with self._connect() as connection:
+            for name, *columns in await connection.execute(text(statements.STREAM_ROWS), {"names": names}):
+                result[name] = StoredStream(name, StreamRow(*columns))
+            owners: dict[int, StoredStream] = {}
+            for row in await connection.execute(text(statements.EVENTS), {"names": names}):
+                event = _to_event(row)
+                owner = result.setdefault(event.stream, StoredStream(event.stream))
+                owner.events.append(event)
+                owners[event.position] = owner
+            rows = await connection.execute(text(statements.OUTBOX_ROWS), {"positions": list(owners)})
+            for position, epoch, sequence in rows:
+                owners[position].outbox[position] = OutboxRow(str(epoch or ""), sequence or 0)
+        return result
+
+    async def read_events_at(self, positions: Sequence[int]) -> dict[int, RecordedEvent]:
+        """Return the existing events at these positions, by position."""
+        rows = await self.fetch(statements.EVENTS_AT, positions=positions)
+        return {row.position: _to_event(row) for row in rows}
+
+    async def find_existing(self, names: Sequence[str]) -> set[str]:
+        """Return those of the streams that have events."""
+        return {name for (name,) in await self.fetch(statements.EXISTING_STREAMS, names=names)}
+
+    async def read_last_position(self) -> int:
+        """Return the highest position of an event; 0: there are no events."""
+        ((position,),) = await self.fetch(statements.LAST_POSITION)
+        return int(position or 0)
+
+    async def count_outbox_rows(self) -> tuple[int, int]:
+        """Return the numbers of all rows and of pending rows."""
+        ((rows, pending),) = await self.fetch(statements.OUTBOX_COUNTS)
+        return rows, pending
+
+    async def find_outbox_rows_without_event(self) -> Sequence[int]:
+        """Return the positions of the rows."""
+        return [position for (position,) in await self.fetch(statements.OUTBOX_ROWS_WITHOUT_EVENT)]
+
+    async def read_receipts(self) -> AsyncIterator[Sequence[Any]]:
+        """Yield the accepted requests in pages of rows (caller, request id, missing).
+
+        `missing` is one `<stream>@<version>` that the receipt names and that does not exist, or None.
+        """
+        caller, request_id = "", "00000000-0000-0000-0000-000000000000"
+        while True:
+            page = await self.fetch(
+                statements.RECEIPTS, caller=caller, request_id=request_id, limit=RECEIPTS_PAGE_SIZE
+            )
+            yield page
+            if len(page) < RECEIPTS_PAGE_SIZE:
+                return
+            caller, request_id = page[-1].caller, str(page[-1].request_id)
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[AsyncConnection]:
+        async with self._engine.connect() as connection:
+            yield connection
+
+
+def _to_event(row: Any) -> RecordedEvent:
+    stream, version, kind, data, metadata, recorded_at, position = row
+    return RecordedEvent(stream, version, kind, data, recorded_at, position, _parse_metadata(metadata))
+
+
+def _parse_metadata(text: str) -> Mapping[str, str]:
+    return msgspec.json.decode(text, type=dict[str, str])
