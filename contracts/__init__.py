@@ -1,1 +1,1 @@
-"""The formats that several processes read or write: streams, envelope, view layout, tokens, upcasters."""
+"""Formats that processes share: stream names, event envelope, view layout, tokens, upcasters."""

@@ -1,4 +1,7 @@
-"""Consistency tokens: what a command touched, in a form that clients only carry."""
+"""Consistency tokens: the stream versions after a command, as a string that is opaque to clients.
+
+The string is URL-safe Base64 of a `diptych.consistency.v1.Token`.
+"""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as NotBase64
@@ -9,21 +12,26 @@ from google.protobuf.message import DecodeError
 
 
 def mint(incarnation: str, versions: Mapping[str, int]) -> str:
-    """Return the token of a command that left these streams at these versions."""
+    """Encode a token.
+
+    Args:
+        incarnation: the incarnation of the database.
+        versions: stream name to the stream's version after the command.
+    """
     streams = [StreamVersion(stream=stream, version=version) for stream, version in versions.items()]
     return urlsafe_b64encode(Token(incarnation=incarnation, streams=streams).SerializeToString()).decode()
 
 
 def read(token: str) -> Token:
-    """Return the content of a token.
+    """Decode a token.
 
     Raises:
-        ValueError: `mint` did not make it.
+        ValueError: the string is not a token made by `mint`.
     """
     try:
         content = Token.FromString(urlsafe_b64decode(token.encode()))
     except (NotBase64, DecodeError) as error:
         raise ValueError("not a consistency token") from error
     if not content.incarnation:
-        raise ValueError("a consistency token names an incarnation")
+        raise ValueError("not a consistency token: no incarnation")
     return content

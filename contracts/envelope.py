@@ -1,4 +1,7 @@
-"""A recorded event as it travels: Protobuf bytes, and headers after CloudEvents' NATS binding."""
+"""The message format of a recorded event: Protobuf bytes, and headers as in CloudEvents' NATS binding.
+
+Attributes of CloudEvents have the prefix `ce-`, ours `diptych-`; `traceparent` has none.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,9 +12,9 @@ from contracts import streams
 
 
 class RecordedEvent(msgspec.Struct, frozen=True):
-    """An event that is committed: what happened, to which aggregate, when, by whom, on which command.
+    """A committed event and its metadata.
 
-    A struct of msgspec rather than a dataclass: it is made for every event, in every process.
+    A msgspec struct rather than a dataclass, because every process creates one for every event.
     """
 
     stream: str
@@ -21,19 +24,18 @@ class RecordedEvent(msgspec.Struct, frozen=True):
     data: bytes
     recorded_at: datetime
     position: int
-    """Where PostgreSQL recorded it: unique, rising within a stream, not in order of commits."""
+    """Number of the event's row in PostgreSQL: unique, rising within a stream, not in commit order."""
     metadata: Mapping[str, str]
-    """`actor`, `correlation_id`, `causation_id`, `command` and, where the command was traced,
-    `traceparent`. Absent values are absent keys."""
+    """`actor`, `on_behalf_of`, `command`, `correlation_id`, `causation_id` and, for a traced command,
+    `traceparent`. A key without a value is absent."""
 
     @property
     def id(self) -> str:
-        """The event's identity everywhere: `<stream>@<version>`."""
+        """`<stream>@<version>`, the event's identity in messages, logs and views."""
         return f"{self.stream}@{self.version}"
 
 
 def to_headers(event: RecordedEvent) -> dict[str, str]:
-    """Return the message headers of an event."""
     headers = {
         "ce-specversion": "1.0",
         "ce-id": event.id,
@@ -49,27 +51,28 @@ def to_headers(event: RecordedEvent) -> dict[str, str]:
     return headers
 
 
-_ENVELOPE = {"diptych-version", "diptych-position"}
-_METADATA = {
+_OWN_HEADERS = {"diptych-version", "diptych-position"}
+"""The headers with our prefix that become fields of the event rather than metadata."""
+_METADATA_KEYS = {
     f"diptych-{key}": key.replace("-", "_")
     for key in ("actor", "on-behalf-of", "command", "correlation-id", "causation-id")
 }
-"""The headers of the metadata that most events have, and what they are called there."""
+"""Header to metadata key, for the usual metadata; a lookup is cheaper than converting the name."""
 
 
 def from_message(subject: str, headers: Mapping[str, str], data: bytes) -> RecordedEvent:
-    """Return the event that a message carries.
+    """Return the event in a message.
 
     Raises:
-        KeyError, ValueError: the message was not published by a relay.
+        KeyError, ValueError: a header is missing or malformed, so no relay published the message.
     """
     metadata = {}
     for header, value in headers.items():
-        if (key := _METADATA.get(header)) is not None:
+        if (key := _METADATA_KEYS.get(header)) is not None:
             metadata[key] = value
         elif header == "traceparent":
             metadata[header] = value
-        elif header.startswith("diptych-") and header not in _ENVELOPE:
+        elif header.startswith("diptych-") and header not in _OWN_HEADERS:
             metadata[header.removeprefix("diptych-").replace("-", "_")] = value
     return RecordedEvent(
         stream=streams.stream_of_subject(subject),

@@ -1,7 +1,8 @@
-"""The lives of a database. A restore from a backup begins another; a later one has the greater name.
+"""Incarnations of the database. A restore from a backup starts a new one.
 
-Names are UUIDs of version 7, which begin with the time in milliseconds, so that a query server can tell a
-token of before a restore from one that its views have yet to follow.
+An incarnation is a UUID of version 7, which begins with the time in milliseconds. A later incarnation is
+therefore the greater string. By this order a query server distinguishes tokens from before a restore from
+tokens that are ahead of its views.
 """
 
 import secrets
@@ -9,9 +10,9 @@ from time import time
 from uuid import UUID
 
 
-def after(earlier: str = "") -> str:
-    """Return the name of a new life, greater than that of an earlier one even if clocks have gone back."""
-    least = (UUID(earlier).int >> 80) + 1 if earlier else 0
-    milliseconds = max(int(time() * 1000), least)
+def create(previous: str = "") -> str:
+    """Create an incarnation that is greater than the previous one, even if the clock has gone back."""
+    minimum = (UUID(previous).int >> 80) + 1 if previous else 0
+    milliseconds = max(int(time() * 1000), minimum)
     high, low = secrets.randbits(12), secrets.randbits(62)
     return str(UUID(int=milliseconds << 80 | 7 << 76 | high << 64 | 0b10 << 62 | low))

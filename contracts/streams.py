@@ -1,25 +1,26 @@
-"""How a stream of events is named, and where it lies in JetStream.
+"""Names of event streams, and their subjects in JetStream.
 
-A stream's name is `<context>.<aggregate>.<id>`, its type the first two parts. Its events have the subject
-`diptych.events.<partition>.<name>`; the partition is a hash of the id, so one aggregate stays in one.
+A stream is named `<context>.<aggregate>.<id>`; the first two parts are its type. Its events are published
+under the subject `diptych.events.<partition>.<name>`. The partition is a hash of the id, so all events of an
+aggregate are in one partition.
 """
 
 import re
 from zlib import crc32
 
 PARTITIONS = 16
-"""How many partitions the events have; fixed, since changing it would move aggregates between them."""
+"""The number of partitions. It is fixed: another number would move aggregates to other partitions."""
 JETSTREAM = "DIPTYCH"
 """The name of the JetStream stream that holds all events."""
 SUBJECTS = "diptych.events.>"
 WAKE_SUBJECT = "diptych.wake"
-"""A core NATS message here, after a commit, tells the relay that the outbox holds something new."""
+"""Subject of the core NATS message that wakes the relay after a commit."""
 
 VALID_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 def stream_name(stream_type: str, aggregate_id: str) -> str:
-    """Return the name of the stream of one aggregate, for instance `ordering.order.o-1`."""
+    """Return the name of an aggregate's stream, for instance `ordering.order.o-1`."""
     return f"{stream_type}.{aggregate_id}"
 
 
@@ -29,17 +30,16 @@ def stream_type(stream: str) -> str:
 
 
 def aggregate_id(stream: str) -> str:
-    """Return the id of the aggregate whose stream this is, for instance `o-1`."""
+    """Return the id of the stream's aggregate, for instance `o-1`."""
     return stream.rpartition(".")[2]
 
 
 def partition(aggregate_id: str) -> int:
-    """Return the partition of an aggregate, 0 to PARTITIONS - 1."""
+    """Return an aggregate's partition, 0 to PARTITIONS - 1."""
     return crc32(aggregate_id.encode()) % PARTITIONS
 
 
 def subject(stream: str) -> str:
-    """Return the subject that a stream's events are published under."""
     return f"diptych.events.{partition(aggregate_id(stream))}.{stream}"
 
 
@@ -49,10 +49,8 @@ def partition_subject(partition: int, stream_type: str) -> str:
 
 
 def partition_of_subject(subject: str) -> int:
-    """Return the partition that a subject names."""
     return int(subject.split(".", 3)[2])
 
 
 def stream_of_subject(subject: str) -> str:
-    """Return the stream that a subject names."""
     return subject.split(".", 3)[3]

@@ -1,39 +1,40 @@
-"""The layout of views in Redis: the contract between projectors, which write, and query servers.
+"""The layout of views in Redis: the contract between projectors (writers) and query servers (readers).
 
 One hash per view under `view:<projection>:<generation>:{<id>}` with the fields
 
     data           the serialised view message; query servers return it without parsing it
     version        the version of the last event of its stream
-    revision       how often the hash was written; every write compares it and the version first
+    revision       number of writes of the hash; every write first compares it and the version
     entries        the view's current index entries, JSON [[index key, member], ...]
-    contributions  what the view adds to counters, JSON [[counters key, counter, digits], ...]
-    counted        the contributions that the counters hold; fewer only where a counter was full
+    contributions  the view's current contributions, JSON [[counters key, counter, digits], ...]
+    counted        the contributions that counters include; fewer only after an overflow of a counter
     parked         JSON, only while the aggregate is parked in this projection
     ...            readable columns, for people
 
 A view whose first event could not be applied has version 0 and no `data`.
 
-Beside the views lies what is derived from them:
+Keys derived from the views:
 
     index:<projection>:<generation>:{<name>/<values>}           sorted set, all scores 0, ordered by member
     counters:<projection>:<generation>:{<name>/<values>}        hash, the sums of all views' contributions;
                                                                 a counter of zero is absent
     event_counters:<projection>:<generation>:{<name>/<values>}  hash, the sums of all events' contributions;
-                                                                each event contributes once and for ever
+                                                                each event contributes exactly once
     history:<projection>:<generation>:{<id>}                    hash, version -> the serialised entry of that
                                                                 event
-    change_feed:<projection>:<generation>:{<name>/<values>}     sorted set of view ids, scored by the number
-                                                                of their last change; CHANGES_KEPT at most
+    change_feed:<projection>:<generation>:{<name>/<values>}     sorted set of at most MAX_CHANGE_FEED_SIZE
+                                                                view ids, scored by the number of their
+                                                                latest change
 
 One Lua call writes a view together with everything derived from it. After each write the channel
 `changes:<projection>:<generation>` carries one notification for all changed views, msgpack
-[[view id, ...], [change feed key, ...]]. Notifications carry no state: a subscriber that lost its connection
-reads the views that it follows again.
+[[view id, ...], [change feed key, ...]]. Notifications carry no state: after a lost connection a subscriber
+reads its views again.
 
-All keys of a projection belong to one build, named by `build`. Projectors begin another build when that key
-is missing, when `checkpoints` lacks a partition, or after PostgreSQL was restored: they delete `ready`, clear
-the projection and read the stream from its start. Only projectors can clear a projection without losing
-concurrent writes, so a rebuild in place deletes `build` and nothing else.
+All keys of a projection belong to one build, which the key `build` names. Projectors begin another build when
+that key is missing, when `checkpoints` lacks a partition, or after a restore of PostgreSQL: they delete
+`ready`, clear the projection and read the stream from its start. Only projectors can clear a projection
+without losing concurrent writes, so a rebuild in place deletes `build` alone.
 """
 
 from dataclasses import dataclass
@@ -43,13 +44,13 @@ from diptych.projection.v1 import projection_pb2
 from google.protobuf.message import Message
 
 GENERATION = "2"
-CHANGES_KEPT = 10_000
-"""Views that a change feed holds at most, the most recently changed ones."""
+MAX_CHANGE_FEED_SIZE = 10_000
+"""Maximum number of views in a change feed; the most recently changed views stay."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A view message, and the keys of its projection."""
+    """A view message and the Redis keys of its projection."""
 
     message: type[Message]
     projection: str
@@ -59,7 +60,11 @@ class View:
 
     @classmethod
     def of(cls, message: type[Message]) -> "View":
-        """Return the view that a message's option `diptych.projection.v1.view` declares."""
+        """Return the view declared by a message's option `diptych.projection.v1.view`.
+
+        Raises:
+            ValueError: the message has no such option.
+        """
         options: Any = message.DESCRIPTOR.GetOptions()
         declared = options.Extensions[projection_pb2.view]
         if not declared.projection:
@@ -70,84 +75,80 @@ class View:
         return f"{kind}:{self.projection}:{self.generation}"
 
     def key(self, view_id: str) -> str:
-        """Return the key of one view's hash."""
         return f"{self._scope('view')}:{{{view_id}}}"
 
     def index(self, name: str, *values: str) -> str:
-        """Return the key of the sorted set of the views with these values."""
+        """Return the key of the sorted set of all views with these values."""
         return f"{self._scope('index')}:{{{'/'.join((name, *values))}}}"
 
     def counters(self, name: str, *values: str) -> str:
-        """Return the key of the counters of the views with these values."""
+        """Return the key of the hash of counters over all views with these values."""
         return f"{self._scope('counters')}:{{{'/'.join((name, *values))}}}"
 
     def event_counters(self, name: str, *values: str) -> str:
-        """Return the key of the counters of the events with these values."""
+        """Return the key of the hash of counters over all events with these values."""
         return f"{self._scope('event_counters')}:{{{'/'.join((name, *values))}}}"
 
     def history(self, view_id: str) -> str:
-        """Return the key of one view's history entries."""
         return f"{self._scope('history')}:{{{view_id}}}"
 
     def change_feed(self, name: str, *values: str) -> str:
-        """Return the key of the change feed of the views with these values."""
+        """Return the key of the change feed of all views with these values."""
         return f"{self._scope('change_feed')}:{{{'/'.join((name, *values))}}}"
 
     @property
     def change_channel(self) -> str:
-        """The channel of the notifications."""
         return self._scope("changes")
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """SCAN patterns of the keys of all views and everything derived from them."""
+        """SCAN patterns that cover every view and everything derived from the views."""
         kinds = ("view", "index", "counters", "event_counters", "history", "change_feed")
         return tuple(f"{self._scope(kind)}:*" for kind in kinds)
 
     @property
     def build(self) -> str:
-        """The key of `<incarnation>/<build id>`; every write of a projector compares it."""
+        """The key of the string `<incarnation>/<build id>`; every write of a projector compares it."""
         return self._scope("build")
 
     @property
     def checkpoints(self) -> str:
-        """The key of the hash partition -> `<epoch>/<sequence>`: the views include all events up to there."""
+        """The key of the hash partition -> `<epoch>/<sequence>`: the views include all events up to it."""
         return self._scope("checkpoints")
 
     @property
     def ready(self) -> str:
-        """The key of the caught-up marker: the incarnation that the projection has caught up with."""
+        """The key of the caught-up marker. Its value is the incarnation whose events the views include."""
         return self._scope("ready")
 
     @property
     def as_of(self) -> str:
-        """The key of the hash partition -> time, in ms since 1970, up to which it holds all published events."""
+        """The key of the hash partition -> time (ms since 1970): includes all events published by then."""
         return self._scope("as_of")
 
     @property
     def parked(self) -> str:
-        """The key of the hash aggregate id -> JSON record of why it is parked."""
+        """The key of the hash aggregate id -> JSON record of the failure that parked the aggregate."""
         return self._scope("parked")
 
 
 def index_member(time_micros: int, view_id: str) -> str:
-    """Return the index member of a view: ordered by time (microseconds since 1970), then by id."""
+    """Return a view's index member, which sorts by time (microseconds since 1970), then by id."""
     return f"{time_micros:016x}:{view_id}"
 
 
-LAST_MICROS = 16**16 - 1
+MAX_MICROS = 16**16 - 1
 
 
 def index_bound(nanos: int) -> str:
-    """Return the lower bound of the members of all views from a time on.
+    """Return the lower bound of the index members of a time or later.
 
     Args:
-        nanos: since 1970; any number. Index members have whole microseconds, from 1970 on.
+        nanos: nanoseconds since 1970, any integer. Index members have whole microseconds from 1970 on.
     """
-    micros = -(-nanos // 1000)  # upwards: a microsecond that began before the bound is earlier than it
-    return f"{min(max(micros, 0), LAST_MICROS):016x}"
+    micros = -(-nanos // 1000)  # rounded up: a microsecond that began before the bound is out of range
+    return f"{min(max(micros, 0), MAX_MICROS):016x}"
 
 
 def id_of_member(member: str) -> str:
-    """Return the view id of an index member."""
     return member.partition(":")[2]

@@ -6,11 +6,11 @@ from diptych.ordering.v2 import events_pb2 as v2
 from contracts.upcasters import Upcaster
 
 ONLY_GROUP = "main"
-"""The id of the shipping group of an order that was placed without groups."""
+"""Shipping group id of an order that was placed without groups (v1)."""
 
 
 def upcast_order_placed(event: v1.OrderPlaced) -> v2.OrderPlaced:
-    """Put the whole order into one shipping group."""
+    """Put all lines of the order into one shipping group."""
     group = v2.PlacedGroup(
         shipping_group_id=ONLY_GROUP,
         lines=event.lines,

@@ -1,4 +1,4 @@
-"""A later life of the database has the greater name, whatever the clocks say."""
+"""A later incarnation of the database is the greater one, even if clocks go back."""
 
 from uuid import UUID, uuid4
 
@@ -7,21 +7,21 @@ import pytest
 from contracts import incarnations
 
 
-def test_each_life_is_greater_than_the_one_before() -> None:
-    lives = [incarnations.after()]
+def test_each_incarnation_is_greater_than_the_previous_one() -> None:
+    successive = [incarnations.create()]
     for _ in range(100):
-        lives.append(incarnations.after(lives[-1]))
-    assert lives == sorted(set(lives))
-    assert {UUID(life).version for life in lives} == {7}
+        successive.append(incarnations.create(successive[-1]))
+    assert successive == sorted(set(successive))
+    assert {UUID(incarnation).version for incarnation in successive} == {7}
 
 
-def test_a_clock_that_has_gone_back_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = incarnations.after()
+def test_a_clock_that_goes_back_does_not_change_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    previous = incarnations.create()
     monkeypatch.setattr(incarnations, "time", lambda: 1.0)
-    assert incarnations.after(now) > now
+    assert incarnations.create(previous) > previous
 
 
-def test_a_random_name_is_followed_by_a_greater_one() -> None:
+def test_an_incarnation_after_a_random_one_is_greater() -> None:
     for _ in range(100):
-        before = str(uuid4())
-        assert incarnations.after(before) > before
+        previous = str(uuid4())
+        assert incarnations.create(previous) > previous

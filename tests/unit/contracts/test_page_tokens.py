@@ -1,4 +1,4 @@
-"""Page tokens come back as they were minted, and nothing else is one."""
+"""Minted page tokens can be read again, and no other strings."""
 
 import pytest
 from hypothesis import given
@@ -15,14 +15,15 @@ MEMBERS = st.builds(
 )
 
 
-def refused(index: str, token: str) -> str:
+def read_error(index: str, token: str) -> str:
+    """Return the reason of the error that reading a token raises."""
     with pytest.raises(RpcError) as error:
         read_page_token(index, token)
     return error.value.reason
 
 
 @given(MEMBERS)
-def test_a_token_says_where_the_next_page_begins(member: str) -> None:
+def test_a_token_contains_the_last_record_of_its_page(member: str) -> None:
     assert page_tokens.read(INDEX, page_tokens.mint(INDEX, member)) == member
 
 
@@ -31,19 +32,19 @@ def test_no_token_is_the_first_page() -> None:
 
 
 @given(MEMBERS)
-def test_a_token_of_other_filters_is_refused(member: str) -> None:
+def test_a_token_of_other_filters_is_rejected(member: str) -> None:
     token = page_tokens.mint("index:ordering.order:2:{customer/c-2}", member)
-    assert refused(INDEX, token) == "PAGE_TOKEN_INVALID"
+    assert read_error(INDEX, token) == "PAGE_TOKEN_INVALID"
 
 
 @given(st.text(min_size=1, max_size=200))
-def test_garbage_is_refused(garbage: str) -> None:
-    assert refused(INDEX, garbage) == "PAGE_TOKEN_INVALID"
+def test_garbage_is_rejected(garbage: str) -> None:
+    assert read_error(INDEX, garbage) == "PAGE_TOKEN_INVALID"
 
 
 @given(MEMBERS, st.data())
-def test_a_token_that_was_cut_or_lengthened_is_refused(member: str, data: st.DataObject) -> None:
+def test_a_truncated_or_extended_token_is_rejected(member: str, data: st.DataObject) -> None:
     token = page_tokens.mint(INDEX, member)
-    cut = token[: data.draw(st.integers(1, len(token) - 1))]
-    for wrong in (cut, token + "=", token + "AAAA", token[:4] + "!" + token[4:]):
-        assert refused(INDEX, wrong) == "PAGE_TOKEN_INVALID"
+    truncated = token[: data.draw(st.integers(1, len(token) - 1))]
+    for invalid in (truncated, token + "=", token + "AAAA", token[:4] + "!" + token[4:]):
+        assert read_error(INDEX, invalid) == "PAGE_TOKEN_INVALID"
