@@ -1,1 +1,1 @@
-"""The gRPC edge: one server for every process, and what each call passes before its handler runs."""
+"""The gRPC edge: the server of every process, and the interceptors in front of the handlers."""

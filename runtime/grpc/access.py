@@ -1,4 +1,4 @@
-"""Who may call a method: the rule that stands beside it in its proto. Without one nobody may."""
+"""Access rules: the scope that each method requires, from an option of the method in its proto."""
 
 from diptych.access.v1 import access_pb2
 from google.protobuf.descriptor import MethodDescriptor
@@ -7,12 +7,12 @@ from runtime.process.start_error import StartError
 
 
 def scope_of(method: MethodDescriptor) -> str:
-    """Return the scope that a caller of this method must have.
+    """Return the scope that callers of a method need.
 
     Raises:
-        StartError: the method has no rule.
+        StartError: the method has no access rule; without one nobody may call it.
     """
     scope: str = method.GetOptions().Extensions[access_pb2.rule].scope
     if not scope:
-        raise StartError(f"{method.full_name} has no option diptych.access.v1.rule, so nobody may call it")
+        raise StartError(f"{method.full_name} has no option diptych.access.v1.rule with a scope")
     return scope

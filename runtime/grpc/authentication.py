@@ -1,4 +1,16 @@
-"""Who calls is known, and may, before a request is even decoded: a JWT, and the method's scope."""
+"""Authentication and authorisation of calls, by the JWT in their metadata.
+
+How it works:
+
+1. A call has the metadata `authorization: Bearer <token>`. The token must be signed with a key of the JWKS
+   (`keys`) and the only algorithm for that type of key. It must have our issuer and audience, a subject and
+   a time of expiry.
+2. The token's scopes must include the scope of the method (`access`).
+3. Both checks precede the decoding of the request, so unauthenticated bytes are never parsed.
+4. Verified tokens are cached until they expire. A change of the keys clears the cache, so that tokens of a
+   withdrawn key become invalid.
+5. The caller is available to everything in the call through `caller.current()`.
+"""
 
 import time
 from typing import Any
@@ -7,25 +19,25 @@ import jwt
 
 from runtime.grpc import caller, metadata
 from runtime.grpc.caller import Caller
-from runtime.grpc.keys import ALGORITHMS, Keys
+from runtime.grpc.keys import ALGORITHMS, KeySet
 from runtime.grpc.method import Context, Handler, Interceptor, Method
 from runtime.grpc.rpc_error import RpcError
 
 CLOCK_SKEW = 5.0
-"""Seconds that the issuer's clock may differ from ours."""
-_REMEMBERED = 10_000
-"""How many verified tokens are kept, each with its caller."""
-_LONGEST_NAME = 255
+"""Seconds by which the issuer's clock may differ from ours."""
+_CACHE_SIZE = 10_000
+"""Maximum number of verified tokens in the cache."""
+_MAX_NAME_LENGTH = 255
 
 
-def authenticate(tokens: "Tokens") -> Interceptor:
-    """Return an interceptor that lets a call through only with a valid token that has the method's scope."""
+def authenticate(tokens: "TokenVerifier") -> Interceptor:
+    """Return an interceptor that admits calls with a valid token that includes the method's scope."""
 
-    def authenticating(method: Method, handler: Handler) -> Handler:
-        async def authenticated(request: object, context: Context) -> object:
-            who = await tokens.caller(_bearer())
-            caller.enter(who)
-            if method.scope not in who.scopes:
+    def wrap(method: Method, handler: Handler) -> Handler:
+        async def authenticate_call(request: object, context: Context) -> object:
+            authenticated_caller = await tokens.verify(_find_bearer_token())
+            caller.set_current(authenticated_caller)
+            if method.scope not in authenticated_caller.scopes:
                 raise RpcError(
                     "SCOPE_MISSING",
                     f"{method.path} needs the scope {method.scope}",
@@ -33,13 +45,13 @@ def authenticate(tokens: "Tokens") -> Interceptor:
                 )
             return await handler(request, context)
 
-        return authenticated
+        return authenticate_call
 
-    return authenticating
+    return wrap
 
 
-def _bearer() -> str:
-    for key, value in metadata.of_call():
+def _find_bearer_token() -> str:
+    for key, value in metadata.current():
         if key == "authorization":
             scheme, _, token = str(value).partition(" ")
             if scheme.lower() == "bearer" and token:
@@ -47,42 +59,43 @@ def _bearer() -> str:
     raise RpcError("UNAUTHENTICATED", "the call has no metadata `authorization: Bearer <token>`")
 
 
-class Tokens:
-    """Verifies tokens, and remembers those that it has verified until they expire or the keys change."""
+class TokenVerifier:
+    """Verifies access tokens, with a cache of verified ones."""
 
-    def __init__(self, keys: Keys, issuer: str, audience: str) -> None:
+    def __init__(self, keys: KeySet, issuer: str, audience: str) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
-        self._verified: dict[str, Caller] = {}
+        self._cache: dict[str, Caller] = {}
         self._generation = keys.generation
+        """The generation of the keys that verified the tokens in the cache."""
 
-    async def caller(self, token: str) -> Caller:
-        """Return who presents this token.
+    async def verify(self, token: str) -> Caller:
+        """Return the caller that a token identifies.
 
         Raises:
-            Refusal: `UNAUTHENTICATED`, or `KEYS_UNAVAILABLE` while there are no keys to verify it with.
+            RpcError: `UNAUTHENTICATED`, or `KEYS_UNAVAILABLE` while no keys could be read.
         """
         self._keys.refresh()
         if self._generation != self._keys.generation:
-            self._verified.clear()
+            self._cache.clear()
             self._generation = self._keys.generation
-        who = self._verified.get(token)
-        if who is None or time.time() >= who.expires_at:
-            who = await self._verify(token)
-            self._remember(token, who)
-        return who
+        verified_caller = self._cache.get(token)
+        if verified_caller is None or time.time() >= verified_caller.expires_at:
+            verified_caller = await self._decode(token)
+            self._add_to_cache(token, verified_caller)
+        return verified_caller
 
-    def _remember(self, token: str, who: Caller) -> None:
-        if len(self._verified) >= _REMEMBERED:
-            del self._verified[next(iter(self._verified))]  # the oldest
-        self._verified[token] = who
+    def _add_to_cache(self, token: str, verified_caller: Caller) -> None:
+        if len(self._cache) >= _CACHE_SIZE:
+            del self._cache[next(iter(self._cache))]  # dicts keep their order: this is the oldest entry
+        self._cache[token] = verified_caller
 
-    async def _verify(self, token: str) -> Caller:
+    async def _decode(self, token: str) -> Caller:
         try:
             key = await self._keys.find(str(jwt.get_unverified_header(token).get("kid")))
             if key is None:
-                raise self._unknown_key()
+                raise self._unknown_key_error()
             claims = jwt.decode(
                 token,
                 key.key,
@@ -94,28 +107,28 @@ class Tokens:
             )
         except jwt.InvalidTokenError as error:
             raise RpcError("UNAUTHENTICATED", f"the token is not valid: {error}") from error
-        return _caller(claims)
+        return _caller_from_claims(claims)
 
-    def _unknown_key(self) -> RpcError:
-        if self._keys.known:
+    def _unknown_key_error(self) -> RpcError:
+        if self._keys.loaded:
             return RpcError("UNAUTHENTICATED", "the token is not valid: its key (kid) is unknown")
         return RpcError("KEYS_UNAVAILABLE", "the keys of callers' tokens cannot be read", retry_after=1.0)
 
 
-def _caller(claims: dict[str, Any]) -> Caller:
+def _caller_from_claims(claims: dict[str, Any]) -> Caller:
     scopes = claims.get("scope")
     on_behalf_of = claims.get("on_behalf_of")
     return Caller(
-        subject=_name("sub", claims["sub"]),
+        subject=_check_name("sub", claims["sub"]),
         scopes=frozenset(scopes.split()) if isinstance(scopes, str) else frozenset(),
-        on_behalf_of=None if on_behalf_of is None else _name("on_behalf_of", on_behalf_of),
+        on_behalf_of=None if on_behalf_of is None else _check_name("on_behalf_of", on_behalf_of),
         expires_at=int(claims["exp"]) + CLOCK_SKEW,
     )
 
 
-def _name(claim: str, value: object) -> str:
-    """Return a name from a token, which goes into rows, headers and logs: one printable line."""
-    if isinstance(value, str) and 0 < len(value) <= _LONGEST_NAME and value.isprintable():
+def _check_name(claim: str, value: object) -> str:
+    """Return a name if it is safe in rows, headers and logs: one printable line of limited length."""
+    if isinstance(value, str) and 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable():
         return value
     raise RpcError(
         "UNAUTHENTICATED", f"the token is not valid: {claim} is not a name of printable characters"

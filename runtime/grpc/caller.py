@@ -1,4 +1,4 @@
-"""Who is calling: what authentication made out, for everything that runs within the call."""
+"""The authenticated caller of the current call."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -8,16 +8,17 @@ from time import time
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """An authenticated caller: the token's subject, scopes and end, and the person that it acts for."""
+    """An authenticated caller."""
 
     subject: str
     scopes: frozenset[str]
     on_behalf_of: str | None = None
+    """The subject of the person for whom the caller acts, or None."""
     expires_at: float = inf
-    """When the token expires, in seconds since 1970."""
+    """The time when the token expires, in seconds since 1970."""
 
     def expires_in(self) -> float | None:
-        """Return the seconds until the token expires; None where it never does."""
+        """Return the seconds until the token expires, 0 if it has expired, None if it never expires."""
         return None if self.expires_at == inf else max(0.0, self.expires_at - time())
 
 
@@ -25,19 +26,18 @@ _CALLER: ContextVar[Caller] = ContextVar("caller")
 
 
 def current() -> Caller:
-    """Return the caller of the call under way.
+    """Return the caller of the current call.
 
     Raises:
-        LookupError: nobody was authenticated here.
+        LookupError: there is no authenticated caller.
     """
     return _CALLER.get()
 
 
-def known() -> Caller | None:
-    """Return the caller of the call under way, or None where nobody was authenticated."""
+def current_or_none() -> Caller | None:
     return _CALLER.get(None)
 
 
-def enter(caller: Caller) -> None:
-    """Make this the caller for the rest of the running task, which gRPC starts anew for every call."""
+def set_current(caller: Caller) -> None:
+    """Set the caller for the rest of the running task; gRPC runs every call in a task of its own."""
     _CALLER.set(caller)

@@ -1,4 +1,4 @@
-"""How a call fails: with a status, an ErrorInfo that programs read, and nothing about our insides."""
+"""Failed calls: every error becomes a gRPC status with an ErrorInfo, and internal details stay private."""
 
 from itertools import islice
 from typing import NoReturn
@@ -13,77 +13,79 @@ from runtime.process import logs
 
 log = logs.get_logger(__name__)
 
-# A status travels as headers, of which clients take 8 kB in all; past that they see another error than ours.
-# In bytes of UTF-8: every one of them takes three in the header grpc-message, one and a third in the details.
-_LONGEST_MESSAGE = 300
-_LONGEST_TEXT = 120
-_MOST_VIOLATIONS = 10
+# A status is sent as headers. Clients accept 8 kB of headers in all and report another error beyond that.
+# Lengths are in bytes of UTF-8, each of which takes three bytes in the header grpc-message and four thirds
+# in the details.
+_MAX_MESSAGE_LENGTH = 300
+_MAX_TEXT_LENGTH = 120
+_MAX_VIOLATIONS = 10
 
 
-def answer(_method: Method, handler: Handler) -> Handler:
-    """Answer a refusal with its status and details."""
+def send_error(_method: Method, handler: Handler) -> Handler:
+    """Turn an `RpcError` into the status of the call, with details."""
 
-    async def answered(request: object, context: Context) -> object:
+    async def wrapper(request: object, context: Context) -> object:
         try:
             return await handler(request, context)
         except RpcError as error:
             return await abort(context, error)
 
-    return answered
+    return wrapper
 
 
-def contain(method: Method, handler: Handler) -> Handler:
-    """Turn whatever nobody foresaw into a refusal `INTERNAL`, logged with its traceback."""
+def contain_exceptions(method: Method, handler: Handler) -> Handler:
+    """Log any exception other than an `RpcError`, and replace it with the error `INTERNAL`."""
 
-    async def contained(request: object, context: Context) -> object:
+    async def wrapper(request: object, context: Context) -> object:
         try:
             return await handler(request, context)
         except RpcError:
             raise
         except Exception as error:
-            log.exception("A call failed", method=method.path)
+            log.exception("Call failed", method=method.path)
             raise RpcError("INTERNAL", "internal error") from error
 
-    return contained
+    return wrapper
 
 
 async def abort(context: Context, error: RpcError) -> NoReturn:
-    """End a call with a refusal."""
+    """End a call with an error."""
     code: int = error.code.value[0]
-    message = _short(error.message, _LONGEST_MESSAGE)
-    packed = [_packed(detail) for detail in details(error)]
+    message = _truncate(error.message, _MAX_MESSAGE_LENGTH)
+    packed = [_pack(detail) for detail in build_details(error)]
     status = status_pb2.Status(code=code, message=message, details=packed)
     trailer = ("grpc-status-details-bin", status.SerializeToString())
     await context.abort(error.code, message, (*context.trailing_metadata(), trailer))
 
 
-def details(error: RpcError) -> list[Message]:
-    """Return what programs can read of a refusal: always an ErrorInfo, and what applies of the others."""
-    facts = {key: _short(value, _LONGEST_TEXT) for key, value in error.metadata.items()}
-    found: list[Message] = [
+def build_details(error: RpcError) -> list[Message]:
+    """Return an error's machine-readable details: an ErrorInfo; RetryInfo and BadRequest if they apply."""
+    facts = {key: _truncate(value, _MAX_TEXT_LENGTH) for key, value in error.metadata.items()}
+    details: list[Message] = [
         error_details_pb2.ErrorInfo(reason=error.reason, domain=error.domain, metadata=facts)
     ]
     if error.retry_after is not None:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(error.retry_after * 1e9))
-        found.append(error_details_pb2.RetryInfo(retry_delay=delay))
+        details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if error.violations:
-        fields = [_violation(*item) for item in islice(error.violations.items(), _MOST_VIOLATIONS)]
-        found.append(error_details_pb2.BadRequest(field_violations=fields))
-    return found
+        fields = [_build_violation(*item) for item in islice(error.violations.items(), _MAX_VIOLATIONS)]
+        details.append(error_details_pb2.BadRequest(field_violations=fields))
+    return details
 
 
-def _violation(field: str, text: str) -> error_details_pb2.BadRequest.FieldViolation:
-    short = _short(field, _LONGEST_TEXT), _short(text, _LONGEST_TEXT)
-    return error_details_pb2.BadRequest.FieldViolation(field=short[0], description=short[1])
+def _build_violation(field: str, text: str) -> error_details_pb2.BadRequest.FieldViolation:
+    return error_details_pb2.BadRequest.FieldViolation(
+        field=_truncate(field, _MAX_TEXT_LENGTH), description=_truncate(text, _MAX_TEXT_LENGTH)
+    )
 
 
-def _short(text: str, size: int) -> str:
+def _truncate(text: str, size: int) -> str:
     encoded = text.encode()
     return text if len(encoded) <= size else encoded[: size - 3].decode(errors="ignore") + "…"
 
 
-def _packed(detail: Message) -> any_pb2.Any:
+def _pack(detail: Message) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(detail)
     return packed

@@ -1,4 +1,4 @@
-"""Standard gRPC health: SERVING while the process has what it needs to do its job, asked once a second."""
+"""The standard gRPC health service: SERVING while a probe, run once a second, succeeds."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -13,18 +13,18 @@ from runtime.process import logs
 log = logs.get_logger(__name__)
 
 Probe = Callable[[], Awaitable[bool]]
-"""Tells whether the process can do its job; an exception is a no."""
+"""Returns whether the process can do its work; an exception counts as False."""
 
-_INTERVAL = 1.0
-_PATIENCE = 2.0
-"""Seconds that a probe may take; longer is a no."""
+_PROBE_INTERVAL = 1.0
+_PROBE_TIMEOUT = 2.0
+"""Seconds after which a probe counts as failed."""
 
 
 class Health(health_pb2_grpc.HealthServicer):
-    """The health of a server and each of its services, which stand and fall together.
+    """The health of a server; all its services share one status.
 
-    Written here rather than taken from grpcio-health-checking, whose watchers never end: a server that stops
-    would wait for them as for any other call under way, until its grace is over.
+    This is our own implementation because the watches of grpcio-health-checking never end. A stopping server
+    would wait for them, as for any call in progress, until `stop_grace` is over.
     """
 
     def __init__(self, services: Collection[str] = ()) -> None:
@@ -32,60 +32,60 @@ class Health(health_pb2_grpc.HealthServicer):
         self._serving = False
         self._stopped = False
         self._changed = asyncio.Event()
+        """Set at the next change, and then replaced by another event."""
 
-    async def follow(self, probe: Probe, stopping: asyncio.Event) -> None:
-        """Be what the probe says, once a second, until the process stops."""
+    async def run_probe(self, probe: Probe, stopping: asyncio.Event) -> None:
+        """Set the status to the result of the probe once a second, until the process stops."""
         while not stopping.is_set():
-            self.set(await _ask(probe))
+            self.set_serving(await _run_once(probe))
             try:
-                await asyncio.wait_for(stopping.wait(), _INTERVAL)
+                await asyncio.wait_for(stopping.wait(), _PROBE_INTERVAL)
             except TimeoutError:
                 continue
 
-    def set(self, serving: bool) -> None:
-        """Answer like this from now on, and tell those who watch."""
+    def set_serving(self, serving: bool) -> None:
+        """Change the status, and notify watchers. Has no effect after `stop`."""
         if serving != self._serving and not self._stopped:
             log.info("Serving") if serving else log.warning("Not serving")
             self._serving = serving
-            self._tell()
+            self._notify()
 
     def stop(self) -> None:
-        """Be NOT_SERVING for good, and let those who watch go."""
+        """Change the status to NOT_SERVING for good, and end all watches."""
         self._serving, self._stopped = False, True
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _answer(self, known: bool) -> HealthCheckResponse:
-        if not known:
+    def _response(self, service: str) -> HealthCheckResponse:
+        if service not in self._names:
             return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
-        serving = HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
-        return HealthCheckResponse(status=serving)
+        status = HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
+        return HealthCheckResponse(status=status)
 
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:  # noqa: N802
-        """Answer how a service is; NOT_FOUND for one that is not here."""
         if request.service not in self._names:
             await context.abort(StatusCode.NOT_FOUND, "unknown service")
-        return self._answer(True)
+        return self._response(request.service)
 
     async def Watch(  # noqa: N802
         self, request: HealthCheckRequest, context: Context
     ) -> AsyncIterator[HealthCheckResponse]:
-        """Answer how a service is, and again whenever that changes, until the server stops."""
+        """Yield the status now and after every change, until the server stops."""
         while True:
-            changed = self._changed
-            yield self._answer(request.service in self._names)
+            changed = self._changed  # taken before the response, so that no change is missed
+            yield self._response(request.service)
             if self._stopped:
                 return
             await changed.wait()
 
 
-async def _ask(probe: Probe) -> bool:
+async def _run_once(probe: Probe) -> bool:
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_PROBE_TIMEOUT):
             return await probe()
     except Exception as error:
-        log.debug("The probe failed", error=repr(error))
+        log.debug("Health probe failed", error=repr(error))
         return False

@@ -1,4 +1,4 @@
-"""The public keys that callers' tokens are signed with: a JWKS, in a file or at an address, kept current."""
+"""The public keys that verify callers' tokens: a JSON Web Key Set from a file or a URL, kept up to date."""
 
 import asyncio
 import json
@@ -14,94 +14,98 @@ from runtime.process.start_error import StartError
 
 log = logs.get_logger(__name__)
 
-_FILE_AGE = 5.0
-_ADDRESS_AGE = 300.0
-"""Seconds after which keys in use are looked up again."""
-_PAUSE = 3.0
-"""Seconds between two look-ups for keys that nobody knows."""
-_PATIENCE = 5.0
-"""Seconds that an address has to answer."""
-_SIZE = 1_000_000
+_FILE_MAX_AGE = 5.0
+_URL_MAX_AGE = 300.0
+"""Seconds after which keys in use are reloaded."""
+_UNKNOWN_KEY_INTERVAL = 3.0
+"""Minimum seconds between two reloads on account of unknown key ids."""
+_FETCH_TIMEOUT = 5.0
+"""Seconds after which a request to the URL fails."""
+_MAX_SIZE = 1_000_000
+"""Maximum size of a response in bytes; more is cut off."""
 
 ALGORITHMS = {"RSA": "RS256", "OKP": "EdDSA"}
-"""The one algorithm for each type of key, whatever a token or a key says of itself."""
+"""The only algorithm accepted for each key type. The `alg` of a token or a key is not trusted."""
 
 
-class Keys:
-    """The current keys by id. Looking them up happens in a thread; the event loop never waits for it."""
+class KeySet:
+    """The current keys by id. They are loaded in a thread, so the event loop never blocks."""
 
     def __init__(self, source: str) -> None:
-        """Take the keys from a file's path or an http(s) address.
+        """Load the keys of a file; keys of a URL are loaded with the first token.
+
+        Args:
+            source: a file's path or an http(s) URL.
 
         Raises:
-            StartError: the file has no keys. An address may still be away; its keys come later.
+            StartError: the file cannot be read or is not a key set.
         """
         self._source = source
-        self._at_address = source.startswith(("http://", "https://"))
-        self._age = _ADDRESS_AGE if self._at_address else _FILE_AGE
+        self._is_url = source.startswith(("http://", "https://"))
+        self._max_age = _URL_MAX_AGE if self._is_url else _FILE_MAX_AGE
         self._keys: dict[str, PyJWK] = {}
         self._content: bytes | None = None
-        self._loading: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
         self._loaded_at = float("-inf")
         self.generation = 0
-        """Rises with every change of the keys; what was verified before is to be verified again."""
-        if not self._at_address:
-            self._load_first()
+        """Number of changes of the keys. Tokens verified in an earlier generation may be invalid now."""
+        if not self._is_url:
+            self._load_file()
 
     @property
-    def known(self) -> bool:
-        """Whether there are any keys yet."""
+    def loaded(self) -> bool:
+        """Whether there is at least one key."""
         return bool(self._keys)
 
-    def _load_first(self) -> None:
+    def _load_file(self) -> None:
         try:
-            self._take(self._read())
+            self._parse(self._read())
         except (OSError, ValueError, PyJWTError) as error:
-            raise StartError(f"DIPTYCH_JWKS={self._source}: no keys there: {error}") from error
+            raise StartError(f"DIPTYCH_JWKS={self._source}: cannot read the keys: {error}") from error
 
     def refresh(self) -> None:
-        """Look the keys up in the background if the last time is long ago."""
-        if time.monotonic() - self._loaded_at > self._age:
-            self._load()
+        """Start to reload the keys in the background if they are too old."""
+        if time.monotonic() - self._loaded_at > self._max_age:
+            self._start_reload()
 
     async def find(self, key_id: str) -> PyJWK | None:
-        """Return the key of this id, after a look-up if it is unknown and the last one is seconds ago."""
+        """Return a key, or None. An unknown id triggers a reload unless the last one was seconds ago."""
         if key_id not in self._keys:
-            if self._loading is None and time.monotonic() - self._loaded_at > _PAUSE:
-                self._load()
-            if self._loading is not None:
-                await asyncio.shield(self._loading)
+            if self._reloading is None and time.monotonic() - self._loaded_at > _UNKNOWN_KEY_INTERVAL:
+                self._start_reload()
+            if self._reloading is not None:
+                await asyncio.shield(self._reloading)  # the end of one call must not cancel it for others
         return self._keys.get(key_id)
 
-    def _load(self) -> None:
-        if self._loading is None:
-            self._loading = asyncio.create_task(self._reload())
+    def _start_reload(self) -> None:
+        if self._reloading is None:
+            self._reloading = asyncio.create_task(self._reload())
 
     async def _reload(self) -> None:
         try:
-            self._take(await asyncio.to_thread(self._read))
+            self._parse(await asyncio.to_thread(self._read))
         except (OSError, ValueError, PyJWTError) as error:
-            log.warning("The keys of callers' tokens cannot be read", jwks=self._source, error=str(error))
+            log.warning("Reading of JWKS failed", jwks=self._source, error=str(error))
         finally:
             self._loaded_at = time.monotonic()
-            self._loading = None
+            self._reloading = None
 
     def _read(self) -> bytes:
-        if not self._at_address:
+        if not self._is_url:
             return Path(self._source).read_bytes()
-        with urllib.request.urlopen(self._source, timeout=_PATIENCE) as answer:  # noqa: S310 - http(s) only
-            return bytes(answer.read(_SIZE))
+        with urllib.request.urlopen(self._source, timeout=_FETCH_TIMEOUT) as response:  # noqa: S310 - http(s) only
+            return bytes(response.read(_MAX_SIZE))
 
-    def _take(self, content: bytes) -> None:
+    def _parse(self, content: bytes) -> None:
         if content != self._content:
-            found = PyJWKSet(_keys_of(json.loads(content)))
-            self._keys = {key.key_id: key for key in found if key.key_id and key.key_type in ALGORITHMS}
+            keys = PyJWKSet(_extract_keys(json.loads(content)))
+            self._keys = {key.key_id: key for key in keys if key.key_id and key.key_type in ALGORITHMS}
             self._content = content
             self.generation += 1
         self._loaded_at = time.monotonic()
 
 
-def _keys_of(document: object) -> list[dict[str, Any]]:
+def _extract_keys(document: object) -> list[dict[str, Any]]:
     if isinstance(document, dict) and isinstance(keys := document.get("keys"), list):
         return keys
     raise ValueError("not a JSON Web Key Set")

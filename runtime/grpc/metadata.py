@@ -1,4 +1,4 @@
-"""The metadata that a call came with, made once: gRPC makes all of it anew each time that it is asked."""
+"""The metadata of the current call. It is read once per call, since gRPC builds it again on every access."""
 
 from collections.abc import Sequence
 from contextvars import ContextVar
@@ -8,11 +8,11 @@ Metadata = Sequence[tuple[str, str | bytes]]
 _METADATA: ContextVar[Metadata] = ContextVar("metadata", default=())
 
 
-def enter(metadata: Metadata) -> None:
-    """Make this the metadata for the rest of the running task, which gRPC starts anew for every call."""
+def set_current(metadata: Metadata) -> None:
+    """Set the metadata for the rest of the running task; gRPC runs every call in a task of its own."""
     _METADATA.set(metadata)
 
 
-def of_call() -> Metadata:
-    """Return the metadata of the call under way: keys in lower case, and their values."""
+def current() -> Metadata:
+    """Return the metadata of the current call, with keys in lower case."""
     return _METADATA.get()

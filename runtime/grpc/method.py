@@ -1,4 +1,4 @@
-"""What the interceptors share: a method as its descriptor tells it, and the form of a handler."""
+"""The types that interceptors share: methods, handlers and interceptors."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -13,28 +13,28 @@ from runtime.grpc import access
 
 Context: TypeAlias = "ServicerContext[Any, Any]"
 Handler = Callable[[Any, Context], Awaitable[Any]]
-"""Takes a request (bytes until `validation` has decoded it) and the call's context; answers with a message or
-its bytes. The handler of a streaming method writes its answers to the context and returns None."""
+"""Takes a request (bytes until `validation` has decoded it) and the call's context; returns a message or its
+bytes. The handler of a streaming method writes its responses to the context and returns None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method of a service, all that is known of it before a call."""
+    """The static facts about a method of a service."""
 
     path: str
-    """As gRPC names it, `/<package>.<Service>/<Method>`."""
+    """`/<package>.<Service>/<Method>`"""
     request: type[Message]
     scope: str
-    """What a caller must be granted."""
+    """The scope that callers need."""
     streams: bool
-    """Whether it answers with a stream of messages."""
+    """Whether the response is a stream of messages."""
 
     @classmethod
     def of(cls, method: MethodDescriptor) -> "Method":
-        """Return what a descriptor tells.
+        """Return the method of a descriptor.
 
         Raises:
-            StartError: it tells not who may call.
+            StartError: the method has no access rule.
         """
         return cls(
             path=f"/{method.containing_service.full_name}/{method.name}",
@@ -45,4 +45,4 @@ class Method:
 
 
 Interceptor = Callable[[Method, Handler], Handler]
-"""Wraps a method's handler, once, when the server is built."""
+"""Wraps a method's handler. It is called once per method, when the server is built."""

@@ -1,4 +1,4 @@
-"""Calls that went no further are on record too: unauthenticated, denied and invalid ones."""
+"""An audit record of refused calls: unauthenticated, denied and invalid ones."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -13,36 +13,37 @@ from runtime.process import logs
 
 log = logs.get_logger(__name__)
 
-_ON_RECORD = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.INVALID_ARGUMENT}
+_RECORDED_STATUSES = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.INVALID_ARGUMENT}
 _REUSED = "REQUEST_ID_REUSED"
-"""On record too: the request id has its one row already, which is another request's."""
+"""Recorded here although its status is not in the set: the one row for this request id in the table of
+requests belongs to the other request."""
 _EXPIRED = "TOKEN_EXPIRED"
-"""Not on record: the call was allowed, and has lasted until it no longer was."""
-_PATIENCE = 2.0
+"""Not recorded: the call was allowed at its start, and its token expired while it ran."""
+_TIMEOUT = 2.0
 """Seconds that an answer waits for its record."""
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedCall:
-    """A call that was refused before it could do anything."""
+    """A call that was refused before it had any effect."""
 
     method: str
     """`/<package>.<Service>/<Method>`"""
     reason: str
     """For instance `SCOPE_MISSING`."""
     caller: str | None
-    """The subject of the token, None where nobody could be made out."""
+    """The subject of the token; None for an unauthenticated call."""
     details: Mapping[str, str]
-    """The refusal's metadata, or the fields that are invalid and why."""
+    """The metadata of the error, and field path to error text for invalid fields."""
     peer: str
-    """Where the call came from, as gRPC writes it: `ipv4:10.0.0.7:41200`."""
+    """The caller's address in gRPC's notation: `ipv4:10.0.0.7:41200`."""
 
 
 RecordRefusedCall = Callable[[RefusedCall], Awaitable[None]]
 
 
 async def log_refused_call(call: RefusedCall) -> None:
-    """Record an attempt as a line of the log, for a server that has no better place."""
+    """Record a call in the log, for servers without a table of refused calls."""
     log.warning(
         "Call refused",
         method=call.method,
@@ -56,32 +57,33 @@ async def log_refused_call(call: RefusedCall) -> None:
 def record(record_refused_call: RecordRefusedCall) -> Interceptor:
     """Return an interceptor that records refused calls before they are answered.
 
-    A record that fails, or takes too long, is logged; the call's answer stays the same.
+    A recording that fails or takes too long is logged and does not change the answer.
     """
 
-    def recording(method: Method, handler: Handler) -> Handler:
-        async def recorded(request: object, context: Context) -> object:
+    def wrap(method: Method, handler: Handler) -> Handler:
+        async def record_if_refused(request: object, context: Context) -> object:
             try:
                 return await handler(request, context)
             except RpcError as error:
-                if error.reason == _REUSED or (error.code in _ON_RECORD and error.reason != _EXPIRED):
-                    await _keep(record_refused_call, _refused_call(method, error, context))
+                if error.reason == _REUSED or (error.code in _RECORDED_STATUSES and error.reason != _EXPIRED):
+                    await _record_or_log(record_refused_call, _describe(method, error, context))
                 raise
 
-        return recorded
+        return record_if_refused
 
-    return recording
+    return wrap
 
 
-def _refused_call(method: Method, error: RpcError, context: Context) -> RefusedCall:
-    who = caller.known()
+def _describe(method: Method, error: RpcError, context: Context) -> RefusedCall:
+    current_caller = caller.current_or_none()
+    subject = current_caller.subject if current_caller else None
     details = {**error.metadata, **error.violations}
-    return RefusedCall(method.path, error.reason, who.subject if who else None, details, context.peer())
+    return RefusedCall(method.path, error.reason, subject, details, context.peer())
 
 
-async def _keep(record_refused_call: RecordRefusedCall, call: RefusedCall) -> None:
+async def _record_or_log(record_refused_call: RecordRefusedCall, call: RefusedCall) -> None:
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT):
             await record_refused_call(call)
     except Exception:
-        log.exception("A refused call could not be recorded", method=call.method, reason=call.reason)
+        log.exception("Recording of refused call failed", method=call.method, reason=call.reason)

@@ -1,4 +1,16 @@
-"""From a method's name to its handler, wrapped once in everything that a call passes."""
+"""The routes of a server: method names to handlers, each wrapped once in the interceptors.
+
+How it works: gRPC calls `Routes.service` for every call that it has received and handed over to Python. The
+rest of this module makes the server stop without failing a call.
+
+- When a server stops, gRPC cancels the calls that it has received but not handed over: under load, most of
+  the calls in progress. Their callers would see CANCELLED, which clients do not retry.
+- `drain` therefore waits until no call waits to be handed over. It serves calls until it finds a gap between
+  them, for at most 0.2 seconds. Then it rejects calls with UNAVAILABLE, which clients retry elsewhere, until
+  it finds a longer gap, for at most 4 seconds.
+- A gap is a number of consecutive ticks of 2 ms without a new call. A late tick does not count: the process
+  did not run in the meantime, so calls may be waiting.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -16,23 +28,23 @@ from runtime.process.start_error import StartError
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 _TICK = 0.002
-_A_GAP, _THE_END = 4, 12
-"""So many ticks (of 2 ms) since the last call tell that none waits, while calls are served and while they are
-refused: one that waits comes within a tick, and one whose caller is kept from running within a few."""
-_SERVING_ON = 0.2
-_REFUSING = 4.0
-"""Seconds to wait for such a gap, first while calls are served, then while they are refused, which costs
-little; a busy machine may need many tries for ticks that are on time."""
-_RETRY = 1.0
-"""Seconds after which a caller may find another server, or this one's successor."""
+"""Seconds between two checks for new calls."""
+_SERVING_GAP, _REJECTING_GAP = 4, 12
+"""Ticks without a new call that make a gap. A waiting call is handed over within a tick; a call whose client
+gets little CPU time arrives within a few ticks."""
+_MAX_SERVING_TIME = 0.2
+_MAX_REJECTING_TIME = 4.0
+"""Seconds to wait for a gap. Rejecting costs little, and on a busy machine it may take long until enough
+ticks are on time."""
+_RETRY_AFTER = 1.0
+"""Seconds after which clients may reach another server, or this one's successor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A service and the handlers of its methods, by name.
+    """A service and the handlers of its methods, by method name.
 
-    A handler is `async (request, context) -> response`, a message or its bytes; that of a streaming method
-    writes its responses to the context. It raises `runtime.grpc.rpc_error.RpcError` to refuse.
+    A handler (see `runtime.grpc.method.Handler`) raises `RpcError` to end a call with an error.
     """
 
     descriptor: ServiceDescriptor
@@ -40,82 +52,77 @@ class Service:
 
 
 class Routes(grpc.GenericRpcHandler):
-    """Every method's handler. Any other method is refused, and every method once the server stops."""
+    """The handlers of all methods. Calls of unknown methods are rejected, and after `drain` all calls."""
 
     def __init__(self, services: Sequence[Service], interceptors: Sequence[Interceptor]) -> None:
-        """Wrap the handlers.
+        """Wrap the handlers in the interceptors, the first being the outermost.
 
         Raises:
-            StartError: a method has no access rule, or no handler.
+            StartError: a method has no access rule or no handler, or a handler has no method.
         """
         self._handlers: dict[str, MethodHandler] = {}
-        self._stopping = False
-        self._arrived = 0
+        self._rejecting = False
+        self._call_count = 0
         for service in services:
             _check_complete(service)
             for name, handler in service.handlers.items():
                 method = Method.of(service.descriptor.methods_by_name[name])
-                self._handlers[method.path] = _wrapped(method, handler, interceptors)
+                self._handlers[method.path] = _wrap(method, handler, interceptors)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> MethodHandler:
-        """Return the handler of a call."""
-        self._arrived += 1
-        metadata.enter(handler_call_details.invocation_metadata or ())
+        """Return the handler of a call; gRPC calls this method when it hands the call over."""
+        self._call_count += 1
+        metadata.set_current(handler_call_details.invocation_metadata or ())
         path = handler_call_details.method
-        if self._stopping:
-            return _refusing(RpcError("STOPPING", "the server stops", retry_after=_RETRY))
-        if found := self._handlers.get(path):
-            return found
-        return _refusing(RpcError("METHOD_UNKNOWN", f"there is no method {path}", {"method": path}))
+        if self._rejecting:
+            return _rejection(RpcError("STOPPING", "the server is stopping", retry_after=_RETRY_AFTER))
+        if handler := self._handlers.get(path):
+            return handler
+        return _rejection(RpcError("METHOD_UNKNOWN", f"unknown method {path}", {"method": path}))
 
-    async def close(self) -> None:
-        """Return at a moment when no call waits to be handed over, after which the server can stop.
+    async def drain(self) -> None:
+        """Reject new calls, and return when none waits to be handed over, so that the server can stop."""
+        await self._wait_for_gap(_MAX_SERVING_TIME, _SERVING_GAP)
+        self._rejecting = True
+        await self._wait_for_gap(_MAX_REJECTING_TIME, _REJECTING_GAP)
 
-        gRPC cancels what it has received but not yet handed over when a server stops: under load most of
-        the calls under way. Their callers would see CANCELLED, which nobody retries. Calls are served until
-        there is a gap between them, or for a moment; then they are refused with UNAVAILABLE until none comes.
-        """
-        await self._gap_within(_SERVING_ON, _A_GAP)
-        self._stopping = True
-        await self._gap_within(_REFUSING, _THE_END)
-
-    async def _gap_within(self, seconds: float, ticks: int) -> None:
+    async def _wait_for_gap(self, max_seconds: float, ticks: int) -> None:
         clock = asyncio.get_running_loop().time
-        end, calm = clock() + seconds, 0
-        while calm < ticks and clock() < end:
-            before, start = self._arrived, clock()
+        end, quiet_ticks = clock() + max_seconds, 0
+        while quiet_ticks < ticks and clock() < end:
+            count, start = self._call_count, clock()
             await asyncio.sleep(_TICK)
-            # A tick that took longer says nothing: this process did not run, and calls may wait for it.
+            # A late tick neither counts nor resets the count.
             on_time = clock() - start < 3 * _TICK
-            calm = calm + on_time if self._arrived == before else 0
+            quiet_ticks = quiet_ticks + on_time if self._call_count == count else 0
 
 
 def _check_complete(service: Service) -> None:
-    if different := set(service.descriptor.methods_by_name).symmetric_difference(service.handlers):
+    if mismatches := set(service.descriptor.methods_by_name).symmetric_difference(service.handlers):
         raise StartError(
             f"{service.descriptor.full_name}: methods without handlers or handlers without methods: "
-            + ", ".join(sorted(different))
+            + ", ".join(sorted(mismatches))
         )
 
 
-def _wrapped(method: Method, handler: Handler, interceptors: Sequence[Interceptor]) -> MethodHandler:
+def _wrap(method: Method, handler: Handler, interceptors: Sequence[Interceptor]) -> MethodHandler:
     for interceptor in reversed(interceptors):
         handler = interceptor(method, handler)
-    # Without a deserializer of gRPC's the chain gets the bytes: nobody unknown makes us parse anything.
-    make: Callable[..., MethodHandler] = (
+    # Without a deserializer the interceptors receive bytes, so requests are parsed after authentication.
+    make_handler: Callable[..., MethodHandler] = (
         grpc.unary_stream_rpc_method_handler if method.streams else grpc.unary_unary_rpc_method_handler
     )
-    return make(handler, response_serializer=_serialized)
+    return make_handler(handler, response_serializer=_serialize)
 
 
-def _serialized(response: Any) -> bytes:
+def _serialize(response: Any) -> bytes:
     return response if type(response) is bytes else response.SerializeToString()
 
 
-def _refusing(error: RpcError) -> MethodHandler:
-    """Return a handler that refuses a call, whatever streams it was made with."""
+def _rejection(error: RpcError) -> MethodHandler:
+    """Return a handler that rejects a call, unary or streaming."""
 
-    async def refused(_requests: object, context: Context) -> None:
+    async def reject(_requests: object, context: Context) -> None:
         await errors.abort(context, error)
 
-    return grpc.stream_stream_rpc_method_handler(refused)
+    return grpc.stream_stream_rpc_method_handler(reject)

@@ -1,6 +1,6 @@
-"""The error that ends a call, and every reason of the plumbing with its gRPC status.
+"""The error that ends a call, and the gRPC status of every reason of the infrastructure.
 
-A context adds reasons of its own (`RpcError.of_rule`); their status follows from the kind of refusal.
+Contexts add reasons of their own (`RpcError.of_rule`); the kind of the rejection determines their status.
 """
 
 from collections.abc import Mapping
@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from grpc import StatusCode
 
 STATUS = {
-    # who calls
+    # the caller
     "UNAUTHENTICATED": StatusCode.UNAUTHENTICATED,
     "TOKEN_EXPIRED": StatusCode.UNAUTHENTICATED,
     "SCOPE_MISSING": StatusCode.PERMISSION_DENIED,
     "KEYS_UNAVAILABLE": StatusCode.UNAVAILABLE,
-    # what is asked
+    # the request
     "REQUEST_INVALID": StatusCode.INVALID_ARGUMENT,
     "TOKEN_INVALID": StatusCode.INVALID_ARGUMENT,
     "PAGE_TOKEN_INVALID": StatusCode.INVALID_ARGUMENT,
@@ -31,21 +31,23 @@ STATUS = {
     "VIEW_NEWER": StatusCode.UNAVAILABLE,
     "READ_MODEL_UNAVAILABLE": StatusCode.UNAVAILABLE,
     "TOKEN_OUTDATED": StatusCode.FAILED_PRECONDITION,
-    # anything else
+    # the server
     "STOPPING": StatusCode.UNAVAILABLE,
     "INTERNAL": StatusCode.INTERNAL,
 }
 
 
 class RpcError(Exception):
-    """Ends a call with a status and an ErrorInfo.
+    """Ends a call with a gRPC status and an ErrorInfo.
 
     Args:
-        reason: UPPER_SNAKE_CASE, a key of STATUS.
-        message: for people.
-        metadata: facts about this error, by camelCase or snake_case keys.
-        retry_after: seconds after which a retry makes sense; None where none does.
-        violations: field path to what is wrong with the field, for invalid requests.
+        reason: UPPER_SNAKE_CASE; a key of STATUS, unless `code` is given.
+        message: text for people.
+        metadata: facts about the error; keys in camelCase or snake_case.
+        retry_after: seconds after which a retry makes sense, or None.
+        violations: field path to error text, for invalid requests.
+        code: the status of a reason that is not in STATUS.
+        domain: the domain of the reason; by default that of the infrastructure.
     """
 
     domain = "diptych"
@@ -83,7 +85,7 @@ class RpcError(Exception):
         Args:
             context: the context's name, for instance `ordering`.
             reason: for instance `ORDER_ALREADY_CANCELLED`.
-            metadata: the facts that the rule was applied to.
+            metadata: the facts behind the decision.
             code: the gRPC status.
         """
         details = ", ".join(f"{key}={value}" for key, value in metadata.items())
@@ -92,5 +94,5 @@ class RpcError(Exception):
 
     @classmethod
     def not_found(cls, context: str, reason: str, metadata: Mapping[str, str]) -> "RpcError":
-        """Return the error of a request for something that a context does not have."""
+        """Return the error of a request for a missing record of a context."""
         return cls.of_rule(context, reason, metadata, StatusCode.NOT_FOUND)

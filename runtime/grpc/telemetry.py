@@ -1,4 +1,4 @@
-"""What is measured of every call: its duration by status, and a span where the trace is sampled."""
+"""Telemetry of calls: the duration by status, and a span if the trace is sampled."""
 
 import asyncio
 from time import perf_counter
@@ -21,22 +21,22 @@ _SERVER_FAULTS = {
     StatusCode.UNAVAILABLE,
     StatusCode.DATA_LOSS,
 }
-"""The statuses that make a server's span an error (OpenTelemetry's semantic conventions for gRPC)."""
+"""Statuses that count as errors of the server's span (OpenTelemetry's semantic conventions for gRPC)."""
 
 
 def observe(method: Method, handler: Handler) -> Handler:
-    """Measure a method's calls, and trace them where traces are on; do nothing where telemetry is off."""
+    """Measure and trace the calls of a method, as far as metrics and traces are on."""
     if metrics.instruments is not None:
-        handler = _measured(method, handler, metrics.instruments)
+        handler = _measure(method, handler, metrics.instruments)
     if tracing.tracer() is not None:
-        handler = _traced(method, handler)
+        handler = _trace(method, handler)
     return handler
 
 
-def _measured(method: Method, handler: Handler, instruments: Instruments) -> Handler:
+def _measure(method: Method, handler: Handler, instruments: Instruments) -> Handler:
     name = method.path[1:]
 
-    async def measured(request: object, context: Context) -> object:
+    async def measure_call(request: object, context: Context) -> object:
         start = perf_counter()
         status = StatusCode.OK
         try:
@@ -50,15 +50,15 @@ def _measured(method: Method, handler: Handler, instruments: Instruments) -> Han
         finally:
             instruments.call_answered(name, status.name, perf_counter() - start)
 
-    return measured
+    return measure_call
 
 
-def _traced(method: Method, handler: Handler) -> Handler:
+def _trace(method: Method, handler: Handler) -> Handler:
     name = method.path[1:]
     attributes = {"rpc.system.name": "grpc", "rpc.method": name}
 
-    async def traced(request: object, context: Context) -> object:
-        parent = _traceparent()
+    async def trace_call(request: object, context: Context) -> object:
+        parent = _find_traceparent()
         with tracing.span(name, kind=SpanKind.SERVER, parent=parent, attributes=attributes) as span:
             status = StatusCode.OK
             try:
@@ -75,11 +75,11 @@ def _traced(method: Method, handler: Handler) -> Handler:
             finally:
                 span.set_attribute("rpc.response.status_code", status.name)
 
-    return traced
+    return trace_call
 
 
-def _traceparent() -> str | None:
-    for key, value in metadata.of_call():
+def _find_traceparent() -> str | None:
+    for key, value in metadata.current():
         if key == "traceparent":
             return str(value)
     return None

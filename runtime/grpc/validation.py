@@ -1,4 +1,4 @@
-"""Requests are decoded and checked by the rules in their protos before any handler sees them."""
+"""Decodes requests and checks them against the rules in their protos."""
 
 from collections.abc import Iterator
 
@@ -9,69 +9,70 @@ from runtime.grpc.method import Context, Handler, Method
 from runtime.grpc.rpc_error import RpcError
 
 _VALIDATOR = Validator()
-_THOROUGH = 4096
-"""Bytes up to which a request is told all that is wrong with it; a larger one the first thing only. A hundred
-kilobytes of empty list items break so many rules that telling them all takes seconds."""
-_MOST_VIOLATIONS = 50
+_FULL_CHECK_SIZE = 4096
+"""Bytes up to which all violations of a request are collected; the check of a larger request stops at the
+first one. A hundred kilobytes of empty list items violate so many rules that a full check takes seconds."""
+_MAX_VIOLATIONS = 50
 
 
 def validate(method: Method, handler: Handler) -> Handler:
-    """Decode a request and refuse it if it breaks a rule of its proto, or holds a NUL in a string."""
+    """Decode requests, and reject those that violate a rule of their proto or have a NUL in a string."""
     decode = method.request.FromString
     check = _VALIDATOR.collect_violations
-    check(method.request())  # compiles the rules now rather than in the first call
+    check(method.request())  # compiles the rules now rather than during the first call
 
-    async def validated(request: bytes, context: Context) -> object:
+    async def validate_request(request: bytes, context: Context) -> object:
         try:
             message = decode(request)
         except DecodeError as error:
             raise RpcError("REQUEST_INVALID", f"not a {method.request.DESCRIPTOR.full_name}") from error
-        if violations := check(message, fail_fast=len(request) > _THOROUGH):
-            raise _refusal(_by_field(violations))
-        if b"\0" in request and (holes := dict.fromkeys(_nuls(message, ""), "holds U+0000")):
-            raise _refusal(holes)  # which PostgreSQL cannot store: it would fail the whole batch
+        if violations := check(message, fail_fast=len(request) > _FULL_CHECK_SIZE):
+            raise _invalid_request(_group_by_field(violations))
+        # PostgreSQL cannot store a NUL in text; one such request would fail its whole batch of commands.
+        if b"\0" in request and (nuls := dict.fromkeys(_find_nuls(message, ""), "holds U+0000")):
+            raise _invalid_request(nuls)
         return await handler(message, context)
 
-    return validated
+    return validate_request
 
 
-def _refusal(violations: dict[str, str]) -> RpcError:
+def _invalid_request(violations: dict[str, str]) -> RpcError:
     message = "; ".join(f"{field}: {text}" if field else text for field, text in violations.items())
     return RpcError("REQUEST_INVALID", message, violations=violations)
 
 
-def _by_field(violations: list[Violation]) -> dict[str, str]:
-    """Return what is wrong by the field's path; several rules that one field breaks are put in a row."""
-    found: dict[str, list[str]] = {}
-    for violation in violations[:_MOST_VIOLATIONS]:
+def _group_by_field(violations: list[Violation]) -> dict[str, str]:
+    """Return field path to error text; the texts of several violations of one field are joined."""
+    texts_by_path: dict[str, list[str]] = {}
+    for violation in violations[:_MAX_VIOLATIONS]:
         proto = violation.proto
-        path = "".join(_step(element) for element in proto.field.elements) if proto.field else ""
-        found.setdefault(path.removeprefix("."), []).append(proto.message or proto.rule_id)
-    return {path: ", ".join(texts) for path, texts in found.items()}
+        path = "".join(_format_element(element) for element in proto.field.elements) if proto.field else ""
+        texts_by_path.setdefault(path.removeprefix("."), []).append(proto.message or proto.rule_id)
+    return {path: ", ".join(texts) for path, texts in texts_by_path.items()}
 
 
-def _step(element: FieldPathElementPb) -> str:
+def _format_element(element: FieldPathElementPb) -> str:
     key = element.subscript
     return f".{element.field_name}" + (f"[{key.value}]" if key else "")
 
 
-def _nuls(message: Message, path: str) -> Iterator[str]:
-    """Yield the path of every string in a message, however deep, that holds a NUL."""
+def _find_nuls(message: Message, path: str) -> Iterator[str]:
+    """Yield the path of every string with a NUL in a message and its nested messages."""
     for field, value in message.ListFields():
-        here = f"{path}.{field.name}" if path else field.name
+        field_path = f"{path}.{field.name}" if path else field.name
         if field.is_repeated:
             pairs = value.items() if hasattr(value, "items") else enumerate(value)
             for key, item in pairs:
-                yield from _nuls_in(item, f"{here}[{key}]")
+                yield from _find_nuls_in_value(item, f"{field_path}[{key}]")
                 if isinstance(key, str) and "\0" in key:
-                    yield here
+                    yield field_path
         else:
-            yield from _nuls_in(value, here)
+            yield from _find_nuls_in_value(value, field_path)
 
 
-def _nuls_in(value: object, path: str) -> Iterator[str]:
+def _find_nuls_in_value(value: object, path: str) -> Iterator[str]:
     if isinstance(value, str):
         if "\0" in value:
             yield path
     elif isinstance(value, Message):
-        yield from _nuls(value, path)
+        yield from _find_nuls(value, path)

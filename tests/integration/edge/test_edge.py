@@ -1,4 +1,4 @@
-"""What every gRPC call passes: errors, authentication, validation, the record of refused calls."""
+"""The interceptors of every gRPC call: errors, authentication, validation, the record of refused calls."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ COMMANDS = commands.DESCRIPTOR.services_by_name["CommandService"]
 
 @dataclass
 class Edge:
-    """A running server and the ways to call it."""
+    """A running server, a channel to it, and its refused calls."""
 
     server: Server
     channel: grpc.aio.Channel
@@ -58,12 +58,12 @@ class Edge:
 
 
 @asynccontextmanager
-async def running(
+async def run_server(
     issuer: Issuer, services: Any = None, record_refused_call: Any = None, **settings: Any
 ) -> AsyncIterator[Edge]:
     refused_calls: list[RefusedCall] = []
 
-    async def keep(call: RefusedCall) -> None:
+    async def record(call: RefusedCall) -> None:
         refused_calls.append(call)
 
     edge = server.build(
@@ -71,7 +71,7 @@ async def running(
         toy_server.services() if services is None else services,
         address="127.0.0.1:0",
         probe=toy_server.ready,
-        record_refused_call=record_refused_call or keep,
+        record_refused_call=record_refused_call or record,
     )
     await edge.start()
     try:
@@ -87,46 +87,46 @@ def issuer(tmp_path_factory: pytest.TempPathFactory) -> Issuer:
 
 
 @pytest.fixture(scope="module")
-async def shared(issuer: Issuer) -> AsyncIterator[Edge]:
-    async with running(issuer) as edge:
+async def module_edge(issuer: Issuer) -> AsyncIterator[Edge]:
+    async with run_server(issuer) as edge:
         yield edge
 
 
 @pytest.fixture
-def edge(shared: Edge) -> Edge:
-    shared.refused_calls.clear()
-    return shared
+def edge(module_edge: Edge) -> Edge:
+    module_edge.refused_calls.clear()
+    return module_edge
 
 
-async def test_a_valid_call_is_answered_with_a_message(edge: Edge) -> None:
-    answer = await edge.get("o-7")
-    assert (answer.order.order_id, answer.order.customer_id) == ("o-7", "alice")
+async def test_a_valid_call_returns_a_message(edge: Edge) -> None:
+    response = await edge.get("o-7")
+    assert (response.order.order_id, response.order.customer_id) == ("o-7", "alice")
 
 
-async def test_a_handler_may_answer_with_bytes(edge: Edge) -> None:
+async def test_a_handler_may_return_bytes(edge: Edge) -> None:
     request = queries.ListOrdersRequest(customer_id="c-1")
-    answer = await edge.queries.ListOrders(request, metadata=edge.issuer.bearer())
-    assert answer.next_page_token == "more"
+    response = await edge.queries.ListOrders(request, metadata=edge.issuer.bearer())
+    assert response.next_page_token == "more"
 
 
 async def test_the_person_that_a_caller_acts_for_reaches_the_handler(edge: Edge) -> None:
-    answer = await edge.get(metadata=edge.issuer.bearer(sub="shop", on_behalf_of="bob"))
-    assert (answer.order.customer_id, answer.order.account_id) == ("shop", "bob")
+    response = await edge.get(metadata=edge.issuer.bearer(sub="shop", on_behalf_of="bob"))
+    assert (response.order.customer_id, response.order.account_id) == ("shop", "bob")
 
 
-async def test_callers_at_the_same_time_are_not_mixed_up(edge: Edge) -> None:
+async def test_concurrent_callers_are_not_mixed_up(edge: Edge) -> None:
     names = [f"caller-{number}" for number in range(50)]
     calls = [edge.get("slow-20", edge.issuer.bearer(sub=name)) for name in names]
     assert [(await call).order.customer_id for call in calls] == names
 
 
-async def test_a_broken_rule_of_a_context_tells_its_reason(edge: Edge) -> None:
+async def test_a_broken_rule_of_a_context_has_its_reason(edge: Edge) -> None:
     failure = await rpc_failure(edge.get("rule-1"))
     assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
     assert (failure.domain, failure.metadata) == ("ordering.diptych", {"orderId": "rule-1"})
 
 
-async def test_a_refusal_that_may_be_retried_says_when(edge: Edge) -> None:
+async def test_a_retryable_error_has_a_retry_delay(edge: Edge) -> None:
     failure = await rpc_failure(edge.get("later"))
     assert (failure.code, failure.reason, failure.retry_after) == (
         StatusCode.UNAVAILABLE,
@@ -147,24 +147,24 @@ async def test_a_bug_in_a_handler_leaks_nothing(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("reason", STATUS)
-async def test_every_reason_of_the_plumbing_reaches_the_caller(issuer: Issuer, reason: str) -> None:
-    async def refuse(request: Any, context: Any) -> Any:
+async def test_every_reason_of_the_infrastructure_reaches_the_caller(issuer: Issuer, reason: str) -> None:
+    async def fail(request: Any, context: Any) -> Any:
         raise RpcError(reason, "no", {"fact": "1"})
 
-    services = [toy_server.service(refuse)]
-    async with running(issuer, services) as edge:
+    services = [toy_server.service(fail)]
+    async with run_server(issuer, services) as edge:
         failure = await rpc_failure(edge.get())
     assert (failure.code, failure.reason, failure.metadata) == (STATUS[reason], reason, {"fact": "1"})
     assert failure.domain == "diptych"
 
 
-async def test_trailing_metadata_of_a_handler_survives_its_refusal(issuer: Issuer) -> None:
-    async def refuse(request: Any, context: Any) -> Any:
+async def test_trailing_metadata_of_a_handler_survives_its_error(issuer: Issuer) -> None:
+    async def fail(request: Any, context: Any) -> Any:
         context.set_trailing_metadata((("diptych-staleness-ms", "12"),))
         raise RpcError("VIEW_REBUILDING", "no")
 
-    services = [toy_server.service(refuse)]
-    async with running(issuer, services) as edge:
+    services = [toy_server.service(fail)]
+    async with run_server(issuer, services) as edge:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await edge.get()
     trailers: dict[str, Any] = dict(error.value.trailing_metadata() or ())
@@ -172,16 +172,16 @@ async def test_trailing_metadata_of_a_handler_survives_its_refusal(issuer: Issue
     assert "grpc-status-details-bin" in trailers
 
 
-async def test_the_longest_refusal_still_arrives(issuer: Issuer) -> None:
+async def test_the_longest_error_still_arrives(issuer: Issuer) -> None:
     long = "\U0001f980" * 2000
 
-    async def refuse(request: Any, context: Any) -> Any:
+    async def fail(request: Any, context: Any) -> Any:
         raise RpcError(
             "REQUEST_INVALID", long, {"fact": long}, violations={f"{n}{long}": long for n in range(99)}
         )
 
-    services = [toy_server.service(refuse)]
-    async with running(issuer, services) as edge:
+    services = [toy_server.service(fail)]
+    async with run_server(issuer, services) as edge:
         failure = await rpc_failure(edge.get())
     assert failure.reason == "REQUEST_INVALID"
     assert failure.message.startswith("\U0001f980")
@@ -191,7 +191,7 @@ async def test_the_longest_refusal_still_arrives(issuer: Issuer) -> None:
 
 @pytest.mark.parametrize("path", ["/diptych.ordering.v1.QueryService/Drop", "/no.Such/Thing"])
 @pytest.mark.parametrize("streams", [False, True])
-async def test_an_unknown_method_is_refused_by_name(edge: Edge, path: str, streams: bool) -> None:
+async def test_the_error_of_an_unknown_method_names_it(edge: Edge, path: str, streams: bool) -> None:
     if streams:
         failure = await rpc_failure(anext(aiter(edge.streaming(path)(b""))))
     else:
@@ -203,12 +203,12 @@ async def test_an_unknown_method_is_refused_by_name(edge: Edge, path: str, strea
 # Validation
 
 
-async def test_bytes_that_are_no_message_are_refused(edge: Edge) -> None:
+async def test_bytes_that_are_not_a_message_are_rejected(edge: Edge) -> None:
     failure = await rpc_failure(edge.unary(PATH)(b"\xff\xff", metadata=edge.issuer.bearer()))
     assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
 
 
-async def test_an_invalid_request_is_refused_with_every_field_that_is_wrong(edge: Edge) -> None:
+async def test_the_error_of_an_invalid_request_names_all_invalid_fields(edge: Edge) -> None:
     request = queries.ListOrdersRequest(customer_id="not valid", page_size=101)
     failure = await rpc_failure(edge.queries.ListOrders(request, metadata=edge.issuer.bearer()))
     assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
@@ -225,20 +225,22 @@ async def test_a_rule_about_a_whole_request_has_no_field(edge: Edge) -> None:
     assert failure.violations == {"": "name a customer, a state, or a time"}
 
 
-async def test_a_large_request_is_refused_for_the_first_thing_that_is_wrong(issuer: Issuer) -> None:
+async def test_the_error_of_a_large_request_names_its_first_violation(issuer: Issuer) -> None:
     async def unused(request: Any, context: Any) -> Any:
         raise AssertionError
 
     request = commands.PlaceOrderRequest(lines=[OrderLine()] * 100_000).SerializeToString()
-    async with running(issuer, [Service(COMMANDS, dict.fromkeys(COMMANDS.methods_by_name, unused))]) as edge:
+    async with run_server(
+        issuer, [Service(COMMANDS, dict.fromkeys(COMMANDS.methods_by_name, unused))]
+    ) as edge:
         start = process_time()
         call = edge.unary("/diptych.ordering.v1.CommandService/PlaceOrder")
         failure = await rpc_failure(call(request, metadata=issuer.bearer()))
     assert len(failure.violations) == 1
-    assert process_time() - start < 3, "else one caller stops all others"
+    assert process_time() - start < 3, "otherwise one caller blocks all others"
 
 
-async def test_a_nul_in_a_string_is_refused(edge: Edge) -> None:
+async def test_a_nul_in_a_string_is_rejected(edge: Edge) -> None:
     request = queries.GetOrderRequest(order_id="o-1", at_least_as_fresh="a\0b")
     failure = await rpc_failure(edge.queries.GetOrder(request, metadata=edge.issuer.bearer()))
     assert failure.violations == {"at_least_as_fresh": "holds U+0000"}
@@ -247,7 +249,7 @@ async def test_a_nul_in_a_string_is_refused(edge: Edge) -> None:
 # Authentication
 
 
-async def test_a_call_without_a_token_is_unauthenticated_and_on_record(edge: Edge) -> None:
+async def test_a_call_without_a_token_is_unauthenticated_and_recorded(edge: Edge) -> None:
     failure = await rpc_failure(edge.get(metadata=()))
     assert (failure.code, failure.reason) == (StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
     (call,) = edge.refused_calls
@@ -255,7 +257,7 @@ async def test_a_call_without_a_token_is_unauthenticated_and_on_record(edge: Edg
     assert call.peer.startswith("ipv4:127.0.0.1:")
 
 
-async def test_a_caller_without_the_scope_is_denied_and_on_record(edge: Edge) -> None:
+async def test_a_caller_without_the_scope_is_denied_and_recorded(edge: Edge) -> None:
     failure = await rpc_failure(edge.get(metadata=edge.issuer.bearer(scope="ordering.write other")))
     assert (failure.code, failure.reason) == (StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
     assert failure.metadata == {"scope": "ordering.read", "method": PATH}
@@ -263,24 +265,24 @@ async def test_a_caller_without_the_scope_is_denied_and_on_record(edge: Edge) ->
     assert (call.reason, call.caller) == ("SCOPE_MISSING", "alice")
 
 
-async def test_nothing_of_an_unauthenticated_request_is_decoded(edge: Edge) -> None:
+async def test_an_unauthenticated_request_is_not_decoded(edge: Edge) -> None:
     failure = await rpc_failure(edge.unary(PATH)(b"\xff\xff", metadata=bearer("nonsense")))
     assert failure.reason == "UNAUTHENTICATED"
 
 
-async def test_a_record_that_fails_does_not_change_the_answer(issuer: Issuer) -> None:
-    async def broken(call: RefusedCall) -> None:
+async def test_a_failed_recording_does_not_change_the_answer(issuer: Issuer) -> None:
+    async def fail(call: RefusedCall) -> None:
         raise OSError("no database")
 
-    async with running(issuer, record_refused_call=broken) as edge:
+    async with run_server(issuer, record_refused_call=fail) as edge:
         assert (await rpc_failure(edge.get(metadata=()))).reason == "UNAUTHENTICATED"
 
 
-async def test_a_record_that_takes_too_long_is_given_up(issuer: Issuer) -> None:
-    async def stuck(call: RefusedCall) -> None:
+async def test_a_recording_that_takes_too_long_is_abandoned(issuer: Issuer) -> None:
+    async def hang(call: RefusedCall) -> None:
         await asyncio.Event().wait()
 
-    async with running(issuer, record_refused_call=stuck) as edge, asyncio.timeout(8):
+    async with run_server(issuer, record_refused_call=hang) as edge, asyncio.timeout(8):
         assert (await rpc_failure(edge.get(metadata=()))).reason == "UNAUTHENTICATED"
 
 
@@ -294,49 +296,49 @@ async def test_a_streaming_method_passes_the_same_interceptors(issuer: Issuer) -
         raise RpcError("VIEW_BEHIND", "enough")
 
     streaming = made_service("Streaming", rule=access_pb2.Rule(scope="ordering.read"), streams=True)
-    async with running(issuer, [Service(streaming, {"Do": do})]) as edge:
+    async with run_server(issuer, [Service(streaming, {"Do": do})]) as edge:
         method: Any = edge.channel.unary_stream(
             "/test.Streaming/Do", response_deserializer=queries.GetOrderResponse.FromString
         )
         request = queries.GetOrderRequest(order_id="o").SerializeToString()
-        answers = aiter(method(request, metadata=issuer.bearer()))
-        assert [(await anext(answers)).order.order_id for _ in range(3)] == ["o-0", "o-1", "o-2"]
-        assert (await rpc_failure(anext(answers))).reason == "VIEW_BEHIND"
+        responses = aiter(method(request, metadata=issuer.bearer()))
+        assert [(await anext(responses)).order.order_id for _ in range(3)] == ["o-0", "o-1", "o-2"]
+        assert (await rpc_failure(anext(responses))).reason == "VIEW_BEHIND"
         assert (await rpc_failure(anext(aiter(method(request))))).reason == "UNAUTHENTICATED"
 
 
-async def test_reflection_describes_the_services_only_where_it_is_on(issuer: Issuer) -> None:
-    async def listed(edge: Edge) -> list[str]:
+async def test_reflection_describes_the_services_only_if_it_is_on(issuer: Issuer) -> None:
+    async def list_services(edge: Edge) -> list[str]:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(edge.channel)  # type: ignore[arg-type]
         call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
-        answer = await anext(aiter(call))
-        return [service.name for service in answer.list_services_response.service]
+        response = await anext(aiter(call))
+        return [service.name for service in response.list_services_response.service]
 
-    async with running(issuer, reflection=True) as edge:
-        assert "diptych.ordering.v1.QueryService" in await listed(edge)
-    async with running(issuer) as edge:
+    async with run_server(issuer, reflection=True) as edge:
+        assert "diptych.ordering.v1.QueryService" in await list_services(edge)
+    async with run_server(issuer) as edge:
         with pytest.raises(grpc.aio.AioRpcError) as error:
-            await listed(edge)
+            await list_services(edge)
     assert error.value.code() is StatusCode.UNIMPLEMENTED
 
 
-async def test_a_port_that_is_taken_is_refused_even_by_another_server_of_ours(edge: Edge) -> None:
+async def test_a_server_does_not_start_on_the_port_of_another_one(edge: Edge) -> None:
     other = server.build(Settings(), address=f"127.0.0.1:{edge.server.port}", probe=toy_server.ready)
     with pytest.raises(StartError, match=f"cannot listen on 127.0.0.1:{edge.server.port}: .*in use"):
         await other.start()
 
 
 @pytest.mark.parametrize("address", ["nonsense", "127.0.0.1:x", "127.0.0.1:99999", "192.0.2.1:5000"])
-async def test_an_address_that_is_none_of_ours_is_refused(address: str) -> None:
+async def test_a_server_does_not_start_at_an_invalid_or_foreign_address(address: str) -> None:
     other = server.build(Settings(), address=address, probe=toy_server.ready)
     with pytest.raises(StartError, match=f"cannot listen on {address}"):
         await other.start()
 
 
-def test_a_file_without_keys_is_refused_at_start(tmp_path: Path) -> None:
+def test_a_server_does_not_start_without_a_valid_key_file(tmp_path: Path) -> None:
     for content in ("", "{}", '{"keys": []}', "[1]"):
         (tmp_path / "jwks.json").write_text(content)
         with pytest.raises(StartError, match="DIPTYCH_JWKS"):
-            server.interceptors(Settings(jwks=str(tmp_path / "jwks.json")), None)  # type: ignore[arg-type]
+            server.build_interceptors(Settings(jwks=str(tmp_path / "jwks.json")), None)  # type: ignore[arg-type]
     with pytest.raises(StartError, match="DIPTYCH_JWKS"):
-        server.interceptors(Settings(jwks=str(tmp_path / "none.json")), None)  # type: ignore[arg-type]
+        server.build_interceptors(Settings(jwks=str(tmp_path / "none.json")), None)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a serving process exports over OTLP, and that it pays and says nothing where nobody asks."""
+"""The export of a serving process over OTLP, and the absence of export where it is off."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,9 +25,11 @@ async def collector() -> AsyncIterator[Collector]:
     await collector.stop()
 
 
-async def test_a_trace_goes_on_from_the_caller_through_the_call(tmp_path: Path, collector: Collector) -> None:
+async def test_a_trace_continues_from_the_caller_through_the_call(
+    tmp_path: Path, collector: Collector
+) -> None:
     async with toy_process(tmp_path, environment=collector.environment) as toy:
-        await toy.serving()
+        await toy.wait_serving()
         await toy.get("traced", SAMPLED)
         inner = await collector.span(lambda span: span.name == "inner")
         call = await collector.span(lambda span: span.name == METHOD)
@@ -48,11 +50,11 @@ async def test_a_trace_goes_on_from_the_caller_through_the_call(tmp_path: Path, 
         assert (line["trace_id"], line["traceparent"]) == (TRACE, f"00-{TRACE}-{inner.id}-01")
 
 
-async def test_a_refused_call_is_an_error_only_where_the_fault_is_ours(
+async def test_a_failed_call_is_an_error_span_only_for_server_faults(
     tmp_path: Path, collector: Collector
 ) -> None:
     async with toy_process(tmp_path, environment=collector.environment) as toy:
-        await toy.serving()
+        await toy.wait_serving()
         for order_id in ("rule-1", "bug"):
             with pytest.raises(grpc.aio.AioRpcError):
                 await toy.get(order_id, SAMPLED)
@@ -60,16 +62,16 @@ async def test_a_refused_call_is_an_error_only_where_the_fault_is_ours(
         assert (missing.attributes["rpc.response.status_code"], missing.status) == ("NOT_FOUND", "UNSET")
         bug = await collector.span(lambda span: span.attributes.get("error.type") == "INTERNAL")
         assert (bug.attributes["rpc.response.status_code"], bug.status) == ("INTERNAL", "ERROR")
-        line = await toy.line("A call failed")
+        line = await toy.line("Call failed")
         assert line["trace_id"] == TRACE
         assert "a secret of ours" in line["exception"]
 
 
-async def test_a_call_that_its_caller_does_not_trace_is_not_traced(
+async def test_a_call_that_the_caller_does_not_sample_is_not_sampled(
     tmp_path: Path, collector: Collector
 ) -> None:
     async with toy_process(tmp_path, environment=collector.environment) as toy:
-        await toy.serving()
+        await toy.wait_serving()
         await toy.get("traced", UNSAMPLED)
         await toy.get("o-1", SAMPLED)
         await collector.span(lambda span: span.name == METHOD)
@@ -79,10 +81,10 @@ async def test_a_call_that_its_caller_does_not_trace_is_not_traced(
         assert [span.name for span in collector.spans] == [METHOD]
 
 
-async def test_the_standard_variables_choose_the_sampler(tmp_path: Path, collector: Collector) -> None:
+async def test_the_standard_variables_determine_the_sampler(tmp_path: Path, collector: Collector) -> None:
     never = {"OTEL_TRACES_SAMPLER": "parentbased_always_off"}
     async with toy_process(tmp_path, environment=collector.environment | never) as toy:
-        await toy.serving()
+        await toy.wait_serving()
         await toy.get("traced")
         await toy.get("o-1", SAMPLED)
         await collector.span(lambda span: span.name == METHOD)
@@ -91,7 +93,7 @@ async def test_the_standard_variables_choose_the_sampler(tmp_path: Path, collect
 
 async def test_calls_and_events_are_measured(tmp_path: Path, collector: Collector) -> None:
     async with toy_process(tmp_path, environment=collector.environment) as toy:
-        await toy.serving()
+        await toy.wait_serving()
         await toy.get("traced")
         await toy.get("slow-20")
         with pytest.raises(grpc.aio.AioRpcError):
@@ -105,43 +107,43 @@ async def test_calls_and_events_are_measured(tmp_path: Path, collector: Collecto
             METHOD,
         )
         assert 0.02 <= calls.sum < 5
-        refused = await collector.point(lambda p: p.attributes.get("error.type") == "NOT_FOUND")
-        assert refused.count == 1
+        failures = await collector.point(lambda p: p.attributes.get("error.type") == "NOT_FOUND")
+        assert failures.count == 1
         events = await collector.point(lambda point: point.name == "events.processed")
         assert (events.attributes, events.count) == ({"event_type": "toy", "success": True}, 1)
 
 
-async def test_what_was_recorded_is_exported_before_the_process_ends(
+async def test_pending_telemetry_is_exported_before_the_process_ends(
     tmp_path: Path, collector: Collector
 ) -> None:
     slow = {"OTEL_BSP_SCHEDULE_DELAY": "60000", "OTEL_METRIC_EXPORT_INTERVAL": "60000"}
     async with toy_process(tmp_path, environment=collector.environment | slow) as toy:
-        await toy.serving()
+        await toy.wait_serving()
         await toy.get("o-1")
         assert collector.spans == []
         toy.process.terminate()
-        assert await toy.ended() == 0
+        assert await toy.wait_ended() == 0
     assert [span.name for span in collector.spans] == [METHOD]
     assert [point.name for point in collector.points] == ["rpc.server.call.duration"]
 
 
-async def test_a_collector_that_is_away_holds_up_neither_calls_nor_the_end(tmp_path: Path) -> None:
-    nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
-    async with toy_process(tmp_path, environment=nowhere) as toy:
-        await toy.serving()
+async def test_an_unreachable_collector_delays_neither_calls_nor_the_end(tmp_path: Path) -> None:
+    unreachable = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
+    async with toy_process(tmp_path, environment=unreachable) as toy:
+        await toy.wait_serving()
         await asyncio.gather(*[toy.get("o-1", SAMPLED) for _ in range(50)])
         start = monotonic()
         toy.process.terminate()
-        assert await toy.ended() == 0
+        assert await toy.wait_ended() == 0
         assert monotonic() - start < 10
 
 
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])
 async def test_traces_can_be_switched_off(tmp_path: Path, collector: Collector, off: dict[str, str]) -> None:
     async with toy_process(tmp_path, environment=collector.environment | off) as toy:
-        await toy.serving()
+        await toy.wait_serving()
         await toy.get("traced", SAMPLED)
         toy.process.terminate()
-        assert await toy.ended() == 0
+        assert await toy.wait_ended() == 0
     assert collector.spans == []
     assert bool(collector.points) == ("OTEL_SDK_DISABLED" not in off)

@@ -1,4 +1,4 @@
-"""Tokens as an issuer makes them, with keys that can be rotated."""
+"""A token issuer for tests, whose keys can be rotated."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def rsa() -> Key:
 
 
 class Issuer:
-    """Publishes its public keys in a JWKS file and signs tokens with one of them."""
+    """Publishes public keys in a JWKS file, and signs tokens."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -32,9 +32,9 @@ class Issuer:
         self.publish({self.key_id: self.key})
 
     def publish(self, keys: dict[str, Key]) -> None:
-        """Replace the file's keys, as a careful issuer does: at once."""
+        """Replace the keys in the file atomically."""
         new = self.path.with_suffix(".new")
-        new.write_text(json.dumps({"keys": [_jwk(key_id, key) for key_id, key in keys.items()]}))
+        new.write_text(json.dumps({"keys": [_to_jwk(key_id, key) for key_id, key in keys.items()]}))
         new.replace(self.path)
 
     def token(
@@ -46,6 +46,15 @@ class Issuer:
         without: tuple[str, ...] = (),
         **claims: Any,
     ) -> str:
+        """Return a signed token.
+
+        Args:
+            key: the key to sign with; by default the issuer's.
+            key_id: the `kid` in the token's header; by default that of the issuer's key.
+            algorithm: by default the one that fits the key.
+            without: standard claims to leave out.
+            claims: additional or changed claims.
+        """
         standard = {
             "sub": "alice",
             "iss": ISSUER,
@@ -66,6 +75,6 @@ def bearer(token: str) -> METADATA:
     return (("authorization", f"Bearer {token}"),)
 
 
-def _jwk(key_id: str, key: Key) -> dict[str, Any]:
+def _to_jwk(key_id: str, key: Key) -> dict[str, Any]:
     to_jwk: Any = RSAAlgorithm.to_jwk if isinstance(key, RSAPrivateKey) else OKPAlgorithm.to_jwk
     return {**json.loads(to_jwk(key.public_key())), "kid": key_id}

@@ -1,4 +1,4 @@
-"""Services made at run time, for what no service of ours has."""
+"""Service descriptors made at run time, for tests that no real service fits."""
 
 from diptych.access.v1 import access_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -6,7 +6,13 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 
 def made_service(name: str, *, rule: access_pb2.Rule | None, streams: bool = False) -> ServiceDescriptor:
-    """Return a service `test.<name>` with one method `Do`, made at run time."""
+    """Return the descriptor of a new service `test.<name>` with one method `Do`.
+
+    Args:
+        name: unique within the process.
+        rule: the access rule of the method; None for none.
+        streams: whether the method streams its responses.
+    """
     file = descriptor_pb2.FileDescriptorProto(
         name=f"test/{name}.proto",
         package="test",

@@ -1,4 +1,4 @@
-"""What a refused call told its caller, out of the binary details of its status."""
+"""The error of a failed call, decoded from the binary details of its status."""
 
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -12,6 +12,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 @dataclass(frozen=True)
 class RpcFailure:
+    """The status and details of a failed call."""
+
     code: grpc.StatusCode
     message: str
     reason: str
@@ -22,17 +24,17 @@ class RpcFailure:
 
 
 async def rpc_failure(call: Awaitable[Any]) -> RpcFailure:
-    """Make a call that must fail, and return how."""
+    """Await a call that must fail, and return its error."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     error = caught.value
     trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
     status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
     assert (status.code, status.message) == (error.code().value[0], error.details())
-    info = _detail(status, error_details_pb2.ErrorInfo())
-    assert info is not None, "every refusal has an ErrorInfo"
-    retry = _detail(status, error_details_pb2.RetryInfo())
-    request = _detail(status, error_details_pb2.BadRequest())
+    info = _find_detail(status, error_details_pb2.ErrorInfo())
+    assert info is not None, "every error has an ErrorInfo"
+    retry = _find_detail(status, error_details_pb2.RetryInfo())
+    request = _find_detail(status, error_details_pb2.BadRequest())
     return RpcFailure(
         code=error.code(),
         message=error.details() or "",
@@ -44,8 +46,17 @@ async def rpc_failure(call: Awaitable[Any]) -> RpcFailure:
     )
 
 
-def _detail(status: Any, kind: Message) -> Any:
+def _find_detail(status: Any, target: Message) -> Any:
+    """Unpack the status's detail of the target's type into the target; return None if there is none."""
     for detail in status.details:
-        if detail.Unpack(kind):
-            return kind
+        if detail.Unpack(target):
+            return target
     return None
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> str:
+    """Return the reason in an error's ErrorInfo; empty if there is none."""
+    trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailers.get("grpc-status-details-bin", b""))
+    info = _find_detail(status, error_details_pb2.ErrorInfo())
+    return str(info.reason) if info is not None else ""

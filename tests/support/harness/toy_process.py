@@ -1,4 +1,4 @@
-"""A toy server as a process: started with settings, called, signalled, and read when it has ended."""
+"""A toy server as a process of its own, which tests start, call and signal, and whose log they read."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class Toy:
-    """A running toy server, and a connection to it."""
+    """A toy server process, and a connection to it."""
 
     def __init__(
         self, process: Process, folder: Path, address: str, channel: grpc.aio.Channel, metadata: METADATA
@@ -37,39 +37,39 @@ class Toy:
         self._metadata = metadata
 
     @asynccontextmanager
-    async def connected_anew(self) -> AsyncIterator["Toy"]:
-        """Open another connection."""
-        alone = (("grpc.use_local_subchannel_pool", 1),)
-        async with grpc.aio.insecure_channel(self.address, options=alone) as channel:
+    async def reconnected(self) -> AsyncIterator["Toy"]:
+        """Open another connection to the same process."""
+        options = (("grpc.use_local_subchannel_pool", 1),)
+        async with grpc.aio.insecure_channel(self.address, options=options) as channel:
             yield Toy(self.process, self.folder, self.address, channel, self._metadata)
 
     async def get(self, order_id: str, metadata: METADATA = ()) -> Order:
         request = queries.GetOrderRequest(order_id=order_id)
-        answer = await self.queries.GetOrder(request, metadata=(*self._metadata, *metadata))
-        return answer.order  # type: ignore[no-any-return]
+        response = await self.queries.GetOrder(request, metadata=(*self._metadata, *metadata))
+        return response.order  # type: ignore[no-any-return]
 
-    async def serving(self) -> None:
-        """Wait until it is."""
+    async def wait_serving(self) -> None:
+        """Wait until the server is SERVING."""
         await self.health.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=60)
-        async for answer in self.health.Watch(health_pb2.HealthCheckRequest(), timeout=60):
-            if answer.status == SERVING:
+        async for response in self.health.Watch(health_pb2.HealthCheckRequest(), timeout=60):
+            if response.status == SERVING:
                 return
 
-    async def ended(self, seconds: float = 60.0) -> int:
-        """Wait for its end and return its exit code."""
+    async def wait_ended(self, seconds: float = 60.0) -> int:
+        """Wait until the process has ended; return its exit code."""
         async with asyncio.timeout(seconds):
             return await self.process.wait()
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return its log so far."""
+        """Return the log lines so far."""
         return [json.loads(line) for line in (self.folder / "stdout").read_text().splitlines()]
 
     async def line(self, message: str, seconds: float = 10.0) -> dict[str, Any]:
-        """Wait for the one line with this message, which the server keeps for a moment, and return it."""
+        """Wait for the only line with this message; the server writes lines with a short delay."""
         async with asyncio.timeout(seconds):
-            while not (found := [line for line in self.lines() if line["message"] == message]):  # noqa: ASYNC110
+            while not (lines := [line for line in self.lines() if line["message"] == message]):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        (line,) = found
+        (line,) = lines
         return line
 
     def messages(self) -> list[str]:
@@ -83,7 +83,7 @@ class Toy:
 async def toy_process(
     folder: Path, *arguments: str, port: int | None = None, environment: Mapping[str, str] | None = None
 ) -> AsyncIterator[Toy]:
-    """Start a toy server, not waiting for it; whatever is left of it at the end is killed."""
+    """Start a toy server without waiting until it serves; kill it at the end if it still runs."""
     issuer = Issuer(folder / "jwks.json")
     address = f"127.0.0.1:{port or free_port()}"
     settings = {"DIPTYCH_JWKS": str(issuer.path), "DIPTYCH_QUERY_ADDRESS": address}

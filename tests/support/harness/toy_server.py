@@ -1,6 +1,7 @@
-"""A server of the real query service's shape whose handlers do what an order's id tells them to.
+"""A toy server with the interface of the real query service, controlled by the order ids in requests.
 
-Run as a module it is a process like the real ones, `--workers` and all; its address is DIPTYCH_QUERY_ADDRESS.
+Run as a module it is a process like the real servers, including `--workers`. It listens at
+DIPTYCH_QUERY_ADDRESS.
 """
 
 import asyncio
@@ -21,33 +22,33 @@ from runtime.process import logs, workers
 from runtime.process.lifecycle import Lifecycle, read_settings
 from runtime.telemetry import metrics, tracing
 
-QUEUE = 100
+MAX_PENDING = 100
 SERVICE = queries.DESCRIPTOR.services_by_name["QueryService"]
 log = logs.get_logger("toy")
 
 
 async def get_order(request: queries.GetOrderRequest, context: Any) -> Any:
-    """Answer with an order whose customer is the caller, after what the id's first word asks for."""
-    what, _, how = request.order_id.partition("-")
-    if what == "slow":  # slow-<milliseconds>
-        await asyncio.sleep(int(how) / 1000)
-    if what == "block":  # the whole process, until a file is there
+    """Run the action in the first word of the order id, then return an order whose customer is the caller."""
+    action, _, argument = request.order_id.partition("-")
+    if action == "slow":  # slow-<milliseconds>
+        await asyncio.sleep(int(argument) / 1000)
+    if action == "block":  # blocks the event loop until a file exists
         block_until(Path(os.environ["TOY_RELEASE"]))
-    if what == "bug":
+    if action == "bug":
         raise KeyError("a secret of ours")
-    if what == "rule":
+    if action == "rule":
         raise RpcError.not_found("ordering", "ORDER_NOT_FOUND", {"orderId": request.order_id})
-    if what == "later":
+    if action == "later":
         raise RpcError("VIEW_BEHIND", "not yet", {"stream": "ordering.order.o-1"}, retry_after=0.25)
-    if what == "traced":
+    if action == "traced":
         with tracing.span("inner"):
             log.info("Traced", traceparent=tracing.current_traceparent())
         metrics.event_processed("toy", True)
-    who = caller.current()
+    current_caller = caller.current()
     order = Order(
         order_id=request.order_id,
-        customer_id=who.subject,
-        account_id=who.on_behalf_of or "",
+        customer_id=current_caller.subject,
+        account_id=current_caller.on_behalf_of or "",
         warehouse_id=str(os.getpid()),
     )
     return queries.GetOrderResponse(order=order)
@@ -59,18 +60,18 @@ def block_until(path: Path) -> None:
 
 
 async def list_orders(request: queries.ListOrdersRequest, context: Any) -> bytes:
-    """Answer with bytes, as a server that does not parse its views."""
+    """Return bytes, like a server that does not parse its views."""
     return queries.ListOrdersResponse(next_page_token="more").SerializeToString()
 
 
-async def unasked(request: Any, context: Any) -> Any:
-    """Stand for the methods that no test calls."""
+async def fail(request: Any, context: Any) -> Any:
+    """Handle the methods that no test calls."""
     raise AssertionError(request)
 
 
 def service(get: Handler) -> Service:
-    unasked_ones: dict[str, Handler] = {method.name: unasked for method in SERVICE.methods}
-    return Service(SERVICE, unasked_ones | {"GetOrder": get, "ListOrders": list_orders})
+    handlers: dict[str, Handler] = {method.name: fail for method in SERVICE.methods}
+    return Service(SERVICE, handlers | {"GetOrder": get, "ListOrders": list_orders})
 
 
 def services() -> Sequence[Service]:
@@ -85,11 +86,11 @@ async def main(lifecycle: Lifecycle, contexts: Sequence[str]) -> None:
     async def die() -> None:
         raise RuntimeError("a part of the process is dead")
 
-    begun = 0
+    call_count = 0
 
     async def get(request: queries.GetOrderRequest, context: Any) -> Any:
-        nonlocal begun
-        begun += 1
+        nonlocal call_count
+        call_count += 1
         if request.order_id == "die":
             lifecycle.spawn(die(), "part")
         return await get_order(request, context)
@@ -100,10 +101,10 @@ async def main(lifecycle: Lifecycle, contexts: Sequence[str]) -> None:
         address=lifecycle.settings.query_address,
         probe=ready,
         probe_address=lifecycle.settings.query_probe_address,
-        queue=QUEUE,
+        max_pending=MAX_PENDING,
     )
     await edge.serve(lifecycle)
-    log.info("Ended", begun=begun, contexts=contexts)
+    log.info("Ended", calls=call_count, contexts=contexts)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Deny is the default: a method without a rule keeps its server from starting."""
+"""Access is denied by default: a server with a method without an access rule does not start."""
 
 from typing import Any
 
@@ -16,23 +16,23 @@ async def handler(request: Any, context: Any) -> Any:
     return request
 
 
-def test_a_methods_scope_stands_beside_it_in_its_proto() -> None:
+def test_a_methods_scope_is_read_from_its_proto() -> None:
     place = command_service_pb2.DESCRIPTOR.services_by_name["CommandService"].methods_by_name["PlaceOrder"]
     assert access.scope_of(place) == "ordering.write"
 
 
 @pytest.mark.parametrize(("name", "rule"), [("Bare", None), ("Empty", access_pb2.Rule())])
-def test_a_method_without_a_rule_is_refused_at_start(name: str, rule: access_pb2.Rule | None) -> None:
+def test_a_method_without_a_rule_prevents_the_start(name: str, rule: access_pb2.Rule | None) -> None:
     with pytest.raises(StartError, match=rf"test\.{name}\.Do has no option diptych\.access\.v1\.rule"):
         Routes([Service(made_service(name, rule=rule), {"Do": handler})], [])
 
 
-def test_a_service_made_at_run_time_with_a_rule_is_taken() -> None:
+def test_a_service_made_at_run_time_with_a_rule_is_accepted() -> None:
     Routes([Service(made_service("Ruled", rule=access_pb2.Rule(scope="test.do")), {"Do": handler})], [])
 
 
 @pytest.mark.parametrize("handlers", [["GetOrder"], ["GetOrder", "ListOrders", "DropOrders"]])
-def test_a_service_whose_methods_and_handlers_differ_is_refused_at_start(handlers: list[str]) -> None:
+def test_methods_and_handlers_that_differ_prevent_the_start(handlers: list[str]) -> None:
     queries = query_service_pb2.DESCRIPTOR.services_by_name["QueryService"]
     with pytest.raises(StartError, match=r"ListOrders|DropOrders"):
         Routes([Service(queries, dict.fromkeys(handlers, handler))], [])

@@ -1,4 +1,4 @@
-"""Refusals become statuses that programs can read."""
+"""Errors become statuses with machine-readable details."""
 
 from typing import Any
 
@@ -12,26 +12,26 @@ from runtime.grpc.rpc_error import STATUS, RpcError
 
 
 def details(error: RpcError) -> list[Any]:
-    return list(errors.details(error))
+    return list(errors.build_details(error))
 
 
-def test_every_reason_of_the_plumbing_has_a_status_that_is_no_success() -> None:
+def test_every_reason_of_the_infrastructure_has_an_error_status() -> None:
     assert all(reason == reason.upper() and code is not StatusCode.OK for reason, code in STATUS.items())
 
 
-def test_an_unknown_reason_is_a_mistake_of_ours_and_not_a_status() -> None:
+def test_an_unknown_reason_is_a_programming_error() -> None:
     with pytest.raises(KeyError):
         RpcError("NO_SUCH_REASON", "")
 
 
-def test_a_refusal_always_has_an_error_info() -> None:
+def test_an_error_always_has_an_error_info() -> None:
     (info,) = details(RpcError("VERSION_MISMATCH", "it is at 4", {"version": "4"}))
     assert info == error_details_pb2.ErrorInfo(
         reason="VERSION_MISMATCH", domain="diptych", metadata={"version": "4"}
     )
 
 
-def test_a_refusal_that_may_be_retried_says_when() -> None:
+def test_a_retryable_error_has_a_retry_delay() -> None:
     _, retry = details(RpcError("VIEW_BEHIND", "not yet", retry_after=1.25))
     assert retry.retry_delay == duration_pb2.Duration(seconds=1, nanos=250_000_000)
 
@@ -41,12 +41,12 @@ def test_an_invalid_request_names_its_fields() -> None:
     assert [(v.field, v.description) for v in request.field_violations] == [("lines[0].sku", "is empty")]
 
 
-def test_a_broken_rule_of_a_context_has_the_domain_of_its_context() -> None:
+def test_a_broken_rule_has_the_domain_of_its_context() -> None:
     error = RpcError.of_rule("ordering", "ORDER_ODD", {"orderId": "o-1"})
     assert (error.code, error.domain) == (StatusCode.FAILED_PRECONDITION, "ordering.diptych")
     assert error.message == "order odd (orderId=o-1)"
 
 
-def test_something_that_a_context_does_not_have_is_not_found() -> None:
+def test_a_missing_record_of_a_context_is_not_found() -> None:
     error = RpcError.not_found("ordering", "ORDER_NOT_FOUND", {"orderId": "o-1"})
     assert (error.code, error.domain) == (StatusCode.NOT_FOUND, "ordering.diptych")

@@ -1,4 +1,4 @@
-"""Requests are decoded and checked before any handler sees them."""
+"""Requests are decoded and checked before they reach a handler."""
 
 from typing import Any
 from uuid import uuid4
@@ -58,7 +58,7 @@ async def test_a_violation_names_its_field_however_deep() -> None:
     assert set(await violations(request)) == {"lines[1].quantity", "shipping_address.address_lines[1]"}
 
 
-async def test_a_rule_in_cel_is_told_in_its_own_words() -> None:
+async def test_a_violated_cel_rule_is_reported_with_its_message() -> None:
     request = place_order()
     request.lines[2].unit_price.units = -1
     assert "not negative" in (await violations(request))["lines[2].unit_price"]
@@ -75,13 +75,13 @@ async def test_a_rule_in_cel_is_told_in_its_own_words() -> None:
         ),
     ],
 )
-async def test_a_nul_is_refused_in_nested_and_repeated_strings(path: str, spoil: Any) -> None:
+async def test_a_nul_is_rejected_in_nested_and_repeated_strings(path: str, spoil: Any) -> None:
     request = place_order()
     spoil(request)
     assert await violations(request) == {path: "holds U+0000"}
 
 
-async def test_a_nul_is_refused_in_the_keys_and_values_of_maps() -> None:
+async def test_a_nul_is_rejected_in_the_keys_and_values_of_maps() -> None:
     request = struct_pb2.Struct()
     request["good"] = "bad\0"
     assert await violations(request) == {"fields[good].string_value": "holds U+0000"}
@@ -90,7 +90,7 @@ async def test_a_nul_is_refused_in_the_keys_and_values_of_maps() -> None:
     assert await violations(request) == {"fields": "holds U+0000"}
 
 
-async def test_a_zero_byte_that_is_in_no_string_is_fine() -> None:
+async def test_a_zero_byte_outside_of_strings_is_accepted() -> None:
     request = ConfirmOrderRequest(request_id=str(uuid4()), order_id="o-1", expected_version=0)
     assert b"\0" in request.SerializeToString()
     assert await check(request) == request
