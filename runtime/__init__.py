@@ -1,1 +1,1 @@
-"""Plumbing without a business word: processes, gRPC, JetStream, PostgreSQL, telemetry."""
+"""Infrastructure without business terms: processes, gRPC, JetStream, PostgreSQL, telemetry."""

@@ -1,39 +1,39 @@
-"""Exponential backoff with jitter, for whatever is tried again."""
+"""Exponential backoff with jitter."""
 
 import random
 
 
 class Backoff:
-    """Pauses that double from one attempt to the next, each shortened at random by up to half.
+    """The pauses between attempts. They double from attempt to attempt; jitter shortens each by up to half.
 
     Args:
-        first: the longest first pause, in seconds.
-        longest: the longest pause of all, in seconds.
+        initial: upper bound of the first pause, in seconds.
+        maximum: upper bound of every pause, in seconds.
     """
 
-    def __init__(self, first: float, longest: float) -> None:
-        self._first = first
-        self._longest = longest
+    def __init__(self, initial: float, maximum: float) -> None:
+        self._initial = initial
+        self._maximum = maximum
         self._attempts = 0
 
     def reset(self) -> None:
-        """Begin again with the first pause, after a success."""
+        """Return to the initial pause; call it after a success."""
         self._attempts = 0
 
     def next_pause(self) -> float:
-        """Return the seconds to wait before the next attempt."""
-        pause = pause_before(self._attempts, self._first, self._longest)
+        """Return the pause before the next attempt, in seconds, and count the attempt."""
+        pause = compute_pause(self._attempts, self._initial, self._maximum)
         self._attempts += 1
         return pause
 
 
-def pause_before(attempt: int, first: float, longest: float) -> float:
-    """Return the seconds to wait before an attempt, for state that is kept elsewhere.
+def compute_pause(previous_pauses: int, initial: float, maximum: float) -> float:
+    """Return the pause before an attempt, in seconds, for callers that count attempts themselves.
 
     Args:
-        attempt: how many pauses came before this one, 0 or more.
-        first: the longest first pause, in seconds.
-        longest: the longest pause of all, in seconds.
+        previous_pauses: number of pauses before this one, 0 or more.
+        initial: upper bound of the first pause, in seconds.
+        maximum: upper bound of every pause, in seconds; may be infinite.
     """
-    pause = min(longest, first * 2.0 ** min(attempt, 64))
+    pause = min(maximum, initial * 2.0 ** min(previous_pauses, 64))  # a float overflows at 2 ** 1024
     return pause * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret

@@ -1,4 +1,4 @@
-"""Engines for PostgreSQL: one way to make them, for every process."""
+"""PostgreSQL engines: the pool and timeout settings that all processes share."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 CONNECT_TIMEOUT = 5.0
-"""Seconds to make a connection."""
+"""Seconds until an attempt to connect fails."""
 
 
 def create_engine(
@@ -24,12 +24,12 @@ def create_engine(
 
     Args:
         database_url: `postgresql://…`.
-        session: PostgreSQL settings of each session, for instance its role.
-        pool_size: connections kept open.
-        max_overflow: further connections under load.
-        pool_timeout: seconds to wait for a connection of the pool.
-        command_timeout: seconds that a statement may take; None for no limit.
-        options: of SQLAlchemy's `create_async_engine`.
+        session: PostgreSQL parameters of every session, for instance its role.
+        pool_size: number of connections that stay open.
+        max_overflow: number of additional connections under load.
+        pool_timeout: seconds to wait for a free connection.
+        command_timeout: seconds until a statement fails; None for no limit.
+        options: further arguments of SQLAlchemy's `create_async_engine`.
     """
     return create_async_engine(
         make_url(database_url).set(drivername="postgresql+asyncpg"),

@@ -1,8 +1,8 @@
-"""JetStream as this project uses it: a connection kept up, one stream, readers that notice loss."""
+"""JetStream access: a lasting connection, the event stream, and readers that detect gaps."""
 
 from runtime.jetstream.connection import UNREACHABLE, Connection, connect
 from runtime.jetstream.reader import ReaderLost, StreamReader
-from runtime.jetstream.stream import Message, StreamIdentity, read_subject, stream_identity
+from runtime.jetstream.stream import Message, StreamIdentity, read_stream_identity, read_subject
 
 __all__ = [
     "UNREACHABLE",
@@ -12,6 +12,6 @@ __all__ = [
     "StreamIdentity",
     "StreamReader",
     "connect",
+    "read_stream_identity",
     "read_subject",
-    "stream_identity",
 ]

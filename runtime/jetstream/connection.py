@@ -1,4 +1,15 @@
-"""One connection to NATS that is never given up: a process outlives its servers and goes on later."""
+"""A connection to NATS that survives outages of any length.
+
+How it works:
+
+- `connect` returns at once. A task (`_keep_connected`) connects the client of nats-py, which then reconnects
+  by itself without a limit. On some server errors the client closes itself; the task connects it again.
+- `sessions` counts connections. Requests and replies in flight are lost with their connection, so a component
+  that waits for some compares the count, as `StreamReader` does.
+- `_Client` overrides three private methods of nats-py that took most of the time per event. A received
+  message goes straight to a callback, without a queue and a task; headers are written and parsed in fewer
+  steps. `tests/unit/runtime/test_nats_client.py` fails when nats-py changes these methods.
+"""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -13,22 +24,22 @@ from runtime.process import logs
 from runtime.process.start_error import StartError
 
 UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
-"""What any call to NATS or JetStream may raise; most often it means: not now."""
+"""The errors of calls to NATS and JetStream. Their usual cause is that the server is unreachable."""
 
-_log = logs.get_logger(__name__)
+log = logs.get_logger(__name__)
 
 
 Receive = Callable[[str, str, bytes, Mapping[str, str]], None]
-"""Is told of a message: its subject, where an answer goes, its data and its headers."""
+"""Called with a message's subject, reply subject, data and headers."""
 
 
 class _Client(Client):
-    """The client with other ways of doing what took most of an event's time: headers, and queues to tasks."""
+    """The client of nats-py with faster headers, and with callbacks in place of queues and tasks."""
 
     def __init__(self) -> None:
         super().__init__()
         self.receivers: dict[int, Receive] = {}
-        """By subscription: who is told of its messages at once."""
+        """Callbacks by subscription id. Subscriptions without one use the queue of nats-py."""
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         receive = self.receivers.get(sid)
@@ -43,7 +54,7 @@ class _Client(Client):
         lines = [f"{name}: {value}\r\n" for name, value in (headers or {}).items()]
         block = f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
         if not headers or block.count(b"\n") != len(lines) + 2 or block.count(b"\r") != len(lines) + 2:
-            # Without headers; or with line breaks in them, which the client knows how to make harmless.
+            # No headers, or a line break in a header, which nats-py sanitises.
             await super()._send_publish(subject, reply, payload, payload_size, headers)
             return
         sizes = f"{len(block)} {len(block) + payload_size}\r\n"
@@ -58,51 +69,51 @@ class _Client(Client):
         lines = raw.decode("utf-8", "replace").split("\r\n")
         try:
             return dict([line.split(": ", 1) for line in lines if line])
-        except ValueError:  # a line without the space that the server and we put behind a name
-            parted = [line.partition(":") for line in lines]
-            return {name: value.strip() for name, colon, value in parted if colon}
+        except ValueError:  # a foreign client wrote a line without the usual space after the colon
+            parts = [line.partition(":") for line in lines]
+            return {name: value.strip() for name, colon, value in parts if colon}
 
 
 class Connection:
-    """A client of NATS with its JetStream context; made by `connect`."""
+    """A NATS client and its JetStream context; created by `connect`."""
 
     def __init__(self, url: str, name: str) -> None:
         self._client = _Client()
         self.client: Client = self._client
         self.js: JetStreamContext = self.client.jetstream()
         self.sessions = 0
-        """How often a connection was made; what was under way in an earlier one may be lost."""
+        """Number of connections so far, including the current one."""
         self._url = url
         self._name = name
-        self._first = asyncio.Event()
-        self._closed = asyncio.Event()
+        self._first_connected = asyncio.Event()
+        self._client_closed = asyncio.Event()
         self._closing = False
-        self._keeper = asyncio.create_task(self._keep())
+        self._keeper = asyncio.create_task(self._keep_connected())
 
     @property
     def connected(self) -> bool:
-        """Whether the server is there now, as far as the client knows."""
+        """Whether the client is connected. It may take 15 seconds to notice a silent server."""
         return self.client.is_connected
 
     async def ready(self) -> None:
-        """Wait until the first connection has been made, for ever if need be."""
-        await self._first.wait()
+        """Wait for the first connection, without a time limit."""
+        await self._first_connected.wait()
 
-    async def listen(self, subject: str, receive: Receive) -> Subscription:
-        """Subscribe, and have every message told at once, in the client's own task; end it with `forget`."""
+    async def subscribe(self, subject: str, receive: Receive) -> Subscription:
+        """Subscribe with a callback, which runs in the client's reading task and must return quickly."""
         subscription = await self.client.subscribe(subject)
         self._client.receivers[subscription._id] = receive
         return subscription
 
-    async def forget(self, subscription: Subscription) -> None:
-        """End a subscription of `listen`."""
+    async def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription made by `subscribe`."""
         self._client.receivers.pop(subscription._id, None)
         await subscription.unsubscribe()
 
     async def close(self) -> None:
         """Close the connection for good."""
         self._closing = True
-        self._closed.set()  # connecting may swallow the cancellation (asyncio.wait_for in Python 3.11)
+        self._client_closed.set()  # connecting may swallow the cancellation (asyncio.wait_for in Python 3.11)
         self._keeper.cancel()
         await asyncio.wait({self._keeper}, timeout=5)
         await self.client.close()
@@ -113,19 +124,18 @@ class Connection:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _keep(self) -> None:
-        """Connect, and connect again where the client gave up, as it does on some of the server's errors."""
+    async def _keep_connected(self) -> None:
         while not self._closing:
-            self._closed.clear()
+            self._client_closed.clear()
             await self.client.connect(
                 self._url,
                 name=self._name,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; sleep takes a float
                 connect_timeout=2,
-                ping_interval=5,  # a silent connection is given up after 15 seconds
+                ping_interval=5,  # with two outstanding pings a silent connection ends after 15 seconds
                 max_outstanding_pings=2,
-                pending_size=0,  # publish nothing late that was meant for an earlier connection
+                pending_size=0,  # never publish in a later session messages meant for an earlier one
                 error_cb=self._on_error,
                 disconnected_cb=self._on_disconnected,
                 reconnected_cb=self._on_connected,
@@ -134,37 +144,37 @@ class Connection:
             await self._on_connected()
             if self._closing:
                 return
-            await self._closed.wait()
+            await self._client_closed.wait()
             await asyncio.sleep(0.25)
 
     async def _on_connected(self) -> None:
         self.sessions += 1
-        self._first.set()
-        _log.info("Connected to NATS", url=self.client.connected_url and self.client.connected_url.netloc)
+        self._first_connected.set()
+        log.info("Connected to NATS", url=self.client.connected_url and self.client.connected_url.netloc)
 
     async def _on_disconnected(self) -> None:
         if not self._keeper.cancelled():
-            _log.warning("Disconnected from NATS", reason=str(self.client.last_error or ""))
+            log.warning("Disconnected from NATS", error=str(self.client.last_error or ""))
 
     async def _on_error(self, error: Exception) -> None:
-        _log.debug("NATS client", error=repr(error))
+        log.debug("NATS client error", error=repr(error))
 
     async def _on_closed(self) -> None:
-        self._closed.set()
+        self._client_closed.set()
 
 
 async def connect(url: str, name: str) -> Connection:
-    """Start connecting to NATS and return at once, whether or not it is there.
+    """Start connecting to NATS and return at once, even if the server is unreachable.
 
     Args:
-        url: `nats://[user:password@]host:port`, or several with commas between.
-        name: what the server's monitoring shows.
+        url: `nats://[user:password@]host:port`; several servers separated by commas.
+        name: the connection's name in the server's monitoring.
 
     Raises:
-        StartError: the URL makes no sense.
+        StartError: the URL is malformed.
     """
     connection = Connection(url, name)
-    await asyncio.sleep(0)  # let the client read its arguments
+    await asyncio.sleep(0)  # lets the client parse the URL
     if connection._keeper.done():
-        raise StartError("DIPTYCH_NATS_URL is no address of NATS") from connection._keeper.exception()
+        raise StartError("DIPTYCH_NATS_URL: not a NATS URL") from connection._keeper.exception()
     return connection

@@ -1,7 +1,16 @@
-"""Reads the stream from a sequence on, fast, and says so when it can no longer vouch that nothing is missing.
+"""A fast reader of the event stream that detects every gap.
 
-The consumer is ephemeral and acknowledges nothing: the reader's owner keeps its progress with its data. Pull
-requests are kept outstanding over one plain subscription (three times as fast as the client's `fetch`).
+How it works:
+
+1. `open` creates an ephemeral pull consumer that starts at a sequence and needs no acknowledgements. The
+   owner of the reader stores its own checkpoint with its data. A consumer dies with its stream, so checking
+   the stream's epoch after creating the consumer proves that both belong together.
+2. Pull requests are kept outstanding over one plain subscription, three times as fast as the client's
+   `fetch`: whenever at most PULL messages are requested or buffered, the reader requests PULL more.
+3. The server numbers the messages that it delivers to the consumer. A number that is not the next one, an
+   error status, a new session of the connection or a missing heartbeat make the reader lost.
+4. A lost reader first returns its buffered messages, which have no gap, and then raises `ReaderLost`. The
+   owner opens another reader from its checkpoint.
 """
 
 import asyncio
@@ -18,24 +27,25 @@ from nats.js import api
 
 from contracts import streams
 from runtime.jetstream.connection import Connection
-from runtime.jetstream.stream import Message, stream_identity
+from runtime.jetstream.stream import Message, read_stream_identity
 
 PULL = 1_000
-"""Messages asked for at once; up to twice as many wait for the owner."""
-EXPIRES = 10.0
-"""Seconds after which a pull request ends, and the next is sent."""
+"""Messages per pull request; up to twice as many are buffered."""
+PULL_EXPIRY = 10.0
+"""Seconds until a pull request expires; the reader then sends the next one."""
 HEARTBEAT = 1.0
-"""Seconds of silence after which the server sends a sign of life; three times that means it is gone."""
-INACTIVE = 30.0
-"""Seconds after which the server forgets a consumer that nobody pulls from."""
+"""Seconds without a message after which the server sends a heartbeat. After three times as long without
+either, the server counts as unresponsive."""
+INACTIVE_THRESHOLD = 30.0
+"""Seconds without a pull request after which the server deletes the consumer."""
 
 
 class ReaderLost(Exception):
-    """The reader cannot go on without gaps; open another from the last progress."""
+    """The reader may miss messages from here on. Open another one from the last checkpoint."""
 
 
 class StreamReader:
-    """Messages of some subjects, in order, from one sequence on; made by `open`."""
+    """Reads messages of some subjects in order, from one sequence on; created by `open`."""
 
     def __init__(self, connection: Connection, arrived: asyncio.Event) -> None:
         self._connection = connection
@@ -43,12 +53,15 @@ class StreamReader:
         self._consumer = ""
         self._inbox = connection.client.new_inbox()
         self._subscription: Subscription | None = None
-        self._waiting: deque[Message] = deque()
+        self._buffer: deque[Message] = deque()
         self._arrived = arrived
-        self._asked_for = 0
+        self._requested = 0
+        """Messages of outstanding pull requests that have not been delivered."""
         self._delivered = 0
-        self._heard = monotonic()
-        self._lost = ""
+        """Messages delivered to this consumer; the server sends the same count with every message."""
+        self._last_received = monotonic()
+        self._loss = ""
+        """The reason for `ReaderLost`, or empty."""
 
     @classmethod
     async def open(
@@ -59,17 +72,17 @@ class StreamReader:
         subjects: Sequence[str] = (streams.SUBJECTS,),
         arrived: asyncio.Event | None = None,
     ) -> "StreamReader":
-        """Return a reader of the stream of this epoch.
+        """Return a reader of the stream with this epoch.
 
         Args:
             connection: to NATS.
-            epoch: of the stream that `start` refers to.
+            epoch: the epoch that `start` belongs to.
             start: the first sequence to read, 1 or higher.
-            subjects: which subjects to read; they must not overlap.
-            arrived: is set when there is something to `take`; for who waits for several readers at once.
+            subjects: subject filters, which must not overlap.
+            arrived: set when `take` has something to return or raise. Several readers may share it.
 
         Raises:
-            ReaderLost: the stream is another one now, or there is none.
+            ReaderLost: there is no stream, or it has another epoch.
             nats.errors.Error: JetStream cannot be reached.
         """
         reader = cls(connection, arrived or asyncio.Event())
@@ -80,17 +93,17 @@ class StreamReader:
             raise
         return reader
 
-    async def batch(self, limit: int, wait: float) -> list[Message]:
-        """Return the messages that are there, after waiting for the first.
+    async def read_batch(self, limit: int, wait: float) -> list[Message]:
+        """Return the buffered messages; if there are none, wait for the first.
 
         Args:
-            limit: how many at most.
-            wait: seconds after which to return none.
+            limit: maximum number of messages.
+            wait: maximum seconds to wait; afterwards the list is empty.
 
         Raises:
             ReaderLost: messages may be missing from here on.
         """
-        if not self._waiting and not self._lost:
+        if not self._buffer and not self._loss:
             self._arrived.clear()
             await self._pull()
             with suppress(TimeoutError):
@@ -99,20 +112,20 @@ class StreamReader:
         return await self.take(limit)
 
     async def take(self, limit: int) -> list[Message]:
-        """Return the messages that are there, without waiting for any.
+        """Return up to `limit` buffered messages without waiting.
 
         Raises:
             ReaderLost: messages may be missing from here on.
         """
-        if not self._waiting:
+        if not self._buffer:
             self._check()
-        taken = min(limit, len(self._waiting))
-        messages = [self._waiting.popleft() for _ in range(taken)]
+        count = min(limit, len(self._buffer))
+        messages = [self._buffer.popleft() for _ in range(count)]
         await self._pull()
         return messages
 
-    async def sent_in_all(self) -> int | None:
-        """Ask the server how many messages it has sent this reader; None while it holds more for it.
+    async def count_sent(self) -> int | None:
+        """Return how many messages the server has sent to this reader, or None while more are pending.
 
         Raises:
             nats.errors.Error: JetStream cannot be reached.
@@ -121,21 +134,21 @@ class StreamReader:
         return info.delivered.consumer_seq if info.delivered and info.num_pending == 0 else None
 
     async def close(self) -> None:
-        """Stop reading, and tell the server where it can be told."""
+        """Stop reading, and delete the consumer if the server is reachable."""
         with suppress(nats.errors.Error, OSError, TimeoutError):
             if self._subscription is not None:
-                await self._connection.forget(self._subscription)
+                await self._connection.unsubscribe(self._subscription)
             if self._consumer and self._connection.connected:
                 await self._connection.js.delete_consumer(streams.JETSTREAM, self._consumer)
 
     async def _open(self, epoch: str, start: int, subjects: Sequence[str]) -> None:
-        self._subscription = await self._connection.listen(self._inbox, self._receive)
+        self._subscription = await self._connection.subscribe(self._inbox, self._receive)
         config = api.ConsumerConfig(
             deliver_policy=api.DeliverPolicy.BY_START_SEQUENCE,
             opt_start_seq=start,
             ack_policy=api.AckPolicy.NONE,
             filter_subjects=list(subjects),
-            inactive_threshold=INACTIVE,
+            inactive_threshold=INACTIVE_THRESHOLD,
             mem_storage=True,
             num_replicas=1,
         )
@@ -144,20 +157,25 @@ class StreamReader:
         except nats.js.errors.NotFoundError as error:
             raise ReaderLost("there is no stream") from error
         self._consumer = info.name
-        # Only now, since a consumer dies with its stream: while it lives, it reads this epoch.
-        identity = await stream_identity(self._connection.js)
+        # The epoch is read after the consumer was created: had the stream been replaced in between, the
+        # consumer would be gone with the old one.
+        identity = await read_stream_identity(self._connection.js)
         if identity is None or identity.epoch != epoch:
-            raise ReaderLost("the stream is another one now")
+            raise ReaderLost("the stream has another epoch")
         await self._pull()
 
     async def _pull(self) -> None:
-        """Ask for more once fewer than PULL messages are asked for or waiting."""
-        if self._lost or self._asked_for + len(self._waiting) > PULL:
+        """Request PULL more messages unless more than PULL are requested or buffered."""
+        if self._loss or self._requested + len(self._buffer) > PULL:
             return
-        request = {"batch": PULL, "expires": int(EXPIRES * 1e9), "idle_heartbeat": int(HEARTBEAT * 1e9)}
-        if self._asked_for == 0:
-            self._heard = monotonic()
-        self._asked_for += PULL
+        request = {
+            "batch": PULL,
+            "expires": int(PULL_EXPIRY * 1e9),
+            "idle_heartbeat": int(HEARTBEAT * 1e9),
+        }
+        if self._requested == 0:
+            self._last_received = monotonic()  # without a request the server sends no heartbeats
+        self._requested += PULL
         subject = f"$JS.API.CONSUMER.MSG.NEXT.{streams.JETSTREAM}.{self._consumer}"
         try:
             await self._connection.client.publish(subject, msgspec.json.encode(request), self._inbox)
@@ -165,45 +183,43 @@ class StreamReader:
             self._lose(str(error))
 
     def _receive(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str]) -> None:
-        self._heard = monotonic()
+        self._last_received = monotonic()
         if not reply:
             self._receive_status(headers)
             return
         # $JS.ACK.[domain.account.]stream.consumer.tries.sequence.delivered.time.pending[.token]
         parts = reply.split(".")
-        at = 5 if len(parts) == 9 else 7
-        self._asked_for -= 1
+        at = 5 if len(parts) == 9 else 7  # the index of `sequence`
+        self._requested -= 1
         self._delivered += 1
         if int(parts[at + 1]) != self._delivered:
-            self._lose(f"message {self._delivered} was followed by {parts[at + 1]}")
-        if self._lost:
-            return
+            self._lose(f"expected message {self._delivered}, received {parts[at + 1]}")
+        if self._loss:
+            return  # a message after a gap must not be returned
         published_at = datetime.fromtimestamp(int(parts[at + 2]) / 1e9, UTC)
-        self._waiting.append(
-            Message(subject, headers, data, int(parts[at]), int(parts[at + 3]), published_at)
-        )
+        self._buffer.append(Message(subject, headers, data, int(parts[at]), int(parts[at + 3]), published_at))
         self._arrived.set()
 
     def _receive_status(self, headers: Mapping[str, str]) -> None:
-        """Take note of a heartbeat, of a pull request's end, or of bad news."""
+        """Handle a message without a payload: a heartbeat, the end of a pull request, or an error."""
         match headers.get("Status"):
-            case "100":
+            case "100":  # heartbeat
                 pass
-            case "404" | "408":
-                self._asked_for -= int(headers.get("Nats-Pending-Messages", PULL))
+            case "404" | "408":  # the pull request has ended before it was fulfilled
+                self._requested -= int(headers.get("Nats-Pending-Messages", PULL))
                 self._arrived.set()
             case status:
                 self._lose(f"{status} {headers.get('Description', '')}")
 
     def _check(self) -> None:
-        """Raise ReaderLost if anything speaks against waiting on."""
+        """Raise ReaderLost if messages may be missing."""
         if self._connection.sessions != self._session or not self._connection.connected:
             self._lose("the connection was lost")
-        elif self._asked_for and monotonic() - self._heard > 3 * HEARTBEAT:
-            self._lose("the server has gone silent")
-        if self._lost:
-            raise ReaderLost(self._lost)
+        elif self._requested and monotonic() - self._last_received > 3 * HEARTBEAT:
+            self._lose("the server does not respond")
+        if self._loss:
+            raise ReaderLost(self._loss)
 
     def _lose(self, reason: str) -> None:
-        self._lost = self._lost or reason
+        self._loss = self._loss or reason  # the first reason is the cause of the others
         self._arrived.set()

@@ -1,4 +1,4 @@
-"""The stream of all events: which one it is, and the events of a single aggregate in it."""
+"""The stream of all events: its identity, and the events of a single aggregate in it."""
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -10,34 +10,35 @@ from nats.js.errors import NotFoundError
 
 from contracts import streams
 
-EPOCH = "diptych-epoch"
-INCARNATION = "diptych-incarnation"
-COMPLETE = "diptych-complete"
+# Keys of the stream's metadata, which the relay writes.
+EPOCH_KEY = "diptych-epoch"
+INCARNATION_KEY = "diptych-incarnation"
+COMPLETE_KEY = "diptych-complete"
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One message of the stream."""
+    """A message of the stream."""
 
     subject: str
     headers: Mapping[str, str]
     data: bytes
     sequence: int
     pending: int
-    """How many messages for this reader lay behind it when it was sent; 0 where no reader read it."""
+    """Number of later messages for the same reader when it was sent; 0 if `read_subject` read it."""
     published_at: datetime | None
-    """When JetStream stored it."""
+    """When JetStream stored it, in UTC."""
 
 
 @dataclass(frozen=True)
 class StreamIdentity:
-    """Which stream this is, from its metadata, and what it holds."""
+    """The stream's identity, from its metadata, and its state."""
 
     epoch: str
-    """A UUID, set when the stream is made: sequences of another epoch mean nothing here."""
+    """A UUID that the relay sets when it creates the stream. Sequences of different epochs are unrelated."""
     incarnation: str
-    """A UUID, the database's whose events these are; set anew when that is restored."""
+    """The database's incarnation, a UUID. A restore of the database changes it."""
     complete: bool
-    """Whether a stream that was made anew holds all earlier events already."""
+    """False while the relay still republishes earlier events to a recreated stream."""
     first_sequence: int
     last_sequence: int
     messages: int
@@ -45,12 +46,12 @@ class StreamIdentity:
 
     @property
     def intact(self) -> bool:
-        """Whether it still holds every message from the first sequence to the last."""
+        """Whether no message since the stream's creation was deleted or lost."""
         return self.messages == self.last_sequence
 
 
-async def stream_identity(js: JetStreamContext) -> StreamIdentity | None:
-    """Return what the stream says about itself, or None where there is none that a relay made.
+async def read_stream_identity(js: JetStreamContext) -> StreamIdentity | None:
+    """Return the stream's identity, or None if there is no stream created by a relay.
 
     Raises:
         nats.errors.Error: JetStream cannot be reached.
@@ -60,12 +61,12 @@ async def stream_identity(js: JetStreamContext) -> StreamIdentity | None:
     except NotFoundError:
         return None
     metadata = info.config.metadata or {}
-    if EPOCH not in metadata:
+    if EPOCH_KEY not in metadata:
         return None
     return StreamIdentity(
-        epoch=metadata[EPOCH],
-        incarnation=metadata.get(INCARNATION, ""),
-        complete=metadata.get(COMPLETE) == "true",
+        epoch=metadata[EPOCH_KEY],
+        incarnation=metadata.get(INCARNATION_KEY, ""),
+        complete=metadata.get(COMPLETE_KEY) == "true",
         first_sequence=info.state.first_seq,
         last_sequence=info.state.last_seq,
         messages=info.state.messages,
@@ -74,17 +75,22 @@ async def stream_identity(js: JetStreamContext) -> StreamIdentity | None:
 
 
 async def read_subject(js: JetStreamContext, subject: str, after: int = 0) -> AsyncIterator[Message]:
-    """Yield the messages of one exact subject, which is one aggregate, after a sequence, oldest first.
+    """Yield the messages of one subject, the oldest first.
+
+    Args:
+        js: the JetStream context.
+        subject: an exact subject, which is that of one aggregate.
+        after: the sequence after which to begin.
 
     Raises:
         nats.errors.Error: JetStream cannot be reached, or there is no stream.
     """
     while True:
         try:
-            found = await js.get_msg(
+            message = await js.get_msg(
                 streams.JETSTREAM, seq=after + 1, subject=subject, direct=True, next=True
             )
         except NotFoundError:
             return
-        after = found.seq or 0
-        yield Message(subject, found.headers or {}, found.data or b"", after, 0, found.time)
+        after = message.seq or 0
+        yield Message(subject, message.headers or {}, message.data or b"", after, 0, message.time)

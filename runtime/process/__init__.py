@@ -1,1 +1,1 @@
-"""A process from start to end: settings, logs, signals, workers."""
+"""Process infrastructure: settings, logs, signals, exit codes, workers."""

@@ -1,6 +1,14 @@
-"""How a process lives: it is set up, runs until it is told to stop, and says how it ended.
+"""The lifecycle of a process, from its settings to its exit code.
 
-Exit codes: 0 after SIGTERM or SIGINT, 1 where it could not start, 70 where a part of it died.
+How it works:
+
+1. `run_process` sets up logs and telemetry, creates the event loop and runs `main(lifecycle)` in it.
+2. SIGTERM and SIGINT set `lifecycle.stopping`. `main` watches that event, finishes the work in progress and
+   returns. It gets `stop_grace` seconds and a small margin; after that the process ends with an error.
+3. Tasks started by `lifecycle.spawn` run beside `main`. A task that fails sets `stopping` and `failed`, so
+   that the process never continues without one of its parts. Remaining tasks are cancelled after `main`.
+4. Exit codes: 0 after SIGTERM or SIGINT, 1 if the process could not start (`StartError`), 70 if `main` or a
+   task failed or the time to stop ran out.
 """
 
 import asyncio
@@ -18,31 +26,30 @@ from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from runtime.telemetry import setup
 
-REFUSED = 1
-CRASHED = 70  # EX_SOFTWARE of sysexits.h
+EXIT_START_ERROR = 1
+EXIT_FAILURE = 70  # EX_SOFTWARE of sysexits.h
 
-_OVERTIME = 5.0
-"""Seconds beyond `stop_grace` after which a process that does not end is ended."""
+_STOP_MARGIN = 5.0
+"""Seconds beyond `stop_grace` before a process that has not stopped is ended."""
 
-GARBAGE = 20_000, 20, 50
-"""Objects that are made before Python looks for unreachable ones among the newest; so many of these looks
-before it takes in older ones, and then all. By default it would go through what is in flight and cached
-again and again, which takes a twentieth of a command server's time under load and a fifth of a
+GC_THRESHOLDS = 20_000, 20, 50
+"""The thresholds of Python's three garbage generations. By default the collector scans in-flight calls and
+caches again and again, which costs a twentieth of a command server's time under load and a fifth of a
 projector's."""
 
-_AGAIN = 1.0
-"""Seconds after which a task that has not ended is cancelled once more."""
+_CANCEL_INTERVAL = 1.0
+"""Seconds after which a task that has not ended is cancelled again."""
 
 log = logs.get_logger(__name__)
 
 
 class Lifecycle:
-    """A running process: when it stops, and the tasks that must not die before."""
+    """The stop event of a running process, and its background tasks."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.stopping = asyncio.Event()
-        """Set once the process is to end: finish what is under way, then return from main."""
+        """Set when the process shall end: finish the work in progress, then return from `main`."""
         self.failed = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -51,24 +58,24 @@ class Lifecycle:
         self.stopping.set()
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        """Run a task beside main. If it raises, the process stops with exit code 70, not living on half dead.
+        """Run a task beside `main`. An exception in it stops the process with exit code 70.
 
-        It is cancelled once main has returned.
+        The task is cancelled after `main` has returned.
         """
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._on_task_done)
         return task
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()):
-            log.error("A task died, the process stops", task=task.get_name(), exc_info=error)
+            log.error("Task failed; stopping process", task=task.get_name(), exc_info=error)
             self.failed = True
             self.stop()
 
     async def wait(self, seconds: float) -> bool:
-        """Wait this long, or until the process stops; return whether it stops."""
+        """Wait until the process stops, but no longer than this; return whether it stops."""
         try:
             await asyncio.wait_for(self.stopping.wait(), seconds)
         except TimeoutError:
@@ -76,91 +83,85 @@ class Lifecycle:
         return True
 
     async def cancel_tasks(self) -> None:
-        """Cancel what was spawned and is still running, and wait for it."""
-        await cancelled(*self._tasks)
+        """Cancel all spawned tasks that still run, and wait until they have ended."""
+        await cancel_and_wait(*self._tasks)
 
 
-async def cancelled(*tasks: asyncio.Task[Any]) -> None:
+async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks until they have ended: `asyncio.wait_for` of Python 3.11 may swallow a cancellation."""
     running = set(tasks)
     while running:
         for task in running:
             task.cancel()
-        _, running = await asyncio.wait(running, timeout=_AGAIN)
+        _, running = await asyncio.wait(running, timeout=_CANCEL_INTERVAL)
 
 
-STOPS = (signal.SIGTERM, signal.SIGINT)
-"""The signals that ask a process to stop."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 Main = Callable[[Lifecycle], Awaitable[None]]
 
 
 def read_settings() -> Settings:
-    """Read the settings; where one is wrong, say so in a line and exit with 1."""
+    """Read the settings from the environment. Invalid settings end the process with exit code 1."""
     try:
         return Settings()
     except ValidationError as error:
-        wrong = "; ".join(
+        message = "; ".join(
             f"DIPTYCH_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
         )
-        refuse("settings", wrong)
+        sys.exit(_report_start_error("settings", message))
 
 
-def refuse(name: str, why: str) -> NoReturn:
-    """Say in one line on stderr why this process does not start, and exit with 1."""
-    sys.exit(_refused(name, why))
-
-
-def _refused(name: str, why: str) -> int:
-    logs.flush()
-    sys.stderr.write(f"{name}: {why}\n")
-    return REFUSED
+def _report_start_error(name: str, message: str) -> int:
+    logs.flush()  # earlier log lines shall precede this one where stdout and stderr share a file
+    sys.stderr.write(f"{name}: {message}\n")
+    return EXIT_START_ERROR
 
 
 def run_process(main: Main, name: str, settings: Settings) -> NoReturn:
     """Run a process to its end and exit.
 
     Args:
-        main: returns after `lifecycle.stopping` is set and everything under way has ended.
-        name: of the process, for instance `command_server`; its traces and metrics carry it.
+        main: returns when `lifecycle.stopping` is set and the work in progress has ended.
+        name: the process's name in traces and metrics, for instance `command_server`.
         settings: the process's settings.
     """
     logs.configure(settings.log_level, settings.log_format)
     try:
         setup.configure(name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(_live(main, name, Lifecycle(settings)))
+            code = runner.run(_run_main(main, name, Lifecycle(settings)))
     except StartError as error:
-        refuse(name, str(error))
+        sys.exit(_report_start_error(name, str(error)))
     finally:
         setup.shutdown()
     sys.exit(code)
 
 
-async def _live(main: Main, name: str, lifecycle: Lifecycle) -> int:
-    """Run main until it returns, watching signals and its time to stop; return the exit code."""
+async def _run_main(main: Main, name: str, lifecycle: Lifecycle) -> int:
+    """Run `main` to its end, or until the time to stop runs out; return the exit code."""
     loop = asyncio.get_running_loop()
-    gc.freeze()  # what was imported stays
-    gc.set_threshold(*GARBAGE)
-    for number in STOPS:
+    gc.freeze()  # imported modules stay in memory, so the collector need not scan them
+    gc.set_threshold(*GC_THRESHOLDS)
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, lifecycle.stop)
     running = asyncio.ensure_future(main(lifecycle))
     stopping = asyncio.create_task(lifecycle.stopping.wait())
     try:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait_for(running, lifecycle.settings.stop_grace + _OVERTIME)
+        await asyncio.wait_for(running, lifecycle.settings.stop_grace + _STOP_MARGIN)
     except StartError as error:
-        return _refused(name, str(error))
+        return _report_start_error(name, str(error))
     except TimeoutError:
-        log.error("The process did not stop in time", seconds=lifecycle.settings.stop_grace + _OVERTIME)
-        return CRASHED
+        log.error("Process did not stop in time", seconds=lifecycle.settings.stop_grace + _STOP_MARGIN)
+        return EXIT_FAILURE
     except Exception:
-        log.exception("The process died")
-        return CRASHED
+        log.exception("Process failed")
+        return EXIT_FAILURE
     finally:
         stopping.cancel()
         await lifecycle.cancel_tasks()
-        for number in STOPS:  # another one, while the interpreter ends, would change the exit code
+        for number in STOP_SIGNALS:  # a further signal while the interpreter ends would change the exit code
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
-    return CRASHED if lifecycle.failed else 0
+    return EXIT_FAILURE if lifecycle.failed else 0

@@ -1,7 +1,7 @@
-"""What a process says while it runs: one line per fact on stdout, as JSON, or coloured for people.
+"""Structured logs: one line per event on stdout, as JSON or coloured text.
 
-Every line has a UTC timestamp, a level, its logger, a message, and the trace id where the trace is sampled.
-Python's own logging (libraries) goes the same way.
+Every line has a UTC timestamp, a level, a logger and a message, and the trace id if the trace is sampled.
+Log records of libraries (Python's `logging`) become lines of the same form.
 """
 
 import asyncio
@@ -19,18 +19,18 @@ import structlog
 from opentelemetry import trace
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
-_MOMENT = 0.02
-"""Seconds that a line may wait for others."""
+_FLUSH_DELAY = 0.02
+"""Seconds that a line waits for further lines before they are written together."""
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 
 def get_logger(name: str) -> structlog.typing.FilteringBoundLogger:
-    """Return the logger of a part of the system; fields go by keyword: `log.info("Stored", orderId=...)`."""
+    """Return a logger; its methods take fields as keywords: `log.info("Order stored", orderId=…)`."""
     return structlog.get_logger(logger_name=name)  # type: ignore[no-any-return]
 
 
 def flush() -> None:
-    """Write the lines that wait for others; before another file gets one that belongs behind them."""
+    """Write all delayed lines, for instance before a message to stderr that must follow them."""
     if _lines is not None:
         _lines.flush()
 
@@ -39,67 +39,69 @@ def configure(level: str = "info", format: str = "json", file: BinaryIO | None =
     """Set up logging for this process; call it before the first line is logged.
 
     Args:
-        level: debug, info, warning or error; lines below it cost next to nothing.
+        level: debug, info, warning or error; lines below it are dropped at almost no cost.
         format: json or console.
-        file: where lines go; stdout where it is None.
+        file: the output; None for stdout.
     """
     global _lines
     flush()
-    lines = _lines = _Lines(file or sys.stdout.buffer)
+    lines = _lines = _LineWriter(file or sys.stdout.buffer)
     structlog.configure(
-        processors=[_json] if format == "json" else [_prepared, _console()],
+        processors=[_render_json] if format == "json" else [_prepare_console, _console_renderer()],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
-    # Libraries speak up from warnings on; the root handler hands their lines to structlog.
-    logging.basicConfig(handlers=[_Handler()], level=max(_LEVELS[level], logging.WARNING), force=True)
+    # Libraries log at least warnings; the root handler passes their records to structlog.
+    logging.basicConfig(
+        handlers=[_StructlogHandler()], level=max(_LEVELS[level], logging.WARNING), force=True
+    )
     logging.captureWarnings(True)
 
 
-_lines: "_Lines | None" = None
+_lines: "_LineWriter | None" = None
 
 
-class _Lines:
-    """Writes warnings at once, and lesser lines together with those of the next moment.
+class _LineWriter:
+    """Writes lines up to level info in batches after a delay of 20 ms, warnings and errors at once.
 
-    A write for every line takes a busy server a tenth of its time. One that is killed may lose its last.
+    One write per line would cost a busy server a tenth of its time. A killed process can lose its last lines.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._waiting: list[bytes] = []
-        self._writing = Lock()
+        self._buffer: list[bytes] = []
+        self._write_lock = Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
-        """The one that will write what waits."""
+        """The event loop with a scheduled flush; None if there is none."""
         atexit.register(self.flush)
 
     def info(self, line: bytes) -> None:
-        self._waiting.append(line + b"\n")
+        self._buffer.append(line + b"\n")
         loop = asyncio._get_running_loop()
         if loop is None:
             self.flush()
         elif self._loop is not loop:
             self._loop = loop
-            loop.call_later(_MOMENT, self.flush)
+            loop.call_later(_FLUSH_DELAY, self.flush)
 
     def error(self, line: bytes) -> None:
-        self._waiting.append(line + b"\n")
+        self._buffer.append(line + b"\n")
         self.flush()
 
     debug = msg = info
     warn = warning = critical = fatal = failure = exception = error
 
     def flush(self) -> None:
-        with self._writing:
-            self._loop, lines, self._waiting = None, self._waiting, []
+        with self._write_lock:
+            self._loop, lines, self._buffer = None, self._buffer, []
             if lines:
                 self._file.write(b"".join(lines))
                 self._file.flush()
 
 
-def _fields(level: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
-    """Return a line's fields in reading order; a timestamp among the caller's fields takes precedence."""
+def _build_fields(level: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
+    """Return a line's fields in their order of output. Fields of the caller override the standard ones."""
     line = {
         "timestamp": datetime.now(UTC),
         "level": level,
@@ -110,39 +112,41 @@ def _fields(level: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
     if span is not trace.INVALID_SPAN and (context := span.get_span_context()).trace_flags.sampled:
         line["trace_id"] = f"{context.trace_id:032x}"
     line |= event
-    if failure := line.pop("exc_info", None):
-        line["exception"] = _traceback(failure)
+    if exc_info := line.pop("exc_info", None):
+        line["exception"] = _format_traceback(exc_info)
     return line
 
 
-def _traceback(failure: Any) -> str:
-    """Return the traceback of an exception, or of the one being handled where `failure` is True."""
-    if isinstance(failure, tuple):
-        failure = failure[1]
-    elif not isinstance(failure, BaseException):
-        failure = sys.exception()
-    return "".join(traceback.format_exception(failure)) if failure else ""
+def _format_traceback(exc_info: Any) -> str:
+    """Format an exception, an exc_info tuple or, for True, the exception being handled."""
+    if isinstance(exc_info, tuple):
+        error = exc_info[1]
+    elif isinstance(exc_info, BaseException):
+        error = exc_info
+    else:
+        error = sys.exception()
+    return "".join(traceback.format_exception(error)) if error else ""
 
 
-def _json(_logger: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
-    return _encode(_fields(level, event))
+def _render_json(_logger: Any, level: str, event: MutableMapping[str, Any]) -> bytes:
+    return _encode(_build_fields(level, event))
 
 
-def _prepared(_logger: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    line = _fields(level, event)
+def _prepare_console(_logger: Any, level: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    line = _build_fields(level, event)
     line["event"] = line.pop("message")
     line["timestamp"] = str(line["timestamp"])[11:23]  # the time of day to the millisecond
     return line
 
 
-def _console() -> structlog.typing.Processor:
-    """Return a renderer for people; coloured also into a pipe, since the local stack reads it through one."""
+def _console_renderer() -> structlog.typing.Processor:
+    """Return a renderer of coloured lines. It colours pipes too, since the local stack reads one."""
     render = structlog.dev.ConsoleRenderer(colors=True, force_colors=True, pad_event_to=28)
     return lambda logger, level, event: str(render(logger, level, event)).encode()
 
 
-class _Handler(logging.Handler):
-    """Hands the lines of Python's own logging to structlog."""
+class _StructlogHandler(logging.Handler):
+    """Passes records of Python's `logging` to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         log = structlog.get_logger(logger_name=record.name)

@@ -1,4 +1,4 @@
-"""What an operator can set: environment variables `DIPTYCH_*`, read once when a process starts."""
+"""The settings of all processes: environment variables `DIPTYCH_*`, read once at start."""
 
 from typing import Literal
 
@@ -6,45 +6,56 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """Every setting with its default; the defaults are those of the local stack (`make up`)."""
+    """All settings. The defaults are those of the local stack (`make up`)."""
 
     model_config = SettingsConfigDict(env_prefix="DIPTYCH_", frozen=True)
 
     database_url: str = "postgresql://diptych@127.0.0.1:5433/diptych"
+    """PostgreSQL, as `postgresql://user[:password]@host:port/database`."""
     nats_url: str = "nats://127.0.0.1:4223"
+    """NATS, as `nats://[user:password@]host:port`; several servers separated by commas."""
     redis_url: str = "redis://127.0.0.1:6380/0"
+    """Redis, as `redis://[user:password@]host:port/database`."""
 
     command_address: str = "127.0.0.1:50051"
+    """`host:port` at which the command server listens and at which the process manager calls it."""
     query_address: str = "127.0.0.1:50052"
+    """`host:port` at which the query server listens."""
     command_probe_address: str = ""
-    """Where the command server answers health checks and nothing else; empty for at its own address only.
-    There they wait among the calls, or are turned away with them when there are too many."""
+    """`host:port` at which the command server answers health checks only; empty for none. At
+    `command_address` a health check queues with the calls and can be shed with them under overload."""
     query_probe_address: str = ""
-    """The same of the query server."""
+    """`host:port` at which the query server answers health checks only; empty for none."""
     relay_address: str = "127.0.0.1:50053"
-    """Where the relay answers gRPC health checks, and nothing else."""
+    """`host:port` at which the relay answers health checks; it serves nothing else."""
     projector_address: str = "127.0.0.1:50054"
-    """Where the projector answers gRPC health checks, and nothing else."""
+    """`host:port` at which the projector answers health checks; it serves nothing else."""
     process_manager_address: str = "127.0.0.1:50055"
-    """Where the process manager answers queries about sagas, and health checks."""
+    """`host:port` at which the process manager answers health checks and queries about sagas."""
     command_targets: str = ""
-    """Where the process manager finds contexts that have command servers of their own, for instance
-    `inventory=host:port,banking=host:port`; the others are at `command_address`."""
+    """Command servers of single contexts, for the process manager's calls, for instance
+    `inventory=host:port,banking=host:port`. It calls all other contexts at `command_address`."""
     process_manager_token: str = ".diptych/process-manager.token"  # noqa: S105 - the name of a file
-    """The file with the token that the process manager calls with; it is read again for each call."""
+    """File with the token that the process manager sends with its calls. The process manager reads the file
+    before each call."""
 
     jwks: str = ".diptych/jwks.json"
-    """The keys that callers' tokens are signed with: a file, or an http(s) address."""
+    """The public keys that verify callers' tokens: a JSON Web Key Set, as a file or an http(s) URL."""
     token_issuer: str = "diptych-local"  # noqa: S105 - the name of an issuer, not a secret
+    """The issuer (`iss`) that every token must have."""
     token_audience: str = "diptych"  # noqa: S105 - the name of an audience, not a secret
+    """The audience (`aud`) that every token must include."""
 
     reuse_port: bool = False
-    """Whether several processes may listen at one address; `--workers` sets it for its children."""
+    """Whether several processes may listen at one address (SO_REUSEPORT). `--workers` sets it for workers."""
     reflection: bool = False
-    """Whether gRPC reflection describes the services to anybody who asks."""
+    """Whether gRPC reflection describes the services, without authentication."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level of the lines that are logged."""
     log_format: Literal["json", "console"] = "json"
+    """`json` for machines, `console` for coloured lines."""
     stop_grace: float = 10.0
-    """Seconds that requests under way get to finish after SIGTERM."""
+    """Seconds that calls in progress get to finish after SIGTERM."""
     outbox_retention: float = 86_400.0
-    """Seconds that a published outbox row is kept, so that what JetStream loses can be published again."""
+    """Seconds before published outbox rows are deleted. Until then the relay can republish events that
+    JetStream loses."""

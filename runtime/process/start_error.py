@@ -1,5 +1,5 @@
-"""The one error that ends a process, or a command, before it has begun its work."""
+"""The error that ends a process or a command before its work begins."""
 
 
 class StartError(Exception):
-    """A process cannot start: a setting is wrong, a port is taken. The message is a line for the operator."""
+    """A process cannot start, for instance because a setting is invalid. The message is one line of text."""

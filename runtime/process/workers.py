@@ -1,7 +1,7 @@
-"""The command line of a server: how many processes share its address, and which contexts they serve.
+"""The command line of a server: the number of its processes, and the contexts that they serve.
 
-With `--workers N` a parent starts N children and replaces those that die. The kernel spreads connections
-among the children (SO_REUSEPORT); the parent itself binds nothing.
+With `--workers N` a parent starts N worker processes and replaces those that die. The kernel distributes
+connections among the workers (SO_REUSEPORT); the parent itself does not listen.
 """
 
 import argparse
@@ -12,9 +12,9 @@ from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import NoReturn, TypeVar
 
-from runtime.grpc.server import check_free
+from runtime.grpc.server import check_address_free
 from runtime.process import logs
-from runtime.process.lifecycle import REFUSED, Lifecycle, Main, run_process
+from runtime.process.lifecycle import EXIT_START_ERROR, Lifecycle, Main, run_process
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
@@ -22,8 +22,8 @@ C = TypeVar("C")
 
 log = logs.get_logger(__name__)
 
-_PAUSE = 1.0
-"""Seconds before a dead worker is replaced, so that one that dies at once does not keep the host busy."""
+_RESTART_DELAY = 1.0
+"""Seconds before a dead worker is replaced, so that a worker that always dies does not keep the host busy."""
 
 
 def run(
@@ -33,100 +33,113 @@ def run(
     address: str,
     contexts: Mapping[str, C],
 ) -> NoReturn:
-    """Run a server as its command line says, in this process or in several, and exit.
+    """Run a server in one process or several, according to the command line, and exit.
 
     Args:
-        serve: serves contexts until the process stops; as `main` for `run_process` otherwise.
-        name: of the process, which is also its module's.
+        serve: serves the chosen contexts until the process stops; see `main` of `run_process`.
+        name: the process's name, which is also the name of its module.
         settings: the process's settings.
-        address: where it listens.
-        contexts: all that it can serve, by their names.
+        address: `host:port` at which the server listens.
+        contexts: all contexts that the server can serve, by name.
     """
-    arguments = _arguments(name, contexts)
-    chosen = [contexts[context] for context in arguments.contexts]
+    arguments = _parse_arguments(name, contexts)
+    chosen_contexts = [contexts[context] for context in arguments.contexts]
 
     async def main(lifecycle: Lifecycle) -> None:
-        await serve(lifecycle, chosen)
+        await serve(lifecycle, chosen_contexts)
 
     if arguments.worker:
-        run_process(_with_parent(main), name, settings.model_copy(update={"reuse_port": True}))
+        run_process(_stop_with_parent(main), name, settings.model_copy(update={"reuse_port": True}))
     if arguments.workers == 1:
         run_process(main, name, settings)
     worker = (name, "--worker", "--contexts", ",".join(arguments.contexts))
     run_process(lambda lifecycle: _supervise(lifecycle, worker, arguments.workers, address), name, settings)
 
 
-def _arguments(name: str, contexts: Collection[str]) -> argparse.Namespace:
+def _parse_arguments(name: str, contexts: Collection[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog=f"python -m {name}", description=f"Run the {name.replace('_', ' ')}."
     )
     parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes that share the address"
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of processes that share the address (default: 1)",
     )
     parser.add_argument(
-        "--contexts", default=",".join(contexts), metavar="A,B", help="what it serves (default: %(default)s)"
+        "--contexts",
+        default=",".join(contexts),
+        metavar="A,B",
+        help="contexts to serve (default: %(default)s)",
     )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.contexts = [part for part in arguments.contexts.split(",") if part]
     if arguments.workers < 1:
-        parser.error("--workers: at least 1")
+        parser.error("--workers: must be at least 1")
     for unknown in set(arguments.contexts) - set(contexts):
-        parser.error(f"--contexts: there is no {unknown}, there is {', '.join(contexts)}")
+        parser.error(f"--contexts: unknown context {unknown} (known: {', '.join(contexts)})")
     if contexts and not arguments.contexts:
-        parser.error("--contexts: at least one")
+        parser.error("--contexts: must name at least one context")
     return arguments
 
 
-def _with_parent(main: Main) -> Main:
-    """Return main as a worker runs it: it stops when its parent is gone, however the parent ended."""
+def _stop_with_parent(main: Main) -> Main:
+    """Return `main` for a worker: it also stops when the parent process has ended, even by SIGKILL."""
 
     async def worker(lifecycle: Lifecycle) -> None:
         loop, stdin = asyncio.get_running_loop(), sys.stdin.fileno()
 
-        def parent_gone() -> None:  # nothing is ever written to this pipe: readable means closed
+        def on_parent_end() -> None:  # nobody writes to this pipe: readable means closed
             loop.remove_reader(stdin)
             lifecycle.stop()
 
-        loop.add_reader(stdin, parent_gone)
+        loop.add_reader(stdin, on_parent_end)
         await main(lifecycle)
 
     return worker
 
 
 async def _supervise(lifecycle: Lifecycle, worker: Sequence[str], count: int, address: str) -> None:
-    """Keep `count` workers, run by these arguments of Python's -m, running until the process stops.
+    """Keep workers running until the process stops.
+
+    Args:
+        lifecycle: of the parent.
+        worker: the arguments of a worker after `python -m`.
+        count: number of workers.
+        address: `host:port` that the workers share.
 
     Raises:
-        StartError: the address is taken or not a fixed one, or a worker did not start (and said why).
+        StartError: the address is in use or has port 0, or a worker could not start (see its stderr).
     """
-    check_free(address)
+    check_address_free(address)
     if address.endswith(":0"):
-        raise StartError(f"workers cannot share {address}: it needs a port")
-    codes = await asyncio.gather(*[_keep(lifecycle, worker) for _ in range(count)])
-    if REFUSED in codes:
+        raise StartError(f"workers cannot share {address}: the port must not be 0")
+    codes = await asyncio.gather(*[_keep_running(lifecycle, worker) for _ in range(count)])
+    if EXIT_START_ERROR in codes:
         raise StartError("a worker did not start")
     lifecycle.failed = lifecycle.failed or any(codes)
 
 
-async def _keep(lifecycle: Lifecycle, arguments: Sequence[str]) -> int:
-    """Keep one worker running, replacing it when it dies; return the exit code of the last."""
+async def _keep_running(lifecycle: Lifecycle, arguments: Sequence[str]) -> int:
+    """Run a worker and replace it when it dies; return the exit code of the last one."""
     code = 0
     while not lifecycle.stopping.is_set():
         worker = await create_subprocess_exec(sys.executable, "-m", *arguments, stdin=PIPE)
-        log.info("A worker runs", pid=worker.pid)
-        code = await _end_of(worker, lifecycle)
-        if code == REFUSED:
+        log.info("Worker started", pid=worker.pid)
+        code = await _wait_ended(worker, lifecycle)
+        if code == EXIT_START_ERROR:
             lifecycle.stop()
         elif not lifecycle.stopping.is_set():
-            log.error("A worker died and is replaced", pid=worker.pid, code=code)
+            log.error("Worker died; replacing it", pid=worker.pid, code=code)
             code = 0
-            await lifecycle.wait(_PAUSE)
-    return 0 if code == -signal.SIGTERM else code  # told to stop before it could listen to that
+            await lifecycle.wait(_RESTART_DELAY)
+    return 0 if code == -signal.SIGTERM else code  # SIGTERM came before the worker had installed its handler
 
 
-async def _end_of(worker: Process, lifecycle: Lifecycle) -> int:
-    """Wait for a worker's end, told to stop when the process stops; return its exit code."""
+async def _wait_ended(worker: Process, lifecycle: Lifecycle) -> int:
+    """Wait until a worker has ended, and pass on SIGTERM when the process stops; return the exit code."""
     ended = asyncio.create_task(worker.wait())
     stopping = asyncio.create_task(lifecycle.stopping.wait())
     await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)

@@ -1,1 +1,1 @@
-"""Traces and metrics over OpenTelemetry."""
+"""Traces and metrics, exported with OpenTelemetry."""

@@ -1,4 +1,4 @@
-"""The OpenTelemetry SDK, set up to export over OTLP/gRPC; imported only where the environment asks for it."""
+"""The OpenTelemetry SDK with export over OTLP/gRPC; imported only if traces or metrics are on."""
 
 import os
 from collections.abc import Callable
@@ -28,38 +28,38 @@ from opentelemetry.trace import Tracer
 
 from runtime.process import logs
 from runtime.process.start_error import StartError
-from runtime.telemetry.instruments import BOUNDS, Counter, Durations, Instruments, Level
+from runtime.telemetry.instruments import BOUNDS, Counter, Durations, Instruments, LastValue
 
-_PATIENCE = 2.0
-"""Seconds that the end of the process waits for a collector that may be away, for traces and for metrics."""
+_SHUTDOWN_TIMEOUT = 2.0
+"""Seconds that a stopping process waits for the collector, once for traces and once for metrics."""
 log = logs.get_logger(__name__)
 
 _SCOPE = InstrumentationScope("diptych")
 
 
-def resource(service: str) -> Resource:
-    """Return what is said of this process: OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME or its name."""
+def create_resource(service: str) -> Resource:
+    """Return the process's attributes, from OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME and its name."""
     return Resource.create({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME") or service})
 
 
-def tracer(resource: Resource) -> tuple[Tracer, float | None, Callable[[], None]]:
-    """Return a tracer, the share of new traces that it is for, and a function that exports the rest and ends.
+def create_tracer(resource: Resource) -> tuple[Tracer, float | None, Callable[[], None]]:
+    """Return a tracer, the sampling ratio of new traces, and a function that shuts the tracer down.
 
-    The share is that of the sampler which the environment asks for; whoever begins a trace decides by it,
-    before there is anything to throw away. It is None where the tracer decides, since its sampler goes by
-    more than chance.
+    The ratio is that of the sampler in the environment (OTEL_TRACES_SAMPLER). `tracing.span` applies it
+    before it creates a span; the tracer then samples every span. The ratio is None for a sampler that depends
+    on more than a ratio; then the tracer itself samples.
     """
     exporter = OTLPSpanExporter()
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    share = _share(provider.sampler)
-    if share is not None:
+    ratio = _sampling_ratio(provider.sampler)
+    if ratio is not None:
         provider = TracerProvider(ParentBased(ALWAYS_ON), resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    return provider.get_tracer("diptych"), share, _patient(provider.shutdown, exporter.shutdown)
+    return provider.get_tracer("diptych"), ratio, _limit_time(provider.shutdown, exporter.shutdown)
 
 
-def _share(sampler: Sampler) -> float | None:
-    """Return the share of traces that a sampler samples where they begin; None where it depends."""
+def _sampling_ratio(sampler: Sampler) -> float | None:
+    """Return the ratio of new traces that a sampler samples; None if it depends on more than a ratio."""
     root = getattr(sampler, "_root", None) if isinstance(sampler, ParentBased) else None
     if isinstance(root, TraceIdRatioBased):
         return root.rate
@@ -68,8 +68,8 @@ def _share(sampler: Sampler) -> float | None:
     return 0.0 if root is ALWAYS_OFF else None
 
 
-def export_metrics(resource: Resource, instruments: Instruments) -> Callable[[], None]:
-    """Export what is measured again and again; return a function that does so for the last time and ends.
+def start_metrics_export(resource: Resource, instruments: Instruments) -> Callable[[], None]:
+    """Export metrics periodically in a thread; return a function that exports a last time and stops.
 
     Raises:
         StartError: OTEL_METRIC_EXPORT_INTERVAL is not a number of milliseconds.
@@ -77,31 +77,31 @@ def export_metrics(resource: Resource, instruments: Instruments) -> Callable[[],
     interval = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL") or "60000"
     if not interval.isdecimal() or not int(interval):
         raise StartError(f"OTEL_METRIC_EXPORT_INTERVAL={interval}: not a number of milliseconds")
-    exporter, ending, start = OTLPMetricExporter(), Event(), time_ns()
+    exporter, stopping, start = OTLPMetricExporter(), Event(), time_ns()
 
     def export() -> None:
         try:
-            exporter.export(_data(resource, instruments, start))
-        except Exception:  # the next time may go better
-            log.exception("Metrics could not be exported")
+            exporter.export(_collect(resource, instruments, start))
+        except Exception:  # the next export includes the same sums
+            log.exception("Metrics export failed")
 
-    def export_until_the_end() -> None:
-        while not ending.wait(int(interval) / 1000):
+    def export_periodically() -> None:
+        while not stopping.wait(int(interval) / 1000):
             export()
         export()
 
-    thread = Thread(target=export_until_the_end, name="metrics", daemon=True)
+    thread = Thread(target=export_periodically, name="metrics", daemon=True)
     thread.start()
 
-    def end() -> None:
-        ending.set()
+    def stop() -> None:
+        stopping.set()
         thread.join()
         exporter.shutdown()
 
-    return _patient(end, exporter.shutdown)
+    return _limit_time(stop, exporter.shutdown)
 
 
-def _data(resource: Resource, instruments: Instruments, start: int) -> MetricsData:
+def _collect(resource: Resource, instruments: Instruments, start: int) -> MetricsData:
     now = time_ns()
     metrics = [
         Metric(instrument.name, instrument.description, instrument.unit, points)
@@ -112,7 +112,7 @@ def _data(resource: Resource, instruments: Instruments, start: int) -> MetricsDa
     return MetricsData([ResourceMetrics(resource, [ScopeMetrics(_SCOPE, metrics, url)], url)])
 
 
-def _points(instrument: Counter | Durations | Level, start: int, now: int) -> Sum | Histogram | Gauge:
+def _points(instrument: Counter | Durations | LastValue, start: int, now: int) -> Sum | Histogram | Gauge:
     match instrument:
         case Counter():
             sums = [
@@ -121,32 +121,32 @@ def _points(instrument: Counter | Durations | Level, start: int, now: int) -> Su
             ]
             return Sum(sums, AggregationTemporality.CUMULATIVE, is_monotonic=True)
         case Durations():
-            spreads = [
+            points = [
                 HistogramDataPoint(
                     attributes=instrument.attributes(*key),
                     start_time_unix_nano=start,
                     time_unix_nano=now,
-                    count=sum(buckets := tuple(spread.buckets)),
-                    sum=spread.total,
+                    count=sum(buckets := tuple(distribution.buckets)),
+                    sum=distribution.total,
                     bucket_counts=buckets,
                     explicit_bounds=BOUNDS,
-                    min=spread.least,
-                    max=spread.most,
+                    min=distribution.minimum,
+                    max=distribution.maximum,
                 )
-                for key, spread in instrument.spreads.copy().items()
+                for key, distribution in instrument.distributions.copy().items()
             ]
-            return Histogram(spreads, AggregationTemporality.CUMULATIVE)
-        case Level(value=value):
+            return Histogram(points, AggregationTemporality.CUMULATIVE)
+        case LastValue(value=value):
             return Gauge([] if value is None else [NumberDataPoint({}, start, now, value)])
 
 
-def _patient(end: Callable[[], None], give_up: Callable[[], None]) -> Callable[[], None]:
-    """Return `end`, cut short by `give_up`: the SDK's own time-outs do not bound its retries."""
+def _limit_time(stop: Callable[[], None], abort: Callable[[], None]) -> Callable[[], None]:
+    """Return `stop`, cut short by `abort` after a timeout: the SDK does not limit the time of its retries."""
 
-    def bounded() -> None:
-        timer = Timer(_PATIENCE, give_up)
+    def stop_within_timeout() -> None:
+        timer = Timer(_SHUTDOWN_TIMEOUT, abort)
         timer.start()
-        end()
+        stop()
         timer.cancel()
 
-    return bounded
+    return stop_within_timeout

@@ -1,30 +1,30 @@
-"""The metrics of the domain, behind functions that do nothing while metrics are off."""
+"""Functions that record the domain's metrics, and do nothing while metrics are off."""
 
 from runtime.telemetry.instruments import Instruments
 
 instruments: Instruments | None = None
-"""The metrics' instruments, None where metrics are off."""
+"""The instruments; None while metrics are off."""
 
 
 def command_processed(command_type: str, success: bool, seconds: float) -> None:
-    """Count a command that was answered, accepted or not, and the time that it took."""
+    """Count an answered command, accepted or rejected, and record its duration."""
     if instruments is not None:
         instruments.command_processed(command_type, success, seconds)
 
 
 def event_processed(event_type: str, success: bool) -> None:
-    """Count an event that a projection applied, or failed to apply."""
+    """Count an event that a projection has applied (`success`) or failed to apply."""
     if instruments is not None:
         instruments.event_processed(event_type, success)
 
 
 def read_model_lag(model_type: str, seconds: float) -> None:
-    """Record the time from an event's recording to its effect in a view."""
+    """Record the time from an event's commit until a view includes it."""
     if instruments is not None:
         instruments.read_model_lag(model_type, seconds)
 
 
 def outbox_pending(events: int) -> None:
-    """Record how many events wait for being published."""
+    """Record the number of unpublished events in the outbox."""
     if instruments is not None:
         instruments.outbox_pending(events)

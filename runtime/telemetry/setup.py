@@ -1,7 +1,7 @@
-"""Turns traces and metrics on where the environment asks for them.
+"""Switches traces and metrics on, according to the standard `OTEL_*` environment variables.
 
-The standard `OTEL_*` variables decide: an endpoint (`OTEL_EXPORTER_OTLP_ENDPOINT`) or an exporter
-(`OTEL_TRACES_EXPORTER=otlp`, `OTEL_METRICS_EXPORTER=otlp`). Without them nothing is recorded.
+An endpoint (`OTEL_EXPORTER_OTLP_ENDPOINT`) or an exporter (`OTEL_TRACES_EXPORTER=otlp`,
+`OTEL_METRICS_EXPORTER=otlp`) switches them on. Without these variables nothing is recorded.
 """
 
 import os
@@ -15,30 +15,30 @@ _shutdowns: list[Callable[[], None]] = []
 
 
 def configure(service: str) -> None:
-    """Set up what the environment asks for.
+    """Set up traces and metrics as far as the environment switches them on.
 
     Args:
-        service: the resource attribute `service.name`, unless OTEL_SERVICE_NAME says otherwise.
+        service: the resource attribute `service.name`, unless OTEL_SERVICE_NAME overrides it.
 
     Raises:
-        StartError: a variable asks for an exporter or a protocol that is not here.
+        StartError: a variable names an unsupported exporter or protocol, or an invalid interval.
     """
-    traces_wanted, metrics_wanted = _wanted("TRACES"), _wanted("METRICS")
-    if traces_wanted or metrics_wanted:
-        from runtime.telemetry import export  # takes a third of a second to import
+    export_traces, export_metrics = _is_enabled("TRACES"), _is_enabled("METRICS")
+    if export_traces or export_metrics:
+        from runtime.telemetry import export  # the import takes a third of a second
 
-        resource = export.resource(service)
-        if traces_wanted:
-            tracer, share, shutdown = export.tracer(resource)
-            tracing.use(tracer, share)
+        resource = export.create_resource(service)
+        if export_traces:
+            tracer, ratio, shutdown = export.create_tracer(resource)
+            tracing.configure(tracer, ratio)
             _shutdowns.append(shutdown)
-        if metrics_wanted:
+        if export_metrics:
             metrics.instruments = Instruments()
-            _shutdowns.append(export.export_metrics(resource, metrics.instruments))
+            _shutdowns.append(export.start_metrics_export(resource, metrics.instruments))
 
 
-def _wanted(signal: str) -> bool:
-    """Return whether the environment asks for traces or metrics to be exported."""
+def _is_enabled(signal: str) -> bool:
+    """Return whether the environment switches the export of a signal (TRACES or METRICS) on."""
     if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
     endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
@@ -53,6 +53,6 @@ def _wanted(signal: str) -> bool:
 
 
 def shutdown() -> None:
-    """Export what was recorded and is not exported yet, for a few seconds at the most."""
+    """Export all recorded data that is still pending, and stop. Takes at most 2 seconds per signal."""
     while _shutdowns:
         _shutdowns.pop()()

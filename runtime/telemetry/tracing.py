@@ -1,4 +1,13 @@
-"""Spans, behind functions that cost next to nothing while traces are off."""
+"""Functions that create spans, at almost no cost while traces are off.
+
+How it works: sampling is decided where a trace begins, before anything is allocated for it.
+
+- `span` with a traceparent follows the caller's decision. Without one it follows the decision of the current
+  span; without either it samples at random, with the configured ratio.
+- The tracer creates a sampled span. In an unsampled trace no span is created: `_Unsampled` puts one shared,
+  unsampled span context in place, so that spans within it and `current_traceparent` see the decision.
+- With a ratio of None the tracer decides for every span.
+"""
 
 import re
 from collections.abc import Mapping
@@ -14,22 +23,21 @@ from runtime.grpc.rpc_error import RpcError
 Attributes = Mapping[str, str | int | float | bool]
 
 _TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_NOTHING: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
+_NO_SPAN: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 _UNSAMPLED = trace.set_span_in_context(NonRecordingSpan(SpanContext(1, 1, is_remote=False)), Context())
 _tracer: Tracer | None = None
-_share: float | None = None
-"""The share of new traces that is sampled, None where the tracer decides."""
+_ratio: float | None = None
 
 
-def use(tracer: Tracer | None, share: float | None) -> None:
-    """Turn traces on, or off where there is no tracer.
+def configure(tracer: Tracer | None, ratio: float | None) -> None:
+    """Switch traces on, or off if there is no tracer.
 
     Args:
-        tracer: makes the spans.
-        share: of new traces that is sampled, 0 to 1; None where the tracer decides.
+        tracer: creates the spans.
+        ratio: the ratio of new traces to sample, 0 to 1; None if the tracer samples.
     """
-    global _tracer, _share
-    _tracer, _share = tracer, share
+    global _tracer, _ratio
+    _tracer, _ratio = tracer, ratio
 
 
 def span(
@@ -39,34 +47,34 @@ def span(
     parent: str | None = None,
     attributes: Attributes | None = None,
 ) -> AbstractContextManager[Span]:
-    """Return a context manager within which this span is the current one.
+    """Return a context manager that starts a span and makes it the current one.
 
     Args:
-        name: the span's name, of few different values.
+        name: the span's name, from a small set of names.
         kind: the span's kind.
-        parent: the W3C traceparent of the span's parent; None for the current span, if there is one.
-        attributes: facts known from the start.
+        parent: the W3C traceparent of the parent; None for the current span, if there is one.
+        attributes: attributes that the span has from its start.
     """
     if _tracer is None:
-        return _NOTHING
-    if _share is not None and (unsampled := _decided(parent)) is not None:
-        return unsampled
-    return _Current(_tracer.start_span(name, context_of(parent) if parent else None, kind, attributes))
+        return _NO_SPAN
+    if _ratio is not None and (substitute := _unsampled_substitute(parent)) is not None:
+        return substitute
+    return _CurrentSpan(_tracer.start_span(name, context_from(parent) if parent else None, kind, attributes))
 
 
-def _decided(parent: str | None) -> AbstractContextManager[Span] | None:
-    """Return what stands for a span of a trace that is not sampled, for which none is made; else None."""
+def _unsampled_substitute(parent: str | None) -> AbstractContextManager[Span] | None:
+    """Return a substitute for the span if its trace is not sampled, or None if it is."""
     if parent is not None and _TRACEPARENT.fullmatch(parent):
         sampled = bool(int(parent[-1], 16) & TraceFlags.SAMPLED)
     elif parent is None and (current := trace.get_current_span()) is not trace.INVALID_SPAN:
-        return None if current.get_span_context().trace_flags.sampled else _NOTHING
+        return None if current.get_span_context().trace_flags.sampled else _NO_SPAN
     else:
-        sampled = random() < (_share or 0.0)  # noqa: S311 - chance, not a secret
+        sampled = random() < (_ratio or 0.0)  # noqa: S311 - chance, not a secret
     return None if sampled else _Unsampled()
 
 
 class _Unsampled:
-    """Lets all that runs within know that its trace is not sampled."""
+    """Marks everything within it as part of an unsampled trace."""
 
     __slots__ = ("_token",)
 
@@ -78,8 +86,8 @@ class _Unsampled:
         detach(self._token)
 
 
-class _Current:
-    """Makes a span the current one and ends it: half of what OpenTelemetry's own context manager costs."""
+class _CurrentSpan:
+    """Makes a span the current one and ends it, at half the cost of OpenTelemetry's own context manager."""
 
     __slots__ = ("_span", "_token")
 
@@ -92,9 +100,8 @@ class _Current:
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         detach(self._token)
-        if isinstance(error, Exception) and not isinstance(
-            error, RpcError
-        ):  # a refusal is an answer, not a fault
+        # An RpcError is an answer, not a fault; `runtime.grpc.telemetry` sets the server span's status.
+        if isinstance(error, Exception) and not isinstance(error, RpcError):
             self._span.set_status(StatusCode.ERROR, type(error).__name__)
         self._span.end()
 
@@ -108,22 +115,22 @@ def record_span(
     kind: SpanKind = SpanKind.INTERNAL,
     attributes: Attributes | None = None,
 ) -> None:
-    """Record a span that is over, as a child; does nothing unless its parent was sampled.
+    """Record a finished span, provided that its parent was sampled.
 
     Args:
-        name: the span's name, of few different values.
-        parent: the W3C traceparent of the span's parent.
-        start_ns: when it began, in nanoseconds since 1970.
-        end_ns: when it ended, in nanoseconds since 1970.
+        name: the span's name, from a small set of names.
+        parent: the W3C traceparent of the parent.
+        start_ns: start in nanoseconds since 1970.
+        end_ns: end in nanoseconds since 1970.
         kind: the span's kind.
-        attributes: facts about it.
+        attributes: the span's attributes.
     """
     if _tracer is not None and parent is not None and parent.endswith("-01"):
-        _tracer.start_span(name, context_of(parent), kind, attributes, start_time=start_ns).end(end_ns)
+        _tracer.start_span(name, context_from(parent), kind, attributes, start_time=start_ns).end(end_ns)
 
 
-def context_of(parent: str) -> Context:
-    """Return the context of a remote parent; an empty one where the traceparent is not valid."""
+def context_from(parent: str) -> Context:
+    """Return the context of a remote parent, or an empty one if the traceparent is malformed."""
     if not (parts := _TRACEPARENT.fullmatch(parent)):
         return Context()
     trace_id, span_id, flags = (int(part, 16) for part in parts.groups())
@@ -132,13 +139,12 @@ def context_of(parent: str) -> Context:
 
 
 def tracer() -> Tracer | None:
-    """Return the tracer, or None where traces are off."""
     return _tracer
 
 
 def current_traceparent() -> str | None:
-    """Return the W3C traceparent of the current span, or None where there is none or it is not sampled."""
+    """Return the W3C traceparent of the current span, or None without a sampled span."""
     if _tracer is None:
         return None
-    here = trace.get_current_span().get_span_context()
-    return f"00-{here.trace_id:032x}-{here.span_id:016x}-01" if here.trace_flags.sampled else None
+    current = trace.get_current_span().get_span_context()
+    return f"00-{current.trace_id:032x}-{current.span_id:016x}-01" if current.trace_flags.sampled else None

@@ -1,3 +1,5 @@
+"""The connection to NATS, readers of the event stream, and the stream's identity, against a real server."""
+
 import asyncio
 from collections.abc import AsyncIterator
 from uuid import uuid4
@@ -14,8 +16,8 @@ from runtime.jetstream import (
     ReaderLost,
     StreamReader,
     connect,
+    read_stream_identity,
     read_subject,
-    stream_identity,
 )
 from runtime.process.start_error import StartError
 from tests.support.harness.waiting import until
@@ -51,16 +53,16 @@ async def read(reader: StreamReader, count: int) -> list[Message]:
     messages: list[Message] = []
     async with asyncio.timeout(20):
         while len(messages) < count:
-            messages += await reader.batch(500, 1)
+            messages += await reader.read_batch(500, 1)
     return messages
 
 
-async def until_lost(reader: StreamReader, why: str) -> list[Message]:
+async def read_until_lost(reader: StreamReader, reason: str) -> list[Message]:
     messages: list[Message] = []
     async with asyncio.timeout(20):
-        with pytest.raises(ReaderLost, match=why):
+        with pytest.raises(ReaderLost, match=reason):
             while True:
-                messages += await reader.batch(500, 0.1)
+                messages += await reader.read_batch(500, 0.1)
     return messages
 
 
@@ -76,11 +78,11 @@ async def test_a_reader_returns_every_message_in_order_from_its_start(connection
         {"n": "101"},
         "diptych.events.4.a.b.100",
     )
-    assert await reader.batch(500, 0.05) == []
+    assert await reader.read_batch(500, 0.05) == []
     await reader.close()
 
 
-async def test_a_reader_hears_only_its_subjects(connection: Connection) -> None:
+async def test_a_reader_returns_only_messages_of_its_subjects(connection: Connection) -> None:
     epoch = await make_stream(connection)
     await publish(connection, [f"diptych.events.{n % 16}.a.{'bcd'[n % 3]}.{n}" for n in range(300)])
     reader = await StreamReader.open(
@@ -92,27 +94,27 @@ async def test_a_reader_hears_only_its_subjects(connection: Connection) -> None:
     await reader.close()
 
 
-async def test_an_idle_reader_outlives_its_pull_requests_and_gets_the_next_message_at_once(
+async def test_an_idle_reader_renews_its_pull_requests(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runtime.jetstream.reader.EXPIRES", 0.5)
+    monkeypatch.setattr("runtime.jetstream.reader.PULL_EXPIRY", 0.5)
     monkeypatch.setattr("runtime.jetstream.reader.HEARTBEAT", 0.2)
     epoch = await make_stream(connection)
     reader = await StreamReader.open(connection, epoch, 1)
     async with asyncio.timeout(20):
         for _ in range(12):
-            assert await reader.batch(500, 0.2) == []
+            assert await reader.read_batch(500, 0.2) == []
     await publish(connection, ["diptych.events.0.a.b.c"])
-    assert len(await reader.batch(500, 0.1)) == 1
+    assert len(await reader.read_batch(500, 0.1)) == 1
     await reader.close()
 
 
-async def test_a_reader_is_lost_when_its_stream_is_deleted_and_made_anew(connection: Connection) -> None:
+async def test_a_reader_is_lost_when_its_stream_is_recreated(connection: Connection) -> None:
     epoch = await make_stream(connection)
     reader = await StreamReader.open(connection, epoch, 1)
     await connection.js.delete_stream(streams.JETSTREAM)
     await make_stream(connection)
-    await until_lost(reader, "409|503")
+    await read_until_lost(reader, "409|503")
     await reader.close()
 
 
@@ -129,7 +131,7 @@ async def test_a_reader_is_lost_when_its_consumer_is_deleted(connection: Connect
     reader = await StreamReader.open(connection, epoch, 1)
     (consumer,) = await connection.js.consumers_info(streams.JETSTREAM)
     await connection.js.delete_consumer(streams.JETSTREAM, consumer.name)
-    await until_lost(reader, "409|503")
+    await read_until_lost(reader, "409|503")
     await reader.close()
 
 
@@ -137,22 +139,22 @@ async def test_a_reader_is_lost_when_a_message_is_missing(connection: Connection
     epoch = await make_stream(connection)
     reader = await StreamReader.open(connection, epoch, 1)
     (consumer,) = await connection.js.consumers_info(streams.JETSTREAM)
-    # Somebody else takes a message from the same consumer, as if it had been lost on the way.
+    # Another client takes messages from the same consumer, as if they had been lost on the way.
     inbox = connection.client.new_inbox()
     thief = await connection.client.subscribe(inbox)
-    # The reader has asked for 2,000, the thief is next, then the reader again.
+    # The reader has requested 2,000 messages; the thief's request is next, then another one of the reader.
     await connection.client.publish(
         f"$JS.API.CONSUMER.MSG.NEXT.{streams.JETSTREAM}.{consumer.name}", b'{"batch":10}', inbox
     )
     await publish(connection, ["diptych.events.0.a.b.c"] * 4_000)
-    messages = await until_lost(reader, "followed by")
+    messages = await read_until_lost(reader, "expected message")
     sequences = [message.sequence for message in messages]
     assert sequences == list(range(1, len(sequences) + 1))
     assert thief.pending_msgs > 0
     await reader.close()
 
 
-async def test_a_reader_is_lost_when_the_server_restarts_and_another_goes_on(
+async def test_a_reader_is_lost_when_the_server_restarts_and_another_continues(
     own_nats: Nats, connection: Connection
 ) -> None:
     epoch = await make_stream(connection)
@@ -160,7 +162,7 @@ async def test_a_reader_is_lost_when_the_server_restarts_and_another_goes_on(
     reader = await StreamReader.open(connection, epoch, 1)
     await read(reader, 10)
     await own_nats.kill()
-    await until_lost(reader, "connection was lost")
+    await read_until_lost(reader, "connection was lost")
     assert not connection.connected
     with pytest.raises(UNREACHABLE):
         await connection.js.stream_info(streams.JETSTREAM)
@@ -168,12 +170,12 @@ async def test_a_reader_is_lost_when_the_server_restarts_and_another_goes_on(
     await until(lambda: connection.connected)
     await reader.close()
     await publish(connection, ["diptych.events.0.a.b.c"])
-    again = await StreamReader.open(connection, epoch, 11)
-    assert [message.sequence for message in await read(again, 1)] == [11]
-    await again.close()
+    another = await StreamReader.open(connection, epoch, 11)
+    assert [message.sequence for message in await read(another, 1)] == [11]
+    await another.close()
 
 
-async def test_a_reader_is_lost_when_the_server_falls_silent(
+async def test_a_reader_is_lost_when_the_server_stops_responding(
     own_nats: Nats, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runtime.jetstream.reader.HEARTBEAT", 0.2)
@@ -181,13 +183,13 @@ async def test_a_reader_is_lost_when_the_server_falls_silent(
     reader = await StreamReader.open(connection, epoch, 1)
     own_nats.child.freeze()
     try:
-        await until_lost(reader, "silent")
+        await read_until_lost(reader, "does not respond")
     finally:
         own_nats.child.thaw()
     await reader.close()
 
 
-async def test_a_connection_is_made_when_the_server_comes_up_later(own_nats: Nats) -> None:
+async def test_a_connection_is_made_when_the_server_starts_later(own_nats: Nats) -> None:
     await own_nats.kill()
     async with await connect(own_nats.url, "test") as connection:
         assert not connection.connected
@@ -196,7 +198,7 @@ async def test_a_connection_is_made_when_the_server_comes_up_later(own_nats: Nat
         assert connection.connected
 
 
-async def test_a_senseless_address_is_refused_at_once() -> None:
+async def test_a_malformed_url_is_rejected_at_once() -> None:
     with pytest.raises(StartError):
         await connect("nats://host:port:more", "test")
 
@@ -204,26 +206,26 @@ async def test_a_senseless_address_is_refused_at_once() -> None:
 async def test_one_aggregates_events_are_read_from_its_own_subject(connection: Connection) -> None:
     await make_stream(connection)
     await publish(connection, [f"diptych.events.0.a.b.{n % 3}" for n in range(30)])
-    found = [message async for message in read_subject(connection.js, "diptych.events.0.a.b.1", after=10)]
-    assert [message.sequence for message in found] == [11, 14, 17, 20, 23, 26, 29]
-    assert (found[0].data, found[0].headers["n"]) == (b"11", "11")
+    messages = [message async for message in read_subject(connection.js, "diptych.events.0.a.b.1", after=10)]
+    assert [message.sequence for message in messages] == [11, 14, 17, 20, 23, 26, 29]
+    assert (messages[0].data, messages[0].headers["n"]) == (b"11", "11")
 
 
-async def test_a_stream_says_which_one_it_is_and_whether_it_is_whole(connection: Connection) -> None:
-    assert await stream_identity(connection.js) is None
+async def test_a_streams_identity_and_whether_it_is_intact_can_be_read(connection: Connection) -> None:
+    assert await read_stream_identity(connection.js) is None
     epoch = await make_stream(connection)
-    empty = await stream_identity(connection.js)
+    empty = await read_stream_identity(connection.js)
     assert empty is not None
     assert (empty.epoch, empty.incarnation, empty.complete, empty.intact) == (epoch, "i", True, True)
     await publish(connection, ["diptych.events.0.a.b.c"] * 10)
-    full = await stream_identity(connection.js)
+    full = await read_stream_identity(connection.js)
     assert full is not None
     assert (full.first_sequence, full.last_sequence, full.intact) == (1, 10, True)
     await connection.js.delete_msg(streams.JETSTREAM, 4)
-    holed = await stream_identity(connection.js)
-    assert holed is not None
-    assert not holed.intact
+    damaged = await read_stream_identity(connection.js)
+    assert damaged is not None
+    assert not damaged.intact
     await connection.js.purge_stream(streams.JETSTREAM)
-    purged = await stream_identity(connection.js)
+    purged = await read_stream_identity(connection.js)
     assert purged is not None
     assert not purged.intact

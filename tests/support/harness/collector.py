@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector for tests: takes what processes export over OTLP/gRPC and keeps it in memory."""
+"""An OpenTelemetry collector for tests, which keeps everything exported over OTLP/gRPC in memory."""
 
 import asyncio
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc as tra
 
 @dataclass(frozen=True)
 class Span:
-    """A span as it was exported. Ids are lower-case hex; `parent` is empty for a root."""
+    """An exported span. Ids are lower-case hexadecimal; `parent` is empty for a root."""
 
     service: str
     name: str
@@ -27,35 +27,37 @@ class Span:
     start_ns: int
     end_ns: int
     links: tuple[str, ...]
-    """The ids of the spans that it links to."""
+    """The ids of linked spans."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A metric's latest value for one set of attributes: a sum, or how often a histogram was recorded."""
+    """An exported data point of a metric, for one set of attributes."""
 
     service: str
     name: str
     unit: str
     attributes: dict[str, Any]
     count: float
+    """The number of values of a histogram, or the value of a sum or gauge."""
     sum: float
+    """The sum of a histogram's values, or the value of a sum or gauge."""
 
 
 class Collector:
-    """Listens on a free port from `start` to `stop`."""
+    """A collector on a free port, which listens from `start` to `stop`."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self.points: list[Point] = []
-        """Every point of every export, the latest last."""
+        """All points of all exports, the latest last."""
         self.port = 0
         self._server: grpc.aio.Server | None = None
-        self._news = asyncio.Event()
+        self._arrived = asyncio.Event()
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables with which a process exports everything here, and soon."""
+        """The environment of a process that exports to this collector at short intervals."""
         return {
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}",
             "OTEL_BSP_SCHEDULE_DELAY": "50",
@@ -76,25 +78,26 @@ class Collector:
             await self._server.stop(None)
 
     async def span(self, matches: Callable[[Span], bool], seconds: float = 15.0) -> Span:
-        """Wait for a span and return it."""
+        """Wait for a matching span and return it."""
         async with asyncio.timeout(seconds):
-            while not (found := [span for span in self.spans if matches(span)]):
-                await self._more()
-        return found[0]
+            while not (spans := [span for span in self.spans if matches(span)]):
+                await self._wait_for_export()
+        return spans[0]
 
     async def point(self, matches: Callable[[Point], bool], seconds: float = 15.0) -> Point:
-        """Wait for a metric's point and return its latest value."""
+        """Wait for a matching point and return the latest one."""
         async with asyncio.timeout(seconds):
-            while not (found := [point for point in self.points if matches(point)]):
-                await self._more()
-        return found[-1]
+            while not (points := [point for point in self.points if matches(point)]):
+                await self._wait_for_export()
+        return points[-1]
 
-    def arrived(self) -> None:
-        self._news.set()
+    def notify(self) -> None:
+        """Wake everything that waits for an export."""
+        self._arrived.set()
 
-    async def _more(self) -> None:
-        self._news.clear()
-        await self._news.wait()
+    async def _wait_for_export(self) -> None:
+        self._arrived.clear()
+        await self._arrived.wait()
 
 
 class _Traces(trace_grpc.TraceServiceServicer):
@@ -103,10 +106,10 @@ class _Traces(trace_grpc.TraceServiceServicer):
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
         for resource in request.resource_spans:
-            service = _attributes(resource.resource.attributes)["service.name"]
+            service = _to_dict(resource.resource.attributes)["service.name"]
             for scope in resource.scope_spans:
-                self._collector.spans += [_span(service, span) for span in scope.spans]
-        self._collector.arrived()
+                self._collector.spans += [_to_span(service, span) for span in scope.spans]
+        self._collector.notify()
         return trace_service.ExportTraceServiceResponse()
 
 
@@ -116,15 +119,15 @@ class _Metrics(metrics_grpc.MetricsServiceServicer):
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
         for resource in request.resource_metrics:
-            service = _attributes(resource.resource.attributes)["service.name"]
+            service = _to_dict(resource.resource.attributes)["service.name"]
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
-                    self._collector.points += _points(service, metric)
-        self._collector.arrived()
+                    self._collector.points += _to_points(service, metric)
+        self._collector.notify()
         return metrics_service.ExportMetricsServiceResponse()
 
 
-def _span(service: str, span: Any) -> Span:
+def _to_span(service: str, span: Any) -> Span:
     return Span(
         service=service,
         name=span.name,
@@ -133,21 +136,21 @@ def _span(service: str, span: Any) -> Span:
         parent=span.parent_span_id.hex(),
         kind=span.SpanKind.Name(span.kind).removeprefix("SPAN_KIND_"),
         status=span.status.StatusCode.Name(span.status.code).removeprefix("STATUS_CODE_"),
-        attributes=_attributes(span.attributes),
+        attributes=_to_dict(span.attributes),
         start_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
         links=tuple(link.span_id.hex() for link in span.links),
     )
 
 
-def _points(service: str, metric: Any) -> list[Point]:
+def _to_points(service: str, metric: Any) -> list[Point]:
     kind = metric.WhichOneof("data")
     return [
         Point(
             service=service,
             name=metric.name,
             unit=metric.unit,
-            attributes=_attributes(point.attributes),
+            attributes=_to_dict(point.attributes),
             count=point.count if kind == "histogram" else point.as_int or point.as_double,
             sum=point.sum if kind == "histogram" else point.as_int or point.as_double,
         )
@@ -155,5 +158,5 @@ def _points(service: str, metric: Any) -> list[Point]:
     ]
 
 
-def _attributes(attributes: Any) -> dict[str, Any]:
+def _to_dict(attributes: Any) -> dict[str, Any]:
     return {item.key: getattr(item.value, item.value.WhichOneof("value")) for item in attributes}

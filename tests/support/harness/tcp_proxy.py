@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server: begins late, ends early, hangs, loses answers, or speaks TLS for it."""
+"""A TCP proxy that injects faults between a client and a server, or adds TLS to the server."""
 
 import asyncio
 from contextlib import suppress
@@ -7,7 +7,7 @@ from typing import Self
 
 
 class TcpProxy:
-    """Listens on a port of its own, from `start` to `stop`, and forwards to a server on this host."""
+    """Forwards connections from a port of its own to a server on this host, from `start` to `stop`."""
 
     def __init__(self, target_port: int, tls: SSLContext | None = None) -> None:
         self._target = target_port
@@ -16,14 +16,14 @@ class TcpProxy:
         self._pipes: set[asyncio.Task[None]] = set()
         self.port = 0
         self.flowing = asyncio.Event()
-        """Cleared, nothing is forwarded: the server seems to hang."""
+        """Clear it to forward nothing, so that the server seems to hang."""
         self.flowing.set()
-        self.loses_answers = False
-        """Whether what the server says is thrown away."""
+        self.drops_answers = False
+        """Whether to drop everything that the server sends."""
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return len(self._pipes) // 2
 
     async def __aenter__(self) -> Self:
@@ -34,7 +34,7 @@ class TcpProxy:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen; again on the same port after `stop`."""
+        """Listen on a free port, or after `stop` on the same port as before."""
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
@@ -49,18 +49,20 @@ class TcpProxy:
         self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
-        for source, sink, answers in ((reader, far_writer, False), (far_reader, writer, True)):
-            pipe = asyncio.create_task(self._pump(source, sink, answers))
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target)
+        for source, sink, are_answers in ((reader, server_writer, False), (server_reader, writer, True)):
+            pipe = asyncio.create_task(self._pump(source, sink, are_answers))
             self._pipes.add(pipe)
             pipe.add_done_callback(self._pipes.discard)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, answers: bool) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, are_answers: bool
+    ) -> None:
         with suppress(ConnectionError):
             try:
                 while data := await source.read(65_536):
                     await self.flowing.wait()
-                    if answers and self.loses_answers:
+                    if are_answers and self.drops_answers:
                         continue
                     sink.write(data)
                     await sink.drain()

@@ -1,4 +1,4 @@
-"""What a line of the log looks like, for machines and for people."""
+"""The format of log lines, as JSON and on a console."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from runtime.process import logs
 
 log = logs.get_logger("relay")
 logs.configure(*sys.argv[1:])
-log.debug("Not said")
+log.debug("Below the level")
 log.info("Event published", eventId="ordering.order.o-1@1", n=3, text="ä\\n", id=uuid.UUID(int=1), odd=object)
 log.info("Dated", timestamp=datetime(2026, 1, 2, tzinfo=UTC))
 logging.getLogger("nats.aio").warning("slow %s", "consumer")
@@ -34,7 +34,7 @@ for flags in (TraceFlags.SAMPLED, TraceFlags.DEFAULT):
 """
 
 
-def said(*arguments: str) -> list[str]:
+def log_lines(*arguments: str) -> list[str]:
     run = subprocess.run(
         [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, check=True, text=True
     )
@@ -44,7 +44,7 @@ def said(*arguments: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def lines() -> list[dict[str, object]]:
-    return [json.loads(line) for line in said("info", "json")]
+    return [json.loads(line) for line in log_lines("info", "json")]
 
 
 def test_a_line_has_its_time_level_logger_message_and_fields(lines: list[dict[str, object]]) -> None:
@@ -63,20 +63,20 @@ def test_a_line_has_its_time_level_logger_message_and_fields(lines: list[dict[st
     }
 
 
-def test_a_timestamp_of_the_callers_own_takes_precedence(lines: list[dict[str, object]]) -> None:
+def test_a_timestamp_among_the_fields_takes_precedence(lines: list[dict[str, object]]) -> None:
     (line,) = [line for line in lines if line["message"] == "Dated"]
     assert line["timestamp"] == "2026-01-02T00:00:00Z"
 
 
-def test_what_is_below_the_level_is_not_said(lines: list[dict[str, object]]) -> None:
-    assert not {"Not said", "chatter"} & {line["message"] for line in lines}
+def test_lines_below_the_level_are_dropped(lines: list[dict[str, object]]) -> None:
+    assert not {"Below the level", "chatter"} & {line["message"] for line in lines}
 
 
-def test_libraries_and_warnings_speak_through_the_same_log(lines: list[dict[str, object]]) -> None:
-    said = {line["logger"]: line for line in lines}
-    assert said["nats.aio"]["message"] == "slow consumer"
-    assert said["nats.aio"]["level"] == "warning"
-    assert "careful" in str(said["py.warnings"]["message"])
+def test_records_of_libraries_and_warnings_become_lines(lines: list[dict[str, object]]) -> None:
+    by_logger = {line["logger"]: line for line in lines}
+    assert by_logger["nats.aio"]["message"] == "slow consumer"
+    assert by_logger["nats.aio"]["level"] == "warning"
+    assert "careful" in str(by_logger["py.warnings"]["message"])
 
 
 @pytest.mark.parametrize("message", ["Failed", "Failed too"])
@@ -93,9 +93,9 @@ def test_a_line_has_the_trace_id_only_where_the_trace_is_sampled(lines: list[dic
     assert "trace_id" not in not_sampled
 
 
-def test_people_get_colours_a_short_time_and_a_traceback_they_can_read() -> None:
-    lines = said("debug", "console")
-    assert "Not said" in lines[0]
+def test_console_lines_have_colours_a_short_time_and_a_traceback() -> None:
+    lines = log_lines("debug", "console")
+    assert "Below the level" in lines[0]
     assert "\x1b[" in lines[1]
     plain = lines[1]
     for code in ("\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[34m", "\x1b[35m", "\x1b[36m"):
@@ -105,8 +105,8 @@ def test_people_get_colours_a_short_time_and_a_traceback_they_can_read() -> None
     assert any(line.startswith("KeyError: 'missing'") for line in lines)
 
 
-def test_levels_have_colours_of_their_own() -> None:
-    lines = said("info", "console")
+def test_levels_have_different_colours() -> None:
+    lines = log_lines("info", "console")
     (info,) = [line for line in lines if "Event published" in line]
     (warning,) = [line for line in lines if "slow consumer" in line]
     assert "\x1b[32m\x1b[1minfo" in info

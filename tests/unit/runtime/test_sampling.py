@@ -1,4 +1,4 @@
-"""Whether a trace is sampled is decided where it begins, once, and before anything is made for it."""
+"""Sampling is decided once, where a trace begins, and before anything is allocated for it."""
 
 from collections.abc import Iterator
 
@@ -17,17 +17,17 @@ UNSAMPLED = SAMPLED[:-1] + "0"
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """Sample a half of all new traces."""
+    """Sample half of all new traces."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(ParentBased(ALWAYS_ON), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
-    monkeypatch.setattr(tracing, "_share", 0.5)
+    monkeypatch.setattr(tracing, "_ratio", 0.5)
     yield exporter
     provider.shutdown()
 
 
-def chance(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
+def set_random(monkeypatch: pytest.MonkeyPatch, value: float) -> None:
     monkeypatch.setattr(tracing, "random", lambda: value)
 
 
@@ -40,46 +40,46 @@ def call(parent: str | None = None) -> None:
         pass
 
 
-def test_chance_decides_on_a_new_trace_and_all_that_is_within(
+def test_a_new_trace_is_sampled_at_random_with_all_its_spans(
     spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chance(monkeypatch, 0.6)
+    set_random(monkeypatch, 0.6)
     call()
     assert names(spans) == []
-    chance(monkeypatch, 0.4)
+    set_random(monkeypatch, 0.4)
     call()
     assert names(spans) == ["inner", "call"]
 
 
-def test_within_a_call_that_is_not_sampled_chance_is_not_asked_again(
+def test_within_an_unsampled_call_no_span_is_sampled(
     spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chance(monkeypatch, 0.6)
+    set_random(monkeypatch, 0.6)
     with tracing.span("call"):
-        chance(monkeypatch, 0.4)
+        set_random(monkeypatch, 0.4)
         with tracing.span("inner"):
             assert tracing.current_traceparent() is None
     assert names(spans) == []
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
-@pytest.mark.parametrize(("parent", "found"), [(SAMPLED, ["inner", "call"]), (UNSAMPLED, [])])
+@pytest.mark.parametrize(("parent", "expected"), [(SAMPLED, ["inner", "call"]), (UNSAMPLED, [])])
 @pytest.mark.parametrize("value", [0.4, 0.6])
 def test_a_callers_decision_is_followed(
     spans: InMemorySpanExporter,
     monkeypatch: pytest.MonkeyPatch,
     parent: str,
-    found: list[str],
+    expected: list[str],
     value: float,
 ) -> None:
-    chance(monkeypatch, value)
+    set_random(monkeypatch, value)
     call(parent)
-    assert names(spans) == found
+    assert names(spans) == expected
 
 
-def test_a_parent_that_is_none_begins_a_trace(
+def test_a_malformed_traceparent_begins_a_trace(
     spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chance(monkeypatch, 0.4)
+    set_random(monkeypatch, 0.4)
     call("no traceparent")
     assert names(spans) == ["inner", "call"]
