@@ -1,1 +1,1 @@
-"""The projector: hears events from JetStream and keeps the views in Redis."""
+"""The projector: applies events from JetStream to the views in Redis."""

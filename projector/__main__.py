@@ -4,11 +4,11 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from projector import observer
-from projector.feed import JetStreamFeed
+from projector.event_feed import JetStreamEventFeed
 from projector.leases import RedisLeases
+from projector.observer import create_observer
 from projector.projections import banking, inventory, ordering
-from projector.redis_connection import answers, connect, never_evicts
+from projector.redis_connection import check_eviction_policy, connect, is_reachable
 from projector.redis_store import RedisStore
 from projector.runner import Runner
 from runtime import jetstream
@@ -20,31 +20,31 @@ PROJECTIONS = (*ordering.PROJECTIONS, *inventory.PROJECTIONS, *banking.PROJECTIO
 
 
 async def main(lifecycle: Lifecycle) -> None:
-    """Project until the process stops, and answer health checks meanwhile."""
+    """Run the projections and serve health checks until the process stops."""
     async with (
         connect(lifecycle.settings.redis_url) as redis,
         await jetstream.connect(lifecycle.settings.nats_url, "projector") as nats,
     ):
 
         async def probe() -> bool:
-            return nats.connected and await answers(redis)
+            return nats.connected and await is_reachable(redis)
 
         health = server.build(lifecycle.settings, address=lifecycle.settings.projector_address, probe=probe)
-        await asyncio.gather(health.serve(lifecycle), project(lifecycle, redis, nats))
+        await asyncio.gather(health.serve(lifecycle), run_projections(lifecycle, redis, nats))
 
 
-async def project(lifecycle: Lifecycle, redis: Redis, nats: Connection) -> None:
-    """Run every projection over this process's share of the partitions, until the process stops."""
-    await never_evicts(redis, lifecycle)
-    leases = RedisLeases(redis, able=lambda: nats.connected)
+async def run_projections(lifecycle: Lifecycle, redis: Redis, nats: Connection) -> None:
+    """Run every projection on this process's share of the partitions, until the process stops."""
+    await check_eviction_policy(redis, lifecycle)
+    leases = RedisLeases(redis, can_work=lambda: nats.connected)
     lifecycle.spawn(leases.keep(), "leases")
     runners = [
         Runner(
             projection,
             RedisStore(redis, projection.view),
-            JetStreamFeed(nats, projection.view.source_streams),
+            JetStreamEventFeed(nats, projection.view.source_streams),
             leases,
-            observe=observer.observer(projection.view),
+            observe=create_observer(projection.view),
         )
         for projection in PROJECTIONS
     ]

@@ -1,51 +1,54 @@
-"""How far the reader of some partitions has come in one stream. Pure."""
+"""The checkpoints of one session. Pure."""
 
 from collections.abc import Iterable, Mapping
 
 
 class Checkpoints:
-    """The place that each partition has in one stream, as the store knows it.
+    """The position of each partition in one stream, and the stored checkpoint that a write has to expect.
 
     Args:
         epoch: of the stream.
-        stored: partition to `<epoch>/<sequence>` as the store has it. Of another epoch, it means nothing.
-        partitions: those that are read.
+        stored: partition to the stored checkpoint, `<epoch>/<sequence>`. A checkpoint of another epoch counts
+            as the start of the stream.
+        partitions: the partitions of the session.
     """
 
     def __init__(self, epoch: str, stored: Mapping[int, str], partitions: Iterable[int]) -> None:
         self._epoch = epoch
         self._stored = {partition: stored[partition] for partition in partitions}
-        self._sequences = {partition: self._sequence(place) for partition, place in self._stored.items()}
+        self._sequences = {
+            partition: self._sequence(checkpoint) for partition, checkpoint in self._stored.items()
+        }
 
-    def _sequence(self, place: str) -> int:
-        epoch, _, sequence = place.partition("/")
+    def _sequence(self, checkpoint: str) -> int:
+        epoch, _, sequence = checkpoint.partition("/")
         return int(sequence) if epoch == self._epoch else 0
 
     @property
     def starts(self) -> Mapping[int, int]:
-        """The sequence at which each partition goes on."""
+        """Partition to the first sequence to read."""
         return {partition: sequence + 1 for partition, sequence in self._sequences.items()}
 
-    def advances(
-        self, sequences: Mapping[int, int], also: Iterable[int] = ()
+    def plan_advances(
+        self, sequences: Mapping[int, int], unchanged: Iterable[int] = ()
     ) -> Mapping[int, tuple[str, str]]:
-        """Return old and new place of partitions; of all where none is named.
+        """Return expected and new checkpoints, by partition; those of all partitions if none is given.
 
         Args:
-            sequences: how far some have come.
-            also: others, which have stayed where they are.
+            sequences: partition to the last sequence that the write includes.
+            unchanged: partitions without new events, whose checkpoints the write compares all the same.
         """
-        named = {*sequences, *also} or self._stored
+        partitions = {*sequences, *unchanged} or self._stored
         return {
             partition: (
                 self._stored[partition],
                 f"{self._epoch}/{sequences.get(partition, self._sequences[partition])}",
             )
-            for partition in named
+            for partition in partitions
         }
 
-    def moved(self, advances: Mapping[int, tuple[str, str]]) -> None:
-        """Take note of moves that the store has made."""
+    def record_advances(self, advances: Mapping[int, tuple[str, str]]) -> None:
+        """Record that the store has these checkpoints now."""
         for partition, (_, new) in advances.items():
             self._stored[partition] = new
             self._sequences[partition] = self._sequence(new)

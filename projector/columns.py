@@ -1,4 +1,4 @@
-"""How a view's fields stand in its hash for people who look with redis-cli; no program reads them."""
+"""Readable columns of a view's hash, for people with redis-cli. No program reads them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -6,27 +6,27 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-Columns = Callable[[Message], Mapping[str, str]]
+ReadColumns = Callable[[Message], Mapping[str, str]]
 
 RESERVED = frozenset({"data", "version", "revision", "entries", "amounts", "added", "parked"})
-"""The hash's own fields (contracts/view_layout.py); a column of that name would overwrite one."""
+"""The hash's own fields (contracts/view_layout.py), which a column of that name would overwrite."""
 
 
-def reader(message: type[Message], names: Sequence[str]) -> Columns:
-    """Return the function that reads these fields of a view as text.
+def create_column_reader(message: type[Message], names: Sequence[str]) -> ReadColumns:
+    """Return a function that returns these fields of a view as text.
 
     Raises:
-        ValueError: a name is no field of the message, is reserved, or is a field that no line can show.
+        ValueError: a name is reserved, is not a field of the message, or is a field without a one-line text.
     """
     fields = message.DESCRIPTOR.fields_by_name
     for name in names:
         if name in RESERVED or name not in fields or fields[name].is_repeated:
             raise ValueError(f"{name} of {message.DESCRIPTOR.full_name} cannot be a column")
-    shows = [(name, _text(fields[name])) for name in names]
-    return lambda view: {name: text(getattr(view, name)) for name, text in shows}
+    formatters = [(name, _select_formatter(fields[name])) for name in names]
+    return lambda view: {name: format_value(getattr(view, name)) for name, format_value in formatters}
 
 
-def _text(field: Any) -> Callable[[Any], str]:
+def _select_formatter(field: Any) -> Callable[[Any], str]:
     if enum := field.enum_type:
         names = {number: value.name for number, value in enum.values_by_number.items()}
         return lambda number: names.get(number, str(number))
@@ -34,14 +34,14 @@ def _text(field: Any) -> Callable[[Any], str]:
         return str
     match field.message_type.full_name:
         case "google.type.Money":
-            return _money
+            return _format_money
         case "google.protobuf.Timestamp":
-            return _timestamp
+            return _format_timestamp
         case other:
             raise ValueError(f"a {other} cannot be a column")
 
 
-def _money(money: Any) -> str:
+def _format_money(money: Any) -> str:
     if not money.currency_code:
         return ""
     fraction = f"{abs(money.nanos):09d}".rstrip("0").ljust(2, "0")
@@ -49,6 +49,6 @@ def _money(money: Any) -> str:
     return f"{sign}{abs(money.units)}.{fraction} {money.currency_code}"
 
 
-def _timestamp(timestamp: Any) -> str:
-    """Return it to the second."""
+def _format_timestamp(timestamp: Any) -> str:
+    """Return ISO 8601 text in UTC, truncated to the second."""
     return datetime.fromtimestamp(timestamp.seconds, UTC).isoformat() if timestamp.ByteSize() else ""

@@ -1,4 +1,4 @@
-"""Which of the events at hand a view can take next, and what it is after them. Pure."""
+"""The fold of one view: selects the events that follow the view's version and applies them. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,47 +6,48 @@ from typing import Any
 import msgspec
 
 from contracts.envelope import RecordedEvent
-from projector.projection import Projection, Rendered
+from projector.projection import Projection, RenderedView
 from projector.records import Record
 
 
 class EventsMissing(Exception):
-    """Events are there, but not the one that the view needs next."""
+    """The event that the view needs next is missing, and later events are present."""
 
 
-class Folded(msgspec.Struct, frozen=True):
-    """What became of a view: the same record if nothing could be applied."""
+class FoldResult(msgspec.Struct, frozen=True):
+    """The view after the fold; `record` is the given one if no event could be applied."""
 
     record: Record
-    content: Rendered[Any] | None
+    content: RenderedView[Any] | None
+    """None if no event could be applied."""
     applied: Sequence[RecordedEvent]
     failed: RecordedEvent | None = None
-    """The event that stopped the fold; None where all were applied, or had been applied before."""
+    """The event that stopped the fold; None if every event was applied, now or before."""
     error: Exception | None = None
 
 
-def fold(projection: Projection[Any], record: Record, events: Sequence[RecordedEvent]) -> Folded:
-    """Apply the events that follow a view's version, whatever order and however often they come in.
+def fold(projection: Projection[Any], record: Record, events: Sequence[RecordedEvent]) -> FoldResult:
+    """Apply the events that follow a view's version. Their order and repetitions do not matter.
 
     Returns:
-        The view after the last event that could be applied. `error` is EventsMissing where the next version
-        is not among the events though later ones are, else what applying an event failed with.
+        The view after the last event that could be applied. `error` is `EventsMissing` if the next version is
+        missing and later ones are present, otherwise the exception of the event that failed.
     """
-    run, beyond = _successors(record.version, events)
-    content, done, error = projection.fold(record.message, run) if run else (None, 0, None)
-    after = _after(record, run[done - 1].version, content) if content else record
+    run, after_gap = _split_at_gap(record.version, events)
+    content, count, error = projection.fold(record.message, run) if run else (None, 0, None)
+    after = _create_record(record, run[count - 1].version, content) if content else record
     if error is not None:
-        return Folded(after, content, run[:done], run[done], error)
-    if beyond is not None:
-        missing = EventsMissing(f"event {after.version + 1} is missing, event {beyond.version} is there")
-        return Folded(after, content, run, beyond, missing)
-    return Folded(after, content, run)
+        return FoldResult(after, content, run[:count], run[count], error)
+    if after_gap is not None:
+        missing = EventsMissing(f"event {after.version + 1} is missing before event {after_gap.version}")
+        return FoldResult(after, content, run, after_gap, missing)
+    return FoldResult(after, content, run)
 
 
-def _successors(
+def _split_at_gap(
     version: int, events: Sequence[RecordedEvent]
 ) -> tuple[list[RecordedEvent], RecordedEvent | None]:
-    """Return the events that follow a version one by one, and the first one beyond a gap."""
+    """Return the events that follow a version without a gap, and the first event after the gap."""
     run: list[RecordedEvent] = []
     for event in sorted(events, key=lambda event: event.version):
         if event.version == version + 1:
@@ -57,5 +58,5 @@ def _successors(
     return run, None
 
 
-def _after(record: Record, version: int, content: Rendered[Any]) -> Record:
-    return Record(record.id, content.message, version, record.revision + 1, content.entries)
+def _create_record(before: Record, version: int, content: RenderedView[Any]) -> Record:
+    return Record(before.id, content.message, version, before.revision + 1, content.entries)

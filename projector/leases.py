@@ -1,7 +1,15 @@
-"""Partitions shared among projectors: leases in Redis that save work. Correctness never rests on them.
+"""Partition leases in Redis, which divide the partitions among the projectors.
 
-A projector that is killed loses its leases within LEASE; one that joins is given a share as soon as the
-others have finished their batches, which takes them a TICK or two.
+How it works. Every TICK a projector renews its membership and its leases in one script, which also computes
+its share: all partitions divided by the living members, rounded up. It takes free partitions up to its
+share and releases those above it. A killed projector loses its leases after LEASE seconds; a new one gets
+its share within a TICK or two, as soon as the others have finished their batches.
+
+Leases only avoid duplicate work. Two projectors may work on one partition for a while, for instance after a
+freeze; the writes compare build, checkpoints and versions, so the views stay correct.
+
+A lease that exceeds the share, while a session still has it pinned, is no longer `held`: the session ends
+after its batch and unpins it, and the next renewal releases it.
 """
 
 import asyncio
@@ -20,11 +28,11 @@ from runtime.process import logs
 
 MEMBERS = "projectors"
 LEASE = 5.0
-"""Seconds that a lease or a membership lasts without being renewed."""
+"""Seconds after which a lease or a membership ends unless it is renewed."""
 TICK = 1.0
 """Seconds between renewals."""
 
-# Returns what this projector holds, and how many it may hold. Redis's clock alone decides who is alive.
+# Returns the share and the leased partitions. Membership depends on the clock of Redis alone.
 RENEW = """
 local members = KEYS[1]
 local me, lease = ARGV[1], tonumber(ARGV[2])
@@ -51,6 +59,7 @@ end
 return {share, mine}
 """
 
+# Deletes the leases that still belong to this member: an expired one may have another holder.
 RELEASE = """
 for i = 1, #KEYS do
   if redis.call('GET', KEYS[i]) == ARGV[1] then redis.call('DEL', KEYS[i]) end
@@ -61,32 +70,32 @@ log = logs.get_logger(__name__)
 
 
 class RedisLeases:
-    """The leases of one process, for all its projections; `keep` renews them and sees to fair shares.
+    """The leases of one process, shared by all its projections; `keep` renews them.
 
     Args:
-        redis: where the leases are.
-        able: whether this process could do anything with partitions now; while not, others get them.
+        redis: the connection.
+        can_work: returns whether this process can work now; while it cannot, it releases its partitions.
     """
 
-    def __init__(self, redis: Redis, able: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, redis: Redis, can_work: Callable[[], bool] = lambda: True) -> None:
         self._redis = redis
-        self._able = able
+        self._can_work = can_work
         self._left = False
-        self._lock = asyncio.Lock()  # leaving comes after a renewal under way, not beside it
+        self._lock = asyncio.Lock()  # `leave` has to wait for a renewal in progress, which would take leases
         self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._held: frozenset[int] = frozenset()
         self._pins: Counter[int] = Counter()
-        self._renew = redis.register_script(RENEW)
-        self._release = redis.register_script(RELEASE)
+        self._renew_script = redis.register_script(RENEW)
+        self._release_script = redis.register_script(RELEASE)
 
     @property
     def held(self) -> frozenset[int]:
-        """The partitions to work on, as of now."""
+        """The partitions that are leased to this process and within its share."""
         return self._held
 
     @contextmanager
     def pinned(self) -> Iterator[frozenset[int]]:
-        """Return the partitions held now; none of them is given to another process within the context."""
+        """Pin the partitions that are held now: no other process gets their leases within the context."""
         partitions = self._held
         self._pins.update(partitions)
         try:
@@ -95,43 +104,44 @@ class RedisLeases:
             self._pins.subtract(partitions)
 
     async def keep(self) -> None:
-        """Hold a fair share until `leave`; an error of Redis means to try again."""
+        """Renew every TICK until `leave`; errors of Redis are logged and retried."""
         while not self._left:
             try:
                 async with self._lock:
                     if not self._left:
-                        await (self.renew() if self._able() else self._let_go())
+                        await (self.renew() if self._can_work() else self._release_all())
             except (RedisError, OSError) as error:
-                log.warning("Leases cannot be renewed", error=str(error))
+                log.warning("Lease renewal failed", error=str(error))
             await asyncio.sleep(TICK)
 
     async def renew(self) -> None:
-        """Renew what is held, take what is free, give away what exceeds the share and is not pinned."""
+        """Renew the leases, take free partitions up to the share, and release unpinned ones above it."""
         keys = [MEMBERS, *(_key(partition) for partition in range(streams.PARTITIONS))]
-        share, mine = await self._renew(keys=keys, args=[self._me, int(LEASE * 1000)])
-        kept = frozenset(sorted(mine, key=lambda partition: (partition not in self._held, partition))[:share])
-        if kept != self._held:
-            log.info("Partitions changed", partitions=sorted(kept))
-            self._held = kept
-        await self._give(frozenset(mine) - kept)
+        share, mine = await self._renew_script(keys=keys, args=[self._me, int(LEASE * 1000)])
+        # Partitions held before come first, so that as few as possible change hands.
+        held = frozenset(sorted(mine, key=lambda partition: (partition not in self._held, partition))[:share])
+        if held != self._held:
+            log.info("Partitions changed", partitions=sorted(held))
+            self._held = held
+        await self._release(frozenset(mine) - held)
 
     async def leave(self) -> None:
-        """Release everything at once, and take nothing again; does not raise where Redis is away."""
+        """Release everything for good. An unreachable Redis is ignored: the leases end by themselves."""
         self._left = True
         async with self._lock:
             with suppress(RedisError, OSError):
-                await self._let_go()
+                await self._release_all()
 
-    async def _let_go(self) -> None:
-        """Release everything that is not pinned, and be no member."""
+    async def _release_all(self) -> None:
+        """End the membership and release everything that is not pinned."""
         self._held = frozenset()
         await self._redis.zrem(MEMBERS, self._me)
-        await self._give(frozenset(range(streams.PARTITIONS)))
+        await self._release(frozenset(range(streams.PARTITIONS)))
 
-    async def _give(self, partitions: frozenset[int]) -> None:
-        free = [_key(partition) for partition in partitions if self._pins[partition] <= 0]
-        if free:
-            await self._release(keys=free, args=[self._me])
+    async def _release(self, partitions: frozenset[int]) -> None:
+        keys = [_key(partition) for partition in partitions if self._pins[partition] <= 0]
+        if keys:
+            await self._release_script(keys=keys, args=[self._me])
 
 
 def _key(partition: int) -> str:

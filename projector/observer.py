@@ -1,4 +1,4 @@
-"""What the projector says of its work: a line for each view written, metrics, and spans of traced events."""
+"""The projector's telemetry: a log line and metrics for each view written, and spans of traced events."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,27 +24,27 @@ _ATTRIBUTES = {
 }
 
 
-def observer(view: View) -> Callable[[Sequence[Update]], None]:
-    """Return what is to be told of every write of this view once the store has it."""
-    return partial(_written, view.message.DESCRIPTOR.full_name)
+def create_observer(view: View) -> Callable[[Sequence[Update]], None]:
+    """Return the writer's `observe` for this view."""
+    return partial(_observe, view.message.DESCRIPTOR.full_name)
 
 
-def _written(model: str, updates: Sequence[Update]) -> None:
+def _observe(model: str, updates: Sequence[Update]) -> None:
     end = time_ns()
     for update in updates:
         for event in update.applied:
             metrics.event_processed(event.type, True)
-            _trace(model, event, update.started_ns, end)
+            _record_span(model, event, update.started_ns, end)
         if update.applied:
-            _updated(model, update, end)
+            _report_update(model, update, end)
         if update.after.parked is not None:
-            _parked(model, update, update.after.parked)
+            _report_parked(model, update, update.after.parked)
         elif update.before.parked is not None:
             log.info("Aggregate unparked", modelType=model, recordId=update.after.id)
 
 
-def _updated(model: str, update: Update, end_ns: int) -> None:
-    """Tell of a view that was written; the lag is from the recording of its last event until now."""
+def _report_update(model: str, update: Update, end_ns: int) -> None:
+    """Log and measure an update. The lag lasts from the recording of its last event until the write."""
     last = update.applied[-1]
     lag = max(0.0, end_ns / 1e9 - last.recorded_at.timestamp())
     metrics.read_model_lag(model, lag)
@@ -57,7 +57,7 @@ def _updated(model: str, update: Update, end_ns: int) -> None:
     )
 
 
-def _parked(model: str, update: Update, parked: Parked) -> None:
+def _report_parked(model: str, update: Update, parked: Parked) -> None:
     if update.failed is not None:
         metrics.event_processed(update.failed.type, False)
     log.error(
@@ -71,7 +71,7 @@ def _parked(model: str, update: Update, parked: Parked) -> None:
     )
 
 
-def _trace(model: str, event: RecordedEvent, start_ns: int, end_ns: int) -> None:
+def _record_span(model: str, event: RecordedEvent, start_ns: int, end_ns: int) -> None:
     if (parent := event.metadata.get("traceparent")) is None:
         return
     tracing.record_span(

@@ -1,4 +1,4 @@
-"""What the runner needs from the outside: a feed of events, a store of views, a share of the partitions."""
+"""The ports of the runner: the event feed, the store of the views, and the partition leases."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -11,72 +11,72 @@ from runtime.jetstream import Message, StreamIdentity
 
 
 class BuildSuperseded(Exception):
-    """What this projector knew of the store no longer holds: read it again, and go on from there."""
+    """The build, a checkpoint or the stream is another one; the session has to start again from the store."""
 
 
-class Reader(Protocol):
-    """Messages of some partitions, each partition's in order."""
+class EventReader(Protocol):
+    """Reads the messages of some partitions, each partition's in order."""
 
-    async def batch(self, limit: int, wait: float) -> Sequence[Message]:
-        """Return the next messages: as soon as there are any, none after `wait` seconds without.
-
-        Raises:
-            ReaderLost: messages may be missing from here on.
-        """
-
-    async def drained(self) -> frozenset[int]:
-        """Ask the server for the partitions of which it holds nothing that was not returned here."""
-
-    async def close(self) -> None:
-        """Give the reader up."""
-
-
-class Feed(Protocol):
-    """The events that a projection hears, in JetStream."""
-
-    async def identity(self) -> StreamIdentity | None:
-        """Return which stream it is now, and what it holds; None where there is none (yet)."""
-
-    async def open(self, epoch: str, starts: Mapping[int, int]) -> Reader:
-        """Return a reader of these partitions, each from its sequence on.
+    async def read_batch(self, limit: int, max_wait: float) -> Sequence[Message]:
+        """Return the next messages, at least one unless none arrives within `max_wait` seconds.
 
         Raises:
-            ReaderLost: the stream is not of this epoch any more.
+            ReaderLost: the reader may have missed messages.
         """
 
-    def event_of(self, message: Message) -> RecordedEvent | None:
-        """Return the event of a message; None where it has none that the projection hears."""
+    async def fetch_drained_partitions(self) -> frozenset[int]:
+        """Return the partitions whose messages have all been delivered (`num_pending == 0`) and returned."""
 
-    async def history(self, stream: str) -> Sequence[RecordedEvent]:
-        """Return all events of one aggregate that the feed holds, oldest first."""
+    async def close(self) -> None: ...
+
+
+class EventFeed(Protocol):
+    """The events of a projection's source streams, in JetStream."""
+
+    async def read_identity(self) -> StreamIdentity | None:
+        """Return the JetStream stream's identity and extent; None if the stream does not exist."""
+
+    async def open(self, epoch: str, starts: Mapping[int, int]) -> EventReader:
+        """Return a reader of these partitions, each from its start sequence on.
+
+        Raises:
+            ReaderLost: the stream has another epoch, or does not exist.
+        """
+
+    def decode(self, message: Message) -> RecordedEvent | None:
+        """Return a message's event; None if it is not an event of the source streams."""
+
+    async def read_events(self, stream: str) -> Sequence[RecordedEvent]:
+        """Return all events of one aggregate, oldest first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """The state that all views of a projection are in: for which database, and how far."""
+    """The build that all views of a projection belong to."""
 
     incarnation: str
+    """The database incarnation that the events come from."""
     checkpoints: Mapping[int, str]
     """Partition to `<epoch>/<sequence>`, for every partition."""
 
 
 Advances = Mapping[int, tuple[str, str]]
-"""Partition to its progress before and after, `<epoch>/<sequence>`."""
+"""Partition to its expected and its new checkpoint, `<epoch>/<sequence>` both."""
 NO_PARTITIONS: Mapping[int, Any] = {}
-"""No moves."""
+"""The empty `Advances` or `as_of`."""
 
 
 class Store(Protocol):
-    """The views of one projection, in Redis. Every write compares the filling that was read last."""
+    """The views of one projection. Every write compares the build that the store has read last."""
 
     async def read_build(self) -> Build | None:
-        """Read and return the filling; None where a new one has to be begun."""
+        """Read and return the build; None if another one has to begin."""
 
     async def begin_build(self, incarnation: str, epoch: str) -> None:
-        """Wipe the projection and begin another filling, unless somebody else has begun one meanwhile."""
+        """Clear the projection and begin another build, unless another projector has begun one meanwhile."""
 
     async def load(self, view_ids: Iterable[str]) -> Mapping[str, Record]:
-        """Return these views, by id; an empty record of version 0 for each that is not there."""
+        """Return these views, by id; an empty record of version 0 for each that does not exist."""
 
     async def write(
         self,
@@ -84,32 +84,32 @@ class Store(Protocol):
         advances: Advances = NO_PARTITIONS,
         as_of: Mapping[int, int] = NO_PARTITIONS,
     ) -> set[str]:
-        """Write views that are still as they were before; return the ids of the others.
+        """Write the views whose version and revision are unchanged; return the ids of the others.
 
-        Whatever is derived from a view is written with it. If all of them were, progress moves in the same
-        step, as `advance` does.
+        Everything derived from a view is written with it. If there was no conflict, the checkpoints advance
+        in the same call, as `advance` does.
 
         Raises:
-            Superseded: another filling has begun, or progress is not what it was; nothing is written.
+            BuildSuperseded: another build has begun, or a checkpoint is not as expected. Nothing is written.
         """
 
     async def advance(self, advances: Advances, as_of: Mapping[int, int]) -> None:
-        """Set partitions' progress from one value to the next, in all of them or in none.
+        """Advance checkpoints, in all of the partitions or in none.
 
         Args:
-            moves: from where to where.
-            as_of: partition to the time, in milliseconds since 1970, up to which the views hold all that was
-                published in it. Once every partition has one, the projection is present.
+            advances: the expected and the new checkpoints.
+            as_of: partition to a time in milliseconds since 1970: the views include all events published in
+                the partition up to then. The projection is ready once every partition has a time.
 
         Raises:
-            Superseded: another filling has begun, or progress is not what it was.
+            BuildSuperseded: another build has begun, or a checkpoint is not as expected.
         """
 
-    async def parked(self) -> Mapping[str, Parked]:
+    async def load_parked(self) -> Mapping[str, Parked]:
         """Return the list of the parked aggregates, by view id."""
 
-    async def unlist(self, view_id: str) -> None:
-        """Take an aggregate off the list of the parked ones, unless its view says that it is parked."""
+    async def unlist_parked(self, view_id: str) -> None:
+        """Remove an aggregate from the list of the parked ones, unless its view is parked."""
 
 
 class Leases(Protocol):
@@ -117,7 +117,7 @@ class Leases(Protocol):
 
     @property
     def held(self) -> frozenset[int]:
-        """The partitions to work on, as of now."""
+        """The partitions that are leased to this process and within its share."""
 
     def pinned(self) -> AbstractContextManager[frozenset[int]]:
-        """Return the partitions held now; none of them is given to another process within the context."""
+        """Pin the partitions that are held now: no other process gets their leases within the context."""

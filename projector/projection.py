@@ -1,6 +1,12 @@
-"""The vocabulary of projections: which view, which events change it and how, and what is derived from it.
+"""The vocabulary of projections: a view, the handlers of its events, and the data derived from it. Pure.
 
-Pure: a projection knows neither the feed that events come from nor the store that views go to.
+How it works. A projection folds each source stream into one view message. Handlers are registered by event
+type with `on`; upcasters extend them to older versions of the type. `fold` applies a run of events to a
+private copy of the view and renders the result: the serialised message, its index entries, its
+contributions to counters, its change feeds, and one history entry for each event. All of a run is applied
+at once; only if something in it fails is it repeated event by event, to find the last good state and the
+event to blame. A failure is returned, not raised: handlers, decoding and rendering depend on the event's
+content, so any exception may occur.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +19,7 @@ from google.protobuf.message import Message
 from contracts.envelope import RecordedEvent
 from contracts.upcasters import Upcaster
 from contracts.view_layout import View
-from projector import columns as columns_of
+from projector.columns import create_column_reader
 
 V = TypeVar("V", bound=Message)
 E = TypeVar("E", bound=Message)
@@ -21,49 +27,50 @@ E = TypeVar("E", bound=Message)
 Entry = tuple[str, str]
 """An index entry: the key of the index (`View.index`) and the member (`index_member`)."""
 Contribution = tuple[str, str, int]
-"""What a view adds to a counter: the key of the counters (`View.total`), the counter's name, how much."""
-LARGEST_CONTRIBUTION = 10**15
-"""What a view or an event may add or take at the most, so that one absurd event cannot fill 64 bits."""
-
-
+"""An amount for a counter: the key of the counters, the counter's name, the amount."""
 HistoryEntry = tuple[int, Message]
-"""What an event tells: its version, and its entry in the view's log."""
+"""An event's version, and its entry in the view's history."""
+MAX_CONTRIBUTION = 10**15
+"""The largest amount, positive or negative, so that one absurd event cannot fill a counter of 64 bits."""
 
 
 class UnknownEvent(Exception):
-    """The event's type is none of those that this code was built with: it may be newer than the code."""
+    """The event's type is not in the projection's modules: it may be newer than this code."""
 
 
-class Rendered(msgspec.Struct, Generic[V], frozen=True):
-    """A view as it is written, with all that is derived from it."""
+class RenderedView(msgspec.Struct, Generic[V], frozen=True):
+    """A view with everything derived from it, as it is written."""
 
     message: V
     data: bytes
-    """The message, serialised."""
+    """The serialised message."""
     columns: tuple[tuple[str, str], ...]
     entries: tuple[Entry, ...]
     contributions: tuple[tuple[str, str, str], ...]
-    """As `Contribution`, in decimal digits."""
+    """As `Contribution`, with the amount in decimal digits."""
     change_feeds: tuple[str, ...]
     history_entries: tuple[tuple[int, bytes], ...]
-    """What the events that were applied told: their versions and serialised log entries."""
+    """The versions and the serialised history entries of the applied events."""
     event_contributions: tuple[tuple[str, str, str], ...]
-    """What these entries add for ever, as `Contribution`, in decimal digits."""
+    """The contributions of these history entries, as `Contribution` with the amount in decimal digits."""
 
 
 class Projection(Generic[V]):
-    """One view message per source stream, folded from the stream's events by the registered handlers.
+    """A view and its handlers: one view message per source stream, folded from the stream's events.
 
     Args:
-        view: the view; its option in the proto says which stream types it hears.
+        view: the view; an option of its message declares the source streams.
         events: the modules of the events of those streams. An event of another type cannot be applied.
-        columns: fields of the view that people see in Redis.
-        indexes: the view's entries in indexes; called with the folded view, as the next two are.
-        amounts: what the view adds to counters.
-        announces: the sets of changes (`View.changes`) that name the view whenever it has changed.
-        log: what an event tells in the view's log, from the view that it has been applied to.
-        upcasters: bring events of older versions to those that have handlers.
-        tallies: what such an entry adds to counters for ever (`View.tally`), whatever the view becomes.
+        columns: fields of the view that are readable in Redis.
+        indexes: returns the view's index entries (`View.index`), from the folded view.
+        contributions: returns the view's contributions to counters (`View.counters`), from the folded view.
+            They replace the view's previous contributions.
+        change_feeds: returns the change feeds (`View.change_feed`) that list the view after each change,
+            from the folded view.
+        history: returns an event's entry in the view's history, from the view after that event.
+        event_contributions: returns the contributions of a history entry to counters of events
+            (`View.event_counters`). They are added once and never replaced.
+        upcasters: convert events of older versions to the version that has the handler.
     """
 
     def __init__(
@@ -81,31 +88,31 @@ class Projection(Generic[V]):
     ) -> None:
         self.view = view
         self._packages = " or ".join(module.DESCRIPTOR.package for module in events)
-        self._known = frozenset(
+        self._event_types = frozenset(
             message.full_name
             for module in events
             for message in module.DESCRIPTOR.message_types_by_name.values()
         )
         self._handlers: dict[str, tuple[type[Message], Callable[[V, Any], None]]] = {}
-        self._columns = columns_of.reader(view.message, columns)
+        self._read_columns = create_column_reader(view.message, columns)
         self._indexes = indexes
-        self._amounts = contributions
-        self._announces = change_feeds
+        self._contributions = contributions
+        self._change_feeds = change_feeds
         self._history = history
-        self._tallies = event_contributions
+        self._event_contributions = event_contributions
         self._upcasters = upcasters
         self._has_version = "version" in view.message.DESCRIPTOR.fields_by_name
 
     def on(self, event: type[E]) -> Callable[[Callable[[V, E], None]], Callable[[V, E], None]]:
-        """Register the handler of a type of event; it changes the private copy of the view that it gets.
+        """Register the handler of an event type. The handler modifies the view, which is a private copy.
 
         Events without a handler advance the view's version and change nothing else.
 
         Raises:
-            ValueError: the type is none of the projection's events, or has a handler already.
+            ValueError: the type is not in the projection's modules, or has a handler already.
         """
         name = event.DESCRIPTOR.full_name
-        if name not in self._known or name in self._handlers:
+        if name not in self._event_types or name in self._handlers:
             raise ValueError(f"{self.view.projection} cannot register a handler of {name}")
 
         def register(handler: Callable[[V, E], None]) -> Callable[[V, E], None]:
@@ -115,79 +122,82 @@ class Projection(Generic[V]):
         return register
 
     def _register(self, event: type[Message], handler: Callable[[V, Any], None]) -> None:
-        """Register a handler for a type of event and all its older versions."""
+        """Register a handler for an event type and all its older versions."""
         self._handlers[event.DESCRIPTOR.full_name] = (event, handler)
         for upcaster in self._upcasters:
             if upcaster.target is event:
-                self._register(upcaster.source, _upcasting(upcaster, handler))
+                self._register(upcaster.source, _upcast_for(handler, upcaster))
 
     def fold(
         self, view: V, events: Sequence[RecordedEvent]
-    ) -> tuple[Rendered[V] | None, int, Exception | None]:
-        """Apply events, which follow the view without a gap, to a copy of it.
+    ) -> tuple[RenderedView[V] | None, int, Exception | None]:
+        """Apply events to a copy of a view; their versions follow the view's without a gap.
 
         Returns:
-            The view after as many of the events as could be applied, None where none could; their number;
-            and what the next one failed with: whatever its decoding, its handler or the rendering raised.
+            The view after the last event that could be applied, None if there is none; the number of events
+            applied; and the exception of the next one, from decoding, handling or rendering.
         """
         try:
             copy, history_entries = _copy(view), list[HistoryEntry]()
             for event in events:
                 history_entries += self._apply(copy, event)
             return self._render(copy, events[-1].version, history_entries), len(events), None
-        except Exception:  # an event may hold anything; which one it was, the slow way finds out
+        except Exception:  # any event may have caused it: fold again, slowly, to find out which
             return self._fold_one_by_one(view, events)
 
     def _fold_one_by_one(
         self, view: V, events: Sequence[RecordedEvent]
-    ) -> tuple[Rendered[V] | None, int, Exception | None]:
+    ) -> tuple[RenderedView[V] | None, int, Exception | None]:
         rendered, history_entries = None, list[HistoryEntry]()
-        for done, event in enumerate(events):
+        for count, event in enumerate(events):
             copy = _copy(rendered.message if rendered else view)
             try:
-                now = [*history_entries, *self._apply(copy, event)]
-                rendered = self._render(copy, event.version, now)
+                extended = [*history_entries, *self._apply(copy, event)]
+                rendered = self._render(copy, event.version, extended)
             except Exception as error:
-                return rendered, done, error
-            history_entries = now
+                return rendered, count, error
+            history_entries = extended
         return rendered, len(events), None
 
     def _apply(self, view: V, event: RecordedEvent) -> Sequence[HistoryEntry]:
-        """Apply an event to a view; return what it tells."""
-        if event.type not in self._known:
+        """Apply an event to a view; return its history entry, if the projection has a history."""
+        if event.type not in self._event_types:
             raise UnknownEvent(f"{event.type} is not an event of {self._packages}")
-        if found := self._handlers.get(event.type):
-            message, handler = found
+        if registered := self._handlers.get(event.type):
+            message, handler = registered
             handler(view, message.FromString(event.data))
         return ((event.version, self._history(view, event)),) if self._history else ()
 
-    def _render(self, view: V, version: int, history_entries: Sequence[HistoryEntry]) -> Rendered[V]:
+    def _render(self, view: V, version: int, history_entries: Sequence[HistoryEntry]) -> RenderedView[V]:
         if self._has_version:
             view.version = version  # type: ignore[attr-defined]
-        return Rendered(
+        return RenderedView(
             message=view,
             data=view.SerializeToString(),
-            columns=tuple(self._columns(view).items()),
+            columns=tuple(self._read_columns(view).items()),
             entries=tuple(self._indexes(view)),
-            contributions=_digits(self._amounts(view)),
-            change_feeds=tuple(self._announces(view)),
-            history_entries=tuple((of, entry.SerializeToString()) for of, entry in history_entries),
-            event_contributions=_digits(
-                amount for _, entry in history_entries for amount in self._tallies(entry)
+            contributions=_to_digits(self._contributions(view)),
+            change_feeds=tuple(self._change_feeds(view)),
+            history_entries=tuple((at, entry.SerializeToString()) for at, entry in history_entries),
+            event_contributions=_to_digits(
+                contribution
+                for _, entry in history_entries
+                for contribution in self._event_contributions(entry)
             ),
         )
 
 
-def _upcasting(upcaster: Upcaster, handler: Callable[[V, Any], None]) -> Callable[[V, Any], None]:
+def _upcast_for(handler: Callable[[V, Any], None], upcaster: Upcaster) -> Callable[[V, Any], None]:
     return lambda view, event: handler(view, upcaster.convert(event))
 
 
-def _digits(contributions: Iterable[Contribution]) -> tuple[tuple[str, str, str], ...]:
+def _to_digits(contributions: Iterable[Contribution]) -> tuple[tuple[str, str, str], ...]:
+    """Return contributions with their amounts in decimal digits; without those of zero."""
     contributions = tuple(contributions)
-    for total, counter, amount in contributions:
-        if abs(amount) > LARGEST_CONTRIBUTION:
-            raise ValueError(f"{amount} is too much for {counter} of {total}")
-    return tuple((total, counter, str(amount)) for total, counter, amount in contributions if amount)
+    for key, counter, amount in contributions:
+        if abs(amount) > MAX_CONTRIBUTION:
+            raise ValueError(f"{amount} for {counter} of {key} is beyond {MAX_CONTRIBUTION}")
+    return tuple((key, counter, str(amount)) for key, counter, amount in contributions if amount)
 
 
 def _copy(view: V) -> V:

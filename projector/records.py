@@ -1,6 +1,7 @@
-"""Views as the projector holds them between the feed and the store, and why an aggregate is parked.
+"""The records that pass between fold, writer and store: views, their updates, and parked aggregates.
 
-Structs of msgspec rather than dataclasses: they are made and replaced ten times faster, for every event.
+They are msgspec structs rather than dataclasses, because every event creates some, and a struct is created
+and replaced ten times faster.
 """
 
 from collections.abc import Sequence
@@ -9,30 +10,30 @@ from typing import Any, Literal
 import msgspec
 
 from contracts.envelope import RecordedEvent
-from projector.projection import Entry, Rendered
+from projector.projection import Entry, RenderedView
 
 
 class Parked(msgspec.Struct, frozen=True):
-    """Why an aggregate is parked: an event of it cannot be applied, so its later ones have to wait."""
+    """The record of a parked aggregate: one of its events cannot be applied, so the later ones wait."""
 
     stream: str
     version: int
-    """Of the event that cannot be applied."""
+    """The version of the event that cannot be applied."""
     error: str
     since: int
-    """When it failed first, in milliseconds since 1970."""
+    """The time of the first failure, in milliseconds since 1970."""
     attempts: int
     next_attempt: int | None
-    """When it is tried again, in milliseconds since 1970; None once only an operator can say."""
+    """The time of the next attempt, in milliseconds since 1970; None if only an operator can replay it."""
     state: Literal["retrying", "parked"]
 
 
 class Record(msgspec.Struct, frozen=True):
-    """One view as the store has it, or is to have it; contracts/view_layout.py describes the fields."""
+    """One view, as loaded or as it will be written; contracts/view_layout.py describes the fields."""
 
     id: str
     message: Any
-    """The view message; never changed once it is here."""
+    """The view message. It is never modified: the fold copies it."""
     version: int = 0
     revision: int = 0
     entries: tuple[Entry, ...] = ()
@@ -40,14 +41,14 @@ class Record(msgspec.Struct, frozen=True):
 
 
 class Update(msgspec.Struct, frozen=True):
-    """A write of one view: it takes effect only where the store still has the view as it was before."""
+    """A write of one view. It takes effect only if the stored view still equals `before`."""
 
     before: Record
     after: Record
-    content: Rendered[Any] | None
-    """None where only `parked` changes."""
+    content: RenderedView[Any] | None
+    """None if only `parked` changes."""
     applied: Sequence[RecordedEvent]
     failed: RecordedEvent | None
-    """The event that could not be applied, if it is there at all."""
+    """The event that stopped the fold: it cannot be applied, or it follows a gap."""
     started_ns: int
-    """When folding began, in nanoseconds since 1970."""
+    """When the fold began, in nanoseconds since 1970."""

@@ -24,11 +24,11 @@ pack = msgspec.msgpack.Encoder().encode
 
 SCAN_PAGE = 1_000
 CLEARING = "/clearing"
-"""The end of a build's name until the keys of the previous build are gone."""
+"""The suffix of a build's name until the keys of the previous build are deleted."""
 
 
 class RedisBuild:
-    """The build of one projection. It remembers the build that it read last, and writes to no other."""
+    """The build of one projection. It writes only to the build that it has read last."""
 
     def __init__(self, redis: Redis, view: View) -> None:
         self._redis = redis
@@ -41,11 +41,13 @@ class RedisBuild:
         self._advance_script = redis.register_script(read_script("checkpoints", "advance"))
 
     async def read_build(self) -> Build | None:
-        """Read and return the build; None where a new one has to begin."""
+        """Read and return the build; None if another one has to begin."""
         name, flat = await _call(self._read_script, [self._view.build, self._view.checkpoints])
         self._name = (name or b"").decode()
         checkpoints = {int(flat[i]): flat[i + 1].decode() for i in range(0, len(flat), 2)}
-        if not self._name or len(checkpoints) < streams.PARTITIONS:  # none at all while it is being cleared
+        if (
+            not self._name or len(checkpoints) < streams.PARTITIONS
+        ):  # it has none while the previous build is cleared
             return None
         return Build(self._name.partition("/")[0], checkpoints)
 
@@ -62,7 +64,7 @@ class RedisBuild:
             opened = [self._name, self._name.removesuffix(CLEARING), f"{epoch}/0", streams.PARTITIONS]
             self._check_current(await _call(self._open_script, [view.build, view.checkpoints], opened))
         except BuildSuperseded:
-            pass  # another projector began first or cleared faster: its build is read next
+            pass  # another projector was faster; the caller reads its build next
 
     async def advance(self, advances: Advances, as_of: Mapping[int, int]) -> None:
         """Advance checkpoints, in all of the partitions or in none."""
@@ -71,7 +73,7 @@ class RedisBuild:
 
     @property
     def _checkpoint_keys(self) -> list[str]:
-        """The keys that `checkpoints.lua` takes."""
+        """The keys of `checkpoints.lua`."""
         return [self._view.build, self._view.checkpoints, self._view.as_of, self._view.ready]
 
     def _advance_arguments(self, advances: Advances, as_of: Mapping[int, int]) -> list[Any]:
@@ -94,7 +96,7 @@ class RedisBuild:
                 yield page
 
     def _check_current(self, reply: Any) -> Any:
-        """Return a script's reply, unless it says that the build or a checkpoint is another one now."""
+        """Return a script's reply; raise if it reports another build or checkpoint."""
         if reply == -1:
             raise BuildSuperseded(self._name)
         return reply

@@ -1,4 +1,4 @@
-"""The projector's way to Redis, and what it must be sure of before it writes there."""
+"""The projector's connection to Redis, and the checks on it."""
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -10,27 +10,27 @@ from runtime.process.lifecycle import Lifecycle
 from runtime.process.start_error import StartError
 
 CONNECTIONS = 8
-PATIENCE = 5.0
-"""Seconds that Redis may take to answer."""
-PAUSE = 0.25
+TIMEOUT = 5.0
+"""Seconds to wait for a free connection, and for each reply of Redis."""
+RETRY_INTERVAL = 0.25
 """Seconds between two attempts to reach Redis."""
 
 log = logs.get_logger(__name__)
 
 
 def connect(url: str) -> Redis:
-    """Return a client that connects when it is used; close it with `aclose`.
+    """Return a client that connects on first use; close it with `aclose`.
 
     Raises:
-        StartError: the URL is not one of Redis.
+        StartError: the URL is not a Redis URL.
     """
     try:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=CONNECTIONS,
-            timeout=PATIENCE,
-            socket_timeout=PATIENCE,
-            # At once and only once, for connections that died idle: who calls knows how to begin anew.
+            timeout=TIMEOUT,
+            socket_timeout=TIMEOUT,
+            # One immediate retry, for connections that died while idle. The caller retries everything else.
             retry=Retry(NoBackoff(), 1),
         )
     except ValueError as error:
@@ -38,19 +38,19 @@ def connect(url: str) -> Redis:
     return Redis.from_pool(pool)
 
 
-async def never_evicts(redis: Redis, lifecycle: Lifecycle) -> None:
-    """Wait until Redis can be reached, and make sure that it will not drop views when memory is short.
+async def check_eviction_policy(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Wait for Redis, then check that it does not evict views when memory is short.
 
     Raises:
-        StartError: it would.
+        StartError: its maxmemory-policy is not noeviction.
     """
     while True:
         try:
             await _check_policy(redis)
             return
         except (ConnectionError, TimeoutError, OSError) as error:
-            log.warning("Redis cannot be reached", error=str(error))
-        if await lifecycle.wait(PAUSE):
+            log.warning("Redis unreachable", error=str(error))
+        if await lifecycle.wait(RETRY_INTERVAL):
             return
 
 
@@ -58,14 +58,13 @@ async def _check_policy(redis: Redis) -> None:
     try:
         policy = (await redis.config_get("maxmemory-policy")).get("maxmemory-policy")
     except ResponseError as error:  # managed servers forbid CONFIG
-        log.warning("Redis does not tell its maxmemory-policy; it must be noeviction", error=str(error))
+        log.warning("Redis forbids CONFIG GET; its maxmemory-policy must be noeviction", error=str(error))
         return
     if policy != "noeviction":
         raise StartError(f"Redis must run with maxmemory-policy noeviction, not {policy}")
 
 
-async def answers(redis: Redis) -> bool:
-    """Return whether Redis answers now."""
+async def is_reachable(redis: Redis) -> bool:
     try:
         return bool(await redis.ping())
     except (RedisError, OSError):

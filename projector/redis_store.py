@@ -1,9 +1,9 @@
-"""Views in Redis: loaded, and written by compare-and-set; a batch is one Lua call.
+"""Views in Redis: loading them, and writing them by compare-and-set.
 
-How it works. One call per batch is the fastest way in (151,000 views/s). The script compares each view's
-version and revision, so a projector that is late cannot undo what a newer version has put into indexes and
-counters; views that another projector has changed are reported as conflicts. Arguments are packed, which
-spares redis-py 25 us per view that it needs to encode them one by one.
+How it works. A batch is one Lua call, which is the fastest way to write (151,000 views/s). The script
+compares each view's version and revision and reports the views that another projector has changed as
+conflicts. So a late projector cannot undo the index entries and counters of a newer version. Arguments are
+packed, because redis-py takes 25 us per view to encode them one by one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from redis.asyncio import Redis
 
-from contracts.view_layout import CHANGES_KEPT, View
+from contracts.view_layout import MAX_CHANGE_FEED_SIZE, View
 from projector.lua import read_script
 from projector.ports import NO_PARTITIONS, Advances
 from projector.projection import Entry
@@ -28,17 +28,17 @@ log = logs.get_logger(__name__)
 
 
 class RedisStore(RedisBuild):
-    """The views of one projection; the port `Store` says what each method promises.
+    """The views of one projection. The port `Store` documents the methods.
 
     Args:
         redis: the connection.
         view: the layout of the views.
-        changes_kept: how many views a change feed holds at most.
+        changes_kept: the maximal number of views in a change feed.
     """
 
-    def __init__(self, redis: Redis, view: View, changes_kept: int = CHANGES_KEPT) -> None:
+    def __init__(self, redis: Redis, view: View, max_change_feed_size: int = MAX_CHANGE_FEED_SIZE) -> None:
         super().__init__(redis, view)
-        self._changes_kept = changes_kept
+        self._max_change_feed_size = max_change_feed_size
         self._load_script = redis.register_script(read_script("load"))
         self._write_script = redis.register_script(read_script("checkpoints", "derived", "write"))
         self._unlist_script = redis.register_script(read_script("unlist_parked"))
@@ -72,7 +72,7 @@ class RedisStore(RedisBuild):
         arguments = self._advance_arguments(advances, as_of)
         reply = await self._write_script(
             keys=[*self._checkpoint_keys, self._view.parked],
-            args=[*arguments, packed, self._view.change_channel, self._changes_kept, *contents],
+            args=[*arguments, packed, self._view.change_channel, self._max_change_feed_size, *contents],
         )
         conflicts, full = self._check_current(reply)
         for view_id in full:
@@ -102,12 +102,12 @@ class RedisStore(RedisBuild):
             content.change_feeds,
         )
 
-    async def parked(self) -> Mapping[str, Parked]:
+    async def load_parked(self) -> Mapping[str, Parked]:
         """Return the parked aggregates, by view id."""
-        listed: Any = await self._redis.hgetall(self._view.parked)
-        return {view_id.decode(): _read_parked(record) for view_id, record in listed.items()}
+        records: Any = await self._redis.hgetall(self._view.parked)
+        return {view_id.decode(): _read_parked(record) for view_id, record in records.items()}
 
-    async def unlist(self, view_id: str) -> None:
+    async def unlist_parked(self, view_id: str) -> None:
         """Remove an aggregate from the list of the parked ones, unless its view is parked."""
         await self._unlist_script(keys=[self._view.key(view_id), self._view.parked], args=[view_id])
 

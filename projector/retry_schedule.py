@@ -1,4 +1,11 @@
-"""When an event that cannot be applied is tried again, and when only an operator can help."""
+"""The retry policy for failed events, and the schedule of this process's retries.
+
+How it works. `RetryPolicy.park` turns a failure into the record that is stored with the view: attempts so
+far, and the time of the next one, after a pause that doubles. After the last attempt the aggregate stays
+parked and has no next time. `RetrySchedule` holds this process's records that are still to be retried; the
+session asks for the due ones between batches. The schedule is only a copy: each session fills it again from
+the store.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,41 +13,42 @@ from itertools import islice
 from math import inf
 
 from projector.records import Parked
-from runtime.backoff import pause_before
+from runtime.backoff import compute_pause
 
-ERROR_LENGTH = 500
+MAX_ERROR_LENGTH = 500
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """When to try a failing event again.
+    """How often, and after which pauses, a failed event is retried.
 
     Args:
-        attempts: how often an event is tried before its aggregate stays parked.
+        attempts: the number of attempts, the first included, before an aggregate stays parked.
         first_pause: the longest pause after the first attempt, in seconds; it doubles with each attempt.
     """
 
     attempts: int = 6
     first_pause: float = 1.5
 
-    def park(self, stream: str, version: int, error: Exception, before: Parked | None, now: int) -> Parked:
+    def park(self, stream: str, version: int, error: Exception, previous: Parked | None, now: int) -> Parked:
         """Return the record of another failure.
 
         Args:
             stream: of the aggregate.
             version: of the event that cannot be applied.
-            error: what applying it failed with.
-            before: the record of the failures before; those of another version do not count.
+            error: the cause.
+            previous: the record of earlier failures. It counts only if it is about the same version.
             now: in milliseconds since 1970.
         """
-        known = before if before is not None and before.version == version else None
-        attempts = known.attempts + 1 if known else 1
+        if previous is not None and previous.version != version:
+            previous = None
+        attempts = previous.attempts + 1 if previous else 1
         final = attempts >= self.attempts
         return Parked(
             stream=stream,
             version=version,
-            error=f"{type(error).__name__}: {error}"[:ERROR_LENGTH],
-            since=known.since if known else now,
+            error=f"{type(error).__name__}: {error}"[:MAX_ERROR_LENGTH],
+            since=previous.since if previous else now,
             attempts=attempts,
             next_attempt=None if final else now + self._pause(attempts),
             state="parked" if final else "retrying",
@@ -48,35 +56,34 @@ class RetryPolicy:
 
     def _pause(self, attempts: int) -> int:
         """Return milliseconds."""
-        return int(1000 * pause_before(attempts - 1, self.first_pause, inf))
+        return int(1000 * compute_pause(attempts - 1, self.first_pause, inf))
 
 
 RETRY_POLICY = RetryPolicy()
 
 
 class RetrySchedule:
-    """The aggregates that this process has to try again, and when."""
+    """The parked aggregates that this process has to retry."""
 
     def __init__(self) -> None:
-        self._due: dict[str, Parked] = {}
+        self._records: dict[str, Parked] = {}
 
     def reset(self, parked: Mapping[str, Parked]) -> None:
-        """Forget all, then remember these, by view id."""
-        self._due.clear()
+        """Replace all records by these, by view id."""
+        self._records.clear()
         for view_id, record in parked.items():
-            self.remember(view_id, record)
+            self.add(view_id, record)
 
-    def remember(self, view_id: str, parked: Parked) -> None:
-        """Note when an aggregate is due; never, where only an operator can help."""
-        self.forget(view_id)
+    def add(self, view_id: str, parked: Parked) -> None:
+        """Add or replace an aggregate's record; one that has no attempts left is removed."""
+        self.remove(view_id)
         if parked.state == "retrying":
-            self._due[view_id] = parked
+            self._records[view_id] = parked
 
-    def forget(self, view_id: str) -> None:
-        """An aggregate is not to be tried again."""
-        self._due.pop(view_id, None)
+    def remove(self, view_id: str) -> None:
+        self._records.pop(view_id, None)
 
-    def due(self, now: int, limit: int) -> Sequence[tuple[str, Parked]]:
-        """Return some of the aggregates whose time has come; `now` in milliseconds since 1970."""
-        ready = (item for item in self._due.items() if (item[1].next_attempt or 0) <= now)
-        return list(islice(ready, limit))
+    def list_due(self, now: int, limit: int) -> Sequence[tuple[str, Parked]]:
+        """Return up to `limit` aggregates whose next attempt is due; `now` in milliseconds since 1970."""
+        due = (item for item in self._records.items() if (item[1].next_attempt or 0) <= now)
+        return list(islice(due, limit))

@@ -1,8 +1,10 @@
-"""Runs one projection over this process's partitions, for as long as the process lives.
+"""Runs one projection over this process's partitions until the process stops.
 
-Work is done in sessions. Whenever the partitions, the store's filling or the stream change, or anything
-fails, the session ends, and the next one reads the store and begins where progress says: there is one way
-to start and to recover.
+How it works. The runner works in sessions. A session pins the leased partitions, reads the build and the
+stream's identity (and begins another build if the two do not match), opens a reader at the stored
+checkpoints, and applies batches. It ends when the leases, the build or the stream change, or when anything
+fails. The next session starts from the store again. So there is one path for start, recovery and change of
+partitions, and no state survives from one session to the next.
 """
 
 import asyncio
@@ -12,41 +14,41 @@ from typing import Any
 
 from contracts import streams
 from projector.checkpoints import Checkpoints
-from projector.ports import Build, Feed, Leases, Store
+from projector.ports import Build, EventFeed, Leases, Store
 from projector.projection import Projection
 from projector.retry_schedule import RETRY_POLICY, RetryPolicy
-from projector.session import WAIT, Session
-from projector.writer import Observe, Writer
+from projector.session import MAX_WAIT, Session
+from projector.writer import Observer, Writer
 from runtime.backoff import Backoff
 from runtime.jetstream import ReaderLost, StreamIdentity
 from runtime.process import logs
 
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0
-"""Seconds between sessions that fail."""
+INITIAL_PAUSE, MAX_PAUSE = 0.05, 2.0
+"""Seconds between failed sessions."""
 
 log = logs.get_logger(__name__)
 
 
 class Runner:
-    """Keeps one projection's views up to the events.
+    """Keeps one projection's views up to date.
 
     Args:
-        projection: what to make of the events.
-        store: where its views are.
-        feed: where its events come from.
-        leases: which partitions this process works on.
-        retries: when to try again what cannot be applied.
-        observe: is told of every write that the store has taken.
+        projection: the fold from events to views.
+        store: the views and checkpoints.
+        feed: the source of the events.
+        leases: the partitions of this process.
+        retries: when a failed event is retried.
+        observe: called with every batch of successful updates.
     """
 
     def __init__(
         self,
         projection: Projection[Any],
         store: Store,
-        feed: Feed,
+        feed: EventFeed,
         leases: Leases,
         retries: RetryPolicy = RETRY_POLICY,
-        observe: Observe = lambda _: None,
+        observe: Observer = lambda _: None,
     ) -> None:
         self._name = projection.view.projection
         self._store = store
@@ -55,30 +57,31 @@ class Runner:
         self._writer = Writer(projection, store, feed, retries, observe)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Work until told to stop, then finish the batch.
+        """Run sessions until `stopping` is set, then finish the current batch.
 
-        What fails is tried again for ever: an error of Redis or NATS is no event's fault and parks nothing.
+        A failed session is retried without limit. An error of Redis or NATS is not caused by an event, so it
+        parks no aggregate.
         """
-        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
+        backoff = Backoff(INITIAL_PAUSE, MAX_PAUSE)
         while not stopping.is_set():
             began = monotonic()
             try:
-                await self._session(stopping)
-            except Exception as error:  # also a bug of ours: other projections and partitions go on
-                log.warning("Session ended", projection=self._name, reason=repr(error))
-                if monotonic() - began >= LONGEST_PAUSE:
+                await self._run_session(stopping)
+            except Exception as error:  # also a bug in this code: the other projections must keep running
+                log.warning("Session failed", projection=self._name, error=repr(error))
+                if monotonic() - began >= MAX_PAUSE:
                     backoff.reset()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), backoff.next_pause())
 
-    async def _session(self, stopping: asyncio.Event) -> None:
-        """Work on the partitions that are held now, until those change."""
+    async def _run_session(self, stopping: asyncio.Event) -> None:
+        """Work on the partitions that are leased now, until the leases change."""
         with self._leases.pinned() as partitions:
             if not partitions:
-                await asyncio.sleep(WAIT)
+                await asyncio.sleep(MAX_WAIT)
                 return
-            build, identity = await self._enter()
-            await self._resume(partitions)
+            build, identity = await self._ensure_build()
+            await self._reset_writer(partitions)
             checkpoints = Checkpoints(identity.epoch, build.checkpoints, partitions)
             reader = await self._feed.open(identity.epoch, checkpoints.starts)
             try:
@@ -88,25 +91,32 @@ class Runner:
             finally:
                 await reader.close()
 
-    async def _enter(self) -> tuple[Build, StreamIdentity]:
-        """Return the store's filling and the stream that it is to be filled from; begin one if need be."""
+    async def _ensure_build(self) -> tuple[Build, StreamIdentity]:
+        """Return the build and the stream of the same database incarnation; begin a build if there is none.
+
+        Raises:
+            ReaderLost: the stream does not exist.
+        """
         while True:
+            # The build is read before the stream. In the other order a slow projector could hold the identity
+            # from before a restore of the database, find the newer build and replace it by an outdated one.
+            # In this order its `begin_build` changes nothing, because the build is not the one that it read.
             build = await self._store.read_build()
-            identity = await self._feed.identity()  # after the filling, else an older database's could win
+            identity = await self._feed.read_identity()
             if identity is None:
                 raise ReaderLost("there is no stream")
             if build is not None and build.incarnation == identity.incarnation:
                 return build, identity
-            log.warning("Projection is filled anew", projection=self._name, incarnation=identity.incarnation)
+            log.warning("Projection build started", projection=self._name, incarnation=identity.incarnation)
             await self._store.begin_build(identity.incarnation, identity.epoch)
 
-    async def _resume(self, partitions: frozenset[int]) -> None:
-        """Forget what others may have changed, and take over the parked aggregates of these partitions."""
-        self._writer.forget()
+    async def _reset_writer(self, partitions: frozenset[int]) -> None:
+        """Clear the writer's cache, and schedule the retries of the aggregates parked in these partitions."""
+        self._writer.clear_cache()
         self._writer.schedule.reset(
             {
                 view_id: parked
-                for view_id, parked in (await self._store.parked()).items()
+                for view_id, parked in (await self._store.load_parked()).items()
                 if streams.partition(view_id) in partitions
             }
         )

@@ -1,7 +1,15 @@
-"""A stretch of work that rests on one filling of the store, one epoch of the stream and one reader.
+"""A session: batches of one reader, applied to one build of the views while the event stream stays the same.
 
-Each step is: take a batch, and bring the views up to it together with progress. A kill anywhere repeats the
-batch or does not, and nothing is lost or done twice.
+How it works. `step` reads a batch, writes the views and the new checkpoints in one call, retries the parked
+aggregates that are due, and compares the stream with the one that the session began with. The session ends
+with an exception as soon as the build, a checkpoint or the stream is another one; the runner then starts a
+new session from the stored checkpoints. A kill at any point repeats one batch at most, and the writer ignores
+events that a view already includes.
+
+The session also determines `as_of`: for each partition, the time up to which the views include all published
+events. A partition gets a time once it has caught up, that is, once it has read up to the last sequence that
+the complete stream had at the first check. From then on each of its batches, and each check that finds it
+drained, renews the time. The store marks the projection ready when all partitions have one.
 """
 
 from collections.abc import Mapping
@@ -9,114 +17,115 @@ from time import monotonic, time
 
 from contracts import streams
 from projector.checkpoints import Checkpoints
-from projector.ports import BuildSuperseded, Feed, Reader, Store
+from projector.ports import BuildSuperseded, EventFeed, EventReader, Store
 from projector.writer import Writer
 from runtime.jetstream import Message, StreamIdentity
 
-BATCH = 500
+BATCH_SIZE = 500
 """Events in a batch, at most."""
-WAIT = 0.25
-"""Seconds that a reader waits for events before the session looks around."""
-LOOK = 0.5
-"""Seconds between looks at which stream it is, and whether all of it was read."""
-ASK = 2.0
-"""Seconds between two questions to the server what it holds for this reader, once the reader has caught up:
-one for each partition, while under traffic the batches tell as much of those that are busy."""
-REPLAYS = 20
-"""Parked aggregates that are tried again between two batches, at most."""
+MAX_WAIT = 0.25
+"""Seconds that a reader waits for the first event of a batch."""
+STREAM_CHECK_INTERVAL = 0.5
+"""Seconds between checks of the stream's identity and of the partitions' ends."""
+DRAIN_CHECK_INTERVAL = 2.0
+"""Seconds between drain checks once all partitions have caught up. A check costs one request per partition,
+and under traffic the batches already set the times of the busy partitions."""
+MAX_REPLAYS = 20
+"""Parked aggregates that are retried between two batches, at most."""
 
 
 class Session:
-    """Works off what a reader returns until something that the session rests on has changed.
+    """Applies the batches of one reader until the build, the stream or a checkpoint is another one.
 
     Args:
         writer: applies events to views.
-        store: where progress is kept.
-        feed: what the reader reads.
-        identity: which stream that is.
-        progress: where the reader began.
-        reader: of the partitions that progress speaks of.
+        store: the views and checkpoints.
+        feed: the feed that the reader belongs to.
+        identity: the stream at the start of the session.
+        checkpoints: the positions at which the reader began.
+        reader: reads the partitions of `checkpoints`.
     """
 
     def __init__(
         self,
         writer: Writer,
         store: Store,
-        feed: Feed,
+        feed: EventFeed,
         identity: StreamIdentity,
         checkpoints: Checkpoints,
-        reader: Reader,
+        reader: EventReader,
     ) -> None:
         self._writer = writer
         self._store = store
         self._feed = feed
         self._identity = identity
-        self._progress = checkpoints
+        self._checkpoints = checkpoints
         self._reader = reader
-        self._looked = 0.0
-        self._asked = 0.0
+        self._last_stream_check = 0.0
+        self._last_drain_check = 0.0
         self._as_of: dict[int, int] = {}
-        self._target: int | None = None
-        self._arrived: frozenset[int] = frozenset()
+        self._catch_up_target: int | None = None
+        self._caught_up: frozenset[int] = frozenset()
         self._all_drained_at: int | None = None
 
     async def step(self) -> None:
-        """Do one batch, and whatever else is due.
+        """Apply one batch, retry the parked aggregates that are due, and check the stream.
 
         Raises:
-            Superseded: the store or the stream is not what it was.
-            ReaderLost: messages may be missing.
+            BuildSuperseded: the build, a checkpoint or the stream is another one.
+            ReaderLost: the reader may have missed messages.
         """
-        messages = await self._reader.batch(BATCH, WAIT)
-        events = (self._feed.event_of(message) for message in messages)
+        messages = await self._reader.read_batch(BATCH_SIZE, MAX_WAIT)
+        events = (self._feed.decode(message) for message in messages)
         last = {streams.partition_of_subject(message.subject): message for message in messages}
-        as_of = self._as_of | self._published(last)
-        reached = {partition: message.sequence for partition, message in last.items()}
-        advances = self._progress.advances(reached, also=as_of)
+        as_of = self._as_of | self._published_times(last)
+        sequences = {partition: message.sequence for partition, message in last.items()}
+        # A partition with a time but no message is listed too: its checkpoint is compared, not advanced.
+        advances = self._checkpoints.plan_advances(sequences, unchanged=as_of)
         await self._writer.apply((event for event in events if event is not None), advances, as_of)
-        self._progress.moved(advances)
-        for view_id, parked in self._writer.schedule.due(_now(), REPLAYS):
+        self._checkpoints.record_advances(advances)
+        for view_id, parked in self._writer.schedule.list_due(_now(), MAX_REPLAYS):
             await self._writer.replay(view_id, parked.stream)
-        self._as_of = await self._look()
+        self._as_of = await self._check_stream()
 
-    def _published(self, last: Mapping[int, Message]) -> dict[int, int]:
-        """Return, of partitions that have caught up before, when what they hold by now was published."""
-        if self._target is not None:
-            self._arrived |= {p for p, message in last.items() if message.sequence >= self._target}
+    def _published_times(self, last: Mapping[int, Message]) -> dict[int, int]:
+        """Return the publishing time, in ms, of the last message of each partition that has caught up."""
+        if self._catch_up_target is not None:
+            self._caught_up |= {p for p, message in last.items() if message.sequence >= self._catch_up_target}
         return {
             partition: int(message.published_at.timestamp() * 1000)
             for partition, message in last.items()
-            if partition in self._arrived and message.published_at is not None
+            if partition in self._caught_up and message.published_at is not None
         }
 
-    async def _look(self) -> dict[int, int]:
-        """Notice another stream; return the partitions that hold everything, as of now.
-
-        Nothing counts before the stream was filled, and a partition has caught up once it has read what the
-        stream held then.
-        """
-        if monotonic() - self._looked < LOOK:
+    async def _check_stream(self) -> dict[int, int]:
+        """Check that the stream is the same; return the time of this check for each drained partition."""
+        if monotonic() - self._last_stream_check < STREAM_CHECK_INTERVAL:
             return {}
-        self._looked, now = monotonic(), _now()
-        found, was = await self._feed.identity(), self._identity
-        if found is None or (found.epoch, found.incarnation) != (was.epoch, was.incarnation):
-            raise BuildSuperseded("the stream is another one")
-        if not found.complete:
+        # The time is taken before the requests, so that no event published meanwhile is covered by it.
+        self._last_stream_check, now = monotonic(), _now()
+        current, expected = await self._feed.read_identity(), self._identity
+        if current is None or (current.epoch, current.incarnation) != (expected.epoch, expected.incarnation):
+            raise BuildSuperseded("the stream was replaced")
+        # While the relay republishes the history, a drained partition may still lack old events. So no
+        # partition gets a time before the stream is complete, and `ready` needs the times of all partitions.
+        if not current.complete:
             return {}
-        self._target = self._target if self._target is not None else found.last_sequence
-        drained = await self._drained(found.last_sequence)
-        self._arrived |= drained
+        if self._catch_up_target is None:
+            self._catch_up_target = current.last_sequence
+        drained = await self._fetch_drained(current.last_sequence)
+        self._caught_up |= drained
         return dict.fromkeys(drained, now)
 
-    async def _drained(self, last_sequence: int) -> frozenset[int]:
-        """Return the partitions that were read to their ends; nothing is asked where nothing came since."""
-        partitions = frozenset(self._progress.starts)
-        if last_sequence == self._all_drained_at:
+    async def _fetch_drained(self, last_sequence: int) -> frozenset[int]:
+        """Return the partitions that were read to their ends; none between two drain checks."""
+        partitions = frozenset(self._checkpoints.starts)
+        if last_sequence == self._all_drained_at:  # nothing was published since: no requests needed
             return partitions
-        if self._arrived == partitions and monotonic() - self._asked < ASK:
+        if self._caught_up == partitions and monotonic() - self._last_drain_check < DRAIN_CHECK_INTERVAL:
             return frozenset()
-        self._asked = monotonic()
-        drained = await self._reader.drained()
+        self._last_drain_check = monotonic()
+        drained = await self._reader.fetch_drained_partitions()
         self._all_drained_at = last_sequence if drained == partitions else None
         return drained
 

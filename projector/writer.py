@@ -1,7 +1,14 @@
-"""From events to views: load, fold, write by compare-and-set with all that is derived; and trying again.
+"""Applies events to views, writes them by compare-and-set, and replays parked aggregates.
 
-Whoever loses a compare-and-set drops what it knew of the view, loads it and folds again, so redelivery,
-reordering and other projectors change how often something is done, never what comes out.
+How it works. `apply` groups a batch by view, loads the views that are not cached, folds the events into
+copies and writes all changed views and the checkpoints in one call. On a version conflict the writer evicts
+the cached view, reloads it and folds again. Redelivery and concurrent projectors therefore cost work but
+never change the result. A gap in the versions is filled from the aggregate's own subject before anything is
+parked.
+
+An event that cannot be applied parks its aggregate: the view keeps the state before that event, and the
+record of the failure is stored with it. Later events of the aggregate are ignored while it is parked;
+`replay` reads them again from the aggregate's subject.
 """
 
 from collections import OrderedDict
@@ -13,31 +20,35 @@ from msgspec.structs import replace
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from projector.fold import EventsMissing, Folded, fold
-from projector.ports import NO_PARTITIONS, Advances, Feed, Store
+from projector.fold import EventsMissing, FoldResult, fold
+from projector.ports import NO_PARTITIONS, Advances, EventFeed, Store
 from projector.projection import Projection
 from projector.records import Record, Update
 from projector.retry_schedule import RetryPolicy, RetrySchedule
 
-Observe = Callable[[Sequence[Update]], None]
+Observer = Callable[[Sequence[Update]], None]
 
-CACHED = 10_000
-"""How many views are kept in memory."""
+MAX_CACHED_VIEWS = 10_000
 
 
 class Writer:
-    """Keeps one projection's views in the store.
+    """Writes one projection's views.
 
     Args:
-        projection: what to make of the events.
-        store: where the views are.
+        projection: the fold from events to views.
+        store: the views and checkpoints.
         feed: where an aggregate's events can be read again.
-        retries: when to try again what failed.
-        observe: is told of every write that the store has taken.
+        retries: when a failed event is retried.
+        observe: called with every batch of successful updates.
     """
 
     def __init__(
-        self, projection: Projection[Any], store: Store, feed: Feed, retries: RetryPolicy, observe: Observe
+        self,
+        projection: Projection[Any],
+        store: Store,
+        feed: EventFeed,
+        retries: RetryPolicy,
+        observe: Observer,
     ) -> None:
         self.schedule = RetrySchedule()
         self._projection = projection
@@ -47,8 +58,8 @@ class Writer:
         self._observe = observe
         self._cache: OrderedDict[str, Record] = OrderedDict()
 
-    def forget(self) -> None:
-        """Trust no view that is known; for when others may have written meanwhile."""
+    def clear_cache(self) -> None:
+        """Forget all cached views, before a session whose partitions another projector may have had."""
         self._cache.clear()
 
     async def apply(
@@ -57,84 +68,93 @@ class Writer:
         advances: Advances = NO_PARTITIONS,
         as_of: Mapping[int, int] = NO_PARTITIONS,
     ) -> None:
-        """Bring the views of these events up to them, and progress with them; return once the store has both.
+        """Apply events to their views and advance the checkpoints; return when the store has both.
 
-        Events that were applied before, and those of parked aggregates, are passed over. One that cannot be
-        applied parks its aggregate.
+        Events that a view already includes, and those of parked aggregates, are ignored. An event that cannot
+        be applied parks its aggregate.
 
         Raises:
-            Superseded: another filling has begun, or progress is not what it was.
+            BuildSuperseded: another build has begun, or a checkpoint is not as expected.
         """
-        todo: dict[str, list[RecordedEvent]] = {}
+        pending: dict[str, list[RecordedEvent]] = {}
         for event in events:
-            todo.setdefault(streams.aggregate_id(event.stream), []).append(event)
-        new = {view_id for view_id, events in todo.items() if events[0].version == 1}
+            pending.setdefault(streams.aggregate_id(event.stream), []).append(event)
+        new_ids = {view_id for view_id, events in pending.items() if events[0].version == 1}
+        # Each round writes the views that have no conflict. The checkpoints advance with the last round, so a
+        # kill between two rounds repeats the whole batch.
         while True:
-            records = await self._load(todo, new)
-            folded = [await self._update(records[view_id], events) for view_id, events in todo.items()]
-            lost = await self._write([update for update in folded if update is not None], advances, as_of)
-            if not lost:
+            records = await self._load(pending, new_ids)
+            updates = [await self._fold_view(records[view_id], events) for view_id, events in pending.items()]
+            conflicts = await self._write(
+                [update for update in updates if update is not None], advances, as_of
+            )
+            if not conflicts:
                 return
-            todo, new = {view_id: todo[view_id] for view_id in lost}, set()
+            # A new view that conflicts does exist: the next round has to load it.
+            pending, new_ids = {view_id: pending[view_id] for view_id in conflicts}, set()
 
     async def replay(self, view_id: str, stream: str) -> None:
-        """Try to apply what a parked aggregate lacks, from its own subject; if that works, unpark it.
-
-        Events that came while it was parked were passed over, so its subject is read once more after it was
-        unparked. It stays on the list until then: should this process die in between, another repeats it.
-        """
+        """Retry a parked aggregate with the events of its own subject; unpark it if they can be applied."""
         record = (await self._store.load([view_id]))[view_id]
-        self._cache.pop(view_id, None)
-        if record.parked is not None and not await self._retry(record, stream):
+        self._evict([view_id])
+        if record.parked is not None and not await self._retry_parked(record, stream):
             return
-        self.schedule.forget(view_id)
-        await self.apply(await self._feed.history(stream))
-        await self._store.unlist(view_id)
+        self.schedule.remove(view_id)
+        # Events that arrived between the reading of the subject and the unparking were ignored, and the
+        # checkpoint has passed them. So the subject is read once more. The aggregate stays listed until then:
+        # if this process dies first, the next one repeats this part.
+        await self.apply(await self._feed.read_events(stream))
+        await self._store.unlist_parked(view_id)
 
-    async def _retry(self, record: Record, stream: str) -> bool:
-        """Fold a parked view on; return whether it is unparked now."""
+    async def _retry_parked(self, record: Record, stream: str) -> bool:
+        """Fold a parked view further; return whether it is unparked now."""
         started = time_ns()
-        folded = fold(self._projection, record, await self._feed.history(stream))
-        update = self._as_update(record, folded, stream, started)
-        unparked = replace(folded.record, parked=None, revision=record.revision + 1)
+        result = fold(self._projection, record, await self._feed.read_events(stream))
+        update = self._create_update(record, result, stream, started)
+        unparked = replace(result.record, parked=None, revision=record.revision + 1)
         update = update or Update(record, unparked, None, (), None, started)
         return not await self._write([update]) and update.after.parked is None
 
-    async def _update(self, record: Record, events: Sequence[RecordedEvent]) -> Update | None:
-        """Return what the events make of a view; None where it stays as it is."""
+    async def _fold_view(self, record: Record, events: Sequence[RecordedEvent]) -> Update | None:
+        """Return the update of a view by these events; None if it does not change."""
         if record.parked is not None:
             return None
         started, stream = time_ns(), events[0].stream
-        folded = fold(self._projection, record, events)
-        if isinstance(folded.error, EventsMissing):
-            folded = fold(self._projection, record, [*await self._feed.history(stream), *events])
-        return self._as_update(record, folded, stream, started)
+        result = fold(self._projection, record, events)
+        # Publishers may overtake each other, and a view may be older than the checkpoint (deleted by hand,
+        # or restored). The aggregate's own subject has the events that this batch lacks, at any distance.
+        if isinstance(result.error, EventsMissing):
+            result = fold(self._projection, record, [*await self._feed.read_events(stream), *events])
+        return self._create_update(record, result, stream, started)
 
-    def _as_update(self, before: Record, folded: Folded, stream: str, started_ns: int) -> Update | None:
-        after = folded.record
-        if folded.error is not None:
+    def _create_update(
+        self, before: Record, result: FoldResult, stream: str, started_ns: int
+    ) -> Update | None:
+        after = result.record
+        if result.error is not None:
             now = int(time() * 1000)
-            parked = self._retries.park(stream, after.version + 1, folded.error, before.parked, now)
+            parked = self._retries.park(stream, after.version + 1, result.error, before.parked, now)
             after = replace(after, parked=parked, revision=before.revision + 1)
-        elif folded.content is None:
+        elif result.content is None:
             return None
-        return Update(before, after, folded.content, folded.applied, folded.failed, started_ns)
+        return Update(before, after, result.content, result.applied, result.failed, started_ns)
 
-    async def _load(self, view_ids: Collection[str], new: Set[str] = frozenset()) -> Mapping[str, Record]:
-        """Return views, from memory where they are there.
+    async def _load(self, view_ids: Collection[str], new_ids: Set[str] = frozenset()) -> Mapping[str, Record]:
+        """Return views from the cache, the missing ones from the store.
 
         Args:
-            view_ids: which.
-            new: those that need not be looked for, since most likely they are not there yet.
+            view_ids: the views.
+            new_ids: views assumed not to exist, because their first event is in the batch. They are not
+                loaded; if the assumption is wrong, the write reports a conflict.
         """
-        known = {view_id: self._cache[view_id] for view_id in view_ids if view_id in self._cache}
-        for view_id in new - known.keys():
-            known[view_id] = Record(view_id, self._projection.view.message())
-        if lacking := [view_id for view_id in view_ids if view_id not in known]:
-            loaded = await self._store.load(lacking)
-            self._keep(loaded.values())
-            known.update(loaded)
-        return known
+        records = {view_id: self._cache[view_id] for view_id in view_ids if view_id in self._cache}
+        for view_id in new_ids - records.keys():
+            records[view_id] = Record(view_id, self._projection.view.message())
+        if missing_ids := [view_id for view_id in view_ids if view_id not in records]:
+            loaded = await self._store.load(missing_ids)
+            self._cache_records(loaded.values())
+            records.update(loaded)
+        return records
 
     async def _write(
         self,
@@ -142,31 +162,32 @@ class Writer:
         advances: Advances = NO_PARTITIONS,
         as_of: Mapping[int, int] = NO_PARTITIONS,
     ) -> set[str]:
+        """Write updates; return the ids of the views with a conflict."""
         if not updates:
             if advances:
                 await self._store.advance(advances, as_of)
             return set()
-        lost = await self._store.write(updates, advances, as_of)
-        self._drop(lost)
-        won = [update for update in updates if update.after.id not in lost]
-        self._keep(update.after for update in won)
-        for update in won:
+        conflicts = await self._store.write(updates, advances, as_of)
+        self._evict(conflicts)
+        written = [update for update in updates if update.after.id not in conflicts]
+        self._cache_records(update.after for update in written)
+        for update in written:
             if update.after.parked is not None:
-                self.schedule.remember(update.after.id, update.after.parked)
-        self._observe(won)
-        return lost
+                self.schedule.add(update.after.id, update.after.parked)
+        self._observe(written)
+        return conflicts
 
-    def _keep(self, records: Iterable[Record]) -> None:
-        """Remember the views used last, but no parked ones, since an operator may unpark them."""
+    def _cache_records(self, records: Iterable[Record]) -> None:
+        """Cache views, and evict the least recently used ones."""
         for record in records:
             if record.parked is None:
                 self._cache[record.id] = record
                 self._cache.move_to_end(record.id)
-            else:
+            else:  # another process may unpark it at any time, and only the store shows that
                 self._cache.pop(record.id, None)
-        while len(self._cache) > CACHED:
+        while len(self._cache) > MAX_CACHED_VIEWS:
             self._cache.popitem(last=False)
 
-    def _drop(self, view_ids: Iterable[str]) -> None:
+    def _evict(self, view_ids: Iterable[str]) -> None:
         for view_id in view_ids:
             self._cache.pop(view_id, None)

@@ -1,4 +1,5 @@
--- Shared by `advance` and `write`. Checkpoints advance in all partitions or in none, each from its expected value.
+-- Shared by `advance` and `write`: checkpoints advance in all partitions or in none, each from its expected value.
+-- `ready` is set once every partition has a time: only then has the projection caught up with all of the stream.
 local build, checkpoints, as_of, ready = unpack(KEYS)
 
 local function as_expected(advances)

@@ -1,8 +1,8 @@
 -- Shared by `write`: counters, and change feeds with their notifications.
 --
 -- A contribution that would overflow 64 bits is not counted: an error inside a script would leave the call half
--- done and end every later session at the same event. The view's `counted` field omits it as well, and `full`
--- reports the view.
+-- done, and every later session would fail at the same event. The view's `counted` field omits the contribution
+-- as well, and `full` reports the view.
 local full, changed, touched, last = {}, {}, {}, {}
 
 local function add(key, counter, amount)
@@ -16,20 +16,20 @@ local function negate(amount)
   return string.sub(amount, 1, 1) == '-' and string.sub(amount, 2) or '-' .. amount
 end
 
--- Replaces a view's earlier contributions; returns those that the counters now hold.
+-- Replaces a view's earlier contributions by the new ones; returns the contributions that the counters now include.
 local function replace_contributions(id, contributions, counted)
-  local held, complete = {}, true
+  local now_counted, complete = {}, true
   for _, old in ipairs(cjson.decode(counted)) do
     if not add(old[1], old[2], negate(old[3])) then
-      held[#held + 1], complete = old, false
+      now_counted[#now_counted + 1], complete = old, false
     end
   end
   for _, new in ipairs(cjson.decode(contributions)) do
-    if add(new[1], new[2], new[3]) then held[#held + 1] = new else complete = false end
+    if add(new[1], new[2], new[3]) then now_counted[#now_counted + 1] = new else complete = false end
   end
   if complete then return contributions end
   full[#full + 1] = id
-  return #held == 0 and '[]' or cjson.encode(held)
+  return #now_counted == 0 and '[]' or cjson.encode(now_counted)
 end
 
 local function record_change(id, feeds)

@@ -1,1 +1,1 @@
-"""One file per view: what each event changes, and by what the view can be found."""
+"""The projections, one file per view: its event handlers and its index entries."""

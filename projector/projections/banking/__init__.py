@@ -1,4 +1,4 @@
-"""The views of banking, a file for each."""
+"""The views of banking, one file per view."""
 
 from projector.projections.banking import account, account_ledger, hold, transfer
 

@@ -1,13 +1,12 @@
-"""The account as it is read: every field of `diptych.banking.v1.Account`."""
+"""The view of an account: every field of `diptych.banking.v1.Account`."""
 
 from diptych.banking.v1 import events_pb2 as events
 from diptych.banking.v1 import types_pb2 as views
-from google.type.money_pb2 import Money
 
+from contracts.money import from_nanos, to_nanos
 from contracts.view_layout import View
 from projector.projection import Projection
 
-NANOS = 10**9
 Movement = (
     events.MoneyDeposited
     | events.MoneyWithdrawn
@@ -25,7 +24,6 @@ ACCOUNTS = Projection[views.Account](
 
 @ACCOUNTS.on(events.AccountOpened)
 def opened(account: views.Account, event: events.AccountOpened) -> None:
-    """It begins, empty."""
     account.account_id = event.account_id
     account.state = views.Account.STATE_OPEN
     account.owner_id = event.owner_id
@@ -35,14 +33,14 @@ def opened(account: views.Account, event: events.AccountOpened) -> None:
     if event.HasField("daily_withdrawal_limit"):
         account.daily_withdrawal_limit.CopyFrom(event.daily_withdrawal_limit)
     account.open_time.CopyFrom(event.opened_at)
-    _count(account)
+    _update_available(account)
 
 
 def moved(account: views.Account, event: Movement) -> None:
-    """Every movement tells what there is afterwards."""
+    """Every movement carries the balance and the held amount after it."""
     account.balance.CopyFrom(event.balance)
     account.held.CopyFrom(event.held)
-    _count(account)
+    _update_available(account)
 
 
 for movement in Movement.__args__:
@@ -51,33 +49,24 @@ for movement in Movement.__args__:
 
 @ACCOUNTS.on(events.AccountFrozen)
 def frozen(account: views.Account, event: events.AccountFrozen) -> None:
-    """It gives nothing, and perhaps takes nothing."""
-    both = event.incoming_too
-    account.state = views.Account.STATE_FROZEN_BOTH_WAYS if both else views.Account.STATE_FROZEN
+    incoming_too = event.incoming_too
+    account.state = views.Account.STATE_FROZEN_BOTH_WAYS if incoming_too else views.Account.STATE_FROZEN
     account.freeze_reason = event.reason
 
 
 @ACCOUNTS.on(events.AccountUnfrozen)
 def unfrozen(account: views.Account, _: events.AccountUnfrozen) -> None:
-    """It is used again; why it was frozen stays known."""
+    """The account keeps the reason of its last freeze."""
     account.state = views.Account.STATE_OPEN
 
 
 @ACCOUNTS.on(events.AccountClosed)
 def closed(account: views.Account, event: events.AccountClosed) -> None:
-    """Final."""
     account.state = views.Account.STATE_CLOSED
     account.close_time.CopyFrom(event.closed_at)
 
 
-def _count(account: views.Account) -> None:
-    """Bring what is available up to the rest."""
-    nanos = _nanos(account.balance) - _nanos(account.held) + _nanos(account.overdraft_limit)
-    units, rest = divmod(abs(nanos), NANOS)
-    sign = -1 if nanos < 0 else 1
-    account.available.currency_code = account.currency_code
-    account.available.units, account.available.nanos = sign * units, sign * rest
-
-
-def _nanos(amount: Money) -> int:
-    return int(amount.units) * NANOS + int(amount.nanos)
+def _update_available(account: views.Account) -> None:
+    """Set the available amount: balance - held + overdraft limit."""
+    total = to_nanos(account.balance) - to_nanos(account.held) + to_nanos(account.overdraft_limit)
+    account.available.CopyFrom(from_nanos(account.currency_code, total))

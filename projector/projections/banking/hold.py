@@ -1,4 +1,4 @@
-"""The hold as it is read: every field of `diptych.banking.v1.Hold`."""
+"""The view of a hold: every field of `diptych.banking.v1.Hold`."""
 
 from diptych.banking.v1 import events_pb2 as events
 from diptych.banking.v1 import types_pb2 as views
@@ -15,7 +15,6 @@ HOLDS = Projection[views.Hold](
 
 @HOLDS.on(events.HoldPlaced)
 def placed(hold: views.Hold, event: events.HoldPlaced) -> None:
-    """All that is held is known from here on."""
     hold.hold_id = event.hold_id
     hold.state = views.Hold.STATE_OPEN
     hold.account_id = event.account_id
@@ -27,13 +26,11 @@ def placed(hold: views.Hold, event: events.HoldPlaced) -> None:
 
 @HOLDS.on(events.HoldFirmed)
 def firmed(hold: views.Hold, _: events.HoldFirmed) -> None:
-    """Its deadline no longer applies."""
     hold.state = views.Hold.STATE_FIRM
 
 
 @HOLDS.on(events.HoldCaptured)
 def captured(hold: views.Hold, event: events.HoldCaptured) -> None:
-    """Final."""
     hold.state = views.Hold.STATE_CAPTURED
     hold.captured.CopyFrom(event.amount)
     hold.end_time.CopyFrom(event.captured_at)
@@ -41,7 +38,6 @@ def captured(hold: views.Hold, event: events.HoldCaptured) -> None:
 
 @HOLDS.on(events.HoldReleased)
 def released(hold: views.Hold, event: events.HoldReleased) -> None:
-    """Final."""
     hold.state = views.Hold.STATE_RELEASED
     hold.release_reason = event.reason
     hold.end_time.CopyFrom(event.released_at)
@@ -49,7 +45,6 @@ def released(hold: views.Hold, event: events.HoldReleased) -> None:
 
 @HOLDS.on(events.HoldExpired)
 def expired(hold: views.Hold, event: events.HoldExpired) -> None:
-    """Final."""
     hold.state = views.Hold.STATE_RELEASED
     hold.release_reason = EXPIRED
     hold.end_time.CopyFrom(event.expired_at)

@@ -1,4 +1,4 @@
-"""The transfer as it is read: every field of `diptych.banking.v1.Transfer`."""
+"""The view of a transfer: every field of `diptych.banking.v1.Transfer`."""
 
 from diptych.banking.v1 import events_pb2 as events
 from diptych.banking.v1 import types_pb2 as views
@@ -9,7 +9,7 @@ from projector.projection import Projection
 TRANSFERS = Projection[views.Transfer](View.of(views.Transfer), events=[events], columns=("state", "amount"))
 
 
-def _begun(transfer: views.Transfer, event: events.TransferMade | events.TransferRequested) -> None:
+def _create(transfer: views.Transfer, event: events.TransferMade | events.TransferRequested) -> None:
     transfer.transfer_id = event.transfer_id
     transfer.from_account_id = event.from_account_id
     transfer.to_account_id = event.to_account_id
@@ -19,8 +19,7 @@ def _begun(transfer: views.Transfer, event: events.TransferMade | events.Transfe
 
 @TRANSFERS.on(events.TransferMade)
 def made(transfer: views.Transfer, event: events.TransferMade) -> None:
-    """Final at once."""
-    _begun(transfer, event)
+    _create(transfer, event)
     transfer.state = views.Transfer.STATE_MADE
     transfer.create_time.CopyFrom(event.made_at)
     transfer.end_time.CopyFrom(event.made_at)
@@ -28,8 +27,7 @@ def made(transfer: views.Transfer, event: events.TransferMade) -> None:
 
 @TRANSFERS.on(events.TransferRequested)
 def requested(transfer: views.Transfer, event: events.TransferRequested) -> None:
-    """It waits for somebody else."""
-    _begun(transfer, event)
+    _create(transfer, event)
     transfer.state = views.Transfer.STATE_REQUESTED
     transfer.requested_by = event.requested_by
     transfer.create_time.CopyFrom(event.requested_at)
@@ -37,7 +35,6 @@ def requested(transfer: views.Transfer, event: events.TransferRequested) -> None
 
 @TRANSFERS.on(events.TransferApproved)
 def approved(transfer: views.Transfer, event: events.TransferApproved) -> None:
-    """Final."""
     transfer.state = views.Transfer.STATE_MADE
     transfer.decided_by = event.approved_by
     transfer.end_time.CopyFrom(event.approved_at)
@@ -45,7 +42,6 @@ def approved(transfer: views.Transfer, event: events.TransferApproved) -> None:
 
 @TRANSFERS.on(events.TransferDeclined)
 def declined(transfer: views.Transfer, event: events.TransferDeclined) -> None:
-    """Final."""
     transfer.state = views.Transfer.STATE_DECLINED
     transfer.decided_by = event.declined_by
     transfer.decline_reason = event.reason

@@ -1,4 +1,4 @@
-"""The views of inventory, a file for each."""
+"""The views of inventory, one file per view."""
 
 from projector.projections.inventory import product, reorder_alert, reservation, stock, stock_ledger
 

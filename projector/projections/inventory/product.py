@@ -1,4 +1,4 @@
-"""The product as it is read: every field of `diptych.inventory.v1.Product`."""
+"""The view of a product: every field of `diptych.inventory.v1.Product`."""
 
 from diptych.inventory.v1 import events_pb2 as events
 from diptych.inventory.v1 import types_pb2 as views
@@ -9,18 +9,16 @@ from projector.projection import Entry, Projection
 VIEW = View.of(views.Product)
 
 
-def entries(product: views.Product) -> list[Entry]:
-    """Products are found by their skus."""
+def index_entries(product: views.Product) -> list[Entry]:
     member = index_member(product.register_time.ToMicroseconds(), product.product_id)
     return [(VIEW.index("sku", product.sku), member)]
 
 
-PRODUCTS = Projection[views.Product](VIEW, events=[events], columns=("sku", "title"), indexes=entries)
+PRODUCTS = Projection[views.Product](VIEW, events=[events], columns=("sku", "title"), indexes=index_entries)
 
 
 @PRODUCTS.on(events.ProductRegistered)
 def registered(product: views.Product, event: events.ProductRegistered) -> None:
-    """It is known from here on."""
     product.product_id = event.product_id
     product.sku = event.sku
     product.title = event.title
@@ -30,11 +28,9 @@ def registered(product: views.Product, event: events.ProductRegistered) -> None:
 
 @PRODUCTS.on(events.WarehouseStocked)
 def stocked(product: views.Product, event: events.WarehouseStocked) -> None:
-    """One warehouse more holds it."""
     product.warehouse_ids.append(event.warehouse_id)
 
 
 @PRODUCTS.on(events.ProductDiscontinued)
 def discontinued(product: views.Product, event: events.ProductDiscontinued) -> None:
-    """No more of it is bought."""
     product.discontinue_time.CopyFrom(event.discontinued_at)

@@ -1,4 +1,7 @@
-"""A stock's alert, which changes only when it is raised or cleared: `diptych.inventory.v1.ReorderAlert`."""
+"""The reorder alert of a stock, which changes only when it is raised or cleared.
+
+Its message is `diptych.inventory.v1.ReorderAlert`.
+"""
 
 from diptych.inventory.v1 import events_pb2 as events
 from diptych.inventory.v1 import types_pb2 as views
@@ -9,19 +12,18 @@ from projector.projection import Entry, Projection
 VIEW = View.of(views.ReorderAlert)
 
 
-def entries(alert: views.ReorderAlert) -> list[Entry]:
-    """Alerts that stand are listed, by warehouse and all together; each that ever did can be watched."""
+def index_entries(alert: views.ReorderAlert) -> list[Entry]:
+    """List raised alerts by warehouse and all together. Index `ever` has each alert that was ever raised."""
     if alert.state == views.ReorderAlert.STATE_UNSPECIFIED:
         return []
     member = index_member(alert.raise_time.ToMicroseconds(), alert.stock_id)
-    found: list[tuple[str, ...]] = [("ever",)]
+    indexes: list[tuple[str, ...]] = [("ever",)]
     if alert.state == views.ReorderAlert.STATE_RAISED:
-        found += [("raised",), ("raised_warehouse", alert.warehouse_id)]
-    return [(VIEW.index(*values), member) for values in found]
+        indexes += [("raised",), ("raised_warehouse", alert.warehouse_id)]
+    return [(VIEW.index(*values), member) for values in indexes]
 
 
 def change_feeds(alert: views.ReorderAlert) -> list[str]:
-    """Alerts are watched all together."""
     return [] if alert.state == views.ReorderAlert.STATE_UNSPECIFIED else [VIEW.change_feed("ever")]
 
 
@@ -29,14 +31,14 @@ ALERTS = Projection[views.ReorderAlert](
     VIEW,
     events=[events],
     columns=("sku", "warehouse_id", "state"),
-    indexes=entries,
+    indexes=index_entries,
     change_feeds=change_feeds,
 )
 
 
 @ALERTS.on(events.StockOpened)
 def opened(alert: views.ReorderAlert, event: events.StockOpened) -> None:
-    """There is none yet."""
+    """The state stays unspecified until the alert is raised for the first time."""
     alert.stock_id = event.stock_id
     alert.sku = event.sku
     alert.warehouse_id = event.warehouse_id
@@ -44,7 +46,6 @@ def opened(alert: views.ReorderAlert, event: events.StockOpened) -> None:
 
 @ALERTS.on(events.ReorderAlertRaised)
 def raised(alert: views.ReorderAlert, event: events.ReorderAlertRaised) -> None:
-    """The last crossing is the one that counts."""
     alert.state = views.ReorderAlert.STATE_RAISED
     alert.available = event.available
     alert.reorder_point = event.reorder_point
@@ -54,6 +55,6 @@ def raised(alert: views.ReorderAlert, event: events.ReorderAlertRaised) -> None:
 
 @ALERTS.on(events.ReorderAlertCleared)
 def cleared(alert: views.ReorderAlert, event: events.ReorderAlertCleared) -> None:
-    """How little there was stays known."""
+    """The alert keeps the quantity at which it was raised."""
     alert.state = views.ReorderAlert.STATE_CLEARED
     alert.clear_time.CopyFrom(event.cleared_at)

@@ -1,4 +1,4 @@
-"""The reservation as it is read: every field of `diptych.inventory.v1.Reservation`."""
+"""The view of a reservation: every field of `diptych.inventory.v1.Reservation`."""
 
 from diptych.inventory.v1 import events_pb2 as events
 from diptych.inventory.v1 import types_pb2 as views
@@ -15,7 +15,6 @@ RESERVATIONS = Projection[views.Reservation](
 
 @RESERVATIONS.on(events.ReservationMade)
 def made(reservation: views.Reservation, event: events.ReservationMade) -> None:
-    """All that is reserved is known from here on."""
     reservation.reservation_id = event.reservation_id
     reservation.state = views.Reservation.STATE_OPEN
     reservation.lines.extend(event.lines)
@@ -25,13 +24,11 @@ def made(reservation: views.Reservation, event: events.ReservationMade) -> None:
 
 @RESERVATIONS.on(events.ReservationFirmed)
 def firmed(reservation: views.Reservation, _: events.ReservationFirmed) -> None:
-    """Its deadline no longer applies."""
     reservation.state = views.Reservation.STATE_FIRM
 
 
 @RESERVATIONS.on(events.ReservationReleased)
 def released(reservation: views.Reservation, event: events.ReservationReleased) -> None:
-    """Final."""
     reservation.state = views.Reservation.STATE_RELEASED
     reservation.release_reason = event.reason
     reservation.end_time.CopyFrom(event.released_at)
@@ -39,7 +36,6 @@ def released(reservation: views.Reservation, event: events.ReservationReleased) 
 
 @RESERVATIONS.on(events.ReservationExpired)
 def expired(reservation: views.Reservation, event: events.ReservationExpired) -> None:
-    """Final."""
     reservation.state = views.Reservation.STATE_RELEASED
     reservation.release_reason = EXPIRED
     reservation.end_time.CopyFrom(event.expired_at)
@@ -47,6 +43,5 @@ def expired(reservation: views.Reservation, event: events.ReservationExpired) ->
 
 @RESERVATIONS.on(events.ReservationCommitted)
 def committed(reservation: views.Reservation, event: events.ReservationCommitted) -> None:
-    """Final; the goods have left."""
     reservation.state = views.Reservation.STATE_COMMITTED
     reservation.end_time.CopyFrom(event.committed_at)

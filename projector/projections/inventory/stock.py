@@ -1,4 +1,4 @@
-"""A product's stock in a warehouse as it is read: every field of `diptych.inventory.v1.Stock`."""
+"""The view of a product's stock in one warehouse: every field of `diptych.inventory.v1.Stock`."""
 
 from diptych.inventory.v1 import events_pb2 as events
 from diptych.inventory.v1 import types_pb2 as views
@@ -17,26 +17,25 @@ Movement = (
 )
 
 
-def entries(stock: views.Stock) -> list[Entry]:
-    """Stocks are found by sku, and listed by warehouse, in the order in which they began."""
+def index_entries(stock: views.Stock) -> list[Entry]:
+    """List stocks by sku, by warehouse and all together, sorted by their opening; low ones once more."""
     member = index_member(stock.open_time.ToMicroseconds(), stock.stock_id)
-    found = [("all",), ("sku", stock.sku), ("warehouse", stock.warehouse_id)]
+    indexes = [("all",), ("sku", stock.sku), ("warehouse", stock.warehouse_id)]
     if stock.low:
-        found += [("low",), ("low_warehouse", stock.warehouse_id)]
-    return [(VIEW.index(*values), member) for values in found]
+        indexes += [("low",), ("low_warehouse", stock.warehouse_id)]
+    return [(VIEW.index(*values), member) for values in indexes]
 
 
 STOCKS = Projection[views.Stock](
     VIEW,
     events=[events],
     columns=("sku", "warehouse_id", "on_hand", "reserved", "in_transit"),
-    indexes=entries,
+    indexes=index_entries,
 )
 
 
 @STOCKS.on(events.StockOpened)
 def opened(stock: views.Stock, event: events.StockOpened) -> None:
-    """It begins, empty."""
     stock.stock_id = event.stock_id
     stock.sku = event.sku
     stock.warehouse_id = event.warehouse_id
@@ -45,7 +44,7 @@ def opened(stock: views.Stock, event: events.StockOpened) -> None:
 
 
 def moved(stock: views.Stock, event: Movement | events.StockArrived) -> None:
-    """Every movement tells what there is afterwards."""
+    """Every movement carries the quantities after it."""
     stock.on_hand = event.on_hand
     stock.reserved = event.reserved
     stock.available = event.on_hand - event.reserved
@@ -57,30 +56,25 @@ for movement in Movement.__args__:
 
 @STOCKS.on(events.StockExpected)
 def expected(stock: views.Stock, event: events.StockExpected) -> None:
-    """More is on its way."""
     stock.in_transit = event.in_transit
 
 
 @STOCKS.on(events.StockArrived)
 def arrived(stock: views.Stock, event: events.StockArrived) -> None:
-    """What was on its way is here."""
     stock.in_transit = event.in_transit
     moved(stock, event)
 
 
 @STOCKS.on(events.ReorderPointSet)
 def reorder_point_set(stock: views.Stock, event: events.ReorderPointSet) -> None:
-    """From here on an alert is raised at another level."""
     stock.reorder_point = event.reorder_point
 
 
 @STOCKS.on(events.ReorderAlertRaised)
 def alert_raised(stock: views.Stock, _: events.ReorderAlertRaised) -> None:
-    """Too little is available."""
     stock.low = True
 
 
 @STOCKS.on(events.ReorderAlertCleared)
 def alert_cleared(stock: views.Stock, _: events.ReorderAlertCleared) -> None:
-    """Enough is available, or nobody cares any more."""
     stock.low = False

@@ -1,4 +1,4 @@
-"""A stock's ledger: an entry for each event, those of movements with what was moved and why."""
+"""The ledger of a stock: one entry per event; those of movements have a quantity and a reference."""
 
 from typing import Any
 
@@ -20,36 +20,35 @@ KINDS: dict[type[Any], tuple[views.StockMovement.Kind.ValueType, str, str]] = {
     events.StockArrived: (views.StockMovement.KIND_ARRIVED, "quantity", "transfer_id"),
     events.StockAdjusted: (views.StockMovement.KIND_ADJUSTED, "difference", "reason"),
 }
-"""Which kind of movement an event is, and where it says how much and what for."""
-BY_NAME = {event.DESCRIPTOR.full_name: event for event in KINDS}
+"""Event type to the kind of movement, and the names of its fields for quantity and reference."""
+MOVEMENTS_BY_NAME = {event.DESCRIPTOR.full_name: event for event in KINDS}
 
 
-def entry(_: views.StockLedger, event: RecordedEvent) -> views.StockMovement:
-    """Return what the ledger tells of an event; no kind where nothing was moved."""
-    history_entries = views.StockMovement(version=event.version, actor=event.metadata.get("actor", ""))
-    history_entries.record_time.FromDatetime(event.recorded_at)
-    if kind := BY_NAME.get(event.type):
-        moved = kind.FromString(event.data)
-        history_entries.kind, quantity, reference = KINDS[kind]
-        history_entries.sku, history_entries.warehouse_id = moved.sku, moved.warehouse_id
-        history_entries.quantity = getattr(moved, quantity)
-        history_entries.reference = getattr(moved, reference)
-        if kind is not events.StockExpected:
-            history_entries.on_hand, history_entries.reserved = moved.on_hand, moved.reserved
-    return history_entries
+def create_entry(_: views.StockLedger, event: RecordedEvent) -> views.StockMovement:
+    """Return the entry of an event; its kind is unspecified if the event moves nothing."""
+    entry = views.StockMovement(version=event.version, actor=event.metadata.get("actor", ""))
+    entry.record_time.FromDatetime(event.recorded_at)
+    if event_type := MOVEMENTS_BY_NAME.get(event.type):
+        movement = event_type.FromString(event.data)
+        entry.kind, quantity, reference = KINDS[event_type]
+        entry.sku, entry.warehouse_id = movement.sku, movement.warehouse_id
+        entry.quantity = getattr(movement, quantity)
+        entry.reference = getattr(movement, reference)
+        if event_type is not events.StockExpected:
+            entry.on_hand, entry.reserved = movement.on_hand, movement.reserved
+    return entry
 
 
-def entries(ledger: views.StockLedger) -> list[Entry]:
-    """Ledgers are found by sku."""
+def index_entries(ledger: views.StockLedger) -> list[Entry]:
     return [(VIEW.index("sku", ledger.sku), index_member(0, ledger.stock_id))]
 
 
-LEDGERS = Projection[views.StockLedger](VIEW, events=[events], indexes=entries, history=entry)
+LEDGERS = Projection[views.StockLedger](VIEW, events=[events], indexes=index_entries, history=create_entry)
 
 
 @LEDGERS.on(events.StockOpened)
-def began(ledger: views.StockLedger, event: events.StockOpened) -> None:
-    """With this a ledger begins; all else is in the entries."""
+def opened(ledger: views.StockLedger, event: events.StockOpened) -> None:
+    """The view itself has only these fields: everything else is in the entries."""
     ledger.stock_id = event.stock_id
     ledger.sku = event.sku
     ledger.warehouse_id = event.warehouse_id

@@ -1,4 +1,4 @@
-"""The views of ordering, a file for each."""
+"""The views of ordering, one file per view."""
 
 from projector.projections.ordering import order, order_history
 

@@ -1,9 +1,10 @@
-"""The order as it is read: every field of `diptych.ordering.v1.Order`."""
+"""The view of an order: every field of `diptych.ordering.v1.Order`."""
 
 from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v1 import types_pb2 as views
 from diptych.ordering.v2 import events_pb2 as v2
 
+from contracts.money import split_for_counters
 from contracts.upcasters.ordering import EVENT_UPCASTERS
 from contracts.view_layout import View, index_member
 from projector.projection import Contribution, Entry, Projection
@@ -11,8 +12,8 @@ from projector.projection import Contribution, Entry, Projection
 VIEW = View.of(views.Order)
 
 
-def entries(order: views.Order) -> list[Entry]:
-    """Orders are listed by customer, by state, by both, and all together, in the order of their placing."""
+def index_entries(order: views.Order) -> list[Entry]:
+    """List orders by customer, by state, by both, and all together, sorted by the time of placing."""
     member = index_member(order.place_time.ToMicroseconds(), order.order_id)
     state = views.Order.State.Name(order.state)
     return [
@@ -24,18 +25,17 @@ def entries(order: views.Order) -> list[Entry]:
 
 
 def contributions(order: views.Order) -> list[Contribution]:
-    """A customer's orders are counted, and their totals summed, by state and currency."""
+    """Count a customer's orders by state, and sum their totals by state and currency."""
     customer, total = VIEW.counters("customer", order.customer_id), order.total
     state = views.Order.State.Name(order.state)
+    suffix = f"{state}/{total.currency_code}"
     return [
         (customer, f"orders/{state}", 1),
-        (customer, f"units/{state}/{total.currency_code}", total.units),
-        (customer, f"nanos/{state}/{total.currency_code}", total.nanos),
+        *((customer, f"{part}/{suffix}", value) for part, value in split_for_counters(total)),
     ]
 
 
 def change_feeds(order: views.Order) -> list[str]:
-    """A customer's orders are watched."""
     return [VIEW.change_feed("customer", order.customer_id)]
 
 
@@ -43,7 +43,7 @@ ORDERS = Projection[views.Order](
     VIEW,
     events=(v1, v2),
     columns=("state", "customer_id", "total", "place_time"),
-    indexes=entries,
+    indexes=index_entries,
     contributions=contributions,
     change_feeds=change_feeds,
     upcasters=EVENT_UPCASTERS,
@@ -52,7 +52,6 @@ ORDERS = Projection[views.Order](
 
 @ORDERS.on(v2.OrderPlaced)
 def placed(order: views.Order, event: v2.OrderPlaced) -> None:
-    """All that the customer said is known from here on."""
     order.order_id = event.order_id
     order.state = views.Order.STATE_PLACED
     order.customer_id = event.customer_id
@@ -66,37 +65,33 @@ def placed(order: views.Order, event: v2.OrderPlaced) -> None:
     order.total.CopyFrom(event.total)
     order.account_id = event.account_id
     order.place_time.CopyFrom(event.placed_at)
-    _as_its_groups(order)
+    _copy_from_groups(order)
 
 
 @ORDERS.on(v1.OrderLineAdded)
 def line_added(order: views.Order, event: v1.OrderLineAdded) -> None:
-    """The last line of its group."""
     _group(order, event.shipping_group_id).lines.append(event.line)
     order.total.CopyFrom(event.total)
-    _as_its_groups(order)
+    _copy_from_groups(order)
 
 
 @ORDERS.on(v1.OrderLineRemoved)
 def line_removed(order: views.Order, event: v1.OrderLineRemoved) -> None:
-    """A group has one line of each sku."""
-    lines = _group(order, event.shipping_group_id).lines
+    lines = _group(order, event.shipping_group_id).lines  # at most one of each sku
     del lines[[line.sku for line in lines].index(event.sku)]
     order.total.CopyFrom(event.total)
-    _as_its_groups(order)
+    _copy_from_groups(order)
 
 
 @ORDERS.on(v1.ShippingAddressChanged)
 def shipping_address_changed(order: views.Order, event: v1.ShippingAddressChanged) -> None:
-    """Of one group."""
     group = _group(order, event.shipping_group_id)
     group.shipping_address.CopyFrom(event.personal.shipping_address)
-    _as_its_groups(order)
+    _copy_from_groups(order)
 
 
 @ORDERS.on(v1.OrderHeld)
 def held(order: views.Order, event: v1.OrderHeld) -> None:
-    """It waits for review."""
     order.state = views.Order.STATE_HELD
     order.hold_time.CopyFrom(event.held_at)
     order.hold_reason = event.reason
@@ -104,20 +99,18 @@ def held(order: views.Order, event: v1.OrderHeld) -> None:
 
 @ORDERS.on(v1.OrderApproved)
 def approved(order: views.Order, _: v1.OrderApproved) -> None:
-    """It is placed again; when and why it was held stays known."""
+    """The order keeps the time and the reason of its last hold."""
     order.state = views.Order.STATE_PLACED
 
 
 @ORDERS.on(v1.OrderConfirmed)
 def confirmed(order: views.Order, event: v1.OrderConfirmed) -> None:
-    """The seller will deliver."""
     order.state = views.Order.STATE_CONFIRMED
     order.confirm_time.CopyFrom(event.confirmed_at)
 
 
 @ORDERS.on(v1.OrderRejected)
 def rejected(order: views.Order, event: v1.OrderRejected) -> None:
-    """Final."""
     order.state = views.Order.STATE_REJECTED
     order.reject_time.CopyFrom(event.rejected_at)
     order.reject_reason = event.reason
@@ -125,7 +118,6 @@ def rejected(order: views.Order, event: v1.OrderRejected) -> None:
 
 @ORDERS.on(v1.OrderCancelled)
 def cancelled(order: views.Order, event: v1.OrderCancelled) -> None:
-    """Final."""
     order.state = views.Order.STATE_CANCELLED
     order.cancel_time.CopyFrom(event.cancelled_at)
     order.cancel_reason = event.reason
@@ -133,7 +125,6 @@ def cancelled(order: views.Order, event: v1.OrderCancelled) -> None:
 
 @ORDERS.on(v1.OrderShipped)
 def shipped(order: views.Order, event: v1.OrderShipped) -> None:
-    """A carrier has the goods."""
     order.state = views.Order.STATE_SHIPPED
     order.ship_time.CopyFrom(event.shipped_at)
     order.carrier = event.carrier
@@ -142,29 +133,31 @@ def shipped(order: views.Order, event: v1.OrderShipped) -> None:
 
 @ORDERS.on(v1.OrderDelivered)
 def delivered(order: views.Order, event: v1.OrderDelivered) -> None:
-    """The customer has the goods."""
     order.state = views.Order.STATE_DELIVERED
     order.deliver_time.CopyFrom(event.delivered_at)
 
 
 @ORDERS.on(v1.OrderReturned)
 def returned(order: views.Order, event: v1.OrderReturned) -> None:
-    """Final; the seller has the goods again."""
     order.state = views.Order.STATE_RETURNED
     order.return_time.CopyFrom(event.returned_at)
     order.return_reason = event.reason
 
 
 def _group(order: views.Order, group_id: str) -> views.ShippingGroup:
-    """Return a shipping group of an order; an event that names another one cannot be applied."""
+    """Return a shipping group of an order.
+
+    Raises:
+        LookupError: there is none with this id, so the event cannot be applied.
+    """
     for group in order.shipping_groups:
         if group.shipping_group_id == group_id:
             return group
     raise LookupError(f"the order has no shipping group {group_id}")
 
 
-def _as_its_groups(order: views.Order) -> None:
-    """Bring the fields up to the shipping groups that repeat what is in them."""
+def _copy_from_groups(order: views.Order) -> None:
+    """Set the fields that repeat data of the groups: all lines, and the first group's destination."""
     del order.lines[:]
     for group in order.shipping_groups:
         order.lines.extend(group.lines)

@@ -1,4 +1,4 @@
-"""What happened to an order, when, by whom and on which command: an entry for each recorded event."""
+"""The history of an order: one entry per recorded event, with its actor and its command."""
 
 from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v1 import types_pb2 as views
@@ -9,13 +9,13 @@ from contracts.view_layout import View
 from projector.projection import Projection
 
 VIEW = View.of(views.OrderHistory)
-ANY = "type.googleapis.com/"
+TYPE_URL_PREFIX = "type.googleapis.com/"
 
 
-def entry(_: views.OrderHistory, event: RecordedEvent) -> views.OrderHistoryEntry:
-    """Return what the history tells of an event. A command's request id is what its events are caused by."""
+def create_entry(_: views.OrderHistory, event: RecordedEvent) -> views.OrderHistoryEntry:
+    """Return the entry of an event. The event's causation id is the request id of its command."""
     metadata = event.metadata
-    history_entries = views.OrderHistoryEntry(
+    entry = views.OrderHistoryEntry(
         version=event.version,
         event_type=event.type,
         actor=metadata.get("actor", ""),
@@ -24,19 +24,19 @@ def entry(_: views.OrderHistory, event: RecordedEvent) -> views.OrderHistoryEntr
         correlation_id=metadata.get("correlation_id", ""),
         on_behalf_of=metadata.get("on_behalf_of", ""),
     )
-    history_entries.record_time.FromDatetime(event.recorded_at)
-    history_entries.event.type_url = ANY + event.type
-    history_entries.event.value = event.data
-    return history_entries
+    entry.record_time.FromDatetime(event.recorded_at)
+    entry.event.type_url = TYPE_URL_PREFIX + event.type
+    entry.event.value = event.data
+    return entry
 
 
-HISTORIES = Projection[views.OrderHistory](VIEW, events=(v1, v2), history=entry)
+HISTORIES = Projection[views.OrderHistory](VIEW, events=(v1, v2), history=create_entry)
 
 
-def began(history: views.OrderHistory, event: v1.OrderPlaced | v2.OrderPlaced) -> None:
-    """With this an order's history begins; all else is in the entries."""
+def placed(history: views.OrderHistory, event: v1.OrderPlaced | v2.OrderPlaced) -> None:
+    """The view itself has only the id: everything else is in the entries."""
     history.order_id = event.order_id
 
 
-HISTORIES.on(v1.OrderPlaced)(began)
-HISTORIES.on(v2.OrderPlaced)(began)
+HISTORIES.on(v1.OrderPlaced)(placed)
+HISTORIES.on(v2.OrderPlaced)(placed)

@@ -1,4 +1,4 @@
-"""The history of an order: an entry for each event, written with the view."""
+"""The history of an order: one entry per event, written with the view."""
 
 import random
 from collections.abc import AsyncIterator
@@ -16,14 +16,14 @@ from contracts.envelope import RecordedEvent
 from projector.projections.ordering.order import ORDERS
 from projector.projections.ordering.order_history import HISTORIES
 from projector.retry_schedule import RetryPolicy
-from tests.support.builders.expected_events import eventful
+from tests.support.builders.expected_events import random_order_events
 from tests.support.harness import projection_run
 from tests.support.harness.projection_run import (
-    EVERY,
-    Events,
+    ALL_PARTITIONS,
+    EventPublisher,
     Killed,
     confirmed,
-    history,
+    order_events,
     placed,
     projector,
     recorded,
@@ -40,41 +40,46 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def feed(nats_url: str) -> AsyncIterator[Events]:
+async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
     async with projection_run.publisher(nats_url) as events:
         await events.create()
         yield events
 
 
-async def history_entries(redis: Redis, order_id: str = "o-1") -> dict[int, OrderHistoryEntry]:
-    found: Any = await redis.hgetall(VIEW.history(order_id))
-    return {int(version): OrderHistoryEntry.FromString(entry) for version, entry in found.items()}
+async def read_entries(redis: Redis, order_id: str = "o-1") -> dict[int, OrderHistoryEntry]:
+    entries: Any = await redis.hgetall(VIEW.history(order_id))
+    return {int(version): OrderHistoryEntry.FromString(entry) for version, entry in entries.items()}
 
 
-async def version(redis: Redis, order_id: str = "o-1") -> int:
+async def read_version(redis: Redis, order_id: str = "o-1") -> int:
     return int(await redis.hget(VIEW.key(order_id), "version") or 0)
 
 
-async def all_told(redis: Redis, lives: list[list[RecordedEvent]]) -> bool:
-    return all([await version(redis, streams.aggregate_id(life[0].stream)) == len(life) for life in lives])
+async def are_complete(redis: Redis, histories: list[list[RecordedEvent]]) -> bool:
+    return all(
+        [
+            await read_version(redis, streams.aggregate_id(history[0].stream)) == len(history)
+            for history in histories
+        ]
+    )
 
 
-async def assert_told(redis: Redis, life: list[RecordedEvent]) -> None:
-    """Assert that a history holds exactly these events, as they were recorded."""
-    order_id = streams.aggregate_id(life[0].stream)
-    found: Any = await redis.hget(VIEW.key(order_id), "data")
-    assert OrderHistory.FromString(found) == OrderHistory(order_id=order_id, version=len(life))
-    entries = await history_entries(redis, order_id)
-    assert set(entries) == set(range(1, len(life) + 1))
-    for event in life:
+async def assert_history(redis: Redis, history: list[RecordedEvent]) -> None:
+    """Assert that a history has exactly these events, as they were recorded."""
+    order_id = streams.aggregate_id(history[0].stream)
+    data: Any = await redis.hget(VIEW.key(order_id), "data")
+    assert OrderHistory.FromString(data) == OrderHistory(order_id=order_id, version=len(history))
+    entries = await read_entries(redis, order_id)
+    assert set(entries) == set(range(1, len(history) + 1))
+    for event in history:
         entry = entries[event.version]
         assert (entry.version, entry.event_type) == (event.version, event.type)
         assert entry.record_time.ToDatetime(UTC) == event.recorded_at
         assert (entry.event.TypeName(), entry.event.value) == (event.type, event.data)
 
 
-async def test_an_entry_tells_what_happened_when_by_whom_and_on_which_command(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events
+async def test_an_entry_has_the_event_its_time_actor_and_command(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
     metadata = {
         "actor": "shop",
@@ -83,91 +88,97 @@ async def test_an_entry_tells_what_happened_when_by_whom_and_on_which_command(
         "correlation_id": "5a1f3c8e-0000-4000-8000-000000000003",
         "on_behalf_of": "ada",
     }
-    life = [recorded(1, placed("o-1"), actor="shop"), recorded(2, confirmed("o-1"), **metadata)]
-    async with projector(redis_url, nats_url, partitions=EVERY, projection=HISTORIES):
-        await feed.publish(*life)
-        await until(lambda: all_told(redis, [life]))
-    await assert_told(redis, life)
-    entry = (await history_entries(redis))[2]
-    happened = v1.OrderConfirmed()
-    assert entry.event.Unpack(happened)
-    assert happened == confirmed("o-1")
+    history = [recorded(1, placed("o-1"), actor="shop"), recorded(2, confirmed("o-1"), **metadata)]
+    async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, projection=HISTORIES):
+        await publisher.publish(*history)
+        await until(lambda: are_complete(redis, [history]))
+    await assert_history(redis, history)
+    entry = (await read_entries(redis))[2]
+    event = v1.OrderConfirmed()
+    assert entry.event.Unpack(event)
+    assert event == confirmed("o-1")
     assert (entry.actor, entry.on_behalf_of) == ("shop", "ada")
     assert entry.command == "diptych.ordering.v1.ConfirmOrder"
     assert entry.request_id == metadata["causation_id"]
     assert entry.correlation_id == metadata["correlation_id"]
-    assert (await history_entries(redis))[1].on_behalf_of == ""
+    assert (await read_entries(redis))[1].on_behalf_of == ""
 
 
-async def test_both_versions_of_an_event_are_told_as_they_were_recorded(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events
+async def test_both_versions_of_an_event_keep_their_recorded_form(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
     old, new = [recorded(1, placed("o-1"))], [recorded(1, v2.OrderPlaced(order_id="o-2"))]
-    async with projector(redis_url, nats_url, partitions=EVERY, projection=HISTORIES):
-        await feed.publish(*old, *new)
-        await until(lambda: all_told(redis, [old, new]))
-    await assert_told(redis, old)
-    await assert_told(redis, new)
-    assert (await history_entries(redis, "o-1"))[1].event_type == "diptych.ordering.v1.OrderPlaced"
-    assert (await history_entries(redis, "o-2"))[1].event_type == "diptych.ordering.v2.OrderPlaced"
+    async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, projection=HISTORIES):
+        await publisher.publish(*old, *new)
+        await until(lambda: are_complete(redis, [old, new]))
+    await assert_history(redis, old)
+    await assert_history(redis, new)
+    assert (await read_entries(redis, "o-1"))[1].event_type == "diptych.ordering.v1.OrderPlaced"
+    assert (await read_entries(redis, "o-2"))[1].event_type == "diptych.ordering.v2.OrderPlaced"
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", ["write", "advance"])
-async def test_a_killed_projectors_histories_are_complete_in_the_end(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events, step: str, when: str
+async def test_the_histories_of_a_killed_projector_become_complete(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, step: str, when: str
 ) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    lives = [eventful(random.Random(seed + n), f"o-{n}") for n in range(20)]
-    await feed.publish(*(event for life in lives for event in life))
-    store = projection_run.dying(step, when)
-    async with projector(redis_url, nats_url, partitions=EVERY, projection=HISTORIES, store=store) as dying:
-        assert isinstance(await dying.died(), Killed)
+    histories = [random_order_events(random.Random(seed + n), f"o-{n}") for n in range(20)]
+    await publisher.publish(*(event for history in histories for event in history))
+    store = projection_run.dying_store(step, when)
+    async with projector(
+        redis_url, nats_url, partitions=ALL_PARTITIONS, projection=HISTORIES, store=store
+    ) as dying:
+        assert isinstance(await dying.wait_for_error(), Killed)
     async with (
-        projector(redis_url, nats_url, partitions=EVERY, projection=HISTORIES),
-        projector(redis_url, nats_url, partitions=EVERY, projection=HISTORIES),
+        projector(redis_url, nats_url, partitions=ALL_PARTITIONS, projection=HISTORIES),
+        projector(redis_url, nats_url, partitions=ALL_PARTITIONS, projection=HISTORIES),
     ):
-        await feed.publish(*lives[0], *reversed(lives[1]))
-        await until(lambda: all_told(redis, lives))
-    for life in lives:
-        await assert_told(redis, life)
+        await publisher.publish(*histories[0], *reversed(histories[1]))
+        await until(lambda: are_complete(redis, histories))
+    for history in histories:
+        await assert_history(redis, history)
 
 
-async def test_an_event_newer_than_the_code_parks_the_history_as_it_parks_the_order(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events
+async def test_an_unknown_event_parks_the_history_and_the_order(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    life, other, slow = history("o-1"), history("o-2"), RetryPolicy(first_pause=60.0)
-    known = life[1]
+    history, other, slow = order_events("o-1"), order_events("o-2"), RetryPolicy(first_pause=60.0)
+    original = history[1]
     newer = RecordedEvent(
-        known.stream, 2, "diptych.ordering.v3.OrderConfirmed", known.data, known.recorded_at, 2, {}
+        original.stream, 2, "diptych.ordering.v3.OrderConfirmed", original.data, original.recorded_at, 2, {}
     )
     async with (
-        projector(redis_url, nats_url, partitions=EVERY, projection=HISTORIES, retries=slow),
-        projector(redis_url, nats_url, partitions=EVERY, projection=ORDERS, retries=slow),
+        projector(redis_url, nats_url, partitions=ALL_PARTITIONS, projection=HISTORIES, retries=slow),
+        projector(redis_url, nats_url, partitions=ALL_PARTITIONS, projection=ORDERS, retries=slow),
     ):
-        await feed.publish(life[0], newer, life[2], *other)
-        await until(lambda: all_told(redis, [other]))
+        await publisher.publish(history[0], newer, history[2], *other)
+        await until(lambda: are_complete(redis, [other]))
         for view in (VIEW, ORDERS.view):
-            await until(lambda: redis.hexists(view.parked, "o-1"))  # noqa: B023 - awaited in its turn
-    await assert_told(redis, life[:1])
-    await assert_told(redis, other)
+            await until(lambda: redis.hexists(view.parked, "o-1"))  # noqa: B023 - awaited here
+    await assert_history(redis, history[:1])
+    await assert_history(redis, other)
 
 
-async def test_a_rebuilt_history_holds_nothing_of_before(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events
+async def test_a_rebuilt_history_has_no_earlier_entries(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    life = history("o-1")
-    await feed.publish(*life)
-    async with projector(redis_url, nats_url, partitions=EVERY, projection=HISTORIES):
-        await until(lambda: is_there(redis, VIEW.ready))
-        await redis.hset(VIEW.history("o-1"), "9", b"never was")
-        await redis.hset(VIEW.history("ghost"), "1", b"never was")
+    history = order_events("o-1")
+    await publisher.publish(*history)
+    async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, projection=HISTORIES):
+        await until(lambda: exists(redis, VIEW.ready))
+        await redis.hset(VIEW.history("o-1"), "9", b"no entry")
+        await redis.hset(VIEW.history("ghost"), "1", b"no entry")
         await redis.delete(VIEW.build)
-        await until(lambda: is_there(redis, VIEW.history("ghost"), not_=True))
-        await until(lambda: all_told(redis, [life]))
-    await assert_told(redis, life)
+        await until(lambda: is_missing(redis, VIEW.history("ghost")))
+        await until(lambda: are_complete(redis, [history]))
+    await assert_history(redis, history)
 
 
-async def is_there(redis: Redis, key: str, *, not_: bool = False) -> bool:
-    return bool(await redis.exists(key)) is not not_
+async def exists(redis: Redis, key: str) -> bool:
+    return bool(await redis.exists(key))
+
+
+async def is_missing(redis: Redis, key: str) -> bool:
+    return not await exists(redis, key)

@@ -1,4 +1,4 @@
-"""Partitions shared among projectors by leases: everybody has a fair share, and all are worked on."""
+"""Partition leases: projectors get equal shares, and every partition has a holder."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 async def renew(*members: RedisLeases, rounds: int = 3) -> list[int]:
-    """Let all members renew, some times over; return how many partitions each has."""
+    """Let all members renew several times; return the number of partitions of each."""
     for _ in range(rounds):
         for member in members:
             await member.renew()
@@ -26,7 +26,7 @@ async def renew(*members: RedisLeases, rounds: int = 3) -> list[int]:
     return [len(member.held) for member in members]
 
 
-async def test_shares_are_fair_however_many_projectors_there_are(redis: Redis) -> None:
+async def test_shares_are_equal_for_any_number_of_projectors(redis: Redis) -> None:
     first, second, third = (RedisLeases(redis) for _ in range(3))
     assert await renew(first) == [16]
     assert await renew(first, second) == [8, 8]
@@ -35,18 +35,18 @@ async def test_shares_are_fair_however_many_projectors_there_are(redis: Redis) -
     assert await renew(first, third) == [8, 8]
 
 
-async def test_partitions_stay_where_they_are_as_far_as_shares_allow(redis: Redis) -> None:
+async def test_partitions_change_hands_only_to_equalise_shares(redis: Redis) -> None:
     first, second = RedisLeases(redis), RedisLeases(redis)
     await renew(first)
     before = first.held
     await renew(first, second)
     assert first.held < before
-    kept = first.held
+    after = first.held
     await renew(first, second, rounds=5)
-    assert first.held == kept
+    assert first.held == after
 
 
-async def test_a_partition_that_is_worked_on_is_given_away_only_afterwards(redis: Redis) -> None:
+async def test_a_pinned_partition_is_released_only_afterwards(redis: Redis) -> None:
     first, second = RedisLeases(redis), RedisLeases(redis)
     await first.renew()
     with first.pinned() as partitions:
@@ -55,12 +55,12 @@ async def test_a_partition_that_is_worked_on_is_given_away_only_afterwards(redis
         for _ in range(3):
             await first.renew()
             await second.renew()
-        assert len(first.held) == 8, "no further batch is begun"
+        assert len(first.held) == 8, "no further batch may begin"
         assert second.held == frozenset()
     assert await renew(first, second) == [8, 8]
 
 
-async def test_what_a_dead_projector_held_is_free_after_a_lease_and_no_sooner(
+async def test_a_dead_projectors_leases_last_until_they_expire(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("projector.leases.LEASE", 1.0)
@@ -75,7 +75,7 @@ async def test_what_a_dead_projector_held_is_free_after_a_lease_and_no_sooner(
     await until(has_all)
 
 
-async def test_a_projector_that_was_frozen_gives_up_what_others_have_taken(
+async def test_a_frozen_projector_loses_its_partitions_to_others(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("projector.leases.LEASE", 1.0)
@@ -92,14 +92,14 @@ async def test_a_projector_that_was_frozen_gives_up_what_others_have_taken(
     assert await renew(frozen, living) == [8, 8]
 
 
-async def test_a_projector_that_cannot_work_leaves_its_share_to_others(redis: Redis) -> None:
-    able = True
-    first, second = RedisLeases(redis, able=lambda: able), RedisLeases(redis)
+async def test_a_projector_that_cannot_work_releases_its_share(redis: Redis) -> None:
+    can_work = True
+    first, second = RedisLeases(redis, can_work=lambda: can_work), RedisLeases(redis)
     keeping = [asyncio.create_task(first.keep()), asyncio.create_task(second.keep())]
     await until(lambda: len(first.held) == len(second.held) == 8)
-    able = False
+    can_work = False
     await until(lambda: len(second.held) == 16)
-    able = True
+    can_work = True
     await until(lambda: len(first.held) == len(second.held) == 8)
     await first.leave()
     await second.leave()

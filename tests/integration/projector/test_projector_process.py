@@ -1,4 +1,4 @@
-"""The projector as an operator has it: processes that share the work, are killed, stopped, and cut off."""
+"""Projector processes: they share the partitions, and are killed, stopped and cut off from their servers."""
 
 import asyncio
 import io
@@ -22,10 +22,10 @@ from projector.redis_connection import connect
 from runtime.process import logs
 from tests.support.harness import projection_run
 from tests.support.harness.projection_run import (
-    EVERY,
+    ALL_PARTITIONS,
     VIEW,
-    Events,
-    history,
+    EventPublisher,
+    order_events,
     placed,
     projector,
     recorded,
@@ -40,14 +40,14 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def feed(nats_url: str) -> AsyncIterator[Events]:
+async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
     async with projection_run.publisher(nats_url) as events:
         await events.create()
         yield events
 
 
 class ProjectorProcess:
-    """`python -m projector`, and what it says."""
+    """A process `python -m projector`, and its output lines."""
 
     def __init__(self, redis_url: str, nats_url: str) -> None:
         self.lines: list[str] = []
@@ -55,7 +55,7 @@ class ProjectorProcess:
         address = f"127.0.0.1:{free_port()}"
         self.process = Process(PROJECTOR, "projector", address, environment, self.lines.append)
 
-    def said(self, message: str) -> list[dict[str, Any]]:
+    def find_log_lines(self, message: str) -> list[dict[str, Any]]:
         lines = (json.loads(line) for line in self.lines if line.startswith("{"))
         return [line for line in lines if line["message"] == message]
 
@@ -71,66 +71,70 @@ async def running(redis_url: str, nats_url: str, ready: bool = True) -> AsyncIte
             await process.process.kill()
 
 
-async def holders(redis: Redis) -> list[int]:
-    """Return how many partitions each living projector has, the fewest first."""
-    found: dict[Any, int] = {}
+async def read_shares(redis: Redis) -> list[int]:
+    """Return the number of partitions of each projector, in ascending order."""
+    counts: dict[Any, int] = {}
     for holder in await redis.mget([f"lease:{partition}" for partition in range(16)]):
         if holder:
-            found[holder] = found.get(holder, 0) + 1
-    return sorted(found.values())
+            counts[holder] = counts.get(holder, 0) + 1
+    return sorted(counts.values())
 
 
-async def publish_slowly(feed: Events, lives: Sequence[Sequence[RecordedEvent]], stop: asyncio.Event) -> None:
-    """Publish all first events, then all second ones, then the rest, a few at a time."""
+async def publish_slowly(
+    publisher: EventPublisher, histories: Sequence[Sequence[RecordedEvent]], stop: asyncio.Event
+) -> None:
+    """Publish all first events, then all second ones, then all third ones, four at a time."""
     for n in range(3):
-        for at in range(0, len(lives), 4):
-            await feed.publish(*(life[n] for life in lives[at : at + 4]))
+        for at in range(0, len(histories), 4):
+            await publisher.publish(*(history[n] for history in histories[at : at + 4]))
             if not stop.is_set():
                 await asyncio.sleep(0.02)
 
 
-async def test_partitions_move_within_ten_seconds_when_projectors_join_and_die_and_nothing_is_reordered(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events
+async def test_partitions_follow_joins_and_deaths_within_ten_seconds(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    lives = [history(f"o-{n}", f"c-{n % 9}", n % 60) for n in range(400)]
+    histories = [order_events(f"o-{n}", f"c-{n % 9}", n % 60) for n in range(400)]
     stop = asyncio.Event()
-    publishing = asyncio.create_task(publish_slowly(feed, lives, stop))
-    took = []
+    publishing = asyncio.create_task(publish_slowly(publisher, histories, stop))
+    durations = []
     async with running(redis_url, nats_url) as first:
-        await until(lambda: shares(redis, [16]))
+        await until(lambda: are_shares(redis, [16]))
         began = monotonic()
         async with running(redis_url, nats_url, ready=False) as second:
-            await until(lambda: shares(redis, [8, 8]), 10)
-            took.append(monotonic() - began)
+            await until(lambda: are_shares(redis, [8, 8]), 10)
+            durations.append(monotonic() - began)
             await first.process.kill()
             began = monotonic()
-            await until(lambda: shares(redis, [16]), 10)
-            took.append(monotonic() - began)
+            await until(lambda: are_shares(redis, [16]), 10)
+            durations.append(monotonic() - began)
             async with running(redis_url, nats_url) as third:
-                await until(lambda: shares(redis, [8, 8]), 10)
+                await until(lambda: are_shares(redis, [8, 8]), 10)
                 began = monotonic()
                 assert await second.process.stop() == 0
-                await until(lambda: shares(redis, [16]), 10)
-                took.append(monotonic() - began)
+                await until(lambda: are_shares(redis, [16]), 10)
+                durations.append(monotonic() - began)
                 stop.set()
                 await publishing
-                await until(lambda: projection_run.all_written(redis, lives))
+                await until(lambda: projection_run.has_applied(redis, histories))
                 written = [
-                    line for each in (first, second, third) for line in each.said("Read model updated")
+                    line
+                    for process in (first, second, third)
+                    for line in process.find_log_lines("Read model updated")
                 ]
                 assert {line["recordId"] for line in written} == {f"o-{n}" for n in range(400)}
-    await projection_run.assert_views(redis, lives)
-    assert took[2] < took[1], "what is given back is free at once"
+    await projection_run.assert_views(redis, histories)
+    assert durations[2] < durations[1], "released partitions are free at once"
 
 
-async def shares(redis: Redis, expected: list[int]) -> bool:
-    return await holders(redis) == expected
+async def are_shares(redis: Redis, expected: list[int]) -> bool:
+    return await read_shares(redis) == expected
 
 
 async def test_a_projector_starts_before_its_servers_and_outlives_them(
     own_redis: Valkey, own_nats: Nats
 ) -> None:
-    one = history("o-1")
+    one = order_events("o-1")
     await own_redis.stop()
     await own_nats.stop()
     async with running(own_redis.url, own_nats.url, ready=False) as process:
@@ -138,55 +142,57 @@ async def test_a_projector_starts_before_its_servers_and_outlives_them(
         await until(lambda: is_health(address, "NOT_SERVING"))
         await own_redis.start()
         await own_nats.start()
-        await process.process.serving(20)
-        async with projection_run.publisher(own_nats.url) as feed, connect(own_redis.url) as redis:
-            await feed.create()
-            await feed.publish(one[0])
-            await until(lambda: projection_run.all_written(redis, [one[:1]]))
+        await process.process.wait_serving(20)
+        async with projection_run.publisher(own_nats.url) as publisher, connect(own_redis.url) as redis:
+            await publisher.create()
+            await publisher.publish(one[0])
+            await until(lambda: projection_run.has_applied(redis, [one[:1]]))
             await own_redis.kill()
-            await feed.publish(one[1])
+            await publisher.publish(one[1])
             await until(lambda: is_health(address, "NOT_SERVING"))
             await own_redis.start()
-            await until(lambda: projection_run.all_written(redis, [one[:2]]))
+            await until(lambda: projection_run.has_applied(redis, [one[:2]]))
             await own_nats.kill()
             await until(lambda: is_health(address, "NOT_SERVING"))
             await own_nats.start()
-            await until(lambda: feed.connection.connected)
-            await feed.publish(one[2])
-            await until(lambda: projection_run.all_written(redis, [one]))
+            await until(lambda: publisher.connection.connected)
+            await publisher.publish(one[2])
+            await until(lambda: projection_run.has_applied(redis, [one]))
             await projection_run.assert_views(redis, [one])
             await until(lambda: is_health(address, "SERVING"))
-            assert process.said("Aggregate parked") == []
+            assert process.find_log_lines("Aggregate parked") == []
         assert await process.process.stop() == 0
 
 
 async def is_health(address: str, expected: str) -> bool:
-    found = await check_health(address)
-    if found != expected:
+    health = await check_health(address)
+    if health != expected:
         await asyncio.sleep(0.1)
-    return found == expected
+    return health == expected
 
 
-async def test_a_projector_that_is_stopped_gives_everything_back_at_once(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events
+async def test_a_stopped_projector_releases_its_partitions_at_once(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
     async with running(redis_url, nats_url) as process:
-        await until(lambda: shares(redis, [16]))
+        await until(lambda: are_shares(redis, [16]))
         assert await process.process.stop() == 0
-    assert await holders(redis) == []
+    assert await read_shares(redis) == []
     assert await redis.zcard("projectors") == 0
 
 
-async def test_a_redis_that_may_evict_views_is_refused_in_one_line(own_redis: Valkey, nats_url: str) -> None:
+async def test_a_redis_that_may_evict_views_ends_the_start_in_one_line(
+    own_redis: Valkey, nats_url: str
+) -> None:
     async with Redis.from_url(own_redis.url) as client:
         await client.config_set("maxmemory-policy", "allkeys-lru")
     async with running(own_redis.url, nats_url, ready=False) as process:
-        assert await process.process.child.ended() == 1
-    refusals = [line for line in process.lines if not line.startswith("{")]
-    assert refusals == ["projector: Redis must run with maxmemory-policy noeviction, not allkeys-lru"]
+        assert await process.process.child.wait_ended() == 1
+    errors = [line for line in process.lines if not line.startswith("{")]
+    assert errors == ["projector: Redis must run with maxmemory-policy noeviction, not allkeys-lru"]
 
 
-async def test_a_redis_that_does_not_tell_its_policy_is_taken_with_a_warning(
+async def test_a_redis_that_forbids_config_is_accepted_with_a_warning(
     own_redis: Valkey, nats_url: str
 ) -> None:
     async with Redis.from_url(own_redis.url) as client:
@@ -194,54 +200,58 @@ async def test_a_redis_that_does_not_tell_its_policy_is_taken_with_a_warning(
             "default", categories=["+@all"], commands=["-config"], keys=["*"], enabled=True
         )
     async with running(own_redis.url, nats_url) as process:
-        warnings = process.said("Redis does not tell its maxmemory-policy; it must be noeviction")
+        warnings = process.find_log_lines("Redis forbids CONFIG GET; its maxmemory-policy must be noeviction")
         assert len(warnings) == 1
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "not a url"])
-async def test_an_address_that_is_none_of_redis_is_refused_in_one_line(nats_url: str, url: str) -> None:
+async def test_a_malformed_redis_url_ends_the_start_in_one_line(nats_url: str, url: str) -> None:
     async with running(url, nats_url, ready=False) as process:
-        assert await process.process.child.ended() == 1
+        assert await process.process.child.wait_ended() == 1
     assert len(process.lines) == 1
     assert process.lines[0].startswith("projector: DIPTYCH_REDIS_URL: ")
 
 
 async def test_every_write_is_logged_with_the_last_events_id_and_the_lag(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one, lines = history("o-1"), io.BytesIO()
+    one, lines = order_events("o-1"), io.BytesIO()
     logs.configure("info", "json", lines)
-    await feed.publish(*one)
+    await publisher.publish(*one)
     try:
-        async with projector(redis_url, nats_url, partitions=EVERY, observe=observer.observer(VIEW)):
-            await until(lambda: projection_run.all_written(redis, [one]))
+        async with projector(
+            redis_url, nats_url, partitions=ALL_PARTITIONS, observe=observer.create_observer(VIEW)
+        ):
+            await until(lambda: projection_run.has_applied(redis, [one]))
     finally:
         logs.configure()
-    said = [json.loads(line) for line in lines.getvalue().splitlines()]
-    (line,) = [line for line in said if line["message"] == "Read model updated"]
+    log_lines = [json.loads(line) for line in lines.getvalue().splitlines()]
+    (line,) = [line for line in log_lines if line["message"] == "Read model updated"]
     assert line["modelType"] == "diptych.ordering.v1.Order"
     assert (line["recordId"], line["eventId"]) == ("o-1", "ordering.order.o-1@3")
     assert 0 < line["lag"] < 60_000
 
 
 async def test_each_sampled_event_has_a_consumer_span_and_others_have_none(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events, monkeypatch: pytest.MonkeyPatch
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spans: list[dict[str, Any]] = []
     counted: list[tuple[str, bool]] = []
     monkeypatch.setattr(
-        "runtime.telemetry.tracing.record_span", lambda name, **facts: spans.append({"name": name, **facts})
+        "runtime.telemetry.tracing.record_span", lambda name, **fields: spans.append({"name": name, **fields})
     )
     monkeypatch.setattr(
         "runtime.telemetry.metrics.event_processed", lambda kind, success: counted.append((kind, success))
     )
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    life = [recorded(1, placed("o-1"), traceparent=parent), *history("o-1")[1:]]
-    async with projector(redis_url, nats_url, partitions=EVERY, observe=observer.observer(VIEW)):
-        await feed.publish(*life)
-        await until(lambda: projection_run.all_written(redis, [life]))
+    history = [recorded(1, placed("o-1"), traceparent=parent), *order_events("o-1")[1:]]
+    async with projector(
+        redis_url, nats_url, partitions=ALL_PARTITIONS, observe=observer.create_observer(VIEW)
+    ):
+        await publisher.publish(*history)
+        await until(lambda: projection_run.has_applied(redis, [history]))
     (span,) = spans
     assert (span["name"], span["parent"], span["kind"].name) == ("process DIPTYCH", parent, "CONSUMER")
     assert span["attributes"]["messaging.message.id"] == "ordering.order.o-1@1"
     assert span["start_ns"] < span["end_ns"]
-    assert counted == [(event.type, True) for event in life]
+    assert counted == [(event.type, True) for event in history]

@@ -1,4 +1,4 @@
-"""Sums over many views stay exact, whatever is repeated, reordered, done twice at once or cut off."""
+"""Counters of views stay exact, despite redelivery, reordering, concurrency and kills."""
 
 import random
 from collections.abc import AsyncIterator
@@ -18,23 +18,23 @@ from projector.records import Update
 from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy
 from tests.support.builders import expected_events as expect
-from tests.support.builders.expected_events import eventful
+from tests.support.builders.expected_events import random_order_events
 from tests.support.harness import projection_run
 from tests.support.harness.projection_run import (
-    EVERY,
+    ALL_PARTITIONS,
     VIEW,
-    Events,
+    EventPublisher,
     Killed,
-    Running,
+    RunningProjector,
     cancelled,
-    history,
+    order_events,
     placed,
     projector,
     recorded,
 )
 from tests.support.harness.waiting import until
 
-TOTAL = VIEW.counters("customer", "c-1")
+COUNTERS = VIEW.counters("customer", "c-1")
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def feed(nats_url: str) -> AsyncIterator[Events]:
+async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
     async with projection_run.publisher(nats_url) as events:
         await events.create()
         yield events
@@ -59,142 +59,145 @@ async def store(redis: Redis) -> RedisStore:
     return store
 
 
-def lives_of(chance: random.Random, orders: int) -> list[list[RecordedEvent]]:
-    return [eventful(chance, f"o-{n}") for n in range(orders)]
+def random_histories(rng: random.Random, orders: int) -> list[list[RecordedEvent]]:
+    return [random_order_events(rng, f"o-{n}") for n in range(orders)]
 
 
-def mixed(chance: random.Random, lives: list[list[RecordedEvent]]) -> list[RecordedEvent]:
-    """Return the events of all in some order, with some of them again, and some neighbours swapped."""
-    queues = [list(life) for life in lives]
-    out: list[RecordedEvent] = []
+def interleave(rng: random.Random, histories: list[list[RecordedEvent]]) -> list[RecordedEvent]:
+    """Return all events in random order, with some repeated and some neighbours swapped."""
+    queues = [list(history) for history in histories]
+    events: list[RecordedEvent] = []
     while queues:
-        queue = chance.choice(queues)
-        out.append(queue.pop(0))
-        if chance.random() < 0.2:
-            out.append(chance.choice(out))
-        if chance.random() < 0.2 and len(out) > 1:
-            out[-1], out[-2] = out[-2], out[-1]
+        queue = rng.choice(queues)
+        events.append(queue.pop(0))
+        if rng.random() < 0.2:
+            events.append(rng.choice(events))
+        if rng.random() < 0.2 and len(events) > 1:
+            events[-1], events[-2] = events[-2], events[-1]
         queues = [queue for queue in queues if queue]
-    return out
+    return events
 
 
 @pytest.mark.parametrize("_", range(3))
-async def test_sums_are_those_of_the_views_however_projectors_are_killed_doubled_and_fed_twice(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events, _: int
+async def test_counters_match_the_views_despite_kills_doubles_and_redelivery(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, _: int
 ) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
-    chance = random.Random(seed)
-    lives = lives_of(chance, 40)
-    story = mixed(chance, lives)
-    cuts = sorted(chance.sample(range(len(story)), 4))
-    for start, end in zip([0, *cuts], [*cuts, len(story)], strict=True):
-        await feed.publish(*story[start:end])
-        step, when = chance.choice(["load", "write"]), chance.choice(["before", "after"])
-        store = projection_run.dying(step, when, chance.randint(1, 3))
+    rng = random.Random(seed)
+    histories = random_histories(rng, 40)
+    published = interleave(rng, histories)
+    cuts = sorted(rng.sample(range(len(published)), 4))
+    for start, end in zip([0, *cuts], [*cuts, len(published)], strict=True):
+        await publisher.publish(*published[start:end])
+        step, when = rng.choice(["load", "write"]), rng.choice(["before", "after"])
+        store = projection_run.dying_store(step, when, rng.randint(1, 3))
         async with (
-            projector(redis_url, nats_url, partitions=EVERY, store=store) as one,
-            projector(redis_url, nats_url, partitions=EVERY, store=store) as two,
+            projector(redis_url, nats_url, partitions=ALL_PARTITIONS, store=store) as one,
+            projector(redis_url, nats_url, partitions=ALL_PARTITIONS, store=store) as two,
         ):
-            await until(lambda: died_or_done(redis, [one, two], story[:end]))  # noqa: B023 - awaited here
-        await feed.publish(*chance.sample(story[:end], min(end, 5)))
+            await until(lambda: has_died_or_finished(redis, [one, two], published[:end]))  # noqa: B023 - awaited here
+        await publisher.publish(*rng.sample(published[:end], min(end, 5)))
     async with (
-        projector(redis_url, nats_url, partitions=EVERY),
-        projector(redis_url, nats_url, partitions=EVERY),
+        projector(redis_url, nats_url, partitions=ALL_PARTITIONS),
+        projector(redis_url, nats_url, partitions=ALL_PARTITIONS),
     ):
-        await until(lambda: projection_run.all_written(redis, lives))
-    await projection_run.assert_views(redis, lives)
+        await until(lambda: projection_run.has_applied(redis, histories))
+    await projection_run.assert_views(redis, histories)
 
 
-async def died_or_done(redis: Redis, running: list[Running], published: list[RecordedEvent]) -> bool:
-    """Return whether a projector has died, or the views are as far as the events without a gap lead."""
-    if any(isinstance(each.tasks[0].exception(), Killed) for each in running if each.tasks[0].done()):
+async def has_died_or_finished(
+    redis: Redis, running: list[RunningProjector], published: list[RecordedEvent]
+) -> bool:
+    """Return whether a projector has died, or the views include all events up to a gap."""
+    if any(isinstance(run.tasks[0].exception(), Killed) for run in running if run.tasks[0].done()):
         return True
     reached = dict.fromkeys((streams.aggregate_id(event.stream) for event in published), 0)
     for event in sorted(published, key=lambda event: event.version):
         order_id = streams.aggregate_id(event.stream)
         reached[order_id] = max(reached[order_id], min(event.version, reached[order_id] + 1))
-    return all([await projection_run.version(redis, each) >= version for each, version in reached.items()])
+    return all(
+        [await projection_run.read_version(redis, each) >= version for each, version in reached.items()]
+    )
 
 
-async def write(store: RedisStore, *lives: list[RecordedEvent]) -> set[str]:
-    """Write what becomes of views by these events, in one call; return the ids of those that were lost."""
-    return await store.write([await update(store, life) for life in lives])
+async def write(store: RedisStore, *histories: list[RecordedEvent]) -> set[str]:
+    """Fold these events and write the views in one call; return the ids of those with a conflict."""
+    return await store.write([await create_update(store, history) for history in histories])
 
 
-async def update(store: RedisStore, life: list[RecordedEvent]) -> Update:
-    """Return the write of a view that all these events lead to."""
-    order_id = streams.aggregate_id(life[0].stream)
+async def create_update(store: RedisStore, history: list[RecordedEvent]) -> Update:
+    """Return the update of a stored view by these events."""
+    order_id = streams.aggregate_id(history[0].stream)
     before = (await store.load([order_id]))[order_id]
-    folded = fold(ORDERS, before, life)
-    assert folded.error is None
-    return Update(before, folded.record, folded.content, life, None, 0)
+    result = fold(ORDERS, before, history)
+    assert result.error is None
+    return Update(before, result.record, result.content, history, None, 0)
 
 
-async def test_a_write_that_comes_twice_or_late_adds_nothing(store: RedisStore, redis: Redis) -> None:
-    life = history("o-1")
+async def test_a_repeated_or_late_write_adds_nothing(store: RedisStore, redis: Redis) -> None:
+    history = order_events("o-1")
     late = []
     for version in (1, 2, 3):
-        late.append(await update(store, life[:version]))
+        late.append(await create_update(store, history[:version]))
         assert await store.write(late[-1:]) == set()
-        for each in late:
-            assert await store.write([each]) == {"o-1"}
-            await projection_run.assert_views(redis, [life[:version]])
+        for update in late:
+            assert await store.write([update]) == {"o-1"}
+            await projection_run.assert_views(redis, [history[:version]])
 
 
-async def test_a_view_that_skips_versions_takes_back_what_it_added_last(
+async def test_a_view_that_skips_versions_replaces_its_last_contribution(
     store: RedisStore, redis: Redis
 ) -> None:
-    life = history("o-1")
-    await write(store, life[:1])
-    await write(store, life[:3])
-    await projection_run.assert_views(redis, [life])
+    history = order_events("o-1")
+    await write(store, history[:1])
+    await write(store, history[:3])
+    await projection_run.assert_views(redis, [history])
 
 
-async def test_counters_of_zero_are_not_there(store: RedisStore, redis: Redis) -> None:
-    life = history("o-1")
-    await write(store, life[:1])
-    assert set((await projection_run.totals(redis))[TOTAL]) == {
+async def test_counters_of_zero_are_absent(store: RedisStore, redis: Redis) -> None:
+    history = order_events("o-1")
+    await write(store, history[:1])
+    assert set((await projection_run.read_counters(redis))[COUNTERS]) == {
         "orders/STATE_PLACED",
         "units/STATE_PLACED/EUR",
         "nanos/STATE_PLACED/EUR",
     }
-    await write(store, life[:2])
-    assert set((await projection_run.totals(redis))[TOTAL]) == {
+    await write(store, history[:2])
+    assert set((await projection_run.read_counters(redis))[COUNTERS]) == {
         "orders/STATE_CONFIRMED",
         "units/STATE_CONFIRMED/EUR",
         "nanos/STATE_CONFIRMED/EUR",
     }
 
 
-async def test_sums_beyond_what_a_double_holds_are_exact(store: RedisStore, redis: Redis) -> None:
+async def test_sums_beyond_the_precision_of_a_double_are_exact(store: RedisStore, redis: Redis) -> None:
     near = 2**62 + 1
-    await redis.hset(TOTAL, "units/STATE_PLACED/EUR", str(near))
-    await write(store, history("o-1")[:1])
-    assert (await projection_run.totals(redis))[TOTAL]["units/STATE_PLACED/EUR"] == near + 12
-    await write(store, history("o-1")[:2])
-    assert (await projection_run.totals(redis))[TOTAL]["units/STATE_PLACED/EUR"] == near
+    await redis.hset(COUNTERS, "units/STATE_PLACED/EUR", str(near))
+    await write(store, order_events("o-1")[:1])
+    assert (await projection_run.read_counters(redis))[COUNTERS]["units/STATE_PLACED/EUR"] == near + 12
+    await write(store, order_events("o-1")[:2])
+    assert (await projection_run.read_counters(redis))[COUNTERS]["units/STATE_PLACED/EUR"] == near
 
 
-async def test_a_counter_that_is_full_stops_nothing_and_what_it_lacks_is_known(
-    store: RedisStore, redis: Redis
-) -> None:
+async def test_a_full_counter_stops_no_write_and_its_gap_is_recorded(store: RedisStore, redis: Redis) -> None:
     full = 2**63 - 5
-    one, two = history("o-1"), history("o-2", "c-2")
-    await redis.hset(TOTAL, "units/STATE_PLACED/EUR", str(full))
+    one, two = order_events("o-1"), order_events("o-2", "c-2")
+    await redis.hset(COUNTERS, "units/STATE_PLACED/EUR", str(full))
     assert await write(store, one[:1], two) == set()
-    assert (await projection_run.totals(redis))[TOTAL] == {
+    assert (await projection_run.read_counters(redis))[COUNTERS] == {
         "orders/STATE_PLACED": 1,
         "units/STATE_PLACED/EUR": full,
         "nanos/STATE_PLACED/EUR": 340_000_000,
     }
-    assert await projection_run.version(redis, "o-1") == 1
-    assert await projection_run.version(redis, "o-2") == 3
-    hash_ = await projection_run.view(redis, "o-1")
-    lacking = [amount for amount in both(hash_["contributions"]) if amount not in both(hash_["counted"])]
-    assert lacking == [[TOTAL, "units/STATE_PLACED/EUR", "12"]]
-    await write(store, one[:2])  # takes back what was added, and no more
-    assert (await projection_run.totals(redis))[TOTAL] == {
+    assert await projection_run.read_version(redis, "o-1") == 1
+    assert await projection_run.read_version(redis, "o-2") == 3
+    fields = await projection_run.read_view(redis, "o-1")
+    counted = parse_contributions(fields["counted"])
+    uncounted = [each for each in parse_contributions(fields["contributions"]) if each not in counted]
+    assert uncounted == [[COUNTERS, "units/STATE_PLACED/EUR", "12"]]
+    await write(store, one[:2])  # subtracts the counted contributions only
+    assert (await projection_run.read_counters(redis))[COUNTERS] == {
         "units/STATE_PLACED/EUR": full,
         "orders/STATE_CONFIRMED": 1,
         "units/STATE_CONFIRMED/EUR": 12,
@@ -202,29 +205,29 @@ async def test_a_counter_that_is_full_stops_nothing_and_what_it_lacks_is_known(
     }
 
 
-def both(contributions: bytes) -> list[Any]:
-    found: list[Any] = msgspec.json.decode(contributions)
-    return found
+def parse_contributions(data: bytes) -> list[Any]:
+    contributions: list[Any] = msgspec.json.decode(data)
+    return contributions
 
 
-async def test_nothing_but_full_counters_leaves_nothing_added(store: RedisStore, redis: Redis) -> None:
+async def test_nothing_is_counted_if_all_counters_are_full(store: RedisStore, redis: Redis) -> None:
     counters = ("orders/STATE_PLACED", "units/STATE_PLACED/EUR", "nanos/STATE_PLACED/EUR")
-    await redis.hset(TOTAL, mapping=dict.fromkeys(counters, str(2**63 - 1)))
-    await write(store, history("o-1")[:1])
-    assert (await projection_run.view(redis, "o-1"))["counted"] == b"[]"
+    await redis.hset(COUNTERS, mapping=dict.fromkeys(counters, str(2**63 - 1)))
+    await write(store, order_events("o-1")[:1])
+    assert (await projection_run.read_view(redis, "o-1"))["counted"] == b"[]"
 
 
-async def test_a_total_that_no_order_can_have_parks_its_own_order_and_no_other(
-    redis_url: str, nats_url: str, redis: Redis, feed: Events
+async def test_an_impossible_total_parks_its_own_order_and_no_other(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    absurd, two = placed("o-1"), history("o-2")
+    absurd, two = placed("o-1"), order_events("o-2")
     absurd.total.units = 2**63 - 1
     slow = RetryPolicy(first_pause=60.0)
-    async with projector(redis_url, nats_url, partitions=EVERY, retries=slow):
-        await feed.publish(recorded(1, absurd), recorded(2, cancelled("o-1")), *two)
-        await until(lambda: projection_run.all_written(redis, [two]))
+    async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, retries=slow):
+        await publisher.publish(recorded(1, absurd), recorded(2, cancelled("o-1")), *two)
+        await until(lambda: projection_run.has_applied(redis, [two]))
         await until(lambda: redis.hexists(VIEW.parked, "o-1"))
-        await until(lambda: projection_run.present(redis))
-    assert await projection_run.totals(redis) == expect.sums([expect.order(two)])
-    assert b"too much" in (await projection_run.view(redis, "o-1"))["parked"]
-    assert views.Order.FromString((await projection_run.view(redis, "o-2"))["data"]) == expect.order(two)
+        await until(lambda: projection_run.is_ready(redis))
+    assert await projection_run.read_counters(redis) == expect.counters([expect.order(two)])
+    assert b"is beyond %d" % 10**15 in (await projection_run.read_view(redis, "o-1"))["parked"]
+    assert views.Order.FromString((await projection_run.read_view(redis, "o-2"))["data"]) == expect.order(two)

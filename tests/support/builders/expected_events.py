@@ -1,4 +1,4 @@
-"""What orders and their sums should be, by code that shares nothing with the projection's handlers."""
+"""Expected orders and counters, computed by code that shares nothing with the projection's handlers."""
 
 import random
 from collections import Counter
@@ -22,7 +22,7 @@ EVENTS: dict[str, Any] = {
     for message in vars(module).values()
     if isinstance(message, type) and issubclass(message, Message)
 }
-FIELDS = {  # of the event -> of the view
+FIELDS = {  # event -> the state after it, and its fields with those of the view
     "OrderHeld": ("STATE_HELD", {"held_at": "hold_time", "reason": "hold_reason"}),
     "OrderApproved": ("STATE_PLACED", {}),
     "OrderConfirmed": ("STATE_CONFIRMED", {"confirmed_at": "confirm_time"}),
@@ -40,50 +40,50 @@ FIELDS = {  # of the event -> of the view
 }
 
 
-def order(life: Sequence[RecordedEvent]) -> views.Order:
-    """Return an order after these events, which are all of its events up to then."""
+def order(history: Sequence[RecordedEvent]) -> views.Order:
+    """Return the order after these events, which begin with its first."""
     fields: dict[str, Any] = {
-        "order_id": streams.aggregate_id(life[0].stream),
-        "version": len(life),
+        "order_id": streams.aggregate_id(history[0].stream),
+        "version": len(history),
     }
     groups: dict[str, dict[str, Any]] = {}
-    for recorded in life:
+    for recorded in history:
         event = EVENTS[recorded.type].FromString(recorded.data)
         kind = event.DESCRIPTOR.name
         if kind == "OrderPlaced":
             fields |= {name: getattr(event, name) for name in ("customer_id", "account_id", "total")}
             fields |= {"state": "STATE_PLACED", "place_time": event.placed_at}
-            groups = _placed(event)
+            groups = _create_groups(event)
             continue
-        state, taken = FIELDS[kind]
+        state, copied = FIELDS[kind]
         fields |= {"state": state} if state else {}
-        fields |= {there: getattr(event, here) for here, there in taken.items()}
-        _change(groups, kind, event)
+        fields |= {target: getattr(event, source) for source, target in copied.items()}
+        _change_groups(groups, kind, event)
     first: dict[str, Any] = next(iter(groups.values()))
-    named = [views.ShippingGroup(shipping_group_id=name, **group) for name, group in groups.items()]
+    shipping_groups = [views.ShippingGroup(shipping_group_id=name, **group) for name, group in groups.items()]
     return views.Order(
         **fields,
         lines=[line for group in groups.values() for line in group["lines"]],
         shipping_address=first["shipping_address"],
         warehouse_id=first["warehouse_id"],
-        shipping_groups=named,
+        shipping_groups=shipping_groups,
     )
 
 
-def _placed(event: Any) -> dict[str, dict[str, Any]]:
-    one = {"main": event} if isinstance(event, v1.OrderPlaced) else {}
-    several = {} if one else {group.shipping_group_id: group for group in event.groups}
+def _create_groups(event: Any) -> dict[str, dict[str, Any]]:
+    old = {"main": event} if isinstance(event, v1.OrderPlaced) else {}
+    new = {} if old else {group.shipping_group_id: group for group in event.groups}
     return {
         name: {
             "lines": list(group.lines),
             "shipping_address": group.personal.shipping_address,
             "warehouse_id": group.warehouse_id,
         }
-        for name, group in (one | several).items()
+        for name, group in (old | new).items()
     }
 
 
-def _change(groups: dict[str, dict[str, Any]], kind: str, event: Any) -> None:
+def _change_groups(groups: dict[str, dict[str, Any]], kind: str, event: Any) -> None:
     match kind:
         case "OrderLineAdded":
             groups[event.shipping_group_id]["lines"].append(event.line)
@@ -94,26 +94,28 @@ def _change(groups: dict[str, dict[str, Any]], kind: str, event: Any) -> None:
             groups[event.shipping_group_id]["shipping_address"] = event.personal.shipping_address
 
 
-def sums(orders: Iterable[views.Order]) -> dict[str, dict[str, int]]:
-    """Return the counters of the customers of these orders, by key; those of zero are not there."""
-    found: dict[str, Counter[str]] = {}
-    for each in orders:
-        counters = found.setdefault(f"counters:ordering.order:2:{{customer/{each.customer_id}}}", Counter())
-        state = views.Order.State.Name(each.state)
+def counters(orders: Iterable[views.Order]) -> dict[str, dict[str, int]]:
+    """Return the counters of the customers of these orders, by key and name; without those of zero."""
+    hashes: dict[str, Counter[str]] = {}
+    for order in orders:
+        counters = hashes.setdefault(f"counters:ordering.order:2:{{customer/{order.customer_id}}}", Counter())
+        state = views.Order.State.Name(order.state)
         counters[f"orders/{state}"] += 1
-        counters[f"units/{state}/{each.total.currency_code}"] += each.total.units
-        counters[f"nanos/{state}/{each.total.currency_code}"] += each.total.nanos
-    return {key: {name: sum_ for name, sum_ in all_.items() if sum_} for key, all_ in found.items()}
+        counters[f"units/{state}/{order.total.currency_code}"] += order.total.units
+        counters[f"nanos/{state}/{order.total.currency_code}"] += order.total.nanos
+    return {
+        key: {name: total for name, total in counters.items() if total} for key, counters in hashes.items()
+    }
 
 
-def eventful(chance: random.Random, order_id: str, customers: int = 3) -> list[RecordedEvent]:
-    """Return what may happen to an order in a long life, of either version."""
-    at = Timestamp(seconds=1_767_323_045 + chance.randrange(60))
+def random_order_events(rng: random.Random, order_id: str, customers: int = 3) -> list[RecordedEvent]:
+    """Return a random run of events of an order, with events of both versions."""
+    at = Timestamp(seconds=1_767_323_045 + rng.randrange(60))
     ids: dict[str, Any] = {"order_id": order_id}
-    story: list[Message] = [_story_begins(chance, ids, f"c-{chance.randrange(customers)}", at)]
-    for number in range(chance.randrange(8)):
-        story.append(
-            chance.choice(
+    messages: list[Message] = [_random_order_placed(rng, ids, f"c-{rng.randrange(customers)}", at)]
+    for number in range(rng.randrange(8)):
+        messages.append(
+            rng.choice(
                 [
                     v1.OrderHeld(**ids, reason=f"r-{number}", held_at=at),
                     v1.OrderApproved(**ids, approved_at=at),
@@ -121,11 +123,13 @@ def eventful(chance: random.Random, order_id: str, customers: int = 3) -> list[R
                         **ids,
                         shipping_group_id="main",
                         line=views.OrderLine(sku=f"s-{number}"),
-                        total=_total(chance),
+                        total=_random_total(rng),
                         added_at=at,
                     ),
-                    v1.OrderLineRemoved(**ids, shipping_group_id="main", sku="first", total=_total(chance))
-                    if not any(isinstance(event, v1.OrderLineRemoved) for event in story)
+                    v1.OrderLineRemoved(
+                        **ids, shipping_group_id="main", sku="first", total=_random_total(rng)
+                    )
+                    if not any(isinstance(event, v1.OrderLineRemoved) for event in messages)
                     else v1.OrderHeld(**ids, held_at=at),
                 ]
             )
@@ -140,25 +144,25 @@ def eventful(chance: random.Random, order_id: str, customers: int = 3) -> list[R
         v1.OrderDelivered(**ids, delivered_at=at),
         v1.OrderReturned(**ids, reason="broken", returned_at=at),
     ]
-    story += chance.choice([[], *ends, delivered[: chance.randint(1, 4)]])
-    return [_recorded(version, order_id, event) for version, event in enumerate(story, 1)]
+    messages += rng.choice([[], *ends, delivered[: rng.randint(1, 4)]])
+    return [_recorded(version, order_id, event) for version, event in enumerate(messages, 1)]
 
 
-def _story_begins(chance: random.Random, ids: dict[str, Any], customer: str, at: Timestamp) -> Message:
+def _random_order_placed(rng: random.Random, ids: dict[str, Any], customer: str, at: Timestamp) -> Message:
     lines = [views.OrderLine(sku="first", quantity=1), views.OrderLine(sku="second", quantity=2)]
-    rest: dict[str, Any] = {**ids, "customer_id": customer, "total": _total(chance), "placed_at": at}
-    if chance.random() < 0.5:
-        return v1.OrderPlaced(**rest, lines=lines, warehouse_id="w-1")
+    fields: dict[str, Any] = {**ids, "customer_id": customer, "total": _random_total(rng), "placed_at": at}
+    if rng.random() < 0.5:
+        return v1.OrderPlaced(**fields, lines=lines, warehouse_id="w-1")
     groups = [v2.PlacedGroup(shipping_group_id=name, lines=lines) for name in ("other", "main")]
-    return v2.OrderPlaced(**rest, groups=groups)
+    return v2.OrderPlaced(**fields, groups=groups)
 
 
-def _total(chance: random.Random) -> Money:
-    """Return a total; often one of those where sums come to zero, or nanos to units."""
+def _random_total(rng: random.Random) -> Money:
+    """Return a total; often zero, or one whose nanos carry over into units when summed."""
     return Money(
-        currency_code=chance.choice(["EUR", "USD"]),
-        units=chance.choice([0, 1, 10**12]),
-        nanos=chance.choice([0, 999_999_999]),
+        currency_code=rng.choice(["EUR", "USD"]),
+        units=rng.choice([0, 1, 10**12]),
+        nanos=rng.choice([0, 999_999_999]),
     )
 
 

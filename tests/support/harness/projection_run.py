@@ -1,4 +1,4 @@
-"""Orders' events as a relay publishes them, projectors in this process, and what the views should be."""
+"""Runs projectors in this process: publishes orders' events, and compares the views with expected ones."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from contracts import streams
 from contracts.envelope import RecordedEvent, to_headers
-from projector.feed import JetStreamFeed
+from projector.event_feed import JetStreamEventFeed
 from projector.leases import RedisLeases
 from projector.projection import Projection
 from projector.projections.ordering.order import ORDERS
@@ -24,9 +24,9 @@ from projector.redis_connection import connect as connect_redis
 from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy
 from projector.runner import Runner
-from projector.writer import Observe
+from projector.writer import Observer
 from runtime.jetstream import Connection, connect
-from runtime.jetstream.stream import COMPLETE, EPOCH, INCARNATION
+from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
 from tests.support.builders import expected_events as expect
 
 VIEW = ORDERS.view
@@ -69,26 +69,26 @@ def recorded(version: int, event: Message, **metadata: str) -> RecordedEvent:
     )
 
 
-def history(order_id: str, customer: str = "c-1", minute: int = 0) -> list[RecordedEvent]:
-    """Return an order's whole life."""
-    story = (placed(order_id, customer, minute), confirmed(order_id), cancelled(order_id))
-    return [recorded(version, event) for version, event in enumerate(story, 1)]
+def order_events(order_id: str, customer: str = "c-1", minute: int = 0) -> list[RecordedEvent]:
+    """Return all events of an order that is placed, confirmed and cancelled."""
+    events_of_order = (placed(order_id, customer, minute), confirmed(order_id), cancelled(order_id))
+    return [recorded(version, event) for version, event in enumerate(events_of_order, 1)]
 
 
-class Events:
-    """Stands where a relay would: makes the stream and publishes events, in whatever order a test wants."""
+class EventPublisher:
+    """Replaces the relay: creates the stream and publishes events in any order."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.epoch = ""
 
     async def create(self, *, complete: bool = True, incarnation: str = INCARNATION_ID) -> None:
-        """Make the stream, of a new epoch."""
+        """Create the stream, with a new epoch."""
         self.epoch = str(uuid4())
         await self.connection.js.add_stream(self._config(complete, incarnation))
 
-    async def fill(self, incarnation: str = INCARNATION_ID) -> None:
-        """Say that the stream now holds all earlier events."""
+    async def mark_complete(self, incarnation: str = INCARNATION_ID) -> None:
+        """Mark the stream as one that has all earlier events."""
         await self.connection.js.update_stream(self._config(True, incarnation))
 
     async def delete(self) -> None:
@@ -99,31 +99,35 @@ class Events:
             name=streams.JETSTREAM,
             subjects=[streams.SUBJECTS],
             allow_direct=True,
-            metadata={EPOCH: self.epoch, INCARNATION: incarnation, COMPLETE: str(complete).lower()},
+            metadata={
+                EPOCH_KEY: self.epoch,
+                INCARNATION_KEY: incarnation,
+                COMPLETE_KEY: str(complete).lower(),
+            },
         )
 
-    async def publish(self, *published: RecordedEvent) -> None:
-        """Publish events and wait until the stream has them."""
+    async def publish(self, *recorded_events: RecordedEvent) -> None:
+        """Publish events and wait for the acknowledgements."""
         acks = [
             await self.connection.js.publish_async(
                 streams.subject(event.stream), event.data, headers=to_headers(event)
             )
-            for event in published
+            for event in recorded_events
         ]
         async with asyncio.timeout(60):
             await asyncio.gather(*acks)
 
 
 @asynccontextmanager
-async def publisher(nats_url: str) -> AsyncIterator[Events]:
+async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
     async with await connect(nats_url, "publisher") as connection:
         await connection.ready()
-        yield Events(connection)
+        yield EventPublisher(connection)
 
 
 @dataclass
-class Running:
-    """A projector of this process; `kill` ends it as SIGKILL would: nothing is finished or given back."""
+class RunningProjector:
+    """A projector of this process. Like SIGKILL, `kill` finishes no batch and releases no lease."""
 
     store: RedisStore
     leases: RedisLeases
@@ -137,30 +141,30 @@ class Running:
         await self.kill()
 
     async def kill(self) -> None:
-        while running := [task for task in self.tasks if not task.done()]:
-            for task in running:
+        while unfinished := [task for task in self.tasks if not task.done()]:
+            for task in unfinished:
                 task.cancel()
-            await asyncio.wait(running, timeout=1)  # wait_for of Python 3.11 may swallow a cancellation
+            await asyncio.wait(unfinished, timeout=1)  # wait_for of Python 3.11 may swallow a cancellation
 
-    async def died(self) -> BaseException | None:
-        """Wait until the runner has ended by itself, and return what it died of."""
+    async def wait_for_error(self) -> BaseException | None:
+        """Wait until the runner has ended by itself, and return its exception."""
         await asyncio.wait({self.tasks[0]}, timeout=20)
         return self.tasks[0].exception()
 
 
 class Killed(BaseException):
-    """SIGKILL, as far as a test can tell: nobody catches it."""
+    """Simulates SIGKILL: no code of the projector catches it."""
 
 
-def dying(step: str, when: str, nth: int = 1) -> type[RedisStore]:
-    """Return a store whose projector is killed before or after the nth time that it takes a step."""
+def dying_store(step: str, when: str, nth: int = 1) -> type[RedisStore]:
+    """Return a store that raises `Killed` before or after the nth call of a method."""
 
-    class Dying(RedisStore):
+    class DyingStore(RedisStore):
         calls = 0
 
     inner = getattr(RedisStore, step)
 
-    async def last(self: Dying, *args: Any) -> Any:
+    async def call(self: DyingStore, *args: Any) -> Any:
         self.calls += 1
         if self.calls == nth and when == "before":
             raise Killed
@@ -169,32 +173,35 @@ def dying(step: str, when: str, nth: int = 1) -> type[RedisStore]:
             raise Killed
         return result
 
-    setattr(Dying, step, last)
-    return Dying
+    setattr(DyingStore, step, call)
+    return DyingStore
 
 
-def pausing(step: str) -> type[RedisStore]:
-    """Return a store that waits before each time it takes a step, until `go` is set, and sets `went` then."""
+def pausing_store(step: str) -> type[RedisStore]:
+    """Return a store that pauses before each call of a method.
 
-    class Pausing(RedisStore):
+    It sets `waiting`, waits for `proceed`, makes the call, and sets `finished`.
+    """
+
+    class PausingStore(RedisStore):
         def __init__(self, redis: Redis, view: Any) -> None:
             super().__init__(redis, view)
-            self.waits = asyncio.Event()
-            self.go = asyncio.Event()
-            self.went = asyncio.Event()
+            self.waiting = asyncio.Event()
+            self.proceed = asyncio.Event()
+            self.finished = asyncio.Event()
 
     inner = getattr(RedisStore, step)
 
-    async def held_up(self: Pausing, *args: Any) -> Any:
-        self.waits.set()
-        await self.go.wait()
+    async def call(self: PausingStore, *args: Any) -> Any:
+        self.waiting.set()
+        await self.proceed.wait()
         try:
             return await inner(self, *args)
         finally:
-            self.went.set()
+            self.finished.set()
 
-    setattr(Pausing, step, held_up)
-    return Pausing
+    setattr(PausingStore, step, call)
+    return PausingStore
 
 
 @asynccontextmanager
@@ -205,28 +212,28 @@ async def projector(
     projection: Projection[Any] = ORDERS,
     store: Callable[[Redis, Any], RedisStore] = RedisStore,
     retries: RetryPolicy = RetryPolicy(first_pause=0.05),  # noqa: B008 - it is frozen
-    observe: Observe = lambda _: None,
+    observe: Observer = lambda _: None,
     partitions: Iterable[int] | None = None,
-) -> AsyncIterator[Running]:
+) -> AsyncIterator[RunningProjector]:
     """Run a projector.
 
     Args:
-        redis_url: where the views go.
-        nats_url: where the events are.
-        projection: what to make of them.
-        store: makes the store.
-        retries: when to try again what cannot be applied; soon.
-        observe: is told of writes.
-        partitions: those it works on, without asking for leases; None to share them by leases.
+        redis_url: for the views.
+        nats_url: for the events.
+        projection: the projection to run.
+        store: the factory of the store.
+        retries: the retry policy, with short pauses by default.
+        observe: called with every batch of successful updates.
+        partitions: fixed partitions, without leases; None to share them by leases.
     """
     async with connect_redis(redis_url) as redis, await connect(nats_url, "projector") as connection:
         await connection.ready()
         views_store, leases = store(redis, projection.view), RedisLeases(redis)
         if partitions is not None:
             leases._held = frozenset(partitions)
-        feed = JetStreamFeed(connection, projection.view.source_streams)
+        feed = JetStreamEventFeed(connection, projection.view.source_streams)
         runner = Runner(projection, views_store, feed, leases, retries, observe)
-        running = Running(views_store, leases, [])
+        running = RunningProjector(views_store, leases, [])
         running.tasks = [asyncio.create_task(runner.run(running.stopping))]
         if partitions is None:
             running.tasks.append(asyncio.create_task(leases.keep()))
@@ -236,70 +243,75 @@ async def projector(
             await running.kill()
 
 
-EVERY = range(streams.PARTITIONS)
+ALL_PARTITIONS = range(streams.PARTITIONS)
 
 
-async def view(redis: Redis, order_id: str) -> dict[str, bytes]:
-    """Return a view's hash."""
-    found: Any = await redis.hgetall(f"view:ordering.order:2:{{{order_id}}}")
-    return {name.decode(): value for name, value in found.items()}
+async def read_view(redis: Redis, order_id: str) -> dict[str, bytes]:
+    """Return the fields of a view's hash."""
+    fields: Any = await redis.hgetall(f"view:ordering.order:2:{{{order_id}}}")
+    return {name.decode(): value for name, value in fields.items()}
 
 
-async def version(redis: Redis, order_id: str) -> int:
+async def read_version(redis: Redis, order_id: str) -> int:
     return int(await redis.hget(f"view:ordering.order:2:{{{order_id}}}", "version") or 0)
 
 
-async def present(redis: Redis) -> bool:
+async def is_ready(redis: Redis) -> bool:
     return bool(await redis.exists("ready:ordering.order:2"))
 
 
-async def indexes(redis: Redis) -> dict[str, set[str]]:
-    """Return every index with its members."""
+async def read_indexes(redis: Redis) -> dict[str, set[str]]:
+    """Return the members of all indexes, by key."""
     keys = [key async for key in redis.scan_iter(match="index:*", count=1_000)]
-    return {key.decode(): set(await members(redis, key)) for key in sorted(keys)}
+    return {key.decode(): set(await read_index(redis, key)) for key in sorted(keys)}
 
 
-async def members(redis: Redis, index: bytes | str) -> list[str]:
+async def read_index(redis: Redis, key: bytes | str) -> list[str]:
     """Return an index's members, oldest first."""
-    found: Any = await redis.zrange(index, 0, -1)
-    return [member.decode() for member in found]
+    members: Any = await redis.zrange(key, 0, -1)
+    return [member.decode() for member in members]
 
 
-async def all_written(redis: Redis, lives: Iterable[Sequence[RecordedEvent]]) -> bool:
-    """Return whether every order's view has come to its last event."""
+async def has_applied(redis: Redis, histories: Iterable[Sequence[RecordedEvent]]) -> bool:
+    """Return whether every order's view is at the version of its last event."""
     async with redis.pipeline(transaction=False) as pipe:
-        lives = list(lives)
-        for life in lives:
-            pipe.hget(VIEW.key(streams.aggregate_id(life[0].stream)), "version")
-        found = await pipe.execute()
-    return all(int(at or 0) == life[-1].version for at, life in zip(found, lives, strict=True))
+        histories = list(histories)
+        for history in histories:
+            pipe.hget(VIEW.key(streams.aggregate_id(history[0].stream)), "version")
+        versions = await pipe.execute()
+    return all(
+        int(version or 0) == history[-1].version for version, history in zip(versions, histories, strict=True)
+    )
 
 
-async def totals(redis: Redis) -> dict[str, dict[str, int]]:
-    """Return all counters by their keys."""
+async def read_counters(redis: Redis) -> dict[str, dict[str, int]]:
+    """Return all counters, by key and name."""
     keys = [key async for key in redis.scan_iter(match="counters:*", count=1_000)]
-    found: dict[str, Any] = {key.decode(): await redis.hgetall(key) for key in keys}
-    return {key: {name.decode(): int(at) for name, at in all_.items()} for key, all_ in found.items()}
+    hashes: dict[str, Any] = {key.decode(): await redis.hgetall(key) for key in keys}
+    return {
+        key: {name.decode(): int(amount) for name, amount in counters.items()}
+        for key, counters in hashes.items()
+    }
 
 
-async def changes(redis: Redis, customer: str = "c-1") -> dict[str, int]:
-    """Return a customer's changed orders with the numbers of their changes."""
+async def read_change_feed(redis: Redis, customer: str = "c-1") -> dict[str, int]:
+    """Return the order ids of a customer's change feed, with the numbers of their last changes."""
     key = f"change_feed:ordering.order:2:{{customer/{customer}}}"
-    found: Any = await redis.zrange(key, 0, -1, withscores=True)
-    return {order_id.decode(): int(number) for order_id, number in found}
+    members: Any = await redis.zrange(key, 0, -1, withscores=True)
+    return {order_id.decode(): int(number) for order_id, number in members}
 
 
-async def assert_views(redis: Redis, lives: Iterable[Sequence[RecordedEvent]]) -> None:
-    """Assert that Redis holds exactly these orders, and exactly what is derived from them."""
+async def assert_views(redis: Redis, histories: Iterable[Sequence[RecordedEvent]]) -> None:
+    """Assert that Redis has exactly these orders, with exactly their index entries and counters."""
     entries: dict[str, set[str]] = {}
-    keys, orders = set(), [expect.order(life) for life in lives]
+    keys, orders = set(), [expect.order(history) for history in histories]
     for order in orders:
-        found = await view(redis, order.order_id)
-        assert views.Order.FromString(found["data"]) == order
-        assert int(found["version"]) == order.version
-        assert found["counted"] == found["contributions"]
-        assert "parked" not in found
-        assert order.order_id in await changes(redis, order.customer_id)
+        fields = await read_view(redis, order.order_id)
+        assert views.Order.FromString(fields["data"]) == order
+        assert int(fields["version"]) == order.version
+        assert fields["counted"] == fields["contributions"]
+        assert "parked" not in fields
+        assert order.order_id in await read_change_feed(redis, order.customer_id)
         keys.add(f"view:ordering.order:2:{{{order.order_id}}}")
         state = views.Order.State.Name(order.state)
         member = f"{order.place_time.ToMicroseconds():016x}:{order.order_id}"
@@ -311,5 +323,5 @@ async def assert_views(redis: Redis, lives: Iterable[Sequence[RecordedEvent]]) -
         ):
             entries.setdefault(f"index:ordering.order:2:{{{name}}}", set()).add(member)
     assert {key.decode() async for key in redis.scan_iter(match="view:ordering.order:*", count=1_000)} == keys
-    assert await indexes(redis) == entries
-    assert await totals(redis) == expect.sums(orders)
+    assert await read_indexes(redis) == entries
+    assert await read_counters(redis) == expect.counters(orders)

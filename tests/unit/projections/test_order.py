@@ -1,4 +1,4 @@
-"""What each event does to the view of an order, and what is derived from it."""
+"""The view of an order: its event handlers, and the data derived from it."""
 
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
 from contracts.envelope import RecordedEvent
-from projector.projection import Rendered
+from projector.projection import RenderedView
 from projector.projections.ordering.order import ORDERS
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -67,16 +67,16 @@ def placed(*groups: views.ShippingGroup, total: Money = TOTAL) -> v2.OrderPlaced
     )
 
 
-def rendered(*happened: Message) -> Rendered[views.Order]:
-    run = [recorded(version, event) for version, event in enumerate(happened, 1)]
-    found, done, error = ORDERS.fold(views.Order(), run)
-    assert (done, error) == (len(happened), None)
-    assert found is not None
-    return found
+def rendered(*messages: Message) -> RenderedView[views.Order]:
+    run = [recorded(version, event) for version, event in enumerate(messages, 1)]
+    view, done, error = ORDERS.fold(views.Order(), run)
+    assert (done, error) == (len(messages), None)
+    assert view is not None
+    return view
 
 
-def view_of(*happened: Message) -> views.Order:
-    return rendered(*happened).message
+def view_of(*messages: Message) -> views.Order:
+    return rendered(*messages).message
 
 
 HELD = v1.OrderHeld(order_id="o-1", reason="odd", held_at=T)
@@ -89,8 +89,8 @@ DELIVERED = v1.OrderDelivered(order_id="o-1", delivered_at=T)
 RETURNED = v1.OrderReturned(order_id="o-1", reason="broken", returned_at=T)
 
 
-class TestTheOrder:
-    def test_is_all_that_the_customer_said_once_it_is_placed(self) -> None:
+class TestOrderView:
+    def test_has_all_data_of_the_customer_once_it_is_placed(self) -> None:
         two, one = group("two", "s-2", "s-3"), group("one", "s-1", locality="Bruges")
         assert view_of(placed(two, one)) == views.Order(
             order_id="o-1",
@@ -106,7 +106,7 @@ class TestTheOrder:
             shipping_groups=[two, one],
         )
 
-    def test_of_version_1_has_one_shipping_group_and_is_the_same_otherwise(self) -> None:
+    def test_of_version_1_has_one_shipping_group_and_equals_version_2(self) -> None:
         old = v1.OrderPlaced(
             order_id="o-1",
             customer_id="c-1",
@@ -119,23 +119,23 @@ class TestTheOrder:
         )
         assert view_of(old) == view_of(placed(group("main", "s-1")))
 
-    def test_that_was_recorded_before_there_were_groups_is_still_read(self) -> None:
-        written = bytes.fromhex(  # by the code of then
+    def test_of_version_1_is_read_from_recorded_bytes(self) -> None:
+        recorded_bytes = bytes.fromhex(  # an event of version 1
             "0a036f2d311203632d311a170a03732d3112055468696e67180222070a034555521006220d0a03455552100c1880fa8fa201"
             "2a0912070a05416c6963653203612d313a03772d31420608b5e9dcca06"
         )
         name = "diptych.ordering.v1.OrderPlaced"
-        found, _, error = ORDERS.fold(
-            views.Order(), [RecordedEvent("ordering.order.o-1", 1, name, written, AT, 1, {})]
+        view, _, error = ORDERS.fold(
+            views.Order(), [RecordedEvent("ordering.order.o-1", 1, name, recorded_bytes, AT, 1, {})]
         )
         assert error is None
-        assert found is not None
-        (only,) = found.message.shipping_groups
-        assert (only.shipping_group_id, only.warehouse_id) == ("main", "w-1")
-        assert [each.sku for each in only.lines] == [each.sku for each in found.message.lines] == ["s-1"]
-        assert only.shipping_address == found.message.shipping_address
-        assert found.message.shipping_address.recipient == "Alice"
-        assert (found.message.total, found.message.place_time) == (TOTAL, Timestamp(seconds=T.seconds - 240))
+        assert view is not None
+        (group_,) = view.message.shipping_groups
+        assert (group_.shipping_group_id, group_.warehouse_id) == ("main", "w-1")
+        assert [each.sku for each in group_.lines] == [each.sku for each in view.message.lines] == ["s-1"]
+        assert group_.shipping_address == view.message.shipping_address
+        assert view.message.shipping_address.recipient == "Alice"
+        assert (view.message.total, view.message.place_time) == (TOTAL, Timestamp(seconds=T.seconds - 240))
 
     def test_has_an_added_line_at_the_end_of_its_group(self) -> None:
         added = v1.OrderLineAdded(
@@ -146,7 +146,7 @@ class TestTheOrder:
         assert [each.sku for each in order.lines] == ["s-1", "s-9", "s-2"]
         assert (order.total, order.version) == (euros(18), 2)
 
-    def test_has_a_removed_line_no_more_in_its_group_and_in_no_other(self) -> None:
+    def test_loses_a_removed_line_from_its_group_only(self) -> None:
         removed = v1.OrderLineRemoved(
             order_id="o-1", shipping_group_id="b", sku="s-1", total=euros(6), removed_at=LATER
         )
@@ -155,30 +155,30 @@ class TestTheOrder:
         assert [each.sku for each in order.lines] == ["s-1", "s-2", "s-3"]
         assert order.total == euros(6)
 
-    @pytest.mark.parametrize(("moved", "leading"), [("a", "Aalst"), ("b", "Ghent")])
-    def test_goes_where_its_first_group_goes(self, moved: str, leading: str) -> None:
-        there = v1.PersonalData(subject_id="c-1", shipping_address=town("Aalst"))
+    @pytest.mark.parametrize(("group_id", "destination"), [("a", "Aalst"), ("b", "Ghent")])
+    def test_has_the_address_of_its_first_group(self, group_id: str, destination: str) -> None:
+        personal = v1.PersonalData(subject_id="c-1", shipping_address=town("Aalst"))
         changed = v1.ShippingAddressChanged(
-            order_id="o-1", shipping_group_id=moved, personal=there, changed_at=T
+            order_id="o-1", shipping_group_id=group_id, personal=personal, changed_at=T
         )
         order = view_of(placed(group("a", "s-1"), group("b", "s-2")), changed)
         assert {each.shipping_group_id: each.shipping_address.locality for each in order.shipping_groups} == {
             "a": "Ghent",
             "b": "Ghent",
-            moved: "Aalst",
+            group_id: "Aalst",
         }
-        assert order.shipping_address == town(leading)
+        assert order.shipping_address == town(destination)
         assert order.warehouse_id == "w-a"
 
     def test_is_held_for_a_reason(self) -> None:
         order = view_of(placed(), HELD)
         assert (order.state, order.hold_time, order.hold_reason) == (views.Order.STATE_HELD, T, "odd")
 
-    def test_is_placed_again_once_it_is_approved_and_tells_of_the_last_hold(self) -> None:
-        again = v1.OrderHeld(order_id="o-1", reason="odd again", held_at=LATER)
+    def test_is_placed_again_once_approved_and_keeps_the_last_hold(self) -> None:
+        second_hold = v1.OrderHeld(order_id="o-1", reason="odd again", held_at=LATER)
         order = view_of(placed(), HELD, APPROVED)
         assert (order.state, order.hold_time, order.hold_reason) == (views.Order.STATE_PLACED, T, "odd")
-        order = view_of(placed(), HELD, APPROVED, again)
+        order = view_of(placed(), HELD, APPROVED, second_hold)
         assert (order.state, order.hold_time) == (views.Order.STATE_HELD, LATER)
         assert order.hold_reason == "odd again"
 
@@ -206,19 +206,19 @@ class TestTheOrder:
         assert (order.state, order.return_time) == (views.Order.STATE_RETURNED, T)
         assert (order.return_reason, order.version) == ("broken", 5)
 
-    def test_has_every_field_set_by_what_can_happen_to_one(self) -> None:
+    def test_has_every_field_set_by_some_event(self) -> None:
         everything = (HELD, APPROVED, CONFIRMED, SHIPPED, DELIVERED, RETURNED, CANCELLED, REJECTED)
         order = view_of(placed(), *everything)
         assert {field.name for field, _ in order.ListFields()} == set(views.Order.DESCRIPTOR.fields_by_name)
 
-    def test_knows_what_to_do_with_every_event(self) -> None:
-        known = {
+    def test_has_a_handler_for_every_event(self) -> None:
+        event_types = {
             message.full_name
             for module in (v1, v2)
             for message in module.DESCRIPTOR.message_types_by_name.values()
             if "order_id" in message.fields_by_name
         }
-        assert set(ORDERS._handlers) == known
+        assert set(ORDERS._handlers) == event_types
 
     @pytest.mark.parametrize(
         "impossible",
@@ -229,15 +229,15 @@ class TestTheOrder:
         ],
         ids=lambda event: event.DESCRIPTOR.name,
     )
-    def test_cannot_take_an_event_of_what_it_has_not(self, impossible: Message) -> None:
-        found, done, error = ORDERS.fold(views.Order(), [recorded(1, placed()), recorded(2, impossible)])
-        assert found is not None
-        assert (found.message, done) == (view_of(placed()), 1)
+    def test_cannot_apply_an_event_of_a_group_or_line_that_it_lacks(self, impossible: Message) -> None:
+        view, done, error = ORDERS.fold(views.Order(), [recorded(1, placed()), recorded(2, impossible)])
+        assert view is not None
+        assert (view.message, done) == (view_of(placed()), 1)
         assert error is not None
 
 
-class TestWhatIsDerivedFromAnOrder:
-    def test_finds_it_by_customer_by_state_by_both_and_among_all(self) -> None:
+class TestDerivedData:
+    def test_is_indexed_by_customer_by_state_by_both_and_among_all(self) -> None:
         member = f"{1767323045_000_000:016x}:o-1"
         assert rendered(placed()).entries == (
             ("index:ordering.order:2:{customer/c-1}", member),
@@ -246,7 +246,7 @@ class TestWhatIsDerivedFromAnOrder:
             ("index:ordering.order:2:{all}", member),
         )
 
-    def test_counts_it_and_sums_its_total_by_state_and_currency(self) -> None:
+    def test_is_counted_and_its_total_summed_by_state_and_currency(self) -> None:
         total = "counters:ordering.order:2:{customer/c-1}"
         assert rendered(placed(), HELD).contributions == (
             (total, "orders/STATE_HELD", "1"),
@@ -254,7 +254,7 @@ class TestWhatIsDerivedFromAnOrder:
             (total, "nanos/STATE_HELD/EUR", "340000000"),
         )
 
-    def test_adds_nothing_to_a_counter_for_what_is_nothing(self) -> None:
+    def test_contributes_nothing_to_a_counter_for_zero(self) -> None:
         contributions = rendered(placed(total=euros(12))).contributions or ()
         assert [counter for _, counter, _ in contributions] == [
             "orders/STATE_PLACED",
@@ -264,15 +264,15 @@ class TestWhatIsDerivedFromAnOrder:
         assert [counter for _, counter, _ in contributions] == ["orders/STATE_PLACED"]
 
     @pytest.mark.parametrize("units", [10**15 + 1, 2**63 - 1, -(2**63)])
-    def test_refuses_a_total_that_could_fill_a_counter(self, units: int) -> None:
-        found, done, error = ORDERS.fold(views.Order(), [recorded(1, placed(total=euros(units)))])
-        assert (found, done) == (None, 0)
-        assert "too much" in str(error)
+    def test_cannot_have_a_total_that_could_fill_a_counter(self, units: int) -> None:
+        view, done, error = ORDERS.fold(views.Order(), [recorded(1, placed(total=euros(units)))])
+        assert (view, done) == (None, 0)
+        assert f"is beyond {10**15}" in str(error)
 
-    def test_announces_it_among_its_customers_orders(self) -> None:
+    def test_is_in_its_customers_change_feed(self) -> None:
         assert rendered(placed()).change_feeds == ("change_feed:ordering.order:2:{customer/c-1}",)
 
-    def test_is_readable_for_people(self) -> None:
+    def test_has_readable_columns(self) -> None:
         assert dict(rendered(placed()).columns) == {
             "state": "STATE_PLACED",
             "customer_id": "c-1",

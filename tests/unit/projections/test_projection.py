@@ -1,4 +1,4 @@
-"""The vocabulary of projections, and how records are folded by them."""
+"""Projections, and the fold of records by them."""
 
 from datetime import UTC, datetime
 
@@ -45,10 +45,10 @@ def cancelled(reason: str = "why not") -> events.OrderCancelled:
     return event
 
 
-def view_of(*happened: Message) -> views.Order:
-    run = [recorded(version, event) for version, event in enumerate(happened, 1)]
+def view_of(*messages: Message) -> views.Order:
+    run = [recorded(version, event) for version, event in enumerate(messages, 1)]
     rendered, done, error = ORDERS.fold(views.Order(), run)
-    assert (done, error) == (len(happened), None)
+    assert (done, error) == (len(messages), None)
     assert rendered is not None
     return rendered.message
 
@@ -72,7 +72,7 @@ class TestAProjection:
         assert (rendered.message, done) == (view_of(placed()), 1)
         assert isinstance(error, UnknownEvent)
 
-    def test_keeps_what_came_before_an_event_that_fails(self) -> None:
+    def test_keeps_the_events_before_one_that_fails(self) -> None:
         bad = RecordedEvent("ordering.order.o-1", 2, "diptych.ordering.v1.OrderConfirmed", b"\xff", AT, 2, {})
         rendered, done, error = ORDERS.fold(
             views.Order(), [recorded(1, placed()), bad, recorded(3, cancelled())]
@@ -81,7 +81,7 @@ class TestAProjection:
         assert (rendered.message, done) == (view_of(placed()), 1)
         assert error is not None
 
-    def test_keeps_nothing_of_a_handler_that_fails_halfway(self) -> None:
+    def test_keeps_no_change_of_a_handler_that_fails_halfway(self) -> None:
         fragile = Projection[views.Order](VIEW, events=(events,))
 
         @fragile.on(events.OrderCancelled)
@@ -97,21 +97,21 @@ class TestAProjection:
     def test_blames_an_event_after_which_the_view_cannot_be_rendered(self) -> None:
         def entries(order: views.Order) -> list[Entry]:
             if order.state == views.Order.STATE_CANCELLED:
-                raise ValueError("cannot be found")
+                raise ValueError("no index")
             return []
 
-        lost = Projection[views.Order](VIEW, events=(events,), indexes=entries)
+        unindexed = Projection[views.Order](VIEW, events=(events,), indexes=entries)
 
-        @lost.on(events.OrderCancelled)
-        def gone(order: views.Order, event: events.OrderCancelled) -> None:
+        @unindexed.on(events.OrderCancelled)
+        def cancel(order: views.Order, event: events.OrderCancelled) -> None:
             order.state = views.Order.STATE_CANCELLED
 
         run = [recorded(1, placed()), recorded(2, cancelled()), recorded(3, confirmed())]
-        rendered, done, error = lost.fold(views.Order(), run)
+        rendered, done, error = unindexed.fold(views.Order(), run)
         assert rendered is not None
-        assert (rendered.message.version, done, str(error)) == (1, 1, "cannot be found")
+        assert (rendered.message.version, done, str(error)) == (1, 1, "no index")
 
-    def test_has_nothing_to_show_when_the_first_event_fails(self) -> None:
+    def test_returns_no_view_when_the_first_event_fails(self) -> None:
         newer = recorded(1, confirmed(), "diptych.ordering.v1.OrderMislaid")
         rendered, done, error = ORDERS.fold(views.Order(), [newer])
         assert (rendered, done) == (None, 0)
@@ -121,12 +121,12 @@ class TestAProjection:
         with pytest.raises(ValueError, match="OrderPlaced"):
             ORDERS.on(events.OrderPlaced)
 
-    def test_refuses_a_handler_of_what_is_none_of_its_events(self) -> None:
+    def test_refuses_a_handler_of_a_message_that_is_not_an_event(self) -> None:
         with pytest.raises(ValueError, match="OrderLine"):
             ORDERS.on(views.OrderLine)
 
     @pytest.mark.parametrize("column", ["version", "parked", "no_such_field", "lines", "shipping_address"])
-    def test_refuses_columns_that_nobody_could_read_or_that_overwrite_a_field(self, column: str) -> None:
+    def test_refuses_columns_that_are_unreadable_or_reserved(self, column: str) -> None:
         with pytest.raises(ValueError, match="column"):
             Projection[views.Order](VIEW, events=(events,), columns=(column,))
 
@@ -135,21 +135,21 @@ def blank() -> Record:
     return Record("o-1", views.Order())
 
 
-class TestFolding:
+class TestFold:
     def test_takes_events_in_the_order_of_their_versions_each_once(self) -> None:
         first, second, third = (recorded(n, e) for n, e in enumerate((placed(), confirmed(), cancelled()), 1))
-        folded = fold(ORDERS, blank(), [third, first, second, first])
-        assert folded.applied == [first, second, third]
-        assert (folded.record.version, folded.record.revision, folded.error) == (3, 1, None)
+        result = fold(ORDERS, blank(), [third, first, second, first])
+        assert result.applied == [first, second, third]
+        assert (result.record.version, result.record.revision, result.error) == (3, 1, None)
 
-    def test_passes_over_what_was_applied_before(self) -> None:
+    def test_ignores_events_that_were_applied_before(self) -> None:
         record = fold(ORDERS, blank(), [recorded(1, placed()), recorded(2, confirmed())]).record
-        again = fold(ORDERS, record, [recorded(1, placed()), recorded(2, confirmed())])
-        assert again.record is record
-        assert (again.content, again.applied, again.error) == (None, [], None)
+        repeated = fold(ORDERS, record, [recorded(1, placed()), recorded(2, confirmed())])
+        assert repeated.record is record
+        assert (repeated.content, repeated.applied, repeated.error) == (None, [], None)
 
     def test_stops_at_a_gap(self) -> None:
-        folded = fold(ORDERS, blank(), [recorded(1, placed()), recorded(3, cancelled())])
-        assert folded.record.version == 1
-        assert isinstance(folded.error, EventsMissing)
-        assert str(folded.error) == "event 2 is missing, event 3 is there"
+        result = fold(ORDERS, blank(), [recorded(1, placed()), recorded(3, cancelled())])
+        assert result.record.version == 1
+        assert isinstance(result.error, EventsMissing)
+        assert str(result.error) == "event 2 is missing before event 3"

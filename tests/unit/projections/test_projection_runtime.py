@@ -1,4 +1,4 @@
-"""What decides when the projector reads, and when it tries again; without any server."""
+"""Checkpoints, retry policy and retry schedule, without any server."""
 
 import pytest
 
@@ -10,24 +10,24 @@ OOPS = ValueError("oops")
 STREAM = "ordering.order.o-1"
 
 
-class TestProgress:
-    def test_goes_on_behind_each_partitions_place(self) -> None:
+class TestCheckpoints:
+    def test_reading_starts_after_each_partitions_checkpoint(self) -> None:
         assert Checkpoints("e", {0: "e/7", 1: "e/3", 2: "e/1"}, [0, 1]).starts == {0: 8, 1: 4}
 
-    def test_means_nothing_in_another_epoch(self) -> None:
+    def test_a_checkpoint_of_another_epoch_starts_at_the_beginning(self) -> None:
         assert Checkpoints("new", {0: "old/7", 1: "new/3"}, [0, 1]).starts == {0: 1, 1: 4}
 
-    def test_moves_the_partitions_that_are_named_or_all(self) -> None:
+    def test_the_given_partitions_advance_or_all_if_none_is_given(self) -> None:
         checkpoints = Checkpoints("e", {0: "e/7", 1: "e/3", 2: "old/9"}, [0, 1, 2])
-        assert checkpoints.advances({1: 5}) == {1: ("e/3", "e/5")}
-        advances = checkpoints.advances({1: 5}, also=[0, 2])
+        assert checkpoints.plan_advances({1: 5}) == {1: ("e/3", "e/5")}
+        advances = checkpoints.plan_advances({1: 5}, unchanged=[0, 2])
         assert advances == {0: ("e/7", "e/7"), 1: ("e/3", "e/5"), 2: ("old/9", "e/0")}
-        checkpoints.moved(advances)
+        checkpoints.record_advances(advances)
         assert checkpoints.starts == {0: 8, 1: 6, 2: 1}
-        assert checkpoints.advances({}) == {0: ("e/7", "e/7"), 1: ("e/5", "e/5"), 2: ("e/0", "e/0")}
+        assert checkpoints.plan_advances({}) == {0: ("e/7", "e/7"), 1: ("e/5", "e/5"), 2: ("e/0", "e/0")}
 
 
-class TestRetries:
+class TestRetryPolicy:
     def test_pauses_double_and_vary_by_half(self) -> None:
         retries, parked, now = RetryPolicy(attempts=9, first_pause=1.0), None, 0
         for attempt in range(1, 9):
@@ -37,34 +37,34 @@ class TestRetries:
             assert (parked.attempts, parked.since, parked.state) == (attempt, 0, "retrying")
             now = parked.next_attempt
 
-    def test_after_the_last_attempt_only_an_operator_helps(self) -> None:
+    def test_after_the_last_attempt_the_aggregate_stays_parked(self) -> None:
         parked = None
         for now in range(6):
             assert parked is None or parked.state == "retrying"
             parked = RetryPolicy().park(STREAM, 4, OOPS, parked, now)
         assert parked == Parked(STREAM, 4, "ValueError: oops", 0, 6, None, "parked")
 
-    def test_another_event_that_fails_has_all_its_attempts(self) -> None:
+    def test_another_event_that_fails_gets_all_attempts(self) -> None:
         first = RetryPolicy().park(STREAM, 4, OOPS, None, 0)
         second = RetryPolicy().park(STREAM, 5, OOPS, first, 10)
         assert (second.attempts, second.since) == (1, 10)
 
-    def test_long_errors_are_cut(self) -> None:
+    def test_long_errors_are_truncated(self) -> None:
         assert len(RetryPolicy().park(STREAM, 4, ValueError("x" * 10_000), None, 0).error) == 500
 
 
-class TestTheSchedule:
+class TestRetrySchedule:
     @pytest.fixture
     def schedule(self) -> RetrySchedule:
         schedule = RetrySchedule()
         schedule.reset({f"o-{n}": Parked(STREAM, 1, "", 0, 1, n, "retrying") for n in range(5)})
         return schedule
 
-    def test_names_what_is_due_and_no_more_than_asked_for(self, schedule: RetrySchedule) -> None:
-        assert [view_id for view_id, _ in schedule.due(3, 10)] == ["o-0", "o-1", "o-2", "o-3"]
-        assert len(schedule.due(3, 2)) == 2
+    def test_due_aggregates_are_listed_up_to_the_limit(self, schedule: RetrySchedule) -> None:
+        assert [view_id for view_id, _ in schedule.list_due(3, 10)] == ["o-0", "o-1", "o-2", "o-3"]
+        assert len(schedule.list_due(3, 2)) == 2
 
-    def test_leaves_out_what_only_an_operator_can_help(self, schedule: RetrySchedule) -> None:
-        schedule.remember("o-1", Parked(STREAM, 1, "", 0, 6, None, "parked"))
-        schedule.forget("o-2")
-        assert [view_id for view_id, _ in schedule.due(3, 10)] == ["o-0", "o-3"]
+    def test_parked_and_removed_aggregates_are_not_due(self, schedule: RetrySchedule) -> None:
+        schedule.add("o-1", Parked(STREAM, 1, "", 0, 6, None, "parked"))
+        schedule.remove("o-2")
+        assert [view_id for view_id, _ in schedule.list_due(3, 10)] == ["o-0", "o-3"]
