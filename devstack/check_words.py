@@ -47,7 +47,7 @@ def standard_term(identifier: str) -> str | None:
 
 
 def main(root: Path) -> int:
-    """Print what should have another name; return the exit code."""
+    """Print the findings; return the exit code."""
     files = (path for folder in FOLDERS for path in sorted((root / folder).rglob("*.py")))
     lines = [line for path in files for line in find_private_words(path)]
     sys.stdout.write("".join(f"{line}\n" for line in lines))

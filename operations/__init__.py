@@ -1,1 +1,1 @@
-"""What an operator runs: the `diptych` command line."""
+"""The operator's `diptych` command line."""

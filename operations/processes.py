@@ -13,8 +13,8 @@ class ProcessKind:
     """One of the system's processes.
 
     Args:
-        name: what people call it.
-        module: what `python -m` runs.
+        name: for messages.
+        module: for `python -m`.
         address: the setting with its address.
     """
 

@@ -67,7 +67,7 @@ async def _outbox(settings: Settings) -> list[Row]:
 
 
 async def _stream(settings: Settings) -> StreamIdentity | str | None:
-    """Return the stream, None if there is none, or a line that says why NATS is unreachable."""
+    """Return the stream, None if there is none, or a line with the reason why NATS is unreachable."""
     connection = await jetstream.connect(settings.nats_url, "status")
     try:
         async with asyncio.timeout(TIMEOUT):
@@ -134,7 +134,7 @@ def _parse_checkpoint(value: bytes | str) -> tuple[str, int]:
 
 
 async def _or_unreachable(query: Callable[[], Awaitable[str]], server: str) -> str:
-    """Return a query's result, or a line that says why the server is unreachable."""
+    """Return a query's result, or a line with the reason why the server is unreachable."""
     try:
         async with asyncio.timeout(TIMEOUT):
             return await query()

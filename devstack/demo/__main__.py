@@ -1,7 +1,6 @@
-"""`make demo`: a stack of its own, each step shown as it happens and checked.
+"""`make demo`: a stack of its own, on which each step is printed and its result checked.
 
-Everything is seen from outside, through the typed stubs that any caller uses. What is not as it should be
-ends the demo with exit code 1.
+The demo uses the typed stubs that any caller uses. An unexpected result ends it with exit code 1.
 """
 
 import asyncio
@@ -13,11 +12,11 @@ from time import monotonic
 import click
 import grpc
 
-from devstack.demo.company import Company
-from devstack.demo.narration import Unexpected, expect, say, step
-from devstack.demo.orders import Orders
+from devstack.demo.fulfilment import FulfilmentDemo
+from devstack.demo.narration import Unexpected, check, print_line, print_step
+from devstack.demo.ordering import OrderingDemo
 from devstack.stack import Stack
-from devstack.stacks import throwaway
+from devstack.stacks import temporary_stack
 from operations.verify.verification import verify
 from runtime.jetstream import connect
 from runtime.process import logs
@@ -25,31 +24,31 @@ from runtime.process.start_error import StartError
 
 
 async def main() -> None:
-    """Start a stack with throw-away data, run the demo on it, and stop it.
+    """Start a stack with temporary data, run the demo on it, and stop it.
 
     Raises:
-        Unexpected, StartError, AioRpcError: something went wrong.
+        Unexpected, StartError, AioRpcError: a step failed.
     """
     logs.configure("error", "console", sys.stderr.buffer)
     with TemporaryDirectory(prefix="diptych-demo-", ignore_cleanup_errors=True) as folder:
-        began = monotonic()
+        started = monotonic()
         click.echo("Starting PostgreSQL, NATS, Valkey and Diptych's processes on free ports ...")
-        async with throwaway(Path(folder), durable=True) as stack:
-            click.echo(f"Up after {monotonic() - began:.1f} s")
+        async with temporary_stack(Path(folder), durable=True) as stack:
+            click.echo(f"Up after {monotonic() - started:.1f} s")
             async with await connect(stack.settings.nats_url, "demo") as nats:
-                orders = await Orders(stack, nats).run()
-            await Company(stack, orders).run()
+                orders = await OrderingDemo(stack, nats).run()
+            await FulfilmentDemo(stack, orders).run()
             await _verify(stack)
             click.echo("\nStopping ...")
-    click.secho("Every step was as it should be", fg="green")
+    click.secho("Every step had the expected result", fg="green")
 
 
 async def _verify(stack: Stack) -> None:
-    step("Fold all events by independent code, and compare everything that is derived from them")
+    print_step("Fold all events with independent code, and compare all derived data")
     report = await verify(stack.settings)
-    for line in report.page().splitlines():
-        say(line)
-    expect(report.clean, "nothing differs", report.problems)
+    for line in report.to_text().splitlines():
+        print_line(line)
+    check(report.clean, "nothing differs", report.problems)
 
 
 if __name__ == "__main__":

@@ -1,38 +1,37 @@
-"""How the demo tells what it does: its steps, what comes of them, and whether that is as it should be."""
+"""The demo's output: its steps, their results, and whether each result is the expected one."""
 
 import click
 
 
 class Unexpected(Exception):
-    """A step did not go as it should; the message says what happened instead."""
+    """A step had another result than expected; the message describes it."""
 
 
-def step(what: str) -> None:
-    """Say what comes next."""
-    click.secho(f"\n{what}", bold=True)
+def print_step(title: str) -> None:
+    click.secho(f"\n{title}", bold=True)
 
 
-def legend() -> None:
-    """Say what the times of the hops are."""
+def print_legend() -> None:
+    """Print the column titles of the timings."""
     click.secho(f"  {'milliseconds after the call':36}  committed   answered  published    visible", dim=True)
 
 
-def say(line: str) -> None:
-    """Print a line that belongs to a step."""
+def print_line(line: str) -> None:
+    """Print an indented line of the current step."""
     click.echo(f"  {line}")
 
 
-def checked(what: str) -> None:
-    """Say that something holds, as was found out before."""
-    say(f"{click.style('✓', fg='green')} {what}")
+def print_check(result: str) -> None:
+    """Print a result that was checked."""
+    print_line(f"{click.style('✓', fg='green')} {result}")
 
 
-def expect(holds: bool, what: str, found: object) -> None:
-    """Say that something holds, or end the demo.
+def check(holds: bool, result: str, actual: object) -> None:
+    """Print a result if it holds.
 
     Raises:
         Unexpected: it does not hold.
     """
     if not holds:
-        raise Unexpected(f"not {what}: {found}")
-    checked(what)
+        raise Unexpected(f"not {result}: {actual}")
+    print_check(result)

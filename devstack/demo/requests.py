@@ -1,4 +1,4 @@
-"""What the demo's caller sends, and how it reads what comes back."""
+"""The demo's requests, and its reading of the answers."""
 
 from uuid import uuid4
 
@@ -25,7 +25,7 @@ def order_of(customer: str, quantity: int) -> PlaceOrderRequest:
 
 
 def reason_of(error: grpc.aio.AioRpcError) -> str:
-    """Return the reason in an error's ErrorInfo, or nothing."""
+    """Return the reason in an error's ErrorInfo; empty if there is none."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             for detail in status_pb2.Status.FromString(value).details:
@@ -35,6 +35,5 @@ def reason_of(error: grpc.aio.AioRpcError) -> str:
     return ""
 
 
-def amount(money: Money) -> str:
-    """Return an amount for people."""
+def format_amount(money: Money) -> str:
     return f"{money.units}.{money.nanos // 10_000_000:02} {money.currency_code}"

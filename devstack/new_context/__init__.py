@@ -1,4 +1,4 @@
-"""`make new-context NAME=x`: a small bounded context that is served, tested and verified, to be changed.
+"""`make new-context NAME=x`: writes a small bounded context, complete with tests and verification, to build on.
 
-The templates are its files, with `$name` for its name, at the places where they will lie.
+The files in `templates/` have the paths of the written files; `NAME` and `$name` stand for the context's name.
 """

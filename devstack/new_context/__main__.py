@@ -1,4 +1,4 @@
-"""Writes the context; `make new-context` then generates what follows from its protos."""
+"""Writes the files of a new context. `make new-context` then generates its stubs and recorded events."""
 
 import subprocess
 import sys
@@ -10,35 +10,36 @@ import click
 from devstack.new_context import files, naming, roots
 from runtime.process.start_error import StartError
 
-NEXT = """Generates from them
+NEXT = """Generating
   generated/diptych/{name}/v1/
   tests/contract/events/diptych.{name}.v1.*.json
 
 Next
-  make check unit            passes as it is
-  make up                    serves it; its scopes are {name}.read and {name}.write
-  docs/adding-a-context.md   what each file is for, and how to make the items into what {name} is about"""
+  make check unit            check the new context; it passes unchanged
+  make up                    serve it; its scopes are {name}.read and {name}.write
+  docs/adding-a-context.md   purpose of each file, and how to replace the items"""
 
 
 def main(name: str, root: Path) -> None:
-    """Write a context into the working tree at `root`, and say what was written and what comes next.
+    """Write a context into the working tree at `root`, and print the paths and the next steps.
 
     Raises:
-        StartError: the name cannot be had, or a file is not as expected; nothing was written.
+        StartError: the name is invalid or taken, or a composition root has an unexpected form. No file was
+            written.
     """
     naming.check(name, root)
-    written, changed = files.of(name), roots.changed(name, root)
-    for path, text in (written | changed).items():
+    new_files, changed_files = files.render(name), roots.render(name, root)
+    for path, text in (new_files | changed_files).items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
-    _tidy(name, root, [path for path in (*written, *changed) if path.endswith(".py")])
-    for verb, paths in (("Wrote", written), ("Changed", changed)):
+    _format(name, root, [path for path in (*new_files, *changed_files) if path.endswith(".py")])
+    for verb, paths in (("Wrote", new_files), ("Changed", changed_files)):
         click.echo("\n  ".join([verb, *paths]))
     click.echo(NEXT.format(name=name))
 
 
-def _tidy(name: str, root: Path, python: Sequence[str]) -> None:
-    """Lay out lines and imports, whose order depends on the name."""
+def _format(name: str, root: Path, python: Sequence[str]) -> None:
+    """Format the files. The order of imports and the line breaks depend on the context's name."""
     tools = Path(sys.executable).parent
     for tool, *arguments in (
         ("ruff", "check", "--quiet", "--select", "I", "--fix", *python),

@@ -1,4 +1,4 @@
-"""The files that a new context brings: the templates, at the same places, with its name in them."""
+"""The files of a new context, rendered from the templates."""
 
 from pathlib import Path
 from string import Template
@@ -6,19 +6,23 @@ from string import Template
 TEMPLATES = Path(__file__).with_name("templates")
 
 
-def of(name: str) -> dict[str, str]:
-    """Return the texts of a context's files by their paths, from the root of the repository."""
+def render(name: str) -> dict[str, str]:
+    """Return the texts of a context's files by path from the root of the repository."""
     return {
         path: Template((TEMPLATES / f"{template}.txt").read_text()).substitute(name=name)
-        for template, path in _places(name).items()
+        for template, path in _map_paths(name).items()
     }
 
 
-def paths(name: str) -> list[str]:
-    """Return where a context's files lie."""
-    return list(_places(name).values())
+def list_paths(name: str) -> list[str]:
+    """Return the paths of a context's files from the root of the repository."""
+    return list(_map_paths(name).values())
 
 
-def _places(name: str) -> dict[str, str]:
-    found = (str(path.relative_to(TEMPLATES)) for path in sorted(TEMPLATES.rglob("*.txt")))
-    return {template: template.replace("NAME", name) for template in (one[: -len(".txt")] for one in found)}
+def _map_paths(name: str) -> dict[str, str]:
+    """Return the path of each file by its template's path, which is given without the ending `.txt`."""
+    templates = (str(path.relative_to(TEMPLATES)) for path in sorted(TEMPLATES.rglob("*.txt")))
+    return {
+        template: template.replace("NAME", name)
+        for template in (path.removesuffix(".txt") for path in templates)
+    }

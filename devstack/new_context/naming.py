@@ -1,4 +1,4 @@
-"""What a context may be called: its name becomes a Python module, a Protobuf package and a part of scopes."""
+"""Rules for the name of a context, which becomes a Python module, a Protobuf package and a part of scopes."""
 
 import ast
 import builtins
@@ -10,42 +10,43 @@ from devstack.new_context import files, roots
 from runtime.process.start_error import StartError
 
 VALID = re.compile(r"[a-z][a-z0-9]*(_[a-z][a-z0-9]*)*")
-LONGEST = 20
-"""Letters, so that every line of a template keeps within the limit."""
+MAX_LENGTH = 20
+"""In characters, so that every line of every template stays within the line limit."""
 PACKAGES = frozenset({"buf", "diptych", "google"})
-"""What other packages begin with: Protobuf would look for them in the context's own package."""
+"""First parts of other Protobuf packages. Inside a context of the same name, Protobuf would resolve them to
+the context's own package."""
 
 
 def check(name: str, root: Path) -> None:
-    """Refuse a name that cannot be had.
+    """Check that a context can have this name.
 
     Raises:
-        StartError: it is no lower-case identifier, means something else already, or is taken.
+        StartError: the name is not a lower-case identifier, is reserved, or is taken.
     """
-    if not VALID.fullmatch(name) or len(name) > LONGEST:
-        like = f"a lower-case identifier like loyalty or gift_cards, of at most {LONGEST} letters"
-        raise StartError(f"NAME must be {like}; it is {name!r}")
+    if not VALID.fullmatch(name) or len(name) > MAX_LENGTH:
+        expected = f"a lower-case identifier of at most {MAX_LENGTH} characters, like loyalty or gift_cards"
+        raise StartError(f"NAME: {name!r} is not {expected}")
     if iskeyword(name) or hasattr(builtins, name) or name in PACKAGES:
-        raise StartError(f"{name} means something else in Python or Protobuf: choose another NAME")
+        raise StartError(f"NAME: {name} is reserved by Python or Protobuf")
     folders = [f"{parent}/{name}" for parent in ("protos/diptych", "generated/diptych")]
     folders.append(f"command_server/contexts/{name}")
-    for path in (*folders, *files.paths(name)):
+    for path in (*folders, *files.list_paths(name)):
         if (root / path).exists():
-            raise StartError(f"{name} is taken: there is {path}")
+            raise StartError(f"NAME: {name} is taken: {path} exists")
     for path in roots.PATHS:
-        if name in _names(roots.read(root, path)):
-            raise StartError(f"{name} is taken: it is a name in {path}")
+        if name in _find_names(roots.read(root, path)):
+            raise StartError(f"NAME: {name} is taken: {path} uses this name")
 
 
-def _names(source: str) -> set[str]:
-    """Return the names that a module gives to anything."""
-    found = set()
+def _find_names(source: str) -> set[str]:
+    """Return all names that a module binds or reads."""
+    names = set()
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Name(id=name) | ast.arg(arg=name) | ast.FunctionDef(name=name):
-                found.add(name)
+                names.add(name)
             case ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                found.add(name)
-            case ast.alias(name=name, asname=other):
-                found.add(other or name.partition(".")[0])
-    return found
+                names.add(name)
+            case ast.alias(name=name, asname=alias):
+                names.add(alias or name.partition(".")[0])
+    return names

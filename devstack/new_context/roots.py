@@ -1,4 +1,4 @@
-"""The lines by which the rest of the repository learns of a context: one in each composition root."""
+"""The composition roots: files that list all contexts, each of which gets one more entry."""
 
 import re
 from dataclasses import dataclass
@@ -12,10 +12,10 @@ class Root:
     """A file that lists something of every context.
 
     Args:
-        path: the file.
-        listing: the name of the tuple or dict that does.
-        entry: what a context adds to it.
-        package: where the file imports the contexts' modules from; nothing where it needs none.
+        path: the file's path from the root of the repository.
+        listing: the name of the tuple or dict that lists the contexts.
+        entry: the entry of one context in it, with `{name}` for the context's name.
+        package: the package from which the file imports the contexts' modules; empty for none.
     """
 
     path: str
@@ -31,47 +31,58 @@ ROOTS = (
     Root(
         "operations/verify/verification.py", "AGGREGATES", "*{name}.AGGREGATES", "operations.verify.contexts"
     ),
-    Root("tests/contract/test_recorded_events.py", "FIRST", '"{name}.item": "diptych.{name}.v1.ItemAdded"'),
+    Root(
+        "tests/contract/test_recorded_events.py",
+        "FIRST_EVENTS",
+        '"{name}.item": "diptych.{name}.v1.ItemAdded"',
+    ),
 )
 PATHS = tuple(root.path for root in ROOTS)
 
 
-def changed(name: str, root: Path) -> dict[str, str]:
-    """Return the texts of all these files with a context in them, by their paths.
+def render(name: str, repository: Path) -> dict[str, str]:
+    """Return the new texts of all composition roots by path, with the context added.
 
     Raises:
-        StartError: a file is not there, or does not list contexts as it used to.
+        StartError: a file cannot be read, or does not list the contexts in the expected form.
     """
-    return {one.path: _with(one, name, read(root, one.path)) for one in ROOTS}
+    return {root.path: _add_context(root, name, read(repository, root.path)) for root in ROOTS}
 
 
-def read(root: Path, path: str) -> str:
+def read(repository: Path, path: str) -> str:
     """Return the text of a file of the repository.
 
     Raises:
-        StartError: it is not there.
+        StartError: the file cannot be read.
     """
     try:
-        return (root / path).read_text()
+        return (repository / path).read_text()
     except OSError as error:
-        raise StartError(f"{path} cannot be read: {error.strerror}") from error
+        raise StartError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _with(root: Root, name: str, text: str) -> str:
-    listing = rf"^{root.listing}(?:: [^=\n]+)? = [({{](?P<those>[^(){{}}#]*)[)}}]$"
-    text = _longer(text, listing, root.entry.format(name=name), f"{root.path}: no list {root.listing}")
+def _add_context(root: Root, name: str, text: str) -> str:
+    listing = rf"^{root.listing}(?:: [^=\n]+)? = [({{](?P<entries>[^(){{}}#]*)[)}}]$"
+    text = _append(text, listing, root.entry.format(name=name), f"{root.path}: no list {root.listing}")
     if root.package:
-        imports = rf"^from {re.escape(root.package)} import (?P<those>\([^()#]*(?=\))|[^()#\\\n]+$)"
-        text = _longer(text, imports, name, f"{root.path}: no import from {root.package}")
+        imports = rf"^from {re.escape(root.package)} import (?P<entries>\([^()#]*(?=\))|[^()#\\\n]+$)"
+        text = _append(text, imports, name, f"{root.path}: no import from {root.package}")
     return text
 
 
-def _longer(text: str, pattern: str, entry: str, missing: str) -> str:
-    """Return the text with an entry at the end of the list whose entries the pattern finds."""
-    found = list(re.finditer(pattern, text, re.MULTILINE))
-    if len(found) != 1:
-        raise StartError(f"{missing} as it is expected, so add {entry} by hand (docs/adding-a-context.md)")
-    those = found[0]["those"].rstrip()
-    end = found[0].start("those") + len(those)
-    comma = "," if those.endswith(",") else ""  # one at the end keeps each entry on its own line
+def _append(text: str, pattern: str, entry: str, error: str) -> str:
+    """Return the text with an entry at the end of the only list that matches the pattern.
+
+    Args:
+        text: the text of a file.
+        pattern: a multi-line pattern whose group `entries` matches the existing entries.
+        entry: the new entry.
+        error: the start of the error text, used if the pattern does not match exactly once.
+    """
+    matches = list(re.finditer(pattern, text, re.MULTILINE))
+    if len(matches) != 1:
+        raise StartError(f"{error} in the expected form: add {entry} by hand (docs/adding-a-context.md)")
+    entries = matches[0]["entries"].rstrip()
+    end = matches[0].start("entries") + len(entries)
+    comma = "," if entries.endswith(",") else ""  # ruff keeps one entry per line if the last has a comma
     return f"{text[: end - len(comma)]}, {entry}{comma}{text[end:]}"

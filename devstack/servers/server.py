@@ -130,7 +130,7 @@ def find_program(package: str, pattern: str, advice: str) -> Path:
     Args:
         package: of the wheel.
         pattern: a glob, relative to the package.
-        advice: what to do if the program is missing.
+        advice: for the error message if the program is missing.
 
     Raises:
         StartError: the program is missing.

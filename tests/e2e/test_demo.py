@@ -1,4 +1,4 @@
-"""The demo runs beside anything, whatever is set, and fails when a step is not as it should be."""
+"""The demo runs beside anything, whatever is set, and fails if a step has another result."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from devstack.demo.narration import Unexpected
-from devstack.demo.orders import Orders
+from devstack.demo.ordering import OrderingDemo
 from devstack.stack import Stack
 from runtime.jetstream import Connection, connect
 
@@ -22,7 +22,7 @@ async def connection(stack: Stack) -> AsyncIterator[Connection]:
 
 
 async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
-    away = {
+    unreachable = {
         "DIPTYCH_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing",
         "DIPTYCH_NATS_URL": "nats://127.0.0.1:1",
         "DIPTYCH_REDIS_URL": "redis://127.0.0.1:1/0",
@@ -30,11 +30,11 @@ async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
         "DIPTYCH_TOKEN_ISSUER": "somebody else",
     }
     demo = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "devstack.demo"), env=os.environ | away, stdout=PIPE, stderr=STDOUT
+        *(sys.executable, "-m", "devstack.demo"), env=os.environ | unreachable, stdout=PIPE, stderr=STDOUT
     )
-    said = (await demo.communicate())[0].decode()
-    assert demo.returncode == 0, said
-    for what in (
+    output = (await demo.communicate())[0].decode()
+    assert demo.returncode == 0, output
+    for text in (
         "committed",
         "visible",
         "ORDER_ALREADY_CANCELLED",
@@ -47,23 +47,23 @@ async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
         "5000.00 EUR,  1199.40 EUR of it held",
         "equal to the fold",
     ):
-        assert what in said
-    assert said.endswith("Every step was as it should be\n")
+        assert text in output
+    assert output.endswith("Every step had the expected result\n")
 
 
-async def test_the_demo_fails_where_a_refusal_does_not_come(
+async def test_the_demo_fails_if_a_rejection_does_not_come(
     stack: Stack, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo = Orders(stack, connection)
+    demo = OrderingDemo(stack, connection)
     monkeypatch.setattr(demo, "_guest", demo._shop)
-    with pytest.raises(Unexpected, match="it was not refused"):
+    with pytest.raises(Unexpected, match="the call was not rejected"):
         await demo.run()
 
 
-async def test_the_demo_fails_where_a_call_does_not_go_through(
+async def test_the_demo_fails_if_a_call_fails(
     stack: Stack, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo = Orders(stack, connection)
+    demo = OrderingDemo(stack, connection)
     monkeypatch.setattr(demo, "_shop", demo._guest)
     with pytest.raises(grpc.aio.AioRpcError, match=r"ordering\.write"):
         await demo.run()

@@ -8,13 +8,12 @@ import grpc
 from diptych.consistency.v1.consistency_pb2 import Receipt
 from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
 
-from devstack.demo.requests import reason_of
 from devstack.servers import Postgres
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER, RELAY
 from tests.e2e.test_commandline import diptych
 from tests.support.harness.invariants import all_is_well
-from tests.support.harness.rpc_failure import rpc_failure
+from tests.support.harness.rpc_failure import reason_of, rpc_failure
 from tests.support.harness.shop import Shop, order_of
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until

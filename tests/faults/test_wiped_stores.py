@@ -9,9 +9,9 @@ import nats
 from redis.asyncio import Redis
 
 from contracts import streams
-from devstack.demo.requests import reason_of
 from devstack.stack import Stack
 from tests.support.harness.invariants import all_is_well
+from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.shop import Shop
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until

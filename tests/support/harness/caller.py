@@ -9,11 +9,11 @@ import grpc
 from diptych.consistency.v1.consistency_pb2 import Receipt
 from google.protobuf.message import Message
 
-from devstack.demo.requests import reason_of
 from devstack.processes import Process
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, QUERY_SERVER
 from runtime.codec import message_class
+from tests.support.harness.rpc_failure import reason_of
 
 
 class Caller:

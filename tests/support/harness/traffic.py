@@ -14,9 +14,9 @@ from diptych.consistency.v1.consistency_pb2 import Receipt
 from diptych.ordering.v1 import command_service_pb2 as commands
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 
-from devstack.demo.requests import reason_of
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER
+from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.shop import bearer, order_of
 
 CALLERS = 12

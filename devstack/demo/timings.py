@@ -1,4 +1,4 @@
-"""When a command got where: asked of PostgreSQL and JetStream themselves, after the fact."""
+"""The timings of a command, read from PostgreSQL and JetStream afterwards."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,20 +15,20 @@ COMMITTED = "SELECT pg_xact_commit_timestamp(xmin) FROM events WHERE stream = $1
 
 
 @dataclass(frozen=True)
-class Hops:
-    """The way of one command, in milliseconds after its call."""
+class Timings:
+    """The stations of one command, in milliseconds after its call."""
 
     committed: float
-    """PostgreSQL made it durable."""
+    """PostgreSQL committed it."""
     answered: float
-    """The caller had its receipt."""
+    """The caller got its receipt."""
     published: float
     """JetStream stored its event."""
     visible: float
-    """A query with the receipt's token had answered."""
+    """A query with the receipt's token answered."""
 
 
-async def follow(
+async def measure(
     receipt: Receipt,
     stream_type: str,
     database_url: str,
@@ -37,8 +37,8 @@ async def follow(
     called: datetime,
     answered: datetime,
     visible: datetime,
-) -> Hops:
-    """Return the way of a command whose caller noted these times, in UTC.
+) -> Timings:
+    """Return the timings of a command whose caller recorded these times, in UTC.
 
     Raises:
         StartError: PostgreSQL or JetStream does not know the command's event.
@@ -50,7 +50,7 @@ async def follow(
         await _published(nats, stream, receipt.version),
         visible,
     )
-    return Hops(*((moment - called).total_seconds() * 1000 for moment in moments))
+    return Timings(*((moment - called).total_seconds() * 1000 for moment in moments))
 
 
 async def _committed(database_url: str, stream: str, version: int) -> datetime:
@@ -65,7 +65,7 @@ async def _committed(database_url: str, stream: str, version: int) -> datetime:
 
 
 async def _published(nats: Connection, stream: str, version: int) -> datetime:
-    found = await nats.js.get_last_msg(streams.JETSTREAM, streams.subject(stream), direct=True)
-    if found.time is None or (found.headers or {}).get("ce-id") != f"{stream}@{version}":
+    message = await nats.js.get_last_msg(streams.JETSTREAM, streams.subject(stream), direct=True)
+    if message.time is None or (message.headers or {}).get("ce-id") != f"{stream}@{version}":
         raise StartError(f"the last event of {stream} in JetStream is not that of version {version}")
-    return found.time
+    return message.time

@@ -1,0 +1,253 @@
+"""The demo's second part: stock, accounts, and orders that the process manager fulfils."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+from uuid import uuid4
+
+import grpc
+from diptych.banking.v1 import command_service_pb2 as banking
+from diptych.banking.v1 import query_service_pb2 as banking_queries
+from diptych.banking.v1.command_service_pb2_grpc import CommandServiceStub as BankingStub
+from diptych.banking.v1.query_service_pb2_grpc import QueryServiceStub as BankingQueriesStub
+from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
+from diptych.fulfilment.v1.query_service_pb2_grpc import QueryServiceStub as FulfilmentStub
+from diptych.fulfilment.v1.types_pb2 import Fulfilment
+from diptych.inventory.v1 import command_service_pb2 as inventory
+from diptych.inventory.v1 import query_service_pb2 as inventory_queries
+from diptych.inventory.v1.command_service_pb2_grpc import CommandServiceStub as InventoryStub
+from diptych.inventory.v1.query_service_pb2_grpc import QueryServiceStub as InventoryQueriesStub
+from diptych.ordering.v1 import command_service_pb2 as ordering
+from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
+from diptych.ordering.v1.types_pb2 import OrderLine
+from google.type.money_pb2 import Money
+
+from devstack.demo.narration import Unexpected, check, print_check, print_line, print_step
+from devstack.demo.requests import format_amount, order_of
+from devstack.processes import Process
+from devstack.stack import Stack
+from operations.processes import PROCESS_MANAGER
+
+SCOPES = (
+    *("ordering.write", "ordering.review", "inventory.write", "inventory.read"),
+    *("banking.write", "banking.read", "fulfilment.read"),
+)
+TIMEOUT = 30.0
+"""Seconds until an expected state must be there."""
+PRICES = {"lamp-1": (19, 990_000_000), "desk-1": (90, 0), "vase-1": (60, 0)}
+RECEIVED = {"lamp-1": 100, "desk-1": 4, "vase-1": 1}
+FUNDED = {"a-1": 2_000, "b-1": 100, "c-1": 20_000, "d-1": 5_000}
+
+
+@dataclass(frozen=True)
+class ExpectedOrder:
+    """An order of the demo, and its expected end."""
+
+    customer: str
+    account_id: str
+    pieces: Mapping[str, int]
+    ends: str
+    why: str = ""
+
+
+EXPECTED_ORDERS = (
+    ExpectedOrder("ada", "a-1", {"lamp-1": 2}, "CONFIRMED"),
+    ExpectedOrder("ada", "a-1", {"desk-1": 1}, "CONFIRMED"),
+    ExpectedOrder("cyd", "c-1", {"lamp-1": 3}, "CONFIRMED"),
+    ExpectedOrder("cyd", "c-1", {"desk-1": 1}, "CONFIRMED"),
+    ExpectedOrder("cyd", "c-1", {"lamp-1": 1, "desk-1": 1}, "CONFIRMED"),
+    ExpectedOrder("ada", "a-1", {"desk-1": 5}, "REJECTED", "STOCK_INSUFFICIENT"),
+    ExpectedOrder("cyd", "c-1", {"vase-1": 2}, "REJECTED", "STOCK_INSUFFICIENT"),
+    ExpectedOrder("bob", "b-1", {"lamp-1": 6}, "REJECTED", "FUNDS_INSUFFICIENT"),
+    ExpectedOrder("bob", "b-1", {"lamp-1": 7}, "REJECTED", "FUNDS_INSUFFICIENT"),
+    ExpectedOrder("dan", "d-1", {"lamp-1": 60}, "IN_REVIEW", "its total is 1199 EUR and its address is new"),
+)
+CANCELLED, SHIPPED, ODD = 1, 2, 9
+"""The indices of the orders that are cancelled, shipped, and suspicious."""
+
+STOCK = {"lamp-1": (96, 65), "desk-1": (4, 2), "vase-1": (1, 0)}
+"""The final quantities on hand and reserved. Four lamps were shipped, one of them by the first part."""
+MONEY = {
+    "a-1": ("1980.01 EUR", "79.96 EUR"),
+    "b-1": ("100.00 EUR", "0.00 EUR"),
+    "c-1": ("19940.03 EUR", "199.99 EUR"),
+    "d-1": ("5000.00 EUR", "1199.40 EUR"),
+}
+"""The final balance and held amount of every account."""
+
+
+class FulfilmentDemo:
+    """Stocks products, funds accounts, and places orders for the process manager.
+
+    Args:
+        stack: a stack without a process manager.
+        earlier: existing orders, each with the expected state of its fulfilment.
+    """
+
+    def __init__(self, stack: Stack, earlier: Mapping[str, str]) -> None:
+        self._stack = stack
+        self._earlier = earlier
+        self._bearer = (("authorization", f"Bearer {stack.token(*SCOPES)}"),)
+        commands = grpc.aio.insecure_channel(stack.settings.command_address)
+        queries = grpc.aio.insecure_channel(stack.settings.query_address)
+        self._ordering: Any = CommandServiceStub(commands)
+        self._inventory: Any = InventoryStub(commands)
+        self._banking: Any = BankingStub(commands)
+        self._stock: Any = InventoryQueriesStub(queries)
+        self._accounts: Any = BankingQueriesStub(queries)
+        self._fulfilments: Any = None
+
+    async def run(self) -> None:
+        """Run all steps.
+
+        Raises:
+            Unexpected: a step had another result.
+        """
+        print_step("Receive stock, and pay money into accounts")
+        await self._supply()
+        print_step("Start the process manager; it receives the earlier orders first")
+        await self._start_manager()
+        print_step("Place ten orders; some lack stock or money, one is suspicious")
+        orders = [await self._place(case) for case in EXPECTED_ORDERS]
+        await self._show(orders)
+        print_step("Approve the suspicious order; show its steps")
+        await self._approve(orders[ODD])
+        print_step("Ship an order, and cancel another")
+        await self._ship_and_cancel(orders[SHIPPED], orders[CANCELLED])
+        print_step("Show stock and balances after all sagas have ended or are waiting")
+        await self._check_levels()
+
+    async def _supply(self) -> None:
+        for sku, quantity in RECEIVED.items():
+            title = f"A {sku.partition('-')[0]}"
+            await self._do(
+                self._inventory.RegisterProduct,
+                inventory.RegisterProductRequest(sku=sku, title=title, reorder_point=1),
+            )
+            delivery = inventory.ReceiveStockRequest(
+                sku=sku, warehouse_id="w-1", quantity=quantity, purchase_order="po-1", delivery_note=sku
+            )
+            await self._do(self._inventory.ReceiveStock, delivery)
+            print_line(f"{quantity:3} {sku}")
+        for account_id, units in FUNDED.items():
+            opening = banking.OpenAccountRequest(
+                account_id=account_id, owner_id=account_id, currency_code="EUR"
+            )
+            await self._do(self._banking.OpenAccount, opening)
+            paid = Money(currency_code="EUR", units=units)
+            deposit = banking.DepositRequest(account_id=account_id, amount=paid, reference="first deposit")
+            await self._do(self._banking.Deposit, deposit)
+            print_line(f"{format_amount(paid):>12} in {account_id}")
+
+    async def _start_manager(self) -> None:
+        manager: Process = self._stack.add(PROCESS_MANAGER)
+        await manager.start()
+        self._fulfilments = FulfilmentStub(grpc.aio.insecure_channel(manager.address))
+        for order_id, state in self._earlier.items():
+            await self._wait_for(order_id, state)
+            print_line(f"{order_id:36}  {state}")
+        print_check("fulfilled, confirmed and cancelled, like the orders")
+
+    async def _place(self, case: ExpectedOrder) -> str:
+        request = order_of(case.customer, 1)
+        request.account_id = case.account_id
+        del request.lines[:]
+        for sku, quantity in case.pieces.items():
+            units, nanos = PRICES[sku]
+            price = Money(currency_code="EUR", units=units, nanos=nanos)
+            request.lines.append(
+                OrderLine(sku=sku, title=f"A {sku.partition('-')[0]}", quantity=quantity, unit_price=price)
+            )
+        return str((await self._do(self._ordering.PlaceOrder, request)).aggregate_id)
+
+    async def _show(self, orders: Sequence[str]) -> None:
+        for order_id, case in zip(orders, EXPECTED_ORDERS, strict=True):
+            view = await self._wait_for(order_id, case.ends)
+            pieces = ", ".join(f"{quantity} {sku}" for sku, quantity in case.pieces.items())
+            print_line(f"{case.customer}  {pieces:18} {case.ends:10} {view.rejection or view.suspicion}")
+            if case.why not in (view.rejection, view.suspicion):
+                raise Unexpected(f"not {case.why}: {view}")
+        print_check("five confirmed, four rejected with a reason, one in review")
+
+    async def _approve(self, order_id: str) -> None:
+        approval = ordering.ApproveOrderRequest(order_id=order_id)
+        await self._do(self._ordering.ApproveOrder, approval)
+        view = await self._wait_for(order_id, "CONFIRMED")
+        for each in view.steps:
+            took = each.answer_time.ToNanoseconds() - each.decide_time.ToNanoseconds()
+            print_line(
+                f"{each.name:14} {each.outcome:4} {took / 1e6:7.1f} ms  {each.method.rpartition('/')[2]}"
+            )
+        names = [each.name.partition("-")[0] for each in view.steps]
+        expected = ["assess", "hold_order", "reserve", "hold_money", "firm_stock", "firm_money", "confirm"]
+        check(sorted(names) == sorted(expected), "each step once", names)
+
+    async def _ship_and_cancel(self, shipped: str, cancelled: str) -> None:
+        shipping = ordering.ShipOrderRequest(order_id=shipped, carrier="Swift", tracking_code="S-18")
+        await self._do(self._ordering.ShipOrder, shipping)
+        cancelling = ordering.CancelOrderRequest(order_id=cancelled, reason="changed my mind")
+        await self._do(self._ordering.CancelOrder, cancelling)
+        for order_id, state in ((shipped, "FULFILLED"), (cancelled, "CANCELLED")):
+            view = await self._wait_for(order_id, state)
+            print_line(f"{order_id:36}  {state:10} {', '.join(each.name for each in view.steps[-2:])}")
+        print_check("goods and money have left, or are free again")
+
+    async def _check_levels(self) -> None:
+        stock = await _poll(self._levels, STOCK)
+        for sku, (on_hand, reserved) in stock.items():
+            print_line(f"{sku:8} {on_hand:4} on hand, {reserved:3} of them reserved")
+        money = await _poll(self._balances, MONEY)
+        for account_id, (balance, held) in money.items():
+            print_line(f"{account_id:8} {balance:>13}, {held:>12} of it held")
+        check((stock, money) == (STOCK, MONEY), "exactly what the orders leave", (stock, money))
+
+    async def _levels(self) -> dict[str, tuple[int, int]]:
+        requests = {sku: inventory_queries.GetStockRequest(sku=sku) for sku in STOCK}
+        stocks = {sku: await self._query(self._stock.GetStock, request) for sku, request in requests.items()}
+        return {sku: (stock.on_hand, stock.reserved) for sku, stock in stocks.items()}
+
+    async def _balances(self) -> dict[str, tuple[str, str]]:
+        balances = {}
+        for id_ in MONEY:
+            request = banking_queries.GetAccountRequest(account_id=id_)
+            account = (await self._query(self._accounts.GetAccount, request)).account
+            balances[id_] = (format_amount(account.balance), format_amount(account.held))
+        return balances
+
+    async def _wait_for(self, order_id: str, state: str) -> Fulfilment:
+        """Return an order's fulfilment once it is in this state without a step in progress."""
+        view = Fulfilment()
+
+        async def read_status() -> str:
+            nonlocal view
+            try:
+                request = fulfilment.GetFulfilmentRequest(order_id=order_id)
+                view = (await self._query(self._fulfilments.GetFulfilment, request)).fulfilment
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.NOT_FOUND:
+                    raise
+                return "unknown"
+            in_progress = any(not each.outcome for each in view.steps)
+            return Fulfilment.State.Name(view.state).removeprefix("STATE_") + ("..." if in_progress else "")
+
+        if (status := await _poll(read_status, state)) != state:
+            raise Unexpected(f"order {order_id} is not {state}, but {status}: {view}")
+        return view
+
+    async def _do(self, method: Any, request: Any) -> Any:
+        """Send a command; return its receipt."""
+        request.request_id = str(uuid4())
+        return (await method(request, metadata=self._bearer)).receipt
+
+    async def _query(self, method: Any, request: Any) -> Any:
+        return await method(request, metadata=self._bearer)
+
+
+async def _poll(read: Callable[[], Awaitable[Any]], expected: Any) -> Any:
+    """Return a value once it is the expected one, or the last value after TIMEOUT."""
+    deadline = monotonic() + TIMEOUT
+    while (value := await read()) != expected and monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    return value
