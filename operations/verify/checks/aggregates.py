@@ -70,7 +70,7 @@ class Aggregates:
         redis = self._sources.redis
         checkpoints = {spec.name: await redis.read_checkpoints(spec.view) for spec in self._specs}
         view_checks = [
-            ViewCheck(name, spec, targets[name]) for name in targets for spec in self._specs_of(name)
+            ViewCheck(name, spec, targets[name]) for name in targets for spec in self._get_specs(name)
         ]
         await derived.read(redis, view_checks)
         stored = await self._sources.postgres.read_streams(list(targets))
@@ -94,7 +94,7 @@ class Aggregates:
             problems[check.stream] += check.problems
         return {name: stream_problems for name, stream_problems in problems.items() if stream_problems}
 
-    def _specs_of(self, name: str) -> Sequence[ProjectionSpec]:
+    def _get_specs(self, name: str) -> Sequence[ProjectionSpec]:
         aggregate = self._aggregates.get(streams.stream_type(name))
         return aggregate.projections if aggregate else ()
 

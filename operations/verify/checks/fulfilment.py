@@ -121,7 +121,7 @@ def _compare(id_: str, status: str, effects: Effects, views: Mapping[str, Any]) 
         yield f"is {status}, but its order is {order_state}"
         return
     related = [views[name] for name in effects.streams if name in views]
-    active = [view for view in related if _state_of(view) != "RELEASED"]
+    active = [view for view in related if _get_state(view) != "RELEASED"]
     active_by_type = {type(view): view for view in active}
     counts = Counter(type(view) for view in active)
     has_price = bool(order.total.units or order.total.nanos)
@@ -129,26 +129,26 @@ def _compare(id_: str, status: str, effects: Effects, views: Mapping[str, Any]) 
         name = kind.DESCRIPTOR.name
         if counts[kind] != bool(expected):
             yield f"is {status}, but has {counts[kind]} active {name}s"
-        elif expected and (state := _state_of(active_by_type[kind])) != expected:
+        elif expected and (state := _get_state(active_by_type[kind])) != expected:
             yield f"is {status}, but its {name} is {state}"
-        elif expected and _content_of(active_by_type[kind]) != _ordered_content(order, kind):
+        elif expected and _get_content(active_by_type[kind]) != _get_ordered_content(order, kind):
             yield f"its {name} differs from its order"
     if effects.refunds != ([order.total] if status == "RETURNED" and has_price else []):
         yield f"is {status}, but made {len(effects.refunds)} refunds"
 
 
-def _state_of(view: Any) -> str:
+def _get_state(view: Any) -> str:
     return str(type(view).State.Name(view.state)).removeprefix("STATE_")
 
 
-def _content_of(view: Any) -> Any:
+def _get_content(view: Any) -> Any:
     """Return the pieces of a reservation by (sku, warehouse), or the amount of a hold."""
     if isinstance(view, Hold):
-        return view.captured if _state_of(view) == "CAPTURED" else view.amount
+        return view.captured if _get_state(view) == "CAPTURED" else view.amount
     return _count_pieces((line, line.warehouse_id) for line in view.lines)
 
 
-def _ordered_content(order: Order, kind: type[Any]) -> Any:
+def _get_ordered_content(order: Order, kind: type[Any]) -> Any:
     """Return the content that an order needs of a reservation or a hold."""
     if kind is Hold:
         return order.total

@@ -1,7 +1,7 @@
 """Projections, one at a time: checkpoints, and the keys in Redis that no aggregate accounts for.
 
 A result counts only if the projection kept its build during the check: while a projector clears Redis for a
-rebuild, the keys that are still there look like keys too many.
+rebuild, the keys that are not cleared yet seem to belong to no aggregate.
 """
 
 from collections.abc import Mapping, Sequence

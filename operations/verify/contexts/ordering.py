@@ -41,7 +41,7 @@ STEPS: dict[Any, tuple[str, dict[str, str]]] = {
 """Event to (state, {field of the view: field of the event}); an empty state leaves the order's state."""
 
 
-def _new_group(group_id: str, part: Any) -> dict[str, Any]:
+def _create_group(group_id: str, part: Any) -> dict[str, Any]:
     group = {"shipping_group_id": group_id, "lines": list(part.lines), "warehouse_id": part.warehouse_id}
     return {**group, **_get_address(part)}
 
@@ -62,8 +62,8 @@ def _change_group(groups: Groups, event: Any, change: Callable[[dict[str, Any]],
 
 
 GROUPS: dict[Any, Callable[[Groups, Any], Groups]] = {
-    v1.OrderPlaced: lambda _, event: [_new_group("main", event)],
-    v2.OrderPlaced: lambda _, event: [_new_group(part.shipping_group_id, part) for part in event.groups],
+    v1.OrderPlaced: lambda _, event: [_create_group("main", event)],
+    v2.OrderPlaced: lambda _, event: [_create_group(part.shipping_group_id, part) for part in event.groups],
     v1.OrderLineAdded: lambda groups, event: _change_group(
         groups, event, lambda group: {"lines": [*group["lines"], event.line]}
     ),
