@@ -13,7 +13,7 @@ How it works:
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID, uuid5
 
 from google.protobuf.descriptor import MethodDescriptor
@@ -138,7 +138,7 @@ def method_of(request: Message | type[Message]) -> MethodDescriptor:
     for service in request.DESCRIPTOR.file.services_by_name.values():
         for method in service.methods:
             if method.input_type is request.DESCRIPTOR:
-                return method
+                return cast(MethodDescriptor, method)
     raise LookupError(f"no method takes {request.DESCRIPTOR.full_name}")
 
 
