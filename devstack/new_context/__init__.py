@@ -1,4 +1,4 @@
-"""`make new-context NAME=x`: writes a small bounded context, complete with tests and verification, to build on.
+"""`make new-context NAME=x`: writes a small but complete bounded context to build on.
 
-The files in `templates/` have the paths of the written files; `NAME` and `$name` stand for the context's name.
+Each template has the path of the file that it becomes. `NAME` and `$name` stand for the context's name.
 """

@@ -1,1 +1,1 @@
-"""The domain of banking; it imports only the standard library and the kernel's domain modules."""
+"""The domain of banking. It imports only the standard library and the kernel."""

@@ -1,1 +1,1 @@
-"""The domain of inventory; it imports only the standard library and the kernel's domain modules."""
+"""The domain of inventory. It imports only the standard library and the kernel."""

@@ -1,1 +1,1 @@
-"""The domain of ordering; it imports only the standard library and the kernel's domain modules."""
+"""The domain of ordering. It imports only the standard library and the kernel."""
