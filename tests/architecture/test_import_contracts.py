@@ -39,6 +39,14 @@ VIOLATIONS = {
         "operations/verify/contexts/ordering.py",
         "import operations.projections",  # which imports the projections
     ),
+    "Verify's sources return data and compare nothing": (
+        "operations/verify/sources/redis_reader.py",
+        "import operations.verify.checks.views",
+    ),
+    "Verify's folds know the model alone": (
+        "operations/verify/contexts/ordering.py",
+        "import operations.verify.sources",
+    ),
     "Contexts do not import each other": (
         "command_server/contexts/planted.py",
         "import command_server.contexts.ordering.domain.order",
