@@ -1,1 +1,1 @@
-"""How fast every part is, as ratios to ceilings of the same run; and the scenarios of `make load`."""
+"""Benchmarks of every part, as ratios to ceilings of the same run; and the scenarios of `make load`."""

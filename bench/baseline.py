@@ -1,4 +1,4 @@
-"""The best-known event sourcing library of Python as a contestant, on the same PostgreSQL."""
+"""The baseline: `eventsourcing`, the best-known event sourcing library for Python, on the same PostgreSQL."""
 
 import asyncio
 import os
@@ -8,20 +8,20 @@ from urllib.parse import urlsplit
 from bench.comparison import Sample
 
 THREADS = (1, 2, 4, 8, 16, 32)
-TRIAL, ORDERS = 300, 1_500
-"""Orders that are changed to find out how many threads are best, and in a turn."""
+TRIAL_ORDERS, ORDERS = 300, 1_500
+"""Orders changed in a trial of one number of threads, and in a run."""
 
 
-class Rival:
-    """Runs `bench.baseline_orders` in a process of its own, with as many threads as suit it best.
+class Baseline:
+    """Runs `bench.baseline_orders` in a process of its own, with the number of threads that is fastest there.
 
     Args:
-        database_url: where it keeps its tables, in a schema of their own.
+        database_url: of the database in which it creates its tables, in a schema of their own.
     """
 
     def __init__(self, database_url: str) -> None:
         url = urlsplit(database_url)
-        self._environment = {
+        self._variables = {
             **os.environ,
             "PERSISTENCE_MODULE": "eventsourcing.postgres",
             "POSTGRES_DBNAME": url.path.strip("/"),
@@ -34,21 +34,22 @@ class Rival:
         self._threads = 0
 
     async def run(self) -> Sample:
-        """Load, change and save orders."""
+        """Load, change and save orders; the first run also tries all numbers of threads."""
         if not self._threads:
-            rates = {threads: await self._changed(threads, TRIAL) for threads in THREADS}
+            rates = {threads: await self._measure_rate(threads, TRIAL_ORDERS) for threads in THREADS}
             self._threads = max(rates, key=rates.__getitem__)
-            print(f"  eventsourcing does best with {self._threads} threads", flush=True)
-        return Sample(await self._changed(self._threads, ORDERS))
+            print(f"  eventsourcing is fastest with {self._threads} threads", flush=True)
+        return Sample(await self._measure_rate(self._threads, ORDERS))
 
-    async def _changed(self, threads: int, orders: int) -> float:
+    async def _measure_rate(self, threads: int, orders: int) -> float:
+        """Return how many orders are changed per second."""
         process = await asyncio.create_subprocess_exec(
             executable,
             "-m",
             "bench.baseline_orders",
             str(threads),
             str(orders),
-            env=self._environment,
+            env=self._variables,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -1,8 +1,7 @@
-"""Orders changed with `eventsourcing`, the best-known library of its kind in Python, on the same PostgreSQL.
+"""Changes orders with `eventsourcing`, as its documentation shows.
 
-Run as `python -m bench.baseline_orders THREADS ORDERS`, with its POSTGRES_* variables: each thread loads an
-order that it has placed, changes it and saves it, as its documentation does. Prints how many were changed
-a second.
+Run as `python -m bench.baseline_orders THREADS ORDERS`, with the library's POSTGRES_* variables. Orders are
+placed first; then each thread loads an order, changes it and saves it. Prints the changed orders per second.
 """
 
 import sys
@@ -24,9 +23,8 @@ class Order(Aggregate):
         self.lines: list[dict[str, str | int]] = []
         self.address: dict[str, str] = {}
 
-    @event("LinesGiven")
-    def give_lines(self, lines: list[dict[str, str | int]], address: dict[str, str]) -> None:
-        """Say what is ordered and where it goes."""
+    @event("ContentsSet")
+    def set_contents(self, lines: list[dict[str, str | int]], address: dict[str, str]) -> None:
         self.lines, self.address = lines, address
 
 
@@ -43,23 +41,23 @@ ADDRESS = {
 
 
 class Shop(Application[UUID]):
-    """Orders."""
+    """The library's application, with one use case."""
 
-    def change(self, order: UUID) -> None:
+    def change(self, order_id: UUID) -> None:
         """Load an order, change it and save it."""
-        found: Order = self.repository.get(order)
-        found.give_lines(LINES, ADDRESS)
-        self.save(found)
+        order: Order = self.repository.get(order_id)
+        order.set_contents(LINES, ADDRESS)
+        self.save(order)
 
 
 def main(threads: int, count: int) -> float:
-    """Return how many orders a second are loaded, changed and saved."""
+    """Return how many orders per second are loaded, changed and saved."""
     shop = Shop()
     orders = [Order(order_id=str(uuid4()), customer_id="customer-1") for _ in range(count)]
     for start in range(0, count, 200):
         shop.save(*orders[start : start + 200])
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(shop.change, [order.id for order in orders[:threads]]))  # every thread connects
+        list(pool.map(shop.change, [order.id for order in orders[:threads]]))  # connects every thread
         begin = perf_counter()
         list(pool.map(shop.change, [order.id for order in orders[threads:]]))
         return (count - threads) / (perf_counter() - begin)

@@ -1,89 +1,86 @@
-"""How anything is measured: contestants take turns, round after round, and so all meet the same machine."""
+"""The method of measurement: subjects run in turn, round after round, and are compared within a round.
+
+A machine's speed changes from minute to minute. Subjects that run right after each other meet the same speed,
+so the ratio of their samples is stable even where their rates are not.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
 
 Run = Callable[[], Awaitable["Sample"]]
 
 
-class Void(Exception):
-    """A run proves nothing: something was refused, or is not recorded."""
+class InvalidRun(Exception):
+    """A run proves nothing, for instance because a call failed."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What one turn of one contestant came to."""
+    """The result of one run of one subject."""
 
     rate: float
-    """Operations a second."""
+    """Operations per second."""
     latency: Mapping[str, float] = field(default_factory=dict)
-    """Milliseconds by percentile (`50`, `99`), where single operations were timed."""
+    """Milliseconds by percentile (`50`, `99`); empty if single operations were not timed."""
     cpu: Mapping[str, float] = field(default_factory=dict)
-    """Microseconds of CPU an operation, by process."""
+    """Microseconds of CPU time per operation, by process."""
     lags: Sequence[float] = ()
-    """Milliseconds of every single operation, where each is of interest."""
+    """Milliseconds of every single operation, for histograms."""
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """Something that can be run again and again."""
+class Subject:
+    """A measured operation: its name in the tables, and the function that runs it once."""
 
     name: str
     run: Run
 
 
-def percentile(which: str) -> Callable[[Sample], float | None]:
-    """Return what reads a percentile of a sample's latency."""
-    return lambda sample: sample.latency.get(which)
+def select_percentile(name: str) -> Callable[[Sample], float | None]:
+    """Return the function that reads a percentile of a sample's latency."""
+    return lambda sample: sample.latency.get(name)
 
 
 Results = dict[str, list[Sample]]
-"""The samples of each contestant, one a round."""
+"""The samples of each subject by its name, one per round."""
 
 
-async def interleave(contestants: Sequence[Contestant], rounds: int, warm_up: int = 1) -> Results:
-    """Let contestants take turns after some rounds that do not count."""
-    results: Results = {contestant.name: [] for contestant in contestants}
+async def interleave(subjects: Sequence[Subject], rounds: int, warm_up: int = 1) -> Results:
+    """Run all subjects in each round; the samples of the first `warm_up` rounds are discarded."""
+    results: Results = {subject.name: [] for subject in subjects}
     for number in range(1 - warm_up, rounds + 1):
         print(f"  round {number} of {rounds}" if number > 0 else "  warming up", flush=True)
-        for contestant in contestants:
-            sample = await contestant.run()
+        for subject in subjects:
+            sample = await subject.run()
             if number > 0:
-                results[contestant.name].append(sample)
+                results[subject.name].append(sample)
     return results
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A measure of the table: how a contestant does beside another one of the same run."""
+    """A line of the table: the ratio of a subject to another subject of the same run."""
 
     name: str
     against: str
     must: float | None = None
-    """The ratio that it has to reach; None where it is only reported."""
+    """The ratio to reach; None if the line has no target."""
     moonshot: float | None = None
-    by: Callable[[Sample], float | None] = lambda sample: sample.rate
-    what: str = "rate"
+    metric: Callable[[Sample], float | None] = lambda sample: sample.rate
+    metric_name: str = "rate"
     factor: float = 1.0
-    """How many things one operation does, where the ratio counts those."""
+    """Items per operation, if the ratio counts items."""
     at_most: bool = False
-    """Whether less is better, as of latencies."""
+    """Whether lower is better, as with latencies."""
 
     def ratios(self, results: Mapping[str, Sequence[Sample]]) -> list[float]:
-        """Return the ratio of each round; empty where one of the two was not measured."""
-        ours, theirs = results.get(self.name, ()), results.get(self.against, ())
-        pairs = [(self.by(a), self.by(b)) for a, b in zip(ours, theirs, strict=False)]
+        """Return the ratio of each round; empty if one of the two subjects was not measured."""
+        samples, references = results.get(self.name, ()), results.get(self.against, ())
+        pairs = [(self.metric(a), self.metric(b)) for a, b in zip(samples, references, strict=False)]
         return [self.factor * a / b for a, b in pairs if a is not None and b]
 
     def verdict(self, ratio: float) -> str:
-        """Return what the table says of a ratio."""
         if self.must is None:
             return "reported"
         reached = ratio <= self.must if self.at_most else ratio >= self.must
         return "reached" if reached else "falls short"
-
-
-def middle(values: Sequence[float]) -> float:
-    """Return the median."""
-    return median(values)

@@ -1,6 +1,6 @@
-"""The ceiling: a grpc.aio server that answers a method's recorded response, whatever it is asked.
+"""The ceiling of gRPC: a grpc.aio server that returns one recorded response per method, without any work.
 
-Run as `python -m bench.echo ADDRESS METHOD=FILE...`, each file holding a serialised response.
+Run as `python -m bench.echo ADDRESS METHOD=FILE...`; each file contains a serialised response.
 """
 
 import sys
@@ -11,26 +11,29 @@ from typing import Any
 import grpc
 import uvloop
 
-STALENESS = (("diptych-staleness-ms", "12"),)
-"""What the query server says in trailing metadata."""
+TRAILING_METADATA = (("diptych-staleness-ms", "12"),)
+"""The trailing metadata of the query server, for responses of equal size."""
 
 
-def responder(response: bytes) -> Callable[[bytes, Any], Awaitable[bytes]]:
-    """Return a handler that does nothing but answer."""
-
+def make_handler(response: bytes) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def respond(_request: bytes, context: Any) -> bytes:
-        context.set_trailing_metadata(STALENESS)
+        context.set_trailing_metadata(TRAILING_METADATA)
         return response
 
     return respond
 
 
 async def serve(address: str, responses: dict[str, bytes]) -> None:
-    """Answer calls of these methods (paths) for ever; requests and responses pass as bytes."""
+    """Serve methods until the process ends, without parsing requests.
+
+    Args:
+        address: host:port.
+        responses: the serialised response of each method path.
+    """
     server = grpc.aio.server()
     for path, response in responses.items():
         _, service, method = path.split("/")
-        handlers: dict[str, Any] = {method: grpc.unary_unary_rpc_method_handler(responder(response))}
+        handlers: dict[str, Any] = {method: grpc.unary_unary_rpc_method_handler(make_handler(response))}
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     server.add_insecure_port(address)
     await server.start()

@@ -1,4 +1,4 @@
-"""What the measures share: a stack with production-like settings, filled with orders, and callers' tokens."""
+"""The environment of all measurements: a stack with production-like settings and 100,000 orders."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -17,9 +17,9 @@ from google.protobuf.message import Message
 from redis.asyncio import Redis
 
 from bench import requests
-from bench.comparison import Sample, Void
-from bench.load_generator import Player, write_requests
-from bench.process_cost import Meter
+from bench.comparison import InvalidRun, Sample
+from bench.load_generator import LoadGenerator, write_requests
+from bench.process_cost import CpuMeter
 from command_server.contexts import ordering
 from command_server.kernel.batch import Request
 from command_server.kernel.context import CommandType, aggregate_types, command_types
@@ -34,63 +34,62 @@ from operations.processes import PROJECTOR, RELAY
 from operations.projections import wait_until_ready
 
 ORDERS = 100_000
-"""How many orders are there before anything is measured."""
+"""Orders that exist before the first measurement."""
 IN_FLIGHT = 64
-PATIENCE = 300.0
-"""Seconds that relay and projector may take until all orders can be read."""
-EPOCH = 1_700_000_000.0
+CATCH_UP_TIMEOUT = 300.0
+"""Seconds within which relay and projector have to process the backlog."""
 SCOPES = ("ordering.read", "ordering.write", "inventory.write", "inventory.reserve")
 PLACED = View.of(Order).index("all")
 
 
-class Scene:
-    """A stack that is up, filled with orders, and how calls are sent to it.
+class Environment:
+    """A running stack with orders, and the ways to send requests to it.
 
     Args:
         stack: the system.
-        player: the load generator.
-        folder: for what is sent.
+        generator: sends the load.
+        folder: for requests files.
     """
 
-    def __init__(self, stack: Stack, player: Player, folder: Path) -> None:
+    def __init__(self, stack: Stack, generator: LoadGenerator, folder: Path) -> None:
         self.stack = stack
-        self.player = player
+        self.generator = generator
         self.folder = folder
         self.token = stack.token(*SCOPES, subject="bench")
-        self.recorded = 0
-        """How many events the answers to commands so far stand for."""
-        self.placed = 0
-        """How many orders `o-0`, `o-1`, ... there are."""
+        self.expected_events = 0
+        """Events that the successful commands so far must have recorded."""
+        self.placed_orders = 0
+        """Orders `o-0`, `o-1`, ... that exist."""
 
-    async def fill(self, count: int) -> None:
-        """Place so many more of the orders `o-0`, `o-1`, ... by the kernel, which is quicker than gRPC."""
+    async def place_orders(self, count: int) -> None:
+        """Place the next `count` orders `o-<number>`; the kernel does so without gRPC, which is faster."""
         store = PostgresEventStore(self.stack.settings.database_url)
         commits = GroupCommit(store, aggregate_types([ordering.CONTEXT]))
         writer = asyncio.create_task(commits.run())
-        kind = place_order()
-        orders = iter(requests.orders(count, "o-", self.placed))
+        kind = place_order_type()
+        orders = iter(requests.generate_orders(count, "o-", self.placed_orders))
 
         async def place() -> None:
             for message in orders:
-                await commits.execute(as_request(kind, message))
+                await commits.execute(build_request(kind, message))
 
         await asyncio.gather(*(place() for _ in range(256)))
         commits.close()
         await writer
         await store.close()
-        self.recorded += count
-        self.placed += count
+        self.expected_events += count
+        self.placed_orders += count
 
-    async def rest(self) -> None:
-        """Stop relay and projector."""
+    async def stop_workers(self) -> None:
+        """Stop relay and projector, which would compete with the measured servers for CPU time."""
         for process in (*self.stack.of(RELAY), *self.stack.of(PROJECTOR)):
             await process.stop()
 
-    async def play(
+    async def measure(
         self,
         address: str,
         method: str,
-        asked: Path,
+        requests_file: Path,
         count: int = 0,
         *,
         seconds: float = 0.0,
@@ -98,54 +97,60 @@ class Scene:
         processes: Mapping[str, int],
         events: int = 0,
     ) -> Sample:
-        """Send so many requests and return how it went.
+        """Send requests and return the sample of the run.
 
         Args:
             address: of the server.
             method: its path.
-            asked: the requests.
-            count: how many; 0 for as many as fit in `seconds`.
-            seconds: how long to send.
-            in_flight: how many at once.
-            processes: whose CPU time is of interest: process ids by name.
-            events: how many events an answer stands for.
+            requests_file: the serialised requests.
+            count: the number of calls; 0 for as many as fit into `seconds`.
+            seconds: the duration; 0 for no limit.
+            in_flight: the number of concurrent calls.
+            processes: ids, by name, of the processes whose CPU time is measured.
+            events: the number of events that each call records.
 
         Raises:
-            Void: one was not answered OK.
+            InvalidRun: a call failed.
         """
-        meter = Meter(processes)
-        played = await self.player.play(
-            address, method, asked, token=self.token, count=count, seconds=seconds, in_flight=in_flight
+        meter = CpuMeter(processes)
+        result = await self.generator.run(
+            address,
+            method,
+            requests_file,
+            token=self.token,
+            count=count,
+            seconds=seconds,
+            in_flight=in_flight,
         )
-        cpu = meter.microseconds(played.ok)
-        if played.ok != (count or sum(played.statuses.values())):
-            raise Void(
-                f"{method} at {address} was answered {dict(played.statuses)}, of {count or 'all'} calls"
+        cpu = meter.measure(result.ok)
+        if result.ok != (count or sum(result.statuses.values())):
+            raise InvalidRun(
+                f"{method} at {address} returned {dict(result.statuses)}, of {count or 'all'} calls"
             )
-        self.recorded += events * played.ok
-        return Sample(played.rate, played.latency, cpu)
+        self.expected_events += events * result.ok
+        return Sample(result.rate, result.latency, cpu)
 
-    async def check(self) -> None:
-        """Make sure that the answers to commands and the recorded events are equally many.
+    async def check_recorded_events(self) -> None:
+        """Compare the recorded events with those that the successful commands must have recorded.
 
         Raises:
-            Void: they are not.
+            InvalidRun: the numbers differ.
         """
-        recorded = await self.scalar("SELECT count(*) FROM events")
-        if recorded != self.recorded:
-            raise Void(f"answers stand for {self.recorded} events, {recorded} were recorded")
+        recorded = await self.query_number("SELECT count(*) FROM events")
+        if recorded != self.expected_events:
+            raise InvalidRun(f"expected {self.expected_events} events, {recorded} were recorded")
 
-    def processes(self) -> dict[str, int]:
-        """Return the ids of all processes that run, by name."""
+    def list_processes(self) -> dict[str, int]:
+        """Return the ids of all running servers and processes, by name."""
         servers = {server.name: server.child.process.pid for server in self.stack.servers.values()}
-        return servers | {p.name: pid(p) for p in self.stack.processes if p.child.running}
+        return servers | {p.name: get_pid(p) for p in self.stack.processes if p.child.running}
 
-    async def recount(self) -> None:
-        """Take the events that there are for what the answers so far stand for."""
-        self.recorded = await self.scalar("SELECT count(*) FROM events")
+    async def reset_expected_events(self) -> None:
+        """Expect the events that are recorded now."""
+        self.expected_events = await self.query_number("SELECT count(*) FROM events")
 
-    async def scalar(self, statement: str) -> int:
-        """Return a number from the database."""
+    async def query_number(self, statement: str) -> int:
+        """Return the number that a SQL statement selects."""
         connection = await asyncpg.connect(self.stack.settings.database_url)
         try:
             return int(await connection.fetchval(statement))
@@ -153,7 +158,7 @@ class Scene:
             await connection.close()
 
     async def execute(self, *statements: str) -> None:
-        """Execute statements on the database, each by itself."""
+        """Execute SQL statements, each in a transaction of its own."""
         connection = await asyncpg.connect(self.stack.settings.database_url)
         try:
             for statement in statements:
@@ -161,33 +166,37 @@ class Scene:
         finally:
             await connection.close()
 
-    async def shown(self, count: int, patience: float = PATIENCE) -> None:
-        """Wait until so many orders can be read.
+    async def wait_for_orders(self, count: int, within: float = CATCH_UP_TIMEOUT) -> None:
+        """Wait until the read model lists this many orders.
 
         Raises:
-            Void: it takes too long.
+            InvalidRun: it does not within these seconds.
         """
-        deadline = monotonic() + patience
+        deadline = monotonic() + within
         async with Redis.from_url(self.stack.settings.redis_url) as redis:
             while await redis.zcard(PLACED) < count:
                 if monotonic() > deadline:
-                    raise Void(f"the projector does not show {count} orders after {patience:.0f} s")
+                    raise InvalidRun(f"the read model does not list {count} orders after {within:.0f} s")
                 await asyncio.sleep(0.1)
 
-    async def shown_all(self, patience: float = PATIENCE) -> None:
-        """Wait until every order that there is can be read, and all projections have caught up."""
-        orders = await self.scalar("SELECT count(*) FROM streams WHERE type = 'ordering.order'")
-        await self.shown(orders, patience)
-        await wait_until_ready(self.stack.settings.redis_url, within=patience)
+    async def wait_for_read_model(self, within: float = CATCH_UP_TIMEOUT) -> None:
+        """Wait until the read model lists every order, and all projections have caught up.
 
-    def write(self, name: str, asked: Iterable[Message]) -> Path:
-        """Write requests into a file of this name and return where."""
+        Raises:
+            InvalidRun, StartError: it does not, or they have not, within these seconds.
+        """
+        orders = await self.query_number("SELECT count(*) FROM streams WHERE type = 'ordering.order'")
+        await self.wait_for_orders(orders, within)
+        await wait_until_ready(self.stack.settings.redis_url, within=within)
+
+    def write_requests(self, name: str, messages: Iterable[Message]) -> Path:
+        """Write a requests file; return its path."""
         path = self.folder / name
-        write_requests(path, asked)
+        write_requests(path, messages)
         return path
 
-    async def ask(self, address: str, method: str, request: Message) -> bytes:
-        """Return the bytes of a server's response."""
+    async def call(self, address: str, method: str, request: Message) -> bytes:
+        """Return the serialised response to one call."""
         async with grpc.aio.insecure_channel(address) as channel:
             call: Any = channel.unary_unary(method)
             bearer = (("authorization", f"Bearer {self.token}"),)
@@ -195,20 +204,19 @@ class Scene:
             return response
 
     @asynccontextmanager
-    async def echo(self, responses: Mapping[str, bytes]) -> AsyncIterator[tuple[str, int]]:
-        """Run a server that answers these methods with these bytes; yield its address and process id."""
-        async with running_echo(self.folder, responses) as found:
-            yield found
+    async def run_echo(self, responses: Mapping[str, bytes]) -> AsyncIterator[tuple[str, int]]:
+        """Run an echo server, as the function `run_echo` does."""
+        async with run_echo(self.folder, responses) as echo:
+            yield echo
 
 
-def pid(process: Process) -> int:
-    """Return a process's id."""
+def get_pid(process: Process) -> int:
     return process.child.process.pid
 
 
 @asynccontextmanager
-async def running_echo(folder: Path, responses: Mapping[str, bytes]) -> AsyncIterator[tuple[str, int]]:
-    """Run a server that answers these methods with these bytes; yield its address and process id."""
+async def run_echo(folder: Path, responses: Mapping[str, bytes]) -> AsyncIterator[tuple[str, int]]:
+    """Run a `bench.echo` server with the response of each method; yield its address and process id."""
     arguments = []
     for number, (method, response) in enumerate(responses.items()):
         file = folder / f"response-{number}-{id(responses)}"
@@ -225,13 +233,13 @@ async def running_echo(folder: Path, responses: Mapping[str, bytes]) -> AsyncIte
         await child.stop()
 
 
-def place_order() -> CommandType:
-    """Return the command that the bench sends."""
+def place_order_type() -> CommandType:
+    """Return the command type of PlaceOrder."""
     return command_types(ordering.CONTEXT)["diptych.ordering.v1.CommandService.PlaceOrder"]
 
 
-def as_request(kind: CommandType, message: PlaceOrderRequest) -> Request:
-    """Return a command as the kernel takes it from the gRPC edge."""
+def build_request(kind: CommandType, message: PlaceOrderRequest) -> Request:
+    """Return a command as the gRPC edge passes it to the kernel."""
     return Request(
         kind=kind,
         command=kind.decode(message, "bench"),

@@ -1,4 +1,4 @@
-"""How fast relay and projector work a backlog off, each beside a client of NATS that does nothing else."""
+"""The rates at which relay and projector process a backlog, each against a bare NATS client."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from nats.js import api
 from redis.asyncio import Redis
 
-from bench.comparison import Contestant, Sample, Void
-from bench.environment import PATIENCE, PLACED, Scene, pid
-from bench.process_cost import Meter
+from bench.comparison import InvalidRun, Sample, Subject
+from bench.environment import CATCH_UP_TIMEOUT, PLACED, Environment, get_pid
+from bench.process_cost import CpuMeter
 from contracts import streams
 from contracts.view_layout import View
 from devstack.processes import Process
@@ -20,145 +20,150 @@ from operations.processes import PROJECTOR, RELAY
 from operations.projections import wait_until_ready
 from runtime.jetstream import Connection, Message, StreamReader, connect, read_stream_identity
 
-WINDOW = 4_000
-"""Messages that a bare publisher has under way."""
-FETCH = 500
-SCRATCH = "bench"
-LOOK = 0.01
-"""Seconds between looks at how far something is."""
-FOLLOWERS = (View.of(Order), View.of(OrderHistory))
-"""The views that follow orders."""
+PUBLISH_WINDOW = 4_000
+"""Unacknowledged messages of the bare publisher."""
+FETCH_SIZE = 500
+SCRATCH_STREAM = "bench"
+CHECK_INTERVAL = 0.01
+"""Seconds between two checks of a process's progress."""
+ORDER_VIEWS = (View.of(Order), View.of(OrderHistory))
+"""The views that consume the events of orders."""
 
-FORGET = (
+RESET_OUTBOX = (
     "UPDATE outbox SET epoch = NULL, sequence = NULL, published_at = NULL",
     "UPDATE relay_state SET epoch = NULL, sequence = 0, leader = NULL",
     "VACUUM ANALYZE outbox",
 )
-"""Makes all events pending again."""
+"""Statements that make all events pending again."""
 
 
 class Feed:
-    """Relay and projector on a backlog of all events that there are; both rest before and after."""
+    """Runs relay and projector on a backlog of all events; both are stopped before and after a run."""
 
-    def __init__(self, scene: Scene, nats: Connection, redis: Redis) -> None:
-        self._scene = scene
+    def __init__(self, environment: Environment, nats: Connection, redis: Redis) -> None:
+        self._environment = environment
         self._nats = nats
         self._redis = redis
         self._messages: list[Message] = []
-        (self._relay,), (self._projector,) = scene.stack.of(RELAY), scene.stack.of(PROJECTOR)
+        stack = environment.stack
+        (self._relay,), (self._projector,) = stack.of(RELAY), stack.of(PROJECTOR)
 
     async def relay(self) -> Sample:
-        """Publish the backlog into a new stream."""
+        """Publish the backlog into a new stream with the relay."""
         await self._nats.js.delete_stream(streams.JETSTREAM)
-        await self._scene.execute(*FORGET)
-        sample = await self._timed(self._relay, self._scene.placed, self._published)
+        await self._environment.execute(*RESET_OUTBOX)
+        sample = await self._measure(self._relay, self._environment.placed_orders, self._count_published)
         await self._relay.stop()
         return sample
 
     async def publish(self) -> Sample:
-        """Publish the same messages as fast as the client can."""
-        await self._nats.js.add_stream(name=SCRATCH, subjects=[f"{SCRATCH}.>"])
-        js = self._nats.client.jetstream(publish_async_max_pending=WINDOW)
-        messages = await self._all()
+        """Publish the same messages with a bare client."""
+        await self._nats.js.add_stream(name=SCRATCH_STREAM, subjects=[f"{SCRATCH_STREAM}.>"])
+        js = self._nats.client.jetstream(publish_async_max_pending=PUBLISH_WINDOW)
+        messages = await self._read_messages()
+        count = self._environment.placed_orders
         start, cpu = perf_counter(), process_time()
         for message in messages:
             await js.publish_async(message.subject, message.data, headers=dict(message.headers))
-        await asyncio.wait_for(js.publish_async_completed(), PATIENCE)  # on an error it would wait for ever
-        seconds, own = perf_counter() - start, process_time() - cpu
-        await self._nats.js.delete_stream(SCRATCH)
-        return Sample(self._scene.placed / seconds, cpu={"publisher": own * 1e6 / self._scene.placed})
+        # After an error this future never completes, hence the timeout.
+        await asyncio.wait_for(js.publish_async_completed(), CATCH_UP_TIMEOUT)
+        seconds, own_cpu = perf_counter() - start, process_time() - cpu
+        await self._nats.js.delete_stream(SCRATCH_STREAM)
+        return Sample(count / seconds, cpu={"publisher": own_cpu * 1e6 / count})
 
     async def project(self) -> Sample:
-        """Fill all views that follow orders, from nothing."""
+        """Build all views of orders from an empty Redis."""
         await self._redis.flushall()
-        sample = await self._timed(self._projector, self._scene.placed, self._projected)
-        await wait_until_ready(self._scene.stack.settings.redis_url)
+        sample = await self._measure(self._projector, self._environment.placed_orders, self._count_projected)
+        await wait_until_ready(self._environment.stack.settings.redis_url)
         await self._projector.stop()
         return sample
 
     async def fetch(self) -> Sample:
-        """Fetch and acknowledge the same messages, and do nothing with them."""
+        """Fetch and acknowledge the same messages with a bare client."""
         config = api.ConsumerConfig(ack_policy=api.AckPolicy.EXPLICIT, max_ack_pending=-1)
         subscription = await self._nats.js.pull_subscribe(
-            "", durable=SCRATCH, stream=streams.JETSTREAM, config=config
+            "", durable=SCRATCH_STREAM, stream=streams.JETSTREAM, config=config
         )
+        total = self._environment.placed_orders
         start, cpu, count = perf_counter(), process_time(), 0
-        while count < self._scene.placed:
-            for message in await subscription.fetch(FETCH):
+        while count < total:
+            for message in await subscription.fetch(FETCH_SIZE):
                 await message.ack()
                 count += 1
-        seconds, own = perf_counter() - start, process_time() - cpu
-        await self._nats.js.delete_consumer(streams.JETSTREAM, SCRATCH)
-        return Sample(self._scene.placed / seconds, cpu={"fetcher": own * 1e6 / self._scene.placed})
+        seconds, own_cpu = perf_counter() - start, process_time() - cpu
+        await self._nats.js.delete_consumer(streams.JETSTREAM, SCRATCH_STREAM)
+        return Sample(total / seconds, cpu={"fetcher": own_cpu * 1e6 / total})
 
-    async def _timed(self, process: Process, count: int, done: Callable[[], Awaitable[int]]) -> Sample:
-        """Start a process and time it from its first result to its last."""
-        deadline = monotonic() + PATIENCE
+    async def _measure(
+        self, process: Process, total: int, count_done: Callable[[], Awaitable[int]]
+    ) -> Sample:
+        """Start a process and time it from its first result to its last, so without its start."""
+        deadline = monotonic() + CATCH_UP_TIMEOUT
         await process.start(ready=False)
-        while not (before := await done()):
-            await asyncio.sleep(LOOK)
-        meter, start = Meter({process.name: pid(process)}), perf_counter()
-        while (now := await done()) < count:
+        while not (first := await count_done()):
+            await asyncio.sleep(CHECK_INTERVAL)
+        meter, start = CpuMeter({process.name: get_pid(process)}), perf_counter()
+        while (done := await count_done()) < total:
             if monotonic() > deadline:
-                raise Void(f"{process.name} came to {now} of {count} in {PATIENCE:.0f} s")
-            await asyncio.sleep(LOOK)
+                raise InvalidRun(
+                    f"{process.name} processed {done} of {total} events in {CATCH_UP_TIMEOUT:.0f} s"
+                )
+            await asyncio.sleep(CHECK_INTERVAL)
         seconds = perf_counter() - start
-        return Sample((count - before) / seconds, cpu=meter.microseconds(count - before))
+        return Sample((total - first) / seconds, cpu=meter.measure(total - first))
 
-    async def _published(self) -> int:
+    async def _count_published(self) -> int:
         identity = await read_stream_identity(self._nats.js)
         return identity.last_sequence if identity else 0
 
-    async def _projected(self) -> int:
-        """Return how many events all views that follow orders have taken in; one less until all have all."""
-        orders, histories = [await self._redis.hgetall(view.checkpoints) for view in FOLLOWERS]
+    async def _count_projected(self) -> int:
+        """Return the number of orders in the read model; one less until the views are equally far."""
+        total = self._environment.placed_orders
+        orders, histories = [await self._redis.hgetall(view.checkpoints) for view in ORDER_VIEWS]
         placed = int(await self._redis.zcard(PLACED))
-        return (
-            min(placed, self._scene.placed - 1)
-            if placed < self._scene.placed or orders != histories
-            else self._scene.placed
-        )
+        return min(placed, total - 1) if placed < total or orders != histories else total
 
-    async def _all(self) -> list[Message]:
-        """Return the stream's messages."""
+    async def _read_messages(self) -> list[Message]:
+        """Return all messages of the stream, read once."""
         if not self._messages:
             identity = await read_stream_identity(self._nats.js)
             if identity is None:
-                raise Void("there is no stream")
+                raise InvalidRun("the event stream does not exist")
             reader = await StreamReader.open(self._nats, identity.epoch, 1)
-            while len(self._messages) < self._scene.placed:
-                self._messages += map(_plain, await reader.read_batch(1_000, 5.0))
+            while len(self._messages) < self._environment.placed_orders:
+                self._messages += map(_to_scratch, await reader.read_batch(1_000, 5.0))
             await reader.close()
         return self._messages
 
 
-def _plain(message: Message) -> Message:
-    """Return a message as anybody may publish it, without the headers of the relay's fences."""
+def _to_scratch(message: Message) -> Message:
+    """Return a message for the scratch stream, without the headers that fence the relay."""
     headers = {name: value for name, value in message.headers.items() if not name.startswith("Nats-")}
-    return replace(message, subject=f"{SCRATCH}.{message.subject}", headers=headers)
+    return replace(message, subject=f"{SCRATCH_STREAM}.{message.subject}", headers=headers)
 
 
 @asynccontextmanager
-async def contestants(scene: Scene) -> AsyncIterator[list[Contestant]]:
-    """Yield both and their ceilings, while relay and projector rest."""
-    settings = scene.stack.settings
+async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]]:
+    """Yield relay and projector, each with its ceiling."""
+    settings = environment.stack.settings
     async with (
         await connect(settings.nats_url, "bench") as nats,
         Redis.from_url(settings.redis_url) as redis,
     ):
         await nats.ready()
-        feed = Feed(scene, nats, redis)
+        feed = Feed(environment, nats, redis)
         yield [
-            Contestant("relay", feed.relay),
-            Contestant("bare publish", feed.publish),
-            Contestant("projector", feed.project),
-            Contestant("fetch and ack", feed.fetch),
+            Subject("relay", feed.relay),
+            Subject("bare publish", feed.publish),
+            Subject("projector", feed.project),
+            Subject("fetch and ack", feed.fetch),
         ]
 
 
-async def catch_up(scene: Scene, patience: float = PATIENCE) -> None:
-    """Let relay and projector work off what there is, without measuring it."""
+async def catch_up(environment: Environment, within: float = CATCH_UP_TIMEOUT) -> None:
+    """Let relay and projector process the backlog, without measuring it."""
     for kind in (RELAY, PROJECTOR):
-        await scene.stack.of(kind)[0].start()
-    await scene.shown_all(patience)
-    await scene.rest()
+        await environment.stack.of(kind)[0].start()
+    await environment.wait_for_read_model(within)
+    await environment.stop_workers()

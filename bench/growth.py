@@ -1,4 +1,4 @@
-"""`make bench-growth`: what 10,000 to 1,000,000 orders change, and what a rebuild of them takes."""
+"""`make bench-growth`: rates at 10,000 to 1,000,000 orders, and the duration of a rebuild at each size."""
 
 import asyncio
 import sys
@@ -14,12 +14,20 @@ from diptych.ordering.v1.types_pb2 import Order, OrderHistory
 from redis.asyncio import Redis
 
 from bench import report
-from bench.comparison import Comparison, Contestant, Results, Sample, Void, interleave, percentile
-from bench.environment import Scene, pid
+from bench.comparison import (
+    Comparison,
+    InvalidRun,
+    Results,
+    Sample,
+    Subject,
+    interleave,
+    select_percentile,
+)
+from bench.environment import Environment, get_pid
 from bench.feed import catch_up
-from bench.load_generator import Player
-from bench.process_cost import memory
-from bench.services import Served
+from bench.load_generator import LoadGenerator
+from bench.process_cost import read_memory
+from bench.services import Services
 from contracts.view_layout import View
 from devstack.stacks import temporary_stack
 from operations.processes import PROJECTOR
@@ -28,125 +36,134 @@ from runtime.process.start_error import StartError
 
 SIZES = (10_000, 100_000, 1_000_000)
 ROUNDS = 5
-REBUILT = (View.of(Order), View.of(OrderHistory))
-PATIENCE = 3_600.0
-"""Seconds that relay and projector may take."""
-LOOK = 1.0
-"""Seconds between two looks at a rebuild."""
+REBUILT_VIEWS = (View.of(Order), View.of(OrderHistory))
+CATCH_UP_TIMEOUT = 3_600.0
+"""Seconds within which relay and projector have to process all events."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two checks of a rebuild."""
 MEASURES = ("GetOrder", "PlaceOrder", "ListOrders")
-LISTED = "ListOrders by customer and state"
+FILTERED_LIST = "ListOrders by customer and state"
 
 
-def at(name: str, orders: int) -> str:
-    """Return what a contestant is called while there are so many orders."""
+def name_at_size(name: str, orders: int) -> str:
+    """Return the name of a subject at a number of orders."""
     return f"{name} of {orders:,}"
 
 
 TABLE = (
-    *(Comparison(at(name, size), at(name, SIZES[0]), 0.90, 1.0) for name in MEASURES for size in SIZES[1:]),
-    Comparison(at("rebuild", SIZES[-1]), at("rebuild", SIZES[0]), 0.90, 1.0),
+    *(
+        Comparison(name_at_size(name, size), name_at_size(name, SIZES[0]), 0.90, 1.0)
+        for name in MEASURES
+        for size in SIZES[1:]
+    ),
+    Comparison(name_at_size("rebuild", SIZES[-1]), name_at_size("rebuild", SIZES[0]), 0.90, 1.0),
 )
 
 
 class Growth:
-    """A system that grows, and is measured at each size."""
+    """Grows an environment and measures it at each size."""
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
-        self._served = Served(scene)
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._services = Services(environment)
         self._results: Results = {}
 
     async def measure(self) -> Results:
-        """Grow to each size and measure there."""
         for size in SIZES:
             start = monotonic()
-            await self._scene.fill(size - self._scene.placed)
-            filled = monotonic() - start
-            await catch_up(self._scene, PATIENCE)
+            await self._environment.place_orders(size - self._environment.placed_orders)
+            placing_seconds = monotonic() - start
+            await catch_up(self._environment, CATCH_UP_TIMEOUT)
             print(
-                f"{size:,} orders: placed in {filled:.0f} s, shown after {monotonic() - start:.0f} s",
+                f"{size:,} orders: placed in {placing_seconds:.0f} s, "
+                f"in the read model after {monotonic() - start:.0f} s",
                 flush=True,
             )
-            self._results |= await interleave(self._contestants(size), ROUNDS)
-            await self._scene.check()
-            await catch_up(self._scene, PATIENCE)
-            await self._tell_sizes()
-            self._results[at("rebuild", size)] = [await self._rebuild()]
+            self._results |= await interleave(self._subjects(size), ROUNDS)
+            await self._environment.check_recorded_events()
+            await catch_up(self._environment, CATCH_UP_TIMEOUT)
+            await self._print_sizes()
+            self._results[name_at_size("rebuild", size)] = [await self._measure_rebuild()]
         return self._results
 
-    def _contestants(self, size: int) -> list[Contestant]:
-        served = self._served
+    def _subjects(self, size: int) -> list[Subject]:
+        services = self._services
         return [
-            Contestant(at("GetOrder", size), served.get),
-            Contestant(at("PlaceOrder", size), served.place),
-            Contestant(at("ListOrders", size), served.list),
-            Contestant(at(LISTED, size), partial(served.list, Order.STATE_PLACED)),
+            Subject(name_at_size("GetOrder", size), services.get_orders),
+            Subject(name_at_size("PlaceOrder", size), services.place_orders),
+            Subject(name_at_size("ListOrders", size), services.list_orders),
+            Subject(name_at_size(FILTERED_LIST, size), partial(services.list_orders, Order.STATE_PLACED)),
         ]
 
-    async def _tell_sizes(self) -> None:
-        """Print what an order takes of each store."""
-        orders = await self._scene.scalar("SELECT count(*) FROM streams WHERE type = 'ordering.order'")
-        database = await self._scene.scalar("SELECT pg_database_size(current_database())")
-        async with Redis.from_url(self._scene.stack.settings.redis_url) as redis:
+    async def _print_sizes(self) -> None:
+        """Print the bytes per order in each store."""
+        orders = await self._environment.query_number(
+            "SELECT count(*) FROM streams WHERE type = 'ordering.order'"
+        )
+        database = await self._environment.query_number("SELECT pg_database_size(current_database())")
+        async with Redis.from_url(self._environment.stack.settings.redis_url) as redis:
             used = (await redis.info("memory"))["used_memory"]
         print(
             f"  an order takes {used / orders:,.0f} bytes in Redis, {database / orders:,.0f} in PostgreSQL",
             flush=True,
         )
 
-    async def _rebuild(self) -> Sample:
-        """Have the projector fill all views that follow orders anew, from every event that there is."""
-        (projector,) = self._scene.stack.of(PROJECTOR)
-        events = await self._scene.scalar("SELECT count(*) FROM events WHERE stream LIKE 'ordering.order.%'")
-        async with Redis.from_url(self._scene.stack.settings.redis_url) as redis:
+    async def _measure_rebuild(self) -> Sample:
+        """Time a rebuild of all views of orders from every event."""
+        (projector,) = self._environment.stack.of(PROJECTOR)
+        events = await self._environment.query_number(
+            "SELECT count(*) FROM events WHERE stream LIKE 'ordering.order.%'"
+        )
+        async with Redis.from_url(self._environment.stack.settings.redis_url) as redis:
             await projector.start()
-            for view in REBUILT:
+            for view in REBUILT_VIEWS:
                 await redis.delete(view.ready, view.build)
-            held, start = [memory(pid(projector))], monotonic()
-            while await redis.exists(*(view.ready for view in REBUILT)) < len(REBUILT):
-                if monotonic() - start > PATIENCE:
-                    raise Void(f"{events:,} events are not projected after {PATIENCE:.0f} s")
-                await asyncio.sleep(LOOK)
-                held.append(memory(pid(projector)))
+            memory, start = [read_memory(get_pid(projector))], monotonic()
+            while await redis.exists(*(view.ready for view in REBUILT_VIEWS)) < len(REBUILT_VIEWS):
+                if monotonic() - start > CATCH_UP_TIMEOUT:
+                    raise InvalidRun(f"{events:,} events are not projected after {CATCH_UP_TIMEOUT:.0f} s")
+                await asyncio.sleep(CHECK_INTERVAL)
+                memory.append(read_memory(get_pid(projector)))
         seconds = monotonic() - start
         await projector.stop()
-        half, most = held[len(held) // 2] / 1e6, max(held) / 1e6
+        halfway, highest = memory[len(memory) // 2] / 1e6, max(memory) / 1e6
         print(
-            f"  {events:,} events projected anew in {seconds:.0f} s; "
-            f"the projector held {half:.0f} MB halfway, {most:.0f} at the most",
+            f"  rebuilt from {events:,} events in {seconds:.0f} s; "
+            f"memory of the projector: {halfway:.0f} MB halfway, {highest:.0f} MB at most",
             flush=True,
         )
         return Sample(events / seconds)
 
 
 @asynccontextmanager
-async def _scene() -> AsyncIterator[Scene]:
+async def _open_environment() -> AsyncIterator[Environment]:
     with TemporaryDirectory(prefix="diptych-bench-") as name:
         folder = Path(name)
-        player = await Player.build(folder)
+        generator = await LoadGenerator.build(folder)
         async with temporary_stack(folder / "stack", durable=True) as stack:
-            scene = Scene(stack, player, folder)
-            await scene.rest()
-            yield scene
+            environment = Environment(stack, generator, folder)
+            await environment.stop_workers()
+            yield environment
 
 
 async def main() -> None:
-    """Measure, print the table and keep the result.
+    """Measure, print the tables and save the results.
 
     Raises:
-        Void, StartError, RuntimeError: there is no result.
+        InvalidRun, StartError, RuntimeError: there are no results.
     """
-    async with _scene() as scene:
-        results = await Growth(scene).measure()
-    report.show(TABLE, results)
-    slowest = max(percentile("99")(sample) or 0.0 for sample in results[at(LISTED, SIZES[-1])])
-    print(f"99 % of {LISTED} of {SIZES[-1]:,}: {slowest:.0f} ms at the most, must be under 100 ms")
-    print(report.keep("growth", TABLE, results).relative_to(Path.cwd()))
+    async with _open_environment() as environment:
+        results = await Growth(environment).measure()
+    report.print_tables(TABLE, results)
+    samples = results[name_at_size(FILTERED_LIST, SIZES[-1])]
+    slowest = max(select_percentile("99")(sample) or 0.0 for sample in samples)
+    print(f"99 % of {FILTERED_LIST} of {SIZES[-1]:,}: {slowest:.0f} ms at most, must be under 100 ms")
+    print(report.save("growth", TABLE, results).relative_to(Path.cwd()))
 
 
 if __name__ == "__main__":
     logs.configure("warning", "console")
     try:
         uvloop.run(main())
-    except (Void, StartError, RuntimeError) as error:
+    except (InvalidRun, StartError, RuntimeError) as error:
         sys.exit(f"bench: {error}")

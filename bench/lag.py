@@ -1,4 +1,4 @@
-"""From a command's commit to its effect in the read model, at a rate that leaves everything time."""
+"""The time from a command's commit to its effect in the read model, at a rate below the system's capacity."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -12,9 +12,9 @@ from diptych.ordering.v1.types_pb2 import Order
 from redis.asyncio import Redis
 
 from bench import requests
-from bench.comparison import Contestant, Sample, Void
-from bench.environment import Scene
-from bench.process_cost import Meter
+from bench.comparison import InvalidRun, Sample, Subject
+from bench.environment import Environment
+from bench.process_cost import CpuMeter
 from bench.services import PLACE
 from contracts.streams import aggregate_id
 from contracts.view_layout import View
@@ -23,91 +23,100 @@ from runtime.jetstream import Connection, connect
 
 RATE, SECONDS = 300, 4
 COUNT = RATE * SECONDS
-PATIENCE = 10.0
-SCRATCH = "bench"
-CHANGED = View.of(Order).change_channel
+TIMEOUT = 10.0
+"""Seconds after the last command within which the last effect has to be visible."""
+SCRATCH_STREAM = "bench"
+CHANGE_CHANNEL = View.of(Order).change_channel
 
-COMMITTED = """
+SELECT_COMMIT_TIMES = """
 SELECT stream, extract(epoch FROM pg_xact_commit_timestamp(xmin)) FROM events ORDER BY position DESC LIMIT $1
 """
 
 
-async def ours(scene: Scene, redis: Redis) -> Sample:
-    """Place orders and listen for the read model's notices of them."""
-    asked = scene.write("asked-lag", requests.orders(COUNT))
-    seen: dict[str, float] = {}
-    async with redis.pubsub() as notices:
-        await notices.subscribe(CHANGED)
+async def measure_system(environment: Environment, redis: Redis) -> Sample:
+    """Place orders, and receive the read model's change notifications of them."""
+    requests_file = environment.write_requests("requests-lag", requests.generate_orders(COUNT))
+    visible_at: dict[str, float] = {}
+    async with redis.pubsub() as notifications:
+        await notifications.subscribe(CHANGE_CHANNEL)
 
-        async def listen() -> None:
-            while len(seen) < COUNT:
-                message = await notices.get_message(ignore_subscribe_messages=True, timeout=1.0)
+        async def receive() -> None:
+            while len(visible_at) < COUNT:
+                message = await notifications.get_message(ignore_subscribe_messages=True, timeout=1.0)
                 if message is not None:
                     now = time()
-                    seen.update(dict.fromkeys(msgspec.msgpack.decode(message["data"])[0], now))
+                    visible_at.update(dict.fromkeys(msgspec.msgpack.decode(message["data"])[0], now))
 
-        listening = asyncio.create_task(listen())
-        address = scene.stack.of(COMMAND_SERVER)[0].address
-        meter = Meter(scene.processes())
-        played = await scene.player.play(
-            address, PLACE, asked, token=scene.token, count=COUNT, rate=RATE, in_flight=COUNT
+        receiver = asyncio.create_task(receive())
+        address = environment.stack.of(COMMAND_SERVER)[0].address
+        meter = CpuMeter(environment.list_processes())
+        result = await environment.generator.run(
+            address,
+            PLACE,
+            requests_file,
+            token=environment.token,
+            count=COUNT,
+            rate=RATE,
+            in_flight=COUNT,
         )
-        if played.ok != COUNT:
-            raise Void(f"of {COUNT} orders {played.ok} were placed")
-        scene.recorded += COUNT
-        await asyncio.wait_for(listening, PATIENCE)
-        cpu = meter.microseconds(COUNT)
-    connection = await asyncpg.connect(scene.stack.settings.database_url)
-    rows = await connection.fetch(COMMITTED, COUNT)
+        if result.ok != COUNT:
+            raise InvalidRun(f"of {COUNT} orders {result.ok} were placed")
+        environment.expected_events += COUNT
+        await asyncio.wait_for(receiver, TIMEOUT)
+        cpu = meter.measure(COUNT)
+    connection = await asyncpg.connect(environment.stack.settings.database_url)
+    rows = await connection.fetch(SELECT_COMMIT_TIMES, COUNT)
     await connection.close()
-    return _sample([seen[aggregate_id(stream)] - float(committed) for stream, committed in rows], cpu)
+    lags = [visible_at[aggregate_id(stream)] - float(committed_at) for stream, committed_at in rows]
+    return _make_sample(lags, cpu)
 
 
-async def bare(nats: Connection, redis: Redis) -> Sample:
-    """Publish messages one by one, fetch each and write it into a hash."""
+async def measure_bare_pipeline(nats: Connection, redis: Redis) -> Sample:
+    """Publish messages one by one, fetch each and write it into a Redis hash."""
     js = nats.js
-    await js.add_stream(name=SCRATCH, subjects=[f"{SCRATCH}.>"])
-    subscription = await js.pull_subscribe(f"{SCRATCH}.>", durable=SCRATCH)
+    await js.add_stream(name=SCRATCH_STREAM, subjects=[f"{SCRATCH_STREAM}.>"])
+    subscription = await js.pull_subscribe(f"{SCRATCH_STREAM}.>", durable=SCRATCH_STREAM)
     lags: list[float] = []
 
-    async def follow() -> None:
+    async def consume() -> None:
         while len(lags) < COUNT:
-            (message,) = await subscription.fetch(1, timeout=PATIENCE)
-            sent, _, data = message.data.partition(b" ")
+            (message,) = await subscription.fetch(1, timeout=TIMEOUT)
+            sent_at, _, data = message.data.partition(b" ")
             await redis.hset(f"bench:{uuid4()}", mapping={"data": data, "version": 1})
-            lags.append(time() - float(sent))
+            lags.append(time() - float(sent_at))
             await message.ack()
 
-    following = asyncio.create_task(follow())
+    consumer = asyncio.create_task(consume())
     start = time()
     for number in range(COUNT):
         await asyncio.sleep(max(0.0, start + number / RATE - time()))
-        await js.publish(f"{SCRATCH}.orders", f"{time()} ".encode() + b"x" * 600)
-    await asyncio.wait_for(following, PATIENCE)
-    await js.delete_stream(SCRATCH)
-    return _sample(lags)
+        await js.publish(f"{SCRATCH_STREAM}.orders", f"{time()} ".encode() + b"x" * 600)
+    await asyncio.wait_for(consumer, TIMEOUT)
+    await js.delete_stream(SCRATCH_STREAM)
+    return _make_sample(lags)
 
 
-def _sample(lags: list[float], cpu: Mapping[str, float] = {}) -> Sample:
+def _make_sample(lags: list[float], cpu: Mapping[str, float] = {}) -> Sample:
+    """Return the sample of lags in seconds."""
     lags = sorted(1000 * lag for lag in lags)
     return Sample(RATE, {"50": lags[len(lags) // 2], "99": lags[int(len(lags) * 0.99)]}, cpu, lags)
 
 
 @asynccontextmanager
-async def contestants(scene: Scene) -> AsyncIterator[list[Contestant]]:
-    """Yield both, while relay and projector work."""
-    settings = scene.stack.settings
+async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]]:
+    """Yield the system and the bare pipeline, with relay and projector running."""
+    settings = environment.stack.settings
     for kind in (RELAY, PROJECTOR):
-        await scene.stack.of(kind)[0].start()
-    await scene.shown_all()
+        await environment.stack.of(kind)[0].start()
+    await environment.wait_for_read_model()
     async with await connect(settings.nats_url, "bench") as nats, Redis.from_url(settings.redis_url) as redis:
         await nats.ready()
 
-        async def measured() -> Sample:
-            return await ours(scene, redis)
+        async def run_system() -> Sample:
+            return await measure_system(environment, redis)
 
-        async def ceiling() -> Sample:
-            return await bare(nats, redis)
+        async def run_bare_pipeline() -> Sample:
+            return await measure_bare_pipeline(nats, redis)
 
-        yield [Contestant("commit to visible", measured), Contestant("publish, fetch, HSET", ceiling)]
-    await scene.rest()
+        yield [Subject("commit to visible", run_system), Subject("publish, fetch, HSET", run_bare_pipeline)]
+    await environment.stop_workers()

@@ -1,7 +1,7 @@
-"""The load generator, written in Go so that it costs little: it plays requests that were serialised before.
+"""The load generator: builds and runs a Go program (`bench/loadgen`) that sends serialised requests.
 
-Of ghz and the player, each answered by the same echo, ghz took 350 us of CPU for a call and the player 100:
-on a machine of few cores what is left to the servers decides what is measured. `make load` is for ghz.
+On a machine with few cores, the generator's CPU time is missing from the measured servers. Against the same
+echo server ghz took 350 us of CPU per call and this program 100. `make load` uses ghz.
 """
 
 import asyncio
@@ -14,77 +14,78 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 SOURCE = Path(__file__).with_name("loadgen")
-INSTALL = "bench: the load generator needs Go 1.23 or later; install Go first"
+INSTALL_HINT = "bench: the load generator needs Go 1.23 or later; install Go first"
 CONNECTIONS = 4
 OK = "0"
 
 
 @dataclass(frozen=True)
-class Played:
-    """How calls were answered; times are in milliseconds."""
+class LoadResult:
+    """The result of a run, as the program prints it; times are in milliseconds."""
 
     rate: float
-    """Calls a second that were answered OK."""
+    """Successful calls per second."""
     seconds: float
     statuses: Mapping[str, int]
-    """How many calls were answered so, by the number of their gRPC status."""
-    detailed: int
-    """How many of those that were not OK carried details."""
+    """The number of calls by gRPC status number."""
+    with_details: int
+    """Failed calls whose status had details."""
     unsent: int
+    """Calls of an open loop that were not sent, since too many were in flight."""
     latency: Mapping[str, float]
-    """Percentiles of the answers that were OK: 50, 90, 95, 99, 99.9 and 100."""
-    refusal: Mapping[str, float]
-    """The same of all others."""
+    """Percentiles of successful calls: 50, 90, 95, 99, 99.9 and 100."""
+    error_latency: Mapping[str, float]
+    """The same percentiles of failed calls."""
     timeline: Sequence[Mapping[str, float]]
-    """By second: how many were OK and how many refused, and the 99th percentile of those OK."""
+    """By second: successful and failed calls, and the 99th percentile of the successful ones."""
 
     @property
     def ok(self) -> int:
-        """How many calls were answered OK."""
+        """The number of successful calls."""
         return self.statuses.get(OK, 0)
 
 
 def write_requests(path: Path, requests: Iterable[Message]) -> int:
-    """Write requests as the player and ghz read them, each behind its length; return how many."""
+    """Write a file of requests, each after its length (a varint); return the number of requests."""
     count = 0
     with path.open("wb") as file:
         for request in requests:
             content = request.SerializeToString()
-            file.write(_varint(len(content)) + content)
+            file.write(_encode_varint(len(content)) + content)
             count += 1
     return count
 
 
-def _varint(number: int) -> bytes:
-    low, rest = number & 0x7F, number >> 7
-    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
+def _encode_varint(number: int) -> bytes:
+    low, high = number & 0x7F, number >> 7
+    return bytes([low | 0x80]) + _encode_varint(high) if high else bytes([low])
 
 
-class Player:
-    """The load generator's program; made by `build`."""
+class LoadGenerator:
+    """The compiled program; created by `build`."""
 
     def __init__(self, program: Path) -> None:
         self._program = program
 
     @classmethod
-    async def build(cls, folder: Path) -> "Player":
-        """Compile it.
+    async def build(cls, folder: Path) -> "LoadGenerator":
+        """Compile the program into a folder.
 
         Raises:
-            RuntimeError: there is no Go, or it does not compile.
+            RuntimeError: Go is not installed, or the compilation failed.
         """
         go = shutil.which("go")
         if go is None:
-            raise RuntimeError(INSTALL)
-        program = folder / "player"
-        await _output(go, "build", "-C", str(SOURCE), "-o", str(program), ".")
+            raise RuntimeError(INSTALL_HINT)
+        program = folder / "loadgen"
+        await _run_program(go, "build", "-C", str(SOURCE), "-o", str(program), ".")
         return cls(program)
 
-    async def play(
+    async def run(
         self,
         address: str,
         method: str,
-        requests: Path,
+        requests_file: Path,
         *,
         token: str,
         count: int = 0,
@@ -93,44 +94,46 @@ class Player:
         rate: float = 0.0,
         deadline: float = 0.0,
         connections: int = CONNECTIONS,
-    ) -> Played:
-        """Send requests, and return how they were answered.
+    ) -> LoadResult:
+        """Send requests and return the result.
 
         Args:
             address: of the server.
             method: its path, `/<package>.<Service>/<Method>`.
-            requests: what `write_requests` wrote, played in turn.
-            token: the caller's.
-            count: how many calls; 0 for as many as fit in `seconds`.
-            seconds: how long to send.
-            in_flight: calls under way, always; with a `rate`, at most.
-            rate: calls a second, whatever the answers do (an open loop).
-            deadline: seconds that each call has; 0 for any time.
-            connections: how many.
+            requests_file: a file of `write_requests`; its requests are sent in turn, repeatedly.
+            token: the caller's access token.
+            count: the number of calls; 0 for as many as fit into `seconds`.
+            seconds: the duration; 0 for no limit.
+            in_flight: the number of concurrent calls; with a `rate`, their maximum.
+            rate: calls per second, independent of responses (an open loop); 0 for a closed loop.
+            deadline: seconds per call; 0 for none.
+            connections: the number of HTTP/2 connections.
 
         Raises:
-            RuntimeError: the server could not be reached, or hung up.
+            RuntimeError: the server is unreachable, or closed a connection.
         """
-        return Played(
-            **json.loads(
-                await _output(
-                    str(self._program),
-                    f"-address={address}",
-                    f"-method={method}",
-                    f"-requests={requests}",
-                    f"-metadata=authorization: Bearer {token}",
-                    f"-count={count}",
-                    f"-seconds={seconds}s",
-                    f"-in-flight={in_flight}",
-                    f"-rate={rate}",
-                    f"-deadline={deadline}s",
-                    f"-connections={min(connections, in_flight)}",
-                )
-            )
+        output = await _run_program(
+            str(self._program),
+            f"-address={address}",
+            f"-method={method}",
+            f"-requests={requests_file}",
+            f"-metadata=authorization: Bearer {token}",
+            f"-count={count}",
+            f"-seconds={seconds}s",
+            f"-in-flight={in_flight}",
+            f"-rate={rate}",
+            f"-deadline={deadline}s",
+            f"-connections={min(connections, in_flight)}",
         )
+        return LoadResult(**json.loads(output))
 
 
-async def _output(*command: str) -> bytes:
+async def _run_program(*command: str) -> bytes:
+    """Return a program's output.
+
+    Raises:
+        RuntimeError: it failed; the message is its error output.
+    """
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )

@@ -1,4 +1,4 @@
-"""Three times as many calls as a server can answer: what it still answers, and how it is afterwards."""
+"""Overload: a server at its peak, at three times that rate, and ten seconds later."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,99 +7,114 @@ from functools import partial
 from pathlib import Path
 
 from bench import requests
-from bench.comparison import Contestant, Sample, Void
-from bench.environment import IN_FLIGHT, Scene, pid
-from bench.load_generator import Played
-from bench.process_cost import Meter, memory
+from bench.comparison import InvalidRun, Sample, Subject
+from bench.environment import IN_FLIGHT, Environment, get_pid
+from bench.load_generator import LoadResult
+from bench.process_cost import CpuMeter, read_memory
 from bench.services import GET, PLACE
 from devstack.processes import Process
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
 
-TIMES = 3
+FACTOR = 3
+"""The overload, as a multiple of the peak rate."""
 SECONDS = 5.0
 DEADLINE = 5.0
-"""Seconds that each call has, as callers should give them."""
-REST = 10.0
-"""Seconds after which everything has to be as before."""
-MOST = 50_000
-"""Calls under way at most."""
+"""Seconds per call; callers should set a deadline too."""
+RECOVERY_SECONDS = 10.0
+"""Seconds after the overload at which the server has to reach its peak again."""
+MAX_IN_FLIGHT = 50_000
+"""Concurrent calls during the overload."""
 
 
 class Overload:
-    """One method of one server: at its peak, at three times that, and after a rest."""
+    """One method of one server, in three subjects that run in this order."""
 
-    def __init__(self, scene: Scene, name: str, method: str, process: Process, events: int) -> None:
-        self._scene = scene
+    def __init__(
+        self, environment: Environment, name: str, method: str, process: Process, events: int
+    ) -> None:
+        self._environment = environment
         self._name = name
         self._method = method
         self._process = process
         self._events = events
         self._peak = 0.0
 
-    def contestants(self) -> list[Contestant]:
-        """Return the three."""
+    def subjects(self) -> list[Subject]:
         return [
-            Contestant(f"{self._name}, peak", self.peak),
-            Contestant(f"{self._name} at {TIMES} times that", self.beyond),
-            Contestant(f"{self._name}, {REST:.0f} s later", partial(self.peak, after=REST)),
+            Subject(f"{self._name}, peak", self.measure_peak),
+            Subject(f"{self._name} at {FACTOR} times that", self.measure_overload),
+            Subject(
+                f"{self._name}, {RECOVERY_SECONDS:.0f} s later",
+                partial(self.measure_peak, after=RECOVERY_SECONDS),
+            ),
         ]
 
-    async def peak(self, after: float = 0.0) -> Sample:
-        """Send as much as is answered."""
+    async def measure_peak(self, after: float = 0.0) -> Sample:
+        """Run a closed loop after a pause of some seconds; without a pause, its rate is the peak."""
         await asyncio.sleep(after)
-        played = await self._played(SECONDS, in_flight=IN_FLIGHT)
-        if played.ok != sum(played.statuses.values()):
-            raise Void(f"{self._name} was answered {dict(played.statuses)}")
+        result = await self._run(SECONDS, in_flight=IN_FLIGHT)
+        if result.ok != sum(result.statuses.values()):
+            raise InvalidRun(f"{self._name} returned {dict(result.statuses)}")
         if not after:
-            self._peak = played.rate
-        return Sample(played.rate, played.latency)
+            self._peak = result.rate
+        return Sample(result.rate, result.latency)
 
-    async def beyond(self) -> Sample:
-        """Send three times as much, however slow the answers are."""
-        before, process = memory(pid(self._process)), {self._process.name: pid(self._process)}
-        meter = Meter(process)
-        played = await self._played(SECONDS, in_flight=MOST, rate=TIMES * self._peak, deadline=DEADLINE)
-        refusals = [played.refusal.get(which, 0.0) for which in ("50", "99")]
-        grown = (memory(pid(self._process)) - before) / 1e6
+    async def measure_overload(self) -> Sample:
+        """Run an open loop at a multiple of the peak."""
+        pid = get_pid(self._process)
+        memory_before = read_memory(pid)
+        meter = CpuMeter({self._process.name: pid})
+        rate = FACTOR * self._peak
+        result = await self._run(SECONDS, in_flight=MAX_IN_FLIGHT, rate=rate, deadline=DEADLINE)
+        median, p99 = (result.error_latency.get(name, 0.0) for name in ("50", "99"))
+        growth = (read_memory(pid) - memory_before) / 1e6
         print(
-            f"  {self._name} at {TIMES * self._peak:,.0f}/s: {dict(played.statuses)} by status, "
-            f"turned away after {refusals[0]:.0f} ms (99 %: {refusals[1]:.0f}), {grown:+.0f} MB",
+            f"  {self._name} at {rate:,.0f}/s: {dict(result.statuses)} by status, "
+            f"errors after {median:.0f} ms (99 %: {p99:.0f}), {growth:+.0f} MB",
             flush=True,
         )
-        return Sample(played.rate, played.latency, meter.microseconds(sum(played.statuses.values())))
+        return Sample(result.rate, result.latency, meter.measure(sum(result.statuses.values())))
 
-    async def _played(
+    async def _run(
         self, seconds: float, in_flight: int, rate: float = 0.0, deadline: float = 0.0
-    ) -> Played:
-        recorded = await self._scene.scalar("SELECT count(*) FROM events")
-        played = await self._scene.player.play(
+    ) -> LoadResult:
+        """Send requests; of failed commands any number may have been recorded.
+
+        Raises:
+            InvalidRun: the number of recorded events does not fit the responses.
+        """
+        recorded_before = await self._environment.query_number("SELECT count(*) FROM events")
+        result = await self._environment.generator.run(
             self._process.address,
             self._method,
-            self._asked(int(seconds * (rate or 3 * self._peak or 5_000))),
-            token=self._scene.token,
+            self._write_requests(int(seconds * (rate or 3 * self._peak or 5_000))),
+            token=self._environment.token,
             seconds=seconds,
             in_flight=in_flight,
             rate=rate,
             deadline=deadline,
         )
-        await self._scene.recount()
-        new = self._scene.recorded - recorded
-        if not self._events * played.ok <= new <= self._events * sum(played.statuses.values()):
-            raise Void(f"{played.ok} calls of {self._name} were answered OK, {new} events were recorded")
-        return played
+        await self._environment.reset_expected_events()
+        new = self._environment.expected_events - recorded_before
+        if not self._events * result.ok <= new <= self._events * sum(result.statuses.values()):
+            raise InvalidRun(f"{result.ok} calls of {self._name} succeeded, {new} events were recorded")
+        return result
 
-    def _asked(self, count: int) -> Path:
-        orders = (
-            requests.orders(count) if self._events else requests.reads("o-", self._scene.placed, 0, count)
+    def _write_requests(self, count: int) -> Path:
+        messages = (
+            requests.generate_orders(count)
+            if self._events
+            else requests.generate_reads("o-", self._environment.placed_orders, 0, count)
         )
-        return self._scene.write("asked-overload", orders)
+        return self._environment.write_requests("requests-overload", messages)
 
 
 @asynccontextmanager
-async def contestants(scene: Scene) -> AsyncIterator[list[Contestant]]:
-    """Yield queries, then commands."""
-    query, command = scene.stack.of(QUERY_SERVER)[0], scene.stack.of(COMMAND_SERVER)[0]
+async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]]:
+    """Yield the subjects of GetOrder, then those of PlaceOrder."""
+    stack = environment.stack
+    query, command = stack.of(QUERY_SERVER)[0], stack.of(COMMAND_SERVER)[0]
     yield [
-        *Overload(scene, "GetOrder", GET, query, 0).contestants(),
-        *Overload(scene, "PlaceOrder", PLACE, command, 1).contestants(),
+        *Overload(environment, "GetOrder", GET, query, 0).subjects(),
+        *Overload(environment, "PlaceOrder", PLACE, command, 1).subjects(),
     ]

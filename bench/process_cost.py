@@ -1,57 +1,57 @@
-"""What processes cost: their CPU time, with that of all their descendants, from /proc."""
+"""CPU time and memory of processes, from /proc."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
 
-class Meter:
-    """Reads how much CPU time some processes have used since it was made.
+class CpuMeter:
+    """Measures the CPU time that processes and their descendants use after its creation.
 
     Args:
-        roots: process ids by the name under which their time, and their descendants', is reported.
+        roots: process ids by the name under which their CPU time is reported.
     """
 
     def __init__(self, roots: Mapping[str, int]) -> None:
         self._roots = roots
-        self._before = self._seconds()
+        self._start = self._read_seconds()
 
-    def microseconds(self, operations: int) -> dict[str, float]:
-        """Return each name's CPU time since then, in microseconds an operation."""
-        now = self._seconds()
-        return {name: (now[name] - self._before[name]) * 1e6 / max(1, operations) for name in self._roots}
+    def measure(self, operations: int) -> dict[str, float]:
+        """Return the CPU time so far by name, in microseconds per operation."""
+        now = self._read_seconds()
+        return {name: (now[name] - self._start[name]) * 1e6 / max(1, operations) for name in self._roots}
 
-    def _seconds(self) -> dict[str, float]:
-        parents, used = _table()
-        found = {}
+    def _read_seconds(self) -> dict[str, float]:
+        parents, used = _read_processes()
+        seconds = {}
         for name, root in self._roots.items():
-            family, rest = set[int](), [root]
-            while rest:
-                family.add(process := rest.pop())
-                rest += [child for child, parent in parents.items() if parent == process]
-            found[name] = sum(used.get(process, 0.0) for process in family)
-        return found
+            family, unvisited = set[int](), [root]
+            while unvisited:
+                family.add(process := unvisited.pop())
+                unvisited += [child for child, parent in parents.items() if parent == process]
+            seconds[name] = sum(used.get(process, 0.0) for process in family)
+        return seconds
 
 
-def _table() -> tuple[dict[int, int], dict[int, float]]:
-    """Return each process's parent, and the seconds that it and its children that have ended have used."""
+def _read_processes() -> tuple[dict[int, int], dict[int, float]]:
+    """Return each process's parent, and its CPU seconds including those of its ended children."""
     parents, used = {}, {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal():
             continue
         try:
-            # The name in brackets may hold spaces; the state follows it.
+            # The name in brackets may contain spaces; the state follows it.
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended meanwhile
             continue
         parents[int(folder.name)] = int(fields[1])
-        used[int(folder.name)] = sum(map(int, fields[11:15])) / _TICKS
+        used[int(folder.name)] = sum(map(int, fields[11:15])) / _TICKS_PER_SECOND
     return parents, used
 
 
-def memory(process: int) -> int:
-    """Return the bytes of memory that a process holds."""
+def read_memory(process: int) -> int:
+    """Return the resident memory of a process in bytes."""
     pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

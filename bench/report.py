@@ -1,4 +1,4 @@
-"""The result of a run: a table for people, and all samples as JSON."""
+"""The results of a run: tables on stdout, and all samples as JSON."""
 
 import json
 import os
@@ -9,53 +9,56 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from bench.comparison import Comparison, Sample, percentile
+from bench.comparison import Comparison, Sample, select_percentile
 
 RESULTS = Path(__file__).with_name("results")
 
 
-def show(table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> None:
-    """Print what each contestant did, and then how it compares: in Markdown, so that it can be quoted."""
+def print_tables(table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> None:
+    """Print the samples of each subject, and then the comparisons as a Markdown table."""
     print(f"\n{'':32}{'rate':>12}{'least':>10}{'most':>10}{'half ms':>9}{'99 % ms':>9}   CPU us")
     for name, samples in results.items():
         rates = [sample.rate for sample in samples]
-        half, most = (_middle([percentile(which)(sample) for sample in samples]) for which in ("50", "99"))
+        half, most = (
+            _format_median([select_percentile(percentile)(sample) for sample in samples])
+            for percentile in ("50", "99")
+        )
         cpu = {process: median(s.cpu[process] for s in samples) for process in samples[0].cpu}
         print(
             f"{name:32}{median(rates):10,.0f}/s{min(rates):10,.0f}{max(rates):10,.0f}{half:>9}{most:>9}   "
-            + ", ".join(f"{process} {each:,.0f}" for process, each in cpu.items())
+            + ", ".join(f"{process} {cost:,.0f}" for process, cost in cpu.items())
         )
     print(f"\n| {'measure':26} | {'of':29} | ratio (least to most)  | must reach | moonshot |              |")
     print(f"| {'-' * 26} | {'-' * 29} | {'-' * 22} | {'-' * 10} | {'-' * 8} | {'-' * 12} |")
     for line in table:
         if ratios := line.ratios(results):
-            title = line.name if line.what == "rate" else f"{line.name}, {line.what}"
+            title = line.name if line.metric_name == "rate" else f"{line.name}, {line.metric_name}"
             ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
             bounds = f"{line.must or '':10} | {line.moonshot or '':8}"
             verdict = line.verdict(median(ratios))
             print(f"| {title:26} | {line.against:29} | {ratio:22} | {bounds} | {verdict:12} |")
 
 
-def keep(name: str, table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> Path:
-    """Write the table and all samples into a file of this name among the results; return where."""
+def save(name: str, table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> Path:
+    """Write the table and all samples to `results/<name>.json`; return its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    lines = [_line(line, ratios) for line in table if (ratios := line.ratios(results))]
-    found = {
+    lines = [_describe(line, ratios) for line in table if (ratios := line.ratios(results))]
+    content = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "table": lines,
         "samples": {name: [asdict(sample) for sample in samples] for name, samples in results.items()},
     }
-    path.write_text(json.dumps(found, indent=1))
+    path.write_text(json.dumps(content, indent=1))
     return path
 
 
-def _line(line: Comparison, ratios: Sequence[float]) -> Mapping[str, object]:
+def _describe(line: Comparison, ratios: Sequence[float]) -> Mapping[str, object]:
     return {
         "name": line.name,
         "against": line.against,
-        "what": line.what,
+        "metric": line.metric_name,
         "ratio": median(ratios),
         "least": min(ratios),
         "most": max(ratios),
@@ -65,6 +68,7 @@ def _line(line: Comparison, ratios: Sequence[float]) -> Mapping[str, object]:
     }
 
 
-def _middle(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    return f"{median(known):.1f}" if known else ""
+def _format_median(values: Sequence[float | None]) -> str:
+    """Return the median with one decimal; empty if there are no values."""
+    numbers = [value for value in values if value is not None]
+    return f"{median(numbers):.1f}" if numbers else ""

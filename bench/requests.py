@@ -1,4 +1,4 @@
-"""What the bench asks: ordinary orders of three lines, about 600 bytes each, and reservations of one sku."""
+"""The requests of the bench: orders of three lines, about 600 bytes each, and reservations of one SKU."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -16,23 +16,23 @@ from diptych.ordering.v1.types_pb2 import OrderLine, ShippingAddress
 from google.type.money_pb2 import Money
 
 STRIDE = 7919
-"""A prime, so that ids are read in an order other than that in which they were placed."""
+"""A prime: reads visit the orders in another order than that in which they were placed."""
 
 
-def orders(count: int, prefix: str = "", first: int = 0) -> Iterator[PlaceOrderRequest]:
-    """Yield requests for orders, each with a request id of its own.
+def generate_orders(count: int, prefix: str = "", first: int = 0) -> Iterator[PlaceOrderRequest]:
+    """Yield PlaceOrder requests, each with its own request id.
 
     Args:
-        count: how many.
-        prefix: orders are called by it and their number; where it is empty, the server names them.
-        first: the number of the first.
+        count: the number of requests.
+        prefix: order ids are this prefix and a number; if it is empty, the server assigns them.
+        first: the number of the first order.
     """
     for number in range(first, first + count):
         yield PlaceOrderRequest(
             request_id=str(uuid4()),
             order_id=f"{prefix}{number}" if prefix else "",
             customer_id=f"customer-{number % 1000}",
-            lines=[_line(sku) for sku in range(3)],
+            lines=[_make_line(sku) for sku in range(3)],
             shipping_address=ShippingAddress(
                 recipient="Erika Mustermann",
                 address_lines=["Heidestraße 17"],
@@ -45,26 +45,26 @@ def orders(count: int, prefix: str = "", first: int = 0) -> Iterator[PlaceOrderR
         )
 
 
-def _line(number: int) -> OrderLine:
+def _make_line(number: int) -> OrderLine:
     price = Money(currency_code="EUR", units=19 + number, nanos=990_000_000)
     return OrderLine(sku=f"sku-{number}", title="A thing of some use", quantity=1 + number, unit_price=price)
 
 
-def reads(prefix: str, placed: int, first: int, count: int) -> Iterator[GetOrderRequest]:
-    """Yield reads of orders that `orders` placed, all over them.
+def generate_reads(prefix: str, placed: int, first: int, count: int) -> Iterator[GetOrderRequest]:
+    """Yield GetOrder requests, spread over the orders of `generate_orders`.
 
     Args:
-        prefix: theirs.
-        placed: how many there are.
-        first: how many reads went before; so several calls together read all orders.
-        count: how many reads.
+        prefix: of the order ids.
+        placed: the number of orders.
+        first: the number of earlier reads, so that successive calls read all orders.
+        count: the number of requests.
     """
     for number in range(first, first + count):
         yield GetOrderRequest(order_id=f"{prefix}{number * STRIDE % placed}")
 
 
-def stock() -> tuple[RegisterProductRequest, ReceiveStockRequest]:
-    """Return what there must be before anything can be reserved: a product, and a million pieces of it."""
+def create_stock_requests() -> tuple[RegisterProductRequest, ReceiveStockRequest]:
+    """Return the requests that precede reservations: one product, and a million pieces of it."""
     return (
         RegisterProductRequest(request_id=str(uuid4()), sku="sku-1", title="A thing of some use"),
         ReceiveStockRequest(
@@ -78,8 +78,8 @@ def stock() -> tuple[RegisterProductRequest, ReceiveStockRequest]:
     )
 
 
-def reservations(count: int) -> Iterator[ReserveStockRequest]:
-    """Yield requests for one piece each, all of the same sku in the same warehouse."""
+def generate_reservations(count: int) -> Iterator[ReserveStockRequest]:
+    """Yield ReserveStock requests for one piece each, all of the same stock."""
     deadline = datetime.now(UTC) + timedelta(days=1)
     for _ in range(count):
         name = str(uuid4())

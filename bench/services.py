@@ -1,4 +1,4 @@
-"""What callers meet: queries and commands through gRPC, beside an echo of the same messages."""
+"""Queries and commands through gRPC, against an echo server with the same messages."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -12,9 +12,9 @@ from diptych.ordering.v1.types_pb2 import Order
 from google.protobuf.message import Message
 
 from bench import requests
-from bench.baseline import Rival
-from bench.comparison import Contestant, Sample
-from bench.environment import IN_FLIGHT, Scene, pid
+from bench.baseline import Baseline
+from bench.comparison import Sample, Subject
+from bench.environment import IN_FLIGHT, Environment, get_pid
 from devstack.processes import Process
 from operations.processes import COMMAND_SERVER, QUERY_SERVER, ProcessKind
 
@@ -23,177 +23,194 @@ GET, BATCH, LIST = f"{QUERY}/GetOrder", f"{QUERY}/BatchGetOrders", f"{QUERY}/Lis
 STOCKKEEPING = "/diptych.inventory.v1.CommandService"
 PLACE, RESERVE = f"{COMMAND}/PlaceOrder", f"{STOCKKEEPING}/ReserveStock"
 CALLS = 4_000
-"""Calls of one turn."""
+"""Calls per run."""
 BATCH_CALLS, LIST_CALLS = 800, 1_500
-BATCH_SIZE, PAGE = 50, 20
+BATCH_SIZE, PAGE_SIZE = 50, 20
 LEVELS = (1, 4, 16, 64, 256)
-"""Calls in flight, of the contestants that are called by several numbers of callers."""
-MOMENT = 1.0
-"""Seconds of a turn of theirs."""
+"""Concurrent calls, for the subjects that are measured at several levels."""
+LEVEL_SECONDS = 1.0
+"""Seconds per run at one level."""
 
 
-def at_level(name: str, in_flight: int) -> str:
-    """Return what a contestant is called with so many calls in flight."""
+def name_at_level(name: str, in_flight: int) -> str:
+    """Return the name of a subject at a number of concurrent calls."""
     return f"{name}, {in_flight} in flight"
 
 
-class Served:
-    """Contestants that are called through gRPC."""
+class Services:
+    """Subjects that are called through gRPC."""
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
-        self._turns = count()
-        self._query, self._command = scene.stack.of(QUERY_SERVER)[0], scene.stack.of(COMMAND_SERVER)[0]
-        servers = {name: server.child.process.pid for name, server in scene.stack.servers.items()}
-        self._reading = {"query_server": pid(self._query), "redis": servers["redis_url"]}
-        self._writing = {"command_server": pid(self._command), "postgres": servers["database_url"]}
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._runs = count()
+        stack = environment.stack
+        self._query, self._command = stack.of(QUERY_SERVER)[0], stack.of(COMMAND_SERVER)[0]
+        servers = {name: server.child.process.pid for name, server in stack.servers.items()}
+        self._query_processes = {"query_server": get_pid(self._query), "redis": servers["redis_url"]}
+        self._command_processes = {
+            "command_server": get_pid(self._command),
+            "postgres": servers["database_url"],
+        }
 
     @asynccontextmanager
-    async def _echo(self) -> AsyncIterator[tuple[str, dict[str, int]]]:
-        """Run an echo of GetOrder and PlaceOrder; yield its address, and its process."""
-        get = await self._scene.ask(self._query.address, GET, ordering.GetOrderRequest(order_id="o-1"))
-        placed = await self._scene.ask(self._command.address, PLACE, next(requests.orders(1)))
-        await self._scene.recount()
-        async with self._scene.echo({GET: get, PLACE: placed}) as (address, process):
+    async def _run_echo(self) -> AsyncIterator[tuple[str, dict[str, int]]]:
+        """Run an echo of GetOrder and PlaceOrder; yield its address, and its process id by name."""
+        environment = self._environment
+        order = await environment.call(self._query.address, GET, ordering.GetOrderRequest(order_id="o-1"))
+        receipt = await environment.call(self._command.address, PLACE, next(requests.generate_orders(1)))
+        await environment.reset_expected_events()
+        async with environment.run_echo({GET: order, PLACE: receipt}) as (address, process):
             yield address, {"echo": process}
 
     @asynccontextmanager
-    async def contestants(self) -> AsyncIterator[list[Contestant]]:
-        """Yield all of them, the echoes too."""
-        for request in requests.stock():
+    async def open_subjects(self) -> AsyncIterator[list[Subject]]:
+        """Yield queries, commands, the echoes and the baseline."""
+        for request in requests.create_stock_requests():
             name = type(request).__name__.removesuffix("Request")
-            await self._scene.ask(self._command.address, f"{STOCKKEEPING}/{name}", request)
-        async with self._echo() as (echo, process):
+            await self._environment.call(self._command.address, f"{STOCKKEEPING}/{name}", request)
+        async with self._run_echo() as (echo, process):
 
             async def echo_get() -> Sample:
-                return await self._play(echo, GET, self._reads(), CALLS, process)
+                return await self._measure(echo, GET, self._generate_reads(), CALLS, process)
 
             async def echo_place() -> Sample:
-                return await self._play(echo, PLACE, requests.orders(CALLS), CALLS, process)
+                return await self._measure(echo, PLACE, requests.generate_orders(CALLS), CALLS, process)
 
+            baseline = Baseline(self._environment.stack.settings.database_url)
             yield [
-                Contestant("echo of GetOrder", echo_get),
-                Contestant("GetOrder", self.get),
-                Contestant("BatchGetOrders", self.batch),
-                Contestant("ListOrders", self.list),
-                Contestant("echo of PlaceOrder", echo_place),
-                Contestant("PlaceOrder", self.place),
-                Contestant("ReserveStock", self.reserve),
-                Contestant("eventsourcing", Rival(self._scene.stack.settings.database_url).run),
+                Subject("echo of GetOrder", echo_get),
+                Subject("GetOrder", self.get_orders),
+                Subject("BatchGetOrders", self.batch_get_orders),
+                Subject("ListOrders", self.list_orders),
+                Subject("echo of PlaceOrder", echo_place),
+                Subject("PlaceOrder", self.place_orders),
+                Subject("ReserveStock", self.reserve_stock),
+                Subject("eventsourcing", baseline.run),
             ]
 
     @asynccontextmanager
-    async def levels(self) -> AsyncIterator[list[Contestant]]:
-        """Yield an echo, GetOrder and PlaceOrder, each with several numbers of calls in flight."""
-        async with self._echo() as (echo, process):
-            asked = self._scene.write("asked-levels", self._reads())
+    async def open_levels(self) -> AsyncIterator[list[Subject]]:
+        """Yield an echo, GetOrder and PlaceOrder, each at every level of concurrency."""
+        async with self._run_echo() as (echo, process):
+            reads = self._environment.write_requests("requests-levels", self._generate_reads())
 
-            async def reading(address: str, processes: dict[str, int], in_flight: int) -> Sample:
-                return await self._scene.play(
-                    address, GET, asked, seconds=MOMENT, processes=processes, in_flight=in_flight
+            async def get(address: str, processes: dict[str, int], in_flight: int) -> Sample:
+                return await self._environment.measure(
+                    address, GET, reads, seconds=LEVEL_SECONDS, processes=processes, in_flight=in_flight
                 )
 
-            async def placing(in_flight: int) -> Sample:
+            async def place(in_flight: int) -> Sample:
                 calls = min(CALLS, 60 * in_flight)
-                orders = self._scene.write("asked-PlaceOrder", requests.orders(calls))
-                return await self._scene.play(
+                orders = self._environment.write_requests(
+                    "requests-PlaceOrder", requests.generate_orders(calls)
+                )
+                return await self._environment.measure(
                     self._command.address,
                     PLACE,
                     orders,
                     calls,
-                    processes=self._writing,
+                    processes=self._command_processes,
                     events=1,
                     in_flight=in_flight,
                 )
 
-            contestants = []
-            for n in LEVELS:
-                contestants += [
-                    Contestant(at_level("echo of GetOrder", n), partial(reading, echo, process, n)),
-                    Contestant(
-                        at_level("GetOrder", n), partial(reading, self._query.address, self._reading, n)
+            subjects = []
+            for level in LEVELS:
+                subjects += [
+                    Subject(name_at_level("echo of GetOrder", level), partial(get, echo, process, level)),
+                    Subject(
+                        name_at_level("GetOrder", level),
+                        partial(get, self._query.address, self._query_processes, level),
                     ),
-                    Contestant(at_level("PlaceOrder", n), partial(placing, n)),
+                    Subject(name_at_level("PlaceOrder", level), partial(place, level)),
                 ]
-            yield contestants
+            yield subjects
 
     @asynccontextmanager
-    async def variants(self) -> AsyncIterator[list[Contestant]]:
-        """Yield GetOrder and PlaceOrder as they are, with one part left out in turn, and with two workers."""
-        query, command = self._varied(QUERY_SERVER), self._varied(COMMAND_SERVER)
-        made = [*query.values(), *command.values()]
-        await asyncio.gather(*(process.start() for process in made))
+    async def open_variants(self) -> AsyncIterator[list[Subject]]:
+        """Yield GetOrder and PlaceOrder unchanged, without each part in turn, and with two workers."""
+        queries, commands = self._add_variants(QUERY_SERVER), self._add_variants(COMMAND_SERVER)
+        processes = [*queries.values(), *commands.values()]
+        await asyncio.gather(*(process.start() for process in processes))
         try:
             yield [
-                Contestant("GetOrder with all", self.get),
-                *(Contestant(f"GetOrder {how}", partial(self.get, server)) for how, server in query.items()),
-                Contestant("PlaceOrder with all", self.place),
+                Subject("GetOrder with all", self.get_orders),
                 *(
-                    Contestant(f"PlaceOrder {how}", partial(self.place, server))
-                    for how, server in command.items()
+                    Subject(f"GetOrder {variant}", partial(self.get_orders, server))
+                    for variant, server in queries.items()
+                ),
+                Subject("PlaceOrder with all", self.place_orders),
+                *(
+                    Subject(f"PlaceOrder {variant}", partial(self.place_orders, server))
+                    for variant, server in commands.items()
                 ),
             ]
         finally:
-            await asyncio.gather(*(process.stop() for process in made))
+            await asyncio.gather(*(process.stop() for process in processes))
 
-    def _varied(self, kind: ProcessKind) -> dict[str, Process]:
-        add = self._scene.stack.add
-        without = replace(kind, module="bench.variants")
+    def _add_variants(self, kind: ProcessKind) -> dict[str, Process]:
+        add = self._environment.stack.add
+        variant_kind = replace(kind, module="bench.variants")
         return {
             "without telemetry": add(kind, (), {"OTEL_SDK_DISABLED": "true"}),
-            "without validation": add(without, ["validation", kind.module]),
-            "without JWT": add(without, ["jwt", kind.module]),
+            "without validation": add(variant_kind, ["validation", kind.module]),
+            "without JWT": add(variant_kind, ["jwt", kind.module]),
             "with 2 workers": add(kind, ["--workers", "2"]),
         }
 
-    async def get(self, server: Process | None = None) -> Sample:
-        """Read single orders, all over those that there are."""
+    async def get_orders(self, server: Process | None = None) -> Sample:
+        """Read single orders, spread over all of them."""
         server = server or self._query
-        processes = {**self._reading, "query_server": pid(server)}
-        return await self._play(server.address, GET, self._reads(), CALLS, processes)
+        processes = {**self._query_processes, "query_server": get_pid(server)}
+        return await self._measure(server.address, GET, self._generate_reads(), CALLS, processes)
 
-    async def batch(self) -> Sample:
-        """Read orders by the fifty."""
-        reads = (each.order_id for each in self._reads(BATCH_CALLS * BATCH_SIZE))
-        asked = (
+    async def batch_get_orders(self) -> Sample:
+        """Read orders in batches of BATCH_SIZE."""
+        reads = (read.order_id for read in self._generate_reads(BATCH_CALLS * BATCH_SIZE))
+        messages = (
             ordering.BatchGetOrdersRequest(order_ids=[next(reads) for _ in range(BATCH_SIZE)])
             for _ in range(BATCH_CALLS)
         )
-        return await self._play(self._query.address, BATCH, asked, BATCH_CALLS, self._reading)
+        return await self._measure(self._query.address, BATCH, messages, BATCH_CALLS, self._query_processes)
 
-    async def list(self, state: "Order.State.ValueType" = Order.STATE_UNSPECIFIED) -> Sample:
-        """List orders of one customer, perhaps of one state, by the twenty."""
-        asked = (
-            ordering.ListOrdersRequest(customer_id=f"customer-{number % 1000}", state=state, page_size=PAGE)
+    async def list_orders(self, state: "Order.State.ValueType" = Order.STATE_UNSPECIFIED) -> Sample:
+        """List the first PAGE_SIZE orders of single customers, optionally of one state."""
+        messages = (
+            ordering.ListOrdersRequest(
+                customer_id=f"customer-{number % 1000}", state=state, page_size=PAGE_SIZE
+            )
             for number in range(LIST_CALLS)
         )
-        return await self._play(self._query.address, LIST, asked, LIST_CALLS, self._reading)
+        return await self._measure(self._query.address, LIST, messages, LIST_CALLS, self._query_processes)
 
-    async def place(self, server: Process | None = None) -> Sample:
-        """Place orders, each of its own aggregate."""
+    async def place_orders(self, server: Process | None = None) -> Sample:
+        """Place orders, each in a stream of its own."""
         server = server or self._command
-        processes = {**self._writing, "command_server": pid(server)}
-        return await self._play(server.address, PLACE, requests.orders(CALLS), CALLS, processes, events=1)
+        processes = {**self._command_processes, "command_server": get_pid(server)}
+        orders = requests.generate_orders(CALLS)
+        return await self._measure(server.address, PLACE, orders, CALLS, processes, events=1)
 
-    async def reserve(self) -> Sample:
-        """Reserve pieces of one sku in one warehouse, all of them."""
-        return await self._play(
-            self._command.address, RESERVE, requests.reservations(CALLS), CALLS, self._writing, events=2
+    async def reserve_stock(self) -> Sample:
+        """Reserve pieces of one stock, so that all commands change the same stream."""
+        reservations = requests.generate_reservations(CALLS)
+        return await self._measure(
+            self._command.address, RESERVE, reservations, CALLS, self._command_processes, events=2
         )
 
-    async def _play(
+    async def _measure(
         self,
         address: str,
         method: str,
-        asked: Iterator[Message],
+        messages: Iterator[Message],
         calls: int,
         processes: dict[str, int],
         events: int = 0,
     ) -> Sample:
-        path = self._scene.write(f"asked-{method.rpartition('/')[2]}", asked)
-        return await self._scene.play(
-            address, method, path, calls, processes=processes, events=events, in_flight=IN_FLIGHT
+        requests_file = self._environment.write_requests(f"requests-{method.rpartition('/')[2]}", messages)
+        return await self._environment.measure(
+            address, method, requests_file, calls, processes=processes, events=events, in_flight=IN_FLIGHT
         )
 
-    def _reads(self, number: int = CALLS) -> Iterator[ordering.GetOrderRequest]:
-        return requests.reads("o-", self._scene.placed, next(self._turns) * number, number)
+    def _generate_reads(self, number: int = CALLS) -> Iterator[ordering.GetOrderRequest]:
+        first = next(self._runs) * number
+        return requests.generate_reads("o-", self._environment.placed_orders, first, number)

@@ -1,4 +1,4 @@
-"""The event store without gRPC: group commit beside one statement and one commit for each command."""
+"""The event store without gRPC: group commit, against one statement and one commit per command."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -11,28 +11,28 @@ from uuid import uuid4
 import asyncpg
 
 from bench import requests
-from bench.comparison import Contestant, Sample
-from bench.environment import IN_FLIGHT, Scene, as_request, place_order
-from bench.process_cost import Meter
+from bench.comparison import Sample, Subject
+from bench.environment import IN_FLIGHT, Environment, build_request, place_order_type
+from bench.process_cost import CpuMeter
 from command_server.contexts import ordering
 from command_server.kernel.batch import Batch, Request, Stream
 from command_server.kernel.context import AggregateType, aggregate_types
-from command_server.kernel.stream_loader import NEVER
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.ports import Changes
+from command_server.kernel.stream_loader import NEVER
 from command_server.postgres.event_store import SESSION_SETTINGS, PostgresEventStore, PostgresTransaction
 from command_server.postgres.schema import SERVICE_ROLE
 
 COMMANDS = 6_000
-"""Commands of one turn."""
+"""Commands per run."""
 CONNECTIONS = 16
-"""Of the statement for each command; with more of them PostgreSQL gets slower."""
+"""Connections for single commits; more of them make PostgreSQL slower."""
 
 
 @asynccontextmanager
-async def contestants(scene: Scene) -> AsyncIterator[list[Contestant]]:
-    """Yield both, each with connections that stay."""
-    url = scene.stack.settings.database_url
+async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]]:
+    """Yield single commits and group commit, each with connections that stay open."""
+    url = environment.stack.settings.database_url
     aggregates = aggregate_types([ordering.CONTEXT])
     store = PostgresEventStore(url)
     commits = GroupCommit(store, aggregates)
@@ -45,21 +45,25 @@ async def contestants(scene: Scene) -> AsyncIterator[list[Contestant]]:
     )
     (aggregate,) = aggregates.values()
 
-    async def together(request: Request) -> None:
+    async def commit_in_group(request: Request) -> None:
         await commits.execute(request)
 
-    async def alone(changes: Changes) -> None:
+    async def commit_alone(changes: Changes) -> None:
         async with pool.acquire() as connection:
             await PostgresTransaction(cast("asyncpg.Connection[Any]", connection)).write(changes)
 
-    async def ours() -> Sample:
-        return await _timed(scene, together, list(_commands()))
+    async def measure_group_commit() -> Sample:
+        return await _measure(environment, commit_in_group, list(_generate_requests()))
 
-    async def ceiling() -> Sample:
-        return await _timed(scene, alone, [_decided(aggregate, request) for request in _commands()])
+    async def measure_single_commits() -> Sample:
+        changes = [_decide(aggregate, request) for request in _generate_requests()]
+        return await _measure(environment, commit_alone, changes)
 
     try:
-        yield [Contestant("a commit a command", ceiling), Contestant("the store alone", ours)]
+        yield [
+            Subject("a commit a command", measure_single_commits),
+            Subject("the store alone", measure_group_commit),
+        ]
     finally:
         commits.close()
         await writer
@@ -67,13 +71,13 @@ async def contestants(scene: Scene) -> AsyncIterator[list[Contestant]]:
         await pool.close()
 
 
-def _commands() -> Iterator[Request]:
-    kind = place_order()
-    return (as_request(kind, message) for message in requests.orders(COMMANDS, f"{uuid4()}-"))
+def _generate_requests() -> Iterator[Request]:
+    kind = place_order_type()
+    return (build_request(kind, message) for message in requests.generate_orders(COMMANDS, f"{uuid4()}-"))
 
 
-def _decided(aggregate: AggregateType, request: Request) -> Changes:
-    """Return what a command on a stream of its own writes."""
+def _decide(aggregate: AggregateType, request: Request) -> Changes:
+    """Return the changes of one command on a stream of its own."""
     (name,) = request.kind.decider.streams(request.command)
     batch = Batch(
         {name: Stream(aggregate, 0, aggregate.initial, NEVER, is_new=True)}, {}, lambda: datetime.now(UTC)
@@ -82,17 +86,20 @@ def _decided(aggregate: AggregateType, request: Request) -> Changes:
     return batch.collect_changes()
 
 
-async def _timed(scene: Scene, execute: Callable[[Any], Awaitable[None]], work: Sequence[Any]) -> Sample:
-    """Work something off, so much of it at once, and return how fast that was."""
-    postgres = scene.stack.servers["database_url"].child.process.pid
-    meter, cpu, start, rest = Meter({"postgres": postgres}), process_time(), perf_counter(), iter(work)
+async def _measure(
+    environment: Environment, execute: Callable[[Any], Awaitable[None]], items: Sequence[Any]
+) -> Sample:
+    """Execute all items with IN_FLIGHT concurrent workers; return the sample of the run."""
+    postgres = environment.stack.servers["database_url"].child.process.pid
+    meter, cpu, start = CpuMeter({"postgres": postgres}), process_time(), perf_counter()
+    remaining = iter(items)
 
-    async def worker() -> None:
-        for each in rest:
-            await execute(each)
+    async def work() -> None:
+        for item in remaining:
+            await execute(item)
 
-    await asyncio.gather(*(worker() for _ in range(IN_FLIGHT)))
+    await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
     seconds = perf_counter() - start
-    scene.recorded += COMMANDS
-    own = (process_time() - cpu) * 1e6 / COMMANDS
-    return Sample(COMMANDS / seconds, cpu={"store": own, **meter.microseconds(COMMANDS)})
+    environment.expected_events += COMMANDS
+    own_cpu = (process_time() - cpu) * 1e6 / COMMANDS
+    return Sample(COMMANDS / seconds, cpu={"store": own_cpu, **meter.measure(COMMANDS)})

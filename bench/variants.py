@@ -1,7 +1,7 @@
-"""A server with one of its parts left out, to tell what that part costs.
+"""Runs a server without one of its parts, to measure the cost of that part.
 
-Run as `python -m bench.variants PART MODULE`: `validation` takes requests as they are, `jwt` takes every
-caller for one who may do anything.
+Run as `python -m bench.variants PART MODULE`. `validation` accepts requests without validating them; `jwt`
+accepts every call without reading its token.
 """
 
 import runpy
@@ -12,35 +12,35 @@ from runtime.grpc.caller import Caller
 from runtime.grpc.method import Context, Handler, Interceptor, Method
 
 
-def unchecked(method: Method, handler: Handler) -> Handler:
-    """Decode requests, and do nothing else."""
+def skip_validation(method: Method, handler: Handler) -> Handler:
+    """Decode requests without validating them."""
     decode = method.request.FromString
 
-    async def decoded(request: bytes, context: Context) -> object:
+    async def handle(request: bytes, context: Context) -> object:
         return await handler(decode(request), context)
 
-    return decoded
+    return handle
 
 
-def anybody(_tokens: object) -> Interceptor:
-    """Let everybody in."""
-    who = Caller("anybody", frozenset())
+def skip_authentication(_tokens: object) -> Interceptor:
+    """Set the same caller for every call."""
+    anonymous = Caller("anybody", frozenset())
 
-    def entering(_method: Method, handler: Handler) -> Handler:
-        async def entered(request: object, context: Context) -> object:
-            caller.set_current(who)
+    def intercept(_method: Method, handler: Handler) -> Handler:
+        async def handle(request: object, context: Context) -> object:
+            caller.set_current(anonymous)
             return await handler(request, context)
 
-        return entered
+        return handle
 
-    return entering
+    return intercept
 
 
 if __name__ == "__main__":
     _, part, module, *arguments = sys.argv
     if part == "validation":
-        validation.validate = unchecked
+        validation.validate = skip_validation
     else:
-        authentication.authenticate = anybody  # type: ignore[assignment]
+        authentication.authenticate = skip_authentication  # type: ignore[assignment]
     sys.argv = [module, *arguments]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -14,18 +14,18 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
+// window is the flow control window for responses, in bytes.
 const window = 1 << 30
 
 type call struct {
-	due     time.Time
-	status  string
-	hinted  bool
-	opening bool // whether the answer's first headers have come
+	due        time.Time
+	status     string
+	hasDetails bool
 }
 
-// connection sends requests on one HTTP/2 connection and takes their answers.
+// connection sends requests on one HTTP/2 connection and receives their responses.
 type connection struct {
-	sync.Mutex // guards all that sending touches
+	sync.Mutex // guards all fields that sending uses
 	options    options
 	source     *source
 	start      time.Time
@@ -38,13 +38,12 @@ type connection struct {
 	decoder    *hpack.Decoder
 	calls      map[uint32]*call
 	next       uint32
-	credit     int // bytes that the server takes on this connection
-	waiting    [][]byte
-	share      int
-	ending     bool
-	leaving    bool // the server wants no more calls here
-	unread     int
-	answers    []answer
+	credit     int  // bytes that the server accepts on this connection now
+	share      int  // calls in flight on this connection, at most
+	ending     bool // no more requests follow
+	leaving    bool // the server has sent GOAWAY
+	unread     int  // bytes received since the last window update
+	responses  []response
 	current    *call
 }
 
@@ -63,7 +62,7 @@ func (c *connection) open() error {
 	c.framer.SetReuseFrames()
 	c.block.Reset()
 	c.encoder = hpack.NewEncoder(&c.block)
-	c.decoder = hpack.NewDecoder(4096, c.header)
+	c.decoder = hpack.NewDecoder(4096, c.readHeader)
 	c.calls, c.next, c.credit, c.leaving, c.unread = map[uint32]*call{}, 1, 65535, false, 0
 	if _, err = io.WriteString(c.writer, http2.ClientPreface); err != nil {
 		return err
@@ -72,19 +71,20 @@ func (c *connection) open() error {
 	return errors.Join(err, c.framer.WriteWindowUpdate(0, window), c.writer.Flush())
 }
 
-// play keeps this connection's share of calls under way, or in an open loop takes answers, until all are there.
-func (c *connection) play() error {
+// run receives responses until all calls have ended; in a closed loop it also sends the requests.
+func (c *connection) run() error {
 	defer func() { c.transport.Close() }()
-	if err := c.fill(); err != nil {
+	if err := c.startCalls(); err != nil {
 		return err
 	}
 	for !c.done() {
 		frame, err := c.framer.ReadFrame()
 		if err != nil {
-			return fmt.Errorf("%s: the connection was lost: %w", c.options.address, err)
+			return fmt.Errorf("%s: connection lost: %w", c.options.address, err)
 		}
 		c.Lock()
-		err = c.take(frame)
+		err = c.handle(frame)
+		// Flush only when the input is drained, so that the next calls leave in one write.
 		if err == nil && c.reader.Buffered() == 0 {
 			err = c.writer.Flush()
 		}
@@ -97,7 +97,7 @@ func (c *connection) play() error {
 			if err := c.open(); err != nil {
 				return err
 			}
-			if err := c.fill(); err != nil {
+			if err := c.startCalls(); err != nil {
 				return err
 			}
 		}
@@ -105,31 +105,32 @@ func (c *connection) play() error {
 	return nil
 }
 
-// fill begins a closed loop; the end of each call begins another.
-func (c *connection) fill() error {
+// startCalls starts a closed loop with this connection's share of calls.
+func (c *connection) startCalls() error {
 	c.Lock()
 	defer c.Unlock()
 	for i := 0; c.options.rate == 0 && i < c.share; i++ {
-		if err := c.another(); err != nil {
+		if err := c.startNext(); err != nil {
 			return err
 		}
 	}
 	return c.writer.Flush()
 }
 
-func (c *connection) another() error {
+// startNext sends the next request of the source, if there is one.
+func (c *connection) startNext() error {
 	if c.leaving {
 		return nil
 	}
-	body, more := c.source.next()
-	if !more {
+	body, ok := c.source.next()
+	if !ok {
 		c.ending = true
 		return nil
 	}
 	return c.send(body, time.Now())
 }
 
-// offer sends a request of an open loop, unless too many are under way here.
+// offer sends a request of an open loop; it returns false if too many calls are in flight here.
 func (c *connection) offer(body []byte, due time.Time) (bool, error) {
 	c.Lock()
 	defer c.Unlock()
@@ -145,7 +146,7 @@ func (c *connection) flush() error {
 	return c.writer.Flush()
 }
 
-// finish says that no more requests come, and wakes the reader by asking the server for a sign of life.
+// finish marks the end of the requests; the ping's reply wakes the reader, which then sees the mark.
 func (c *connection) finish() {
 	c.Lock()
 	defer c.Unlock()
@@ -165,44 +166,44 @@ func (c *connection) send(body []byte, due time.Time) error {
 	c.next += 2
 	c.calls[stream] = &call{due: due}
 	c.block.Reset()
-	c.write(":method", "POST")
-	c.write(":scheme", "http")
-	c.write(":path", c.options.method)
-	c.write(":authority", c.options.address)
-	c.write("te", "trailers")
-	c.write("content-type", "application/grpc")
-	c.write("user-agent", "diptych-player")
+	c.writeHeader(":method", "POST")
+	c.writeHeader(":scheme", "http")
+	c.writeHeader(":path", c.options.method)
+	c.writeHeader(":authority", c.options.address)
+	c.writeHeader("te", "trailers")
+	c.writeHeader("content-type", "application/grpc")
+	c.writeHeader("user-agent", "diptych-loadgen")
 	if c.options.deadline > 0 {
-		c.write("grpc-timeout", fmt.Sprintf("%dm", c.options.deadline.Milliseconds()))
+		c.writeHeader("grpc-timeout", fmt.Sprintf("%dm", c.options.deadline.Milliseconds()))
 	}
-	if name, value, found := field(c.options.metadata); found {
-		c.write(name, value)
+	if name, value, ok := splitMetadata(c.options.metadata); ok {
+		c.writeHeader(name, value)
 	}
 	err := c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: c.block.Bytes(), EndHeaders: true})
 	return errors.Join(err, c.sendBody(stream, body))
 }
 
-func (c *connection) write(name, value string) {
-	_ = c.encoder.WriteField(hpack.HeaderField{Name: name, Value: value}) // into memory
+func (c *connection) writeHeader(name, value string) {
+	_ = c.encoder.WriteField(hpack.HeaderField{Name: name, Value: value}) // a write to memory cannot fail
 }
 
-// sendBody sends a request's bytes; where the server takes no more now, the whole connection waits for it.
+// sendBody sends the bytes of a request; it fails if the server's flow control window is too small.
 func (c *connection) sendBody(stream uint32, body []byte) error {
-	for c.credit < len(body) {
+	if c.credit < len(body) {
 		if err := c.writer.Flush(); err != nil {
 			return err
 		}
-		return fmt.Errorf("%s takes no more than %d bytes at once", c.options.address, c.credit)
+		return fmt.Errorf("%s: flow control window of %d bytes is too small", c.options.address, c.credit)
 	}
 	c.credit -= len(body)
 	return c.framer.WriteData(stream, true, body)
 }
 
-// take handles a frame of the server's.
-func (c *connection) take(frame http2.Frame) error {
+// handle processes a frame from the server.
+func (c *connection) handle(frame http2.Frame) error {
 	switch f := frame.(type) {
 	case *http2.HeadersFrame:
-		return c.headers(f.StreamID, f.HeaderBlockFragment(), f.StreamEnded())
+		return c.handleHeaders(f.StreamID, f.HeaderBlockFragment(), f.StreamEnded())
 	case *http2.ContinuationFrame:
 		return errors.New("headers of more than one frame")
 	case *http2.DataFrame:
@@ -226,15 +227,15 @@ func (c *connection) take(frame http2.Frame) error {
 	case *http2.GoAwayFrame:
 		c.leaving = true
 	case *http2.RSTStreamFrame:
-		if known := c.calls[f.StreamID]; known != nil {
-			known.status = "reset"
-			return c.end(f.StreamID, known)
+		if reset := c.calls[f.StreamID]; reset != nil {
+			reset.status = "reset"
+			return c.end(f.StreamID, reset)
 		}
 	}
 	return nil
 }
 
-func (c *connection) headers(stream uint32, block []byte, ended bool) error {
+func (c *connection) handleHeaders(stream uint32, block []byte, ended bool) error {
 	c.current = c.calls[stream]
 	if c.current == nil {
 		c.current = &call{}
@@ -248,26 +249,28 @@ func (c *connection) headers(stream uint32, block []byte, ended bool) error {
 	return nil
 }
 
-func (c *connection) header(h hpack.HeaderField) {
+// readHeader stores a decoded header in the current call.
+func (c *connection) readHeader(h hpack.HeaderField) {
 	switch h.Name {
 	case "grpc-status":
 		c.current.status = h.Value
 	case "grpc-status-details-bin":
-		c.current.hinted = true
+		c.current.hasDetails = true
 	}
 }
 
+// end records the response of a call and, in a closed loop, starts the next call.
 func (c *connection) end(stream uint32, ended *call) error {
 	delete(c.calls, stream)
 	now := time.Now()
-	c.answers = append(c.answers, answer{
-		at:     now.Sub(c.start),
-		took:   now.Sub(ended.due),
-		status: ended.status,
-		hinted: ended.hinted,
+	c.responses = append(c.responses, response{
+		at:         now.Sub(c.start),
+		latency:    now.Sub(ended.due),
+		status:     ended.status,
+		hasDetails: ended.hasDetails,
 	})
 	if c.options.rate == 0 {
-		return c.another()
+		return c.startNext()
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-module diptych.example/bench/player
+module diptych.example/bench/loadgen
 
 go 1.23
 

@@ -1,9 +1,12 @@
-// Player sends prepared gRPC requests and reports how they were answered.
+// Loadgen sends serialised gRPC requests and reports the statuses and latencies of the calls.
 //
-// It costs a tenth of what ghz does, which matters where it shares the machine with the server it measures: a request
-// is bytes from a file, its headers are indices into HPACK's table, and calls of one connection leave in one write.
-// Closed loop by default: as many calls as -in-flight are always under way. With -rate it sends at that rate however
-// slow the answers are, and counts latencies from when a call was due (an open loop).
+// It shares the machine with the server that it measures, so it has to be cheap: requests are bytes from a file,
+// their headers are indices into HPACK's table, and the calls of one connection leave in one write. It uses less
+// than a third of the CPU time of ghz.
+//
+// By default it runs a closed loop: -in-flight calls are always in flight, and each response starts the next call.
+// With -rate it runs an open loop: calls are sent at that rate, independent of responses, and their latency counts
+// from the time at which they were due.
 package main
 
 import (
@@ -29,34 +32,34 @@ func main() {
 	var o options
 	flag.StringVar(&o.address, "address", "", "host:port of the server")
 	flag.StringVar(&o.method, "method", "", "/<package>.<Service>/<Method>")
-	flag.StringVar(&o.requests, "requests", "", "file of serialised requests, each behind its length (a varint); played in turn, again from the start if need be")
+	flag.StringVar(&o.requests, "requests", "", "file of serialised requests, each after its length (a varint); sent in turn, repeatedly")
 	flag.StringVar(&o.metadata, "metadata", "", "name: value")
-	flag.IntVar(&o.connections, "connections", 4, "how many connections")
-	flag.IntVar(&o.inFlight, "in-flight", 64, "calls under way on all connections together; in an open loop, the most")
-	flag.IntVar(&o.count, "count", 0, "calls to send; 0 for as many as -seconds allow")
-	flag.DurationVar(&o.seconds, "seconds", 0, "how long to send, for instance 2s")
-	flag.Float64Var(&o.rate, "rate", 0, "calls a second, in an open loop")
-	flag.DurationVar(&o.deadline, "deadline", 0, "of each call; 0 for none")
+	flag.IntVar(&o.connections, "connections", 4, "number of HTTP/2 connections")
+	flag.IntVar(&o.inFlight, "in-flight", 64, "concurrent calls on all connections together; in an open loop, their maximum")
+	flag.IntVar(&o.count, "count", 0, "number of calls; 0 for as many as fit into -seconds")
+	flag.DurationVar(&o.seconds, "seconds", 0, "duration, for instance 2s; 0 for no limit")
+	flag.Float64Var(&o.rate, "rate", 0, "calls per second of an open loop; 0 for a closed loop")
+	flag.DurationVar(&o.deadline, "deadline", 0, "deadline of each call; 0 for none")
 	flag.Parse()
 	result, err := run(o)
 	if err == nil {
 		err = json.NewEncoder(os.Stdout).Encode(result)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "player:", err)
+		fmt.Fprintln(os.Stderr, "loadgen:", err)
 		os.Exit(1)
 	}
 }
 
 func run(o options) (*report, error) {
-	bodies, err := read(o.requests)
+	bodies, err := readRequests(o.requests)
 	if err != nil {
 		return nil, err
 	}
 	if o.count == 0 && o.seconds == 0 {
-		return nil, errors.New("say -count or -seconds")
+		return nil, errors.New("-count or -seconds is required")
 	}
-	s := &source{bodies: bodies, left: o.count, counted: o.count > 0}
+	s := &source{bodies: bodies, remaining: o.count, limited: o.count > 0}
 	if o.seconds > 0 {
 		s.end = time.Now().Add(o.seconds)
 	}
@@ -73,7 +76,7 @@ func run(o options) (*report, error) {
 		group.Add(1)
 		go func() {
 			defer group.Done()
-			if err := c.play(); err != nil {
+			if err := c.run(); err != nil {
 				failures <- err
 			}
 		}()
@@ -96,7 +99,7 @@ func run(o options) (*report, error) {
 	}
 }
 
-// pace sends what is due, spread over the connections, until the source ends.
+// pace runs an open loop: each millisecond it sends the calls that are due, in turn on all connections.
 func pace(o options, s *source, connections []*connection) error {
 	defer func() {
 		for _, c := range connections {
@@ -107,8 +110,8 @@ func pace(o options, s *source, connections []*connection) error {
 	for {
 		time.Sleep(time.Millisecond)
 		for now := time.Since(start).Seconds() * o.rate; float64(due) < now; due++ {
-			body, more := s.next()
-			if !more {
+			body, ok := s.next()
+			if !ok {
 				return flush(connections)
 			}
 			at := start.Add(time.Duration(float64(due) / o.rate * float64(time.Second)))
@@ -133,30 +136,31 @@ func flush(connections []*connection) error {
 	return nil
 }
 
-// source gives out requests until so many were sent or the time is over.
+// source hands out requests until the count is reached or the time is over.
 type source struct {
 	sync.Mutex
-	bodies  [][]byte
-	at      int
-	left    int
-	counted bool
-	end     time.Time
-	unsent  int
+	bodies    [][]byte
+	index     int
+	remaining int
+	limited   bool
+	end       time.Time
+	unsent    int
 }
 
 func (s *source) next() ([]byte, bool) {
 	s.Lock()
 	defer s.Unlock()
-	if s.counted && s.left == 0 || !s.end.IsZero() && time.Now().After(s.end) {
+	if s.limited && s.remaining == 0 || !s.end.IsZero() && time.Now().After(s.end) {
 		return nil, false
 	}
-	s.left--
-	body := s.bodies[s.at%len(s.bodies)]
-	s.at++
+	s.remaining--
+	body := s.bodies[s.index%len(s.bodies)]
+	s.index++
 	return body, true
 }
 
-func read(path string) ([][]byte, error) {
+// readRequests returns the requests of a file, each as a gRPC message frame.
+func readRequests(path string) ([][]byte, error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -165,10 +169,10 @@ func read(path string) ([][]byte, error) {
 	for len(content) > 0 {
 		size, width := binary.Uvarint(content)
 		if width <= 0 || uint64(len(content)-width) < size {
-			return nil, fmt.Errorf("%s: not requests behind their lengths", path)
+			return nil, fmt.Errorf("%s: not a requests file", path)
 		}
 		end := width + int(size)
-		// gRPC's frame: not compressed, and the length.
+		// The frame of gRPC: a flag for no compression, and the length.
 		body := binary.BigEndian.AppendUint32([]byte{0}, uint32(size))
 		bodies = append(bodies, append(body, content[width:end]...))
 		content = content[end:]
@@ -179,7 +183,8 @@ func read(path string) ([][]byte, error) {
 	return bodies, nil
 }
 
-func field(metadata string) (string, string, bool) {
+// splitMetadata returns the name and the value of "name: value".
+func splitMetadata(metadata string) (string, string, bool) {
 	name, value, found := strings.Cut(metadata, ":")
 	return strings.ToLower(strings.TrimSpace(name)), strings.TrimSpace(value), found
 }
