@@ -90,7 +90,7 @@ test: $(READY) ## the whole suite, on real servers, in two processes
 	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 up: $(READY) ## the local stack until Ctrl-C; data stays in .diptych/
-	@exec $(BIN)/python devstack/launch.py $$PPID 15 - $(CURDIR)/$(BIN)/devstack up
+	@exec $(BIN)/python devstack/child_exec.py $$PPID 15 - $(CURDIR)/$(BIN)/devstack up
 
 demo: $(READY) ## one order's whole way, on a stack of its own
 	@exec $(BIN)/python -m devstack.demo

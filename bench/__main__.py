@@ -14,7 +14,7 @@ from bench.comparison import Comparison, InvalidRun, Results, interleave, select
 from bench.environment import ORDERS, Environment, run_echo
 from bench.load_generator import LoadGenerator
 from bench.services import BATCH_SIZE, Services
-from devstack.stacks import temporary_stack
+from devstack.stack_kinds import temporary_stack
 from runtime.process import logs
 from runtime.process.start_error import StartError
 

@@ -27,9 +27,9 @@ from command_server.kernel.group_commit import GroupCommit
 from command_server.postgres.event_store import PostgresEventStore
 from contracts.view_layout import View
 from devstack.child import Child
-from devstack.ports import free_port
 from devstack.processes import Process
 from devstack.stack import Stack
+from devstack.tcp_ports import free_port
 from operations.processes import PROJECTOR, RELAY
 from operations.projections import wait_until_ready
 

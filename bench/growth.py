@@ -29,7 +29,7 @@ from bench.load_generator import LoadGenerator
 from bench.process_cost import read_memory
 from bench.services import Services
 from contracts.view_layout import View
-from devstack.stacks import temporary_stack
+from devstack.stack_kinds import temporary_stack
 from operations.processes import PROJECTOR
 from runtime.process import logs
 from runtime.process.start_error import StartError

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-_LAUNCH = Path(__file__).with_name("launch.py")
+_CHILD_EXEC = Path(__file__).with_name("child_exec.py")
 
 Output = Path | Callable[[str], None]
 """Receives a child's lines: a file, appended to, or a function, called for each line."""
@@ -77,7 +77,7 @@ class Child:
         )
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(_LAUNCH), *parent),
+                *(sys.executable, "-I", "-S", str(_CHILD_EXEC), *parent),
                 *self._command,
                 stdin=DEVNULL,
                 stdout=log,

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import click
 
-from operations.command_line import CommandGroup, Duration, read_settings
+from operations.cli_parts import CommandGroup, Duration, read_settings
 
 
 @click.group(cls=CommandGroup)

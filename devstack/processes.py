@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 
 from devstack.child import Child, Output
-from devstack.ports import is_free
+from devstack.tcp_ports import is_free
 from operations.processes import ProcessKind, check_health
 from runtime.process.start_error import StartError
 

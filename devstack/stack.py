@@ -1,6 +1,7 @@
 """The whole system on one machine: its servers, the migrated database, and its processes.
 
-`devstack.stacks` creates them: the local stack of `make up`, and temporary ones for tests, demo and bench.
+`devstack.stack_kinds` creates them: the local stack of `make up`, and temporary ones for tests, demo and
+bench.
 """
 
 import asyncio
@@ -12,9 +13,9 @@ from typing import Self
 
 from devstack import tokens
 from devstack.child import Output
-from devstack.ports import free_port, is_free
 from devstack.processes import Process
 from devstack.servers import Server
+from devstack.tcp_ports import free_port, is_free
 from operations import projections
 from operations.migrate import migrate
 from operations.processes import KINDS, PROJECTOR, ProcessKind

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from devstack import stacks
+from devstack import stack_kinds
 from devstack.child import Output
+from devstack.foreground import own_foreground
 from devstack.processes import Process
 from devstack.servers import Server
 from devstack.stack import Stack
-from devstack.terminal import own_foreground
 from operations.processes import KINDS
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
@@ -45,7 +45,7 @@ async def _run(settings: Settings) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    stack = stacks.local_stack(FOLDER, settings, Console().output)
+    stack = stack_kinds.local_stack(FOLDER, settings, Console().output)
     starting = asyncio.create_task(stack.start())
     waiting = asyncio.create_task(stopped.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 import click
 
-from operations.command_line import CommandGroup, Duration, read_settings
+from operations.cli_parts import CommandGroup, Duration, read_settings
 
 
 @click.group(cls=CommandGroup)
@@ -148,10 +148,10 @@ def verify(within: timedelta, findings: int, as_json: bool) -> None:
 @main.command()
 def restored() -> None:
     """Give the database a new incarnation after it was restored from a backup or failed over with loss."""
-    from operations import restored
+    from operations import incarnation
 
-    old, new = asyncio.run(restored.replace_incarnation(read_settings().database_url))
-    click.echo(f"old incarnation  {old}\nnew incarnation  {new}\n{restored.NEXT}")
+    old, new = asyncio.run(incarnation.replace_incarnation(read_settings().database_url))
+    click.echo(f"old incarnation  {old}\nnew incarnation  {new}\n{incarnation.NEXT}")
 
 
 if __name__ == "__main__":

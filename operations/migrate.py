@@ -5,7 +5,7 @@ import asyncio
 from alembic.util.exc import CommandError
 
 from command_server.postgres import migrations as write_model
-from operations.unreachable import UNREACHABLE, summarize
+from operations.server_errors import UNREACHABLE, summarize
 from process_manager import migrations as sagas
 from runtime.process.start_error import StartError
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from contracts.view_layout import View
 from operations.processes import KINDS, check_health
 from operations.projections import VIEWS
-from operations.unreachable import UNREACHABLE, summarize
+from operations.server_errors import UNREACHABLE, summarize
 from process_manager.saga_reader import SagaReader
 from runtime import jetstream
 from runtime.jetstream import StreamIdentity, read_stream_identity

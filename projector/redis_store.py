@@ -40,7 +40,7 @@ class RedisStore(RedisBuild):
         super().__init__(redis, view)
         self._max_change_feed_size = max_change_feed_size
         self._load_script = redis.register_script(read_script("load"))
-        self._write_script = redis.register_script(read_script("checkpoints", "derived", "write"))
+        self._write_script = redis.register_script(read_script("checkpoints", "counters_and_feeds", "write"))
         self._unlist_script = redis.register_script(read_script("unlist_parked"))
 
     async def load(self, view_ids: Iterable[str]) -> Mapping[str, Record]:

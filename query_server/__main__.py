@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from query_server.change_feed import ChangeFeed
 from query_server.contexts import banking, inventory, ordering
-from query_server.reader import Reader
 from query_server.redis_address import RedisAddress
+from query_server.redis_client import RedisClient
 from query_server.service import QueryContext, ReadModel, query_service
 from runtime.grpc import server
 from runtime.process import workers
@@ -17,13 +17,13 @@ CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 
 async def main(lifecycle: Lifecycle, contexts: Sequence[QueryContext]) -> None:
     """Serve the queries of these contexts until the process stops."""
-    redis = _parse_address(lifecycle.settings.redis_url)
-    async with Reader(redis) as reader:
+    address = _parse_address(lifecycle.settings.redis_url)
+    async with RedisClient(address) as redis:
         queried_views = {query.view for context in contexts for query in context.queries.values()}
         watched_views = {watch.view for context in contexts for watch in context.watches.values()}
-        change_feed = ChangeFeed(redis, reader, watched_views)
+        change_feed = ChangeFeed(address, redis, watched_views)
         lifecycle.spawn(change_feed.run(lifecycle.stopping), "changes")
-        models = {view: ReadModel.of(view, reader) for view in queried_views | watched_views}
+        models = {view: ReadModel.of(view, redis) for view in queried_views | watched_views}
         for model in models.values():
             lifecycle.spawn(model.staleness.run(), "staleness")
         services = [query_service(context, models, change_feed) for context in contexts]
@@ -31,7 +31,7 @@ async def main(lifecycle: Lifecycle, contexts: Sequence[QueryContext]) -> None:
             lifecycle.settings,
             services,
             address=lifecycle.settings.query_address,
-            probe=reader.ping,
+            probe=redis.ping,
             probe_address=lifecycle.settings.query_probe_address,
         )
         await edge.serve(lifecycle)

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 import msgspec
 
 from contracts.view_layout import View
-from query_server.reader import Reader
 from query_server.redis_address import RedisAddress
+from query_server.redis_client import RedisClient
 from query_server.subscription import Subscription
 from runtime.backoff import Backoff
 from runtime.grpc.rpc_error import RpcError
@@ -71,13 +71,13 @@ class ChangeFeed:
 
     Args:
         address: of Redis.
-        reader: reads from the same Redis.
+        redis: the connection for reads from the same Redis.
         views: the views that can be watched.
     """
 
-    def __init__(self, address: RedisAddress, reader: Reader, views: Collection[View]) -> None:
+    def __init__(self, address: RedisAddress, redis: RedisClient, views: Collection[View]) -> None:
         self._address = address
-        self._reader = reader
+        self._redis = redis
         self._views = {view.change_channel: view for view in views}
         self._signals: defaultdict[str, set[Signal]] = defaultdict(set)
         self._subscribed = asyncio.Event()
@@ -139,8 +139,8 @@ class ChangeFeed:
             try:
                 async with Subscription(self._address, list(self._views)) as subscription:
                     backoff.reset()
-                    # Woken watchers read at once, so the reader's own connection has to work first.
-                    while not await self._reader.ping():  # noqa: ASYNC110 - it connects for itself
+                    # Woken watchers read at once, so the connection for reads has to work first.
+                    while not await self._redis.ping():  # noqa: ASYNC110 - it connects for itself
                         await asyncio.sleep(INITIAL_PAUSE)
                     self._subscribed.set()
                     self._wake_all()  # notifications from before the subscription are lost
@@ -163,7 +163,7 @@ class ChangeFeed:
         previous: list[bytes | None] = []
         while True:
             try:
-                builds = await self._reader.call("MGET", *keys)
+                builds = await self._redis.call("MGET", *keys)
                 if previous and builds != previous:
                     self._wake_all()  # a new build clears views without a notification
                 previous = builds

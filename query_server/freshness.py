@@ -12,7 +12,7 @@ import asyncio
 from typing import Any
 
 from contracts import streams
-from query_server.reader import Command
+from query_server.redis_client import Command
 from query_server.view_reader import ViewReader
 from runtime.backoff import Backoff
 from runtime.grpc.request_tokens import read_consistency_token

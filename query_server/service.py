@@ -10,7 +10,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 
 from contracts.view_layout import View
 from query_server.change_feed import ChangeFeed
-from query_server.reader import Reader
+from query_server.redis_client import RedisClient
 from query_server.staleness import Staleness
 from query_server.view_reader import ViewReader
 from query_server.watches import Watch, WatchResponses
@@ -68,8 +68,8 @@ class ReadModel:
     staleness: Staleness
 
     @classmethod
-    def of(cls, view: View, reader: Reader) -> "ReadModel":
-        return cls(ViewReader(reader, view), Staleness(reader, view))
+    def of(cls, view: View, redis: RedisClient) -> "ReadModel":
+        return cls(ViewReader(redis, view), Staleness(redis, view))
 
 
 def query_service(

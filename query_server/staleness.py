@@ -5,7 +5,7 @@ from time import time
 
 from contracts.streams import PARTITIONS
 from contracts.view_layout import View
-from query_server.reader import Reader
+from query_server.redis_client import RedisClient
 from runtime.grpc.rpc_error import RpcError
 
 METADATA = "diptych-staleness-ms"
@@ -19,8 +19,8 @@ class Staleness:
     The bound grows with the age of the sample and is never too small.
     """
 
-    def __init__(self, reader: Reader, view: View) -> None:
-        self._reader = reader
+    def __init__(self, redis: RedisClient, view: View) -> None:
+        self._redis = redis
         self._view = view
         self._as_of: int | None = None
 
@@ -33,7 +33,7 @@ class Staleness:
     async def sample(self) -> None:
         """Take one sample; the bound is unknown if Redis fails or a partition has not reported."""
         try:
-            partitions = (await self._reader.call("HGETALL", self._view.as_of))[1::2]
+            partitions = (await self._redis.call("HGETALL", self._view.as_of))[1::2]
             self._as_of = min(map(int, partitions)) if len(partitions) == PARTITIONS else None
         except (RpcError, ValueError):
             self._as_of = None

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from contracts.view_layout import View
-from query_server.reader import Command, Reader
+from query_server.redis_client import Command, RedisClient
 from runtime.grpc.rpc_error import RpcError
 
 _decode_entries = msgspec.json.Decoder(list[tuple[str, str]]).decode
@@ -43,14 +43,14 @@ class ViewReader:
             `READ_MODEL_UNAVAILABLE`, Redis is unreachable.
     """
 
-    def __init__(self, reader: Reader, view: View) -> None:
+    def __init__(self, redis: RedisClient, view: View) -> None:
         self.view = view
-        self._reader = reader
+        self._redis = redis
         self._read_marker: Command = ("GET", view.ready)
 
     async def get(self, view_id: str) -> bytes | None:
         """Return a serialised view, or None if it does not exist."""
-        data: bytes | None = await self._reader.call(*self.data_command(view_id))
+        data: bytes | None = await self._redis.call(*self.data_command(view_id))
         if data:
             return data
         # The marker says nothing about the read before it, so a miss is read again between two markers.
@@ -59,7 +59,7 @@ class ViewReader:
 
     async def get_all(self, view_ids: Sequence[str]) -> list[bytes | None]:
         """Return serialised views, each None if it does not exist."""
-        before, *views, after = await self._reader.pipeline(
+        before, *views, after = await self._redis.pipeline(
             self._read_marker, *map(self.data_command, view_ids), self._read_marker
         )
         if not all(views):
@@ -72,7 +72,7 @@ class ViewReader:
         Returns:
             The incarnation of the database that the projection follows, and the replies.
         """
-        before, *replies, after = await self._reader.pipeline(self._read_marker, *commands, self._read_marker)
+        before, *replies, after = await self._redis.pipeline(self._read_marker, *commands, self._read_marker)
         return self._check_ready(before, after), replies
 
     def rebuilding_error(self) -> RpcError:

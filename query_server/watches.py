@@ -20,7 +20,7 @@ from contracts import page_tokens
 from contracts.view_layout import MAX_CHANGE_FEED_SIZE, id_of_member
 from query_server import freshness
 from query_server.change_feed import ChangeFeed, Signal
-from query_server.reader import Command
+from query_server.redis_client import Command
 from query_server.view_reader import ViewReader, Window
 from runtime.grpc.rpc_error import RpcError
 

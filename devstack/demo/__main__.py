@@ -16,7 +16,7 @@ from devstack.demo.fulfilment import FulfilmentDemo
 from devstack.demo.narration import Unexpected, check, print_line, print_step
 from devstack.demo.ordering import OrderingDemo
 from devstack.stack import Stack
-from devstack.stacks import temporary_stack
+from devstack.stack_kinds import temporary_stack
 from operations.verify.verification import verify
 from runtime.jetstream import connect
 from runtime.process import logs

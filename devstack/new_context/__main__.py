@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from devstack.new_context import files, naming, roots
+from devstack.new_context import composition_roots, files, naming
 from runtime.process.start_error import StartError
 
 NEXT = """Generating
@@ -28,7 +28,7 @@ def main(name: str, root: Path) -> None:
             written.
     """
     naming.check(name, root)
-    new_files, changed_files = files.render(name), roots.render(name, root)
+    new_files, changed_files = files.render(name), composition_roots.render(name, root)
     for path, text in (new_files | changed_files).items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)

@@ -6,7 +6,7 @@ import re
 from keyword import iskeyword
 from pathlib import Path
 
-from devstack.new_context import files, roots
+from devstack.new_context import composition_roots, files
 from runtime.process.start_error import StartError
 
 VALID = re.compile(r"[a-z][a-z0-9]*(_[a-z][a-z0-9]*)*")
@@ -33,8 +33,8 @@ def check(name: str, root: Path) -> None:
     for path in (*folders, *files.list_paths(name)):
         if (root / path).exists():
             raise StartError(f"NAME: {name} is taken: {path} exists")
-    for path in roots.PATHS:
-        if name in _find_names(roots.read(root, path)):
+    for path in composition_roots.PATHS:
+        if name in _find_names(composition_roots.read(root, path)):
             raise StartError(f"NAME: {name} is taken: {path} uses this name")
 
 

@@ -14,7 +14,7 @@ from time import monotonic
 from typing import Self
 
 from devstack.child import Child
-from devstack.ports import free_port, is_free
+from devstack.tcp_ports import free_port, is_free
 from runtime.process.start_error import StartError
 
 START_TIMEOUT = 60.0

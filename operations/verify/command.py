@@ -4,7 +4,7 @@ import asyncio
 
 import click
 
-from operations.unreachable import summarize
+from operations.server_errors import summarize
 from operations.verify.verification import UNVERIFIABLE, verify
 from runtime.process.settings import Settings
 

@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from time import monotonic
 
-from operations.unreachable import UNREACHABLE
+from operations.server_errors import UNREACHABLE
 from operations.verify.checks import event_stream, sagas, tables
 from operations.verify.checks.aggregates import Aggregates, Counts
 from operations.verify.checks.projections import Projections

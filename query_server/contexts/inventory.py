@@ -13,7 +13,7 @@ from diptych.inventory.v1.types_pb2 import (
 
 from contracts import page_tokens
 from contracts.view_layout import View
-from query_server import freshness, ledger_pages, list_pages, watches
+from query_server import freshness, list_pages, merged_history_pages, watches
 from query_server.service import Query, QueryContext, WatchQuery
 from query_server.view_reader import ViewReader, Window
 from query_server.watches import Watch, WatchResponses
@@ -135,7 +135,7 @@ async def get_stock_movements(
     if token:
         versions = _limit_versions(versions, token)
     size = request.page_size or DEFAULT_PAGE_SIZE
-    movements, next_versions = await ledger_pages.read_page(
+    movements, next_versions = await merged_history_pages.read_page(
         views, StockMovement, versions, size, lambda movement: movement.kind
     )
     next_page_token = ""

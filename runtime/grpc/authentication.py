@@ -19,7 +19,7 @@ import jwt
 
 from runtime.grpc import caller, metadata
 from runtime.grpc.caller import Caller
-from runtime.grpc.keys import ALGORITHMS, KeySet
+from runtime.grpc.jwks import ALGORITHMS, KeySet
 from runtime.grpc.method import Context, Handler, Interceptor, Method
 from runtime.grpc.rpc_error import RpcError
 

@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2_grpc
 from runtime.grpc import authentication, errors, refused_calls, telemetry, validation
 from runtime.grpc.authentication import TokenVerifier
 from runtime.grpc.health import Health, Probe
-from runtime.grpc.keys import KeySet
+from runtime.grpc.jwks import KeySet
 from runtime.grpc.method import Interceptor
 from runtime.grpc.routes import Routes, Service
 from runtime.process import logs

@@ -33,7 +33,7 @@ VIOLATIONS = {
     ),
     "The operator's tools work without the development stack": (
         "operations/status.py",
-        "import devstack.ports",
+        "import devstack.tcp_ports",
     ),
     "Verify shares no code with what it verifies": (
         "operations/verify/contexts/ordering.py",

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from devstack.new_context import files, naming, roots
+from devstack.new_context import composition_roots, files, naming
 from runtime.process.start_error import StartError
 
 ROOT = Path(__file__).parents[2]
 READY = (".venv/.ready", ".cache/protos/.ready")
 NEW = "loyalty"
-PYTHON = [path for path in (*files.list_paths(NEW), *roots.PATHS) if path.endswith(".py")]
+PYTHON = [path for path in (*files.list_paths(NEW), *composition_roots.PATHS) if path.endswith(".py")]
 
 
 def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -70,7 +70,7 @@ def tree(untouched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(untouched, tree, symlinks=True)
     result = make(tree, f"NAME={NEW}")
     assert result.returncode == 0, result.stdout + result.stderr
-    for path in (*files.list_paths(NEW), *roots.PATHS):
+    for path in (*files.list_paths(NEW), *composition_roots.PATHS):
         assert f"  {path}\n" in result.stdout
     return tree
 
@@ -92,7 +92,7 @@ def test_it_writes_its_files_and_changes_only_the_composition_roots(tree: Path, 
         f"tests/contract/events/diptych.{NEW}.v1.Item{what}.json" for what in ("Added", "Renamed", "Removed")
     }
     assert new == {*files.list_paths(NEW), *events, *(f"generated/diptych/{NEW}/v1/{stub}" for stub in stubs)}
-    assert {path for path in before if after.get(path) != before[path]} == set(roots.PATHS)
+    assert {path for path in before if after.get(path) != before[path]} == set(composition_roots.PATHS)
 
 
 def test_its_tests_and_the_composition_tests_pass(tree: Path) -> None:
@@ -184,13 +184,13 @@ def test_an_invalid_name_changes_no_file(untouched: Path, arguments: tuple[str, 
     assert read_files(untouched) == before
 
 
-@pytest.mark.parametrize("path", roots.PATHS)
+@pytest.mark.parametrize("path", composition_roots.PATHS)
 @pytest.mark.parametrize("change", ["no list", "a comment", "two lists"])
 def test_an_unexpected_composition_root_has_an_error_of_one_line(
     tmp_path: Path, path: str, change: str
 ) -> None:
-    (root,) = (root for root in roots.ROOTS if root.path == path)
-    for other in roots.PATHS:
+    (root,) = (root for root in composition_roots.ROOTS if root.path == path)
+    for other in composition_roots.PATHS:
         (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / other, tmp_path / other)
     text = (ROOT / path).read_text()
@@ -205,5 +205,5 @@ def test_an_unexpected_composition_root_has_an_error_of_one_line(
     }
     (tmp_path / path).write_text(changes[change])
     with pytest.raises(StartError, match=f"{path}: no list {root.listing} in the expected form") as error:
-        roots.render(NEW, tmp_path)
+        composition_roots.render(NEW, tmp_path)
     assert "\n" not in str(error.value)

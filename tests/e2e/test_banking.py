@@ -12,10 +12,10 @@ from diptych.banking.v1.types_pb2 import Hold, Transaction
 from google.type.money_pb2 import Money
 from redis.asyncio import Redis
 
-from tests.support.harness.rpc_failure import reason_of
 from devstack.stack import Stack
 from operations.verify.verification import verify
 from tests.support.harness.caller import Caller
+from tests.support.harness.rpc_failure import reason_of
 
 Kind = Transaction.Kind
 

@@ -11,8 +11,8 @@ import jwt
 import pytest
 from redis.asyncio import Redis
 
-from devstack.ports import free_port
 from devstack.stack import Stack, variables
+from devstack.tcp_ports import free_port
 from operations.projections import VIEWS
 from tests.support.harness.shop import Shop, order_of
 

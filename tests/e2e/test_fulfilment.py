@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from command_server.__main__ import CONTEXTS
 from devstack.stack import Stack
-from devstack.stacks import temporary_stack
+from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
 from process_manager.saga_reader import SagaReader
 from tests.e2e.test_commandline import diptych

@@ -12,10 +12,10 @@ from diptych.inventory.v1 import command_service_pb2 as commands
 from diptych.inventory.v1 import query_service_pb2 as queries
 from diptych.inventory.v1.types_pb2 import ReorderAlert, Reservation, ReservationLine, StockMovement
 
-from tests.support.harness.rpc_failure import reason_of
 from devstack.stack import Stack
 from operations.verify.verification import verify
 from tests.support.harness.caller import Caller
+from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.waiting import until
 
 SCOPES = ("inventory.write", "inventory.reserve", "inventory.read")

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from devstack.stacks import temporary_stack
+from devstack.stack_kinds import temporary_stack
 from tests.support.harness.collector import Collector
 from tests.support.harness.shop import Shop, lines_of, order_of
 

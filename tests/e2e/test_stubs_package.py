@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from devstack.stacks import temporary_stack
+from devstack.stack_kinds import temporary_stack
 
 ROOT = Path(__file__).parents[2]
 

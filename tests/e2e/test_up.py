@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
-from devstack.ports import free_port, is_free
+from devstack.tcp_ports import free_port, is_free
 from operations.processes import KINDS
 from tests.support.harness.waiting import until
 

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from devstack.stack import Stack
-from devstack.stacks import temporary_stack
+from devstack.stack_kinds import temporary_stack
 from tests.support.harness.traffic import Traffic
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from contracts import streams
-from operations.verify.checks import derived, event_stream, stored_streams, views
+from operations.verify.checks import event_stream, stored_streams, view_memberships, views
 from operations.verify.checks.stored_streams import StreamEvents
 from operations.verify.checks.views import ViewCheck
 from operations.verify.model import Aggregate, Expected, Problem, ProjectionSpec
@@ -72,7 +72,7 @@ class Aggregates:
         view_checks = [
             ViewCheck(name, spec, targets[name]) for name in targets for spec in self._get_specs(name)
         ]
-        await derived.read(redis, view_checks)
+        await view_memberships.read(redis, view_checks)
         stored = await self._sources.postgres.read_streams(list(targets))
         problems: dict[str, list[Problem]] = {}
         events: dict[str, StreamEvents] = {}
@@ -89,7 +89,7 @@ class Aggregates:
             views.compare_history(check)
             counts.compared["views"] += bool(check.view)
             counts.compared["history"] += len(check.history)
-        await derived.compare(redis, view_checks, counts.expected)
+        await view_memberships.compare(redis, view_checks, counts.expected)
         for check in view_checks:
             problems[check.stream] += check.problems
         return {name: stream_problems for name, stream_problems in problems.items() if stream_problems}

@@ -1,7 +1,7 @@
 """Sorted sets in Redis (indexes and change feeds), checked from their keys: does one have a member too many?
 
-`derived.py` has counted the correct members of each set. Only a set with another number of members is read
-in full, each member together with its view.
+`view_memberships.py` has counted the correct members of each set. Only a set with another number of members
+is read in full, each member together with its view.
 """
 
 from collections import Counter

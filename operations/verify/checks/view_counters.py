@@ -1,11 +1,11 @@
 """Counters in Redis against the sums of the views' contributions.
 
-How it works: `views.py` has compared each view's contributions with the fold, and `derived.py` has added them
-up. A key whose counters differ from these sums is only suspect, because the views were read one after the
-other. `check` reads each suspect again, together with all views in the index of its contributors, in one
-transaction. A key with more than ATOMIC_VIEWS contributors needs several transactions; then a result counts
-as the same only if no contributor was written in between, which the sum of their revisions shows. After
-CONFIRMATIONS equal results the difference is drift.
+How it works: `views.py` has compared each view's contributions with the fold, and `view_memberships.py` has
+added them up. A key whose counters differ from these sums is only suspect, because the views were read one
+after the other. `check` reads each suspect again, together with all views in the index of its contributors,
+in one transaction. A key with more than ATOMIC_VIEWS contributors needs several transactions. Such a result
+counts as equal to the previous one only if no contributor was written in between, which the sum of their
+revisions shows. After CONFIRMATIONS equal results the difference is drift.
 """
 
 import asyncio

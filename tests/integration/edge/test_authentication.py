@@ -16,10 +16,10 @@ from typing import Any
 import jwt
 import pytest
 
-from runtime.grpc import authentication, keys
+from runtime.grpc import authentication, jwks
 from runtime.grpc.authentication import CLOCK_SKEW, TokenVerifier
 from runtime.grpc.caller import Caller
-from runtime.grpc.keys import KeySet
+from runtime.grpc.jwks import KeySet
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.callers import AUDIENCE, ISSUER, Issuer, ed25519, rsa
 
@@ -178,7 +178,7 @@ async def test_the_cache_has_a_maximum_size(
 @pytest.fixture
 def always_reloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("_FILE_MAX_AGE", "_URL_MAX_AGE", "_UNKNOWN_KEY_INTERVAL"):
-        monkeypatch.setattr(keys, name, 0.0)
+        monkeypatch.setattr(jwks, name, 0.0)
 
 
 @pytest.mark.usefixtures("always_reloaded")

@@ -13,7 +13,7 @@ import pytest
 from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from devstack.ports import free_port
+from devstack.tcp_ports import free_port
 from tests.support.harness.toy_process import NOT_SERVING, SERVING, Toy, toy_process
 from tests.support.harness.toy_server import MAX_PENDING
 from tests.support.harness.waiting import until as until_within

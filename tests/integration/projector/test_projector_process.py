@@ -13,9 +13,9 @@ import pytest
 from redis.asyncio import Redis
 
 from contracts.envelope import RecordedEvent
-from devstack.ports import free_port
 from devstack.processes import Process
 from devstack.servers import Nats, Valkey
+from devstack.tcp_ports import free_port
 from operations.processes import PROJECTOR, check_health
 from projector import observer
 from projector.redis_connection import connect

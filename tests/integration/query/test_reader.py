@@ -1,4 +1,4 @@
-"""Reader: pipelined reads on one connection, in order, cheap, and correct when the connection fails."""
+"""RedisClient: pipelined reads on one connection, in order, cheap, and correct when the connection fails."""
 
 import asyncio
 import ssl
@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from redis.asyncio import Redis
 
-from query_server.reader import Reader
 from query_server.redis_address import RedisAddress
+from query_server.redis_client import RedisClient
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.read_model import until
 from tests.support.harness.tcp_proxy import TcpProxy
@@ -31,7 +31,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 
 
 @pytest.fixture
-async def reader(redis: Redis, redis_url: str) -> AsyncIterator[Reader]:
+async def reader(redis: Redis, redis_url: str) -> AsyncIterator[RedisClient]:
     async with make_reader(redis_url) as reader:
         yield reader
 
@@ -44,30 +44,34 @@ def parse_port(url: str) -> int:
     return urlsplit(url).port or 6379
 
 
-def make_reader(url: str) -> Reader:
-    return Reader(RedisAddress(url), TIMEOUT)
+def make_reader(url: str) -> RedisClient:
+    return RedisClient(RedisAddress(url), TIMEOUT)
 
 
-async def test_replies_come_in_the_order_of_their_commands(reader: Reader, redis: Redis) -> None:
+async def test_replies_come_in_the_order_of_their_commands(reader: RedisClient, redis: Redis) -> None:
     await redis.mset({f"k{n}": f"v{n}" for n in range(1000)})
     replies = await asyncio.gather(*(reader.call("GET", f"k{n}") for n in range(1000)))
     assert replies == [f"v{n}".encode() for n in range(1000)]
 
 
-async def test_concurrent_reads_share_a_connection_and_few_round_trips(reader: Reader, redis: Redis) -> None:
+async def test_concurrent_reads_share_a_connection_and_few_round_trips(
+    reader: RedisClient, redis: Redis
+) -> None:
     before = (await redis.info("stats"))["total_reads_processed"]
     await asyncio.gather(*(reader.call("GET", f"k{n}") for n in range(500)))
     assert (await redis.info("stats"))["total_reads_processed"] - before < 20
 
 
-async def test_a_pipeline_returns_every_reply(reader: Reader, redis: Redis) -> None:
+async def test_a_pipeline_returns_every_reply(reader: RedisClient, redis: Redis) -> None:
     await redis.hset("h", mapping={"a": "1", "b": "2"})
     commands = [("HGET", "h", "a"), ("HMGET", "h", "a", "x"), ("EXISTS", "nothing"), ("HGET", "h", "b")]
     assert await reader.pipeline(*commands) == [b"1", [b"1", None], 0, b"2"]
     assert await reader.pipeline() == []
 
 
-async def test_a_cancelled_read_does_not_shift_the_replies_of_others(reader: Reader, redis: Redis) -> None:
+async def test_a_cancelled_read_does_not_shift_the_replies_of_others(
+    reader: RedisClient, redis: Redis
+) -> None:
     await redis.mset({"a": "1", "b": "2"})
     cancelled = asyncio.create_task(reader.call("GET", "a"))
     other = asyncio.create_task(reader.call("GET", "b"))
@@ -77,14 +81,16 @@ async def test_a_cancelled_read_does_not_shift_the_replies_of_others(reader: Rea
     assert cancelled.cancelled()
 
 
-async def test_a_rejected_command_is_not_an_unreachable_redis(reader: Reader, redis: Redis) -> None:
+async def test_a_rejected_command_is_not_an_unreachable_redis(reader: RedisClient, redis: Redis) -> None:
     await redis.set("text", "x")
     with pytest.raises(hiredis.ReplyError, match="WRONGTYPE"):
         await reader.call("HGET", "text", "field")
     assert await reader.ping()
 
 
-async def test_a_killed_connection_fails_pending_reads_and_recovers(reader: Reader, redis: Redis) -> None:
+async def test_a_killed_connection_fails_pending_reads_and_recovers(
+    reader: RedisClient, redis: Redis
+) -> None:
     client_id = await reader.call("CLIENT", "ID")
     waiting = asyncio.create_task(reader.call("BLPOP", "nothing", 0))
     await until(lambda: is_blocked(redis))
@@ -113,7 +119,7 @@ async def test_a_hanging_redis_unavailable_in_time_and_recovers(redis_url: str, 
         await until(reader.ping)
 
 
-async def test_a_long_queue_is_not_a_hanging_redis(reader: Reader, redis: Redis) -> None:
+async def test_a_long_queue_is_not_a_hanging_redis(reader: RedisClient, redis: Redis) -> None:
     end = asyncio.get_running_loop().time() + 1.0  # far longer than the timeout
 
     async def keep_reading() -> None:

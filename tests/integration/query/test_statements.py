@@ -21,8 +21,8 @@ from projector.records import Update
 from projector.redis_store import RedisStore
 from query_server import history_pages
 from query_server.contexts import banking
-from query_server.reader import Reader
 from query_server.redis_address import RedisAddress
+from query_server.redis_client import RedisClient
 from query_server.view_reader import ViewReader
 from runtime.grpc.rpc_error import RpcError
 from tests.support.models import accounts
@@ -82,7 +82,7 @@ class Ledgers:
 
 @pytest.fixture
 async def ledgers(redis_url: str) -> AsyncIterator[Ledgers]:
-    async with Redis.from_url(redis_url) as redis, Reader(RedisAddress(redis_url)) as reader:
+    async with Redis.from_url(redis_url) as redis, RedisClient(RedisAddress(redis_url)) as reader:
         ledgers = Ledgers(redis, ViewReader(reader, LEDGERS.view))
         await ledgers.begin_build()
         yield ledgers

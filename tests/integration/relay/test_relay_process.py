@@ -15,8 +15,8 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from devstack.child import Child
-from devstack.ports import free_port
 from devstack.servers import Nats
+from devstack.tcp_ports import free_port
 from runtime.jetstream import Connection, connect
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer

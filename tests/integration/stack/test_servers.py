@@ -8,8 +8,8 @@ import nats
 import pytest
 from redis.asyncio import Redis
 
-from devstack.ports import free_port, is_free
 from devstack.servers import Nats, Postgres, Server, Valkey
+from devstack.tcp_ports import free_port, is_free
 from runtime.process.start_error import StartError
 from tests.support.harness.waiting import until
 

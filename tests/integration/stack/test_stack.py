@@ -2,16 +2,16 @@ from pathlib import Path
 
 import pytest
 
-from devstack.ports import is_free
 from devstack.stack import Stack
-from devstack.stacks import throwaway
+from devstack.stack_kinds import temporary_stack
+from devstack.tcp_ports import is_free
 from operations.processes import QUERY_SERVER, RELAY, check_health
 from runtime.process.start_error import StartError
 
 
 def small(folder: Path, urls: dict[str, str], **environment: str) -> Stack:
     """Return a stack on the run's servers that starts in no time."""
-    return throwaway(
+    return temporary_stack(
         folder,
         database_url=urls["database_url"],
         nats_url=urls["nats_url"],

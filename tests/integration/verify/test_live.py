@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from devstack.stacks import temporary_stack
+from devstack.stack_kinds import temporary_stack
 from operations.verify.checks.sagas import NEVER_RAN
 from operations.verify.report import Report
 from operations.verify.verification import verify

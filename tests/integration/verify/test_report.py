@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from diptych.ordering.v1.types_pb2 import Order
 
-from devstack.ports import free_port
 from devstack.stack import variables
+from devstack.tcp_ports import free_port
 from operations.verify.checks.sagas import NEVER_RAN
 from operations.verify.report import CHECKS
 from operations.verify.verification import verify

@@ -12,7 +12,7 @@ from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.ordering.v1 import command_service_pb2 as ordering
 
 from devstack.servers import Nats, Postgres, Valkey
-from devstack.stacks import temporary_stack
+from devstack.stack_kinds import temporary_stack
 from operations.verify.checks import sagas
 from operations.verify.report import Report
 from operations.verify.sources import PostgresReader

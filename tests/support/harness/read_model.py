@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 
 from contracts.streams import PARTITIONS
 from contracts.view_layout import View, index_member
-from query_server.reader import Reader
 from query_server.redis_address import RedisAddress
+from query_server.redis_client import RedisClient
 from query_server.view_reader import ViewReader
 
 ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
@@ -65,7 +65,7 @@ class ReadModel:
     """Writes to Redis as a projector does, and reads as the query server does."""
 
     redis: Redis
-    reader: Reader
+    reader: RedisClient
     orders: ViewReader
     histories: ViewReader
 
@@ -129,7 +129,7 @@ class ReadModel:
 @asynccontextmanager
 async def read_model(redis_url: str) -> AsyncIterator[ReadModel]:
     """Yield an empty read model whose projections have caught up."""
-    async with Redis.from_url(redis_url) as redis, Reader(RedisAddress(redis_url)) as reader:
+    async with Redis.from_url(redis_url) as redis, RedisClient(RedisAddress(redis_url)) as reader:
         model = ReadModel(redis, reader, ViewReader(reader, ORDERS), ViewReader(reader, HISTORIES))
         await model.mark_ready()
         yield model

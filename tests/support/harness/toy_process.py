@@ -16,7 +16,7 @@ from diptych.ordering.v1 import query_service_pb2_grpc
 from diptych.ordering.v1.types_pb2 import Order
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from devstack.ports import free_port
+from devstack.tcp_ports import free_port
 from tests.support.harness.callers import METADATA, Issuer
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -23,7 +23,7 @@ from contracts import streams
 from contracts.view_layout import View
 from devstack.servers import Nats, Valkey
 from devstack.stack import Stack
-from devstack.stacks import temporary_stack
+from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER
 from operations.verify.report import Report
 from operations.verify.verification import verify

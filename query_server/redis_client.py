@@ -36,7 +36,7 @@ log = logs.get_logger(__name__)
 Command = tuple[str | bytes | int, ...]
 
 
-class Reader:
+class RedisClient:
     """Sends commands and returns their replies: bytes, int, None, or a list of them.
 
     Entering the context waits for the first attempt to connect, whether or not it succeeds; later attempts

@@ -35,7 +35,7 @@ class CommandGroup(click.Group):
         except StartError as error:
             raise click.ClickException(str(error)) from error
         except Exception as error:
-            from operations.unreachable import UNREACHABLE, summarize
+            from operations.server_errors import UNREACHABLE, summarize
 
             if not isinstance(error, UNREACHABLE):
                 raise

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from devstack import folder_lock, tokens
 from devstack.child import Output
-from devstack.ports import free_port
 from devstack.servers import Nats, Postgres, Server, Valkey
 from devstack.stack import Stack
+from devstack.tcp_ports import free_port
 from operations.processes import COMMAND_SERVER, KINDS, PROCESS_MANAGER, PROJECTOR, QUERY_SERVER, RELAY
 from runtime.process.settings import Settings
 

@@ -1,6 +1,6 @@
 """Replaces itself by a program that ends with its parent process.
 
-    python launch.py PARENT SIGNAL FOLDER PROGRAM [ARGUMENT ...]
+    python child_exec.py PARENT SIGNAL FOLDER PROGRAM [ARGUMENT ...]
 
 A killed stack cannot stop its servers, so the kernel sends them SIGNAL (on Linux; elsewhere they go on).
 FOLDER is `-`, or the data folder of a program that refuses to run as root, like PostgreSQL. Root then becomes
@@ -26,7 +26,7 @@ def main(parent: int, signal: int, folder: str, command: list[str]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal)
     if os.getppid() != parent:
-        sys.exit("launch: the parent process has ended already")
+        sys.exit("child_exec: the parent process has ended already")
     os.execv(command[0], command)  # noqa: S606 - the command line is that of the project's own servers
 
 
