@@ -151,7 +151,7 @@ async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]
         await connect(settings.nats_url, "bench") as nats,
         Redis.from_url(settings.redis_url) as redis,
     ):
-        await nats.ready()
+        await nats.wait_until_connected()
         feed = Feed(environment, nats, redis)
         yield [
             Subject("relay", feed.relay),

@@ -110,7 +110,7 @@ async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]
         await environment.stack.of(kind)[0].start()
     await environment.wait_for_read_model()
     async with await connect(settings.nats_url, "bench") as nats, Redis.from_url(settings.redis_url) as redis:
-        await nats.ready()
+        await nats.wait_until_connected()
 
         async def run_system() -> Sample:
             return await measure_system(environment, redis)

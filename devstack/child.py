@@ -12,7 +12,7 @@ from pathlib import Path
 _CHILD_EXEC = Path(__file__).with_name("child_exec.py")
 
 Output = Path | Callable[[str], None]
-"""Receives a child's lines: a file, appended to, or a function, called for each line."""
+"""The receiver of a child's lines: a file to append to, or a function to call with each line."""
 _MAX_LINE_LENGTH = 2**24
 
 
@@ -127,16 +127,16 @@ class Child:
 
     def freeze(self) -> None:
         """Suspend the program, like a machine that hangs."""
-        self._signal(signal.SIGSTOP, self.process.pid, *_children(self.process.pid))
+        self._signal(signal.SIGSTOP, self.process.pid, *_list_children(self.process.pid))
 
     def thaw(self) -> None:
         """Resume a frozen program."""
-        self._signal(signal.SIGCONT, self.process.pid, *_children(self.process.pid))
+        self._signal(signal.SIGCONT, self.process.pid, *_list_children(self.process.pid))
 
     def _signal(self, number: signal.Signals, *pids: int) -> None:
         """Send a signal to the groups of these processes, if the program runs."""
         for pid in pids if self.running else ():
-            with suppress(ProcessLookupError):  # it has ended, and this process does not know yet
+            with suppress(ProcessLookupError):  # it has ended, but its exit code has not been read yet
                 os.killpg(os.getpgid(pid), number)
 
     async def wait_ended(self) -> int:
@@ -161,7 +161,7 @@ class Child:
                 self._output(line.decode(errors="replace").rstrip("\n"))
 
 
-def _children(pid: int) -> list[int]:
+def _list_children(pid: int) -> list[int]:
     """Return the running children of a process; empty on systems without /proc."""
     with suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -1,11 +1,11 @@
-"""Replaces itself by a program that ends with its parent process.
+"""Replaces itself with a program that ends with its parent process.
 
     python child_exec.py PARENT SIGNAL FOLDER PROGRAM [ARGUMENT ...]
 
-A killed stack cannot stop its servers, so the kernel sends them SIGNAL (on Linux; elsewhere they go on).
-FOLDER is `-`, or the data folder of a program that refuses to run as root, like PostgreSQL. Root then becomes
-nobody in a user namespace, in which it still owns its files, or the user nobody if there are no namespaces.
-This is a script because code between fork and exec is not safe in a process with threads.
+A killed stack cannot stop its servers, so the kernel sends them SIGNAL (on Linux; elsewhere they keep
+running). FOLDER is `-`, or the data folder of a program that refuses to run as root, like PostgreSQL. Root
+then becomes nobody in a user namespace, in which it still owns its files, or the user nobody if there are no
+namespaces. This is a script because code between fork and exec is not safe in a process with threads.
 """
 
 import ctypes

@@ -48,7 +48,7 @@ class Stack:
         self._environment = {**os.environ, **variables(settings), **environment}
         self._output = output
         self._keep = keep
-        self._made: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()
 
     def add(
         self, kind: ProcessKind, arguments: Sequence[str] = (), environment: Mapping[str, str] | None = None
@@ -60,7 +60,7 @@ class Stack:
             arguments: of its command line, for instance `--workers 2`.
             environment: variables of this process alone.
         """
-        number = self._made[kind.name] = self._made[kind.name] + 1
+        number = self._counts[kind.name] = self._counts[kind.name] + 1
         process = Process(
             kind,
             name := kind.name if number == 1 else f"{kind.name}-{number}",

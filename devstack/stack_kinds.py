@@ -17,12 +17,12 @@ from operations.processes import COMMAND_SERVER, KINDS, PROCESS_MANAGER, PROJECT
 from runtime.process.settings import Settings
 
 
-def local_stack(folder: Path, chosen: Settings, output: Callable[[str], Output]) -> Stack:
+def local_stack(folder: Path, user_settings: Settings, output: Callable[[str], Output]) -> Stack:
     """Return the stack of `make up`, with one process of each kind.
 
     Args:
         folder: for its data and keys.
-        chosen: the user's settings.
+        user_settings: the settings from the user's environment.
         output: returns the receiver of the lines of the process with this name.
 
     Raises:
@@ -30,7 +30,7 @@ def local_stack(folder: Path, chosen: Settings, output: Callable[[str], Output])
     """
     lock = folder_lock.acquire(folder)
     jwks = folder.absolute() / "jwks.json"
-    if "jwks" not in chosen.model_fields_set:
+    if "jwks" not in user_settings.model_fields_set:
         tokens.make_keys(jwks)
     defaults = {
         "reflection": True,
@@ -38,16 +38,20 @@ def local_stack(folder: Path, chosen: Settings, output: Callable[[str], Output])
         "jwks": str(jwks),
         "process_manager_token": str(folder.absolute() / "process-manager.token"),
     }
-    unset = {name: value for name, value in defaults.items() if name not in chosen.model_fields_set}
-    settings = chosen.model_copy(update=unset)
-    if {"jwks", "process_manager_token"} <= unset.keys():
+    applied_defaults = {
+        name: value for name, value in defaults.items() if name not in user_settings.model_fields_set
+    }
+    settings = user_settings.model_copy(update=applied_defaults)
+    if {"jwks", "process_manager_token"} <= applied_defaults.keys():
         tokens.write_process_manager_token(settings)
     servers: dict[str, Server] = {
         "database_url": Postgres(folder / "postgres", urlsplit(settings.database_url).port, [lock]),
         "nats_url": Nats(folder / "nats", urlsplit(settings.nats_url).port, [lock]),
         "redis_url": Valkey(folder / "redis", urlsplit(settings.redis_url).port, [lock]),
     }
-    own_servers = {name: server for name, server in servers.items() if name not in chosen.model_fields_set}
+    own_servers = {
+        name: server for name, server in servers.items() if name not in user_settings.model_fields_set
+    }
     stack = Stack(settings, own_servers, {}, output, [lock])
     for kind in KINDS:
         stack.add(kind)

@@ -28,14 +28,16 @@ from runtime.process.start_error import StartError
 
 def make_keys(jwks: Path) -> None:
     """Create a key pair unless it exists: the public key in this file, the private one beside it."""
-    if jwks.exists() and _private(jwks).exists():
+    if jwks.exists() and _private_key_path(jwks).exists():
         return
     jwks.parent.mkdir(parents=True, exist_ok=True)
     key = Ed25519PrivateKey.generate()
-    _private(jwks).touch(mode=0o600)
-    _private(jwks).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    _private_key_path(jwks).touch(mode=0o600)
+    _private_key_path(jwks).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     public = OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
-    jwks.write_text(json.dumps({"keys": [{**public, "kid": _key_id(key), "use": "sig", "alg": "EdDSA"}]}))
+    jwks.write_text(
+        json.dumps({"keys": [{**public, "kid": _compute_key_id(key), "use": "sig", "alg": "EdDSA"}]})
+    )
 
 
 def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: timedelta) -> str:
@@ -44,7 +46,7 @@ def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: time
     Raises:
         StartError: there is no private key beside the JWKS of the settings.
     """
-    path = _private(Path(settings.jwks))
+    path = _private_key_path(Path(settings.jwks))
     try:
         key = load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
@@ -60,7 +62,7 @@ def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: time
         "iat": now,
         "exp": now + lifetime,
     }
-    return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": _key_id(key)})
+    return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": _compute_key_id(key)})
 
 
 def write_process_manager_token(settings: Settings) -> None:
@@ -71,9 +73,9 @@ def write_process_manager_token(settings: Settings) -> None:
     path.write_text(token)
 
 
-def _private(jwks: Path) -> Path:
+def _private_key_path(jwks: Path) -> Path:
     return jwks.with_name("private-key.pem")
 
 
-def _key_id(key: Ed25519PrivateKey) -> str:
+def _compute_key_id(key: Ed25519PrivateKey) -> str:
     return sha256(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()[:16]

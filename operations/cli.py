@@ -151,7 +151,7 @@ def restored() -> None:
     from operations import incarnation
 
     old, new = asyncio.run(incarnation.replace_incarnation(read_settings().database_url))
-    click.echo(f"old incarnation  {old}\nnew incarnation  {new}\n{incarnation.NEXT}")
+    click.echo(f"old incarnation  {old}\nnew incarnation  {new}\n{incarnation.NEXT_STEPS}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Gives the database a new incarnation after it was restored from a backup or failed over with loss.
 
-Nothing else needs to know. Command servers read the incarnation in every transaction, the relay compares it
-once a second and recreates the stream, and the projectors follow the stream's.
+No other step is needed. Command servers read the incarnation in every transaction, the relay compares it
+once a second and recreates the stream, and the projectors follow the incarnation of the stream.
 """
 
 from sqlalchemy import text
@@ -9,10 +9,10 @@ from sqlalchemy import text
 from contracts import incarnations
 from runtime.postgres import create_engine
 
-OLD = "SELECT incarnation FROM relay_state WHERE id = 1 FOR UPDATE"
-NEW = "UPDATE relay_state SET incarnation = :new WHERE id = 1"
+SELECT_INCARNATION = "SELECT incarnation FROM relay_state WHERE id = 1 FOR UPDATE"
+UPDATE_INCARNATION = "UPDATE relay_state SET incarnation = :new WHERE id = 1"
 
-NEXT = """\
+NEXT_STEPS = """\
 From now on, without further commands:
   earlier consistency tokens are rejected with TOKEN_OUTDATED
   the relay recreates the stream from PostgreSQL
@@ -26,9 +26,9 @@ async def replace_incarnation(database_url: str) -> tuple[str, str]:
     engine = create_engine(database_url)
     try:
         async with engine.begin() as connection:
-            old = str((await connection.execute(text(OLD))).scalar_one())
+            old = str((await connection.execute(text(SELECT_INCARNATION))).scalar_one())
             new = incarnations.create(old)
-            await connection.execute(text(NEW), {"new": new})
+            await connection.execute(text(UPDATE_INCARNATION), {"new": new})
     finally:
         await engine.dispose()
     return old, new

@@ -34,7 +34,7 @@ PROJECTOR = ProcessKind("projector", "projector", "projector_address")
 QUERY_SERVER = ProcessKind("query_server", "query_server", "query_address")
 PROCESS_MANAGER = ProcessKind("process_manager", "process_manager", "process_manager_address")
 KINDS = (COMMAND_SERVER, QUERY_SERVER, PROCESS_MANAGER, RELAY, PROJECTOR)
-"""All of them, in the order in which they stop: first those that callers meet."""
+"""All processes, in the order in which they stop: first those that serve callers."""
 
 
 async def check_health(address: str, seconds: float = 2.0) -> str:

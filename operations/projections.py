@@ -46,7 +46,7 @@ async def rebuild(redis_url: str, view: View, within: float) -> float:
     Queries answer VIEW_REBUILDING meanwhile. Writes of the previous build are refused.
 
     Raises:
-        StartError: it is not ready again within these seconds; the projectors go on.
+        StartError: it is not ready again within these seconds; the projectors continue.
     """
     started = monotonic()
     async with redis.from_url(redis_url) as client:

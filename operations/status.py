@@ -21,7 +21,7 @@ from runtime.postgres import create_engine
 from runtime.process.settings import Settings
 
 TIMEOUT = 3.0
-"""Seconds that each server has to answer."""
+"""Seconds within which each server must respond."""
 
 PENDING = """
 SELECT count(*) AS pending, extract(epoch FROM now() - min(e.recorded_at)) AS oldest
@@ -34,16 +34,19 @@ Row = tuple[str, str]
 
 async def render(settings: Settings) -> str:
     """Return the page, a line for each subject."""
-    stream = await _stream(settings)
+    stream = await _read_stream(settings)
     sections = await asyncio.gather(
-        _processes(settings), _outbox(settings), _projections(settings, stream), _sagas(settings)
+        _check_processes(settings),
+        _check_outbox(settings),
+        _check_projections(settings, stream),
+        _check_sagas(settings),
     )
     rows = [*sections[0], *sections[1], ("stream", _describe_stream(stream)), *sections[2], *sections[3]]
     width = max(len(subject) for subject, _ in rows)
     return "\n".join(f"{subject:{width}}  {state}" for subject, state in rows)
 
 
-async def _processes(settings: Settings) -> list[Row]:
+async def _check_processes(settings: Settings) -> list[Row]:
     addresses = [str(getattr(settings, kind.address)) for kind in KINDS]
     states = await asyncio.gather(*(check_health(address, TIMEOUT) for address in addresses))
     return [
@@ -52,7 +55,7 @@ async def _processes(settings: Settings) -> list[Row]:
     ]
 
 
-async def _outbox(settings: Settings) -> list[Row]:
+async def _check_outbox(settings: Settings) -> list[Row]:
     engine = create_engine(settings.database_url)
 
     async def count_pending() -> str:
@@ -61,17 +64,17 @@ async def _outbox(settings: Settings) -> list[Row]:
         return f"{pending} pending, the oldest for {oldest:.1f} s" if pending else "nothing pending"
 
     try:
-        return [("outbox", await _or_unreachable(count_pending, "PostgreSQL"))]
+        return [("outbox", await _query_or_describe(count_pending, "PostgreSQL"))]
     finally:
         await engine.dispose()
 
 
-async def _stream(settings: Settings) -> StreamIdentity | str | None:
+async def _read_stream(settings: Settings) -> StreamIdentity | str | None:
     """Return the stream, None if there is none, or a line with the reason why NATS is unreachable."""
     connection = await jetstream.connect(settings.nats_url, "status")
     try:
         async with asyncio.timeout(TIMEOUT):
-            await connection.ready()
+            await connection.wait_until_connected()
             return await read_stream_identity(connection.js)
     except UNREACHABLE as error:
         return f"NATS is unreachable: {summarize(error)}"
@@ -88,12 +91,12 @@ def _describe_stream(stream: StreamIdentity | str | None) -> str:
     return f"{stream.messages} events, last sequence {stream.last_sequence}, {complete}, epoch {stream.epoch}"
 
 
-async def _projections(settings: Settings, stream: StreamIdentity | str | None) -> list[Row]:
+async def _check_projections(settings: Settings, stream: StreamIdentity | str | None) -> list[Row]:
     identity = stream if isinstance(stream, StreamIdentity) else None
     async with Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT) as redis:
 
         async def describe(view: View) -> str:
-            return await _or_unreachable(lambda: _describe_projection(redis, view, identity), "Redis")
+            return await _query_or_describe(lambda: _describe_projection(redis, view, identity), "Redis")
 
         return [(view.projection, await describe(view)) for view in VIEWS]
 
@@ -105,15 +108,15 @@ async def _describe_projection(redis: Redis, view: View, stream: StreamIdentity 
     parked = await redis.hlen(view.parked)
     facts = ["ready" if ready else "not ready: queries answer VIEW_REBUILDING"]
     if stream is not None and checkpoints:
-        applied = max(sequence if epoch == stream.epoch else 0 for epoch, sequence in checkpoints)
-        facts.append(f"applied up to sequence {applied}")
+        last_sequence = max(sequence if epoch == stream.epoch else 0 for epoch, sequence in checkpoints)
+        facts.append(f"applied up to sequence {last_sequence}")
     if as_of:
         facts.append(f"as of {datetime.now(UTC).timestamp() - min(as_of) / 1000:.1f} s ago")
     facts.append(f"{parked} parked")
     return ", ".join(facts)
 
 
-async def _sagas(settings: Settings) -> list[Row]:
+async def _check_sagas(settings: Settings) -> list[Row]:
     engine = create_engine(settings.database_url)
 
     async def count_sagas() -> str:
@@ -122,7 +125,7 @@ async def _sagas(settings: Settings) -> list[Row]:
         return f"{open_} open, {overdue} overdue, {blocked} blocked (diptych sagas list)"
 
     try:
-        return [("sagas", await _or_unreachable(count_sagas, "PostgreSQL"))]
+        return [("sagas", await _query_or_describe(count_sagas, "PostgreSQL"))]
     finally:
         await engine.dispose()
 
@@ -133,7 +136,7 @@ def _parse_checkpoint(value: bytes | str) -> tuple[str, int]:
     return epoch, int(sequence)
 
 
-async def _or_unreachable(query: Callable[[], Awaitable[str]], server: str) -> str:
+async def _query_or_describe(query: Callable[[], Awaitable[str]], server: str) -> str:
     """Return a query's result, or a line with the reason why the server is unreachable."""
     try:
         async with asyncio.timeout(TIMEOUT):

@@ -5,8 +5,8 @@ How it works:
 - One task for each saga and partition opens a reader while this process holds the partition's lease, and
   polls for the lease otherwise.
 - The reader begins behind the checkpoint in PostgreSQL. A checkpoint of another epoch belongs to a stream
-  that was recreated; reading then begins at sequence 1, and the engine skips the events that it knows by
-  version.
+  that was recreated; reading then begins at sequence 1, and the engine skips by version the events that it
+  has processed.
 - The engine advances the checkpoint in the transaction that delivers the events, so that none is lost or
   delivered twice even if this process is killed.
 - The task needs no acknowledgements. After any error, such as a lost reader, a `CheckpointConflict` or an

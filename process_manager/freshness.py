@@ -10,9 +10,9 @@ from process_manager.saga_reader import SagaReader
 from runtime.grpc.request_tokens import read_consistency_token
 from runtime.grpc.rpc_error import RpcError
 
-RESERVE = 0.05
+DEADLINE_MARGIN = 0.05
 """Seconds before the call's deadline at which waiting ends, so that the error still reaches the caller."""
-WITHOUT_DEADLINE = 2.0
+DEFAULT_TIMEOUT = 2.0
 """Maximum wait of a call without a deadline, in seconds."""
 CHECK_INTERVAL = 0.02
 """Seconds between two checks."""
@@ -60,7 +60,7 @@ class Freshness:
             if streams.stream_type(stream.stream) == saga.subscribes_to
         }
         clock = asyncio.get_running_loop().time
-        deadline = clock() + (WITHOUT_DEADLINE if remaining is None else remaining - RESERVE)
+        deadline = clock() + (DEFAULT_TIMEOUT if remaining is None else remaining - DEADLINE_MARGIN)
         while required:
             versions = await self._sagas.read_versions(saga.name, list(required))
             if all(versions.get(id_, 0) >= version for id_, version in required.items()):

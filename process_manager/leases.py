@@ -26,7 +26,7 @@ from runtime.process import logs
 
 LEASE = 5.0
 """Seconds after which a lease or a membership expires unless it is renewed."""
-RENEW_INTERVAL = 1.0
+RENEWAL_INTERVAL = 1.0
 """Seconds."""
 
 LOCK = "SELECT pg_advisory_xact_lock(0x53414741)"
@@ -74,7 +74,7 @@ class Leases:
             except Exception as error:  # for example, PostgreSQL is unavailable
                 log.warning("Lease renewal failed", error=repr(error))
             try:
-                await asyncio.wait_for(stopping.wait(), RENEW_INTERVAL)
+                await asyncio.wait_for(stopping.wait(), RENEWAL_INTERVAL)
             except TimeoutError:
                 continue
 

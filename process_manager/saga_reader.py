@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from process_manager.schema import DUE, OPERATOR_ACTIONS, SAGAS, STEPS, TIMERS
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # asyncpg would send datetime.max to PostgreSQL as infinity
-"""The due time of a saga without one, in the order of lists."""
+"""Sort key of a saga without a due time; lists end with these sagas."""
 
 ListPosition = tuple[datetime, datetime, str]
 """A saga's position in a list: its due time (NEVER if it has none), when it began, its id."""

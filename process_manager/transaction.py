@@ -108,7 +108,7 @@ class Transaction:
         await self._connection.execute(insert(OPERATOR_ACTIONS).values(row))
 
     async def write(self, instances: Iterable[Instance]) -> None:
-        """Write the instances with their new steps and timers; skip those that have received nothing."""
+        """Write the instances with their new steps and timers; skip those that have received no input."""
         begun = [instance for instance in instances if instance.began_at is not None or instance.failed_input]
         if not begun:
             return

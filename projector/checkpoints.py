@@ -17,10 +17,10 @@ class Checkpoints:
         self._epoch = epoch
         self._stored = {partition: stored[partition] for partition in partitions}
         self._sequences = {
-            partition: self._sequence(checkpoint) for partition, checkpoint in self._stored.items()
+            partition: self._parse_sequence(checkpoint) for partition, checkpoint in self._stored.items()
         }
 
-    def _sequence(self, checkpoint: str) -> int:
+    def _parse_sequence(self, checkpoint: str) -> int:
         epoch, _, sequence = checkpoint.partition("/")
         return int(sequence) if epoch == self._epoch else 0
 
@@ -51,4 +51,4 @@ class Checkpoints:
         """Record that the store has these checkpoints now."""
         for partition, (_, new) in advances.items():
             self._stored[partition] = new
-            self._sequences[partition] = self._sequence(new)
+            self._sequences[partition] = self._parse_sequence(new)

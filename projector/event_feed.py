@@ -37,7 +37,7 @@ class PartitionReader:
     def __init__(self, readers: Mapping[int, StreamReader], arrived: asyncio.Event) -> None:
         self._readers = readers
         self._arrived = arrived
-        self._returned: Counter[int] = Counter()
+        self._returned_counts: Counter[int] = Counter()
 
     async def read_batch(self, limit: int, max_wait: float) -> list[Message]:
         """Return the next messages, at least one unless none arrives within `max_wait` seconds."""
@@ -54,7 +54,7 @@ class PartitionReader:
         batch: list[Message] = []
         for partition, reader in self._readers.items():
             messages = await reader.take(share)
-            self._returned[partition] += len(messages)
+            self._returned_counts[partition] += len(messages)
             batch += messages
         return batch
 
@@ -63,7 +63,9 @@ class PartitionReader:
         # Delivered messages may still wait in a reader, so the server's count is compared with ours.
         delivered = await asyncio.gather(*(reader.count_sent() for reader in self._readers.values()))
         counts = zip(self._readers, delivered, strict=True)
-        return frozenset(partition for partition, count in counts if count == self._returned[partition])
+        return frozenset(
+            partition for partition, count in counts if count == self._returned_counts[partition]
+        )
 
     async def close(self) -> None:
         await asyncio.gather(*(reader.close() for reader in self._readers.values()))
@@ -94,7 +96,9 @@ class JetStreamEventFeed:
         """
         arrived = asyncio.Event()
         opening = [
-            StreamReader.open(self._connection, epoch, start, [self._subject_filter(partition)], arrived)
+            StreamReader.open(
+                self._connection, epoch, start, [self._build_subject_filter(partition)], arrived
+            )
             for partition, start in starts.items()
         ]
         results = await asyncio.gather(*opening, return_exceptions=True)
@@ -106,8 +110,8 @@ class JetStreamEventFeed:
             raise errors[0]
         return PartitionReader(readers, arrived)
 
-    def _subject_filter(self, partition: int) -> str:
-        """Return a single filter for all source streams; it may match others too, which `decode` skips."""
+    def _build_subject_filter(self, partition: int) -> str:
+        """Return one filter for all source streams; `decode` skips the messages of other streams in it."""
         stream_type = self._source_streams[0] if len(self._source_streams) == 1 else "*.*"
         return streams.partition_subject(partition, stream_type)
 

@@ -20,9 +20,9 @@ class FoldResult(msgspec.Struct, frozen=True):
     record: Record
     content: RenderedView[Any] | None
     """None if no event could be applied."""
-    applied: Sequence[RecordedEvent]
-    failed: RecordedEvent | None = None
-    """The event that stopped the fold; None if every event was applied, now or before."""
+    applied_events: Sequence[RecordedEvent]
+    failed_event: RecordedEvent | None = None
+    """The event that stopped the fold; None if every event was applied, in this fold or an earlier one."""
     error: Exception | None = None
 
 

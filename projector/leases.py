@@ -1,15 +1,15 @@
 """Partition leases in Redis, which divide the partitions among the projectors.
 
-How it works. Every TICK a projector renews its membership and its leases in one script, which also computes
-its share: all partitions divided by the living members, rounded up. It takes free partitions up to its
-share and releases those above it. A killed projector loses its leases after LEASE seconds; a new one gets
-its share within a TICK or two, as soon as the others have finished their batches.
+How it works. Every RENEWAL_INTERVAL a projector renews its membership and its leases in one script, which
+also computes its share: all partitions divided by the living members, rounded up. It takes free partitions up
+to its share and releases those above it. A killed projector loses its leases after LEASE seconds; a new one
+gets its share within one or two intervals, as soon as the others have finished their batches.
 
 Leases only avoid duplicate work. Two projectors may work on one partition for a while, for instance after a
 freeze; the writes compare build, checkpoints and versions, so the views stay correct.
 
-A lease that exceeds the share, while a session still has it pinned, is no longer `held`: the session ends
-after its batch and unpins it, and the next renewal releases it.
+If a lease exceeds the share while a session has pinned it, `partitions` omits it at once. The session then
+ends after its batch and unpins the lease, and the next renewal releases it.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from runtime.process import logs
 MEMBERS = "projectors"
 LEASE = 5.0
 """Seconds after which a lease or a membership ends unless it is renewed."""
-TICK = 1.0
+RENEWAL_INTERVAL = 1.0
 """Seconds between renewals."""
 
 # Returns the share and the leased partitions. Membership depends on the clock of Redis alone.
@@ -81,22 +81,24 @@ class RedisLeases:
         self._redis = redis
         self._can_work = can_work
         self._left = False
-        self._lock = asyncio.Lock()  # `leave` has to wait for a renewal in progress, which would take leases
+        self._lock = (
+            asyncio.Lock()
+        )  # `leave` waits for a renewal in progress, which could acquire leases again
         self._me = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        self._held: frozenset[int] = frozenset()
+        self._partitions: frozenset[int] = frozenset()
         self._pins: Counter[int] = Counter()
         self._renew_script = redis.register_script(RENEW)
         self._release_script = redis.register_script(RELEASE)
 
     @property
-    def held(self) -> frozenset[int]:
+    def partitions(self) -> frozenset[int]:
         """The partitions that are leased to this process and within its share."""
-        return self._held
+        return self._partitions
 
     @contextmanager
-    def pinned(self) -> Iterator[frozenset[int]]:
-        """Pin the partitions that are held now: no other process gets their leases within the context."""
-        partitions = self._held
+    def pin(self) -> Iterator[frozenset[int]]:
+        """Pin `partitions`: no other process gets their leases while the context is open."""
+        partitions = self._partitions
         self._pins.update(partitions)
         try:
             yield partitions
@@ -104,7 +106,7 @@ class RedisLeases:
             self._pins.subtract(partitions)
 
     async def keep(self) -> None:
-        """Renew every TICK until `leave`; errors of Redis are logged and retried."""
+        """Renew every RENEWAL_INTERVAL until `leave`; errors of Redis are logged and retried."""
         while not self._left:
             try:
                 async with self._lock:
@@ -112,21 +114,23 @@ class RedisLeases:
                         await (self.renew() if self._can_work() else self._release_all())
             except (RedisError, OSError) as error:
                 log.warning("Lease renewal failed", error=str(error))
-            await asyncio.sleep(TICK)
+            await asyncio.sleep(RENEWAL_INTERVAL)
 
     async def renew(self) -> None:
         """Renew the leases, take free partitions up to the share, and release unpinned ones above it."""
         keys = [MEMBERS, *(_key(partition) for partition in range(streams.PARTITIONS))]
         share, mine = await self._renew_script(keys=keys, args=[self._me, int(LEASE * 1000)])
-        # Partitions held before come first, so that as few as possible change hands.
-        held = frozenset(sorted(mine, key=lambda partition: (partition not in self._held, partition))[:share])
-        if held != self._held:
-            log.info("Partitions changed", partitions=sorted(held))
-            self._held = held
-        await self._release(frozenset(mine) - held)
+        # Partitions of the previous renewal come first, so that as few as possible change their holder.
+        partitions = frozenset(
+            sorted(mine, key=lambda partition: (partition not in self._partitions, partition))[:share]
+        )
+        if partitions != self._partitions:
+            log.info("Partitions changed", partitions=sorted(partitions))
+            self._partitions = partitions
+        await self._release(frozenset(mine) - partitions)
 
     async def leave(self) -> None:
-        """Release everything for good. An unreachable Redis is ignored: the leases end by themselves."""
+        """Release all leases and renew no more. Errors of Redis are ignored: the leases expire anyway."""
         self._left = True
         async with self._lock:
             with suppress(RedisError, OSError):
@@ -134,7 +138,7 @@ class RedisLeases:
 
     async def _release_all(self) -> None:
         """End the membership and release everything that is not pinned."""
-        self._held = frozenset()
+        self._partitions = frozenset()
         await self._redis.zrem(MEMBERS, self._me)
         await self._release(frozenset(range(streams.PARTITIONS)))
 

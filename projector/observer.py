@@ -32,10 +32,10 @@ def create_observer(view: View) -> Callable[[Sequence[Update]], None]:
 def _observe(model: str, updates: Sequence[Update]) -> None:
     end = time_ns()
     for update in updates:
-        for event in update.applied:
+        for event in update.applied_events:
             metrics.event_processed(event.type, True)
             _record_span(model, event, update.started_ns, end)
-        if update.applied:
+        if update.applied_events:
             _report_update(model, update, end)
         if update.after.parked is not None:
             _report_parked(model, update, update.after.parked)
@@ -45,7 +45,7 @@ def _observe(model: str, updates: Sequence[Update]) -> None:
 
 def _report_update(model: str, update: Update, end_ns: int) -> None:
     """Log and measure an update. The lag lasts from the recording of its last event until the write."""
-    last = update.applied[-1]
+    last = update.applied_events[-1]
     lag = max(0.0, end_ns / 1e9 - last.recorded_at.timestamp())
     metrics.read_model_lag(model, lag)
     log.info(
@@ -58,8 +58,8 @@ def _report_update(model: str, update: Update, end_ns: int) -> None:
 
 
 def _report_parked(model: str, update: Update, parked: Parked) -> None:
-    if update.failed is not None:
-        metrics.event_processed(update.failed.type, False)
+    if update.failed_event is not None:
+        metrics.event_processed(update.failed_event.type, False)
     log.error(
         "Aggregate parked",
         modelType=model,

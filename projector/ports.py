@@ -11,7 +11,7 @@ from runtime.jetstream import Message, StreamIdentity
 
 
 class BuildSuperseded(Exception):
-    """The build, a checkpoint or the stream is another one; the session has to start again from the store."""
+    """The build, a checkpoint or the stream has changed; the session has to start again from the store."""
 
 
 class EventReader(Protocol):
@@ -70,10 +70,10 @@ class Store(Protocol):
     """The views of one projection. Every write compares the build that the store has read last."""
 
     async def read_build(self) -> Build | None:
-        """Read and return the build; None if another one has to begin."""
+        """Read and return the build; None if a new one has to begin."""
 
     async def begin_build(self, incarnation: str, epoch: str) -> None:
-        """Clear the projection and begin another build, unless another projector has begun one meanwhile."""
+        """Clear the projection and begin a new build, unless another projector has begun one meanwhile."""
 
     async def load(self, view_ids: Iterable[str]) -> Mapping[str, Record]:
         """Return these views, by id; an empty record of version 0 for each that does not exist."""
@@ -84,7 +84,7 @@ class Store(Protocol):
         advances: Advances = NO_PARTITIONS,
         as_of: Mapping[int, int] = NO_PARTITIONS,
     ) -> set[str]:
-        """Write the views whose version and revision are unchanged; return the ids of the others.
+        """Write the views whose version and revision are unchanged; return the ids of all other views.
 
         Everything derived from a view is written with it. If there was no conflict, the checkpoints advance
         in the same call, as `advance` does.
@@ -116,8 +116,8 @@ class Leases(Protocol):
     """This process's share of the partitions."""
 
     @property
-    def held(self) -> frozenset[int]:
+    def partitions(self) -> frozenset[int]:
         """The partitions that are leased to this process and within its share."""
 
-    def pinned(self) -> AbstractContextManager[frozenset[int]]:
-        """Pin the partitions that are held now: no other process gets their leases within the context."""
+    def pin(self) -> AbstractContextManager[frozenset[int]]:
+        """Pin `partitions`: no other process gets their leases while the context is open."""

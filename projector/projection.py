@@ -3,10 +3,10 @@
 How it works. A projection folds each source stream into one view message. Handlers are registered by event
 type with `on`; upcasters extend them to older versions of the type. `fold` applies a run of events to a
 private copy of the view and renders the result: the serialised message, its index entries, its
-contributions to counters, its change feeds, and one history entry for each event. All of a run is applied
-at once; only if something in it fails is it repeated event by event, to find the last good state and the
-event to blame. A failure is returned, not raised: handlers, decoding and rendering depend on the event's
-content, so any exception may occur.
+contributions to counters, its change feeds, and one history entry for each event. A run is applied as a
+whole. Only if that fails is it repeated event by event, to find the last good state and the event that
+failed. A failure is returned, not raised: handlers, decoding and rendering depend on the event's content, so
+any exception may occur.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -47,8 +47,8 @@ class Update(msgspec.Struct, frozen=True):
     after: Record
     content: RenderedView[Any] | None
     """None if only `parked` changes."""
-    applied: Sequence[RecordedEvent]
-    failed: RecordedEvent | None
+    applied_events: Sequence[RecordedEvent]
+    failed_event: RecordedEvent | None
     """The event that stopped the fold: it cannot be applied, or it follows a gap."""
     started_ns: int
     """When the fold began, in nanoseconds since 1970."""

@@ -1,4 +1,4 @@
-"""A projection's build in Redis: its name, its checkpoints, and how another one begins.
+"""A projection's build in Redis: its name, its checkpoints, and the beginning of a new one.
 
 How it works. All keys of a projection belong to one build, whose name is `<incarnation>/<build id>`. Every
 write compares the name first, so a projector that was frozen while another build began changes nothing.
@@ -28,7 +28,7 @@ CLEARING = "/clearing"
 
 
 class RedisBuild:
-    """The build of one projection. It writes only to the build that it has read last."""
+    """The build of one projection. Writes take effect only while the build that was last read is current."""
 
     def __init__(self, redis: Redis, view: View) -> None:
         self._redis = redis
@@ -41,34 +41,33 @@ class RedisBuild:
         self._advance_script = redis.register_script(read_script("checkpoints", "advance"))
 
     async def read_build(self) -> Build | None:
-        """Read and return the build; None if another one has to begin."""
+        """Read and return the build; None if a new one has to begin."""
         name, flat = await _call(self._read_script, [self._view.build, self._view.checkpoints])
         self._name = (name or b"").decode()
         checkpoints = {int(flat[i]): flat[i + 1].decode() for i in range(0, len(flat), 2)}
-        if (
-            not self._name or len(checkpoints) < streams.PARTITIONS
-        ):  # it has none while the previous build is cleared
+        # A build has no checkpoints while the keys of the previous build are cleared.
+        if not self._name or len(checkpoints) < streams.PARTITIONS:
             return None
         return Build(self._name.partition("/")[0], checkpoints)
 
     async def begin_build(self, incarnation: str, epoch: str) -> None:
-        """Clear the projection and begin another build, unless another projector has begun one meanwhile."""
+        """Clear the projection and begin a new build, unless another projector has begun one meanwhile."""
         view = self._view
         if not (self._name.startswith(f"{incarnation}/") and self._name.endswith(CLEARING)):
             keys = [view.build, view.ready, view.as_of, view.checkpoints, view.parked]
-            new = f"{incarnation}/{uuid4()}{CLEARING}"
-            await _call(self._begin_script, keys, [self._name, new])
-            self._name = new
+            new_name = f"{incarnation}/{uuid4()}{CLEARING}"
+            await _call(self._begin_script, keys, [self._name, new_name])
+            self._name = new_name
         try:
             await self._clear()
-            opened = [self._name, self._name.removesuffix(CLEARING), f"{epoch}/0", streams.PARTITIONS]
-            self._check_current(await _call(self._open_script, [view.build, view.checkpoints], opened))
+            arguments = [self._name, self._name.removesuffix(CLEARING), f"{epoch}/0", streams.PARTITIONS]
+            self._check_current(await _call(self._open_script, [view.build, view.checkpoints], arguments))
         except BuildSuperseded:
             pass  # another projector was faster; the caller reads its build next
 
     async def advance(self, advances: Advances, as_of: Mapping[int, int]) -> None:
         """Advance checkpoints, in all of the partitions or in none."""
-        arguments = self._advance_arguments(advances, as_of)
+        arguments = self._build_advance_arguments(advances, as_of)
         self._check_current(await _call(self._advance_script, self._checkpoint_keys, arguments))
 
     @property
@@ -76,7 +75,7 @@ class RedisBuild:
         """The keys of `checkpoints.lua`."""
         return [self._view.build, self._view.checkpoints, self._view.as_of, self._view.ready]
 
-    def _advance_arguments(self, advances: Advances, as_of: Mapping[int, int]) -> list[Any]:
+    def _build_advance_arguments(self, advances: Advances, as_of: Mapping[int, int]) -> list[Any]:
         rows = [
             (str(partition), old, new, str(as_of.get(partition, "")))
             for partition, (old, new) in advances.items()

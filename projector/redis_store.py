@@ -33,7 +33,7 @@ class RedisStore(RedisBuild):
     Args:
         redis: the connection.
         view: the layout of the views.
-        changes_kept: the maximal number of views in a change feed.
+        max_change_feed_size: the maximum number of views in a change feed.
     """
 
     def __init__(self, redis: Redis, view: View, max_change_feed_size: int = MAX_CHANGE_FEED_SIZE) -> None:
@@ -47,9 +47,11 @@ class RedisStore(RedisBuild):
         """Return these views, by id; an empty record of version 0 for each that does not exist."""
         ids = list(view_ids)
         loaded = await self._load_script(args=[pack([self._view.key(view_id) for view_id in ids])])
-        return {view_id: self._record(view_id, values) for view_id, values in zip(ids, loaded, strict=True)}
+        return {
+            view_id: self._decode_record(view_id, values) for view_id, values in zip(ids, loaded, strict=True)
+        }
 
-    def _record(self, view_id: str, values: Sequence[bytes | None]) -> Record:
+    def _decode_record(self, view_id: str, values: Sequence[bytes | None]) -> Record:
         data, version, revision, entries, parked = values
         return Record(
             id=view_id,
@@ -68,8 +70,8 @@ class RedisStore(RedisBuild):
     ) -> set[str]:
         """Write views and checkpoints; return the ids of the views that another projector has changed."""
         packed = pack([self._pack_update(update) for update in updates])
-        contents = [data for update in updates for data in _contents(update)]
-        arguments = self._advance_arguments(advances, as_of)
+        contents = [data for update in updates for data in _list_contents(update)]
+        arguments = self._build_advance_arguments(advances, as_of)
         reply = await self._write_script(
             keys=[*self._checkpoint_keys, self._view.parked],
             args=[*arguments, packed, self._view.change_channel, self._max_change_feed_size, *contents],
@@ -112,7 +114,7 @@ class RedisStore(RedisBuild):
         await self._unlist_script(keys=[self._view.key(view_id), self._view.parked], args=[view_id])
 
 
-def _contents(update: Update) -> Iterable[bytes]:
+def _list_contents(update: Update) -> Iterable[bytes]:
     """Return the bytes of the view, and those of its new history entries."""
     if update.content is None:
         return (b"",)

@@ -2,9 +2,9 @@
 
 How it works. `RetryPolicy.park` turns a failure into the record that is stored with the view: attempts so
 far, and the time of the next one, after a pause that doubles. After the last attempt the aggregate stays
-parked and has no next time. `RetrySchedule` holds this process's records that are still to be retried; the
-session asks for the due ones between batches. The schedule is only a copy: each session fills it again from
-the store.
+parked and has no next time. `RetrySchedule` holds this process's records that are still to be retried.
+Between batches the session retries those that are due. The schedule is only a copy: each session loads it
+again from the store.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,12 +50,12 @@ class RetryPolicy:
             error=f"{type(error).__name__}: {error}"[:MAX_ERROR_LENGTH],
             since=previous.since if previous else now,
             attempts=attempts,
-            next_attempt=None if final else now + self._pause(attempts),
+            next_attempt=None if final else now + self._compute_pause(attempts),
             state="parked" if final else "retrying",
         )
 
-    def _pause(self, attempts: int) -> int:
-        """Return milliseconds."""
+    def _compute_pause(self, attempts: int) -> int:
+        """Return the pause after this many attempts, in milliseconds."""
         return int(1000 * compute_pause(attempts - 1, self.first_pause, inf))
 
 

@@ -76,7 +76,7 @@ class Runner:
 
     async def _run_session(self, stopping: asyncio.Event) -> None:
         """Work on the partitions that are leased now, until the leases change."""
-        with self._leases.pinned() as partitions:
+        with self._leases.pin() as partitions:
             if not partitions:
                 await asyncio.sleep(MAX_WAIT)
                 return
@@ -86,7 +86,7 @@ class Runner:
             reader = await self._feed.open(identity.epoch, checkpoints.starts)
             try:
                 session = Session(self._writer, self._store, self._feed, identity, checkpoints, reader)
-                while not stopping.is_set() and self._leases.held == partitions:
+                while not stopping.is_set() and self._leases.partitions == partitions:
                     await session.step()
             finally:
                 await reader.close()

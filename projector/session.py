@@ -2,7 +2,7 @@
 
 How it works. `step` reads a batch, writes the views and the new checkpoints in one call, retries the parked
 aggregates that are due, and compares the stream with the one that the session began with. The session ends
-with an exception as soon as the build, a checkpoint or the stream is another one; the runner then starts a
+with an exception as soon as the build, a checkpoint or the stream has changed; the runner then starts a
 new session from the stored checkpoints. A kill at any point repeats one batch at most, and the writer ignores
 events that a view already includes.
 
@@ -35,7 +35,7 @@ MAX_REPLAYS = 20
 
 
 class Session:
-    """Applies the batches of one reader until the build, the stream or a checkpoint is another one.
+    """Applies the batches of one reader until the build, the stream or a checkpoint has changed.
 
     Args:
         writer: applies events to views.
@@ -72,13 +72,13 @@ class Session:
         """Apply one batch, retry the parked aggregates that are due, and check the stream.
 
         Raises:
-            BuildSuperseded: the build, a checkpoint or the stream is another one.
+            BuildSuperseded: the build, a checkpoint or the stream has changed.
             ReaderLost: the reader may have missed messages.
         """
         messages = await self._reader.read_batch(BATCH_SIZE, MAX_WAIT)
         events = (self._feed.decode(message) for message in messages)
         last = {streams.partition_of_subject(message.subject): message for message in messages}
-        as_of = self._as_of | self._published_times(last)
+        as_of = self._as_of | self._get_published_times(last)
         sequences = {partition: message.sequence for partition, message in last.items()}
         # A partition with a time but no message is listed too: its checkpoint is compared, not advanced.
         advances = self._checkpoints.plan_advances(sequences, unchanged=as_of)
@@ -88,7 +88,7 @@ class Session:
             await self._writer.replay(view_id, parked.stream)
         self._as_of = await self._check_stream()
 
-    def _published_times(self, last: Mapping[int, Message]) -> dict[int, int]:
+    def _get_published_times(self, last: Mapping[int, Message]) -> dict[int, int]:
         """Return the publishing time, in ms, of the last message of each partition that has caught up."""
         if self._catch_up_target is not None:
             self._caught_up |= {p for p, message in last.items() if message.sequence >= self._catch_up_target}

@@ -59,7 +59,7 @@ class Writer:
         self._cache: OrderedDict[str, Record] = OrderedDict()
 
     def clear_cache(self) -> None:
-        """Forget all cached views, before a session whose partitions another projector may have had."""
+        """Evict all cached views, before a session whose partitions another projector may have had."""
         self._cache.clear()
 
     async def apply(
@@ -90,7 +90,7 @@ class Writer:
             )
             if not conflicts:
                 return
-            # A new view that conflicts does exist: the next round has to load it.
+            # A view in `new_ids` that conflicts exists after all, so the next round has to load it.
             pending, new_ids = {view_id: pending[view_id] for view_id in conflicts}, set()
 
     async def replay(self, view_id: str, stream: str) -> None:
@@ -107,7 +107,7 @@ class Writer:
         await self._store.unlist_parked(view_id)
 
     async def _retry_parked(self, record: Record, stream: str) -> bool:
-        """Fold a parked view further; return whether it is unparked now."""
+        """Apply the later events to a parked view; return whether it is unparked now."""
         started = time_ns()
         result = fold(self._projection, record, await self._feed.read_events(stream))
         update = self._create_update(record, result, stream, started)
@@ -137,7 +137,7 @@ class Writer:
             after = replace(after, parked=parked, revision=before.revision + 1)
         elif result.content is None:
             return None
-        return Update(before, after, result.content, result.applied, result.failed, started_ns)
+        return Update(before, after, result.content, result.applied_events, result.failed_event, started_ns)
 
     async def _load(self, view_ids: Collection[str], new_ids: Set[str] = frozenset()) -> Mapping[str, Record]:
         """Return views from the cache, the missing ones from the store.

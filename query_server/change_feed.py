@@ -47,7 +47,7 @@ class Signal:
     async def wait_until_subscribed(self) -> None:
         """Return once the subscription is active.
 
-        A change that a later read does not include wakes this signal.
+        A read after this misses no change silently: a change that it does not include wakes the signal.
 
         Raises:
             RpcError: `READ_MODEL_UNAVAILABLE`, Redis is unreachable; `STOPPING`, the process stops.
@@ -85,7 +85,7 @@ class ChangeFeed:
 
     @contextmanager
     def open_signal(self, key: str) -> Iterator[Signal]:
-        """Yield a signal that changes of a key wake while the context is open.
+        """Yield a signal that wakes after every change of a key while the context is open.
 
         Args:
             key: of a view's hash, or of a change feed in Redis.

@@ -45,19 +45,28 @@ async def read(
             `VIEW_REBUILDING`, the projection follows an earlier incarnation of the database than the token;
             `VIEW_BEHIND`, the writes were not included in time; and the errors of `ViewReader`.
     """
-    wanted = read_consistency_token(token)
-    awaited = [s for s in wanted.streams if streams.stream_type(s.stream) in views.view.source_streams]
-    version_reads = [views.version_command(streams.aggregate_id(stream.stream)) for stream in awaited]
+    decoded_token = read_consistency_token(token)
+    required_versions = [
+        required
+        for required in decoded_token.streams
+        if streams.stream_type(required.stream) in views.view.source_streams
+    ]
+    version_reads = [
+        views.version_command(streams.aggregate_id(stream.stream)) for stream in required_versions
+    ]
     deadline = _now() + (DEFAULT_TIMEOUT if remaining is None else remaining - DEADLINE_MARGIN)
     backoff = Backoff(INITIAL_PAUSE, MAX_PAUSE)
     while True:
         incarnation, replies = await views.read_while_ready(*version_reads, *commands)
-        if incarnation < wanted.incarnation:  # the projectors do not follow the restored database yet
+        if incarnation < decoded_token.incarnation:  # the projectors do not follow the restored database yet
             raise views.rebuilding_error()
-        if incarnation > wanted.incarnation:
+        if incarnation > decoded_token.incarnation:
             raise RpcError("TOKEN_OUTDATED", "the token is from before the database was restored")
-        if all(int(version or 0) >= s.version for version, s in zip(replies, awaited, strict=False)):
-            return replies[len(awaited) :]
+        if all(
+            int(version or 0) >= required.version
+            for version, required in zip(replies, required_versions, strict=False)
+        ):
+            return replies[len(required_versions) :]
         if _now() >= deadline:
             raise RpcError(
                 "VIEW_BEHIND", "the view does not include the token's command yet", retry_after=0.1

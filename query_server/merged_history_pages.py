@@ -39,14 +39,15 @@ async def read_page(
             while not entries and unread[view_id] > 0:
                 entries += await _read_chunk(views, entry, view_id, unread[view_id], size)
                 unread[view_id] = max(0, unread[view_id] - size)
-        heads = [(_record_time(entries[0]), view_id) for view_id, entries in queues.items() if entries]
+        heads = [(_get_record_time(entries[0]), view_id) for view_id, entries in queues.items() if entries]
         if not heads:
             return page, {}
         _, newest_id = max(heads)
         if is_included(newest := queues[newest_id].pop(0)):
             page.append(newest)
     next_versions = {
-        view_id: _version(entries[0]) if entries else unread[view_id] for view_id, entries in queues.items()
+        view_id: _get_version(entries[0]) if entries else unread[view_id]
+        for view_id, entries in queues.items()
     }
     return page, {view_id: version for view_id, version in next_versions.items() if version}
 
@@ -56,10 +57,10 @@ async def _read_chunk(views: ViewReader, entry: type[E], view_id: str, newest: i
     return [entry.FromString(data) for data in await views.get_history_entries(view_id, versions)]
 
 
-def _version(entry: Any) -> int:
+def _get_version(entry: Any) -> int:
     return int(entry.version)
 
 
-def _record_time(entry: Any) -> int:
+def _get_record_time(entry: Any) -> int:
     """Return the record time in nanoseconds since 1970."""
     return int(entry.record_time.ToNanoseconds())

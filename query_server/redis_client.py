@@ -53,7 +53,7 @@ class RedisClient:
     def __init__(self, address: RedisAddress, timeout: float = TIMEOUT) -> None:
         self._address = address
         self._timeout = timeout
-        self._wire: _Wire | None = None
+        self._connection: _Connection | None = None
         self._attempted = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -84,47 +84,47 @@ class RedisClient:
             return False
 
     def _send(self, command: Command) -> asyncio.Future[Any]:
-        if self._wire is None or self._wire.lost.done():
+        if self._connection is None or self._connection.lost.done():
             raise _unavailable()
-        return self._wire.send(command)
+        return self._connection.send(command)
 
     async def _keep_connected(self) -> None:
         backoff, logged_error = Backoff(INITIAL_PAUSE, MAX_PAUSE), ""
         while True:
-            wire = _Wire(self._timeout)
+            connection = _Connection(self._timeout)
             try:
-                await self._connect(wire)
+                await self._connect(connection)
                 log.info("Redis connected", address=str(self._address))
                 backoff.reset()
                 logged_error = ""
-                await self._serve_with(wire)
+                await self._serve_with(connection)
                 log.warning("Redis connection lost", address=str(self._address))
             except Exception as error:  # any error may be transient, so the loop always tries again
                 if repr(error) != logged_error:  # one line for a series of equal failures
                     logged_error = repr(error)
                     log.warning("Redis unreachable", address=str(self._address), error=logged_error)
             finally:
-                wire.close()
+                connection.close()
             self._attempted.set()
             await asyncio.sleep(backoff.next_pause())
 
-    async def _serve_with(self, wire: "_Wire") -> None:
+    async def _serve_with(self, connection: "_Connection") -> None:
         """Let calls use a connection until it breaks."""
-        self._wire = wire
+        self._connection = connection
         self._attempted.set()
         try:
-            await wire.lost
+            await connection.lost
         finally:
-            self._wire = None
+            self._connection = None
 
-    async def _connect(self, wire: "_Wire") -> None:
+    async def _connect(self, connection: "_Connection") -> None:
         async with asyncio.timeout(self._timeout):
-            await self._address.connect(lambda: wire)
+            await self._address.connect(lambda: connection)
             for command in (*self._address.handshake, ("PING",)):
-                _unwrap(await wire.send(command))
+                _unwrap(await connection.send(command))
 
 
-class _Wire(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """One connection.
 
     When it breaks, pending futures get the exception as their result: `pipeline` awaits only its last future,

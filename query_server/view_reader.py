@@ -1,4 +1,4 @@
-"""Reads the views of a projection, and decides when a missing view proves that there is none.
+"""Reads the views of a projection, and decides whether a missing key proves that a view does not exist.
 
 Redis may have been flushed, or a projection may be rebuilding. A view that exists is returned even then. A
 missing key proves absence only if the projection's caught-up marker was the same before and after the read.
@@ -53,7 +53,7 @@ class ViewReader:
         data: bytes | None = await self._redis.call(*self.data_command(view_id))
         if data:
             return data
-        # The marker says nothing about the read before it, so a miss is read again between two markers.
+        # A marker proves nothing about a read before it, so a missing view is read again between two markers.
         _, (data,) = await self.read_while_ready(self.data_command(view_id))
         return data or None
 

@@ -66,7 +66,7 @@ class Watch:
         position = self._read_resume_token(key)
         await signal.wait_until_subscribed()
         if token := self.at_least_as_fresh:
-            await freshness.read(self.views, token, remaining=self._freshness_timeout())
+            await freshness.read(self.views, token, remaining=self._compute_freshness_timeout())
         _, (name,) = await self.views.read_while_ready(("GET", self.views.view.build))
         if name is None:
             raise self.views.rebuilding_error()
@@ -82,7 +82,7 @@ class Watch:
             message = "resume_token is not from a response of the same watch"
             raise RpcError("RESUME_TOKEN_INVALID", message) from None
 
-    def _freshness_timeout(self) -> float | None:
+    def _compute_freshness_timeout(self) -> float | None:
         """Return the seconds for `freshness.read`; a watch may have a deadline that is hours away."""
         return None if self.remaining is None else min(self.remaining, freshness.DEFAULT_TIMEOUT)
 
@@ -124,11 +124,11 @@ class WatchedBuild:
         return page_tokens.mint(self.key, f"{self.name.decode()} {number}")
 
 
-async def watch_view(watch: Watch, view_id: str, missing: RpcError) -> WatchResponses:
+async def watch_view(watch: Watch, view_id: str, not_found_error: RpcError) -> WatchResponses:
     """Yield the current state of one view, and its state after every later change.
 
     Raises:
-        RpcError: `missing` if the view does not exist; the errors of `Watch` and `WatchedBuild`.
+        RpcError: `not_found_error` if the view does not exist; the errors of `Watch` and `WatchedBuild`.
     """
     key = watch.views.view.key(view_id)
     with watch.change_feed.open_signal(key) as signal:
@@ -137,7 +137,7 @@ async def watch_view(watch: Watch, view_id: str, missing: RpcError) -> WatchResp
         while True:
             ((data, version),) = await build.read(("HMGET", key, "data", "version"))
             if not data:
-                raise missing
+                raise not_found_error
             if int(version) > sent_version:
                 sent_version = int(version)
                 yield data, build.mint_token(sent_version)

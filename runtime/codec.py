@@ -45,7 +45,7 @@ def decoder(
     """
     scope: dict[str, Any] = {"target": target, "UTC": UTC}
     arguments = []
-    for name, hint in _fields(message, target, ignored, defaulted).items():
+    for name, hint in _match_fields(message, target, ignored, defaulted).items():
         arguments.append(f"{name}=" + _decode_field(message.fields_by_name[name], hint, scope))
     return _compile("lambda m: target(" + ", ".join(arguments) + ")", scope)
 
@@ -80,7 +80,7 @@ def _encode_message(message: Descriptor, source: type, value: str) -> str:
     """
     pairs = [
         f"{name!r}: {_encode_field(message.fields_by_name[name], hint, f'{value}.{name}')}"
-        for name, hint in _fields(message, source).items()
+        for name, hint in _match_fields(message, source).items()
     ]
     return "{" + ", ".join(pairs) + "}"
 
@@ -89,7 +89,7 @@ def _compile(expression: str, scope: dict[str, Any]) -> Converter:
     return eval(expression, scope)  # type: ignore[no-any-return]  # noqa: S307 - built from descriptors and hints alone
 
 
-def _fields(
+def _match_fields(
     message: Descriptor, dataclass: type, ignored: Collection[str] = (), defaulted: Collection[str] = ()
 ) -> dict[str, Any]:
     """Return the common fields with the types that the dataclass gives them.

@@ -67,7 +67,7 @@ class Batch:
 
     Args:
         streams: all streams of the requests, as stored.
-        requests: those requests that are recorded already.
+        requests: the requests among them that are already recorded.
         clock: returns the time in UTC.
     """
 
@@ -100,7 +100,7 @@ class Batch:
         outcome = self._determine_outcome(request, streams, now)
         # A retry in the same batch must find this outcome, although it is not stored yet.
         self._recorded_requests[request.key] = StoredRequest(request.kind.name, request.hash, outcome)
-        self._changes.requests.append(_request_row(request, next(iter(streams)), outcome, now))
+        self._changes.requests.append(_build_request_row(request, next(iter(streams)), outcome, now))
         return outcome
 
     def _select_streams(self, request: Request) -> dict[str, Stream]:
@@ -118,7 +118,7 @@ class Batch:
     def collect_changes(self) -> Changes:
         """Return the rows that all decisions so far write."""
         self._changes.streams = [
-            _stream_row(name, stream) for name, stream in self._streams.items() if stream.changed
+            _build_stream_row(name, stream) for name, stream in self._streams.items() if stream.changed
         ]
         return self._changes
 
@@ -171,7 +171,7 @@ def _encode_metadata(request: Request) -> str:
     return _encode_json({key: value for key, value in metadata.items() if value is not None}).decode()
 
 
-def _stream_row(name: str, stream: Stream) -> StreamRow:
+def _build_stream_row(name: str, stream: Stream) -> StreamRow:
     snapshots = stream.type.snapshots
     return StreamRow(
         name,
@@ -184,7 +184,7 @@ def _stream_row(name: str, stream: Stream) -> StreamRow:
     )
 
 
-def _request_row(request: Request, stream: str, outcome: Outcome, now: datetime) -> RequestRow:
+def _build_request_row(request: Request, stream: str, outcome: Outcome, now: datetime) -> RequestRow:
     return RequestRow(
         request.caller,
         request.request_id,

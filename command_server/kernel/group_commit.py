@@ -81,7 +81,7 @@ class GroupCommit:
         Raises:
             RequestIdReused: the caller has already used the request id for another request.
             DeadlinePassed: the deadline passed in the queue; the command was not executed.
-            Overloaded: the queue is too slow; the command was not queued.
+            Overloaded: the oldest queued command has waited too long; this one was not queued.
             StoreConflict, StoreUnavailable: the reruns failed too. The command may have taken effect; a retry
                 with the same request id returns its outcome.
             Exception: the command's own code or data failed; it changed nothing.

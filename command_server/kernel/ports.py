@@ -120,7 +120,7 @@ class Transaction(Protocol):
         """Return the existing streams, locked against other writers until the transaction ends."""
 
     async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
-        """Return those of the requests that are recorded."""
+        """Return the requests among these that are already recorded."""
 
     async def read_events(self, stream: str, after: int) -> Sequence[StoredEvent]:
         """Return the events of a stream with versions above `after`, in order."""

@@ -83,7 +83,7 @@ async def _fold_stream(
         return Stream(aggregate, 0, aggregate.initial, NEVER, is_new=True)
     state, version = aggregate.initial, 0
     if row.state is not None and row.fingerprint == aggregate.snapshots.fingerprint:
-        with suppress(msgspec.MsgspecError):  # an unreadable snapshot is as good as none: fold all events
+        with suppress(msgspec.MsgspecError):  # without a readable snapshot, fold all events
             state, version = aggregate.snapshots.decode(row.state), row.state_version
     if version < row.version:
         state = aggregate.fold(state, await transaction.read_events(name, after=version))

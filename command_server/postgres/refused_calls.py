@@ -40,7 +40,7 @@ class RefusedCallLog:
             batch, self._pending = self._pending, []
             try:
                 async with self._engine.begin() as connection:
-                    await connection.execute(insert(REFUSED_CALLS), [_row(call) for call, _ in batch])
+                    await connection.execute(insert(REFUSED_CALLS), [_build_row(call) for call, _ in batch])
             except Exception as error:  # `record` raises it for each call
                 for _, completion in batch:
                     if not completion.done():
@@ -50,7 +50,7 @@ class RefusedCallLog:
                     completion.set_result(None)
 
 
-def _row(call: RefusedCall) -> dict[str, object]:
+def _build_row(call: RefusedCall) -> dict[str, object]:
     return {
         "method": call.method,
         "reason": call.reason,

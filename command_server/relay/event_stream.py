@@ -80,7 +80,7 @@ class EventStream:
             acknowledgement = await self._connection.js.publish(subject, data, headers=headers)
         except APIError as error:
             if error.err_code == WRONG_LAST_SEQUENCE:
-                raise Fenced(f"expected last sequence {after}: the stream has another one") from error
+                raise Fenced(f"expected last sequence {after}: the stream has a different one") from error
             raise
         return acknowledgement.seq
 

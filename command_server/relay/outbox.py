@@ -43,7 +43,7 @@ class TransactionSnapshot:
     xmin: int
     """All transactions with lower ids have ended, and their committed rows are visible."""
     xmax: int
-    """The first transaction id that was not assigned yet."""
+    """The lowest transaction id that was not assigned yet."""
 
 
 class Outbox:
@@ -63,7 +63,7 @@ class Outbox:
         Raises:
             RelayStateChanged: the state is not `state`.
         """
-        if not await self._fetch(statements.BEGIN_EPOCH, *_state_columns(state), epoch):
+        if not await self._fetch(statements.BEGIN_EPOCH, *_get_state_columns(state), epoch):
             raise RelayStateChanged("another relay has begun an epoch")
         return RelayState(state.incarnation, epoch, 0)
 
@@ -82,7 +82,7 @@ class Outbox:
         sequences = range(state.sequence + 1, last + 1)
         if len(positions) != len(sequences):
             raise ValueError(f"{len(positions)} events after {state.sequence} do not reach {last}")
-        if not await self._fetch(statements.MARK, *_state_columns(state), last, positions, sequences):
+        if not await self._fetch(statements.MARK, *_get_state_columns(state), last, positions, sequences):
             raise RelayStateChanged("another relay has marked events")
         return replace(state, sequence=last)
 
@@ -108,7 +108,7 @@ class Outbox:
         return dict(await self._fetch(statements.PUBLISHED, epoch, after))
 
     async def find_marked(self, epoch: str, positions: Sequence[int]) -> set[int]:
-        """Return those of the positions that are marked with this epoch."""
+        """Return the positions among these that are marked with this epoch."""
         return {row["position"] for row in await self._fetch(statements.MARKED, epoch, positions)}
 
     async def read_events(self, positions: Sequence[int]) -> list[RecordedEvent]:
@@ -158,7 +158,7 @@ class Outbox:
         await self._discard_connection()
 
 
-def _state_columns(state: RelayState) -> tuple[str, str | None, int]:
+def _get_state_columns(state: RelayState) -> tuple[str, str | None, int]:
     return state.incarnation, state.epoch or None, state.sequence
 
 

@@ -5,9 +5,9 @@ entries of all rows marked since the last vacuum (measured after 20,000 marks: 2
 An event takes its position before its transaction commits, so a pending event may still appear below the
 highest published one. Time alone does not exclude that: a commit can hang for minutes on a standby that does
 not confirm. The floor therefore counts transactions. After a read of the outbox the relay observes the
-position that it has published to, and then a snapshot. The floor rises to an observed position once all
-transactions that had begun by that snapshot have ended, and a read of the outbox that began after their end
-has found, and the relay has published, everything up to the position.
+position that it has published to, and then a snapshot. The floor rises to an observed position in two
+steps: first all transactions that had begun by that snapshot must end, then the relay must read the outbox
+again and publish everything that it finds up to the position.
 """
 
 from collections import deque
@@ -33,7 +33,8 @@ class OutboxFloor:
         """Record the progress of publishing and raise the floor if possible.
 
         Args:
-            published_to: everything that the latest read of the outbox could see up to here is published.
+            published_to: all events up to this position that the latest read of the outbox could see are
+            published.
             now: seconds on a monotonic clock.
             snapshot: taken after that read.
         """

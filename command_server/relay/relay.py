@@ -157,11 +157,11 @@ class Relay:
     async def _verify_messages(self, messages: Sequence[Message]) -> list[int]:
         """Return the positions of the messages' events.
 
-        Each message must be a copy of the recorded event at its position, the first one in this epoch.
+        Each message must be the only one in this epoch for its event, and a copy of the recorded event.
 
         Raises:
-            OutOfSync: a message is not. Either no relay has published it, and the stream was recreated, or
-                another relay has marked it in the meantime.
+            OutOfSync: a message violates this. If no relay has published it, the stream was recreated;
+                otherwise another relay has marked it in the meantime.
         """
         events = [decode_event(message) for message in messages]
         positions = [event.position for event in events if event is not None]
@@ -169,7 +169,7 @@ class Relay:
         marked = await self._outbox.find_marked(self._state.epoch, positions)
         for message, event in zip(messages, events, strict=True):
             if event is None or event.position in marked or not is_copy(event, recorded.get(event.position)):
-                # Raises if another relay has marked the message: then there is no reason for an alarm.
+                # Raises OutOfSync if another relay has marked the message, which is no reason for an alarm.
                 await self._recreate_stream()
                 log.error(
                     "Unknown message in stream; recreating",
@@ -227,7 +227,7 @@ class Relay:
         """Verify that stream and state are still the expected ones.
 
         Raises:
-            OutOfSync: they are not.
+            OutOfSync: they differ.
         """
         stream = await self._stream.read_identity()
         if stream is None or not stream.complete or not _is_usable(stream, self._state):
@@ -239,7 +239,7 @@ class Relay:
 
 
 def _is_usable(stream: StreamIdentity, state: RelayState) -> bool:
-    """Return whether the relay can continue with a stream: it is of this database, gapless and of its epoch.
+    """Return whether the relay can continue with a stream: same database, no gaps, and the state's epoch.
 
     A complete stream of another epoch came from elsewhere, for example from a backup of JetStream. Events
     published after the backup are marked, so nothing would publish them to it. An incomplete stream may be of

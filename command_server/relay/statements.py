@@ -32,11 +32,11 @@ SELECT {_EVENT} FROM events e WHERE e.position = ANY (ARRAY(
 """
 
 HISTORY = f"""
-WITH stretch AS MATERIALIZED (
+WITH page AS MATERIALIZED (
     SELECT {_EVENT} FROM events e WHERE e.position > $1 ORDER BY e.position LIMIT $2
 )
-SELECT *, EXISTS (SELECT FROM outbox o WHERE o.position = stretch.position AND o.sequence IS NULL)
-FROM stretch ORDER BY position
+SELECT *, EXISTS (SELECT FROM outbox o WHERE o.position = page.position AND o.sequence IS NULL)
+FROM page ORDER BY position
 """
 
 PUBLISHED = "SELECT sequence, position FROM outbox WHERE epoch = $1 AND sequence > $2 ORDER BY sequence"
@@ -44,7 +44,7 @@ PUBLISHED = "SELECT sequence, position FROM outbox WHERE epoch = $1 AND sequence
 MARKED = "SELECT position FROM outbox WHERE epoch = $1 AND position = ANY (CAST($2 AS bigint[]))"
 
 EVENTS = f"""
-SELECT {_EVENT} FROM unnest(CAST($1 AS bigint[])) WITH ORDINALITY AS wanted (position, nth)
+SELECT {_EVENT} FROM unnest(CAST($1 AS bigint[])) WITH ORDINALITY AS requested (position, nth)
 JOIN events e USING (position) ORDER BY nth
 """
 

@@ -1,1 +1,1 @@
-"""`make demo`: the system shown at work, each step checked."""
+"""`make demo`: a demonstration of the system that checks each of its steps."""

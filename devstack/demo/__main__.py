@@ -1,4 +1,4 @@
-"""`make demo`: a stack of its own, on which each step is printed and its result checked.
+"""`make demo`: runs the demo on a temporary stack; prints each step and checks its result.
 
 The demo uses the typed stubs that any caller uses. An unexpected result ends it with exit code 1.
 """
@@ -13,7 +13,7 @@ import click
 import grpc
 
 from devstack.demo.fulfilment import FulfilmentDemo
-from devstack.demo.narration import Unexpected, check, print_line, print_step
+from devstack.demo.narration import UnexpectedResult, check, print_line, print_step
 from devstack.demo.ordering import OrderingDemo
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
@@ -54,7 +54,7 @@ async def _verify(stack: Stack) -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(main())
-    except (Unexpected, StartError) as error:
+    except (UnexpectedResult, StartError) as error:
         sys.exit(f"The demo failed: {error}")
     except grpc.aio.AioRpcError as error:
         sys.exit(f"The demo failed: {error.code().name}: {error.details()}")

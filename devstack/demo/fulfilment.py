@@ -24,7 +24,7 @@ from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 from diptych.ordering.v1.types_pb2 import OrderLine
 from google.type.money_pb2 import Money
 
-from devstack.demo.narration import Unexpected, check, print_check, print_line, print_step
+from devstack.demo.narration import UnexpectedResult, check, print_check, print_line, print_step
 from devstack.demo.requests import format_amount, order_of
 from devstack.processes import Process
 from devstack.stack import Stack
@@ -35,21 +35,21 @@ SCOPES = (
     *("banking.write", "banking.read", "fulfilment.read"),
 )
 TIMEOUT = 30.0
-"""Seconds until an expected state must be there."""
+"""Seconds until a fulfilment must have the expected state."""
 PRICES = {"lamp-1": (19, 990_000_000), "desk-1": (90, 0), "vase-1": (60, 0)}
-RECEIVED = {"lamp-1": 100, "desk-1": 4, "vase-1": 1}
-FUNDED = {"a-1": 2_000, "b-1": 100, "c-1": 20_000, "d-1": 5_000}
+DELIVERIES = {"lamp-1": 100, "desk-1": 4, "vase-1": 1}
+DEPOSITS = {"a-1": 2_000, "b-1": 100, "c-1": 20_000, "d-1": 5_000}
 
 
 @dataclass(frozen=True)
 class ExpectedOrder:
-    """An order of the demo, and its expected end."""
+    """An order of the demo, with the expected state of its fulfilment and the reason for it."""
 
     customer: str
     account_id: str
     pieces: Mapping[str, int]
-    ends: str
-    why: str = ""
+    final_state: str
+    reason: str = ""
 
 
 EXPECTED_ORDERS = (
@@ -64,7 +64,7 @@ EXPECTED_ORDERS = (
     ExpectedOrder("bob", "b-1", {"lamp-1": 7}, "REJECTED", "FUNDS_INSUFFICIENT"),
     ExpectedOrder("dan", "d-1", {"lamp-1": 60}, "IN_REVIEW", "its total is 1199 EUR and its address is new"),
 )
-CANCELLED, SHIPPED, ODD = 1, 2, 9
+CANCELLED, SHIPPED, SUSPICIOUS = 1, 2, 9
 """The indices of the orders that are cancelled, shipped, and suspicious."""
 
 STOCK = {"lamp-1": (96, 65), "desk-1": (4, 2), "vase-1": (1, 0)}
@@ -83,12 +83,12 @@ class FulfilmentDemo:
 
     Args:
         stack: a stack without a process manager.
-        earlier: existing orders, each with the expected state of its fulfilment.
+        previous_orders: existing orders, each with the expected state of its fulfilment.
     """
 
-    def __init__(self, stack: Stack, earlier: Mapping[str, str]) -> None:
+    def __init__(self, stack: Stack, previous_orders: Mapping[str, str]) -> None:
         self._stack = stack
-        self._earlier = earlier
+        self._previous_orders = previous_orders
         self._bearer = (("authorization", f"Bearer {stack.token(*SCOPES)}"),)
         commands = grpc.aio.insecure_channel(stack.settings.command_address)
         queries = grpc.aio.insecure_channel(stack.settings.query_address)
@@ -113,14 +113,14 @@ class FulfilmentDemo:
         orders = [await self._place(case) for case in EXPECTED_ORDERS]
         await self._show(orders)
         print_step("Approve the suspicious order; show its steps")
-        await self._approve(orders[ODD])
+        await self._approve(orders[SUSPICIOUS])
         print_step("Ship an order, and cancel another")
         await self._ship_and_cancel(orders[SHIPPED], orders[CANCELLED])
         print_step("Show stock and balances after all sagas have ended or are waiting")
         await self._check_levels()
 
     async def _supply(self) -> None:
-        for sku, quantity in RECEIVED.items():
+        for sku, quantity in DELIVERIES.items():
             title = f"A {sku.partition('-')[0]}"
             await self._do(
                 self._inventory.RegisterProduct,
@@ -131,21 +131,21 @@ class FulfilmentDemo:
             )
             await self._do(self._inventory.ReceiveStock, delivery)
             print_line(f"{quantity:3} {sku}")
-        for account_id, units in FUNDED.items():
+        for account_id, units in DEPOSITS.items():
             opening = banking.OpenAccountRequest(
                 account_id=account_id, owner_id=account_id, currency_code="EUR"
             )
             await self._do(self._banking.OpenAccount, opening)
-            paid = Money(currency_code="EUR", units=units)
-            deposit = banking.DepositRequest(account_id=account_id, amount=paid, reference="first deposit")
+            amount = Money(currency_code="EUR", units=units)
+            deposit = banking.DepositRequest(account_id=account_id, amount=amount, reference="first deposit")
             await self._do(self._banking.Deposit, deposit)
-            print_line(f"{format_amount(paid):>12} in {account_id}")
+            print_line(f"{format_amount(amount):>12} in {account_id}")
 
     async def _start_manager(self) -> None:
         manager: Process = self._stack.add(PROCESS_MANAGER)
         await manager.start()
         self._fulfilments = FulfilmentStub(grpc.aio.insecure_channel(manager.address))
-        for order_id, state in self._earlier.items():
+        for order_id, state in self._previous_orders.items():
             await self._wait_for(order_id, state)
             print_line(f"{order_id:36}  {state}")
         print_check("fulfilled, confirmed and cancelled, like the orders")
@@ -164,23 +164,25 @@ class FulfilmentDemo:
 
     async def _show(self, orders: Sequence[str]) -> None:
         for order_id, case in zip(orders, EXPECTED_ORDERS, strict=True):
-            view = await self._wait_for(order_id, case.ends)
+            view = await self._wait_for(order_id, case.final_state)
             pieces = ", ".join(f"{quantity} {sku}" for sku, quantity in case.pieces.items())
-            print_line(f"{case.customer}  {pieces:18} {case.ends:10} {view.rejection or view.suspicion}")
-            if case.why not in (view.rejection, view.suspicion):
-                raise Unexpected(f"not {case.why}: {view}")
+            print_line(
+                f"{case.customer}  {pieces:18} {case.final_state:10} {view.rejection or view.suspicion}"
+            )
+            if case.reason not in (view.rejection, view.suspicion):
+                raise UnexpectedResult(f"not {case.reason}: {view}")
         print_check("five confirmed, four rejected with a reason, one in review")
 
     async def _approve(self, order_id: str) -> None:
         approval = ordering.ApproveOrderRequest(order_id=order_id)
         await self._do(self._ordering.ApproveOrder, approval)
         view = await self._wait_for(order_id, "CONFIRMED")
-        for each in view.steps:
-            took = each.answer_time.ToNanoseconds() - each.decide_time.ToNanoseconds()
+        for step in view.steps:
+            duration = step.answer_time.ToNanoseconds() - step.decide_time.ToNanoseconds()
             print_line(
-                f"{each.name:14} {each.outcome:4} {took / 1e6:7.1f} ms  {each.method.rpartition('/')[2]}"
+                f"{step.name:14} {step.outcome:4} {duration / 1e6:7.1f} ms  {step.method.rpartition('/')[2]}"
             )
-        names = [each.name.partition("-")[0] for each in view.steps]
+        names = [step.name.partition("-")[0] for step in view.steps]
         expected = ["assess", "hold_order", "reserve", "hold_money", "firm_stock", "firm_money", "confirm"]
         check(sorted(names) == sorted(expected), "each step once", names)
 
@@ -195,20 +197,20 @@ class FulfilmentDemo:
         print_check("goods and money have left, or are free again")
 
     async def _check_levels(self) -> None:
-        stock = await _poll(self._levels, STOCK)
+        stock = await _poll(self._read_levels, STOCK)
         for sku, (on_hand, reserved) in stock.items():
             print_line(f"{sku:8} {on_hand:4} on hand, {reserved:3} of them reserved")
-        money = await _poll(self._balances, MONEY)
+        money = await _poll(self._read_balances, MONEY)
         for account_id, (balance, held) in money.items():
             print_line(f"{account_id:8} {balance:>13}, {held:>12} of it held")
         check((stock, money) == (STOCK, MONEY), "exactly what the orders leave", (stock, money))
 
-    async def _levels(self) -> dict[str, tuple[int, int]]:
+    async def _read_levels(self) -> dict[str, tuple[int, int]]:
         requests = {sku: inventory_queries.GetStockRequest(sku=sku) for sku in STOCK}
         stocks = {sku: await self._query(self._stock.GetStock, request) for sku, request in requests.items()}
         return {sku: (stock.on_hand, stock.reserved) for sku, stock in stocks.items()}
 
-    async def _balances(self) -> dict[str, tuple[str, str]]:
+    async def _read_balances(self) -> dict[str, tuple[str, str]]:
         balances = {}
         for id_ in MONEY:
             request = banking_queries.GetAccountRequest(account_id=id_)
@@ -229,11 +231,11 @@ class FulfilmentDemo:
                 if error.code() != grpc.StatusCode.NOT_FOUND:
                     raise
                 return "unknown"
-            in_progress = any(not each.outcome for each in view.steps)
+            in_progress = any(not step.outcome for step in view.steps)
             return Fulfilment.State.Name(view.state).removeprefix("STATE_") + ("..." if in_progress else "")
 
         if (status := await _poll(read_status, state)) != state:
-            raise Unexpected(f"order {order_id} is not {state}, but {status}: {view}")
+            raise UnexpectedResult(f"order {order_id} is not {state}, but {status}: {view}")
         return view
 
     async def _do(self, method: Any, request: Any) -> Any:

@@ -3,7 +3,7 @@
 import click
 
 
-class Unexpected(Exception):
+class UnexpectedResult(Exception):
     """A step had another result than expected; the message describes it."""
 
 
@@ -33,5 +33,5 @@ def check(holds: bool, result: str, actual: object) -> None:
         Unexpected: it does not hold.
     """
     if not holds:
-        raise Unexpected(f"not {result}: {actual}")
+        raise UnexpectedResult(f"not {result}: {actual}")
     print_check(result)

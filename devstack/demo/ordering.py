@@ -14,7 +14,7 @@ from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceStub
 from diptych.ordering.v1.types_pb2 import Order
 
 from devstack.demo import timings
-from devstack.demo.narration import Unexpected, check, print_legend, print_line, print_step
+from devstack.demo.narration import UnexpectedResult, check, print_legend, print_line, print_step
 from devstack.demo.requests import format_amount, order_of, reason_of
 from devstack.stack import Stack
 from runtime.jetstream import Connection
@@ -73,13 +73,15 @@ class OrderingDemo:
         print_step("Watch the first order while it is confirmed and shipped")
         shipped = await self._watch(first.aggregate_id)
         print_step("Read its history, and the customer's summary")
-        await self._history(shipped)
-        await self._summary(shipped)
-        ends = ("FULFILLED", "CONFIRMED", "CANCELLED")
-        return dict(zip((receipt.aggregate_id for receipt in (first, second, last)), ends, strict=True))
+        await self._show_history(shipped)
+        await self._show_summary(shipped)
+        final_states = ("FULFILLED", "CONFIRMED", "CANCELLED")
+        return dict(
+            zip((receipt.aggregate_id for receipt in (first, second, last)), final_states, strict=True)
+        )
 
     async def _place(self, request: commands.PlaceOrderRequest) -> Receipt:
-        order, receipt = await self._timed(lambda: self._commands.PlaceOrder(request, metadata=self._shop))
+        order, receipt = await self._measure(lambda: self._commands.PlaceOrder(request, metadata=self._shop))
         as_placed = order.state == Order.STATE_PLACED and order.lines == request.lines
         check(as_placed, f"placed, at version {order.version}, for {format_amount(order.total)}", order)
         return receipt
@@ -92,11 +94,11 @@ class OrderingDemo:
         request = commands.CancelOrderRequest(
             request_id=str(uuid4()), order_id=order_id, reason="changed my mind", expected_version=1
         )
-        order, receipt = await self._timed(lambda: self._commands.CancelOrder(request, metadata=self._shop))
+        order, receipt = await self._measure(lambda: self._commands.CancelOrder(request, metadata=self._shop))
         check(order.state == Order.STATE_CANCELLED, f"cancelled, at version {order.version}", order)
         return receipt
 
-    async def _timed(self, command: Callable[[], Awaitable[Any]]) -> tuple[Order, Receipt]:
+    async def _measure(self, command: Callable[[], Awaitable[Any]]) -> tuple[Order, Receipt]:
         """Send a command, read its order back, and print the timings."""
         called = datetime.now(UTC)
         receipt: Receipt = (await command()).receipt
@@ -119,7 +121,7 @@ class OrderingDemo:
             actual = reason_of(error)
             check((error.code(), actual) == (status, reason), f"rejected: {status.name}, {reason}", actual)
         else:
-            raise Unexpected(f"the call was not rejected: {response}")
+            raise UnexpectedResult(f"the call was not rejected: {response}")
 
     async def _list(self, cancelled: Receipt) -> None:
         request = queries.ListOrdersRequest(
@@ -149,26 +151,28 @@ class OrderingDemo:
         check(states == expected, f"received {names}", states)
         return receipt
 
-    async def _history(self, shipped: Receipt) -> None:
+    async def _show_history(self, shipped: Receipt) -> None:
         request = queries.GetOrderHistoryRequest(
             order_id=shipped.aggregate_id, at_least_as_fresh=shipped.consistency_token
         )
         entries = (await self._queries.GetOrderHistory(request, metadata=self._guest)).entries
         for entry in entries:
-            what = entry.event_type.rpartition(".")[2]
-            print_line(f"{entry.version}  {what:15} by {entry.actor} on {entry.command.rpartition('.')[2]}")
+            event_type = entry.event_type.rpartition(".")[2]
+            print_line(
+                f"{entry.version}  {event_type:15} by {entry.actor} on {entry.command.rpartition('.')[2]}"
+            )
         versions = [entry.version for entry in entries]
         check(versions == [3, 2, 1], "all that happened, newest first", versions)
 
-    async def _summary(self, shipped: Receipt) -> None:
+    async def _show_summary(self, shipped: Receipt) -> None:
         request = queries.GetCustomerSummaryRequest(
             customer_id=self._customer, at_least_as_fresh=shipped.consistency_token
         )
         summary = (await self._queries.GetCustomerSummary(request, metadata=self._guest)).summary
-        for each in summary.states:
-            totals = ", ".join(format_amount(total) for total in each.totals)
-            print_line(f"{Order.State.Name(each.state):16} {each.order_count}  {totals}")
-        counts = {each.state: each.order_count for each in summary.states}
+        for group in summary.states:
+            totals = ", ".join(format_amount(total) for total in group.totals)
+            print_line(f"{Order.State.Name(group.state):16} {group.order_count}  {totals}")
+        counts = {group.state: group.order_count for group in summary.states}
         expected = dict.fromkeys((Order.STATE_PLACED, Order.STATE_CANCELLED, Order.STATE_SHIPPED), 1)
         check(counts == expected, "one of each", counts)
 

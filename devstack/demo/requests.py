@@ -1,4 +1,4 @@
-"""The demo's requests, and its reading of the answers."""
+"""Parts of the demo's requests and responses: an order, the reason of an error, an amount as text."""
 
 from uuid import uuid4
 

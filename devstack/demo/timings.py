@@ -11,12 +11,12 @@ from runtime.jetstream import Connection
 from runtime.process.start_error import StartError
 
 # Needs `track_commit_timestamp`, which the stack's PostgreSQL has.
-COMMITTED = "SELECT pg_xact_commit_timestamp(xmin) FROM events WHERE stream = $1 AND version = $2"
+SELECT_COMMIT_TIME = "SELECT pg_xact_commit_timestamp(xmin) FROM events WHERE stream = $1 AND version = $2"
 
 
 @dataclass(frozen=True)
 class Timings:
-    """The stations of one command, in milliseconds after its call."""
+    """The times of one command's stages, in milliseconds after its call."""
 
     committed: float
     """PostgreSQL committed it."""
@@ -41,30 +41,30 @@ async def measure(
     """Return the timings of a command whose caller recorded these times, in UTC.
 
     Raises:
-        StartError: PostgreSQL or JetStream does not know the command's event.
+        StartError: the command's event is missing in PostgreSQL or JetStream.
     """
     stream = streams.stream_name(stream_type, receipt.aggregate_id)
-    moments = (
-        await _committed(database_url, stream, receipt.version),
+    times = (
+        await _read_commit_time(database_url, stream, receipt.version),
         answered,
-        await _published(nats, stream, receipt.version),
+        await _read_publishing_time(nats, stream, receipt.version),
         visible,
     )
-    return Timings(*((moment - called).total_seconds() * 1000 for moment in moments))
+    return Timings(*((time - called).total_seconds() * 1000 for time in times))
 
 
-async def _committed(database_url: str, stream: str, version: int) -> datetime:
+async def _read_commit_time(database_url: str, stream: str, version: int) -> datetime:
     connection = await asyncpg.connect(database_url)
     try:
-        moment = await connection.fetchval(COMMITTED, stream, version)
+        time = await connection.fetchval(SELECT_COMMIT_TIME, stream, version)
     finally:
         await connection.close()
-    if not isinstance(moment, datetime):
-        raise StartError(f"PostgreSQL does not know when {stream}@{version} was committed")
-    return moment
+    if not isinstance(time, datetime):
+        raise StartError(f"PostgreSQL has no commit time of {stream}@{version}")
+    return time
 
 
-async def _published(nats: Connection, stream: str, version: int) -> datetime:
+async def _read_publishing_time(nats: Connection, stream: str, version: int) -> datetime:
     message = await nats.js.get_last_msg(streams.JETSTREAM, streams.subject(stream), direct=True)
     if message.time is None or (message.headers or {}).get("ce-id") != f"{stream}@{version}":
         raise StartError(f"the last event of {stream} in JetStream is not that of version {version}")

@@ -87,7 +87,15 @@ class Postgres(Server):
             await asyncio.to_thread(shutil.rmtree, unfinished)
         child = self._run(
             [
-                *(_program("initdb"), "--pgdata", unfinished, "--username", "diptych", "--auth", "trust"),
+                *(
+                    _find_postgres_program("initdb"),
+                    "--pgdata",
+                    unfinished,
+                    "--username",
+                    "diptych",
+                    "--auth",
+                    "trust",
+                ),
                 *(
                     "--encoding",
                     "UTF8",
@@ -127,10 +135,10 @@ class Postgres(Server):
         if not self._durable:
             settings |= {"fsync": "off", "full_page_writes": "off"}
         options = [f"--{name}={value}" for name, value in settings.items()]
-        return [_program("postgres"), "-D", self.data, *options]
+        return [_find_postgres_program("postgres"), "-D", self.data, *options]
 
 
-def _program(name: str) -> Path:
+def _find_postgres_program(name: str) -> Path:
     """Return the path of one of PostgreSQL's programs, from the folder PG_BIN or the wheel."""
     if folder := os.environ.get("PG_BIN"):
         return Path(folder, name)

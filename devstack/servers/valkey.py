@@ -1,4 +1,4 @@
-"""Valkey, the free Redis, on this machine."""
+"""Valkey, a free fork of Redis, on this machine."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from devstack.servers.server import Server, find_program, read_first_line
 
 
 class Valkey(Server):
-    """Valkey, the free Redis; it evicts nothing.
+    """Valkey, configured to evict nothing.
 
     Args:
         folder: for its data and its log.

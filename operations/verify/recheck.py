@@ -80,7 +80,7 @@ class RecheckQueue:
     def _update(
         self, name: str, problems: Sequence[Problem], report: Callable[[Problem], None], final: bool
     ) -> bool:
-        """Remove a stream that is decided; return whether it never held still."""
+        """Remove a stream with a final result; return whether it changed during every check."""
         entry, fingerprint = self._entries[name], _fingerprint(problems)
         entry.confirmations = entry.confirmations + 1 if fingerprint == entry.fingerprint else 1
         entry.fingerprint = fingerprint

@@ -41,13 +41,13 @@ class Report:
 
     max_findings: int = 20
     counts: Counter[str] = field(default_factory=Counter)
-    """Numbers of compared things, by the names in CHECKS."""
+    """Numbers of compared items, by the names in CHECKS."""
     findings: Counter[str] = field(default_factory=Counter)
     """Numbers of findings, by check."""
     problems: list[Problem] = field(default_factory=list)
     """The findings that are kept."""
     notes: list[str] = field(default_factory=list)
-    """Things that could not be compared, with the reason; a note is no finding."""
+    """Items that could not be compared, with the reason; a note is no finding."""
 
     @property
     def clean(self) -> bool:

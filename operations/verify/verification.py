@@ -39,7 +39,7 @@ CONNECT_TIMEOUT = 5.0
 """Seconds for the connection to NATS."""
 
 UNVERIFIABLE = (*UNREACHABLE, StreamChanged, ReaderLost)
-"""The errors after which nothing can be said about the system."""
+"""Errors after which the comparison has no result."""
 
 
 async def verify(
@@ -64,7 +64,7 @@ async def verify(
     connection = await connect(settings.nats_url, "verify")
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT):
-            await connection.ready()
+            await connection.wait_until_connected()
         sources = Sources(postgres, StreamContents(connection), redis)
         incarnation, standby = await postgres.read_incarnation()
         verification = Verification(

@@ -1,7 +1,7 @@
 """Expire reservations and holds after their deadlines, whether or not another saga made them.
 
-Inventory and banking reject a firm, commit or capture that comes after the deadline. These sagas see to it
-that the reservation or hold itself does not stay open.
+Inventory and banking reject a firm, commit or capture that comes after the deadline. These sagas also end
+the reservation or hold itself, so that it does not stay open.
 """
 
 from dataclasses import dataclass, replace

@@ -1,9 +1,9 @@
--- Shared by `write`: counters, and change feeds with their notifications.
+-- Included by `write`: counters, and change feeds with their notifications.
 --
 -- A contribution that would overflow 64 bits is not counted: an error inside a script would leave the call half
 -- done, and every later session would fail at the same event. The view's `counted` field omits the contribution
--- as well, and `full` reports the view.
-local full, changed, touched, last = {}, {}, {}, {}
+-- as well, and `views_with_full_counter` names the view.
+local views_with_full_counter, changed_ids, changed_feeds, last_numbers = {}, {}, {}, {}
 
 local function add(key, counter, amount)
   local sum = redis.pcall('HINCRBY', key, counter, amount)
@@ -28,23 +28,23 @@ local function replace_contributions(id, contributions, counted)
     if add(new[1], new[2], new[3]) then now_counted[#now_counted + 1] = new else complete = false end
   end
   if complete then return contributions end
-  full[#full + 1] = id
+  views_with_full_counter[#views_with_full_counter + 1] = id
   return #now_counted == 0 and '[]' or cjson.encode(now_counted)
 end
 
 local function record_change(id, feeds)
-  changed[#changed + 1] = id
+  changed_ids[#changed_ids + 1] = id
   for _, feed in ipairs(feeds) do
-    if not last[feed] then
-      last[feed] = tonumber(redis.call('ZREVRANGE', feed, 0, 0, 'WITHSCORES')[2] or 0)
-      touched[#touched + 1] = feed
+    if not last_numbers[feed] then
+      last_numbers[feed] = tonumber(redis.call('ZREVRANGE', feed, 0, 0, 'WITHSCORES')[2] or 0)
+      changed_feeds[#changed_feeds + 1] = feed
     end
-    last[feed] = last[feed] + 1
-    redis.call('ZADD', feed, last[feed], id)
+    last_numbers[feed] = last_numbers[feed] + 1
+    redis.call('ZADD', feed, last_numbers[feed], id)
   end
 end
 
-local function notify(channel, kept)
-  for _, feed in ipairs(touched) do redis.call('ZREMRANGEBYRANK', feed, 0, -kept - 1) end
-  if #changed > 0 then redis.call('PUBLISH', channel, cmsgpack.pack({changed, touched})) end
+local function notify(channel, max_feed_size)
+  for _, feed in ipairs(changed_feeds) do redis.call('ZREMRANGEBYRANK', feed, 0, -max_feed_size - 1) end
+  if #changed_ids > 0 then redis.call('PUBLISH', channel, cmsgpack.pack({changed_ids, changed_feeds})) end
 end

@@ -1,11 +1,11 @@
--- Writes views that are still at the version and revision that the projector loaded, with everything derived
--- from them; advances the checkpoints if all of them were. The bytes of each view follow the other arguments,
--- and those of its history entries follow its own.
+-- Writes each view that is still at the version and revision that the projector loaded, with everything derived
+-- from it. Advances the checkpoints if there was no conflict. Behind the seven fixed arguments, ARGV holds for
+-- each view its serialised message and then its new serialised history entries.
 --
 -- Returns -1 if another build has begun or a checkpoint is not as expected; else the positions of the views
 -- that another projector has changed, and the ids of the views with a full counter.
-local name, incarnation, partitions, advances, updates, channel, kept = unpack(ARGV, 1, 7)
-local parked_list, conflicts, at = KEYS[5], {}, 8
+local name, incarnation, partitions, advances, updates, channel, max_feed_size = unpack(ARGV, 1, 7)
+local parked_list, conflicts, next_argument = KEYS[5], {}, 8
 advances = cmsgpack.unpack(advances)
 if redis.call('GET', build) ~= name or not as_expected(advances) then return -1 end
 for i, update in ipairs(cmsgpack.unpack(updates)) do
@@ -15,10 +15,10 @@ for i, update in ipairs(cmsgpack.unpack(updates)) do
   if (stored[1] or '0') == version and (stored[2] or '0') == revision then
     redis.call('HSET', key, unpack(fields))
     if fields[2] ~= version then
-      redis.call('HSET', key, 'data', ARGV[at])
-      local contributions, entries, stale, feeds = unpack(update, 10)
+      redis.call('HSET', key, 'data', ARGV[next_argument])
+      local contributions, entries, removed_entries, feeds = unpack(update, 10)
       for _, entry in ipairs(entries) do redis.call('ZADD', entry[1], 0, entry[2]) end
-      for _, entry in ipairs(stale) do redis.call('ZREM', entry[1], entry[2]) end
+      for _, entry in ipairs(removed_entries) do redis.call('ZREM', entry[1], entry[2]) end
       local counted = stored[4] or '[]'
       if contributions ~= counted then
         counted = replace_contributions(id, contributions, counted)
@@ -27,11 +27,11 @@ for i, update in ipairs(cmsgpack.unpack(updates)) do
       record_change(id, feeds)
     end
     for j, entry_version in ipairs(entry_versions) do
-      redis.call('HSET', history, entry_version, ARGV[at + j])
+      redis.call('HSET', history, entry_version, ARGV[next_argument + j])
     end
     for _, contribution in ipairs(event_contributions) do
       local sum = redis.pcall('HINCRBY', contribution[1], contribution[2], contribution[3])
-      if type(sum) == 'table' then full[#full + 1] = id end
+      if type(sum) == 'table' then views_with_full_counter[#views_with_full_counter + 1] = id end
     end
     if parked == '' then
       redis.call('HDEL', key, 'parked')
@@ -42,8 +42,8 @@ for i, update in ipairs(cmsgpack.unpack(updates)) do
   else
     conflicts[#conflicts + 1] = i
   end
-  at = at + 1 + #entry_versions
+  next_argument = next_argument + 1 + #entry_versions
 end
-notify(channel, tonumber(kept))
+notify(channel, tonumber(max_feed_size))
 if #conflicts == 0 then advance_checkpoints(advances, incarnation, partitions) end
-return {conflicts, full}
+return {conflicts, views_with_full_counter}

@@ -25,7 +25,7 @@ DEFAULT_PAGE_SIZE = 20
 """Lines per page."""
 
 
-def get_by_id(name: str) -> QueryHandler:
+def make_get_handler(name: str) -> QueryHandler:
     """Return the handler that reads the view named by `<name>_id` and responds with it in field 1."""
 
     async def get(views: ViewReader, request: Any, remaining: float | None) -> bytes:
@@ -154,9 +154,9 @@ def _not_found(name: str, view_id: str) -> RpcError:
 CONTEXT = QueryContext(
     protocol.DESCRIPTOR.services_by_name["QueryService"],
     {
-        "GetAccount": Query(View.of(Account), get_by_id("account")),
-        "GetHold": Query(View.of(Hold), get_by_id("hold")),
-        "GetTransfer": Query(View.of(Transfer), get_by_id("transfer")),
+        "GetAccount": Query(View.of(Account), make_get_handler("account")),
+        "GetHold": Query(View.of(Hold), make_get_handler("hold")),
+        "GetTransfer": Query(View.of(Transfer), make_get_handler("transfer")),
         "ListTransactions": Query(LEDGERS, list_transactions),
         "GetStatement": Query(LEDGERS, get_statement),
         "GetDailyReport": Query(LEDGERS, get_daily_report),

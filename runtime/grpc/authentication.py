@@ -3,7 +3,7 @@
 How it works:
 
 1. A call has the metadata `authorization: Bearer <token>`. The token must be signed with a key of the JWKS
-   (`keys`) and the only algorithm for that type of key. It must have our issuer and audience, a subject and
+   (`jwks`) and the only algorithm for that type of key. It must have our issuer and audience, a subject and
    a time of expiry.
 2. The token's scopes must include the scope of the method (`access`).
 3. Both checks precede the decoding of the request, so unauthenticated bytes are never parsed.

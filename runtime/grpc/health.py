@@ -59,7 +59,7 @@ class Health(health_pb2_grpc.HealthServicer):
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def _response(self, service: str) -> HealthCheckResponse:
+    def _build_response(self, service: str) -> HealthCheckResponse:
         if service not in self._names:
             return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
         status = HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
@@ -68,7 +68,7 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:  # noqa: N802
         if request.service not in self._names:
             await context.abort(StatusCode.NOT_FOUND, "unknown service")
-        return self._response(request.service)
+        return self._build_response(request.service)
 
     async def Watch(  # noqa: N802
         self, request: HealthCheckRequest, context: Context
@@ -76,7 +76,7 @@ class Health(health_pb2_grpc.HealthServicer):
         """Yield the status now and after every change, until the server stops."""
         while True:
             changed = self._changed  # taken before the response, so that no change is missed
-            yield self._response(request.service)
+            yield self._build_response(request.service)
             if self._stopped:
                 return
             await changed.wait()

@@ -18,7 +18,7 @@ _FILE_MAX_AGE = 5.0
 _URL_MAX_AGE = 300.0
 """Seconds after which keys in use are reloaded."""
 _UNKNOWN_KEY_INTERVAL = 3.0
-"""Minimum seconds between two reloads on account of unknown key ids."""
+"""Minimum seconds between two reloads caused by unknown key ids."""
 _FETCH_TIMEOUT = 5.0
 """Seconds after which a request to the URL fails."""
 _MAX_SIZE = 1_000_000

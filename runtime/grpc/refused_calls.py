@@ -14,13 +14,13 @@ from runtime.process import logs
 log = logs.get_logger(__name__)
 
 _RECORDED_STATUSES = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.INVALID_ARGUMENT}
-_REUSED = "REQUEST_ID_REUSED"
-"""Recorded here although its status is not in the set: the one row for this request id in the table of
-requests belongs to the other request."""
-_EXPIRED = "TOKEN_EXPIRED"
+_REUSED_REASON = "REQUEST_ID_REUSED"
+"""Recorded although its status is not in the set: `requests` has one row per request id, and that row
+belongs to the other request."""
+_EXPIRED_REASON = "TOKEN_EXPIRED"
 """Not recorded: the call was allowed at its start, and its token expired while it ran."""
 _TIMEOUT = 2.0
-"""Seconds that an answer waits for its record."""
+"""Seconds that the response to a refused call waits for its record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,9 @@ def record(record_refused_call: RecordRefusedCall) -> Interceptor:
             try:
                 return await handler(request, context)
             except RpcError as error:
-                if error.reason == _REUSED or (error.code in _RECORDED_STATUSES and error.reason != _EXPIRED):
+                if error.reason == _REUSED_REASON or (
+                    error.code in _RECORDED_STATUSES and error.reason != _EXPIRED_REASON
+                ):
                     await _record_or_log(record_refused_call, _describe(method, error, context))
                 raise
 

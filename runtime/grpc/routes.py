@@ -75,10 +75,10 @@ class Routes(grpc.GenericRpcHandler):
         metadata.set_current(handler_call_details.invocation_metadata or ())
         path = handler_call_details.method
         if self._rejecting:
-            return _rejection(RpcError("STOPPING", "the server is stopping", retry_after=_RETRY_AFTER))
+            return _create_rejection(RpcError("STOPPING", "the server is stopping", retry_after=_RETRY_AFTER))
         if handler := self._handlers.get(path):
             return handler
-        return _rejection(RpcError("METHOD_UNKNOWN", f"unknown method {path}", {"method": path}))
+        return _create_rejection(RpcError("METHOD_UNKNOWN", f"unknown method {path}", {"method": path}))
 
     async def drain(self) -> None:
         """Reject new calls, and return when none waits to be handed over, so that the server can stop."""
@@ -119,7 +119,7 @@ def _serialize(response: Any) -> bytes:
     return response if type(response) is bytes else response.SerializeToString()
 
 
-def _rejection(error: RpcError) -> MethodHandler:
+def _create_rejection(error: RpcError) -> MethodHandler:
     """Return a handler that rejects a call, unary or streaming."""
 
     async def reject(_requests: object, context: Context) -> None:

@@ -95,7 +95,7 @@ class Connection:
         """Whether the client is connected. It may take 15 seconds to notice a silent server."""
         return self.client.is_connected
 
-    async def ready(self) -> None:
+    async def wait_until_connected(self) -> None:
         """Wait for the first connection, without a time limit."""
         await self._first_connected.wait()
 

@@ -93,12 +93,12 @@ class StreamReader:
             raise
         return reader
 
-    async def read_batch(self, limit: int, wait: float) -> list[Message]:
+    async def read_batch(self, limit: int, max_wait: float) -> list[Message]:
         """Return the buffered messages; if there are none, wait for the first.
 
         Args:
             limit: maximum number of messages.
-            wait: maximum seconds to wait; afterwards the list is empty.
+            max_wait: seconds after which the list is returned empty.
 
         Raises:
             ReaderLost: messages may be missing from here on.
@@ -107,7 +107,7 @@ class StreamReader:
             self._arrived.clear()
             await self._pull()
             with suppress(TimeoutError):
-                async with asyncio.timeout(wait):
+                async with asyncio.timeout(max_wait):
                     await self._arrived.wait()
         return await self.take(limit)
 

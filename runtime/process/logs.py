@@ -47,7 +47,7 @@ def configure(level: str = "info", format: str = "json", file: BinaryIO | None =
     flush()
     lines = _lines = _LineWriter(file or sys.stdout.buffer)
     structlog.configure(
-        processors=[_render_json] if format == "json" else [_prepare_console, _console_renderer()],
+        processors=[_render_json] if format == "json" else [_prepare_console, _create_console_renderer()],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
@@ -139,7 +139,7 @@ def _prepare_console(_logger: Any, level: str, event: MutableMapping[str, Any]) 
     return line
 
 
-def _console_renderer() -> structlog.typing.Processor:
+def _create_console_renderer() -> structlog.typing.Processor:
     """Return a renderer of coloured lines. It colours pipes too, since the local stack reads one."""
     render = structlog.dev.ConsoleRenderer(colors=True, force_colors=True, pad_event_to=28)
     return lambda logger, level, event: str(render(logger, level, event)).encode()

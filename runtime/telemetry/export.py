@@ -51,14 +51,14 @@ def create_tracer(resource: Resource) -> tuple[Tracer, float | None, Callable[[]
     """
     exporter = OTLPSpanExporter()
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    ratio = _sampling_ratio(provider.sampler)
+    ratio = _get_sampling_ratio(provider.sampler)
     if ratio is not None:
         provider = TracerProvider(ParentBased(ALWAYS_ON), resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider.get_tracer("diptych"), ratio, _limit_time(provider.shutdown, exporter.shutdown)
 
 
-def _sampling_ratio(sampler: Sampler) -> float | None:
+def _get_sampling_ratio(sampler: Sampler) -> float | None:
     """Return the ratio of new traces that a sampler samples; None if it depends on more than a ratio."""
     root = getattr(sampler, "_root", None) if isinstance(sampler, ParentBased) else None
     if isinstance(root, TraceIdRatioBased):
@@ -106,13 +106,15 @@ def _collect(resource: Resource, instruments: Instruments, start: int) -> Metric
     metrics = [
         Metric(instrument.name, instrument.description, instrument.unit, points)
         for instrument in instruments.all
-        if (points := _points(instrument, start, now)).data_points
+        if (points := _build_points(instrument, start, now)).data_points
     ]
     url = resource.schema_url
     return MetricsData([ResourceMetrics(resource, [ScopeMetrics(_SCOPE, metrics, url)], url)])
 
 
-def _points(instrument: Counter | Durations | LastValue, start: int, now: int) -> Sum | Histogram | Gauge:
+def _build_points(
+    instrument: Counter | Durations | LastValue, start: int, now: int
+) -> Sum | Histogram | Gauge:
     match instrument:
         case Counter():
             sums = [

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from devstack.demo.narration import Unexpected
+from devstack.demo.narration import UnexpectedResult
 from devstack.demo.ordering import OrderingDemo
 from devstack.stack import Stack
 from runtime.jetstream import Connection, connect
@@ -56,7 +56,7 @@ async def test_the_demo_fails_if_a_rejection_does_not_come(
 ) -> None:
     demo = OrderingDemo(stack, connection)
     monkeypatch.setattr(demo, "_guest", demo._shop)
-    with pytest.raises(Unexpected, match="the call was not rejected"):
+    with pytest.raises(UnexpectedResult, match="the call was not rejected"):
         await demo.run()
 
 

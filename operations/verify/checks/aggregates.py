@@ -4,7 +4,7 @@ How it works: the system may be live, so the order of the reads decides which di
 
 1. Target versions: PostgreSQL had committed them before anything else was read (the caller passes them).
 2. Checkpoints: one that covers a target's message promises that the view includes the target version.
-3. Views, then their histories: newer than the checkpoints, or equal.
+3. Views, then their histories: at least as new as the checkpoints.
 4. Events: every event that a view includes is among them, except on a standby.
 5. Sorted sets: a missing member counts only if its view has not been written since step 3.
 
@@ -25,7 +25,7 @@ from operations.verify.sources import Checkpoints, Sources, StoredStream
 
 @dataclass
 class Counts:
-    """Numbers of compared things, and the sums over them; each aggregate counts once."""
+    """Numbers of compared items, and the sums over them; each aggregate counts once."""
 
     compared: Counter[str] = field(default_factory=Counter)
     """By the names in report.CHECKS."""
@@ -65,7 +65,7 @@ class Aggregates:
 
         Args:
             targets: the streams, each with a version that PostgreSQL had before this call.
-            counts: receives the numbers of compared things.
+            counts: receives the numbers of compared items.
         """
         redis = self._sources.redis
         checkpoints = {spec.name: await redis.read_checkpoints(spec.view) for spec in self._specs}

@@ -71,7 +71,7 @@ async def check(
 async def _recheck(
     postgres: PostgresReader, aggregates: Mapping[str, Aggregate], ids: Collection[str]
 ) -> Sequence[Problem]:
-    """Check those of these fulfilments that are in a resting state now."""
+    """Check the fulfilments among these that are in a resting state now."""
     rows = await postgres.fetch(STILL_RESTING, ids=list(ids), ends=list(RESTING_STATES))
     return await _check_page(postgres, aggregates, rows)
 

@@ -1,4 +1,4 @@
-"""Sorted sets in Redis (indexes and change feeds), checked from their keys: does one have a member too many?
+"""Sorted sets in Redis (indexes and change feeds), checked from their keys: finds unexpected members.
 
 `view_memberships.py` has counted the correct members of each set. Only a set with another number of members
 is read in full, each member together with its view.

@@ -89,12 +89,12 @@ def fold_events(
         return StreamEvents(gapless, len(gapless) == len(stream.events), folds), ()
     except FOLD_ERRORS as error:
         # A prefix that contains the bad event fails, so bisection finds the shortest one that does.
-        bad = bisect_left(
+        bad_index = bisect_left(
             range(1, len(gapless)), True, key=lambda length: not _can_fold(aggregate, gapless[:length])
         )
         text = f"cannot be folded: {type(error).__name__}: {error}"
-        problem = Problem("events", f"event {gapless[bad].recorded.id}", text)
-        return StreamEvents(gapless[:bad], False, _fold(aggregate, gapless[:bad])), [problem]
+        problem = Problem("events", f"event {gapless[bad_index].recorded.id}", text)
+        return StreamEvents(gapless[:bad_index], False, _fold(aggregate, gapless[:bad_index])), [problem]
 
 
 def _fold(aggregate: Aggregate, events: Sequence[Event]) -> Mapping[str, Any]:

@@ -1,6 +1,6 @@
 """Sorted sets in Redis, checked from the views: each view must be in its indexes and change feeds.
 
-Members that no view accounts for are found from the other side, by `sorted_sets.py` and `view_counters.py`.
+`sorted_sets.py` checks the opposite direction: it finds members without a view.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,9 @@ async def read(redis: RedisReader, views: Sequence[ViewCheck]) -> None:
 
 async def compare(redis: RedisReader, views: Sequence[ViewCheck], expected: Expected) -> None:
     """Check that views are in their indexes and change feeds, and add their contributions to `expected`."""
-    memberships = [(view, *place) for view in views if view.version for place in _list_memberships(view)]
+    memberships = [
+        (view, *membership) for view in views if view.version for membership in _list_memberships(view)
+    ]
     scores = await redis.read_scores([(key, member) for _, _, key, member in memberships])
     suspects: list[tuple[ViewCheck, Problem]] = []
     for (view, check, key, member), score in zip(memberships, scores, strict=True):
@@ -42,7 +44,7 @@ async def compare(redis: RedisReader, views: Sequence[ViewCheck], expected: Expe
 
 
 def _list_memberships(view: ViewCheck) -> Iterator[tuple[str, str, str]]:
-    """Yield check, key and member of every sorted set that must name a view."""
+    """Yield (check, key, member) for every sorted set that must contain a view."""
     for key, member in view.spec.indexes(view.expected):
         yield "indexes", key, member
     for key in view.spec.change_feeds(view.expected):

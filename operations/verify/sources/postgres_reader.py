@@ -50,7 +50,7 @@ class StoredStream:
 
 
 class PostgresReader:
-    """Read-only access to the event store and the process manager's tables; a standby will do."""
+    """Read-only access to the event store and the process manager's tables; a standby suffices."""
 
     def __init__(self, database_url: str) -> None:
         self._engine: AsyncEngine = create_engine(
@@ -91,7 +91,7 @@ class PostgresReader:
         return {row.name: row.version for row in rows}
 
     async def read_streams(self, names: Sequence[str]) -> dict[str, StoredStream]:
-        """Return those of the streams that exist, all from one database snapshot."""
+        """Return the existing streams among these, all from one database snapshot."""
         result: dict[str, StoredStream] = {}
         async with self._connect() as connection:
             for name, *columns in await connection.execute(text(statements.STREAM_ROWS), {"names": names}):
@@ -113,7 +113,7 @@ class PostgresReader:
         return {row.position: _to_event(row) for row in rows}
 
     async def find_existing(self, names: Sequence[str]) -> set[str]:
-        """Return those of the streams that have events."""
+        """Return the streams among these that have events."""
         return {name for (name,) in await self.fetch(statements.EXISTING_STREAMS, names=names)}
 
     async def read_last_position(self) -> int:

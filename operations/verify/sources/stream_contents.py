@@ -14,19 +14,19 @@ from contracts.envelope import RecordedEvent, to_headers
 from runtime.jetstream import Connection, Message, StreamIdentity, StreamReader, read_stream_identity
 
 BATCH_SIZE = 1_000
-SILENCE = 5.0
+READ_TIMEOUT = 5.0
 """Seconds without a message after which the read fails."""
 MAX_POSITIONS_AHEAD = 1_000_000
 """Positions above PostgreSQL's last one that a message may name: bounds the memory for a forged header."""
 
-POSITION = "diptych-position"
+POSITION_HEADER = "diptych-position"
 """The header of an event's position in PostgreSQL."""
 
 _LINE_BREAKS = str.maketrans("\r\n", "  ")
 
 
 class StreamChanged(Exception):
-    """The stream was replaced during verification, so the messages read so far mean nothing."""
+    """The stream was replaced during verification, so the messages read so far cannot be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class StreamContents:
         return self._identity.epoch if self._identity else ""
 
     async def read_identity(self) -> StreamIdentity | None:
-        """Return the current stream; None: there is none that a relay created."""
+        """Return the current stream; None if no stream created by a relay exists."""
         return await read_stream_identity(self._connection.js)
 
     async def read_new_messages(self, last_position: int) -> Sequence[StrayMessage]:
@@ -82,7 +82,7 @@ class StreamContents:
         reader = await StreamReader.open(self._connection, stream.epoch, self.last_sequence + 1)
         try:
             while self.last_sequence < stream.last_sequence:
-                messages = await reader.read_batch(BATCH_SIZE, SILENCE)
+                messages = await reader.read_batch(BATCH_SIZE, READ_TIMEOUT)
                 if not messages:  # the last messages may have been deleted
                     break
                 max_position = last_position + MAX_POSITIONS_AHEAD
@@ -95,7 +95,7 @@ class StreamContents:
 
     def _store(self, message: Message, max_position: int) -> StrayMessage | None:
         self.last_sequence = message.sequence
-        header = message.headers.get(POSITION, "")
+        header = message.headers.get(POSITION_HEADER, "")
         position = int(header) if header.isdecimal() and len(header) < 19 else 0
         if not 0 < position <= max_position:
             return _to_stray(message, first_sequence=0)
@@ -132,7 +132,7 @@ class StreamContents:
 
 
 def _to_stray(message: Message, first_sequence: int) -> StrayMessage:
-    event_id, position = message.headers.get("ce-id", "?"), message.headers.get(POSITION, "")
+    event_id, position = message.headers.get("ce-id", "?"), message.headers.get(POSITION_HEADER, "")
     return StrayMessage(message.sequence, message.subject, event_id, position, first_sequence)
 
 

@@ -112,9 +112,9 @@ def apply_input(fulfilment: Fulfilment, input_: Input) -> Fulfilment:
         case EventReceived(event, version):
             return replace(apply_event(fulfilment, event), order_version=version, awaits_event=False)
         case StepSucceeded(step, response):
-            return apply_success(_remove_pending(fulfilment, step), _kind_of(step), response)
+            return apply_success(_remove_pending(fulfilment, step), _get_step_kind(step), response)
         case StepRejected(step, reason):
-            return apply_rejection(_remove_pending(fulfilment, step), _kind_of(step), reason)
+            return apply_rejection(_remove_pending(fulfilment, step), _get_step_kind(step), reason)
         case TimerFired():
             timeouts = {"PLACED": "FULFILMENT_TIMED_OUT", "HELD": "REVIEW_TIMED_OUT"}
             return _set_rejection_reason(fulfilment, timeouts.get(fulfilment.order_status, ""))
@@ -128,7 +128,7 @@ def apply_input(fulfilment: Fulfilment, input_: Input) -> Fulfilment:
             return replace(fulfilment, blocked_reason="")
 
 
-def _kind_of(step: str) -> str:
+def _get_step_kind(step: str) -> str:
     """Return a step's name without the number that makes it unique."""
     return step.partition("-")[0]
 
@@ -206,7 +206,8 @@ CHANGES_ON_SUCCESS: dict[str, dict[str, Any]] = {
 }
 """The fields to set when a step of this kind succeeds."""
 ORDER_STEPS = ("hold_order", "confirm", "reject")
-"""Steps that the order rejects if it has changed, by an event that arrives before or after the rejection."""
+"""Steps that an order rejects if it has changed. The event of the change may arrive before or after the
+rejection."""
 FALLIBLE_STEPS = ("reserve", "hold_money", "firm_stock", "firm_money")
 """Steps whose rejection means that the order cannot be fulfilled."""
 
@@ -215,8 +216,8 @@ def apply_success(fulfilment: Fulfilment, kind: str, response: Any) -> Fulfilmen
     """Apply the success of a step of this kind."""
     match kind:
         case "assess":
-            earlier = [order for order in response.orders if order.order_id != fulfilment.order_id]
-            suspicion = "; ".join(assess(fulfilment, earlier))
+            earlier_orders = [order for order in response.orders if order.order_id != fulfilment.order_id]
+            suspicion = "; ".join(assess(fulfilment, earlier_orders))
             return replace(fulfilment, assessed=True, suspicion=suspicion)
         case "hold_order" | "confirm":
             # The order's own event may have arrived before this reply, and later events with it.
@@ -229,13 +230,13 @@ def apply_success(fulfilment: Fulfilment, kind: str, response: Any) -> Fulfilmen
             return replace(fulfilment, **CHANGES_ON_SUCCESS[kind])
 
 
-def assess(fulfilment: Fulfilment, earlier: Sequence[Any]) -> list[str]:
+def assess(fulfilment: Fulfilment, earlier_orders: Sequence[Any]) -> list[str]:
     """Return the reasons to review the order, given the customer's earlier orders."""
     assert fulfilment.placed_at is not None  # noqa: S101 - an order that is assessed was placed
     order = fraud.Order(
         fulfilment.units, fulfilment.currency_code, fulfilment.placed_at, fulfilment.address_hashes
     )
-    return fraud.find_suspicions(order, earlier)
+    return fraud.find_suspicions(order, earlier_orders)
 
 
 def apply_rejection(fulfilment: Fulfilment, kind: str, reason: str) -> Fulfilment:

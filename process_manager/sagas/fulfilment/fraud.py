@@ -7,9 +7,9 @@ from hashlib import blake2b
 from typing import Any
 
 LARGE_TOTAL = 5_000
-"""Whole units of a currency from which an order is suspicious."""
+"""Total from which an order is suspicious, in whole units of any currency."""
 LARGE_TOTAL_NEW_ADDRESS = 500
-"""The same for an order to an address that none of the customer's earlier orders went to."""
+"""The same for an order whose address differs from those of all the customer's earlier orders."""
 MANY_EARLIER_ORDERS = 5
 """Number of a customer's orders within HOUR from which the next one is suspicious."""
 HOUR = timedelta(hours=1)
@@ -27,16 +27,16 @@ class Order:
     """From `hash_address`, since sagas store no addresses."""
 
 
-def find_suspicions(order: Order, earlier: Sequence[Any]) -> list[str]:
+def find_suspicions(order: Order, earlier_orders: Sequence[Any]) -> list[str]:
     """Return the reasons to review an order, as texts for people; empty if there are none.
 
     Args:
         order: the order.
-        earlier: the customer's earlier orders, as ListOrders returns them.
+        earlier_orders: the customer's earlier orders, as ListOrders returns them.
     """
-    recent = [other for other in earlier if order.placed_at - other.place_time.ToDatetime(UTC) < HOUR]
+    recent = [other for other in earlier_orders if order.placed_at - other.place_time.ToDatetime(UTC) < HOUR]
     known_hashes = {
-        hash_address(group.shipping_address) for other in earlier for group in other.shipping_groups
+        hash_address(group.shipping_address) for other in earlier_orders for group in other.shipping_groups
     }
     new_address = not known_hashes.issuperset(order.address_hashes)
     total = f"its total is {order.units} {order.currency_code}"

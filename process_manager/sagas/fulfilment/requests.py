@@ -58,7 +58,7 @@ def hold_order(fulfilment: Fulfilment) -> Send:
 
 
 def confirm(fulfilment: Fulfilment) -> Send:
-    """Confirm the order at its known version; a later version may have other lines, and rejects this."""
+    """Confirm the order at the version of its last received event; at a later version it rejects the step."""
     version = fulfilment.order_version
     request = ordering.ConfirmOrderRequest(order_id=fulfilment.order_id, expected_version=version)
     return Send(f"confirm-{version}", request)
@@ -90,7 +90,7 @@ def firm_stock(fulfilment: Fulfilment) -> Send:
 
 def release_stock(fulfilment: Fulfilment) -> Send:
     request = inventory.ReleaseReservationRequest(
-        reservation_id=derive_reservation_id(fulfilment), reason=_release_reason(fulfilment)
+        reservation_id=derive_reservation_id(fulfilment), reason=_build_release_reason(fulfilment)
     )
     return Send(f"release_stock-{fulfilment.generation}", request)
 
@@ -122,7 +122,7 @@ def hold_money(fulfilment: Fulfilment, at: datetime) -> Send:
     request = banking.PlaceHoldRequest(
         hold_id=derive_hold_id(fulfilment),
         account_id=fulfilment.account_id,
-        amount=_total(fulfilment),
+        amount=_build_total(fulfilment),
         reference=f"order {fulfilment.order_id}",
     )
     request.deadline.FromDatetime(at + CLAIM_LIFETIME)
@@ -137,7 +137,7 @@ def firm_money(fulfilment: Fulfilment) -> Send:
 
 def release_money(fulfilment: Fulfilment) -> Send:
     request = banking.ReleaseHoldRequest(
-        hold_id=derive_hold_id(fulfilment), reason=_release_reason(fulfilment)
+        hold_id=derive_hold_id(fulfilment), reason=_build_release_reason(fulfilment)
     )
     return Send(f"release_money-{fulfilment.generation}", request)
 
@@ -150,7 +150,7 @@ def refund(fulfilment: Fulfilment) -> Send:
     """Deposit the total of a returned order into the account that paid."""
     request = banking.DepositRequest(
         account_id=fulfilment.account_id,
-        amount=_total(fulfilment),
+        amount=_build_total(fulfilment),
         reference=f"refund of order {fulfilment.order_id}",
     )
     return Send("refund", request)
@@ -167,10 +167,10 @@ def derive_hold_id(fulfilment: Fulfilment) -> str:
     return str(uuid5(CLAIM_ID_NAMESPACE, f"hold/{fulfilment.order_id}/{fulfilment.generation}"))
 
 
-def _total(fulfilment: Fulfilment) -> Money:
+def _build_total(fulfilment: Fulfilment) -> Money:
     return Money(currency_code=fulfilment.currency_code, units=fulfilment.units, nanos=fulfilment.nanos)
 
 
-def _release_reason(fulfilment: Fulfilment) -> str:
+def _build_release_reason(fulfilment: Fulfilment) -> str:
     reason = fulfilment.rejection_reason or f"the order is {fulfilment.order_status.lower()}"
     return reason[:MAX_REASON_LENGTH]

@@ -70,14 +70,14 @@ def placed(order: views.Order, event: v2.OrderPlaced) -> None:
 
 @ORDERS.on(v1.OrderLineAdded)
 def line_added(order: views.Order, event: v1.OrderLineAdded) -> None:
-    _group(order, event.shipping_group_id).lines.append(event.line)
+    _get_group(order, event.shipping_group_id).lines.append(event.line)
     order.total.CopyFrom(event.total)
     _copy_from_groups(order)
 
 
 @ORDERS.on(v1.OrderLineRemoved)
 def line_removed(order: views.Order, event: v1.OrderLineRemoved) -> None:
-    lines = _group(order, event.shipping_group_id).lines  # at most one of each sku
+    lines = _get_group(order, event.shipping_group_id).lines  # at most one of each sku
     del lines[[line.sku for line in lines].index(event.sku)]
     order.total.CopyFrom(event.total)
     _copy_from_groups(order)
@@ -85,7 +85,7 @@ def line_removed(order: views.Order, event: v1.OrderLineRemoved) -> None:
 
 @ORDERS.on(v1.ShippingAddressChanged)
 def shipping_address_changed(order: views.Order, event: v1.ShippingAddressChanged) -> None:
-    group = _group(order, event.shipping_group_id)
+    group = _get_group(order, event.shipping_group_id)
     group.shipping_address.CopyFrom(event.personal.shipping_address)
     _copy_from_groups(order)
 
@@ -144,7 +144,7 @@ def returned(order: views.Order, event: v1.OrderReturned) -> None:
     order.return_reason = event.reason
 
 
-def _group(order: views.Order, group_id: str) -> views.ShippingGroup:
+def _get_group(order: views.Order, group_id: str) -> views.ShippingGroup:
     """Return a shipping group of an order.
 
     Raises:

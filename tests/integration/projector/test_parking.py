@@ -109,7 +109,9 @@ async def test_a_malformed_event_parks_its_own_aggregate_and_no_other(
     assert began <= parked.since <= int(time() * 1000)
     assert parked.next_attempt is not None
     assert 30_000 <= parked.next_attempt - parked.since <= 90_000
-    assert [update.failed and update.failed.version for update in updates if update.after.parked] == [2]
+    assert [
+        update.failed_event and update.failed_event.version for update in updates if update.after.parked
+    ] == [2]
 
 
 async def test_the_first_event_of_an_aggregate_may_be_malformed(

@@ -21,9 +21,9 @@ async def renew(*members: RedisLeases, rounds: int = 3) -> list[int]:
     for _ in range(rounds):
         for member in members:
             await member.renew()
-    held = [partition for member in members for partition in member.held]
+    held = [partition for member in members for partition in member.partitions]
     assert sorted(held) == list(range(16)), "each partition has one holder"
-    return [len(member.held) for member in members]
+    return [len(member.partitions) for member in members]
 
 
 async def test_shares_are_equal_for_any_number_of_projectors(redis: Redis) -> None:
@@ -38,25 +38,25 @@ async def test_shares_are_equal_for_any_number_of_projectors(redis: Redis) -> No
 async def test_partitions_change_hands_only_to_equalise_shares(redis: Redis) -> None:
     first, second = RedisLeases(redis), RedisLeases(redis)
     await renew(first)
-    before = first.held
+    before = first.partitions
     await renew(first, second)
-    assert first.held < before
-    after = first.held
+    assert first.partitions < before
+    after = first.partitions
     await renew(first, second, rounds=5)
-    assert first.held == after
+    assert first.partitions == after
 
 
 async def test_a_pinned_partition_is_released_only_afterwards(redis: Redis) -> None:
     first, second = RedisLeases(redis), RedisLeases(redis)
     await first.renew()
-    with first.pinned() as partitions:
+    with first.pin() as partitions:
         assert partitions == frozenset(range(16))
         await second.renew()
         for _ in range(3):
             await first.renew()
             await second.renew()
-        assert len(first.held) == 8, "no further batch may begin"
-        assert second.held == frozenset()
+        assert len(first.partitions) == 8, "no further batch may begin"
+        assert second.partitions == frozenset()
     assert await renew(first, second) == [8, 8]
 
 
@@ -69,7 +69,7 @@ async def test_a_dead_projectors_leases_last_until_they_expire(
 
     async def has_all() -> bool:
         await living.renew()
-        return len(living.held) == 16
+        return len(living.partitions) == 16
 
     assert not await has_all()
     await until(has_all)
@@ -84,11 +84,11 @@ async def test_a_frozen_projector_loses_its_partitions_to_others(
 
     async def has_all() -> bool:
         await living.renew()
-        return len(living.held) == 16
+        return len(living.partitions) == 16
 
     await until(has_all)
     await frozen.renew()
-    assert frozen.held == frozenset()
+    assert frozen.partitions == frozenset()
     assert await renew(frozen, living) == [8, 8]
 
 
@@ -96,11 +96,11 @@ async def test_a_projector_that_cannot_work_releases_its_share(redis: Redis) -> 
     can_work = True
     first, second = RedisLeases(redis, can_work=lambda: can_work), RedisLeases(redis)
     keeping = [asyncio.create_task(first.keep()), asyncio.create_task(second.keep())]
-    await until(lambda: len(first.held) == len(second.held) == 8)
+    await until(lambda: len(first.partitions) == len(second.partitions) == 8)
     can_work = False
-    await until(lambda: len(second.held) == 16)
+    await until(lambda: len(second.partitions) == 16)
     can_work = True
-    await until(lambda: len(first.held) == len(second.held) == 8)
+    await until(lambda: len(first.partitions) == len(second.partitions) == 8)
     await first.leave()
     await second.leave()
     assert await redis.keys("lease:*") == []

@@ -82,7 +82,7 @@ async def test_duplicates_change_nothing(
         await publisher.publish(*one, *two)
         await until(lambda: projection_run.has_applied(redis, [two]))
     assert await projection_run.read_view(redis, "o-1") == before
-    assert [event.id for update in writes for event in update.applied] == [e.id for e in (*one, *two)]
+    assert [event.id for update in writes for event in update.applied_events] == [e.id for e in (*one, *two)]
     await projection_run.assert_views(redis, [one, two])
 
 

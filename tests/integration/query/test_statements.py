@@ -51,7 +51,9 @@ class Ledgers:
         for account in changed_accounts:
             folded = fold(LEDGERS, before[account.id], account.events)
             assert folded.error is None
-            updates.append(Update(before[account.id], folded.record, folded.content, folded.applied, None, 0))
+            updates.append(
+                Update(before[account.id], folded.record, folded.content, folded.applied_events, None, 0)
+            )
         assert await self._store.write(updates) == set()
 
     async def get_page(self, **request: Any) -> protocol.ListTransactionsResponse:

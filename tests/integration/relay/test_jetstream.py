@@ -26,7 +26,7 @@ from tests.support.harness.waiting import until
 @pytest.fixture
 async def connection(own_nats: Nats) -> AsyncIterator[Connection]:
     async with await connect(own_nats.url, "test") as connection:
-        await connection.ready()
+        await connection.wait_until_connected()
         yield connection
 
 
@@ -194,7 +194,7 @@ async def test_a_connection_is_made_when_the_server_starts_later(own_nats: Nats)
     async with await connect(own_nats.url, "test") as connection:
         assert not connection.connected
         await own_nats.start()
-        await asyncio.wait_for(connection.ready(), 10)
+        await asyncio.wait_for(connection.wait_until_connected(), 10)
         assert connection.connected
 
 

@@ -34,7 +34,7 @@ async def writer(database_url: str) -> AsyncIterator[Writer]:
 @pytest.fixture
 async def observer(own_nats: Nats) -> AsyncIterator[Connection]:
     async with await connect(own_nats.url, "observer") as connection:
-        await connection.ready()
+        await connection.wait_until_connected()
         yield connection
 
 

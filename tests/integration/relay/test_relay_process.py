@@ -34,7 +34,7 @@ async def writer(database_url: str) -> AsyncIterator[Writer]:
 @pytest.fixture
 async def observer(own_nats: Nats) -> AsyncIterator[Connection]:
     async with await connect(own_nats.url, "observer") as connection:
-        await connection.ready()
+        await connection.wait_until_connected()
         yield connection
 
 
@@ -184,7 +184,7 @@ async def test_a_relay_without_nats_is_unhealthy_and_releases_its_lease(
         await until(process.serves)
         await writer.wait_until_published()
         async with await connect(own_nats.url, "observer") as observer:
-            await observer.ready()
+            await observer.wait_until_connected()
             await feed.assert_whole(observer, writer)
         assert await process.child.stop() == 0
 

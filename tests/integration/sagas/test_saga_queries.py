@@ -159,7 +159,7 @@ async def test_a_query_with_a_token_waits_for_the_tokens_event(orders: Orders) -
     token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 1, "banking.account.a-1": 9})
     waiting = asyncio.create_task(freshness_of(orders).wait_for(FULFILMENT, token, 30))
     with pytest.raises(RpcError) as behind:
-        await freshness_of(orders).wait_for(FULFILMENT, token, freshness.RESERVE)
+        await freshness_of(orders).wait_for(FULFILMENT, token, freshness.DEADLINE_MARGIN)
     assert (behind.value.reason, waiting.done()) == ("VIEW_BEHIND", False)
     await orders.place("o-1")
     await asyncio.wait_for(waiting, 30)

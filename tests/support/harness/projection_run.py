@@ -121,7 +121,7 @@ class EventPublisher:
 @asynccontextmanager
 async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
     async with await connect(nats_url, "publisher") as connection:
-        await connection.ready()
+        await connection.wait_until_connected()
         yield EventPublisher(connection)
 
 
@@ -227,10 +227,10 @@ async def projector(
         partitions: fixed partitions, without leases; None to share them by leases.
     """
     async with connect_redis(redis_url) as redis, await connect(nats_url, "projector") as connection:
-        await connection.ready()
+        await connection.wait_until_connected()
         views_store, leases = store(redis, projection.view), RedisLeases(redis)
         if partitions is not None:
-            leases._held = frozenset(partitions)
+            leases._partitions = frozenset(partitions)
         feed = JetStreamEventFeed(connection, projection.view.source_streams)
         runner = Runner(projection, views_store, feed, leases, retries, observe)
         running = RunningProjector(views_store, leases, [])

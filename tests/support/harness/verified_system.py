@@ -186,7 +186,7 @@ async def restore_system(
     """Restore stream and Redis; the database is a copy of the origin's already."""
     settings = Settings(database_url=database_url, nats_url=nats_url, redis_url=redis_url)
     async with Redis.from_url(redis_url) as redis, await connect(nats_url, "test") as connection:
-        await connection.ready()
+        await connection.wait_until_connected()
         await redis.flushall()
         for key, value in origin.keys.items():
             await redis.restore(key, 0, value)
@@ -198,7 +198,7 @@ async def restore_system(
 async def clear_servers(nats_server: Nats, redis_server: Valkey) -> None:
     """Delete the streams and keys of earlier tests."""
     async with await connect(nats_server.url, "test") as connection:
-        await connection.ready()
+        await connection.wait_until_connected()
         for stream in await connection.js.streams_info():
             await connection.js.delete_stream(stream.config.name or "")
     async with Redis.from_url(redis_server.url) as redis:
@@ -218,7 +218,7 @@ async def build_origin(folder: Path, database_url: str, nats_url: str, redis_url
         assert report.clean, report.to_text()
     origin = Origin(database_url, "", "", [])
     async with Redis.from_url(redis_url) as redis, await connect(nats_url, "test") as connection:
-        await connection.ready()
+        await connection.wait_until_connected()
         async for key in redis.scan_iter(count=1_000):
             origin.keys[key] = await redis.dump(key)  # type: ignore[assignment]
         origin.epoch, origin.incarnation, messages = await _read_messages(connection)

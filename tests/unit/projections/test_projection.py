@@ -139,14 +139,14 @@ class TestFold:
     def test_takes_events_in_the_order_of_their_versions_each_once(self) -> None:
         first, second, third = (recorded(n, e) for n, e in enumerate((placed(), confirmed(), cancelled()), 1))
         result = fold(ORDERS, blank(), [third, first, second, first])
-        assert result.applied == [first, second, third]
+        assert result.applied_events == [first, second, third]
         assert (result.record.version, result.record.revision, result.error) == (3, 1, None)
 
     def test_ignores_events_that_were_applied_before(self) -> None:
         record = fold(ORDERS, blank(), [recorded(1, placed()), recorded(2, confirmed())]).record
         repeated = fold(ORDERS, record, [recorded(1, placed()), recorded(2, confirmed())])
         assert repeated.record is record
-        assert (repeated.content, repeated.applied, repeated.error) == (None, [], None)
+        assert (repeated.content, repeated.applied_events, repeated.error) == (None, [], None)
 
     def test_stops_at_a_gap(self) -> None:
         result = fold(ORDERS, blank(), [recorded(1, placed()), recorded(3, cancelled())])

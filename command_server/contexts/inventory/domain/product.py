@@ -50,7 +50,7 @@ def check_registered(product: Product, sku: str) -> None:
 
 
 def add_warehouse(product: Product, warehouse_id: str, now: datetime) -> Sequence[Event]:
-    """Return the event of the first stock in a warehouse, or none if the product knows the warehouse."""
+    """Return the event of a warehouse's first stock, or none if it has stocked the product before."""
     if warehouse_id in product.warehouse_ids:
         return []
     return [WarehouseStocked(product.sku, warehouse_id, stocked_at=now)]
