@@ -12,7 +12,7 @@ BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && ec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate new-context lint types imports check unit test up demo bench bench-growth load tools clean-data
+.PHONY: help setup generate new-context lint types imports check unit test test-long up demo bench bench-growth load tools clean-data
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,8 +86,14 @@ check: lint types imports ## all of the three above
 unit: $(READY) ## the tests that need no servers, in seconds
 	pytest -q tests/unit
 
-test: $(READY) ## the whole suite, on real servers, in two processes
-	pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+# Three processes for two cores: much of the time a test waits for a server.
+SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
+
+test: $(READY) ## the whole suite, on real servers, in three processes
+	pytest -q $(SPREAD)
+
+test-long: $(READY) ## more rounds, seeds and longer outages of tests that `make test` runs once
+	pytest -q $(SPREAD) -m long
 
 up: $(READY) ## the local stack until Ctrl-C; data stays in .diptych/
 	@exec $(BIN)/python devstack/child_exec.py $$PPID 15 - $(CURDIR)/$(BIN)/devstack up

@@ -1,4 +1,4 @@
-"""The fixtures that every test may ask for, and how tests are spread over processes."""
+"""Fixtures for all tests, and the distribution of tests over worker processes."""
 
 from tests.support.harness.servers import (
     database_url,

@@ -1,6 +1,8 @@
-"""How the suite is spread over processes: what shares servers stays together, what takes longest comes first.
+"""Distribution of the suite over worker processes.
 
-A scheduler of our own, since pytest-xdist's groups take no effect with a pytest whose node ids cannot be set.
+Tests that share an expensive fixture run in one worker. The longest groups start first, so that all workers
+end at about the same time. The scheduler is our own because pytest-xdist's `xdist_group` has no effect with
+this version of pytest, which makes node ids read-only.
 """
 
 from pathlib import PurePosixPath
@@ -9,40 +11,56 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-SHARING = ("tests/faults", "tests/e2e", "tests/integration/verify")
-"""Folders whose tests share what takes long to make: one process runs them all, the longest first."""
+GROUPS: tuple[tuple[str, ...], ...] = (
+    (
+        "tests/faults/test_servers_away.py",
+        "tests/faults/test_wiped_stores.py",
+        "tests/faults/test_restored_database.py",
+    ),
+    ("tests/faults",),
+    ("tests/e2e",),
+    ("tests/integration/verify",),
+    ("tests/e2e/test_fulfilment.py",),
+    ("tests/e2e/test_up.py",),
+    ("tests/integration/relay/test_relay_faults.py",),
+    ("tests/integration/relay/test_relay_process.py",),
+    ("tests/integration/projector/test_projector_process.py",),
+    ("tests/integration/edge/test_process.py",),
+    ("tests/e2e/test_observability.py",),
+)
+"""Files and folders that one worker runs together, the longest group first.
 
-APART = ("tests/e2e/test_fulfilment.py", "tests/e2e/test_observability.py", "tests/e2e/test_up.py")
-"""Files in such a folder that start stacks of their own: the shared one need not run idle beside them."""
+A folder stands for its files that no group names. All other files are groups of their own and come last.
+"""
+_GROUP_OF = {path: number for number, group in enumerate(GROUPS) for path in group}
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "Spread":
-    """Spread the tests as their servers want it."""
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> "GroupScheduling":
     config.option.loadscopereorder = False
-    return Spread(config, log)
+    return GroupScheduling(config, log)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes longest where tests run in several processes, so that these end together."""
+    """Sort the tests by group, in a worker only: a single process keeps pytest's order."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: rank(item.nodeid))
 
 
-class Spread(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives a process one file after another, or a whole folder whose tests share more."""
+class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """Assigns one group at a time to a worker."""
 
     def _split_scope(self, nodeid: str) -> str:
-        return unit(nodeid)
+        return group_of(nodeid)
 
 
-def unit(nodeid: str) -> str:
-    """Return what a test must not be parted from: its folder, or its file."""
+def group_of(nodeid: str) -> str:
+    """Return the name of a test's group: a number of GROUPS, or the test's file."""
     file = nodeid.partition("::")[0]
-    folder = str(PurePosixPath(file).parent)
-    return folder if folder in SHARING and file not in APART else file
+    number = _GROUP_OF.get(file, _GROUP_OF.get(str(PurePosixPath(file).parent)))
+    return file if number is None else str(number)
 
 
 def rank(nodeid: str) -> int:
-    """Return when a test's turn is; the smallest first."""
-    found = unit(nodeid)
-    return SHARING.index(found) if found in SHARING else len(SHARING)
+    """Return the position of a test's group in the order of execution."""
+    group = group_of(nodeid)
+    return int(group) if group.isdecimal() else len(GROUPS)
