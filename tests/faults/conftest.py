@@ -1,4 +1,4 @@
-"""One stack for all faults: that it is whole after each of them is what they show."""
+"""One stack for all fault tests of a worker: it must be consistent again after each of them."""
 
 import secrets
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""A command is committed, its answer is lost, and the caller asks again."""
+"""A command is committed, its answer is lost, and the caller retries."""
 
 import grpc
 import pytest
@@ -6,7 +6,7 @@ from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER
-from tests.support.harness.invariants import all_is_well
+from tests.support.harness.invariants import assert_consistent
 from tests.support.harness.shop import bearer, order_of
 from tests.support.harness.tcp_proxy import TcpProxy
 from tests.support.harness.traffic import Answers
@@ -33,4 +33,4 @@ async def test_a_command_whose_answer_was_lost_has_one_effect_and_one_answer(
         ]
     assert first == second
     answers.accepted[lost.request_id] = ("PlaceOrder", first)
-    await all_is_well(stack, answers)
+    await assert_consistent(stack, answers)

@@ -1,4 +1,4 @@
-"""While command servers are killed, all balances and what is outside go on to come to zero."""
+"""While command servers are killed, the sum of all balances and of the money outside stays zero."""
 
 import asyncio
 import json
@@ -19,12 +19,12 @@ from google.type.money_pb2 import Money
 
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER
-from tests.support.harness.invariants import verified
+from tests.support.harness.invariants import verify_stack
 from tests.support.harness.traffic import Answers, Traffic
 
 ACCOUNTS, PAUSE = 5, 0.05
 LIMITS = (0, 0, 0, 40, 90)
-"""How far each account may fall below zero, in whole euros."""
+"""Overdraft limit of each account, in whole euros."""
 CENT = 10_000_000
 
 
@@ -37,7 +37,7 @@ def cents(money: Any) -> int:
 
 
 class Tellers(Traffic):
-    """Move money between a few accounts, in and out, and hold some of it."""
+    """Callers that deposit, withdraw, transfer and hold money of a few accounts."""
 
     stub = CommandServiceStub
     scopes = ("banking.write", "banking.hold")
@@ -47,7 +47,7 @@ class Tellers(Traffic):
         self.bank = f"{seed:08x}"
         self.accounts = [f"{self.bank}-{number}" for number in range(ACCOUNTS)]
         self._holds: dict[str, int] = {}
-        """How many cents, of every hold that there is."""
+        """Hold id -> cents."""
 
     async def open(self) -> None:
         choose = random.Random(self.bank)
@@ -55,18 +55,18 @@ class Tellers(Traffic):
             opening = commands.OpenAccountRequest(
                 account_id=account_id, owner_id="ada", currency_code="EUR", overdraft_limit=euros(limit * 100)
             )
-            await self._do("OpenAccount", opening, choose)
+            await self._execute("OpenAccount", opening, choose)
             deposit = commands.DepositRequest(account_id=account_id, amount=euros(10_050), reference="pay")
-            await self._do("Deposit", deposit, choose)
+            await self._execute("Deposit", deposit, choose)
 
-    async def call_on(self, number: int, seed: float, pause: float) -> None:
+    async def run_caller(self, number: int, seed: float, pause: float) -> None:
         choose = random.Random(seed)
         while not self.stopped:
             await asyncio.sleep(pause)
-            method, request = self._any(choose)
-            await self._do(method, request, choose)
+            method, request = self._choose_command(choose)
+            await self._execute(method, request, choose)
 
-    def _any(self, choose: random.Random) -> tuple[str, Any]:
+    def _choose_command(self, choose: random.Random) -> tuple[str, Any]:
         amount, (one, other) = choose.randint(1, 6_000), choose.sample(self.accounts, 2)
         kind = choice if (choice := choose.choice("ddwtttthhfcr")) in "dwth" or self._holds else "h"
         if kind == "d":
@@ -92,7 +92,7 @@ class Tellers(Traffic):
             return "CaptureHold", commands.CaptureHoldRequest(hold_id=hold_id, amount=part)
         return "ReleaseHold", commands.ReleaseHoldRequest(hold_id=hold_id, reason="over")
 
-    async def _do(self, method: str, request: Any, choose: random.Random) -> None:
+    async def _execute(self, method: str, request: Any, choose: random.Random) -> None:
         request.request_id = str(UUID(int=choose.getrandbits(128), version=4))
         if await self.send(method, request, choose) and method == "PlaceHold":
             self._holds[request.hold_id] = cents(request.amount)
@@ -105,27 +105,29 @@ async def tellers(stack: Stack) -> AsyncIterator[Tellers]:
     await tellers.close()
 
 
+@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.long)])
 async def test_no_money_is_made_or_lost_while_command_servers_are_killed(
-    stack: Stack, tellers: Tellers
+    stack: Stack, tellers: Tellers, kills: int
 ) -> None:
     choose = random.Random(tellers.bank)
     await tellers.open()
     async with tellers.flowing(PAUSE):
-        for _ in range(3):
+        await tellers.more(60)
+        for _ in range(kills):
             await tellers.more(60)
             victim = choose.choice(stack.of(COMMAND_SERVER))
             await asyncio.sleep(choose.uniform(0.0, 0.2))  # the moment of the kill, not a wait for anything
             await victim.kill()
             await victim.start()
     assert tellers.answers.repeated
-    rows = await events_of(stack, tellers.bank)
-    conserved(rows)
-    await each_took_effect_once(stack, tellers.answers)
-    report = await verified(stack)
+    rows = await read_events(stack, tellers.bank)
+    assert_conserved(rows)
+    await assert_one_effect_each(stack, tellers.answers)
+    report = await verify_stack(stack)
     assert report.clean, report.to_text()
 
 
-async def events_of(stack: Stack, bank: str) -> list[Any]:
+async def read_events(stack: Stack, bank: str) -> list[Any]:
     connection = await asyncpg.connect(stack.settings.database_url)
     try:
         return list(
@@ -139,8 +141,8 @@ async def events_of(stack: Stack, bank: str) -> list[Any]:
         await connection.close()
 
 
-def conserved(rows: Sequence[Any]) -> None:
-    """Assert that what accounts have and what is outside come to zero, and that no account gave too much."""
+def assert_conserved(rows: Sequence[Any]) -> None:
+    """Assert that all balances and the money outside sum to zero, and that no account exceeds its limit."""
     balance: Counter[str] = Counter()
     held: Counter[str] = Counter()
     moved: dict[str, list[int]] = defaultdict(list)
@@ -178,27 +180,27 @@ def conserved(rows: Sequence[Any]) -> None:
     assert moved, "money was transferred"
 
 
-async def each_took_effect_once(stack: Stack, answers: Answers) -> None:
-    """Assert that what was acknowledged is there exactly once, and what was refused is not."""
+async def assert_one_effect_each(stack: Stack, answers: Answers) -> None:
+    """Assert that each accepted command has its effect once, and that a rejected one has none."""
     connection = await asyncpg.connect(stack.settings.database_url)
     try:
-        found = await connection.fetch(
+        records = await connection.fetch(
             "SELECT r.request_id, r.outcome, r.receipt::text, e.effects FROM requests r LEFT JOIN LATERAL ("
             "  SELECT json_agg(json_build_array(stream, version)) AS effects FROM event_log"
             "  WHERE request_id = r.request_id::text) e ON true WHERE r.request_id = ANY ($1)",
-            [UUID(id_) for id_ in (*answers.accepted, *answers.refused)],
+            [UUID(id_) for id_ in (*answers.accepted, *answers.rejected)],
         )
     finally:
         await connection.close()
-    rows = {str(row["request_id"]): row for row in found}
-    assert len(rows) == len(found) == len(answers.accepted) + len(answers.refused)
+    rows = {str(row["request_id"]): row for row in records}
+    assert len(rows) == len(records) == len(answers.accepted) + len(answers.rejected)
     for request_id, (method, _) in answers.accepted.items():
         effects = json.loads(rows[request_id]["effects"] or "[]")
-        told = json.loads(rows[request_id]["receipt"])
+        receipt = json.loads(rows[request_id]["receipt"])
         assert rows[request_id]["outcome"] == "ACCEPTED"
-        assert all([stream, version] in effects for stream, version in told.items() if effects)
+        assert all([stream, version] in effects for stream, version in receipt.items() if effects)
         assert len(effects) in EVENTS[method], (method, effects)
-    for request_id, reason in answers.refused.items():
+    for request_id, reason in answers.rejected.items():
         assert (rows[request_id]["outcome"], rows[request_id]["effects"]) == (reason, None)
 
 
@@ -212,4 +214,4 @@ EVENTS = {
     "CaptureHold": {0, 2},
     "ReleaseHold": {0, 2},
 }
-"""How many events a command makes that is accepted: none where a hold is as it asks for already."""
+"""Numbers of events that an accepted command may append; 0 where the hold is already in that state."""

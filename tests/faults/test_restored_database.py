@@ -1,4 +1,4 @@
-"""PostgreSQL goes back to a backup; `diptych restored` says so, and everything follows."""
+"""PostgreSQL is restored from a backup; after `diptych restored` all other stores follow it."""
 
 import asyncio
 import shutil
@@ -12,21 +12,21 @@ from devstack.servers import Postgres
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER, RELAY
 from tests.e2e.test_commandline import diptych
-from tests.support.harness.invariants import all_is_well
+from tests.support.harness.invariants import assert_consistent
 from tests.support.harness.rpc_failure import reason_of, rpc_failure
 from tests.support.harness.shop import Shop, order_of
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
 
 
-async def test_after_a_restore_everything_follows_the_database_again(
+async def test_after_a_restore_all_stores_follow_the_database(
     stack: Stack, traffic: Traffic, tmp_path: Path
 ) -> None:
     server, shop = stack.servers["database_url"], Shop(stack)
     assert isinstance(server, Postgres)
     kept = await traffic.place("kept")
     await server.stop()
-    await _copy(server.data, tmp_path / "backup")
+    await _copy_data(server.data, tmp_path / "backup")
     await server.start()
     request = order_of("lost")
     lost = await _place(shop, request)
@@ -34,21 +34,21 @@ async def test_after_a_restore_everything_follows_the_database_again(
     listed = await shop.list(customer_id="lost")
     await server.kill()
     shutil.rmtree(server.data)
-    await _copy(tmp_path / "backup", server.data)
+    await _copy_data(tmp_path / "backup", server.data)
     await server.start()
-    for kind in (COMMAND_SERVER, RELAY, QUERY_SERVER):  # the others of these kinds ran all along
+    for kind in (COMMAND_SERVER, RELAY, QUERY_SERVER):  # the first of each kind keeps running
         await stack.of(kind)[1].kill()
         await stack.of(kind)[1].start()
 
-    code, said, _ = await diptych(stack, "restored")
+    code, output, _ = await diptych(stack, "restored")
     assert code == 0
-    old, new = (line.split()[-1] for line in said.splitlines()[:2])
+    old, new = (line.split()[-1] for line in output.splitlines()[:2])
     assert old < new
     early = await _place(shop, order_of("early"))
-    assert await _at_first(shop, early) in ("VIEW_REBUILDING", "VIEW_BEHIND", "READ_MODEL_UNAVAILABLE", "")
+    assert await _read_back(shop, early) in ("VIEW_REBUILDING", "VIEW_BEHIND", "READ_MODEL_UNAVAILABLE", "")
 
     async def is_gone() -> bool:
-        return await _code(shop, lost.aggregate_id) is grpc.StatusCode.NOT_FOUND
+        return await _status_of_get(shop, lost.aggregate_id) is grpc.StatusCode.NOT_FOUND
 
     await until(is_gone, 40)
     assert len(listed) == 1
@@ -62,18 +62,18 @@ async def test_after_a_restore_everything_follows_the_database_again(
     assert (await shop.get(again.aggregate_id, again.consistency_token)).version == 1
     async with traffic.flowing():
         await traffic.more(50)
-    await all_is_well(stack, traffic.answers)
+    await assert_consistent(stack, traffic.answers)
     await shop.close()
 
 
-async def test_restored_says_in_one_line_that_the_database_is_away(stack: Stack) -> None:
+async def test_restored_reports_an_unreachable_database_in_one_line(stack: Stack) -> None:
     code, out, err = await diptych(stack, "restored", DIPTYCH_DATABASE_URL="postgresql://x@127.0.0.1:1/x")
     assert (code, out) == (1, "")
     assert err.startswith("Error: a server is unreachable")
 
 
 async def _place(shop: Shop, request: PlaceOrderRequest) -> Receipt:
-    """Place an order, over connections that may have to notice first that PostgreSQL was away."""
+    """Place an order; retry while the server's connections still fail after the outage."""
     async with asyncio.timeout(20):
         while True:
             try:
@@ -83,8 +83,8 @@ async def _place(shop: Shop, request: PlaceOrderRequest) -> Receipt:
                 await asyncio.sleep(0.1)
 
 
-async def _at_first(shop: Shop, receipt: Receipt) -> str:
-    """Return why a command of after the restore cannot be read back yet; nothing where it can."""
+async def _read_back(shop: Shop, receipt: Receipt) -> str:
+    """Return the reason why the order cannot be read yet, or an empty string."""
     try:
         await shop.get(receipt.aggregate_id, receipt.consistency_token)
     except grpc.aio.AioRpcError as error:
@@ -92,7 +92,7 @@ async def _at_first(shop: Shop, receipt: Receipt) -> str:
     return ""
 
 
-async def _code(shop: Shop, order_id: str) -> grpc.StatusCode:
+async def _status_of_get(shop: Shop, order_id: str) -> grpc.StatusCode:
     try:
         await shop.get(order_id)
     except grpc.aio.AioRpcError as error:
@@ -100,7 +100,7 @@ async def _code(shop: Shop, order_id: str) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-async def _copy(source: Path, target: Path) -> None:
-    """Copy a data directory with its owner, whom PostgreSQL insists on."""
+async def _copy_data(source: Path, target: Path) -> None:
+    """Copy a data directory with its owner, which PostgreSQL checks."""
     process = await asyncio.create_subprocess_exec("cp", "-a", source, target)
     assert await process.wait() == 0

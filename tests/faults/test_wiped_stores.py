@@ -1,4 +1,4 @@
-"""JetStream and Redis lose all they have, under load, and are filled again by nobody's hand."""
+"""JetStream and Redis lose all their data under load and are rebuilt without an operator."""
 
 import asyncio
 import shutil
@@ -10,26 +10,26 @@ from redis.asyncio import Redis
 
 from contracts import streams
 from devstack.stack import Stack
-from tests.support.harness.invariants import all_is_well
+from tests.support.harness.invariants import assert_consistent
 from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.shop import Shop
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
 
-NO_ANSWER = ("VIEW_REBUILDING", "READ_MODEL_UNAVAILABLE")
+UNAVAILABLE_REASONS = ("VIEW_REBUILDING", "READ_MODEL_UNAVAILABLE")
 
 
-async def test_a_stream_that_is_deleted_under_load_is_filled_again(stack: Stack, traffic: Traffic) -> None:
+async def test_a_stream_deleted_under_load_is_rebuilt(stack: Stack, traffic: Traffic) -> None:
     async with traffic.flowing():
         await traffic.more(50)
         client = await nats.connect(stack.settings.nats_url)
         await client.jetstream().delete_stream(streams.JETSTREAM)
         await client.close()
         await traffic.more(50)
-    await all_is_well(stack, traffic.answers)
+    await assert_consistent(stack, traffic.answers)
 
 
-async def test_a_jetstream_whose_disk_is_lost_is_filled_again(stack: Stack, traffic: Traffic) -> None:
+async def test_a_jetstream_that_lost_its_disk_is_rebuilt(stack: Stack, traffic: Traffic) -> None:
     server = stack.servers["nats_url"]
     async with traffic.flowing():
         await traffic.more(50)
@@ -38,27 +38,27 @@ async def test_a_jetstream_whose_disk_is_lost_is_filled_again(stack: Stack, traf
         await traffic.more(50)
         await server.start()
         await traffic.more(50)
-    await all_is_well(stack, traffic.answers)
+    await assert_consistent(stack, traffic.answers)
 
 
 async def test_a_flushed_redis_never_denies_an_order(stack: Stack, traffic: Traffic) -> None:
     receipts = [await traffic.place("flushed") for _ in range(5)]
-    shop, wrong, right = Shop(stack), list[str](), list[int]()
+    shop, wrong, complete = Shop(stack), list[str](), list[int]()
     for receipt in receipts:
         await shop.get(receipt.aggregate_id, receipt.consistency_token)
-    await _until_listed(shop, len(receipts))
+    await _wait_until_listed(shop, len(receipts))
 
     async def read() -> None:
         while True:
             for receipt in receipts:
                 try:
                     await shop.get(receipt.aggregate_id)
-                    found = len(await shop.list(customer_id="flushed"))
-                    right.append(found)
-                    if found != len(receipts):
-                        wrong.append(f"{found} orders are listed")
+                    count = len(await shop.list(customer_id="flushed"))
+                    complete.append(count)
+                    if count != len(receipts):
+                        wrong.append(f"{count} orders are listed")
                 except grpc.aio.AioRpcError as error:
-                    if reason_of(error) not in NO_ANSWER:
+                    if reason_of(error) not in UNAVAILABLE_REASONS:
                         wrong.append(reason_of(error))
             await asyncio.sleep(0)
 
@@ -67,19 +67,17 @@ async def test_a_flushed_redis_never_denies_an_order(stack: Stack, traffic: Traf
         for _ in range(3):
             await redis.flushall()
             await traffic.more(30)
-    await all_is_well(stack, traffic.answers)
+    await assert_consistent(stack, traffic.answers)
     for reader in readers:
         assert not reader.done()
         reader.cancel()
     await asyncio.gather(*readers, return_exceptions=True)
     await shop.close()
-    assert right
+    assert complete
     assert not wrong, wrong[:5]
 
 
-async def test_a_redis_that_restarts_with_its_data_gone_is_filled_again(
-    stack: Stack, traffic: Traffic
-) -> None:
+async def test_a_redis_that_restarts_empty_is_rebuilt(stack: Stack, traffic: Traffic) -> None:
     server = stack.servers["redis_url"]
     async with traffic.flowing():
         await traffic.more(50)
@@ -87,10 +85,10 @@ async def test_a_redis_that_restarts_with_its_data_gone_is_filled_again(
         shutil.rmtree(Path(server.folder, "appendonlydir"))
         await server.start()
         await traffic.more(50)
-    await all_is_well(stack, traffic.answers)
+    await assert_consistent(stack, traffic.answers)
 
 
-async def _until_listed(shop: Shop, count: int) -> None:
+async def _wait_until_listed(shop: Shop, count: int) -> None:
     async def are_listed() -> bool:
         return len(await shop.list(customer_id="flushed")) == count
 

@@ -1,4 +1,4 @@
-"""What must hold after a fault: answers that callers got are in PostgreSQL, and `diptych verify` is clean."""
+"""Invariants after a fault: PostgreSQL holds every answer to a caller, and `diptych verify` is clean."""
 
 import json
 from collections import defaultdict
@@ -11,23 +11,23 @@ from operations.verify.report import Report
 from operations.verify.verification import verify
 from tests.support.harness.traffic import Answers
 
-WITHIN = 40.0
-"""Seconds that everything has to recover by itself."""
+RECOVERY = 40.0
+"""Seconds that the system has to recover without help."""
 
 
-async def all_is_well(stack: Stack, answers: Answers) -> None:
-    await answers_are_kept(stack, answers)
-    report = await verified(stack)
+async def assert_consistent(stack: Stack, answers: Answers) -> None:
+    await assert_answers_recorded(stack, answers)
+    report = await verify_stack(stack)
     assert report.clean, report.to_text()
 
 
-async def verified(stack: Stack) -> Report:
-    return await verify(stack.settings, within=WITHIN)
+async def verify_stack(stack: Stack) -> Report:
+    return await verify(stack.settings, within=RECOVERY)
 
 
-async def answers_are_kept(stack: Stack, answers: Answers) -> None:
+async def assert_answers_recorded(stack: Stack, answers: Answers) -> None:
     """Compare each answer with the record of its request and with the events of that request."""
-    ids = [UUID(request_id) for request_id in (*answers.accepted, *answers.refused)]
+    ids = [UUID(request_id) for request_id in (*answers.accepted, *answers.rejected)]
     connection = await asyncpg.connect(stack.settings.database_url)
     try:
         rows = await connection.fetch("SELECT * FROM requests WHERE request_id = ANY ($1)", ids)
@@ -43,11 +43,15 @@ async def answers_are_kept(stack: Stack, answers: Answers) -> None:
     records = {str(row["request_id"]): row for row in rows}
     assert len(rows) == len(ids)
     for request_id, (method, receipt) in answers.accepted.items():
-        told = (f"ordering.order.{receipt.aggregate_id}", receipt.version)
+        change = (f"ordering.order.{receipt.aggregate_id}", receipt.version)
         assert records[request_id]["outcome"] == "ACCEPTED"
-        assert list(json.loads(records[request_id]["receipt"]).items()) == [told]
+        assert list(json.loads(records[request_id]["receipt"]).items()) == [change]
         effect = effects.pop(request_id, [])
-        assert effect == [told] or (not effect and method != "PlaceOrder"), (request_id, method, effect)
-    for request_id, reason in answers.refused.items():
+        assert effect == [change] or (not effect and method != "PlaceOrder"), (
+            request_id,
+            method,
+            effect,
+        )
+    for request_id, reason in answers.rejected.items():
         assert records[request_id]["outcome"] == reason
-    assert not effects, "a refused command has no effect"
+    assert not effects, "a rejected command has no effect"

@@ -1,4 +1,4 @@
-"""Callers that place, confirm and cancel orders, repeat what failed, and remember every answer they got."""
+"""Callers that place, confirm and cancel orders, retry failed calls, and record every answer."""
 
 import asyncio
 import random
@@ -22,34 +22,34 @@ from tests.support.harness.shop import bearer, order_of
 CALLERS = 12
 PAUSE = 0.15
 """Seconds between two commands of a caller: enough for a fault to meet many, few enough to verify quickly."""
-PATIENCE = 60.0
-"""Seconds after which a command that is still not answered fails the test."""
-AGAIN = (
+ANSWER_TIMEOUT = 60.0
+"""Seconds after which an unanswered command fails the test."""
+RETRIED = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.CANCELLED,
 )
-SOON = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500))
+FAST_RECONNECT = (("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 500))
 
 
 @dataclass
 class Answers:
-    """What callers were told."""
+    """The answers that callers got."""
 
     accepted: dict[str, tuple[str, Receipt]] = field(default_factory=dict)
     """Request id -> the method and the receipt."""
-    refused: dict[str, str] = field(default_factory=dict)
+    rejected: dict[str, str] = field(default_factory=dict)
     """Request id -> the reason."""
     repeated: int = 0
 
 
 class Traffic:
-    """Calls every command server of a stack. What is called, and how it goes on, others may say anew.
+    """Concurrent callers of every command server of a stack; subclasses choose other commands.
 
     Args:
-        stack: whose.
-        seed: what all choices follow from; printed.
+        stack: the stack.
+        seed: determines all random choices; printed.
     """
 
     stub: Any = CommandServiceStub
@@ -61,18 +61,20 @@ class Traffic:
         self._random = random.Random(seed)
         self._bearer = bearer(stack, *self.scopes)
         servers = [process.address for process in stack.of(COMMAND_SERVER)]
-        self._channels = [grpc.aio.insecure_channel(address, options=SOON) for address in servers]
+        self._channels = [grpc.aio.insecure_channel(address, options=FAST_RECONNECT) for address in servers]
         self._stubs: list[Any] = [self.stub(channel) for channel in self._channels]
         self.stopped = False
 
     @asynccontextmanager
     async def flowing(self, pause: float = PAUSE) -> AsyncIterator["Traffic"]:
-        """Have all callers at it; at the end, each command under way is answered.
+        """Run all callers; on exit, wait until each command in flight is answered.
 
         Args:
             pause: seconds between two commands of a caller.
         """
-        callers = [asyncio.create_task(self.call_on(n, self._random.random(), pause)) for n in range(CALLERS)]
+        callers = [
+            asyncio.create_task(self.run_caller(n, self._random.random(), pause)) for n in range(CALLERS)
+        ]
         try:
             yield self
         finally:
@@ -82,14 +84,13 @@ class Traffic:
         assert not failures, failures
 
     async def more(self, count: int) -> None:
-        """Wait until this many further commands were accepted."""
-        enough, ends = len(self.answers.accepted) + count, monotonic() + PATIENCE
+        """Wait until this many more commands have been accepted."""
+        enough, deadline = len(self.answers.accepted) + count, monotonic() + ANSWER_TIMEOUT
         while len(self.answers.accepted) < enough:
-            assert monotonic() < ends, f"{len(self.answers.accepted)} of {enough} commands were accepted"
+            assert monotonic() < deadline, f"{len(self.answers.accepted)} of {enough} commands were accepted"
             await asyncio.sleep(0.02)
 
     async def place(self, customer: str) -> Receipt:
-        """Place one order."""
         receipt = await self.send("PlaceOrder", order_of(customer), random.Random(0))
         assert receipt is not None
         return receipt
@@ -98,7 +99,7 @@ class Traffic:
         for channel in self._channels:
             await channel.close()
 
-    async def call_on(self, number: int, seed: float, pause: float) -> None:
+    async def run_caller(self, number: int, seed: float, pause: float) -> None:
         choose, orders = random.Random(seed), list[str]()
         while not self.stopped:
             await asyncio.sleep(pause)
@@ -107,38 +108,42 @@ class Traffic:
                 assert receipt is not None, "an order can always be placed"
                 orders.append(receipt.aggregate_id)
             else:
-                method, request = _change(choose, orders)
+                method, request = _make_change(choose, orders)
                 await self.send(method, request, choose)
 
     async def send(self, method: str, request: Any, choose: random.Random) -> Receipt | None:
-        """Send a command until it is answered, each time to any server; some are sent once more."""
-        receipt = await self._answer(method, request, choose.choice)
+        """Send a command to random servers until one answers; repeat a fifth of the commands."""
+        receipt = await self._send_until_answered(method, request, choose.choice)
         for _ in range(choose.random() < 0.2):
             self.answers.repeated += 1
-            assert await self._answer(method, request, choose.choice) == receipt, "one id, one answer"
+            assert await self._send_until_answered(method, request, choose.choice) == receipt, (
+                "one id, one answer"
+            )
         return receipt
 
-    async def _answer(self, method: str, request: Any, choose: Callable[[Any], Any]) -> Receipt | None:
-        ends = monotonic() + PATIENCE
+    async def _send_until_answered(
+        self, method: str, request: Any, choose: Callable[[Any], Any]
+    ) -> Receipt | None:
+        deadline = monotonic() + ANSWER_TIMEOUT
         while True:
             call = getattr(choose(self._stubs), method)(request, metadata=self._bearer, timeout=3)
             try:
                 receipt: Receipt = (await call).receipt
             except grpc.aio.AioRpcError as error:
-                if error.code() in AGAIN and monotonic() < ends:
+                if error.code() in RETRIED and monotonic() < deadline:
                     await asyncio.sleep(0.1)
                     continue
                 if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:
                     raise
                 reason = reason_of(error)
-                assert self.answers.refused.setdefault(request.request_id, reason) == reason
+                assert self.answers.rejected.setdefault(request.request_id, reason) == reason
                 return None
-            known = self.answers.accepted.setdefault(request.request_id, (method, receipt))
-            assert known == (method, receipt), "a retry gets the first answer"
+            first = self.answers.accepted.setdefault(request.request_id, (method, receipt))
+            assert first == (method, receipt), "a retry gets the first answer"
             return receipt
 
 
-def _change(choose: random.Random, orders: list[str]) -> tuple[str, Any]:
+def _make_change(choose: random.Random, orders: list[str]) -> tuple[str, Any]:
     order_id, request_id = choose.choice(orders), str(UUID(int=choose.getrandbits(128), version=4))
     if choose.random() < 0.5:
         return "ConfirmOrder", commands.ConfirmOrderRequest(request_id=request_id, order_id=order_id)
