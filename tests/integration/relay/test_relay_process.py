@@ -89,8 +89,9 @@ async def commit_until(writer: Writer, stop: asyncio.Event) -> None:
         await asyncio.sleep(0.01)
 
 
+@pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.long)])
 async def test_killed_leaders_are_replaced_without_loss_or_duplicates(
-    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection, kills: int
 ) -> None:
     stop = asyncio.Event()
     async with (
@@ -101,7 +102,7 @@ async def test_killed_leaders_are_replaced_without_loss_or_duplicates(
         group.create_task(commit_until(writer, stop))
         try:
             await until(lambda: first.leads or second.leads)
-            for _ in range(2):
+            for _ in range(kills):
                 leader, standby = (first, second) if first.leads else (second, first)
                 before = (await feed.wait_until_complete(observer)).last_sequence
                 await leader.child.kill()
