@@ -1,8 +1,10 @@
 """Decodes requests and checks them against the rules in their protos."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from protovalidate import FieldPathElementPb, Validator, Violation
 
 from runtime.grpc.method import Context, Handler, Method
@@ -13,13 +15,20 @@ _FULL_CHECK_SIZE = 4096
 """Bytes up to which all violations of a request are collected; the check of a larger request stops at the
 first one. A hundred kilobytes of empty list items violate so many rules that a full check takes seconds."""
 _MAX_VIOLATIONS = 50
+_TIMESTAMP = Timestamp.DESCRIPTOR.full_name
+_MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
+"""From the year 1 to the year 9999, the range that google.protobuf.Timestamp permits."""
 
 
 def validate(method: Method, handler: Handler) -> Handler:
-    """Decode requests, and reject those that violate a rule of their proto or have a NUL in a string."""
+    """Decode requests, and reject those that violate a rule of their proto.
+
+    Requests with a NUL in a string or a Timestamp out of its range are rejected too, whatever their rules.
+    """
     decode = method.request.FromString
     check = _VALIDATOR.collect_violations
     check(method.request())  # compiles the rules now rather than during the first call
+    has_timestamps = _has_timestamps(method.request.DESCRIPTOR, set())
 
     async def validate_request(request: bytes, context: Context) -> object:
         try:
@@ -31,6 +40,8 @@ def validate(method: Method, handler: Handler) -> Handler:
         # PostgreSQL cannot store a NUL in text; one such request would fail its whole batch of commands.
         if b"\0" in request and (nuls := dict.fromkeys(_find_nuls(message, ""), "holds U+0000")):
             raise _invalid_request(nuls)
+        if has_timestamps and (times := dict.fromkeys(_find_invalid_timestamps(message, ""), "is no time")):
+            raise _invalid_request(times)
         return await handler(message, context)
 
     return validate_request
@@ -76,3 +87,28 @@ def _find_nuls_in_value(value: object, path: str) -> Iterator[str]:
             yield path
     elif isinstance(value, Message):
         yield from _find_nuls(value, path)
+
+
+def _has_timestamps(descriptor: Any, visited: set[str]) -> bool:
+    """Return whether a message, or a message in its fields, can hold a Timestamp."""
+    if descriptor.full_name in visited:
+        return False
+    visited.add(descriptor.full_name)
+    messages = [field.message_type for field in descriptor.fields if field.message_type is not None]
+    return any(message.full_name == _TIMESTAMP or _has_timestamps(message, visited) for message in messages)
+
+
+def _find_invalid_timestamps(message: Message, path: str) -> Iterator[str]:
+    """Yield the path of every Timestamp that is no time, in a message and its nested messages."""
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        field_path = f"{path}.{field.name}" if path else field.name
+        items = value if field.is_repeated else (value,)
+        for index, item in enumerate(items):
+            item_path = f"{field_path}[{index}]" if field.is_repeated else field_path
+            if isinstance(item, Timestamp):
+                if not (_MIN_SECONDS <= item.seconds <= _MAX_SECONDS and 0 <= item.nanos < 1_000_000_000):
+                    yield item_path
+            elif isinstance(item, Message):
+                yield from _find_invalid_timestamps(item, item_path)

@@ -4,10 +4,13 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from diptych.banking.v1.command_service_pb2 import PlaceHoldRequest
+from diptych.banking.v1.query_service_pb2 import ListTransactionsRequest
 from diptych.ordering.v1.command_service_pb2 import ConfirmOrderRequest, PlaceOrderRequest
 from diptych.ordering.v1.types_pb2 import OrderLine, ShippingAddress
 from google.protobuf import struct_pb2
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
 from runtime.grpc.method import Method
@@ -93,4 +96,25 @@ async def test_a_nul_is_rejected_in_the_keys_and_values_of_maps() -> None:
 async def test_a_zero_byte_outside_of_strings_is_accepted() -> None:
     request = ConfirmOrderRequest(request_id=str(uuid4()), order_id="o-1", expected_version=0)
     assert b"\0" in request.SerializeToString()
+    assert await check(request) == request
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanos"), [(113, -1), (113, 10**9), (253_402_300_800, 0), (-62_135_596_801, 0), (2**62, 0)]
+)
+async def test_a_timestamp_that_is_no_time_names_its_field(seconds: int, nanos: int) -> None:
+    request = PlaceHoldRequest(
+        request_id=str(uuid4()),
+        hold_id="h-1",
+        account_id="a-1",
+        amount=Money(currency_code="EUR", units=3),
+        deadline=Timestamp(seconds=seconds, nanos=nanos),
+        reference="order",
+    )
+    assert await violations(request) == {"deadline": "is no time"}
+
+
+@pytest.mark.parametrize(("seconds", "nanos"), [(253_402_300_799, 999_999_999), (-62_135_596_800, 0)])
+async def test_the_first_and_the_last_timestamp_are_times(seconds: int, nanos: int) -> None:
+    request = ListTransactionsRequest(account_id="a-1", booked_before=Timestamp(seconds=seconds, nanos=nanos))
     assert await check(request) == request
