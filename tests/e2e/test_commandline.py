@@ -102,7 +102,7 @@ async def test_the_status_shows_everything_on_a_page(stack: Stack, shop: Shop) -
         assert page[process].startswith("SERVING at 127.0.0.1:")
     assert "pending" in page["outbox"]
     assert "complete" in page["stream"]
-    assert all(page[name].startswith("present") for name in NAMES)
+    assert all(page[name].startswith("ready") for name in NAMES)
 
 
 @pytest.mark.parametrize(
