@@ -1,10 +1,12 @@
-"""The suite's processes: what shares a stack is run by one of them; if it were not, only time would tell."""
+"""Tests that share a stack run in one worker; a violation would only show as a slower suite."""
 
 import os
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
+
+from tests.support.harness.spreading import GROUPS, group_of
 
 ROOT = Path(__file__).parents[2]
 TEST = """
@@ -25,19 +27,11 @@ def test_a_folder_with_a_stack_and_a_file_without_stay_in_one_process(tmp_path: 
         path = tmp_path / "tests" / file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(TEST)
-    command = (
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "2",
-        "-p",
-        "tests.support.harness.spreading",
-        "tests",
-    )
     run = subprocess.run(
-        command,
+        (
+            *(sys.executable, "-m", "pytest", "-q", "-n", "2"),
+            *("-p", "tests.support.harness.spreading", "tests"),
+        ),
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -45,10 +39,22 @@ def test_a_folder_with_a_stack_and_a_file_without_stay_in_one_process(tmp_path: 
         check=False,
     )
     assert run.returncode == 0, run.stdout + run.stderr
-    processes: defaultdict[Path, set[str]] = defaultdict(set)
+    workers: defaultdict[Path, set[str]] = defaultdict(set)
     for file in FILES:
         path = tmp_path / "tests" / file
-        unit = path if file.startswith(("integration", "unit")) else path.parent
-        processes[unit] |= {path.with_suffix(f".{number}").read_text() for number in range(4)}
-    assert [len(found) for found in processes.values()] == [1] * 4
-    assert len(set.union(*processes.values())) == 2
+        group = path if file.startswith(("integration", "unit")) else path.parent
+        workers[group] |= {path.with_suffix(f".{number}").read_text() for number in range(4)}
+    assert [len(names) for names in workers.values()] == [1] * 4
+    assert len(set.union(*workers.values())) == 2
+
+
+def test_every_path_of_a_group_exists_and_is_listed_once() -> None:
+    paths = [path for group in GROUPS for path in group]
+    assert len(set(paths)) == len(paths)
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_a_named_file_leaves_the_group_of_its_folder() -> None:
+    assert group_of("tests/e2e/test_up.py::test_a") != group_of("tests/e2e/test_orders.py::test_a[x/y]")
+    assert group_of("tests/e2e/test_demo.py::test_a") == group_of("tests/e2e/test_orders.py::test_a[x/y]")
+    assert group_of("tests/unit/test_a.py::test_a") == "tests/unit/test_a.py"
