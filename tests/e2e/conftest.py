@@ -1,4 +1,4 @@
-"""A stack with two of everything, shared by the tests that break nothing."""
+"""One stack with two processes of each kind, shared by all tests that stop no process."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""Banking through the whole stack: money moves, and what is read of it adds up."""
+"""Banking through the whole stack: the views and reports agree with the commands."""
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -28,24 +28,26 @@ async def caller(stack: Stack) -> AsyncIterator[Caller]:
 
 
 def kroner(units: int) -> Money:
-    """Return an amount in a currency that no other test has."""
+    """Return an amount in a currency that no other test uses."""
     return Money(currency_code="DKK", units=units)
 
 
-async def account(caller: Caller, units: int) -> tuple[str, str]:
-    """Return a new account with so much in it, and the consistency token of that."""
+async def open_account(caller: Caller, units: int) -> tuple[str, str]:
+    """Open an account with this balance; return its id and the consistency token."""
     account_id = uuid4().hex
-    await caller.do(commands.OpenAccountRequest(account_id=account_id, owner_id="ada", currency_code="DKK"))
-    paid = await caller.do(
+    await caller.execute(
+        commands.OpenAccountRequest(account_id=account_id, owner_id="ada", currency_code="DKK")
+    )
+    paid = await caller.execute(
         commands.DepositRequest(account_id=account_id, amount=kroner(units), reference="pay")
     )
     return account_id, paid.consistency_token
 
 
-async def counted(caller: Caller, day: str, token: str = "") -> dict[str, tuple[int, int]]:
-    """Return how many lines of each kind a day has in kroner, and what they come to."""
+async def read_daily_sums(caller: Caller, day: str, token: str = "") -> dict[str, tuple[int, int]]:
+    """Return the count and the sum in kroner of a day's transactions, by kind."""
     asked = queries.GetDailyReportRequest(day=day, at_least_as_fresh=token)
-    report = (await caller.ask(asked)).report
+    report = (await caller.query(asked)).report
     return {
         Kind.Name(sum_.kind).removeprefix("KIND_"): (sum_.count, sum_.amount.units)
         for sum_ in report.sums
@@ -54,10 +56,10 @@ async def counted(caller: Caller, day: str, token: str = "") -> dict[str, tuple[
 
 
 async def test_money_that_moves_is_on_both_statements_and_in_the_report(caller: Caller) -> None:
-    (one, _), (two, token) = await account(caller, 900), await account(caller, 10)
+    (one, _), (two, token) = await open_account(caller, 900), await open_account(caller, 10)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
-    before = await counted(caller, today, token)
-    await caller.do(
+    before = await read_daily_sums(caller, today, token)
+    await caller.execute(
         commands.TransferRequest(
             transfer_id=uuid4().hex,
             from_account_id=one,
@@ -70,18 +72,18 @@ async def test_money_that_moves_is_on_both_statements_and_in_the_report(caller: 
         hold_id=uuid4().hex, account_id=one, amount=kroner(200), reference="an order"
     )
     placing.deadline.FromDatetime(datetime.now(UTC) + timedelta(hours=1))
-    await caller.do(placing)
-    captured = await caller.do(commands.CaptureHoldRequest(hold_id=placing.hold_id, amount=kroner(150)))
+    await caller.execute(placing)
+    captured = await caller.execute(commands.CaptureHoldRequest(hold_id=placing.hold_id, amount=kroner(150)))
     fresh = captured.consistency_token
-    seen = (await caller.ask(queries.GetAccountRequest(account_id=one, at_least_as_fresh=fresh))).account
+    seen = (await caller.query(queries.GetAccountRequest(account_id=one, at_least_as_fresh=fresh))).account
     assert (seen.balance, seen.held, seen.available) == (kroner(450), kroner(0), kroner(450))
-    hold = (await caller.ask(queries.GetHoldRequest(hold_id=placing.hold_id, at_least_as_fresh=fresh))).hold
+    hold = (await caller.query(queries.GetHoldRequest(hold_id=placing.hold_id, at_least_as_fresh=fresh))).hold
     assert (hold.state, hold.captured) == (Hold.STATE_CAPTURED, kroner(150))
     asked = queries.ListTransactionsRequest(account_id=one, page_size=3, at_least_as_fresh=fresh)
-    page = await caller.ask(asked)
+    page = await caller.query(asked)
     lines = list(page.transactions)
     asked.page_token = page.next_page_token
-    lines += (await caller.ask(asked)).transactions
+    lines += (await caller.query(asked)).transactions
     assert [(Kind.Name(line.kind), line.balance.units, line.held.units) for line in lines] == [
         ("KIND_CAPTURED", 450, 0),
         ("KIND_HELD", 600, 200),
@@ -91,11 +93,11 @@ async def test_money_that_moves_is_on_both_statements_and_in_the_report(caller: 
     ]
     month = lines[0].book_time.ToDatetime().strftime("%Y-%m")
     read = queries.GetStatementRequest(account_id=one, month=month, at_least_as_fresh=fresh)
-    statement = (await caller.ask(read)).statement
+    statement = (await caller.query(read)).statement
     assert (statement.opening_balance, statement.closing_balance) == (kroner(0), kroner(450))
     assert (statement.paid_in, statement.paid_out) == (kroner(900), kroner(450))
-    days = {today, f"{datetime.now(UTC):%Y-%m-%d}"}  # in case that midnight has passed
-    after = {day: await counted(caller, day, fresh) for day in days}
+    days = {today, f"{datetime.now(UTC):%Y-%m-%d}"}  # two days if midnight has passed
+    after = {day: await read_daily_sums(caller, day, fresh) for day in days}
 
     def more(kind: str) -> tuple[int, int]:
         counts, sums = zip(*(each.get(kind, (0, 0)) for each in after.values()), strict=True)
@@ -113,7 +115,7 @@ async def test_money_that_moves_is_on_both_statements_and_in_the_report(caller: 
 @pytest.mark.parametrize("day", ["", "2026-13-01", "2026-11-31", "2026-1-1", "tomorrow"])
 async def test_a_day_that_is_none_is_refused(caller: Caller, day: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await caller.ask(queries.GetDailyReportRequest(day=day))
+        await caller.query(queries.GetDailyReportRequest(day=day))
     assert (refused.value.code(), reason_of(refused.value)) == (
         grpc.StatusCode.INVALID_ARGUMENT,
         "REQUEST_INVALID",
@@ -123,7 +125,7 @@ async def test_a_day_that_is_none_is_refused(caller: Caller, day: str) -> None:
 async def test_everything_is_as_another_fold_says_and_a_sum_that_is_not_is_found(
     stack: Stack, caller: Caller
 ) -> None:
-    await account(caller, 1)
+    await open_account(caller, 1)
     report = await verify(stack.settings)
     assert report.clean, report.to_text()
     assert report.counts["event counters"] >= 3

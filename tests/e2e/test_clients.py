@@ -1,4 +1,4 @@
-"""What docs/clients.md tells callers to do works as it stands there."""
+"""The examples in docs/clients.md work as printed."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def client() -> Any:
-    """Return all that the page's examples define."""
+    """The functions that the examples of the page define."""
     names: dict[str, Any] = {}
     for block in blocks("python"):
         exec(block, names)

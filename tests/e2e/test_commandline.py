@@ -77,7 +77,7 @@ async def test_a_stream_that_there_is_not_is_one_line(stack: Stack) -> None:
 async def test_a_projection_is_rebuilt_in_place(stack: Stack, shop: Shop) -> None:
     receipt = await shop.place(order_of("rebuilt"))
     before = await shop.get(receipt.aggregate_id, receipt.consistency_token)
-    async with Redis.from_url(stack.settings.redis_url) as redis:  # what only a rebuild can repair
+    async with Redis.from_url(stack.settings.redis_url) as redis:  # only a rebuild repairs this
         await redis.delete(VIEWS[0].key(receipt.aggregate_id), VIEWS[0].index("customer", "rebuilt"))
     code, out, err = await diptych(stack, "projections", "rebuild", "ordering.order")
     assert (code, err) == (0, "")

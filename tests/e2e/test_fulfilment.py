@@ -87,7 +87,7 @@ async def test_fulfilments_are_listed_by_state_and_shown_to_operators(stack: Sta
     order = await trade.place_order(sku, poor)
     await trade.wait_for_state(order, "REJECTED")
     request = fulfilment_queries.ListFulfilmentsRequest(state=Fulfilment.STATE_REJECTED, page_size=100)
-    fulfilments = (await trade.caller.ask(request)).fulfilments
+    fulfilments = (await trade.caller.query(request)).fulfilments
     assert order in {fulfilment.order_id for fulfilment in fulfilments}
     assert {fulfilment.state for fulfilment in fulfilments} == {Fulfilment.STATE_REJECTED}
     code, out, _ = await diptych(stack, "sagas", "list", "--state", "rejected")

@@ -1,4 +1,4 @@
-"""Whatever is sent to whatever method, the answer is clear: never INTERNAL, and nothing of our insides."""
+"""Random requests to every method: no answer is INTERNAL or shows implementation details."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -25,7 +25,7 @@ SERVICES = [service for context in COMMANDS for service in context.services]
 SERVICES += [context.service for context in QUERIES]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 ELSEWHERE: list[MethodDescriptor] = list(fulfilment.DESCRIPTOR.services_by_name["QueryService"].methods)
-"""Those that need a process manager: test_fulfilment.py has some."""
+"""Methods of the process manager, which test_fulfilment.py runs."""
 CLEAR = {
     "OK",
     "INVALID_ARGUMENT",
@@ -37,11 +37,11 @@ CLEAR = {
     "PERMISSION_DENIED",
 }
 PATIENCE = 0.3
-"""Seconds that a call may take; one that waits for a token or a change takes as long."""
+"""Deadline of a call in seconds; a call that waits for a token or a change uses all of it."""
 LATE = {("UNAVAILABLE", "VIEW_BEHIND"), ("UNAVAILABLE", "VIEW_REBUILDING"), ("DEADLINE_EXCEEDED", "")}
-"""The answers to tokens of what is not there yet: a later version, or a later life of the database."""
+"""Answers to tokens of a later version or of another incarnation of the database."""
 TOO_LARGE = ("RESOURCE_EXHAUSTED", "")
-"""The answer of gRPC itself to a message beyond its limit."""
+"""The answer of gRPC to a message above its size limit."""
 
 metadata = st.sampled_from(
     [()] * 8
@@ -62,7 +62,7 @@ def channel(address: str) -> grpc.Channel:
 
 @cache
 def anybody(stack: Stack) -> Bearer:
-    """Return the credentials of somebody who may do everything."""
+    """Return credentials with all scopes."""
     return bearer(stack, *{access.scope_of(method) for method in (*METHODS, *ELSEWHERE)})
 
 
@@ -117,7 +117,7 @@ def test_every_request_is_answered_clearly(stack: Stack, method: MethodDescripto
 
 
 def answered_clearly(stack: Stack, method: MethodDescriptor, data: Any) -> None:
-    """Send any request; assert that its answer says what it is."""
+    """Send a random request; assert that the answer is a success or a documented error."""
     request = data.draw(fuzz.requests(method.input_type))
     status, reason = call(stack, method, request, data.draw(metadata))
     assert (status, reason) in {*LATE, TOO_LARGE} or (status in CLEAR and (reason or status == "OK")), (
@@ -128,7 +128,7 @@ def answered_clearly(stack: Stack, method: MethodDescriptor, data: Any) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_failed(stack: Stack) -> Iterator[None]:
-    """No call failed, no event is parked, no process died meanwhile."""
+    """Assert that no call failed, no aggregate was parked and no process ended during the tests."""
     pids = [process.child.process.pid for process in stack.processes]
     yield
     assert [process.child.process.pid for process in stack.processes] == pids

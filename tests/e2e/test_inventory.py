@@ -1,4 +1,4 @@
-"""Inventory through the whole stack: deliveries, reservations, transfers, alerts, and what is read of it."""
+"""Inventory through the whole stack: deliveries, reservations, transfers and alerts, with their views."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -31,9 +31,9 @@ async def caller(stack: Stack) -> AsyncIterator[Caller]:
 
 @pytest.fixture
 async def sku(caller: Caller) -> str:
-    """A product of the test's own; what is in its name would upset any key that took it as it is."""
+    """A product for one test; its name contains characters that are special in keys."""
     sku = f"tea: green/{{{uuid4().hex[:8]}}}"
-    await caller.do(commands.RegisterProductRequest(sku=sku, title="Green tea", reorder_point=2))
+    await caller.execute(commands.RegisterProductRequest(sku=sku, title="Green tea", reorder_point=2))
     return sku
 
 
@@ -53,11 +53,11 @@ def reserve(sku: str, quantity: int, id_: str = "", warehouse: str = "w-1") -> A
 
 
 async def test_of_many_callers_at_once_as_many_get_a_piece_as_there_are(caller: Caller, sku: str) -> None:
-    await caller.do(receive(sku, PIECES))
+    await caller.execute(receive(sku, PIECES))
 
     async def one() -> str:
         try:
-            await caller.do(reserve(sku, 1))
+            await caller.execute(reserve(sku, 1))
         except grpc.aio.AioRpcError as error:
             return reason_of(error)
         return "OK"
@@ -68,35 +68,38 @@ async def test_of_many_callers_at_once_as_many_get_a_piece_as_there_are(caller: 
 
 
 async def test_what_there_is_is_told_in_all_and_by_warehouse(caller: Caller, sku: str) -> None:
-    await caller.do(receive(sku, 10))
-    await caller.do(receive(sku, 5, "w-2"))
-    await caller.do(reserve(sku, 3))
-    sent = await caller.do(
+    await caller.execute(receive(sku, 10))
+    await caller.execute(receive(sku, 5, "w-2"))
+    await caller.execute(reserve(sku, 3))
+    sent = await caller.execute(
         commands.TransferStockRequest(
             transfer_id=uuid4().hex, sku=sku, from_warehouse_id="w-1", to_warehouse_id="w-2", quantity=4
         )
     )
-    stock = await caller.ask(queries.GetStockRequest(sku=sku, at_least_as_fresh=sent.consistency_token))
+    stock = await caller.query(queries.GetStockRequest(sku=sku, at_least_as_fresh=sent.consistency_token))
     levels = [(s.warehouse_id, s.on_hand, s.reserved, s.available, s.in_transit) for s in stock.stocks]
     assert levels == [("w-1", 6, 3, 3, 0), ("w-2", 5, 0, 5, 4)]
     assert (stock.on_hand, stock.reserved, stock.available, stock.in_transit) == (11, 3, 8, 4)
-    product = (await caller.ask(queries.GetProductRequest(sku=sku))).product
+    product = (await caller.query(queries.GetProductRequest(sku=sku))).product
     assert (product.title, list(product.warehouse_ids)) == ("Green tea", ["w-1", "w-2"])
 
 
 async def test_a_reservation_is_told_with_its_end(caller: Caller, sku: str) -> None:
-    await caller.do(receive(sku, 5))
-    made = await caller.do(reserve(sku, 2))
+    await caller.execute(receive(sku, 5))
+    made = await caller.execute(reserve(sku, 2))
     id_ = made.aggregate_id
-    await caller.do(commands.FirmReservationRequest(reservation_id=id_))
-    assert await caller.refused(reserve(sku, 3, id_)) == "RESERVATION_EXISTS"
-    gone = await caller.do(commands.CommitReservationRequest(reservation_id=id_))
-    found = await caller.ask(
+    await caller.execute(commands.FirmReservationRequest(reservation_id=id_))
+    assert await caller.rejection_reason(reserve(sku, 3, id_)) == "RESERVATION_EXISTS"
+    gone = await caller.execute(commands.CommitReservationRequest(reservation_id=id_))
+    found = await caller.query(
         queries.GetReservationRequest(reservation_id=id_, at_least_as_fresh=gone.consistency_token)
     )
     assert (found.reservation.state, found.reservation.version) == (Reservation.STATE_COMMITTED, 3)
-    assert await caller.refused(queries.GetReservationRequest(reservation_id="x")) == "RESERVATION_NOT_FOUND"
-    assert await caller.refused(queries.GetStockRequest(sku="no such thing")) == "STOCK_NOT_FOUND"
+    assert (
+        await caller.rejection_reason(queries.GetReservationRequest(reservation_id="x"))
+        == "RESERVATION_NOT_FOUND"
+    )
+    assert await caller.rejection_reason(queries.GetStockRequest(sku="no such thing")) == "STOCK_NOT_FOUND"
 
 
 @pytest.mark.parametrize("page_size", [1, 3, 100])
@@ -104,15 +107,15 @@ async def test_a_skus_ledger_is_paged_over_all_its_warehouses(
     caller: Caller, sku: str, page_size: int
 ) -> None:
     for n in range(4):
-        await caller.do(receive(sku, 3, "w-1", f"n-{n}"))
-        last = await caller.do(receive(sku, 2, "w-2", f"n-{n}"))
-    last = await caller.do(reserve(sku, 1))
+        await caller.execute(receive(sku, 3, "w-1", f"n-{n}"))
+        last = await caller.execute(receive(sku, 2, "w-2", f"n-{n}"))
+    last = await caller.execute(reserve(sku, 1))
     found: list[StockMovement] = []
     request = queries.GetStockMovementsRequest(
         sku=sku, page_size=page_size, at_least_as_fresh=last.consistency_token
     )
     while True:
-        page = await caller.ask(request)
+        page = await caller.query(request)
         assert len(page.movements) <= page_size
         found += page.movements
         if not page.next_page_token:
@@ -121,7 +124,7 @@ async def test_a_skus_ledger_is_paged_over_all_its_warehouses(
     assert [m.quantity for m in found] == [1, 2, 3, 2, 3, 2, 3, 2, 3]
     assert [m.on_hand for m in found if m.warehouse_id == "w-1"] == [12, 12, 9, 6, 3]
     assert {m.actor for m in found} == {"alice"}
-    one = await caller.ask(queries.GetStockMovementsRequest(sku=sku, warehouse_id="w-2"))
+    one = await caller.query(queries.GetStockMovementsRequest(sku=sku, warehouse_id="w-2"))
     assert [m.quantity for m in one.movements] == [2] * 4
 
 
@@ -129,20 +132,20 @@ async def test_low_stock_is_listed_until_there_is_enough(caller: Caller, sku: st
     warehouse = uuid4().hex
 
     async def low(token: str) -> list[str]:
-        stocks = await caller.ask(
+        stocks = await caller.query(
             queries.ListStockRequest(warehouse_id=warehouse, low=True, at_least_as_fresh=token)
         )
-        alerts = await caller.ask(
+        alerts = await caller.query(
             queries.ListReorderAlertsRequest(warehouse_id=warehouse, at_least_as_fresh=token)
         )
         assert [s.sku for s in stocks.stocks] == [a.sku for a in alerts.alerts]
         return [s.sku for s in stocks.stocks]
 
-    first = await caller.do(receive(sku, 2, warehouse))
+    first = await caller.execute(receive(sku, 2, warehouse))
     assert await low(first.consistency_token) == [sku]
-    second = await caller.do(receive(sku, 1, warehouse, "n-2"))
+    second = await caller.execute(receive(sku, 1, warehouse, "n-2"))
     assert await low(second.consistency_token) == []
-    listed = await caller.ask(queries.ListStockRequest(warehouse_id=warehouse))
+    listed = await caller.query(queries.ListStockRequest(warehouse_id=warehouse))
     assert [(s.sku, s.on_hand) for s in listed.stocks] == [(sku, 3)]
 
 
@@ -159,15 +162,15 @@ async def test_an_alert_is_watched_once_raised_and_once_cleared(caller: Caller, 
 
     async with asyncio.TaskGroup() as group:
         group.create_task(follow())
-        raised = await caller.do(receive(sku, 1))
+        raised = await caller.execute(receive(sku, 1))
         for n in range(3):  # moves the stock, not the alert
-            id_ = (await caller.do(reserve(sku, 1))).aggregate_id
-            raised = await caller.do(
+            id_ = (await caller.execute(reserve(sku, 1))).aggregate_id
+            raised = await caller.execute(
                 commands.ReleaseReservationRequest(reservation_id=id_, reason=f"changed my mind {n}")
             )
-            await caller.ask(queries.ListReorderAlertsRequest(at_least_as_fresh=raised.consistency_token))
+            await caller.query(queries.ListReorderAlertsRequest(at_least_as_fresh=raised.consistency_token))
         await until(lambda: bool(told))
-        await caller.do(receive(sku, 5, note="n-2"))
+        await caller.execute(receive(sku, 5, note="n-2"))
     assert told == [ReorderAlert.STATE_RAISED, ReorderAlert.STATE_CLEARED]
 
 

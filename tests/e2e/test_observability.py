@@ -1,4 +1,4 @@
-"""One order can be followed: by the three standard log lines, by one trace, and by the metrics."""
+"""The three standard log lines, one trace and the metrics follow one order."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ async def watched(tmp_path: Path, collector: Collector) -> AsyncIterator[Shop]:
 
 
 async def line(log: Path, message: str, **fields: str) -> dict[str, Any]:
-    """Wait for a line of a log and return it."""
+    """Wait for a log line and return it."""
     async with asyncio.timeout(15):
         while True:
             for found in lines_of(log, message):

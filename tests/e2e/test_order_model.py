@@ -1,4 +1,4 @@
-"""The whole system does what the model of an order says: commands through gRPC, read back at once."""
+"""The whole system behaves like the model of an order: commands through gRPC, each read back."""
 
 from typing import Any
 from uuid import uuid4
@@ -63,7 +63,7 @@ class GrpcMachine(OrderMachine):
         return reason
 
     def _call(self, channel: grpc.Channel, name: str, fields: JSON) -> tuple[str, str]:
-        """Return the reason of a refusal, and the receipt's token."""
+        """Return the reason of a rejection, and the receipt's token."""
         newest: Any = (v2, v2_grpc.CommandServiceStub) if name == "PlaceOrder" else (v1, CommandServiceStub)
         messages, stub = newest
         request = ParseDict(fields, getattr(messages, f"{name}Request")())

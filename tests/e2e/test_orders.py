@@ -13,7 +13,7 @@ from tests.support.harness.shop import Shop, order_of
 
 
 async def rows(shop: Shop, sql: str, *arguments: object) -> list[asyncpg.Record]:
-    """Return what the write model's database answers."""
+    """Query the database of the write model."""
     connection = await asyncpg.connect(shop.stack.settings.database_url)
     try:
         return list(await connection.fetch(sql, *arguments))

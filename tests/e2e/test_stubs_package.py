@@ -1,4 +1,4 @@
-"""A client service has the package `diptych-stubs` alone: it installs, imports, and calls a stack."""
+"""A client with only the package `diptych-stubs` can install and import it, and call a stack."""
 
 import asyncio
 import os
@@ -21,11 +21,11 @@ def uv(*arguments: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the interpreter of an environment that holds the package's wheel and what that asks for."""
+    """The interpreter of an environment with the package's wheel and its dependencies only."""
     folder = tmp_path_factory.mktemp("client")
     uv("build", "--wheel", "--out-dir", folder, ROOT / "generated")
     (wheel,) = folder.glob("*.whl")
-    # The locked versions, since those have been downloaded already.
+    # The locked versions, because uv has already downloaded them.
     locked = ("--frozen", "--package", "diptych-stubs", "--no-emit-workspace", "--no-hashes", "--no-dev")
     uv("export", *locked, "--output-file", folder / "locked.txt")
     uv("venv", folder / "venv")

@@ -63,7 +63,7 @@ async def _run_orders(trade: Trade) -> dict[str, str]:
     await trade.ship(orders["RETURNED"])
     await trade.wait_for_state(orders["RETURNED"], "FULFILLED")
     await trade.return_order(orders["RETURNED"])
-    await trade.caller.do(ordering.CancelOrderRequest(order_id=orders["CANCELLED"], reason="no"))
+    await trade.caller.execute(ordering.CancelOrderRequest(order_id=orders["CANCELLED"], reason="no"))
     await asyncio.gather(*(trade.wait_for_state(order, state) for state, order in orders.items()))
     return orders
 

@@ -1,4 +1,4 @@
-"""A caller of any method: the request says which one. Each call meets another server than the last."""
+"""A client for all methods of a stack: the type of the request determines the method."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import cycle
@@ -17,7 +17,7 @@ from tests.support.harness.rpc_failure import reason_of
 
 
 class Caller:
-    """Calls a stack's servers in turn, with these scopes.
+    """Calls the servers of a stack in turn.
 
     Args:
         stack: the stack.
@@ -55,27 +55,26 @@ class Caller:
         call = make(f"/{service.full_name}/{method.name}", type(request).SerializeToString, parse)
         return call(request, metadata=self._bearer, timeout=20)
 
-    async def do(self, request: Any) -> Receipt:
-        """Execute a command, under a new request id where it has none."""
+    async def execute(self, request: Any) -> Receipt:
+        """Execute a command; an empty request id is replaced by a new one."""
         request.request_id = request.request_id or str(uuid4())
         receipt: Receipt = (await self._call(request)).receipt
         return receipt
 
-    async def ask(self, request: Message) -> Any:
-        """Answer a query."""
+    async def query(self, request: Message) -> Any:
         return await self._call(request)
 
-    async def refused(self, request: Any) -> str:
-        """Return the reason that a request is refused for."""
+    async def rejection_reason(self, request: Any) -> str:
+        """Return the reason with which a request is rejected; fail if it is accepted."""
         is_command = "request_id" in request.DESCRIPTOR.fields_by_name
         try:
-            await (self.do(request) if is_command else self.ask(request))
+            await (self.execute(request) if is_command else self.query(request))
         except grpc.aio.AioRpcError as error:
             return reason_of(error)
         raise AssertionError(f"{request.DESCRIPTOR.name} was not refused")
 
     def watch(self, request: Message) -> AsyncIterator[Any]:
-        """Yield what a watch tells."""
+        """Yield the messages of a watch."""
         watching: AsyncIterator[Any] = self._call(request)
         return watching
 

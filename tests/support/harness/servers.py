@@ -1,4 +1,4 @@
-"""Real servers for tests: one of each for the whole run, started by the first test that asks.
+"""Real servers for tests: one of each per worker, started by the first test that needs it.
 
 `database_url`, `nats_url` and `redis_url` give a test an empty database, JetStream or Redis to itself on the
 shared servers. A test that kills, freezes or restarts a server takes one of its own: `own_postgres`,
@@ -24,13 +24,13 @@ _numbers = count(1)
 
 
 def forget_settings() -> None:
-    """Make the tests independent of what the person who runs them has set."""
+    """Remove the settings of the developer's environment."""
     for name in [name for name in os.environ if name.startswith(("DIPTYCH_", "OTEL_"))]:
         del os.environ[name]
 
 
 async def _migrated(folder: Path) -> Postgres:
-    """Start a PostgreSQL with a migrated database to copy from; copies take a twentieth of a migration."""
+    """Start PostgreSQL with a migrated template database; a copy takes a twentieth of a migration's time."""
     server = Postgres(folder, durable=False)
     await server.start()
     await server.execute(f"CREATE DATABASE {TEMPLATE}")
@@ -40,7 +40,6 @@ async def _migrated(folder: Path) -> Postgres:
 
 @pytest.fixture(scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Postgres]:
-    """The run's PostgreSQL."""
     server = await _migrated(tmp_path_factory.mktemp("postgres"))
     yield server
     await server.stop()
@@ -48,7 +47,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Po
 
 @pytest.fixture
 async def database_url(postgres: Postgres) -> AsyncIterator[str]:
-    """A migrated database of the test's own, with an incarnation of its own."""
+    """A migrated database for one test, with its own incarnation."""
     name = f"test_{next(_numbers)}"
     await postgres.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
     await postgres.execute("UPDATE relay_state SET incarnation = gen_random_uuid()", name)
@@ -66,7 +65,6 @@ async def own_postgres(tmp_path: Path) -> AsyncIterator[Postgres]:
 
 @pytest.fixture(scope="session")
 async def nats_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Nats]:
-    """The run's NATS."""
     async with Nats(tmp_path_factory.mktemp("nats")) as server:
         yield server
 
@@ -91,7 +89,7 @@ async def own_nats(tmp_path: Path) -> AsyncIterator[Nats]:
 
 @pytest.fixture(scope="session")
 async def redis_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Valkey]:
-    """The run's Redis, which is Valkey."""
+    """Valkey, as Redis."""
     async with Valkey(tmp_path_factory.mktemp("redis")) as server:
         yield server
 

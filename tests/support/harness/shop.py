@@ -1,4 +1,4 @@
-"""A caller of a whole stack: places and reads orders at any of its servers."""
+"""A client of a stack that places and reads orders at all of its servers in turn."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ Bearer = tuple[tuple[str, str], ...]
 
 
 class Shop:
-    """Calls the stack's servers in turn, so that each call meets another one than the call before."""
+    """Calls the command servers and the query servers of a stack in turn."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
@@ -64,7 +64,7 @@ class Shop:
         return (await call).order
 
     async def list(self, **filters: Any) -> list[Order]:
-        """Return all pages of a list, each read at another server."""
+        """Return the orders of all pages; each page comes from the next server."""
         orders: list[Order] = []
         page_token = ""
         while True:
@@ -100,6 +100,6 @@ def order_of(customer: str, **more: Any) -> commands.PlaceOrderRequest:
 
 
 def lines_of(log: Path, message: str) -> list[dict[str, Any]]:
-    """Return the lines of a process's log that carry this message."""
+    """Return the JSON log lines with this message."""
     lines = (json.loads(line) for line in log.read_text().splitlines() if line.startswith("{"))
     return [line for line in lines if line["message"] == message]

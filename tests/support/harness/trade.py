@@ -39,8 +39,8 @@ class Trade:
     async def create_product(self, quantity: int) -> str:
         """Create a product with this quantity in warehouse w-1; return its sku."""
         sku = f"sku-{uuid4().hex[:8]}"
-        await self.caller.do(inventory.RegisterProductRequest(sku=sku, title="A thing", reorder_point=0))
-        await self.caller.do(
+        await self.caller.execute(inventory.RegisterProductRequest(sku=sku, title="A thing", reorder_point=0))
+        await self.caller.execute(
             inventory.ReceiveStockRequest(
                 sku=sku, warehouse_id="w-1", quantity=quantity, purchase_order="po", delivery_note="n"
             )
@@ -50,10 +50,12 @@ class Trade:
     async def open_account(self, units: int) -> str:
         """Open an account with this balance in euros; return its id."""
         account_id, amount = uuid4().hex, Money(currency_code="EUR", units=units)
-        await self.caller.do(
+        await self.caller.execute(
             banking.OpenAccountRequest(account_id=account_id, owner_id="ada", currency_code="EUR")
         )
-        await self.caller.do(banking.DepositRequest(account_id=account_id, amount=amount, reference="pay"))
+        await self.caller.execute(
+            banking.DepositRequest(account_id=account_id, amount=amount, reference="pay")
+        )
         return account_id
 
     async def place_order(
@@ -73,7 +75,7 @@ class Trade:
         before(request.order_id)
         while True:
             try:
-                receipt = await self.caller.do(request)
+                receipt = await self.caller.execute(request)
             except grpc.aio.AioRpcError as error:
                 assert error.code() in (
                     grpc.StatusCode.UNAVAILABLE,
@@ -95,25 +97,27 @@ class Trade:
         )
         for request in (reserve, hold):
             request.deadline.FromDatetime(datetime.now(UTC) + lifetime)
-        await asyncio.gather(self.caller.do(reserve), self.caller.do(hold))
+        await asyncio.gather(self.caller.execute(reserve), self.caller.execute(hold))
         return id_
 
     async def release_reasons(self, id_: str) -> set[str]:
         """Return the release reasons of the reservation and hold of this id; empty for one not released."""
         try:
-            reservation = await self.caller.ask(inventory_queries.GetReservationRequest(reservation_id=id_))
-            hold = await self.caller.ask(banking_queries.GetHoldRequest(hold_id=id_))
+            reservation = await self.caller.query(inventory_queries.GetReservationRequest(reservation_id=id_))
+            hold = await self.caller.query(banking_queries.GetHoldRequest(hold_id=id_))
         except grpc.aio.AioRpcError as error:
             assert error.code() == grpc.StatusCode.NOT_FOUND, error
             return {""}
         return {reservation.reservation.release_reason, hold.hold.release_reason}
 
     async def ship(self, order_id: str) -> None:
-        await self.caller.do(ordering.ShipOrderRequest(order_id=order_id, carrier="Swift", tracking_code="1"))
+        await self.caller.execute(
+            ordering.ShipOrderRequest(order_id=order_id, carrier="Swift", tracking_code="1")
+        )
 
     async def return_order(self, order_id: str) -> None:
-        await self.caller.do(ordering.DeliverOrderRequest(order_id=order_id))
-        await self.caller.do(ordering.ReturnOrderRequest(order_id=order_id, reason="broken"))
+        await self.caller.execute(ordering.DeliverOrderRequest(order_id=order_id))
+        await self.caller.execute(ordering.ReturnOrderRequest(order_id=order_id, reason="broken"))
 
     async def get_fulfilment(self, order_id: str) -> Fulfilment | None:
         """Return a fulfilment; None while its process manager is unavailable."""
@@ -121,7 +125,7 @@ class Trade:
             order_id=order_id, at_least_as_fresh=self._tokens.get(order_id, "")
         )
         try:
-            response = await self.caller.ask(request)
+            response = await self.caller.query(request)
         except grpc.aio.AioRpcError as error:
             assert error.code() == grpc.StatusCode.UNAVAILABLE, error
             return None
@@ -145,7 +149,7 @@ class Trade:
         """Wait until a product has these quantities on hand and reserved."""
 
         async def has_levels() -> bool:
-            stock = await self.caller.ask(inventory_queries.GetStockRequest(sku=sku))
+            stock = await self.caller.query(inventory_queries.GetStockRequest(sku=sku))
             return (stock.on_hand, stock.reserved) == levels
 
         await until(has_levels)
@@ -155,7 +159,7 @@ class Trade:
 
         async def has_levels() -> bool:
             request = banking_queries.GetAccountRequest(account_id=account_id)
-            account = (await self.caller.ask(request)).account
+            account = (await self.caller.query(request)).account
             return (account.balance.units, account.held.units) == levels
 
         await until(has_levels)
