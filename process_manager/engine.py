@@ -133,7 +133,7 @@ class Engine:
         Args:
             saga_name: the saga's name.
             id_: the instance's id.
-            operator: the name that goes on record.
+            operator: the name to record.
 
         Raises:
             UnknownSaga: there is no such instance.
@@ -158,8 +158,8 @@ class Engine:
         Args:
             saga_name: the saga's name.
             id_: the instance's id.
-            reason: goes on record and into the requests that compensate.
-            operator: the name that goes on record.
+            reason: recorded, and passed on in the compensating requests.
+            operator: the name to record.
 
         Raises:
             UnknownSaga: there is no such instance.

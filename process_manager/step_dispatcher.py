@@ -86,16 +86,16 @@ class StepDispatcher:
             await self._store.postpone_timer(timer, MAX_PAUSE)
 
     async def _send_due_steps(self) -> None:
-        free = MAX_CONCURRENT_STEPS - len(self._tasks)
-        if not self._leases.partitions or not free:
+        free_slots = MAX_CONCURRENT_STEPS - len(self._tasks)
+        if not self._leases.partitions or not free_slots:
             return
         # A step that ends during the query may still be in its result, so take the keys before it.
         active = set(self._tasks)
         limit = MAX_CONCURRENT_STEPS + len(active)
         for step in await self._store.read_due_steps(self._leases.partitions, limit):
             key = (step.saga, step.id, step.step)
-            if key not in active and step.saga in self._engine.sagas and free > 0:
-                free -= 1
+            if key not in active and step.saga in self._engine.sagas and free_slots > 0:
+                free_slots -= 1
                 task = self._tasks[key] = asyncio.create_task(self._execute_step(step))
                 task.add_done_callback(lambda _, key=key: self._remove_task(key))  # type: ignore[misc]
 

@@ -36,7 +36,7 @@ class Checkpoints:
 
         Args:
             sequences: partition to the last sequence that the write includes.
-            unchanged: partitions without new events, whose checkpoints the write compares all the same.
+            unchanged: partitions without new events; the write only compares their checkpoints.
         """
         partitions = {*sequences, *unchanged} or self._stored
         return {

@@ -119,15 +119,17 @@ class RedisLeases:
     async def renew(self) -> None:
         """Renew the leases, take free partitions up to the share, and release unpinned ones above it."""
         keys = [MEMBERS, *(_key(partition) for partition in range(streams.PARTITIONS))]
-        share, mine = await self._renew_script(keys=keys, args=[self._me, int(LEASE * 1000)])
+        share, leased_partitions = await self._renew_script(keys=keys, args=[self._me, int(LEASE * 1000)])
         # Partitions of the previous renewal come first, so that as few as possible change their holder.
         partitions = frozenset(
-            sorted(mine, key=lambda partition: (partition not in self._partitions, partition))[:share]
+            sorted(leased_partitions, key=lambda partition: (partition not in self._partitions, partition))[
+                :share
+            ]
         )
         if partitions != self._partitions:
             log.info("Partitions changed", partitions=sorted(partitions))
             self._partitions = partitions
-        await self._release(frozenset(mine) - partitions)
+        await self._release(frozenset(leased_partitions) - partitions)
 
     async def leave(self) -> None:
         """Release all leases and renew no more. Errors of Redis are ignored: the leases expire anyway."""

@@ -163,8 +163,8 @@ class Projection(Generic[V]):
         """Apply an event to a view; return its history entry, if the projection has a history."""
         if event.type not in self._event_types:
             raise UnknownEvent(f"{event.type} is not an event of {self._packages}")
-        if registered := self._handlers.get(event.type):
-            message, handler = registered
+        if registration := self._handlers.get(event.type):
+            message, handler = registration
             handler(view, message.FromString(event.data))
         return ((event.version, self._history(view, event)),) if self._history else ()
 

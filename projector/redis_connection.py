@@ -3,7 +3,7 @@
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError  # noqa: A004 - theirs
+from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError  # noqa: A004 - redis-py's names
 
 from runtime.process import logs
 from runtime.process.lifecycle import Lifecycle

@@ -46,9 +46,9 @@ class RedisStore(RedisBuild):
     async def load(self, view_ids: Iterable[str]) -> Mapping[str, Record]:
         """Return these views, by id; an empty record of version 0 for each that does not exist."""
         ids = list(view_ids)
-        loaded = await self._load_script(args=[pack([self._view.key(view_id) for view_id in ids])])
+        rows = await self._load_script(args=[pack([self._view.key(view_id) for view_id in ids])])
         return {
-            view_id: self._decode_record(view_id, values) for view_id, values in zip(ids, loaded, strict=True)
+            view_id: self._decode_record(view_id, values) for view_id, values in zip(ids, rows, strict=True)
         }
 
     def _decode_record(self, view_id: str, values: Sequence[bytes | None]) -> Record:
@@ -69,15 +69,21 @@ class RedisStore(RedisBuild):
         as_of: Mapping[int, int] = NO_PARTITIONS,
     ) -> set[str]:
         """Write views and checkpoints; return the ids of the views that another projector has changed."""
-        packed = pack([self._pack_update(update) for update in updates])
+        packed_updates = pack([self._pack_update(update) for update in updates])
         contents = [data for update in updates for data in _list_contents(update)]
         arguments = self._build_advance_arguments(advances, as_of)
         reply = await self._write_script(
             keys=[*self._checkpoint_keys, self._view.parked],
-            args=[*arguments, packed, self._view.change_channel, self._max_change_feed_size, *contents],
+            args=[
+                *arguments,
+                packed_updates,
+                self._view.change_channel,
+                self._max_change_feed_size,
+                *contents,
+            ],
         )
-        conflicts, full = self._check_current(reply)
-        for view_id in full:
+        conflicts, views_with_full_counter = self._check_current(reply)
+        for view_id in views_with_full_counter:
             log.error("Counter is full", projection=self._view.projection, recordId=view_id.decode())
         return {updates[number - 1].after.id for number in conflicts}
 

@@ -113,9 +113,9 @@ class Session:
             return {}
         if self._catch_up_target is None:
             self._catch_up_target = current.last_sequence
-        drained = await self._fetch_drained(current.last_sequence)
-        self._caught_up |= drained
-        return dict.fromkeys(drained, now)
+        drained_partitions = await self._fetch_drained(current.last_sequence)
+        self._caught_up |= drained_partitions
+        return dict.fromkeys(drained_partitions, now)
 
     async def _fetch_drained(self, last_sequence: int) -> frozenset[int]:
         """Return the partitions that were read to their ends; none between two drain checks."""
@@ -125,9 +125,9 @@ class Session:
         if self._caught_up == partitions and monotonic() - self._last_drain_check < DRAIN_CHECK_INTERVAL:
             return frozenset()
         self._last_drain_check = monotonic()
-        drained = await self._reader.fetch_drained_partitions()
-        self._all_drained_at = last_sequence if drained == partitions else None
-        return drained
+        drained_partitions = await self._reader.fetch_drained_partitions()
+        self._all_drained_at = last_sequence if drained_partitions == partitions else None
+        return drained_partitions
 
 
 def _now() -> int:

@@ -76,22 +76,24 @@ class Writer:
         Raises:
             BuildSuperseded: another build has begun, or a checkpoint is not as expected.
         """
-        pending: dict[str, list[RecordedEvent]] = {}
+        pending_events: dict[str, list[RecordedEvent]] = {}
         for event in events:
-            pending.setdefault(streams.aggregate_id(event.stream), []).append(event)
-        new_ids = {view_id for view_id, events in pending.items() if events[0].version == 1}
+            pending_events.setdefault(streams.aggregate_id(event.stream), []).append(event)
+        new_ids = {view_id for view_id, events in pending_events.items() if events[0].version == 1}
         # Each round writes the views that have no conflict. The checkpoints advance with the last round, so a
         # kill between two rounds repeats the whole batch.
         while True:
-            records = await self._load(pending, new_ids)
-            updates = [await self._fold_view(records[view_id], events) for view_id, events in pending.items()]
+            records = await self._load(pending_events, new_ids)
+            updates = [
+                await self._fold_view(records[view_id], events) for view_id, events in pending_events.items()
+            ]
             conflicts = await self._write(
                 [update for update in updates if update is not None], advances, as_of
             )
             if not conflicts:
                 return
             # A view in `new_ids` that conflicts exists after all, so the next round has to load it.
-            pending, new_ids = {view_id: pending[view_id] for view_id in conflicts}, set()
+            pending_events, new_ids = {view_id: pending_events[view_id] for view_id in conflicts}, set()
 
     async def replay(self, view_id: str, stream: str) -> None:
         """Retry a parked aggregate with the events of its own subject; unpark it if they can be applied."""
@@ -122,7 +124,7 @@ class Writer:
         started, stream = time_ns(), events[0].stream
         result = fold(self._projection, record, events)
         # Publishers may overtake each other, and a view may be older than the checkpoint (deleted by hand,
-        # or restored). The aggregate's own subject has the events that this batch lacks, at any distance.
+        # or restored). The aggregate's own subject has all events, including those missing here.
         if isinstance(result.error, EventsMissing):
             result = fold(self._projection, record, [*await self._feed.read_events(stream), *events])
         return self._create_update(record, result, stream, started)
@@ -151,9 +153,9 @@ class Writer:
         for view_id in new_ids - records.keys():
             records[view_id] = Record(view_id, self._projection.view.message())
         if missing_ids := [view_id for view_id in view_ids if view_id not in records]:
-            loaded = await self._store.load(missing_ids)
-            self._cache_records(loaded.values())
-            records.update(loaded)
+            loaded_records = await self._store.load(missing_ids)
+            self._cache_records(loaded_records.values())
+            records.update(loaded_records)
         return records
 
     async def _write(
@@ -169,12 +171,12 @@ class Writer:
             return set()
         conflicts = await self._store.write(updates, advances, as_of)
         self._evict(conflicts)
-        written = [update for update in updates if update.after.id not in conflicts]
-        self._cache_records(update.after for update in written)
-        for update in written:
+        written_updates = [update for update in updates if update.after.id not in conflicts]
+        self._cache_records(update.after for update in written_updates)
+        for update in written_updates:
             if update.after.parked is not None:
                 self.schedule.add(update.after.id, update.after.parked)
-        self._observe(written)
+        self._observe(written_updates)
         return conflicts
 
     def _cache_records(self, records: Iterable[Record]) -> None:

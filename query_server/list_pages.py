@@ -29,11 +29,12 @@ async def read_page(views: ViewReader, window: Window, after: str, size: int) ->
     """
     page: list[bytes] = []
     for _ in range(MAX_READS):
-        free = size - len(page)
-        members = await views.get_members(window, after, free + 1)  # one more shows if there is a next page
-        candidates = members[:free]
+        missing_count = size - len(page)
+        # One member more than needed shows whether there is a next page.
+        members = await views.get_members(window, after, missing_count + 1)
+        candidates = members[:missing_count]
         page += await _read_current_views(views, window.index, candidates)
-        if len(members) <= free:
+        if len(members) <= missing_count:
             return page, ""
         after = candidates[-1]
         if len(page) == size:

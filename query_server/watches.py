@@ -159,7 +159,7 @@ async def watch_feed(watch: Watch, feed_key: str, index: str) -> WatchResponses:
     """
     with watch.change_feed.open_signal(feed_key) as signal:
         build = await watch.begin(feed_key, signal)
-        after, sent = build.begins_after, SentVersions()
+        after, sent_versions = build.begins_after, SentVersions()
         while True:
             changes, feed_range = await _read_changes(build, after)
             if after > feed_range.highest:  # a failover of Redis has lost numbers that were already sent
@@ -170,15 +170,15 @@ async def watch_feed(watch: Watch, feed_key: str, index: str) -> WatchResponses:
                 # lowest one leaves room for that: evictions up to `after` cause no gap.
                 up_to = feed_range.lowest + EVICTION_MARGIN
                 async for view_id, view in _read_evicted_views(build, index, up_to):
-                    if sent.add(view_id, view):
+                    if sent_versions.add(view_id, view):
                         yield view[0], build.mint_token(after)
                 after = up_to
                 continue
             views = await _read_views(build, [view_id for view_id, _ in changes])
-            for (view_id, number), current in zip(changes, views, strict=True):
+            for (view_id, number), current_view in zip(changes, views, strict=True):
                 after = number
-                if current is not None and sent.add(view_id, current):
-                    yield current[0], build.mint_token(number)
+                if current_view is not None and sent_versions.add(view_id, current_view):
+                    yield current_view[0], build.mint_token(number)
             if not changes:
                 await signal.wait()
 

@@ -1,6 +1,6 @@
 """Converters between Protobuf messages and frozen dataclasses, field by field of the same name.
 
-How it works: a converter is built once per pair of types, as source code. `decoder` writes an expression
+How it works. A converter is built once per pair of types, as source code. `decoder` writes an expression
 such as
 
     lambda m: target(order_id=m.order_id, lines=tuple([convert_lines(x) for x in m.lines]), …)

@@ -81,8 +81,8 @@ def command_types(context: Context) -> dict[str, CommandType]:
     """
     deciders = {command.__name__: (d, command) for d in context.deciders for command in d.commands}
     methods = [method for service in context.services for method in service.methods]
-    if unmatched := {method.name for method in methods}.symmetric_difference(deciders):
-        names = ", ".join(sorted(unmatched))
+    if unmatched_names := {method.name for method in methods}.symmetric_difference(deciders):
+        names = ", ".join(sorted(unmatched_names))
         raise TypeError(f"{context.name}: in only one of CommandServices and deciders: {names}")
     return {method.full_name: CommandType(context, method, *deciders[method.name]) for method in methods}
 

@@ -54,13 +54,14 @@ class SnapshotCodec:
 
 def _find_modules(modules: Sequence[str]) -> set[str]:
     """Return the modules and their direct and indirect imports within the same top-level packages."""
-    packages, visited, pending = {name.partition(".")[0] for name in modules}, set[str](), list(modules)
-    while pending:
-        if (name := pending.pop()) in visited:
+    packages = {name.partition(".")[0] for name in modules}
+    visited_names, pending_names = set[str](), list(modules)
+    while pending_names:
+        if (name := pending_names.pop()) in visited_names:
             continue
-        visited.add(name)
+        visited_names.add(name)
         values = vars(sys.modules[name]).values()
         imports = {getattr(value, "__module__", None) for value in values}
         imports |= {value.__name__ for value in values if inspect.ismodule(value)}
-        pending += [module for module in imports if module and module.partition(".")[0] in packages]
-    return visited
+        pending_names += [module for module in imports if module and module.partition(".")[0] in packages]
+    return visited_names

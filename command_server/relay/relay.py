@@ -124,14 +124,17 @@ class Relay:
         end, state = stream.last_sequence, self._state
         if end >= state.sequence:
             return
-        lost = await self._outbox.read_published_positions(stream.epoch, after=end)
+        lost_positions = await self._outbox.read_published_positions(stream.epoch, after=end)
         log.warning(
-            "Stream lost events; republishing", first=end + 1, last=state.sequence, in_outbox=len(lost)
+            "Stream lost events; republishing",
+            first=end + 1,
+            last=state.sequence,
+            in_outbox=len(lost_positions),
         )
-        if list(lost) != list(range(end + 1, state.sequence + 1)):
+        if list(lost_positions) != list(range(end + 1, state.sequence + 1)):
             await self._recreate_stream()
             raise OutOfSync("the outbox no longer has all events that the stream has lost")
-        positions = list(lost.values())
+        positions = list(lost_positions.values())
         for start in range(0, len(positions), MAX_BATCH_SIZE):
             for batch in _split(await self._outbox.read_events(positions[start : start + MAX_BATCH_SIZE])):
                 end = await self._stream.publish(stream.epoch, batch, end)
@@ -165,10 +168,14 @@ class Relay:
         """
         events = [decode_event(message) for message in messages]
         positions = [event.position for event in events if event is not None]
-        recorded = {event.position: event for event in await self._outbox.read_events(positions)}
-        marked = await self._outbox.find_marked(self._state.epoch, positions)
+        recorded_events = {event.position: event for event in await self._outbox.read_events(positions)}
+        marked_positions = await self._outbox.find_marked(self._state.epoch, positions)
         for message, event in zip(messages, events, strict=True):
-            if event is None or event.position in marked or not is_copy(event, recorded.get(event.position)):
+            if (
+                event is None
+                or event.position in marked_positions
+                or not is_copy(event, recorded_events.get(event.position))
+            ):
                 # Raises OutOfSync if another relay has marked the message, which is no reason for an alarm.
                 await self._recreate_stream()
                 log.error(
@@ -177,7 +184,7 @@ class Relay:
                     sequence=message.sequence,
                 )
                 raise OutOfSync("the stream has a message that no relay has published")
-            marked.add(event.position)
+            marked_positions.add(event.position)
         return positions
 
     async def _publish_history(self) -> None:
@@ -207,8 +214,10 @@ class Relay:
                     await self._publish_and_mark(self._publisher, events)
                     # After a full batch more events may be pending above its last one, even if they are below
                     # positions that were published before.
-                    full = len(events) == MAX_BATCH_SIZE
-                    published_to = events[-1].position if full else max(published_to, events[-1].position)
+                    is_full_batch = len(events) == MAX_BATCH_SIZE
+                    published_to = (
+                        events[-1].position if is_full_batch else max(published_to, events[-1].position)
+                    )
                 else:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(POLL_INTERVAL):

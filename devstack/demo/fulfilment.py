@@ -193,7 +193,7 @@ class FulfilmentDemo:
         await self._do(self._ordering.CancelOrder, cancelling)
         for order_id, state in ((shipped, "FULFILLED"), (cancelled, "CANCELLED")):
             view = await self._wait_for(order_id, state)
-            print_line(f"{order_id:36}  {state:10} {', '.join(each.name for each in view.steps[-2:])}")
+            print_line(f"{order_id:36}  {state:10} {', '.join(step.name for step in view.steps[-2:])}")
         print_check("goods and money have left, or are free again")
 
     async def _check_levels(self) -> None:

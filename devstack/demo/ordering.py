@@ -1,6 +1,7 @@
 """The demo's first part: single orders, with the timings of each command."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -109,8 +110,10 @@ class OrderingDemo:
         order = (await self._queries.GetOrder(get, metadata=self._shop)).order
         moments = {"called": called, "answered": answered, "visible": datetime.now(UTC)}
         database_url = self._stack.settings.database_url
-        measured = await timings.measure(receipt, "ordering.order", database_url, self._nats, **moments)
-        times = (measured.committed, measured.answered, measured.published, measured.visible)
+        command_timings = await timings.measure(
+            receipt, "ordering.order", database_url, self._nats, **moments
+        )
+        times = astuple(command_timings)
         print_line(f"{receipt.aggregate_id}{''.join(f'{time:11.1f}' for time in times)}")
         return order, receipt
 

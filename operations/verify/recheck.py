@@ -1,6 +1,6 @@
 """Repeated checks, which separate drift from delay on a live system.
 
-How it works: one check of a live system proves little, because an event may be on its way and a view may
+How it works. One check of a live system proves little, because an event may be on its way and a view may
 change between two reads. A problem is therefore reported according to its kind:
 
 - A `transient` problem (something is behind) is reported if it persists until the deadline.

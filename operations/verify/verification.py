@@ -1,6 +1,6 @@
 """`diptych verify` from beginning to end; `Verification.run` is its table of contents.
 
-How it works: one pass compares all streams, a page at a time, with everything that belongs to each of them.
+How it works. One pass compares all streams, a page at a time, with everything that belongs to each of them.
 Streams with problems are checked again until their drift is confirmed (`recheck.py`). The remaining checks
 start from the other side, from a message of the stream or a key in Redis that no aggregate accounts for; they
 use the sums of the pass (`Expected`).

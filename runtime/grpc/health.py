@@ -51,7 +51,7 @@ class Health(health_pb2_grpc.HealthServicer):
             self._notify()
 
     def stop(self) -> None:
-        """Change the status to NOT_SERVING for good, and end all watches."""
+        """Change the status to NOT_SERVING permanently, and end all watches."""
         self._serving, self._stopped = False, True
         self._notify()
 

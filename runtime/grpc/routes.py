@@ -1,6 +1,6 @@
 """The routes of a server: method names to handlers, each wrapped once in the interceptors.
 
-How it works: gRPC calls `Routes.service` for every call that it has received and handed over to Python. The
+How it works. gRPC calls `Routes.service` for every call that it has received and handed over to Python. The
 rest of this module makes the server stop without failing a call.
 
 - When a server stops, gRPC cancels the calls that it has received but not handed over: under load, most of

@@ -111,7 +111,7 @@ class Connection:
         await subscription.unsubscribe()
 
     async def close(self) -> None:
-        """Close the connection for good."""
+        """Close the connection and do not reconnect."""
         self._closing = True
         self._client_closed.set()  # connecting may swallow the cancellation (asyncio.wait_for in Python 3.11)
         self._keeper.cancel()

@@ -49,7 +49,7 @@ class Lifecycle:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.stopping = asyncio.Event()
-        """Set when the process shall end: finish the work in progress, then return from `main`."""
+        """Set when the process has to end: finish the work in progress, then return from `main`."""
         self.failed = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -113,7 +113,7 @@ def read_settings() -> Settings:
 
 
 def _report_start_error(name: str, message: str) -> int:
-    logs.flush()  # earlier log lines shall precede this one where stdout and stderr share a file
+    logs.flush()  # earlier log lines must precede this one if stdout and stderr share a file
     sys.stderr.write(f"{name}: {message}\n")
     return EXIT_START_ERROR
 

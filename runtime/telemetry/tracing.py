@@ -1,6 +1,6 @@
 """Functions that create spans, at almost no cost while traces are off.
 
-How it works: sampling is decided where a trace begins, before anything is allocated for it.
+How it works. Sampling is decided where a trace begins, before anything is allocated for it.
 
 - `span` with a traceparent follows the caller's decision. Without one it follows the decision of the current
   span; without either it samples at random, with the configured ratio.

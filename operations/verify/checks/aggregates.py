@@ -1,6 +1,6 @@
 """Aggregates, a page of streams at a time: PostgreSQL, JetStream and Redis compared.
 
-How it works: the system may be live, so the order of the reads decides which differences prove anything.
+How it works. The system may be live, so the order of the reads decides which differences prove anything.
 
 1. Target versions: PostgreSQL had committed them before anything else was read (the caller passes them).
 2. Checkpoints: one that covers a target's message promises that the view includes the target version.

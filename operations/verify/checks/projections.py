@@ -79,8 +79,8 @@ class Projections:
             report(f"build is {_to_text(build)}, expected one of incarnation {self.incarnation}")
         if not isinstance(ready, bytes) or ready.decode() != self.incarnation:
             report(f"ready marker is {_to_text(ready)}, expected incarnation {self.incarnation}")
-        if missing := set(range(streams.PARTITIONS)) - set(checkpoints):
-            report(f"{len(missing)} partitions have no checkpoint")
+        if missing_partitions := set(range(streams.PARTITIONS)) - set(checkpoints):
+            report(f"{len(missing_partitions)} partitions have no checkpoint")
         if stream is None:
             return problems
         if foreign := sum(epoch != stream.epoch for epoch, _ in checkpoints.values()):
@@ -150,13 +150,13 @@ class Projections:
             key: {streams.stream_name(stream_type, parse_id(key)) for stream_type in spec.view.source_streams}
             for key in keys
         }
-        existing = await self.sources.postgres.find_existing(
+        existing_names = await self.sources.postgres.find_existing(
             [name for candidates in names.values() for name in candidates]
         )
         return [
             Problem(check, f"{kind} {spec.name} {parse_id(key)}", "no such aggregate")
             for key, candidates in names.items()
-            if not candidates & existing
+            if not candidates & existing_names
         ]
 
 

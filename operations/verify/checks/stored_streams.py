@@ -40,8 +40,8 @@ def check_versions(stream: StoredStream) -> Iterator[Problem]:
     versions = [event.version for event in stream.events]
     if versions != list(range(1, len(versions) + 1)):
         first, last = min(versions), max(versions)
-        missing = sorted(set(range(1, last + 1)) - set(versions))
-        yield problem(f"version {', '.join(map(str, missing[:5])) or first} of {last} is missing")
+        missing_versions = sorted(set(range(1, last + 1)) - set(versions))
+        yield problem(f"version {', '.join(map(str, missing_versions[:5])) or first} of {last} is missing")
     for earlier, later in pairwise(stream.events):
         if later.recorded_at < earlier.recorded_at:
             yield problem(

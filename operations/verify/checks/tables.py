@@ -20,7 +20,7 @@ async def check(postgres: PostgresReader, counts: Counter[str]) -> AsyncIterator
         yield Problem("outbox", f"outbox {position}", "no event at this position")
     async for page in postgres.read_receipts():
         counts["requests"] += len(page)
-        for caller, request_id, missing in page:
-            if missing is not None:
-                text = f"receipt names {missing}, which does not exist"
+        for caller, request_id, missing_version in page:
+            if missing_version is not None:
+                text = f"receipt names {missing_version}, which does not exist"
                 yield Problem("requests", f"request {request_id} of {caller}", text)

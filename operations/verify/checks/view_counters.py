@@ -1,6 +1,6 @@
 """Counters in Redis against the sums of the views' contributions.
 
-How it works: `views.py` has compared each view's contributions with the fold, and `view_memberships.py` has
+How it works. `views.py` has compared each view's contributions with the fold, and `view_memberships.py` has
 added them up. A key whose counters differ from these sums is only suspect, because the views were read one
 after the other. `check` reads each suspect again, together with all views in the index of its contributors,
 in one transaction. A key with more than ATOMIC_VIEWS contributors needs several transactions. Such a result
@@ -77,16 +77,16 @@ async def _find_suspects(
     for (key, name), amount in sums.items():
         if amount and key.startswith(f"counters:{spec.name}:"):
             expected.setdefault(key, {})[name] = amount
-    suspects, scanned = set[str](), set[str]()
+    suspects, scanned_keys = set[str](), set[str]()
     async for page in redis.scan_keys("counters", spec.view):
-        keys = list(set(page) - scanned)
-        scanned.update(keys)
+        keys = list(set(page) - scanned_keys)
+        scanned_keys.update(keys)
         for key, fields in zip(keys, await redis.read_hashes(keys), strict=True):
             counts["counters"] += len(fields)
             if parse_counters(fields) != expected.get(key, {}):
                 suspects.add(key)
-    counts["counter keys"] += len(scanned)
-    return suspects | (expected.keys() - scanned)
+    counts["counter keys"] += len(scanned_keys)
+    return suspects | (expected.keys() - scanned_keys)
 
 
 async def _compare_key(redis: RedisReader, spec: ProjectionSpec, key: str) -> tuple[Difference, int]:

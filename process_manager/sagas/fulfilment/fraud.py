@@ -34,9 +34,15 @@ def find_suspicions(order: Order, earlier_orders: Sequence[Any]) -> list[str]:
         order: the order.
         earlier_orders: the customer's earlier orders, as ListOrders returns them.
     """
-    recent = [other for other in earlier_orders if order.placed_at - other.place_time.ToDatetime(UTC) < HOUR]
+    recent = [
+        earlier_order
+        for earlier_order in earlier_orders
+        if order.placed_at - earlier_order.place_time.ToDatetime(UTC) < HOUR
+    ]
     known_hashes = {
-        hash_address(group.shipping_address) for other in earlier_orders for group in other.shipping_groups
+        hash_address(group.shipping_address)
+        for earlier_order in earlier_orders
+        for group in earlier_order.shipping_groups
     }
     new_address = not known_hashes.issuperset(order.address_hashes)
     total = f"its total is {order.units} {order.currency_code}"

@@ -102,18 +102,18 @@ def to_message(row: SagaRow, steps: Sequence[SentStep] = ()) -> Fulfilment:
     return view
 
 
-def _to_step_message(sent: SentStep) -> Step:
-    is_query = sent.method.split(".")[-1].startswith("QueryService")
+def _to_step_message(sent_step: SentStep) -> Step:
+    is_query = sent_step.method.split(".")[-1].startswith("QueryService")
     step = Step(
-        name=sent.step,
-        attempt=sent.attempt,
-        method=sent.method,
-        request_id="" if is_query else str(sent.request_id),
-        outcome=sent.outcome or "",
-        tries=sent.tries,
-        error=sent.error or "",
+        name=sent_step.step,
+        attempt=sent_step.attempt,
+        method=sent_step.method,
+        request_id="" if is_query else str(sent_step.request_id),
+        outcome=sent_step.outcome or "",
+        tries=sent_step.tries,
+        error=sent_step.error or "",
     )
-    step.decide_time.FromDatetime(sent.decided_at)
-    if sent.answered_at:
-        step.answer_time.FromDatetime(sent.answered_at)
+    step.decide_time.FromDatetime(sent_step.decided_at)
+    if sent_step.answered_at:
+        step.answer_time.FromDatetime(sent_step.answered_at)
     return step

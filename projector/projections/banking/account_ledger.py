@@ -99,15 +99,15 @@ def _set_line_without_movement(
     ledger: views.AccountLedger, kind: Kind.ValueType, reference: str = ""
 ) -> None:
     """Set the last line to one of zero amount, with the sums of the line before it."""
-    before = ledger.last
-    zero = Money(currency_code=before.balance.currency_code)
+    previous_line = ledger.last
+    zero = Money(currency_code=previous_line.balance.currency_code)
     ledger.last.CopyFrom(
         views.Transaction(
             kind=kind,
             reference=reference,
             amount=zero,
-            balance=before.balance,
-            held=before.held,
-            paid_in=before.paid_in,
+            balance=previous_line.balance,
+            held=previous_line.held,
+            paid_in=previous_line.paid_in,
         )
     )
