@@ -1,4 +1,4 @@
-# The one entry for people, hooks and CI. Every target sets up what it needs by itself.
+# The one entry point for people, hooks and CI. Every target does its own set-up.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 UV_VERSION := 0.13.9
@@ -15,22 +15,22 @@ export PYTHONDONTWRITEBYTECODE :=
 .PHONY: help setup generate new-context lint types imports check unit test test-long up demo bench bench-growth load tools clean-data
 
 help: ## list all targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(READY) ## the virtual environment with the locked dependencies; every other target does it by itself
+setup: $(READY) ## create the virtual environment with the locked dependencies; every other target does so too
 
 $(READY): pyproject.toml uv.lock generated/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-	  || { echo "make: $(PYTHON) must be Python 3.11 or later; name another one with PYTHON=..."; exit 1; }
+	  || { echo "make: $(PYTHON) must be Python 3.11 or later; choose another one with PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
 	  || { echo "make: Python's venv module is missing (on Debian: apt install python3-venv)"; exit 1; }
-	@test -x $(BIN)/python || { echo "Making $(VENV) with the locked dependencies"; $(PYTHON) -m venv $(VENV); }
+	@test -x $(BIN)/python || { echo "Creating $(VENV) with the locked dependencies"; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION) " \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	@$(BIN)/uv sync --locked --inexact --quiet
 	@touch $@
 
-# Definitions that our protos import: Google's from their wheel, buf's from a source distribution pinned by hash.
+# Protos that ours import: Google's from their wheel, buf's from a source distribution pinned by hash.
 $(IMPORTED)/.ready: $(READY) buf-validate.txt
 	@rm -rf $(IMPORTED) && mkdir -p $(IMPORTED)/google/type .cache/sdist
 	@cp $$($(BIN)/python -c 'import google.type as t; print(list(t.__path__)[0])')/money.proto $(IMPORTED)/google/type/
@@ -43,18 +43,18 @@ PROTOC = $(BIN)/python -m grpc_tools.protoc -I protos -I $(IMPORTED) \
 	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
 	$$(cd protos && find diptych -name '*.proto' | sort) buf/validate/validate.proto
 
-generate: $(IMPORTED)/.ready ## the stubs in generated/, from protos/
+generate: $(IMPORTED)/.ready ## generate the stubs in generated/ from protos/
 	@find generated -name '*_pb2*' -delete
 	$(call PROTOC,generated)
 	@touch generated/diptych/py.typed generated/buf/py.typed
 
-new-context: $(IMPORTED)/.ready ## a bounded context to start from: make new-context NAME=loyalty
-	@test "$(origin NAME)" = "command line" || { echo "make: say which one: make new-context NAME=loyalty"; exit 1; }
+new-context: $(IMPORTED)/.ready ## write a small bounded context to build on: make new-context NAME=loyalty
+	@test "$(origin NAME)" = "command line" || { echo "make: NAME is missing: make new-context NAME=loyalty"; exit 1; }
 	@$(BIN)/python -m devstack.new_context "$$NAME"
 	@$(call PROTOC,generated)
 	@$(BIN)/python -m tests.support.builders.recorded_events
 
-lint: $(IMPORTED)/.ready ## ruff, the word list, buf lint and breaking, and whether generated/ matches protos/
+lint: $(IMPORTED)/.ready ## run ruff, the word list, buf lint and breaking, and compare generated/ with protos/
 	ruff check .
 	ruff format --check .
 	@$(BIN)/python -m devstack.check_words
@@ -63,9 +63,9 @@ lint: $(IMPORTED)/.ready ## ruff, the word list, buf lint and breaking, and whet
 	@$(MAKE) --no-print-directory breaking generated-matches
 
 .PHONY: breaking generated-matches
-# buf reads a git branch without what git does not hold, so the branch's protos are laid beside the imported ones.
+# buf reads only tracked files of a git branch, so the branch's protos are copied beside the imported ones.
 breaking: $(IMPORTED)/.ready
-	@git rev-parse --verify --quiet $(BREAKING_AGAINST):protos >/dev/null || { echo "no $(BREAKING_AGAINST) to compare with"; exit 0; }; \
+	@git rev-parse --verify --quiet $(BREAKING_AGAINST):protos >/dev/null || { echo "buf breaking: no $(BREAKING_AGAINST) to compare with"; exit 0; }; \
 	rm -rf .cache/before && mkdir -p .cache/before/.cache && cp -R $(IMPORTED) .cache/before/.cache/ \
 	&& git archive $(BREAKING_AGAINST) protos buf.yaml | tar -x -C .cache/before \
 	&& buf breaking --against .cache/before && echo "buf breaking: nothing breaks since $(BREAKING_AGAINST)"
@@ -75,47 +75,47 @@ generated-matches: $(IMPORTED)/.ready
 	&& diff -r -q -x '*.toml' -x '*.md' -x py.typed -x __pycache__ -x '*.egg-info' .cache/generated generated \
 	&& echo "generated/ matches protos/" || { echo "generated/ does not match protos/: run make generate"; exit 1; }
 
-types: $(READY) ## mypy --strict
+types: $(READY) ## run mypy --strict
 	mypy
 
-imports: $(READY) ## the import contracts: which part may know which
+imports: $(READY) ## check the import contracts
 	lint-imports
 
-check: lint types imports ## all of the three above
+check: lint types imports ## run lint, types and imports
 
-unit: $(READY) ## the tests that need no servers, in seconds
+unit: $(READY) ## run the tests that need no servers, in seconds
 	pytest -q tests/unit
 
-# Three processes for two cores: much of the time a test waits for a server.
+# Three processes for two cores, because tests often wait for a server.
 SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 
-test: $(READY) ## the whole suite, on real servers, in three processes
+test: $(READY) ## run the suite on real servers, in three processes
 	pytest -q $(SPREAD)
 
-test-long: $(READY) ## more rounds, seeds and longer outages of tests that `make test` runs once
+test-long: $(READY) ## run more rounds, seeds and longer outages of the fault tests
 	pytest -q $(SPREAD) -m long
 
-up: $(READY) ## the local stack until Ctrl-C; data stays in .diptych/
+up: $(READY) ## run the local stack until Ctrl-C; data stays in .diptych/
 	@exec $(BIN)/python devstack/child_exec.py $$PPID 15 - $(CURDIR)/$(BIN)/devstack up
 
-demo: $(READY) ## one order's whole way, on a stack of its own
+demo: $(READY) ## show orders from placing to fulfilment on a stack of its own
 	@exec $(BIN)/python -m devstack.demo
 
-bench-growth: $(READY) ## the same with 10,000 to 1,000,000 orders, and a rebuild; takes half an hour
+bench-growth: $(READY) ## run the bench at 10,000 to 1,000,000 orders, and a rebuild; half an hour
 	@$(BIN)/uv sync --locked --inexact --quiet --group bench
 	@exec $(BIN)/python -m bench.growth
 
-bench: $(READY) ## what the system does beside what is possible; with Go
+bench: $(READY) ## measure the system against ceilings of the same run; needs Go
 	@$(BIN)/uv sync --locked --inexact --quiet --group bench
 	@exec $(BIN)/python -m bench
 
 SCENARIO ?= mixed
-load: $(READY) ## ghz on the local stack, started if it is not up: make load SCENARIO=command|query|mixed|ramp|soak
+load: $(READY) ## run ghz against the local stack: make load SCENARIO=command|query|mixed|ramp|soak
 	@exec $(BIN)/python -m bench.load_test "$(SCENARIO)"
 
-tools: ## installs ghz, for load tests, with Go
+tools: ## install ghz, for load tests; needs Go
 	@command -v go >/dev/null || { echo "make: ghz needs Go 1.23 or later; install Go first"; exit 1; }
 	GOBIN=$(CURDIR)/$(BIN) go install github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION)
 
-clean-data: ## removes the local stack's data
+clean-data: ## remove the local stack's data
 	rm -rf .diptych

@@ -23,7 +23,7 @@ _MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
 def validate(method: Method, handler: Handler) -> Handler:
     """Decode requests, and reject those that violate a rule of their proto.
 
-    Requests with a NUL in a string or a Timestamp out of its range are rejected too, whatever their rules.
+    Requests with a NUL in a string or a Timestamp out of its range are rejected by every method.
     """
     decode = method.request.FromString
     check = _VALIDATOR.collect_violations
