@@ -37,7 +37,7 @@ async def test_its_lines_go_to_a_function_one_by_one_however_long() -> None:
     said: list[str] = []
     child = python(f"print('one'); print('x' * {LONG}); print('no end', end='')", said.append)
     await child.start()
-    assert await child.ended() == 0
+    assert await child.wait_ended() == 0
     assert said == ["one", "x" * LONG, "no end"]
 
 
@@ -45,7 +45,7 @@ async def test_its_lines_go_to_a_file_after_those_of_the_run_before(tmp_path: Pa
     child = python("print('line')", tmp_path / "log")
     for _ in range(2):
         await child.start()
-        await child.ended()
+        await child.wait_ended()
     assert (tmp_path / "log").read_text() == "line\nline\n"
 
 
@@ -85,5 +85,5 @@ async def test_stopping_one_that_never_started_or_has_ended_does_nothing(tmp_pat
     child = python("raise SystemExit(3)", tmp_path / "log")
     assert await child.stop() == 0
     await child.start()
-    await child.ended()
+    await child.wait_ended()
     assert await child.stop() == 3
