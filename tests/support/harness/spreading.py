@@ -17,18 +17,21 @@ GROUPS: tuple[tuple[str, ...], ...] = (
         "tests/faults/test_wiped_stores.py",
         "tests/faults/test_restored_database.py",
     ),
-    ("tests/faults",),
     ("tests/e2e",),
-    ("tests/integration/verify",),
     ("tests/e2e/test_fulfilment.py",),
+    ("tests/integration/verify",),
+    ("tests/faults",),
     ("tests/e2e/test_up.py",),
     ("tests/integration/relay/test_relay_faults.py",),
     ("tests/integration/relay/test_relay_process.py",),
     ("tests/integration/projector/test_projector_process.py",),
     ("tests/integration/edge/test_process.py",),
+    ("tests/integration/verify/test_live.py",),
     ("tests/e2e/test_observability.py",),
 )
-"""Files and folders that one worker runs together, the longest group first.
+"""Files and folders that one worker runs together, in the order of execution: long groups first.
+
+Fault tests mostly wait for recovery; their two groups run beside tests that use the CPU.
 
 A folder stands for its files that no group names. All other files are groups of their own and come last.
 """
