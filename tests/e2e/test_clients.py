@@ -47,7 +47,9 @@ def test_an_order_is_placed_and_read_back(stack: Stack, shop: Shop, client: Any,
         assert order.state == Order.STATE_PLACED
 
 
-def test_a_refusal_is_told_by_its_reason(stack: Stack, shop: Shop, client: Any, service_config: str) -> None:
+def test_a_rejection_raises_with_its_reason(
+    stack: Stack, shop: Shop, client: Any, service_config: str
+) -> None:
     with client.channel(stack.of(COMMAND_SERVER)[0].address, service_config) as channel:
         with pytest.raises(grpc.RpcError) as error:
             client.send(

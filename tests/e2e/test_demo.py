@@ -1,4 +1,4 @@
-"""The demo runs beside anything, whatever is set, and fails if a step has another result."""
+"""The demo ignores the settings of its user, and fails if a step has another result."""
 
 import asyncio
 import os

@@ -67,7 +67,7 @@ async def test_of_many_callers_at_once_as_many_get_a_piece_as_there_are(caller: 
     assert outcomes.count("OK") == PIECES
 
 
-async def test_what_there_is_is_told_in_all_and_by_warehouse(caller: Caller, sku: str) -> None:
+async def test_stock_is_reported_in_total_and_by_warehouse(caller: Caller, sku: str) -> None:
     await caller.execute(receive(sku, 10))
     await caller.execute(receive(sku, 5, "w-2"))
     await caller.execute(reserve(sku, 3))
@@ -84,7 +84,7 @@ async def test_what_there_is_is_told_in_all_and_by_warehouse(caller: Caller, sku
     assert (product.title, list(product.warehouse_ids)) == ("Green tea", ["w-1", "w-2"])
 
 
-async def test_a_reservation_is_told_with_its_end(caller: Caller, sku: str) -> None:
+async def test_a_reservation_has_its_end(caller: Caller, sku: str) -> None:
     await caller.execute(receive(sku, 5))
     made = await caller.execute(reserve(sku, 2))
     id_ = made.aggregate_id
@@ -151,12 +151,12 @@ async def test_low_stock_is_listed_until_there_is_enough(caller: Caller, sku: st
 
 async def test_an_alert_is_watched_once_raised_and_once_cleared(caller: Caller, sku: str) -> None:
     watch = caller.watch(queries.WatchReorderAlertsRequest())
-    told: list[int] = []
+    states: list[int] = []
 
     async def follow() -> None:
         async for answer in watch:
             if answer.alert.sku == sku:
-                told.append(answer.alert.state)
+                states.append(answer.alert.state)
                 if answer.alert.state == ReorderAlert.STATE_CLEARED:
                     return
 
@@ -169,12 +169,12 @@ async def test_an_alert_is_watched_once_raised_and_once_cleared(caller: Caller, 
                 commands.ReleaseReservationRequest(reservation_id=id_, reason=f"changed my mind {n}")
             )
             await caller.query(queries.ListReorderAlertsRequest(at_least_as_fresh=raised.consistency_token))
-        await until(lambda: bool(told))
+        await until(lambda: bool(states))
         await caller.execute(receive(sku, 5, note="n-2"))
-    assert told == [ReorderAlert.STATE_RAISED, ReorderAlert.STATE_CLEARED]
+    assert states == [ReorderAlert.STATE_RAISED, ReorderAlert.STATE_CLEARED]
 
 
-async def test_everything_that_was_derived_is_as_another_fold_says(stack: Stack, caller: Caller) -> None:
+async def test_all_derived_data_equals_an_independent_fold(stack: Stack, caller: Caller) -> None:
     report = await verify(stack.settings)
     assert report.clean, report.to_text()
     assert report.counts["views"] > 0
