@@ -55,7 +55,7 @@ async def read_daily_sums(caller: Caller, day: str, token: str = "") -> dict[str
     }
 
 
-async def test_money_that_moves_is_on_both_statements_and_in_the_report(caller: Caller) -> None:
+async def test_a_transfer_is_on_both_statements_and_in_the_report(caller: Caller) -> None:
     (one, _), (two, token) = await open_account(caller, 900), await open_account(caller, 10)
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     before = await read_daily_sums(caller, today, token)
@@ -113,7 +113,7 @@ async def test_money_that_moves_is_on_both_statements_and_in_the_report(caller: 
 
 
 @pytest.mark.parametrize("day", ["", "2026-13-01", "2026-11-31", "2026-1-1", "tomorrow"])
-async def test_a_day_that_is_none_is_refused(caller: Caller, day: str) -> None:
+async def test_an_invalid_day_is_rejected(caller: Caller, day: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await caller.query(queries.GetDailyReportRequest(day=day))
     assert (refused.value.code(), reason_of(refused.value)) == (
@@ -122,9 +122,7 @@ async def test_a_day_that_is_none_is_refused(caller: Caller, day: str) -> None:
     )
 
 
-async def test_everything_is_as_another_fold_says_and_a_sum_that_is_not_is_found(
-    stack: Stack, caller: Caller
-) -> None:
+async def test_verify_agrees_and_finds_a_wrong_counter(stack: Stack, caller: Caller) -> None:
     await open_account(caller, 1)
     report = await verify(stack.settings)
     assert report.clean, report.to_text()

@@ -82,7 +82,7 @@ async def test_calls_go_to_all_replicas_and_past_one_that_is_gone(
         channel.close()
 
 
-async def test_a_watch_goes_on_where_it_was_cut(
+async def test_a_watch_resumes_after_a_cut(
     stack: Stack, shop: Shop, client: Any, service_config: str
 ) -> None:
     receipt = await shop.place(order_of("client-cleo"))

@@ -52,7 +52,7 @@ def reserve(sku: str, quantity: int, id_: str = "", warehouse: str = "w-1") -> A
     return request
 
 
-async def test_of_many_callers_at_once_as_many_get_a_piece_as_there_are(caller: Caller, sku: str) -> None:
+async def test_many_callers_get_exactly_the_pieces_in_stock(caller: Caller, sku: str) -> None:
     await caller.execute(receive(sku, PIECES))
 
     async def one() -> str:

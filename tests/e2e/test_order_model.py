@@ -23,7 +23,7 @@ from tests.support.harness.shop import bearer
 from tests.support.models.order import JSON, NANOS, OrderMachine
 
 
-def test_an_order_lives_as_the_model_says(stack: Stack) -> None:
+def test_orders_follow_the_model(stack: Stack) -> None:
     who = bearer(stack, "ordering.write", "ordering.read", "ordering.review")
     channels = [
         grpc.insecure_channel(process.address)

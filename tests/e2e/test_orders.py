@@ -63,7 +63,7 @@ async def test_an_expected_version_that_is_not_the_orders_is_aborted(shop: Shop)
     assert cancelled.version == 3
 
 
-async def test_views_and_lists_end_as_the_commands_say(shop: Shop) -> None:
+async def test_views_and_lists_match_the_commands(shop: Shop) -> None:
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     dice = random.Random(seed)
