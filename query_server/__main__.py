@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from query_server.change_feed import ChangeFeed
+from query_server.change_notifications import ChangeNotifications
 from query_server.contexts import banking, inventory, ordering
 from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
@@ -21,12 +21,12 @@ async def main(lifecycle: Lifecycle, contexts: Sequence[QueryContext]) -> None:
     async with RedisClient(address) as redis:
         queried_views = {query.view for context in contexts for query in context.queries.values()}
         watched_views = {watch.view for context in contexts for watch in context.watches.values()}
-        change_feed = ChangeFeed(address, redis, watched_views)
-        lifecycle.spawn(change_feed.run(lifecycle.stopping), "changes")
+        notifications = ChangeNotifications(address, redis, watched_views)
+        lifecycle.spawn(notifications.run(lifecycle.stopping), "change notifications")
         models = {view: ReadModel.of(view, redis) for view in queried_views | watched_views}
         for model in models.values():
             lifecycle.spawn(model.staleness.run(), "staleness")
-        services = [query_service(context, models, change_feed) for context in contexts]
+        services = [query_service(context, models, notifications) for context in contexts]
         edge = server.build(
             lifecycle.settings,
             services,

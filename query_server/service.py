@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.descriptor import ServiceDescriptor
 
 from contracts.view_layout import View
-from query_server.change_feed import ChangeFeed
+from query_server.change_notifications import ChangeNotifications
 from query_server.redis_client import RedisClient
 from query_server.staleness import Staleness
 from query_server.view_reader import ViewReader
@@ -73,7 +73,7 @@ class ReadModel:
 
 
 def query_service(
-    context: QueryContext, models: Mapping[View, ReadModel], change_feed: ChangeFeed
+    context: QueryContext, models: Mapping[View, ReadModel], notifications: ChangeNotifications
 ) -> Service:
     """Return a context's QueryService."""
     unary = {
@@ -81,7 +81,7 @@ def query_service(
         for name, query in context.queries.items()
     }
     streaming = {
-        name: _make_watch_handler(watch.handler, models[watch.view], change_feed)
+        name: _make_watch_handler(watch.handler, models[watch.view], notifications)
         for name, watch in context.watches.items()
     }
     return Service(context.service, {**unary, **streaming})
@@ -97,11 +97,13 @@ def _make_query_handler(handler: QueryHandler, model: ReadModel) -> Handler:
     return handle
 
 
-def _make_watch_handler(handler: WatchHandler, model: ReadModel, change_feed: ChangeFeed) -> Handler:
+def _make_watch_handler(
+    handler: WatchHandler, model: ReadModel, notifications: ChangeNotifications
+) -> Handler:
     async def handle(request: Any, context: Context) -> None:
         watch = Watch(
             model.views,
-            change_feed,
+            notifications,
             request.resume_token,
             request.at_least_as_fresh,
             context.time_remaining(),

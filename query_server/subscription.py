@@ -3,7 +3,7 @@
 How it works. Entering the context connects, authenticates and returns only after Redis has confirmed every
 channel, so that no later message is missed. Iterating yields messages. If none arrives for TIMEOUT seconds,
 a PING is sent; if its reply takes as long again, the connection counts as lost. Nothing reconnects here:
-the iterator raises, and `ChangeFeed` opens another subscription.
+the iterator raises, and `ChangeNotifications` opens another subscription.
 """
 
 import asyncio

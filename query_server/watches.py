@@ -19,7 +19,7 @@ from typing import Any
 from contracts import page_tokens
 from contracts.view_layout import MAX_CHANGE_FEED_SIZE, id_of_member
 from query_server import freshness
-from query_server.change_feed import ChangeFeed, Signal
+from query_server.change_notifications import ChangeNotifications, Signal
 from query_server.redis_client import Command
 from query_server.view_reader import ViewReader, Window
 from runtime.grpc.rpc_error import RpcError
@@ -47,7 +47,7 @@ class Watch:
     """The parameters of one watch call."""
 
     views: ViewReader
-    change_feed: ChangeFeed
+    notifications: ChangeNotifications
     resume_token: str = ""
     at_least_as_fresh: str = ""
     remaining: float | None = None
@@ -72,7 +72,7 @@ class Watch:
             raise self.views.rebuilding_error()
         build, _, number = position.rpartition(" ")
         resumes = build == name.decode() and number.isdecimal() and len(number) <= MAX_NUMBER_LENGTH
-        return WatchedBuild(self.views, self.change_feed, name, key, int(number) if resumes else 0)
+        return WatchedBuild(self.views, self.notifications, name, key, int(number) if resumes else 0)
 
     def _read_resume_token(self, key: str) -> str:
         """Return `<build> <number>` from the caller's resume token; empty if there is none."""
@@ -92,7 +92,7 @@ class WatchedBuild:
     """One build of a projection, of which a watcher follows one key."""
 
     views: ViewReader
-    change_feed: ChangeFeed
+    notifications: ChangeNotifications
     name: bytes
     key: str
     begins_after: int
@@ -112,7 +112,7 @@ class WatchedBuild:
             except RpcError as error:
                 if error.reason != "READ_MODEL_UNAVAILABLE":
                     raise
-                self.change_feed.check_running()
+                self.notifications.check_running()
                 await asyncio.sleep(RETRY_INTERVAL)
             else:
                 if name != self.name:
@@ -131,7 +131,7 @@ async def watch_view(watch: Watch, view_id: str, not_found_error: RpcError) -> W
         RpcError: `not_found_error` if the view does not exist; the errors of `Watch` and `WatchedBuild`.
     """
     key = watch.views.view.key(view_id)
-    with watch.change_feed.open_signal(key) as signal:
+    with watch.notifications.open_signal(key) as signal:
         build = await watch.begin(key, signal)
         sent_version = build.begins_after
         while True:
@@ -157,7 +157,7 @@ async def watch_feed(watch: Watch, feed_key: str, index: str) -> WatchResponses:
     Raises:
         RpcError: the errors of `Watch` and `WatchedBuild`.
     """
-    with watch.change_feed.open_signal(feed_key) as signal:
+    with watch.notifications.open_signal(feed_key) as signal:
         build = await watch.begin(feed_key, signal)
         after, sent_versions = build.begins_after, SentVersions()
         while True:

@@ -21,6 +21,7 @@ from projector import observer
 from projector.redis_connection import connect
 from runtime.process import logs
 from tests.support.harness import projection_run
+from tests.support.harness.log_lines import parse_log_line
 from tests.support.harness.projection_run import (
     ALL_PARTITIONS,
     VIEW,
@@ -56,7 +57,7 @@ class ProjectorProcess:
         self.process = Process(PROJECTOR, "projector", address, environment, self.lines.append)
 
     def find_log_lines(self, message: str) -> list[dict[str, Any]]:
-        lines = (json.loads(line) for line in self.lines if line.startswith("{"))
+        lines = map(parse_log_line, self.lines)
         return [line for line in lines if line["message"] == message]
 
 

@@ -28,7 +28,7 @@ from jwt.algorithms import OKPAlgorithm
 from contracts import consistency_tokens
 from devstack.servers import Valkey
 from query_server.__main__ import CONTEXTS
-from query_server.change_feed import ChangeFeed
+from query_server.change_notifications import ChangeNotifications
 from query_server.redis_address import RedisAddress
 from query_server.service import QueryContext, ReadModel, query_service
 from runtime.grpc import server
@@ -215,8 +215,8 @@ async def test_a_wrong_redis_address_is_reported_in_one_line(jwks: Path) -> None
 
 async def test_a_method_without_a_handler_prevents_the_start(model: Model, jwks: Path) -> None:
     context, *_ = CONTEXTS
-    change_feed = ChangeFeed(RedisAddress("redis://127.0.0.1"), model.reader, ())
+    notifications = ChangeNotifications(RedisAddress("redis://127.0.0.1"), model.reader, ())
     incomplete = QueryContext(context.service, {"GetOrder": context.queries["GetOrder"]})
-    service = query_service(incomplete, {ORDERS: ReadModel.of(ORDERS, model.reader)}, change_feed)
+    service = query_service(incomplete, {ORDERS: ReadModel.of(ORDERS, model.reader)}, notifications)
     with pytest.raises(StartError, match="ListOrders"):
         server.build(Settings(jwks=str(jwks)), [service], address="127.0.0.1:0", probe=model.reader.ping)

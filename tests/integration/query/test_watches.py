@@ -23,7 +23,7 @@ from diptych.ordering.v1.types_pb2 import Order
 from contracts import consistency_tokens
 from devstack.servers import Valkey
 from query_server import watches
-from query_server.change_feed import ChangeFeed
+from query_server.change_notifications import ChangeNotifications
 from query_server.redis_address import RedisAddress
 from runtime.grpc.rpc_error import RpcError
 from tests.integration.query.test_query_server import (
@@ -303,9 +303,9 @@ async def test_evicted_orders_come_first_and_no_change_is_missed(
     monkeypatch.setattr(watches, "BATCH_SIZE", 10)
     await change(model, *(order(f"o-{n}", placed=n) for n in range(1, 101)))
     await model.redis.zremrangebyrank(FEED, 0, -31)
-    async with run_change_feed(model, redis_url) as change_feed:
+    async with run_notifications(model, redis_url) as notifications:
         stream = watches.watch_feed(
-            watches.Watch(model.orders, change_feed), FEED, ORDERS.index("customer", "c-1")
+            watches.Watch(model.orders, notifications), FEED, ORDERS.index("customer", "c-1")
         )
         first = await anext(stream)
         await change(model, order("o-60", version=2, placed=60))  # changes while the index is read
@@ -316,9 +316,9 @@ async def test_evicted_orders_come_first_and_no_change_is_missed(
             view = _parse(await anext(stream))
             versions[view.order_id] = view.version
         assert versions == {f"o-{n}": 1 for n in range(1, 101)} | {"o-60": 2}
-        assert change_feed.watchers == 1
+        assert notifications.watchers == 1
         await stream.aclose()
-        assert change_feed.watchers == 0
+        assert notifications.watchers == 0
 
 
 def _parse(response: tuple[bytes, str]) -> Order:
@@ -326,11 +326,14 @@ def _parse(response: tuple[bytes, str]) -> Order:
 
 
 @asynccontextmanager
-async def run_change_feed(model: ReadModel, redis_url: str) -> AsyncIterator[ChangeFeed]:
-    change_feed, stopping = ChangeFeed(RedisAddress(redis_url), model.reader, [ORDERS]), asyncio.Event()
-    running = asyncio.create_task(change_feed.run(stopping))
+async def run_notifications(model: ReadModel, redis_url: str) -> AsyncIterator[ChangeNotifications]:
+    notifications, stopping = (
+        ChangeNotifications(RedisAddress(redis_url), model.reader, [ORDERS]),
+        asyncio.Event(),
+    )
+    running = asyncio.create_task(notifications.run(stopping))
     try:
-        yield change_feed
+        yield notifications
     finally:
         stopping.set()
         await running
@@ -338,12 +341,12 @@ async def run_change_feed(model: ReadModel, redis_url: str) -> AsyncIterator[Cha
 
 async def test_changes_that_redis_has_lost_are_sent_again(model: ReadModel, redis_url: str) -> None:
     await change(model, order("o-1"), order("o-2"), order("o-3"))
-    async with run_change_feed(model, redis_url) as change_feed:
-        stream = watches.watch_feed(watches.Watch(model.orders, change_feed), FEED, "")
+    async with run_notifications(model, redis_url) as notifications:
+        stream = watches.watch_feed(watches.Watch(model.orders, notifications), FEED, "")
         tokens = [(await anext(stream))[1] for _ in range(3)]
         await stream.aclose()
         await model.redis.zremrangebyrank(FEED, -2, -1)  # as after a failover to a replica that lags
-        resumed = watches.watch_feed(watches.Watch(model.orders, change_feed, tokens[-1]), FEED, "")
+        resumed = watches.watch_feed(watches.Watch(model.orders, notifications, tokens[-1]), FEED, "")
         assert _parse(await anext(resumed)).order_id == "o-1"
         await resumed.aclose()
 
@@ -358,24 +361,24 @@ async def test_a_server_that_does_not_speak_redis_tried_again(model: ReadModel) 
 
     listener = await asyncio.start_server(send_nonsense, "127.0.0.1", 0)
     port = listener.sockets[0].getsockname()[1]
-    async with listener, run_change_feed(model, f"redis://127.0.0.1:{port}"):
+    async with listener, run_notifications(model, f"redis://127.0.0.1:{port}"):
         for _ in range(2):
             await asyncio.wait_for(calls.get(), TIMEOUT)
 
 
 async def test_a_cancelled_watcher_is_removed(model: ReadModel, redis_url: str) -> None:
     await change(model, order("o-1"))
-    async with run_change_feed(model, redis_url) as change_feed:
+    async with run_notifications(model, redis_url) as notifications:
         missing = RpcError("INTERNAL", "the order exists")
-        stream = watches.watch_view(watches.Watch(model.orders, change_feed), "o-1", missing)
+        stream = watches.watch_view(watches.Watch(model.orders, notifications), "o-1", missing)
         await anext(stream)
         waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
-        assert change_feed.watchers == 1
+        assert notifications.watchers == 1
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert change_feed.watchers == 0
+        assert notifications.watchers == 0
 
 
 async def open_watch(server: QueryServer, order_id: str) -> Any:

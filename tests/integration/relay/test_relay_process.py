@@ -1,7 +1,6 @@
 """Relay processes: leaders and standbys that are killed, frozen, stopped and cut off."""
 
 import asyncio
-import json
 import os
 import random
 import sys
@@ -20,6 +19,7 @@ from devstack.tcp_ports import free_port
 from runtime.jetstream import Connection, connect
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
+from tests.support.harness.log_lines import parse_log_line
 from tests.support.harness.waiting import until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -50,10 +50,10 @@ class RelayProcess:
             "DIPTYCH_RELAY_ADDRESS": f"127.0.0.1:{self.port}",
         }
         command = [sys.executable, "-m", "command_server.relay"]
-        self.child = Child("relay", command, self._parse, environment=environment)
+        self.child = Child("relay", command, self._append, environment=environment)
 
-    def _parse(self, line: str) -> None:
-        self.lines.append(json.loads(line) if line.startswith("{") else {"message": line})
+    def _append(self, line: str) -> None:
+        self.lines.append(parse_log_line(line))
 
     @property
     def leads(self) -> bool:

@@ -1,6 +1,5 @@
 """A client of a stack that places and reads orders at all of its servers in turn."""
 
-import json
 from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
@@ -18,6 +17,7 @@ from google.type.money_pb2 import Money
 
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
+from tests.support.harness.log_lines import parse_log_line
 
 if TYPE_CHECKING:  # these exist for the type checker alone
     from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceAsyncStub
@@ -101,5 +101,5 @@ def order_of(customer: str, **more: Any) -> commands.PlaceOrderRequest:
 
 def lines_of(log: Path, message: str) -> list[dict[str, Any]]:
     """Return the JSON log lines with this message."""
-    lines = (json.loads(line) for line in log.read_text().splitlines() if line.startswith("{"))
+    lines = map(parse_log_line, log.read_text().splitlines())
     return [line for line in lines if line["message"] == message]

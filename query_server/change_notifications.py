@@ -1,12 +1,12 @@
 """Wakes the watchers of a process when views change: one Redis subscription for all of them.
 
 How it works. After each write the projector publishes one notification per projection, which lists the
-changed views and change feeds by key (contracts/view_layout.py). `ChangeFeed` keeps one subscription to
-these channels and one set of `Signal`s per key; a notification wakes the signals of its keys. Notifications
-carry no state: a woken watcher reads the view itself, so several notifications cost one read, and a missed
-one is repaired by any later read. Two changes arrive without a notification, and both wake every watcher: a
-new subscription, since notifications were lost while there was none, and a new build of a projection, which
-`_watch_builds` polls. An idle watcher costs its memory alone.
+changed views and change feeds by key (contracts/view_layout.py). `ChangeNotifications` keeps one subscription
+to these channels and one set of `Signal`s per key; a notification wakes the signals of its keys.
+Notifications carry no state: a woken watcher reads the view itself, so several notifications cost one read,
+and a missed one is repaired by any later read. Two changes arrive without a notification, and both wake
+every watcher: a new subscription, since notifications were lost while there was none, and a new build of a
+projection, which `_watch_builds` polls. An idle watcher costs its memory alone.
 """
 
 import asyncio
@@ -35,10 +35,10 @@ _decode_notification = msgspec.msgpack.Decoder(tuple[list[str], list[str]]).deco
 
 
 class Signal:
-    """Wakes one watcher; created by `ChangeFeed.open_signal`."""
+    """Wakes one watcher; created by `ChangeNotifications.open_signal`."""
 
-    def __init__(self, change_feed: "ChangeFeed") -> None:
-        self._change_feed = change_feed
+    def __init__(self, notifications: "ChangeNotifications") -> None:
+        self._notifications = notifications
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -52,7 +52,7 @@ class Signal:
         Raises:
             RpcError: `READ_MODEL_UNAVAILABLE`, Redis is unreachable; `STOPPING`, the process stops.
         """
-        await self._change_feed.wait_until_subscribed()
+        await self._notifications.wait_until_subscribed()
 
     async def wait(self) -> None:
         """Return once the key may have changed since the last call.
@@ -60,13 +60,13 @@ class Signal:
         Raises:
             RpcError: `STOPPING`, the process stops.
         """
-        self._change_feed.check_running()
+        self._notifications.check_running()
         await self._woken.wait()
         self._woken.clear()
-        self._change_feed.check_running()
+        self._notifications.check_running()
 
 
-class ChangeFeed:
+class ChangeNotifications:
     """Receives the change notifications of several projections.
 
     Args:
