@@ -30,7 +30,7 @@ async def test_postgresql_is_killed_and_keeps_what_it_has_committed(own_postgres
     await connection.close()
 
 
-async def test_postgresql_starts_although_another_program_has_the_number_of_the_killed_one(
+async def test_postgresql_starts_after_a_kill_when_its_process_id_is_reused(
     own_postgres: Postgres, nats_server: Nats
 ) -> None:
     await own_postgres.kill()
