@@ -1,12 +1,7 @@
-"""Alembic revisions that bring a database to `schema.py`; run by `diptych migrate`."""
+"""Alembic revisions that bring a database to the tables in `schema.py`. `diptych migrate` runs them."""
 
-from alembic import command
-from alembic.config import Config
+from runtime import migrations
 
 
 def upgrade(database_url: str) -> None:
-    """Upgrade a database to the newest revision."""
-    config = Config()
-    config.set_main_option("script_location", "process_manager:migrations")
-    config.attributes["database_url"] = database_url
-    command.upgrade(config, "head")
+    migrations.upgrade(database_url, "process_manager:migrations")

@@ -1,6 +1,5 @@
 """Change feeds and notifications of changed views: content, order, and exactly one per change."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -29,19 +28,6 @@ from tests.support.harness.waiting import until
 
 FEED = VIEW.change_feed("customer", "c-1")
 ONE, TWO, OTHER = order_events("o-1"), order_events("o-2"), order_events("o-3", "c-2")
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
-    async with projection_run.publisher(nats_url) as events:
-        await events.create()
-        yield events
 
 
 async def begin(store: RedisStore) -> RedisStore:

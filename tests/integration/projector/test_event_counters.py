@@ -1,7 +1,6 @@
 """Counters of events include each event exactly once, despite redelivery, concurrency and kills."""
 
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -23,19 +22,6 @@ from tests.support.harness.waiting import until
 from tests.support.models import accounts
 
 VIEW = LEDGERS.view
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
-    async with projection_run.publisher(nats_url) as events:
-        await events.create()
-        yield events
 
 
 async def read_event_counters(redis: Redis) -> dict[str, dict[str, int]]:

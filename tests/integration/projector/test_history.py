@@ -1,7 +1,6 @@
 """The history of an order: one entry per event, written with the view."""
 
 import random
-from collections.abc import AsyncIterator
 from datetime import UTC
 from typing import Any
 
@@ -31,19 +30,6 @@ from tests.support.harness.projection_run import (
 from tests.support.harness.waiting import until
 
 VIEW = HISTORIES.view
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
-    async with projection_run.publisher(nats_url) as events:
-        await events.create()
-        yield events
 
 
 async def read_entries(redis: Redis, order_id: str = "o-1") -> dict[int, OrderHistoryEntry]:

@@ -1,6 +1,5 @@
 """Events that cannot be applied: they park their own aggregate, are retried, and affect no other."""
 
-from collections.abc import AsyncIterator
 from time import time
 from typing import Any
 
@@ -35,19 +34,6 @@ from tests.support.harness.projection_run import (
 from tests.support.harness.waiting import until
 
 SLOW = RetryPolicy(first_pause=60.0)
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
-    async with projection_run.publisher(nats_url) as events:
-        await events.create()
-        yield events
 
 
 class Fragile:

@@ -1,19 +1,12 @@
 """Partition leases: projectors get equal shares, and every partition has a holder."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 from redis.asyncio import Redis
 
 from projector.leases import RedisLeases
 from tests.support.harness.waiting import until
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
-        yield client
 
 
 async def renew(*members: RedisLeases, rounds: int = 3) -> list[int]:

@@ -1,9 +1,7 @@
 """Projectors in this process: views, indexes, duplicates, reordering, gaps and foreign messages."""
 
 import random
-from collections.abc import AsyncIterator
 
-import pytest
 from diptych.ordering.v1 import types_pb2 as views
 from redis.asyncio import Redis
 
@@ -22,19 +20,6 @@ from tests.support.harness.projection_run import (
     recorded,
 )
 from tests.support.harness.waiting import until
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
-    async with projection_run.publisher(nats_url) as events:
-        await events.create()
-        yield events
 
 
 async def test_an_orders_view_follows_its_events(

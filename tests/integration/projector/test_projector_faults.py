@@ -1,7 +1,6 @@
 """Faults: projectors that are killed, doubled or late, and a Redis or a stream that is replaced."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -31,20 +30,6 @@ from tests.support.harness.projection_run import (
     recorded,
 )
 from tests.support.harness.waiting import until
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
-    async with projection_run.publisher(nats_url) as events:
-        await events.create()
-        yield events
-
 
 ONE, TWO, THREE = order_events("o-1"), order_events("o-2", "c-2", 1), order_events("o-3", "c-1", 2)
 

@@ -34,19 +34,6 @@ from tests.support.harness.projection_run import (
 from tests.support.harness.waiting import until
 
 
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
-    async with projection_run.publisher(nats_url) as events:
-        await events.create()
-        yield events
-
-
 class ProjectorProcess:
     """A process `python -m projector`, and its output lines."""
 

@@ -1,7 +1,6 @@
 """Counters of views stay exact, despite redelivery, reordering, concurrency and kills."""
 
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 from uuid import uuid4
 
@@ -35,19 +34,6 @@ from tests.support.harness.projection_run import (
 from tests.support.harness.waiting import until
 
 COUNTERS = VIEW.counters("customer", "c-1")
-
-
-@pytest.fixture
-async def redis(redis_url: str) -> AsyncIterator[Redis]:
-    async with Redis.from_url(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
-async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
-    async with projection_run.publisher(nats_url) as events:
-        await events.create()
-        yield events
 
 
 @pytest.fixture
