@@ -78,7 +78,7 @@ async def measure(environment: Environment, rounds: int, chosen_groups: Collecti
     results: Results = {}
     if "feed" not in chosen_groups:
         await feed.catch_up(environment)
-    for name in chosen_groups:
+    for name in filter(chosen_groups.__contains__, groups):  # "feed" needs orders that are not projected yet
         print(name, flush=True)
         async with groups[name]() as subjects:
             results |= await interleave(subjects, *ROUNDS_BY_GROUP.get(name, (rounds, 1)))
@@ -113,6 +113,8 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("groups", nargs="*", default=GROUPS, metavar="group", help=f"of {', '.join(GROUPS)}")
     arguments = parser.parse_args()
+    if unknown := set(arguments.groups) - set(GROUPS):
+        parser.error(f"unknown group: {', '.join(sorted(unknown))}")
     logs.configure("warning", "console")
     try:
         uvloop.run(main(arguments.rounds, arguments.groups))
