@@ -19,7 +19,7 @@ help: ## list all targets
 
 setup: $(READY) ## create the virtual environment with the locked dependencies; every other target does so too
 
-$(READY): pyproject.toml uv.lock generated/pyproject.toml
+$(READY): pyproject.toml uv.lock generated/pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "make: $(PYTHON) must be Python 3.11 or later; choose another one with PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \

@@ -20,6 +20,7 @@ FOLDERS = (
     "process_manager",
     "operations",
     "devstack",
+    "client",
     "bench",
     "tests",
 )

@@ -47,6 +47,7 @@ VIOLATIONS = {
         "operations/verify/contexts/ordering.py",
         "import operations.verify.sources",
     ),
+    "The client imports the stubs alone": ("diptych_client/session.py", "import runtime.backoff"),
     "Contexts do not import each other": (
         "command_server/contexts/planted.py",
         "import command_server.contexts.ordering.domain.order",
@@ -75,7 +76,8 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("tree")
     for package in PACKAGES:
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "generated" / "diptych", copy / "diptych")
+    shutil.copytree(ROOT / "generated/diptych", copy / "diptych")
+    shutil.copytree(ROOT / "client/diptych_client", copy / "diptych_client")
     shutil.copy(ROOT / "pyproject.toml", copy)
     return copy
 

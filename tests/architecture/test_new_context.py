@@ -21,7 +21,7 @@ def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """Run a command with this environment's tools on the tree's own modules and stubs."""
     paths = {
         "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{tree}:{tree / 'generated'}",
+        "PYTHONPATH": f"{tree}:{tree / 'generated'}:{tree / 'client'}",
     }
     return subprocess.run(
         command, cwd=tree, env={**os.environ, **paths}, check=False, capture_output=True, text=True

@@ -1,0 +1,39 @@
+"""Options and credentials of a connection's channel, the same for grpc and grpc.aio."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+
+from diptych_client.service_config import service_config
+
+Options = Sequence[tuple[str, Any]]
+
+
+def build_options(options: Options) -> list[tuple[str, Any]]:
+    """Return the options of a channel; the caller's own come last and win."""
+    return [
+        ("grpc.service_config", json.dumps(service_config())),
+        # The connection repeats calls itself, because gRPC's retries ignore RetryInfo and any budget across
+        # calls. Only one layer may retry: two would multiply their attempts.
+        ("grpc.enable_retries", 0),
+        # Servers permit a ping every 10 seconds, even between calls.
+        ("grpc.keepalive_time_ms", 20_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        # gRPC's own maximum of two minutes would outlast the deadlines of most calls after an outage.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 5_000),
+        # A page or batch holds up to 100 objects, each of at most 256 kB.
+        ("grpc.max_receive_message_length", 32 * 1024 * 1024),
+        *options,
+    ]
+
+
+def find_credentials(tls: grpc.ChannelCredentials | bool) -> grpc.ChannelCredentials | None:
+    """Return the credentials of a channel; None for plaintext."""
+    if isinstance(tls, bool):
+        return grpc.ssl_channel_credentials() if tls else None
+    return tls

@@ -1,0 +1,72 @@
+"""The gRPC service config of all services in diptych-stubs, derived from their descriptors.
+
+A service that is added to the stubs is in the config without any change here.
+"""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
+from importlib import import_module
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import Any
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+CALL_TIMEOUT = 5.0
+"""Seconds that one attempt of a command or query may take."""
+
+_MODULES = "_service_pb2.py"
+_RETRY_POLICY = {
+    "maxAttempts": 5,
+    "initialBackoff": "0.05s",
+    "maxBackoff": "1s",
+    "backoffMultiplier": 3,
+    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"],
+}
+
+
+def service_config() -> dict[str, Any]:
+    """Return the service config: round robin, and for each method its timeout and retry policy.
+
+    Watches have neither: they run until they are closed, and resume from a token instead of being repeated.
+    """
+    services = find_services()
+    calls = {
+        "name": [{"service": service.full_name} for service in services],
+        "waitForReady": True,
+        "timeout": f"{CALL_TIMEOUT:g}s",
+        "retryPolicy": deepcopy(_RETRY_POLICY),
+    }
+    watches = {
+        "name": [
+            {"service": method.containing_service.full_name, "method": method.name}
+            for method in _list_watches(services)
+        ],
+        "waitForReady": True,
+    }
+    return {"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [calls, watches]}
+
+
+@cache
+def find_services() -> tuple[ServiceDescriptor, ...]:
+    """Return every service in diptych-stubs: the CommandServices, then the QueryServices, each by name."""
+    services = [
+        service
+        for module in _list_modules(files("diptych"), "diptych")
+        for service in import_module(module).DESCRIPTOR.services_by_name.values()
+    ]
+    return tuple(sorted(services, key=lambda service: (service.name, service.full_name)))
+
+
+def _list_modules(folder: Traversable, package: str) -> Iterator[str]:
+    # Files, because pkgutil does not see packages without an __init__.py.
+    for entry in folder.iterdir():
+        if entry.name.endswith(_MODULES):
+            yield f"{package}.{entry.name.removesuffix('.py')}"
+        elif entry.is_dir():
+            yield from _list_modules(entry, f"{package}.{entry.name}")
+
+
+def _list_watches(services: tuple[ServiceDescriptor, ...]) -> Iterator[MethodDescriptor]:
+    return (method for service in services for method in service.methods if method.server_streaming)

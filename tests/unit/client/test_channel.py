@@ -1,0 +1,91 @@
+"""The channel of a connection: TLS, and options of the caller's own."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import diptych_client
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from diptych.ordering.v1.query_service_pb2 import GetOrderRequest, GetOrderResponse
+from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceStub
+from diptych_client import Rejection, aio
+from diptych_client.channel_options import build_options, find_credentials
+
+GET = GetOrderRequest(order_id="o-1")
+
+
+def make_certificate() -> tuple[bytes, bytes]:
+    """Return the key and certificate of `commands.internal`, as PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "commands.internal")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("commands.internal")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    plain = serialization.NoEncryption()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
+    return pem, certificate.public_bytes(serialization.Encoding.PEM)
+
+
+@pytest.fixture
+def tls_server() -> Iterator[Any]:
+    """A server with TLS whose GetOrder has an empty response; its target, and the options to trust it."""
+    key, certificate = make_certificate()
+    server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", 100)])
+    get: Any = grpc.unary_unary_rpc_method_handler(
+        lambda _request, _context: GetOrderResponse(), response_serializer=GetOrderResponse.SerializeToString
+    )
+    handler = grpc.method_handlers_generic_handler("diptych.ordering.v1.QueryService", {"GetOrder": get})
+    server.add_generic_rpc_handlers((handler,))
+    port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([(key, certificate)]))
+    server.start()
+    yield {
+        "target": f"localhost:{port}",
+        "tls": grpc.ssl_channel_credentials(certificate),
+        "options": [("grpc.ssl_target_name_override", "commands.internal")],
+    }
+    server.stop(None)
+
+
+def test_a_connection_uses_the_given_tls_credentials_and_options(tls_server: Any) -> None:
+    with diptych_client.connect(**tls_server) as read:
+        assert read.query(QueryServiceStub(read.channel).GetOrder, GET) == GetOrderResponse()
+
+
+async def test_a_connection_with_asyncio_uses_them_too(tls_server: Any) -> None:
+    async with aio.connect(**tls_server) as read:
+        assert await read.query(QueryServiceStub(read.channel).GetOrder, GET) == GetOrderResponse()
+
+
+def test_a_server_that_cannot_be_trusted_gets_no_request(tls_server: Any) -> None:
+    with diptych_client.connect(**tls_server | {"tls": True}) as read, pytest.raises(Rejection):
+        read.query(QueryServiceStub(read.channel).GetOrder, GET, timeout=0.3)
+
+
+def test_a_message_above_its_limit_is_rejected_at_once(tls_server: Any) -> None:
+    with diptych_client.connect(**tls_server) as read, pytest.raises(Rejection, match="RESOURCE_EXHAUSTED"):
+        started = time.monotonic()
+        read.query(QueryServiceStub(read.channel).GetOrder, GetOrderRequest(order_id="o" * 101))
+    assert time.monotonic() - started < 5
+
+
+def test_plaintext_is_the_default() -> None:
+    assert find_credentials(tls=False) is None
+
+
+def test_an_option_of_the_callers_own_comes_last() -> None:
+    assert build_options([("grpc.keepalive_time_ms", 60_000)])[-1] == ("grpc.keepalive_time_ms", 60_000)

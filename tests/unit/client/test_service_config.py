@@ -1,0 +1,44 @@
+"""The service config covers the protos, read here as text."""
+
+import re
+from pathlib import Path
+
+from diptych_client import service_config
+
+PROTOS = Path(__file__).parents[3] / "protos"
+METHOD = re.compile(r"^  rpc (\w+)\(\w+\) returns \((stream )?", re.MULTILINE)
+
+
+def services() -> dict[str, list[tuple[str, str]]]:
+    """Return the methods of each service, with `stream ` for a watch."""
+    methods: dict[str, list[tuple[str, str]]] = {}
+    for path in PROTOS.rglob("*.proto"):
+        text = path.read_text()
+        (package,) = re.findall(r"^package ([\w.]+);", text, re.MULTILINE)
+        for service, body in re.findall(r"^service (\w+) \{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL):
+            methods[f"{package}.{service}"] = METHOD.findall(body)
+    return methods
+
+
+def test_every_service_of_the_protos_is_repeated_with_a_timeout() -> None:
+    calls, _ = service_config()["methodConfig"]
+    assert len(services()) >= 8
+    assert sorted(name["service"] for name in calls["name"]) == sorted(services())
+    assert all(name.keys() == {"service"} for name in calls["name"]), "all methods of the service"
+    assert calls["timeout"] == "5s"
+    assert calls["retryPolicy"]["maxAttempts"] == 5
+
+
+def test_watches_have_neither_timeout_nor_retries() -> None:
+    _, watches = service_config()["methodConfig"]
+    expected = {
+        (service, method) for service, methods in services().items() for method, stream in methods if stream
+    }
+    assert len(expected) >= 3
+    assert {(name["service"], name["method"]) for name in watches["name"]} == expected
+    assert watches.keys() == {"name", "waitForReady"}
+
+
+def test_a_caller_who_changes_the_config_changes_a_copy() -> None:
+    service_config()["methodConfig"][0]["retryPolicy"]["retryableStatusCodes"].clear()
+    assert service_config()["methodConfig"][0]["retryPolicy"]["retryableStatusCodes"]
