@@ -1,19 +1,26 @@
-"""The examples in docs/clients.md work as printed."""
+"""The examples in docs/clients.md work as printed, and `diptych_client` keeps its promises on a stack."""
 
 import asyncio
 import json
 import re
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
+import diptych_client
 import grpc
 import pytest
+from diptych.consistency.v1.consistency_pb2 import Receipt
 from diptych.ordering.v1 import command_service_pb2 as commands
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 from diptych.ordering.v1.types_pb2 import Order
+from diptych_client import Rejection, aio
 
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
+from tests.support.harness.read_model import until
 from tests.support.harness.shop import Shop, order_of
 from tests.support.harness.tcp_proxy import TcpProxy
 
@@ -25,81 +32,195 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def client() -> Any:
+def page() -> Any:
     """The functions that the examples of the page define."""
     names: dict[str, Any] = {}
     for block in blocks("python"):
         exec(block, names)
-    return type("Client", (), {name: staticmethod(value) for name, value in names.items() if callable(value)})
+    return SimpleNamespace(**names)
 
 
-@pytest.fixture(scope="module")
-def service_config() -> str:
+@pytest.fixture
+def token(stack: Stack) -> str:
+    return stack.token("ordering.write", "ordering.read")
+
+
+@pytest.fixture
+async def proxy(stack: Stack, request: pytest.FixtureRequest) -> AsyncIterator[TcpProxy]:
+    """A proxy before the first server of a kind."""
+    async with TcpProxy(int(addresses(stack, request.param)[0].rpartition(":")[2])) as proxy:
+        yield proxy
+
+
+before_commands = pytest.mark.parametrize("proxy", [COMMAND_SERVER], indirect=True, ids=["commands"])
+before_queries = pytest.mark.parametrize("proxy", [QUERY_SERVER], indirect=True, ids=["queries"])
+
+
+def addresses(stack: Stack, kind: Any) -> list[str]:
+    return [process.address for process in stack.of(kind)]
+
+
+def all_of(stack: Stack, kind: Any) -> str:
+    """Return a target that reaches all servers of a kind."""
+    return f"ipv4:{','.join(addresses(stack, kind))}"
+
+
+class Threads:
+    """Places orders through a connection for threads."""
+
+    def __init__(self, target: str, token: str) -> None:
+        self._connection = diptych_client.connect(target, token=token)
+
+    async def place(self, request: commands.PlaceOrderRequest) -> Receipt:
+        place = CommandServiceStub(self._connection.channel).PlaceOrder
+        return await asyncio.to_thread(self._connection.send, place, request)
+
+    async def close(self) -> None:
+        self._connection.close()
+
+
+class Asyncio:
+    """Places orders through a connection for asyncio."""
+
+    def __init__(self, target: str, token: str) -> None:
+        self._connection = aio.connect(target, token=token)
+
+    async def place(self, request: commands.PlaceOrderRequest) -> Receipt:
+        place = CommandServiceStub(self._connection.channel).PlaceOrder
+        return await self._connection.send(place, request)
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+@pytest.fixture(params=[Threads, Asyncio])
+async def client(
+    request: pytest.FixtureRequest, proxy: TcpProxy, token: str
+) -> AsyncIterator[Threads | Asyncio]:
+    """Places orders through the proxy; its connection is open."""
+    client = request.param(f"127.0.0.1:{proxy.port}", token)
+    await client.place(order_of("client-zoe"))
+    yield client
+    await client.close()
+
+
+def test_the_pages_service_config_is_the_packages() -> None:
     (config,) = blocks("json")
-    return json.dumps(json.loads(config))
+    assert json.loads(config) == diptych_client.service_config()
 
 
-def test_an_order_is_placed_and_read_back(stack: Stack, shop: Shop, client: Any, service_config: str) -> None:
-    write = client.channel(stack.of(COMMAND_SERVER)[0].address, service_config)
-    read = client.channel(stack.of(QUERY_SERVER)[0].address, service_config)
+async def test_an_order_is_placed_and_read_back(stack: Stack, token: str, page: Any) -> None:
+    write, read = page.connect(all_of(stack, COMMAND_SERVER), all_of(stack, QUERY_SERVER), lambda: token)
     with write, read:
-        order = client.place_and_read(write, read, order_of("client-ada"), shop.bearer)
-        assert order.state == Order.STATE_PLACED
+        order = await asyncio.to_thread(page.place_and_read, write, read, order_of("client-ada"))
+    assert order.state == Order.STATE_PLACED
 
 
-def test_a_rejection_raises_with_its_reason(
-    stack: Stack, shop: Shop, client: Any, service_config: str
+async def test_an_order_is_placed_and_watched_with_asyncio(
+    stack: Stack, shop: Shop, token: str, page: Any
 ) -> None:
-    with client.channel(stack.of(COMMAND_SERVER)[0].address, service_config) as channel:
-        with pytest.raises(grpc.RpcError) as error:
-            client.send(
-                CommandServiceStub(channel).ConfirmOrder,
-                commands.ConfirmOrderRequest(order_id="nobody"),
-                shop.bearer,
-            )
-        assert client.reason(error.value) == "ORDER_NOT_FOUND"
+    targets = (all_of(stack, COMMAND_SERVER), all_of(stack, QUERY_SERVER))
+    orders = page.place_and_watch(*targets, token, order_of("client-abe"))
+    first = await anext(orders)
+    await shop.confirm(first.order_id)
+    second = await asyncio.wait_for(anext(orders), 10)
+    assert (first.state, second.state) == (Order.STATE_PLACED, Order.STATE_CONFIRMED)
+    await orders.aclose()
 
 
+async def test_a_rejection_has_its_reason_and_facts(
+    stack: Stack, token: str, page: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write, read = page.connect(all_of(stack, COMMAND_SERVER), all_of(stack, QUERY_SERVER), token)
+    with write, read, pytest.raises(Rejection) as raised:
+        assert page.place(write, order_of("client-bea", order_id="client-bea-1"))
+        assert page.place(write, order_of("client-bea", order_id="client-bea-1")) is None
+        confirm = commands.ConfirmOrderRequest(order_id="nobody")
+        await asyncio.to_thread(write.send, CommandServiceStub(write.channel).ConfirmOrder, confirm)
+    assert "ORDER_EXISTS" in capsys.readouterr().out
+    assert (raised.value.code, raised.value.reason) == (grpc.StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
+    assert raised.value.domain == "ordering.diptych"
+    assert "nobody" in raised.value.metadata.values()
+
+
+async def test_an_invalid_request_names_its_fields(stack: Stack, token: str) -> None:
+    invalid = order_of("not a customer id")
+    async with aio.connect(all_of(stack, COMMAND_SERVER), token=token) as write:
+        with pytest.raises(Rejection) as raised:
+            await write.send(CommandServiceStub(write.channel).PlaceOrder, invalid)
+    assert raised.value.reason == "REQUEST_INVALID"
+    assert "customer_id" in raised.value.violations
+
+
+@before_commands
 async def test_calls_go_to_all_replicas_and_past_one_that_is_gone(
-    stack: Stack, shop: Shop, client: Any, service_config: str
+    stack: Stack, token: str, proxy: TcpProxy
 ) -> None:
-    first, second = (process.address for process in stack.of(COMMAND_SERVER))
-    proxy = TcpProxy(int(second.rpartition(":")[2]))
-    async with proxy:
-        channel = client.channel(f"ipv4:{first},127.0.0.1:{proxy.port}", service_config)
-        place = CommandServiceStub(channel).PlaceOrder
+    other = addresses(stack, COMMAND_SERVER)[1]
+    async with aio.connect(f"ipv4:{other},127.0.0.1:{proxy.port}", token=token) as write:
+        place = CommandServiceStub(write.channel).PlaceOrder
 
-        def place_ten() -> None:
+        async def place_ten() -> None:
             for _ in range(10):
-                client.send(place, order_of("client-bob"), shop.bearer)
+                await write.send(place, order_of("client-bob"))
 
-        await asyncio.to_thread(place_ten)
+        await place_ten()
         assert proxy.connections == 1, "both replicas have their share"
-        placing = asyncio.create_task(asyncio.to_thread(place_ten))
+        placing = asyncio.create_task(place_ten())
         await proxy.stop()
         await placing
-        await asyncio.to_thread(place_ten)
-        channel.close()
+        await place_ten()
 
 
-async def test_a_watch_resumes_after_a_cut(
-    stack: Stack, shop: Shop, client: Any, service_config: str
+@before_commands
+async def test_a_command_cut_before_it_was_taken_has_one_effect(
+    shop: Shop, proxy: TcpProxy, client: Threads | Asyncio
 ) -> None:
+    request = order_of(f"client-{uuid4().hex}")
+    proxy.flowing.clear()
+    placing = asyncio.create_task(client.place(request))
+    await asyncio.sleep(0.1)  # so that the proxy usually has the request
+    await proxy.stop()
+    assert await shop.list(customer_id=request.customer_id) == []
+    proxy.flowing.set()
+    await proxy.start()
+    await assert_one_effect(shop, request, await placing, await client.place(request))
+
+
+@before_commands
+async def test_a_command_cut_after_it_was_taken_has_one_effect(
+    shop: Shop, proxy: TcpProxy, client: Threads | Asyncio
+) -> None:
+    request = order_of(f"client-{uuid4().hex}")
+    proxy.drops_answers = True
+    placing = asyncio.create_task(client.place(request))
+    await until(lambda: shop.list(customer_id=request.customer_id))
+    assert not placing.done(), "it has no answer yet"
+    await proxy.stop()
+    proxy.drops_answers = False
+    await proxy.start()
+    await assert_one_effect(shop, request, await placing, await client.place(request))
+
+
+async def assert_one_effect(shop: Shop, request: commands.PlaceOrderRequest, *receipts: Receipt) -> None:
+    receipt = await shop.place(request)
+    assert list(receipts) == [receipt] * len(receipts), "the same request id has the same answer"
+    orders = await shop.list(customer_id=request.customer_id, at_least_as_fresh=receipt.consistency_token)
+    assert [(order.order_id, order.version) for order in orders] == [(receipt.aggregate_id, 1)]
+
+
+@before_queries
+async def test_a_watch_resumes_after_a_cut(shop: Shop, token: str, proxy: TcpProxy, page: Any) -> None:
     receipt = await shop.place(order_of("client-cleo"))
     await shop.get(receipt.aggregate_id, receipt.consistency_token)
-    proxy = TcpProxy(int(stack.of(QUERY_SERVER)[0].address.rpartition(":")[2]))
-    async with proxy:
-        channel = client.channel(f"127.0.0.1:{proxy.port}", service_config)
-        versions: asyncio.Queue[int] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
+    versions: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
 
-        def seen(order: Order) -> bool:
-            loop.call_soon_threadsafe(versions.put_nowait, order.version)
-            return order.state != Order.STATE_CANCELLED
+    def seen(order: Order) -> None:
+        loop.call_soon_threadsafe(versions.put_nowait, order.version)
 
-        watching = asyncio.create_task(
-            asyncio.to_thread(client.watch, channel, receipt.aggregate_id, lambda: shop.bearer, seen)
-        )
+    with diptych_client.connect(f"127.0.0.1:{proxy.port}", token=lambda: token) as read:
+        watching = asyncio.create_task(asyncio.to_thread(page.watch, read, receipt.aggregate_id, seen))
         assert await versions.get() == 1
         await proxy.stop()
         await shop.confirm(receipt.aggregate_id)
@@ -108,4 +229,18 @@ async def test_a_watch_resumes_after_a_cut(
         await shop.cancel(receipt.aggregate_id)
         assert await asyncio.wait_for(versions.get(), 10) == 3
         await asyncio.wait_for(watching, 10)
-        channel.close()
+
+
+@before_queries
+async def test_a_watch_with_asyncio_resumes_after_a_cut(
+    stack: Stack, shop: Shop, token: str, proxy: TcpProxy, page: Any
+) -> None:
+    target = f"127.0.0.1:{proxy.port}"
+    orders = page.place_and_watch(all_of(stack, COMMAND_SERVER), target, token, order_of("client-dan"))
+    first = await anext(orders)
+    await proxy.stop()
+    await shop.confirm(first.order_id)
+    await proxy.start()
+    second = await asyncio.wait_for(anext(orders), 10)
+    assert (first.version, second.version) == (1, 2)
+    await orders.aclose()

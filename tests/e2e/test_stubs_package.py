@@ -1,11 +1,13 @@
-"""A client with only the package `diptych-stubs` can install and import it, and call a stack."""
+"""An environment with the packages `diptych-client` and `diptych-stubs` alone can call a stack."""
 
 import asyncio
+import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from diptych_client import service_config
 
 from devstack.stack_kinds import temporary_stack
 
@@ -21,16 +23,18 @@ def uv(*arguments: str | Path) -> None:
 
 @pytest.fixture(scope="module")
 def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with the package's wheel and its dependencies only."""
+    """The interpreter of an environment with the packages' wheels and their dependencies only."""
     folder = tmp_path_factory.mktemp("client")
-    uv("build", "--wheel", "--out-dir", folder, ROOT / "generated")
-    (wheel,) = folder.glob("*.whl")
+    for package in ("generated", "client"):
+        uv("build", "--wheel", "--out-dir", folder, ROOT / package)
+    wheels = sorted(folder.glob("*.whl"))
+    assert len(wheels) == 2
     # The locked versions, because uv has already downloaded them.
-    locked = ("--frozen", "--package", "diptych-stubs", "--no-emit-workspace", "--no-hashes", "--no-dev")
+    locked = ("--frozen", "--package", "diptych-client", "--no-emit-workspace", "--no-hashes", "--no-dev")
     uv("export", *locked, "--output-file", folder / "locked.txt")
     uv("venv", folder / "venv")
     python = folder / "venv/bin/python"
-    uv("pip", "install", "--python", python, "--constraint", folder / "locked.txt", wheel)
+    uv("pip", "install", "--python", python, "--constraint", folder / "locked.txt", *wheels)
     return python
 
 
@@ -54,6 +58,7 @@ def test_the_environment_holds_no_server_dependency(client_python: Path) -> None
     program = "from importlib.metadata import distributions\nfor d in distributions(): print(d.name)"
     installed = set(run(client_python, program).split())
     assert installed == {
+        "diptych-client",
         "diptych-stubs",
         "googleapis-common-protos",
         "grpcio",
@@ -63,9 +68,15 @@ def test_the_environment_holds_no_server_dependency(client_python: Path) -> None
 
 
 def test_the_types_are_shipped(client_python: Path) -> None:
-    (package,) = client_python.parents[1].glob("lib/*/site-packages/diptych")
-    assert (package / "py.typed").exists()
-    assert (package / "ordering/v1/command_service_pb2_grpc.pyi").exists()
+    (packages,) = client_python.parents[1].glob("lib/*/site-packages")
+    assert (packages / "diptych_client/py.typed").exists()
+    assert (packages / "diptych/py.typed").exists()
+    assert (packages / "diptych/ordering/v1/command_service_pb2_grpc.pyi").exists()
+
+
+def test_the_service_config_is_found_in_the_installed_stubs(client_python: Path) -> None:
+    program = "import runpy; runpy.run_module('diptych_client', run_name='__main__')"
+    assert json.loads(run(client_python, program)) == service_config()
 
 
 async def test_the_readmes_first_order_ends_confirmed(client_python: Path, tmp_path: Path) -> None:
