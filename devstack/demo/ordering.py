@@ -13,10 +13,11 @@ from diptych.ordering.v1 import query_service_pb2 as queries
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceStub
 from diptych.ordering.v1.types_pb2 import Order
+from diptych_client import Rejection
 
 from devstack.demo import timings
 from devstack.demo.narration import UnexpectedResult, check, print_legend, print_line, print_step
-from devstack.demo.requests import format_amount, order_of, reason_of
+from devstack.demo.requests import format_amount, order_of
 from devstack.stack import Stack
 from runtime.jetstream import Connection
 
@@ -121,8 +122,9 @@ class OrderingDemo:
         try:
             response = await call
         except grpc.aio.AioRpcError as error:
-            actual = reason_of(error)
-            check((error.code(), actual) == (status, reason), f"rejected: {status.name}, {reason}", actual)
+            rejection = Rejection.from_error(error)
+            as_expected = (rejection.code, rejection.reason) == (status, reason)
+            check(as_expected, f"rejected: {status.name}, {reason}", rejection)
         else:
             raise UnexpectedResult(f"the call was not rejected: {response}")
 

@@ -1,11 +1,9 @@
-"""Parts of the demo's requests and responses: an order, the reason of an error, an amount as text."""
+"""Parts of the demo's requests and responses: an order, an amount as text."""
 
 from uuid import uuid4
 
-import grpc
 from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
 from diptych.ordering.v1.types_pb2 import OrderLine, ShippingAddress
-from google.rpc import error_details_pb2, status_pb2
 from google.type.money_pb2 import Money
 
 
@@ -22,17 +20,6 @@ def order_of(customer: str, quantity: int) -> PlaceOrderRequest:
         account_id="a-1",
         warehouse_id="w-1",
     )
-
-
-def reason_of(error: grpc.aio.AioRpcError) -> str:
-    """Return the reason in an error's ErrorInfo; empty if there is none."""
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Unpack(info):
-                    return str(info.reason)
-    return ""
 
 
 def format_amount(money: Money) -> str:
