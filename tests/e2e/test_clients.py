@@ -221,7 +221,7 @@ async def test_a_watch_resumes_after_a_cut(shop: Shop, token: str, proxy: TcpPro
 
     with diptych_client.connect(f"127.0.0.1:{proxy.port}", token=lambda: token) as read:
         watching = asyncio.create_task(asyncio.to_thread(page.watch, read, receipt.aggregate_id, seen))
-        assert await versions.get() == 1
+        assert await asyncio.wait_for(versions.get(), 10) == 1
         await proxy.stop()
         await shop.confirm(receipt.aggregate_id)
         await proxy.start()
