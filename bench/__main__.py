@@ -1,4 +1,4 @@
-"""`make bench`: rates and latencies as ratios to ceilings, in one run of about eleven minutes."""
+"""`make bench`: rates and latencies as ratios to ceilings, in one run of six to eleven minutes."""
 
 import argparse
 import sys
