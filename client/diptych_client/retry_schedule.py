@@ -1,9 +1,9 @@
 """The schedule of one call's attempts: which errors are followed by another attempt, and when.
 
-How it works: before each attempt the connection asks for its timeout (`start_attempt`). After an error it
-asks for the pause before the next attempt (`pause_after`), which raises the error if there will be none: the
+How it works: before each attempt the connection gets its timeout from `start_attempt`, and after an error the
+pause before the next attempt from `pause_after`. That raises the error if there will be no next attempt: the
 error is final, the deadline would pass first, or the retry budget is used up. The schedule also remembers
-whether an attempt ended without an answer, because after that even a clear error can leave the outcome of a
+whether an attempt ended without a response, because after that even a clear error can leave the outcome of a
 command open (`outcome_of`). The connections sleep and call, so threads and asyncio share the rules.
 """
 
@@ -57,7 +57,7 @@ class RetrySchedule:
     Args:
         timeout: seconds for all attempts together; infinite for a watch.
         budget: limits the retries of a connection; None for no limit.
-        max_pause: upper bound of a pause, in seconds, where the server asks for no longer one.
+        max_pause: upper bound of a pause, in seconds, unless the server requests a longer one.
         clock: returns seconds.
     """
 
