@@ -3,7 +3,7 @@
 import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from time import monotonic
 
 import pytest
@@ -22,12 +22,6 @@ from runtime.telemetry import tracing
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
 from tests.support.harness.waiting import until
-
-
-@pytest.fixture
-async def writer(database_url: str) -> AsyncIterator[Writer]:
-    async with feed.writer(database_url) as writer:
-        yield writer
 
 
 async def test_events_are_published_in_order_with_all_their_metadata(

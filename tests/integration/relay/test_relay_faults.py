@@ -2,8 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -17,25 +16,12 @@ from command_server.relay.relay import Publisher
 from contracts.envelope import RecordedEvent, to_headers
 from contracts.streams import JETSTREAM, subject
 from devstack.servers import Nats, Postgres
-from runtime.jetstream import Connection, connect
+from runtime.jetstream import Connection
 from runtime.postgres import create_engine
 from tests.support.harness import feed
 from tests.support.harness.feed import EventsBySequence, Writer
 from tests.support.harness.servers import TEMPLATE
 from tests.support.harness.waiting import until
-
-
-@pytest.fixture
-async def writer(database_url: str) -> AsyncIterator[Writer]:
-    async with feed.writer(database_url) as writer:
-        yield writer
-
-
-@pytest.fixture
-async def observer(own_nats: Nats) -> AsyncIterator[Connection]:
-    async with await connect(own_nats.url, "observer") as connection:
-        await connection.wait_until_connected()
-        yield connection
 
 
 class HookedPublisher:
@@ -55,24 +41,6 @@ class HookedPublisher:
 
     async def after(self, events: Sequence[RecordedEvent]) -> None:
         pass
-
-
-@asynccontextmanager
-async def generate_load(writer: Writer, aggregates: int = 20) -> AsyncIterator[None]:
-    """Commit events until the block ends."""
-    stop = asyncio.Event()
-
-    async def commit() -> None:
-        while not stop.is_set():
-            await writer.commit(*random.choices([str(n) for n in range(aggregates)], k=20))
-            await asyncio.sleep(0.01)
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(commit())
-        try:
-            yield
-        finally:
-            stop.set()
 
 
 def list_event_ids(events: EventsBySequence) -> dict[int, str]:
@@ -130,7 +98,7 @@ async def test_errors_at_any_step_under_load_lose_and_duplicate_nothing(
 
     monkeypatch.setattr(Outbox, "mark", unreliable_mark)
     async with feed.relay(database_url, own_nats.url, UnreliablePublisher) as relay:
-        async with generate_load(writer):
+        async with feed.generate_load(writer):
             await until(lambda: failures >= 30)
         await writer.wait_until_published()
         await feed.assert_whole(relay.connection, writer)
@@ -157,7 +125,7 @@ async def test_two_relays_at_once_publish_each_event_once(
         feed.relay(database_url, own_nats.url, count_batches("first")) as relay,
         feed.relay(database_url, own_nats.url, count_batches("second")),
     ):
-        async with generate_load(writer):
+        async with feed.generate_load(writer):
             await until(lambda: min(batches.values()) >= 5)
         await writer.wait_until_published()
         await feed.assert_whole(relay.connection, writer)
@@ -355,7 +323,7 @@ async def test_a_stream_deleted_repeatedly_under_load_is_recreated(
 ) -> None:
     async with feed.relay(database_url, own_nats.url):
         epoch = (await feed.wait_until_complete(observer)).epoch
-        async with generate_load(writer):
+        async with feed.generate_load(writer):
             for _ in range(3):
                 await wait_until_marked(writer, 200)
                 await observer.js.delete_stream(JETSTREAM)
@@ -540,7 +508,7 @@ async def test_the_relay_resumes_after_an_outage_of_nats(
         return await writer.count_pending() >= 500
 
     async with feed.relay(database_url, own_nats.url):
-        async with generate_load(writer):
+        async with feed.generate_load(writer):
             await wait_until_marked(writer, 100)
             await own_nats.kill()
             await until(has_backlog)

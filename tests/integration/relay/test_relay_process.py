@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,19 +22,6 @@ from tests.support.harness.log_lines import parse_log_line
 from tests.support.harness.waiting import until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
-
-
-@pytest.fixture
-async def writer(database_url: str) -> AsyncIterator[Writer]:
-    async with feed.writer(database_url) as writer:
-        yield writer
-
-
-@pytest.fixture
-async def observer(own_nats: Nats) -> AsyncIterator[Connection]:
-    async with await connect(own_nats.url, "observer") as connection:
-        await connection.wait_until_connected()
-        yield connection
 
 
 class RelayProcess:
@@ -83,24 +69,15 @@ async def relay_process(database_url: str, nats_url: str) -> AsyncIterator[Relay
             await process.child.kill()
 
 
-async def commit_until(writer: Writer, stop: asyncio.Event) -> None:
-    while not stop.is_set():
-        await writer.commit(*random.choices("abcdefghijklmnopqrstuvwxyz", k=20))
-        await asyncio.sleep(0.01)
-
-
 @pytest.mark.parametrize("kills", [1, pytest.param(4, marks=pytest.mark.long)])
 async def test_killed_leaders_are_replaced_without_loss_or_duplicates(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection, kills: int
 ) -> None:
-    stop = asyncio.Event()
     async with (
         relay_process(database_url, own_nats.url) as first,
         relay_process(database_url, own_nats.url) as second,
-        asyncio.TaskGroup() as group,
     ):
-        group.create_task(commit_until(writer, stop))
-        try:
+        async with feed.generate_load(writer):
             await until(lambda: first.leads or second.leads)
             for _ in range(kills):
                 leader, standby = (first, second) if first.leads else (second, first)
@@ -113,8 +90,6 @@ async def test_killed_leaders_are_replaced_without_loss_or_duplicates(
                     return (await feed.read_identity(observer)).last_sequence > before
 
                 await until(has_progressed)
-        finally:
-            stop.set()
         await writer.wait_until_published()
         await feed.assert_whole(observer, writer)
 
@@ -122,14 +97,11 @@ async def test_killed_leaders_are_replaced_without_loss_or_duplicates(
 async def test_a_frozen_leader_is_replaced_and_does_no_harm_after_its_thaw(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:
-    stop = asyncio.Event()
     async with (
         relay_process(database_url, own_nats.url) as first,
         relay_process(database_url, own_nats.url) as second,
-        asyncio.TaskGroup() as group,
     ):
-        group.create_task(commit_until(writer, stop))
-        try:
+        async with feed.generate_load(writer):
             await until(lambda: first.leads or second.leads)
             leader, standby = (first, second) if first.leads else (second, first)
             await feed.wait_until_complete(observer)
@@ -137,8 +109,6 @@ async def test_a_frozen_leader_is_replaced_and_does_no_harm_after_its_thaw(
             await until(lambda: standby.leads, seconds=10)
             leader.child.thaw()
             await until(lambda: not leader.leads)
-        finally:
-            stop.set()
         await writer.wait_until_published()
         await feed.assert_whole(observer, writer)
 

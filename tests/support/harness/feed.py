@@ -1,9 +1,11 @@
 """Events inserted directly into the tables, relays in the test process, and checks of the stream."""
 
 import asyncio
+import random
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from string import ascii_lowercase
 from typing import Any
 
 from sqlalchemy import text
@@ -84,6 +86,24 @@ async def writer(database_url: str) -> AsyncIterator[Writer]:
     engine = create_engine(database_url)
     yield Writer(engine)
     await engine.dispose()
+
+
+@asynccontextmanager
+async def generate_load(writer: Writer) -> AsyncIterator[None]:
+    """Commit events of 26 aggregates until the block ends."""
+    stop = asyncio.Event()
+
+    async def commit() -> None:
+        while not stop.is_set():
+            await writer.commit(*random.choices(ascii_lowercase, k=20))
+            await asyncio.sleep(0.01)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(commit())
+        try:
+            yield
+        finally:
+            stop.set()
 
 
 class RunningRelay:

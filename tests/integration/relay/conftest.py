@@ -1,0 +1,23 @@
+"""A writer of events and an observer of their stream, for tests of the relay."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from devstack.servers import Nats
+from runtime.jetstream import Connection, connect
+from tests.support.harness import feed
+from tests.support.harness.feed import Writer
+
+
+@pytest.fixture
+async def writer(database_url: str) -> AsyncIterator[Writer]:
+    async with feed.writer(database_url) as writer:
+        yield writer
+
+
+@pytest.fixture
+async def observer(own_nats: Nats) -> AsyncIterator[Connection]:
+    async with await connect(own_nats.url, "observer") as connection:
+        await connection.wait_until_connected()
+        yield connection
