@@ -20,9 +20,9 @@ from diptych_client import Rejection, aio
 
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
-from tests.support.harness.read_model import until
 from tests.support.harness.shop import Shop, order_of
 from tests.support.harness.tcp_proxy import TcpProxy
+from tests.support.harness.waiting import until
 
 PAGE = (Path(__file__).parents[2] / "docs/clients.md").read_text()
 

@@ -9,7 +9,6 @@ import grpc
 import pytest
 from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
 from google.protobuf.descriptor import MethodDescriptor
-from google.rpc import error_details_pb2, status_pb2
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, QUERY_SERVER
 from query_server.__main__ import CONTEXTS as QUERIES
 from runtime.grpc import access
 from tests.support.builders import fuzz
+from tests.support.harness.rpc_failure import read_failure
 from tests.support.harness.shop import Bearer, bearer, lines_of
 
 SERVICES = [service for context in COMMANDS for service in context.services]
@@ -92,13 +92,8 @@ def call(stack: Stack, method: MethodDescriptor, request: bytes, more: Any) -> t
 
 def reason_of(error: Any) -> str:
     assert "Traceback" not in error.details() and ".py" not in error.details()
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            info = error_details_pb2.ErrorInfo()
-            (detail, *_) = status_pb2.Status.FromString(value).details
-            assert detail.Unpack(info) and info.reason and info.domain
-            return str(info.reason)
-    return ""
+    trailers = dict(error.trailing_metadata() or ())
+    return read_failure(error).reason if "grpc-status-details-bin" in trailers else ""
 
 
 some = settings(

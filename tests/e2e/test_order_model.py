@@ -4,7 +4,6 @@ from typing import Any
 from uuid import uuid4
 
 import grpc
-import pytest
 from diptych.ordering.v1 import command_service_pb2 as v1
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 from diptych.ordering.v1.query_service_pb2 import GetOrderRequest
@@ -13,12 +12,12 @@ from diptych.ordering.v1.types_pb2 import Order, ShippingGroup
 from diptych.ordering.v2 import command_service_pb2 as v2
 from diptych.ordering.v2 import command_service_pb2_grpc as v2_grpc
 from google.protobuf.json_format import ParseDict
-from google.rpc import error_details_pb2, status_pb2
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
+from tests.support.harness.rpc_failure import read_failure
 from tests.support.harness.shop import bearer
 from tests.support.models.order import JSON, NANOS, OrderMachine
 
@@ -70,7 +69,7 @@ class GrpcMachine(OrderMachine):
         try:
             answer = getattr(stub(channel), name)(request, metadata=self.who)
         except grpc.RpcError as error:
-            return _reason(error), ""
+            return read_failure(error).reason, ""
         assert answer.receipt.version == self.model.version
         return "", answer.receipt.consistency_token
 
@@ -87,12 +86,3 @@ class GrpcMachine(OrderMachine):
         assert list(order.shipping_groups) == groups
         assert list(order.lines) == [line for group in groups for line in group.lines]
         assert order.total.units * NANOS + order.total.nanos == self.model.total()
-
-
-def _reason(error: Any) -> str:
-    for key, value in error.trailing_metadata():
-        if key == "grpc-status-details-bin":
-            info = error_details_pb2.ErrorInfo()
-            assert status_pb2.Status.FromString(value).details[0].Unpack(info)
-            return info.reason  # type: ignore[no-any-return]
-    pytest.fail(f"no ErrorInfo: {error}")

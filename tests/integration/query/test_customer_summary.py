@@ -1,7 +1,5 @@
 """GetCustomerSummary: the counters of a customer's orders as a response."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from diptych.ordering.v1.query_service_pb2 import GetCustomerSummaryRequest, GetCustomerSummaryResponse
 from diptych.ordering.v1.types_pb2 import CustomerSummary, Order
@@ -11,15 +9,9 @@ from grpc import StatusCode
 from contracts import consistency_tokens
 from query_server.contexts import ordering
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.read_model import INCARNATION, ORDERS, ReadModel, order, read_model
+from tests.support.harness.read_model import INCARNATION, ORDERS, ReadModel, order, record_round_trips
 
 PLACED, CONFIRMED, HELD = Order.STATE_PLACED, Order.STATE_CONFIRMED, Order.STATE_HELD
-
-
-@pytest.fixture
-async def model(redis_url: str) -> AsyncIterator[ReadModel]:
-    async with read_model(redis_url) as model:
-        yield model
 
 
 async def get_summary(
@@ -109,14 +101,6 @@ async def test_a_summary_waits_for_its_token(model: ReadModel) -> None:
 
 
 async def test_a_summary_is_one_round_trip(model: ReadModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    trips = []
-    pipeline = model.reader.pipeline
-
-    async def count_trips(*commands: tuple[str | bytes | int, ...]) -> list[object]:
-        trips.append(len(commands))
-        return await pipeline(*commands)
-
-    monkeypatch.setattr(model.reader, "pipeline", count_trips)
-    monkeypatch.setattr(model.reader, "call", None)
+    trips = record_round_trips(model, monkeypatch)
     await get_summary(model)
     assert trips == [3]  # the caught-up marker, the counters, the marker again

@@ -1,7 +1,6 @@
 """A response to `at_least_as_fresh` includes that write, or it is an error."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from uuid import UUID
 
 import pytest
@@ -10,14 +9,7 @@ from diptych.ordering.v1.types_pb2 import Order
 from contracts import consistency_tokens, incarnations
 from query_server import freshness
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.read_model import INCARNATION, ReadModel, order, read_model
-
-
-@pytest.fixture
-async def model(redis_url: str) -> AsyncIterator[ReadModel]:
-    async with read_model(redis_url) as model:
-        yield model
-
+from tests.support.harness.read_model import INCARNATION, ReadModel, order
 
 LATER = incarnations.create(INCARNATION)
 EARLIER = str(UUID(int=1))

@@ -1,6 +1,5 @@
 """GetOrderHistory: pages of an order's history, newest first."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,13 +13,7 @@ from hypothesis import strategies as st
 from contracts import consistency_tokens, page_tokens
 from query_server.contexts import ordering
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.read_model import HISTORIES, INCARNATION, ReadModel, read_model
-
-
-@pytest.fixture
-async def model(redis_url: str) -> AsyncIterator[ReadModel]:
-    async with read_model(redis_url) as model:
-        yield model
+from tests.support.harness.read_model import HISTORIES, INCARNATION, ReadModel
 
 
 def make_entry(version: int) -> OrderHistoryEntry:

@@ -1,7 +1,5 @@
 """GetOrder, BatchGetOrders and ListOrders on a read model that changes."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 from diptych.ordering.v1.query_service_pb2 import (
     BatchGetOrdersRequest,
@@ -21,15 +19,9 @@ from contracts import consistency_tokens
 from query_server import list_pages
 from query_server.contexts import ordering
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.read_model import INCARNATION, ORDERS, ReadModel, order, read_model
+from tests.support.harness.read_model import INCARNATION, ORDERS, ReadModel, order, record_round_trips
 
 PLACED, CONFIRMED = Order.STATE_PLACED, Order.STATE_CONFIRMED
-
-
-@pytest.fixture
-async def model(redis_url: str) -> AsyncIterator[ReadModel]:
-    async with read_model(redis_url) as model:
-        yield model
 
 
 async def get_page(model: ReadModel, **request: object) -> ListOrdersResponse:
@@ -92,15 +84,7 @@ async def test_a_batch_comes_in_the_order_of_the_request(model: ReadModel) -> No
 
 
 async def test_a_batch_is_one_round_trip(model: ReadModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    trips = []
-    pipeline = model.reader.pipeline
-
-    async def count_trips(*commands: tuple[str | bytes | int, ...]) -> list[object]:
-        trips.append(len(commands))
-        return await pipeline(*commands)
-
-    monkeypatch.setattr(model.reader, "pipeline", count_trips)
-    monkeypatch.setattr(model.reader, "call", None)
+    trips = record_round_trips(model, monkeypatch)
     await get_batch(model, "o-1", "o-2")
     assert trips == [4]
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator
@@ -21,12 +20,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from diptych.ordering.v1 import query_service_pb2_grpc
 from diptych.ordering.v1.query_service_pb2 import GetOrderRequest, GetOrderResponse, ListOrdersRequest
-from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jwt.algorithms import OKPAlgorithm
 
 from contracts import consistency_tokens
 from devstack.servers import Valkey
+from devstack.tcp_ports import free_port
 from query_server.__main__ import CONTEXTS
 from query_server.change_notifications import ChangeNotifications
 from query_server.redis_address import RedisAddress
@@ -34,18 +33,14 @@ from query_server.service import QueryContext, ReadModel, query_service
 from runtime.grpc import server
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
-from tests.support.harness.read_model import INCARNATION, ORDERS, order, read_model, until
+from tests.support.harness.read_model import INCARNATION, ORDERS, order
 from tests.support.harness.read_model import ReadModel as Model
+from tests.support.harness.rpc_failure import rpc_failure
 from tests.support.harness.tcp_proxy import TcpProxy
+from tests.support.harness.waiting import until
 
 KEY = Ed25519PrivateKey.generate()
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-@pytest.fixture
-async def model(redis_url: str) -> AsyncIterator[Model]:
-    async with read_model(redis_url) as model:
-        yield model
 
 
 @pytest.fixture(scope="session")
@@ -59,12 +54,6 @@ def jwks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bearer(scope: str = "ordering.read") -> tuple[tuple[str, str], ...]:
     claims = {"sub": "test", "scope": scope, "iss": "diptych-local", "aud": "diptych", "exp": time() + 60}
     return (("authorization", f"Bearer {jwt.encode(claims, KEY, 'EdDSA', {'kid': 'k'})}"),)
-
-
-def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -98,7 +87,7 @@ async def start(redis_url: str, jwks: Path, port: int) -> Process:
 
 @asynccontextmanager
 async def run_server(redis_url: str, jwks: Path) -> AsyncIterator[QueryServer]:
-    port = find_free_port()
+    port = free_port()
     process = await start(redis_url, jwks, port)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -120,15 +109,6 @@ async def query_server(redis_server: Valkey, jwks: Path) -> AsyncIterator[QueryS
         yield server
 
 
-async def expect_error(call: Any) -> tuple[grpc.aio.AioRpcError, error_details_pb2.ErrorInfo]:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await call
-    details = dict(error.value.trailing_metadata() or ())["grpc-status-details-bin"]
-    info = error_details_pb2.ErrorInfo()
-    assert status_pb2.Status.FromString(details).details[0].Unpack(info)
-    return error.value, info
-
-
 async def test_a_response_carries_the_order_and_its_staleness(
     query_server: QueryServer, model: Model
 ) -> None:
@@ -148,19 +128,20 @@ async def test_a_list_is_returned_and_needs_a_filter(query_server: QueryServer, 
     await model.put(order("o-1"), order("o-2", placed=1))
     response = await query_server.queries.ListOrders(ListOrdersRequest(customer_id="c-1"), metadata=bearer())
     assert [view.order_id for view in response.orders] == ["o-2", "o-1"]
-    error, info = await expect_error(query_server.queries.ListOrders(ListOrdersRequest(), metadata=bearer()))
-    assert (error.code(), info.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
+    failure = await rpc_failure(query_server.queries.ListOrders(ListOrdersRequest(), metadata=bearer()))
+    assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
 
 
 async def test_an_error_carries_its_reason_and_the_staleness(query_server: QueryServer, model: Model) -> None:
     await model.set_as_of(int(time() * 1000))
 
     async def has_staleness() -> bool:
-        error, info = await expect_error(
+        failure = await rpc_failure(
             query_server.queries.GetOrder(GetOrderRequest(order_id="o-9"), metadata=bearer())
         )
-        assert (error.code(), info.reason) == (grpc.StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
-        assert (info.domain, dict(info.metadata)) == ("ordering.diptych", {"order_id": "o-9"})
+        assert (failure.code, failure.reason) == (grpc.StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
+        assert (failure.domain, failure.metadata) == ("ordering.diptych", {"order_id": "o-9"})
+        error: Any = failure.__cause__
         return "diptych-staleness-ms" in dict(error.trailing_metadata() or ())
 
     await until(has_staleness)
@@ -173,17 +154,15 @@ async def test_a_view_that_stays_behind_is_reported_before_the_deadline(
     token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 5})
     request = GetOrderRequest(order_id="o-1", at_least_as_fresh=token)
     start = asyncio.get_running_loop().time()
-    error, info = await expect_error(
-        query_server.queries.GetOrder(request, metadata=bearer(), timeout=deadline)
-    )
-    assert (error.code(), info.reason) == (grpc.StatusCode.UNAVAILABLE, "VIEW_BEHIND")
+    failure = await rpc_failure(query_server.queries.GetOrder(request, metadata=bearer(), timeout=deadline))
+    assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "VIEW_BEHIND")
     assert asyncio.get_running_loop().time() - start > earliest
 
 
 async def test_another_scope_reads_nothing(query_server: QueryServer) -> None:
     call = query_server.queries.GetOrder(GetOrderRequest(order_id="o-1"), metadata=bearer("ordering.write"))
-    error, info = await expect_error(call)
-    assert (error.code(), info.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
+    failure = await rpc_failure(call)
+    assert (failure.code, failure.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
 
 
 async def test_it_serves_only_while_redis_reachable(model: Model, redis_url: str, jwks: Path) -> None:
@@ -192,10 +171,10 @@ async def test_it_serves_only_while_redis_reachable(model: Model, redis_url: str
         pass  # the port is free again
     async with run_server(f"redis://127.0.0.1:{proxy.port}", jwks) as server:
         assert await server.get_health() == NOT_SERVING
-        error, info = await expect_error(
+        failure = await rpc_failure(
             server.queries.GetOrder(GetOrderRequest(order_id="o-1"), metadata=bearer())
         )
-        assert (error.code(), info.reason) == (grpc.StatusCode.UNAVAILABLE, "READ_MODEL_UNAVAILABLE")
+        assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "READ_MODEL_UNAVAILABLE")
         async with proxy:
             await until(server.is_serving)
         await until(lambda: is_not_serving(server))
@@ -206,7 +185,7 @@ async def is_not_serving(server: QueryServer) -> bool:
 
 
 async def test_a_wrong_redis_address_is_reported_in_one_line(jwks: Path) -> None:
-    process = await start("http://example.org", jwks, find_free_port())
+    process = await start("http://example.org", jwks, free_port())
     _, stderr = await asyncio.wait_for(process.communicate(), 15)
     assert process.returncode == 1
     assert stderr.startswith(b"query_server: DIPTYCH_REDIS_URL: ")

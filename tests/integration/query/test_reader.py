@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.read_model import until
 from tests.support.harness.tcp_proxy import TcpProxy
+from tests.support.harness.waiting import until
 
 TIMEOUT = 0.4
 """Seconds without a reply after which the readers under test close a connection."""

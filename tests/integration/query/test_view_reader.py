@@ -1,6 +1,5 @@
 """ViewReader and Staleness: a missing view proves absence only while the projection has caught up."""
 
-from collections.abc import AsyncIterator
 from time import time
 
 import pytest
@@ -8,13 +7,7 @@ import pytest
 from query_server.staleness import METADATA, Staleness
 from query_server.view_reader import Window
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.read_model import ORDERS, ReadModel, order, read_model
-
-
-@pytest.fixture
-async def model(redis_url: str) -> AsyncIterator[ReadModel]:
-    async with read_model(redis_url) as model:
-        yield model
+from tests.support.harness.read_model import ORDERS, ReadModel, order
 
 
 async def test_a_view_is_read_as_it_is_stored(model: ReadModel) -> None:

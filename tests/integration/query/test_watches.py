@@ -34,15 +34,9 @@ from tests.integration.query.test_query_server import (
     jwks,
     run_server,
 )
-from tests.support.harness.read_model import (
-    INCARNATION,
-    ORDERS,
-    ReadModel,
-    order,
-    read_model,
-    until,
-)
+from tests.support.harness.read_model import INCARNATION, ORDERS, ReadModel, order, read_model
 from tests.support.harness.rpc_failure import rpc_failure
+from tests.support.harness.waiting import until
 
 __all__ = ["jwks"]
 FEED = ORDERS.change_feed("customer", "c-1")
@@ -51,10 +45,10 @@ TIMEOUT = 30.0
 
 
 @pytest.fixture
-async def model(redis_url: str) -> AsyncIterator[ReadModel]:
-    async with read_model(redis_url) as model:
-        await set_build(model, "first")
-        yield model
+async def model(model: ReadModel) -> ReadModel:
+    """The read model with the build of a projector."""
+    await set_build(model, "first")
+    return model
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,12 @@
 """A read model without a projector: writes orders to Redis in the layout of contracts/view_layout.py."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import pytest
 from diptych.ordering.v1.types_pb2 import Order, OrderHistory, OrderHistoryEntry
 from google.type.money_pb2 import Money
 from redis.asyncio import Redis
@@ -135,12 +135,15 @@ async def read_model(redis_url: str) -> AsyncIterator[ReadModel]:
         yield model
 
 
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 20.0) -> None:
-    """Wait until a condition holds.
+def record_round_trips(model: ReadModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that gets the number of commands of each pipeline; a command outside a pipeline fails."""
+    trips: list[int] = []
+    pipeline = model.reader.pipeline
 
-    Raises:
-        TimeoutError: it does not hold within these seconds.
-    """
-    async with asyncio.timeout(seconds):
-        while not await condition():  # noqa: ASYNC110 - the condition is the state of a server
-            await asyncio.sleep(0.005)
+    async def record(*commands: tuple[str | bytes | int, ...]) -> list[object]:
+        trips.append(len(commands))
+        return await pipeline(*commands)
+
+    monkeypatch.setattr(model.reader, "pipeline", record)
+    monkeypatch.setattr(model.reader, "call", None)
+    return trips

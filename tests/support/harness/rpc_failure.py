@@ -6,19 +6,25 @@ from typing import Any
 import grpc
 import pytest
 from diptych_client import Rejection
-from google.rpc import status_pb2
+from google.rpc import error_details_pb2, status_pb2
 
 
 async def rpc_failure(call: Awaitable[Any]) -> Rejection:
     """Await a call that must fail, and return its error."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    error = caught.value
-    trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
+    return read_failure(caught.value)
+
+
+def read_failure(error: grpc.RpcError) -> Rejection:
+    """Return the error of a call that a server of this system rejected; its details must be complete."""
+    call: Any = error
+    trailers: dict[str, Any] = dict(call.trailing_metadata() or ())
     status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
-    assert (status.code, status.message) == (error.code().value[0], error.details())
+    assert (status.code, status.message) == (call.code().value[0], call.details())
+    assert status.details[0].Is(error_details_pb2.ErrorInfo.DESCRIPTOR)
     rejection = Rejection.from_error(error)
-    assert rejection.reason, "every error has an ErrorInfo"
+    assert rejection.reason and rejection.domain
     return rejection
 
 

@@ -2,14 +2,19 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from time import monotonic
 
 
-async def until(holds: Callable[[], Awaitable[bool] | bool], seconds: float = 20.0) -> None:
-    deadline = monotonic() + seconds
-    while True:
-        result = holds()
-        if result is True or (not isinstance(result, bool) and await result):
-            return
-        assert monotonic() < deadline, f"not within {seconds} s: {getattr(holds, '__qualname__', holds)}"
-        await asyncio.sleep(0.01)
+async def until(holds: Callable[[], Awaitable[object] | bool], seconds: float = 20.0) -> None:
+    """Wait until a condition holds; one that does not return in time fails like one that does not hold."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            while not await _check(holds):  # noqa: ASYNC110 - the condition is the state of a server
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        assert not limit.expired(), f"not within {seconds} s: {getattr(holds, '__qualname__', holds)}"
+        raise
+
+
+async def _check(holds: Callable[[], Awaitable[object] | bool]) -> bool:
+    result = holds()
+    return result if isinstance(result, bool) else bool(await result)
