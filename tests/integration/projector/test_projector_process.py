@@ -211,6 +211,7 @@ async def test_every_write_is_logged_with_the_last_events_id_and_the_lag(
             redis_url, nats_url, partitions=ALL_PARTITIONS, observe=observer.create_observer(VIEW)
         ):
             await until(lambda: projection_run.has_applied(redis, [one]))
+            await until(lambda: b"Read model updated" in lines.getvalue())  # logged after the write
     finally:
         logs.configure()
     log_lines = [json.loads(line) for line in lines.getvalue().splitlines()]
@@ -238,6 +239,7 @@ async def test_each_sampled_event_has_a_consumer_span_and_others_have_none(
     ):
         await publisher.publish(*history)
         await until(lambda: projection_run.has_applied(redis, [history]))
+        await until(lambda: len(counted) >= len(history))  # counted after the write
     (span,) = spans
     assert (span["name"], span["parent"], span["kind"].name) == ("process DIPTYCH", parent, "CONSUMER")
     assert span["attributes"]["messaging.message.id"] == "ordering.order.o-1@1"
