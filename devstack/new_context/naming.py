@@ -15,6 +15,12 @@ MAX_LENGTH = 20
 PACKAGES = frozenset({"buf", "diptych", "google"})
 """First parts of other Protobuf packages. Inside a context of the same name, Protobuf would resolve them to
 the context's own package."""
+OTHER_LANGUAGES = re.compile(
+    r"abstract|boolean|byte|case|catch|char|const|default|do|double|enum|extends|final|goto|implements|instanceof"
+    r"|interface|internal|long|native|new|package|private|protected|public|short|static|strictfp|super|switch"
+    r"|synchronized|this|throw|throws|transient|void|volatile"
+)
+"""Names that no Java package can have, and `internal`, which Go lets nobody import."""
 
 
 def check(name: str, root: Path) -> None:
@@ -26,8 +32,8 @@ def check(name: str, root: Path) -> None:
     if not VALID.fullmatch(name) or len(name) > MAX_LENGTH:
         expected = f"a lower-case identifier of at most {MAX_LENGTH} characters, like loyalty or gift_cards"
         raise StartError(f"NAME: {name!r} is not {expected}")
-    if iskeyword(name) or hasattr(builtins, name) or name in PACKAGES:
-        raise StartError(f"NAME: {name} is reserved by Python or Protobuf")
+    if iskeyword(name) or hasattr(builtins, name) or name in PACKAGES or OTHER_LANGUAGES.fullmatch(name):
+        raise StartError(f"NAME: {name} is reserved by Python, Protobuf, Java or Go")
     folders = [f"{parent}/{name}" for parent in ("protos/diptych", "generated/diptych")]
     folders.append(f"command_server/contexts/{name}")
     for path in (*folders, *files.list_paths(name)):

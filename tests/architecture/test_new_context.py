@@ -164,6 +164,7 @@ def test_a_name_of_maximum_length_fits_into_every_line(tmp_path: Path) -> None:
         ("import", "is reserved"),
         ("list", "is reserved"),
         ("google", "is reserved"),
+        ("public", "is reserved"),
         ("banking", "is taken: protos/diptych/banking exists"),
         ("access", "is taken: protos/diptych/access exists"),
         ("tables", "is taken: operations/verify/verification.py uses this name"),

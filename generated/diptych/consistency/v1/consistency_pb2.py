@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(diptych/consistency/v1/consistency.proto\x12\x16\x64iptych.consistency.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"|\n\x07Receipt\x12\x14\n\x0c\x61ggregate_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x0brecord_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x63onsistency_token\x18\x04 \x01(\t\"T\n\x05Token\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x36\n\x07streams\x18\x02 \x03(\x0b\x32%.diptych.consistency.v1.StreamVersion\"0\n\rStreamVersion\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(diptych/consistency/v1/consistency.proto\x12\x16\x64iptych.consistency.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"|\n\x07Receipt\x12\x14\n\x0c\x61ggregate_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x0brecord_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x63onsistency_token\x18\x04 \x01(\t\"T\n\x05Token\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x36\n\x07streams\x18\x02 \x03(\x0b\x32%.diptych.consistency.v1.StreamVersion\"0\n\rStreamVersion\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x42O\n\x16\x64iptych.consistency.v1P\x01Z3diptych.internal/stubs/consistency/v1;consistencyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diptych.consistency.v1.consistency_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\026diptych.consistency.v1P\001Z3diptych.internal/stubs/consistency/v1;consistencyv1'
   _globals['_RECEIPT']._serialized_start=101
   _globals['_RECEIPT']._serialized_end=225
   _globals['_TOKEN']._serialized_start=227

@@ -28,13 +28,14 @@ from diptych.consistency.v1 import consistency_pb2 as diptych_dot_consistency_do
 from diptych.ordering.v1 import types_pb2 as diptych_dot_ordering_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)diptych/ordering/v2/command_service.proto\x12\x13\x64iptych.ordering.v2\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x64iptych/access/v1/access.proto\x1a(diptych/consistency/v1/consistency.proto\x1a\x1f\x64iptych/ordering/v1/types.proto\"\x8f\x02\n\x11PlaceOrderRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12.\n\x08order_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x31\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12G\n\x0fshipping_groups\x18\x04 \x03(\x0b\x32\".diptych.ordering.v1.ShippingGroupB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\n\x12\x30\n\naccount_id\x18\x05 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\"F\n\x12PlaceOrderResponse\x12\x30\n\x07receipt\x18\x01 \x01(\x0b\x32\x1f.diptych.consistency.v1.Receipt2\x85\x01\n\x0e\x43ommandService\x12s\n\nPlaceOrder\x12&.diptych.ordering.v2.PlaceOrderRequest\x1a\'.diptych.ordering.v2.PlaceOrderResponse\"\x14\x8a\xe7\x18\x10\n\x0eordering.writeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)diptych/ordering/v2/command_service.proto\x12\x13\x64iptych.ordering.v2\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x64iptych/access/v1/access.proto\x1a(diptych/consistency/v1/consistency.proto\x1a\x1f\x64iptych/ordering/v1/types.proto\"\x8f\x02\n\x11PlaceOrderRequest\x12\x1c\n\nrequest_id\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\xb0\x01\x01\x12.\n\x08order_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x31\n\x0b\x63ustomer_id\x18\x03 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12G\n\x0fshipping_groups\x18\x04 \x03(\x0b\x32\".diptych.ordering.v1.ShippingGroupB\n\xbaH\x07\x92\x01\x04\x08\x01\x10\n\x12\x30\n\naccount_id\x18\x05 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\"F\n\x12PlaceOrderResponse\x12\x30\n\x07receipt\x18\x01 \x01(\x0b\x32\x1f.diptych.consistency.v1.Receipt2\x85\x01\n\x0e\x43ommandService\x12s\n\nPlaceOrder\x12&.diptych.ordering.v2.PlaceOrderRequest\x1a\'.diptych.ordering.v2.PlaceOrderResponse\"\x14\x8a\xe7\x18\x10\n\x0eordering.writeBF\n\x13\x64iptych.ordering.v2P\x01Z-diptych.internal/stubs/ordering/v2;orderingv2b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diptych.ordering.v2.command_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\023diptych.ordering.v2P\001Z-diptych.internal/stubs/ordering/v2;orderingv2'
   _globals['_PLACEORDERREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_PLACEORDERREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\005r\003\260\001\001'
   _globals['_PLACEORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
