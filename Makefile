@@ -12,14 +12,14 @@ BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && ec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate new-context lint types imports check unit test test-long up demo bench bench-growth load tools clean-data
+.PHONY: help setup generate new-context lint types imports check unit test test-long up demo bench bench-growth load dist tools clean-data
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create the virtual environment with the locked dependencies; every other target does so too
 
-$(READY): pyproject.toml uv.lock generated/pyproject.toml client/pyproject.toml
+$(READY): VERSION hatch_build.py pyproject.toml uv.lock generated/pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "make: $(PYTHON) must be Python 3.11 or later; choose another one with PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
@@ -112,6 +112,12 @@ bench: $(READY) ## measure the system against ceilings of the same run; needs Go
 SCENARIO ?= mixed
 load: $(READY) ## run ghz against the local stack: make load SCENARIO=command|query|mixed|ramp|soak
 	@exec $(BIN)/python -m bench.load_test "$(SCENARIO)"
+
+DIST ?= dist
+dist: $(READY) ## build the wheels of the stubs, the client and the servers in dist/
+	@rm -f $(DIST)/diptych*.whl
+	@$(BIN)/uv build --all-packages --wheel --quiet --out-dir $(DIST)
+	@ls $(DIST)/*.whl
 
 tools: ## install ghz, for load tests; needs Go
 	@command -v go >/dev/null || { echo "make: ghz needs Go 1.23 or later; install Go first"; exit 1; }

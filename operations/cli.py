@@ -13,6 +13,7 @@ from operations.cli_parts import CommandGroup, Duration, read_settings
 
 
 @click.group(cls=CommandGroup)
+@click.version_option(package_name="diptych", message="%(prog)s %(version)s")
 def main() -> None:
     """Operate Diptych. The DIPTYCH_* variables name the servers."""
 

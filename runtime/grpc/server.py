@@ -16,6 +16,7 @@ from runtime.process import logs
 from runtime.process.lifecycle import Lifecycle
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+from runtime.process.version import VERSION
 
 __all__ = ["Server", "Service", "build"]
 
@@ -148,7 +149,7 @@ class Server:
             self._bind(probe_server, self._probe_address)
             await probe_server.start()
         await server.start()
-        log.info("Listening", address=self._address, port=self.port)
+        log.info("Listening", address=self._address, port=self.port, version=VERSION)
 
     def _bind(self, server: grpc.aio.Server, address: str) -> int:
         if not self._settings.reuse_port:

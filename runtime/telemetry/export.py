@@ -19,7 +19,7 @@ from opentelemetry.sdk.metrics.export import (
     ScopeMetrics,
     Sum,
 )
-from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
@@ -28,6 +28,7 @@ from opentelemetry.trace import Tracer
 
 from runtime.process import logs
 from runtime.process.start_error import StartError
+from runtime.process.version import VERSION
 from runtime.telemetry.instruments import BOUNDS, Counter, Durations, Instruments, LastValue
 
 _SHUTDOWN_TIMEOUT = 2.0
@@ -38,8 +39,12 @@ _SCOPE = InstrumentationScope("diptych")
 
 
 def create_resource(service: str) -> Resource:
-    """Return the process's attributes, from OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME and its name."""
-    return Resource.create({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME") or service})
+    """Return the process's attributes, from its name, its version and the environment.
+
+    OTEL_SERVICE_NAME overrides the name; OTEL_RESOURCE_ATTRIBUTES overrides the version and adds others.
+    """
+    named = Resource.create({SERVICE_NAME: os.environ.get("OTEL_SERVICE_NAME") or service})
+    return Resource({SERVICE_VERSION: VERSION}).merge(named)
 
 
 def create_tracer(resource: Resource) -> tuple[Tracer, float | None, Callable[[], None]]:

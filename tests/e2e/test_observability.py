@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from devstack.stack_kinds import temporary_stack
+from runtime.process.version import VERSION
 from tests.support.harness.collector import Collector
 from tests.support.harness.shop import Shop, lines_of, order_of
 
@@ -56,6 +57,7 @@ async def test_one_order_is_followed_through_logs_trace_and_metrics(
     await the_log_lines_have_all_their_fields(watched, request.request_id, conversation, receipt.aggregate_id)
     await the_trace_leads_to_the_write_in_redis(collector)
     await the_metrics_count_it(collector)
+    await the_processes_name_their_version(watched, collector)
 
 
 async def the_log_lines_have_all_their_fields(
@@ -102,3 +104,10 @@ async def the_metrics_count_it(collector: Collector) -> None:
                 point.name == name and attributes.items() <= point.attributes.items()
             )
         )
+
+
+async def the_processes_name_their_version(shop: Shop, collector: Collector) -> None:
+    folder = Path(shop.stack.settings.jwks).parent
+    for process in ("command_server", "relay", "projector"):
+        assert (await line(folder / f"{process}.log", "Listening"))["version"] == VERSION
+        assert (process, VERSION) in collector.versions

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import subprocess
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -14,28 +15,42 @@ from devstack.stack_kinds import temporary_stack
 ROOT = Path(__file__).parents[2]
 
 
+def run_tool(*command: str | Path) -> None:
+    result = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
 def uv(*arguments: str | Path) -> None:
-    result = subprocess.run(
-        [ROOT / ".venv/bin/uv", "--quiet", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stderr
+    run_tool(ROOT / ".venv/bin/uv", "--quiet", *arguments)
 
 
 @pytest.fixture(scope="module")
-def client_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with the packages' wheels and their dependencies only."""
-    folder = tmp_path_factory.mktemp("client")
-    for package in ("generated", "client"):
-        uv("build", "--wheel", "--out-dir", folder, ROOT / package)
-    wheels = sorted(folder.glob("*.whl"))
-    assert len(wheels) == 2
-    # The locked versions, because uv has already downloaded them.
-    locked = ("--frozen", "--package", "diptych-client", "--no-emit-workspace", "--no-hashes", "--no-dev")
-    uv("export", *locked, "--output-file", folder / "locked.txt")
-    uv("venv", folder / "venv")
-    python = folder / "venv/bin/python"
-    uv("pip", "install", "--python", python, "--constraint", folder / "locked.txt", *wheels)
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheels of `make dist`."""
+    folder = tmp_path_factory.mktemp("wheels")
+    run_tool("make", "-o", ".venv/.ready", "dist", f"DIST={folder}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def locked(wheels: Path) -> Path:
+    """Constraints to the locked versions, because uv has already downloaded them."""
+    constraints = wheels / "locked.txt"
+    uv("export", "--frozen", "--no-emit-workspace", "--no-hashes", "--no-dev", "--output-file", constraints)
+    return constraints
+
+
+@pytest.fixture(scope="module")
+def client_python(wheels: Path, locked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of an environment with the client's and the stubs' wheels, and what they require."""
+    python = tmp_path_factory.mktemp("client") / "venv/bin/python"
+    uv("venv", python.parents[1])
+    install(python, locked, *wheels.glob("diptych_client-*.whl"), *wheels.glob("diptych_stubs-*.whl"))
     return python
+
+
+def install(python: Path, constraints: Path, *packages: str | Path) -> None:
+    uv("pip", "install", "--python", python, "--constraint", constraints, *packages)
 
 
 def run(python: Path, program: str, **variables: str) -> str:
@@ -44,6 +59,29 @@ def run(python: Path, program: str, **variables: str) -> str:
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def test_wheels_have_one_version_and_require_it_of_the_stubs(wheels: Path) -> None:
+    version = (ROOT / "VERSION").read_text().strip()
+    requirements = {}
+    for wheel in wheels.glob("*.whl"):
+        (distribution,) = distributions(path=[str(wheel)])
+        assert distribution.version == version
+        requirements[distribution.name] = distribution.requires or []
+    assert requirements.keys() == {"diptych", "diptych-client", "diptych-stubs"}
+    for package in ("diptych", "diptych-client"):
+        assert f"diptych-stubs=={version}" in requirements[package]
+
+
+def test_the_servers_wheel_runs_in_an_environment_of_its_own(
+    wheels: Path, locked: Path, tmp_path: Path
+) -> None:
+    python = tmp_path / "venv/bin/python"
+    uv("venv", python.parents[1])
+    install(python, locked, *wheels.glob("*.whl"))
+    run_tool(python.with_name("diptych"), "--version")
+    for process in ("command_server", "query_server"):
+        run_tool(python, "-I", "-m", process, "--help")
 
 
 def test_every_module_can_be_imported_in_an_environment_of_its_own(client_python: Path) -> None:

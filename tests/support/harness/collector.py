@@ -51,6 +51,8 @@ class Collector:
         self.spans: list[Span] = []
         self.points: list[Point] = []
         """All points of all exports, the latest last."""
+        self.versions: set[tuple[str, str]] = set()
+        """Pairs of `service.name` and `service.version`."""
         self.port = 0
         self._server: grpc.aio.Server | None = None
         self._arrived = asyncio.Event()
@@ -91,6 +93,12 @@ class Collector:
                 await self._wait_for_export()
         return points[-1]
 
+    def add_resource(self, resource: Any) -> str:
+        """Return the name of an exporting process, and keep its version."""
+        attributes = _to_dict(resource.attributes)
+        self.versions.add((attributes["service.name"], attributes["service.version"]))
+        return str(attributes["service.name"])
+
     def notify(self) -> None:
         """Wake everything that waits for an export."""
         self._arrived.set()
@@ -106,7 +114,7 @@ class _Traces(trace_grpc.TraceServiceServicer):
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
         for resource in request.resource_spans:
-            service = _to_dict(resource.resource.attributes)["service.name"]
+            service = self._collector.add_resource(resource.resource)
             for scope in resource.scope_spans:
                 self._collector.spans += [_to_span(service, span) for span in scope.spans]
         self._collector.notify()
@@ -119,7 +127,7 @@ class _Metrics(metrics_grpc.MetricsServiceServicer):
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
         for resource in request.resource_metrics:
-            service = _to_dict(resource.resource.attributes)["service.name"]
+            service = self._collector.add_resource(resource.resource)
             for scope in resource.scope_metrics:
                 for metric in scope.metrics:
                     self._collector.points += _to_points(service, metric)
