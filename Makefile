@@ -39,14 +39,18 @@ $(IMPORTED)/.ready: $(READY) buf-validate.txt
 	@tar -xzf .cache/sdist/protovalidate-*.tar.gz -C $(IMPORTED) --strip-components=3 --wildcards '*/upstream/proto/buf'
 	@touch $@
 
-PROTOC = $(BIN)/python -m grpc_tools.protoc -I protos -I $(IMPORTED) \
-	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) \
-	$$(cd protos && find diptych -name '*.proto' | sort) buf/validate/validate.proto
+# The stubs import no package `buf` (docs/adr/0016).
+DESCRIPTORS := .cache/descriptors.binpb
+PROTOS = $$(cd protos && find diptych -name '*.proto' | sort)
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I protos -I $(IMPORTED) --include_imports --include_source_info \
+	-o $(DESCRIPTORS) $(PROTOS) && $(BIN)/python -m devstack.unlink_rules $(DESCRIPTORS) \
+	&& $(BIN)/python -m grpc_tools.protoc --descriptor_set_in=$(DESCRIPTORS) \
+	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
 
 generate: $(IMPORTED)/.ready ## generate the stubs in generated/ from protos/
 	@find generated -name '*_pb2*' -delete
 	$(call PROTOC,generated)
-	@touch generated/diptych/py.typed generated/buf/py.typed
+	@touch generated/diptych/py.typed
 
 new-context: $(IMPORTED)/.ready ## write a small bounded context to build on: make new-context NAME=loyalty
 	@test "$(origin NAME)" = "command line" || { echo "make: NAME is missing: make new-context NAME=loyalty"; exit 1; }

@@ -22,13 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from diptych.access.v1 import access_pb2 as diptych_dot_access_dot_v1_dot_access__pb2
 from diptych.banking.v1 import types_pb2 as diptych_dot_banking_dot_v1_dot_types__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&diptych/banking/v1/query_service.proto\x12\x12\x64iptych.banking.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x64iptych/access/v1/access.proto\x1a\x1e\x64iptych/banking/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"j\n\x11GetAccountRequest\x12\x30\n\naccount_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12#\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"B\n\x12GetAccountResponse\x12,\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.diptych.banking.v1.Account\"d\n\x0eGetHoldRequest\x12-\n\x07hold_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12#\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"9\n\x0fGetHoldResponse\x12&\n\x04hold\x18\x01 \x01(\x0b\x32\x18.diptych.banking.v1.Hold\"l\n\x12GetTransferRequest\x12\x31\n\x0btransfer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12#\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"E\n\x13GetTransferResponse\x12.\n\x08transfer\x18\x01 \x01(\x0b\x32\x1c.diptych.banking.v1.Transfer\"\x90\x02\n\x17ListTransactionsRequest\x12\x30\n\naccount_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12/\n\x0b\x62ooked_from\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rbooked_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1c\n\tpage_size\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12#\n\x11\x61t_least_as_fresh\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"j\n\x18ListTransactionsResponse\x12\x35\n\x0ctransactions\x18\x01 \x03(\x0b\x32\x1f.diptych.banking.v1.Transaction\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa8\x01\n\x13GetStatementRequest\x12\x30\n\naccount_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12:\n\x05month\x18\x02 \x01(\tB+\xbaH(r&2$^(19|20|21)[0-9]{2}-(0[1-9]|1[0-2])$\x12#\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"H\n\x14GetStatementResponse\x12\x30\n\tstatement\x18\x01 \x01(\x0b\x32\x1d.diptych.banking.v1.Statement\"\xcb\x01\n\x15GetDailyReportRequest\x12\x8c\x01\n\x03\x64\x61y\x18\x01 \x01(\tB\x7f\xbaH|rz2x^(19|20|21)[0-9]{2}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))$\x12#\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"I\n\x16GetDailyReportResponse\x12/\n\x06report\x18\x01 \x01(\x0b\x32\x1f.diptych.banking.v1.DailyReport2\xd3\x05\n\x0cQueryService\x12o\n\nGetAccount\x12%.diptych.banking.v1.GetAccountRequest\x1a&.diptych.banking.v1.GetAccountResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12\x66\n\x07GetHold\x12\".diptych.banking.v1.GetHoldRequest\x1a#.diptych.banking.v1.GetHoldResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12r\n\x0bGetTransfer\x12&.diptych.banking.v1.GetTransferRequest\x1a\'.diptych.banking.v1.GetTransferResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12\x81\x01\n\x10ListTransactions\x12+.diptych.banking.v1.ListTransactionsRequest\x1a,.diptych.banking.v1.ListTransactionsResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12u\n\x0cGetStatement\x12\'.diptych.banking.v1.GetStatementRequest\x1a(.diptych.banking.v1.GetStatementResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12{\n\x0eGetDailyReport\x12).diptych.banking.v1.GetDailyReportRequest\x1a*.diptych.banking.v1.GetDailyReportResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.readBC\n\x12\x64iptych.banking.v1P\x01Z+diptych.internal/stubs/banking/v1;bankingv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&diptych/banking/v1/query_service.proto\x12\x12\x64iptych.banking.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a\x1e\x64iptych/banking/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x01\n\x11GetAccountRequest\x12;\n\naccount_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taccountId\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"K\n\x12GetAccountResponse\x12\x35\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.diptych.banking.v1.AccountR\x07\x61\x63\x63ount\"|\n\x0eGetHoldRequest\x12\x35\n\x07hold_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x06holdId\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"?\n\x0fGetHoldResponse\x12,\n\x04hold\x18\x01 \x01(\x0b\x32\x18.diptych.banking.v1.HoldR\x04hold\"\x88\x01\n\x12GetTransferRequest\x12=\n\x0btransfer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ntransferId\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"O\n\x13GetTransferResponse\x12\x38\n\x08transfer\x18\x01 \x01(\x0b\x32\x1c.diptych.banking.v1.TransferR\x08transfer\"\xda\x02\n\x17ListTransactionsRequest\x12;\n\naccount_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taccountId\x12;\n\x0b\x62ooked_from\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nbookedFrom\x12?\n\rbooked_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x62ookedBefore\x12&\n\tpage_size\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"\x87\x01\n\x18ListTransactionsResponse\x12\x43\n\x0ctransactions\x18\x01 \x03(\x0b\x32\x1f.diptych.banking.v1.TransactionR\x0ctransactions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xca\x01\n\x13GetStatementRequest\x12;\n\naccount_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taccountId\x12\x41\n\x05month\x18\x02 \x01(\tB+\xbaH(r&2$^(19|20|21)[0-9]{2}-(0[1-9]|1[0-2])$R\x05month\x12\x33\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"S\n\x14GetStatementResponse\x12;\n\tstatement\x18\x01 \x01(\x0b\x32\x1d.diptych.banking.v1.StatementR\tstatement\"\xe0\x01\n\x15GetDailyReportRequest\x12\x91\x01\n\x03\x64\x61y\x18\x01 \x01(\tB\x7f\xbaH|rz2x^(19|20|21)[0-9]{2}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))$R\x03\x64\x61y\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"Q\n\x16GetDailyReportResponse\x12\x37\n\x06report\x18\x01 \x01(\x0b\x32\x1f.diptych.banking.v1.DailyReportR\x06report2\xd3\x05\n\x0cQueryService\x12o\n\nGetAccount\x12%.diptych.banking.v1.GetAccountRequest\x1a&.diptych.banking.v1.GetAccountResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12\x66\n\x07GetHold\x12\".diptych.banking.v1.GetHoldRequest\x1a#.diptych.banking.v1.GetHoldResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12r\n\x0bGetTransfer\x12&.diptych.banking.v1.GetTransferRequest\x1a\'.diptych.banking.v1.GetTransferResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12\x81\x01\n\x10ListTransactions\x12+.diptych.banking.v1.ListTransactionsRequest\x1a,.diptych.banking.v1.ListTransactionsResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12u\n\x0cGetStatement\x12\'.diptych.banking.v1.GetStatementRequest\x1a(.diptych.banking.v1.GetStatementResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12{\n\x0eGetDailyReport\x12).diptych.banking.v1.GetDailyReportRequest\x1a*.diptych.banking.v1.GetDailyReportResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.readBC\n\x12\x64iptych.banking.v1P\x01Z+diptych.internal/stubs/banking/v1;bankingv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -78,30 +77,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYSERVICE'].methods_by_name['GetStatement']._serialized_options = b'\212\347\030\016\n\014banking.read'
   _globals['_QUERYSERVICE'].methods_by_name['GetDailyReport']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['GetDailyReport']._serialized_options = b'\212\347\030\016\n\014banking.read'
-  _globals['_GETACCOUNTREQUEST']._serialized_start=188
-  _globals['_GETACCOUNTREQUEST']._serialized_end=294
-  _globals['_GETACCOUNTRESPONSE']._serialized_start=296
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=362
-  _globals['_GETHOLDREQUEST']._serialized_start=364
-  _globals['_GETHOLDREQUEST']._serialized_end=464
-  _globals['_GETHOLDRESPONSE']._serialized_start=466
-  _globals['_GETHOLDRESPONSE']._serialized_end=523
-  _globals['_GETTRANSFERREQUEST']._serialized_start=525
-  _globals['_GETTRANSFERREQUEST']._serialized_end=633
-  _globals['_GETTRANSFERRESPONSE']._serialized_start=635
-  _globals['_GETTRANSFERRESPONSE']._serialized_end=704
-  _globals['_LISTTRANSACTIONSREQUEST']._serialized_start=707
-  _globals['_LISTTRANSACTIONSREQUEST']._serialized_end=979
-  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_start=981
-  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_end=1087
-  _globals['_GETSTATEMENTREQUEST']._serialized_start=1090
-  _globals['_GETSTATEMENTREQUEST']._serialized_end=1258
-  _globals['_GETSTATEMENTRESPONSE']._serialized_start=1260
-  _globals['_GETSTATEMENTRESPONSE']._serialized_end=1332
-  _globals['_GETDAILYREPORTREQUEST']._serialized_start=1335
-  _globals['_GETDAILYREPORTREQUEST']._serialized_end=1538
-  _globals['_GETDAILYREPORTRESPONSE']._serialized_start=1540
-  _globals['_GETDAILYREPORTRESPONSE']._serialized_end=1613
-  _globals['_QUERYSERVICE']._serialized_start=1616
-  _globals['_QUERYSERVICE']._serialized_end=2339
+  _globals['_GETACCOUNTREQUEST']._serialized_start=160
+  _globals['_GETACCOUNTREQUEST']._serialized_end=293
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=295
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=370
+  _globals['_GETHOLDREQUEST']._serialized_start=372
+  _globals['_GETHOLDREQUEST']._serialized_end=496
+  _globals['_GETHOLDRESPONSE']._serialized_start=498
+  _globals['_GETHOLDRESPONSE']._serialized_end=561
+  _globals['_GETTRANSFERREQUEST']._serialized_start=564
+  _globals['_GETTRANSFERREQUEST']._serialized_end=700
+  _globals['_GETTRANSFERRESPONSE']._serialized_start=702
+  _globals['_GETTRANSFERRESPONSE']._serialized_end=781
+  _globals['_LISTTRANSACTIONSREQUEST']._serialized_start=784
+  _globals['_LISTTRANSACTIONSREQUEST']._serialized_end=1130
+  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_start=1133
+  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_end=1268
+  _globals['_GETSTATEMENTREQUEST']._serialized_start=1271
+  _globals['_GETSTATEMENTREQUEST']._serialized_end=1473
+  _globals['_GETSTATEMENTRESPONSE']._serialized_start=1475
+  _globals['_GETSTATEMENTRESPONSE']._serialized_end=1558
+  _globals['_GETDAILYREPORTREQUEST']._serialized_start=1561
+  _globals['_GETDAILYREPORTREQUEST']._serialized_end=1785
+  _globals['_GETDAILYREPORTRESPONSE']._serialized_start=1787
+  _globals['_GETDAILYREPORTRESPONSE']._serialized_end=1868
+  _globals['_QUERYSERVICE']._serialized_start=1871
+  _globals['_QUERYSERVICE']._serialized_end=2594
 # @@protoc_insertion_point(module_scope)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(diptych/consistency/v1/consistency.proto\x12\x16\x64iptych.consistency.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"|\n\x07Receipt\x12\x14\n\x0c\x61ggregate_id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12/\n\x0brecord_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11\x63onsistency_token\x18\x04 \x01(\t\"T\n\x05Token\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x36\n\x07streams\x18\x02 \x03(\x0b\x32%.diptych.consistency.v1.StreamVersion\"0\n\rStreamVersion\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x42O\n\x16\x64iptych.consistency.v1P\x01Z3diptych.internal/stubs/consistency/v1;consistencyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(diptych/consistency/v1/consistency.proto\x12\x16\x64iptych.consistency.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x01\n\x07Receipt\x12!\n\x0c\x61ggregate_id\x18\x01 \x01(\tR\x0b\x61ggregateId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12;\n\x0brecord_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrecordTime\x12+\n\x11\x63onsistency_token\x18\x04 \x01(\tR\x10\x63onsistencyToken\"j\n\x05Token\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x12?\n\x07streams\x18\x02 \x03(\x0b\x32%.diptych.consistency.v1.StreamVersionR\x07streams\"A\n\rStreamVersion\x12\x16\n\x06stream\x18\x01 \x01(\tR\x06stream\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07versionBO\n\x16\x64iptych.consistency.v1P\x01Z3diptych.internal/stubs/consistency/v1;consistencyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diptych.consistency.v1.cons
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\026diptych.consistency.v1P\001Z3diptych.internal/stubs/consistency/v1;consistencyv1'
-  _globals['_RECEIPT']._serialized_start=101
-  _globals['_RECEIPT']._serialized_end=225
-  _globals['_TOKEN']._serialized_start=227
-  _globals['_TOKEN']._serialized_end=311
-  _globals['_STREAMVERSION']._serialized_start=313
-  _globals['_STREAMVERSION']._serialized_end=361
+  _globals['_RECEIPT']._serialized_start=102
+  _globals['_RECEIPT']._serialized_end=278
+  _globals['_TOKEN']._serialized_start=280
+  _globals['_TOKEN']._serialized_end=386
+  _globals['_STREAMVERSION']._serialized_start=388
+  _globals['_STREAMVERSION']._serialized_end=453
 # @@protoc_insertion_point(module_scope)

@@ -22,12 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from diptych.access.v1 import access_pb2 as diptych_dot_access_dot_v1_dot_access__pb2
 from diptych.inventory.v1 import types_pb2 as diptych_dot_inventory_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(diptych/inventory/v1/query_service.proto\x12\x14\x64iptych.inventory.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x64iptych/access/v1/access.proto\x1a diptych/inventory/v1/types.proto\"P\n\x11GetProductRequest\x12\x16\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12#\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"D\n\x12GetProductResponse\x12.\n\x07product\x18\x01 \x01(\x0b\x32\x1d.diptych.inventory.v1.Product\"N\n\x0fGetStockRequest\x12\x16\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12#\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"\x89\x01\n\x10GetStockResponse\x12+\n\x06stocks\x18\x01 \x03(\x0b\x32\x1b.diptych.inventory.v1.Stock\x12\x0f\n\x07on_hand\x18\x02 \x01(\x03\x12\x10\n\x08reserved\x18\x03 \x01(\x03\x12\x11\n\tavailable\x18\x04 \x01(\x03\x12\x12\n\nin_transit\x18\x05 \x01(\x03\"\xb4\x01\n\x10ListStockRequest\x12\x32\n\x0cwarehouse_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x0b\n\x03low\x18\x02 \x01(\x08\x12\x1c\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12#\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"Y\n\x11ListStockResponse\x12+\n\x06stocks\x18\x01 \x03(\x0b\x32\x1b.diptych.inventory.v1.Stock\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x15GetReservationRequest\x12\x34\n\x0ereservation_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12#\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"P\n\x16GetReservationResponse\x12\x36\n\x0breservation\x18\x01 \x01(\x0b\x32!.diptych.inventory.v1.Reservation\"\xaf\x01\n\x18ListReorderAlertsRequest\x12\x32\n\x0cwarehouse_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12#\n\x11\x61t_least_as_fresh\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"h\n\x19ListReorderAlertsResponse\x12\x32\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\".diptych.inventory.v1.ReorderAlert\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"`\n\x19WatchReorderAlertsRequest\x12\x1e\n\x0cresume_token\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12#\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"e\n\x1aWatchReorderAlertsResponse\x12\x31\n\x05\x61lert\x18\x01 \x01(\x0b\x32\".diptych.inventory.v1.ReorderAlert\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\xc8\x01\n\x18GetStockMovementsRequest\x12\x16\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@\x12\x32\n\x0cwarehouse_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x1c\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1d\n\npage_token\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04\x12#\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"l\n\x19GetStockMovementsResponse\x12\x36\n\tmovements\x18\x01 \x03(\x0b\x32#.diptych.inventory.v1.StockMovement\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\x9a\x07\n\x0cQueryService\x12u\n\nGetProduct\x12\'.diptych.inventory.v1.GetProductRequest\x1a(.diptych.inventory.v1.GetProductResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12o\n\x08GetStock\x12%.diptych.inventory.v1.GetStockRequest\x1a&.diptych.inventory.v1.GetStockResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12r\n\tListStock\x12&.diptych.inventory.v1.ListStockRequest\x1a\'.diptych.inventory.v1.ListStockResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x81\x01\n\x0eGetReservation\x12+.diptych.inventory.v1.GetReservationRequest\x1a,.diptych.inventory.v1.GetReservationResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x8a\x01\n\x11ListReorderAlerts\x12..diptych.inventory.v1.ListReorderAlertsRequest\x1a/.diptych.inventory.v1.ListReorderAlertsResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x8f\x01\n\x12WatchReorderAlerts\x12/.diptych.inventory.v1.WatchReorderAlertsRequest\x1a\x30.diptych.inventory.v1.WatchReorderAlertsResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read0\x01\x12\x8a\x01\n\x11GetStockMovements\x12..diptych.inventory.v1.GetStockMovementsRequest\x1a/.diptych.inventory.v1.GetStockMovementsResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.readBI\n\x14\x64iptych.inventory.v1P\x01Z/diptych.internal/stubs/inventory/v1;inventoryv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(diptych/inventory/v1/query_service.proto\x12\x14\x64iptych.inventory.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a diptych/inventory/v1/types.proto\"e\n\x11GetProductRequest\x12\x1b\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"M\n\x12GetProductResponse\x12\x37\n\x07product\x18\x01 \x01(\x0b\x32\x1d.diptych.inventory.v1.ProductR\x07product\"c\n\x0fGetStockRequest\x12\x1b\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"\xb9\x01\n\x10GetStockResponse\x12\x33\n\x06stocks\x18\x01 \x03(\x0b\x32\x1b.diptych.inventory.v1.StockR\x06stocks\x12\x17\n\x07on_hand\x18\x02 \x01(\x03R\x06onHand\x12\x1a\n\x08reserved\x18\x03 \x01(\x03R\x08reserved\x12\x1c\n\tavailable\x18\x04 \x01(\x03R\tavailable\x12\x1d\n\nin_transit\x18\x05 \x01(\x03R\tinTransit\"\xeb\x01\n\x10ListStockRequest\x12?\n\x0cwarehouse_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x0bwarehouseId\x12\x10\n\x03low\x18\x02 \x01(\x08R\x03low\x12&\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"p\n\x11ListStockResponse\x12\x33\n\x06stocks\x18\x01 \x03(\x0b\x32\x1b.diptych.inventory.v1.StockR\x06stocks\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x91\x01\n\x15GetReservationRequest\x12\x43\n\x0ereservation_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\rreservationId\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"]\n\x16GetReservationResponse\x12\x43\n\x0breservation\x18\x01 \x01(\x0b\x32!.diptych.inventory.v1.ReservationR\x0breservation\"\xe1\x01\n\x18ListReorderAlertsRequest\x12?\n\x0cwarehouse_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x0bwarehouseId\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\tpageToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"\x7f\n\x19ListReorderAlertsResponse\x12:\n\x06\x61lerts\x18\x01 \x03(\x0b\x32\".diptych.inventory.v1.ReorderAlertR\x06\x61lerts\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"}\n\x19WatchReorderAlertsRequest\x12+\n\x0cresume_token\x18\x01 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"y\n\x1aWatchReorderAlertsResponse\x12\x38\n\x05\x61lert\x18\x01 \x01(\x0b\x32\".diptych.inventory.v1.ReorderAlertR\x05\x61lert\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"\xff\x01\n\x18GetStockMovementsRequest\x12\x1b\n\x03sku\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x03sku\x12?\n\x0cwarehouse_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\x0bwarehouseId\x12&\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12(\n\npage_token\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x04R\tpageToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"\x86\x01\n\x19GetStockMovementsResponse\x12\x41\n\tmovements\x18\x01 \x03(\x0b\x32#.diptych.inventory.v1.StockMovementR\tmovements\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken2\x9a\x07\n\x0cQueryService\x12u\n\nGetProduct\x12\'.diptych.inventory.v1.GetProductRequest\x1a(.diptych.inventory.v1.GetProductResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12o\n\x08GetStock\x12%.diptych.inventory.v1.GetStockRequest\x1a&.diptych.inventory.v1.GetStockResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12r\n\tListStock\x12&.diptych.inventory.v1.ListStockRequest\x1a\'.diptych.inventory.v1.ListStockResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x81\x01\n\x0eGetReservation\x12+.diptych.inventory.v1.GetReservationRequest\x1a,.diptych.inventory.v1.GetReservationResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x8a\x01\n\x11ListReorderAlerts\x12..diptych.inventory.v1.ListReorderAlertsRequest\x1a/.diptych.inventory.v1.ListReorderAlertsResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read\x12\x8f\x01\n\x12WatchReorderAlerts\x12/.diptych.inventory.v1.WatchReorderAlertsRequest\x1a\x30.diptych.inventory.v1.WatchReorderAlertsResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.read0\x01\x12\x8a\x01\n\x11GetStockMovements\x12..diptych.inventory.v1.GetStockMovementsRequest\x1a/.diptych.inventory.v1.GetStockMovementsResponse\"\x14\x8a\xe7\x18\x10\n\x0einventory.readBI\n\x14\x64iptych.inventory.v1P\x01Z/diptych.internal/stubs/inventory/v1;inventoryv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -91,34 +90,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYSERVICE'].methods_by_name['WatchReorderAlerts']._serialized_options = b'\212\347\030\020\n\016inventory.read'
   _globals['_QUERYSERVICE'].methods_by_name['GetStockMovements']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['GetStockMovements']._serialized_options = b'\212\347\030\020\n\016inventory.read'
-  _globals['_GETPRODUCTREQUEST']._serialized_start=161
-  _globals['_GETPRODUCTREQUEST']._serialized_end=241
-  _globals['_GETPRODUCTRESPONSE']._serialized_start=243
-  _globals['_GETPRODUCTRESPONSE']._serialized_end=311
-  _globals['_GETSTOCKREQUEST']._serialized_start=313
-  _globals['_GETSTOCKREQUEST']._serialized_end=391
-  _globals['_GETSTOCKRESPONSE']._serialized_start=394
-  _globals['_GETSTOCKRESPONSE']._serialized_end=531
-  _globals['_LISTSTOCKREQUEST']._serialized_start=534
-  _globals['_LISTSTOCKREQUEST']._serialized_end=714
-  _globals['_LISTSTOCKRESPONSE']._serialized_start=716
-  _globals['_LISTSTOCKRESPONSE']._serialized_end=805
-  _globals['_GETRESERVATIONREQUEST']._serialized_start=807
-  _globals['_GETRESERVATIONREQUEST']._serialized_end=921
-  _globals['_GETRESERVATIONRESPONSE']._serialized_start=923
-  _globals['_GETRESERVATIONRESPONSE']._serialized_end=1003
-  _globals['_LISTREORDERALERTSREQUEST']._serialized_start=1006
-  _globals['_LISTREORDERALERTSREQUEST']._serialized_end=1181
-  _globals['_LISTREORDERALERTSRESPONSE']._serialized_start=1183
-  _globals['_LISTREORDERALERTSRESPONSE']._serialized_end=1287
-  _globals['_WATCHREORDERALERTSREQUEST']._serialized_start=1289
-  _globals['_WATCHREORDERALERTSREQUEST']._serialized_end=1385
-  _globals['_WATCHREORDERALERTSRESPONSE']._serialized_start=1387
-  _globals['_WATCHREORDERALERTSRESPONSE']._serialized_end=1488
-  _globals['_GETSTOCKMOVEMENTSREQUEST']._serialized_start=1491
-  _globals['_GETSTOCKMOVEMENTSREQUEST']._serialized_end=1691
-  _globals['_GETSTOCKMOVEMENTSRESPONSE']._serialized_start=1693
-  _globals['_GETSTOCKMOVEMENTSRESPONSE']._serialized_end=1801
-  _globals['_QUERYSERVICE']._serialized_start=1804
-  _globals['_QUERYSERVICE']._serialized_end=2726
+  _globals['_GETPRODUCTREQUEST']._serialized_start=132
+  _globals['_GETPRODUCTREQUEST']._serialized_end=233
+  _globals['_GETPRODUCTRESPONSE']._serialized_start=235
+  _globals['_GETPRODUCTRESPONSE']._serialized_end=312
+  _globals['_GETSTOCKREQUEST']._serialized_start=314
+  _globals['_GETSTOCKREQUEST']._serialized_end=413
+  _globals['_GETSTOCKRESPONSE']._serialized_start=416
+  _globals['_GETSTOCKRESPONSE']._serialized_end=601
+  _globals['_LISTSTOCKREQUEST']._serialized_start=604
+  _globals['_LISTSTOCKREQUEST']._serialized_end=839
+  _globals['_LISTSTOCKRESPONSE']._serialized_start=841
+  _globals['_LISTSTOCKRESPONSE']._serialized_end=953
+  _globals['_GETRESERVATIONREQUEST']._serialized_start=956
+  _globals['_GETRESERVATIONREQUEST']._serialized_end=1101
+  _globals['_GETRESERVATIONRESPONSE']._serialized_start=1103
+  _globals['_GETRESERVATIONRESPONSE']._serialized_end=1196
+  _globals['_LISTREORDERALERTSREQUEST']._serialized_start=1199
+  _globals['_LISTREORDERALERTSREQUEST']._serialized_end=1424
+  _globals['_LISTREORDERALERTSRESPONSE']._serialized_start=1426
+  _globals['_LISTREORDERALERTSRESPONSE']._serialized_end=1553
+  _globals['_WATCHREORDERALERTSREQUEST']._serialized_start=1555
+  _globals['_WATCHREORDERALERTSREQUEST']._serialized_end=1680
+  _globals['_WATCHREORDERALERTSRESPONSE']._serialized_start=1682
+  _globals['_WATCHREORDERALERTSRESPONSE']._serialized_end=1803
+  _globals['_GETSTOCKMOVEMENTSREQUEST']._serialized_start=1806
+  _globals['_GETSTOCKMOVEMENTSREQUEST']._serialized_end=2061
+  _globals['_GETSTOCKMOVEMENTSRESPONSE']._serialized_start=2064
+  _globals['_GETSTOCKMOVEMENTSRESPONSE']._serialized_end=2198
+  _globals['_QUERYSERVICE']._serialized_start=2201
+  _globals['_QUERYSERVICE']._serialized_end=3123
 # @@protoc_insertion_point(module_scope)

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n diptych/ordering/v1/events.proto\x12\x13\x64iptych.ordering.v1\x1a\x1f\x64iptych/ordering/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"r\n\x0cPersonalData\x12\x12\n\nsubject_id\x18\x01 \x01(\t\x12>\n\x10shipping_address\x18\x02 \x01(\x0b\x32$.diptych.ordering.v1.ShippingAddress\x12\x0e\n\x06sealed\x18\x03 \x01(\x0c\"\x94\x02\n\x0bOrderPlaced\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12-\n\x05lines\x18\x03 \x03(\x0b\x32\x1e.diptych.ordering.v1.OrderLine\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x33\n\x08personal\x18\x05 \x01(\x0b\x32!.diptych.ordering.v1.PersonalData\x12\x12\n\naccount_id\x18\x06 \x01(\t\x12\x14\n\x0cwarehouse_id\x18\x07 \x01(\t\x12-\n\tplaced_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x0eOrderConfirmed\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x30\n\x0c\x63onfirmed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x0eOrderCancelled\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x30\n\x0c\x63\x61ncelled_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbc\x01\n\x0eOrderLineAdded\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x19\n\x11shipping_group_id\x18\x02 \x01(\t\x12,\n\x04line\x18\x03 \x01(\x0b\x32\x1e.diptych.ordering.v1.OrderLine\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12,\n\x08\x61\x64\x64\x65\x64_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9f\x01\n\x10OrderLineRemoved\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x19\n\x11shipping_group_id\x18\x02 \x01(\t\x12\x0b\n\x03sku\x18\x03 \x01(\t\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12.\n\nremoved_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaa\x01\n\x16ShippingAddressChanged\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x19\n\x11shipping_group_id\x18\x02 \x01(\t\x12\x33\n\x08personal\x18\x03 \x01(\x0b\x32!.diptych.ordering.v1.PersonalData\x12.\n\nchanged_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Z\n\tOrderHeld\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12+\n\x07held_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\rOrderApproved\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12/\n\x0b\x61pproved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\rOrderRejected\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12/\n\x0brejected_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"x\n\x0cOrderShipped\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x61rrier\x18\x02 \x01(\t\x12\x15\n\rtracking_code\x18\x03 \x01(\t\x12.\n\nshipped_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x0eOrderDelivered\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x30\n\x0c\x64\x65livered_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\rOrderReturned\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12/\n\x0breturned_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampBF\n\x13\x64iptych.ordering.v1P\x01Z-diptych.internal/stubs/ordering/v1;orderingv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n diptych/ordering/v1/events.proto\x12\x13\x64iptych.ordering.v1\x1a\x1f\x64iptych/ordering/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\x96\x01\n\x0cPersonalData\x12\x1d\n\nsubject_id\x18\x01 \x01(\tR\tsubjectId\x12O\n\x10shipping_address\x18\x02 \x01(\x0b\x32$.diptych.ordering.v1.ShippingAddressR\x0fshippingAddress\x12\x16\n\x06sealed\x18\x03 \x01(\x0cR\x06sealed\"\xe3\x02\n\x0bOrderPlaced\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x34\n\x05lines\x18\x03 \x03(\x0b\x32\x1e.diptych.ordering.v1.OrderLineR\x05lines\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05total\x12=\n\x08personal\x18\x05 \x01(\x0b\x32!.diptych.ordering.v1.PersonalDataR\x08personal\x12\x1d\n\naccount_id\x18\x06 \x01(\tR\taccountId\x12!\n\x0cwarehouse_id\x18\x07 \x01(\tR\x0bwarehouseId\x12\x37\n\tplaced_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08placedAt\"j\n\x0eOrderConfirmed\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12=\n\x0c\x63onfirmed_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63onfirmedAt\"\x82\x01\n\x0eOrderCancelled\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12=\n\x0c\x63\x61ncelled_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x63\x61ncelledAt\"\xec\x01\n\x0eOrderLineAdded\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12*\n\x11shipping_group_id\x18\x02 \x01(\tR\x0fshippingGroupId\x12\x32\n\x04line\x18\x03 \x01(\x0b\x32\x1e.diptych.ordering.v1.OrderLineR\x04line\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05total\x12\x35\n\x08\x61\x64\x64\x65\x64_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x61\x64\x64\x65\x64\x41t\"\xd0\x01\n\x10OrderLineRemoved\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12*\n\x11shipping_group_id\x18\x02 \x01(\tR\x0fshippingGroupId\x12\x10\n\x03sku\x18\x03 \x01(\tR\x03sku\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05total\x12\x39\n\nremoved_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tremovedAt\"\xd9\x01\n\x16ShippingAddressChanged\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12*\n\x11shipping_group_id\x18\x02 \x01(\tR\x0fshippingGroupId\x12=\n\x08personal\x18\x03 \x01(\x0b\x32!.diptych.ordering.v1.PersonalDataR\x08personal\x12\x39\n\nchanged_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tchangedAt\"s\n\tOrderHeld\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x33\n\x07held_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06heldAt\"g\n\rOrderApproved\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12;\n\x0b\x61pproved_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\napprovedAt\"\x7f\n\rOrderRejected\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12;\n\x0brejected_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrejectedAt\"\xa3\x01\n\x0cOrderShipped\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x18\n\x07\x63\x61rrier\x18\x02 \x01(\tR\x07\x63\x61rrier\x12#\n\rtracking_code\x18\x03 \x01(\tR\x0ctrackingCode\x12\x39\n\nshipped_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tshippedAt\"j\n\x0eOrderDelivered\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12=\n\x0c\x64\x65livered_at\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x64\x65liveredAt\"\x7f\n\rOrderReturned\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12;\n\x0breturned_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nreturnedAtBF\n\x13\x64iptych.ordering.v1P\x01Z-diptych.internal/stubs/ordering/v1;orderingv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,30 +35,30 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'diptych.ordering.v1.events_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\023diptych.ordering.v1P\001Z-diptych.internal/stubs/ordering/v1;orderingv1'
-  _globals['_PERSONALDATA']._serialized_start=148
-  _globals['_PERSONALDATA']._serialized_end=262
-  _globals['_ORDERPLACED']._serialized_start=265
-  _globals['_ORDERPLACED']._serialized_end=541
-  _globals['_ORDERCONFIRMED']._serialized_start=543
-  _globals['_ORDERCONFIRMED']._serialized_end=627
-  _globals['_ORDERCANCELLED']._serialized_start=629
-  _globals['_ORDERCANCELLED']._serialized_end=729
-  _globals['_ORDERLINEADDED']._serialized_start=732
-  _globals['_ORDERLINEADDED']._serialized_end=920
-  _globals['_ORDERLINEREMOVED']._serialized_start=923
-  _globals['_ORDERLINEREMOVED']._serialized_end=1082
-  _globals['_SHIPPINGADDRESSCHANGED']._serialized_start=1085
-  _globals['_SHIPPINGADDRESSCHANGED']._serialized_end=1255
-  _globals['_ORDERHELD']._serialized_start=1257
-  _globals['_ORDERHELD']._serialized_end=1347
-  _globals['_ORDERAPPROVED']._serialized_start=1349
-  _globals['_ORDERAPPROVED']._serialized_end=1431
-  _globals['_ORDERREJECTED']._serialized_start=1433
-  _globals['_ORDERREJECTED']._serialized_end=1531
-  _globals['_ORDERSHIPPED']._serialized_start=1533
-  _globals['_ORDERSHIPPED']._serialized_end=1653
-  _globals['_ORDERDELIVERED']._serialized_start=1655
-  _globals['_ORDERDELIVERED']._serialized_end=1739
-  _globals['_ORDERRETURNED']._serialized_start=1741
-  _globals['_ORDERRETURNED']._serialized_end=1839
+  _globals['_PERSONALDATA']._serialized_start=149
+  _globals['_PERSONALDATA']._serialized_end=299
+  _globals['_ORDERPLACED']._serialized_start=302
+  _globals['_ORDERPLACED']._serialized_end=657
+  _globals['_ORDERCONFIRMED']._serialized_start=659
+  _globals['_ORDERCONFIRMED']._serialized_end=765
+  _globals['_ORDERCANCELLED']._serialized_start=768
+  _globals['_ORDERCANCELLED']._serialized_end=898
+  _globals['_ORDERLINEADDED']._serialized_start=901
+  _globals['_ORDERLINEADDED']._serialized_end=1137
+  _globals['_ORDERLINEREMOVED']._serialized_start=1140
+  _globals['_ORDERLINEREMOVED']._serialized_end=1348
+  _globals['_SHIPPINGADDRESSCHANGED']._serialized_start=1351
+  _globals['_SHIPPINGADDRESSCHANGED']._serialized_end=1568
+  _globals['_ORDERHELD']._serialized_start=1570
+  _globals['_ORDERHELD']._serialized_end=1685
+  _globals['_ORDERAPPROVED']._serialized_start=1687
+  _globals['_ORDERAPPROVED']._serialized_end=1790
+  _globals['_ORDERREJECTED']._serialized_start=1792
+  _globals['_ORDERREJECTED']._serialized_end=1919
+  _globals['_ORDERSHIPPED']._serialized_start=1922
+  _globals['_ORDERSHIPPED']._serialized_end=2085
+  _globals['_ORDERDELIVERED']._serialized_start=2087
+  _globals['_ORDERDELIVERED']._serialized_end=2193
+  _globals['_ORDERRETURNED']._serialized_start=2195
+  _globals['_ORDERRETURNED']._serialized_end=2322
 # @@protoc_insertion_point(module_scope)

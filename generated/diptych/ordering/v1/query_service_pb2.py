@@ -22,13 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from diptych.access.v1 import access_pb2 as diptych_dot_access_dot_v1_dot_access__pb2
 from diptych.ordering.v1 import types_pb2 as diptych_dot_ordering_dot_v1_dot_types__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'diptych/ordering/v1/query_service.proto\x12\x13\x64iptych.ordering.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1e\x64iptych/access/v1/access.proto\x1a\x1f\x64iptych/ordering/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"f\n\x0fGetOrderRequest\x12.\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12#\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"=\n\x10GetOrderResponse\x12)\n\x05order\x18\x01 \x01(\x0b\x32\x1a.diptych.ordering.v1.Order\"\xe8\x03\n\x11ListOrdersRequest\x12\x31\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$\x12\x39\n\x05state\x18\x02 \x01(\x0e\x32 .diptych.ordering.v1.Order.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1c\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12#\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \x12/\n\x0bplaced_from\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rplaced_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp:\x9f\x01\xbaH\x9b\x01\x1a\x98\x01\n\x12list_orders.filter\x12#name a customer, a state, or a time\x1a]this.customer_id != \'\' || this.state != 0 || has(this.placed_from) || has(this.placed_before)\"Y\n\x12ListOrdersResponse\x12*\n\x06orders\x18\x01 \x03(\x0b\x32\x1a.diptych.ordering.v1.Order\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x15\x42\x61tchGetOrdersRequest\x12:\n\torder_ids\x18\x01 \x03(\tB\'\xbaH$\x92\x01!\x08\x01\x10\x64\x18\x01\"\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12#\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"_\n\x16\x42\x61tchGetOrdersResponse\x12*\n\x06orders\x18\x01 \x03(\x0b\x32\x1a.diptych.ordering.v1.Order\x12\x19\n\x11missing_order_ids\x18\x02 \x03(\t\"s\n\x19GetCustomerSummaryRequest\x12\x31\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12#\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"S\n\x1aGetCustomerSummaryResponse\x12\x35\n\x07summary\x18\x01 \x01(\x0b\x32$.diptych.ordering.v1.CustomerSummary\"\xa9\x01\n\x16GetOrderHistoryRequest\x12.\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12\x1c\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00\x12\x1c\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12#\n\x11\x61t_least_as_fresh\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"k\n\x17GetOrderHistoryResponse\x12\x37\n\x07\x65ntries\x18\x01 \x03(\x0b\x32&.diptych.ordering.v1.OrderHistoryEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x88\x01\n\x11WatchOrderRequest\x12.\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12\x1e\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12#\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"U\n\x12WatchOrderResponse\x12)\n\x05order\x18\x01 \x01(\x0b\x32\x1a.diptych.ordering.v1.Order\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\"\x94\x01\n\x1aWatchCustomerOrdersRequest\x12\x31\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$\x12\x1e\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04\x12#\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 \"^\n\x1bWatchCustomerOrdersResponse\x12)\n\x05order\x18\x01 \x01(\x0b\x32\x1a.diptych.ordering.v1.Order\x12\x14\n\x0cresume_token\x18\x02 \x01(\t2\x89\x07\n\x0cQueryService\x12l\n\x08GetOrder\x12$.diptych.ordering.v1.GetOrderRequest\x1a%.diptych.ordering.v1.GetOrderResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12~\n\x0e\x42\x61tchGetOrders\x12*.diptych.ordering.v1.BatchGetOrdersRequest\x1a+.diptych.ordering.v1.BatchGetOrdersResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12r\n\nListOrders\x12&.diptych.ordering.v1.ListOrdersRequest\x1a\'.diptych.ordering.v1.ListOrdersResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12\x8a\x01\n\x12GetCustomerSummary\x12..diptych.ordering.v1.GetCustomerSummaryRequest\x1a/.diptych.ordering.v1.GetCustomerSummaryResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12\x81\x01\n\x0fGetOrderHistory\x12+.diptych.ordering.v1.GetOrderHistoryRequest\x1a,.diptych.ordering.v1.GetOrderHistoryResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12t\n\nWatchOrder\x12&.diptych.ordering.v1.WatchOrderRequest\x1a\'.diptych.ordering.v1.WatchOrderResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read0\x01\x12\x8f\x01\n\x13WatchCustomerOrders\x12/.diptych.ordering.v1.WatchCustomerOrdersRequest\x1a\x30.diptych.ordering.v1.WatchCustomerOrdersResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read0\x01\x42\x46\n\x13\x64iptych.ordering.v1P\x01Z-diptych.internal/stubs/ordering/v1;orderingv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'diptych/ordering/v1/query_service.proto\x12\x13\x64iptych.ordering.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a\x1f\x64iptych/ordering/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n\x0fGetOrderRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"D\n\x10GetOrderResponse\x12\x30\n\x05order\x18\x01 \x01(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x05order\"\xba\x04\n\x11ListOrdersRequest\x12=\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\ncustomerId\x12@\n\x05state\x18\x02 \x01(\x0e\x32 .diptych.ordering.v1.Order.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12&\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\x12;\n\x0bplaced_from\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nplacedFrom\x12?\n\rplaced_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0cplacedBefore:\x9f\x01\xbaH\x9b\x01\x1a\x98\x01\n\x12list_orders.filter\x12#name a customer, a state, or a time\x1a]this.customer_id != \'\' || this.state != 0 || has(this.placed_from) || has(this.placed_before)\"p\n\x12ListOrdersResponse\x12\x32\n\x06orders\x18\x01 \x03(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x06orders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x92\x01\n\x15\x42\x61tchGetOrdersRequest\x12\x44\n\torder_ids\x18\x01 \x03(\tB\'\xbaH$\x92\x01!\x08\x01\x10\x64\x18\x01\"\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x08orderIds\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"x\n\x16\x42\x61tchGetOrdersResponse\x12\x32\n\x06orders\x18\x01 \x03(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x06orders\x12*\n\x11missing_order_ids\x18\x02 \x03(\tR\x0fmissingOrderIds\"\x8f\x01\n\x19GetCustomerSummaryRequest\x12=\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncustomerId\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"\\\n\x1aGetCustomerSummaryResponse\x12>\n\x07summary\x18\x01 \x01(\x0b\x32$.diptych.ordering.v1.CustomerSummaryR\x07summary\"\xd7\x01\n\x16GetOrderHistoryRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"\x83\x01\n\x17GetOrderHistoryResponse\x12@\n\x07\x65ntries\x18\x01 \x03(\x0b\x32&.diptych.ordering.v1.OrderHistoryEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xae\x01\n\x11WatchOrderRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12+\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"i\n\x12WatchOrderResponse\x12\x30\n\x05order\x18\x01 \x01(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x05order\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"\xbd\x01\n\x1aWatchCustomerOrdersRequest\x12=\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncustomerId\x12+\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"r\n\x1bWatchCustomerOrdersResponse\x12\x30\n\x05order\x18\x01 \x01(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x05order\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken2\x89\x07\n\x0cQueryService\x12l\n\x08GetOrder\x12$.diptych.ordering.v1.GetOrderRequest\x1a%.diptych.ordering.v1.GetOrderResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12~\n\x0e\x42\x61tchGetOrders\x12*.diptych.ordering.v1.BatchGetOrdersRequest\x1a+.diptych.ordering.v1.BatchGetOrdersResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12r\n\nListOrders\x12&.diptych.ordering.v1.ListOrdersRequest\x1a\'.diptych.ordering.v1.ListOrdersResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12\x8a\x01\n\x12GetCustomerSummary\x12..diptych.ordering.v1.GetCustomerSummaryRequest\x1a/.diptych.ordering.v1.GetCustomerSummaryResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12\x81\x01\n\x0fGetOrderHistory\x12+.diptych.ordering.v1.GetOrderHistoryRequest\x1a,.diptych.ordering.v1.GetOrderHistoryResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12t\n\nWatchOrder\x12&.diptych.ordering.v1.WatchOrderRequest\x1a\'.diptych.ordering.v1.WatchOrderResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read0\x01\x12\x8f\x01\n\x13WatchCustomerOrders\x12/.diptych.ordering.v1.WatchCustomerOrdersRequest\x1a\x30.diptych.ordering.v1.WatchCustomerOrdersResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read0\x01\x42\x46\n\x13\x64iptych.ordering.v1P\x01Z-diptych.internal/stubs/ordering/v1;orderingv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -94,34 +93,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYSERVICE'].methods_by_name['WatchOrder']._serialized_options = b'\212\347\030\017\n\rordering.read'
   _globals['_QUERYSERVICE'].methods_by_name['WatchCustomerOrders']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['WatchCustomerOrders']._serialized_options = b'\212\347\030\017\n\rordering.read'
-  _globals['_GETORDERREQUEST']._serialized_start=191
-  _globals['_GETORDERREQUEST']._serialized_end=293
-  _globals['_GETORDERRESPONSE']._serialized_start=295
-  _globals['_GETORDERRESPONSE']._serialized_end=356
-  _globals['_LISTORDERSREQUEST']._serialized_start=359
-  _globals['_LISTORDERSREQUEST']._serialized_end=847
-  _globals['_LISTORDERSRESPONSE']._serialized_start=849
-  _globals['_LISTORDERSRESPONSE']._serialized_end=938
-  _globals['_BATCHGETORDERSREQUEST']._serialized_start=940
-  _globals['_BATCHGETORDERSREQUEST']._serialized_end=1060
-  _globals['_BATCHGETORDERSRESPONSE']._serialized_start=1062
-  _globals['_BATCHGETORDERSRESPONSE']._serialized_end=1157
-  _globals['_GETCUSTOMERSUMMARYREQUEST']._serialized_start=1159
-  _globals['_GETCUSTOMERSUMMARYREQUEST']._serialized_end=1274
-  _globals['_GETCUSTOMERSUMMARYRESPONSE']._serialized_start=1276
-  _globals['_GETCUSTOMERSUMMARYRESPONSE']._serialized_end=1359
-  _globals['_GETORDERHISTORYREQUEST']._serialized_start=1362
-  _globals['_GETORDERHISTORYREQUEST']._serialized_end=1531
-  _globals['_GETORDERHISTORYRESPONSE']._serialized_start=1533
-  _globals['_GETORDERHISTORYRESPONSE']._serialized_end=1640
-  _globals['_WATCHORDERREQUEST']._serialized_start=1643
-  _globals['_WATCHORDERREQUEST']._serialized_end=1779
-  _globals['_WATCHORDERRESPONSE']._serialized_start=1781
-  _globals['_WATCHORDERRESPONSE']._serialized_end=1866
-  _globals['_WATCHCUSTOMERORDERSREQUEST']._serialized_start=1869
-  _globals['_WATCHCUSTOMERORDERSREQUEST']._serialized_end=2017
-  _globals['_WATCHCUSTOMERORDERSRESPONSE']._serialized_start=2019
-  _globals['_WATCHCUSTOMERORDERSRESPONSE']._serialized_end=2113
-  _globals['_QUERYSERVICE']._serialized_start=2116
-  _globals['_QUERYSERVICE']._serialized_end=3021
+  _globals['_GETORDERREQUEST']._serialized_start=162
+  _globals['_GETORDERREQUEST']._serialized_end=289
+  _globals['_GETORDERRESPONSE']._serialized_start=291
+  _globals['_GETORDERRESPONSE']._serialized_end=359
+  _globals['_LISTORDERSREQUEST']._serialized_start=362
+  _globals['_LISTORDERSREQUEST']._serialized_end=932
+  _globals['_LISTORDERSRESPONSE']._serialized_start=934
+  _globals['_LISTORDERSRESPONSE']._serialized_end=1046
+  _globals['_BATCHGETORDERSREQUEST']._serialized_start=1049
+  _globals['_BATCHGETORDERSREQUEST']._serialized_end=1195
+  _globals['_BATCHGETORDERSRESPONSE']._serialized_start=1197
+  _globals['_BATCHGETORDERSRESPONSE']._serialized_end=1317
+  _globals['_GETCUSTOMERSUMMARYREQUEST']._serialized_start=1320
+  _globals['_GETCUSTOMERSUMMARYREQUEST']._serialized_end=1463
+  _globals['_GETCUSTOMERSUMMARYRESPONSE']._serialized_start=1465
+  _globals['_GETCUSTOMERSUMMARYRESPONSE']._serialized_end=1557
+  _globals['_GETORDERHISTORYREQUEST']._serialized_start=1560
+  _globals['_GETORDERHISTORYREQUEST']._serialized_end=1775
+  _globals['_GETORDERHISTORYRESPONSE']._serialized_start=1778
+  _globals['_GETORDERHISTORYRESPONSE']._serialized_end=1909
+  _globals['_WATCHORDERREQUEST']._serialized_start=1912
+  _globals['_WATCHORDERREQUEST']._serialized_end=2086
+  _globals['_WATCHORDERRESPONSE']._serialized_start=2088
+  _globals['_WATCHORDERRESPONSE']._serialized_end=2193
+  _globals['_WATCHCUSTOMERORDERSREQUEST']._serialized_start=2196
+  _globals['_WATCHCUSTOMERORDERSREQUEST']._serialized_end=2385
+  _globals['_WATCHCUSTOMERORDERSRESPONSE']._serialized_start=2387
+  _globals['_WATCHCUSTOMERORDERSRESPONSE']._serialized_end=2501
+  _globals['_QUERYSERVICE']._serialized_start=2504
+  _globals['_QUERYSERVICE']._serialized_end=3409
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.type import money_pb2 as google_dot_type_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n diptych/ordering/v2/events.proto\x12\x13\x64iptych.ordering.v2\x1a diptych/ordering/v1/events.proto\x1a\x1f\x64iptych/ordering/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xa2\x01\n\x0bPlacedGroup\x12\x19\n\x11shipping_group_id\x18\x01 \x01(\t\x12-\n\x05lines\x18\x02 \x03(\x0b\x32\x1e.diptych.ordering.v1.OrderLine\x12\x14\n\x0cwarehouse_id\x18\x03 \x01(\t\x12\x33\n\x08personal\x18\x04 \x01(\x0b\x32!.diptych.ordering.v1.PersonalData\"\xcc\x01\n\x0bOrderPlaced\x12\x10\n\x08order_id\x18\x01 \x01(\t\x12\x13\n\x0b\x63ustomer_id\x18\x02 \x01(\t\x12\x30\n\x06groups\x18\x03 \x03(\x0b\x32 .diptych.ordering.v2.PlacedGroup\x12!\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.Money\x12\x12\n\naccount_id\x18\x05 \x01(\t\x12-\n\tplaced_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampBF\n\x13\x64iptych.ordering.v2P\x01Z-diptych.internal/stubs/ordering/v2;orderingv2b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n diptych/ordering/v2/events.proto\x12\x13\x64iptych.ordering.v2\x1a diptych/ordering/v1/events.proto\x1a\x1f\x64iptych/ordering/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/type/money.proto\"\xd1\x01\n\x0bPlacedGroup\x12*\n\x11shipping_group_id\x18\x01 \x01(\tR\x0fshippingGroupId\x12\x34\n\x05lines\x18\x02 \x03(\x0b\x32\x1e.diptych.ordering.v1.OrderLineR\x05lines\x12!\n\x0cwarehouse_id\x18\x03 \x01(\tR\x0bwarehouseId\x12=\n\x08personal\x18\x04 \x01(\x0b\x32!.diptych.ordering.v1.PersonalDataR\x08personal\"\x85\x02\n\x0bOrderPlaced\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12\x1f\n\x0b\x63ustomer_id\x18\x02 \x01(\tR\ncustomerId\x12\x38\n\x06groups\x18\x03 \x03(\x0b\x32 .diptych.ordering.v2.PlacedGroupR\x06groups\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x12.google.type.MoneyR\x05total\x12\x1d\n\naccount_id\x18\x05 \x01(\tR\taccountId\x12\x37\n\tplaced_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08placedAtBF\n\x13\x64iptych.ordering.v2P\x01Z-diptych.internal/stubs/ordering/v2;orderingv2b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,7 +37,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\023diptych.ordering.v2P\001Z-diptych.internal/stubs/ordering/v2;orderingv2'
   _globals['_PLACEDGROUP']._serialized_start=183
-  _globals['_PLACEDGROUP']._serialized_end=345
-  _globals['_ORDERPLACED']._serialized_start=348
-  _globals['_ORDERPLACED']._serialized_end=552
+  _globals['_PLACEDGROUP']._serialized_end=392
+  _globals['_ORDERPLACED']._serialized_start=395
+  _globals['_ORDERPLACED']._serialized_end=656
 # @@protoc_insertion_point(module_scope)
