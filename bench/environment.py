@@ -187,7 +187,7 @@ class Environment:
         """
         orders = await self.query_number("SELECT count(*) FROM streams WHERE type = 'ordering.order'")
         await self.wait_for_orders(orders, within)
-        await wait_until_ready(self.stack.settings.redis_url, within=within)
+        await wait_until_ready(self.stack.settings, within=within)
 
     def write_requests(self, name: str, messages: Iterable[Message]) -> Path:
         """Write a requests file; return its path."""

@@ -75,7 +75,7 @@ class Feed:
         """Build all views of orders from an empty Redis."""
         await self._redis.flushall()
         sample = await self._measure(self._projector, self._environment.placed_orders, self._count_projected)
-        await wait_until_ready(self._environment.stack.settings.redis_url)
+        await wait_until_ready(self._environment.stack.settings)
         await self._projector.stop()
         return sample
 

@@ -1,8 +1,7 @@
-"""The command server process: its contexts and its wiring."""
+"""The composition root of the command server."""
 
 from collections.abc import Sequence
 
-from command_server.contexts import banking, inventory, ordering
 from command_server.kernel.context import Context, aggregate_types
 from command_server.kernel.group_commit import GroupCommit
 from command_server.observer import instrument
@@ -10,18 +9,20 @@ from command_server.postgres.event_store import PostgresEventStore
 from command_server.postgres.refused_calls import RefusedCallLog
 from command_server.relay.notifier import RelayNotifier
 from command_server.service import command_services
+from contracts.manifest import Manifest
 from runtime.grpc import server
 from runtime.process import workers
-from runtime.process.lifecycle import Lifecycle, read_settings
+from runtime.process.contexts import load_parts
+from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 
-CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 MAX_PENDING_CALLS = 500
 """Calls that may wait before gRPC begins to reject some: half the default, because a command takes twice as
 long as a query."""
 
 
-async def main(lifecycle: Lifecycle, contexts: Sequence[Context]) -> None:
+async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     """Serve the commands of the contexts until the process stops; then finish the queued ones."""
+    contexts = load_parts(manifests, "commands", "CONTEXT", Context)
     store = PostgresEventStore(lifecycle.settings.database_url)
     notifier = RelayNotifier(lifecycle.settings.nats_url)
     commits = GroupCommit(store, aggregate_types(contexts), notifier.notify)
@@ -46,5 +47,4 @@ async def main(lifecycle: Lifecycle, contexts: Sequence[Context]) -> None:
 
 if __name__ == "__main__":
     settings = read_settings()
-    names = {context.name: context for context in CONTEXTS}
-    workers.run(main, "command_server", settings, settings.command_address, names)
+    workers.run(main, "command_server", settings, settings.command_address, read_contexts())

@@ -106,7 +106,7 @@ class Stack:
         await self.start()
         try:
             if self.of(PROJECTOR):
-                await projections.wait_until_ready(self.settings.redis_url)
+                await projections.wait_until_ready(self.settings)
         except BaseException:
             await self.stop()
             raise

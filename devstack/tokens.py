@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from jwt.algorithms import OKPAlgorithm
 
-from process_manager.sagas import SAGAS
+from process_manager.saga import Saga
 from process_manager.scopes import required_scopes
+from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
@@ -67,7 +68,8 @@ def mint(settings: Settings, scopes: Iterable[str], subject: str, lifetime: time
 
 def write_process_manager_token(settings: Settings) -> None:
     """Write a token with the scopes of all sagas into the file that the process manager reads."""
-    token = mint(settings, required_scopes(SAGAS), "process-manager", timedelta(days=365))
+    sagas = load_parts(choose_contexts(settings), "sagas", "SAGAS", Saga)
+    token = mint(settings, required_scopes(sagas), "process-manager", timedelta(days=365))
     path = Path(settings.process_manager_token)
     path.touch(mode=0o600)
     path.write_text(token)

@@ -49,8 +49,9 @@ def rebuild(name: str, within: timedelta) -> None:
     """Rebuild the projection NAME from the stream, in place; its queries answer VIEW_REBUILDING meanwhile."""
     from operations import projections
 
-    settings, view = read_settings(), projections.find_view(name)
-    seconds = asyncio.run(projections.rebuild(settings.redis_url, view, within.total_seconds()))
+    settings = read_settings()
+    view = projections.find_view(settings, name)
+    seconds = asyncio.run(projections.rebuild(settings, view, within.total_seconds()))
     click.echo(f"{name} is ready again after {seconds:.1f} s")
 
 
@@ -119,7 +120,7 @@ def events(stream: str) -> None:
     from operations import events
 
     async def show() -> None:
-        async for line in events.decode_stream(settings.database_url, stream):
+        async for line in events.decode_stream(settings, stream):
             click.echo(line)
 
     settings = read_settings()

@@ -4,19 +4,27 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from getpass import getuser
+from typing import Any
 
 from process_manager.engine import Engine, UnknownSaga
 from process_manager.event_consumer import read_stream_from
 from process_manager.instance import Instance
-from process_manager.saga import ActionNotPossible
+from process_manager.saga import ActionNotPossible, Saga
 from process_manager.saga_reader import SagaDetails, SagaReader, SagaRow
-from process_manager.sagas import SAGAS
 from process_manager.store import SagaStore
 from runtime import jetstream
+from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
-SAGA_NAMES = tuple(saga.name for saga in SAGAS)
+
+def load_sagas(settings: Settings) -> list[Saga[Any]]:
+    """Return the sagas of the chosen contexts.
+
+    Raises:
+        StartError: a context is unknown or invalid.
+    """
+    return load_parts(choose_contexts(settings), "sagas", "SAGAS", Saga)
 
 
 @asynccontextmanager
@@ -42,7 +50,7 @@ async def list_sagas(settings: Settings, saga_name: str, state: str, ended: bool
         sagas = SagaReader(store.engine)
         rows = [
             row
-            for name in ([saga_name] if saga_name else SAGA_NAMES)
+            for name in ([saga_name] if saga_name else [saga.name for saga in load_sagas(settings)])
             for row in await sagas.read_page(name, status=state, open_only=not ended, limit=limit)
         ]
     if not rows:
@@ -75,7 +83,7 @@ async def retry(settings: Settings, id_: str, saga_name: str) -> str:
     try:
         async with _open_store(settings) as store:
             name = await _find_name(SagaReader(store.engine), id_, saga_name)
-            engine = Engine(store, SAGAS, read_stream_from(connection))
+            engine = Engine(store, load_sagas(settings), read_stream_from(connection))
             return _format_status(await engine.retry(name, id_, getuser()))
     except (UnknownSaga, ActionNotPossible) as error:
         raise StartError(str(error)) from error
@@ -96,7 +104,7 @@ async def abort(settings: Settings, id_: str, saga_name: str, reason: str) -> st
     async with _open_store(settings) as store:
         name = await _find_name(SagaReader(store.engine), id_, saga_name)
         try:
-            engine = Engine(store, SAGAS, read_no_stream)  # type: ignore[arg-type]
+            engine = Engine(store, load_sagas(settings), read_no_stream)  # type: ignore[arg-type]
             return _format_status(await engine.abort(name, id_, reason, getuser()))
         except (UnknownSaga, ActionNotPossible) as error:
             raise StartError(str(error)) from error

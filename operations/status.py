@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from contracts.view_layout import View
 from operations.processes import KINDS, check_health
-from operations.projections import VIEWS
+from operations.projections import list_views
 from operations.server_errors import UNREACHABLE, summarize
 from process_manager.saga_reader import SagaReader
 from runtime import jetstream
@@ -98,7 +98,7 @@ async def _check_projections(settings: Settings, stream: StreamIdentity | str | 
         async def describe(view: View) -> str:
             return await _query_or_describe(lambda: _describe_projection(redis, view, identity), "Redis")
 
-        return [(view.projection, await describe(view)) for view in VIEWS]
+        return [(view.projection, await describe(view)) for view in list_views(settings)]
 
 
 async def _describe_projection(redis: Redis, view: View, stream: StreamIdentity | None) -> str:

@@ -1,28 +1,31 @@
-"""The process manager's composition root. `sagas/` lists its sagas."""
+"""The composition root of the process manager."""
 
 import asyncio
+from collections.abc import Sequence
 
+from contracts.manifest import Manifest
 from process_manager.engine import Engine
 from process_manager.event_consumer import EventConsumer, read_stream_from
 from process_manager.freshness import Freshness
 from process_manager.leases import Leases
+from process_manager.saga import Saga
 from process_manager.saga_reader import SagaReader
-from process_manager.sagas import SAGAS
-from process_manager.sagas.fulfilment.queries import fulfilment_queries
 from process_manager.step_client import StepClient
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
 from runtime import jetstream
 from runtime.grpc import server
 from runtime.jetstream import read_stream_identity
-from runtime.process.lifecycle import Lifecycle, read_settings, run_process
+from runtime.process import workers
+from runtime.process.contexts import load_modules, load_parts
+from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 
 
-async def main(lifecycle: Lifecycle) -> None:
-    """Run all sagas on this process's share of the partitions, and serve queries about them."""
+async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
+    """Run the sagas of the contexts on this process's share of the partitions; serve queries about them."""
     store, client = SagaStore(lifecycle.settings.database_url), StepClient(lifecycle.settings)
     async with await jetstream.connect(lifecycle.settings.nats_url, "process_manager") as nats:
-        engine = Engine(store, SAGAS, read_stream_from(nats))
+        engine = Engine(store, load_parts(manifests, "sagas", "SAGAS", Saga), read_stream_from(nats))
         leases = Leases(store)
 
         async def probe() -> bool:
@@ -33,9 +36,10 @@ async def main(lifecycle: Lifecycle) -> None:
             return identity.incarnation if identity else ""
 
         sagas = SagaReader(store.engine)
+        freshness = Freshness(sagas, read_incarnation)
         query_server = server.build(
             lifecycle.settings,
-            [fulfilment_queries(sagas, Freshness(sagas, read_incarnation))],
+            [module.create_service(sagas, freshness) for module in load_modules(manifests, "saga_queries")],
             address=lifecycle.settings.process_manager_address,
             probe=probe,
         )
@@ -51,4 +55,4 @@ async def main(lifecycle: Lifecycle) -> None:
 
 
 if __name__ == "__main__":
-    run_process(main, "process_manager", read_settings())
+    workers.run_single(main, "process_manager", read_settings(), read_contexts())

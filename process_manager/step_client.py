@@ -10,6 +10,7 @@ import grpc
 from google.protobuf import descriptor_pool
 from google.rpc import error_details_pb2, status_pb2
 
+from contracts.manifest import context_of
 from process_manager.due_work import DueStep
 from runtime.codec import message_class
 from runtime.process.settings import Settings
@@ -86,11 +87,10 @@ class StepClient:
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
 
     def _open_channel(self, service: str) -> grpc.aio.Channel:
-        _, context, _, name = service.split(".")
-        if name == "QueryService":
+        if service.endswith(".QueryService"):
             address = self._query_address
         else:
-            address = self._context_addresses.get(context, self._command_address)
+            address = self._context_addresses.get(context_of(service), self._command_address)
         if address not in self._channels:
             self._channels[address] = grpc.aio.insecure_channel(address, OPTIONS)
         return self._channels[address]

@@ -1,26 +1,30 @@
-"""The projector process: its projections, and how its parts are put together."""
+"""The composition root of the projector."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 from redis.asyncio import Redis
 
+from contracts.manifest import Manifest
 from projector.event_feed import JetStreamEventFeed
 from projector.leases import RedisLeases
 from projector.observer import create_observer
-from projector.projections import banking, inventory, ordering
+from projector.projection import Projection
 from projector.redis_connection import check_eviction_policy, connect, is_reachable
 from projector.redis_store import RedisStore
 from projector.runner import Runner
 from runtime import jetstream
 from runtime.grpc import server
 from runtime.jetstream import Connection
-from runtime.process.lifecycle import Lifecycle, read_settings, run_process
+from runtime.process import workers
+from runtime.process.contexts import load_parts
+from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 
-PROJECTIONS = (*ordering.PROJECTIONS, *inventory.PROJECTIONS, *banking.PROJECTIONS)
 
-
-async def main(lifecycle: Lifecycle) -> None:
-    """Run the projections and serve health checks until the process stops."""
+async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
+    """Run the projections of the contexts and serve health checks until the process stops."""
+    projections = load_parts(manifests, "projections", "PROJECTIONS", Projection)
     async with (
         connect(lifecycle.settings.redis_url) as redis,
         await jetstream.connect(lifecycle.settings.nats_url, "projector") as nats,
@@ -30,11 +34,13 @@ async def main(lifecycle: Lifecycle) -> None:
             return nats.connected and await is_reachable(redis)
 
         health = server.build(lifecycle.settings, address=lifecycle.settings.projector_address, probe=probe)
-        await asyncio.gather(health.serve(lifecycle), run_projections(lifecycle, redis, nats))
+        await asyncio.gather(health.serve(lifecycle), run_projections(lifecycle, projections, redis, nats))
 
 
-async def run_projections(lifecycle: Lifecycle, redis: Redis, nats: Connection) -> None:
-    """Run every projection on this process's share of the partitions, until the process stops."""
+async def run_projections(
+    lifecycle: Lifecycle, projections: Sequence[Projection[Any]], redis: Redis, nats: Connection
+) -> None:
+    """Run the projections on this process's share of the partitions, until the process stops."""
     await check_eviction_policy(redis, lifecycle)
     leases = RedisLeases(redis, can_work=lambda: nats.connected)
     lifecycle.spawn(leases.keep(), "leases")
@@ -46,11 +52,11 @@ async def run_projections(lifecycle: Lifecycle, redis: Redis, nats: Connection) 
             leases,
             observe=create_observer(projection.view),
         )
-        for projection in PROJECTIONS
+        for projection in projections
     ]
     await asyncio.gather(*(runner.run(lifecycle.stopping) for runner in runners))
     await leases.leave()
 
 
 if __name__ == "__main__":
-    run_process(main, "projector", read_settings())
+    workers.run_single(main, "projector", read_settings(), read_contexts())

@@ -1,22 +1,22 @@
-"""The query server process: its contexts, and the wiring of its parts."""
+"""The composition root of the query server."""
 
 from collections.abc import Sequence
 
+from contracts.manifest import Manifest
 from query_server.change_notifications import ChangeNotifications
-from query_server.contexts import banking, inventory, ordering
 from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.service import QueryContext, ReadModel, query_service
 from runtime.grpc import server
 from runtime.process import workers
-from runtime.process.lifecycle import Lifecycle, read_settings
+from runtime.process.contexts import load_parts
+from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 from runtime.process.start_error import StartError
 
-CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 
-
-async def main(lifecycle: Lifecycle, contexts: Sequence[QueryContext]) -> None:
-    """Serve the queries of these contexts until the process stops."""
+async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
+    """Serve the queries of the contexts until the process stops."""
+    contexts = load_parts(manifests, "queries", "CONTEXT", QueryContext)
     address = _parse_address(lifecycle.settings.redis_url)
     async with RedisClient(address) as redis:
         queried_views = {query.view for context in contexts for query in context.queries.values()}
@@ -46,5 +46,4 @@ def _parse_address(url: str) -> RedisAddress:
 
 if __name__ == "__main__":
     settings = read_settings()
-    contexts_by_name = {context.name: context for context in CONTEXTS}
-    workers.run(main, "query_server", settings, settings.query_address, contexts_by_name)
+    workers.run(main, "query_server", settings, settings.query_address, read_contexts())

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf.descriptor import ServiceDescriptor
 
+from contracts.manifest import context_of
 from contracts.view_layout import View
 from query_server.change_notifications import ChangeNotifications
 from query_server.redis_client import RedisClient
@@ -57,7 +58,7 @@ class QueryContext:
 
     @property
     def name(self) -> str:
-        return str(self.service.full_name.split(".")[1])
+        return context_of(self.service.full_name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from devstack.new_context import composition_roots, files, naming
+from devstack.new_context import files, naming
 from runtime.process.start_error import StartError
 
 NEXT = """Generating
@@ -24,17 +24,15 @@ def main(name: str, root: Path) -> None:
     """Write a context into the working tree at `root`, and print the paths and the next steps.
 
     Raises:
-        StartError: the name is invalid or taken, or a composition root has an unexpected form. No file was
-            written.
+        StartError: the name is invalid or taken. No file was written.
     """
     naming.check(name, root)
-    new_files, changed_files = files.render(name), composition_roots.render(name, root)
-    for path, text in (new_files | changed_files).items():
+    new_files = files.render(name)
+    for path, text in new_files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(text)
-    _format(name, root, [path for path in (*new_files, *changed_files) if path.endswith(".py")])
-    for verb, paths in (("Wrote", new_files), ("Changed", changed_files)):
-        click.echo("\n  ".join([verb, *paths]))
+    _format(name, root, [path for path in new_files if path.endswith(".py")])
+    click.echo("\n  ".join(["Wrote", *new_files]))
     click.echo(NEXT.format(name=name))
 
 

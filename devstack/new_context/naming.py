@@ -1,12 +1,11 @@
 """Rules for the name of a context, which becomes a Python module, a Protobuf package and a part of scopes."""
 
-import ast
 import builtins
 import re
 from keyword import iskeyword
 from pathlib import Path
 
-from devstack.new_context import composition_roots, files
+from devstack.new_context import files
 from runtime.process.start_error import StartError
 
 VALID = re.compile(r"[a-z][a-z0-9]*(_[a-z][a-z0-9]*)*")
@@ -39,20 +38,3 @@ def check(name: str, root: Path) -> None:
     for path in (*folders, *files.list_paths(name)):
         if (root / path).exists():
             raise StartError(f"NAME: {name} is taken: {path} exists")
-    for path in composition_roots.PATHS:
-        if name in _find_names(composition_roots.read(root, path)):
-            raise StartError(f"NAME: {name} is taken: {path} uses this name")
-
-
-def _find_names(source: str) -> set[str]:
-    """Return all names that a module binds or reads."""
-    names = set()
-    for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.Name(id=name) | ast.arg(arg=name) | ast.FunctionDef(name=name):
-                names.add(name)
-            case ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
-                names.add(name)
-            case ast.alias(name=name, asname=alias):
-                names.add(alias or name.partition(".")[0])
-    return names

@@ -1,7 +1,7 @@
 """The vocabulary of `diptych verify`: the declarations of contexts, and the results of checks."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -79,6 +79,22 @@ class Aggregate:
             for module in self.events
             for message in module.DESCRIPTOR.message_types_by_name.values()
         }
+
+
+@dataclass(frozen=True)
+class SagaSpec:
+    """One saga.
+
+    Args:
+        name: `<context>.<saga>`.
+        subscribes_to: the type of the streams that its instances follow.
+        check: checks the effects of its instances. Its arguments are the `PostgresReader`, the aggregates by
+            stream type, the `Report`, and the deadline (`time.monotonic`) for effects that change meanwhile.
+    """
+
+    name: str
+    subscribes_to: str
+    check: Callable[..., Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

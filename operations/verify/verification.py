@@ -17,8 +17,7 @@ from operations.server_errors import UNREACHABLE
 from operations.verify.checks import event_stream, sagas, tables
 from operations.verify.checks.aggregates import Aggregates, Counts
 from operations.verify.checks.projections import Projections
-from operations.verify.contexts import banking, inventory, ordering
-from operations.verify.model import Aggregate, Problem
+from operations.verify.model import Aggregate, Problem, SagaSpec
 from operations.verify.recheck import RecheckQueue, confirm
 from operations.verify.report import Report
 from operations.verify.sources import (
@@ -30,10 +29,8 @@ from operations.verify.sources import (
     StreamContents,
 )
 from runtime.jetstream import ReaderLost, connect
+from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
-
-AGGREGATES: tuple[Aggregate, ...] = (ordering.ORDER, *inventory.AGGREGATES, *banking.AGGREGATES)
-"""Every aggregate, with its independent fold."""
 
 CONNECT_TIMEOUT = 5.0
 """Seconds for the connection to NATS."""
@@ -47,7 +44,7 @@ async def verify(
     *,
     within: float = 60.0,
     max_findings: int = 20,
-    aggregates: Sequence[Aggregate] = AGGREGATES,
+    aggregates: Sequence[Aggregate] | None = None,
 ) -> Report:
     """Compare everything that is derived from the events with an independent fold of them.
 
@@ -55,11 +52,16 @@ async def verify(
         settings: the addresses of the servers.
         within: seconds to catch up for anything that is behind, in each step.
         max_findings: findings of each check that the report keeps.
-        aggregates: the aggregates with a fold.
+        aggregates: the aggregates with a fold; None for those of the chosen contexts.
 
     Raises:
+        StartError: a context is unknown or invalid.
         UNVERIFIABLE: a server is unreachable, or the stream changed.
     """
+    manifests = choose_contexts(settings)
+    if aggregates is None:
+        aggregates = load_parts(manifests, "verification", "AGGREGATES", Aggregate)
+    specs = load_parts([each for each in manifests if each.sagas], "verification", "SAGAS", SagaSpec)
     postgres, redis = PostgresReader(settings.database_url), RedisReader(settings.redis_url)
     connection = await connect(settings.nats_url, "verify")
     try:
@@ -68,7 +70,7 @@ async def verify(
         sources = Sources(postgres, StreamContents(connection), redis)
         incarnation, standby = await postgres.read_incarnation()
         verification = Verification(
-            sources, aggregates, incarnation, standby=standby, within=within, max_findings=max_findings
+            sources, aggregates, specs, incarnation, standby=standby, within=within, max_findings=max_findings
         )
         return await verification.run()
     finally:
@@ -84,6 +86,7 @@ class Verification:
         self,
         sources: Sources,
         aggregates: Sequence[Aggregate],
+        sagas: Sequence[SagaSpec],
         incarnation: str,
         *,
         standby: bool,
@@ -92,6 +95,7 @@ class Verification:
     ) -> None:
         self._sources, self._incarnation, self._standby = sources, incarnation, standby
         self._aggregates = {aggregate.stream_type: aggregate for aggregate in aggregates}
+        self._sagas = sagas
         self._within = within
         self._report = Report(max_findings)
         self._counts = Counts(self._report.counts)
@@ -104,7 +108,7 @@ class Verification:
         await self._check_aggregates()
         await self._check_unmatched_messages()
         await self._check_projections()
-        await sagas.check(self._sources.postgres, self._aggregates, self._report, self._within)
+        await sagas.check(self._sources.postgres, self._sagas, self._aggregates, self._report, self._within)
         return self._report
 
     async def _check_stream(self) -> None:

@@ -8,10 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import ModuleType
 
-from diptych.banking.v1 import command_service_pb2 as banking
-from diptych.banking.v1 import events_pb2 as banking_events
-from diptych.inventory.v1 import command_service_pb2 as inventory
-from diptych.inventory.v1 import events_pb2 as inventory_events
 from google.protobuf.message import Message
 
 from process_manager.saga import (
@@ -99,19 +95,3 @@ def describe_status(expiry: Expiry) -> SagaStatus:
     if expiry.tries:
         return SagaStatus("EXPIRING", False, MAX_EXPIRY_DURATION)
     return SagaStatus("WATCHING", False, waiting_for="its deadline")
-
-
-RESERVATIONS = deadline_saga(
-    "inventory.reservation_deadline",
-    "inventory.reservation",
-    inventory_events,
-    inventory_events.ReservationMade,
-    inventory.ExpireReservationRequest,
-)
-HOLDS = deadline_saga(
-    "banking.hold_deadline",
-    "banking.hold",
-    banking_events,
-    banking_events.HoldPlaced,
-    banking.ExpireHoldRequest,
-)

@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import uvloop
 from pydantic import ValidationError
 
+from contracts.manifest import Manifest, find_manifests
 from runtime.process import logs
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
@@ -110,6 +111,14 @@ def read_settings() -> Settings:
             f"DIPTYCH_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
         )
         sys.exit(_report_start_error("settings", message))
+
+
+def read_contexts() -> dict[str, Manifest]:
+    """Return the manifests of all installed contexts. Invalid ones end the process with exit code 1."""
+    try:
+        return find_manifests()
+    except ValueError as error:
+        sys.exit(_report_start_error("contexts", str(error)))
 
 
 def _report_start_error(name: str, message: str) -> int:

@@ -10,6 +10,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="DIPTYCH_", frozen=True)
 
+    contexts: str = ""
+    """The contexts of all processes and of `diptych`, separated by commas; empty for all installed ones. A
+    process's own `--contexts` takes precedence."""
+
     database_url: str = "postgresql://diptych@127.0.0.1:5433/diptych"
     """PostgreSQL, as `postgresql://user[:password]@host:port/database`."""
     nats_url: str = "nats://127.0.0.1:4223"

@@ -1,4 +1,4 @@
-"""The command line of a server: the number of its processes, and the contexts that they serve.
+"""The command line of a process: the contexts that it runs and, of a server, the number of its workers.
 
 With `--workers N` a parent starts N worker processes and replaces those that die. The kernel distributes
 connections among the workers (SO_REUSEPORT); the parent itself does not listen.
@@ -9,11 +9,12 @@ import asyncio
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn, TypeVar
 
 from runtime.grpc.server import check_address_free
 from runtime.process import logs
+from runtime.process.contexts import add_contexts_argument
 from runtime.process.lifecycle import EXIT_START_ERROR, Lifecycle, Main, run_process
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
@@ -24,6 +25,18 @@ log = logs.get_logger(__name__)
 
 _RESTART_DELAY = 1.0
 """Seconds before a dead worker is replaced, so that a worker that always dies does not keep the host busy."""
+
+
+def run_single(
+    serve: Callable[[Lifecycle, Sequence[C]], Awaitable[None]],
+    name: str,
+    settings: Settings,
+    contexts: Mapping[str, C],
+) -> NoReturn:
+    """Run a process without workers, and exit; for the arguments see `run`."""
+    arguments = _create_parser(name, settings, contexts).parse_args()
+    chosen_contexts = [contexts[context] for context in arguments.contexts]
+    run_process(lambda lifecycle: serve(lifecycle, chosen_contexts), name, settings)
 
 
 def run(
@@ -42,7 +55,7 @@ def run(
         address: `host:port` at which the server listens.
         contexts: all contexts that the server can serve, by name.
     """
-    arguments = _parse_arguments(name, contexts)
+    arguments = _parse_arguments(name, settings, contexts)
     chosen_contexts = [contexts[context] for context in arguments.contexts]
 
     async def main(lifecycle: Lifecycle) -> None:
@@ -56,10 +69,8 @@ def run(
     run_process(lambda lifecycle: _supervise(lifecycle, worker, arguments.workers, address), name, settings)
 
 
-def _parse_arguments(name: str, contexts: Collection[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {name}", description=f"Run the {name.replace('_', ' ')}."
-    )
+def _parse_arguments(name: str, settings: Settings, contexts: Mapping[str, object]) -> argparse.Namespace:
+    parser = _create_parser(name, settings, contexts)
     parser.add_argument(
         "--workers",
         type=int,
@@ -67,22 +78,19 @@ def _parse_arguments(name: str, contexts: Collection[str]) -> argparse.Namespace
         metavar="N",
         help="number of processes that share the address (default: 1)",
     )
-    parser.add_argument(
-        "--contexts",
-        default=",".join(contexts),
-        metavar="A,B",
-        help="contexts to serve (default: %(default)s)",
-    )
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    arguments.contexts = [part for part in arguments.contexts.split(",") if part]
     if arguments.workers < 1:
         parser.error("--workers: must be at least 1")
-    for unknown in set(arguments.contexts) - set(contexts):
-        parser.error(f"--contexts: unknown context {unknown} (known: {', '.join(contexts)})")
-    if contexts and not arguments.contexts:
-        parser.error("--contexts: must name at least one context")
     return arguments
+
+
+def _create_parser(name: str, settings: Settings, contexts: Mapping[str, object]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {name}", description=f"Run the {name.replace('_', ' ')}."
+    )
+    add_contexts_argument(parser, settings, contexts)
+    return parser
 
 
 def _stop_with_parent(main: Main) -> Main:

@@ -1,66 +1,99 @@
-"""Every context and every projection has its entry in the composition roots."""
+"""Every context has a manifest, and every manifest names all parts of its context."""
 
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
 import pytest
 
-import command_server.__main__ as commands
-import projector.__main__ as projections
-import query_server.__main__ as queries
-from operations.verify import verification
-from operations.verify.checks import sagas as saga_checks
-from process_manager.sagas import SAGAS
 from projector.projection import Projection
+from tests.support.harness.contexts import (
+    AGGREGATES,
+    CONTEXTS,
+    MANIFESTS,
+    PROJECTIONS,
+    QUERY_CONTEXTS,
+    SAGA_SPECS,
+    SAGAS,
+)
 
 ROOT = Path(__file__).parents[2]
+KINDS = {
+    "commands": "command_server.contexts",
+    "projections": "projector.projections",
+    "queries": "query_server.contexts",
+    "verification": "operations.verify.contexts",
+}
 
 
-def list_modules(folder: str) -> set[str]:
-    return {module.name for module in iter_modules([str(ROOT / folder)])}
+def list_modules(package: str) -> set[str]:
+    return {f"{package}.{module.name}" for module in iter_modules([str(ROOT / package.replace(".", "/"))])}
 
 
-def list_contexts() -> set[str]:
-    return {path.parts[-3] for path in (ROOT / "protos/diptych").glob("*/v1/command_service.proto")}
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_module_of_a_context_is_in_its_manifest(kind: str) -> None:
+    assert list_modules(KINDS[kind]) <= {getattr(manifest, kind) for manifest in MANIFESTS}
 
 
-def test_every_context_has_protos_commands_and_queries() -> None:
-    assert list_contexts() == list_modules("command_server/contexts") == list_modules("query_server/contexts")
+def test_every_command_service_has_a_context() -> None:
+    paths = (ROOT / "protos/diptych").glob("*/v1/command_service.proto")
+    assert {path.parts[-3] for path in paths} == {context.name for context in CONTEXTS}
 
 
-def test_every_context_is_served() -> None:
-    assert {context.name for context in commands.CONTEXTS} == list_modules("command_server/contexts")
-    assert len(queries.CONTEXTS) == len(list_modules("query_server/contexts"))
+def test_every_part_has_the_name_of_its_manifest() -> None:
+    names = {manifest.name for manifest in MANIFESTS}
+    assert {context.name for context in CONTEXTS} <= names
+    assert {context.name for context in QUERY_CONTEXTS} <= names
+    assert {projection.view.projection.partition(".")[0] for projection in PROJECTIONS} <= names
+    assert {saga.name.partition(".")[0] for saga in SAGAS} <= names
+    assert {aggregate.stream_type.partition(".")[0] for aggregate in AGGREGATES} <= names
 
 
 @pytest.mark.parametrize(
     "name",
-    sorted(
-        f"{context}.{name}"
-        for context in list_contexts()
-        for name in list_modules(f"projector/projections/{context}")
-    ),
+    sorted(name for context in list_modules("projector.projections") for name in list_modules(context)),
 )
 def test_every_projection_is_listed(name: str) -> None:
-    module = import_module(f"projector.projections.{name}")
-    defined = [value for value in vars(module).values() if isinstance(value, Projection)]
+    defined = [value for value in vars(import_module(name)).values() if isinstance(value, Projection)]
     assert defined
-    assert all(projection in projections.PROJECTIONS for projection in defined)
+    assert all(projection in PROJECTIONS for projection in defined)
 
 
 def test_every_queried_view_has_a_projection() -> None:
-    queried = {query.view for context in queries.CONTEXTS for query in context.queries.values()}
-    assert queried <= {projection.view for projection in projections.PROJECTIONS}
+    queried = {query.view for context in QUERY_CONTEXTS for query in context.queries.values()}
+    assert queried <= {projection.view for projection in PROJECTIONS}
 
 
-def test_every_aggregate_and_every_view_is_verified() -> None:
-    verified = {aggregate.stream_type: aggregate for aggregate in verification.AGGREGATES}
-    decided = {a.stream_type for context in commands.CONTEXTS for d in context.deciders for a in d.aggregates}
+def test_every_aggregate_every_view_and_every_saga_is_verified() -> None:
+    verified = {aggregate.stream_type: aggregate for aggregate in AGGREGATES}
+    decided = {a.stream_type for context in CONTEXTS for d in context.deciders for a in d.aggregates}
     assert set(verified) == decided
     views = {spec.view for aggregate in verified.values() for spec in aggregate.projections}
-    assert views == {projection.view for projection in projections.PROJECTIONS}
+    assert views == {projection.view for projection in PROJECTIONS}
+    assert {saga.name: saga.subscribes_to for saga in SAGAS} == {
+        spec.name: spec.subscribes_to for spec in SAGA_SPECS
+    }
 
 
-def test_verify_knows_the_subscriptions_of_every_saga() -> None:
-    assert {saga.name: saga.subscribes_to for saga in SAGAS} == saga_checks.SUBSCRIPTIONS
+@pytest.mark.parametrize(
+    ("process", "kind"),
+    [
+        ("command_server", "commands"),
+        ("query_server", "queries"),
+        ("projector", "projections"),
+        ("process_manager", "sagas"),
+    ],
+)
+def test_a_process_imports_its_own_kind_of_modules_alone(process: str, kind: str) -> None:
+    others = {"command_server", "query_server", "projector", "process_manager", "operations"} - {process}
+    program = f"""
+import sys, {process}.__main__
+from contracts.manifest import find_manifests
+from runtime.process.contexts import load_modules
+assert load_modules(find_manifests().values(), {kind!r})
+print({others!r} & {{name.partition(".")[0] for name in sys.modules}} or "")
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (result.stdout.strip(), result.stderr) == ("", "")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from devstack.new_context import composition_roots, files, naming
+from devstack.new_context import files, naming
 from runtime.process.start_error import StartError
 
 ROOT = Path(__file__).parents[2]
 READY = (".venv/.ready", ".cache/protos/.ready")
 NEW = "loyalty"
-PYTHON = [path for path in (*files.list_paths(NEW), *composition_roots.PATHS) if path.endswith(".py")]
+PYTHON = [path for path in files.list_paths(NEW) if path.endswith(".py")]
 
 
 def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -70,7 +70,7 @@ def tree(untouched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(untouched, tree, symlinks=True)
     result = make(tree, f"NAME={NEW}")
     assert result.returncode == 0, result.stdout + result.stderr
-    for path in (*files.list_paths(NEW), *composition_roots.PATHS):
+    for path in files.list_paths(NEW):
         assert f"  {path}\n" in result.stdout
     return tree
 
@@ -80,7 +80,7 @@ def assert_passes(tree: Path, *command: str) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_it_writes_its_files_and_changes_only_the_composition_roots(tree: Path, untouched: Path) -> None:
+def test_it_writes_its_files_and_changes_no_other(tree: Path, untouched: Path) -> None:
     before, after = read_files(untouched), read_files(tree)
     new = after.keys() - before.keys()
     stubs = {
@@ -92,7 +92,7 @@ def test_it_writes_its_files_and_changes_only_the_composition_roots(tree: Path, 
         f"tests/contract/events/diptych.{NEW}.v1.Item{what}.json" for what in ("Added", "Renamed", "Removed")
     }
     assert new == {*files.list_paths(NEW), *events, *(f"generated/diptych/{NEW}/v1/{stub}" for stub in stubs)}
-    assert {path for path in before if after.get(path) != before[path]} == set(composition_roots.PATHS)
+    assert not {path for path in before if after.get(path) != before[path]}
 
 
 def test_its_tests_and_the_composition_tests_pass(tree: Path) -> None:
@@ -167,8 +167,7 @@ def test_a_name_of_maximum_length_fits_into_every_line(tmp_path: Path) -> None:
         ("public", "is reserved"),
         ("banking", "is taken: protos/diptych/banking exists"),
         ("access", "is taken: protos/diptych/access exists"),
-        ("tables", "is taken: operations/verify/verification.py uses this name"),
-        ("lifecycle", "is taken: command_server/__main__.py uses this name"),
+        ("fulfilment", "is taken: protos/diptych/fulfilment exists"),
     ],
 )
 def test_an_invalid_name_has_an_error_of_one_line(name: str, reason: str) -> None:
@@ -185,28 +184,3 @@ def test_an_invalid_name_changes_no_file(untouched: Path, arguments: tuple[str, 
     assert result.returncode != 0
     assert "Traceback" not in result.stderr
     assert read_files(untouched) == before
-
-
-@pytest.mark.parametrize("path", composition_roots.PATHS)
-@pytest.mark.parametrize("change", ["no list", "a comment", "two lists"])
-def test_an_unexpected_composition_root_has_an_error_of_one_line(
-    tmp_path: Path, path: str, change: str
-) -> None:
-    (root,) = (root for root in composition_roots.ROOTS if root.path == path)
-    for other in composition_roots.PATHS:
-        (tmp_path / other).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / other, tmp_path / other)
-    text = (ROOT / path).read_text()
-    (start,) = (
-        line for line in text.splitlines() if line.startswith((f"{root.listing} =", f"{root.listing}:"))
-    )
-    begin, _, rest = start.partition("= ")
-    changes = {
-        "no list": text.replace(start, f"{begin}= sorted{rest}"),
-        "a comment": text.replace(start, f"{begin}= {rest[0]}  # why\n{rest[1:]}"),
-        "two lists": f"{text}\n{root.listing} = ()\n",
-    }
-    (tmp_path / path).write_text(changes[change])
-    with pytest.raises(StartError, match=f"{path}: no list {root.listing} in the expected form") as error:
-        composition_roots.render(NEW, tmp_path)
-    assert "\n" not in str(error.value)

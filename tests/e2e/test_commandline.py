@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from devstack.stack import Stack, variables
 from devstack.tcp_ports import free_port
-from operations.projections import VIEWS
+from tests.support.harness.contexts import VIEWS
 from tests.support.harness.shop import Shop, order_of
 
 NAMES = [view.projection for view in VIEWS]

@@ -16,7 +16,6 @@ from google.protobuf.descriptor import MethodDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from command_server.__main__ import CONTEXTS
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
@@ -24,6 +23,7 @@ from process_manager.saga_reader import SagaReader
 from tests.e2e.test_commandline import diptych
 from tests.e2e.test_fuzz import ELSEWHERE, answered_clearly, name_of, some
 from tests.support.harness.caller import Caller
+from tests.support.harness.contexts import CONTEXTS
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.process_managers import Call, FaultyClient, run_managers, wait_for_status
 from tests.support.harness.trade import PRICE, SCOPES, Trade

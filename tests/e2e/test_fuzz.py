@@ -12,12 +12,12 @@ from google.protobuf.descriptor import MethodDescriptor
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from command_server.__main__ import CONTEXTS as COMMANDS
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, QUERY_SERVER
-from query_server.__main__ import CONTEXTS as QUERIES
 from runtime.grpc import access
 from tests.support.builders import fuzz
+from tests.support.harness.contexts import CONTEXTS as COMMANDS
+from tests.support.harness.contexts import QUERY_CONTEXTS as QUERIES
 from tests.support.harness.rpc_failure import read_failure
 from tests.support.harness.shop import Bearer, bearer, lines_of
 

@@ -103,8 +103,8 @@ async def test_verify_finds_a_forged_event_and_a_rebuild_removes_it(stack: Stack
         await until(is_projected)
     report = await verify_stack(stack)
     assert "view ordering.order forged" in report.to_text()
-    for view in projections.VIEWS:
+    for view in projections.list_views(stack.settings):
         if "ordering.order" in view.source_streams:
-            await projections.rebuild(stack.settings.redis_url, view, within=60)
+            await projections.rebuild(stack.settings, view, within=60)
     await assert_consistent(stack, traffic.answers)
     await shop.close()

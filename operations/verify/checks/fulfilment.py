@@ -4,7 +4,7 @@ A confirmed order has its stock and its money, once; a rejected or cancelled ord
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,11 +15,13 @@ from diptych.inventory.v1.types_pb2 import Reservation
 from diptych.ordering.v1.types_pb2 import Order
 
 from operations.verify.checks import stored_streams
-from operations.verify.model import Aggregate, Problem
+from operations.verify.model import Aggregate, Problem, SagaSpec
 from operations.verify.recheck import confirm
+from operations.verify.report import Report
 from operations.verify.sources import PAGE_SIZE, PostgresReader
 
 SAGA = "fulfilment.fulfilment"
+NEEDED_STREAMS = frozenset({"ordering.order", "inventory.reservation", "banking.hold"})
 RESTING_STATES: Mapping[str, tuple[Collection[str], str, str]] = {
     "CONFIRMED": (("CONFIRMED",), "FIRM", "FIRM"),
     "FULFILLED": (("SHIPPED", "DELIVERED"), "COMMITTED", "CAPTURED"),
@@ -49,7 +51,7 @@ REFUND = "/diptych.banking.v1.CommandService/Deposit"
 async def check(
     postgres: PostgresReader,
     aggregates: Mapping[str, Aggregate],
-    report_all: Callable[[Sequence[Problem]], None],
+    report: Report,
     deadline: float,
 ) -> None:
     """Check all fulfilments in a resting state.
@@ -57,15 +59,18 @@ async def check(
     Args:
         postgres: the rows of the sagas, and the events.
         aggregates: the folds, by stream type.
-        report_all: called with the confirmed problems.
+        report: receives the findings.
         deadline: of `time.monotonic`, for fulfilments that change during the check.
     """
+    if missing := NEEDED_STREAMS - aggregates.keys():
+        report.notes.append(f"effects of {SAGA} not compared: no fold of {', '.join(sorted(missing))}")
+        return
     after, ends = "", list(RESTING_STATES)
     while page := await postgres.fetch(NEXT_RESTING, after=after, ends=ends, limit=PAGE_SIZE):
         after = page[-1].id
         problems = await _check_page(postgres, aggregates, page)
         if suspects := {problem.subject.rpartition(" ")[2] for problem in problems}:
-            report_all(await confirm(partial(_recheck, postgres, aggregates, suspects), deadline))
+            report.add_all(await confirm(partial(_recheck, postgres, aggregates, suspects), deadline))
 
 
 async def _recheck(
@@ -176,3 +181,7 @@ async def _fold_streams(
         if events and not problems:
             views[name] = aggregate.projections[0].fold(events)
     return views
+
+
+AGGREGATES: Sequence[Aggregate] = ()
+SAGAS = (SagaSpec(SAGA, "ordering.order", check),)

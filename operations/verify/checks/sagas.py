@@ -6,18 +6,10 @@ from time import monotonic
 from typing import Any
 
 from contracts import streams
-from operations.verify.checks import fulfilment
-from operations.verify.model import Aggregate, Problem
+from operations.verify.model import Aggregate, Problem, SagaSpec
 from operations.verify.recheck import confirm
 from operations.verify.report import Report
 from operations.verify.sources import PostgresReader
-
-SUBSCRIPTIONS: Mapping[str, str] = {
-    "fulfilment.fulfilment": "ordering.order",
-    "inventory.reservation_deadline": "inventory.reservation",
-    "banking.hold_deadline": "banking.hold",
-}
-"""The stream type that each kind of saga subscribes to."""
 
 NEVER_RAN = "no process manager has run on this database: sagas not compared"
 
@@ -48,12 +40,17 @@ ORDER BY s.saga, s.id, s.number LIMIT 1000
 
 
 async def check(
-    postgres: PostgresReader, aggregates: Mapping[str, Aggregate], report: Report, within: float
+    postgres: PostgresReader,
+    specs: Sequence[SagaSpec],
+    aggregates: Mapping[str, Aggregate],
+    report: Report,
+    within: float,
 ) -> None:
-    """Check all sagas.
+    """Check the sagas.
 
     Args:
         postgres: the rows of the sagas, and the events.
+        specs: the sagas.
         aggregates: the folds, by stream type.
         report: receives the findings.
         within: seconds for sagas that are behind to catch up.
@@ -64,12 +61,14 @@ async def check(
         report.notes.append(NEVER_RAN)
         return
     deadline = monotonic() + within
-    for saga, subscribes_to in SUBSCRIPTIONS.items():
+    for spec in specs:
+        saga, subscribes_to = spec.name, spec.subscribes_to
         report.add_all(await confirm(partial(_find_behind, postgres, saga, subscribes_to), deadline))
         for (id_,) in await postgres.fetch(WITHOUT_STREAM, saga=saga, subscribes_to=subscribes_to):
             report.add(Problem("sagas", f"saga {saga} {id_}", f"no stream {subscribes_to}.{id_}"))
+        if spec.check is not None:
+            await spec.check(postgres, aggregates, report, deadline)
     report.add_all(await confirm(partial(_find_contradicted_steps, postgres), deadline))
-    await fulfilment.check(postgres, aggregates, report.add_all, deadline)
     ((sagas, steps),) = await postgres.fetch(COUNTS)
     report.counts.update(sagas=sagas, steps=steps)
 

@@ -13,7 +13,7 @@ from diptych.banking.v1 import types_pb2 as types
 from google.type.money_pb2 import Money
 
 from contracts.view_layout import View
-from operations.verify.model import Aggregate, Event, ProjectionSpec
+from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 
 NANOS = 10**9
 SUMS: dict[Any, tuple[int, int]] = {
@@ -371,3 +371,4 @@ AGGREGATES = (
         ),
     ),
 )
+SAGAS = (SagaSpec("banking.hold_deadline", "banking.hold"),)

@@ -11,7 +11,7 @@ from diptych.inventory.v1 import events_pb2
 from diptych.inventory.v1 import types_pb2 as types
 
 from contracts.view_layout import View, index_member
-from operations.verify.model import Aggregate, Event, ProjectionSpec
+from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 
 SUMS: dict[Any, tuple[int, int, int]] = {
     events_pb2.StockReceived: (1, 0, 0),
@@ -332,3 +332,4 @@ AGGREGATES = (
     ),
     Aggregate("inventory.transfer", events=(events_pb2,), snapshot=fold_transfer_snapshot, projections=()),
 )
+SAGAS = (SagaSpec("inventory.reservation_deadline", "inventory.reservation"),)

@@ -211,3 +211,4 @@ ORDER = Aggregate(
         ),
     ),
 )
+AGGREGATES = (ORDER,)

@@ -88,3 +88,4 @@ FULFILMENT: Saga[Fulfilment] = Saga(
     describe_status=describe_status,
     upcasters=EVENT_UPCASTERS,
 )
+SAGAS = (FULFILMENT,)

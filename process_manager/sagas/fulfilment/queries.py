@@ -26,7 +26,7 @@ QueryHandler = Callable[[SagaReader, Any], Awaitable[Any]]
 """Takes a reader and a valid request; returns the response."""
 
 
-def fulfilment_queries(sagas: SagaReader, freshness: Freshness) -> Service:
+def create_service(sagas: SagaReader, freshness: Freshness) -> Service:
     """Return the service.
 
     Args:

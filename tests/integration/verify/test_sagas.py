@@ -16,8 +16,8 @@ from devstack.stack_kinds import temporary_stack
 from operations.verify.checks import sagas
 from operations.verify.report import Report
 from operations.verify.sources import PostgresReader
-from operations.verify.verification import AGGREGATES
 from tests.support.harness.caller import Caller
+from tests.support.harness.contexts import AGGREGATES, SAGA_SPECS
 from tests.support.harness.servers import TEMPLATE
 from tests.support.harness.trade import PRICE, SCOPES, Trade
 from tests.support.harness.verified_system import clear_servers
@@ -85,7 +85,7 @@ class Copy:
         postgres, report = PostgresReader(self.url), Report(max_findings=20)
         aggregates = {aggregate.stream_type: aggregate for aggregate in AGGREGATES}
         try:
-            await sagas.check(postgres, aggregates, report, within=0.0)
+            await sagas.check(postgres, SAGA_SPECS, aggregates, report, within=0.0)
         finally:
             await postgres.close()
         assert report.findings.total() == len(report.problems)

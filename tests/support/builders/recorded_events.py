@@ -16,9 +16,9 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from command_server.__main__ import CONTEXTS
 from command_server.kernel.context import AggregateType, Context, aggregate_types
 from command_server.kernel.ports import StoredEvent
+from tests.support.harness.contexts import CONTEXTS
 
 FOLDER = Path(__file__).parents[2] / "contract" / "events"
 

@@ -8,14 +8,12 @@ from typing import Any
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message_factory import GetMessageClass
 
-from command_server.__main__ import CONTEXTS
 from command_server.kernel.context import aggregate_types
 from contracts.envelope import RecordedEvent
 from contracts.streams import stream_type
 from contracts.view_layout import View
 from operations.verify.model import Event
-from operations.verify.verification import AGGREGATES
-from projector.__main__ import PROJECTIONS
+from tests.support.harness.contexts import AGGREGATES, CONTEXTS, PROJECTIONS
 from tests.support.harness.scenario import NOW
 from tests.support.harness.world import World
 

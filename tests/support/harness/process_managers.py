@@ -9,12 +9,12 @@ from process_manager.engine import Engine
 from process_manager.event_consumer import EventConsumer, read_stream_from
 from process_manager.leases import Leases
 from process_manager.saga_reader import SagaReader
-from process_manager.sagas import SAGAS
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
 from runtime import jetstream
 from runtime.process.settings import Settings
+from tests.support.harness.contexts import SAGAS
 from tests.support.harness.waiting import until
 
 Call = tuple[str, str]

@@ -1,8 +1,8 @@
 """The scopes of the process manager's token follow from the requests that sagas declare."""
 
-from process_manager.sagas import SAGAS
 from process_manager.scopes import required_scopes
 from tests.support.harness.collection import COLLECTION
+from tests.support.harness.contexts import SAGAS
 
 
 def test_the_scopes_follow_from_the_declared_requests() -> None:

@@ -1,0 +1,1 @@
+"""The manifests of this repository's contexts, one module each."""

@@ -1,0 +1,15 @@
+"""The sagas of inventory: expire reservations after their deadlines."""
+
+from diptych.inventory.v1 import command_service_pb2 as commands
+from diptych.inventory.v1 import events_pb2 as events
+
+from process_manager.sagas.deadlines import deadline_saga
+
+RESERVATIONS = deadline_saga(
+    "inventory.reservation_deadline",
+    "inventory.reservation",
+    events,
+    events.ReservationMade,
+    commands.ExpireReservationRequest,
+)
+SAGAS = (RESERVATIONS,)

@@ -1,0 +1,97 @@
+"""The contexts of a process: chosen by `--contexts` or DIPTYCH_CONTEXTS, loaded from their manifests."""
+
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
+from typing import Any, TypeVar
+
+from contracts.manifest import Manifest, find_manifests
+from runtime.process.settings import Settings
+from runtime.process.start_error import StartError
+
+T = TypeVar("T")
+
+
+def choose_contexts(settings: Settings) -> list[Manifest]:
+    """Return the contexts of the setting `contexts`: all installed ones if it is empty.
+
+    Raises:
+        StartError: a manifest is invalid, or the setting names an unknown context.
+    """
+    try:
+        manifests = find_manifests()
+    except ValueError as error:
+        raise StartError(str(error)) from error
+    names = split_names(settings.contexts) or list(manifests)
+    if unknown := [name for name in names if name not in manifests]:
+        raise StartError(f"DIPTYCH_CONTEXTS: {describe_unknown(unknown[0], manifests)}")
+    return [manifests[name] for name in names]
+
+
+def describe_unknown(name: str, known: Iterable[str]) -> str:
+    return f"unknown context {name} (known: {', '.join(known)})"
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names in a list separated by commas, each once."""
+    return list(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
+
+
+def add_contexts_argument(
+    parser: argparse.ArgumentParser, settings: Settings, known: Mapping[str, object]
+) -> None:
+    """Add the argument `--contexts`, whose value is a list of known names."""
+
+    def parse(text: str) -> list[str]:
+        names = split_names(text)
+        if known and not names:
+            raise argparse.ArgumentTypeError("must name at least one context")
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(describe_unknown(unknown[0], known))
+        return names
+
+    parser.add_argument(
+        "--contexts",
+        type=parse,
+        default=settings.contexts or ",".join(known),
+        metavar="A,B",
+        help="contexts to run (default: DIPTYCH_CONTEXTS, or all: %(default)s)",
+    )
+
+
+def load_modules(manifests: Iterable[Manifest], kind: str) -> list[Any]:
+    """Import and return the modules of one kind, a field of `Manifest`; skip contexts without one.
+
+    Raises:
+        StartError: there is no such module.
+    """
+    modules = []
+    for manifest in manifests:
+        if name := getattr(manifest, kind):
+            try:
+                modules.append(import_module(name))
+            except ModuleNotFoundError as error:
+                raise StartError(f"context {manifest.name}: {kind}: {error}") from error
+    return modules
+
+
+def load_parts(manifests: Iterable[Manifest], kind: str, attribute: str, part: type[T]) -> list[T]:
+    """Return the parts that the modules of one kind define.
+
+    Args:
+        manifests: the contexts.
+        kind: a field of `Manifest` that names a module.
+        attribute: the module's attribute with a part or a sequence of parts.
+        part: the type of the parts.
+
+    Raises:
+        StartError: there is no such module, or its attribute is missing or of another type.
+    """
+    parts: list[T] = []
+    for module in load_modules(manifests, kind):
+        value = getattr(module, attribute, None)
+        found: Sequence[Any] = value if isinstance(value, Sequence) else (value,)
+        if not all(isinstance(each, part) for each in found):
+            raise StartError(f"{module.__name__}: {attribute} must be of {part.__name__}")
+        parts += found
+    return parts
