@@ -17,7 +17,7 @@ from runtime import jetstream
 from runtime.grpc import server
 from runtime.jetstream import read_stream_identity
 from runtime.process import workers
-from runtime.process.contexts import load_modules, load_parts
+from runtime.process.contexts import load_modules, load_parts, name_group
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 
 
@@ -26,7 +26,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     store, client = SagaStore(lifecycle.settings.database_url), StepClient(lifecycle.settings)
     async with await jetstream.connect(lifecycle.settings.nats_url, "process_manager") as nats:
         engine = Engine(store, load_parts(manifests, "sagas", "SAGAS", Saga), read_stream_from(nats))
-        leases = Leases(store)
+        leases = Leases(store, name_group(manifests, "sagas"))
 
         async def probe() -> bool:
             return nats.connected and await store.check_reachable()

@@ -9,6 +9,7 @@ How it works:
   renewal.
 - A manager that stops releases everything at once. The leases of a killed manager expire after LEASE
   seconds.
+- Managers that run the same contexts form a group, which divides all partitions among its members.
 - Leases only save work: they keep two managers from reading the same events and sending the same steps. If
   two managers work on one partition, locks, checkpoints and request ids keep the result correct.
 """
@@ -31,22 +32,25 @@ RENEWAL_INTERVAL = 1.0
 
 LOCK = "SELECT pg_advisory_xact_lock(0x53414741)"
 RENEW_MEMBERSHIP = """
-INSERT INTO saga_managers (name, until) VALUES (:me, now() + make_interval(secs => :lease))
-ON CONFLICT (name) DO UPDATE SET until = excluded.until
+INSERT INTO saga_managers (contexts, name, until)
+VALUES (:contexts, :me, now() + make_interval(secs => :lease))
+ON CONFLICT (contexts, name) DO UPDATE SET until = excluded.until
 """
 END_MEMBERSHIP = "DELETE FROM saga_managers WHERE name = :me OR until < now()"
 DELETE_EXPIRED_MEMBERS = "DELETE FROM saga_managers WHERE until < now()"
-COMPUTE_SHARE = "SELECT ceil(CAST(:partitions AS numeric) / count(*)) FROM saga_managers"
+COMPUTE_SHARE = """
+SELECT ceil(CAST(:partitions AS numeric) / count(*)) FROM saga_managers WHERE contexts = :contexts
+"""
 RELEASE_EXCESS = """
 DELETE FROM saga_leases WHERE until < now() OR holder = :me AND partition NOT IN (
   SELECT partition FROM saga_leases WHERE holder = :me ORDER BY partition LIMIT :share
 )
 """
 ACQUIRE = """
-INSERT INTO saga_leases (partition, holder, until)
-SELECT partition, :me, now() + make_interval(secs => :lease)
+INSERT INTO saga_leases (contexts, partition, holder, until)
+SELECT :contexts, partition, :me, now() + make_interval(secs => :lease)
 FROM generate_series(0, :partitions - 1) AS partition
-WHERE partition NOT IN (SELECT partition FROM saga_leases)
+WHERE partition NOT IN (SELECT partition FROM saga_leases WHERE contexts = :contexts)
 LIMIT greatest(0, :share - (SELECT count(*) FROM saga_leases WHERE holder = :me))
 """
 RENEW = """
@@ -58,10 +62,16 @@ log = logs.get_logger(__name__)
 
 
 class Leases:
-    """The leases of one process, kept by `run`."""
+    """The leases of one process, kept by `run`.
 
-    def __init__(self, store: SagaStore) -> None:
+    Args:
+        store: the database.
+        contexts: the contexts of this process; managers with the same contexts share the partitions.
+    """
+
+    def __init__(self, store: SagaStore, contexts: str) -> None:
         self._engine = store.engine
+        self._contexts = contexts
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.partitions: frozenset[int] = frozenset()
         """The partitions leased at the last renewal."""
@@ -80,7 +90,12 @@ class Leases:
 
     async def renew(self) -> None:
         """Renew leases, acquire free partitions, and release those that exceed the share."""
-        parameters = {"me": self._name, "lease": LEASE, "partitions": streams.PARTITIONS}
+        parameters: dict[str, object] = {
+            "me": self._name,
+            "contexts": self._contexts,
+            "lease": LEASE,
+            "partitions": streams.PARTITIONS,
+        }
         async with self._engine.begin() as connection:
             for statement in (LOCK, RENEW_MEMBERSHIP, DELETE_EXPIRED_MEMBERS):
                 await connection.execute(text(statement), parameters)

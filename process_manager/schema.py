@@ -114,6 +114,7 @@ CHECKPOINTS = Table(
 LEASES = Table(
     "saga_leases",
     METADATA,
+    Column("contexts", Text, primary_key=True, server_default="", comment="of its group of managers"),
     Column("partition", Integer, primary_key=True),
     Column("holder", Text, nullable=False),
     Column("until", _INSTANT, nullable=False, comment="by this server's clock"),
@@ -121,6 +122,7 @@ LEASES = Table(
 MANAGERS = Table(
     "saga_managers",
     METADATA,
+    Column("contexts", Text, primary_key=True, server_default="", comment="of its group of managers"),
     Column("name", Text, primary_key=True),
     Column("until", _INSTANT, nullable=False, comment="by this server's clock"),
 )

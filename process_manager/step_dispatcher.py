@@ -74,9 +74,9 @@ class StepDispatcher:
 
     async def _fire_due_timers(self) -> None:
         if self._leases.partitions:
-            for timer in await self._store.read_due_timers(self._leases.partitions, MAX_CONCURRENT_STEPS):
-                if timer.saga in self._engine.sagas:
-                    await self._fire_timer(timer)
+            sagas, partitions = self._engine.sagas.keys(), self._leases.partitions
+            for timer in await self._store.read_due_timers(sagas, partitions, MAX_CONCURRENT_STEPS):
+                await self._fire_timer(timer)
 
     async def _fire_timer(self, timer: DueTimer) -> None:
         try:
@@ -92,9 +92,10 @@ class StepDispatcher:
         # A step that ends during the query may still be in its result, so take the keys before it.
         active = set(self._tasks)
         limit = MAX_CONCURRENT_STEPS + len(active)
-        for step in await self._store.read_due_steps(self._leases.partitions, limit):
+        sagas = self._engine.sagas.keys()
+        for step in await self._store.read_due_steps(sagas, self._leases.partitions, limit):
             key = (step.saga, step.id, step.step)
-            if key not in active and step.saga in self._engine.sagas and free_slots > 0:
+            if key not in active and free_slots > 0:
                 free_slots -= 1
                 task = self._tasks[key] = asyncio.create_task(self._execute_step(step))
                 task.add_done_callback(lambda _, key=key: self._remove_task(key))  # type: ignore[misc]

@@ -61,8 +61,10 @@ class SagaStore:
             rows = await connection.execute(select(CHECKPOINTS).where(CHECKPOINTS.c.saga == saga))
             return {row.partition: (row.epoch, row.sequence) for row in rows}
 
-    async def read_due_steps(self, partitions: Collection[int], limit: int) -> list[DueStep]:
-        """Return the steps to send now, the longest due first."""
+    async def read_due_steps(
+        self, sagas: Collection[str], partitions: Collection[int], limit: int
+    ) -> list[DueStep]:
+        """Return the steps of these sagas to send now, the longest due first."""
         of_saga = and_(STEPS.c.saga == SAGAS.c.saga, STEPS.c.id == SAGAS.c.id)
         query = (
             select(
@@ -72,7 +74,7 @@ class SagaStore:
             )
             .join(SAGAS, of_saga)
             .where(STEPS.c.outcome.is_(None), STEPS.c.due_at <= func.now())
-            .where(STEPS.c.partition.in_(partitions))
+            .where(STEPS.c.saga.in_(sagas), STEPS.c.partition.in_(partitions))
             .order_by(STEPS.c.due_at)
             .limit(limit)
         )
@@ -80,11 +82,14 @@ class SagaStore:
             rows: Any = await connection.execute(query)
             return [DueStep(*row) for row in rows]
 
-    async def read_due_timers(self, partitions: Collection[int], limit: int) -> list[DueTimer]:
-        """Return the expired timers, the longest expired first."""
+    async def read_due_timers(
+        self, sagas: Collection[str], partitions: Collection[int], limit: int
+    ) -> list[DueTimer]:
+        """Return the expired timers of these sagas, the longest expired first."""
         query = (
             select(TIMERS.c.saga, TIMERS.c.id, TIMERS.c.name, TIMERS.c.due_at)
-            .where(TIMERS.c.due_at <= func.now(), TIMERS.c.partition.in_(partitions))
+            .where(TIMERS.c.due_at <= func.now())
+            .where(TIMERS.c.saga.in_(sagas), TIMERS.c.partition.in_(partitions))
             .order_by(TIMERS.c.due_at)
             .limit(limit)
         )

@@ -18,13 +18,14 @@ from runtime import jetstream
 from runtime.grpc import server
 from runtime.jetstream import Connection
 from runtime.process import workers
-from runtime.process.contexts import load_parts
+from runtime.process.contexts import load_parts, name_group
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 
 
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     """Run the projections of the contexts and serve health checks until the process stops."""
     projections = load_parts(manifests, "projections", "PROJECTIONS", Projection)
+    group = name_group(manifests, "projections")
     async with (
         connect(lifecycle.settings.redis_url) as redis,
         await jetstream.connect(lifecycle.settings.nats_url, "projector") as nats,
@@ -34,15 +35,21 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             return nats.connected and await is_reachable(redis)
 
         health = server.build(lifecycle.settings, address=lifecycle.settings.projector_address, probe=probe)
-        await asyncio.gather(health.serve(lifecycle), run_projections(lifecycle, projections, redis, nats))
+        await asyncio.gather(
+            health.serve(lifecycle), run_projections(lifecycle, projections, group, redis, nats)
+        )
 
 
 async def run_projections(
-    lifecycle: Lifecycle, projections: Sequence[Projection[Any]], redis: Redis, nats: Connection
+    lifecycle: Lifecycle,
+    projections: Sequence[Projection[Any]],
+    group: str,
+    redis: Redis,
+    nats: Connection,
 ) -> None:
-    """Run the projections on this process's share of the partitions, until the process stops."""
+    """Run the projections on this process's share of its group's partitions, until the process stops."""
     await check_eviction_policy(redis, lifecycle)
-    leases = RedisLeases(redis, can_work=lambda: nats.connected)
+    leases = RedisLeases(redis, group, can_work=lambda: nats.connected)
     lifecycle.spawn(leases.keep(), "leases")
     runners = [
         Runner(

@@ -1,6 +1,7 @@
 """Partition leases in Redis, which divide the partitions among the projectors.
 
-How it works. Every RENEWAL_INTERVAL a projector renews its membership and its leases in one script, which
+How it works. Projectors that run the same contexts form a group, which divides all partitions among its
+members. Every RENEWAL_INTERVAL a projector renews its membership and its leases in one script, which
 also computes its share: all partitions divided by the living members, rounded up. It takes free partitions up
 to its share and releases those above it. A killed projector loses its leases after LEASE seconds; a new one
 gets its share within one or two intervals, as soon as the others have finished their batches.
@@ -26,7 +27,6 @@ from redis.exceptions import RedisError
 from contracts import streams
 from runtime.process import logs
 
-MEMBERS = "projectors"
 LEASE = 5.0
 """Seconds after which a lease or a membership ends unless it is renewed."""
 RENEWAL_INTERVAL = 1.0
@@ -74,11 +74,14 @@ class RedisLeases:
 
     Args:
         redis: the connection.
+        group: the name of the projector's group.
         can_work: returns whether this process can work now; while it cannot, it releases its partitions.
     """
 
-    def __init__(self, redis: Redis, can_work: Callable[[], bool] = lambda: True) -> None:
+    def __init__(self, redis: Redis, group: str, can_work: Callable[[], bool] = lambda: True) -> None:
         self._redis = redis
+        self._members = f"projectors:{group}"
+        self._lease = f"lease:{group}"
         self._can_work = can_work
         self._left = False
         self._lock = (
@@ -118,7 +121,7 @@ class RedisLeases:
 
     async def renew(self) -> None:
         """Renew the leases, take free partitions up to the share, and release unpinned ones above it."""
-        keys = [MEMBERS, *(_key(partition) for partition in range(streams.PARTITIONS))]
+        keys = [self._members, *(self._key(partition) for partition in range(streams.PARTITIONS))]
         share, leased_partitions = await self._renew_script(keys=keys, args=[self._me, int(LEASE * 1000)])
         # Partitions of the previous renewal come first, so that as few as possible change their holder.
         partitions = frozenset(
@@ -141,14 +144,13 @@ class RedisLeases:
     async def _release_all(self) -> None:
         """End the membership and release everything that is not pinned."""
         self._partitions = frozenset()
-        await self._redis.zrem(MEMBERS, self._me)
+        await self._redis.zrem(self._members, self._me)
         await self._release(frozenset(range(streams.PARTITIONS)))
 
     async def _release(self, partitions: frozenset[int]) -> None:
-        keys = [_key(partition) for partition in partitions if self._pins[partition] <= 0]
+        keys = [self._key(partition) for partition in partitions if self._pins[partition] <= 0]
         if keys:
             await self._release_script(keys=keys, args=[self._me])
 
-
-def _key(partition: int) -> str:
-    return f"lease:{partition}"
+    def _key(self, partition: int) -> str:
+        return f"{self._lease}:{partition}"

@@ -59,6 +59,14 @@ def add_contexts_argument(
     )
 
 
+def name_group(manifests: Iterable[Manifest], kind: str) -> str:
+    """Return the name of the group of processes that share the work on these contexts.
+
+    Processes that run the same contexts divide the partitions among themselves.
+    """
+    return ",".join(sorted(manifest.name for manifest in manifests if getattr(manifest, kind)))
+
+
 def load_modules(manifests: Iterable[Manifest], kind: str) -> list[Any]:
     """Import and return the modules of one kind, a field of `Manifest`; skip contexts without one.
 

@@ -8,6 +8,8 @@ from redis.asyncio import Redis
 from projector.leases import RedisLeases
 from tests.support.harness.waiting import until
 
+GROUP = "ledger"
+
 
 async def renew(*members: RedisLeases, rounds: int = 3) -> list[int]:
     """Let all members renew several times; return the number of partitions of each."""
@@ -20,7 +22,7 @@ async def renew(*members: RedisLeases, rounds: int = 3) -> list[int]:
 
 
 async def test_shares_are_equal_for_any_number_of_projectors(redis: Redis) -> None:
-    first, second, third = (RedisLeases(redis) for _ in range(3))
+    first, second, third = (RedisLeases(redis, GROUP) for _ in range(3))
     assert await renew(first) == [16]
     assert await renew(first, second) == [8, 8]
     assert sorted(await renew(first, second, third)) == [4, 6, 6]
@@ -29,7 +31,7 @@ async def test_shares_are_equal_for_any_number_of_projectors(redis: Redis) -> No
 
 
 async def test_partitions_change_hands_only_to_equalise_shares(redis: Redis) -> None:
-    first, second = RedisLeases(redis), RedisLeases(redis)
+    first, second = RedisLeases(redis, GROUP), RedisLeases(redis, GROUP)
     await renew(first)
     before = first.partitions
     await renew(first, second)
@@ -40,7 +42,7 @@ async def test_partitions_change_hands_only_to_equalise_shares(redis: Redis) -> 
 
 
 async def test_a_pinned_partition_is_released_only_afterwards(redis: Redis) -> None:
-    first, second = RedisLeases(redis), RedisLeases(redis)
+    first, second = RedisLeases(redis, GROUP), RedisLeases(redis, GROUP)
     await first.renew()
     with first.pin() as partitions:
         assert partitions == frozenset(range(16))
@@ -57,7 +59,7 @@ async def test_a_dead_projectors_leases_last_until_they_expire(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("projector.leases.LEASE", 1.0)
-    dead, living = RedisLeases(redis), RedisLeases(redis)
+    dead, living = RedisLeases(redis, GROUP), RedisLeases(redis, GROUP)
     await renew(dead, living)
 
     async def has_all() -> bool:
@@ -72,7 +74,7 @@ async def test_a_frozen_projector_loses_its_partitions_to_others(
     redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("projector.leases.LEASE", 1.0)
-    frozen, living = RedisLeases(redis), RedisLeases(redis)
+    frozen, living = RedisLeases(redis, GROUP), RedisLeases(redis, GROUP)
     await renew(frozen)
 
     async def has_all() -> bool:
@@ -85,9 +87,16 @@ async def test_a_frozen_projector_loses_its_partitions_to_others(
     assert await renew(frozen, living) == [8, 8]
 
 
+async def test_projectors_of_other_contexts_do_not_share_the_partitions(redis: Redis) -> None:
+    ledger, all_contexts = RedisLeases(redis, GROUP), RedisLeases(redis, f"{GROUP},toys")
+    assert await renew(ledger) == [16]
+    assert await renew(all_contexts) == [16]
+    assert await renew(ledger) == [16]
+
+
 async def test_a_projector_that_cannot_work_releases_its_share(redis: Redis) -> None:
     can_work = True
-    first, second = RedisLeases(redis, can_work=lambda: can_work), RedisLeases(redis)
+    first, second = RedisLeases(redis, GROUP, can_work=lambda: can_work), RedisLeases(redis, GROUP)
     keeping = [asyncio.create_task(first.keep()), asyncio.create_task(second.keep())]
     await until(lambda: len(first.partitions) == len(second.partitions) == 8)
     can_work = False
@@ -97,6 +106,6 @@ async def test_a_projector_that_cannot_work_releases_its_share(redis: Redis) -> 
     await first.leave()
     await second.leave()
     assert await redis.keys("lease:*") == []
-    assert await redis.zcard("projectors") == 0
+    assert await redis.zcard(f"projectors:{GROUP}") == 0
     await asyncio.wait(keeping, timeout=5)
     assert all(task.done() for task in keeping)

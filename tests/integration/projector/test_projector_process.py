@@ -20,7 +20,9 @@ from operations.processes import PROJECTOR, check_health
 from projector import observer
 from projector.redis_connection import connect
 from runtime.process import logs
+from runtime.process.contexts import name_group
 from tests.support.harness import projection_run
+from tests.support.harness.contexts import MANIFESTS
 from tests.support.harness.log_lines import parse_log_line
 from tests.support.harness.projection_run import (
     ALL_PARTITIONS,
@@ -32,6 +34,8 @@ from tests.support.harness.projection_run import (
     recorded,
 )
 from tests.support.harness.waiting import until
+
+GROUP = name_group(MANIFESTS, "projections")
 
 
 class ProjectorProcess:
@@ -62,7 +66,7 @@ async def running(redis_url: str, nats_url: str, ready: bool = True) -> AsyncIte
 async def read_shares(redis: Redis) -> list[int]:
     """Return the number of partitions of each projector, in ascending order."""
     counts: dict[Any, int] = {}
-    for holder in await redis.mget([f"lease:{partition}" for partition in range(16)]):
+    for holder in await redis.mget([f"lease:{GROUP}:{partition}" for partition in range(16)]):
         if holder:
             counts[holder] = counts.get(holder, 0) + 1
     return sorted(counts.values())
@@ -166,7 +170,7 @@ async def test_a_stopped_projector_releases_its_partitions_at_once(
         await until(lambda: are_shares(redis, [16]))
         assert await process.process.stop() == 0
     assert await read_shares(redis) == []
-    assert await redis.zcard("projectors") == 0
+    assert await redis.zcard(f"projectors:{GROUP}") == 0
 
 
 async def test_a_redis_that_may_evict_views_ends_the_start_in_one_line(

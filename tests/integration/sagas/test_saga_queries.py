@@ -51,7 +51,7 @@ class Orders:
         await self.deliver(order_id, message)
 
     async def answer(self, order_id: str, reply: StepReply) -> None:
-        due_steps = await self.store.read_due_steps(ALL_PARTITIONS, 100)
+        due_steps = await self.store.read_due_steps((FULFILMENT.name,), ALL_PARTITIONS, 100)
         (step,) = [step for step in due_steps if step.id == order_id]
         await self.engine.record_reply(step, reply)
 

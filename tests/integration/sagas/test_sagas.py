@@ -72,7 +72,7 @@ class Run:
         return {row.id: row for row in await self.query("SELECT * FROM sagas")}
 
     async def read_due_steps(self) -> list[DueStep]:
-        return await self.store.read_due_steps(ALL_PARTITIONS, 100)
+        return await self.store.read_due_steps((COLLECTION.name,), ALL_PARTITIONS, 100)
 
     async def query(self, sql: str) -> Sequence[Any]:
         async with self.store.engine.begin() as connection:
@@ -199,12 +199,12 @@ async def test_only_an_operators_retry_creates_another_request_id(run: Run) -> N
 
 async def test_an_expired_timer_fires_once(run: Run) -> None:
     await run.deliver(written("c"))
-    assert await run.store.read_due_timers(ALL_PARTITIONS, 10) == []
+    assert await run.store.read_due_timers((COLLECTION.name,), ALL_PARTITIONS, 10) == []
     await run.expire_timers()
-    (timer,) = await run.store.read_due_timers(ALL_PARTITIONS, 10)
+    (timer,) = await run.store.read_due_timers((COLLECTION.name,), ALL_PARTITIONS, 10)
     await asyncio.gather(run.engine.fire_timer(timer), run.engine.fire_timer(timer))
     assert (await run.read_sagas())["c"].status == "GIVEN_UP"
-    assert await run.store.read_due_timers(ALL_PARTITIONS, 10) == []
+    assert await run.store.read_due_timers((COLLECTION.name,), ALL_PARTITIONS, 10) == []
 
 
 async def test_an_operator_aborts_a_saga(run: Run) -> None:
@@ -238,7 +238,7 @@ class ScriptedClient(StepClient):
 
 @asynccontextmanager
 async def dispatching(run: Run, client: StepClient) -> AsyncIterator[None]:
-    stopping, leases = asyncio.Event(), Leases(run.store)
+    stopping, leases = asyncio.Event(), Leases(run.store, "ledger")
     await leases.renew()
     task = asyncio.create_task(StepDispatcher(run.engine, run.store, client, leases).run(stopping))
     yield
@@ -296,7 +296,7 @@ async def test_the_dispatcher_fires_expired_timers(run: Run) -> None:
 
 
 async def test_managers_share_the_partitions_and_take_over_released_ones(store: SagaStore) -> None:
-    first, second = Leases(store), Leases(store)
+    first, second = Leases(store, "ledger"), Leases(store, "ledger")
     await first.renew()
     assert first.partitions == frozenset(ALL_PARTITIONS)
     for leases in (second, first, second):
@@ -306,3 +306,16 @@ async def test_managers_share_the_partitions_and_take_over_released_ones(store: 
     await second.leave()
     await first.renew()
     assert (first.partitions, second.partitions) == (frozenset(ALL_PARTITIONS), frozenset())
+
+
+async def test_managers_of_other_contexts_do_not_share_the_partitions(store: SagaStore) -> None:
+    ledger, toys = Leases(store, "ledger"), Leases(store, "ledger,toys")
+    for leases in (ledger, toys, ledger):
+        await leases.renew()
+    assert ledger.partitions == toys.partitions == frozenset(ALL_PARTITIONS)
+
+
+async def test_a_manager_sends_no_steps_of_sagas_that_it_does_not_run(run: Run) -> None:
+    await run.deliver(written("c"))
+    assert await run.store.read_due_steps(("toys.toy",), ALL_PARTITIONS, 100) == []
+    assert len(await run.read_due_steps()) == 1

@@ -85,7 +85,7 @@ async def _run_in_turn(nats: jetstream.Connection, store: SagaStore, client: Fau
         client.kill.clear()
         engine, leases, stopping = (
             Engine(store, SAGAS, read_stream_from(nats)),
-            Leases(store),
+            Leases(store, "ledger"),
             asyncio.Event(),
         )
         tasks = [

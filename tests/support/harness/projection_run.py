@@ -228,7 +228,7 @@ async def projector(
     """
     async with connect_redis(redis_url) as redis, await connect(nats_url, "projector") as connection:
         await connection.wait_until_connected()
-        views_store, leases = store(redis, projection.view), RedisLeases(redis)
+        views_store, leases = store(redis, projection.view), RedisLeases(redis, "ledger")
         if partitions is not None:
             leases._partitions = frozenset(partitions)
         feed = JetStreamEventFeed(connection, projection.view.source_streams)
