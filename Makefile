@@ -12,10 +12,10 @@ BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && ec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate new-context lint types imports check unit test test-long up demo bench bench-growth load dist tools clean-data
+.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up demo bench bench-growth load dist tools clean-data
 
 help: ## list all targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## create the virtual environment with the locked dependencies; every other target does so too
 
@@ -56,6 +56,9 @@ new-context: $(IMPORTED)/.ready ## write a small bounded context to build on: ma
 	@test "$(origin NAME)" = "command line" || { echo "make: NAME is missing: make new-context NAME=loyalty"; exit 1; }
 	@$(BIN)/python -m devstack.new_context "$$NAME"
 	@$(call PROTOC,generated)
+	@$(BIN)/python -m tests.support.builders.recorded_events
+
+recorded-events: $(READY) ## write the recorded bytes of new events; renew the domain events of the others
 	@$(BIN)/python -m tests.support.builders.recorded_events
 
 lint: $(IMPORTED)/.ready ## run ruff, the word list, buf lint and breaking, and compare generated/ with protos/

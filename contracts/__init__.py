@@ -1,1 +1,1 @@
-"""Formats that processes share: stream names, event envelope, view layout, tokens, upcasters."""
+"""Formats that processes share: stream names, event envelope, event types, view layout, tokens."""

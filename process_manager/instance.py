@@ -97,7 +97,7 @@ class Instance:
         The reason is then in `failed_input`: an exception of the saga's code, or an unknown type of event.
         """
         try:
-            message = self.saga.decode(event)
+            message = self.saga.events.decode(event)
             self.react_to(EventReceived(message, event.version, at))
         except Exception as error:  # an event may contain anything; it blocks this instance alone
             self.failed_input = f"version {event.version} failed: {type(error).__name__}: {error}"

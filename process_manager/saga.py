@@ -7,15 +7,13 @@ step and the attempt, so a repeated request takes effect once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from google.protobuf.message import Message
 
-from contracts.envelope import RecordedEvent
-from contracts.upcasters import Upcaster, upcast
+from contracts.event_types import EventTypes
 
 S = TypeVar("S")
 
@@ -130,7 +128,7 @@ class Saga(Generic[S]):
     Args:
         name: `<context>.<saga>`.
         subscribes_to: the type of the streams that the instances follow.
-        events: the modules with the events of those streams.
+        events: the events of those streams. `react` receives them in their newest version.
         requests: the types of the requests that `react` may send. The engine refuses to send any other, and
             the scopes of the process manager's token follow from them.
         initial: the state before the first event. Its class is stored as JSON: it has simple fields, and
@@ -138,25 +136,12 @@ class Saga(Generic[S]):
         react: returns the reaction to an input. The only exception it raises on purpose is
             `ActionNotPossible`, for an operator's action.
         describe_status: returns the status that follows from a state.
-        upcasters: convert events of older versions to the newest before `react` receives them.
     """
 
     name: str
     subscribes_to: str
-    events: Sequence[ModuleType]
+    events: EventTypes
     requests: Sequence[type[Message]]
     initial: S
     react: Callable[[S, Input], Reaction[S]]
     describe_status: Callable[[S], SagaStatus]
-    upcasters: Sequence[Upcaster] = ()
-    messages: dict[str, type[Message]] = field(init=False, default_factory=dict)
-    """The messages of the events by their full names."""
-
-    def __post_init__(self) -> None:
-        for module in self.events:
-            for message in module.DESCRIPTOR.message_types_by_name.values():
-                self.messages[message.full_name] = getattr(module, message.name)
-
-    def decode(self, event: RecordedEvent) -> Message:
-        """Return an event's message, upcast to its newest version."""
-        return upcast(self.messages[event.type].FromString(event.data), self.upcasters)

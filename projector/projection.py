@@ -1,8 +1,8 @@
 """The vocabulary of projections: a view, the handlers of its events, and the data derived from it. Pure.
 
 How it works. A projection folds each source stream into one view message. Handlers are registered by event
-type with `on`; upcasters extend them to older versions of the type. `fold` applies a run of events to a
-private copy of the view and renders the result: the serialised message, its index entries, its
+type with `on`; events of older versions arrive as their newest. `fold` applies a run of events to a private
+copy of the view and renders the result: the serialised message, its index entries, its
 contributions to counters, its change feeds, and one history entry for each event. A run is applied as a
 whole. Only if that fails is it repeated event by event, to find the last good state and the event that
 failed. A failure is returned, not raised: handlers, decoding and rendering depend on the event's content, so
@@ -10,14 +10,13 @@ any exception may occur.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 import msgspec
 from google.protobuf.message import Message
 
 from contracts.envelope import RecordedEvent
-from contracts.upcasters import Upcaster
+from contracts.event_types import EventTypes, Parser
 from contracts.view_layout import View
 from projector.columns import create_column_reader
 
@@ -32,10 +31,6 @@ HistoryEntry = tuple[int, Message]
 """An event's version, and its entry in the view's history."""
 MAX_CONTRIBUTION = 10**15
 """The largest amount, positive or negative, so that one absurd event cannot fill a counter of 64 bits."""
-
-
-class UnknownEvent(Exception):
-    """The event's type is not in the projection's modules: it may be newer than this code."""
 
 
 class RenderedView(msgspec.Struct, Generic[V], frozen=True):
@@ -60,7 +55,7 @@ class Projection(Generic[V]):
 
     Args:
         view: the view; an option of its message declares the source streams.
-        events: the modules of the events of those streams. An event of another type cannot be applied.
+        events: the events of those streams. An event of another type cannot be applied.
         columns: fields of the view that are readable in Redis.
         indexes: returns the view's index entries (`View.index`), from the folded view.
         contributions: returns the view's contributions to counters (`View.counters`), from the folded view.
@@ -70,37 +65,32 @@ class Projection(Generic[V]):
         history: returns an event's entry in the view's history, from the view after that event.
         event_contributions: returns the contributions of a history entry to counters of events
             (`View.event_counters`). They are added once and never replaced.
-        upcasters: convert events of older versions to the version that has the handler.
     """
 
     def __init__(
         self,
         view: View,
         *,
-        events: Sequence[ModuleType],
+        events: EventTypes,
         columns: Sequence[str] = (),
         indexes: Callable[[V], Iterable[Entry]] = lambda _: (),
         contributions: Callable[[V], Iterable[Contribution]] = lambda _: (),
         change_feeds: Callable[[V], Iterable[str]] = lambda _: (),
         history: Callable[[V, RecordedEvent], Message] | None = None,
         event_contributions: Callable[[Any], Iterable[Contribution]] = lambda _: (),
-        upcasters: Sequence[Upcaster] = (),
     ) -> None:
         self.view = view
-        self._packages = " or ".join(module.DESCRIPTOR.package for module in events)
-        self._event_types = frozenset(
-            message.full_name
-            for module in events
-            for message in module.DESCRIPTOR.message_types_by_name.values()
-        )
-        self._handlers: dict[str, tuple[type[Message], Callable[[V, Any], None]]] = {}
+        self._events = events
+        self._event_names = events.names
+        self.handlers: dict[type[Message], Callable[[V, Any], None]] = {}
+        """The handlers by event type."""
+        self._handlers_by_name: dict[str, tuple[Parser, Callable[[V, Any], None]]] = {}
         self._read_columns = create_column_reader(view.message, columns)
         self._indexes = indexes
         self._contributions = contributions
         self._change_feeds = change_feeds
         self._history = history
         self._event_contributions = event_contributions
-        self._upcasters = upcasters
         self._has_version = "version" in view.message.DESCRIPTOR.fields_by_name
 
     def on(self, event: type[E]) -> Callable[[Callable[[V, E], None]], Callable[[V, E], None]]:
@@ -109,24 +99,19 @@ class Projection(Generic[V]):
         Events without a handler advance the view's version and change nothing else.
 
         Raises:
-            ValueError: the type is not in the projection's modules, or has a handler already.
+            ValueError: the type is not the newest version of an event, or has a handler already.
         """
-        name = event.DESCRIPTOR.full_name
-        if name not in self._event_types or name in self._handlers:
-            raise ValueError(f"{self.view.projection} cannot register a handler of {name}")
+        self._events.check_newest(event)
+        if event in self.handlers:
+            raise ValueError(f"{self.view.projection} has a handler of {event.DESCRIPTOR.full_name}")
 
         def register(handler: Callable[[V, E], None]) -> Callable[[V, E], None]:
-            self._register(event, handler)
+            self.handlers[event] = handler
+            for name in self._events.list_versions(event):
+                self._handlers_by_name[name] = self._events.get_parser(name), handler
             return handler
 
         return register
-
-    def _register(self, event: type[Message], handler: Callable[[V, Any], None]) -> None:
-        """Register a handler for an event type and all its older versions."""
-        self._handlers[event.DESCRIPTOR.full_name] = (event, handler)
-        for upcaster in self._upcasters:
-            if upcaster.target is event:
-                self._register(upcaster.source, _upcast_for(handler, upcaster))
 
     def fold(
         self, view: V, events: Sequence[RecordedEvent]
@@ -161,11 +146,11 @@ class Projection(Generic[V]):
 
     def _apply(self, view: V, event: RecordedEvent) -> Sequence[HistoryEntry]:
         """Apply an event to a view; return its history entry, if the projection has a history."""
-        if event.type not in self._event_types:
-            raise UnknownEvent(f"{event.type} is not an event of {self._packages}")
-        if registration := self._handlers.get(event.type):
-            message, handler = registration
-            handler(view, message.FromString(event.data))
+        if registration := self._handlers_by_name.get(event.type):
+            parse, handler = registration
+            handler(view, parse(event.data))
+        elif event.type not in self._event_names:
+            raise self._events.unknown(event.type)
         return ((event.version, self._history(view, event)),) if self._history else ()
 
     def _render(self, view: V, version: int, history_entries: Sequence[HistoryEntry]) -> RenderedView[V]:
@@ -185,10 +170,6 @@ class Projection(Generic[V]):
                 for contribution in self._event_contributions(entry)
             ),
         )
-
-
-def _upcast_for(handler: Callable[[V, Any], None], upcaster: Upcaster) -> Callable[[V, Any], None]:
-    return lambda view, event: handler(view, upcaster.convert(event))
 
 
 def _to_digits(contributions: Iterable[Contribution]) -> tuple[tuple[str, str, str], ...]:

@@ -2,24 +2,25 @@
 
 How it works. Classes and messages are matched by name: request `PlaceOrderRequest` to command `PlaceOrder`,
 message `OrderPlaced` to event `OrderPlaced`. Codecs are built once, at start-up, and any class, message or
-field without a counterpart raises TypeError there. The domain knows only the newest version of a message.
-Older requests and events are decoded by their own message class, upcast one version at a time, and decoded
-into the domain class from the newest version. `CommandType` holds this for the command of one RPC,
-`AggregateType` for the events and snapshots of one aggregate.
+field without a counterpart raises TypeError there. The domain knows only the newest version of a message:
+older requests and events are upcast before they are decoded into the domain class. `CommandType` holds this
+for the command of one RPC, `AggregateType` for the events and snapshots of one aggregate.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from types import ModuleType
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import Message
 
 from command_server.kernel.decider import Aggregate, Decider
 from command_server.kernel.ports import StoredEvent
 from command_server.kernel.snapshot import SnapshotCodec
-from contracts.upcasters import Upcaster, find_versions, upcast_to
+from contracts.event_types import EventTypes
+from contracts.upcasters import Upcaster, chain_upcasters
 from runtime import codec
 
 REQUEST_FIELDS = ("request_id", "expected_version")
@@ -35,11 +36,10 @@ class Context:
     name: str
     commands: tuple[ModuleType, ...]
     """The modules generated from `command_service.proto`, one per version, oldest first."""
-    events: tuple[ModuleType, ...]
-    """The modules generated from `events.proto`, one per version, oldest first."""
+    events: EventTypes
     deciders: tuple[Decider, ...]
-    upcasters: tuple[Upcaster, ...] = ()
-    """For requests and events of older versions."""
+    request_upcasters: tuple[Upcaster, ...] = ()
+    """For requests of older versions."""
 
     @cached_property
     def services(self) -> tuple[ServiceDescriptor, ...]:
@@ -52,14 +52,14 @@ class CommandType:
 
     def __init__(self, context: Context, method: MethodDescriptor, decider: Decider, command: type) -> None:
         request = method.input_type
-        *_, newest = find_versions(context.commands, request.name)
+        newest = _find_newest_request(context, request)
         self.context = context.name
         self.name = f"{request.file.package}.{command.__name__}"
         self.decider = decider
         self.request_fields = frozenset(REQUEST_FIELDS).intersection(request.fields_by_name)
         needs_caller = {CALLER_FIELD}.intersection(field.name for field in fields(command))
         decode_newest = codec.decoder(newest, command, ignored=self.request_fields, defaulted=needs_caller)
-        self._decode = upcast_to(newest, request, context.upcasters, decode_newest)
+        self._decode = _upcast_first(context, request, newest, decode_newest)
         self._needs_caller = bool(needs_caller)
 
     def decode(self, request: Any, caller: str) -> Any:
@@ -94,17 +94,15 @@ class AggregateType:
         self.stream_type = aggregate.stream_type
         self.initial = aggregate.initial
         self.evolve = aggregate.evolve
-        self.snapshots = SnapshotCodec(aggregate, context.upcasters)
-        versions = {event: _find_messages(context, event) for event in aggregate.events}
-        self._names = {event: newest.full_name for event, (*_, newest) in versions.items()}
-        self._encoders = {event: codec.encoder(event, newest) for event, (*_, newest) in versions.items()}
+        self.snapshots = SnapshotCodec(aggregate, context.events.upcasters)
+        self._events = context.events
+        messages: dict[type, Any] = {event: _find_message(context, event) for event in aggregate.events}
+        self._names = {event: message.DESCRIPTOR.full_name for event, message in messages.items()}
+        self._encoders = {
+            event: codec.encoder(event, message.DESCRIPTOR) for event, message in messages.items()
+        }
         self._decoders = {
-            message.full_name: (
-                codec.message_class(message).FromString,
-                upcast_to(newest, message, context.upcasters, codec.decoder(newest, event)),
-            )
-            for event, (*older_versions, newest) in versions.items()
-            for message in (*older_versions, newest)
+            message: codec.decoder(message.DESCRIPTOR, event) for event, message in messages.items()
         }
 
     def encode(self, event: Any) -> tuple[str, bytes]:
@@ -114,12 +112,12 @@ class AggregateType:
 
     def decodes(self, event_type: str) -> bool:
         """Return whether messages of this full name are events of the aggregate, in any version."""
-        return event_type in self._decoders
+        return event_type in self._events and self._events.newest(event_type) in self._decoders
 
     def decode(self, event: StoredEvent) -> Any:
         """Return the domain event of a stored event of any version."""
-        parse, decode = self._decoders[event.type]
-        return decode(parse(event.data))
+        message = self._events.decode(event)
+        return self._decoders[type(message)](message)
 
     def fold(self, state: Any, events: Sequence[StoredEvent]) -> Any:
         """Return the state after the events."""
@@ -142,7 +140,29 @@ def aggregate_types(contexts: Sequence[Context]) -> dict[str, AggregateType]:
     }
 
 
-def _find_messages(context: Context, event: type) -> list[Descriptor]:
-    if versions := find_versions(context.events, event.__name__):
-        return versions
+def _find_message(context: Context, event: type) -> type[Message]:
+    if message := context.events.find_newest(event.__name__):
+        return message
     raise TypeError(f"{context.name}: no event message is named {event.__name__}")
+
+
+def _find_newest_request(context: Context, request: Descriptor) -> Descriptor:
+    """Return the newest version of a request."""
+    versions: list[Descriptor | None] = [
+        module.DESCRIPTOR.message_types_by_name.get(request.name) for module in context.commands
+    ]
+    return [version for version in versions if version is not None][-1]
+
+
+def _upcast_first(
+    context: Context, request: Descriptor, newest: Descriptor, decode: Callable[[Any], Any]
+) -> Callable[[Any], Any]:
+    """Return a function that upcasts requests of one version to the newest and decodes them.
+
+    Raises:
+        TypeError: the context's upcasters do not lead from `request` to `newest`.
+    """
+    message, convert = chain_upcasters(codec.message_class(request), context.request_upcasters)
+    if message.DESCRIPTOR.full_name != newest.full_name:
+        raise TypeError(f"no upcaster leads from {request.full_name} to {newest.full_name}")
+    return decode if convert is None else lambda older: decode(convert(older))

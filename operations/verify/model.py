@@ -3,18 +3,18 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 from google.protobuf.message import Message
 
 from contracts.envelope import RecordedEvent
+from contracts.event_types import EventTypes
 from contracts.view_layout import View
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A recorded event with its message parsed."""
+    """A recorded event with its message in the newest version."""
 
     recorded: RecordedEvent
     message: Any
@@ -62,23 +62,15 @@ class Aggregate:
 
     Args:
         stream_type: `<context>.<aggregate>`.
-        events: the modules of its events' messages.
+        events: the events of its context.
         snapshot: folds the events into the expected `streams.state`, as parsed JSON.
         projections: the projections of its events.
     """
 
     stream_type: str
-    events: Sequence[ModuleType]
+    events: EventTypes
     snapshot: Fold
     projections: Sequence[ProjectionSpec]
-
-    def message_types(self) -> dict[str, type[Message]]:
-        """Return the messages of its events by their full names."""
-        return {
-            message.full_name: getattr(module, message.name)
-            for module in self.events
-            for message in module.DESCRIPTOR.message_types_by_name.values()
-        }
 
 
 @dataclass(frozen=True)

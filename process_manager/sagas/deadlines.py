@@ -6,10 +6,10 @@ the reservation or hold itself, so that it does not stay open.
 
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from types import ModuleType
 
 from google.protobuf.message import Message
 
+from contracts.event_types import EventTypes
 from process_manager.saga import (
     EventReceived,
     Input,
@@ -44,7 +44,7 @@ class Expiry:
 def deadline_saga(
     name: str,
     subscribes_to: str,
-    events: ModuleType,
+    events: EventTypes,
     first_event: type[Message],
     expire_request: type[Message],
 ) -> Saga[Expiry]:
@@ -53,7 +53,7 @@ def deadline_saga(
     Args:
         name: the saga's name.
         subscribes_to: the type of the streams of the reservations or holds.
-        events: the module of their events.
+        events: their events.
         first_event: the event that sets the `deadline`. Its first field is the id. Any other event of the
             stream ends the saga.
         expire_request: the request that expires one if its deadline has passed; it names the id as the first
@@ -81,7 +81,7 @@ def deadline_saga(
     return Saga(
         name=name,
         subscribes_to=subscribes_to,
-        events=(events,),
+        events=events,
         requests=(expire_request,),
         initial=Expiry(),
         react=react,

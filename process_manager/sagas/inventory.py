@@ -3,12 +3,13 @@
 from diptych.inventory.v1 import command_service_pb2 as commands
 from diptych.inventory.v1 import events_pb2 as events
 
+from contracts.events.inventory import EVENTS
 from process_manager.sagas.deadlines import deadline_saga
 
 RESERVATIONS = deadline_saga(
     "inventory.reservation_deadline",
     "inventory.reservation",
-    events,
+    EVENTS,
     events.ReservationMade,
     commands.ExpireReservationRequest,
 )

@@ -1,13 +1,14 @@
 """Inventory: products, their stock per warehouse, reservations and transfers."""
 
-from diptych.inventory.v1 import command_service_pb2, events_pb2
+from diptych.inventory.v1 import command_service_pb2
 
 from command_server.contexts.inventory.domain import product, reservation, stockkeeping, transfer
 from command_server.kernel.context import Context
+from contracts.events.inventory import EVENTS
 
 CONTEXT = Context(
     "inventory",
     commands=(command_service_pb2,),
-    events=(events_pb2,),
+    events=EVENTS,
     deciders=(product.DECIDER, stockkeeping.DECIDER, reservation.DECIDER, transfer.DECIDER),
 )

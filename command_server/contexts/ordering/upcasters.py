@@ -4,8 +4,8 @@ from diptych.ordering.v1 import command_service_pb2 as v1
 from diptych.ordering.v1.types_pb2 import ShippingGroup
 from diptych.ordering.v2 import command_service_pb2 as v2
 
+from contracts.events.ordering import ONLY_GROUP
 from contracts.upcasters import Upcaster
-from contracts.upcasters.ordering import ONLY_GROUP
 
 
 def upcast_place_order(request: v1.PlaceOrderRequest) -> v2.PlaceOrderRequest:

@@ -52,9 +52,6 @@ class Aggregates:
         standby: bool,
     ) -> None:
         self._aggregates = aggregates
-        self._message_types = {
-            stream_type: aggregate.message_types() for stream_type, aggregate in aggregates.items()
-        }
         self._specs = [spec for aggregate in aggregates.values() for spec in aggregate.projections]
         self._sources = sources
         self._fingerprints = fingerprints
@@ -108,7 +105,7 @@ class Aggregates:
             counts.without_fold[stream_type] += 1
             return StreamEvents(), problems
         aggregate = self._aggregates[stream_type]
-        parsed, parse_problems = stored_streams.parse_events(stored, self._message_types[stream_type])
+        parsed, parse_problems = stored_streams.parse_events(stored, aggregate.events)
         events, fold_problems = stored_streams.fold_events(aggregate, stored, parsed)
         problems += [*parse_problems, *fold_problems]
         row = stored.row

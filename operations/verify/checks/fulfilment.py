@@ -177,7 +177,7 @@ async def _fold_streams(
         aggregate = aggregates[stream.row.type] if stream.row else None
         if aggregate is None:
             continue
-        events, problems = stored_streams.parse_events(stream, aggregate.message_types())
+        events, problems = stored_streams.parse_events(stream, aggregate.events)
         if events and not problems:
             views[name] = aggregate.projections[0].fold(events)
     return views

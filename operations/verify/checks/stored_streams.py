@@ -8,9 +8,10 @@ from datetime import datetime
 from itertools import count, pairwise
 from typing import Any
 
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError
 
 from contracts import streams
+from contracts.event_types import EventTypes, UnknownEvent
 from operations.verify.model import Aggregate, Event, Problem
 from operations.verify.sources import StoredStream, StreamRow
 
@@ -61,19 +62,20 @@ def check_versions(stream: StoredStream) -> Iterator[Problem]:
         yield problem(f"streams.type is {stream.row.type}, expected {stream_type}")
 
 
-def parse_events(
-    stream: StoredStream, message_types: Mapping[str, type[Message]]
-) -> tuple[list[Event], Sequence[Problem]]:
+def parse_events(stream: StoredStream, types: EventTypes) -> tuple[list[Event], Sequence[Problem]]:
     """Return a stream's events up to the first that cannot be parsed, and the problem with that one."""
     events: list[Event] = []
     for event in stream.events:
         subject = f"event {event.id}"
-        if event.type not in message_types:
-            return events, [Problem("events", subject, f"unknown type {event.type}")]
         try:
-            events.append(Event(event, message_types[event.type].FromString(event.data)))
+            events.append(Event(event, types.decode(event)))
+        except UnknownEvent:
+            return events, [Problem("events", subject, f"unknown type {event.type}")]
         except DecodeError:
             return events, [Problem("events", subject, f"data does not parse as {event.type}")]
+        except Exception as error:  # an upcaster may fail on content that no rule would have recorded
+            text = f"cannot be upcast from {event.type}: {type(error).__name__}: {error}"
+            return events, [Problem("events", subject, text)]
     return events, []
 
 

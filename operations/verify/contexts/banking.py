@@ -12,6 +12,7 @@ from diptych.banking.v1 import events_pb2
 from diptych.banking.v1 import types_pb2 as types
 from google.type.money_pb2 import Money
 
+from contracts.events.banking import EVENTS
 from contracts.view_layout import View
 from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 
@@ -317,7 +318,7 @@ def fold_transfer_snapshot(events: Sequence[Event]) -> dict[str, Any]:
 AGGREGATES = (
     Aggregate(
         "banking.account",
-        events=(events_pb2,),
+        events=EVENTS,
         snapshot=fold_account_snapshot,
         projections=(
             ProjectionSpec(
@@ -340,7 +341,7 @@ AGGREGATES = (
     ),
     Aggregate(
         "banking.hold",
-        events=(events_pb2,),
+        events=EVENTS,
         snapshot=fold_hold_snapshot,
         projections=(
             ProjectionSpec(
@@ -357,7 +358,7 @@ AGGREGATES = (
     ),
     Aggregate(
         "banking.transfer",
-        events=(events_pb2,),
+        events=EVENTS,
         snapshot=fold_transfer_snapshot,
         projections=(
             ProjectionSpec(

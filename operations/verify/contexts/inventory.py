@@ -10,6 +10,7 @@ from typing import Any
 from diptych.inventory.v1 import events_pb2
 from diptych.inventory.v1 import types_pb2 as types
 
+from contracts.events.inventory import EVENTS
 from contracts.view_layout import View, index_member
 from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 
@@ -264,7 +265,7 @@ def _columns(*names: str) -> Any:
 AGGREGATES = (
     Aggregate(
         "inventory.product",
-        events=(events_pb2,),
+        events=EVENTS,
         snapshot=fold_product_snapshot,
         projections=(
             ProjectionSpec(
@@ -282,7 +283,7 @@ AGGREGATES = (
     ),
     Aggregate(
         "inventory.stock",
-        events=(events_pb2,),
+        events=EVENTS,
         snapshot=fold_stock_snapshot,
         projections=(
             ProjectionSpec(
@@ -311,13 +312,13 @@ AGGREGATES = (
     ),
     Aggregate(
         "inventory.delivery",
-        events=(events_pb2,),
+        events=EVENTS,
         snapshot=lambda events: {"quantity": _get_first(events, events_pb2.DeliveryReceived).quantity},
         projections=(),
     ),
     Aggregate(
         "inventory.reservation",
-        events=(events_pb2,),
+        events=EVENTS,
         snapshot=fold_reservation_snapshot,
         projections=(
             ProjectionSpec(
@@ -330,6 +331,6 @@ AGGREGATES = (
             ),
         ),
     ),
-    Aggregate("inventory.transfer", events=(events_pb2,), snapshot=fold_transfer_snapshot, projections=()),
+    Aggregate("inventory.transfer", events=EVENTS, snapshot=fold_transfer_snapshot, projections=()),
 )
 SAGAS = (SagaSpec("inventory.reservation_deadline", "inventory.reservation"),)

@@ -13,16 +13,23 @@ from diptych.ordering.v1 import types_pb2 as types
 from diptych.ordering.v2 import events_pb2 as v2
 from google.protobuf.any_pb2 import Any as Packed
 
+from contracts.events.ordering import EVENTS
 from contracts.view_layout import View, index_member
 from operations.verify.model import Aggregate, Event, ProjectionSpec
 
 Groups = list[dict[str, Any]]
 
-_PLACED = {name: name for name in ("order_id", "customer_id", "total", "account_id")}
-
 STEPS: dict[Any, tuple[str, dict[str, str]]] = {
-    v1.OrderPlaced: ("STATE_PLACED", {**_PLACED, "place_time": "placed_at"}),
-    v2.OrderPlaced: ("STATE_PLACED", {**_PLACED, "place_time": "placed_at"}),
+    v2.OrderPlaced: (
+        "STATE_PLACED",
+        {
+            "order_id": "order_id",
+            "customer_id": "customer_id",
+            "total": "total",
+            "account_id": "account_id",
+            "place_time": "placed_at",
+        },
+    ),
     v1.OrderLineAdded: ("", {"total": "total"}),
     v1.OrderLineRemoved: ("", {"total": "total"}),
     v1.ShippingAddressChanged: ("", {}),
@@ -62,7 +69,6 @@ def _change_group(groups: Groups, event: Any, change: Callable[[dict[str, Any]],
 
 
 GROUPS: dict[Any, Callable[[Groups, Any], Groups]] = {
-    v1.OrderPlaced: lambda _, event: [_create_group("main", event)],
     v2.OrderPlaced: lambda _, event: [_create_group(part.shipping_group_id, part) for part in event.groups],
     v1.OrderLineAdded: lambda groups, event: _change_group(
         groups, event, lambda group: {"lines": [*group["lines"], event.line]}
@@ -81,7 +87,7 @@ def fold(events: Sequence[Event]) -> dict[str, Any]:
     order: dict[str, Any] = {"shipping_groups": []}
     for event in events:
         kind = type(event.message)
-        if (kind in (v1.OrderPlaced, v2.OrderPlaced)) != (event is events[0]):
+        if (kind is v2.OrderPlaced) != (event is events[0]):
             raise ValueError(f"{event.recorded.type} cannot be version {event.recorded.version}")
         state, fields = STEPS[kind]
         order.update({field: getattr(event.message, source) for field, source in fields.items()})
@@ -192,7 +198,7 @@ def history_entry(event: Event) -> types.OrderHistoryEntry:
 
 ORDER = Aggregate(
     "ordering.order",
-    events=(v1, v2),
+    events=EVENTS,
     snapshot=fold_snapshot,
     projections=(
         ProjectionSpec(

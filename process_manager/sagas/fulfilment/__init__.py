@@ -10,10 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from diptych.ordering.v1 import events_pb2 as v1
-from diptych.ordering.v2 import events_pb2 as v2
-
-from contracts.upcasters.ordering import EVENT_UPCASTERS
+from contracts.events.ordering import EVENTS
 from process_manager.saga import Input, Reaction, Saga, SagaStatus, Timer
 from process_manager.sagas.fulfilment.facts import Fulfilment, apply_input
 from process_manager.sagas.fulfilment.plan import compensate, plan
@@ -81,11 +78,10 @@ def _is_taken_back(fulfilment: Fulfilment) -> bool:
 FULFILMENT: Saga[Fulfilment] = Saga(
     name="fulfilment.fulfilment",
     subscribes_to="ordering.order",
-    events=(v1, v2),
+    events=EVENTS,
     requests=REQUESTS,
     initial=Fulfilment(),
     react=react,
     describe_status=describe_status,
-    upcasters=EVENT_UPCASTERS,
 )
 SAGAS = (FULFILMENT,)

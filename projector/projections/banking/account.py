@@ -3,6 +3,7 @@
 from diptych.banking.v1 import events_pb2 as events
 from diptych.banking.v1 import types_pb2 as views
 
+from contracts.events.banking import EVENTS
 from contracts.money import from_nanos, to_nanos
 from contracts.view_layout import View
 from projector.projection import Projection
@@ -18,7 +19,7 @@ Movement = (
 )
 
 ACCOUNTS = Projection[views.Account](
-    View.of(views.Account), events=[events], columns=("state", "owner_id", "balance", "held")
+    View.of(views.Account), events=EVENTS, columns=("state", "owner_id", "balance", "held")
 )
 
 

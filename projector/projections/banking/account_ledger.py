@@ -8,6 +8,7 @@ from diptych.banking.v1 import types_pb2 as views
 from google.type.money_pb2 import Money
 
 from contracts.envelope import RecordedEvent
+from contracts.events.banking import EVENTS
 from contracts.money import from_nanos, split_for_counters, to_nanos
 from contracts.view_layout import View
 from projector.projection import Contribution, Projection
@@ -47,7 +48,7 @@ def daily_contributions(line: views.Transaction) -> Iterable[Contribution]:
 
 
 LEDGERS = Projection[views.AccountLedger](
-    VIEW, events=[events], history=create_line, event_contributions=daily_contributions
+    VIEW, events=EVENTS, history=create_line, event_contributions=daily_contributions
 )
 
 

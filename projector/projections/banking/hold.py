@@ -3,13 +3,14 @@
 from diptych.banking.v1 import events_pb2 as events
 from diptych.banking.v1 import types_pb2 as views
 
+from contracts.events.banking import EVENTS
 from contracts.view_layout import View
 from projector.projection import Projection
 
 EXPIRED = "its deadline has passed"
 
 HOLDS = Projection[views.Hold](
-    View.of(views.Hold), events=[events], columns=("state", "account_id", "amount", "deadline")
+    View.of(views.Hold), events=EVENTS, columns=("state", "account_id", "amount", "deadline")
 )
 
 

@@ -3,10 +3,11 @@
 from diptych.banking.v1 import events_pb2 as events
 from diptych.banking.v1 import types_pb2 as views
 
+from contracts.events.banking import EVENTS
 from contracts.view_layout import View
 from projector.projection import Projection
 
-TRANSFERS = Projection[views.Transfer](View.of(views.Transfer), events=[events], columns=("state", "amount"))
+TRANSFERS = Projection[views.Transfer](View.of(views.Transfer), events=EVENTS, columns=("state", "amount"))
 
 
 def _create(transfer: views.Transfer, event: events.TransferMade | events.TransferRequested) -> None:

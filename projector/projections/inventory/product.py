@@ -3,6 +3,7 @@
 from diptych.inventory.v1 import events_pb2 as events
 from diptych.inventory.v1 import types_pb2 as views
 
+from contracts.events.inventory import EVENTS
 from contracts.view_layout import View, index_member
 from projector.projection import Entry, Projection
 
@@ -14,7 +15,7 @@ def index_entries(product: views.Product) -> list[Entry]:
     return [(VIEW.index("sku", product.sku), member)]
 
 
-PRODUCTS = Projection[views.Product](VIEW, events=[events], columns=("sku", "title"), indexes=index_entries)
+PRODUCTS = Projection[views.Product](VIEW, events=EVENTS, columns=("sku", "title"), indexes=index_entries)
 
 
 @PRODUCTS.on(events.ProductRegistered)

@@ -6,6 +6,7 @@ Its message is `diptych.inventory.v1.ReorderAlert`.
 from diptych.inventory.v1 import events_pb2 as events
 from diptych.inventory.v1 import types_pb2 as views
 
+from contracts.events.inventory import EVENTS
 from contracts.view_layout import View, index_member
 from projector.projection import Entry, Projection
 
@@ -29,7 +30,7 @@ def change_feeds(alert: views.ReorderAlert) -> list[str]:
 
 ALERTS = Projection[views.ReorderAlert](
     VIEW,
-    events=[events],
+    events=EVENTS,
     columns=("sku", "warehouse_id", "state"),
     indexes=index_entries,
     change_feeds=change_feeds,

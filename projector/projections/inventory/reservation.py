@@ -3,13 +3,14 @@
 from diptych.inventory.v1 import events_pb2 as events
 from diptych.inventory.v1 import types_pb2 as views
 
+from contracts.events.inventory import EVENTS
 from contracts.view_layout import View
 from projector.projection import Projection
 
 EXPIRED = "its deadline has passed"
 
 RESERVATIONS = Projection[views.Reservation](
-    View.of(views.Reservation), events=[events], columns=("state", "deadline")
+    View.of(views.Reservation), events=EVENTS, columns=("state", "deadline")
 )
 
 

@@ -3,6 +3,7 @@
 from diptych.inventory.v1 import events_pb2 as events
 from diptych.inventory.v1 import types_pb2 as views
 
+from contracts.events.inventory import EVENTS
 from contracts.view_layout import View, index_member
 from projector.projection import Entry, Projection
 
@@ -28,7 +29,7 @@ def index_entries(stock: views.Stock) -> list[Entry]:
 
 STOCKS = Projection[views.Stock](
     VIEW,
-    events=[events],
+    events=EVENTS,
     columns=("sku", "warehouse_id", "on_hand", "reserved", "in_transit"),
     indexes=index_entries,
 )

@@ -6,6 +6,7 @@ from diptych.inventory.v1 import events_pb2 as events
 from diptych.inventory.v1 import types_pb2 as views
 
 from contracts.envelope import RecordedEvent
+from contracts.events.inventory import EVENTS
 from contracts.view_layout import View, index_member
 from projector.projection import Entry, Projection
 
@@ -21,20 +22,19 @@ KINDS: dict[type[Any], tuple[views.StockMovement.Kind.ValueType, str, str]] = {
     events.StockAdjusted: (views.StockMovement.KIND_ADJUSTED, "difference", "reason"),
 }
 """Event type to the kind of movement, and the names of its fields for quantity and reference."""
-MOVEMENTS_BY_NAME = {event.DESCRIPTOR.full_name: event for event in KINDS}
 
 
 def create_entry(_: views.StockLedger, event: RecordedEvent) -> views.StockMovement:
     """Return the entry of an event; its kind is unspecified if the event moves nothing."""
     entry = views.StockMovement(version=event.version, actor=event.metadata.get("actor", ""))
     entry.record_time.FromDatetime(event.recorded_at)
-    if event_type := MOVEMENTS_BY_NAME.get(event.type):
-        movement = event_type.FromString(event.data)
-        entry.kind, quantity, reference = KINDS[event_type]
+    movement: Any = EVENTS.decode(event)
+    if type(movement) in KINDS:
+        entry.kind, quantity, reference = KINDS[type(movement)]
         entry.sku, entry.warehouse_id = movement.sku, movement.warehouse_id
         entry.quantity = getattr(movement, quantity)
         entry.reference = getattr(movement, reference)
-        if event_type is not events.StockExpected:
+        if not isinstance(movement, events.StockExpected):
             entry.on_hand, entry.reserved = movement.on_hand, movement.reserved
     return entry
 
@@ -43,7 +43,7 @@ def index_entries(ledger: views.StockLedger) -> list[Entry]:
     return [(VIEW.index("sku", ledger.sku), index_member(0, ledger.stock_id))]
 
 
-LEDGERS = Projection[views.StockLedger](VIEW, events=[events], indexes=index_entries, history=create_entry)
+LEDGERS = Projection[views.StockLedger](VIEW, events=EVENTS, indexes=index_entries, history=create_entry)
 
 
 @LEDGERS.on(events.StockOpened)

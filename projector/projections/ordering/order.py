@@ -4,8 +4,8 @@ from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v1 import types_pb2 as views
 from diptych.ordering.v2 import events_pb2 as v2
 
+from contracts.events.ordering import EVENTS
 from contracts.money import split_for_counters
-from contracts.upcasters.ordering import EVENT_UPCASTERS
 from contracts.view_layout import View, index_member
 from projector.projection import Contribution, Entry, Projection
 
@@ -41,12 +41,11 @@ def change_feeds(order: views.Order) -> list[str]:
 
 ORDERS = Projection[views.Order](
     VIEW,
-    events=(v1, v2),
+    events=EVENTS,
     columns=("state", "customer_id", "total", "place_time"),
     indexes=index_entries,
     contributions=contributions,
     change_feeds=change_feeds,
-    upcasters=EVENT_UPCASTERS,
 )
 
 

@@ -1,10 +1,10 @@
 """The history of an order: one entry per recorded event, with its actor and its command."""
 
-from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v1 import types_pb2 as views
 from diptych.ordering.v2 import events_pb2 as v2
 
 from contracts.envelope import RecordedEvent
+from contracts.events.ordering import EVENTS
 from contracts.view_layout import View
 from projector.projection import Projection
 
@@ -13,7 +13,10 @@ TYPE_URL_PREFIX = "type.googleapis.com/"
 
 
 def create_entry(_: views.OrderHistory, event: RecordedEvent) -> views.OrderHistoryEntry:
-    """Return the entry of an event. The event's causation id is the request id of its command."""
+    """Return the entry of an event, which shows the event as it was recorded, in that version.
+
+    The event's causation id is the request id of its command.
+    """
     metadata = event.metadata
     entry = views.OrderHistoryEntry(
         version=event.version,
@@ -30,13 +33,10 @@ def create_entry(_: views.OrderHistory, event: RecordedEvent) -> views.OrderHist
     return entry
 
 
-HISTORIES = Projection[views.OrderHistory](VIEW, events=(v1, v2), history=create_entry)
+HISTORIES = Projection[views.OrderHistory](VIEW, events=EVENTS, history=create_entry)
 
 
-def placed(history: views.OrderHistory, event: v1.OrderPlaced | v2.OrderPlaced) -> None:
+@HISTORIES.on(v2.OrderPlaced)
+def placed(history: views.OrderHistory, event: v2.OrderPlaced) -> None:
     """The view itself has only the id: everything else is in the entries."""
     history.order_id = event.order_id
-
-
-HISTORIES.on(v1.OrderPlaced)(placed)
-HISTORIES.on(v2.OrderPlaced)(placed)

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 from diptych.ordering.v1 import events_pb2 as events
 from diptych.ordering.v1 import types_pb2 as views
-from diptych.ordering.v2 import events_pb2 as v2
 from redis.asyncio import Redis
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
+from contracts.events.ordering import EVENTS
 from projector.event_feed import JetStreamEventFeed
 from projector.projection import Projection
 from projector.projections.ordering.order import ORDERS, change_feeds, contributions, index_entries
@@ -43,12 +43,12 @@ class Fragile:
         self.broken = True
         self.projection = Projection[views.Order](
             VIEW,
-            events=(events, v2),
+            events=EVENTS,
             indexes=index_entries,
             contributions=contributions,
             change_feeds=change_feeds,
         )
-        for event, handler in ORDERS._handlers.values():
+        for event, handler in ORDERS.handlers.items():
             replacement: Any = self.confirmed if event is events.OrderConfirmed else handler
             self.projection.on(event)(replacement)
 

@@ -11,6 +11,7 @@ from diptych.ordering.v1 import types_pb2 as views
 from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
+from contracts.events.ordering import EVENTS
 from projector.fold import fold
 from projector.ports import BuildSuperseded
 from projector.projection import Projection
@@ -89,7 +90,7 @@ async def test_two_projectors_on_the_same_partitions_do_no_harm(
 
 
 REASONS = Projection[views.Order](
-    VIEW, events=(events,), indexes=lambda order: [(VIEW.index("reason", order.cancel_reason), "o-1")]
+    VIEW, events=EVENTS, indexes=lambda order: [(VIEW.index("reason", order.cancel_reason), "o-1")]
 )
 
 

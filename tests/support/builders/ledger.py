@@ -16,6 +16,7 @@ from grpc_tools import protoc
 
 from command_server.kernel.context import Context
 from command_server.kernel.decider import Aggregate, Decider, Rejected
+from contracts.event_types import EventTypes
 
 HERE = Path(__file__).parent
 POISON = 666
@@ -175,4 +176,5 @@ CHEQUES = Decider(
     decide_cheque,
     find_drawn_account,
 )
-CONTEXT = Context("ledger", commands=(ledger_pb2,), events=(ledger_pb2,), deciders=(DECIDER, CHEQUES))
+EVENTS = EventTypes((ledger_pb2,))
+CONTEXT = Context("ledger", commands=(ledger_pb2,), events=EVENTS, deciders=(DECIDER, CHEQUES))

@@ -18,7 +18,7 @@ from process_manager.saga import (
     Timer,
     TimerFired,
 )
-from tests.support.builders.ledger import ledger_pb2
+from tests.support.builders.ledger import EVENTS, ledger_pb2
 
 TIMEOUT = timedelta(hours=1)
 
@@ -67,7 +67,7 @@ def describe_status(collection: Collection) -> SagaStatus:
 COLLECTION: Saga[Any] = Saga(
     name="ledger.collection",
     subscribes_to="ledger.cheque",
-    events=(ledger_pb2,),
+    events=EVENTS,
     requests=(ledger_pb2.CashChequeRequest,),
     initial=Collection(),
     react=react,

@@ -5,9 +5,6 @@ from collections import defaultdict
 from datetime import timedelta
 from typing import Any
 
-from google.protobuf.descriptor_pool import Default
-from google.protobuf.message_factory import GetMessageClass
-
 from command_server.kernel.context import aggregate_types
 from contracts.envelope import RecordedEvent
 from contracts.streams import stream_type
@@ -35,7 +32,7 @@ def compare(world: World) -> None:
 
 def _compare_stream(world: World, name: str, recorded: list[RecordedEvent]) -> None:
     fold = FOLDS[stream_type(name)]
-    events = [Event(event, _parse(event)) for event in recorded]
+    events = [Event(event, fold.events.decode(event)) for event in recorded]
     assert fold.snapshot(events) == json.loads(world.snapshot(name))
     for spec in fold.projections:
         rendered, folded_count, error = PROJECTIONS_BY_VIEW[spec.view].fold(spec.view.message(), recorded)
@@ -62,7 +59,3 @@ def _compare_stream(world: World, name: str, recorded: list[RecordedEvent]) -> N
 
 def _no_contributions(_: Any) -> list[tuple[str, str, int]]:
     return []
-
-
-def _parse(event: RecordedEvent) -> Any:
-    return GetMessageClass(Default().FindMessageTypeByName(event.type)).FromString(event.data)

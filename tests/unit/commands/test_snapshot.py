@@ -9,7 +9,7 @@ from command_server.contexts import ordering
 from command_server.contexts.ordering.domain import contents, messages, order
 from command_server.kernel import money
 from command_server.kernel.context import AggregateType
-from contracts.upcasters import ordering as upcasters
+from contracts.events import ordering as upcasters
 
 
 def fingerprint() -> str:

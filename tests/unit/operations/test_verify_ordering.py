@@ -7,10 +7,16 @@ import pytest
 from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v1.types_pb2 import Order, OrderLine
 from diptych.ordering.v2 import events_pb2 as v2
+from msgspec import structs
 
 from contracts.envelope import RecordedEvent
+from contracts.event_types import EventTypes
+from contracts.events.ordering import EVENTS
+from contracts.upcasters import Upcaster
+from operations.verify.checks.stored_streams import parse_events
 from operations.verify.contexts import ordering
 from operations.verify.model import Event
+from operations.verify.sources import StoredStream
 from operations.verify.sources.stream_contents import digest
 
 PLACED = v2.OrderPlaced(
@@ -35,9 +41,8 @@ def record(*messages: Any) -> list[Event]:
 
 
 def test_every_event_of_the_protos_has_a_step() -> None:
-    steps = {message.DESCRIPTOR.full_name for message in ordering.STEPS}
-    parts = ("PersonalData", "PlacedGroup")
-    assert steps == {name for name in ordering.ORDER.message_types() if not name.endswith(parts)}
+    newest = {EVENTS.newest(name) for name in EVENTS.names}
+    assert set(ordering.STEPS) == {event for event in newest if "order_id" in event.DESCRIPTOR.fields_by_name}
 
 
 def test_a_line_is_added_at_the_end_of_its_group() -> None:
@@ -58,10 +63,24 @@ def test_an_approved_order_is_placed_and_keeps_its_hold_reason() -> None:
     assert (order.state, order.hold_reason) == (Order.STATE_PLACED, "looks odd")
 
 
-def test_an_order_of_version_1_has_one_group() -> None:
+def test_an_order_of_version_1_is_read_as_the_newest_and_has_one_group() -> None:
     placed = v1.OrderPlaced(order_id="o-1", lines=[OrderLine(sku="a")], warehouse_id="w-1")
-    (group,) = ordering.fold_view(record(placed)).shipping_groups
+    (event,) = record(placed)
+    recorded = structs.replace(event.recorded, data=placed.SerializeToString())
+    events, problems = parse_events(StoredStream(recorded.stream, events=[recorded]), ordering.ORDER.events)
+    assert problems == []
+    (group,) = ordering.fold_view(events).shipping_groups
     assert (group.shipping_group_id, group.warehouse_id, group.lines[0].sku) == ("main", "w-1", "a")
+
+
+def test_an_event_that_its_upcaster_cannot_convert_is_a_finding() -> None:
+    def fail(_: v1.OrderPlaced) -> v2.OrderPlaced:
+        raise LookupError("no warehouse")
+
+    types = EventTypes((v1, v2), (Upcaster(v1.OrderPlaced, v2.OrderPlaced, fail),))
+    (event,) = record(v1.OrderPlaced())
+    _, (problem,) = parse_events(StoredStream(event.recorded.stream, events=[event.recorded]), types)
+    assert problem.text == "cannot be upcast from diptych.ordering.v1.OrderPlaced: LookupError: no warehouse"
 
 
 @pytest.mark.parametrize(

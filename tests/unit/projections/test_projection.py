@@ -8,9 +8,11 @@ from diptych.ordering.v1 import types_pb2 as views
 from google.protobuf.message import Message
 
 from contracts.envelope import RecordedEvent
+from contracts.event_types import UnknownEvent
+from contracts.events.ordering import EVENTS
 from contracts.view_layout import View
 from projector.fold import EventsMissing, fold
-from projector.projection import Entry, Projection, UnknownEvent
+from projector.projection import Entry, Projection
 from projector.projections.ordering.order import ORDERS
 from projector.records import Record
 
@@ -60,7 +62,7 @@ class TestAProjection:
         assert before == views.Order(order_id="o-1")
 
     def test_advances_over_events_that_have_no_handler(self) -> None:
-        idle = Projection[views.Order](VIEW, events=(events,))
+        idle = Projection[views.Order](VIEW, events=EVENTS)
         rendered, done, error = idle.fold(views.Order(order_id="o-1"), [recorded(7, confirmed())])
         assert rendered is not None
         assert (rendered.message, done, error) == (views.Order(order_id="o-1", version=7), 1, None)
@@ -82,7 +84,7 @@ class TestAProjection:
         assert error is not None
 
     def test_keeps_no_change_of_a_handler_that_fails_halfway(self) -> None:
-        fragile = Projection[views.Order](VIEW, events=(events,))
+        fragile = Projection[views.Order](VIEW, events=EVENTS)
 
         @fragile.on(events.OrderCancelled)
         def fails(order: views.Order, event: events.OrderCancelled) -> None:
@@ -100,7 +102,7 @@ class TestAProjection:
                 raise ValueError("no index")
             return []
 
-        unindexed = Projection[views.Order](VIEW, events=(events,), indexes=entries)
+        unindexed = Projection[views.Order](VIEW, events=EVENTS, indexes=entries)
 
         @unindexed.on(events.OrderCancelled)
         def cancel(order: views.Order, event: events.OrderCancelled) -> None:
@@ -118,7 +120,11 @@ class TestAProjection:
         assert isinstance(error, UnknownEvent)
 
     def test_refuses_two_handlers_of_one_event(self) -> None:
-        with pytest.raises(ValueError, match="OrderPlaced"):
+        with pytest.raises(ValueError, match=r"has a handler of .*OrderHeld"):
+            ORDERS.on(events.OrderHeld)
+
+    def test_refuses_a_handler_of_an_older_version_and_names_the_newest(self) -> None:
+        with pytest.raises(ValueError, match=r"its newest version, diptych\.ordering\.v2\.OrderPlaced"):
             ORDERS.on(events.OrderPlaced)
 
     def test_refuses_a_handler_of_a_message_that_is_not_an_event(self) -> None:
@@ -128,7 +134,7 @@ class TestAProjection:
     @pytest.mark.parametrize("column", ["version", "parked", "no_such_field", "lines", "shipping_address"])
     def test_refuses_columns_that_are_unreadable_or_reserved(self, column: str) -> None:
         with pytest.raises(ValueError, match="column"):
-            Projection[views.Order](VIEW, events=(events,), columns=(column,))
+            Projection[views.Order](VIEW, events=EVENTS, columns=(column,))
 
 
 def blank() -> Record:

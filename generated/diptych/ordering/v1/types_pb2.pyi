@@ -341,7 +341,9 @@ class OrderHistoryEntry(_message.Message):
     version: _builtins.int
     """The order's version after the event."""
     event_type: _builtins.str
-    """The full name of the event's message, for instance `diptych.ordering.v2.OrderPlaced`."""
+    """The full name of the event's message in the version in which it was recorded, for instance
+    `diptych.ordering.v2.OrderPlaced`.
+    """
     actor: _builtins.str
     """The sender of the command: the subject of the caller's token."""
     command: _builtins.str

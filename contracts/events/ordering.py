@@ -1,8 +1,9 @@
-"""Upcasters of ordering's events."""
+"""The events of ordering, and the upcaster of orders that were placed without shipping groups."""
 
 from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v2 import events_pb2 as v2
 
+from contracts.event_types import EventTypes
 from contracts.upcasters import Upcaster
 
 ONLY_GROUP = "main"
@@ -27,4 +28,4 @@ def upcast_order_placed(event: v1.OrderPlaced) -> v2.OrderPlaced:
     )
 
 
-EVENT_UPCASTERS = (Upcaster(v1.OrderPlaced, v2.OrderPlaced, upcast_order_placed),)
+EVENTS = EventTypes((v1, v2), upcasters=(Upcaster(v1.OrderPlaced, v2.OrderPlaced, upcast_order_placed),))

@@ -1,0 +1,1 @@
+"""The events of each context, one file per context, each with the upcasters of its older versions."""
