@@ -9,7 +9,7 @@ from time import monotonic
 
 import uvloop
 
-from bench import feed, lag, overload, plots, report, store
+from bench import client, feed, lag, overload, plots, report, store
 from bench.comparison import Comparison, InvalidRun, Results, interleave, select_percentile
 from bench.environment import ORDERS, Environment, run_echo
 from bench.load_generator import LoadGenerator
@@ -19,9 +19,9 @@ from runtime.process import logs
 from runtime.process.start_error import StartError
 
 ROUNDS = 3
-ROUNDS_BY_GROUP = {"feed": (1, 0), "levels": (1, 0), "overload": (1, 0)}
+ROUNDS_BY_GROUP = {"feed": (1, 0), "client": (12, 1), "levels": (1, 0), "overload": (1, 0)}
 """Rounds, and warm-up rounds before them, of the groups that ignore `--rounds`."""
-GROUPS = ("feed", "services", "levels", "variants", "store", "lag", "overload")
+GROUPS = ("feed", "client", "services", "levels", "variants", "store", "lag", "overload")
 TABLE = (
     Comparison("GetOrder", "echo of GetOrder", 0.80, 1.0),
     Comparison("PlaceOrder", "echo of PlaceOrder", 0.55, 0.80),
@@ -49,6 +49,19 @@ TABLE = (
         for when in (" at 3 times that", ", 10 s later")
     ),
     *(Comparison(f"{name} with 2 workers", f"{name} with all") for name in ("GetOrder", "PlaceOrder")),
+    *(
+        Comparison(
+            client.name_client(method, kind),
+            client.name_stub(method, kind),
+            1.10,
+            1.05,
+            select_percentile("50"),
+            "p50",
+            at_most=True,
+        )
+        for method in client.METHODS
+        for kind in client.KINDS
+    ),
 )
 COLLECTOR_METHODS = (
     "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
@@ -68,6 +81,7 @@ async def measure(environment: Environment, rounds: int, chosen_groups: Collecti
     print(f"{ORDERS:,} orders placed in {monotonic() - start:.0f} s", flush=True)
     groups = {
         "feed": lambda: feed.open_subjects(environment),
+        "client": lambda: client.open_subjects(environment),
         "services": lambda: Services(environment).open_subjects(),
         "levels": lambda: Services(environment).open_levels(),
         "variants": lambda: Services(environment).open_variants(),

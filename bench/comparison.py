@@ -73,6 +73,11 @@ class Comparison:
     at_most: bool = False
     """Whether lower is better, as with latencies."""
 
+    @property
+    def better(self) -> str:
+        """Which ratios are better."""
+        return "lower" if self.at_most else "higher"
+
     def ratios(self, results: Mapping[str, Sequence[Sample]]) -> list[float]:
         """Return the ratio of each round; empty if one of the two subjects was not measured."""
         samples, references = results.get(self.name, ()), results.get(self.against, ())

@@ -28,15 +28,15 @@ def print_tables(table: Sequence[Comparison], results: Mapping[str, Sequence[Sam
             f"{name:32}{median(rates):10,.0f}/s{min(rates):10,.0f}{max(rates):10,.0f}{half:>9}{most:>9}   "
             + ", ".join(f"{process} {cost:,.0f}" for process, cost in cpu.items())
         )
-    print(f"\n| {'measure':26} | {'of':29} | ratio (least to most)  | must reach | moonshot |              |")
-    print(f"| {'-' * 26} | {'-' * 29} | {'-' * 22} | {'-' * 10} | {'-' * 8} | {'-' * 12} |")
+    print("\n| measure | relative to | better | ratio (min to max) | goal | moonshot |  |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for line in table:
         if ratios := line.ratios(results):
             title = line.name if line.metric_name == "rate" else f"{line.name}, {line.metric_name}"
             ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            bounds = f"{line.must or '':10} | {line.moonshot or '':8}"
+            bounds = f"{line.must or '':4} | {line.moonshot or '':4}"
             verdict = line.verdict(median(ratios))
-            print(f"| {title:26} | {line.against:29} | {ratio:22} | {bounds} | {verdict:12} |")
+            print(f"| {title:38} | {line.against:28} | {line.better:6} | {ratio:22} | {bounds} | {verdict} |")
 
 
 def save(name: str, table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> Path:
@@ -59,6 +59,7 @@ def _describe(line: Comparison, ratios: Sequence[float]) -> Mapping[str, object]
         "name": line.name,
         "against": line.against,
         "metric": line.metric_name,
+        "better": line.better,
         "ratio": median(ratios),
         "least": min(ratios),
         "most": max(ratios),
