@@ -27,7 +27,6 @@ from process_manager.store import SagaStore
 from runtime.jetstream import (
     Connection,
     Message,
-    ReaderLost,
     StreamReader,
     read_stream_identity,
     read_subject,
@@ -59,6 +58,7 @@ class EventConsumer:
         self._engine = engine
         self._store = store
         self._leases = leases
+        self._waits_for_stream = False
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Consume until the process stops; restart after every error."""
@@ -86,11 +86,18 @@ class EventConsumer:
             await asyncio.sleep(RESTART_INTERVAL)
 
     async def _consume(self, saga: Saga[Any], partition: int, stopping: asyncio.Event) -> None:
-        """Deliver events from the checkpoint on, until the lease ends or the process stops."""
+        """Deliver events from the checkpoint on, until the lease ends or the process stops.
+
+        While there is no stream, return: a relay creates it, and may start after this process.
+        """
         checkpoint = (await self._store.read_checkpoints(saga.name)).get(partition, NO_CHECKPOINT)
         identity = await read_stream_identity(self._connection.js)
         if identity is None:
-            raise ReaderLost("there is no stream")
+            if not self._waits_for_stream:
+                log.info("Waiting for the stream")
+            self._waits_for_stream = True
+            return
+        self._waits_for_stream = False
         epoch, sequence = checkpoint
         start = sequence + 1 if epoch == identity.epoch else 1
         subject = streams.partition_subject(partition, saga.subscribes_to)

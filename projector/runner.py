@@ -20,7 +20,7 @@ from projector.retry_schedule import RETRY_POLICY, RetryPolicy
 from projector.session import MAX_WAIT, Session
 from projector.writer import Observer, Writer
 from runtime.backoff import Backoff
-from runtime.jetstream import ReaderLost, StreamIdentity
+from runtime.jetstream import StreamIdentity
 from runtime.process import logs
 
 INITIAL_PAUSE, MAX_PAUSE = 0.05, 2.0
@@ -55,6 +55,7 @@ class Runner:
         self._feed = feed
         self._leases = leases
         self._writer = Writer(projection, store, feed, retries, observe)
+        self._waits_for_stream = False
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Run sessions until `stopping` is set, then finish the current batch.
@@ -77,10 +78,11 @@ class Runner:
     async def _run_session(self, stopping: asyncio.Event) -> None:
         """Work on the partitions that are leased now, until the leases change."""
         with self._leases.pin() as partitions:
-            if not partitions:
+            found = await self._ensure_build() if partitions else None
+            if found is None:
                 await asyncio.sleep(MAX_WAIT)
                 return
-            build, identity = await self._ensure_build()
+            build, identity = found
             await self._reset_writer(partitions)
             checkpoints = Checkpoints(identity.epoch, build.checkpoints, partitions)
             reader = await self._feed.open(identity.epoch, checkpoints.starts)
@@ -91,11 +93,10 @@ class Runner:
             finally:
                 await reader.close()
 
-    async def _ensure_build(self) -> tuple[Build, StreamIdentity]:
+    async def _ensure_build(self) -> tuple[Build, StreamIdentity] | None:
         """Return the build and the stream of the same database incarnation; begin a build if there is none.
 
-        Raises:
-            ReaderLost: the stream does not exist.
+        While there is no stream, return None: a relay creates it, and may start after this process.
         """
         while True:
             # The build is read before the stream. In the other order a slow projector could hold the identity
@@ -104,10 +105,16 @@ class Runner:
             build = await self._store.read_build()
             identity = await self._feed.read_identity()
             if identity is None:
-                raise ReaderLost("there is no stream")
+                if not self._waits_for_stream:
+                    log.info("Waiting for the stream", projection=self._name)
+                self._waits_for_stream = True
+                return None
+            self._waits_for_stream = False
             if build is not None and build.incarnation == identity.incarnation:
                 return build, identity
-            log.warning("Projection build started", projection=self._name, incarnation=identity.incarnation)
+            # Only a build that replaces another one is a sign of a fault.
+            log_start = log.info if build is None else log.warning
+            log_start("Projection build started", projection=self._name, incarnation=identity.incarnation)
             await self._store.begin_build(identity.incarnation, identity.epoch)
 
     async def _reset_writer(self, partitions: frozenset[int]) -> None:

@@ -94,7 +94,10 @@ class Relay:
         self._state = state = await self._outbox.read_state()
         stream = await self._stream.read_identity()
         if stream is None or not _is_usable(stream, state):
-            log.warning("Stream unusable; recreating", stream=stream, state=state)
+            if stream is None and not state.epoch:
+                log.info("Creating the first stream")
+            else:
+                log.warning("Stream unusable; recreating", stream=stream, state=state)
             await self._recreate_stream()
             stream = await self._stream.read_identity()
             if stream is None or not _is_usable(stream, state):

@@ -1,6 +1,6 @@
 """`make up` at a terminal: it prints its addresses, keeps its data, restarts what fails and stops cleanly.
 
-Three tests share one folder. Each begins with a running stack, and starts one only where the test before has
+Four tests share one folder. Each begins with a running stack, and starts one only where the test before has
 stopped it.
 """
 
@@ -127,6 +127,11 @@ async def running_up(shared_up: LocalStack) -> LocalStack:
     if not shared_up.running:
         await shared_up.start()
     return shared_up
+
+
+async def test_a_start_on_an_empty_folder_logs_no_warning(running_up: LocalStack) -> None:
+    warnings = [line for line in running_up.output.splitlines() if re.search(r"\[(warning|error)", line)]
+    assert warnings == []
 
 
 async def test_a_killed_relay_is_restarted_and_a_second_stack_is_refused(running_up: LocalStack) -> None:
