@@ -1,11 +1,13 @@
 """One stack with two processes of each kind, shared by all tests that stop no process."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
+from tests.support.harness.clients_page import load_page
 from tests.support.harness.shop import Shop
 
 
@@ -21,3 +23,14 @@ async def shop(stack: Stack) -> AsyncIterator[Shop]:
     shop = Shop(stack)
     yield shop
     await shop.close()
+
+
+@pytest.fixture(scope="package")
+def page() -> Any:
+    """The functions that the examples of docs/clients.md define."""
+    return load_page()
+
+
+@pytest.fixture
+def token(stack: Stack) -> str:
+    return stack.token("ordering.write", "ordering.read")

@@ -18,6 +18,8 @@ class TcpProxy:
         self.flowing = asyncio.Event()
         """Clear it to forward nothing, so that the server seems to hang."""
         self.flowing.set()
+        self.holds_requests = False
+        """Whether something from the client waits for `flowing`."""
         self.drops_answers = False
         """Whether to drop everything that the server sends."""
 
@@ -61,6 +63,8 @@ class TcpProxy:
         with suppress(ConnectionError):
             try:
                 while data := await source.read(65_536):
+                    if not are_answers:
+                        self.holds_requests = not self.flowing.is_set()
                     await self.flowing.wait()
                     if are_answers and self.drops_answers:
                         continue
