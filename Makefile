@@ -19,7 +19,7 @@ help: ## list all targets
 
 setup: $(READY) ## create the virtual environment with the locked dependencies; every other target does so too
 
-$(READY): VERSION hatch_build.py pyproject.toml uv.lock generated/pyproject.toml client/pyproject.toml
+$(READY): VERSION hatch_build.py hatch_protos.py pyproject.toml uv.lock generated/pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "make: $(PYTHON) must be Python 3.11 or later; choose another one with PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
@@ -27,7 +27,7 @@ $(READY): VERSION hatch_build.py pyproject.toml uv.lock generated/pyproject.toml
 	@test -x $(BIN)/python || { echo "Creating $(VENV) with the locked dependencies"; $(PYTHON) -m venv $(VENV); }
 	@$(BIN)/uv --version 2>/dev/null | grep -q " $(UV_VERSION) " \
 	  || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	@$(BIN)/uv sync --locked --inexact --quiet
+	@$(BIN)/uv sync --locked --inexact --quiet --all-extras
 	@touch $@
 
 # Protos that ours import: Google's from their wheel, buf's from a source distribution pinned by hash.
@@ -39,26 +39,18 @@ $(IMPORTED)/.ready: $(READY) buf-validate.txt
 	@tar -xzf .cache/sdist/protovalidate-*.tar.gz -C $(IMPORTED) --strip-components=3 --wildcards '*/upstream/proto/buf'
 	@touch $@
 
-# The stubs import no package `buf` (docs/adr/0016).
-DESCRIPTORS := .cache/descriptors.binpb
-PROTOS = $$(cd protos && find diptych -name '*.proto' | sort)
-PROTOC = $(BIN)/python -m grpc_tools.protoc -I protos -I $(IMPORTED) --include_imports --include_source_info \
-	-o $(DESCRIPTORS) $(PROTOS) && $(BIN)/python -m devstack.unlink_rules $(DESCRIPTORS) \
-	&& $(BIN)/python -m grpc_tools.protoc --descriptor_set_in=$(DESCRIPTORS) \
-	--python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet:$(1) --mypy_grpc_out=quiet:$(1) $(PROTOS)
+GENERATE = $(BIN)/python -m operations.generate protos $(1) $(IMPORTED)
 
 generate: $(IMPORTED)/.ready ## generate the stubs in generated/ from protos/
 	@find generated -name '*_pb2*' -delete
-	$(call PROTOC,generated)
+	$(call GENERATE,generated)
 	@touch generated/diptych/py.typed
 
-new-context: $(IMPORTED)/.ready ## write a small bounded context to build on: make new-context NAME=loyalty
-	@test "$(origin NAME)" = "command line" || { echo "make: NAME is missing: make new-context NAME=loyalty"; exit 1; }
-	@$(BIN)/python -m devstack.new_context "$$NAME"
-	@$(call PROTOC,generated)
-	@$(BIN)/python -m tests.support.builders.recorded_events
-
-recorded-events: $(READY) ## write the recorded bytes of new events; renew the domain events of the others
+new-context: $(IMPORTED)/.ready ## write a small bounded context to build on: make new-context NAME=loyalty AGGREGATE=member
+	@test "$(origin NAME)$(origin AGGREGATE)" = "command linecommand line" \
+	  || { echo "make: NAME or AGGREGATE is missing: make new-context NAME=loyalty AGGREGATE=member"; exit 1; }
+	@$(BIN)/python -m operations.new_context "$$NAME" "$$AGGREGATE"
+	@$(call GENERATE,generated)
 	@$(BIN)/python -m tests.support.builders.recorded_events
 
 lint: $(IMPORTED)/.ready ## run ruff, the word list, buf lint and breaking, and compare generated/ with protos/
@@ -78,7 +70,7 @@ breaking: $(IMPORTED)/.ready
 	&& buf breaking --against .cache/before && echo "buf breaking: nothing breaks since $(BREAKING_AGAINST)"
 
 generated-matches: $(IMPORTED)/.ready
-	@rm -rf .cache/generated && mkdir -p .cache/generated && $(call PROTOC,.cache/generated) \
+	@rm -rf .cache/generated && mkdir -p .cache/generated && $(call GENERATE,.cache/generated) \
 	&& diff -r -q -x '*.toml' -x '*.md' -x py.typed -x __pycache__ -x '*.egg-info' .cache/generated generated \
 	&& echo "generated/ matches protos/" || { echo "generated/ does not match protos/: run make generate"; exit 1; }
 
@@ -109,11 +101,11 @@ demo: $(READY) ## show orders from placing to fulfilment on a stack of its own
 	@exec $(BIN)/python -m devstack.demo
 
 bench-growth: $(READY) ## run the bench at 10,000 to 1,000,000 orders, and a rebuild; half an hour
-	@$(BIN)/uv sync --locked --inexact --quiet --group bench
+	@$(BIN)/uv sync --locked --inexact --quiet --all-extras --group bench
 	@exec $(BIN)/python -m bench.growth
 
 bench: $(READY) ## measure the system against ceilings of the same run; needs Go
-	@$(BIN)/uv sync --locked --inexact --quiet --group bench
+	@$(BIN)/uv sync --locked --inexact --quiet --all-extras --group bench
 	@exec $(BIN)/python -m bench
 
 SCENARIO ?= mixed
@@ -121,7 +113,7 @@ load: $(READY) ## run ghz against the local stack: make load SCENARIO=command|qu
 	@exec $(BIN)/python -m bench.load_test "$(SCENARIO)"
 
 DIST ?= dist
-dist: $(READY) ## build the wheels of the stubs, the client and the servers in dist/
+dist: $(IMPORTED)/.ready ## build the wheels of the stubs, the client and the servers in dist/
 	@rm -f $(DIST)/diptych*.whl
 	@$(BIN)/uv build --all-packages --wheel --quiet --out-dir $(DIST)
 	@ls $(DIST)/*.whl
