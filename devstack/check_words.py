@@ -20,6 +20,7 @@ FOLDERS = (
     "process_manager",
     "operations",
     "devstack",
+    "diptych_testing",
     "client",
     "bench",
     "tests",

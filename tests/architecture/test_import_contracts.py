@@ -18,6 +18,7 @@ PACKAGES = (
     "process_manager",
     "operations",
     "devstack",
+    "diptych_testing",
 )
 
 VIOLATIONS = {

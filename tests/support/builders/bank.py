@@ -12,8 +12,8 @@ from command_server.contexts.banking.domain.messages import (
     Withdraw,
 )
 from command_server.kernel.money import Money
-from tests.support.harness.scenario import NOW
-from tests.support.harness.world import World
+from diptych_testing.scenario import NOW
+from diptych_testing.world import World
 
 DEADLINE = NOW + timedelta(hours=1)
 

@@ -31,7 +31,7 @@ from command_server.contexts.ordering.domain.messages import (
 )
 from command_server.contexts.ordering.domain.order import Status
 from command_server.kernel.money import Money
-from tests.support.harness.scenario import NOW
+from diptych_testing.scenario import NOW
 
 ADDRESS = ShippingAddress("Ada", ("Main Street 1",), "12345", "Town", "DE")
 ELSEWHERE = ShippingAddress("Ada", ("Side Street 2",), "54321", "Village", "DE")

@@ -10,8 +10,8 @@ from command_server.contexts.inventory.domain.messages import (
     ReserveStock,
 )
 from command_server.contexts.inventory.domain.stock import Stock, stock_stream
-from tests.support.harness.scenario import NOW
-from tests.support.harness.world import World
+from diptych_testing.scenario import NOW
+from diptych_testing.world import World
 
 SKU, WAREHOUSE, ELSEWHERE = "tea/green", "w-1", "w-2"
 DEADLINE = NOW + timedelta(hours=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from command_server.kernel.decider import Rejected
-from tests.support.harness.world import World
+from diptych_testing.world import World
 
 DOCS = Path(__file__).parents[3] / "docs"
 Transition = tuple[str, str, str]

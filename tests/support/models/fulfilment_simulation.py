@@ -22,12 +22,12 @@ from command_server.kernel.decider import Rejected
 from command_server.kernel.money import Money
 from contracts.envelope import RecordedEvent
 from contracts.streams import stream_type
+from diptych_testing.scenario import NOW
+from diptych_testing.world import World
 from process_manager.instance import Instance, Step
 from process_manager.saga import Input, StepRejected, StepSucceeded, TimerFired
 from process_manager.sagas.fulfilment import FULFILMENT
 from runtime.codec import message_class
-from tests.support.harness.scenario import NOW
-from tests.support.harness.world import World
 
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 COMMAND_TYPES = {

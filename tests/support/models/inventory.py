@@ -24,7 +24,7 @@ from command_server.contexts.inventory.domain.messages import (
 )
 from command_server.contexts.inventory.domain.stock import stock_stream
 from command_server.kernel.decider import Rejected
-from tests.support.harness.world import World
+from diptych_testing.world import World
 
 SKUS, WAREHOUSES = ("tea", "mug"), ("w-1", "w-2")
 STOCK_KEYS = [(sku, warehouse) for sku in SKUS for warehouse in WAREHOUSES]

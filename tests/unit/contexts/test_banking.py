@@ -19,6 +19,8 @@ from command_server.contexts.banking.domain.messages import (
     UnfreezeAccount,
 )
 from command_server.kernel.money import Money
+from diptych_testing.scenario import NOW
+from diptych_testing.world import World, names_of
 from tests.support.builders.bank import (
     DEADLINE,
     deposit,
@@ -30,8 +32,6 @@ from tests.support.builders.bank import (
     transfer,
     withdraw,
 )
-from tests.support.harness.scenario import NOW
-from tests.support.harness.world import World, names_of
 
 USD = Money("USD", 1)
 FIRM, CAPTURE, EXPIRE = FirmHold("h-1"), CaptureHold("h-1", None), ExpireHold("h-1")

@@ -23,9 +23,9 @@ from command_server.contexts.banking.domain.messages import (
     UnfreezeAccount,
 )
 from command_server.kernel.decider import Rejected
+from diptych_testing import folds
+from diptych_testing.world import World
 from tests.support.builders.bank import deposit, eur, get_account, hold, transfer, withdraw
-from tests.support.harness import folds
-from tests.support.harness.world import World
 
 ACCOUNTS = ("a", "b", "c")
 accounts, ids = st.sampled_from(ACCOUNTS), st.integers(1, 4).map(str)

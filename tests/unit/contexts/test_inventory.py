@@ -9,6 +9,7 @@ from command_server.contexts.inventory.domain.messages import (
     TransferStock,
 )
 from command_server.contexts.inventory.domain.stock import MAX_PIECES
+from diptych_testing.world import names_of
 from tests.support.builders.warehouse import (
     ELSEWHERE,
     SKU,
@@ -19,7 +20,6 @@ from tests.support.builders.warehouse import (
     receive,
     reserve,
 )
-from tests.support.harness.world import names_of
 
 SEND = TransferStock("t-1", SKU, WAREHOUSE, ELSEWHERE, 4)
 

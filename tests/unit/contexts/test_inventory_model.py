@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-from tests.support.harness import folds
+from diptych_testing import folds
 from tests.support.models.inventory import InventoryMachine
 
 

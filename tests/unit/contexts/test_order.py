@@ -6,6 +6,7 @@ from command_server.contexts.ordering.domain import messages
 from command_server.contexts.ordering.domain.messages import OrderPlaced
 from command_server.contexts.ordering.domain.order import DECIDER, ORDER, Status, decide, evolve
 from command_server.kernel.decider import Rejected
+from diptych_testing.scenario import NOW, Scenario
 from tests.support.builders import orders
 from tests.support.builders.orders import (
     APPROVED,
@@ -21,7 +22,6 @@ from tests.support.builders.orders import (
     RETURNED,
     SHIPPED,
 )
-from tests.support.harness.scenario import NOW, Scenario
 from tests.support.models.diagrams import read_diagram
 
 order = Scenario(ORDER, DECIDER)

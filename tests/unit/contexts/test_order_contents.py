@@ -21,8 +21,8 @@ from command_server.contexts.ordering.domain.messages import (
 )
 from command_server.contexts.ordering.domain.order import DECIDER, ORDER, Order, evolve
 from command_server.kernel.money import MAX_UNITS, Money
+from diptych_testing.scenario import NOW, Scenario
 from tests.support.builders.orders import ADDRESS, ELSEWHERE, GROUP, LINE, PLACE, PLACED, SECOND
-from tests.support.harness.scenario import NOW, Scenario
 
 THIRD = OrderLine("sku-3", "A third thing", 2, Money("EUR", 0, 500_000_000))
 OTHER = ShippingGroup("gift", (LINE,), ELSEWHERE, "w-2")

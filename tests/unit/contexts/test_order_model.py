@@ -10,7 +10,7 @@ from command_server.contexts.ordering.domain import messages
 from command_server.contexts.ordering.domain.contents import sum_lines
 from command_server.contexts.ordering.domain.order import Order, decide, evolve
 from command_server.kernel.decider import Rejected
-from tests.support.harness.scenario import NOW
+from diptych_testing.scenario import NOW
 from tests.support.models.order import JSON, NANOS, OrderMachine
 
 

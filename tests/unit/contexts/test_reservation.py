@@ -11,6 +11,8 @@ from command_server.contexts.inventory.domain.messages import (
     ReleaseReservation,
 )
 from command_server.contexts.inventory.domain.stock import stock_stream
+from diptych_testing.scenario import NOW
+from diptych_testing.world import World, names_of
 from tests.support.builders.warehouse import (
     DEADLINE,
     ELSEWHERE,
@@ -21,8 +23,6 @@ from tests.support.builders.warehouse import (
     receive,
     reserve,
 )
-from tests.support.harness.scenario import NOW
-from tests.support.harness.world import World, names_of
 
 FIRM, COMMIT, EXPIRE = FirmReservation("r-1"), CommitReservation("r-1"), ExpireReservation("r-1")
 RELEASE = ReleaseReservation("r-1", "changed my mind")

@@ -3,27 +3,43 @@
 import json
 from collections import defaultdict
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
-from command_server.kernel.context import aggregate_types
+from command_server.kernel.context import Context, aggregate_types
 from contracts.envelope import RecordedEvent
+from contracts.manifest import find_manifests
 from contracts.streams import stream_type
 from contracts.view_layout import View
-from operations.verify.model import Event
-from tests.support.harness.contexts import AGGREGATES, CONTEXTS, PROJECTIONS
-from tests.support.harness.scenario import NOW
-from tests.support.harness.world import World
+from diptych_testing.scenario import NOW
+from diptych_testing.world import World
+from operations.verify.model import Aggregate, Event
+from projector.projection import Projection
+from runtime.process.contexts import load_parts
 
-TYPES = aggregate_types(CONTEXTS)
-FOLDS = {aggregate.stream_type: aggregate for aggregate in AGGREGATES}
-PROJECTIONS_BY_VIEW: dict[View, Any] = {projection.view: projection for projection in PROJECTIONS}
+
+class Contexts:
+    """The rules, projections and folds of all installed contexts."""
+
+    def __init__(self) -> None:
+        manifests = list(find_manifests().values())
+        self.types = aggregate_types(load_parts(manifests, "commands", "CONTEXT", Context))
+        projections = load_parts(manifests, "projections", "PROJECTIONS", Projection)
+        self.projections: dict[View, Projection[Any]] = {each.view: each for each in projections}
+        folds = load_parts(manifests, "verification", "AGGREGATES", Aggregate)
+        self.folds = {aggregate.stream_type: aggregate for aggregate in folds}
+
+
+@cache
+def _load_contexts() -> Contexts:
+    return Contexts()
 
 
 def compare(world: World) -> None:
     """Assert that both folds of every stream give the same snapshot, views, history and contributions."""
-    streams: dict[str, list[RecordedEvent]] = defaultdict(list)
+    types, streams = _load_contexts().types, defaultdict[str, list[RecordedEvent]](list)
     for position, (name, event) in enumerate(world.history):
-        type_name, data = TYPES[stream_type(name)].encode(event)
+        type_name, data = types[stream_type(name)].encode(event)
         version, at = len(streams[name]) + 1, NOW + timedelta(seconds=position)
         streams[name].append(RecordedEvent(name, version, type_name, data, at, position, {"actor": "ada"}))
     for name, recorded in streams.items():
@@ -31,11 +47,12 @@ def compare(world: World) -> None:
 
 
 def _compare_stream(world: World, name: str, recorded: list[RecordedEvent]) -> None:
-    fold = FOLDS[stream_type(name)]
+    contexts = _load_contexts()
+    fold = contexts.folds[stream_type(name)]
     events = [Event(event, fold.events.decode(event)) for event in recorded]
     assert fold.snapshot(events) == json.loads(world.snapshot(name))
     for spec in fold.projections:
-        rendered, folded_count, error = PROJECTIONS_BY_VIEW[spec.view].fold(spec.view.message(), recorded)
+        rendered, folded_count, error = contexts.projections[spec.view].fold(spec.view.message(), recorded)
         assert (folded_count, error) == (len(recorded), None)
         assert rendered is not None
         expected = spec.fold(events)

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import pytest
-
 from command_server.kernel.decider import Aggregate, Decider, Rejected
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -31,9 +29,12 @@ class Scenario:
         assert tuple(self._decide()) == expected
 
     def then_rejected(self, reason: str, **details: str) -> None:
-        with pytest.raises(Rejected) as error:
-            self._decide()
-        assert (error.value.reason, error.value.details) == (reason, details)
+        try:
+            events = self._decide()
+        except Rejected as rejected:
+            assert (rejected.reason, rejected.details) == (reason, details)
+        else:
+            raise AssertionError(f"expected {reason}, but the command was accepted: {events}")
 
     def _decide(self) -> Sequence[Any]:
         state = self.aggregate.initial

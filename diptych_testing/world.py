@@ -6,11 +6,10 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-import pytest
 
 from command_server.kernel.decider import Aggregate, Decider, Rejected
 from contracts.streams import stream_type
-from tests.support.harness.scenario import NOW
+from diptych_testing.scenario import NOW
 
 
 class World:
@@ -53,10 +52,13 @@ class World:
     def assert_rejected(self, command: Any, reason: str, **details: str) -> None:
         """Assert that a command is rejected for this reason, with at least these details."""
         before = dict(self.states)
-        with pytest.raises(Rejected) as error:
-            self._execute(command)
-        assert error.value.reason == reason
-        assert details.items() <= error.value.details.items()
+        try:
+            events = self._execute(command)
+        except Rejected as rejected:
+            assert rejected.reason == reason
+            assert details.items() <= rejected.details.items()
+        else:
+            raise AssertionError(f"expected {reason}, but the command was accepted: {events}")
         assert self.states == before
 
     def assert_unchanged(self, command: Any) -> None:
