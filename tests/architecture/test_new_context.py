@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from devstack.new_context import files, naming
+from operations.new_context.__main__ import main
+from operations.new_context.files import INSIDE
+from operations.new_context.naming import MAX_LENGTH, Names
 from runtime.process.start_error import StartError
 
 ROOT = Path(__file__).parents[2]
 READY = (".venv/.ready", ".cache/protos/.ready")
-NEW = "loyalty"
-PYTHON = [path for path in files.list_paths(NEW) if path.endswith(".py")]
+NEW = Names("loyalty", "member")
+PYTHON = [path for path in INSIDE.list_paths(NEW) if path.endswith(".py")]
 
 
 def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -68,9 +70,9 @@ def tree(untouched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second copy, with a new context."""
     tree = tmp_path_factory.mktemp("with") / "tree"
     shutil.copytree(untouched, tree, symlinks=True)
-    result = make(tree, f"NAME={NEW}")
+    result = make(tree, f"NAME={NEW.context}", f"AGGREGATE={NEW.aggregate}")
     assert result.returncode == 0, result.stdout + result.stderr
-    for path in files.list_paths(NEW):
+    for path in INSIDE.list_paths(NEW):
         assert f"  {path}\n" in result.stdout
     return tree
 
@@ -89,14 +91,19 @@ def test_it_writes_its_files_and_changes_no_other(tree: Path, untouched: Path) -
         for end in (".py", ".pyi", "_grpc.py", "_grpc.pyi")
     }
     events = {
-        f"tests/contract/events/diptych.{NEW}.v1.Item{what}.json" for what in ("Added", "Renamed", "Removed")
+        f"tests/contract/events/diptych.loyalty.v1.Member{what}.json"
+        for what in ("Added", "Renamed", "Removed")
     }
-    assert new == {*files.list_paths(NEW), *events, *(f"generated/diptych/{NEW}/v1/{stub}" for stub in stubs)}
+    assert new == {
+        *INSIDE.list_paths(NEW),
+        *events,
+        *(f"generated/diptych/loyalty/v1/{stub}" for stub in stubs),
+    }
     assert not {path for path in before if after.get(path) != before[path]}
 
 
 def test_its_tests_and_the_composition_tests_pass(tree: Path) -> None:
-    own = [path for path in files.list_paths(NEW) if path.startswith("tests/")]
+    own = [path for path in INSIDE.list_paths(NEW) if path.startswith("tests/")]
     assert own
     composition = ("tests/architecture/test_composition.py", "tests/contract/test_recorded_events.py")
     assert_passes(tree, "pytest", "-q", "-p", "no:cacheprovider", *own, *composition)
@@ -129,7 +136,7 @@ def test_the_documentation_quotes_the_written_files(tree: Path) -> None:
     page = (ROOT / "docs/adding-a-context.md").read_text()
     quotes = re.findall(r"^ *```(?:python|proto)\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
     assert len(quotes) > 5
-    written = "".join(remove_indents((tree / path).read_text()) for path in files.list_paths(NEW))
+    written = "".join(remove_indents((tree / path).read_text()) for path in INSIDE.list_paths(NEW))
     for block in quotes:
         assert remove_indents(block) in written, block
 
@@ -139,7 +146,7 @@ def remove_indents(text: str) -> str:
 
 
 def test_a_name_of_maximum_length_fits_into_every_line(tmp_path: Path) -> None:
-    written = files.render("m" * naming.MAX_LENGTH)
+    written = INSIDE.render(Names("m" * MAX_LENGTH, "a" * MAX_LENGTH))
     python = [path for path in written if path.endswith(".py")]
     for path in python:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
@@ -170,14 +177,54 @@ def test_a_name_of_maximum_length_fits_into_every_line(tmp_path: Path) -> None:
         ("fulfilment", "is taken: protos/diptych/fulfilment exists"),
     ],
 )
-def test_an_invalid_name_has_an_error_of_one_line(name: str, reason: str) -> None:
-    with pytest.raises(StartError) as error:
-        naming.check(name, ROOT)
+def test_an_invalid_name_has_an_error_of_one_line(untouched: Path, name: str, reason: str) -> None:
+    with pytest.raises(StartError, match=r"^NAME: ") as error:
+        main(Names(name, "member"), untouched)
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("arguments", [(), ("NAME=banking",), ("NAME='; touch evil; '",)])
+@pytest.mark.parametrize(
+    ("aggregate", "reason"),
+    [
+        ("Member", "lower-case identifier"),
+        ("class", "is reserved"),
+        ("event", "is taken: the templates use the name Event"),
+        ("aggregate", "is taken: the templates use the name Aggregate"),
+        ("view", "is taken: the templates use the name View"),
+    ],
+)
+def test_an_invalid_aggregate_has_an_error_of_one_line(untouched: Path, aggregate: str, reason: str) -> None:
+    with pytest.raises(StartError, match=r"^AGGREGATE: ") as error:
+        main(Names("loyalty", aggregate), untouched)
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "plural", "a_noun"),
+    [
+        ("member", "members", "a member"),
+        ("item", "items", "an item"),
+        ("gift_box", "gift_boxes", "a gift box"),
+        ("entry", "entries", "an entry"),
+        ("key", "keys", "a key"),
+    ],
+)
+def test_names_are_english(aggregate: str, plural: str, a_noun: str) -> None:
+    names = Names("loyalty", aggregate)
+    assert (names.plural, names.to_variables()["a_noun"]) == (plural, a_noun)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("NAME=loyalty",),
+        ("NAME=banking", "AGGREGATE=member"),
+        ("NAME='; touch evil; '", "AGGREGATE=member"),
+    ],
+)
 def test_an_invalid_name_changes_no_file(untouched: Path, arguments: tuple[str, ...]) -> None:
     before = read_files(untouched)
     result = make(untouched, *arguments)

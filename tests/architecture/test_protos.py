@@ -5,11 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from devstack.new_context import files
+from operations.new_context.files import INSIDE
+from operations.new_context.naming import Names
 
 ROOT = Path(__file__).parents[2]
 PROTOS = {str(path.relative_to(ROOT)): path.read_text() for path in ROOT.glob("protos/**/*.proto")}
-NEW = {path: text for path, text in files.render("gift_cards").items() if path.endswith(".proto")}
+NEW = {
+    path: text
+    for path, text in INSIDE.render(Names("gift_cards", "gift_card")).items()
+    if path.endswith(".proto")
+}
 
 
 @pytest.mark.parametrize("path", sorted(PROTOS | NEW))
