@@ -61,7 +61,11 @@ def sagas() -> None:
 
 
 _kind = click.option(
-    "--saga", "kind", default="", metavar="KIND", help="The kind of saga, if the id alone is ambiguous."
+    "--saga",
+    "kind",
+    default="",
+    metavar="NAME",
+    help="The name of a saga, for instance fulfilment.fulfilment.",
 )
 
 
@@ -83,10 +87,10 @@ def list_(kind: str, state: str, ended: bool, limit: int) -> None:
 @click.argument("saga_id")
 @_kind
 def show(saga_id: str, kind: str) -> None:
-    """Show a saga's status, steps and timers. SAGA_ID is the aggregate's id, for instance an order's."""
+    """Show the status, steps and timers of all sagas of SAGA_ID, for instance an order's id."""
     from operations import sagas
 
-    click.echo(asyncio.run(sagas.show_saga(read_settings(), saga_id, kind)))
+    click.echo(asyncio.run(sagas.show_sagas(read_settings(), saga_id, kind)))
 
 
 @sagas.command()

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from getpass import getuser
+from shlex import quote
 from typing import Any
 
 from process_manager.engine import Engine, UnknownSaga
@@ -45,32 +46,34 @@ async def list_sagas(settings: Settings, saga_name: str, state: str, ended: bool
         state: selects one state; empty for all.
         ended: whether to include the instances that have ended.
         limit: the maximum number of instances of each saga.
+
+    Raises:
+        StartError: there is no saga of this name.
     """
+    chosen = _choose_sagas(settings, saga_name)
     async with _open_store(settings) as store:
         sagas = SagaReader(store.engine)
         rows = [
             row
-            for name in ([saga_name] if saga_name else [saga.name for saga in load_sagas(settings)])
-            for row in await sagas.read_page(name, status=state, open_only=not ended, limit=limit)
+            for saga in chosen
+            for row in await sagas.read_page(saga.name, status=state, open_only=not ended, limit=limit)
         ]
     if not rows:
         return "no sagas" if ended else "no open sagas"
     return "\n".join(_align(_list_cells(row) for row in rows))
 
 
-async def show_saga(settings: Settings, id_: str, saga_name: str) -> str:
-    """Return a saga's status, steps, timers and operators' actions, a line each.
+async def show_sagas(settings: Settings, id_: str, saga_name: str) -> str:
+    """Return the status, steps, timers and operators' actions of each saga of this id, a line each.
 
     Raises:
-        StartError: there is no saga of this id, or more than one.
+        StartError: there is no saga of this id or name.
     """
+    chosen = _choose_sagas(settings, saga_name)
     async with _open_store(settings) as store:
         sagas = SagaReader(store.engine)
-        name = await _find_name(sagas, id_, saga_name)
-        details = await sagas.find(name, id_)
-    if details is None:
-        raise StartError(f"there is no {name} {id_}")
-    return "\n".join(_describe(details))
+        all_details = [await sagas.find(name, id_) for name in await _find_names(sagas, id_, chosen)]
+    return "\n\n".join("\n".join(_describe(details)) for details in all_details if details)
 
 
 async def retry(settings: Settings, id_: str, saga_name: str) -> str:
@@ -79,11 +82,12 @@ async def retry(settings: Settings, id_: str, saga_name: str) -> str:
     Raises:
         StartError: there is no saga of this id, or more than one, or its state does not permit a retry.
     """
+    chosen = _choose_sagas(settings, saga_name)
     connection = await jetstream.connect(settings.nats_url, "operations")
     try:
         async with _open_store(settings) as store:
-            name = await _find_name(SagaReader(store.engine), id_, saga_name)
-            engine = Engine(store, load_sagas(settings), read_stream_from(connection))
+            name = await _choose_name(SagaReader(store.engine), id_, chosen, "retry")
+            engine = Engine(store, chosen, read_stream_from(connection))
             return _format_status(await engine.retry(name, id_, getuser()))
     except (UnknownSaga, ActionNotPossible) as error:
         raise StartError(str(error)) from error
@@ -97,26 +101,46 @@ async def abort(settings: Settings, id_: str, saga_name: str, reason: str) -> st
     Raises:
         StartError: there is no saga of this id, or more than one, or its state does not permit an abort.
     """
+    chosen = _choose_sagas(settings, saga_name)
 
     async def read_no_stream(_: str) -> Sequence[object]:
         raise AssertionError("an abort reads no events")
 
     async with _open_store(settings) as store:
-        name = await _find_name(SagaReader(store.engine), id_, saga_name)
+        name = await _choose_name(SagaReader(store.engine), id_, chosen, "abort", f"--reason {quote(reason)}")
         try:
-            engine = Engine(store, load_sagas(settings), read_no_stream)  # type: ignore[arg-type]
+            engine = Engine(store, chosen, read_no_stream)  # type: ignore[arg-type]
             return _format_status(await engine.abort(name, id_, reason, getuser()))
         except (UnknownSaga, ActionNotPossible) as error:
             raise StartError(str(error)) from error
 
 
-async def _find_name(sagas: SagaReader, id_: str, saga_name: str) -> str:
-    names = [saga_name] if saga_name else await sagas.find_names(id_)
-    if not names:
-        raise StartError(f"there is no saga {id_}")
-    if len(names) > 1:
-        raise StartError(f"there are several sagas {id_}, choose one with --saga: {', '.join(names)}")
-    return names[0]
+def _choose_sagas(settings: Settings, saga_name: str) -> list[Saga[Any]]:
+    """Return the saga of this name, or all sagas."""
+    sagas = load_sagas(settings)
+    names = [saga.name for saga in sagas]
+    if saga_name and saga_name not in names:
+        raise StartError(f"--saga: there is no saga {saga_name} (known: {', '.join(names)})")
+    return [saga for saga in sagas if saga_name in ("", saga.name)]
+
+
+async def _find_names(sagas: SagaReader, id_: str, chosen: Sequence[Saga[Any]]) -> Sequence[str]:
+    """Return the names of the sagas that have an instance of this id."""
+    existing = await sagas.find_names(id_)
+    if names := [saga.name for saga in chosen if saga.name in existing]:
+        return names
+    raise StartError(f"there is no {chosen[0].name if len(chosen) == 1 else 'saga'} {id_}")
+
+
+async def _choose_name(
+    sagas: SagaReader, id_: str, chosen: Sequence[Saga[Any]], action: str, *options: str
+) -> str:
+    """Return the name of the saga to act on; if there are several, fail with the commands to type."""
+    names = await _find_names(sagas, id_, chosen)
+    if len(names) == 1:
+        return names[0]
+    commands = (" ".join(("diptych sagas", action, quote(id_), "--saga", name, *options)) for name in names)
+    raise StartError(f"{id_} is the id of {len(names)} sagas, type one of: {' | '.join(commands)}")
 
 
 def _format_status(instance: Instance) -> str:

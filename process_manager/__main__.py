@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from contracts.manifest import Manifest
 from process_manager.engine import Engine
-from process_manager.event_consumer import EventConsumer, read_stream_from
+from process_manager.event_consumer import EventConsumer, read_stream_end_from, read_stream_from
 from process_manager.freshness import Freshness
 from process_manager.leases import Leases
 from process_manager.saga import Saga
@@ -36,7 +36,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             return identity.incarnation if identity else ""
 
         sagas = SagaReader(store.engine)
-        freshness = Freshness(sagas, read_incarnation)
+        freshness = Freshness(sagas, read_incarnation, read_stream_end_from(nats))
         query_server = server.build(
             lifecycle.settings,
             [module.create_service(sagas, freshness) for module in load_modules(manifests, "saga_queries")],

@@ -1,4 +1,4 @@
-"""Due steps and timers, and the checkpoints of sagas in the event stream."""
+"""Due steps and timers, and the feeds of sagas with their checkpoints in the event stream."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,6 +10,15 @@ from process_manager.schema import STEPS, TIMERS
 Checkpoint = tuple[str, int]
 """An epoch of the JetStream stream, and the last sequence in it that the sagas have processed."""
 NO_CHECKPOINT: Checkpoint = ("", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """The events of one type of stream in one partition, as one saga consumes them."""
+
+    saga: str
+    stream_type: str
+    partition: int
 
 
 class CheckpointConflict(Exception):

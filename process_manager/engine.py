@@ -7,21 +7,20 @@ How it works:
   set, the timer removed, or the operator's action added.
 - That record makes an input effective once. A second manager that delivers the same input finds the
   checkpoint moved, the outcome set or the timer gone, and changes nothing.
-- Events are deduplicated by their version. A gap before the first of them, such as after an instance failed
-  on an event, is closed from the stream itself (`ReadStream`).
-- An instance that fails on an event keeps the error in `failed_input`, and the partition advances without
-  it. The next event, or an operator's retry, delivers that event again.
+- `Delivery` finds the instances of events, and keeps the order of each stream.
+- An instance that fails on an event keeps the error as a failed input, and the partition advances without
+  it. The next event of that stream, or an operator's retry, delivers that event again.
 - Steps and timers are not executed here: `StepDispatcher` polls their rows, and `work_added` wakes it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from contracts import streams
 from contracts.envelope import RecordedEvent
-from process_manager.due_work import Checkpoint, DueStep, DueTimer
+from process_manager.delivery import Delivery, ReadStream
+from process_manager.due_work import Checkpoint, DueStep, DueTimer, Feed
 from process_manager.instance import Instance
 from process_manager.saga import AbortRequested, RetryRequested, Saga, StepRejected, StepSucceeded, TimerFired
 from process_manager.step_client import StepReply
@@ -29,13 +28,6 @@ from process_manager.store import SagaStore
 from runtime.process import logs
 
 log = logs.get_logger(__name__)
-
-ReadStream = Callable[[str], Awaitable[Sequence[RecordedEvent]]]
-"""Returns all events of a stream, oldest first."""
-
-
-class EventsMissing(Exception):
-    """Events of a stream are missing from the partition, and from the stream itself."""
 
 
 class UnknownSaga(Exception):
@@ -55,46 +47,43 @@ class Engine:
         self.sagas: Mapping[str, Saga[Any]] = {saga.name: saga for saga in sagas}
         self.work_added = asyncio.Event()
         """Set whenever a reaction adds a step or changes a timer."""
+        self._beginnings: dict[str, datetime | None] = {}
         self._store = store
         self._read_stream = read_stream
 
+    async def begin(self, saga: Saga[Any]) -> datetime | None:
+        """Return the moment at which a saga begins, which the first call of the first manager takes."""
+        if saga.name not in self._beginnings:
+            self._beginnings[saga.name] = await self._store.keep_beginning(saga)
+        return self._beginnings[saga.name]
+
     async def deliver_events(
-        self,
-        saga: Saga[Any],
-        partition: int,
-        events: Sequence[RecordedEvent],
-        old: Checkpoint,
-        new: Checkpoint,
+        self, feed: Feed, events: Sequence[RecordedEvent], old: Checkpoint, new: Checkpoint
     ) -> None:
-        """Deliver the events of one partition between two checkpoints to the instances of a saga.
+        """Deliver a feed's events between two checkpoints to the instances to which they belong.
 
         Raises:
             CheckpointConflict: another manager has delivered them.
             EventsMissing: an instance cannot be brought up to date; no instance has changed.
         """
-        events_by_id: dict[str, list[RecordedEvent]] = {}
-        for event in events:
-            events_by_id.setdefault(streams.aggregate_id(event.stream), []).append(event)
+        saga = self._find_saga(feed.saga)
+        beginning = await self.begin(saga)
         async with self._store.begin() as transaction:
-            await transaction.advance_checkpoint(saga.name, partition, old, new)
-            instances = await transaction.lock(saga, list(events_by_id)) if events_by_id else {}
-            for id_, stream_events in events_by_id.items():
-                await self._catch_up(instances[id_], stream_events, transaction.now)
-            await transaction.write(instances.values())
-        self._signal_work(*instances.values())
+            await transaction.advance_checkpoint(feed, old, new)
+            delivery = Delivery(transaction, saga, beginning, self._read_stream)
+            instances = await delivery.deliver(feed, events)
+        self._signal_work(*instances)
 
-    async def _catch_up(self, instance: Instance, events: Sequence[RecordedEvent], at: datetime) -> bool:
-        """Deliver the events that an instance has not processed; return False if it fails on one."""
-        if events and events[0].version > instance.version + 1:
-            events = await self._read_stream(events[0].stream)
-        for event in events:
-            if event.version <= instance.version:
-                continue
-            if event.version > instance.version + 1:
-                raise EventsMissing(f"{event.stream}: version {instance.version + 1} is missing")
-            if not instance.receive_event(event, at):
-                return False
-        return True
+    async def deliver_parked(self, feed: Feed) -> None:
+        """Deliver the events of a feed's parked streams that can be assigned to an instance now."""
+        saga = self._find_saga(feed.saga)
+        if feed.stream_type == saga.own_type:
+            return  # the aggregate's id assigns every event
+        beginning = await self.begin(saga)
+        async with self._store.begin() as transaction:
+            delivery = Delivery(transaction, saga, beginning, self._read_stream)
+            instances = await delivery.deliver_parked(feed)
+        self._signal_work(*instances)
 
     async def record_reply(self, step: DueStep, reply: StepReply) -> None:
         """Record a step's outcome and deliver it to the saga, unless the step has an outcome.
@@ -141,11 +130,17 @@ class Engine:
             EventsMissing: the stream cannot be read without gaps.
         """
         saga = self._find_saga(saga_name)
-        events = await self._read_stream(streams.stream_name(saga.subscribes_to, id_))
+        own_stream = Instance(saga, id_, saga.initial).own_stream
+        events = await self._read_stream(own_stream) if own_stream else ()
+        beginning = await self._store.read_beginning(saga_name)
         async with self._store.begin() as transaction:
             instance = (await transaction.lock(saga, [id_]))[id_]
             _check_exists(instance)
-            if await self._catch_up(instance, events, transaction.now):
+            delivery = Delivery(transaction, saga, beginning, self._read_stream)
+            caught_up = await delivery.catch_up(instance, own_stream, events)
+            for stream in list(instance.other_streams):
+                caught_up &= await delivery.catch_up(instance, stream, ())
+            if caught_up:
                 instance.react_to(RetryRequested(transaction.now))
             await transaction.record_action(instance, "retry", "", operator)
             await transaction.write([instance])
@@ -181,14 +176,12 @@ class Engine:
 
     def _signal_work(self, *instances: Instance) -> None:
         for instance in instances:
-            if instance.failed_input:
-                log.error(
-                    "Saga blocked", saga=instance.saga.name, sagaId=instance.id, error=instance.failed_input
-                )
+            if instance.failure:
+                log.error("Saga blocked", saga=instance.saga.name, sagaId=instance.id, error=instance.failure)
             if instance.steps or instance.timers:
                 self.work_added.set()
 
 
 def _check_exists(instance: Instance) -> None:
-    if instance.began_at is None and not instance.failed_input:
+    if not instance.exists:
         raise UnknownSaga(f"there is no {instance.saga.name} {instance.id}")

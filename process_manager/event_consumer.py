@@ -1,9 +1,9 @@
-"""Reads events from JetStream and hands them to the engine, one reader for each saga and leased partition.
+"""Reads events from JetStream and hands them to the engine, one reader for each feed of a leased partition.
 
 How it works:
 
-- One task for each saga and partition opens a reader while this process holds the partition's lease, and
-  polls for the lease otherwise.
+- A feed is one type of stream in one partition, for one saga. A task for each feed opens a reader while this
+  process holds the partition's lease, and polls for the lease otherwise.
 - The reader begins behind the checkpoint in PostgreSQL. A checkpoint of another epoch belongs to a stream
   that was recreated; reading then begins at sequence 1, and the engine skips by version the events that it
   has processed.
@@ -15,19 +15,20 @@ How it works:
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
 
 from contracts import streams
 from contracts.envelope import RecordedEvent, from_message
-from process_manager.due_work import NO_CHECKPOINT
-from process_manager.engine import Engine, ReadStream
+from process_manager.delivery import ReadStream
+from process_manager.due_work import Feed
+from process_manager.engine import Engine
+from process_manager.freshness import ReadStreamEnd, StreamEnd
 from process_manager.leases import Leases
-from process_manager.saga import Saga
 from process_manager.store import SagaStore
 from runtime.jetstream import (
     Connection,
     Message,
     StreamReader,
+    read_last_message,
     read_stream_identity,
     read_subject,
 )
@@ -64,33 +65,37 @@ class EventConsumer:
         """Consume until the process stops; restart after every error."""
         async with asyncio.TaskGroup() as group:
             for saga in self._engine.sagas.values():
-                for partition in range(streams.PARTITIONS):
-                    group.create_task(self._run_partition(saga, partition, stopping))
+                for subscription in saga.subscribes_to:
+                    for partition in range(streams.PARTITIONS):
+                        feed = Feed(saga.name, subscription.stream_type, partition)
+                        group.create_task(self._run_feed(feed, stopping))
 
-    async def _run_partition(self, saga: Saga[Any], partition: int, stopping: asyncio.Event) -> None:
+    async def _run_feed(self, feed: Feed, stopping: asyncio.Event) -> None:
         logged_error = ""
         while not stopping.is_set():
-            if partition in self._leases.partitions:
+            if feed.partition in self._leases.partitions:
                 try:
-                    await self._consume(saga, partition, stopping)
+                    await self._consume(feed, stopping)
                     logged_error = ""
                 except Exception as error:  # must not stop the other partitions
                     if logged_error != repr(error):  # log an error that repeats once
                         logged_error = repr(error)
                         log.warning(
                             "Event consumer failed; restarting",
-                            saga=saga.name,
-                            partition=partition,
+                            saga=feed.saga,
+                            streamType=feed.stream_type,
+                            partition=feed.partition,
                             error=logged_error,
                         )
             await asyncio.sleep(RESTART_INTERVAL)
 
-    async def _consume(self, saga: Saga[Any], partition: int, stopping: asyncio.Event) -> None:
+    async def _consume(self, feed: Feed, stopping: asyncio.Event) -> None:
         """Deliver events from the checkpoint on, until the lease ends or the process stops.
 
         While there is no stream, return: a relay creates it, and may start after this process.
         """
-        checkpoint = (await self._store.read_checkpoints(saga.name)).get(partition, NO_CHECKPOINT)
+        await self._engine.begin(self._engine.sagas[feed.saga])
+        checkpoint = await self._store.read_checkpoint(feed)
         identity = await read_stream_identity(self._connection.js)
         if identity is None:
             if not self._waits_for_stream:
@@ -98,17 +103,16 @@ class EventConsumer:
             self._waits_for_stream = True
             return
         self._waits_for_stream = False
+        await self._engine.deliver_parked(feed)
         epoch, sequence = checkpoint
         start = sequence + 1 if epoch == identity.epoch else 1
-        subject = streams.partition_subject(partition, saga.subscribes_to)
+        subject = streams.partition_subject(feed.partition, feed.stream_type)
         reader = await StreamReader.open(self._connection, identity.epoch, start, [subject])
         try:
-            while partition in self._leases.partitions and not stopping.is_set():
+            while feed.partition in self._leases.partitions and not stopping.is_set():
                 if messages := await reader.read_batch(MAX_BATCH, MAX_WAIT):
                     reached = (identity.epoch, messages[-1].sequence)
-                    await self._engine.deliver_events(
-                        saga, partition, _parse_events(messages), checkpoint, reached
-                    )
+                    await self._engine.deliver_events(feed, _parse_events(messages), checkpoint, reached)
                     checkpoint = reached
         finally:
             await reader.close()
@@ -122,6 +126,20 @@ def read_stream_from(connection: Connection) -> ReadStream:
         return _parse_events(messages)
 
     return read_stream
+
+
+def read_stream_end_from(connection: Connection) -> ReadStreamEnd:
+    """Return a function that reads the end of one stream in JetStream."""
+
+    async def read_stream_end(stream: str) -> StreamEnd | None:
+        identity = await read_stream_identity(connection.js)
+        message = await read_last_message(connection.js, streams.subject(stream))
+        if identity is None or message is None:
+            return None
+        versions = [event.version for event in _parse_events([message])]
+        return StreamEnd(identity.epoch, message.sequence, versions[0]) if versions else None
+
+    return read_stream_end
 
 
 def _parse_events(messages: Sequence[Message]) -> list[RecordedEvent]:

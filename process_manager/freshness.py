@@ -1,7 +1,17 @@
-"""Waits until sagas have processed the events that a consistency token names."""
+"""Waits until sagas have processed the events that a consistency token names.
+
+How it works:
+
+- An instance keeps the version of its own stream, which is compared with the token's.
+- Events of another stream may belong to any instance or to none, and so may events from before a saga's
+  beginning. There the feed's checkpoint is compared with the stream's last message: behind it, each instance
+  has received the stream's events that belong to it, unless the stream is parked or an instance has failed
+  on one of them.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from contracts import streams
@@ -17,6 +27,19 @@ DEFAULT_TIMEOUT = 2.0
 CHECK_INTERVAL = 0.02
 """Seconds between two checks."""
 
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """The last message of a stream in JetStream."""
+
+    epoch: str
+    sequence: int
+    version: int
+    """The version of its event."""
+
+
+ReadStreamEnd = Callable[[str], Awaitable[StreamEnd | None]]
+"""Returns the end of an aggregate's stream; None if JetStream has no message of it."""
 ReadIncarnation = Callable[[], Awaitable[str]]
 """Returns the database incarnation whose events the stream contains; empty if there is no stream."""
 
@@ -26,11 +49,15 @@ class Freshness:
 
     Args:
         sagas: reads the versions that the sagas have processed.
-        read_incarnation: reads the incarnation of the stream.
+        read_incarnation: reads the incarnation of the JetStream stream.
+        read_stream_end: reads the end of one aggregate's stream.
     """
 
-    def __init__(self, sagas: SagaReader, read_incarnation: ReadIncarnation) -> None:
+    def __init__(
+        self, sagas: SagaReader, read_incarnation: ReadIncarnation, read_stream_end: ReadStreamEnd
+    ) -> None:
         self._sagas = sagas
+        self._read_stream_end = read_stream_end
         self._read_incarnation = read_incarnation
 
     async def wait_for(self, saga: Saga[Any], token: str, remaining: float | None) -> None:
@@ -54,19 +81,28 @@ class Freshness:
             raise RpcError("VIEW_REBUILDING", "the event stream is being rebuilt", retry_after=1.0)
         if incarnation > content.incarnation:
             raise RpcError("TOKEN_OUTDATED", "the token was issued before the database was restored")
-        required = {
-            streams.aggregate_id(stream.stream): stream.version
-            for stream in content.streams
-            if streams.stream_type(stream.stream) == saga.subscribes_to
-        }
+        types = {subscription.stream_type for subscription in saga.subscribes_to}
+        required = [stream for stream in content.streams if streams.stream_type(stream.stream) in types]
         clock = asyncio.get_running_loop().time
         deadline = clock() + (DEFAULT_TIMEOUT if remaining is None else remaining - DEADLINE_MARGIN)
         while required:
-            versions = await self._sagas.read_versions(saga.name, list(required))
-            if all(versions.get(id_, 0) >= version for id_, version in required.items()):
-                return
-            if clock() >= deadline:
+            if await self._has_processed(saga, required[-1].stream, required[-1].version):
+                required.pop()
+            elif clock() >= deadline:
                 raise RpcError(
                     "VIEW_BEHIND", "the sagas have not processed the token's command yet", retry_after=0.1
                 )
-            await asyncio.sleep(min(CHECK_INTERVAL, max(deadline - clock(), 0)))
+            else:
+                await asyncio.sleep(min(CHECK_INTERVAL, max(deadline - clock(), 0)))
+
+    async def _has_processed(self, saga: Saga[Any], stream: str, version: int) -> bool:
+        """Return whether the instances have processed the events of a stream up to this version."""
+        if streams.stream_type(stream) == saga.own_type:
+            if await self._sagas.read_version(saga.name, streams.aggregate_id(stream)) >= version:
+                return True
+            if saga.begins == "first_event":
+                return False
+        end = await self._read_stream_end(stream)
+        if end is None or end.version < version:
+            return False
+        return await self._sagas.has_passed(saga.name, stream, (end.epoch, end.sequence))

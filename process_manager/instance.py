@@ -5,8 +5,8 @@ How it works:
 - `Transaction.lock` loads an instance, the engine delivers one or more inputs to it, and
   `Transaction.write` stores the new state together with the steps and timers that accumulated meanwhile.
 - `react_to` is all or nothing: an exception from the saga's code leaves the instance unchanged.
-- An event that the saga cannot process must not stop its partition. `receive_event` records the error as
-  `failed_input`, the instance stays at the version before, and redelivery starts there.
+- An event that the saga cannot process must not stop its partition. `receive_event` records the error as the
+  failed input of the event's stream, the instance stays at the version before, and redelivery starts there.
 - Step names are unique, so a step that is sent twice is a bug, and so is a request of a type that the saga
   does not declare. Only an operator's retry repeats a step, as a new attempt with a new request id.
 """
@@ -19,10 +19,13 @@ from uuid import UUID, uuid5
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 
+from contracts import streams
 from contracts.envelope import RecordedEvent
 from process_manager.saga import EventReceived, Input, Reaction, RetryRequested, Saga, SagaStatus, Send
 
 REQUEST_ID_NAMESPACE = UUID("2a9c1f0e-7c58-5d0b-8a55-0d2f6e0c3b71")
+MAX_OTHER_STREAMS = 1000
+"""The number of streams besides its own that an instance follows; the next one is a failed input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,16 @@ class Step:
     request_id: UUID
 
 
+@dataclass(frozen=True, slots=True)
+class StreamPosition:
+    """An instance's position in a stream."""
+
+    version: int = 0
+    """Of the last processed event."""
+    failed_input: str = ""
+    """Why the next event could not be processed; empty if there is no such event."""
+
+
 @dataclass
 class Instance:
     """A saga instance, with the steps and timers of its reactions since it was loaded.
@@ -45,12 +58,13 @@ class Instance:
         saga: its definition.
         id: its id.
         state: its state.
-        version: the version of the last event that it has processed.
+        version: the version of the last event of its own stream that it has processed or passed over.
         began_at: when it processed the first event; None before that.
         correlation_id: the correlation id of its first event.
         traceparent: the trace context of its first event.
         attempts: the number of attempts of each of its steps, by the names of the steps.
-        failed_input: why it could not process its next event; empty if there is no such event.
+        failed_input: why it could not process the next event of its own stream; empty if there is none.
+        other_streams: its positions in the other streams that it follows, by stream.
         stored_status: the state of its status when it was loaded.
         status_since: when it entered that state.
         steps: the steps to write.
@@ -66,6 +80,7 @@ class Instance:
     traceparent: str | None = None
     attempts: dict[str, int] = field(default_factory=dict)
     failed_input: str = ""
+    other_streams: dict[str, StreamPosition] = field(default_factory=dict)
     stored_status: str = ""
     status_since: datetime | None = None
     steps: list[Step] = field(default_factory=list)
@@ -75,7 +90,44 @@ class Instance:
     def status(self) -> SagaStatus:
         """The status that the saga describes; an event that it could not process blocks it, too."""
         status = self.saga.describe_status(self.state)
-        return replace(status, blocked_reason=self.failed_input or status.blocked_reason)
+        return replace(status, blocked_reason=self.failure or status.blocked_reason)
+
+    @property
+    def own_stream(self) -> str:
+        """The stream of the aggregate with the instance's id; empty if the saga follows no such stream."""
+        return streams.stream_name(self.saga.own_type, self.id) if self.saga.own_type else ""
+
+    @property
+    def exists(self) -> bool:
+        """Whether it has processed an event, or failed on one."""
+        return self.began_at is not None or bool(self.failure)
+
+    @property
+    def failure(self) -> str:
+        """Why it could not process the next event of a stream; empty if there is no such event."""
+        return self.failed_input or next(
+            filter(None, (each.failed_input for each in self.other_streams.values())), ""
+        )
+
+    @property
+    def _follows_maximum(self) -> bool:
+        return sum(position.version > 0 for position in self.other_streams.values()) >= MAX_OTHER_STREAMS
+
+    def has_room_for(self, stream: str) -> bool:
+        """Return whether the instance can record its position in a stream, or the failure on one."""
+        known = stream == self.own_stream or stream in self.other_streams
+        return known or len(self.other_streams) <= MAX_OTHER_STREAMS
+
+    def find_position(self, stream: str) -> StreamPosition:
+        if stream == self.own_stream:
+            return StreamPosition(self.version, self.failed_input)
+        return self.other_streams.get(stream, StreamPosition())
+
+    def set_position(self, stream: str, position: StreamPosition) -> None:
+        if stream == self.own_stream:
+            self.version, self.failed_input = position.version, position.failed_input
+        else:
+            self.other_streams[stream] = position
 
     def react_to(self, input_: Input) -> None:
         """Apply the saga's reaction to an input.
@@ -92,22 +144,27 @@ class Instance:
         self.timers.update({timer.name: timer.at for timer in reaction.timers})
 
     def receive_event(self, event: RecordedEvent, at: datetime) -> bool:
-        """React to the next event of the stream; return False if the saga could not process it.
+        """React to the next event of a stream; return False if the saga could not process it.
 
-        The reason is then in `failed_input`: an exception of the saga's code, or an unknown type of event.
+        The reason is then the failed input of the stream: an exception of the saga's code, an unknown type of
+        event, or more streams than MAX_OTHER_STREAMS.
         """
+        position = self.find_position(event.stream)
         try:
-            message = self.saga.events.decode(event)
-            self.react_to(EventReceived(message, event.version, at))
+            if not position.version and self._follows_maximum and event.stream != self.own_stream:
+                raise ValueError(f"{self.id} follows {MAX_OTHER_STREAMS} other streams already")
+            message = self.saga.find_subscription(event.stream).events.decode(event)
+            self.react_to(EventReceived(message, event.version, event.stream, at))
         except Exception as error:  # an event may contain anything; it blocks this instance alone
-            self.failed_input = f"version {event.version} failed: {type(error).__name__}: {error}"
+            name = "" if event.stream == self.own_stream else f" of {event.stream}"
+            text = f"version {event.version}{name} failed: {type(error).__name__}: {error}"
+            self.set_position(event.stream, replace(position, failed_input=text))
             return False
-        self.failed_input = ""
         if self.began_at is None:
             self.began_at = at
             self.correlation_id = event.metadata.get("correlation_id", "")
             self.traceparent = event.metadata.get("traceparent")
-        self.version = event.version
+        self.set_position(event.stream, StreamPosition(event.version))
         return True
 
     def _create_step(self, send: Send, input_: Input, index: int) -> Step:

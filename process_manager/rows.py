@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 
 from contracts import streams
-from process_manager.instance import Instance
+from process_manager.instance import Instance, StreamPosition
 from process_manager.saga import Saga, SagaStatus
 
 MUTABLE_COLUMNS = (
     "version",
+    "other_streams",
     "state",
     "status",
     "ended",
@@ -34,6 +35,7 @@ def to_row(instance: Instance, now: datetime) -> dict[str, Any]:
         **to_key(instance),
         "partition": streams.partition(instance.id),
         "version": instance.version,
+        "other_streams": msgspec.to_builtins(instance.other_streams),
         "state": msgspec.to_builtins(instance.state),
         "status": status.state,
         "ended": status.ended,
@@ -98,6 +100,7 @@ def from_row(saga: Saga[Any], row: Any) -> Instance:
         row.correlation_id,
         row.traceparent,
         failed_input=row.failed_input,
+        other_streams=msgspec.convert(row.other_streams, dict[str, StreamPosition]),
         stored_status=row.status,
         status_since=row.status_since,
     )

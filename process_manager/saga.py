@@ -1,29 +1,33 @@
 """The vocabulary of sagas: their inputs, and the reactions that follow.
 
-A saga instance follows one stream. Its id is the aggregate's id, and it receives each of the stream's
-events once, in order. A saga is pure, `react(state, input_) -> Reaction`: the time comes with the input,
-and the engine sends the steps until they are answered. A step's request id is derived from the saga, the
-step and the attempt, so a repeated request takes effect once.
+A saga instance receives events of the streams that `subscriptions.py` describes, each once, in the order of
+their stream. A saga is pure, `react(state, input_) -> Reaction`: the time comes with the input, and the
+engine sends the steps until they are answered. A step's request id is derived from the saga, the step and
+the attempt, so a repeated request takes effect once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from google.protobuf.message import Message
 
-from contracts.event_types import EventTypes
+from contracts import streams
+from process_manager.subscriptions import Subscription
 
 S = TypeVar("S")
 
 
 @dataclass(frozen=True, slots=True)
 class EventReceived:
-    """An event of the stream that the saga follows."""
+    """An event of a stream to which the saga subscribes."""
 
     event: Any
     version: int
+    """Its version in its stream."""
+    stream: str
+    """The name of its stream, for instance `ordering.order.o-1`."""
     at: datetime
     """When the saga receives the event, which may be long after the event was recorded."""
 
@@ -127,8 +131,9 @@ class Saga(Generic[S]):
 
     Args:
         name: `<context>.<saga>`.
-        subscribes_to: the type of the streams that the instances follow.
-        events: the events of those streams. `react` receives them in their newest version.
+        subscribes_to: the streams that the instances follow, of different types, at most one without a key.
+        begins: whether a saga that is new to a database acts on the events recorded before its first start
+            (`first_event`) or passes over them (`now`). Its first start decides; a later change does nothing.
         requests: the types of the requests that `react` may send. The engine refuses to send any other, and
             the scopes of the process manager's token follow from them.
         initial: the state before the first event. Its class is stored as JSON: it has simple fields, and
@@ -136,12 +141,40 @@ class Saga(Generic[S]):
         react: returns the reaction to an input. The only exception it raises on purpose is
             `ActionNotPossible`, for an operator's action.
         describe_status: returns the status that follows from a state.
+
+    Raises:
+        ValueError: the subscriptions exclude each other.
     """
 
     name: str
-    subscribes_to: str
-    events: EventTypes
+    subscribes_to: Sequence[Subscription]
+    begins: Literal["first_event", "now"]
     requests: Sequence[type[Message]]
     initial: S
     react: Callable[[S, Input], Reaction[S]]
     describe_status: Callable[[S], SagaStatus]
+
+    def __post_init__(self) -> None:
+        types = [subscription.stream_type for subscription in self.subscribes_to]
+        if not types or len(set(types)) < len(types):
+            raise ValueError(f"{self.name}: subscribes_to must name each stream type once, and at least one")
+        if sum(subscription.key is None for subscription in self.subscribes_to) > 1:
+            raise ValueError(f"{self.name}: only one subscription may be without a key")
+        if self.begins not in ("first_event", "now"):
+            raise ValueError(f"{self.name}: begins must be first_event or now")
+
+    @property
+    def own_type(self) -> str:
+        """The type of the streams whose ids are the instances' ids; empty if each subscription has a key."""
+        return next((each.stream_type for each in self.subscribes_to if each.key is None), "")
+
+    def find_subscription(self, stream: str) -> Subscription:
+        """Return the subscription to a stream.
+
+        Raises:
+            LookupError: there is none.
+        """
+        for subscription in self.subscribes_to:
+            if subscription.stream_type == streams.stream_type(stream):
+                return subscription
+        raise LookupError(f"{self.name} does not subscribe to {stream}")

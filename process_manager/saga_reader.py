@@ -1,15 +1,25 @@
 """Read-only queries over saga instances, for operators and for the QueryService."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, func, select, tuple_
+from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, not_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from process_manager.schema import DUE, OPERATOR_ACTIONS, SAGAS, STEPS, TIMERS
+from contracts import streams
+from process_manager.due_work import Checkpoint
+from process_manager.schema import (
+    CHECKPOINTS,
+    DUE,
+    OPERATOR_ACTIONS,
+    PARKED_STREAMS,
+    SAGAS,
+    STEPS,
+    TIMERS,
+)
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # asyncpg would send datetime.max to PostgreSQL as infinity
 """Sort key of a saga without a due time; lists end with these sagas."""
@@ -50,6 +60,9 @@ class SagaRow:
     saga: str
     id: str
     version: int
+    other_streams: Mapping[str, Mapping[str, Any]]
+    """Its positions in other streams than its own: `version` and `failed_input` by stream."""
+    failed_input: str
     state: Mapping[str, Any]
     status: str
     ended: bool
@@ -144,13 +157,34 @@ class SagaReader:
             )
             return list(names)
 
-    async def read_versions(self, saga: str, ids: Collection[str]) -> dict[str, int]:
-        """Return the versions of the last processed events by id, without ids that have no instance."""
+    async def read_version(self, saga: str, id_: str) -> int:
+        """Return the version of the last processed event of an instance's own stream; 0 if there is none."""
         async with self._engine.connect() as connection:
-            rows = await connection.execute(
-                select(SAGAS.c.id, SAGAS.c.version).where(SAGAS.c.saga == saga, SAGAS.c.id.in_(ids))
-            )
-            return {row.id: row.version for row in rows}
+            query = select(SAGAS.c.version).where(SAGAS.c.saga == saga, SAGAS.c.id == id_)
+            return await connection.scalar(query) or 0
+
+    async def has_passed(self, saga: str, stream: str, checkpoint: Checkpoint) -> bool:
+        """Return whether the feed of a stream has reached a checkpoint, and no event of the stream waits."""
+        columns, (epoch, sequence) = CHECKPOINTS.c, checkpoint
+        id_ = streams.aggregate_id(stream)
+        reached = exists().where(
+            columns.saga == saga,
+            columns.stream_type == streams.stream_type(stream),
+            columns.partition == streams.partition(id_),
+            columns.epoch == epoch,
+            columns.sequence >= sequence,
+        )
+        parked = exists().where(PARKED_STREAMS.c.saga == saga, PARKED_STREAMS.c.stream == stream)
+        failed = exists().where(
+            SAGAS.c.saga == saga,
+            SAGAS.c.blocked_reason != "",
+            or_(
+                and_(SAGAS.c.id == id_, SAGAS.c.failed_input != ""),
+                SAGAS.c.other_streams[stream]["failed_input"].astext != "",
+            ),
+        )
+        async with self._engine.connect() as connection:
+            return bool(await connection.scalar(select(and_(reached, not_(parked), not_(failed)))))
 
     async def count_open(self) -> dict[str, tuple[int, int, int]]:
         """Return by saga how many instances have not ended, and how many of those are overdue and blocked."""

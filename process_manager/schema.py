@@ -16,8 +16,10 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    false,
     func,
     literal_column,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -30,9 +32,16 @@ SAGAS = Table(
     "sagas",
     METADATA,
     Column("saga", Text, primary_key=True, comment="<context>.<saga>"),
-    Column("id", Text, primary_key=True, comment="of the aggregate whose stream the instance follows"),
+    Column("id", Text, primary_key=True, comment="also of the aggregate whose stream the instance follows"),
     Column("partition", Integer, nullable=False),
-    Column("version", BigInteger, nullable=False, comment="of the last processed event"),
+    Column("version", BigInteger, nullable=False, comment="of the last processed event of its own stream"),
+    Column(
+        "other_streams",
+        JSONB,
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="by stream: version of the last processed event, and the error of the next event",
+    ),
     Column("state", JSONB, nullable=False, comment="the saga's state"),
     Column("status", Text, nullable=False, comment="SagaStatus.state"),
     Column("ended", Boolean, nullable=False),
@@ -44,7 +53,7 @@ SAGAS = Table(
         "failed_input",
         Text,
         nullable=False,
-        comment="error of the next event; empty if there is none",
+        comment="error of the next event of its own stream; empty if there is none",
     ),
     Column("correlation_id", Text, nullable=False, comment="of the first event, passed on with the steps"),
     Column("traceparent", Text, comment="of the first event"),
@@ -56,6 +65,7 @@ DUE = func.coalesce(SAGAS.c.due_at, literal_column("'9999-01-01 00:00:00+00'::ti
 """The order of lists: the longest overdue first, those without a due time (`saga_reader.NEVER`) last."""
 Index("sagas_listed", SAGAS.c.saga, DUE, SAGAS.c.began_at, SAGAS.c.id)
 Index("sagas_listed_by_status", SAGAS.c.saga, SAGAS.c.status, DUE, SAGAS.c.began_at, SAGAS.c.id)
+Index("sagas_blocked", SAGAS.c.saga, postgresql_where=SAGAS.c.blocked_reason != "")
 
 STEPS = Table(
     "saga_steps",
@@ -73,6 +83,13 @@ STEPS = Table(
     Column("due_at", _INSTANT, nullable=False, comment="when to send it, or to send it again"),
     Column("tries", Integer, nullable=False, comment="number of times it was sent"),
     Column("error", Text, comment="why the last try had no answer"),
+    Column(
+        "denied",
+        Boolean,
+        nullable=False,
+        server_default=false(),
+        comment="whether the last try was denied for its token or scopes",
+    ),
     Column("outcome", Text, comment="OK or the reason of the rejection; null until answered"),
     Column("answered_at", _INSTANT),
 )
@@ -106,9 +123,28 @@ CHECKPOINTS = Table(
     "saga_checkpoints",
     METADATA,
     Column("saga", Text, primary_key=True),
+    Column("stream_type", Text, primary_key=True),
     Column("partition", Integer, primary_key=True),
     Column("epoch", Text, nullable=False, comment="of the JetStream stream that `sequence` refers to"),
     Column("sequence", BigInteger, nullable=False, comment="the last processed message"),
+)
+
+BEGINNINGS = Table(
+    "saga_beginnings",
+    METADATA,
+    Column("saga", Text, primary_key=True),
+    Column("at", _INSTANT, comment="events recorded before are passed over; null to begin with the first"),
+)
+PARKED_STREAMS = Table(
+    "saga_parked_streams",
+    METADATA,
+    Column("saga", Text, primary_key=True),
+    Column("stream", Text, primary_key=True, comment="a stream whose events wait, since one has no instance"),
+    Column("stream_type", Text, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("version", BigInteger, nullable=False, comment="of the first event that waits"),
+    Column("error", Text, nullable=False, comment="why the event's instance could not be determined"),
+    Column("since", _INSTANT, nullable=False),
 )
 
 LEASES = Table(

@@ -6,13 +6,25 @@ of instances are locked while they change, and a step takes one outcome.
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import and_, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from process_manager.due_work import Checkpoint, DueStep, DueTimer, matches_step, matches_timer
-from process_manager.schema import CHECKPOINTS, ROLE, SAGAS, STEPS, TIMERS
+from process_manager.due_work import (
+    NO_CHECKPOINT,
+    Checkpoint,
+    DueStep,
+    DueTimer,
+    Feed,
+    matches_step,
+    matches_timer,
+)
+from process_manager.saga import Saga
+from process_manager.schema import BEGINNINGS, CHECKPOINTS, ROLE, SAGAS, STEPS, TIMERS
 from process_manager.transaction import Transaction
 from runtime.postgres import create_engine
 
@@ -55,11 +67,35 @@ class SagaStore:
             now: Any = await connection.scalar(select(func.clock_timestamp()))
             yield Transaction(connection, now)
 
-    async def read_checkpoints(self, saga: str) -> dict[int, Checkpoint]:
-        """Return a saga's checkpoints by partition."""
+    async def read_checkpoint(self, feed: Feed) -> Checkpoint:
+        """Return a feed's checkpoint, or NO_CHECKPOINT."""
+        query = select(CHECKPOINTS.c.epoch, CHECKPOINTS.c.sequence).where(
+            *(CHECKPOINTS.c[name] == value for name, value in asdict(feed).items())
+        )
         async with self.engine.connect() as connection:
-            rows = await connection.execute(select(CHECKPOINTS).where(CHECKPOINTS.c.saga == saga))
-            return {row.partition: (row.epoch, row.sequence) for row in rows}
+            row = (await connection.execute(query)).one_or_none()
+            return NO_CHECKPOINT if row is None else (row.epoch, row.sequence)
+
+    async def keep_beginning(self, saga: Saga[Any]) -> datetime | None:
+        """Take the moment at which a saga begins, unless it was taken before; return it.
+
+        Returns:
+            The time before which no event is delivered; None to begin with the first event.
+        """
+        at = func.clock_timestamp() if saga.begins == "now" else None
+        async with self.engine.begin() as connection:
+            await connection.execute(
+                insert(BEGINNINGS).values(saga=saga.name, at=at).on_conflict_do_nothing()
+            )
+        return await self.read_beginning(saga.name)
+
+    async def read_beginning(self, saga: str) -> datetime | None:
+        """Return the moment at which a saga begins; None if with the first event, or if it never ran."""
+        async with self.engine.connect() as connection:
+            at: datetime | None = await connection.scalar(
+                select(BEGINNINGS.c.at).where(BEGINNINGS.c.saga == saga)
+            )
+            return at
 
     async def read_due_steps(
         self, sagas: Collection[str], partitions: Collection[int], limit: int

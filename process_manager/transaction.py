@@ -3,20 +3,23 @@
 How it works:
 
 - `lock` reads the instances' rows FOR UPDATE in the order of their ids, so that two managers with the same
-  instances wait for each other and cannot deadlock. An id without a row yields a new instance.
+  instances wait for each other and cannot deadlock. An id without a row yields a new instance. Two feeds
+  may both create it, so `lock` first takes an advisory lock for each such id, also in one order, and before
+  any row: the second transaction then finds the row that the first has created.
 - The record of the input guards against a second delivery. `advance_checkpoint` compares and sets,
   `record_outcome` sets an outcome only where there is none, and `remove_timer` deletes exactly the timer
   that was read. A caller that sees a guard fail writes nothing.
-- `write` upserts the instances' rows, inserts their new steps, and sets or cancels their timers. Two
-  managers may both create an instance; the checkpoint, which is advanced first, permits only one to commit.
+- `write` upserts the instances' rows, inserts their new steps, and sets or cancels their timers.
 - All times are the database's (`now`, read when the transaction begins), so managers' clocks do not matter.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
+from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import delete, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -27,12 +30,24 @@ from process_manager.due_work import (
     CheckpointConflict,
     DueStep,
     DueTimer,
+    Feed,
     matches_step,
     matches_timer,
 )
 from process_manager.instance import Instance
 from process_manager.saga import Saga
-from process_manager.schema import CHECKPOINTS, OPERATOR_ACTIONS, SAGAS, STEPS, TIMERS
+from process_manager.schema import CHECKPOINTS, OPERATOR_ACTIONS, PARKED_STREAMS, SAGAS, STEPS, TIMERS
+
+LOCK_NEW = text(
+    """
+    SELECT pg_advisory_xact_lock(key) FROM (
+        SELECT n.key FROM unnest(CAST(:keys AS bigint[]), CAST(:ids AS text[])) AS n (key, id)
+        WHERE NOT EXISTS (SELECT FROM sagas WHERE saga = :saga AND sagas.id = n.id)
+        ORDER BY n.key OFFSET 0
+    ) AS new
+    """
+)
+"""OFFSET keeps the sort below the locks, so that all transactions lock in one order."""
 
 
 class Transaction:
@@ -47,27 +62,28 @@ class Transaction:
         self._connection = connection
         self.now = now
 
-    async def advance_checkpoint(self, saga: str, partition: int, old: Checkpoint, new: Checkpoint) -> None:
-        """Advance a saga's checkpoint in a partition.
+    async def advance_checkpoint(self, feed: Feed, old: Checkpoint, new: Checkpoint) -> None:
+        """Advance a feed's checkpoint.
 
         Raises:
             CheckpointConflict: the checkpoint is not at `old`.
         """
-        row = {"saga": saga, "partition": partition, "epoch": new[0], "sequence": new[1]}
+        row = {**asdict(feed), "epoch": new[0], "sequence": new[1]}
         if old == NO_CHECKPOINT:
             statement = insert(CHECKPOINTS).values(row).on_conflict_do_nothing()
         else:
             statement = (
                 update(CHECKPOINTS)  # type: ignore[assignment]
-                .where(CHECKPOINTS.c.saga == saga, CHECKPOINTS.c.partition == partition)
+                .where(*(CHECKPOINTS.c[name] == value for name, value in asdict(feed).items()))
                 .where(CHECKPOINTS.c.epoch == old[0], CHECKPOINTS.c.sequence == old[1])
                 .values(row)
             )
         if (await self._connection.execute(statement)).rowcount != 1:
-            raise CheckpointConflict(f"{saga}: another manager has advanced partition {partition}")
+            raise CheckpointConflict(f"another manager has advanced {feed}")
 
     async def lock(self, saga: Saga[Any], ids: Collection[str]) -> dict[str, Instance]:
         """Return the instances of these ids, locked until the transaction ends; new ones where none exist."""
+        await self._lock_new(saga.name, ids)
         saga_rows = await self._connection.execute(
             select(SAGAS)
             .where(SAGAS.c.saga == saga.name, SAGAS.c.id.in_(ids))
@@ -83,6 +99,12 @@ class Transaction:
         for row in step_rows:
             instances[row.id].attempts[row.step] = row.attempts
         return {id_: instances.get(id_) or Instance(saga, id_, saga.initial) for id_ in ids}
+
+    async def _lock_new(self, saga: str, ids: Collection[str]) -> None:
+        """Lock the ids that have no row, so that only one transaction at a time creates their instances."""
+        keys = {_compute_lock_key(saga, id_): id_ for id_ in ids}
+        parameters = {"saga": saga, "keys": sorted(keys), "ids": [keys[key] for key in sorted(keys)]}
+        await self._connection.execute(LOCK_NEW, parameters)
 
     async def record_outcome(self, step: DueStep, outcome: str) -> bool:
         """Record a step's outcome; return False if it has one."""
@@ -107,9 +129,42 @@ class Transaction:
         }
         await self._connection.execute(insert(OPERATOR_ACTIONS).values(row))
 
+    async def read_parked(self, feed: Feed, streams: Collection[str] | None = None) -> dict[str, int]:
+        """Return a feed's parked streams, or those among `streams`, with their first waiting versions."""
+        columns = PARKED_STREAMS.c
+        query = select(columns.stream, columns.version).where(
+            *(columns[name] == value for name, value in asdict(feed).items())
+        )
+        if streams is not None:
+            query = query.where(columns.stream.in_(streams))
+        return {row.stream: row.version for row in await self._connection.execute(query)}
+
+    async def park(self, feed: Feed, failures: Mapping[str, tuple[int, str]]) -> None:
+        """Park streams; each failure is the version of the first event that waits, and the error."""
+        if not failures:
+            return
+        statement = insert(PARKED_STREAMS).values(
+            [
+                {**asdict(feed), "stream": stream, "version": version, "error": error, "since": self.now}
+                for stream, (version, error) in failures.items()
+            ]
+        )
+        changes = {name: statement.excluded[name] for name in ("version", "error")}
+        await self._connection.execute(
+            statement.on_conflict_do_update(index_elements=["saga", "stream"], set_=changes)
+        )
+
+    async def unpark(self, feed: Feed, streams: Collection[str]) -> None:
+        if streams:
+            await self._connection.execute(
+                delete(PARKED_STREAMS).where(
+                    PARKED_STREAMS.c.saga == feed.saga, PARKED_STREAMS.c.stream.in_(streams)
+                )
+            )
+
     async def write(self, instances: Iterable[Instance]) -> None:
         """Write the instances with their new steps and timers; skip those that have received no input."""
-        begun = [instance for instance in instances if instance.began_at is not None or instance.failed_input]
+        begun = [instance for instance in instances if instance.exists]
         if not begun:
             return
         statement = insert(SAGAS).values([rows.to_row(instance, self.now) for instance in begun])
@@ -133,3 +188,8 @@ class Transaction:
             await self._connection.execute(
                 delete(TIMERS).where(tuple_(TIMERS.c.saga, TIMERS.c.id, TIMERS.c.name).in_(cancelled))
             )
+
+
+def _compute_lock_key(saga: str, id_: str) -> int:
+    digest = blake2b(f"saga/{saga}/{id_}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)

@@ -23,6 +23,7 @@ from process_manager.saga import (
     Timer,
     TimerFired,
 )
+from process_manager.subscriptions import Subscription
 
 RETRY_INTERVAL = timedelta(seconds=1)
 """Time before a rejected expiry is tried again. It is rejected if the command server's clock is behind."""
@@ -43,7 +44,7 @@ class Expiry:
 
 def deadline_saga(
     name: str,
-    subscribes_to: str,
+    stream_type: str,
     events: EventTypes,
     first_event: type[Message],
     expire_request: type[Message],
@@ -52,7 +53,7 @@ def deadline_saga(
 
     Args:
         name: the saga's name.
-        subscribes_to: the type of the streams of the reservations or holds.
+        stream_type: the type of the streams of the reservations or holds.
         events: their events.
         first_event: the event that sets the `deadline`. Its first field is the id. Any other event of the
             stream ends the saga.
@@ -80,8 +81,8 @@ def deadline_saga(
 
     return Saga(
         name=name,
-        subscribes_to=subscribes_to,
-        events=events,
+        subscribes_to=(Subscription(stream_type, events),),
+        begins="first_event",
         requests=(expire_request,),
         initial=Expiry(),
         react=react,

@@ -2,7 +2,13 @@
 
 from runtime.jetstream.connection import UNREACHABLE, Connection, connect
 from runtime.jetstream.reader import ReaderLost, StreamReader
-from runtime.jetstream.stream import Message, StreamIdentity, read_stream_identity, read_subject
+from runtime.jetstream.stream import (
+    Message,
+    StreamIdentity,
+    read_last_message,
+    read_stream_identity,
+    read_subject,
+)
 
 __all__ = [
     "UNREACHABLE",
@@ -12,6 +18,7 @@ __all__ = [
     "StreamIdentity",
     "StreamReader",
     "connect",
+    "read_last_message",
     "read_stream_identity",
     "read_subject",
 ]

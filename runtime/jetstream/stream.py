@@ -94,3 +94,16 @@ async def read_subject(js: JetStreamContext, subject: str, after: int = 0) -> As
             return
         after = message.seq or 0
         yield Message(subject, message.headers or {}, message.data or b"", after, 0, message.time)
+
+
+async def read_last_message(js: JetStreamContext, subject: str) -> Message | None:
+    """Return the last message of one subject; None if there is none.
+
+    Raises:
+        nats.errors.Error: JetStream cannot be reached.
+    """
+    try:
+        message = await js.get_last_msg(streams.JETSTREAM, subject, direct=True)
+    except NotFoundError:
+        return None
+    return Message(subject, message.headers or {}, message.data or b"", message.seq or 0, 0, message.time)

@@ -72,7 +72,7 @@ def test_every_aggregate_every_view_and_every_saga_is_verified() -> None:
     assert set(verified) == decided
     views = {spec.view for aggregate in verified.values() for spec in aggregate.projections}
     assert views == {projection.view for projection in PROJECTIONS}
-    assert {saga.name: saga.subscribes_to for saga in SAGAS} == {
+    assert {saga.name: saga.own_type for saga in SAGAS} == {
         spec.name: spec.subscribes_to for spec in SAGA_SPECS
     }
 

@@ -15,6 +15,7 @@ from process_manager.saga import Input, Reaction, Saga, SagaStatus, Timer
 from process_manager.sagas.fulfilment.facts import Fulfilment, apply_input
 from process_manager.sagas.fulfilment.plan import compensate, plan
 from process_manager.sagas.fulfilment.requests import REQUESTS
+from process_manager.subscriptions import Subscription
 
 CONFIRMATION_TIMEOUT = timedelta(minutes=15)
 """Time after which a placed order that is not confirmed is rejected; a review restarts it."""
@@ -77,8 +78,8 @@ def _is_taken_back(fulfilment: Fulfilment) -> bool:
 
 FULFILMENT: Saga[Fulfilment] = Saga(
     name="fulfilment.fulfilment",
-    subscribes_to="ordering.order",
-    events=EVENTS,
+    subscribes_to=(Subscription("ordering.order", EVENTS),),
+    begins="first_event",
     requests=REQUESTS,
     initial=Fulfilment(),
     react=react,

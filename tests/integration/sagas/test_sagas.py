@@ -1,7 +1,7 @@
 """The saga engine on the real PostgreSQL: an input and its reaction are committed together, once."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,93 +9,30 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from sqlalchemy import text
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep
-from process_manager.engine import Engine, EventsMissing, UnknownSaga
+from process_manager.delivery import EventsMissing
+from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep, Feed
+from process_manager.engine import UnknownSaga
 from process_manager.leases import Leases
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
 from tests.support.builders.ledger import ledger_pb2
 from tests.support.harness.collection import COLLECTION
+from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, cashed, written
 from tests.support.harness.waiting import until
 
-ALL_PARTITIONS = range(streams.PARTITIONS)
-
-
-def written(cheque_id: str, amount: int = 5, version: int = 1) -> RecordedEvent:
-    message = ledger_pb2.ChequeWritten(cheque_id=cheque_id, account_id="a", amount=amount, writer="ada")
-    return recorded(cheque_id, message, version)
-
-
-def cashed(cheque_id: str, version: int = 2) -> RecordedEvent:
-    return recorded(cheque_id, ledger_pb2.ChequeCashed(cheque_id=cheque_id), version)
-
-
-def recorded(cheque_id: str, message: Any, version: int) -> RecordedEvent:
-    return recorded_as(f"ledger.cheque.{cheque_id}", message, version)
-
-
-def recorded_as(stream: str, message: Any, version: int) -> RecordedEvent:
-    return RecordedEvent(
-        stream,
-        version,
-        message.DESCRIPTOR.full_name,
-        message.SerializeToString(),
-        datetime.now(UTC),
-        version,
-        {"correlation_id": "c-1", "traceparent": "00-" + "1" * 32 + "-" + "2" * 16 + "-01"},
-    )
-
-
-class Run:
-    """An engine with a store, and the event stream that it reads."""
-
-    def __init__(self, store: SagaStore) -> None:
-        self.store = store
-        self.stream_events: list[RecordedEvent] = []
-        self.engine = Engine(store, [COLLECTION], self._read_stream)
-        self.checkpoint = NO_CHECKPOINT
-
-    async def _read_stream(self, stream: str) -> Sequence[RecordedEvent]:
-        return [event for event in self.stream_events if event.stream == stream]
-
-    async def deliver(self, *events: RecordedEvent) -> None:
-        self.stream_events += events
-        old, self.checkpoint = self.checkpoint, ("epoch", self.checkpoint[1] + 1)
-        await self.engine.deliver_events(COLLECTION, 0, events, old, self.checkpoint)
-
-    async def read_sagas(self) -> dict[str, Any]:
-        return {row.id: row for row in await self.query("SELECT * FROM sagas")}
-
-    async def read_due_steps(self) -> list[DueStep]:
-        return await self.store.read_due_steps((COLLECTION.name,), ALL_PARTITIONS, 100)
-
-    async def query(self, sql: str) -> Sequence[Any]:
-        async with self.store.engine.begin() as connection:
-            return (await connection.execute(text(sql))).all()
-
-    async def expire_timers(self) -> None:
-        async with self.store.engine.begin() as connection:
-            await connection.execute(text("UPDATE saga_timers SET due_at = now()"))
+CHEQUES = Feed(COLLECTION.name, "ledger.cheque", 0)
 
 
 @pytest.fixture
-async def store(database_url: str) -> AsyncIterator[SagaStore]:
-    store = SagaStore(database_url)
-    yield store
-    await store.close()
+def run(store: SagaStore) -> SagaRun:
+    return SagaRun(store, COLLECTION)
 
 
-@pytest.fixture
-def run(store: SagaStore) -> Run:
-    return Run(store)
-
-
-async def test_steps_and_timers_are_stored_with_the_state(run: Run) -> None:
+async def test_steps_and_timers_are_stored_with_the_state(run: SagaRun) -> None:
     await run.deliver(written("c"))
     (step,), (timer,) = await run.read_due_steps(), await run.query("SELECT * FROM saga_timers")
     saga = (await run.read_sagas())["c"]
@@ -111,26 +48,26 @@ async def test_steps_and_timers_are_stored_with_the_state(run: Run) -> None:
     assert timer.due_at - saga.began_at == timedelta(hours=1)
 
 
-async def test_redelivered_events_are_skipped(run: Run) -> None:
+async def test_redelivered_events_are_skipped(run: SagaRun) -> None:
     await run.deliver(written("c"), written("d"))
     await run.deliver(written("c"), cashed("c"), cashed("c"))
     assert len(await run.read_due_steps()) == 2
     assert {id_: saga.version for id_, saga in (await run.read_sagas()).items()} == {"c": 2, "d": 1}
 
 
-async def test_of_two_managers_at_one_checkpoint_the_second_changes_nothing(run: Run) -> None:
+async def test_of_two_managers_at_one_checkpoint_the_second_changes_nothing(run: SagaRun) -> None:
     await run.deliver(written("c"))
     with pytest.raises(CheckpointConflict):
-        await run.engine.deliver_events(COLLECTION, 0, [written("d")], NO_CHECKPOINT, ("epoch", 1))
+        await run.engine.deliver_events(CHEQUES, [written("d")], NO_CHECKPOINT, ("epoch", 1))
     with pytest.raises(CheckpointConflict):
-        await run.engine.deliver_events(COLLECTION, 0, [written("d")], ("other", 1), ("other", 2))
+        await run.engine.deliver_events(CHEQUES, [written("d")], ("other", 1), ("other", 2))
     assert list(await run.read_sagas()) == ["c"]
 
 
-async def test_many_managers_at_once_deliver_each_event_once(run: Run) -> None:
+async def test_many_managers_at_once_deliver_each_event_once(run: SagaRun) -> None:
     async def deliver() -> int:
         try:
-            await run.engine.deliver_events(COLLECTION, 0, [written("c")], NO_CHECKPOINT, ("epoch", 1))
+            await run.engine.deliver_events(CHEQUES, [written("c")], NO_CHECKPOINT, ("epoch", 1))
         except CheckpointConflict:
             return 0
         return 1
@@ -139,20 +76,20 @@ async def test_many_managers_at_once_deliver_each_event_once(run: Run) -> None:
     assert len(await run.read_due_steps()) == 1
 
 
-async def test_a_gap_is_closed_from_the_stream(run: Run) -> None:
+async def test_a_gap_is_closed_from_the_stream(run: SagaRun) -> None:
     run.stream_events.append(written("c"))
     await run.deliver(cashed("c"))
     assert (await run.read_sagas())["c"].version == 2
     assert len(await run.read_due_steps()) == 1
 
 
-async def test_a_gap_that_cannot_be_closed_changes_nothing(run: Run) -> None:
+async def test_a_gap_that_cannot_be_closed_changes_nothing(run: SagaRun) -> None:
     with pytest.raises(EventsMissing):
         await run.deliver(cashed("c"))
-    assert (await run.read_sagas(), await run.store.read_checkpoints(COLLECTION.name)) == ({}, {})
+    assert (await run.read_sagas(), await run.store.read_checkpoint(CHEQUES)) == ({}, NO_CHECKPOINT)
 
 
-async def test_an_event_that_fails_blocks_its_own_saga_only(run: Run) -> None:
+async def test_an_event_that_fails_blocks_its_own_saga_only(run: SagaRun) -> None:
     await run.deliver(written("broken", amount=13), written("c"))
     sagas = await run.read_sagas()
     assert (sagas["broken"].version, "broken" in sagas["broken"].blocked_reason) == (0, True)
@@ -163,7 +100,7 @@ async def test_an_event_that_fails_blocks_its_own_saga_only(run: Run) -> None:
 
 
 async def test_a_blocked_saga_continues_with_the_event_it_failed_on(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: SagaRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await run.deliver(written("broken", amount=13), cashed("broken"))
     run.stream_events[0] = written("broken")  # as if its code had been fixed
@@ -172,7 +109,7 @@ async def test_a_blocked_saga_continues_with_the_event_it_failed_on(
     assert len(await run.read_due_steps()) == 1
 
 
-async def test_a_reply_is_delivered_once(run: Run) -> None:
+async def test_a_reply_is_delivered_once(run: SagaRun) -> None:
     await run.deliver(written("c"))
     (step,) = await run.read_due_steps()
     await run.engine.record_reply(step, StepReply(response=ledger_pb2.CashChequeResponse()))
@@ -185,7 +122,7 @@ async def test_a_reply_is_delivered_once(run: Run) -> None:
     assert tuple(row) == ("OK", True)
 
 
-async def test_only_an_operators_retry_creates_another_request_id(run: Run) -> None:
+async def test_only_an_operators_retry_creates_another_request_id(run: SagaRun) -> None:
     await run.deliver(written("c"))
     (first,) = await run.read_due_steps()
     await run.engine.record_reply(first, StepReply(reason="CHEQUE_WORTHLESS"))
@@ -197,7 +134,7 @@ async def test_only_an_operators_retry_creates_another_request_id(run: Run) -> N
     assert (await run.read_sagas())["c"].blocked_reason == ""
 
 
-async def test_an_expired_timer_fires_once(run: Run) -> None:
+async def test_an_expired_timer_fires_once(run: SagaRun) -> None:
     await run.deliver(written("c"))
     assert await run.store.read_due_timers((COLLECTION.name,), ALL_PARTITIONS, 10) == []
     await run.expire_timers()
@@ -207,14 +144,14 @@ async def test_an_expired_timer_fires_once(run: Run) -> None:
     assert await run.store.read_due_timers((COLLECTION.name,), ALL_PARTITIONS, 10) == []
 
 
-async def test_an_operator_aborts_a_saga(run: Run) -> None:
+async def test_an_operator_aborts_a_saga(run: SagaRun) -> None:
     await run.deliver(written("c"))
     ended = await run.engine.abort(COLLECTION.name, "c", "enough", "ada")
     assert (ended.status.state, ended.state.reason) == ("GIVEN_UP", "enough")
 
 
 @pytest.mark.parametrize(("saga", "id_"), [("ledger.nothing", "c"), (COLLECTION.name, "nobody")])
-async def test_a_saga_that_does_not_exist_is_unknown(run: Run, saga: str, id_: str) -> None:
+async def test_a_saga_that_does_not_exist_is_unknown(run: SagaRun, saga: str, id_: str) -> None:
     with pytest.raises(UnknownSaga):
         await run.engine.abort(saga, id_, "enough", "ada")
     with pytest.raises(UnknownSaga):
@@ -237,7 +174,7 @@ class ScriptedClient(StepClient):
 
 
 @asynccontextmanager
-async def dispatching(run: Run, client: StepClient) -> AsyncIterator[None]:
+async def dispatching(run: SagaRun, client: StepClient) -> AsyncIterator[None]:
     stopping, leases = asyncio.Event(), Leases(run.store, "ledger")
     await leases.renew()
     task = asyncio.create_task(StepDispatcher(run.engine, run.store, client, leases).run(stopping))
@@ -247,7 +184,7 @@ async def dispatching(run: Run, client: StepClient) -> AsyncIterator[None]:
 
 
 async def test_an_unanswered_step_is_sent_again_under_its_request_id(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: SagaRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("process_manager.step_dispatcher.INITIAL_PAUSE", 0.01)
     client = ScriptedClient(
@@ -267,7 +204,7 @@ async def test_an_unanswered_step_is_sent_again_under_its_request_id(
 
 
 async def test_a_step_whose_reply_fails_to_be_delivered_is_sent_again(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    run: SagaRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await run.deliver(written("c"))
     (step,) = await run.read_due_steps()
@@ -284,7 +221,7 @@ def _fail(_state: object, _input: object) -> Any:
     raise ZeroDivisionError
 
 
-async def test_the_dispatcher_fires_expired_timers(run: Run) -> None:
+async def test_the_dispatcher_fires_expired_timers(run: SagaRun) -> None:
     await run.deliver(written("c"))
     await run.expire_timers()
     async with dispatching(run, ScriptedClient(StepReply(reason="CHEQUE_WORTHLESS"))):
@@ -315,7 +252,7 @@ async def test_managers_of_other_contexts_do_not_share_the_partitions(store: Sag
     assert ledger.partitions == toys.partitions == frozenset(ALL_PARTITIONS)
 
 
-async def test_a_manager_sends_no_steps_of_sagas_that_it_does_not_run(run: Run) -> None:
+async def test_a_manager_sends_no_steps_of_sagas_that_it_does_not_run(run: SagaRun) -> None:
     await run.deliver(written("c"))
     assert await run.store.read_due_steps(("toys.toy",), ALL_PARTITIONS, 100) == []
     assert len(await run.read_due_steps()) == 1

@@ -18,6 +18,7 @@ from process_manager.saga import (
     Timer,
     TimerFired,
 )
+from process_manager.subscriptions import Subscription
 from tests.support.builders.ledger import EVENTS, ledger_pb2
 
 TIMEOUT = timedelta(hours=1)
@@ -66,8 +67,8 @@ def describe_status(collection: Collection) -> SagaStatus:
 
 COLLECTION: Saga[Any] = Saga(
     name="ledger.collection",
-    subscribes_to="ledger.cheque",
-    events=EVENTS,
+    subscribes_to=(Subscription("ledger.cheque", EVENTS),),
+    begins="first_event",
     requests=(ledger_pb2.CashChequeRequest,),
     initial=Collection(),
     react=react,

@@ -18,7 +18,7 @@ UNDECLARED = replace(COLLECTION, requests=(ledger_pb2.DepositRequest,))
 
 def test_a_declared_request_becomes_a_step() -> None:
     instance = Instance(COLLECTION, "c", COLLECTION.initial)
-    instance.react_to(EventReceived(WRITTEN, 1, AT))
+    instance.react_to(EventReceived(WRITTEN, 1, "ledger.cheque.c", AT))
     (step,) = instance.steps
     assert step.method == "/diptych.testing.v1.CommandService/CashCheque"
 
@@ -26,7 +26,7 @@ def test_a_declared_request_becomes_a_step() -> None:
 def test_a_request_that_the_saga_does_not_declare_fails() -> None:
     instance = Instance(UNDECLARED, "c", UNDECLARED.initial)
     with pytest.raises(ValueError, match=r"does not declare diptych\.testing\.v1\.CashChequeRequest"):
-        instance.react_to(EventReceived(WRITTEN, 1, AT))
+        instance.react_to(EventReceived(WRITTEN, 1, "ledger.cheque.c", AT))
     assert (instance.state, instance.steps, instance.timers) == (UNDECLARED.initial, [], {})
 
 

@@ -1,7 +1,5 @@
 """Queries about fulfilments, over the process manager's rows on the real PostgreSQL."""
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -10,40 +8,24 @@ from diptych.fulfilment.v1 import query_service_pb2 as protocol
 from diptych.fulfilment.v1.types_pb2 import Fulfilment
 from diptych.ordering.v1 import events_pb2 as events
 from diptych.ordering.v2 import events_pb2 as events_v2
-from sqlalchemy import text
 
-from contracts import consistency_tokens, incarnations
-from contracts.envelope import RecordedEvent
-from process_manager import freshness
-from process_manager.due_work import NO_CHECKPOINT
-from process_manager.engine import Engine
-from process_manager.freshness import Freshness
-from process_manager.saga_reader import SagaReader
 from process_manager.sagas.fulfilment import FULFILMENT
 from process_manager.sagas.fulfilment.queries import get_fulfilment, list_fulfilments
 from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError
-from tests.integration.sagas.test_sagas import ALL_PARTITIONS, recorded_as
-
-INCARNATION = incarnations.create()
+from tests.support.harness.saga_run import SagaRun, recorded_as
 
 
 class Orders:
     """Fulfilments of orders without lines; the test delivers their events and replies."""
 
     def __init__(self, store: SagaStore) -> None:
-        self.store, self.sagas = store, SagaReader(store.engine)
-        self.engine = Engine(store, [FULFILMENT], self._read_stream)
-        self._checkpoint = NO_CHECKPOINT
-
-    async def _read_stream(self, _: str) -> Sequence[RecordedEvent]:
-        return []
+        self.run = SagaRun(store, FULFILMENT)
+        self.sagas = self.run.reader
 
     async def deliver(self, order_id: str, message: Any, version: int = 1) -> None:
-        old, self._checkpoint = self._checkpoint, ("epoch", self._checkpoint[1] + 1)
-        event = recorded_as(f"ordering.order.{order_id}", message, version)
-        await self.engine.deliver_events(FULFILMENT, 0, [event], old, self._checkpoint)
+        await self.run.deliver(recorded_as(f"ordering.order.{order_id}", message, version))
 
     async def place(self, order_id: str) -> None:
         message = events_v2.OrderPlaced(order_id=order_id, customer_id="ada", account_id="a-1")
@@ -51,9 +33,8 @@ class Orders:
         await self.deliver(order_id, message)
 
     async def answer(self, order_id: str, reply: StepReply) -> None:
-        due_steps = await self.store.read_due_steps((FULFILMENT.name,), ALL_PARTITIONS, 100)
-        (step,) = [step for step in due_steps if step.id == order_id]
-        await self.engine.record_reply(step, reply)
+        (step,) = [step for step in await self.run.read_due_steps() if step.id == order_id]
+        await self.run.engine.record_reply(step, reply)
 
     async def get(self, order_id: str) -> Fulfilment:
         response = await get_fulfilment(self.sagas, protocol.GetFulfilmentRequest(order_id=order_id))
@@ -70,18 +51,14 @@ class Orders:
                 return ids
 
     async def set_due(self, order_id: str, minutes: int) -> None:
-        async with self.store.engine.begin() as connection:
-            statement = text(
-                "UPDATE sagas SET due_at = now() + make_interval(mins => :minutes) WHERE id = :id"
-            )
-            await connection.execute(statement, {"minutes": minutes, "id": order_id})
+        await self.run.query(
+            f"UPDATE sagas SET due_at = now() + interval '{minutes} minutes' WHERE id = '{order_id}'"
+        )
 
 
 @pytest.fixture
-async def orders(database_url: str) -> AsyncIterator[Orders]:
-    store = SagaStore(database_url)
-    yield Orders(store)
-    await store.close()
+def orders(store: SagaStore) -> Orders:
+    return Orders(store)
 
 
 async def test_a_fulfilment_shows_its_steps_and_the_reply_it_waits_for(orders: Orders) -> None:
@@ -132,9 +109,9 @@ async def test_overdue_fulfilments_come_first_and_those_without_a_due_time_last(
     assert await orders.list() == ["o-5", "o-3", "o-0", "o-1", "o-4", "o-2", "o-6"]
     assert await orders.list(state=Fulfilment.STATE_PREPARING) == ["o-5", "o-3", "o-0", "o-1", "o-4"]
     assert await orders.list(state=Fulfilment.STATE_CANCELLED) == ["o-2", "o-6"]
-    open_ = await orders.sagas.read_page(FULFILMENT.name, open_only=True, limit=10)
+    open_ = await orders.run.reader.read_page(FULFILMENT.name, open_only=True, limit=10)
     assert [row.id for row in open_] == ["o-5", "o-3", "o-0", "o-1", "o-4"]
-    assert await orders.sagas.count_open() == {FULFILMENT.name: (5, 2, 0)}
+    assert await orders.run.reader.count_open() == {FULFILMENT.name: (5, 2, 0)}
 
 
 async def test_a_page_token_of_another_list_is_rejected(orders: Orders) -> None:
@@ -146,33 +123,3 @@ async def test_a_page_token_of_another_list_is_rejected(orders: Orders) -> None:
     with pytest.raises(RpcError) as error:
         await list_fulfilments(orders.sagas, other)
     assert error.value.reason == "PAGE_TOKEN_INVALID"
-
-
-def freshness_of(orders: Orders, incarnation: str = INCARNATION) -> Freshness:
-    async def read_incarnation() -> str:
-        return incarnation
-
-    return Freshness(orders.sagas, read_incarnation)
-
-
-async def test_a_query_with_a_token_waits_for_the_tokens_event(orders: Orders) -> None:
-    token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 1, "banking.account.a-1": 9})
-    waiting = asyncio.create_task(freshness_of(orders).wait_for(FULFILMENT, token, 30))
-    with pytest.raises(RpcError) as behind:
-        await freshness_of(orders).wait_for(FULFILMENT, token, freshness.DEADLINE_MARGIN)
-    assert (behind.value.reason, waiting.done()) == ("VIEW_BEHIND", False)
-    await orders.place("o-1")
-    await asyncio.wait_for(waiting, 30)
-
-
-@pytest.mark.parametrize(("direction", "reason"), [(-1, "VIEW_REBUILDING"), (1, "TOKEN_OUTDATED")])
-async def test_a_token_of_another_incarnation_is_rejected(
-    orders: Orders, direction: int, reason: str
-) -> None:
-    later = incarnations.create(INCARNATION)
-    token_incarnation, incarnation = (later, INCARNATION) if direction < 0 else (INCARNATION, later)
-    with pytest.raises(RpcError) as error:
-        await freshness_of(orders, incarnation).wait_for(
-            FULFILMENT, consistency_tokens.mint(token_incarnation, {}), 30
-        )
-    assert error.value.reason == reason

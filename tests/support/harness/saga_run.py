@@ -1,0 +1,101 @@
+"""An engine on the real PostgreSQL whose events the test delivers, and events of the toy ledger."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import text
+
+from contracts import streams
+from contracts.envelope import RecordedEvent
+from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueStep, Feed
+from process_manager.engine import Engine
+from process_manager.saga import Saga
+from process_manager.saga_reader import SagaReader
+from process_manager.store import SagaStore
+from tests.support.builders.ledger import ledger_pb2
+
+ALL_PARTITIONS = range(streams.PARTITIONS)
+TRACEPARENT = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
+
+
+def written(
+    cheque_id: str, amount: int = 5, version: int = 1, *, account: str = "a", at: datetime | None = None
+) -> RecordedEvent:
+    message = ledger_pb2.ChequeWritten(cheque_id=cheque_id, account_id=account, amount=amount, writer="ada")
+    return recorded_as(f"ledger.cheque.{cheque_id}", message, version, at)
+
+
+def cashed(cheque_id: str, version: int = 2, *, at: datetime | None = None) -> RecordedEvent:
+    return recorded_as(
+        f"ledger.cheque.{cheque_id}", ledger_pb2.ChequeCashed(cheque_id=cheque_id), version, at
+    )
+
+
+def paid(account: str, version: int = 1, amount: int = 1, *, at: datetime | None = None) -> RecordedEvent:
+    message = ledger_pb2.Paid(account_id=account, amount=amount)
+    return recorded_as(f"ledger.account.{account}", message, version, at)
+
+
+def recorded_as(stream: str, message: Any, version: int, at: datetime | None = None) -> RecordedEvent:
+    return RecordedEvent(
+        stream,
+        version,
+        message.DESCRIPTOR.full_name,
+        message.SerializeToString(),
+        at or datetime.now(UTC),
+        version,
+        {"correlation_id": "c-1", "traceparent": TRACEPARENT},
+    )
+
+
+class SagaRun:
+    """An engine with a store, and the event stream that it reads.
+
+    Args:
+        store: stores the instances.
+        sagas: the sagas; events are delivered to all that subscribe to their streams.
+    """
+
+    def __init__(self, store: SagaStore, *sagas: Saga[Any]) -> None:
+        self.store, self.sagas = store, sagas
+        self.stream_events: list[RecordedEvent] = []
+        self.engine = Engine(store, sagas, self.read_stream)
+        self.reader = SagaReader(store.engine)
+        self.checkpoints: dict[Feed, Checkpoint] = {}
+
+    async def read_stream(self, stream: str) -> Sequence[RecordedEvent]:
+        return [event for event in self.stream_events if event.stream == stream]
+
+    async def deliver(self, *events: RecordedEvent) -> None:
+        """Record events of one stream type and deliver them, as if all were in partition 0."""
+        self.stream_events += events
+        await self.redeliver(*events)
+
+    async def redeliver(self, *events: RecordedEvent) -> None:
+        for saga in self.sagas:
+            for subscription in saga.subscribes_to:
+                own = [e for e in events if streams.stream_type(e.stream) == subscription.stream_type]
+                if own:
+                    await self._deliver(Feed(saga.name, subscription.stream_type, 0), own)
+
+    async def _deliver(self, feed: Feed, events: Sequence[RecordedEvent]) -> None:
+        old = self.checkpoints.get(feed, NO_CHECKPOINT)
+        new = ("epoch", old[1] + 1)
+        await self.engine.deliver_events(feed, events, old, new)
+        self.checkpoints[feed] = new
+
+    async def read_sagas(self) -> dict[str, Any]:
+        """Return the rows of all instances by id."""
+        return {row.id: row for row in await self.query("SELECT * FROM sagas")}
+
+    async def read_due_steps(self) -> list[DueStep]:
+        return await self.store.read_due_steps([saga.name for saga in self.sagas], ALL_PARTITIONS, 100)
+
+    async def query(self, sql: str) -> Sequence[Any]:
+        async with self.store.engine.begin() as connection:
+            result = await connection.execute(text(sql))
+            return result.all() if result.returns_rows else []
+
+    async def expire_timers(self) -> None:
+        await self.query("UPDATE saga_timers SET due_at = now()")
