@@ -58,9 +58,24 @@ async def list_sagas(settings: Settings, saga_name: str, state: str, ended: bool
             for saga in chosen
             for row in await sagas.read_page(saga.name, status=state, open_only=not ended, limit=limit)
         ]
-    if not rows:
-        return "no sagas" if ended else "no open sagas"
-    return "\n".join(_align(_list_cells(row) for row in rows))
+        notes = await _describe_feeds(sagas, [saga.name for saga in chosen])
+    lines = _align(_list_cells(row) for row in rows) if rows else ["no sagas" if ended else "no open sagas"]
+    return "\n".join([*lines, *notes])
+
+
+async def _describe_feeds(sagas: SagaReader, names: Sequence[str]) -> list[str]:
+    """Return a line for each parked stream of these sagas, and for each saga that passes over events."""
+    parked = [
+        f"{row.saga} has parked {row.stream} at version {row.version}"
+        f" since {_format_time(row.since)}: {row.error}"
+        for row in await sagas.read_parked_streams(names)
+    ]
+    beginnings = await sagas.read_beginnings()
+    return parked + [
+        f"{name} passes over events recorded before {_format_time(beginnings[name])}"
+        for name in names
+        if name in beginnings
+    ]
 
 
 async def show_sagas(settings: Settings, id_: str, saga_name: str) -> str:
@@ -172,6 +187,8 @@ def _describe(details: SagaDetails) -> Iterable[str]:
     if progress := _format_progress(row):
         yield progress
     yield f"began {_format_time(row.began_at)}, has processed version {row.version}"
+    for stream, position in row.other_streams.items():
+        yield f"has processed version {position['version']} of {stream}"
     yield from _align(
         (
             _format_time(step.decided_at),

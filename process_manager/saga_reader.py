@@ -1,6 +1,6 @@
 """Read-only queries over saga instances, for operators and for the QueryService."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from contracts import streams
 from process_manager.due_work import Checkpoint
 from process_manager.schema import (
+    BEGINNINGS,
     CHECKPOINTS,
     DUE,
     OPERATOR_ACTIONS,
@@ -86,6 +87,18 @@ class SagaDetails:
     steps: Sequence[SentStep]
     timers: Mapping[str, datetime]
     operator_actions: Sequence[OperatorAction]
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedStream:
+    """A stream whose events wait, because one of them could not be assigned to an instance."""
+
+    saga: str
+    stream: str
+    version: int
+    """Of the first event that waits."""
+    error: str
+    since: datetime
 
 
 class SagaReader:
@@ -185,6 +198,20 @@ class SagaReader:
         )
         async with self._engine.connect() as connection:
             return bool(await connection.scalar(select(and_(reached, not_(parked), not_(failed)))))
+
+    async def read_beginnings(self) -> dict[str, datetime]:
+        """Return the moments before which sagas pass over events, by the names of the sagas that have one."""
+        query = select(BEGINNINGS.c.saga, BEGINNINGS.c.at).where(BEGINNINGS.c.at.is_not(None))
+        async with self._engine.connect() as connection:
+            return {row.saga: row.at for row in await connection.execute(query)}
+
+    async def read_parked_streams(self, sagas: Collection[str]) -> list[ParkedStream]:
+        """Return the streams that are parked for these sagas, the longest parked first."""
+        columns = PARKED_STREAMS.c
+        query = _select_fields(PARKED_STREAMS, ParkedStream).where(columns.saga.in_(sagas))
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(query.order_by(columns.since, columns.stream))
+            return [ParkedStream(*row) for row in rows]
 
     async def count_open(self) -> dict[str, tuple[int, int, int]]:
         """Return by saga how many instances have not ended, and how many of those are overdue and blocked."""
