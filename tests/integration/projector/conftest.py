@@ -1,4 +1,4 @@
-"""Redis, and a publisher of order events, for tests of the projector."""
+"""Redis, and a publisher of events, for tests of the projector."""
 
 from collections.abc import AsyncIterator
 

@@ -11,23 +11,16 @@ from contracts import streams
 from contracts.envelope import RecordedEvent
 from contracts.view_layout import View
 from projector.fold import fold
-from projector.projections.ordering.order import ORDERS
-from projector.projections.ordering.order_history import HISTORIES
 from projector.records import Update
 from projector.redis_store import RedisStore
 from tests.support.harness import projection_run
-from tests.support.harness.projection_run import (
-    ALL_PARTITIONS,
-    VIEW,
-    EventPublisher,
-    Killed,
-    order_events,
-    projector,
-)
+from tests.support.harness.projection_run import ALL_PARTITIONS, VIEW, EventPublisher, Killed, projector
 from tests.support.harness.waiting import until
+from tests.support.ledger.histories import cheque_events
+from tests.support.ledger.projections import CHEQUES, HISTORIES
 
-FEED = VIEW.change_feed("customer", "c-1")
-ONE, TWO, OTHER = order_events("o-1"), order_events("o-2"), order_events("o-3", "c-2")
+FEED = VIEW.change_feed("account", "a-1")
+ONE, TWO, OTHER = cheque_events("c-1"), cheque_events("c-2"), cheque_events("c-3", "a-2")
 
 
 async def begin(store: RedisStore) -> RedisStore:
@@ -79,9 +72,9 @@ async def write(store: RedisStore, *histories: list[RecordedEvent]) -> set[str]:
 
 async def create_update(store: RedisStore, history: list[RecordedEvent]) -> Update:
     """Return the update of a stored view by these events."""
-    projection = ORDERS if store._view == VIEW else HISTORIES
-    order_id = streams.aggregate_id(history[0].stream)
-    before = (await store.load([order_id]))[order_id]
+    projection = CHEQUES if store._view == VIEW else HISTORIES
+    cheque_id = streams.aggregate_id(history[0].stream)
+    before = (await store.load([cheque_id]))[cheque_id]
     result = fold(projection, before, history)
     assert result.error is None
     return Update(before, result.record, result.content, history, None, 0)
@@ -90,25 +83,25 @@ async def create_update(store: RedisStore, history: list[RecordedEvent]) -> Upda
 async def test_a_change_is_notified_with_its_write(store: RedisStore, redis: Redis) -> None:
     async with Notifications(redis) as notifications:
         assert await write(store, ONE[:1]) == set()
-        assert await notifications.next() == ({"o-1"}, {FEED})
+        assert await notifications.next() == ({"c-1"}, {FEED})
         assert await notifications.none_left()
-    assert await projection_run.read_change_feed(redis) == {"o-1": 1}
+    assert await projection_run.read_change_feed(redis) == {"c-1": 1}
 
 
 async def test_each_change_gets_the_next_number_of_the_feed(store: RedisStore, redis: Redis) -> None:
     for history in (ONE[:1], TWO[:1], ONE[:2], ONE, TWO):
         await write(store, history)
-    assert await projection_run.read_change_feed(redis) == {"o-1": 4, "o-2": 5}
+    assert await projection_run.read_change_feed(redis) == {"c-1": 4, "c-2": 5}
 
 
 async def test_views_that_change_together_share_one_notification(store: RedisStore, redis: Redis) -> None:
     async with Notifications(redis) as notifications:
         await write(store, ONE, TWO, OTHER)
-        keys = {FEED, VIEW.change_feed("customer", "c-2")}
-        assert await notifications.next() == ({"o-1", "o-2", "o-3"}, keys)
+        keys = {FEED, VIEW.change_feed("account", "a-2")}
+        assert await notifications.next() == ({"c-1", "c-2", "c-3"}, keys)
         assert await notifications.none_left()
-    assert await projection_run.read_change_feed(redis) == {"o-1": 1, "o-2": 2}
-    assert await projection_run.read_change_feed(redis, "c-2") == {"o-3": 1}
+    assert await projection_run.read_change_feed(redis) == {"c-1": 1, "c-2": 2}
+    assert await projection_run.read_change_feed(redis, "a-2") == {"c-3": 1}
 
 
 async def test_a_view_with_a_conflict_is_neither_written_nor_notified(
@@ -116,36 +109,36 @@ async def test_a_view_with_a_conflict_is_neither_written_nor_notified(
 ) -> None:
     late = await create_update(store, ONE[:1])
     await write(store, ONE[:2])
-    before = await projection_run.read_view(redis, "o-1")
+    before = await projection_run.read_view(redis, "c-1")
     async with Notifications(redis) as notifications:
-        assert await store.write([late, await create_update(store, TWO)]) == {"o-1"}
-        assert await notifications.next() == ({"o-2"}, {FEED})
-        assert await store.write([late]) == {"o-1"}
+        assert await store.write([late, await create_update(store, TWO)]) == {"c-1"}
+        assert await notifications.next() == ({"c-2"}, {FEED})
+        assert await store.write([late]) == {"c-1"}
         assert await notifications.none_left()
-    assert await projection_run.read_view(redis, "o-1") == before
-    assert await projection_run.read_change_feed(redis) == {"o-1": 1, "o-2": 2}
+    assert await projection_run.read_view(redis, "c-1") == before
+    assert await projection_run.read_change_feed(redis) == {"c-1": 1, "c-2": 2}
 
 
 async def test_a_change_feed_keeps_the_latest_changes(redis: Redis) -> None:
     store = await begin(RedisStore(redis, VIEW, max_change_feed_size=3))
-    histories = [order_events(f"o-{n}") for n in range(5)]
+    histories = [cheque_events(f"c-{n}") for n in range(5)]
     await write(store, *histories[:4])
-    assert await projection_run.read_change_feed(redis) == {"o-1": 2, "o-2": 3, "o-3": 4}
+    assert await projection_run.read_change_feed(redis) == {"c-1": 2, "c-2": 3, "c-3": 4}
     await write(store, histories[4])
-    assert await projection_run.read_change_feed(redis) == {"o-2": 3, "o-3": 4, "o-4": 5}
+    assert await projection_run.read_change_feed(redis) == {"c-2": 3, "c-3": 4, "c-4": 5}
 
 
 async def test_a_projection_without_change_feeds_still_notifies(redis: Redis) -> None:
     store = await begin(RedisStore(redis, HISTORIES.view))
     async with Notifications(redis, HISTORIES.view) as notifications:
         await write(store, ONE)
-        assert await notifications.next() == ({"o-1"}, set())
+        assert await notifications.next() == ({"c-1"}, set())
 
 
 async def test_concurrent_projectors_share_the_numbers_of_a_feed(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    histories = [order_events(f"o-{n}") for n in range(60)]
+    histories = [cheque_events(f"c-{n}") for n in range(60)]
     async with (
         projector(redis_url, nats_url, partitions=ALL_PARTITIONS),
         projector(redis_url, nats_url, partitions=ALL_PARTITIONS),
@@ -171,5 +164,5 @@ async def test_the_next_projector_notifies_changes_of_a_killed_one(
         Notifications(redis) as notifications,
         projector(redis_url, nats_url, partitions=ALL_PARTITIONS),
     ):
-        assert await notifications.next(15) == ({"o-1"}, {FEED})
-    assert await projection_run.read_change_feed(redis) == {"o-1": 1}
+        assert await notifications.next(15) == ({"c-1"}, {FEED})
+    assert await projection_run.read_change_feed(redis) == {"c-1": 1}

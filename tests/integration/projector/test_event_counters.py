@@ -1,36 +1,36 @@
 """Counters of events include each event exactly once, despite redelivery, concurrency and kills."""
 
 import random
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
 import pytest
-from diptych.banking.v1 import events_pb2 as events
-from diptych.banking.v1 import types_pb2 as views
 from redis.asyncio import Redis
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from projector.fold import fold
-from projector.projections.banking.account_ledger import LEDGERS
 from projector.records import Update
 from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy
 from tests.support.harness import projection_run
 from tests.support.harness.projection_run import ALL_PARTITIONS, EventPublisher, Killed, projector
 from tests.support.harness.waiting import until
-from tests.support.models import accounts
+from tests.support.ledger.histories import START, day_counters, paid, random_payments, recorded
+from tests.support.ledger.projections import ACCOUNTS
+from tests.support.ledger.stubs import types as views
 
-VIEW = LEDGERS.view
+VIEW = ACCOUNTS.view
+run = partial(projector, projection=ACCOUNTS, partitions=ALL_PARTITIONS)
 
 
 async def read_event_counters(redis: Redis) -> dict[str, dict[str, int]]:
-    """Return all counters, by day and name."""
+    """Return all counters, by key and name."""
     days: dict[str, dict[str, int]] = {}
     async for key in redis.scan_iter(match="event_counters:*", count=1_000):
         counters: Any = await redis.hgetall(key)
-        day = key.decode().partition("{day/")[2].removesuffix("}")
-        days[day] = {name.decode(): int(value) for name, value in counters.items()}
+        days[key.decode()] = {name.decode(): int(value) for name, value in counters.items()}
     return days
 
 
@@ -50,7 +50,7 @@ async def test_each_event_counts_once_despite_kills_doubles_and_redelivery(
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     rng = random.Random(seed)
-    histories = [accounts.make_random_account(rng, f"a-{n}", rng.randint(1, 9)).events for n in range(30)]
+    histories = [random_payments(rng, f"a-{n}", rng.randint(1, 9)) for n in range(30)]
     published = [event for history in histories for event in history]
     rng.shuffle(published)
     published.sort(key=lambda event: event.version + rng.random())
@@ -61,8 +61,12 @@ async def test_each_event_counts_once_despite_kills_doubles_and_redelivery(
         step, when = rng.choice(["load", "write"]), rng.choice(["before", "after"])
         store = projection_run.dying_store(step, when, rng.randint(1, 3))
         async with (
-            projector(redis_url, nats_url, projection=LEDGERS, partitions=ALL_PARTITIONS, store=store) as one,
-            projector(redis_url, nats_url, projection=LEDGERS, partitions=ALL_PARTITIONS, store=store) as two,
+            projector(
+                redis_url, nats_url, projection=ACCOUNTS, partitions=ALL_PARTITIONS, store=store
+            ) as one,
+            projector(
+                redis_url, nats_url, projection=ACCOUNTS, partitions=ALL_PARTITIONS, store=store
+            ) as two,
         ):
             last_versions = [
                 max((e.version for e in history if e in published[:end]), default=0) for history in histories
@@ -75,57 +79,49 @@ async def test_each_event_counts_once_despite_kills_doubles_and_redelivery(
                 return await read_versions(redis, histories) == expected
 
             await until(has_died_or_finished)
-    async with projector(redis_url, nats_url, projection=LEDGERS, partitions=ALL_PARTITIONS):
+    async with run(redis_url, nats_url):
 
         async def has_finished() -> bool:
             return await read_versions(redis, histories) == [len(history) for history in histories]
 
         await until(has_finished)
-    assert await read_event_counters(redis) == accounts.sum_counters(
-        event for history in histories for event in history
-    )
+    assert await read_event_counters(redis) == day_counters(histories)
 
 
 async def test_a_rebuild_starts_all_counters_at_zero(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    account = accounts.make_random_account(random.Random(7), "a-1", 20)
-    await publisher.publish(*account.events)
+    history = random_payments(random.Random(7), "a-1", 20)
+    await publisher.publish(*history)
 
     async def has_finished() -> bool:
-        return await read_versions(redis, [account.events]) == [20] and bool(await redis.exists(VIEW.ready))
+        return await read_versions(redis, [history]) == [20] and bool(await redis.exists(VIEW.ready))
 
-    async with projector(redis_url, nats_url, projection=LEDGERS, partitions=ALL_PARTITIONS):
+    async with run(redis_url, nats_url):
         await until(has_finished)
         await redis.delete(VIEW.build)
-        await redis.hset(VIEW.event_counters("day", "2020-01-01"), "count/KIND_SENT/EUR", 5)  # a leftover
+        await redis.hset(VIEW.event_counters("day", "2020-01-01"), "count/KIND_PAID", 5)  # a leftover
         await until(lambda: exists(redis, VIEW.build))
         await until(has_finished)
-    assert await read_event_counters(redis) == accounts.sum_counters(account.events)
+    assert await read_event_counters(redis) == day_counters([history])
 
 
 async def test_a_parked_account_counts_up_to_its_last_applied_event(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    account = accounts.Account("a-1")
-    account.record(events.MoneyDeposited, 700)
-    good = list(account.events)
-    absurd = events.MoneyDeposited(account_id="a-1")
-    absurd.amount.units = 2**62
-    account._append(absurd, 0, 0)
-    account.record(events.MoneyWithdrawn, 100)
-    async with projector(
+    amounts = (500, 700, 2**62, -100)
+    history = [recorded(version, paid("a-1", amount)) for version, amount in enumerate(amounts, 1)]
+    good = history[:2]
+    async with run(
         redis_url,
         nats_url,
-        projection=LEDGERS,
-        partitions=ALL_PARTITIONS,
         retries=RetryPolicy(first_pause=60.0),
     ):
-        await publisher.publish(*account.events)
+        await publisher.publish(*history)
         await until(lambda: redis.hexists(VIEW.parked, "a-1"))
         await until(lambda: exists(redis, VIEW.ready))
     assert await read_versions(redis, [good]) == [2]
-    assert await read_event_counters(redis) == accounts.sum_counters(good)
+    assert await read_event_counters(redis) == day_counters([good])
 
 
 async def test_a_full_event_counter_stops_no_other_write(redis: Redis) -> None:
@@ -133,21 +129,21 @@ async def test_a_full_event_counter_stops_no_other_write(redis: Redis) -> None:
     assert await store.read_build() is None
     await store.begin_build(str(uuid4()), "epoch")
     assert await store.read_build() is not None
-    account = accounts.Account("a-1")
-    account.record(events.MoneyDeposited, 700)
-    key, full = VIEW.event_counters("day", "2026-01-30"), 2**63 - 5
-    await redis.hset(key, "units/KIND_DEPOSITED/EUR", str(full))
+    history = [recorded(version, paid("a-1", amount), at=START) for version, amount in ((1, 700), (2, -300))]
+    key, full = VIEW.event_counters("day", f"{START.date()}"), 2**63 - 5
+    await redis.hset(key, "cents/KIND_RECEIVED", str(full))
     before = (await store.load(["a-1"]))["a-1"]
-    result = fold(LEDGERS, before, account.events)
-    update = Update(before, result.record, result.content, account.events, None, 0)
+    result = fold(ACCOUNTS, before, history)
+    update = Update(before, result.record, result.content, history, None, 0)
     assert await store.write([update]) == set()
     assert await store.write([update]) == {"a-1"}, "the second write is a conflict"
     assert await read_event_counters(redis) == {
-        "2026-01-30": {
-            "count/KIND_OPENED/EUR": 1,
-            "count/KIND_DEPOSITED/EUR": 1,
-            "units/KIND_DEPOSITED/EUR": full,
+        key: {
+            "count/KIND_RECEIVED": 1,
+            "count/KIND_PAID": 1,
+            "cents/KIND_PAID": 300,
+            "cents/KIND_RECEIVED": full,
         }
     }
     data: Any = await redis.hget(VIEW.key("a-1"), "data")
-    assert views.AccountLedger.FromString(data).version == 2
+    assert views.Account.FromString(data).version == 2

@@ -5,92 +5,85 @@ from typing import Any
 
 import msgspec
 import pytest
-from diptych.ordering.v1 import events_pb2 as events
-from diptych.ordering.v1 import types_pb2 as views
 from redis.asyncio import Redis
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from contracts.events.ordering import EVENTS
 from projector.event_feed import JetStreamEventFeed
 from projector.projection import Projection
-from projector.projections.ordering.order import ORDERS, change_feeds, contributions, index_entries
 from projector.records import Parked, Update
 from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy
 from projector.writer import Writer
-from tests.support.builders import expected_events as expect
 from tests.support.harness import projection_run
-from tests.support.harness.projection_run import (
-    ALL_PARTITIONS,
-    VIEW,
-    EventPublisher,
-    Killed,
-    cancelled,
-    order_events,
-    projector,
-    recorded,
-)
+from tests.support.harness.projection_run import ALL_PARTITIONS, VIEW, EventPublisher, Killed, projector
 from tests.support.harness.waiting import until
+from tests.support.ledger import histories as expect
+from tests.support.ledger.events import EVENTS
+from tests.support.ledger.histories import cheque_events, recorded, voided
+from tests.support.ledger.projections import CHEQUES, change_feeds, contributions, index_entries
+from tests.support.ledger.stubs import events
+from tests.support.ledger.stubs import types as views
 
 SLOW = RetryPolicy(first_pause=60.0)
 
 
 class Fragile:
-    """A projection of orders whose handler of OrderConfirmed fails while `broken` is set."""
+    """A projection of cheques whose handler of ChequeEndorsed fails while `broken` is set."""
 
     def __init__(self) -> None:
         self.broken = True
-        self.projection = Projection[views.Order](
+        self.projection = Projection[Any](
             VIEW,
             events=EVENTS,
             indexes=index_entries,
             contributions=contributions,
             change_feeds=change_feeds,
         )
-        for event, handler in ORDERS.handlers.items():
-            replacement: Any = self.confirmed if event is events.OrderConfirmed else handler
+        for event, handler in CHEQUES.handlers.items():
+            replacement: Any = self.endorsed if event is events.ChequeEndorsed else handler
             self.projection.on(event)(replacement)
 
-    def confirmed(self, order: views.Order, event: events.OrderConfirmed) -> None:
-        order.state = views.Order.STATE_CONFIRMED
+    def endorsed(self, cheque: Any, event: Any) -> None:
+        cheque.state = views.Cheque.STATE_ENDORSED
+        cheque.endorsers.append(event.endorser)
         if self.broken:
             raise RuntimeError("out of paper")
-        order.confirm_time.CopyFrom(event.confirmed_at)
+        cheque.endorse_time.CopyFrom(event.endorsed_at)
 
 
-def malformed(order_id: str, version: int) -> RecordedEvent:
-    event = recorded(version, cancelled(order_id))
+def malformed(cheque_id: str, version: int) -> RecordedEvent:
+    event = recorded(version, voided(cheque_id))
     return RecordedEvent(event.stream, version, event.type, b"\xff\xff", event.recorded_at, version, {})
 
 
 async def read_parked(redis: Redis) -> dict[str, Parked]:
-    records: Any = await redis.hgetall("parked:ordering.order:2")
+    records: Any = await redis.hgetall("parked:ledger.cheque:2")
     return {view_id.decode(): msgspec.json.decode(record, type=Parked) for view_id, record in records.items()}
 
 
-async def are_parked(redis: Redis, *order_ids: str) -> bool:
-    return set(await read_parked(redis)) == set(order_ids)
+async def are_parked(redis: Redis, *cheque_ids: str) -> bool:
+    return set(await read_parked(redis)) == set(cheque_ids)
 
 
 async def test_a_malformed_event_parks_its_own_aggregate_and_no_other(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one, two = order_events("o-1"), order_events("o-2")
+    one, two = cheque_events("c-1"), cheque_events("c-2")
     began = int(time() * 1000)
     updates: list[Update] = []
     async with projector(
         redis_url, nats_url, partitions=ALL_PARTITIONS, retries=SLOW, observe=updates.extend
     ):
-        await publisher.publish(one[0], two[0], malformed("o-1", 2), two[1], one[2], two[2])
+        await publisher.publish(one[0], two[0], malformed("c-1", 2), two[1], one[2], two[2])
         await until(lambda: projection_run.has_applied(redis, [one[:1], two]))
-        await until(lambda: are_parked(redis, "o-1"))
+        await until(lambda: are_parked(redis, "c-1"))
         await until(lambda: projection_run.is_ready(redis))
-    fields = await projection_run.read_view(redis, "o-1")
-    assert views.Order.FromString(fields["data"]) == expect.order(one[:1])
-    parked = (await read_parked(redis))["o-1"]
+    fields = await projection_run.read_view(redis, "c-1")
+    assert views.Cheque.FromString(fields["data"]) == expect.cheque(one[:1])
+    parked = (await read_parked(redis))["c-1"]
     assert msgspec.json.decode(fields["parked"], type=Parked) == parked
-    assert (parked.stream, parked.version, parked.attempts) == ("ordering.order.o-1", 2, 1)
+    assert (parked.stream, parked.version, parked.attempts) == ("ledger.cheque.c-1", 2, 1)
     assert (parked.state, "DecodeError" in parked.error) == ("retrying", True)
     assert began <= parked.since <= int(time() * 1000)
     assert parked.next_attempt is not None
@@ -103,40 +96,40 @@ async def test_a_malformed_event_parks_its_own_aggregate_and_no_other(
 async def test_the_first_event_of_an_aggregate_may_be_malformed(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    two = order_events("o-2")
+    two = cheque_events("c-2")
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, retries=SLOW):
-        await publisher.publish(malformed("o-1", 1), *two)
+        await publisher.publish(malformed("c-1", 1), *two)
         await until(lambda: projection_run.has_applied(redis, [two]))
-        await until(lambda: are_parked(redis, "o-1"))
-    fields = await projection_run.read_view(redis, "o-1")
+        await until(lambda: are_parked(redis, "c-1"))
+    fields = await projection_run.read_view(redis, "c-1")
     assert (fields["version"], "data" in fields, "entries" in fields) == (b"0", False, False)
 
 
 async def test_a_gap_without_its_event_parks_the_aggregate(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one, two = order_events("o-1"), order_events("o-2")
+    one, two = cheque_events("c-1"), cheque_events("c-2")
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, retries=SLOW):
         await publisher.publish(one[0], one[2], *two)
         await until(lambda: projection_run.has_applied(redis, [one[:1], two]))
-        await until(lambda: are_parked(redis, "o-1"))
-    parked = (await read_parked(redis))["o-1"]
+        await until(lambda: are_parked(redis, "c-1"))
+    parked = (await read_parked(redis))["c-1"]
     assert (parked.version, parked.error) == (2, "EventsMissing: event 2 is missing before event 3")
 
 
 async def test_a_retry_applies_the_event_and_all_that_followed_it(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one, two, fragile = order_events("o-1"), order_events("o-2"), Fragile()
+    one, two, fragile = cheque_events("c-1"), cheque_events("c-2"), Fragile()
     many_attempts = RetryPolicy(attempts=100, first_pause=0.02)
     async with projector(
         redis_url, nats_url, partitions=ALL_PARTITIONS, projection=fragile.projection, retries=many_attempts
     ):
         await publisher.publish(*one[:2], two[0])
-        await until(lambda: are_parked(redis, "o-1"))
+        await until(lambda: are_parked(redis, "c-1"))
         await publisher.publish(one[2])
-        await until(lambda: has_attempts(redis, "o-1", at_least=3))
-        assert await projection_run.read_version(redis, "o-1") == 1
+        await until(lambda: has_attempts(redis, "c-1", at_least=3))
+        assert await projection_run.read_version(redis, "c-1") == 1
         fragile.broken = False
         await until(lambda: projection_run.has_applied(redis, [one, two[:1]]))
         await until(lambda: are_parked(redis))
@@ -146,23 +139,23 @@ async def test_a_retry_applies_the_event_and_all_that_followed_it(
 async def test_after_the_last_attempt_only_a_replay_unparks(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one, two, fragile = order_events("o-1"), order_events("o-2"), Fragile()
+    one, two, fragile = cheque_events("c-1"), cheque_events("c-2"), Fragile()
     quick = RetryPolicy(attempts=3, first_pause=0.02)
     async with projector(
         redis_url, nats_url, partitions=ALL_PARTITIONS, projection=fragile.projection, retries=quick
     ):
         await publisher.publish(*one[:2])
-        await until(lambda: is_out_of_attempts(redis, "o-1"))
-        assert (await read_parked(redis))["o-1"].attempts == 3
+        await until(lambda: is_out_of_attempts(redis, "c-1"))
+        assert (await read_parked(redis))["c-1"].attempts == 3
         fragile.broken = False
         await publisher.publish(one[2], *two)
         await until(lambda: projection_run.has_applied(redis, [two]))
-        assert await projection_run.read_version(redis, "o-1") == 1
+        assert await projection_run.read_version(redis, "c-1") == 1
         event_feed = JetStreamEventFeed(publisher.connection, VIEW.source_streams)
         store = RedisStore(redis, VIEW)
         assert await store.read_build()
         operator = Writer(fragile.projection, store, event_feed, quick, lambda _: None)
-        await operator.replay("o-1", "ordering.order.o-1")
+        await operator.replay("c-1", "ledger.cheque.c-1")
         await projection_run.assert_views(redis, [one, two])
         assert await are_parked(redis)
 
@@ -170,12 +163,12 @@ async def test_after_the_last_attempt_only_a_replay_unparks(
 async def test_a_projector_notices_an_unparking_by_another_process(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one, fragile = order_events("o-1"), Fragile()
+    one, fragile = cheque_events("c-1"), Fragile()
     async with projector(
         redis_url, nats_url, partitions=ALL_PARTITIONS, projection=fragile.projection, retries=SLOW
     ):
         await publisher.publish(*one[:2])
-        await until(lambda: are_parked(redis, "o-1"))
+        await until(lambda: are_parked(redis, "c-1"))
         fragile.broken = False
         store = RedisStore(redis, VIEW)
         assert await store.read_build()
@@ -186,7 +179,7 @@ async def test_a_projector_notices_an_unparking_by_another_process(
             SLOW,
             lambda _: None,
         )
-        await operator.replay("o-1", "ordering.order.o-1")
+        await operator.replay("c-1", "ledger.cheque.c-1")
         await publisher.publish(one[2])
         await until(lambda: projection_run.has_applied(redis, [one]))
     await projection_run.assert_views(redis, [one])
@@ -197,13 +190,13 @@ async def test_a_projector_notices_an_unparking_by_another_process(
 async def test_a_projector_killed_while_unparking_loses_no_event(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, step: str, nth: int, when: str
 ) -> None:
-    one, fragile = order_events("o-1"), Fragile()
+    one, fragile = cheque_events("c-1"), Fragile()
     quick = RetryPolicy(attempts=100, first_pause=0.01)
     async with projector(
         redis_url, nats_url, partitions=ALL_PARTITIONS, projection=fragile.projection, retries=quick
     ) as first:
         await publisher.publish(*one[:2])
-        await until(lambda: are_parked(redis, "o-1"))
+        await until(lambda: are_parked(redis, "c-1"))
         await until(lambda: projection_run.is_ready(redis))  # the checkpoint is past the failed event
         await first.stop()
     fragile.broken = False
@@ -238,7 +231,7 @@ def interrupted_store(
                 self.published = True
                 await publisher.publish(event)
                 stored: Any = await self._redis.hgetall(VIEW.checkpoints)
-                partition = str(streams.partition("o-1")).encode()
+                partition = str(streams.partition("c-1")).encode()
                 epoch, sequence = stored[partition].split(b"/")
                 advanced = {partition: epoch + b"/%d" % (int(sequence) + 1)}
                 await self._redis.hset(VIEW.checkpoints, mapping=advanced)  # as another projector does
@@ -247,10 +240,10 @@ def interrupted_store(
     return InterruptedStore
 
 
-async def has_attempts(redis: Redis, order_id: str, at_least: int) -> bool:
-    return (await read_parked(redis))[order_id].attempts >= at_least
+async def has_attempts(redis: Redis, cheque_id: str, at_least: int) -> bool:
+    return (await read_parked(redis))[cheque_id].attempts >= at_least
 
 
-async def is_out_of_attempts(redis: Redis, order_id: str) -> bool:
-    record = (await read_parked(redis)).get(order_id)
+async def is_out_of_attempts(redis: Redis, cheque_id: str) -> bool:
+    record = (await read_parked(redis)).get(cheque_id)
     return record is not None and record.state == "parked" and record.next_attempt is None

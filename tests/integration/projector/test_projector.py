@@ -2,46 +2,38 @@
 
 import random
 
-from diptych.ordering.v1 import types_pb2 as views
 from redis.asyncio import Redis
 
 from contracts import streams
 from projector.records import Update
-from tests.support.builders import expected_events as expect
 from tests.support.harness import projection_run
-from tests.support.harness.projection_run import (
-    ALL_PARTITIONS,
-    EventPublisher,
-    cancelled,
-    confirmed,
-    order_events,
-    placed,
-    projector,
-    recorded,
-)
+from tests.support.harness.projection_run import ALL_PARTITIONS, EventPublisher, projector
 from tests.support.harness.waiting import until
+from tests.support.ledger import histories as expect
+from tests.support.ledger.histories import cheque_events, endorsed, recorded, voided, written
+from tests.support.ledger.stubs import types as views
 
 
-async def test_an_orders_view_follows_its_events(
+async def test_a_view_follows_its_events(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    history = order_events("o-1")
+    history = cheque_events("c-1")
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
         for n in range(1, 4):
             await publisher.publish(history[n - 1])
             await until(lambda: projection_run.has_applied(redis, [history[:n]]))  # noqa: B023 - awaited here
             await projection_run.assert_views(redis, [history[:n]])
-    fields = await projection_run.read_view(redis, "o-1")
-    assert fields["state"] == b"STATE_CANCELLED"
-    assert fields["total"] == b"12.34 EUR"
-    assert fields["place_time"] == b"2026-01-02T03:00:05+00:00"
+    fields = await projection_run.read_view(redis, "c-1")
+    assert fields["state"] == b"STATE_VOIDED"
+    assert fields["amount"] == b"12.34 EUR"
+    assert fields["write_time"] == b"2026-01-02T03:00:05+00:00"
 
 
-async def test_a_backlog_of_many_orders_matches_an_independent_fold(
+async def test_a_backlog_of_many_cheques_matches_an_independent_fold(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
     rng = random.Random(7)
-    histories = [order_events(f"o-{n}", f"c-{n % 5}", n % 60)[: rng.randint(1, 3)] for n in range(700)]
+    histories = [cheque_events(f"c-{n}", f"a-{n % 5}", n % 60)[: rng.randint(1, 3)] for n in range(700)]
     queues = [list(history) for history in histories]
     interleaved = []
     while queues:
@@ -58,7 +50,7 @@ async def test_a_backlog_of_many_orders_matches_an_independent_fold(
 async def test_duplicates_change_nothing(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one, two = order_events("o-1"), order_events("o-2")
+    one, two = cheque_events("c-1"), cheque_events("c-2")
     writes: list[Update] = []
 
     def list_applied_ids() -> list[str]:
@@ -67,11 +59,11 @@ async def test_duplicates_change_nothing(
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, observe=writes.extend):
         await publisher.publish(*one, one[0], one[2], one[1])
         await until(lambda: projection_run.has_applied(redis, [one]))
-        before = await projection_run.read_view(redis, "o-1")
+        before = await projection_run.read_view(redis, "c-1")
         await publisher.publish(*one, *two)
         await until(lambda: projection_run.has_applied(redis, [two]))
         await until(lambda: two[-1].id in list_applied_ids())  # observed after the write
-    assert await projection_run.read_view(redis, "o-1") == before
+    assert await projection_run.read_view(redis, "c-1") == before
     assert list_applied_ids() == [event.id for event in (*one, *two)]
     await projection_run.assert_views(redis, [one, two])
 
@@ -79,7 +71,7 @@ async def test_duplicates_change_nothing(
 async def test_events_out_of_order_within_a_batch_are_applied_in_order(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one = order_events("o-1")
+    one = cheque_events("c-1")
     await publisher.publish(one[2], one[0], one[1])
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
         await until(lambda: projection_run.has_applied(redis, [one]))
@@ -89,7 +81,7 @@ async def test_events_out_of_order_within_a_batch_are_applied_in_order(
 async def test_an_event_that_overtook_an_earlier_one_waits_for_it(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one, two = order_events("o-1"), order_events("o-2")
+    one, two = cheque_events("c-1"), cheque_events("c-2")
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
         await publisher.publish(one[0], one[2], *two)
         await until(lambda: projection_run.has_applied(redis, [two]))
@@ -103,27 +95,27 @@ async def test_an_event_that_overtook_an_earlier_one_waits_for_it(
 async def test_a_gap_is_filled_from_the_aggregates_own_subject(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one, two = order_events("o-1"), order_events("o-2")
+    one, two = cheque_events("c-1"), cheque_events("c-2")
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
         await publisher.publish(*one[:2], *two[:1])
         await until(lambda: projection_run.has_applied(redis, [one[:2], two[:1]]))
-    await redis.delete("view:ordering.order:2:{o-1}")  # by mistake: its checkpoint is past its events
+    await redis.delete("view:ledger.cheque:2:{c-1}")  # by mistake: its checkpoint is past its events
     writes: list[Update] = []
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, observe=writes.extend):
         await publisher.publish(one[2], two[1])
         await until(lambda: projection_run.has_applied(redis, [one, two[:2]]))
     assert all(update.after.parked is None for update in writes)
-    fields = await projection_run.read_view(redis, "o-1")
-    assert views.Order.FromString(fields["data"]) == expect.order(one)
+    fields = await projection_run.read_view(redis, "c-1")
+    assert views.Cheque.FromString(fields["data"]) == expect.cheque(one)
 
 
 async def test_events_of_other_stream_types_are_ignored(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one, two = order_events("o-1"), order_events("o-2")
+    one, two = cheque_events("c-1"), cheque_events("c-2")
     await publisher.publish(one[0])
-    await publisher.connection.js.publish("diptych.events.3.ordering.other.x-1", b"foreign")
-    await publisher.connection.js.publish("diptych.events.3.inventory.item.x-1", b"foreign")
+    await publisher.connection.js.publish("diptych.events.3.ledger.other.x-1", b"foreign")
+    await publisher.connection.js.publish("diptych.events.3.other.item.x-1", b"foreign")
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
         await publisher.publish(*two)
         await until(lambda: projection_run.has_applied(redis, [one[:1], two]))
@@ -134,9 +126,9 @@ async def test_events_of_other_stream_types_are_ignored(
 async def test_a_message_that_no_relay_published_is_ignored(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one = order_events("o-1")
+    one = cheque_events("c-1")
     await publisher.publish(one[0])
-    await publisher.connection.js.publish(streams.subject("ordering.order.o-1"), b"no headers")
+    await publisher.connection.js.publish(streams.subject("ledger.cheque.c-1"), b"no headers")
     await publisher.publish(one[1])
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
         await until(lambda: projection_run.has_applied(redis, [one[:2]]))
@@ -146,8 +138,8 @@ async def test_a_message_that_no_relay_published_is_ignored(
 async def test_index_entries_follow_the_state_and_no_old_one_remains(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    first = [recorded(1, placed("o-1")), recorded(2, cancelled("o-1"))]
-    second = [recorded(1, placed("o-2", minute=1)), recorded(2, confirmed("o-2"))]
+    first = [recorded(1, written("c-1")), recorded(2, voided("c-1"))]
+    second = [recorded(1, written("c-2", minute=1)), recorded(2, endorsed("c-2"))]
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
         await publisher.publish(first[0], second[0])
         await until(lambda: projection_run.has_applied(redis, [first[:1], second[:1]]))
@@ -155,16 +147,16 @@ async def test_index_entries_follow_the_state_and_no_old_one_remains(
         await until(lambda: projection_run.has_applied(redis, [first, second]))
     indexes = await projection_run.read_indexes(redis)
     assert sorted(indexes) == [
-        "index:ordering.order:2:{all}",
-        "index:ordering.order:2:{customer/c-1}",
-        "index:ordering.order:2:{customer_state/c-1/STATE_CANCELLED}",
-        "index:ordering.order:2:{customer_state/c-1/STATE_CONFIRMED}",
-        "index:ordering.order:2:{state/STATE_CANCELLED}",
-        "index:ordering.order:2:{state/STATE_CONFIRMED}",
+        "index:ledger.cheque:2:{account/a-1}",
+        "index:ledger.cheque:2:{account_state/a-1/STATE_ENDORSED}",
+        "index:ledger.cheque:2:{account_state/a-1/STATE_VOIDED}",
+        "index:ledger.cheque:2:{all}",
+        "index:ledger.cheque:2:{state/STATE_ENDORSED}",
+        "index:ledger.cheque:2:{state/STATE_VOIDED}",
     ]
-    oldest_first = await projection_run.read_index(redis, "index:ordering.order:2:{customer/c-1}")
-    assert [member.partition(":")[2] for member in oldest_first] == ["o-1", "o-2"]
+    oldest_first = await projection_run.read_index(redis, "index:ledger.cheque:2:{account/a-1}")
+    assert [member.partition(":")[2] for member in oldest_first] == ["c-1", "c-2"]
 
 
 async def nothing_is_parked(redis: Redis) -> bool:
-    return not await redis.exists("parked:ordering.order:2")
+    return not await redis.exists("parked:ledger.cheque:2")

@@ -6,16 +6,12 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from diptych.ordering.v1 import events_pb2 as events
-from diptych.ordering.v1 import types_pb2 as views
 from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
-from contracts.events.ordering import EVENTS
 from projector.fold import fold
 from projector.ports import BuildSuperseded
 from projector.projection import Projection
-from projector.projections.ordering.order import ORDERS
 from projector.records import Record, Update
 from projector.redis_store import RedisStore
 from tests.support.harness import projection_run
@@ -25,14 +21,16 @@ from tests.support.harness.projection_run import (
     VIEW,
     EventPublisher,
     Killed,
-    cancelled,
-    order_events,
     projector,
-    recorded,
 )
 from tests.support.harness.waiting import until
+from tests.support.ledger.events import EVENTS
+from tests.support.ledger.histories import cheque_events, recorded, voided, written
+from tests.support.ledger.projections import CHEQUES
+from tests.support.ledger.stubs import events
+from tests.support.ledger.stubs import types as views
 
-ONE, TWO, THREE = order_events("o-1"), order_events("o-2", "c-2", 1), order_events("o-3", "c-1", 2)
+ONE, TWO, THREE = cheque_events("c-1"), cheque_events("c-2", "a-2", 1), cheque_events("c-3", "a-1", 2)
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -78,7 +76,7 @@ async def test_a_projector_killed_while_clearing_is_replaced_by_another(
 async def test_two_projectors_on_the_same_partitions_do_no_harm(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    histories = [order_events(f"o-{n}", f"c-{n % 7}", n % 60) for n in range(150)]
+    histories = [cheque_events(f"c-{n}", f"a-{n % 7}", n % 60) for n in range(150)]
     async with (
         projector(redis_url, nats_url, partitions=ALL_PARTITIONS),
         projector(redis_url, nats_url, partitions=ALL_PARTITIONS),
@@ -89,21 +87,21 @@ async def test_two_projectors_on_the_same_partitions_do_no_harm(
     await projection_run.assert_views(redis, histories)
 
 
-REASONS = Projection[views.Order](
-    VIEW, events=EVENTS, indexes=lambda order: [(VIEW.index("reason", order.cancel_reason), "o-1")]
+REASONS = Projection[Any](
+    VIEW, events=EVENTS, indexes=lambda cheque: [(VIEW.index("reason", cheque.void_reason), "c-1")]
 )
 
 
-@REASONS.on(events.OrderCancelled)
-def set_reason(order: views.Order, event: events.OrderCancelled) -> None:
-    order.cancel_reason = event.reason
+@REASONS.on(events.ChequeVoided)
+def set_reason(cheque: Any, event: Any) -> None:
+    cheque.void_reason = event.reason
 
 
 @pytest.mark.parametrize("step", ["write", "advance"])
 async def test_a_late_projector_undoes_no_newer_version(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, step: str
 ) -> None:
-    history = [recorded(n, cancelled("o-1", reason)) for n, reason in enumerate("ababab", 1)]
+    history = [recorded(n, voided("c-1", reason)) for n, reason in enumerate("ababab", 1)]
     await publisher.publish(*history[:2])
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, projection=REASONS):
         await until(lambda: projection_run.has_applied(redis, [history[:2]]))
@@ -119,14 +117,14 @@ async def test_a_late_projector_undoes_no_newer_version(
             await until(lambda: projection_run.has_applied(redis, [history[:4]]))
             await prompt.stop()
         before = await projection_run.read_indexes(redis)
-        assert before == {"index:ordering.order:2:{reason/b}": {"o-1"}}
+        assert before == {"index:ledger.cheque:2:{reason/b}": {"c-1"}}
         pause.proceed.set()
         await asyncio.wait_for(pause.finished.wait(), 20)
-        assert await projection_run.read_version(redis, "o-1") == 4
+        assert await projection_run.read_version(redis, "c-1") == 4
         assert await projection_run.read_indexes(redis) == before
         await publisher.publish(history[4])
         await until(lambda: projection_run.has_applied(redis, [history[:5]]))
-    assert await projection_run.read_indexes(redis) == {"index:ordering.order:2:{reason/a}": {"o-1"}}
+    assert await projection_run.read_indexes(redis) == {"index:ledger.cheque:2:{reason/a}": {"c-1"}}
 
 
 async def test_a_flushed_redis_is_rebuilt_without_new_events(
@@ -143,7 +141,7 @@ async def test_a_flushed_redis_is_rebuilt_without_new_events(
 async def test_a_redis_flushed_under_load_loses_no_event(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    histories = [order_events(f"o-{n}", f"c-{n % 5}", n % 60) for n in range(200)]
+    histories = [cheque_events(f"c-{n}", f"a-{n % 5}", n % 60) for n in range(200)]
     async with (
         projector(redis_url, nats_url, partitions=range(8)),
         projector(redis_url, nats_url, partitions=range(8, 16)),
@@ -190,8 +188,8 @@ async def test_nothing_is_written_to_another_build_than_was_read(redis: Redis) -
         await redis.delete(VIEW.build)
     await new.read_build()
     await new.begin_build(INCARNATION_ID, "epoch")
-    result = fold(ORDERS, Record("o-1", views.Order()), ONE[:1])
-    update = Update(Record("o-1", views.Order()), result.record, result.content, ONE[:1], None, 0)
+    result = fold(CHEQUES, Record("c-1", views.Cheque()), ONE[:1])
+    update = Update(Record("c-1", views.Cheque()), result.record, result.content, ONE[:1], None, 0)
     with pytest.raises(BuildSuperseded):
         await old.write([update])
     with pytest.raises(BuildSuperseded):
@@ -205,19 +203,19 @@ async def test_checkpoints_advance_with_the_views_or_not_at_all(redis: Redis) ->
     assert await store.read_build() is None
     await store.begin_build(INCARNATION_ID, "epoch")
     assert await store.read_build()
-    blank = Record("o-1", views.Order())
-    first, second = fold(ORDERS, blank, ONE[:1]), fold(ORDERS, blank, ONE[:2])
+    blank = Record("c-1", views.Cheque())
+    first, second = fold(CHEQUES, blank, ONE[:1]), fold(CHEQUES, blank, ONE[:2])
     update = Update(blank, first.record, first.content, ONE[:1], None, 0)
     with pytest.raises(BuildSuperseded):
         await store.write([update], {0: ("epoch/1", "epoch/2")})
-    assert await projection_run.read_version(redis, "o-1") == 0
+    assert await projection_run.read_version(redis, "c-1") == 0
     assert await store.write([update], {0: ("epoch/0", "epoch/1")}, {0: 7}) == set()
     assert (await redis.hget(VIEW.checkpoints, "0"), await redis.hgetall(VIEW.as_of)) == (
         b"epoch/1",
         {b"0": b"7"},
     )
     late = Update(blank, second.record, second.content, ONE[:2], None, 0)
-    assert await store.write([late], {0: ("epoch/1", "epoch/2")}, {0: 8}) == {"o-1"}
+    assert await store.write([late], {0: ("epoch/1", "epoch/2")}, {0: 8}) == {"c-1"}
     assert (await redis.hget(VIEW.checkpoints, "0"), await redis.hgetall(VIEW.as_of)) == (
         b"epoch/1",
         {b"0": b"7"},
@@ -250,7 +248,7 @@ async def test_a_stream_of_a_new_epoch_is_read_again_and_the_views_stay(
         await publisher.publish(*ONE, TWO[0])
         await until(lambda: projection_run.has_applied(redis, [ONE, TWO[:1]]))
         await until(lambda: projection_run.is_ready(redis))
-        before = await projection_run.read_view(redis, "o-1")
+        before = await projection_run.read_view(redis, "c-1")
         await publisher.delete()
         await publisher.create(complete=False)
         await publisher.publish(*TWO[:2], *ONE)
@@ -258,7 +256,7 @@ async def test_a_stream_of_a_new_epoch_is_read_again_and_the_views_stay(
         await until(lambda: projection_run.has_applied(redis, [ONE, TWO[:2]]))
         await until(lambda: have_epoch(redis, publisher.epoch))
         assert await projection_run.is_ready(redis)
-    assert await projection_run.read_view(redis, "o-1") == before
+    assert await projection_run.read_view(redis, "c-1") == before
     await projection_run.assert_views(redis, [ONE, TWO[:2]])
 
 
@@ -266,7 +264,7 @@ async def test_another_database_incarnation_rebuilds_the_projection(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
     restored = str(uuid4())
-    other = [recorded(1, projection_run.placed("o-1", "c-9")), recorded(2, cancelled("o-1"))]
+    other = [recorded(1, written("c-1", "a-9")), recorded(2, voided("c-1"))]
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
         await publisher.publish(*ONE[:2], *TWO)
         await until(lambda: projection_run.is_ready(redis))
@@ -287,7 +285,7 @@ async def test_ready_requires_that_all_partitions_read_a_complete_stream(
 ) -> None:
     await publisher.delete()
     await publisher.create(complete=False)
-    histories = [order_events(f"o-{n}") for n in range(40)]
+    histories = [cheque_events(f"c-{n}") for n in range(40)]
     first, second = range(5), range(5, 16)
     await publisher.publish(*(event for history in histories for event in history))
     async with projector(redis_url, nats_url, partitions=first) as running:
@@ -328,9 +326,9 @@ async def test_a_projection_without_build_or_checkpoints_is_rebuilt(
         projector(redis_url, nats_url, partitions=range(8, 16)),
     ):
         await until(lambda: projection_run.is_ready(redis))
-        await redis.hset(VIEW.key("o-1"), "data", b"damaged")
+        await redis.hset(VIEW.key("c-1"), "data", b"damaged")
         await redis.hset(VIEW.key("ghost"), "data", b"no view")
-        await redis.zadd(VIEW.index("customer", "c-1"), {"ghost": 0})
+        await redis.zadd(VIEW.index("account", "a-1"), {"ghost": 0})
         build = await redis.get(VIEW.build)
         await redis.delete(lost)
         await until(lambda: has_other_build(redis, build))

@@ -20,22 +20,15 @@ from operations.processes import PROJECTOR, check_health
 from projector import observer
 from projector.redis_connection import connect
 from runtime.process import logs
-from runtime.process.contexts import name_group
 from tests.support.harness import projection_run
-from tests.support.harness.contexts import MANIFESTS
 from tests.support.harness.log_lines import parse_log_line
-from tests.support.harness.projection_run import (
-    ALL_PARTITIONS,
-    VIEW,
-    EventPublisher,
-    order_events,
-    placed,
-    projector,
-    recorded,
-)
+from tests.support.harness.projection_run import ALL_PARTITIONS, VIEW, EventPublisher, projector
 from tests.support.harness.waiting import until
+from tests.support.ledger.histories import cheque_events, recorded, written
+from tests.support.ledger.installation import ENVIRONMENT
 
-GROUP = name_group(MANIFESTS, "projections")
+GROUP = "ledger"
+"""The projectors that run the ledger alone."""
 
 
 class ProjectorProcess:
@@ -43,8 +36,8 @@ class ProjectorProcess:
 
     def __init__(self, redis_url: str, nats_url: str) -> None:
         self.lines: list[str] = []
-        environment = os.environ | {"DIPTYCH_REDIS_URL": redis_url, "DIPTYCH_NATS_URL": nats_url}
-        address = f"127.0.0.1:{free_port()}"
+        urls = {"DIPTYCH_REDIS_URL": redis_url, "DIPTYCH_NATS_URL": nats_url}
+        environment, address = os.environ | ENVIRONMENT | urls, f"127.0.0.1:{free_port()}"
         self.process = Process(PROJECTOR, "projector", address, environment, self.lines.append)
 
     def find_log_lines(self, message: str) -> list[dict[str, Any]]:
@@ -86,7 +79,7 @@ async def publish_slowly(
 async def test_partitions_follow_joins_and_deaths_within_ten_seconds(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    histories = [order_events(f"o-{n}", f"c-{n % 9}", n % 60) for n in range(400)]
+    histories = [cheque_events(f"c-{n}", f"a-{n % 9}", n % 60) for n in range(400)]
     stop = asyncio.Event()
     publishing = asyncio.create_task(publish_slowly(publisher, histories, stop))
     durations = []
@@ -109,12 +102,12 @@ async def test_partitions_follow_joins_and_deaths_within_ten_seconds(
                 stop.set()
                 await publishing
                 await until(lambda: projection_run.has_applied(redis, histories))
-                written = [
+                log_lines = [
                     line
                     for process in (first, second, third)
                     for line in process.find_log_lines("Read model updated")
                 ]
-                assert {line["recordId"] for line in written} == {f"o-{n}" for n in range(400)}
+                assert {line["recordId"] for line in log_lines} == {f"c-{n}" for n in range(400)}
     await projection_run.assert_views(redis, histories)
     assert durations[2] < durations[1], "released partitions are free at once"
 
@@ -126,7 +119,7 @@ async def are_shares(redis: Redis, expected: list[int]) -> bool:
 async def test_a_projector_starts_before_its_servers_and_outlives_them(
     own_redis: Valkey, own_nats: Nats
 ) -> None:
-    one = order_events("o-1")
+    one = cheque_events("c-1")
     await own_redis.stop()
     await own_nats.stop()
     async with running(own_redis.url, own_nats.url, ready=False) as process:
@@ -207,7 +200,7 @@ async def test_a_malformed_redis_url_ends_the_start_in_one_line(nats_url: str, u
 async def test_every_write_is_logged_with_the_last_events_id_and_the_lag(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    one, lines = order_events("o-1"), io.BytesIO()
+    one, lines = cheque_events("c-1"), io.BytesIO()
     logs.configure("info", "json", lines)
     await publisher.publish(*one)
     try:
@@ -220,8 +213,8 @@ async def test_every_write_is_logged_with_the_last_events_id_and_the_lag(
         logs.configure()
     log_lines = [json.loads(line) for line in lines.getvalue().splitlines()]
     (line,) = [line for line in log_lines if line["message"] == "Read model updated"]
-    assert line["modelType"] == "diptych.ordering.v1.Order"
-    assert (line["recordId"], line["eventId"]) == ("o-1", "ordering.order.o-1@3")
+    assert line["modelType"] == "acme.ledger.v1.Cheque"
+    assert (line["recordId"], line["eventId"]) == ("c-1", "ledger.cheque.c-1@3")
     assert 0 < line["lag"] < 60_000
 
 
@@ -237,7 +230,7 @@ async def test_each_sampled_event_has_a_consumer_span_and_others_have_none(
         "runtime.telemetry.metrics.event_processed", lambda kind, success: counted.append((kind, success))
     )
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    history = [recorded(1, placed("o-1"), traceparent=parent), *order_events("o-1")[1:]]
+    history = [recorded(1, written("c-1"), traceparent=parent), *cheque_events("c-1")[1:]]
     async with projector(
         redis_url, nats_url, partitions=ALL_PARTITIONS, observe=observer.create_observer(VIEW)
     ):
@@ -246,6 +239,6 @@ async def test_each_sampled_event_has_a_consumer_span_and_others_have_none(
         await until(lambda: len(counted) >= len(history))  # counted after the write
     (span,) = spans
     assert (span["name"], span["parent"], span["kind"].name) == ("process DIPTYCH", parent, "CONSUMER")
-    assert span["attributes"]["messaging.message.id"] == "ordering.order.o-1@1"
+    assert span["attributes"]["messaging.message.id"] == "ledger.cheque.c-1@1"
     assert span["start_ns"] < span["end_ns"]
     assert counted == [(event.type, True) for event in history]

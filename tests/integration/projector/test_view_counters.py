@@ -6,18 +6,14 @@ from uuid import uuid4
 
 import msgspec
 import pytest
-from diptych.ordering.v1 import types_pb2 as views
 from redis.asyncio import Redis
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from projector.fold import fold
-from projector.projections.ordering.order import ORDERS
 from projector.records import Update
 from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy
-from tests.support.builders import expected_events as expect
-from tests.support.builders.expected_events import random_order_events
 from tests.support.harness import projection_run
 from tests.support.harness.projection_run import (
     ALL_PARTITIONS,
@@ -25,15 +21,15 @@ from tests.support.harness.projection_run import (
     EventPublisher,
     Killed,
     RunningProjector,
-    cancelled,
-    order_events,
-    placed,
     projector,
-    recorded,
 )
 from tests.support.harness.waiting import until
+from tests.support.ledger import histories as expect
+from tests.support.ledger.histories import cheque_events, random_cheque_events, recorded, voided, written
+from tests.support.ledger.projections import CHEQUES
+from tests.support.ledger.stubs import types as views
 
-COUNTERS = VIEW.counters("customer", "c-1")
+COUNTERS = VIEW.counters("account", "a-1")
 
 
 @pytest.fixture
@@ -45,8 +41,8 @@ async def store(redis: Redis) -> RedisStore:
     return store
 
 
-def random_histories(rng: random.Random, orders: int) -> list[list[RecordedEvent]]:
-    return [random_order_events(rng, f"o-{n}") for n in range(orders)]
+def random_histories(rng: random.Random, cheques: int) -> list[list[RecordedEvent]]:
+    return [random_cheque_events(rng, f"c-{n}") for n in range(cheques)]
 
 
 def interleave(rng: random.Random, histories: list[list[RecordedEvent]]) -> list[RecordedEvent]:
@@ -100,8 +96,8 @@ async def has_died_or_finished(
         return True
     reached = dict.fromkeys((streams.aggregate_id(event.stream) for event in published), 0)
     for event in sorted(published, key=lambda event: event.version):
-        order_id = streams.aggregate_id(event.stream)
-        reached[order_id] = max(reached[order_id], min(event.version, reached[order_id] + 1))
+        cheque_id = streams.aggregate_id(event.stream)
+        reached[cheque_id] = max(reached[cheque_id], min(event.version, reached[cheque_id] + 1))
     return all(
         [await projection_run.read_version(redis, each) >= version for each, version in reached.items()]
     )
@@ -114,80 +110,76 @@ async def write(store: RedisStore, *histories: list[RecordedEvent]) -> set[str]:
 
 async def create_update(store: RedisStore, history: list[RecordedEvent]) -> Update:
     """Return the update of a stored view by these events."""
-    order_id = streams.aggregate_id(history[0].stream)
-    before = (await store.load([order_id]))[order_id]
-    result = fold(ORDERS, before, history)
+    cheque_id = streams.aggregate_id(history[0].stream)
+    before = (await store.load([cheque_id]))[cheque_id]
+    result = fold(CHEQUES, before, history)
     assert result.error is None
     return Update(before, result.record, result.content, history, None, 0)
 
 
 async def test_a_repeated_or_late_write_adds_nothing(store: RedisStore, redis: Redis) -> None:
-    history = order_events("o-1")
+    history = cheque_events("c-1")
     late = []
     for version in (1, 2, 3):
         late.append(await create_update(store, history[:version]))
         assert await store.write(late[-1:]) == set()
         for update in late:
-            assert await store.write([update]) == {"o-1"}
+            assert await store.write([update]) == {"c-1"}
             await projection_run.assert_views(redis, [history[:version]])
 
 
 async def test_a_view_that_skips_versions_replaces_its_last_contribution(
     store: RedisStore, redis: Redis
 ) -> None:
-    history = order_events("o-1")
+    history = cheque_events("c-1")
     await write(store, history[:1])
     await write(store, history[:3])
     await projection_run.assert_views(redis, [history])
 
 
 async def test_counters_of_zero_are_absent(store: RedisStore, redis: Redis) -> None:
-    history = order_events("o-1")
+    history = cheque_events("c-1")
     await write(store, history[:1])
     assert set((await projection_run.read_counters(redis))[COUNTERS]) == {
-        "orders/STATE_PLACED",
-        "units/STATE_PLACED/EUR",
-        "nanos/STATE_PLACED/EUR",
+        "cheques/STATE_WRITTEN",
+        "cents/STATE_WRITTEN/EUR",
     }
     await write(store, history[:2])
     assert set((await projection_run.read_counters(redis))[COUNTERS]) == {
-        "orders/STATE_CONFIRMED",
-        "units/STATE_CONFIRMED/EUR",
-        "nanos/STATE_CONFIRMED/EUR",
+        "cheques/STATE_ENDORSED",
+        "cents/STATE_ENDORSED/EUR",
     }
 
 
 async def test_sums_beyond_the_precision_of_a_double_are_exact(store: RedisStore, redis: Redis) -> None:
     near = 2**62 + 1
-    await redis.hset(COUNTERS, "units/STATE_PLACED/EUR", str(near))
-    await write(store, order_events("o-1")[:1])
-    assert (await projection_run.read_counters(redis))[COUNTERS]["units/STATE_PLACED/EUR"] == near + 12
-    await write(store, order_events("o-1")[:2])
-    assert (await projection_run.read_counters(redis))[COUNTERS]["units/STATE_PLACED/EUR"] == near
+    await redis.hset(COUNTERS, "cents/STATE_WRITTEN/EUR", str(near))
+    await write(store, cheque_events("c-1")[:1])
+    assert (await projection_run.read_counters(redis))[COUNTERS]["cents/STATE_WRITTEN/EUR"] == near + 1234
+    await write(store, cheque_events("c-1")[:2])
+    assert (await projection_run.read_counters(redis))[COUNTERS]["cents/STATE_WRITTEN/EUR"] == near
 
 
 async def test_a_full_counter_stops_no_write_and_its_gap_is_recorded(store: RedisStore, redis: Redis) -> None:
     full = 2**63 - 5
-    one, two = order_events("o-1"), order_events("o-2", "c-2")
-    await redis.hset(COUNTERS, "units/STATE_PLACED/EUR", str(full))
+    one, two = cheque_events("c-1"), cheque_events("c-2", "a-2")
+    await redis.hset(COUNTERS, "cents/STATE_WRITTEN/EUR", str(full))
     assert await write(store, one[:1], two) == set()
     assert (await projection_run.read_counters(redis))[COUNTERS] == {
-        "orders/STATE_PLACED": 1,
-        "units/STATE_PLACED/EUR": full,
-        "nanos/STATE_PLACED/EUR": 340_000_000,
+        "cheques/STATE_WRITTEN": 1,
+        "cents/STATE_WRITTEN/EUR": full,
     }
-    assert await projection_run.read_version(redis, "o-1") == 1
-    assert await projection_run.read_version(redis, "o-2") == 3
-    fields = await projection_run.read_view(redis, "o-1")
+    assert await projection_run.read_version(redis, "c-1") == 1
+    assert await projection_run.read_version(redis, "c-2") == 3
+    fields = await projection_run.read_view(redis, "c-1")
     counted = parse_contributions(fields["counted"])
     uncounted = [each for each in parse_contributions(fields["contributions"]) if each not in counted]
-    assert uncounted == [[COUNTERS, "units/STATE_PLACED/EUR", "12"]]
+    assert uncounted == [[COUNTERS, "cents/STATE_WRITTEN/EUR", "1234"]]
     await write(store, one[:2])  # subtracts the counted contributions only
     assert (await projection_run.read_counters(redis))[COUNTERS] == {
-        "units/STATE_PLACED/EUR": full,
-        "orders/STATE_CONFIRMED": 1,
-        "units/STATE_CONFIRMED/EUR": 12,
-        "nanos/STATE_CONFIRMED/EUR": 340_000_000,
+        "cents/STATE_WRITTEN/EUR": full,
+        "cheques/STATE_ENDORSED": 1,
+        "cents/STATE_ENDORSED/EUR": 1234,
     }
 
 
@@ -197,23 +189,24 @@ def parse_contributions(data: bytes) -> list[Any]:
 
 
 async def test_nothing_is_counted_if_all_counters_are_full(store: RedisStore, redis: Redis) -> None:
-    counters = ("orders/STATE_PLACED", "units/STATE_PLACED/EUR", "nanos/STATE_PLACED/EUR")
+    counters = ("cheques/STATE_WRITTEN", "cents/STATE_WRITTEN/EUR")
     await redis.hset(COUNTERS, mapping=dict.fromkeys(counters, str(2**63 - 1)))
-    await write(store, order_events("o-1")[:1])
-    assert (await projection_run.read_view(redis, "o-1"))["counted"] == b"[]"
+    await write(store, cheque_events("c-1")[:1])
+    assert (await projection_run.read_view(redis, "c-1"))["counted"] == b"[]"
 
 
-async def test_an_impossible_total_parks_its_own_order_and_no_other(
+async def test_an_impossible_amount_parks_its_own_view_and_no_other(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    absurd, two = placed("o-1"), order_events("o-2")
-    absurd.total.units = 2**63 - 1
+    absurd, two = written("c-1"), cheque_events("c-2")
+    absurd.amount = 2**63 - 1
     slow = RetryPolicy(first_pause=60.0)
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, retries=slow):
-        await publisher.publish(recorded(1, absurd), recorded(2, cancelled("o-1")), *two)
+        await publisher.publish(recorded(1, absurd), recorded(2, voided("c-1")), *two)
         await until(lambda: projection_run.has_applied(redis, [two]))
-        await until(lambda: redis.hexists(VIEW.parked, "o-1"))
+        await until(lambda: redis.hexists(VIEW.parked, "c-1"))
         await until(lambda: projection_run.is_ready(redis))
-    assert await projection_run.read_counters(redis) == expect.counters([expect.order(two)])
-    assert b"is beyond %d" % 10**15 in (await projection_run.read_view(redis, "o-1"))["parked"]
-    assert views.Order.FromString((await projection_run.read_view(redis, "o-2"))["data"]) == expect.order(two)
+    assert await projection_run.read_counters(redis) == expect.counters([expect.cheque(two)])
+    assert b"is beyond %d" % 10**15 in (await projection_run.read_view(redis, "c-1"))["parked"]
+    fields = await projection_run.read_view(redis, "c-2")
+    assert views.Cheque.FromString(fields["data"]) == expect.cheque(two)

@@ -1,16 +1,12 @@
-"""Runs projectors in this process: publishes orders' events, and compares the views with expected ones."""
+"""Runs projectors in this process: publishes events of cheques, and compares views with expected ones."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from diptych.ordering.v1 import events_pb2 as events
-from diptych.ordering.v1 import types_pb2 as views
-from google.protobuf.message import Message
 from nats.js import api
 from redis.asyncio import Redis
 
@@ -19,7 +15,6 @@ from contracts.envelope import RecordedEvent, to_headers
 from projector.event_feed import JetStreamEventFeed
 from projector.leases import RedisLeases
 from projector.projection import Projection
-from projector.projections.ordering.order import ORDERS
 from projector.redis_connection import connect as connect_redis
 from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy
@@ -27,52 +22,12 @@ from projector.runner import Runner
 from projector.writer import Observer
 from runtime.jetstream import Connection, connect
 from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
-from tests.support.builders import expected_events as expect
+from tests.support.ledger import histories as expect
+from tests.support.ledger.projections import CHEQUES
+from tests.support.ledger.stubs import types as views
 
-VIEW = ORDERS.view
+VIEW = CHEQUES.view
 INCARNATION_ID = str(uuid4())
-START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-
-
-def placed(order_id: str, customer: str = "c-1", minute: int = 0) -> events.OrderPlaced:
-    event = events.OrderPlaced(order_id=order_id, customer_id=customer, account_id="a-1", warehouse_id="w-1")
-    event.lines.add(sku="s-1", title="Thing", quantity=2)
-    event.lines[0].unit_price.currency_code = event.total.currency_code = "EUR"
-    event.lines[0].unit_price.units, event.total.units, event.total.nanos = 6, 12, 340_000_000
-    event.personal.shipping_address.recipient = "Alice"
-    event.placed_at.FromDatetime(START.replace(minute=minute))
-    return event
-
-
-def confirmed(order_id: str) -> events.OrderConfirmed:
-    event = events.OrderConfirmed(order_id=order_id)
-    event.confirmed_at.FromDatetime(START)
-    return event
-
-
-def cancelled(order_id: str, reason: str = "changed my mind") -> events.OrderCancelled:
-    event = events.OrderCancelled(order_id=order_id, reason=reason)
-    event.cancelled_at.FromDatetime(START)
-    return event
-
-
-def recorded(version: int, event: Message, **metadata: str) -> RecordedEvent:
-    order_id: str = event.order_id  # type: ignore[attr-defined]
-    return RecordedEvent(
-        stream=f"ordering.order.{order_id}",
-        version=version,
-        type=event.DESCRIPTOR.full_name,
-        data=event.SerializeToString(),
-        recorded_at=datetime.now(UTC),
-        position=version,
-        metadata=metadata,
-    )
-
-
-def order_events(order_id: str, customer: str = "c-1", minute: int = 0) -> list[RecordedEvent]:
-    """Return all events of an order that is placed, confirmed and cancelled."""
-    events_of_order = (placed(order_id, customer, minute), confirmed(order_id), cancelled(order_id))
-    return [recorded(version, event) for version, event in enumerate(events_of_order, 1)]
 
 
 class EventPublisher:
@@ -209,7 +164,7 @@ async def projector(
     redis_url: str,
     nats_url: str,
     *,
-    projection: Projection[Any] = ORDERS,
+    projection: Projection[Any] = CHEQUES,
     store: Callable[[Redis, Any], RedisStore] = RedisStore,
     retries: RetryPolicy = RetryPolicy(first_pause=0.05),  # noqa: B008 - it is frozen
     observe: Observer = lambda _: None,
@@ -246,18 +201,18 @@ async def projector(
 ALL_PARTITIONS = range(streams.PARTITIONS)
 
 
-async def read_view(redis: Redis, order_id: str) -> dict[str, bytes]:
+async def read_view(redis: Redis, cheque_id: str) -> dict[str, bytes]:
     """Return the fields of a view's hash."""
-    fields: Any = await redis.hgetall(f"view:ordering.order:2:{{{order_id}}}")
+    fields: Any = await redis.hgetall(f"view:ledger.cheque:2:{{{cheque_id}}}")
     return {name.decode(): value for name, value in fields.items()}
 
 
-async def read_version(redis: Redis, order_id: str) -> int:
-    return int(await redis.hget(f"view:ordering.order:2:{{{order_id}}}", "version") or 0)
+async def read_version(redis: Redis, cheque_id: str) -> int:
+    return int(await redis.hget(f"view:ledger.cheque:2:{{{cheque_id}}}", "version") or 0)
 
 
 async def is_ready(redis: Redis) -> bool:
-    return bool(await redis.exists("ready:ordering.order:2"))
+    return bool(await redis.exists("ready:ledger.cheque:2"))
 
 
 async def read_indexes(redis: Redis) -> dict[str, set[str]]:
@@ -273,7 +228,7 @@ async def read_index(redis: Redis, key: bytes | str) -> list[str]:
 
 
 async def has_applied(redis: Redis, histories: Iterable[Sequence[RecordedEvent]]) -> bool:
-    """Return whether every order's view is at the version of its last event."""
+    """Return whether every view is at the version of its last event."""
     async with redis.pipeline(transaction=False) as pipe:
         histories = list(histories)
         for history in histories:
@@ -294,34 +249,34 @@ async def read_counters(redis: Redis) -> dict[str, dict[str, int]]:
     }
 
 
-async def read_change_feed(redis: Redis, customer: str = "c-1") -> dict[str, int]:
-    """Return the order ids of a customer's change feed, with the numbers of their last changes."""
-    key = f"change_feed:ordering.order:2:{{customer/{customer}}}"
+async def read_change_feed(redis: Redis, account: str = "a-1") -> dict[str, int]:
+    """Return the cheque ids of an account's change feed, with the numbers of their last changes."""
+    key = f"change_feed:ledger.cheque:2:{{account/{account}}}"
     members: Any = await redis.zrange(key, 0, -1, withscores=True)
-    return {order_id.decode(): int(number) for order_id, number in members}
+    return {cheque_id.decode(): int(number) for cheque_id, number in members}
 
 
 async def assert_views(redis: Redis, histories: Iterable[Sequence[RecordedEvent]]) -> None:
-    """Assert that Redis has exactly these orders, with exactly their index entries and counters."""
+    """Assert that Redis has exactly these cheques, with exactly their index entries and counters."""
     entries: dict[str, set[str]] = {}
-    keys, orders = set(), [expect.order(history) for history in histories]
-    for order in orders:
-        fields = await read_view(redis, order.order_id)
-        assert views.Order.FromString(fields["data"]) == order
-        assert int(fields["version"]) == order.version
+    keys, cheques = set(), [expect.cheque(history) for history in histories]
+    for cheque in cheques:
+        fields = await read_view(redis, cheque.cheque_id)
+        assert views.Cheque.FromString(fields["data"]) == cheque
+        assert int(fields["version"]) == cheque.version
         assert fields["counted"] == fields["contributions"]
         assert "parked" not in fields
-        assert order.order_id in await read_change_feed(redis, order.customer_id)
-        keys.add(f"view:ordering.order:2:{{{order.order_id}}}")
-        state = views.Order.State.Name(order.state)
-        member = f"{order.place_time.ToMicroseconds():016x}:{order.order_id}"
+        assert cheque.cheque_id in await read_change_feed(redis, cheque.account_id)
+        keys.add(f"view:ledger.cheque:2:{{{cheque.cheque_id}}}")
+        state = views.Cheque.State.Name(cheque.state)
+        member = f"{cheque.write_time.ToMicroseconds():016x}:{cheque.cheque_id}"
         for name in (
-            f"customer/{order.customer_id}",
+            f"account/{cheque.account_id}",
             f"state/{state}",
-            f"customer_state/{order.customer_id}/{state}",
+            f"account_state/{cheque.account_id}/{state}",
             "all",
         ):
-            entries.setdefault(f"index:ordering.order:2:{{{name}}}", set()).add(member)
-    assert {key.decode() async for key in redis.scan_iter(match="view:ordering.order:*", count=1_000)} == keys
+            entries.setdefault(f"index:ledger.cheque:2:{{{name}}}", set()).add(member)
+    assert {key.decode() async for key in redis.scan_iter(match="view:ledger.cheque:*", count=1_000)} == keys
     assert await read_indexes(redis) == entries
-    assert await read_counters(redis) == expect.counters(orders)
+    assert await read_counters(redis) == expect.counters(cheques)

@@ -1,0 +1,141 @@
+"""The ledger's views."""
+
+from datetime import UTC
+from typing import Any
+
+from contracts.envelope import RecordedEvent
+from contracts.view_layout import View, index_member
+from projector.projection import Contribution, Entry, Projection
+from tests.support.ledger.events import EVENTS
+from tests.support.ledger.stubs import events as v1
+from tests.support.ledger.stubs import events_v2 as v2
+from tests.support.ledger.stubs import types as views
+
+CHEQUE, HISTORY, ACCOUNT = (View.of(each) for each in (views.Cheque, views.ChequeHistory, views.Account))
+CENT = 10_000_000
+"""Nanos."""
+
+
+def index_entries(cheque: Any) -> list[Entry]:
+    """List cheques by account, by state, by both, and all together, sorted by the time of writing."""
+    member = index_member(cheque.write_time.ToMicroseconds(), cheque.cheque_id)
+    state = views.Cheque.State.Name(cheque.state)
+    return [
+        (CHEQUE.index("account", cheque.account_id), member),
+        (CHEQUE.index("state", state), member),
+        (CHEQUE.index("account_state", cheque.account_id, state), member),
+        (CHEQUE.index("all"), member),
+    ]
+
+
+def contributions(cheque: Any) -> list[Contribution]:
+    """Count an account's cheques by state, and sum their amounts by state and currency."""
+    account, state = CHEQUE.counters("account", cheque.account_id), views.Cheque.State.Name(cheque.state)
+    cents = cheque.amount.units * 100 + cheque.amount.nanos // CENT
+    return [
+        (account, f"cheques/{state}", 1),
+        (account, f"cents/{state}/{cheque.amount.currency_code}", cents),
+    ]
+
+
+def change_feeds(cheque: Any) -> list[str]:
+    return [CHEQUE.change_feed("account", cheque.account_id)]
+
+
+CHEQUES = Projection[Any](
+    CHEQUE,
+    events=EVENTS,
+    columns=("state", "account_id", "amount", "write_time"),
+    indexes=index_entries,
+    contributions=contributions,
+    change_feeds=change_feeds,
+)
+
+
+@CHEQUES.on(v2.ChequeWritten)
+def written(cheque: Any, event: Any) -> None:
+    cheque.cheque_id = event.cheque_id
+    cheque.state = views.Cheque.STATE_WRITTEN
+    cheque.account_id = event.account_id
+    cheque.amount.currency_code = event.currency_code
+    cheque.amount.units, cents = divmod(event.amount, 100)
+    cheque.amount.nanos = cents * CENT
+    cheque.writer = event.writer
+    cheque.write_time.CopyFrom(event.written_at)
+
+
+@CHEQUES.on(v1.ChequeEndorsed)
+def endorsed(cheque: Any, event: Any) -> None:
+    cheque.state = views.Cheque.STATE_ENDORSED
+    cheque.endorsers.append(event.endorser)
+    cheque.endorse_time.CopyFrom(event.endorsed_at)
+
+
+@CHEQUES.on(v1.ChequeCashed)
+def cashed(cheque: Any, event: Any) -> None:
+    cheque.state = views.Cheque.STATE_CASHED
+    cheque.cash_time.CopyFrom(event.cashed_at)
+
+
+@CHEQUES.on(v1.ChequeVoided)
+def voided(cheque: Any, event: Any) -> None:
+    cheque.state = views.Cheque.STATE_VOIDED
+    cheque.void_time.CopyFrom(event.voided_at)
+    cheque.void_reason = event.reason
+
+
+def create_history_entry(_: Any, event: RecordedEvent) -> Any:
+    metadata = event.metadata
+    entry = views.ChequeHistoryEntry(
+        version=event.version,
+        event_type=event.type,
+        actor=metadata.get("actor", ""),
+        command=metadata.get("command", ""),
+        request_id=metadata.get("causation_id", ""),
+        correlation_id=metadata.get("correlation_id", ""),
+        on_behalf_of=metadata.get("on_behalf_of", ""),
+    )
+    entry.record_time.FromDatetime(event.recorded_at)
+    entry.event.type_url = f"type.googleapis.com/{event.type}"
+    entry.event.value = event.data
+    return entry
+
+
+HISTORIES = Projection[Any](HISTORY, events=EVENTS, history=create_history_entry)
+
+
+@HISTORIES.on(v2.ChequeWritten)
+def set_id(history: Any, event: Any) -> None:
+    history.cheque_id = event.cheque_id
+
+
+def create_account_entry(account: Any, event: RecordedEvent) -> Any:
+    amount = v1.Paid.FromString(event.data).amount
+    kind = views.Entry.KIND_PAID if amount < 0 else views.Entry.KIND_RECEIVED
+    entry = views.Entry(version=event.version, kind=kind, amount=abs(amount), balance=account.balance)
+    entry.record_time.FromDatetime(event.recorded_at)
+    return entry
+
+
+def day_contributions(entry: Any) -> list[Contribution]:
+    """Count the entries of a day by kind, and sum their amounts."""
+    day = ACCOUNT.event_counters("day", entry.record_time.ToDatetime(UTC).date().isoformat())
+    kind = views.Entry.Kind.Name(entry.kind)
+    return [(day, f"count/{kind}", 1), (day, f"cents/{kind}", entry.amount)]
+
+
+ACCOUNTS = Projection[Any](
+    ACCOUNT,
+    events=EVENTS,
+    history=create_account_entry,
+    event_contributions=day_contributions,
+)
+
+
+@ACCOUNTS.on(v1.Paid)
+def paid(account: Any, event: Any) -> None:
+    account.account_id = event.account_id
+    account.balance += event.amount
+
+
+PROJECTIONS = (CHEQUES, HISTORIES, ACCOUNTS)
