@@ -49,6 +49,10 @@ class World:
     def state(self, name: str) -> Any:
         return self.states.get(name, self._aggregates[stream_type(name)].initial)
 
+    def version(self, name: str) -> int:
+        """Return the number of a stream's events."""
+        return sum(stream == name for stream, _ in self.history)
+
     def assert_rejected(self, command: Any, reason: str, **details: str) -> None:
         """Assert that a command is rejected for this reason, with at least these details."""
         before = dict(self.states)

@@ -57,7 +57,7 @@ def rebuild(name: str, within: timedelta) -> None:
 
 @main.group()
 def sagas() -> None:
-    """List, show, retry and abort sagas."""
+    """List, show, retry and abort sagas; name the scopes that they need."""
 
 
 _kind = click.option(
@@ -112,6 +112,15 @@ def abort(saga_id: str, kind: str, reason: str) -> None:
     from operations import sagas
 
     click.echo(asyncio.run(sagas.abort(read_settings(), saga_id, kind, reason)))
+
+
+@sagas.command()
+def scopes() -> None:
+    """Print the scopes that the process manager's access token needs, a line each."""
+    from operations import sagas
+    from process_manager.scopes import required_scopes
+
+    click.echo("\n".join(required_scopes(sagas.load_sagas(read_settings()))))
 
 
 @main.command()

@@ -6,8 +6,8 @@ import pytest
 
 from command_server.contexts.banking.domain.messages import FreezeAccount, UnfreezeAccount
 from command_server.contexts.ordering.domain import messages as orders
-from process_manager.saga import AbortRequested, ActionNotPossible, RetryRequested
-from process_manager.sagas.fulfilment import CONFIRMATION_TIMEOUT, REVIEW_TIMEOUT
+from process_manager.saga import ActionNotPossible
+from process_manager.sagas.fulfilment import CONFIRMATION_TIMEOUT, FULFILMENT, REVIEW_TIMEOUT
 from tests.support.models.fulfilment_simulation import HOME, Simulation, earlier_order
 
 CANCEL = orders.CancelOrder("o-1", "changed my mind")
@@ -230,7 +230,7 @@ def test_a_step_rejected_after_shipping_is_retried_by_an_operator(simulation: Si
     assert simulation.instance.status.blocked_reason == "capture_money was rejected: NO_REASON"
     assert read_levels(simulation) == ((8, 0), (100, 40))
     simulation.rejections = {}
-    simulation.deliver(RetryRequested(simulation.world.now))
+    simulation.retry(FULFILMENT.name, "o-1")
     simulation.settle()
     assert (simulation.saga_status, read_levels(simulation)) == ("FULFILLED", ((8, 0), (60, 0)))
 
@@ -239,14 +239,14 @@ def test_an_operator_can_abort_only_before_confirmation(simulation: Simulation) 
     simulation.deliver_event()
     simulation.answer_step()
     simulation.answer_step()
-    simulation.deliver(AbortRequested("enough", simulation.world.now))
+    simulation.abort(FULFILMENT.name, "o-1", "enough")
     simulation.settle()
     assert (simulation.order_status, read_levels(simulation)) == ("REJECTED", UNCLAIMED)
     later = Simulation()
     later.place_order()
     later.settle()
     with pytest.raises(ActionNotPossible, match="cancel it"):
-        later.deliver(AbortRequested("enough", later.world.now))
+        later.abort(FULFILMENT.name, "o-1", "enough")
 
 
 def test_a_frozen_account_pays_its_hold_but_takes_no_refund(simulation: Simulation) -> None:
@@ -257,7 +257,7 @@ def test_a_frozen_account_pays_its_hold_but_takes_no_refund(simulation: Simulati
     simulation.settle()
     assert simulation.instance.status.blocked_reason == "refund was rejected: ACCOUNT_FROZEN"
     simulation.execute(UnfreezeAccount("a-1"))
-    simulation.deliver(RetryRequested(simulation.world.now))
+    simulation.retry(FULFILMENT.name, "o-1")
     simulation.settle()
     assert (simulation.saga_status, read_levels(simulation)) == ("RETURNED", UNCLAIMED)
 

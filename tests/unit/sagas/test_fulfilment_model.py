@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.decider import Rejected
 from command_server.kernel.money import Money
-from process_manager.saga import RetryRequested
+from process_manager.sagas.fulfilment import FULFILMENT
 from process_manager.sagas.fulfilment.requests import CLAIM_LIFETIME
 from tests.support.models.fulfilment_simulation import ORDER, Simulation
 
@@ -108,7 +108,7 @@ class Machine(RuleBasedStateMachine):
         simulation.rejections = {}
         for _ in range(4):
             simulation.settle()
-            simulation.deliver(RetryRequested(simulation.world.now))
+            simulation.retry(FULFILMENT.name, "o-1")
             simulation.advance_time(timedelta(days=4))
             simulation.settle()
         self.check(simulation)

@@ -1,8 +1,17 @@
 """The scopes of the process manager's token follow from the requests that sagas declare."""
 
+from dataclasses import replace
+from pathlib import Path
+
+import jwt
+import pytest
+
+from devstack import tokens
+from process_manager.sagas.fulfilment import FULFILMENT
 from process_manager.scopes import required_scopes
+from runtime.process.settings import Settings
+from tests.support.builders.ledger import ledger_pb2
 from tests.support.harness.collection import COLLECTION
-from tests.support.harness.contexts import SAGAS
 
 
 def test_the_scopes_follow_from_the_declared_requests() -> None:
@@ -10,8 +19,8 @@ def test_the_scopes_follow_from_the_declared_requests() -> None:
     assert required_scopes([]) == ()
 
 
-def test_the_process_manager_needs_seven_scopes() -> None:
-    assert required_scopes(SAGAS) == (
+def test_a_fulfilment_needs_seven_scopes() -> None:
+    assert required_scopes([FULFILMENT]) == (
         "banking.hold",
         "banking.write",
         "inventory.reserve",
@@ -20,3 +29,19 @@ def test_the_process_manager_needs_seven_scopes() -> None:
         "ordering.review",
         "ordering.write",
     )
+
+
+def test_the_local_stacks_token_has_the_scope_of_every_declared_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that a saga sends is declared (the simulation checks it), so the token has its scope."""
+    only_declared = replace(COLLECTION, requests=(*FULFILMENT.requests, ledger_pb2.CashChequeRequest))
+    monkeypatch.setattr(tokens, "load_parts", lambda *_: [only_declared])
+    settings = Settings(
+        jwks=str(tmp_path / "jwks.json"), process_manager_token=str(tmp_path / "process-manager.token")
+    )
+    tokens.make_keys(Path(settings.jwks))
+    tokens.write_process_manager_token(settings)
+    token = Path(settings.process_manager_token).read_text()
+    claims = jwt.decode(token, options={"verify_signature": False})
+    assert set(claims["scope"].split()) == {"ledger.write", *required_scopes([FULFILMENT])}
