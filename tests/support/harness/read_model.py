@@ -12,7 +12,8 @@ from google.type.money_pb2 import Money
 from redis.asyncio import Redis
 
 from contracts.streams import PARTITIONS
-from contracts.view_layout import View, index_member
+from contracts.view_layout import View
+from projector.projections.ordering.order import index_entries
 from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.view_reader import ViewReader
@@ -34,18 +35,6 @@ def order(
     view = Order(order_id=order_id, version=version, state=state, customer_id=customer, total=total)
     view.place_time.FromMicroseconds(placed)
     return view
-
-
-def index_entries(view: Order) -> list[tuple[str, str]]:
-    """Return an order's index entries, as (index key, member)."""
-    member = index_member(view.place_time.ToMicroseconds(), view.order_id)
-    state = Order.State.Name(view.state)
-    return [
-        (ORDERS.index("customer", view.customer_id), member),
-        (ORDERS.index("state", state), member),
-        (ORDERS.index("customer_state", view.customer_id, state), member),
-        (ORDERS.index("all"), member),
-    ]
 
 
 def contributions(view: Order) -> list[tuple[str, str, str]]:

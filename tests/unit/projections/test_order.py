@@ -237,12 +237,12 @@ class TestOrderView:
 class TestDerivedData:
     def test_is_indexed_by_customer_by_state_by_both_and_among_all(self) -> None:
         member = f"{1767323045_000_000:016x}:o-1"
-        assert rendered(placed()).entries == (
+        assert set(rendered(placed()).entries) >= {
             ("index:ordering.order:2:{customer/c-1}", member),
             ("index:ordering.order:2:{state/STATE_PLACED}", member),
             ("index:ordering.order:2:{customer_state/c-1/STATE_PLACED}", member),
             ("index:ordering.order:2:{all}", member),
-        )
+        }
 
     def test_is_counted_and_its_total_summed_by_state_and_currency(self) -> None:
         total = "counters:ordering.order:2:{customer/c-1}"
