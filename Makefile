@@ -53,6 +53,9 @@ new-context: $(IMPORTED)/.ready ## write a small bounded context to build on: ma
 	@$(call GENERATE,generated)
 	@$(BIN)/python -m tests.support.builders.recorded_events
 
+recorded-events: $(READY) ## write the recorded bytes of new events; renew the domain events of the others
+	@$(BIN)/python -m tests.support.builders.recorded_events
+
 lint: $(IMPORTED)/.ready ## run ruff, the word list, buf lint and breaking, and compare generated/ with protos/
 	ruff check .
 	ruff format --check .
