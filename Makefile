@@ -121,6 +121,8 @@ dist: $(IMPORTED)/.ready ## build the wheels of the stubs, the client and the se
 	@$(BIN)/uv build --all-packages --wheel --quiet --out-dir $(DIST)
 	@ls $(DIST)/*.whl
 
+include stubs/stubs.mk
+
 tools: ## install ghz, for load tests; needs Go
 	@command -v go >/dev/null || { echo "make: ghz needs Go 1.23 or later; install Go first"; exit 1; }
 	GOBIN=$(CURDIR)/$(BIN) go install github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION)

@@ -1,4 +1,4 @@
-"""Generates Python stubs from the protos of a repository (docs/adr/0016).
+"""Generates Python stubs from the protos of a repository (docs/adr/0017).
 
     python -m operations.generate PROTOS OUT [IMPORTS ...]
 
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import NamedTemporaryFile
 
 import diptych
 from google import type as google_types
@@ -37,18 +37,29 @@ def generate(protos: Path, out: Path, imports: Sequence[Path] = ()) -> list[str]
     Raises:
         StartError: there are no protos, protoc is not installed, or it finds errors in them.
     """
+    files, descriptors = describe(protos, imports)
+    with NamedTemporaryFile() as file:
+        file.write(descriptors)
+        file.flush()
+        outputs = ("--python_out=", "--grpc_python_out=", "--mypy_out=quiet:", "--mypy_grpc_out=quiet:")
+        _run_protoc(f"--descriptor_set_in={file.name}", *(f"{each}{out}" for each in outputs), *files)
+    return files
+
+
+def describe(protos: Path, imports: Sequence[Path] = ()) -> tuple[list[str], bytes]:
+    """Return the paths of all protos, and the descriptors from which stubs in any language are generated.
+
+    The descriptors are a serialised FileDescriptorSet with everything imported but buf's rules. Arguments and
+    errors are those of `generate`.
+    """
     files = sorted(str(path.relative_to(protos)) for path in protos.rglob("*.proto"))
     if not files:
         raise StartError(f"there are no protos in {protos}/")
     roots = [protos, *imports, *_list_installed_protos()]
-    with TemporaryDirectory() as folder:
-        descriptors = Path(folder) / "descriptors.binpb"
-        options = ("--include_imports", "--include_source_info", f"--descriptor_set_out={descriptors}")
+    with NamedTemporaryFile() as file:
+        options = ("--include_imports", "--include_source_info", f"--descriptor_set_out={file.name}")
         _run_protoc(*(f"-I{root}" for root in roots), *options, *files)
-        descriptors.write_bytes(_remove_rules_import(descriptors.read_bytes()))
-        outputs = ("--python_out=", "--grpc_python_out=", "--mypy_out=quiet:", "--mypy_grpc_out=quiet:")
-        _run_protoc(f"--descriptor_set_in={descriptors}", *(f"{each}{out}" for each in outputs), *files)
-    return files
+        return files, _remove_rules_import(Path(file.name).read_bytes())
 
 
 def _list_installed_protos() -> list[Path]:

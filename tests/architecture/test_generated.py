@@ -13,7 +13,7 @@ IMPORTED = ".cache/protos/.ready"
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     subprocess.run(["make", "-C", str(ROOT), IMPORTED], check=True, capture_output=True)
-    for name in ("protos", "generated", ".cache/protos"):
+    for name in ("protos", "generated", "stubs", ".cache/protos"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / ".venv").symlink_to(ROOT / ".venv")
