@@ -8,59 +8,117 @@ read fetches FAN_OUT entries spread over the remaining range, which divides the 
 
 from collections.abc import Callable
 
+from query_server.fresh_reader import FreshReader
+from query_server.not_found import NotFound
+from query_server.pages import Page, PageRequest, get_size
+from query_server.timestamps import Period
 from query_server.view_reader import ViewReader
-from runtime.grpc.request_tokens import invalid_page_token
+from runtime.grpc.request_tokens import invalid_page_token, read_page_token
 
 FAN_OUT = 32
 """Parts into which one read divides the range that is searched."""
 
+NO_BOUND = 2**63
+"""Above every version."""
+ReadTime = Callable[[bytes], int]
+"""Returns the time of a serialised history entry, in nanoseconds since 1970."""
 
-async def read_page(
-    views: ViewReader, view_id: str, version: int, after: str, size: int, oldest: int = 1
-) -> tuple[list[bytes], str]:
-    """Return the serialised entries of a page, and the version after which the next page begins.
 
-    Args:
-        views: the projection.
-        view_id: the view's id.
-        version: the newest version to include, at most the view's own.
-        after: the last version of the page before, as the caller claims; empty for the first page.
-        size: the maximum number of entries.
-        oldest: the oldest version to include.
-
-    Returns:
-        The entries; the version is empty on the last page.
+async def read_page(reader: FreshReader, view_id: str, missing: NotFound, request: PageRequest) -> Page:
+    """Return the page of a view's history that a request asks for, newest first.
 
     Raises:
-        RpcError: `PAGE_TOKEN_INVALID`, `after` is not a version; and the errors of `ViewReader`.
+        RpcError: `missing`, the view does not exist; `PAGE_TOKEN_INVALID`; an error of the reader.
     """
-    if after and not after.isdecimal():
+    list_id = reader.views.view.history(view_id)
+    before = _read_page_token(list_id, request)
+    end = await reader.get_version(view_id, missing) + 1
+    entries, last = await _read_entries(reader.views, view_id, 1, min(before, end), get_size(request))
+    return Page.of(list_id, entries, last)
+
+
+async def read_page_of_period(
+    reader: FreshReader,
+    view_id: str,
+    missing: NotFound,
+    request: PageRequest,
+    period: Period,
+    read_time: ReadTime,
+) -> Page:
+    """Return the page that a request asks for, of the entries of a period.
+
+    Raises:
+        RpcError: as `read_page`.
+    """
+    list_id = f"{reader.views.view.history(view_id)} {period}"
+    before = _read_page_token(list_id, request)
+    version = await reader.get_version(view_id, missing)
+    oldest, end = 1, version + 1
+    if period.start is not None:
+        oldest = await find_first_version(reader.views, view_id, version, period.start, read_time)
+    if period.end is not None:
+        end = await find_first_version(reader.views, view_id, version, period.end, read_time)
+    entries, last = await _read_entries(reader.views, view_id, oldest, min(before, end), get_size(request))
+    return Page.of(list_id, entries, last)
+
+
+def _read_page_token(list_id: str, request: PageRequest) -> int:
+    """Return the version below which the page begins, as the caller claims; NO_BOUND for the first page."""
+    last = read_page_token(list_id, request.page_token)
+    if last and not last.isdecimal():
         raise invalid_page_token()
-    newest = min(int(after) - 1, version) if after else version
-    versions = range(newest, max(newest - size, oldest - 1), -1)
+    return int(last) if last else NO_BOUND
+
+
+async def _read_entries(
+    views: ViewReader, view_id: str, oldest: int, end: int, size: int
+) -> tuple[list[bytes], str]:
+    """Return the newest entries of the versions from `oldest` on and below `end`, at most `size`.
+
+    Returns:
+        The serialised entries, newest first, and the version of the last one; empty if it is the oldest.
+    """
+    versions = range(end - 1, max(end - 1 - size, oldest - 1), -1)
     if not versions:
         return [], ""
     entries = await views.get_history_entries(view_id, versions)
     return entries, str(versions[-1]) if versions[-1] > oldest else ""
 
 
-async def find_first_version(
-    views: ViewReader, view_id: str, version: int, is_in_period: Callable[[bytes], bool]
-) -> int:
-    """Return the first version whose entry is in a period without end; `version + 1` if there is none.
+async def read_last_entry_before(
+    views: ViewReader, view_id: str, version: int, time: int, read_time: ReadTime
+) -> bytes:
+    """Return the last entry that is earlier than a time; empty if there is none.
 
     Args:
         views: the projection.
         view_id: the view's id.
         version: the view's version.
-        is_in_period: whether a serialised entry is from the period's start or later.
+        time: in nanoseconds since 1970.
+        read_time: returns an entry's time.
+    """
+    last = await find_first_version(views, view_id, version, time, read_time) - 1
+    return (await views.get_history_entries(view_id, [last]))[0] if last else b""
+
+
+async def find_first_version(
+    views: ViewReader, view_id: str, version: int, time: int, read_time: ReadTime
+) -> int:
+    """Return the first version whose entry is of a time or later; `version + 1` if there is none.
+
+    Args:
+        views: the projection.
+        view_id: the view's id.
+        version: the view's version.
+        time: in nanoseconds since 1970.
+        read_time: returns an entry's time.
     """
     first, end = 1, version + 1  # the result is in first..end
     while first < end:
         step = max(1, (end - first) // FAN_OUT)
         probes = range(first, end, step)
         entries = await views.get_history_entries(view_id, probes)
-        matches = [probe for probe, entry in zip(probes, entries, strict=True) if is_in_period(entry)]
+        matches = [probe for probe, entry in zip(probes, entries, strict=True) if read_time(entry) >= time]
         # Entries are ordered by time, so the matches are the last probes. The result is the first match, or
         # one of the versions between the probe before it and that match.
         end = matches[0] if matches else end

@@ -9,37 +9,68 @@ nothing.
 """
 
 from contracts.view_layout import id_of_member
+from query_server.fresh_reader import FreshReader
+from query_server.pages import Page, PageRequest, get_size
 from query_server.view_reader import ViewReader, Window
+from runtime.grpc.request_tokens import read_page_token
 
 MAX_READS = 5
 """Reads of the index for one page."""
 
 
-async def read_page(views: ViewReader, window: Window, after: str, size: int) -> tuple[list[bytes], str]:
-    """Return the serialised views of a page, and the last member that was read for it.
+async def read_page(reader: FreshReader, window: Window, request: PageRequest) -> Page:
+    """Return the page of a list that a request asks for, newest first.
+
+    Args:
+        reader: the projection.
+        window: the range of the index that lists the views; it reflects every filter of the request.
+        request: the request.
+
+    Raises:
+        RpcError: `PAGE_TOKEN_INVALID`, or an error of the reader.
+    """
+    after = read_page_token(str(window), request.page_token)
+    await reader.wait_until_fresh()
+    views, last = await _read_views(reader.views, window, after, get_size(request))
+    return Page.of(str(window), views, last)
+
+
+async def read_first(reader: FreshReader, index: str, count: int) -> list[bytes]:
+    """Return the serialised views of an index, newest first, at most `count`.
+
+    Raises:
+        RpcError: an error of the reader.
+    """
+    await reader.wait_until_fresh()
+    views, _ = await _read_views(reader.views, Window(index), "", count)
+    return views
+
+
+async def _read_views(views: ViewReader, window: Window, after: str, size: int) -> tuple[list[bytes], str]:
+    """Return serialised views of a list, and the last member that was read for them.
 
     Args:
         views: the projection.
         window: the range of the index that lists the views.
-        after: the last member of the page before; empty for the first page.
+        after: the member before the first one; empty to begin with the newest.
         size: the maximum number of views.
 
     Returns:
-        The views, newest first; the member is empty on the last page.
+        The views; the member is empty at the end of the list.
     """
-    page: list[bytes] = []
+    result: list[bytes] = []
     for _ in range(MAX_READS):
-        missing_count = size - len(page)
+        missing_count = size - len(result)
         # One member more than needed shows whether there is a next page.
         members = await views.get_members(window, after, missing_count + 1)
         candidates = members[:missing_count]
-        page += await _read_current_views(views, window.index, candidates)
+        result += await _read_current_views(views, window.index, candidates)
         if len(members) <= missing_count:
-            return page, ""
+            return result, ""
         after = candidates[-1]
-        if len(page) == size:
+        if len(result) == size:
             break
-    return page, after
+    return result, after
 
 
 async def _read_current_views(views: ViewReader, index: str, members: list[str]) -> list[bytes]:

@@ -3,64 +3,110 @@
 How it works. Each history is read backwards in chunks of a page's size, into a queue per view. The page
 takes the entry with the latest record time from the heads of the queues until it is full, which is a k-way
 merge. The next page continues each history at the head of its queue; the token holds these versions by view
-id. Such a version stays valid while new entries arrive, since those get higher versions.
+id, as JSON. Such a version stays valid while new entries arrive, since those get higher versions.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
+import msgspec
 from google.protobuf.message import Message
 
+from query_server.history_pages import NO_BOUND
+from query_server.pages import Page, PageRequest, get_size
 from query_server.view_reader import ViewReader
+from runtime.grpc.request_tokens import invalid_page_token, read_page_token
 
 E = TypeVar("E", bound=Message)
 
 
-async def read_page(
-    views: ViewReader, entry: type[E], versions: Mapping[str, int], size: int, is_included: Any
-) -> tuple[list[E], dict[str, int]]:
-    """Return the entries of a page, and the versions with which the next page begins.
+@dataclass(frozen=True, slots=True)
+class MergedPage:
+    """The place of a page in its list, as a request names it."""
 
-    Args:
-        views: the projection.
-        entry: the entries' message type, which has `version` and `record_time`.
-        versions: view id to the newest version to include; 0 if the history is exhausted.
-        size: the maximum number of entries.
-        is_included: whether an entry belongs to the list; other entries are skipped.
+    list_id: str
+    """Identifies the list, including every filter of the request."""
+    size: int
+    """The maximum number of entries."""
+    claimed_versions: Mapping[str, int] | None
+    """View id to the version with which the page begins, as the caller claims; None for the first page."""
 
-    Returns:
-        The entries; the versions are empty on the last page.
-    """
-    unread = dict(versions)
-    queues: dict[str, list[E]] = {view_id: [] for view_id in versions}
-    page: list[E] = []
-    while len(page) < size:
-        for view_id, entries in queues.items():
-            while not entries and unread[view_id] > 0:
-                entries += await _read_chunk(views, entry, view_id, unread[view_id], size)
-                unread[view_id] = max(0, unread[view_id] - size)
-        heads = [(_get_record_time(entries[0]), view_id) for view_id, entries in queues.items() if entries]
-        if not heads:
-            return page, {}
-        _, newest_id = max(heads)
-        if is_included(newest := queues[newest_id].pop(0)):
-            page.append(newest)
-    next_versions = {
-        view_id: _get_version(entries[0]) if entries else unread[view_id]
-        for view_id, entries in queues.items()
-    }
-    return page, {view_id: version for view_id, version in next_versions.items() if version}
+    @classmethod
+    def of(cls, list_id: str, request: PageRequest) -> "MergedPage":
+        """Return the page that a request asks for.
+
+        Raises:
+            RpcError: `PAGE_TOKEN_INVALID`.
+        """
+        token = read_page_token(list_id, request.page_token)
+        try:
+            claimed = msgspec.json.decode(token, type=dict[str, int]) if token else None
+        except msgspec.MsgspecError:
+            raise invalid_page_token() from None
+        return cls(list_id, get_size(request), claimed)
+
+    async def read(
+        self, views: ViewReader, entry: type[E], versions: Mapping[str, int], is_included: Callable[[E], bool]
+    ) -> Page:
+        """Return the page.
+
+        Args:
+            views: the projection.
+            entry: the entries' message type, which has `version` and `record_time`.
+            versions: view id to the view's version.
+            is_included: whether an entry belongs to the list; other entries are skipped.
+        """
+        histories = [
+            _History(views, entry, view_id, min(version, self._get_claimed_version(view_id)))
+            for view_id, version in versions.items()
+        ]
+        items: list[bytes] = []
+        while len(items) < self.size:
+            for history in histories:
+                await history.fill_queue(self.size)
+            queued = [history for history in histories if history.queue]
+            if not queued:
+                return Page(items, "")
+            data, newest = max(queued, key=_History.get_head_time).queue.popleft()
+            if is_included(newest):
+                items.append(data)
+        next_versions = {history.view_id: history.get_next_version() for history in histories}
+        unread = {view_id: version for view_id, version in next_versions.items() if version}
+        return Page.of(self.list_id, items, msgspec.json.encode(unread).decode() if unread else "")
+
+    def _get_claimed_version(self, view_id: str) -> int:
+        return NO_BOUND if self.claimed_versions is None else self.claimed_versions.get(view_id, 0)
 
 
-async def _read_chunk(views: ViewReader, entry: type[E], view_id: str, newest: int, size: int) -> list[E]:
-    versions: Sequence[int] = range(newest, max(0, newest - size), -1)
-    return [entry.FromString(data) for data in await views.get_history_entries(view_id, versions)]
+@dataclass(slots=True)
+class _History(Generic[E]):
+    """One of the histories, read backwards."""
 
+    views: ViewReader
+    entry: type[E]
+    view_id: str
+    unread: int
+    """The newest version that was not read yet; 0 if the history is exhausted."""
+    queue: deque[tuple[bytes, E]] = field(default_factory=deque)
+    """The entries that were read and are not in the page, serialised and parsed."""
 
-def _get_version(entry: Any) -> int:
-    return int(entry.version)
+    async def fill_queue(self, size: int) -> None:
+        """Read the next chunk of entries if the queue is empty."""
+        if self.queue or self.unread <= 0:
+            return
+        versions = range(self.unread, max(0, self.unread - size), -1)
+        chunk = await self.views.get_history_entries(self.view_id, versions)
+        self.queue.extend((data, self.entry.FromString(data)) for data in chunk)
+        self.unread = max(0, self.unread - size)
 
+    def get_head_time(self) -> tuple[int, str]:
+        """Return the record time of the queue's head in nanoseconds since 1970, and the view's id."""
+        head: Any = self.queue[0][1]
+        return head.record_time.ToNanoseconds(), self.view_id
 
-def _get_record_time(entry: Any) -> int:
-    """Return the record time in nanoseconds since 1970."""
-    return int(entry.record_time.ToNanoseconds())
+    def get_next_version(self) -> int:
+        """Return the version with which the next page continues; 0 if the history is exhausted."""
+        head: Any = self.queue[0][1] if self.queue else None
+        return int(head.version) if head else self.unread

@@ -11,11 +11,12 @@ from google.protobuf.descriptor import ServiceDescriptor
 from contracts.manifest import context_of
 from contracts.view_layout import View
 from query_server.change_notifications import ChangeNotifications
+from query_server.fresh_reader import FreshReader
 from query_server.redis_client import RedisClient
 from query_server.staleness import Staleness
 from query_server.view_reader import ViewReader
 from query_server.watches import Watch, WatchResponses
-from query_server.wire_format import encode_field
+from query_server.wire_format import RESUME_TOKEN, VIEW, check_numbers, encode_field
 from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.rpc_error import RpcError
@@ -34,10 +35,21 @@ class Query:
     handler: QueryHandler
 
 
+FreshHandler = Callable[[FreshReader, Any], Awaitable[bytes]]
+"""Takes the reader of the call and a valid request; returns the serialised response."""
+
+
+def fresh_query(view: View, handler: FreshHandler) -> Query:
+    """Return the method whose response includes the writes of the request's `at_least_as_fresh`."""
+
+    def handle(views: ViewReader, request: Any, remaining: float | None) -> Awaitable[bytes]:
+        return handler(FreshReader(views, request.at_least_as_fresh, remaining), request)
+
+    return Query(view, handle)
+
+
 WatchHandler = Callable[[Watch, Any], WatchResponses]
 """Takes the parameters of a watch call and its valid request; yields the responses."""
-VIEW, RESUME_TOKEN = 1, 2
-"""The field numbers in the response of every watch method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +62,18 @@ class WatchQuery:
 
 @dataclass(frozen=True, slots=True)
 class QueryContext:
-    """A bounded context's queries by method name; the server does not start if one is missing."""
+    """A bounded context's queries by method name; the server does not start if one is missing.
+
+    Raises:
+        ValueError: a response has field numbers that `wire_format.check_numbers` refuses.
+    """
 
     service: ServiceDescriptor
     queries: Mapping[str, Query]
     watches: Mapping[str, WatchQuery] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_numbers(self.service)
 
     @property
     def name(self) -> str:

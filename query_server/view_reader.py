@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from contracts.view_layout import View
+from contracts.view_layout import View, index_bound
 from query_server.redis_client import Command, RedisClient
+from query_server.timestamps import Period
 from runtime.grpc.rpc_error import RpcError
 
 _decode_entries = msgspec.json.Decoder(list[tuple[str, str]]).decode
@@ -22,6 +23,12 @@ class Window(msgspec.Struct, frozen=True):
     index: str
     low: str = ""
     high: str = ""
+
+    @classmethod
+    def of_period(cls, index: str, period: Period) -> "Window":
+        """Return the range of the members of a period's times."""
+        low, high = ("" if bound is None else index_bound(bound) for bound in (period.start, period.end))
+        return cls(index, low, high)
 
     def __str__(self) -> str:
         return f"{self.index} {self.low} {self.high}"

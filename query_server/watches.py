@@ -20,6 +20,7 @@ from contracts import page_tokens
 from contracts.view_layout import MAX_CHANGE_FEED_SIZE, id_of_member
 from query_server import freshness
 from query_server.change_notifications import ChangeNotifications, Signal
+from query_server.not_found import NotFound
 from query_server.redis_client import Command
 from query_server.view_reader import ViewReader, Window
 from runtime.grpc.rpc_error import RpcError
@@ -124,11 +125,11 @@ class WatchedBuild:
         return page_tokens.mint(self.key, f"{self.name.decode()} {number}")
 
 
-async def watch_view(watch: Watch, view_id: str, not_found_error: RpcError) -> WatchResponses:
+async def watch_view(watch: Watch, view_id: str, missing: NotFound) -> WatchResponses:
     """Yield the current state of one view, and its state after every later change.
 
     Raises:
-        RpcError: `not_found_error` if the view does not exist; the errors of `Watch` and `WatchedBuild`.
+        RpcError: `missing`, the view does not exist; the errors of `Watch` and `WatchedBuild`.
     """
     key = watch.views.view.key(view_id)
     with watch.notifications.open_signal(key) as signal:
@@ -137,7 +138,7 @@ async def watch_view(watch: Watch, view_id: str, not_found_error: RpcError) -> W
         while True:
             ((data, version),) = await build.read(("HMGET", key, "data", "version"))
             if not data:
-                raise not_found_error
+                raise missing.error(view_id)
             if int(version) > sent_version:
                 sent_version = int(version)
                 yield data, build.mint_token(sent_version)

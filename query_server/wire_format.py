@@ -1,7 +1,18 @@
 """Builds responses from messages that are stored serialised, without parsing them.
 
 A view is a field of its response. On the wire such a field is a tag, a length and the stored bytes.
+Responses of one kind have the same field numbers in every context; `check_numbers` verifies that at start.
 """
+
+from collections.abc import Iterable
+from functools import partial
+
+from google.protobuf.descriptor import Descriptor, ServiceDescriptor
+
+VIEW, RESUME_TOKEN = 1, 2
+"""The fields of a response with one view; a watch's responses have the token as well."""
+ITEMS, NEXT_PAGE_TOKEN = 1, 2
+"""The fields of a response with a page."""
 
 
 def encode_field(number: int, payload: bytes) -> bytes:
@@ -15,9 +26,40 @@ def encode_field(number: int, payload: bytes) -> bytes:
         payload: the string in UTF-8, the bytes, or the serialised message.
     """
     length = len(payload)
-    prefix = bytearray((number << 3 | 2,))  # 2: length-delimited
+    prefix = [number << 3 | 2]  # 2: length-delimited
     while length > 0x7F:
         prefix.append(length & 0x7F | 0x80)
         length >>= 7
     prefix.append(length)
     return bytes(prefix) + payload
+
+
+encode_view = partial(encode_field, VIEW)
+"""Returns the serialised response whose field 1 is this serialised view."""
+
+
+def encode_repeated(number: int, payloads: Iterable[bytes]) -> bytes:
+    """Return a repeated field as a serialised Protobuf message contains it."""
+    return b"".join([encode_field(number, payload) for payload in payloads])
+
+
+def check_numbers(service: ServiceDescriptor) -> None:
+    """Check the field numbers of a QueryService's responses with pages and of its watches.
+
+    Raises:
+        ValueError: a response has other numbers.
+    """
+    for response in (method.output_type for method in service.methods):
+        _check_fields(response, "next_page_token", NEXT_PAGE_TOKEN, is_repeated=True)
+        _check_fields(response, "resume_token", RESUME_TOKEN, is_repeated=False)
+
+
+def _check_fields(response: Descriptor, token: str, number: int, *, is_repeated: bool) -> None:
+    if token not in response.fields_by_name:
+        return
+    first = response.fields_by_number.get(1)
+    if first is None or first.message_type is None or first.is_repeated is not is_repeated:
+        content = "a repeated message" if is_repeated else "a message"
+        raise ValueError(f"{response.full_name}: field 1 of a response with {token} must be {content}")
+    if response.fields_by_name[token].number != number:
+        raise ValueError(f"{response.full_name}: {token} must be field {number}")

@@ -1,105 +1,59 @@
 """Queries of ordering: orders by id, lists of orders, customer summaries, and order histories."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 from diptych.ordering.v1 import query_service_pb2 as protocol
 from diptych.ordering.v1.types_pb2 import CustomerSummary, Order, OrderHistory
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from contracts import page_tokens
 from contracts.money import counter_to_nanos, from_nanos
-from contracts.view_layout import View, index_bound
-from query_server import freshness, history_pages, list_pages, watches
-from query_server.counters import parse_counters
-from query_server.service import Query, QueryContext, WatchQuery
-from query_server.timestamps import to_nanoseconds
-from query_server.view_reader import ViewReader, Window
+from contracts.view_layout import View
+from query_server import history_pages, list_pages, watches
+from query_server.counters import parse_enum
+from query_server.fresh_reader import FreshReader
+from query_server.not_found import NotFound
+from query_server.service import QueryContext, WatchQuery, fresh_query
+from query_server.timestamps import read_period
+from query_server.view_reader import Window
 from query_server.watches import Watch, WatchResponses
-from query_server.wire_format import encode_field
-from runtime.grpc.request_tokens import read_page_token
-from runtime.grpc.rpc_error import RpcError
+from query_server.wire_format import ITEMS, encode_repeated, encode_view
 
 ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
-DEFAULT_PAGE_SIZE = 20
-"""Orders or history entries per page."""
+ORDER_NOT_FOUND = NotFound("ordering", "ORDER_NOT_FOUND", ("order_id",))
 
 
-async def get_order(orders: ViewReader, request: protocol.GetOrderRequest, remaining: float | None) -> bytes:
-    order_id = request.order_id
-    data = await freshness.read_view(orders, order_id, request.at_least_as_fresh, remaining)
-    if not data:
-        raise _not_found(order_id)
-    return encode_field(protocol.GetOrderResponse.ORDER_FIELD_NUMBER, data)
+async def get_order(orders: FreshReader, request: protocol.GetOrderRequest) -> bytes:
+    return encode_view(await orders.get(request.order_id, ORDER_NOT_FOUND))
 
 
-async def batch_get_orders(
-    orders: ViewReader, request: protocol.BatchGetOrdersRequest, remaining: float | None
-) -> bytes:
+async def batch_get_orders(orders: FreshReader, request: protocol.BatchGetOrdersRequest) -> bytes:
     """Respond with the orders that exist, and the ids of those that do not."""
-    ids = list(request.order_ids)
-    views: Sequence[bytes | None]
-    if token := request.at_least_as_fresh:
-        reads = [orders.data_command(order_id) for order_id in ids]
-        views = await freshness.read(orders, token, *reads, remaining=remaining)
-    else:
-        views = await orders.get_all(ids)
-    number = protocol.BatchGetOrdersResponse.ORDERS_FIELD_NUMBER
-    missing_ids = [order_id for order_id, data in zip(ids, views, strict=True) if not data]
-    return (
-        b"".join(encode_field(number, data) for data in views if data)
-        + protocol.BatchGetOrdersResponse(missing_order_ids=missing_ids).SerializeToString()
-    )
+    views = await orders.get_all(request.order_ids)
+    missing_ids = [order_id for order_id, data in zip(request.order_ids, views, strict=True) if not data]
+    missing = protocol.BatchGetOrdersResponse(missing_order_ids=missing_ids)
+    return encode_repeated(ITEMS, filter(None, views)) + missing.SerializeToString()
 
 
-async def list_orders(
-    orders: ViewReader, request: protocol.ListOrdersRequest, remaining: float | None
-) -> bytes:
-    window = _select_window(orders.view, request)
-    after = read_page_token(str(window), request.page_token)
-    if request.at_least_as_fresh:
-        await freshness.read(orders, request.at_least_as_fresh, remaining=remaining)
-    page, last = await list_pages.read_page(orders, window, after, request.page_size or DEFAULT_PAGE_SIZE)
-    token = page_tokens.mint(str(window), last) if last else ""
-    number = protocol.ListOrdersResponse.ORDERS_FIELD_NUMBER
-    return (
-        b"".join(encode_field(number, data) for data in page)
-        + protocol.ListOrdersResponse(next_page_token=token).SerializeToString()
-    )
+async def list_orders(orders: FreshReader, request: protocol.ListOrdersRequest) -> bytes:
+    index = _select_index(request.customer_id, request.state)
+    window = Window.of_period(index, read_period(request, "placed_from", "placed_before"))
+    return (await list_pages.read_page(orders, window, request)).encode()
 
 
-def _select_window(view: View, request: protocol.ListOrdersRequest) -> Window:
-    """Return the range of an index that the request's filters select."""
-    low = _parse_bound(request.placed_from) if request.HasField("placed_from") else ""
-    high = _parse_bound(request.placed_before) if request.HasField("placed_before") else ""
-    return Window(_select_index(view, request.customer_id, request.state), low, high)
-
-
-def _select_index(view: View, customer_id: str, state: Order.State.ValueType) -> str:
+def _select_index(customer_id: str, state: Order.State.ValueType) -> str:
     match customer_id, state:
         case "", Order.STATE_UNSPECIFIED:
-            return view.index("all")
+            return ORDERS.index("all")
         case _, Order.STATE_UNSPECIFIED:
-            return view.index("customer", customer_id)
+            return ORDERS.index("customer", customer_id)
         case "", _:
-            return view.index("state", Order.State.Name(state))
+            return ORDERS.index("state", Order.State.Name(state))
         case _:
-            return view.index("customer_state", customer_id, Order.State.Name(state))
+            return ORDERS.index("customer_state", customer_id, Order.State.Name(state))
 
 
-def _parse_bound(time: Timestamp) -> str:
-    return index_bound(to_nanoseconds(time))
-
-
-async def get_customer_summary(
-    orders: ViewReader, request: protocol.GetCustomerSummaryRequest, remaining: float | None
-) -> bytes:
-    counters_read = ("HGETALL", orders.view.counters("customer", request.customer_id))
-    if token := request.at_least_as_fresh:
-        (reply,) = await freshness.read(orders, token, counters_read, remaining=remaining)
-    else:
-        _, (reply,) = await orders.read_while_ready(counters_read)
-    summary = _build_summary(request.customer_id, parse_counters(reply))
+async def get_customer_summary(orders: FreshReader, request: protocol.GetCustomerSummaryRequest) -> bytes:
+    counters = await orders.get_counters(ORDERS.counters("customer", request.customer_id))
+    summary = _build_summary(request.customer_id, counters)
     return protocol.GetCustomerSummaryResponse(summary=summary).SerializeToString()
 
 
@@ -109,7 +63,7 @@ def _build_summary(customer_id: str, counters: dict[str, int]) -> CustomerSummar
     nanos: Counter[tuple[Order.State.ValueType, str]] = Counter()
     for name, value in counters.items():
         part, state_name, *currency = name.split("/", 2)
-        state = _parse_state(state_name)
+        state = parse_enum(Order.State, state_name)
         if part == "orders":
             counts[state] = value
         else:
@@ -125,57 +79,30 @@ def _build_summary(customer_id: str, counters: dict[str, int]) -> CustomerSummar
     return summary
 
 
-def _parse_state(name: str) -> Order.State.ValueType:
-    try:
-        return Order.State.Value(name)
-    except ValueError:
-        raise RpcError("VIEW_NEWER", f"{name} is unknown to this server", retry_after=1.0) from None
-
-
-async def get_order_history(
-    histories: ViewReader, request: protocol.GetOrderHistoryRequest, remaining: float | None
-) -> bytes:
-    order_id = request.order_id
-    list_name = histories.view.history(order_id)
-    after = read_page_token(list_name, request.page_token)
-    version_read = histories.version_command(order_id)
-    if token := request.at_least_as_fresh:
-        (version,) = await freshness.read(histories, token, version_read, remaining=remaining)
-    else:
-        _, (version,) = await histories.read_while_ready(version_read)
-    if not int(version or 0):
-        raise _not_found(order_id)
-    size = request.page_size or DEFAULT_PAGE_SIZE
-    entries, last = await history_pages.read_page(histories, order_id, int(version), after, size)
-    number = protocol.GetOrderHistoryResponse.ENTRIES_FIELD_NUMBER
-    response = protocol.GetOrderHistoryResponse(
-        next_page_token=page_tokens.mint(list_name, last) if last else ""
-    )
-    return b"".join(encode_field(number, entry) for entry in entries) + response.SerializeToString()
+async def get_order_history(histories: FreshReader, request: protocol.GetOrderHistoryRequest) -> bytes:
+    page = await history_pages.read_page(histories, request.order_id, ORDER_NOT_FOUND, request)
+    return page.encode()
 
 
 def watch_order(watch: Watch, request: protocol.WatchOrderRequest) -> WatchResponses:
-    return watches.watch_view(watch, request.order_id, _not_found(request.order_id))
+    return watches.watch_view(watch, request.order_id, ORDER_NOT_FOUND)
 
 
 def watch_customer_orders(watch: Watch, request: protocol.WatchCustomerOrdersRequest) -> WatchResponses:
-    feed_key = ORDERS.change_feed("customer", request.customer_id)
-    index = ORDERS.index("customer", request.customer_id)
-    return watches.watch_feed(watch, feed_key, index)
-
-
-def _not_found(order_id: str) -> RpcError:
-    return RpcError.not_found("ordering", "ORDER_NOT_FOUND", {"order_id": order_id})
+    customer_id = request.customer_id
+    return watches.watch_feed(
+        watch, ORDERS.change_feed("customer", customer_id), ORDERS.index("customer", customer_id)
+    )
 
 
 CONTEXT = QueryContext(
     protocol.DESCRIPTOR.services_by_name["QueryService"],
     {
-        "GetOrder": Query(ORDERS, get_order),
-        "BatchGetOrders": Query(ORDERS, batch_get_orders),
-        "ListOrders": Query(ORDERS, list_orders),
-        "GetCustomerSummary": Query(ORDERS, get_customer_summary),
-        "GetOrderHistory": Query(HISTORIES, get_order_history),
+        "GetOrder": fresh_query(ORDERS, get_order),
+        "BatchGetOrders": fresh_query(ORDERS, batch_get_orders),
+        "ListOrders": fresh_query(ORDERS, list_orders),
+        "GetCustomerSummary": fresh_query(ORDERS, get_customer_summary),
+        "GetOrderHistory": fresh_query(HISTORIES, get_order_history),
     },
     {
         "WatchOrder": WatchQuery(ORDERS, watch_order),

@@ -9,7 +9,14 @@ from grpc import StatusCode
 from contracts import consistency_tokens
 from query_server.contexts import ordering
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.read_model import INCARNATION, ORDERS, ReadModel, order, record_round_trips
+from tests.support.harness.read_model import (
+    INCARNATION,
+    ORDERS,
+    ReadModel,
+    order,
+    record_round_trips,
+    respond,
+)
 
 PLACED, CONFIRMED, HELD = Order.STATE_PLACED, Order.STATE_CONFIRMED, Order.STATE_HELD
 
@@ -18,7 +25,7 @@ async def get_summary(
     model: ReadModel, customer: str = "c-1", token: str = "", remaining: float | None = None
 ) -> CustomerSummary:
     request = GetCustomerSummaryRequest(customer_id=customer, at_least_as_fresh=token)
-    answer = await ordering.get_customer_summary(model.orders, request, remaining)
+    answer = await respond(ordering.get_customer_summary, model.orders, request, remaining)
     return GetCustomerSummaryResponse.FromString(answer).summary
 
 

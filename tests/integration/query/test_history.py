@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from contracts import consistency_tokens, page_tokens
 from query_server.contexts import ordering
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.read_model import HISTORIES, INCARNATION, ReadModel
+from tests.support.harness.read_model import HISTORIES, INCARNATION, ReadModel, respond
 
 
 def make_entry(version: int) -> OrderHistoryEntry:
@@ -29,8 +29,11 @@ def make_entries(count: int) -> list[OrderHistoryEntry]:
 async def get_history(
     model: ReadModel, remaining: float | None = None, order_id: str = "o-1", **request: Any
 ) -> GetOrderHistoryResponse:
-    data = await ordering.get_order_history(
-        model.histories, GetOrderHistoryRequest(order_id=order_id, **request), remaining
+    data = await respond(
+        ordering.get_order_history,
+        model.histories,
+        GetOrderHistoryRequest(order_id=order_id, **request),
+        remaining,
     )
     return GetOrderHistoryResponse.FromString(data)
 

@@ -19,13 +19,20 @@ from contracts import consistency_tokens
 from query_server import list_pages
 from query_server.contexts import ordering
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.read_model import INCARNATION, ORDERS, ReadModel, order, record_round_trips
+from tests.support.harness.read_model import (
+    INCARNATION,
+    ORDERS,
+    ReadModel,
+    order,
+    record_round_trips,
+    respond,
+)
 
 PLACED, CONFIRMED = Order.STATE_PLACED, Order.STATE_CONFIRMED
 
 
 async def get_page(model: ReadModel, **request: object) -> ListOrdersResponse:
-    data = await ordering.list_orders(model.orders, ListOrdersRequest(**request), None)  # type: ignore[arg-type]
+    data = await respond(ordering.list_orders, model.orders, ListOrdersRequest(**request))  # type: ignore[arg-type]
     return ListOrdersResponse.FromString(data)
 
 
@@ -45,7 +52,7 @@ async def list_all_ids(model: ReadModel, **request: object) -> list[str]:
 
 async def test_an_order_is_returned_as_it_is_stored(model: ReadModel) -> None:
     await model.put(order("o-1", version=2))
-    answer = await ordering.get_order(model.orders, GetOrderRequest(order_id="o-1"), None)
+    answer = await respond(ordering.get_order, model.orders, GetOrderRequest(order_id="o-1"))
     assert answer == GetOrderResponse(order=order("o-1", version=2)).SerializeToString()
 
 
@@ -53,7 +60,7 @@ async def test_a_missing_order_is_not_found(model: ReadModel) -> None:
     for token in ("", consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 0})):
         request = GetOrderRequest(order_id="o-1", at_least_as_fresh=token)
         with pytest.raises(RpcError) as error:
-            await ordering.get_order(model.orders, request, None)
+            await respond(ordering.get_order, model.orders, request)
         assert error.value.reason == "ORDER_NOT_FOUND"
         assert error.value.code == StatusCode.NOT_FOUND
         assert error.value.metadata == {"order_id": "o-1"}
@@ -62,8 +69,8 @@ async def test_a_missing_order_is_not_found(model: ReadModel) -> None:
 async def test_an_order_is_read_with_its_token(model: ReadModel) -> None:
     await model.put(order("o-1", version=2))
     token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 2})
-    answer = await ordering.get_order(
-        model.orders, GetOrderRequest(order_id="o-1", at_least_as_fresh=token), None
+    answer = await respond(
+        ordering.get_order, model.orders, GetOrderRequest(order_id="o-1", at_least_as_fresh=token)
     )
     assert GetOrderResponse.FromString(answer).order.version == 2
 
@@ -72,7 +79,7 @@ async def get_batch(
     model: ReadModel, *order_ids: str, token: str = "", remaining: float | None = None
 ) -> BatchGetOrdersResponse:
     request = BatchGetOrdersRequest(order_ids=order_ids, at_least_as_fresh=token)
-    answer = await ordering.batch_get_orders(model.orders, request, remaining)
+    answer = await respond(ordering.batch_get_orders, model.orders, request, remaining)
     return BatchGetOrdersResponse.FromString(answer)
 
 
@@ -178,7 +185,7 @@ async def test_a_list_waits_for_its_token(model: ReadModel) -> None:
     token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-2": 1})
     request = ListOrdersRequest(customer_id="c-1", at_least_as_fresh=token)
     with pytest.raises(RpcError) as error:
-        await ordering.list_orders(model.orders, request, 0.1)
+        await respond(ordering.list_orders, model.orders, request, 0.1)
     assert error.value.reason == "VIEW_BEHIND"
     await model.put(order("o-2"))
     assert await list_ids(model, customer_id="c-1", at_least_as_fresh=token) == ["o-2", "o-1"]

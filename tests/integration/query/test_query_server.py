@@ -27,12 +27,12 @@ from contracts import consistency_tokens
 from devstack.servers import Valkey
 from devstack.tcp_ports import free_port
 from query_server.change_notifications import ChangeNotifications
+from query_server.contexts import ordering
 from query_server.redis_address import RedisAddress
 from query_server.service import QueryContext, ReadModel, query_service
 from runtime.grpc import server
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
-from tests.support.harness.contexts import QUERY_CONTEXTS
 from tests.support.harness.read_model import INCARNATION, ORDERS, order
 from tests.support.harness.read_model import ReadModel as Model
 from tests.support.harness.rpc_failure import rpc_failure
@@ -193,7 +193,7 @@ async def test_a_wrong_redis_address_is_reported_in_one_line(jwks: Path) -> None
 
 
 async def test_a_method_without_a_handler_prevents_the_start(model: Model, jwks: Path) -> None:
-    context, *_ = QUERY_CONTEXTS
+    context = ordering.CONTEXT
     notifications = ChangeNotifications(RedisAddress("redis://127.0.0.1"), model.reader, ())
     incomplete = QueryContext(context.service, {"GetOrder": context.queries["GetOrder"]})
     service = query_service(incomplete, {ORDERS: ReadModel.of(ORDERS, model.reader)}, notifications)

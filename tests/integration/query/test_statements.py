@@ -25,6 +25,7 @@ from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.view_reader import ViewReader
 from runtime.grpc.rpc_error import RpcError
+from tests.support.harness.read_model import respond
 from tests.support.models import accounts
 from tests.support.models.accounts import Account, money
 
@@ -59,7 +60,7 @@ class Ledgers:
     async def get_page(self, **request: Any) -> protocol.ListTransactionsResponse:
         message = protocol.ListTransactionsRequest(**request)
         return protocol.ListTransactionsResponse.FromString(
-            await banking.list_transactions(self.views, message, 0.1)
+            await respond(banking.list_transactions, self.views, message, 0.1)
         )
 
     async def list_lines(self, **request: Any) -> list[Transaction]:
@@ -73,12 +74,12 @@ class Ledgers:
 
     async def get_statement(self, account_id: str, month: str, token: str = "") -> Statement:
         request = protocol.GetStatementRequest(account_id=account_id, month=month, at_least_as_fresh=token)
-        data = await banking.get_statement(self.views, request, 0.1)
+        data = await respond(banking.get_statement, self.views, request, 0.1)
         return protocol.GetStatementResponse.FromString(data).statement
 
     async def get_report(self, day: str, token: str = "") -> DailyReport:
         request = protocol.GetDailyReportRequest(day=day, at_least_as_fresh=token)
-        data = await banking.get_daily_report(self.views, request, 0.1)
+        data = await respond(banking.get_daily_report, self.views, request, 0.1)
         return protocol.GetDailyReportResponse.FromString(data).report
 
 

@@ -24,8 +24,8 @@ from contracts import consistency_tokens
 from devstack.servers import Valkey
 from query_server import watches
 from query_server.change_notifications import ChangeNotifications
+from query_server.contexts import ordering
 from query_server.redis_address import RedisAddress
-from runtime.grpc.rpc_error import RpcError
 from tests.integration.query.test_query_server import (
     KEY,
     QueryServer,
@@ -363,8 +363,8 @@ async def test_a_server_that_does_not_speak_redis_tried_again(model: ReadModel) 
 async def test_a_cancelled_watcher_is_removed(model: ReadModel, redis_url: str) -> None:
     await change(model, order("o-1"))
     async with run_notifications(model, redis_url) as notifications:
-        missing = RpcError("INTERNAL", "the order exists")
-        stream = watches.watch_view(watches.Watch(model.orders, notifications), "o-1", missing)
+        watched = watches.Watch(model.orders, notifications)
+        stream = watches.watch_view(watched, "o-1", ordering.ORDER_NOT_FOUND)
         await anext(stream)
         waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)

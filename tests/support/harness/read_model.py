@@ -14,8 +14,10 @@ from redis.asyncio import Redis
 from contracts.streams import PARTITIONS
 from contracts.view_layout import View
 from projector.projections.ordering.order import index_entries
+from query_server.fresh_reader import FreshReader
 from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
+from query_server.service import FreshHandler
 from query_server.view_reader import ViewReader
 
 ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
@@ -113,6 +115,13 @@ class ReadModel:
         await self.redis.hset(HISTORIES.key(order_id), mapping=fields)
         history_entries: Any = {str(entry.version): entry.SerializeToString() for entry in entries}
         await self.redis.hset(HISTORIES.history(order_id), mapping=history_entries)
+
+
+async def respond(
+    handler: FreshHandler, views: ViewReader, request: Any, remaining: float | None = None
+) -> bytes:
+    """Return the serialised response to a request, as the query server calls the handler."""
+    return await handler(FreshReader(views, request.at_least_as_fresh, remaining), request)
 
 
 @asynccontextmanager

@@ -1,0 +1,77 @@
+"""The reads of one call, which include the writes that the call's consistency token names."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from query_server import freshness
+from query_server.counters import parse_counters
+from query_server.not_found import NotFound
+from query_server.redis_client import Command
+from query_server.view_reader import ViewReader
+
+
+# Every call makes one, so it is cheap: a struct that the garbage collector need not track.
+class FreshReader(msgspec.Struct, frozen=True, gc=False):
+    """Reads the views of one projection for one call.
+
+    Every method raises
+
+        RpcError: the errors of `freshness.read` and of `ViewReader`.
+    """
+
+    views: ViewReader
+    token: str = ""
+    """The consistency token whose writes the reads have to include; empty for none."""
+    remaining: float | None = None
+    """Seconds until the call's deadline; None if it has none."""
+
+    async def get(self, view_id: str, missing: NotFound) -> bytes:
+        """Return a serialised view.
+
+        Raises:
+            RpcError: `missing`, the view does not exist.
+        """
+        data: bytes | None
+        if self.token:
+            (data,) = await self.read(self.views.data_command(view_id))
+        else:
+            data = await self.views.get(view_id)
+        if not data:
+            raise missing.error(view_id)
+        return data
+
+    async def get_all(self, view_ids: Sequence[str]) -> Sequence[bytes | None]:
+        """Return serialised views, each None if it does not exist."""
+        if self.token:
+            return await self.read(*map(self.views.data_command, view_ids))
+        return await self.views.get_all(view_ids)
+
+    async def get_version(self, view_id: str, missing: NotFound) -> int:
+        """Return a view's version.
+
+        Raises:
+            RpcError: `missing`, the view does not exist.
+        """
+        (version,) = await self.read(self.views.version_command(view_id))
+        if not int(version or 0):
+            raise missing.error(view_id)
+        return int(version)
+
+    async def get_counters(self, key: str) -> dict[str, int]:
+        """Return the counters under a key (`View.counters`, `View.event_counters`) by name."""
+        (reply,) = await self.read(("HGETALL", key))
+        return parse_counters(reply)
+
+    async def read(self, *commands: Command) -> list[Any]:
+        """Return replies that were read while the projection had caught up."""
+        if self.token:
+            return await freshness.read(self.views, self.token, *commands, remaining=self.remaining)
+        _, replies = await self.views.read_while_ready(*commands)
+        return replies
+
+    async def wait_until_fresh(self) -> None:
+        """Wait until every later read of `views` includes the writes of the token."""
+        if self.token:
+            await freshness.read(self.views, self.token, remaining=self.remaining)
