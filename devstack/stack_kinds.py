@@ -61,6 +61,7 @@ def local_stack(folder: Path, user_settings: Settings, output: Callable[[str], O
 def temporary_stack(
     folder: Path,
     *,
+    contexts: str = "",
     database_url: str | None = None,
     nats_url: str | None = None,
     redis_url: str | None = None,
@@ -76,6 +77,7 @@ def temporary_stack(
 
     Args:
         folder: an empty folder for its data, logs and keys.
+        contexts: the setting of this name.
         database_url: a running PostgreSQL; None for one of its own.
         nats_url: a running NATS; None for one of its own.
         redis_url: a running Redis; None for one of its own.
@@ -98,6 +100,7 @@ def temporary_stack(
     urls = {"database_url": database_url, "nats_url": nats_url, "redis_url": redis_url}
     settings = Settings.model_construct(
         None,
+        contexts=contexts,
         jwks=str(folder / "jwks.json"),
         process_manager_token=str(folder / "process-manager.token"),
         reflection=True,

@@ -6,6 +6,7 @@ Commands import their modules when they run, so that each starts as fast as it c
 import asyncio
 import sys
 from datetime import timedelta
+from pathlib import Path
 
 import click
 
@@ -167,6 +168,30 @@ def restored() -> None:
 
     old, new = asyncio.run(incarnation.replace_incarnation(read_settings().database_url))
     click.echo(f"old incarnation  {old}\nnew incarnation  {new}\n{incarnation.NEXT_STEPS}")
+
+
+@main.command()
+@click.argument("name")
+@click.argument("aggregate")
+def new(name: str, aggregate: str) -> None:
+    """Write a repository for a context NAME with one AGGREGATE, for instance loyalty member.
+
+    It goes into the folder NAME.
+    """
+    from operations.new_context import repository
+
+    click.echo(repository.create(name, aggregate))
+
+
+@main.command()
+@click.argument("protos", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("out", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def generate(protos: Path, out: Path) -> None:
+    """Generate Python stubs from the folder PROTOS into the source root OUT."""
+    from operations.generate import generate
+
+    files = generate(protos, out)
+    click.echo(f"generated the stubs of {len(files)} protos")
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ class Names:
             "noun": noun,
             "nouns": nouns,
             "a_noun": f"{article} {noun}",
+            "a_noun_identifier": f"{article}_{self.aggregate}",
             "A_noun": f"{article.capitalize()} {noun}",
         }
 

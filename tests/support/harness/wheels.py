@@ -31,11 +31,12 @@ class Environment:
         self._constraints = folder / "locked.txt"
         _uv("venv", folder)
         # The locked versions, because uv has already downloaded them.
-        locked = ("--frozen", "--no-emit-workspace", "--no-hashes", "--no-dev")
+        locked = ("--frozen", "--all-extras", "--no-emit-workspace", "--no-hashes")
         _uv("export", *locked, "--output-file", self._constraints)
 
-    def install(self, *wheels: Path) -> None:
-        _uv("pip", "install", "--python", self.python, "--constraint", self._constraints, *wheels)
+    def install(self, *requirements: str | Path) -> None:
+        """Install requirements, or wheels by their paths."""
+        _uv("pip", "install", "--python", self.python, "--constraint", self._constraints, *requirements)
 
     def uninstall(self, package: str) -> None:
         _uv("pip", "uninstall", "--python", self.python, package)

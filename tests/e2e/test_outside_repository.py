@@ -1,0 +1,88 @@
+"""A context in a repository of its own, which has nothing of this one but the wheels of `make dist`."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.harness.wheels import Environment, build_wheels
+
+ALL_CONTEXTS = """
+import asyncio, sys
+from pathlib import Path
+from contracts.manifest import find_manifests
+from devstack.stack_kinds import temporary_stack
+from operations.verify.verification import verify
+
+async def main():
+    async with temporary_stack(Path(sys.argv[1]), process_managers=1) as stack:
+        return await verify(stack.settings)
+
+report = asyncio.run(main())
+assert report.clean, report.to_text()
+print(*find_manifests())
+"""
+
+
+def run(folder: Path, *command: str | Path, **variables: str) -> str:
+    result = subprocess.run(
+        command, cwd=folder, env=os.environ | variables, check=False, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheels")
+    build_wheels(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    environment = Environment(tmp_path_factory.mktemp("environment"))
+    (diptych,) = wheels.glob("diptych-*.whl")
+    environment.install(
+        f"diptych[develop] @ {diptych.as_uri()}",
+        "pytest",
+        "pytest-asyncio",
+        "hatchling",
+        *wheels.glob("diptych_*.whl"),
+    )
+    return environment
+
+
+@pytest.fixture(scope="module")
+def repository(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository that `diptych new` writes, installed in the environment, with its stubs."""
+    folder, diptych = tmp_path_factory.mktemp("outside"), environment.python.with_name("diptych")
+    run(folder, diptych, "new", "loyalty", "member")
+    repository = folder / "loyalty"
+    environment.install("--no-deps", "--editable", repository)
+    run(repository, diptych, "generate", "protos", ".")
+    return repository
+
+
+def test_it_is_served_projected_queried_and_verified(environment: Environment, repository: Path) -> None:
+    output = run(repository, environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    assert " passed" in output
+
+
+def test_it_is_found_beside_the_contexts_of_the_wheel(environment: Environment, repository: Path) -> None:
+    names = environment.run("from contracts.manifest import find_manifests\nprint(*find_manifests())")
+    assert names.split() == ["banking", "fulfilment", "inventory", "ordering", "loyalty"]
+
+
+@pytest.mark.long
+def test_it_runs_beside_the_contexts_of_the_wheel(
+    environment: Environment, repository: Path, tmp_path: Path
+) -> None:
+    assert "loyalty" in run(repository, environment.python, "-c", ALL_CONTEXTS, tmp_path)
+
+
+@pytest.mark.long
+def test_its_own_makefile_sets_everything_up(wheels: Path, environment: Environment, tmp_path: Path) -> None:
+    run(tmp_path, environment.python.with_name("diptych"), "new", "rewards", "gift_card")
+    assert " passed" in run(tmp_path / "rewards", "make", "test", PIP_FIND_LINKS=str(wheels))
