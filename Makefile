@@ -94,7 +94,7 @@ SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
 test: $(READY) ## run the suite on real servers, in three processes
 	pytest -q $(SPREAD)
 
-test-long: $(READY) ## run more rounds, seeds and longer outages of the fault tests
+test-long: $(IMPORTED)/.ready ## run more rounds, seeds and longer outages of the fault tests
 	pytest -q $(SPREAD) -m long
 
 up: $(READY) ## run the local stack until Ctrl-C; data stays in .diptych/
@@ -112,8 +112,8 @@ bench: $(READY) ## measure the system against ceilings of the same run; needs Go
 	@exec $(BIN)/python -m bench
 
 SCENARIO ?= mixed
-load: $(READY) ## run ghz against the local stack: make load SCENARIO=command|query|mixed|ramp|soak
-	@exec $(BIN)/python -m bench.load_test "$(SCENARIO)"
+load: $(READY) ## run ghz against the local stack: make load SCENARIO=mixed DURATION=10s
+	@exec $(BIN)/python -m bench.load_test "$(SCENARIO)" --duration "$(DURATION)"
 
 DIST ?= dist
 dist: $(IMPORTED)/.ready ## build the wheels of the stubs, the client and the servers in dist/

@@ -1,0 +1,103 @@
+"""Load tests with ghz: the scenarios of `make load`, and the command lines in docs/clients.md."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from bench.load_data import ORDERS
+from devstack.stack import Stack, variables
+from devstack.stack_kinds import temporary_stack
+from operations.sagas import list_sagas
+from tests.support.harness.clients_page import ROOT, read_blocks
+from tests.support.harness.waiting import until
+
+GHZ = ROOT / ".venv/bin/ghz"
+SCENARIOS = sorted({file.name.partition(".")[0] for file in (ROOT / "bench/ghz").glob("*.json")})
+
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(not GHZ.exists(), reason="ghz is missing: make tools installs it, and needs Go"),
+]
+
+
+@pytest.fixture(scope="module")
+async def loaded_stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    async with temporary_stack(tmp_path_factory.mktemp("load"), process_managers=1) as stack:
+        yield stack
+
+
+async def start_load(stack: Stack, *arguments: str) -> Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "bench.load_test", *arguments),
+        cwd=ROOT,
+        env=os.environ | variables(stack.settings),
+        stdout=PIPE,
+        stderr=STDOUT,
+        start_new_session=True,
+    )
+
+
+async def list_open_sagas(stack: Stack) -> str:
+    return await list_sagas(stack.settings, "", "", False, 10)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+async def test_a_scenario_is_answered_and_leaves_no_saga(loaded_stack: Stack, scenario: str) -> None:
+    load = await start_load(loaded_stack, scenario, "--duration", "2s")
+    output = (await load.communicate())[0].decode()
+    assert load.returncode == 0, output
+    statuses = re.findall(r"99 % .* ms   (.*)", output)
+    expected = "Canceled" if scenario == "watches" else "OK"  # ghz cancels a watch after its first response
+    assert statuses
+    assert all(re.fullmatch(rf"{expected} [0-9,]+", status) for status in statuses), output
+    assert await list_open_sagas(loaded_stack) == "no open sagas"
+
+
+async def test_an_interrupted_load_leaves_no_saga(loaded_stack: Stack) -> None:
+    connection = await asyncpg.connect(loaded_stack.settings.database_url)
+
+    async def count_orders() -> int:
+        return int(await connection.fetchval("SELECT count(*) FROM streams WHERE type = 'ordering.order'"))
+
+    before = max(await count_orders(), ORDERS)  # the first load of a stack places the orders to read
+    load = await start_load(loaded_stack, "command")
+
+    async def has_placed_orders() -> bool:
+        return await count_orders() > before + 50
+
+    await until(has_placed_orders, 60)
+    os.killpg(load.pid, signal.SIGINT)  # as Ctrl-C at a terminal
+    output = (await load.communicate())[0].decode()
+    assert "load: interrupted" in output
+    assert await count_orders() < before + 1_000, "it did not run to its end"
+    assert await list_open_sagas(loaded_stack) == "no open sagas"
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in read_blocks("sh") if "ghz" in block], ids=["list", "place"]
+)
+async def test_the_pages_command_lines_run(loaded_stack: Stack, tmp_path: Path, block: str) -> None:
+    for name in (".venv", ".cache", "protos"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    settings = loaded_stack.settings
+    script = block.replace("127.0.0.1:50051", settings.command_address)
+    script = script.replace("127.0.0.1:50052", settings.query_address).replace("30s", "1s")
+    run = await asyncio.create_subprocess_exec(
+        *("bash", "-ec", script),
+        cwd=tmp_path,
+        env=os.environ | {"TOKEN": loaded_stack.token("ordering.read", "ordering.write")},
+        stdout=PIPE,
+        stderr=STDOUT,
+    )
+    output = (await run.communicate())[0].decode()
+    assert run.returncode == 0, output
+    assert re.findall(r"\[(\w+)\] +\d+ responses", output) == ["OK"], output
