@@ -139,7 +139,7 @@ async def test_a_malformed_token_is_rejected(tokens: TokenVerifier, token: str) 
 
 async def test_a_caller_without_scopes_has_none(tokens: TokenVerifier, issuer: Issuer) -> None:
     assert (await tokens.verify(issuer.token(without=("scope",)))).scopes == frozenset()
-    assert (await tokens.verify(issuer.token(scope=["ordering.read"]))).scopes == frozenset()
+    assert (await tokens.verify(issuer.token(scope=["ledger.read"]))).scopes == frozenset()
 
 
 # The cache of verified tokens

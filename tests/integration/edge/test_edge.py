@@ -11,10 +11,6 @@ from typing import Any
 import grpc
 import pytest
 from diptych.access.v1 import access_pb2
-from diptych.ordering.v1 import command_service_pb2 as commands
-from diptych.ordering.v1 import query_service_pb2 as queries
-from diptych.ordering.v1 import query_service_pb2_grpc
-from diptych.ordering.v1.types_pb2 import OrderLine
 from grpc import StatusCode
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -28,8 +24,9 @@ from tests.support.harness import toy_server
 from tests.support.harness.callers import Issuer, bearer
 from tests.support.harness.made_service import made_service
 from tests.support.harness.rpc_failure import rpc_failure
+from tests.support.ledger.stubs import commands, queries, queries_grpc
 
-PATH = "/diptych.ordering.v1.QueryService/GetOrder"
+PATH = "/acme.ledger.v1.QueryService/GetCheque"
 COMMANDS = commands.DESCRIPTOR.services_by_name["CommandService"]
 
 
@@ -44,7 +41,7 @@ class Edge:
 
     @property
     def queries(self) -> Any:
-        return query_service_pb2_grpc.QueryServiceStub(self.channel)
+        return queries_grpc.QueryServiceStub(self.channel)
 
     def unary(self, path: str) -> Any:
         return self.channel.unary_unary(path)
@@ -52,9 +49,11 @@ class Edge:
     def streaming(self, path: str) -> Any:
         return self.channel.unary_stream(path)
 
-    def get(self, order_id: str = "o-1", metadata: Any = None) -> Any:
-        request = queries.GetOrderRequest(order_id=order_id)
-        return self.queries.GetOrder(request, metadata=self.issuer.bearer() if metadata is None else metadata)
+    def get(self, cheque_id: str = "c-1", metadata: Any = None) -> Any:
+        request = queries.GetChequeRequest(cheque_id=cheque_id)
+        return self.queries.GetCheque(
+            request, metadata=self.issuer.bearer() if metadata is None else metadata
+        )
 
 
 @asynccontextmanager
@@ -99,31 +98,31 @@ def edge(module_edge: Edge) -> Edge:
 
 
 async def test_a_valid_call_returns_a_message(edge: Edge) -> None:
-    response = await edge.get("o-7")
-    assert (response.order.order_id, response.order.customer_id) == ("o-7", "alice")
+    response = await edge.get("c-7")
+    assert (response.cheque.cheque_id, response.cheque.writer) == ("c-7", "alice")
 
 
 async def test_a_handler_may_return_bytes(edge: Edge) -> None:
-    request = queries.ListOrdersRequest(customer_id="c-1")
-    response = await edge.queries.ListOrders(request, metadata=edge.issuer.bearer())
+    request = queries.ListChequesRequest(account_id="a-1")
+    response = await edge.queries.ListCheques(request, metadata=edge.issuer.bearer())
     assert response.next_page_token == "more"
 
 
 async def test_the_person_that_a_caller_acts_for_reaches_the_handler(edge: Edge) -> None:
     response = await edge.get(metadata=edge.issuer.bearer(sub="shop", on_behalf_of="bob"))
-    assert (response.order.customer_id, response.order.account_id) == ("shop", "bob")
+    assert (response.cheque.writer, response.cheque.account_id) == ("shop", "bob")
 
 
 async def test_concurrent_callers_are_not_mixed_up(edge: Edge) -> None:
     names = [f"caller-{number}" for number in range(50)]
     calls = [edge.get("slow-20", edge.issuer.bearer(sub=name)) for name in names]
-    assert [(await call).order.customer_id for call in calls] == names
+    assert [(await call).cheque.writer for call in calls] == names
 
 
 async def test_a_broken_rule_of_a_context_has_its_reason(edge: Edge) -> None:
     failure = await rpc_failure(edge.get("rule-1"))
-    assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
-    assert (failure.domain, failure.metadata) == ("ordering.diptych", {"orderId": "rule-1"})
+    assert (failure.code, failure.reason) == (StatusCode.NOT_FOUND, "CHEQUE_NOT_FOUND")
+    assert (failure.domain, failure.metadata) == ("ledger.diptych", {"chequeId": "rule-1"})
 
 
 async def test_a_retryable_error_has_a_retry_delay(edge: Edge) -> None:
@@ -189,7 +188,7 @@ async def test_the_longest_error_still_arrives(issuer: Issuer) -> None:
     assert 3 <= len(failure.violations) <= 10
 
 
-@pytest.mark.parametrize("path", ["/diptych.ordering.v1.QueryService/Drop", "/no.Such/Thing"])
+@pytest.mark.parametrize("path", ["/acme.ledger.v1.QueryService/Drop", "/no.Such/Thing"])
 @pytest.mark.parametrize("streams", [False, True])
 async def test_the_error_of_an_unknown_method_names_it(edge: Edge, path: str, streams: bool) -> None:
     if streams:
@@ -209,40 +208,40 @@ async def test_bytes_that_are_not_a_message_are_rejected(edge: Edge) -> None:
 
 
 async def test_the_error_of_an_invalid_request_names_all_invalid_fields(edge: Edge) -> None:
-    request = queries.ListOrdersRequest(customer_id="not valid", page_size=101)
-    failure = await rpc_failure(edge.queries.ListOrders(request, metadata=edge.issuer.bearer()))
+    request = queries.ListChequesRequest(account_id="not valid", page_size=101)
+    failure = await rpc_failure(edge.queries.ListCheques(request, metadata=edge.issuer.bearer()))
     assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
-    assert set(failure.violations) == {"customer_id", "page_size"}
+    assert set(failure.violations) == {"account_id", "page_size"}
     (call,) = edge.refused_calls
     assert call.caller == "alice"
-    assert set(call.details) == {"customer_id", "page_size"}
+    assert set(call.details) == {"account_id", "page_size"}
 
 
 async def test_a_rule_about_a_whole_request_has_no_field(edge: Edge) -> None:
     failure = await rpc_failure(
-        edge.queries.ListOrders(queries.ListOrdersRequest(), metadata=edge.issuer.bearer())
+        edge.queries.ListCheques(queries.ListChequesRequest(), metadata=edge.issuer.bearer())
     )
-    assert failure.violations == {"": "name a customer, a state, or a time"}
+    assert failure.violations == {"": "name an account, a state, or a time"}
 
 
 async def test_the_error_of_a_large_request_names_its_first_violation(issuer: Issuer) -> None:
     async def unused(request: Any, context: Any) -> Any:
         raise AssertionError
 
-    request = commands.PlaceOrderRequest(lines=[OrderLine()] * 100_000).SerializeToString()
+    request = commands.DistributeRequest(shares=[commands.Share()] * 100_000).SerializeToString()
     async with run_server(
         issuer, [Service(COMMANDS, dict.fromkeys(COMMANDS.methods_by_name, unused))]
     ) as edge:
         start = process_time()
-        call = edge.unary("/diptych.ordering.v1.CommandService/PlaceOrder")
+        call = edge.unary("/acme.ledger.v1.CommandService/Distribute")
         failure = await rpc_failure(call(request, metadata=issuer.bearer()))
     assert len(failure.violations) == 1
     assert process_time() - start < 3, "otherwise one caller blocks all others"
 
 
 async def test_a_nul_in_a_string_is_rejected(edge: Edge) -> None:
-    request = queries.GetOrderRequest(order_id="o-1", at_least_as_fresh="a\0b")
-    failure = await rpc_failure(edge.queries.GetOrder(request, metadata=edge.issuer.bearer()))
+    request = queries.GetChequeRequest(cheque_id="c-1", at_least_as_fresh="a\0b")
+    failure = await rpc_failure(edge.queries.GetCheque(request, metadata=edge.issuer.bearer()))
     assert failure.violations == {"at_least_as_fresh": "holds U+0000"}
 
 
@@ -258,9 +257,9 @@ async def test_a_call_without_a_token_is_unauthenticated_and_recorded(edge: Edge
 
 
 async def test_a_caller_without_the_scope_is_denied_and_recorded(edge: Edge) -> None:
-    failure = await rpc_failure(edge.get(metadata=edge.issuer.bearer(scope="ordering.write other")))
+    failure = await rpc_failure(edge.get(metadata=edge.issuer.bearer(scope="ledger.write other")))
     assert (failure.code, failure.reason) == (StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
-    assert failure.metadata == {"scope": "ordering.read", "method": PATH}
+    assert failure.metadata == {"scope": "ledger.read", "method": PATH}
     (call,) = edge.refused_calls
     assert (call.reason, call.caller) == ("SCOPE_MISSING", "alice")
 
@@ -290,19 +289,20 @@ async def test_a_recording_that_takes_too_long_is_abandoned(issuer: Issuer) -> N
 
 
 async def test_a_streaming_method_passes_the_same_interceptors(issuer: Issuer) -> None:
-    async def do(request: queries.GetOrderRequest, context: Any) -> None:
+    async def do(request: Any, context: Any) -> None:
         for number in range(3):
-            await context.write(queries.GetOrderResponse(order={"order_id": f"{request.order_id}-{number}"}))  # type: ignore[arg-type]
+            cheque = {"cheque_id": f"{request.cheque_id}-{number}"}
+            await context.write(queries.GetChequeResponse(cheque=cheque))
         raise RpcError("VIEW_BEHIND", "enough")
 
-    streaming = made_service("Streaming", rule=access_pb2.Rule(scope="ordering.read"), streams=True)
+    streaming = made_service("Streaming", rule=access_pb2.Rule(scope="ledger.read"), streams=True)
     async with run_server(issuer, [Service(streaming, {"Do": do})]) as edge:
         method: Any = edge.channel.unary_stream(
-            "/test.Streaming/Do", response_deserializer=queries.GetOrderResponse.FromString
+            "/test.Streaming/Do", response_deserializer=queries.GetChequeResponse.FromString
         )
-        request = queries.GetOrderRequest(order_id="o").SerializeToString()
+        request = queries.GetChequeRequest(cheque_id="c").SerializeToString()
         responses = aiter(method(request, metadata=issuer.bearer()))
-        assert [(await anext(responses)).order.order_id for _ in range(3)] == ["o-0", "o-1", "o-2"]
+        assert [(await anext(responses)).cheque.cheque_id for _ in range(3)] == ["c-0", "c-1", "c-2"]
         assert (await rpc_failure(anext(responses))).reason == "VIEW_BEHIND"
         assert (await rpc_failure(anext(aiter(method(request))))).reason == "UNAUTHENTICATED"
 
@@ -315,7 +315,7 @@ async def test_reflection_describes_the_services_only_if_it_is_on(issuer: Issuer
         return [service.name for service in response.list_services_response.service]
 
     async with run_server(issuer, reflection=True) as edge:
-        assert "diptych.ordering.v1.QueryService" in await list_services(edge)
+        assert "acme.ledger.v1.QueryService" in await list_services(edge)
     async with run_server(issuer) as edge:
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await list_services(edge)

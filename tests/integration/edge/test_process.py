@@ -60,7 +60,7 @@ async def test_no_accepted_request_fails_when_the_process_stops_under_load(tmp_p
         assert load.failures == []
         toy.process.send_signal(signal.SIGTERM)
         await asyncio.gather(*clients)
-        assert (await long_call).order_id == "slow-700"
+        assert (await long_call).cheque_id == "slow-700"
         assert await toy.wait_ended() == 0
         assert {error.code() for error in load.failures} == {StatusCode.UNAVAILABLE}, (
             "the status that clients retry"
@@ -80,7 +80,7 @@ async def test_excess_calls_are_shed_at_once_and_others_and_probes_answered(
         await toy.wait_serving()
         probe: Any = health_pb2_grpc.HealthStub(channel)
         await probe.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
-        calls = [asyncio.create_task(toy.get(f"o-{n}" if n else "block")) for n in range(20 * MAX_PENDING)]
+        calls = [asyncio.create_task(toy.get(f"c-{n}" if n else "block")) for n in range(20 * MAX_PENDING)]
         check = asyncio.ensure_future(probe.Check(health_pb2.HealthCheckRequest(), timeout=60))
         await until(lambda: any(call.done() for call in calls))  # the process itself is still blocked
         release.touch()
@@ -89,7 +89,7 @@ async def test_excess_calls_are_shed_at_once_and_others_and_probes_answered(
         shed = [result.code() for result in results if isinstance(result, grpc.aio.AioRpcError)]
         assert set(shed) == {StatusCode.CANCELLED}
         assert len(results) - len(shed) >= MAX_PENDING
-        assert (await toy.get("o-1")).order_id == "o-1"
+        assert (await toy.get("c-1")).cheque_id == "c-1"
 
 
 async def test_health_watchers_are_notified_of_the_stop_and_do_not_delay_it(tmp_path: Path) -> None:
@@ -99,11 +99,11 @@ async def test_health_watchers_are_notified_of_the_stop_and_do_not_delay_it(tmp_
         assert (await anext(watch)).status == SERVING
         slow_call = asyncio.create_task(toy.get("slow-300"))
         await asyncio.sleep(0)
-        await toy.get("o-1")
+        await toy.get("c-1")
         toy.process.send_signal(signal.SIGTERM)
         assert (await anext(watch)).status == NOT_SERVING
         assert [response async for response in watch] == []
-        assert (await slow_call).order_id == "slow-300"
+        assert (await slow_call).cheque_id == "slow-300"
         assert await toy.wait_ended(5) == 0
 
 
@@ -111,7 +111,7 @@ async def test_a_call_that_exceeds_the_stop_grace_is_cut_off(tmp_path: Path) -> 
     async with toy_process(tmp_path, environment={"DIPTYCH_STOP_GRACE": "0.3"}) as toy:
         await toy.wait_serving()
         endless = asyncio.create_task(toy.get("slow-60000"))
-        await toy.get("o-1")
+        await toy.get("c-1")
         toy.process.send_signal(signal.SIGTERM)
         assert await toy.wait_ended(5) == 0
         with pytest.raises(grpc.aio.AioRpcError):
@@ -168,7 +168,7 @@ async def find_pids(toy: Toy, count: int) -> set[str]:
     async def call_over_new_connection() -> bool:
         async with toy.reconnected() as other:
             with suppress(grpc.aio.AioRpcError):
-                pids.add((await other.get("o-1")).warehouse_id)
+                pids.add((await other.get("c-1")).void_reason)
         return len(pids) == count
 
     await until(call_over_new_connection)

@@ -11,7 +11,7 @@ import pytest
 from tests.support.harness.collector import Collector
 from tests.support.harness.toy_process import toy_process
 
-METHOD = "diptych.ordering.v1.QueryService/GetOrder"
+METHOD = "acme.ledger.v1.QueryService/GetCheque"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = (("traceparent", f"00-{TRACE}-{PARENT}-01"),)
 UNSAMPLED = (("traceparent", f"00-{TRACE}-{PARENT}-00"),)
@@ -55,10 +55,10 @@ async def test_a_failed_call_is_an_error_span_only_for_server_faults(
 ) -> None:
     async with toy_process(tmp_path, environment=collector.environment) as toy:
         await toy.wait_serving()
-        for order_id in ("rule-1", "bug"):
+        for cheque_id in ("rule-1", "bug"):
             with pytest.raises(grpc.aio.AioRpcError):
-                await toy.get(order_id, SAMPLED)
-        missing = await collector.span(lambda span: span.attributes.get("error.type") == "ORDER_NOT_FOUND")
+                await toy.get(cheque_id, SAMPLED)
+        missing = await collector.span(lambda span: span.attributes.get("error.type") == "CHEQUE_NOT_FOUND")
         assert (missing.attributes["rpc.response.status_code"], missing.status) == ("NOT_FOUND", "UNSET")
         bug = await collector.span(lambda span: span.attributes.get("error.type") == "INTERNAL")
         assert (bug.attributes["rpc.response.status_code"], bug.status) == ("INTERNAL", "ERROR")
@@ -73,7 +73,7 @@ async def test_a_call_that_the_caller_does_not_sample_is_not_sampled(
     async with toy_process(tmp_path, environment=collector.environment) as toy:
         await toy.wait_serving()
         await toy.get("traced", UNSAMPLED)
-        await toy.get("o-1", SAMPLED)
+        await toy.get("c-1", SAMPLED)
         await collector.span(lambda span: span.name == METHOD)
         line = await toy.line("Traced")
         assert "trace_id" not in line
@@ -86,7 +86,7 @@ async def test_the_standard_variables_determine_the_sampler(tmp_path: Path, coll
     async with toy_process(tmp_path, environment=collector.environment | never) as toy:
         await toy.wait_serving()
         await toy.get("traced")
-        await toy.get("o-1", SAMPLED)
+        await toy.get("c-1", SAMPLED)
         await collector.span(lambda span: span.name == METHOD)
         assert [span.parent for span in collector.spans] == [PARENT]
 
@@ -119,7 +119,7 @@ async def test_pending_telemetry_is_exported_before_the_process_ends(
     slow = {"OTEL_BSP_SCHEDULE_DELAY": "60000", "OTEL_METRIC_EXPORT_INTERVAL": "60000"}
     async with toy_process(tmp_path, environment=collector.environment | slow) as toy:
         await toy.wait_serving()
-        await toy.get("o-1")
+        await toy.get("c-1")
         assert collector.spans == []
         toy.process.terminate()
         assert await toy.wait_ended() == 0
@@ -131,7 +131,7 @@ async def test_an_unreachable_collector_delays_neither_calls_nor_the_end(tmp_pat
     unreachable = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_METRIC_EXPORT_INTERVAL": "500"}
     async with toy_process(tmp_path, environment=unreachable) as toy:
         await toy.wait_serving()
-        await asyncio.gather(*[toy.get("o-1", SAMPLED) for _ in range(50)])
+        await asyncio.gather(*[toy.get("c-1", SAMPLED) for _ in range(50)])
         start = monotonic()
         toy.process.terminate()
         assert await toy.wait_ended() == 0

@@ -60,7 +60,7 @@ class Issuer:
             "iss": ISSUER,
             "aud": AUDIENCE,
             "exp": time() + 60,
-            "scope": "ordering.read ordering.write",
+            "scope": "ledger.read ledger.write",
         }
         payload = {name: value for name, value in (standard | claims).items() if name not in without}
         key = key or self.key

@@ -4,6 +4,8 @@ from diptych.access.v1 import access_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 
+from tests.support.ledger.stubs import queries
+
 
 def made_service(name: str, *, rule: access_pb2.Rule | None, streams: bool = False) -> ServiceDescriptor:
     """Return the descriptor of a new service `test.<name>` with one method `Do`.
@@ -17,13 +19,13 @@ def made_service(name: str, *, rule: access_pb2.Rule | None, streams: bool = Fal
         name=f"test/{name}.proto",
         package="test",
         syntax="proto3",
-        dependency=["diptych/access/v1/access.proto", "diptych/ordering/v1/query_service.proto"],
+        dependency=["diptych/access/v1/access.proto", "acme/ledger/v1/query_service.proto"],
     )
-    messages = "diptych.ordering.v1"
+    messages = queries.DESCRIPTOR.package
     method = file.service.add(name=name).method.add(
         name="Do",
-        input_type=f".{messages}.GetOrderRequest",
-        output_type=f".{messages}.GetOrderResponse",
+        input_type=f".{messages}.GetChequeRequest",
+        output_type=f".{messages}.GetChequeResponse",
         server_streaming=streams,
     )
     if rule is not None:

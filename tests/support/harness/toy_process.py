@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from diptych.ordering.v1 import query_service_pb2 as queries
-from diptych.ordering.v1 import query_service_pb2_grpc
-from diptych.ordering.v1.types_pb2 import Order
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from devstack.tcp_ports import free_port
 from tests.support.harness.callers import METADATA, Issuer
+from tests.support.ledger.installation import ENVIRONMENT
+from tests.support.ledger.stubs import queries, queries_grpc
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -33,7 +32,7 @@ class Toy:
         self.folder = folder
         self.address = address
         self.health: Any = health_pb2_grpc.HealthStub(channel)
-        self.queries: Any = query_service_pb2_grpc.QueryServiceStub(channel)
+        self.queries: Any = queries_grpc.QueryServiceStub(channel)
         self._metadata = metadata
 
     @asynccontextmanager
@@ -43,10 +42,10 @@ class Toy:
         async with grpc.aio.insecure_channel(self.address, options=options) as channel:
             yield Toy(self.process, self.folder, self.address, channel, self._metadata)
 
-    async def get(self, order_id: str, metadata: METADATA = ()) -> Order:
-        request = queries.GetOrderRequest(order_id=order_id)
-        response = await self.queries.GetOrder(request, metadata=(*self._metadata, *metadata))
-        return response.order  # type: ignore[no-any-return]
+    async def get(self, cheque_id: str, metadata: METADATA = ()) -> Any:
+        request = queries.GetChequeRequest(cheque_id=cheque_id)
+        response = await self.queries.GetCheque(request, metadata=(*self._metadata, *metadata))
+        return response.cheque
 
     async def wait_serving(self) -> None:
         """Wait until the server is SERVING."""
@@ -86,7 +85,11 @@ async def toy_process(
     """Start a toy server without waiting until it serves; kill it at the end if it still runs."""
     issuer = Issuer(folder / "jwks.json")
     address = f"127.0.0.1:{port or free_port()}"
-    settings = {"DIPTYCH_JWKS": str(issuer.path), "DIPTYCH_QUERY_ADDRESS": address}
+    settings = {
+        "PYTHONPATH": ENVIRONMENT["PYTHONPATH"],
+        "DIPTYCH_JWKS": str(issuer.path),
+        "DIPTYCH_QUERY_ADDRESS": address,
+    }
     command = (sys.executable, "-m", "tests.support.harness.toy_server", *arguments)
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         process = await create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""A toy server with the interface of the real query service, controlled by the order ids in requests.
+"""A toy server with the interface of the real query service, controlled by the cheque ids in requests.
 
 Run as a module it is a process like the real servers, including `--workers`. It listens at
 DIPTYCH_QUERY_ADDRESS.
@@ -11,9 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from diptych.ordering.v1 import query_service_pb2 as queries
-from diptych.ordering.v1.types_pb2 import Order
-
 from runtime.grpc import caller, server
 from runtime.grpc.method import Handler
 from runtime.grpc.rpc_error import RpcError
@@ -21,15 +18,16 @@ from runtime.grpc.server import Service
 from runtime.process import logs, workers
 from runtime.process.lifecycle import Lifecycle, read_settings
 from runtime.telemetry import metrics, tracing
+from tests.support.ledger.stubs import queries, types
 
 MAX_PENDING = 100
 SERVICE = queries.DESCRIPTOR.services_by_name["QueryService"]
 log = logs.get_logger("toy")
 
 
-async def get_order(request: queries.GetOrderRequest, context: Any) -> Any:
-    """Run the action in the first word of the order id, then return an order whose customer is the caller."""
-    action, _, argument = request.order_id.partition("-")
+async def get_cheque(request: Any, context: Any) -> Any:
+    """Run the action in the first word of the cheque id, then return a cheque whose writer is the caller."""
+    action, _, argument = request.cheque_id.partition("-")
     if action == "slow":  # slow-<milliseconds>
         await asyncio.sleep(int(argument) / 1000)
     if action == "block":  # blocks the event loop until a file exists
@@ -37,21 +35,21 @@ async def get_order(request: queries.GetOrderRequest, context: Any) -> Any:
     if action == "bug":
         raise KeyError("a secret of ours")
     if action == "rule":
-        raise RpcError.not_found("ordering", "ORDER_NOT_FOUND", {"orderId": request.order_id})
+        raise RpcError.not_found("ledger", "CHEQUE_NOT_FOUND", {"chequeId": request.cheque_id})
     if action == "later":
-        raise RpcError("VIEW_BEHIND", "not yet", {"stream": "ordering.order.o-1"}, retry_after=0.25)
+        raise RpcError("VIEW_BEHIND", "not yet", {"stream": "ledger.cheque.c-1"}, retry_after=0.25)
     if action == "traced":
         with tracing.span("inner"):
             log.info("Traced", traceparent=tracing.current_traceparent())
         metrics.event_processed("toy", True)
     current_caller = caller.current()
-    order = Order(
-        order_id=request.order_id,
-        customer_id=current_caller.subject,
+    cheque = types.Cheque(
+        cheque_id=request.cheque_id,
+        writer=current_caller.subject,
         account_id=current_caller.on_behalf_of or "",
-        warehouse_id=str(os.getpid()),
+        void_reason=str(os.getpid()),
     )
-    return queries.GetOrderResponse(order=order)
+    return queries.GetChequeResponse(cheque=cheque)
 
 
 def block_until(path: Path) -> None:
@@ -59,9 +57,10 @@ def block_until(path: Path) -> None:
         time.sleep(0.01)
 
 
-async def list_orders(request: queries.ListOrdersRequest, context: Any) -> bytes:
+async def list_cheques(request: Any, context: Any) -> bytes:
     """Return bytes, like a server that does not parse its views."""
-    return queries.ListOrdersResponse(next_page_token="more").SerializeToString()
+    data: bytes = queries.ListChequesResponse(next_page_token="more").SerializeToString()
+    return data
 
 
 async def fail(request: Any, context: Any) -> Any:
@@ -71,11 +70,11 @@ async def fail(request: Any, context: Any) -> Any:
 
 def service(get: Handler) -> Service:
     handlers: dict[str, Handler] = {method.name: fail for method in SERVICE.methods}
-    return Service(SERVICE, handlers | {"GetOrder": get, "ListOrders": list_orders})
+    return Service(SERVICE, handlers | {"GetCheque": get, "ListCheques": list_cheques})
 
 
 def services() -> Sequence[Service]:
-    return [service(get_order)]
+    return [service(get_cheque)]
 
 
 async def ready() -> bool:
@@ -88,12 +87,12 @@ async def main(lifecycle: Lifecycle, contexts: Sequence[str]) -> None:
 
     call_count = 0
 
-    async def get(request: queries.GetOrderRequest, context: Any) -> Any:
+    async def get(request: Any, context: Any) -> Any:
         nonlocal call_count
         call_count += 1
-        if request.order_id == "die":
+        if request.cheque_id == "die":
             lifecycle.spawn(die(), "part")
-        return await get_order(request, context)
+        return await get_cheque(request, context)
 
     edge = server.build(
         lifecycle.settings,
