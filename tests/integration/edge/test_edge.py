@@ -51,9 +51,8 @@ class Edge:
 
     def get(self, cheque_id: str = "c-1", metadata: Any = None) -> Any:
         request = queries.GetChequeRequest(cheque_id=cheque_id)
-        return self.queries.GetCheque(
-            request, metadata=self.issuer.bearer() if metadata is None else metadata
-        )
+        metadata = self.issuer.bearer() if metadata is None else metadata
+        return self.queries.GetCheque(request, metadata=metadata)
 
 
 @asynccontextmanager

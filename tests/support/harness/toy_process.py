@@ -85,11 +85,8 @@ async def toy_process(
     """Start a toy server without waiting until it serves; kill it at the end if it still runs."""
     issuer = Issuer(folder / "jwks.json")
     address = f"127.0.0.1:{port or free_port()}"
-    settings = {
-        "PYTHONPATH": ENVIRONMENT["PYTHONPATH"],
-        "DIPTYCH_JWKS": str(issuer.path),
-        "DIPTYCH_QUERY_ADDRESS": address,
-    }
+    settings = {"DIPTYCH_JWKS": str(issuer.path), "DIPTYCH_QUERY_ADDRESS": address}
+    settings["PYTHONPATH"] = ENVIRONMENT["PYTHONPATH"]  # the generated stubs
     command = (sys.executable, "-m", "tests.support.harness.toy_server", *arguments)
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         process = await create_subprocess_exec(

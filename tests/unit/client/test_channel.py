@@ -12,12 +12,16 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from diptych.ordering.v1.query_service_pb2 import GetOrderRequest, GetOrderResponse
-from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceStub
 from diptych_client import Rejection, aio
 from diptych_client.channel_options import build_options, find_credentials
 
-GET = GetOrderRequest(order_id="o-1")
+from tests.support.ledger.stubs import queries, queries_grpc
+
+GET, FOUND = queries.GetChequeRequest(cheque_id="c-1"), queries.GetChequeResponse()
+
+
+def get_cheque(channel: Any) -> Any:
+    return queries_grpc.QueryServiceStub(channel).GetCheque
 
 
 def make_certificate() -> tuple[bytes, bytes]:
@@ -43,13 +47,14 @@ def make_certificate() -> tuple[bytes, bytes]:
 
 @pytest.fixture
 def tls_server() -> Iterator[Any]:
-    """A server with TLS whose GetOrder has an empty response; its target, and the options to trust it."""
+    """A server with TLS whose GetCheque has an empty response; its target, and the options to trust it."""
     key, certificate = make_certificate()
     server = grpc.server(ThreadPoolExecutor(1), options=[("grpc.max_receive_message_length", 100)])
     get: Any = grpc.unary_unary_rpc_method_handler(
-        lambda _request, _context: GetOrderResponse(), response_serializer=GetOrderResponse.SerializeToString
+        lambda _request, _context: FOUND,
+        response_serializer=queries.GetChequeResponse.SerializeToString,
     )
-    handler = grpc.method_handlers_generic_handler("diptych.ordering.v1.QueryService", {"GetOrder": get})
+    handler = grpc.method_handlers_generic_handler("acme.ledger.v1.QueryService", {"GetCheque": get})
     server.add_generic_rpc_handlers((handler,))
     port = server.add_secure_port("localhost:0", grpc.ssl_server_credentials([(key, certificate)]))
     server.start()
@@ -63,23 +68,26 @@ def tls_server() -> Iterator[Any]:
 
 def test_a_connection_uses_the_given_tls_credentials_and_options(tls_server: Any) -> None:
     with diptych_client.connect(**tls_server) as read:
-        assert read.query(QueryServiceStub(read.channel).GetOrder, GET) == GetOrderResponse()
+        assert read.query(get_cheque(read.channel), GET) == FOUND
 
 
 async def test_a_connection_with_asyncio_uses_them_too(tls_server: Any) -> None:
     async with aio.connect(**tls_server) as read:
-        assert await read.query(QueryServiceStub(read.channel).GetOrder, GET) == GetOrderResponse()
+        assert await read.query(get_cheque(read.channel), GET) == FOUND
 
 
 def test_a_server_that_cannot_be_trusted_gets_no_request(tls_server: Any) -> None:
     with diptych_client.connect(**tls_server | {"tls": True}) as read, pytest.raises(Rejection):
-        read.query(QueryServiceStub(read.channel).GetOrder, GET, timeout=0.3)
+        read.query(get_cheque(read.channel), GET, timeout=0.3)
 
 
 def test_a_message_above_its_limit_is_rejected_at_once(tls_server: Any) -> None:
     with diptych_client.connect(**tls_server) as read, pytest.raises(Rejection, match="RESOURCE_EXHAUSTED"):
         started = time.monotonic()
-        read.query(QueryServiceStub(read.channel).GetOrder, GetOrderRequest(order_id="o" * 101))
+        read.query(
+            get_cheque(read.channel),
+            queries.GetChequeRequest(cheque_id="c" * 101),
+        )
     assert time.monotonic() - started < 5
 
 

@@ -9,17 +9,16 @@ import diptych_client
 import grpc
 import pytest
 from diptych.consistency.v1.consistency_pb2 import Receipt
-from diptych.ordering.v1.command_service_pb2 import ConfirmOrderRequest, ConfirmOrderResponse
-from diptych.ordering.v1.query_service_pb2 import GetOrderRequest, GetOrderResponse
 from diptych_client import OutcomeUnknown, Rejection, aio
 from opentelemetry import trace
 
 from tests.support.builders.failed_calls import FailedCall, failed_call
+from tests.support.ledger.stubs import commands, queries
 
-CONFIRM = ConfirmOrderRequest(order_id="o-1")
-GET = GetOrderRequest(order_id="o-1")
-RECEIPT = Receipt(aggregate_id="o-1", version=2, consistency_token="t-2")
-CONFIRMED = ConfirmOrderResponse(receipt=RECEIPT)
+ENDORSE = commands.EndorseChequeRequest(cheque_id="c-1")
+GET, FOUND = queries.GetChequeRequest(cheque_id="c-1"), queries.GetChequeResponse()
+RECEIPT = Receipt(aggregate_id="c-1", version=2, consistency_token="t-2")
+ENDORSED = commands.EndorseChequeResponse(receipt=RECEIPT)
 LOST = FailedCall(grpc.StatusCode.UNAVAILABLE, "connection reset")
 Connect = Callable[..., Any]
 
@@ -102,60 +101,60 @@ async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Any]:
 
 async def test_a_command_is_repeated_under_one_request_id(connect: Connect) -> None:
     connection = connect()
-    confirm = connection.method(LOST, failed_call("STOPPING", retry_after=0.1), CONFIRMED)
-    assert await connection.send(confirm, CONFIRM) == RECEIPT
-    assert len(confirm.requests) == 3
-    assert len({request.request_id for request in confirm.requests}) == 1
-    assert confirm.requests[0].order_id == "o-1"
-    assert all(0 < timeout <= 5 for timeout in confirm.timeouts)
+    endorse = connection.method(LOST, failed_call("STOPPING", retry_after=0.1), ENDORSED)
+    assert await connection.send(endorse, ENDORSE) == RECEIPT
+    assert len(endorse.requests) == 3
+    assert len({request.request_id for request in endorse.requests}) == 1
+    assert endorse.requests[0].cheque_id == "c-1"
+    assert all(0 < timeout <= 5 for timeout in endorse.timeouts)
 
 
 async def test_a_request_id_of_the_caller_is_kept_and_a_new_one_is_not(connect: Connect) -> None:
     connection = connect()
-    confirm = connection.method(CONFIRMED)
-    await connection.send(confirm, ConfirmOrderRequest(request_id="mine"))
-    await connection.send(confirm, CONFIRM)
-    await connection.send(confirm, CONFIRM)
-    ids = [request.request_id for request in confirm.requests]
+    endorse = connection.method(ENDORSED)
+    await connection.send(endorse, commands.EndorseChequeRequest(request_id="mine"))
+    await connection.send(endorse, ENDORSE)
+    await connection.send(endorse, ENDORSE)
+    ids = [request.request_id for request in endorse.requests]
     assert ids[0] == "mine"
     assert len(set(ids)) == 3, "the same message without an id is another intention"
-    assert CONFIRM.request_id == ""
+    assert ENDORSE.request_id == ""
 
 
 async def test_a_rejection_of_a_command_is_raised_at_once(connect: Connect) -> None:
     connection = connect()
-    confirm = connection.method(
-        failed_call("ORDER_SHIPPED", {"orderId": "o-1"}, code=grpc.StatusCode.FAILED_PRECONDITION)
+    endorse = connection.method(
+        failed_call("CHEQUE_WORTHLESS", {"chequeId": "c-1"}, code=grpc.StatusCode.FAILED_PRECONDITION)
     )
     with pytest.raises(Rejection) as raised:
-        await connection.send(confirm, CONFIRM)
-    assert (raised.value.reason, raised.value.metadata) == ("ORDER_SHIPPED", {"orderId": "o-1"})
-    assert len(confirm.requests) == 1
+        await connection.send(endorse, ENDORSE)
+    assert (raised.value.reason, raised.value.metadata) == ("CHEQUE_WORTHLESS", {"chequeId": "c-1"})
+    assert len(endorse.requests) == 1
 
 
 async def test_a_command_without_an_answer_has_an_unknown_outcome(connect: Connect) -> None:
     connection = connect()
-    confirm = connection.method(LOST)
+    endorse = connection.method(LOST)
     with pytest.raises(OutcomeUnknown) as raised:
-        await connection.send(confirm, CONFIRM, timeout=0.3)
-    assert raised.value.request_id == confirm.requests[-1].request_id
+        await connection.send(endorse, ENDORSE, timeout=0.3)
+    assert raised.value.request_id == endorse.requests[-1].request_id
     assert raised.value.rejection.code == grpc.StatusCode.UNAVAILABLE
-    assert len(confirm.requests) > 1
+    assert len(endorse.requests) > 1
 
 
 async def test_a_denial_after_a_lost_answer_leaves_the_outcome_open(connect: Connect) -> None:
     connection = connect()
     with pytest.raises(OutcomeUnknown) as raised:
-        await connection.send(connection.method(LOST, failed_call("SCOPE_MISSING")), CONFIRM)
+        await connection.send(connection.method(LOST, failed_call("SCOPE_MISSING")), ENDORSE)
     assert raised.value.rejection.reason == "SCOPE_MISSING"
 
 
 async def test_a_query_includes_the_commands_that_fresh_names(connect: Connect) -> None:
     commands = connect()
     queries = connect(follows=commands)
-    get = queries.method(GetOrderResponse())
+    get = queries.method(FOUND)
     await queries.query(get, GET, fresh=True)
-    await commands.send(commands.method(CONFIRMED), CONFIRM)
+    await commands.send(commands.method(ENDORSED), ENDORSE)
     for fresh in (True, RECEIPT, "t-9", None):
         await queries.query(get, GET, fresh=fresh)
     assert [request.at_least_as_fresh for request in get.requests] == ["", "t-2", "t-2", "t-9", ""]
@@ -166,9 +165,11 @@ async def test_a_query_includes_the_commands_that_fresh_names(connect: Connect) 
 async def test_a_query_is_repeated_until_the_view_has_caught_up(connect: Connect) -> None:
     connection = connect()
     get = connection.method(
-        failed_call("VIEW_BEHIND", retry_after=0.01), failed_call("VIEW_REBUILDING"), GetOrderResponse()
+        failed_call("VIEW_BEHIND", retry_after=0.01),
+        failed_call("VIEW_REBUILDING"),
+        FOUND,
     )
-    assert await connection.query(get, GET) == GetOrderResponse()
+    assert await connection.query(get, GET) == FOUND
 
 
 async def test_a_query_that_cannot_be_answered_in_time_is_rejected(connect: Connect) -> None:
@@ -181,7 +182,7 @@ async def test_a_query_that_cannot_be_answered_in_time_is_rejected(connect: Conn
 async def test_an_expired_access_token_is_replaced_once_there_is_another(connect: Connect) -> None:
     tokens = iter(["old", "new", "newest", "newest"])
     connection = connect(token=lambda: next(tokens))
-    get = connection.method(failed_call("TOKEN_EXPIRED"), GetOrderResponse(), failed_call("TOKEN_EXPIRED"))
+    get = connection.method(failed_call("TOKEN_EXPIRED"), FOUND, failed_call("TOKEN_EXPIRED"))
     await connection.query(get, GET)
     with pytest.raises(Rejection) as raised:
         await connection.query(get, GET)
@@ -195,7 +196,7 @@ async def test_an_expired_access_token_is_replaced_once_there_is_another(connect
 
 async def test_a_call_carries_the_callers_metadata_and_trace_context(connect: Connect) -> None:
     connection = connect(token="secret")
-    get = connection.method(GetOrderResponse())
+    get = connection.method(FOUND)
     await connection.query(get, GET, metadata=[("diptych-correlation-id", "c-1")])
     assert get.metadata[0] == {"authorization": "Bearer secret", "diptych-correlation-id": "c-1"}
     span = trace.NonRecordingSpan(trace.SpanContext(0xABC, 0xDEF, False, trace.TraceFlags(1)))
@@ -206,9 +207,9 @@ async def test_a_call_carries_the_callers_metadata_and_trace_context(connect: Co
 
 async def test_closing_a_connection_ends_its_pauses(connect: Connect) -> None:
     connection = connect()
-    confirm = connection.method(failed_call("WRITE_MODEL_UNAVAILABLE", retry_after=20))
-    sending = asyncio.ensure_future(connection.send(confirm, CONFIRM))
-    assert await asyncio.to_thread(confirm.is_called.wait, 5)
+    endorse = connection.method(failed_call("WRITE_MODEL_UNAVAILABLE", retry_after=20))
+    sending = asyncio.ensure_future(connection.send(endorse, ENDORSE))
+    assert await asyncio.to_thread(endorse.is_called.wait, 5)
     await connection.close()
     with pytest.raises(OutcomeUnknown):
         await asyncio.wait_for(sending, 5)
@@ -219,7 +220,7 @@ async def test_a_coroutine_function_may_return_the_access_token() -> None:
         return "secret"
 
     connection = Asyncio("127.0.0.1:1", token=read)
-    get: Any = AsyncMethod(GetOrderResponse())
+    get: Any = AsyncMethod(FOUND)
     await connection.query(get, GET)
     assert get.metadata[0]["authorization"] == "Bearer secret"
     await connection.close()

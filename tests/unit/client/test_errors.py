@@ -18,7 +18,7 @@ TEXT = st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=3
     metadata=st.dictionaries(TEXT, TEXT, max_size=4),
     retry_after=st.none() | st.integers(0, 10**6).map(lambda millis: millis / 1000),
     violations=st.dictionaries(TEXT, TEXT, max_size=4),
-    domain=st.sampled_from(["diptych", "ordering.diptych"]),
+    domain=st.sampled_from(["diptych", "ledger.diptych"]),
 )
 def test_a_rejection_has_everything_that_the_server_sent(
     metadata: dict[str, str], retry_after: float | None, violations: dict[str, str], domain: str

@@ -8,32 +8,27 @@ from typing import Any
 import diptych_client
 import grpc
 import pytest
-from diptych.ordering.v1.query_service_pb2 import WatchOrderRequest, WatchOrderResponse
-from diptych.ordering.v1.query_service_pb2_grpc import (
-    QueryServiceServicer,
-    QueryServiceStub,
-    add_QueryServiceServicer_to_server,
-)
 from diptych_client import Rejection, aio
 
 from tests.support.builders.failed_calls import FailedCall, failed_call
+from tests.support.ledger.stubs import queries, queries_grpc
 
 CUT = FailedCall(grpc.StatusCode.UNAVAILABLE)
 OPEN = "the stream stays open"
 END = "the stream ends without an error"
 
 
-class Server(QueryServiceServicer):
+class Server(queries_grpc.QueryServiceServicer):  # type: ignore[misc]
     """Sends the parts of each script to one call after the other: resume tokens, then an end."""
 
     def __init__(self) -> None:
         self.scripts: list[tuple[Any, ...]] = []
-        self.requests: list[WatchOrderRequest] = []
+        self.requests: list[Any] = []
         self.authorizations: list[Any] = []
         self.deadlines: list[Any] = []
         self.cancelled = asyncio.Event()
 
-    async def WatchOrder(self, request: WatchOrderRequest, context: Any) -> AsyncIterator[WatchOrderResponse]:  # noqa: N802
+    async def WatchCheque(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         self.requests.append(request)
         self.authorizations.append(dict(context.invocation_metadata()).get("authorization"))
         self.deadlines.append(context.time_remaining())
@@ -46,7 +41,7 @@ class Server(QueryServiceServicer):
                 finally:
                     self.cancelled.set()
             elif part is not END:
-                yield WatchOrderResponse(resume_token=part)
+                yield queries.WatchChequeResponse(resume_token=part)
 
 
 class Threads:
@@ -54,10 +49,10 @@ class Threads:
 
     def __init__(self, target: str, token: Any) -> None:
         self.connection = diptych_client.connect(target, token=token)
-        self.stub: Any = QueryServiceStub(self.connection.channel)
+        self.stub: Any = queries_grpc.QueryServiceStub(self.connection.channel)
 
-    def watch(self, request: WatchOrderRequest, **more: Any) -> Any:
-        return self.connection.watch(self.stub.WatchOrder, request, **more)
+    def watch(self, request: Any, **more: Any) -> Any:
+        return self.connection.watch(self.stub.WatchCheque, request, **more)
 
     async def read(self, watch: Any) -> str | None:
         response = await asyncio.wait_for(asyncio.to_thread(next, watch, None), 10)
@@ -72,11 +67,11 @@ class Asyncio:
 
     def __init__(self, target: str, token: Any) -> None:
         self.connection = aio.connect(target, token=token)
-        self.stub: Any = QueryServiceStub(self.connection.channel)
+        self.stub: Any = queries_grpc.QueryServiceStub(self.connection.channel)
         self.close = self.connection.close
 
-    def watch(self, request: WatchOrderRequest, **more: Any) -> Any:
-        return self.connection.watch(self.stub.WatchOrder, request, **more)
+    def watch(self, request: Any, **more: Any) -> Any:
+        return self.connection.watch(self.stub.WatchCheque, request, **more)
 
     async def read(self, watch: Any) -> str | None:
         response = await asyncio.wait_for(anext(watch, None), 10)
@@ -95,9 +90,9 @@ class Tokens:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    servicer: Any = Server()  # type: ignore[abstract]
+    servicer = Server()
     server = grpc.aio.server()
-    add_QueryServiceServicer_to_server(servicer, server)
+    queries_grpc.add_QueryServiceServicer_to_server(servicer, server)
     servicer.port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     yield servicer
@@ -111,25 +106,27 @@ async def client(request: pytest.FixtureRequest, server: Any) -> AsyncIterator[A
     await client.close()
 
 
-ORDER = WatchOrderRequest(order_id="o-1")
+CHEQUE = queries.WatchChequeRequest(cheque_id="c-1")
 
 
 async def test_a_watch_resumes_from_its_last_response_with_a_fresh_token(server: Server, client: Any) -> None:
     expired = failed_call("TOKEN_EXPIRED")
     server.scripts = [("a", "b", CUT), (CUT,), ("c", expired), ("d", END), ("e", OPEN)]
-    watch = client.watch(ORDER, fresh="t-1")
+    watch = client.watch(CHEQUE, fresh="t-1")
     assert [await client.read(watch) for _ in range(5)] == ["a", "b", "c", "d", "e"]
     assert [request.resume_token for request in server.requests] == ["", "b", "b", "c", "d"]
     assert {request.at_least_as_fresh for request in server.requests} == {"t-1"}
     assert server.authorizations == [f"Bearer token-{number}" for number in range(1, 6)]
     assert server.deadlines == [None] * 5
     assert watch.resume_token == "e"
-    assert ORDER.resume_token == ""
+    assert CHEQUE.resume_token == ""
 
 
 async def test_a_watch_continues_an_earlier_one(server: Server, client: Any) -> None:
     server.scripts = [("b", OPEN)]
-    assert await client.read(client.watch(WatchOrderRequest(order_id="o-1", resume_token="a"))) == "b"
+    assert (
+        await client.read(client.watch(queries.WatchChequeRequest(cheque_id="c-1", resume_token="a"))) == "b"
+    )
     assert server.requests[0].resume_token == "a"
 
 
@@ -138,7 +135,7 @@ async def test_an_error_that_is_final_is_raised_and_ends_the_watch(
     server: Server, client: Any, reason: str
 ) -> None:
     server.scripts = [("a", failed_call(reason))]
-    watch = client.watch(ORDER)
+    watch = client.watch(CHEQUE)
     assert await client.read(watch) == "a"
     with pytest.raises(Rejection) as raised:
         await client.read(watch)
@@ -148,7 +145,7 @@ async def test_an_error_that_is_final_is_raised_and_ends_the_watch(
 
 async def test_closing_a_watch_ends_its_iteration_and_its_stream(server: Server, client: Any) -> None:
     server.scripts = [("a", OPEN)]
-    watch = client.watch(ORDER)
+    watch = client.watch(CHEQUE)
     assert await client.read(watch) == "a"
     reading = asyncio.create_task(client.read(watch))
     await asyncio.sleep(0.05)  # so that it usually waits for the stream
@@ -159,7 +156,7 @@ async def test_closing_a_watch_ends_its_iteration_and_its_stream(server: Server,
 
 async def test_closing_the_connection_ends_its_watches(server: Server, client: Any) -> None:
     server.scripts = [("a", OPEN), (failed_call("VIEW_REBUILDING", retry_after=60),)]
-    watches = [client.watch(ORDER), client.watch(ORDER)]
+    watches = [client.watch(CHEQUE), client.watch(CHEQUE)]
     assert await client.read(watches[0]) == "a"
     reading = [asyncio.create_task(client.read(watch)) for watch in watches]
     await asyncio.sleep(0.05)  # so that one usually waits for its stream, and one for its next attempt
@@ -169,7 +166,7 @@ async def test_closing_the_connection_ends_its_watches(server: Server, client: A
 
 async def test_a_watch_that_is_dropped_ends_its_stream(server: Server, client: Any) -> None:
     server.scripts = [("a", OPEN)]
-    watch = client.watch(ORDER)
+    watch = client.watch(CHEQUE)
     assert await client.read(watch) == "a"
     del watch
     gc.collect()
@@ -179,7 +176,7 @@ async def test_a_watch_that_is_dropped_ends_its_stream(server: Server, client: A
 async def test_a_cancelled_read_loses_no_response(server: Any) -> None:
     client = Asyncio(f"127.0.0.1:{server.port}", "secret")
     server.scripts = [("a", OPEN), ("b", OPEN)]
-    watch = client.watch(ORDER)
+    watch = client.watch(CHEQUE)
     assert await client.read(watch) == "a"
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(anext(watch), 0.05)

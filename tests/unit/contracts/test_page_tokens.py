@@ -9,7 +9,7 @@ from contracts.view_layout import index_member
 from runtime.grpc.request_tokens import read_page_token
 from runtime.grpc.rpc_error import RpcError
 
-INDEX = "index:ordering.order:2:{customer/c-1}"
+INDEX = "index:ledger.cheque:2:{account/a-1}"
 MEMBERS = st.builds(
     index_member, st.integers(0, 2**63), st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 )
@@ -33,7 +33,7 @@ def test_no_token_is_the_first_page() -> None:
 
 @given(MEMBERS)
 def test_a_token_of_other_filters_is_rejected(member: str) -> None:
-    token = page_tokens.mint("index:ordering.order:2:{customer/c-2}", member)
+    token = page_tokens.mint("index:ledger.cheque:2:{account/a-2}", member)
     assert read_error(INDEX, token) == "PAGE_TOKEN_INVALID"
 
 

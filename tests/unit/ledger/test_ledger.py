@@ -18,12 +18,11 @@ from tests.support.ledger.rules.messages import (
     Deposit,
     Distribute,
     EndorseCheque,
-    Memo,
-    Share,
     Transfer,
     VoidCheque,
     WriteCheque,
 )
+from tests.support.ledger.rules.shares import Memo, Share
 
 
 @pytest.fixture

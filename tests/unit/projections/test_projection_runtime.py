@@ -7,7 +7,7 @@ from projector.records import Parked
 from projector.retry_schedule import RetryPolicy, RetrySchedule
 
 OOPS = ValueError("oops")
-STREAM = "ordering.order.o-1"
+STREAM = "ledger.cheque.c-1"
 
 
 class TestCheckpoints:
@@ -57,14 +57,14 @@ class TestRetrySchedule:
     @pytest.fixture
     def schedule(self) -> RetrySchedule:
         schedule = RetrySchedule()
-        schedule.reset({f"o-{n}": Parked(STREAM, 1, "", 0, 1, n, "retrying") for n in range(5)})
+        schedule.reset({f"c-{n}": Parked(STREAM, 1, "", 0, 1, n, "retrying") for n in range(5)})
         return schedule
 
     def test_due_aggregates_are_listed_up_to_the_limit(self, schedule: RetrySchedule) -> None:
-        assert [view_id for view_id, _ in schedule.list_due(3, 10)] == ["o-0", "o-1", "o-2", "o-3"]
+        assert [view_id for view_id, _ in schedule.list_due(3, 10)] == ["c-0", "c-1", "c-2", "c-3"]
         assert len(schedule.list_due(3, 2)) == 2
 
     def test_parked_and_removed_aggregates_are_not_due(self, schedule: RetrySchedule) -> None:
-        schedule.add("o-1", Parked(STREAM, 1, "", 0, 6, None, "parked"))
-        schedule.remove("o-2")
-        assert [view_id for view_id, _ in schedule.list_due(3, 10)] == ["o-0", "o-3"]
+        schedule.add("c-1", Parked(STREAM, 1, "", 0, 6, None, "parked"))
+        schedule.remove("c-2")
+        assert [view_id for view_id, _ in schedule.list_due(3, 10)] == ["c-0", "c-3"]

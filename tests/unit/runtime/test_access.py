@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 from diptych.access.v1 import access_pb2
-from diptych.ordering.v1 import command_service_pb2, query_service_pb2
 
 from runtime.grpc import access
 from runtime.grpc.routes import Routes, Service
 from runtime.process.start_error import StartError
 from tests.support.harness.made_service import made_service
+from tests.support.ledger.stubs import commands, queries
 
 
 async def handler(request: Any, context: Any) -> Any:
@@ -17,8 +17,8 @@ async def handler(request: Any, context: Any) -> Any:
 
 
 def test_a_methods_scope_is_read_from_its_proto() -> None:
-    place = command_service_pb2.DESCRIPTOR.services_by_name["CommandService"].methods_by_name["PlaceOrder"]
-    assert access.scope_of(place) == "ordering.write"
+    deposit = commands.DESCRIPTOR.services_by_name["CommandService"].methods_by_name["Deposit"]
+    assert access.scope_of(deposit) == "ledger.write"
 
 
 @pytest.mark.parametrize(("name", "rule"), [("Bare", None), ("Empty", access_pb2.Rule())])
@@ -31,8 +31,8 @@ def test_a_service_made_at_run_time_with_a_rule_is_accepted() -> None:
     Routes([Service(made_service("Ruled", rule=access_pb2.Rule(scope="test.do")), {"Do": handler})], [])
 
 
-@pytest.mark.parametrize("handlers", [["GetOrder"], ["GetOrder", "ListOrders", "DropOrders"]])
+@pytest.mark.parametrize("handlers", [["GetCheque"], ["GetCheque", "ListCheques", "DropCheques"]])
 def test_methods_and_handlers_that_differ_prevent_the_start(handlers: list[str]) -> None:
-    queries = query_service_pb2.DESCRIPTOR.services_by_name["QueryService"]
-    with pytest.raises(StartError, match=r"ListOrders|DropOrders"):
-        Routes([Service(queries, dict.fromkeys(handlers, handler))], [])
+    service = queries.DESCRIPTOR.services_by_name["QueryService"]
+    with pytest.raises(StartError, match=r"ListCheques|DropCheques"):
+        Routes([Service(service, dict.fromkeys(handlers, handler))], [])

@@ -1,16 +1,19 @@
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, EntryPoints
+from pkgutil import iter_modules
 from types import ModuleType
 
 import pytest
 
-from contracts import manifest
+from contracts import contexts, manifest
 from contracts.manifest import Manifest, context_of, find_manifests
 from runtime.process.contexts import choose_contexts, load_modules, load_parts
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
-LOYALTY = Manifest("loyalty")
+OWN = [module.name for module in iter_modules(contexts.__path__)]
+"""The contexts of this repository."""
+LOYALTY, DOUBLE = Manifest("loyalty"), Manifest(OWN[0])
 INVALID = "no manifest"
 
 
@@ -28,7 +31,7 @@ def entry_point(name: str, attribute: str) -> EntryPoint:
 
 def test_contexts_of_other_distributions_are_found_by_entry_point(installed: list[EntryPoint]) -> None:
     installed.append(entry_point("loyalty", "LOYALTY"))
-    assert list(find_manifests()) == ["banking", "fulfilment", "inventory", "ordering", "loyalty"]
+    assert list(find_manifests()) == [*OWN, "loyalty"]
     assert choose_contexts(Settings(contexts=" loyalty,loyalty")) == [LOYALTY]
 
 
@@ -37,7 +40,7 @@ def test_contexts_of_other_distributions_are_found_by_entry_point(installed: lis
     [
         ("INVALID", f"{__name__}:INVALID: not a contracts.manifest.Manifest"),
         ("MISSING", f"entry point x of diptych.contexts: module '{__name__}' has no attribute 'MISSING'"),
-        ("ORDERING", f"{__name__}:ORDERING: contracts.contexts.ordering is a context ordering too"),
+        ("DOUBLE", f"{__name__}:DOUBLE: contracts.contexts.{OWN[0]} is a context {OWN[0]} too"),
     ],
 )
 def test_an_invalid_manifest_has_an_error_of_one_line(
@@ -49,12 +52,9 @@ def test_an_invalid_manifest_has_an_error_of_one_line(
     assert str(error.value) == message
 
 
-ORDERING = Manifest("ordering")
-
-
 def test_an_unknown_context_in_the_settings_is_named() -> None:
-    with pytest.raises(StartError, match=r"^DIPTYCH_CONTEXTS: unknown context dolls \(known: banking, "):
-        choose_contexts(Settings(contexts="ordering,dolls"))
+    with pytest.raises(StartError, match=rf"^DIPTYCH_CONTEXTS: unknown context dolls \(known: {OWN[0]}, "):
+        choose_contexts(Settings(contexts=f"{OWN[0]},dolls"))
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def test_a_part_that_is_missing_or_of_another_type_is_named(part: ModuleType) ->
 @pytest.mark.parametrize(
     ("service", "context"),
     [
-        ("diptych.ordering.v1.QueryService", "ordering"),
+        ("diptych.loyalty.v1.QueryService", "loyalty"),
         ("loyalty.v1.QueryService", "loyalty"),
         ("acme.shop.loyalty.v2.CommandService", "loyalty"),
     ],

@@ -17,7 +17,7 @@ from runtime.process import logs
 log = logs.get_logger("relay")
 logs.configure(*sys.argv[1:])
 log.debug("Below the level")
-log.info("Event published", eventId="ordering.order.o-1@1", n=3, text="ä\\n", id=uuid.UUID(int=1), odd=object)
+log.info("Event published", eventId="ledger.cheque.c-1@1", n=3, text="ä\\n", id=uuid.UUID(int=1), odd=object)
 log.info("Dated", timestamp=datetime(2026, 1, 2, tzinfo=UTC))
 logging.getLogger("nats.aio").warning("slow %s", "consumer")
 logging.getLogger("nats.aio").info("chatter")
@@ -55,7 +55,7 @@ def test_a_line_has_its_time_level_logger_message_and_fields(lines: list[dict[st
         "level": "info",
         "logger": "relay",
         "message": "Event published",
-        "eventId": "ordering.order.o-1@1",
+        "eventId": "ledger.cheque.c-1@1",
         "n": 3,
         "text": "ä\n",
         "id": "00000000-0000-0000-0000-000000000001",
@@ -101,7 +101,7 @@ def test_console_lines_have_colours_a_short_time_and_a_traceback() -> None:
     for code in ("\x1b[0m", "\x1b[1m", "\x1b[2m", "\x1b[32m", "\x1b[34m", "\x1b[35m", "\x1b[36m"):
         plain = plain.replace(code, "")
     assert plain[12:].startswith(" [info     ] Event published")
-    assert "[relay] eventId=ordering.order.o-1@1" in plain
+    assert "[relay] eventId=ledger.cheque.c-1@1" in plain
     assert any(line.startswith("KeyError: 'missing'") for line in lines)
 
 

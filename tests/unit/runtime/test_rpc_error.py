@@ -42,11 +42,11 @@ def test_an_invalid_request_names_its_fields() -> None:
 
 
 def test_a_broken_rule_has_the_domain_of_its_context() -> None:
-    error = RpcError.of_rule("ordering", "ORDER_ODD", {"orderId": "o-1"})
-    assert (error.code, error.domain) == (StatusCode.FAILED_PRECONDITION, "ordering.diptych")
-    assert error.message == "order odd (orderId=o-1)"
+    error = RpcError.of_rule("ledger", "CHEQUE_ODD", {"chequeId": "c-1"})
+    assert (error.code, error.domain) == (StatusCode.FAILED_PRECONDITION, "ledger.diptych")
+    assert error.message == "cheque odd (chequeId=c-1)"
 
 
 def test_a_missing_record_of_a_context_is_not_found() -> None:
-    error = RpcError.not_found("ordering", "ORDER_NOT_FOUND", {"orderId": "o-1"})
-    assert (error.code, error.domain) == (StatusCode.NOT_FOUND, "ordering.diptych")
+    error = RpcError.not_found("ledger", "CHEQUE_NOT_FOUND", {"chequeId": "c-1"})
+    assert (error.code, error.domain) == (StatusCode.NOT_FOUND, "ledger.diptych")

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import datetime
 
+from tests.support.ledger.rules.shares import Memo, Share
+
 
 @dataclass(frozen=True)
 class Deposit:
@@ -15,18 +17,6 @@ class Transfer:
     account_id: str
     payee_id: str
     amount: int
-
-
-@dataclass(frozen=True)
-class Share:
-    payee_id: str
-    amount: int
-
-
-@dataclass(frozen=True)
-class Memo:
-    title: str
-    lines: tuple[str, ...]
 
 
 @dataclass(frozen=True)
