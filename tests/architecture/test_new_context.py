@@ -191,7 +191,7 @@ def test_an_invalid_name_has_an_error_of_one_line(untouched: Path, name: str, re
         ("class", "is reserved"),
         ("event", "is taken: the templates use the name Event"),
         ("aggregate", "is taken: the templates use the name Aggregate"),
-        ("view", "is taken: the templates use the name View"),
+        ("view", "is taken: the templates use the name VIEW"),
     ],
 )
 def test_an_invalid_aggregate_has_an_error_of_one_line(untouched: Path, aggregate: str, reason: str) -> None:
