@@ -14,7 +14,7 @@ async def migrate(database_url: str) -> None:
     """Bring a database to the newest revision; does nothing if it is there already.
 
     Raises:
-        StartError: the database cannot be reached, refuses, or was made before the first release.
+        StartError: the database cannot be reached, refuses, or is at a revision that this code does not know.
     """
     try:
         await asyncio.to_thread(upgrade, database_url)
@@ -22,8 +22,9 @@ async def migrate(database_url: str) -> None:
         raise StartError(f"DIPTYCH_DATABASE_URL: cannot migrate the database: {summarize(error)}") from error
     except CommandError as error:  # it is at a revision that this code does not know
         raise StartError(
-            "DIPTYCH_DATABASE_URL: an earlier version of Diptych made this database, and no migration leads"
-            " from it to this one; `make clean-data` removes the local stack's data"
+            "DIPTYCH_DATABASE_URL: the database is at a revision that this version of Diptych does not know:"
+            " a later version migrated it, or one before the first release made it (`make clean-data` removes"
+            " the local stack's data)"
         ) from error
 
 
