@@ -59,7 +59,11 @@ def deadline_saga(
             stream ends the saga.
         expire_request: the request that expires one if its deadline has passed; it names the id as the first
             event does.
+
+    Raises:
+        ValueError: `first_event` is not the newest version of an event.
     """
+    events.check_newest(first_event)
     id_field = first_event.DESCRIPTOR.fields[0].name
 
     def react(expiry: Expiry, input_: Input) -> Reaction[Expiry]:

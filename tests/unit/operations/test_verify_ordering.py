@@ -74,10 +74,10 @@ def test_an_order_of_version_1_is_read_as_the_newest_and_has_one_group() -> None
 
 
 def test_an_event_that_its_upcaster_cannot_convert_is_a_finding() -> None:
-    def fail(_: v1.OrderPlaced) -> v2.OrderPlaced:
+    def fail(_: v1.OrderPlaced) -> v1.OrderHeld:
         raise LookupError("no warehouse")
 
-    types = EventTypes((v1, v2), (Upcaster(v1.OrderPlaced, v2.OrderPlaced, fail),))
+    types = EventTypes((v1,), (Upcaster(v1.OrderPlaced, v1.OrderHeld, fail),))
     (event,) = record(v1.OrderPlaced())
     _, (problem,) = parse_events(StoredStream(event.recorded.stream, events=[event.recorded]), types)
     assert problem.text == "cannot be upcast from diptych.ordering.v1.OrderPlaced: LookupError: no warehouse"
