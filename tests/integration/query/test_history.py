@@ -1,41 +1,42 @@
-"""GetOrderHistory: pages of an order's history, newest first."""
+"""GetChequeHistory: pages of a history, newest first."""
 
 from typing import Any
 
 import pytest
-from diptych.ordering.v1.events_pb2 import OrderHeld
-from diptych.ordering.v1.query_service_pb2 import GetOrderHistoryRequest, GetOrderHistoryResponse
-from diptych.ordering.v1.types_pb2 import OrderHistoryEntry
 from grpc import StatusCode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts import consistency_tokens, page_tokens
-from query_server.contexts import ordering
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.read_model import HISTORIES, INCARNATION, ReadModel, respond
+from tests.support.harness.read_model import INCARNATION, ReadModel, respond
+from tests.support.ledger import queries as ledger
+from tests.support.ledger.stored_views import HISTORY
+from tests.support.ledger.stubs import events, queries, types
 
 
-def make_entry(version: int) -> OrderHistoryEntry:
-    entry = OrderHistoryEntry(version=version, event_type=OrderHeld.DESCRIPTOR.full_name, actor="ada")
-    entry.event.Pack(OrderHeld(order_id="o-1", reason=f"{version}"))
+def make_entry(version: int) -> Any:
+    entry = types.ChequeHistoryEntry(
+        version=version, event_type=events.ChequeEndorsed.DESCRIPTOR.full_name, actor="ada"
+    )
+    entry.event.Pack(events.ChequeEndorsed(cheque_id="c-1", endorser=f"{version}"))
     return entry
 
 
-def make_entries(count: int) -> list[OrderHistoryEntry]:
+def make_entries(count: int) -> list[Any]:
     return [make_entry(version) for version in range(1, count + 1)]
 
 
 async def get_history(
-    model: ReadModel, remaining: float | None = None, order_id: str = "o-1", **request: Any
-) -> GetOrderHistoryResponse:
+    model: ReadModel, remaining: float | None = None, cheque_id: str = "c-1", **request: Any
+) -> Any:
     data = await respond(
-        ordering.get_order_history,
+        ledger.get_cheque_history,
         model.histories,
-        GetOrderHistoryRequest(order_id=order_id, **request),
+        queries.GetChequeHistoryRequest(cheque_id=cheque_id, **request),
         remaining,
     )
-    return GetOrderHistoryResponse.FromString(data)
+    return queries.GetChequeHistoryResponse.FromString(data)
 
 
 async def get_error(model: ReadModel, **request: Any) -> RpcError:
@@ -45,14 +46,14 @@ async def get_error(model: ReadModel, **request: Any) -> RpcError:
 
 
 async def test_entries_are_returned_newest_first_as_they_are_stored(model: ReadModel) -> None:
-    await model.put_history("o-1", *make_entries(3))
+    await model.put_history("c-1", *make_entries(3))
     page = await get_history(model)
     assert list(page.entries) == [make_entry(3), make_entry(2), make_entry(1)]
     assert page.next_page_token == ""
 
 
 async def test_a_page_holds_twenty_entries_by_default(model: ReadModel) -> None:
-    await model.put_history("o-1", *make_entries(21))
+    await model.put_history("c-1", *make_entries(21))
     first = await get_history(model)
     assert [entry.version for entry in first.entries] == list(range(21, 1, -1))
     second = await get_history(model, page_token=first.next_page_token)
@@ -69,7 +70,7 @@ async def test_a_page_holds_twenty_entries_by_default(model: ReadModel) -> None:
 async def test_pages_list_every_initial_entry_once_while_events_arrive(
     model: ReadModel, initial: int, arriving: list[int], sizes: list[int]
 ) -> None:
-    await model.put_history("o-1", *make_entries(initial))
+    await model.put_history("c-1", *make_entries(initial))
     listed: list[int] = []
     count, number, page_token = initial, 0, ""
     while number == 0 or page_token:
@@ -77,55 +78,55 @@ async def test_pages_list_every_initial_entry_once_while_events_arrive(
         listed += [entry.version for entry in page.entries]
         page_token = page.next_page_token
         count += arriving[number] if number < len(arriving) else 0
-        await model.put_history("o-1", *make_entries(count))
+        await model.put_history("c-1", *make_entries(count))
         number += 1
     assert listed == list(range(initial, 0, -1))
 
 
-async def test_a_missing_order_has_no_history(model: ReadModel) -> None:
-    for token in ("", consistency_tokens.mint(INCARNATION, {"inventory.item.i-1": 1})):
+async def test_a_missing_aggregate_has_no_history(model: ReadModel) -> None:
+    for token in ("", consistency_tokens.mint(INCARNATION, {"other.item.i-1": 1})):
         error = await get_error(model, at_least_as_fresh=token)
-        assert (error.reason, error.code) == ("ORDER_NOT_FOUND", StatusCode.NOT_FOUND)
-        assert error.metadata == {"order_id": "o-1"}
+        assert (error.reason, error.code) == ("CHEQUE_NOT_FOUND", StatusCode.NOT_FOUND)
+        assert error.metadata == {"cheque_id": "c-1"}
 
 
-async def test_an_order_whose_first_event_is_parked_is_not_found(model: ReadModel) -> None:
-    await model.redis.hset(HISTORIES.key("o-1"), mapping={"version": "0", "parked": "{}"})
-    assert (await get_error(model)).reason == "ORDER_NOT_FOUND"
+async def test_an_aggregate_whose_first_event_is_parked_is_not_found(model: ReadModel) -> None:
+    await model.redis.hset(HISTORY.key("c-1"), mapping={"version": "0", "parked": "{}"})
+    assert (await get_error(model)).reason == "CHEQUE_NOT_FOUND"
 
 
 async def test_a_history_is_refused_during_a_rebuild(model: ReadModel) -> None:
-    await model.put_history("o-1", *make_entries(2))
+    await model.put_history("c-1", *make_entries(2))
     await model.mark_rebuilding()
-    for token in ("", consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 1})):
+    for token in ("", consistency_tokens.mint(INCARNATION, {"ledger.cheque.c-1": 1})):
         assert (await get_error(model, at_least_as_fresh=token)).reason == "VIEW_REBUILDING"
 
 
 async def test_missing_entries_of_a_known_version_mean_a_rebuild(model: ReadModel) -> None:
-    await model.put_history("o-1", *make_entries(2))
-    await model.redis.delete(HISTORIES.history("o-1"))
+    await model.put_history("c-1", *make_entries(2))
+    await model.redis.delete(HISTORY.history("c-1"))
     assert (await get_error(model)).reason == "VIEW_REBUILDING"
 
 
 async def test_a_history_waits_for_its_token(model: ReadModel) -> None:
-    token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 3})
-    await model.put_history("o-1", *make_entries(2))
+    token = consistency_tokens.mint(INCARNATION, {"ledger.cheque.c-1": 3})
+    await model.put_history("c-1", *make_entries(2))
     assert (await get_error(model, at_least_as_fresh=token, remaining=0.1)).reason == "VIEW_BEHIND"
-    await model.put_history("o-1", *make_entries(3))
+    await model.put_history("c-1", *make_entries(3))
     assert len((await get_history(model, at_least_as_fresh=token)).entries) == 3
 
 
-async def test_a_page_token_of_another_order_is_refused(model: ReadModel) -> None:
-    for order_id in ("o-1", "o-2"):
-        await model.put_history(order_id, *make_entries(3))
+async def test_a_page_token_of_another_history_is_refused(model: ReadModel) -> None:
+    for cheque_id in ("c-1", "c-2"):
+        await model.put_history(cheque_id, *make_entries(3))
     token = (await get_history(model, page_size=1)).next_page_token
-    assert (await get_error(model, order_id="o-2", page_token=token)).reason == "PAGE_TOKEN_INVALID"
+    assert (await get_error(model, cheque_id="c-2", page_token=token)).reason == "PAGE_TOKEN_INVALID"
 
 
 @pytest.mark.parametrize("claimed", ["x", "-1", "1.5", "¹", " 2"])
 async def test_a_forged_page_token_is_refused(model: ReadModel, claimed: str) -> None:
-    await model.put_history("o-1", *make_entries(3))
-    token = page_tokens.mint(HISTORIES.history("o-1"), claimed)
+    await model.put_history("c-1", *make_entries(3))
+    token = page_tokens.mint(HISTORY.history("c-1"), claimed)
     assert (await get_error(model, page_token=token)).reason == "PAGE_TOKEN_INVALID"
 
 
@@ -135,6 +136,6 @@ async def test_a_forged_page_token_is_refused(model: ReadModel, claimed: str) ->
 async def test_a_forged_version_in_a_page_token_is_limited_to_the_history(
     model: ReadModel, claimed: str, versions: list[int]
 ) -> None:
-    await model.put_history("o-1", *make_entries(3))
-    page = await get_history(model, page_token=page_tokens.mint(HISTORIES.history("o-1"), claimed))
+    await model.put_history("c-1", *make_entries(3))
+    page = await get_history(model, page_token=page_tokens.mint(HISTORY.history("c-1"), claimed))
     assert [entry.version for entry in page.entries] == versions

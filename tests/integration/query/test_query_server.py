@@ -18,8 +18,6 @@ import grpc
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from diptych.ordering.v1 import query_service_pb2_grpc
-from diptych.ordering.v1.query_service_pb2 import GetOrderRequest, GetOrderResponse, ListOrdersRequest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jwt.algorithms import OKPAlgorithm
 
@@ -27,17 +25,20 @@ from contracts import consistency_tokens
 from devstack.servers import Valkey
 from devstack.tcp_ports import free_port
 from query_server.change_notifications import ChangeNotifications
-from query_server.contexts import ordering
 from query_server.redis_address import RedisAddress
 from query_server.service import QueryContext, ReadModel, query_service
 from runtime.grpc import server
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
-from tests.support.harness.read_model import INCARNATION, ORDERS, order
+from tests.support.harness.read_model import INCARNATION
 from tests.support.harness.read_model import ReadModel as Model
 from tests.support.harness.rpc_failure import rpc_failure
 from tests.support.harness.tcp_proxy import TcpProxy
 from tests.support.harness.waiting import until
+from tests.support.ledger import queries as ledger
+from tests.support.ledger.installation import ENVIRONMENT
+from tests.support.ledger.stored_views import CHEQUE, cheque
+from tests.support.ledger.stubs import queries, queries_grpc
 
 KEY = Ed25519PrivateKey.generate()
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -51,7 +52,7 @@ def jwks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def bearer(scope: str = "ordering.read") -> tuple[tuple[str, str], ...]:
+def bearer(scope: str = "ledger.read") -> tuple[tuple[str, str], ...]:
     claims = {"sub": "test", "scope": scope, "iss": "diptych-local", "aud": "diptych", "exp": time() + 60}
     return (("authorization", f"Bearer {jwt.encode(claims, KEY, 'EdDSA', {'kid': 'k'})}"),)
 
@@ -66,7 +67,7 @@ class QueryServer:
 
     async def get_health(self) -> Any:
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
-        request = health_pb2.HealthCheckRequest(service="diptych.ordering.v1.QueryService")
+        request = health_pb2.HealthCheckRequest(service="acme.ledger.v1.QueryService")
         response = await stub.Check(request, wait_for_ready=True)
         return response.status
 
@@ -81,7 +82,12 @@ async def start(redis_url: str, jwks: Path, port: int) -> Process:
         "DIPTYCH_QUERY_ADDRESS": f"127.0.0.1:{port}",
     }
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "query_server", env=os.environ | settings, stdout=PIPE, stderr=PIPE
+        sys.executable,
+        "-m",
+        "query_server",
+        env=os.environ | ENVIRONMENT | settings,
+        stdout=PIPE,
+        stderr=PIPE,
     )
 
 
@@ -91,7 +97,7 @@ async def run_server(redis_url: str, jwks: Path) -> AsyncIterator[QueryServer]:
     process = await start(redis_url, jwks, port)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            stub: Any = query_service_pb2_grpc.QueryServiceStub(channel)
+            stub: Any = queries_grpc.QueryServiceStub(channel)
             yield QueryServer(process, channel, stub)
             process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(process.communicate(), 10)
@@ -109,15 +115,13 @@ async def query_server(redis_server: Valkey, jwks: Path) -> AsyncIterator[QueryS
         yield server
 
 
-async def test_a_response_carries_the_order_and_its_staleness(
-    query_server: QueryServer, model: Model
-) -> None:
-    await model.put(order("o-1", version=2))
+async def test_a_response_carries_the_view_and_its_staleness(query_server: QueryServer, model: Model) -> None:
+    await model.put(cheque("c-1", version=2))
     await model.set_as_of(int(time() * 1000))
 
     async def get_staleness() -> dict[str, Any]:
-        call = query_server.queries.GetOrder(GetOrderRequest(order_id="o-1"), metadata=bearer())
-        assert await call == GetOrderResponse(order=order("o-1", version=2))
+        call = query_server.queries.GetCheque(queries.GetChequeRequest(cheque_id="c-1"), metadata=bearer())
+        assert await call == queries.GetChequeResponse(cheque=cheque("c-1", version=2))
         return {key: value for key, value in await call.trailing_metadata() if key == "diptych-staleness-ms"}
 
     await until(get_staleness)  # a sample is taken twice a second
@@ -125,10 +129,14 @@ async def test_a_response_carries_the_order_and_its_staleness(
 
 
 async def test_a_list_is_returned_and_needs_a_filter(query_server: QueryServer, model: Model) -> None:
-    await model.put(order("o-1"), order("o-2", placed=1))
-    response = await query_server.queries.ListOrders(ListOrdersRequest(customer_id="c-1"), metadata=bearer())
-    assert [view.order_id for view in response.orders] == ["o-2", "o-1"]
-    failure = await rpc_failure(query_server.queries.ListOrders(ListOrdersRequest(), metadata=bearer()))
+    await model.put(cheque("c-1"), cheque("c-2", written=1))
+    response = await query_server.queries.ListCheques(
+        queries.ListChequesRequest(account_id="a-1"), metadata=bearer()
+    )
+    assert [view.cheque_id for view in response.cheques] == ["c-2", "c-1"]
+    failure = await rpc_failure(
+        query_server.queries.ListCheques(queries.ListChequesRequest(), metadata=bearer())
+    )
     assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "REQUEST_INVALID")
 
 
@@ -137,10 +145,10 @@ async def test_an_error_carries_its_reason_and_the_staleness(query_server: Query
 
     async def has_staleness() -> bool:
         failure = await rpc_failure(
-            query_server.queries.GetOrder(GetOrderRequest(order_id="o-9"), metadata=bearer())
+            query_server.queries.GetCheque(queries.GetChequeRequest(cheque_id="c-9"), metadata=bearer())
         )
-        assert (failure.code, failure.reason) == (grpc.StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
-        assert (failure.domain, failure.metadata) == ("ordering.diptych", {"order_id": "o-9"})
+        assert (failure.code, failure.reason) == (grpc.StatusCode.NOT_FOUND, "CHEQUE_NOT_FOUND")
+        assert (failure.domain, failure.metadata) == ("ledger.diptych", {"cheque_id": "c-9"})
         error: Any = failure.__cause__
         return "diptych-staleness-ms" in dict(error.trailing_metadata() or ())
 
@@ -151,16 +159,18 @@ async def test_an_error_carries_its_reason_and_the_staleness(query_server: Query
 async def test_a_view_that_stays_behind_is_reported_before_the_deadline(
     query_server: QueryServer, model: Model, deadline: float | None, earliest: float
 ) -> None:
-    token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 5})
-    request = GetOrderRequest(order_id="o-1", at_least_as_fresh=token)
+    token = consistency_tokens.mint(INCARNATION, {"ledger.cheque.c-1": 5})
+    request = queries.GetChequeRequest(cheque_id="c-1", at_least_as_fresh=token)
     start = asyncio.get_running_loop().time()
-    failure = await rpc_failure(query_server.queries.GetOrder(request, metadata=bearer(), timeout=deadline))
+    failure = await rpc_failure(query_server.queries.GetCheque(request, metadata=bearer(), timeout=deadline))
     assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "VIEW_BEHIND")
     assert asyncio.get_running_loop().time() - start > earliest
 
 
 async def test_another_scope_reads_nothing(query_server: QueryServer) -> None:
-    call = query_server.queries.GetOrder(GetOrderRequest(order_id="o-1"), metadata=bearer("ordering.write"))
+    call = query_server.queries.GetCheque(
+        queries.GetChequeRequest(cheque_id="c-1"), metadata=bearer("ledger.write")
+    )
     failure = await rpc_failure(call)
     assert (failure.code, failure.reason) == (grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING")
 
@@ -172,7 +182,7 @@ async def test_it_serves_only_while_redis_reachable(model: Model, redis_url: str
     async with run_server(f"redis://127.0.0.1:{proxy.port}", jwks) as server:
         assert await server.get_health() == NOT_SERVING
         failure = await rpc_failure(
-            server.queries.GetOrder(GetOrderRequest(order_id="o-1"), metadata=bearer())
+            server.queries.GetCheque(queries.GetChequeRequest(cheque_id="c-1"), metadata=bearer())
         )
         assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "READ_MODEL_UNAVAILABLE")
         async with proxy:
@@ -193,9 +203,9 @@ async def test_a_wrong_redis_address_is_reported_in_one_line(jwks: Path) -> None
 
 
 async def test_a_method_without_a_handler_prevents_the_start(model: Model, jwks: Path) -> None:
-    context = ordering.CONTEXT
+    context = ledger.CONTEXT
     notifications = ChangeNotifications(RedisAddress("redis://127.0.0.1"), model.reader, ())
-    incomplete = QueryContext(context.service, {"GetOrder": context.queries["GetOrder"]})
-    service = query_service(incomplete, {ORDERS: ReadModel.of(ORDERS, model.reader)}, notifications)
-    with pytest.raises(StartError, match="ListOrders"):
+    incomplete = QueryContext(context.service, {"GetCheque": context.queries["GetCheque"]})
+    service = query_service(incomplete, {CHEQUE: ReadModel.of(CHEQUE, model.reader)}, notifications)
+    with pytest.raises(StartError, match="ListCheques"):
         server.build(Settings(jwks=str(jwks)), [service], address="127.0.0.1:0", probe=model.reader.ping)

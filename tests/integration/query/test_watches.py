@@ -1,4 +1,4 @@
-"""WatchOrder and WatchCustomerOrders of a query server process, on a read model that changes."""
+"""WatchCheque and WatchAccountCheques of a query server process, on a read model that changes."""
 
 import asyncio
 import random
@@ -13,18 +13,11 @@ import grpc
 import jwt
 import msgspec
 import pytest
-from diptych.ordering.v1.query_service_pb2 import (
-    GetOrderRequest,
-    WatchCustomerOrdersRequest,
-    WatchOrderRequest,
-)
-from diptych.ordering.v1.types_pb2 import Order
 
 from contracts import consistency_tokens
 from devstack.servers import Valkey
 from query_server import watches
 from query_server.change_notifications import ChangeNotifications
-from query_server.contexts import ordering
 from query_server.redis_address import RedisAddress
 from tests.integration.query.test_query_server import (
     KEY,
@@ -34,12 +27,15 @@ from tests.integration.query.test_query_server import (
     jwks,
     run_server,
 )
-from tests.support.harness.read_model import INCARNATION, ORDERS, ReadModel, order, read_model
+from tests.support.harness.read_model import INCARNATION, ReadModel, read_model
 from tests.support.harness.rpc_failure import rpc_failure
 from tests.support.harness.waiting import until
+from tests.support.ledger import queries as ledger
+from tests.support.ledger.stored_views import CHEQUE, CHEQUES, cheque
+from tests.support.ledger.stubs import queries, types
 
 __all__ = ["jwks"]
-FEED = ORDERS.change_feed("customer", "c-1")
+FEED = CHEQUE.change_feed("account", "a-1")
 TIMEOUT = 30.0
 """Seconds for a server's start, and for the next response of a watch."""
 
@@ -73,28 +69,28 @@ async def own_server(redis_url: str, model: ReadModel, jwks: Path) -> AsyncItera
 
 async def set_build(model: ReadModel, name: str, incarnation: str = INCARNATION) -> None:
     """Begin another build, already caught up."""
-    await model.redis.set(ORDERS.build, f"{incarnation}/{name}")
+    await model.redis.set(CHEQUE.build, f"{incarnation}/{name}")
     await model.mark_ready(incarnation)
 
 
-async def change(model: ReadModel, *orders: Order) -> None:
-    """Write orders and publish a notification, as the projector does."""
-    await model.put(*orders)
-    for view in orders:
+async def change(model: ReadModel, *cheques: Any) -> None:
+    """Write cheques and publish a notification, as the projector does."""
+    await model.put(*cheques)
+    for view in cheques:
         last: Any = await model.redis.zrange(FEED, -1, -1, withscores=True)
-        await model.redis.zadd(FEED, {view.order_id: last[0][1] + 1 if last else 1})
-    message = ([view.order_id for view in orders], [FEED])
-    await model.redis.publish(ORDERS.change_channel, msgspec.msgpack.encode(message))
+        await model.redis.zadd(FEED, {view.cheque_id: last[0][1] + 1 if last else 1})
+    message = ([view.cheque_id for view in cheques], [FEED])
+    await model.redis.publish(CHEQUE.change_channel, msgspec.msgpack.encode(message))
 
 
-def watch(server: QueryServer, resume_token: str = "", order_id: str = "o-1", **options: Any) -> Any:
-    request = WatchOrderRequest(order_id=order_id, resume_token=resume_token)
-    return server.queries.WatchOrder(request, **{"metadata": bearer()} | options)
+def watch(server: QueryServer, resume_token: str = "", cheque_id: str = "c-1", **options: Any) -> Any:
+    request = queries.WatchChequeRequest(cheque_id=cheque_id, resume_token=resume_token)
+    return server.queries.WatchCheque(request, **{"metadata": bearer()} | options)
 
 
-def watch_customer(server: QueryServer, resume_token: str = "") -> Any:
-    request = WatchCustomerOrdersRequest(customer_id="c-1", resume_token=resume_token)
-    return server.queries.WatchCustomerOrders(request, metadata=bearer())
+def watch_account(server: QueryServer, resume_token: str = "") -> Any:
+    request = queries.WatchAccountChequesRequest(account_id="a-1", resume_token=resume_token)
+    return server.queries.WatchAccountCheques(request, metadata=bearer())
 
 
 async def read(call: Any) -> Any:
@@ -104,8 +100,8 @@ async def read(call: Any) -> Any:
 
 
 async def read_versions(call: Any, count: int) -> list[tuple[str, int]]:
-    views = [(await read(call)).order for _ in range(count)]
-    return [(view.order_id, view.version) for view in views]
+    views = [(await read(call)).cheque for _ in range(count)]
+    return [(view.cheque_id, view.version) for view in views]
 
 
 async def read_end(call: Any) -> tuple[grpc.StatusCode, str]:
@@ -119,41 +115,41 @@ async def read_end(call: Any) -> tuple[grpc.StatusCode, str]:
     return failure.code, failure.reason
 
 
-async def test_an_order_is_sent_at_once_and_after_every_change(server: QueryServer, model: ReadModel) -> None:
-    await change(model, order("o-1", version=1))
+async def test_a_view_is_sent_at_once_and_after_every_change(server: QueryServer, model: ReadModel) -> None:
+    await change(model, cheque("c-1", version=1))
     call = watch(server)
-    assert await read_versions(call, 1) == [("o-1", 1)]
-    await change(model, order("o-2", version=7))
-    await change(model, order("o-1", version=2))
-    assert await read_versions(call, 1) == [("o-1", 2)]
+    assert await read_versions(call, 1) == [("c-1", 1)]
+    await change(model, cheque("c-2", version=7))
+    await change(model, cheque("c-1", version=2))
+    assert await read_versions(call, 1) == [("c-1", 2)]
 
 
 async def test_versions_rise_through_a_burst_and_the_last_arrives(
     server: QueryServer, model: ReadModel
 ) -> None:
-    await change(model, order("o-1", version=1))
+    await change(model, cheque("c-1", version=1))
     call = watch(server)
     writing = asyncio.create_task(_write_burst(model, 1000))
     versions = [0]
     while versions[-1] < 1000:
-        versions.append((await read(call)).order.version)
+        versions.append((await read(call)).cheque.version)
     await writing
     assert versions == sorted(set(versions))
 
 
 async def _write_burst(model: ReadModel, last: int) -> None:
     for version in range(2, last + 1):
-        await change(model, order("o-1", version=version))
+        await change(model, cheque("c-1", version=version))
 
 
 async def test_a_resumed_watch_sends_nothing_until_a_change(server: QueryServer, model: ReadModel) -> None:
-    await change(model, order("o-1", version=3))
+    await change(model, cheque("c-1", version=3))
     token = (await read(watch(server))).resume_token
     call = watch(server, token)
     waiting = asyncio.create_task(read(call))
     await until(lambda: _make_round_trip(server))
-    await change(model, order("o-1", version=4))
-    assert (await waiting).order.version == 4
+    await change(model, cheque("c-1", version=4))
+    assert (await waiting).cheque.version == 4
 
 
 async def _make_round_trip(server: QueryServer) -> bool:
@@ -164,39 +160,39 @@ async def _make_round_trip(server: QueryServer) -> bool:
 async def test_a_token_of_another_build_starts_from_the_current_state(
     server: QueryServer, model: ReadModel
 ) -> None:
-    await change(model, order("o-1", version=3))
+    await change(model, cheque("c-1", version=3))
     token = (await read(watch(server))).resume_token
-    customer_token = (await read(watch_customer(server))).resume_token
+    account_token = (await read(watch_account(server))).resume_token
     await set_build(model, "second")
-    assert await read_versions(watch(server, token), 1) == [("o-1", 3)]
-    assert await read_versions(watch_customer(server, customer_token), 1) == [("o-1", 3)]
+    assert await read_versions(watch(server, token), 1) == [("c-1", 3)]
+    assert await read_versions(watch_account(server, account_token), 1) == [("c-1", 3)]
 
 
 async def test_a_token_of_another_watch_is_refused(server: QueryServer, model: ReadModel) -> None:
-    await change(model, order("o-1", version=3), order("o-2"))
+    await change(model, cheque("c-1", version=3), cheque("c-2"))
     token = (await read(watch(server))).resume_token
     failure = (grpc.StatusCode.INVALID_ARGUMENT, "RESUME_TOKEN_INVALID")
     for foreign in ("x", "ä", "AAAA", token[:-4], token + "AAAA"):
         assert await read_end(watch(server, foreign)) == failure
-    assert await read_end(watch(server, token, "o-2")) == failure
-    assert await read_end(watch_customer(server, token)) == failure
+    assert await read_end(watch(server, token, "c-2")) == failure
+    assert await read_end(watch_account(server, token)) == failure
 
 
-async def test_a_missing_order_is_not_found(server: QueryServer, model: ReadModel) -> None:
-    assert await read_end(watch(server)) == (grpc.StatusCode.NOT_FOUND, "ORDER_NOT_FOUND")
+async def test_a_missing_view_is_not_found(server: QueryServer, model: ReadModel) -> None:
+    assert await read_end(watch(server)) == (grpc.StatusCode.NOT_FOUND, "CHEQUE_NOT_FOUND")
 
 
 async def test_watches_are_refused_during_a_rebuild(server: QueryServer, model: ReadModel) -> None:
     await model.mark_rebuilding()
     rebuilding = (grpc.StatusCode.UNAVAILABLE, "VIEW_REBUILDING")
     assert await read_end(watch(server)) == rebuilding
-    assert await read_end(watch_customer(server)) == rebuilding
+    assert await read_end(watch_account(server)) == rebuilding
 
 
 @pytest.mark.parametrize("incarnation", [INCARNATION, "another"])
 async def test_a_watch_ends_with_its_build(server: QueryServer, model: ReadModel, incarnation: str) -> None:
-    await change(model, order("o-1", version=3))
-    calls = [watch(server), watch_customer(server)]
+    await change(model, cheque("c-1", version=3))
+    calls = [watch(server), watch_account(server)]
     for call in calls:
         await read(call)
     await set_build(model, "second", incarnation)
@@ -204,125 +200,128 @@ async def test_a_watch_ends_with_its_build(server: QueryServer, model: ReadModel
         assert await read_end(call) == (grpc.StatusCode.UNAVAILABLE, "VIEW_REBUILDING")
 
 
-async def test_a_watch_of_a_customer_without_orders_waits(server: QueryServer, model: ReadModel) -> None:
-    call = watch_customer(server)
+async def test_a_watch_of_an_empty_feed_waits(server: QueryServer, model: ReadModel) -> None:
+    call = watch_account(server)
     waiting = asyncio.create_task(read_versions(call, 1))
     await until(lambda: _make_round_trip(server))
-    await change(model, order("o-1"))
-    assert await waiting == [("o-1", 1)]
+    await change(model, cheque("c-1"))
+    assert await waiting == [("c-1", 1)]
 
 
-async def test_a_customers_orders_come_in_the_order_of_their_changes(
+async def test_the_views_of_a_feed_come_in_the_order_of_their_changes(
     server: QueryServer, model: ReadModel
 ) -> None:
-    await change(model, *(order(f"o-{n}") for n in range(1, 121)), order("o-1", version=2))
-    call = watch_customer(server)
+    await change(model, *(cheque(f"c-{n}") for n in range(1, 121)), cheque("c-1", version=2))
+    call = watch_account(server)
     responses = [await read(call) for _ in range(120)]
-    assert [response.order.order_id for response in responses] == [*(f"o-{n}" for n in range(2, 121)), "o-1"]
-    await change(model, order("o-5", version=2))
-    assert await read_versions(call, 1) == [("o-5", 2)]
-    resumed = watch_customer(server, responses[-3].resume_token)
-    assert await read_versions(resumed, 3) == [("o-120", 1), ("o-1", 2), ("o-5", 2)]
+    assert [response.cheque.cheque_id for response in responses] == [
+        *(f"c-{n}" for n in range(2, 121)),
+        "c-1",
+    ]
+    await change(model, cheque("c-5", version=2))
+    assert await read_versions(call, 1) == [("c-5", 2)]
+    resumed = watch_account(server, responses[-3].resume_token)
+    assert await read_versions(resumed, 3) == [("c-120", 1), ("c-1", 2), ("c-5", 2)]
 
 
 async def test_the_last_change_arrives_after_a_restart_of_redis(own_redis: Valkey, jwks: Path) -> None:
-    async with read_model(own_redis.url) as model:
+    async with read_model(own_redis.url, CHEQUES) as model:
         await set_build(model, "first")
-        await change(model, order("o-1", version=1))
+        await change(model, cheque("c-1", version=1))
         async with run_server(own_redis.url, jwks) as server:
             await until(server.is_serving, TIMEOUT)
-            calls = [watch(server), watch_customer(server)]
+            calls = [watch(server), watch_account(server)]
             for call in calls:
-                assert await read_versions(call, 1) == [("o-1", 1)]
+                assert await read_versions(call, 1) == [("c-1", 1)]
             await own_redis.kill()
             await own_redis.start()
             await model.redis.connection_pool.disconnect()
-            await change(model, order("o-1", version=2))
+            await change(model, cheque("c-1", version=2))
             for call in calls:
-                assert await read_versions(call, 1) == [("o-1", 2)]
+                assert await read_versions(call, 1) == [("c-1", 2)]
 
 
 async def test_the_last_change_arrives_after_a_freeze_of_redis(own_redis: Valkey, jwks: Path) -> None:
-    async with read_model(own_redis.url) as model:
+    async with read_model(own_redis.url, CHEQUES) as model:
         await set_build(model, "first")
-        await change(model, order("o-1", version=1))
+        await change(model, cheque("c-1", version=1))
         async with run_server(own_redis.url, jwks) as server:
             await until(server.is_serving, TIMEOUT)
-            calls = [watch(server), watch_customer(server)]
+            calls = [watch(server), watch_account(server)]
             for call in calls:
-                assert await read_versions(call, 1) == [("o-1", 1)]
+                assert await read_versions(call, 1) == [("c-1", 1)]
             own_redis.child.freeze()
             await until(lambda: is_not_serving(server), TIMEOUT)
             own_redis.child.thaw()
-            await change(model, order("o-1", version=2))
+            await change(model, cheque("c-1", version=2))
             for call in calls:
-                assert await read_versions(call, 1) == [("o-1", 2)]
+                assert await read_versions(call, 1) == [("c-1", 2)]
 
 
 async def test_a_stopping_process_ends_watches_and_completes_unary_calls(
     own_server: QueryServer, model: ReadModel
 ) -> None:
-    await change(model, order("o-1"))
+    await change(model, cheque("c-1"))
     call = watch(own_server)
     await read(call)
-    token = _make_token("o-1", 2)
-    unary = own_server.queries.GetOrder(
-        GetOrderRequest(order_id="o-1", at_least_as_fresh=token), metadata=bearer(), timeout=5
+    token = _make_token("c-1", 2)
+    unary = own_server.queries.GetCheque(
+        queries.GetChequeRequest(cheque_id="c-1", at_least_as_fresh=token), metadata=bearer(), timeout=5
     )
     await until(lambda: _make_round_trip(own_server))
     own_server.process.send_signal(signal.SIGTERM)
     assert await read_end(call) == (grpc.StatusCode.UNAVAILABLE, "STOPPING")
-    await change(model, order("o-1", version=2))
-    assert (await unary).order.version == 2
+    await change(model, cheque("c-1", version=2))
+    assert (await unary).cheque.version == 2
 
 
-def _make_token(order_id: str, version: int) -> str:
-    return consistency_tokens.mint(INCARNATION, {f"ordering.order.{order_id}": version})
+def _make_token(cheque_id: str, version: int) -> str:
+    return consistency_tokens.mint(INCARNATION, {f"ledger.cheque.{cheque_id}": version})
 
 
 async def test_a_watch_ends_when_its_callers_token_expires(server: QueryServer, model: ReadModel) -> None:
-    await change(model, order("o-1"))
-    claims = {"sub": "t", "scope": "ordering.read", "iss": "diptych-local", "aud": "diptych"}
+    await change(model, cheque("c-1"))
+    claims = {"sub": "t", "scope": "ledger.read", "iss": "diptych-local", "aud": "diptych"}
     token = jwt.encode(claims | {"exp": time() - 3}, KEY, "EdDSA", {"kid": "k"})  # 5 s of clock skew remain
     call = watch(server, metadata=(("authorization", f"Bearer {token}"),))
     await read(call)
     assert await read_end(call) == (grpc.StatusCode.UNAUTHENTICATED, "TOKEN_EXPIRED")
 
 
-async def test_evicted_orders_come_first_and_no_change_is_missed(
+async def test_evicted_views_come_first_and_no_change_is_missed(
     model: ReadModel, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watches, "MAX_CHANGE_FEED_SIZE", 30)
     monkeypatch.setattr(watches, "EVICTION_MARGIN", 3)
     monkeypatch.setattr(watches, "BATCH_SIZE", 10)
-    await change(model, *(order(f"o-{n}", placed=n) for n in range(1, 101)))
+    await change(model, *(cheque(f"c-{n}", written=n) for n in range(1, 101)))
     await model.redis.zremrangebyrank(FEED, 0, -31)
     async with run_notifications(model, redis_url) as notifications:
         stream = watches.watch_feed(
-            watches.Watch(model.orders, notifications), FEED, ORDERS.index("customer", "c-1")
+            watches.Watch(model.views, notifications), FEED, CHEQUE.index("account", "a-1")
         )
         first = await anext(stream)
-        await change(model, order("o-60", version=2, placed=60))  # changes while the index is read
+        await change(model, cheque("c-60", version=2, written=60))  # changes while the index is read
         await model.redis.zremrangebyrank(FEED, 0, -31)
         responses = [first, *[await anext(stream) for _ in range(99)]]
-        versions = {view.order_id: view.version for view in map(_parse, responses)}
-        while versions["o-60"] < 2:
+        versions = {view.cheque_id: view.version for view in map(_parse, responses)}
+        while versions["c-60"] < 2:
             view = _parse(await anext(stream))
-            versions[view.order_id] = view.version
-        assert versions == {f"o-{n}": 1 for n in range(1, 101)} | {"o-60": 2}
+            versions[view.cheque_id] = view.version
+        assert versions == {f"c-{n}": 1 for n in range(1, 101)} | {"c-60": 2}
         assert notifications.watchers == 1
         await stream.aclose()
         assert notifications.watchers == 0
 
 
-def _parse(response: tuple[bytes, str]) -> Order:
-    return Order.FromString(response[0])
+def _parse(response: tuple[bytes, str]) -> Any:
+    return types.Cheque.FromString(response[0])
 
 
 @asynccontextmanager
 async def run_notifications(model: ReadModel, redis_url: str) -> AsyncIterator[ChangeNotifications]:
     notifications, stopping = (
-        ChangeNotifications(RedisAddress(redis_url), model.reader, [ORDERS]),
+        ChangeNotifications(RedisAddress(redis_url), model.reader, [CHEQUE]),
         asyncio.Event(),
     )
     running = asyncio.create_task(notifications.run(stopping))
@@ -334,14 +333,14 @@ async def run_notifications(model: ReadModel, redis_url: str) -> AsyncIterator[C
 
 
 async def test_changes_that_redis_has_lost_are_sent_again(model: ReadModel, redis_url: str) -> None:
-    await change(model, order("o-1"), order("o-2"), order("o-3"))
+    await change(model, cheque("c-1"), cheque("c-2"), cheque("c-3"))
     async with run_notifications(model, redis_url) as notifications:
-        stream = watches.watch_feed(watches.Watch(model.orders, notifications), FEED, "")
+        stream = watches.watch_feed(watches.Watch(model.views, notifications), FEED, "")
         tokens = [(await anext(stream))[1] for _ in range(3)]
         await stream.aclose()
         await model.redis.zremrangebyrank(FEED, -2, -1)  # as after a failover to a replica that lags
-        resumed = watches.watch_feed(watches.Watch(model.orders, notifications, tokens[-1]), FEED, "")
-        assert _parse(await anext(resumed)).order_id == "o-1"
+        resumed = watches.watch_feed(watches.Watch(model.views, notifications, tokens[-1]), FEED, "")
+        assert _parse(await anext(resumed)).cheque_id == "c-1"
         await resumed.aclose()
 
 
@@ -361,10 +360,10 @@ async def test_a_server_that_does_not_speak_redis_tried_again(model: ReadModel) 
 
 
 async def test_a_cancelled_watcher_is_removed(model: ReadModel, redis_url: str) -> None:
-    await change(model, order("o-1"))
+    await change(model, cheque("c-1"))
     async with run_notifications(model, redis_url) as notifications:
-        watched = watches.Watch(model.orders, notifications)
-        stream = watches.watch_view(watched, "o-1", ordering.ORDER_NOT_FOUND)
+        watched = watches.Watch(model.views, notifications)
+        stream = watches.watch_view(watched, "c-1", ledger.CHEQUE_NOT_FOUND)
         await anext(stream)
         waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
@@ -375,10 +374,10 @@ async def test_a_cancelled_watcher_is_removed(model: ReadModel, redis_url: str) 
         assert notifications.watchers == 0
 
 
-async def open_watch(server: QueryServer, order_id: str) -> Any:
+async def open_watch(server: QueryServer, cheque_id: str) -> Any:
     """Open a watch and read its first response, retrying as callers should when gRPC sheds load."""
     while True:
-        call = watch(server, order_id=order_id)
+        call = watch(server, cheque_id=cheque_id)
         try:
             await read(call)
             return call
@@ -390,13 +389,13 @@ async def open_watch(server: QueryServer, order_id: str) -> Any:
 async def test_thousands_of_watchers_each_receive_their_own_changes(
     server: QueryServer, model: ReadModel
 ) -> None:
-    orders = [order(f"o-{n}") for n in range(1_000)]
-    await change(model, *orders)
-    calls = await asyncio.gather(*(open_watch(server, view.order_id) for view in orders for _ in range(2)))
-    await change(model, order("o-7", version=2))
-    assert await read_versions(calls[14], 1) == await read_versions(calls[15], 1) == [("o-7", 2)]
-    final_orders = [order(view.order_id, version=3) for view in orders]
-    await change(model, *final_orders)
-    assert {(await read(call)).order.version for call in calls} == {3}
+    cheques = [cheque(f"c-{n}") for n in range(1_000)]
+    await change(model, *cheques)
+    calls = await asyncio.gather(*(open_watch(server, view.cheque_id) for view in cheques for _ in range(2)))
+    await change(model, cheque("c-7", version=2))
+    assert await read_versions(calls[14], 1) == await read_versions(calls[15], 1) == [("c-7", 2)]
+    final_views = [cheque(view.cheque_id, version=3) for view in cheques]
+    await change(model, *final_views)
+    assert {(await read(call)).cheque.version for call in calls} == {3}
     for call in calls:
         call.cancel()

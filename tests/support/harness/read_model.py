@@ -1,54 +1,41 @@
-"""A read model without a projector: writes orders to Redis in the layout of contracts/view_layout.py."""
+"""A read model without a projector: writes views to Redis in the layout of contracts/view_layout.py."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import pytest
-from diptych.ordering.v1.types_pb2 import Order, OrderHistory, OrderHistoryEntry
-from google.type.money_pb2 import Money
 from redis.asyncio import Redis
 
 from contracts.streams import PARTITIONS
 from contracts.view_layout import View
-from projector.projections.ordering.order import index_entries
 from query_server.fresh_reader import FreshReader
 from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.service import FreshHandler
 from query_server.view_reader import ViewReader
 
-ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
 INCARNATION = "5a1f3c8e-0000-4000-8000-000000000001"
+Entry = tuple[str, str]
+"""An index key and a member."""
+Contribution = tuple[str, str, str]
+"""A counters key, a counter and digits."""
 
 
-def order(
-    order_id: str,
-    *,
-    customer: str = "c-1",
-    state: Order.State.ValueType = Order.STATE_PLACED,
-    version: int = 1,
-    placed: int = 0,
-    total: Money | None = None,
-) -> Order:
-    """Return an order; `placed` is in microseconds since 1970."""
-    view = Order(order_id=order_id, version=version, state=state, customer_id=customer, total=total)
-    view.place_time.FromMicroseconds(placed)
-    return view
+@dataclass(frozen=True)
+class Projections:
+    """The two projections of an aggregate: its view and its history, and the data derived from its view."""
 
+    view: View
+    history: View
+    id_field: str
+    index_entries: Callable[[Any], Sequence[Entry]]
+    contributions: Callable[[Any], Sequence[Contribution]]
 
-def contributions(view: Order) -> list[tuple[str, str, str]]:
-    """Return an order's contributions to its customer's counters, as (key, counter, digits)."""
-    state, currency = Order.State.Name(view.state), view.total.currency_code
-    counters = {
-        f"orders/{state}": 1,
-        f"units/{state}/{currency}": view.total.units,
-        f"nanos/{state}/{currency}": view.total.nanos,
-    }
-    key = ORDERS.counters("customer", view.customer_id)
-    return [(key, counter, str(amount)) for counter, amount in counters.items() if amount]
+    def id_of(self, message: Any) -> str:
+        return str(getattr(message, self.id_field))
 
 
 @dataclass(frozen=True)
@@ -57,64 +44,80 @@ class ReadModel:
 
     redis: Redis
     reader: RedisClient
-    orders: ViewReader
-    histories: ViewReader
+    projections: Projections
+
+    @property
+    def views(self) -> ViewReader:
+        return ViewReader(self.reader, self.projections.view)
+
+    @property
+    def histories(self) -> ViewReader:
+        return ViewReader(self.reader, self.projections.history)
 
     async def mark_ready(self, incarnation: str = INCARNATION) -> None:
         """Set the caught-up markers."""
-        await self.redis.mset({ORDERS.ready: incarnation, HISTORIES.ready: incarnation})
+        await self.redis.mset(
+            {self.projections.view.ready: incarnation, self.projections.history.ready: incarnation}
+        )
 
     async def mark_rebuilding(self) -> None:
         """Delete the caught-up markers."""
-        await self.redis.delete(ORDERS.ready, HISTORIES.ready)
+        await self.redis.delete(self.projections.view.ready, self.projections.history.ready)
 
     async def set_as_of(self, millis: int, partitions: Iterable[int] = range(PARTITIONS)) -> None:
         """Set the time, in ms since 1970, up to which these partitions include all published events."""
         for partition in partitions:
-            await self.redis.hset(ORDERS.as_of, str(partition), str(millis))
+            await self.redis.hset(self.projections.view.as_of, str(partition), str(millis))
 
-    async def put(self, *orders: Order) -> None:
-        """Write orders with their index entries and counters."""
-        await self.put_without_derived(*orders)
-        await self._write_derived(*orders)
+    async def put(self, *messages: Any) -> None:
+        """Write views with their index entries and counters."""
+        await self.put_without_derived(*messages)
+        await self._write_derived(*messages)
 
-    async def put_without_derived(self, *orders: Order) -> None:
-        """Write the hashes of orders alone, as a reader sees them that has read the indexes before."""
+    async def put_without_derived(self, *messages: Any) -> None:
+        """Write the hashes of views alone, as a reader sees them that has read the indexes before."""
         async with self.redis.pipeline(transaction=False) as pipe:
-            for view in orders:
-                fields: dict[Any, Any] = {"data": view.SerializeToString(), "version": view.version}
-                fields["entries"] = msgspec.json.encode(index_entries(view))
-                fields["contributions"] = msgspec.json.encode(contributions(view))
-                pipe.hset(ORDERS.key(view.order_id), mapping=fields)
+            for message in messages:
+                fields: dict[Any, Any] = {"data": message.SerializeToString(), "version": message.version}
+                fields["entries"] = msgspec.json.encode(self.projections.index_entries(message))
+                fields["contributions"] = msgspec.json.encode(self.projections.contributions(message))
+                pipe.hset(self._key(message), mapping=fields)
             await pipe.execute()
 
-    async def _write_derived(self, *orders: Order) -> None:
-        counted: Any = [await self.redis.hget(ORDERS.key(view.order_id), "counted") for view in orders]
+    async def _write_derived(self, *messages: Any) -> None:
+        counted: Any = [await self.redis.hget(self._key(message), "counted") for message in messages]
+        counters_keys = set()
         async with self.redis.pipeline(transaction=False) as pipe:
-            for view, previous in zip(orders, counted, strict=True):
-                for index, member in index_entries(view):
+            for message, previous in zip(messages, counted, strict=True):
+                for index, member in self.projections.index_entries(message):
                     pipe.zadd(index, {member: 0})
                 for key, counter, amount in msgspec.json.decode(previous or b"[]"):
                     pipe.hincrby(key, counter, -int(amount))
-                for key, counter, amount in contributions(view):
+                contributions = self.projections.contributions(message)
+                for key, counter, amount in contributions:
                     pipe.hincrby(key, counter, int(amount))
-                pipe.hset(ORDERS.key(view.order_id), "counted", msgspec.json.encode(contributions(view)))
+                    counters_keys.add(key)
+                pipe.hset(self._key(message), "counted", msgspec.json.encode(contributions))
             await pipe.execute()
-        for view in orders:
-            await self._drop_zeros(ORDERS.counters("customer", view.customer_id))
+        for key in counters_keys:
+            await self._drop_zeros(key)
 
     async def _drop_zeros(self, key: str) -> None:
         counters: Any = await self.redis.hgetall(key)
         if zeros := [counter for counter, amount in counters.items() if int(amount) == 0]:
             await self.redis.hdel(key, *zeros)
 
-    async def put_history(self, order_id: str, *entries: OrderHistoryEntry) -> None:
-        """Write the complete history of an order."""
-        history = OrderHistory(order_id=order_id, version=len(entries))
+    async def put_history(self, view_id: str, *entries: Any) -> None:
+        """Write the complete history of an aggregate."""
+        view = self.projections.history
+        history: Any = view.message(**{self.projections.id_field: view_id, "version": len(entries)})
         fields: dict[Any, Any] = {"data": history.SerializeToString(), "version": history.version}
-        await self.redis.hset(HISTORIES.key(order_id), mapping=fields)
+        await self.redis.hset(view.key(view_id), mapping=fields)
         history_entries: Any = {str(entry.version): entry.SerializeToString() for entry in entries}
-        await self.redis.hset(HISTORIES.history(order_id), mapping=history_entries)
+        await self.redis.hset(view.history(view_id), mapping=history_entries)
+
+    def _key(self, message: Any) -> str:
+        return self.projections.view.key(self.projections.id_of(message))
 
 
 async def respond(
@@ -125,10 +128,10 @@ async def respond(
 
 
 @asynccontextmanager
-async def read_model(redis_url: str) -> AsyncIterator[ReadModel]:
+async def read_model(redis_url: str, projections: Projections) -> AsyncIterator[ReadModel]:
     """Yield an empty read model whose projections have caught up."""
     async with Redis.from_url(redis_url) as redis, RedisClient(RedisAddress(redis_url)) as reader:
-        model = ReadModel(redis, reader, ViewReader(reader, ORDERS), ViewReader(reader, HISTORIES))
+        model = ReadModel(redis, reader, projections)
         await model.mark_ready()
         yield model
 

@@ -9,14 +9,8 @@ from grpc import StatusCode
 from contracts import consistency_tokens
 from query_server.contexts import ordering
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.read_model import (
-    INCARNATION,
-    ORDERS,
-    ReadModel,
-    order,
-    record_round_trips,
-    respond,
-)
+from tests.support.builders.order_views import ORDERS, order
+from tests.support.harness.read_model import INCARNATION, ReadModel, record_round_trips, respond
 
 PLACED, CONFIRMED, HELD = Order.STATE_PLACED, Order.STATE_CONFIRMED, Order.STATE_HELD
 
@@ -25,7 +19,7 @@ async def get_summary(
     model: ReadModel, customer: str = "c-1", token: str = "", remaining: float | None = None
 ) -> CustomerSummary:
     request = GetCustomerSummaryRequest(customer_id=customer, at_least_as_fresh=token)
-    answer = await respond(ordering.get_customer_summary, model.orders, request, remaining)
+    answer = await respond(ordering.get_customer_summary, model.views, request, remaining)
     return GetCustomerSummaryResponse.FromString(answer).summary
 
 
