@@ -92,7 +92,7 @@ OUTSIDE = Place(
     go_package="{context}.internal/stubs/v1;{context}v1",
     modules={
         part: f"{{context}}.{part}"
-        for part in ("events", "commands", "projections", "queries", "verification")
+        for part in ("events", "commands", "projections", "queries", "sagas", "verification")
     },
     files={
         **_map_protos("protos/{context}/v1"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from operations.new_context.__main__ import main
-from operations.new_context.files import INSIDE
+from operations.new_context.files import INSIDE, OUTSIDE
 from operations.new_context.naming import MAX_LENGTH, Names
 from runtime.process.start_error import StartError
 
@@ -199,6 +199,14 @@ def test_an_invalid_aggregate_has_an_error_of_one_line(untouched: Path, aggregat
         main(Names("loyalty", aggregate), untouched)
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_repository_of_its_own_has_the_same_modules() -> None:
+    inside, outside = INSIDE.render(NEW), OUTSIDE.render(NEW)
+    assert len(outside) > len(inside)
+    for path, text in outside.items():
+        if path.endswith(".py"):
+            compile(text, path, "exec")
 
 
 @pytest.mark.parametrize(

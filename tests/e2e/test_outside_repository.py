@@ -24,6 +24,31 @@ assert report.clean, report.to_text()
 print(*find_manifests())
 """
 
+TRIAL = ("TRIAL_DURATION = timedelta(days=30)", "TRIAL_DURATION = timedelta(seconds=5)")
+TEST_OF_THE_TRIAL = """
+import asyncio
+from diptych_client import aio
+from loyalty.v1 import command_service_pb2 as commands, query_service_pb2 as queries
+from loyalty.v1.command_service_pb2_grpc import CommandServiceStub
+from loyalty.v1.query_service_pb2_grpc import QueryServiceStub
+from loyalty.v1.types_pb2 import Member
+
+async def test_the_process_manager_removes_a_member_after_its_trial(stack):
+    token = stack.token("loyalty.read", "loyalty.write")
+    async with (
+        aio.connect(stack.settings.command_address, token=token) as write,
+        aio.connect(stack.settings.query_address, token=token, follows=write) as read,
+    ):
+        add = commands.AddMemberRequest(name="Ada")
+        receipt = await write.send(CommandServiceStub(write.channel).AddMember, add)
+        watch = queries.WatchMemberRequest(member_id=receipt.aggregate_id)
+        service = QueryServiceStub(read.channel)
+        async with asyncio.timeout(60):
+            async for response in read.watch(service.WatchMember, watch, fresh=receipt):
+                if response.member.state == Member.STATE_REMOVED:
+                    break
+"""
+
 
 def run(folder: Path, *command: str | Path, **variables: str) -> str:
     result = subprocess.run(
@@ -62,10 +87,14 @@ def repository(environment: Environment, tmp_path_factory: pytest.TempPathFactor
     repository = folder / "loyalty"
     environment.install("--no-deps", "--editable", repository)
     run(repository, diptych, "generate", "protos", ".")
+    sagas = repository / "loyalty/sagas.py"
+    assert TRIAL[0] in sagas.read_text()
+    sagas.write_text(sagas.read_text().replace(*TRIAL))
+    (repository / "tests/test_trial.py").write_text(TEST_OF_THE_TRIAL)
     return repository
 
 
-def test_it_is_served_projected_queried_and_verified(environment: Environment, repository: Path) -> None:
+def test_it_is_served_projected_orchestrated_and_verified(environment: Environment, repository: Path) -> None:
     output = run(repository, environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     assert " passed" in output
 
