@@ -1,4 +1,8 @@
-"""Sends steps to their gRPC services, and separates final answers from calls with an unknown outcome."""
+"""Sends steps to their gRPC services, and separates final answers from calls with an unknown outcome.
+
+It does without diptych-client, which repeats calls in memory: a step is repeated from its row, if need be by
+another process, so a call here is one attempt.
+"""
 
 import asyncio
 from collections.abc import Mapping

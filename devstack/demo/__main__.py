@@ -1,6 +1,6 @@
 """`make demo`: runs the demo on a temporary stack; prints each step and checks its result.
 
-The demo uses the typed stubs that any caller uses. An unexpected result ends it with exit code 1.
+The demo calls through diptych-client, as any caller does. An unexpected result ends it with exit code 1.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from time import monotonic
 
 import click
-import grpc
+from diptych_client import OutcomeUnknown, Rejection
 
 from devstack.demo.fulfilment import FulfilmentDemo
 from devstack.demo.narration import UnexpectedResult, check, print_line, print_step
@@ -27,7 +27,7 @@ async def main() -> None:
     """Start a stack with temporary data, run the demo on it, and stop it.
 
     Raises:
-        Unexpected, StartError, AioRpcError: a step failed.
+        UnexpectedResult, StartError, Rejection, OutcomeUnknown: a step failed.
     """
     logs.configure("error", "console", sys.stderr.buffer)
     with TemporaryDirectory(prefix="diptych-demo-", ignore_cleanup_errors=True) as folder:
@@ -54,7 +54,5 @@ async def _verify(stack: Stack) -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(main())
-    except (UnexpectedResult, StartError) as error:
+    except (UnexpectedResult, StartError, Rejection, OutcomeUnknown) as error:
         sys.exit(f"The demo failed: {error}")
-    except grpc.aio.AioRpcError as error:
-        sys.exit(f"The demo failed: {error.code().name}: {error.details()}")

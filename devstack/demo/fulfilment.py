@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 import grpc
 from diptych.banking.v1 import command_service_pb2 as banking
@@ -22,11 +21,11 @@ from diptych.inventory.v1.query_service_pb2_grpc import QueryServiceStub as Inve
 from diptych.ordering.v1 import command_service_pb2 as ordering
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 from diptych.ordering.v1.types_pb2 import OrderLine
+from diptych_client import Rejection, aio
 from google.type.money_pb2 import Money
 
 from devstack.demo.narration import UnexpectedResult, check, print_check, print_line, print_step
 from devstack.demo.requests import format_amount, order_of
-from devstack.processes import Process
 from devstack.stack import Stack
 from operations.processes import PROCESS_MANAGER
 
@@ -87,64 +86,64 @@ class FulfilmentDemo:
     """
 
     def __init__(self, stack: Stack, previous_orders: Mapping[str, str]) -> None:
-        self._stack = stack
         self._previous_orders = previous_orders
-        self._bearer = (("authorization", f"Bearer {stack.token(*SCOPES)}"),)
-        commands = grpc.aio.insecure_channel(stack.settings.command_address)
-        queries = grpc.aio.insecure_channel(stack.settings.query_address)
-        self._ordering: Any = CommandServiceStub(commands)
-        self._inventory: Any = InventoryStub(commands)
-        self._banking: Any = BankingStub(commands)
-        self._stock: Any = InventoryQueriesStub(queries)
-        self._accounts: Any = BankingQueriesStub(queries)
-        self._fulfilments: Any = None
+        self._manager = stack.add(PROCESS_MANAGER)
+        token = stack.token(*SCOPES)
+        self._write = aio.connect(stack.settings.command_address, token=token)
+        self._read = aio.connect(stack.settings.query_address, token=token)
+        self._read_sagas = aio.connect(self._manager.address, token=token)
+        self._ordering: Any = CommandServiceStub(self._write.channel)
+        self._inventory: Any = InventoryStub(self._write.channel)
+        self._banking: Any = BankingStub(self._write.channel)
+        self._stock: Any = InventoryQueriesStub(self._read.channel)
+        self._accounts: Any = BankingQueriesStub(self._read.channel)
+        self._fulfilments: Any = FulfilmentStub(self._read_sagas.channel)
 
     async def run(self) -> None:
         """Run all steps.
 
         Raises:
-            Unexpected: a step had another result.
+            UnexpectedResult, Rejection, OutcomeUnknown: a step had another result.
         """
-        print_step("Receive stock, and pay money into accounts")
-        await self._supply()
-        print_step("Start the process manager; it receives the earlier orders first")
-        await self._start_manager()
-        print_step("Place ten orders; some lack stock or money, one is suspicious")
-        orders = [await self._place(case) for case in EXPECTED_ORDERS]
-        await self._show(orders)
-        print_step("Approve the suspicious order; show its steps")
-        await self._approve(orders[SUSPICIOUS])
-        print_step("Ship an order, and cancel another")
-        await self._ship_and_cancel(orders[SHIPPED], orders[CANCELLED])
-        print_step("Show stock and balances after all sagas have ended or are waiting")
-        await self._check_levels()
+        async with self._write, self._read, self._read_sagas:
+            print_step("Receive stock, and pay money into accounts")
+            await self._supply()
+            print_step("Start the process manager; it receives the earlier orders first")
+            await self._start_manager()
+            print_step("Place ten orders; some lack stock or money, one is suspicious")
+            orders = [await self._place(case) for case in EXPECTED_ORDERS]
+            await self._show(orders)
+            print_step("Approve the suspicious order; show its steps")
+            await self._approve(orders[SUSPICIOUS])
+            print_step("Ship an order, and cancel another")
+            await self._ship_and_cancel(orders[SHIPPED], orders[CANCELLED])
+            print_step("Show stock and balances after all sagas have ended or are waiting")
+            await self._check_levels()
 
     async def _supply(self) -> None:
         for sku, quantity in DELIVERIES.items():
             title = f"A {sku.partition('-')[0]}"
-            await self._do(
+            await self._write.send(
                 self._inventory.RegisterProduct,
                 inventory.RegisterProductRequest(sku=sku, title=title, reorder_point=1),
             )
             delivery = inventory.ReceiveStockRequest(
                 sku=sku, warehouse_id="w-1", quantity=quantity, purchase_order="po-1", delivery_note=sku
             )
-            await self._do(self._inventory.ReceiveStock, delivery)
+            await self._write.send(self._inventory.ReceiveStock, delivery)
             print_line(f"{quantity:3} {sku}")
         for account_id, units in DEPOSITS.items():
             opening = banking.OpenAccountRequest(
                 account_id=account_id, owner_id=account_id, currency_code="EUR"
             )
-            await self._do(self._banking.OpenAccount, opening)
+            await self._write.send(self._banking.OpenAccount, opening)
             amount = Money(currency_code="EUR", units=units)
             deposit = banking.DepositRequest(account_id=account_id, amount=amount, reference="first deposit")
-            await self._do(self._banking.Deposit, deposit)
+            await self._write.send(self._banking.Deposit, deposit)
             print_line(f"{format_amount(amount):>12} in {account_id}")
 
     async def _start_manager(self) -> None:
-        manager: Process = self._stack.add(PROCESS_MANAGER)
-        await manager.start()
-        self._fulfilments = FulfilmentStub(grpc.aio.insecure_channel(manager.address))
+        await self._manager.start()
         for order_id, state in self._previous_orders.items():
             await self._wait_for(order_id, state)
             print_line(f"{order_id:36}  {state}")
@@ -160,7 +159,7 @@ class FulfilmentDemo:
             request.lines.append(
                 OrderLine(sku=sku, title=f"A {sku.partition('-')[0]}", quantity=quantity, unit_price=price)
             )
-        return str((await self._do(self._ordering.PlaceOrder, request)).aggregate_id)
+        return str((await self._write.send(self._ordering.PlaceOrder, request)).aggregate_id)
 
     async def _show(self, orders: Sequence[str]) -> None:
         for order_id, case in zip(orders, EXPECTED_ORDERS, strict=True):
@@ -175,7 +174,7 @@ class FulfilmentDemo:
 
     async def _approve(self, order_id: str) -> None:
         approval = ordering.ApproveOrderRequest(order_id=order_id)
-        await self._do(self._ordering.ApproveOrder, approval)
+        await self._write.send(self._ordering.ApproveOrder, approval)
         view = await self._wait_for(order_id, "CONFIRMED")
         for step in view.steps:
             duration = step.answer_time.ToNanoseconds() - step.decide_time.ToNanoseconds()
@@ -188,9 +187,9 @@ class FulfilmentDemo:
 
     async def _ship_and_cancel(self, shipped: str, cancelled: str) -> None:
         shipping = ordering.ShipOrderRequest(order_id=shipped, carrier="Swift", tracking_code="S-18")
-        await self._do(self._ordering.ShipOrder, shipping)
+        await self._write.send(self._ordering.ShipOrder, shipping)
         cancelling = ordering.CancelOrderRequest(order_id=cancelled, reason="changed my mind")
-        await self._do(self._ordering.CancelOrder, cancelling)
+        await self._write.send(self._ordering.CancelOrder, cancelling)
         for order_id, state in ((shipped, "FULFILLED"), (cancelled, "CANCELLED")):
             view = await self._wait_for(order_id, state)
             print_line(f"{order_id:36}  {state:10} {', '.join(step.name for step in view.steps[-2:])}")
@@ -207,14 +206,16 @@ class FulfilmentDemo:
 
     async def _read_levels(self) -> dict[str, tuple[int, int]]:
         requests = {sku: inventory_queries.GetStockRequest(sku=sku) for sku in STOCK}
-        stocks = {sku: await self._query(self._stock.GetStock, request) for sku, request in requests.items()}
+        stocks = {
+            sku: await self._read.query(self._stock.GetStock, request) for sku, request in requests.items()
+        }
         return {sku: (stock.on_hand, stock.reserved) for sku, stock in stocks.items()}
 
     async def _read_balances(self) -> dict[str, tuple[str, str]]:
         balances = {}
         for id_ in MONEY:
             request = banking_queries.GetAccountRequest(account_id=id_)
-            account = (await self._query(self._accounts.GetAccount, request)).account
+            account = (await self._read.query(self._accounts.GetAccount, request)).account
             balances[id_] = (format_amount(account.balance), format_amount(account.held))
         return balances
 
@@ -226,9 +227,9 @@ class FulfilmentDemo:
             nonlocal view
             try:
                 request = fulfilment.GetFulfilmentRequest(order_id=order_id)
-                view = (await self._query(self._fulfilments.GetFulfilment, request)).fulfilment
-            except grpc.aio.AioRpcError as error:
-                if error.code() != grpc.StatusCode.NOT_FOUND:
+                view = (await self._read_sagas.query(self._fulfilments.GetFulfilment, request)).fulfilment
+            except Rejection as rejection:
+                if rejection.code != grpc.StatusCode.NOT_FOUND:
                     raise
                 return "unknown"
             in_progress = any(not step.outcome for step in view.steps)
@@ -237,14 +238,6 @@ class FulfilmentDemo:
         if (status := await _poll(read_status, state)) != state:
             raise UnexpectedResult(f"order {order_id} is not {state}, but {status}: {view}")
         return view
-
-    async def _do(self, method: Any, request: Any) -> Any:
-        """Send a command; return its receipt."""
-        request.request_id = str(uuid4())
-        return (await method(request, metadata=self._bearer)).receipt
-
-    async def _query(self, method: Any, request: Any) -> Any:
-        return await method(request, metadata=self._bearer)
 
 
 async def _poll(read: Callable[[], Awaitable[Any]], expected: Any) -> Any:

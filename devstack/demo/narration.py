@@ -30,7 +30,7 @@ def check(holds: bool, result: str, actual: object) -> None:
     """Print a result if it holds.
 
     Raises:
-        Unexpected: it does not hold.
+        UnexpectedResult: it does not hold.
     """
     if not holds:
         raise UnexpectedResult(f"not {result}: {actual}")

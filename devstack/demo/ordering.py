@@ -13,7 +13,7 @@ from diptych.ordering.v1 import query_service_pb2 as queries
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceStub
 from diptych.ordering.v1.types_pb2 import Order
-from diptych_client import Rejection
+from diptych_client import Rejection, aio
 
 from devstack.demo import timings
 from devstack.demo.narration import UnexpectedResult, check, print_legend, print_line, print_step
@@ -32,22 +32,25 @@ class OrderingDemo:
     def __init__(self, stack: Stack, nats: Connection) -> None:
         self._stack = stack
         self._nats = nats
-        self._commands: CommandServiceAsyncStub = CommandServiceStub(
-            grpc.aio.insecure_channel(stack.settings.command_address)
-        )
-        self._queries: QueryServiceAsyncStub = QueryServiceStub(
-            grpc.aio.insecure_channel(stack.settings.query_address)
-        )
-        self._shop = self._bearer("ordering.write", "ordering.read")
-        self._guest = self._bearer("ordering.read")
+        write, read = stack.token("ordering.write", "ordering.read"), stack.token("ordering.read")
+        self._write = aio.connect(stack.settings.command_address, token=write)
+        self._guest = aio.connect(stack.settings.command_address, token=read)
+        self._read = aio.connect(stack.settings.query_address, token=read)
+        self._commands: CommandServiceAsyncStub = CommandServiceStub(self._write.channel)
+        self._guest_commands: CommandServiceAsyncStub = CommandServiceStub(self._guest.channel)
+        self._queries: QueryServiceAsyncStub = QueryServiceStub(self._read.channel)
         self._customer = f"ada-{uuid4().hex[:6]}"
 
     async def run(self) -> dict[str, str]:
         """Run all steps; return the expected fulfilment state of each order by its id.
 
         Raises:
-            Unexpected: a step had another result.
+            UnexpectedResult, OutcomeUnknown: a step had another result.
         """
+        async with self._write, self._guest, self._read:
+            return await self._run_steps()
+
+    async def _run_steps(self) -> dict[str, str]:
         requests = [order_of(self._customer, quantity) for quantity in (1, 2, 3)]
         print_step("Place three orders; read each back at once, with the consistency token of its receipt")
         print_legend()
@@ -58,15 +61,15 @@ class OrderingDemo:
         print_legend()
         cancelled = await self._cancel(last.aggregate_id)
         print_step("Confirm the cancelled order")
-        confirm = commands.ConfirmOrderRequest(request_id=str(uuid4()), order_id=last.aggregate_id)
+        confirm = commands.ConfirmOrderRequest(order_id=last.aggregate_id)
         await self._expect_error(
-            self._commands.ConfirmOrder(confirm, metadata=self._shop),
+            self._write.send(self._commands.ConfirmOrder, confirm),
             grpc.StatusCode.FAILED_PRECONDITION,
             "ORDER_ALREADY_CANCELLED",
         )
         print_step("Place an order as a guest, whose token has the scope ordering.read alone")
         await self._expect_error(
-            self._commands.PlaceOrder(order_of(self._customer, 1), metadata=self._guest),
+            self._guest.send(self._guest_commands.PlaceOrder, order_of(self._customer, 1)),
             grpc.StatusCode.PERMISSION_DENIED,
             "SCOPE_MISSING",
         )
@@ -83,32 +86,28 @@ class OrderingDemo:
         )
 
     async def _place(self, request: commands.PlaceOrderRequest) -> Receipt:
-        order, receipt = await self._measure(lambda: self._commands.PlaceOrder(request, metadata=self._shop))
+        order, receipt = await self._measure(lambda: self._write.send(self._commands.PlaceOrder, request))
         as_placed = order.state == Order.STATE_PLACED and order.lines == request.lines
         check(as_placed, f"placed, at version {order.version}, for {format_amount(order.total)}", order)
         return receipt
 
     async def _repeat(self, request: commands.PlaceOrderRequest, first: Receipt) -> None:
-        second = (await self._commands.PlaceOrder(request, metadata=self._shop)).receipt
+        second = await self._write.send(self._commands.PlaceOrder, request)
         check(second == first, "the same receipt, and one effect", second)
 
     async def _cancel(self, order_id: str) -> Receipt:
-        request = commands.CancelOrderRequest(
-            request_id=str(uuid4()), order_id=order_id, reason="changed my mind", expected_version=1
-        )
-        order, receipt = await self._measure(lambda: self._commands.CancelOrder(request, metadata=self._shop))
+        request = commands.CancelOrderRequest(order_id=order_id, reason="changed my mind", expected_version=1)
+        order, receipt = await self._measure(lambda: self._write.send(self._commands.CancelOrder, request))
         check(order.state == Order.STATE_CANCELLED, f"cancelled, at version {order.version}", order)
         return receipt
 
-    async def _measure(self, command: Callable[[], Awaitable[Any]]) -> tuple[Order, Receipt]:
+    async def _measure(self, command: Callable[[], Awaitable[Receipt]]) -> tuple[Order, Receipt]:
         """Send a command, read its order back, and print the timings."""
         called = datetime.now(UTC)
-        receipt: Receipt = (await command()).receipt
+        receipt = await command()
         answered = datetime.now(UTC)
-        get = queries.GetOrderRequest(
-            order_id=receipt.aggregate_id, at_least_as_fresh=receipt.consistency_token
-        )
-        order = (await self._queries.GetOrder(get, metadata=self._shop)).order
+        get = queries.GetOrderRequest(order_id=receipt.aggregate_id)
+        order = (await self._read.query(self._queries.GetOrder, get, fresh=receipt)).order
         moments = {"called": called, "answered": answered, "visible": datetime.now(UTC)}
         database_url = self._stack.settings.database_url
         command_timings = await timings.measure(
@@ -121,18 +120,15 @@ class OrderingDemo:
     async def _expect_error(self, call: Awaitable[Any], status: grpc.StatusCode, reason: str) -> None:
         try:
             response = await call
-        except grpc.aio.AioRpcError as error:
-            rejection = Rejection.from_error(error)
+        except Rejection as rejection:
             as_expected = (rejection.code, rejection.reason) == (status, reason)
             check(as_expected, f"rejected: {status.name}, {reason}", rejection)
         else:
             raise UnexpectedResult(f"the call was not rejected: {response}")
 
     async def _list(self, cancelled: Receipt) -> None:
-        request = queries.ListOrdersRequest(
-            customer_id=self._customer, at_least_as_fresh=cancelled.consistency_token
-        )
-        orders = (await self._queries.ListOrders(request, metadata=self._guest)).orders
+        request = queries.ListOrdersRequest(customer_id=self._customer)
+        orders = (await self._read.query(self._queries.ListOrders, request, fresh=cancelled)).orders
         for order in orders:
             print_line(f"{order.order_id}{format_amount(order.total):>11}  {Order.State.Name(order.state)}")
         states = [order.state for order in orders]
@@ -140,27 +136,23 @@ class OrderingDemo:
         check(states == expected, "all three, the newest cancelled", states)
 
     async def _watch(self, order_id: str) -> Receipt:
+        confirm = commands.ConfirmOrderRequest(order_id=order_id)
+        ship = commands.ShipOrderRequest(order_id=order_id, carrier="Swift", tracking_code="S-17")
         watched = queries.WatchOrderRequest(order_id=order_id)
-        watch = aiter(self._queries.WatchOrder(watched, metadata=self._guest))
-        states = [(await anext(watch)).order.state]
-        confirm = commands.ConfirmOrderRequest(request_id=str(uuid4()), order_id=order_id)
-        await self._commands.ConfirmOrder(confirm, metadata=self._shop)
-        states.append((await anext(watch)).order.state)
-        ship = commands.ShipOrderRequest(
-            request_id=str(uuid4()), order_id=order_id, carrier="Swift", tracking_code="S-17"
-        )
-        receipt = (await self._commands.ShipOrder(ship, metadata=self._shop)).receipt
-        states.append((await anext(watch)).order.state)
+        async with self._read.watch(self._queries.WatchOrder, watched) as watch:
+            states = [(await anext(watch)).order.state]
+            await self._write.send(self._commands.ConfirmOrder, confirm)
+            states.append((await anext(watch)).order.state)
+            receipt = await self._write.send(self._commands.ShipOrder, ship)
+            states.append((await anext(watch)).order.state)
         expected = [Order.STATE_PLACED, Order.STATE_CONFIRMED, Order.STATE_SHIPPED]
         names = ", ".join(Order.State.Name(state) for state in states)
         check(states == expected, f"received {names}", states)
         return receipt
 
     async def _show_history(self, shipped: Receipt) -> None:
-        request = queries.GetOrderHistoryRequest(
-            order_id=shipped.aggregate_id, at_least_as_fresh=shipped.consistency_token
-        )
-        entries = (await self._queries.GetOrderHistory(request, metadata=self._guest)).entries
+        request = queries.GetOrderHistoryRequest(order_id=shipped.aggregate_id)
+        entries = (await self._read.query(self._queries.GetOrderHistory, request, fresh=shipped)).entries
         for entry in entries:
             event_type = entry.event_type.rpartition(".")[2]
             print_line(
@@ -170,16 +162,12 @@ class OrderingDemo:
         check(versions == [3, 2, 1], "all that happened, newest first", versions)
 
     async def _show_summary(self, shipped: Receipt) -> None:
-        request = queries.GetCustomerSummaryRequest(
-            customer_id=self._customer, at_least_as_fresh=shipped.consistency_token
-        )
-        summary = (await self._queries.GetCustomerSummary(request, metadata=self._guest)).summary
+        request = queries.GetCustomerSummaryRequest(customer_id=self._customer)
+        response = await self._read.query(self._queries.GetCustomerSummary, request, fresh=shipped)
+        summary = response.summary
         for group in summary.states:
             totals = ", ".join(format_amount(total) for total in group.totals)
             print_line(f"{Order.State.Name(group.state):16} {group.order_count}  {totals}")
         counts = {group.state: group.order_count for group in summary.states}
         expected = dict.fromkeys((Order.STATE_PLACED, Order.STATE_CANCELLED, Order.STATE_SHIPPED), 1)
         check(counts == expected, "one of each", counts)
-
-    def _bearer(self, *scopes: str) -> tuple[tuple[str, str]]:
-        return (("authorization", f"Bearer {self._stack.token(*scopes)}"),)

@@ -6,8 +6,8 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import AsyncIterator
 
-import grpc
 import pytest
+from diptych_client import Rejection
 
 from devstack.demo.narration import UnexpectedResult
 from devstack.demo.ordering import OrderingDemo
@@ -54,16 +54,16 @@ async def test_the_demo_succeeds_whatever_the_users_settings_are() -> None:
 async def test_the_demo_fails_if_a_rejection_does_not_come(
     stack: Stack, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo = OrderingDemo(stack, connection)
-    monkeypatch.setattr(demo, "_guest", demo._shop)
+    token = stack.token("ordering.write", "ordering.read")
+    monkeypatch.setattr(stack, "token", lambda *_: token)
     with pytest.raises(UnexpectedResult, match="the call was not rejected"):
-        await demo.run()
+        await OrderingDemo(stack, connection).run()
 
 
 async def test_the_demo_fails_if_a_call_fails(
     stack: Stack, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demo = OrderingDemo(stack, connection)
-    monkeypatch.setattr(demo, "_shop", demo._guest)
-    with pytest.raises(grpc.aio.AioRpcError, match=r"ordering\.write"):
-        await demo.run()
+    token = stack.token("ordering.read")
+    monkeypatch.setattr(stack, "token", lambda *_: token)
+    with pytest.raises(Rejection, match=r"ordering\.write"):
+        await OrderingDemo(stack, connection).run()
