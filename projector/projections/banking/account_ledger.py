@@ -11,6 +11,7 @@ from contracts.envelope import RecordedEvent
 from contracts.events.banking import EVENTS
 from contracts.money import from_nanos, split_for_counters, to_nanos
 from contracts.view_layout import View
+from projector.history import entry_factory
 from projector.projection import Contribution, Projection
 from projector.projections.banking.account import Movement
 
@@ -29,11 +30,13 @@ MOVEMENTS: dict[type[Movement], tuple[Kind.ValueType, str, str, str]] = {
 INCOMING = (views.Transaction.KIND_DEPOSITED, views.Transaction.KIND_RECEIVED)
 
 
+_create_entry = entry_factory(views.Transaction, record_time="book_time")
+
+
 def create_line(ledger: views.AccountLedger, event: RecordedEvent) -> views.Transaction:
     """Return the line of an event, from the view after it. Times never decrease within a stream."""
-    line = views.Transaction(version=event.version, actor=event.metadata.get("actor", ""))
+    line = _create_entry(ledger, event)
     line.MergeFrom(ledger.last)
-    line.book_time.FromDatetime(event.recorded_at)
     return line
 
 

@@ -8,6 +8,7 @@ from diptych.inventory.v1 import types_pb2 as views
 from contracts.envelope import RecordedEvent
 from contracts.events.inventory import EVENTS
 from contracts.view_layout import View, index_member
+from projector.history import entry_factory
 from projector.projection import Entry, Projection
 
 VIEW = View.of(views.StockLedger)
@@ -24,10 +25,12 @@ KINDS: dict[type[Any], tuple[views.StockMovement.Kind.ValueType, str, str]] = {
 """Event type to the kind of movement, and the names of its fields for quantity and reference."""
 
 
-def create_entry(_: views.StockLedger, event: RecordedEvent) -> views.StockMovement:
+_create_entry = entry_factory(views.StockMovement)
+
+
+def create_entry(ledger: views.StockLedger, event: RecordedEvent) -> views.StockMovement:
     """Return the entry of an event; its kind is unspecified if the event moves nothing."""
-    entry = views.StockMovement(version=event.version, actor=event.metadata.get("actor", ""))
-    entry.record_time.FromDatetime(event.recorded_at)
+    entry = _create_entry(ledger, event)
     movement: Any = EVENTS.decode(event)
     if type(movement) in KINDS:
         entry.kind, quantity, reference = KINDS[type(movement)]

@@ -5,6 +5,7 @@ from typing import Any
 
 from contracts.envelope import RecordedEvent
 from contracts.view_layout import View, index_member
+from projector.history import entry_factory
 from projector.projection import Contribution, Entry, Projection
 from tests.support.ledger.events import EVENTS
 from tests.support.ledger.stubs import events as v1
@@ -84,24 +85,7 @@ def voided(cheque: Any, event: Any) -> None:
     cheque.void_reason = event.reason
 
 
-def create_history_entry(_: Any, event: RecordedEvent) -> Any:
-    metadata = event.metadata
-    entry = views.ChequeHistoryEntry(
-        version=event.version,
-        event_type=event.type,
-        actor=metadata.get("actor", ""),
-        command=metadata.get("command", ""),
-        request_id=metadata.get("causation_id", ""),
-        correlation_id=metadata.get("correlation_id", ""),
-        on_behalf_of=metadata.get("on_behalf_of", ""),
-    )
-    entry.record_time.FromDatetime(event.recorded_at)
-    entry.event.type_url = f"type.googleapis.com/{event.type}"
-    entry.event.value = event.data
-    return entry
-
-
-HISTORIES = Projection[Any](HISTORY, events=EVENTS, history=create_history_entry)
+HISTORIES = Projection[Any](HISTORY, events=EVENTS, history=entry_factory(views.ChequeHistoryEntry))
 
 
 @HISTORIES.on(v2.ChequeWritten)
@@ -109,11 +93,14 @@ def set_id(history: Any, event: Any) -> None:
     history.cheque_id = event.cheque_id
 
 
+_create_entry = entry_factory(views.Entry)
+
+
 def create_account_entry(account: Any, event: RecordedEvent) -> Any:
     amount = v1.Paid.FromString(event.data).amount
     kind = views.Entry.KIND_PAID if amount < 0 else views.Entry.KIND_RECEIVED
-    entry = views.Entry(version=event.version, kind=kind, amount=abs(amount), balance=account.balance)
-    entry.record_time.FromDatetime(event.recorded_at)
+    entry: Any = _create_entry(account, event)
+    entry.kind, entry.amount, entry.balance = kind, abs(amount), account.balance
     return entry
 
 
