@@ -74,23 +74,5 @@ async def read(
         await asyncio.sleep(min(backoff.next_pause(), max(deadline - _now(), 0)))
 
 
-async def read_view(views: ViewReader, view_id: str, token: str, remaining: float | None) -> bytes | None:
-    """Return a serialised view, or None if it does not exist.
-
-    Args:
-        views: the projection.
-        view_id: the view's id.
-        token: the consistency token whose writes the view has to include; empty for none.
-        remaining: seconds until the call's deadline; None if it has none.
-
-    Raises:
-        RpcError: as `read`.
-    """
-    if not token:
-        return await views.get(view_id)
-    (data,) = await read(views, token, views.data_command(view_id), remaining=remaining)
-    return data or None
-
-
 def _now() -> float:
     return asyncio.get_running_loop().time()

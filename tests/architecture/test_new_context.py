@@ -16,6 +16,8 @@ from runtime.process.start_error import StartError
 ROOT = Path(__file__).parents[2]
 READY = (".venv/.ready", ".cache/protos/.ready")
 NEW = Names("loyalty", "member")
+EXAMPLES = ("projector/projections/ordering/order.py", "query_server/contexts/ordering.py")
+"""Files that the documentation quotes beside those of the new context."""
 PYTHON = [path for path in INSIDE.list_paths(NEW) if path.endswith(".py")]
 
 
@@ -136,7 +138,8 @@ def test_the_documentation_quotes_the_written_files(tree: Path) -> None:
     page = (ROOT / "docs/adding-a-context.md").read_text()
     quotes = re.findall(r"^ *```(?:python|proto)\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
     assert len(quotes) > 5
-    written = "".join(remove_indents((tree / path).read_text()) for path in INSIDE.list_paths(NEW))
+    paths = [*INSIDE.list_paths(NEW), *EXAMPLES]
+    written = "".join(remove_indents((tree / path).read_text()) for path in paths)
     for block in quotes:
         assert remove_indents(block) in written, block
 

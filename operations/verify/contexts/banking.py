@@ -4,7 +4,7 @@ A balance is a sum of amounts here, where rules and projector copy the balance t
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC
 from fractions import Fraction
 from typing import Any
 
@@ -14,6 +14,8 @@ from google.type.money_pb2 import Money
 
 from contracts.events.banking import EVENTS
 from contracts.view_layout import View
+from operations.verify.events import describe, find_last, get_first, select
+from operations.verify.formats import columns, encode_money, encode_time, split_money
 from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 
 NANOS = 10**9
@@ -41,35 +43,13 @@ def _to_money(currency_code: str, amount: Fraction) -> Money:
     return Money(currency_code=currency_code, units=units, nanos=int((amount - units) * NANOS))
 
 
-def _money_to_json(money: Any) -> dict[str, Any]:
-    return {"currency_code": money.currency_code, "units": money.units, "nanos": money.nanos}
-
-
-def _money_to_text(money: Any) -> str:
-    """Return an amount as in a readable column, for instance `-0.50 EUR`."""
-    sign = "-" if _to_fraction(money) < 0 else ""
-    fraction = f"{abs(money.nanos):09d}".rstrip("0")
-    return f"{sign}{abs(money.units)}.{fraction:0<2} {money.currency_code}"
-
-
-def _get_first(events: Sequence[Event], *kinds: Any) -> Any:
-    if not isinstance(events[0].message, kinds):
-        raise ValueError(f"{events[0].recorded.type} cannot be version 1")
-    return events[0].message
-
-
-def _find_last(events: Sequence[Event], *kinds: Any) -> Any:
-    messages = [event.message for event in events if isinstance(event.message, kinds)]
-    return messages[-1] if messages else None
-
-
 def list_balances(events: Sequence[Event]) -> Iterator[tuple[Fraction, Fraction]]:
     """Yield the balance and the held sum after each event.
 
     Raises:
         ValueError: an event carries other sums, or the account is overdrawn.
     """
-    limit = _to_fraction(_get_first(events, events_pb2.AccountOpened).overdraft_limit)
+    limit = _to_fraction(get_first(events, events_pb2.AccountOpened).overdraft_limit)
     balance = held = Fraction(0)
     for event in events:
         message = event.message
@@ -101,16 +81,16 @@ FROZEN_STATES = {False: "STATE_FROZEN", True: "STATE_FROZEN_BOTH_WAYS"}
 
 def _find_freeze(events: Sequence[Event]) -> Any:
     """Return the freeze in force, or None."""
-    last = _find_last(events, events_pb2.AccountFrozen, events_pb2.AccountUnfrozen)
+    last = find_last(events, events_pb2.AccountFrozen, events_pb2.AccountUnfrozen)
     return last if isinstance(last, events_pb2.AccountFrozen) else None
 
 
 def fold_account(events: Sequence[Event]) -> types.Account:
-    opened, (balance, held) = _get_first(events, events_pb2.AccountOpened), get_balance(events)
-    freeze, closed = _find_freeze(events), _find_last(events, events_pb2.AccountClosed)
+    opened, (balance, held) = get_first(events, events_pb2.AccountOpened), get_balance(events)
+    freeze, closed = _find_freeze(events), find_last(events, events_pb2.AccountClosed)
     currency, limit = opened.currency_code, opened.overdraft_limit
     state = FROZEN_STATES[freeze.incoming_too] if freeze else "STATE_OPEN"
-    last_freeze = _find_last(events, events_pb2.AccountFrozen)
+    last_freeze = find_last(events, events_pb2.AccountFrozen)
     return types.Account(
         account_id=opened.account_id,
         version=len(events),
@@ -134,7 +114,7 @@ def fold_account_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     """Return the state that `decide` works on, as JSON."""
     view, opened = fold_account(events), events[0].message
     outgoing = (events_pb2.MoneyWithdrawn, events_pb2.TransferSent)
-    payments = [event.message for event in events if isinstance(event.message, outgoing)]
+    payments = select(events, *outgoing)
     last_day = _get_day(payments[-1]) if payments else ""
     amounts = [_to_fraction(payment.amount) for payment in payments if _get_day(payment) == last_day]
     freeze = _find_freeze(events)
@@ -145,12 +125,12 @@ def fold_account_snapshot(events: Sequence[Event]) -> dict[str, Any]:
         "owner_id": view.owner_id,
         "status": "CLOSED" if view.state == types.Account.STATE_CLOSED else "OPEN",
         "freeze": blocked,
-        "balance": _money_to_json(view.balance),
-        "held": _money_to_json(view.held),
-        "overdraft_limit": _money_to_json(view.overdraft_limit),
-        "daily_limit": _money_to_json(view.daily_withdrawal_limit) if limited else None,
+        "balance": encode_money(view.balance),
+        "held": encode_money(view.held),
+        "overdraft_limit": encode_money(view.overdraft_limit),
+        "daily_limit": encode_money(view.daily_withdrawal_limit) if limited else None,
         "withdrawn_on": last_day,
-        "withdrawn": _money_to_json(_to_money(view.currency_code, sum(amounts, Fraction(0)))),
+        "withdrawn": encode_money(_to_money(view.currency_code, sum(amounts, Fraction(0)))),
     }
 
 
@@ -177,16 +157,16 @@ TRANSACTIONS: dict[Any, tuple[str, str, str, str]] = {
 
 def list_transactions(events: Sequence[Event]) -> list[types.Transaction]:
     """Return the lines of an account's statement; their sums are computed here, not copied from events."""
-    currency = _get_first(events, events_pb2.AccountOpened).currency_code if events else ""
+    currency = get_first(events, events_pb2.AccountOpened).currency_code if events else ""
     paid_in = Fraction(0)
     transactions: list[types.Transaction] = []
     for event, (balance, held) in zip(events, list_balances(events) if events else (), strict=True):
-        message, recorded = event.message, event.recorded
+        message = event.message
         name, reference, counterpart, related = TRANSACTIONS[type(message)]
         amount = _to_fraction(message.amount) if type(message) in SUMS else Fraction(0)
         paid_in += amount if name in ("DEPOSITED", "RECEIVED") else 0
         transaction = types.Transaction(
-            version=recorded.version,
+            **describe(event, "version", "actor"),
             kind=types.Transaction.Kind.Value(f"KIND_{name}"),
             amount=_to_money(currency, amount),
             balance=_to_money(currency, balance),
@@ -195,9 +175,8 @@ def list_transactions(events: Sequence[Event]) -> list[types.Transaction]:
             reference=getattr(message, reference) if reference else "",
             counterpart_account_id=getattr(message, counterpart) if counterpart else "",
             related_id=getattr(message, related) if related else "",
-            actor=recorded.metadata.get("actor", ""),
         )
-        transaction.book_time.FromDatetime(recorded.recorded_at)
+        transaction.book_time.FromDatetime(event.recorded.recorded_at)
         transactions.append(transaction)
     return transactions
 
@@ -207,7 +186,7 @@ def fold_ledger(events: Sequence[Event]) -> types.AccountLedger:
     last = list_transactions(events)[-1]
     for field in ("version", "book_time", "actor"):
         last.ClearField(field)
-    account_id = _get_first(events, events_pb2.AccountOpened).account_id
+    account_id = get_first(events, events_pb2.AccountOpened).account_id
     return types.AccountLedger(account_id=account_id, version=len(events), last=last)
 
 
@@ -215,9 +194,8 @@ def event_contributions(transaction: types.Transaction) -> Iterable[tuple[str, s
     """Yield a transaction's contributions to the counters of its day, by kind and currency."""
     key = LEDGER.event_counters("day", f"{transaction.book_time.ToDatetime():%Y-%m-%d}")
     kind, money = types.Transaction.Kind.Name(transaction.kind), transaction.amount
-    for part, amount in (("count", 1), ("units", money.units), ("nanos", money.nanos)):
-        if amount:
-            yield key, f"{part}/{kind}/{money.currency_code}", amount
+    for part, amount in (("count", 1), *split_money(money)):
+        yield key, f"{part}/{kind}/{money.currency_code}", amount
 
 
 HOLD_STATES: dict[Any, str] = {
@@ -236,7 +214,7 @@ HOLD_END_TIMES: dict[Any, str] = {
 
 
 def fold_hold(events: Sequence[Event]) -> types.Hold:
-    placed, last = _get_first(events, events_pb2.HoldPlaced), events[-1].message
+    placed, last = get_first(events, events_pb2.HoldPlaced), events[-1].message
     view = types.Hold(
         hold_id=placed.hold_id,
         version=len(events),
@@ -262,15 +240,15 @@ def fold_hold_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     return {
         "status": HOLD_STATES[type(events[-1].message)],
         "account_id": view.account_id,
-        "amount": _money_to_json(view.amount),
+        "amount": encode_money(view.amount),
         "reference": view.reference,
-        "deadline": view.deadline.ToDatetime(UTC).isoformat().replace("+00:00", "Z"),
-        "captured": _money_to_json(view.captured) if view.HasField("captured") else None,
+        "deadline": encode_time(view.deadline),
+        "captured": encode_money(view.captured) if view.HasField("captured") else None,
     }
 
 
 def fold_transfer(events: Sequence[Event]) -> types.Transfer:
-    first = _get_first(events, events_pb2.TransferMade, events_pb2.TransferRequested)
+    first = get_first(events, events_pb2.TransferMade, events_pb2.TransferRequested)
     last = events[-1].message
     immediate = isinstance(first, events_pb2.TransferMade)  # made without a request for approval
     view = types.Transfer(
@@ -310,7 +288,7 @@ def fold_transfer_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     state = types.Transfer.State.Name(view.state).removeprefix("STATE_")
     return {
         "status": state,
-        "amount": _money_to_json(view.amount),
+        "amount": encode_money(view.amount),
         **{name: getattr(view, name) for name in names},
     }
 
@@ -324,12 +302,7 @@ AGGREGATES = (
             ProjectionSpec(
                 ACCOUNT,
                 fold=fold_account,
-                columns=lambda view: {
-                    "state": types.Account.State.Name(view.state),
-                    "owner_id": view.owner_id,
-                    "balance": _money_to_text(view.balance),
-                    "held": _money_to_text(view.held),
-                },
+                columns=columns("state", "owner_id", "balance", "held"),
             ),
             ProjectionSpec(
                 LEDGER,
@@ -347,12 +320,7 @@ AGGREGATES = (
             ProjectionSpec(
                 HOLD,
                 fold=fold_hold,
-                columns=lambda view: {
-                    "state": types.Hold.State.Name(view.state),
-                    "account_id": view.account_id,
-                    "amount": _money_to_text(view.amount),
-                    "deadline": datetime.fromtimestamp(view.deadline.seconds, UTC).isoformat(),
-                },
+                columns=columns("state", "account_id", "amount", "deadline"),
             ),
         ),
     ),
@@ -364,10 +332,7 @@ AGGREGATES = (
             ProjectionSpec(
                 TRANSFER,
                 fold=fold_transfer,
-                columns=lambda view: {
-                    "state": types.Transfer.State.Name(view.state),
-                    "amount": _money_to_text(view.amount),
-                },
+                columns=columns("state", "amount"),
             ),
         ),
     ),

@@ -3,8 +3,7 @@
 Stock is a sum of differences here, where rules and projector copy the levels that events carry.
 """
 
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import Any
 
 from diptych.inventory.v1 import events_pb2
@@ -12,6 +11,8 @@ from diptych.inventory.v1 import types_pb2 as types
 
 from contracts.events.inventory import EVENTS
 from contracts.view_layout import View, index_member
+from operations.verify.events import describe, find_last, get_first, select
+from operations.verify.formats import columns, encode_time, list_entries
 from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 
 SUMS: dict[Any, tuple[int, int, int]] = {
@@ -38,20 +39,6 @@ PRODUCT, STOCK, ALERT = View.of(types.Product), View.of(types.Stock), View.of(ty
 LEDGER, RESERVATION = View.of(types.StockLedger), View.of(types.Reservation)
 
 
-def _select(events: Sequence[Event], *kinds: Any) -> list[Any]:
-    return [event.message for event in events if isinstance(event.message, kinds)]
-
-
-def _get_first(events: Sequence[Event], kind: Any) -> Any:
-    if not isinstance(events[0].message, kind):
-        raise ValueError(f"{events[0].recorded.type} cannot be version 1")
-    return events[0].message
-
-
-def _get_last(messages: Sequence[Any]) -> Any:
-    return messages[-1] if messages else None
-
-
 def _get_quantity(message: Any) -> int:
     return int(message.difference if isinstance(message, events_pb2.StockAdjusted) else message.quantity)
 
@@ -63,7 +50,7 @@ def sum_levels(events: Sequence[Event]) -> tuple[int, int, int]:
         ValueError: an event carries other levels, or a level is impossible.
     """
     on_hand = reserved = in_transit = 0
-    for message in _select(events, *SUMS):
+    for message in select(events, *SUMS):
         factors = SUMS[type(message)]
         on_hand += factors[0] * _get_quantity(message)
         reserved += factors[1] * _get_quantity(message)
@@ -81,18 +68,18 @@ def sum_levels(events: Sequence[Event]) -> tuple[int, int, int]:
 
 def _find_alert(events: Sequence[Event]) -> tuple[Any, Any]:
     """Return the last raised alert, and the event that cleared it, or None for either."""
-    raised = _get_last(_select(events, events_pb2.ReorderAlertRaised))
-    last = _get_last(_select(events, events_pb2.ReorderAlertRaised, events_pb2.ReorderAlertCleared))
+    raised = find_last(events, events_pb2.ReorderAlertRaised)
+    last = find_last(events, events_pb2.ReorderAlertRaised, events_pb2.ReorderAlertCleared)
     return raised, last if last is not raised else None
 
 
 def _find_reorder_point(events: Sequence[Event]) -> int:
-    last = _get_last(_select(events, events_pb2.StockOpened, events_pb2.ReorderPointSet))
+    last = find_last(events, events_pb2.StockOpened, events_pb2.ReorderPointSet)
     return int(last.reorder_point)
 
 
 def fold_stock(events: Sequence[Event]) -> types.Stock:
-    first = _get_first(events, events_pb2.StockOpened)
+    first = get_first(events, events_pb2.StockOpened)
     on_hand, reserved, in_transit = sum_levels(events)
     raised, cleared = _find_alert(events)
     return types.Stock(
@@ -116,24 +103,21 @@ def fold_stock_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     names = ("sku", "warehouse_id", "on_hand", "reserved", "in_transit", "reorder_point")
     return {
         **{name: getattr(view, name) for name in names},
-        "discontinued": bool(_select(events, events_pb2.StockDiscontinued)),
+        "discontinued": bool(select(events, events_pb2.StockDiscontinued)),
         "alerted": view.low,
     }
 
 
-def stock_indexes(view: types.Stock) -> Iterable[tuple[str, str]]:
-    """Yield the index entries of a stock: by sku, by warehouse, among all, and among low stocks."""
+def stock_indexes(view: types.Stock) -> list[tuple[str, str]]:
+    """Return the index entries of a stock: by sku, by warehouse, among all, and among low stocks."""
     member = index_member(view.open_time.ToMicroseconds(), view.stock_id)
-    for values in (("all",), ("sku", view.sku), ("warehouse", view.warehouse_id)):
-        yield STOCK.index(*values), member
-    if view.low:
-        yield STOCK.index("low"), member
-        yield STOCK.index("low_warehouse", view.warehouse_id), member
+    low = [("low",), ("low_warehouse", view.warehouse_id)] if view.low else []
+    return list_entries(STOCK, member, ("all",), ("sku", view.sku), ("warehouse", view.warehouse_id), *low)
 
 
 def fold_alert(events: Sequence[Event]) -> types.ReorderAlert:
     """Return a stock's latest alert."""
-    first, (raised, cleared) = _get_first(events, events_pb2.StockOpened), _find_alert(events)
+    first, (raised, cleared) = get_first(events, events_pb2.StockOpened), _find_alert(events)
     view = types.ReorderAlert(sku=first.sku, warehouse_id=first.warehouse_id, stock_id=first.stock_id)
     if raised is not None:
         view.state = types.ReorderAlert.STATE_CLEARED if cleared else types.ReorderAlert.STATE_RAISED
@@ -144,18 +128,17 @@ def fold_alert(events: Sequence[Event]) -> types.ReorderAlert:
     return view
 
 
-def alert_indexes(view: types.ReorderAlert) -> Iterable[tuple[str, str]]:
-    """Yield the index entries of an alert: among all alerts, and among raised ones until it is cleared."""
+def alert_indexes(view: types.ReorderAlert) -> list[tuple[str, str]]:
+    """Return the index entries of an alert: among all alerts, and among raised ones until it is cleared."""
     member = index_member(view.raise_time.ToMicroseconds(), view.stock_id)
-    if view.HasField("raise_time"):
-        yield ALERT.index("ever"), member
-        if not view.HasField("clear_time"):
-            yield ALERT.index("raised"), member
-            yield ALERT.index("raised_warehouse", view.warehouse_id), member
+    if not view.HasField("raise_time"):
+        return []
+    raised = [] if view.HasField("clear_time") else [("raised",), ("raised_warehouse", view.warehouse_id)]
+    return list_entries(ALERT, member, ("ever",), *raised)
 
 
 def fold_ledger(events: Sequence[Event]) -> types.StockLedger:
-    first = _get_first(events, events_pb2.StockOpened)
+    first = get_first(events, events_pb2.StockOpened)
     return types.StockLedger(
         sku=first.sku, version=len(events), warehouse_id=first.warehouse_id, stock_id=first.stock_id
     )
@@ -163,9 +146,8 @@ def fold_ledger(events: Sequence[Event]) -> types.StockLedger:
 
 def movement(event: Event) -> types.StockMovement:
     """Return a stock's history entry for an event."""
-    recorded, message = event.recorded, event.message
-    result = types.StockMovement(version=recorded.version, actor=recorded.metadata.get("actor", ""))
-    result.record_time.FromDatetime(recorded.recorded_at)
+    message = event.message
+    result = types.StockMovement(**describe(event, "version", "record_time", "actor"))
     if type(message) in SUMS:
         name = message.DESCRIPTOR.name.removeprefix("Stock").upper()
         result.kind = types.StockMovement.Kind.Value(f"KIND_{name}")
@@ -178,14 +160,14 @@ def movement(event: Event) -> types.StockMovement:
 
 
 def fold_product(events: Sequence[Event]) -> types.Product:
-    first = _get_first(events, events_pb2.ProductRegistered)
-    discontinued = _get_last(_select(events, events_pb2.ProductDiscontinued))
+    first = get_first(events, events_pb2.ProductRegistered)
+    discontinued = find_last(events, events_pb2.ProductDiscontinued)
     return types.Product(
         sku=first.sku,
         version=len(events),
         title=first.title,
         reorder_point=first.reorder_point,
-        warehouse_ids=[message.warehouse_id for message in _select(events, events_pb2.WarehouseStocked)],
+        warehouse_ids=[message.warehouse_id for message in select(events, events_pb2.WarehouseStocked)],
         register_time=first.registered_at,
         discontinue_time=discontinued and discontinued.discontinued_at,
         product_id=first.product_id,
@@ -220,7 +202,7 @@ RESERVATION_ENDS: dict[Any, tuple[str, str]] = {
 
 
 def fold_reservation(events: Sequence[Event]) -> types.Reservation:
-    first, last = _get_first(events, events_pb2.ReservationMade), events[-1].message
+    first, last = get_first(events, events_pb2.ReservationMade), events[-1].message
     view = types.Reservation(
         reservation_id=first.reservation_id,
         version=len(events),
@@ -238,28 +220,20 @@ def fold_reservation(events: Sequence[Event]) -> types.Reservation:
 
 def fold_reservation_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     """Return the state that `decide` works on, as JSON."""
-    first = _get_first(events, events_pb2.ReservationMade)
+    first = get_first(events, events_pb2.ReservationMade)
     names = ("sku", "warehouse_id", "quantity")
     return {
         "status": RESERVATION_STATES[type(events[-1].message)],
         "lines": [{name: getattr(line, name) for name in names} for line in first.lines],
-        "deadline": first.deadline.ToDatetime(UTC).isoformat().replace("+00:00", "Z"),
+        "deadline": encode_time(first.deadline),
     }
 
 
 def fold_transfer_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     """Return the state that `decide` works on, as JSON."""
-    first = _get_first(events, events_pb2.TransferStarted)
+    first = get_first(events, events_pb2.TransferStarted)
     names = ("sku", "from_warehouse_id", "to_warehouse_id", "quantity")
     return {**{name: getattr(first, name) for name in names}, "completed": len(events) > 1}
-
-
-def _format_time(timestamp: Any) -> str:
-    return datetime.fromtimestamp(timestamp.seconds, UTC).isoformat() if timestamp.seconds else ""
-
-
-def _columns(*names: str) -> Any:
-    return lambda view: {name: str(getattr(view, name)) for name in names}
 
 
 AGGREGATES = (
@@ -271,7 +245,7 @@ AGGREGATES = (
             ProjectionSpec(
                 PRODUCT,
                 fold=fold_product,
-                columns=_columns("sku", "title"),
+                columns=columns("sku", "title"),
                 indexes=lambda view: [
                     (
                         PRODUCT.index("sku", view.sku),
@@ -289,16 +263,13 @@ AGGREGATES = (
             ProjectionSpec(
                 STOCK,
                 fold=fold_stock,
-                columns=_columns("sku", "warehouse_id", "on_hand", "reserved", "in_transit"),
+                columns=columns("sku", "warehouse_id", "on_hand", "reserved", "in_transit"),
                 indexes=stock_indexes,
             ),
             ProjectionSpec(
                 ALERT,
                 fold=fold_alert,
-                columns=lambda view: {
-                    **_columns("sku", "warehouse_id")(view),
-                    "state": types.ReorderAlert.State.Name(view.state),
-                },
+                columns=columns("sku", "warehouse_id", "state"),
                 indexes=alert_indexes,
                 change_feeds=lambda view: [ALERT.change_feed("ever")] if view.HasField("raise_time") else [],
             ),
@@ -313,7 +284,7 @@ AGGREGATES = (
     Aggregate(
         "inventory.delivery",
         events=EVENTS,
-        snapshot=lambda events: {"quantity": _get_first(events, events_pb2.DeliveryReceived).quantity},
+        snapshot=lambda events: {"quantity": get_first(events, events_pb2.DeliveryReceived).quantity},
         projections=(),
     ),
     Aggregate(
@@ -324,10 +295,7 @@ AGGREGATES = (
             ProjectionSpec(
                 RESERVATION,
                 fold=fold_reservation,
-                columns=lambda view: {
-                    "state": types.Reservation.State.Name(view.state),
-                    "deadline": _format_time(view.deadline),
-                },
+                columns=columns("state", "deadline"),
             ),
         ),
     ),

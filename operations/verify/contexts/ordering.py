@@ -5,16 +5,16 @@ to its change of the shipping groups; lines, address and warehouse are derived f
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v1 import types_pb2 as types
 from diptych.ordering.v2 import events_pb2 as v2
-from google.protobuf.any_pb2 import Any as Packed
 
 from contracts.events.ordering import EVENTS
 from contracts.view_layout import View, index_member
+from operations.verify.events import describe
+from operations.verify.formats import columns, encode_money, list_entries, split_money
 from operations.verify.model import Aggregate, Event, ProjectionSpec
 
 Groups = list[dict[str, Any]]
@@ -128,9 +128,8 @@ def fold_snapshot(events: Sequence[Event]) -> dict[str, Any]:
 
 
 def _line_to_json(line: Any) -> dict[str, Any]:
-    price = line.unit_price
-    amount = {"currency_code": price.currency_code, "units": price.units, "nanos": price.nanos}
-    return {"sku": line.sku, "title": line.title, "quantity": line.quantity, "unit_price": amount}
+    price = encode_money(line.unit_price)
+    return {"sku": line.sku, "title": line.title, "quantity": line.quantity, "unit_price": price}
 
 
 def _address_to_json(address: Any) -> dict[str, Any] | None:
@@ -141,32 +140,16 @@ def _address_to_json(address: Any) -> dict[str, Any] | None:
     }
 
 
-def columns(order: types.Order) -> dict[str, str]:
-    """Return the readable fields of an order in Redis."""
-    nanos = f"{order.total.nanos:09d}".rstrip("0")
-    return {
-        "state": types.Order.State.Name(order.state),
-        "customer_id": order.customer_id,
-        "total": f"{order.total.units}.{nanos:0<2} {order.total.currency_code}",
-        "place_time": datetime.fromtimestamp(order.place_time.seconds, UTC).isoformat(),
-    }
-
-
 ORDER_VIEW = View.of(types.Order)
 HISTORY_VIEW = View.of(types.OrderHistory)
 
 
-def indexes(order: types.Order) -> Iterable[tuple[str, str]]:
-    """Yield the index entries of an order: by customer, by state, by both, and among all orders."""
-    state = types.Order.State.Name(order.state)
+def indexes(order: types.Order) -> list[tuple[str, str]]:
+    """Return the index entries of an order: by customer, by state, by both, and among all orders."""
+    customer_id, state = order.customer_id, types.Order.State.Name(order.state)
+    by_both = ("customer_state", customer_id, state)
     member = index_member(order.place_time.ToMicroseconds(), order.order_id)
-    for values in (
-        ("customer", order.customer_id),
-        ("state", state),
-        ("customer_state", order.customer_id, state),
-        ("all",),
-    ):
-        yield ORDER_VIEW.index(*values), member
+    return list_entries(ORDER_VIEW, member, ("customer", customer_id), ("state", state), by_both, ("all",))
 
 
 def contributions(order: types.Order) -> Iterable[tuple[str, str, int]]:
@@ -174,26 +157,12 @@ def contributions(order: types.Order) -> Iterable[tuple[str, str, int]]:
     key = ORDER_VIEW.counters("customer", order.customer_id)
     state, total = types.Order.State.Name(order.state), order.total
     yield key, f"orders/{state}", 1
-    for part, amount in (("units", total.units), ("nanos", total.nanos)):
-        if amount:
-            yield key, f"{part}/{state}/{total.currency_code}", amount
+    for part, amount in split_money(total):
+        yield key, f"{part}/{state}/{total.currency_code}", amount
 
 
 def history_entry(event: Event) -> types.OrderHistoryEntry:
-    recorded, metadata = event.recorded, event.recorded.metadata
-    packed = Packed(type_url=f"type.googleapis.com/{recorded.type}", value=recorded.data)
-    entry = types.OrderHistoryEntry(
-        version=recorded.version,
-        event_type=recorded.type,
-        event=packed,
-        actor=metadata.get("actor", ""),
-        command=metadata.get("command", ""),
-        request_id=metadata.get("causation_id", ""),
-        correlation_id=metadata.get("correlation_id", ""),
-        on_behalf_of=metadata.get("on_behalf_of", ""),
-    )
-    entry.record_time.FromDatetime(recorded.recorded_at)
-    return entry
+    return types.OrderHistoryEntry(**describe(event, *types.OrderHistoryEntry.DESCRIPTOR.fields_by_name))
 
 
 ORDER = Aggregate(
@@ -204,7 +173,7 @@ ORDER = Aggregate(
         ProjectionSpec(
             ORDER_VIEW,
             fold=fold_view,
-            columns=columns,
+            columns=columns("state", "customer_id", "total", "place_time"),
             indexes=indexes,
             contributions=contributions,
             contributors_index=lambda key: key.replace("counters:", "index:", 1),

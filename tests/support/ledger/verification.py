@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from typing import Any
 
-from google.protobuf.any_pb2 import Any as Packed
 from google.type.money_pb2 import Money
 
 from contracts.view_layout import View, index_member
+from operations.verify.events import describe
 from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 from tests.support.ledger.events import EVENTS
 from tests.support.ledger.stubs import types as views
@@ -89,17 +89,7 @@ def contributions(cheque: Any) -> Iterator[tuple[str, str, int]]:
 
 
 def history_entry(event: Event) -> Any:
-    recorded, metadata = event.recorded, event.recorded.metadata
-    named = {name: metadata.get(name, "") for name in ("actor", "command", "correlation_id", "on_behalf_of")}
-    entry = views.ChequeHistoryEntry(
-        version=recorded.version,
-        event_type=recorded.type,
-        event=Packed(type_url=f"type.googleapis.com/{recorded.type}", value=recorded.data),
-        request_id=metadata.get("causation_id", ""),
-        **named,
-    )
-    entry.record_time.FromDatetime(recorded.recorded_at)
-    return entry
+    return views.ChequeHistoryEntry(**describe(event, *views.ChequeHistoryEntry.DESCRIPTOR.fields_by_name))
 
 
 def list_balances(events: Sequence[Event]) -> list[int]:
@@ -111,9 +101,8 @@ def list_entries(events: Sequence[Event]) -> list[Any]:
     for event, balance in zip(events, list_balances(events), strict=True):
         amount = event.message.amount
         kind = "KIND_RECEIVED" if amount >= 0 else "KIND_PAID"
-        entry = views.Entry(version=event.recorded.version, kind=kind, amount=abs(amount), balance=balance)
-        entry.record_time.FromDatetime(event.recorded.recorded_at)
-        entries.append(entry)
+        common = describe(event, "version", "record_time")
+        entries.append(views.Entry(**common, kind=kind, amount=abs(amount), balance=balance))
     return entries
 
 

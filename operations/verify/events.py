@@ -1,0 +1,49 @@
+"""What the folds of several contexts ask of an aggregate's events."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from diptych.history.v1.history_pb2 import Entry
+from google.protobuf.any_pb2 import Any as Packed
+
+from operations.verify.model import Event
+
+
+def get_first(events: Sequence[Event], *kinds: Any) -> Any:
+    """Return the message of the first event.
+
+    Raises:
+        ValueError: it is of none of these kinds.
+    """
+    if not isinstance(events[0].message, kinds):
+        raise ValueError(f"{events[0].recorded.type} cannot be version 1")
+    return events[0].message
+
+
+def select(events: Sequence[Event], *kinds: Any) -> list[Any]:
+    """Return the messages of these kinds."""
+    return [event.message for event in events if isinstance(event.message, kinds)]
+
+
+def find_last(events: Sequence[Event], *kinds: Any) -> Any:
+    """Return the last message of these kinds, or None."""
+    messages = select(events, *kinds)
+    return messages[-1] if messages else None
+
+
+def describe(event: Event, *names: str) -> dict[str, Any]:
+    """Return these fields of the event's `diptych.history.v1.Entry`."""
+    recorded = event.recorded
+    values = {
+        "version": recorded.version,
+        "record_time": recorded.recorded_at,
+        "event_type": recorded.type,
+        "event": Packed(type_url=f"type.googleapis.com/{recorded.type}", value=recorded.data),
+        "request_id": recorded.metadata.get("causation_id", ""),
+    }
+    return {name: values[name] if name in values else recorded.metadata.get(name, "") for name in names}
+
+
+def describe_all(events: Sequence[Event]) -> list[Entry]:
+    """Return the history of an aggregate whose entries are `diptych.history.v1.Entry`."""
+    return [Entry(**describe(event, *Entry.DESCRIPTOR.fields_by_name)) for event in events]
