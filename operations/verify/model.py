@@ -79,14 +79,17 @@ class SagaSpec:
 
     Args:
         name: `<context>.<saga>`.
-        subscribes_to: the type of the streams that its instances follow.
+        subscribes_to: the type of the streams whose ids are the ids of its instances; empty if there is none.
         check: checks the effects of its instances. Its arguments are the `PostgresReader`, the aggregates by
             stream type, the `Report`, and the deadline (`time.monotonic`) for effects that change meanwhile.
+        keys: the types of the other streams that its instances follow, each with a function from a message
+            to the id of the instance to which the event belongs; empty if it belongs to none.
     """
 
     name: str
     subscribes_to: str
     check: Callable[..., Awaitable[None]] | None = None
+    keys: Mapping[str, Callable[[Any], str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

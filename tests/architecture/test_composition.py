@@ -72,9 +72,9 @@ def test_every_aggregate_every_view_and_every_saga_is_verified() -> None:
     assert set(verified) == decided
     views = {spec.view for aggregate in verified.values() for spec in aggregate.projections}
     assert views == {projection.view for projection in PROJECTIONS}
-    assert {saga.name: saga.own_type for saga in SAGAS} == {
-        spec.name: spec.subscribes_to for spec in SAGA_SPECS
-    }
+    subscribed = {saga.name: {each.stream_type for each in saga.subscribes_to} for saga in SAGAS}
+    assert subscribed == {spec.name: {spec.subscribes_to, *spec.keys} - {""} for spec in SAGA_SPECS}
+    assert {saga.own_type for saga in SAGAS} == {spec.subscribes_to for spec in SAGA_SPECS}
 
 
 @pytest.mark.parametrize(

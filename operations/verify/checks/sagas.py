@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any
 
-from contracts import streams
+from operations.verify.checks import saga_streams
 from operations.verify.model import Aggregate, Problem, SagaSpec
 from operations.verify.recheck import confirm
 from operations.verify.report import Report
@@ -16,17 +15,6 @@ NEVER_RAN = "no process manager has run on this database: sagas not compared"
 CHECKPOINT_COUNT = "SELECT count(*) FROM saga_checkpoints"
 
 COUNTS = "SELECT (SELECT count(*) FROM sagas), (SELECT count(*) FROM saga_steps)"
-
-NOT_AT_END = """
-SELECT s.id, s.version, coalesce(g.version, 0) AS consumed, coalesce(g.failed_input, '') AS failed_input
-FROM streams s LEFT JOIN sagas g ON g.saga = :saga AND g.id = substr(s.id, length(:subscribes_to) + 2)
-WHERE s.type = :subscribes_to AND g.version IS DISTINCT FROM s.version ORDER BY s.id LIMIT 1000
-"""
-
-WITHOUT_STREAM = """
-SELECT id FROM sagas g WHERE saga = :saga
-AND NOT EXISTS (SELECT FROM streams WHERE id = :subscribes_to || '.' || g.id) ORDER BY id LIMIT 1000
-"""
 
 CONTRADICTED_STEPS = """
 SELECT s.saga, s.id, s.step, s.attempt, s.outcome, r.outcome AS recorded
@@ -62,29 +50,12 @@ async def check(
         return
     deadline = monotonic() + within
     for spec in specs:
-        saga, subscribes_to = spec.name, spec.subscribes_to
-        report.add_all(await confirm(partial(_find_behind, postgres, saga, subscribes_to), deadline))
-        for (id_,) in await postgres.fetch(WITHOUT_STREAM, saga=saga, subscribes_to=subscribes_to):
-            report.add(Problem("sagas", f"saga {saga} {id_}", f"no stream {subscribes_to}.{id_}"))
+        await saga_streams.check(postgres, spec, aggregates, report, deadline)
         if spec.check is not None:
             await spec.check(postgres, aggregates, report, deadline)
     report.add_all(await confirm(partial(_find_contradicted_steps, postgres), deadline))
     ((sagas, steps),) = await postgres.fetch(COUNTS)
     report.counts.update(sagas=sagas, steps=steps)
-
-
-async def _find_behind(postgres: PostgresReader, saga: str, subscribes_to: str) -> Sequence[Problem]:
-    """Return the sagas that are not at the end of their streams."""
-    rows = await postgres.fetch(NOT_AT_END, saga=saga, subscribes_to=subscribes_to)
-    return [_describe_behind(saga, row) for row in rows]
-
-
-def _describe_behind(saga: str, row: Any) -> Problem:
-    subject = f"saga {saga} {streams.aggregate_id(row.id)}"
-    if row.failed_input:
-        return Problem("sagas", subject, f"failed input: {row.failed_input}")
-    text = f"consumed version {row.consumed} of {row.version}"
-    return Problem("sagas", subject, text, transient=row.consumed < row.version)
 
 
 async def _find_contradicted_steps(postgres: PostgresReader) -> Sequence[Problem]:
