@@ -39,7 +39,7 @@ async def render(settings: Settings) -> str:
         _check_processes(settings),
         _check_outbox(settings),
         _check_projections(settings, stream),
-        _check_sagas(settings),
+        check_sagas(settings),
     )
     rows = [*sections[0], *sections[1], ("stream", _describe_stream(stream)), *sections[2], *sections[3]]
     width = max(len(subject) for subject, _ in rows)
@@ -116,13 +116,18 @@ async def _describe_projection(redis: Redis, view: View, stream: StreamIdentity 
     return ", ".join(facts)
 
 
-async def _check_sagas(settings: Settings) -> list[Row]:
+async def check_sagas(settings: Settings) -> list[Row]:
     engine = create_engine(settings.database_url)
 
     async def count_sagas() -> str:
-        counts = await SagaReader(engine).count_open()
-        open_, overdue, blocked = (sum(column) for column in zip((0, 0, 0), *counts.values(), strict=True))
-        return f"{open_} open, {overdue} overdue, {blocked} blocked (diptych sagas list)"
+        counts = list((await SagaReader(engine).count_open()).values())
+        numbers = {
+            name: sum(getattr(each, name) for each in counts)
+            for name in ("open", "overdue", "blocked", "denied")
+        }
+        parked = await SagaReader(engine).count_parked_streams()
+        parts = [f"{number} {name}" for name, number in numbers.items()]
+        return ", ".join([*parts, f"{parked} parked streams"]) + " (diptych sagas list)"
 
     try:
         return [("sagas", await _query_or_describe(count_sagas, "PostgreSQL"))]

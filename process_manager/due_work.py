@@ -36,6 +36,8 @@ class DueStep:
     method: str
     request: bytes
     tries: int
+    denied: bool
+    """Whether the last try was denied."""
     correlation_id: str
     traceparent: str | None
 

@@ -101,6 +101,17 @@ class ParkedStream:
     since: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class SagaCounts:
+    """Numbers of instances that have not ended."""
+
+    open: int
+    overdue: int
+    blocked: int
+    denied: int
+    """Those with a pending step that was denied for the process manager's token or scopes."""
+
+
 class SagaReader:
     """Reads the process manager's tables.
 
@@ -213,20 +224,28 @@ class SagaReader:
             rows = await connection.execute(query.order_by(columns.since, columns.stream))
             return [ParkedStream(*row) for row in rows]
 
-    async def count_open(self) -> dict[str, tuple[int, int, int]]:
-        """Return by saga how many instances have not ended, and how many of those are overdue and blocked."""
-        overdue = func.count().filter(SAGAS.c.due_at < func.now())
-        blocked = func.count().filter(SAGAS.c.blocked_reason != "")
+    async def count_parked_streams(self) -> int:
         async with self._engine.connect() as connection:
-            rows = await connection.execute(
-                select(SAGAS.c.saga, func.count(), overdue, blocked)
-                .where(SAGAS.c.ended.is_(False))
-                .group_by(SAGAS.c.saga)
+            return await connection.scalar(select(func.count()).select_from(PARKED_STREAMS)) or 0
+
+    async def count_open(self) -> dict[str, SagaCounts]:
+        """Return the numbers of the instances that have not ended, by saga."""
+        denied_step = exists().where(
+            STEPS.c.saga == SAGAS.c.saga, STEPS.c.id == SAGAS.c.id, STEPS.c.outcome.is_(None), STEPS.c.denied
+        )
+        query = (
+            select(
+                SAGAS.c.saga,
+                func.count(),
+                func.count().filter(SAGAS.c.due_at < func.now()),
+                func.count().filter(SAGAS.c.blocked_reason != ""),
+                func.count().filter(denied_step),
             )
-            return {
-                saga: (open_count, overdue_count, blocked_count)
-                for saga, open_count, overdue_count, blocked_count in rows
-            }
+            .where(SAGAS.c.ended.is_(False))
+            .group_by(SAGAS.c.saga)
+        )
+        async with self._engine.connect() as connection:
+            return {saga: SagaCounts(*counts) for saga, *counts in await connection.execute(query)}
 
     async def _read_rows(self, connection: AsyncConnection, query: Select[Any]) -> list[SagaRow]:
         rows = [row._asdict() for row in await connection.execute(query)]
@@ -239,15 +258,15 @@ class SagaReader:
     async def _read_pending_steps(
         self, connection: AsyncConnection, rows: Iterable[Mapping[str, Any]]
     ) -> dict[tuple[str, str], str]:
-        """Return the first unanswered step of each saga that has one."""
+        """Return the first unanswered step of each saga that has one, and whether it is denied."""
         keys = [(row["saga"], row["id"]) for row in rows if not row["ended"]]
         query = (
-            select(STEPS.c.saga, STEPS.c.id, STEPS.c.step)
+            select(STEPS.c.saga, STEPS.c.id, STEPS.c.step, STEPS.c.denied)
             .where(STEPS.c.outcome.is_(None), tuple_(STEPS.c.saga, STEPS.c.id).in_(keys))
             .order_by(STEPS.c.number.desc())  # the dict below keeps the last of a saga's steps
         )
         steps = await connection.execute(query) if keys else ()
-        return {(saga, id_): step for saga, id_, step in steps}
+        return {(saga, id_): step + (" (denied)" if denied else "") for saga, id_, step, denied in steps}
 
 
 def _select_sagas() -> Select[Any]:

@@ -36,6 +36,8 @@ FINAL_STATUSES = frozenset(
 
 Another try may succeed after any other status, although some need an operator first: PERMISSION_DENIED ends
 when the token has the missing scope."""
+DENIED_STATUSES = frozenset({grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
+"""The statuses of calls whose token is invalid or lacks a scope."""
 OPTIONS = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 5_000)]
 
 
@@ -49,7 +51,16 @@ class StepReply:
 
 
 class OutcomeUnknown(Exception):
-    """A call failed without a final answer; its request may have taken effect."""
+    """A call failed without a final answer; its request may have taken effect.
+
+    Args:
+        message: the error of the call.
+        denied: whether the server refused the call because of this process's token or its scopes.
+    """
+
+    def __init__(self, message: str, *, denied: bool = False) -> None:
+        super().__init__(message)
+        self.denied = denied
 
 
 class StepClient:
@@ -83,7 +94,8 @@ class StepClient:
             info = _read_error_info(error)
             if error.code() in FINAL_STATUSES and info is not None and info.domain.endswith("diptych"):
                 return StepReply(reason=info.reason, details=dict(info.metadata))
-            raise OutcomeUnknown(f"{error.code().name}: {error.details()}") from error
+            denied = error.code() in DENIED_STATUSES
+            raise OutcomeUnknown(f"{error.code().name}: {error.details()}", denied=denied) from error
         except OSError as error:
             raise OutcomeUnknown(f"DIPTYCH_PROCESS_MANAGER_TOKEN: cannot read the file: {error}") from error
 

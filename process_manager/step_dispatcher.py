@@ -109,7 +109,7 @@ class StepDispatcher:
         try:
             await self._engine.record_reply(step, await self._call(step))
         except OutcomeUnknown as error:
-            await self._postpone(step, str(error))
+            await self._postpone(step, str(error), denied=error.denied)
         except Exception as error:
             # PostgreSQL is unavailable, or the saga has a bug: the same request yields the same reply later.
             await self._postpone(step, f"the delivery of its reply failed: {error!r}")
@@ -122,11 +122,14 @@ class StepDispatcher:
         )
         return reply
 
-    async def _postpone(self, step: DueStep, error: str) -> None:
+    async def _postpone(self, step: DueStep, error: str, *, denied: bool = False) -> None:
         pause = compute_pause(step.tries, INITIAL_PAUSE, MAX_PAUSE)
-        log.warning("Step postponed", saga=step.saga, sagaId=step.id, step=step.step, error=error)
+        if not denied:
+            log.warning("Step postponed", saga=step.saga, sagaId=step.id, step=step.step, error=error)
+        elif not step.denied:  # an operator must mend the token; `diptych status` counts these sagas
+            log.error("Step denied", saga=step.saga, sagaId=step.id, step=step.step, error=error)
         try:
-            await self._store.postpone_step(step, pause, error)
+            await self._store.postpone_step(step, pause, error, denied=denied)
         except Exception as store_error:
             log.warning(
                 "Postponing step failed",

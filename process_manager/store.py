@@ -36,6 +36,10 @@ SESSION = {
 }
 
 
+STEP_COLUMNS = ("saga", "id", "step", "attempt", "method", "request", "tries", "denied")
+"""The columns that a `DueStep` has from its own row, in the order of its fields."""
+
+
 class SagaStore:
     """Opens transactions, and reads due work.
 
@@ -104,7 +108,10 @@ class SagaStore:
         of_saga = and_(STEPS.c.saga == SAGAS.c.saga, STEPS.c.id == SAGAS.c.id)
         query = (
             select(
-                *(STEPS.c[name] for name in ("saga", "id", "step", "attempt", "method", "request", "tries")),
+                *(
+                    STEPS.c[name]
+                    for name in ("saga", "id", "step", "attempt", "method", "request", "tries", "denied")
+                ),
                 SAGAS.c.correlation_id,
                 SAGAS.c.traceparent,
             )
@@ -132,14 +139,14 @@ class SagaStore:
         async with self.engine.connect() as connection:
             return [DueTimer(*row) for row in await connection.execute(query)]
 
-    async def postpone_step(self, step: DueStep, seconds: float, error: str) -> None:
+    async def postpone_step(self, step: DueStep, seconds: float, error: str, *, denied: bool = False) -> None:
         """Record a try without an answer, and make the step due again after `seconds`."""
         due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
         async with self.engine.begin() as connection:
             await connection.execute(
                 update(STEPS)
                 .where(matches_step(step), STEPS.c.outcome.is_(None))
-                .values(tries=STEPS.c.tries + 1, due_at=due_at, error=error)
+                .values(tries=STEPS.c.tries + 1, due_at=due_at, error=error, denied=denied)
             )
 
     async def postpone_timer(self, timer: DueTimer, seconds: float) -> None:

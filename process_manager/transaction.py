@@ -111,7 +111,7 @@ class Transaction:
         statement = (
             update(STEPS)
             .where(matches_step(step), STEPS.c.outcome.is_(None))
-            .values(outcome=outcome, answered_at=self.now, error=None, tries=STEPS.c.tries + 1)
+            .values(outcome=outcome, answered_at=self.now, error=None, denied=False, tries=STEPS.c.tries + 1)
         )
         return (await self._connection.execute(statement)).rowcount == 1
 

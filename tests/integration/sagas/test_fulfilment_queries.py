@@ -9,6 +9,7 @@ from diptych.fulfilment.v1.types_pb2 import Fulfilment
 from diptych.ordering.v1 import events_pb2 as events
 from diptych.ordering.v2 import events_pb2 as events_v2
 
+from process_manager.saga_reader import SagaCounts
 from process_manager.sagas.fulfilment import FULFILMENT
 from process_manager.sagas.fulfilment.queries import get_fulfilment, list_fulfilments
 from process_manager.step_client import StepReply
@@ -111,7 +112,7 @@ async def test_overdue_fulfilments_come_first_and_those_without_a_due_time_last(
     assert await orders.list(state=Fulfilment.STATE_CANCELLED) == ["o-2", "o-6"]
     open_ = await orders.run.reader.read_page(FULFILMENT.name, open_only=True, limit=10)
     assert [row.id for row in open_] == ["o-5", "o-3", "o-0", "o-1", "o-4"]
-    assert await orders.run.reader.count_open() == {FULFILMENT.name: (5, 2, 0)}
+    assert await orders.run.reader.count_open() == {FULFILMENT.name: SagaCounts(5, 2, 0, 0)}
 
 
 async def test_a_page_token_of_another_list_is_rejected(orders: Orders) -> None:

@@ -12,13 +12,16 @@ import pytest
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
+from operations.status import check_sagas
 from process_manager.delivery import EventsMissing
 from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep, Feed
 from process_manager.engine import UnknownSaga
 from process_manager.leases import Leases
+from process_manager.saga_reader import SagaCounts
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
+from runtime.process.settings import Settings
 from tests.support.builders.ledger import ledger_pb2
 from tests.support.harness.collection import COLLECTION
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, cashed, written
@@ -256,3 +259,41 @@ async def test_a_manager_sends_no_steps_of_sagas_that_it_does_not_run(run: SagaR
     await run.deliver(written("c"))
     assert await run.store.read_due_steps(("toys.toy",), ALL_PARTITIONS, 100) == []
     assert len(await run.read_due_steps()) == 1
+
+
+class DeniedClient(StepClient):
+    """Has no scope until the test grants it."""
+
+    def __init__(self) -> None:
+        self.granted, self.calls = False, 0
+
+    async def call(self, step: DueStep, traceparent: str | None) -> StepReply:
+        self.calls += 1
+        if not self.granted:
+            raise OutcomeUnknown("PERMISSION_DENIED: needs ledger.write", denied=True)
+        return StepReply(response=ledger_pb2.CashChequeResponse())
+
+
+async def test_a_denied_step_is_counted_until_it_is_answered_and_logged_once(
+    run: SagaRun, database_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("process_manager.step_dispatcher.INITIAL_PAUSE", 0.01)
+    client = DeniedClient()
+    await run.deliver(written("c"), written("d"))
+    await run.query("UPDATE saga_steps SET due_at = 'infinity' WHERE id = 'd'")
+    async with dispatching(run, client):
+        await until(lambda: client.calls >= 3)
+        assert await run.reader.count_open() == {COLLECTION.name: SagaCounts(2, 0, 0, denied=1)}
+        details = await run.reader.find(COLLECTION.name, "c")
+        assert details is not None
+        assert details.row.waiting_for == "the reply to cash (denied)"
+        line = "2 open, 0 overdue, 0 blocked, 1 denied, 0 parked streams (diptych sagas list)"
+        assert await check_sagas(Settings(database_url=database_url)) == [("sagas", line)]
+        client.granted = True
+
+        async def is_cashed() -> bool:
+            return bool((await run.read_sagas())["c"].status == "CASHED")
+
+        await until(is_cashed)
+    assert await run.reader.count_open() == {COLLECTION.name: SagaCounts(1, 0, 0, denied=0)}
+    assert capsys.readouterr().out.count("Step denied") == 1
