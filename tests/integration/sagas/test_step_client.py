@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -31,8 +32,8 @@ async def client(tmp_path: Path) -> AsyncIterator[tuple[StepClient, list[grpc.St
     statuses: list[grpc.StatusCode] = []
 
     class AbortAll(grpc.aio.ServerInterceptor):
-        async def intercept_service(self, continuation: object, details: object) -> grpc.RpcMethodHandler:
-            async def abort(request: bytes, context: grpc.aio.ServicerContext) -> None:
+        async def intercept_service(self, continuation: object, details: object) -> Any:
+            async def abort(request: bytes, context: Any) -> None:
                 await context.abort(statuses[0], "no")
 
             return grpc.unary_unary_rpc_method_handler(abort)
