@@ -6,15 +6,18 @@ from typing import Any
 
 import grpc
 
-from diptych_client.service_config import service_config
-
 Options = Sequence[tuple[str, Any]]
+SERVICE_CONFIG = {
+    "loadBalancingConfig": [{"round_robin": {}}],
+    "methodConfig": [{"name": [{}], "waitForReady": True}],
+}
+"""For all methods of all services; timeouts and retries are the connection's own."""
 
 
 def build_options(options: Options) -> list[tuple[str, Any]]:
     """Return the options of a channel; the caller's own come last and win."""
     return [
-        ("grpc.service_config", json.dumps(service_config())),
+        ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
         # The connection repeats calls itself, because gRPC's retries ignore RetryInfo and any budget across
         # calls. Only one layer may retry: two would multiply their attempts.
         ("grpc.enable_retries", 0),

@@ -1,4 +1,4 @@
-"""The gRPC service config of all services in diptych-stubs, derived from their descriptors.
+"""The gRPC service config for callers in other languages, derived from the descriptors of the stubs.
 
 A service that is added to the stubs is in the config without any change here.
 """
@@ -26,12 +26,18 @@ _RETRY_POLICY = {
 }
 
 
-def service_config() -> dict[str, Any]:
+def service_config(*packages: str) -> dict[str, Any]:
     """Return the service config: round robin, and for each method its timeout and retry policy.
 
     Watches have neither: they run until they are closed, and resume from a token instead of being repeated.
+
+    Args:
+        packages: Python packages of stubs whose services it names; `diptych`, all of diptych-stubs, if empty.
+
+    Raises:
+        ModuleNotFoundError: a package is not installed.
     """
-    services = find_services()
+    services = find_services(packages or ("diptych",))
     calls = {
         "name": [{"service": service.full_name} for service in services],
         "waitForReady": True,
@@ -49,11 +55,12 @@ def service_config() -> dict[str, Any]:
 
 
 @cache
-def find_services() -> tuple[ServiceDescriptor, ...]:
-    """Return every service in diptych-stubs: the CommandServices, then the QueryServices, each by name."""
+def find_services(packages: tuple[str, ...]) -> tuple[ServiceDescriptor, ...]:
+    """Return the services in packages of stubs: CommandServices, then QueryServices, each by name."""
     services = [
         service
-        for module in _list_modules(files("diptych"), "diptych")
+        for package in packages
+        for module in _list_modules(files(package), package)
         for service in import_module(module).DESCRIPTOR.services_by_name.values()
     ]
     return tuple(sorted(services, key=lambda service: (service.name, service.full_name)))

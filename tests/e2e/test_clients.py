@@ -21,7 +21,7 @@ from tests.support.harness.shop import Shop, order_of
 
 def test_the_pages_service_config_is_the_packages() -> None:
     (config,) = read_blocks("json")
-    assert json.loads(config) == diptych_client.service_config()
+    assert json.loads(config) == diptych_client.service_config("diptych.ordering")
 
 
 async def test_an_order_is_placed_and_read_back(stack: Stack, token: str, page: Any) -> None:

@@ -1,5 +1,6 @@
 """The channel of a connection: TLS, and options of the caller's own."""
 
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from diptych_client import Rejection, aio
 from diptych_client.channel_options import build_options, find_credentials
 
+from tests.support.harness.waiting import until
 from tests.support.ledger.stubs import queries, queries_grpc
 
 GET, FOUND = queries.GetChequeRequest(cheque_id="c-1"), queries.GetChequeResponse()
@@ -97,3 +99,24 @@ def test_plaintext_is_the_default() -> None:
 
 def test_an_option_of_the_callers_own_comes_last() -> None:
     assert build_options([("grpc.keepalive_time_ms", 60_000)])[-1] == ("grpc.keepalive_time_ms", 60_000)
+
+
+async def test_a_call_waits_for_a_server_that_starts_later() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    with diptych_client.connect(address) as connection:
+        call: Any = get_cheque(connection.channel).future(GET, timeout=30)
+        server = grpc.server(ThreadPoolExecutor(1))
+        get: Any = grpc.unary_unary_rpc_method_handler(
+            lambda _request, _context: FOUND, response_serializer=queries.GetChequeResponse.SerializeToString
+        )
+        handler = grpc.method_handlers_generic_handler("acme.ledger.v1.QueryService", {"GetCheque": get})
+        server.add_generic_rpc_handlers((handler,))
+        channel_states: list[Any] = []
+        connection.channel.subscribe(channel_states.append, try_to_connect=True)
+        await until(lambda: grpc.ChannelConnectivity.TRANSIENT_FAILURE in channel_states)
+        server.add_insecure_port(address)
+        server.start()
+        assert call.result() == FOUND
+        server.stop(None)

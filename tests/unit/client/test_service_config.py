@@ -1,6 +1,8 @@
 """The service config covers the protos, read here as text."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from diptych_client import service_config
@@ -42,3 +44,15 @@ def test_watches_have_neither_timeout_nor_retries() -> None:
 def test_a_caller_who_changes_the_config_changes_a_copy() -> None:
     service_config()["methodConfig"][0]["retryPolicy"]["retryableStatusCodes"].clear()
     assert service_config()["methodConfig"][0]["retryPolicy"]["retryableStatusCodes"]
+
+
+def test_packages_of_stubs_limit_the_services() -> None:
+    calls, watches = service_config("diptych.ordering")["methodConfig"]
+    names = {name["service"] for name in (*calls["name"], *watches["name"])}
+    assert names == {service for service in services() if service.startswith("diptych.ordering.")}
+
+
+def test_a_package_that_is_not_installed_has_an_error_of_one_line() -> None:
+    command = [sys.executable, "-m", "diptych_client", "nowhere"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "diptych_client: No module named 'nowhere'\n")
