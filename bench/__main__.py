@@ -19,7 +19,7 @@ from runtime.process import logs
 from runtime.process.start_error import StartError
 
 ROUNDS = 3
-ROUNDS_BY_GROUP = {"feed": (1, 0), "client": (12, 1), "levels": (1, 0), "overload": (1, 0)}
+ROUNDS_BY_GROUP = {"feed": (1, 0), "client": (10, 1), "levels": (1, 0), "overload": (1, 0)}
 """Rounds, and warm-up rounds before them, of the groups that ignore `--rounds`."""
 GROUPS = ("feed", "client", "services", "levels", "variants", "store", "lag", "overload")
 TABLE = (
