@@ -8,60 +8,57 @@ from asyncio.subprocess import PIPE
 from pathlib import Path
 
 import pytest
-from diptych.ordering.v1.types_pb2 import Order
 
 from devstack.stack import variables
 from devstack.tcp_ports import free_port
 from operations.verify.checks.sagas import NEVER_RAN
-from operations.verify.contexts.ordering import ORDER
 from operations.verify.report import CHECKS
 from operations.verify.verification import verify
 from runtime.process.settings import Settings
 from tests.support.harness.redis_faults import key
-from tests.support.harness.verified_system import ORDERS, System
+from tests.support.harness.verified_system import CHEQUE, System
+from tests.support.ledger.stubs import types
 
-VIEWS = 5 * len(ORDER.projections)
-"""The system has five orders."""
+VIEWS = 12
+"""Two of each of five cheques, and one of each of two accounts."""
 
 
 async def test_a_system_at_rest_is_clean(system: System) -> None:
     report = await system.verify()
     assert (report.problems, report.notes) == ([], [NEVER_RAN])
-    assert report.counts["streams"] == report.counts["snapshots"] == 5
-    assert report.counts["events"] == report.counts["messages"] == report.counts["history"] == 18
+    assert report.counts["streams"] == report.counts["snapshots"] == 7
+    assert report.counts["events"] == report.counts["messages"] == report.counts["history"] == 16
     assert report.counts["views"] == VIEWS
-    assert report.counts["indexes"] >= 20
-    assert report.counts["requests"] == report.counts["outbox"] == 18
+    assert report.counts["indexes"] == 20
+    assert (report.counts["requests"], report.counts["outbox"]) == (13, 16)
 
 
 async def test_the_text_has_a_line_for_each_check(system: System) -> None:
-    await system.change_view(ORDERS, "o-2", state=Order.STATE_PLACED)
+    await system.change_view(CHEQUE, "c-2", state=types.Cheque.STATE_WRITTEN)
     lines = (await system.verify()).to_text().splitlines()
     assert [line.split()[0] for line in lines[: len(CHECKS)]] == list(CHECKS)
-    assert lines[0] == "events          18 in 5 streams: versions without gaps"
+    assert lines[0] == "events          16 in 7 streams: versions without gaps"
     assert lines[6] == f"views           {VIEWS} views: 1 finding"
-    assert lines[-1] == (
-        "view ordering.order o-2: state is STATE_PLACED, expected STATE_CANCELLED (version 3)"
-    )
+    assert lines[-1] == ("view ledger.cheque c-2: state is STATE_WRITTEN, expected STATE_VOIDED (version 3)")
 
 
 async def test_the_json_is_one_object(system: System) -> None:
-    await system.redis.zrem(key("change_feed", "customer/ada"), "o-2")
+    await system.redis.zrem(key("change_feed", "account/a-1"), "c-2")
     report = json.loads((await system.verify()).to_json())
     assert (report["clean"], report["found"]) == (False, {"change_feeds": 1})
     assert report["findings"] == [
         {
             "check": "change_feeds",
-            "subject": key("change_feed", "customer/ada"),
-            "text": "o-2 is missing",
+            "subject": key("change_feed", "account/a-1"),
+            "text": "c-2 is missing",
         }
     ]
-    assert report["counted"]["events"] == 18
+    assert report["counted"]["events"] == 16
 
 
 async def test_findings_beyond_the_limit_are_counted(system: System) -> None:
     for number in range(1, 6):
-        await system.redis.hset(ORDERS.key(f"o-{number}"), "state", "x")
+        await system.redis.hset(CHEQUE.key(f"c-{number}"), "state", "x")
     report = await verify(system.settings, max_findings=2)
     assert report.findings["views"] == 5
     assert report.to_text().splitlines()[-1] == "and 3 more findings; --findings shows more of them"
@@ -81,8 +78,8 @@ async def diptych_verify(settings: Settings, *arguments: str) -> tuple[int, str,
 async def test_the_exit_code_shows_drift(system: System) -> None:
     code, out, err = await diptych_verify(system.settings)
     assert (code, err) == (0, "")
-    assert out.startswith("events          18 in 5 streams: versions without gaps\n")
-    await system.change_view(ORDERS, "o-2", state=Order.STATE_PLACED)
+    assert out.startswith("events          16 in 7 streams: versions without gaps\n")
+    await system.change_view(CHEQUE, "c-2", state=types.Cheque.STATE_WRITTEN)
     code, out, err = await diptych_verify(system.settings, "--within", "5s", "--json")
     assert (code, err) == (1, "")
     assert json.loads(out)["found"] == {"views": 1}

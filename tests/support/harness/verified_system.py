@@ -6,109 +6,46 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import asyncpg
-import grpc
-from diptych.ordering.v1 import command_service_pb2 as v1
-from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
-from diptych.ordering.v1.types_pb2 import Order, OrderHistory, OrderLine, ShippingAddress, ShippingGroup
-from diptych.ordering.v2 import command_service_pb2 as v2
-from diptych.ordering.v2.command_service_pb2_grpc import CommandServiceStub as CommandServiceStubV2
-from google.type.money_pb2 import Money
 from nats.js import api
 from redis.asyncio import Redis
 
 from contracts import streams
 from contracts.view_layout import View
 from devstack.servers import Nats, Valkey
-from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
-from operations.processes import COMMAND_SERVER
 from operations.verify.report import Report
 from operations.verify.verification import verify
 from runtime.jetstream import Connection, Message, StreamReader, connect, read_stream_identity
 from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
 from runtime.process.settings import Settings
+from tests.support.harness.caller import Caller
+from tests.support.ledger.installation import CONTEXT
+from tests.support.ledger.stubs import commands, commands_v2, types
 
-ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
-SCOPES = ("ordering.write", "ordering.review", "ordering.fulfil")
-HOME = ShippingAddress(recipient="Ada", address_lines=["Main Street 1"], locality="Berlin", region_code="DE")
-
-
-def line(sku: str, quantity: int = 1) -> OrderLine:
-    price = Money(currency_code="EUR", units=9, nanos=990_000_000)
-    return OrderLine(sku=sku, title=f"A {sku}", quantity=quantity, unit_price=price)
+CHEQUE, HISTORY, ACCOUNT = (View.of(each) for each in (types.Cheque, types.ChequeHistory, types.Account))
+SCOPE = "ledger.write"
 
 
-class Buyer:
-    """Sends commands to a stack."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._bearer = (("authorization", f"Bearer {stack.token(*SCOPES)}"),)
-        self._channel = grpc.aio.insecure_channel(stack.of(COMMAND_SERVER)[0].address)
-        self._v1: Any = CommandServiceStub(self._channel)
-        self._v2: Any = CommandServiceStubV2(self._channel)
-
-    async def place(self, order_id: str, customer: str) -> None:
-        """Place an order with two shipping groups."""
-        groups = [
-            ShippingGroup(shipping_group_id=name, lines=[line("a"), line("b", 2)], shipping_address=HOME)
-            for name in ("home", "work")
-        ]
-        for group in groups:
-            group.warehouse_id = "w-1"
-        request = v2.PlaceOrderRequest(
-            request_id=str(uuid4()),
-            order_id=order_id,
-            customer_id=customer,
-            shipping_groups=groups,
-            account_id="a-1",
-        )
-        await self._v2.PlaceOrder(request, metadata=self._bearer)
-
-    async def place_v1(self, order_id: str, customer: str) -> None:
-        request = v1.PlaceOrderRequest(
-            request_id=str(uuid4()),
-            order_id=order_id,
-            customer_id=customer,
-            lines=[line("a")],
-            shipping_address=HOME,
-            account_id="a-1",
-            warehouse_id="w-1",
-        )
-        await self._v1.PlaceOrder(request, metadata=self._bearer)
-
-    async def send(self, command: str, order_id: str, **fields: Any) -> None:
-        """Send any other command."""
-        request = getattr(v1, f"{command}Request")(request_id=str(uuid4()), order_id=order_id, **fields)
-        await getattr(self._v1, command)(request, metadata=self._bearer)
-
-    async def close(self) -> None:
-        await self._channel.close()
-
-
-async def run_orders(buyer: Buyer) -> None:
-    """Place five orders and send every other command once or more."""
-    await buyer.place("o-1", "ada")
-    await buyer.send("AddOrderLine", "o-1", shipping_group_id="work", line=line("c"))
-    await buyer.send("RemoveOrderLine", "o-1", shipping_group_id="home", sku="a")
-    new_address = ShippingAddress(recipient="Bob", address_lines=["2"], locality="Bonn", region_code="DE")
-    await buyer.send("ChangeShippingAddress", "o-1", shipping_group_id="work", shipping_address=new_address)
-    await buyer.send("HoldOrder", "o-1", reason="looks odd")
-    await buyer.send("ApproveOrder", "o-1")
-    await buyer.send("ConfirmOrder", "o-1")
-    await buyer.send("ShipOrder", "o-1", carrier="Swift", tracking_code="S-17")
-    await buyer.send("DeliverOrder", "o-1")
-    await buyer.send("ReturnOrder", "o-1", reason="too small")
-    await buyer.place_v1("o-2", "ada")
-    await buyer.send("ConfirmOrder", "o-2")
-    await buyer.send("CancelOrder", "o-2", reason="changed my mind")
-    await buyer.place_v1("o-3", "ada")
-    await buyer.send("HoldOrder", "o-3", reason="looks odd")
-    await buyer.send("RejectOrder", "o-3", reason="is odd")
-    await buyer.place("o-4", "bob")
-    await buyer.place_v1("o-5", "bob")
+async def run_ledger(caller: Caller) -> None:
+    """Write five cheques and send every other command of the ledger once or more."""
+    for request in (
+        commands_v2.WriteChequeRequest(cheque_id="c-1", account_id="a-1", amount=10_050, currency_code="CHF"),
+        commands.EndorseChequeRequest(cheque_id="c-1"),
+        commands.EndorseChequeRequest(cheque_id="c-1"),
+        commands.WriteChequeRequest(cheque_id="c-2", account_id="a-1", amount=999),
+        commands.EndorseChequeRequest(cheque_id="c-2"),
+        commands.VoidChequeRequest(cheque_id="c-2", reason="changed my mind"),
+        commands.WriteChequeRequest(cheque_id="c-3", account_id="a-1", amount=5),
+        commands.CashChequeRequest(cheque_id="c-3"),
+        commands_v2.WriteChequeRequest(cheque_id="c-4", account_id="a-2", amount=7, currency_code="EUR"),
+        commands.WriteChequeRequest(cheque_id="c-5", account_id="a-2", amount=999),
+        commands.DepositRequest(account_id="a-1", amount=50_000),
+        commands.CashChequeRequest(cheque_id="c-1"),
+        commands.TransferRequest(account_id="a-1", payee_id="a-2", amount=30),
+    ):
+        await caller.execute(request)
 
 
 Stored = tuple[str, dict[str, str], bytes]
@@ -184,7 +121,7 @@ async def restore_system(
     origin: Origin, database_url: str, nats_url: str, redis_url: str
 ) -> AsyncIterator[System]:
     """Restore stream and Redis; the database is a copy of the origin's already."""
-    settings = Settings(database_url=database_url, nats_url=nats_url, redis_url=redis_url)
+    settings = Settings(contexts=CONTEXT, database_url=database_url, nats_url=nats_url, redis_url=redis_url)
     async with Redis.from_url(redis_url) as redis, await connect(nats_url, "test") as connection:
         await connection.wait_until_connected()
         await redis.flushall()
@@ -206,14 +143,19 @@ async def clear_servers(nats_server: Nats, redis_server: Valkey) -> None:
 
 
 async def build_origin(folder: Path, database_url: str, nats_url: str, redis_url: str) -> Origin:
-    """Run orders through the processes; return the contents of all servers once verify finds nothing."""
+    """Run the ledger in real processes; return the contents of all servers once verify finds nothing."""
     stack = temporary_stack(
-        folder, database_url=database_url, nats_url=nats_url, redis_url=redis_url, query_servers=0
+        folder,
+        contexts=CONTEXT,
+        database_url=database_url,
+        nats_url=nats_url,
+        redis_url=redis_url,
+        query_servers=0,
     )
     async with stack:
-        buyer = Buyer(stack)
-        await run_orders(buyer)
-        await buyer.close()
+        caller = Caller(stack, SCOPE)
+        await run_ledger(caller)
+        await caller.close()
         report = await verify(stack.settings, within=30)
         assert report.clean, report.to_text()
     origin = Origin(database_url, "", "", [])
