@@ -1,15 +1,17 @@
 """Pages as responses, and the field numbers that they rely on."""
 
 import pytest
-from diptych.inventory.v1.query_service_pb2 import ListStockResponse
+from diptych.inventory.v1.query_service_pb2 import GetStockMovementsRequest, ListStockResponse
 from diptych.inventory.v1.types_pb2 import Stock
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from contracts import page_tokens
+from query_server.merged_history_pages import MergedPage
 from query_server.pages import Page
 from query_server.wire_format import check_numbers
+from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.contexts import QUERY_CONTEXTS
 
 STOCKS = [Stock(sku=f"s-{n}", on_hand=n) for n in range(3)]
@@ -64,3 +66,17 @@ def test_the_responses_of_all_contexts_have_these_numbers() -> None:
     check_numbers(make_service(("views", 1, True), ("next_page_token", 2, False)))
     for context in QUERY_CONTEXTS:
         check_numbers(context.service)
+
+
+@pytest.mark.parametrize("claimed", ["x", "[]", '{"s-1": "1"}', '{"s-1": 1.5}'])
+def test_a_forged_token_of_merged_histories_is_refused(claimed: str) -> None:
+    request = GetStockMovementsRequest(page_token=page_tokens.mint("list", claimed))
+    with pytest.raises(RpcError) as error:
+        MergedPage.of("list", request)
+    assert error.value.reason == "PAGE_TOKEN_INVALID"
+
+
+def test_a_token_of_merged_histories_names_their_versions() -> None:
+    request = GetStockMovementsRequest(page_token=page_tokens.mint("list", '{"s-1": 3}'))
+    assert MergedPage.of("list", request) == MergedPage("list", 20, {"s-1": 3})
+    assert MergedPage.of("list", GetStockMovementsRequest(page_size=7)) == MergedPage("list", 7, None)
