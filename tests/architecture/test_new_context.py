@@ -1,6 +1,5 @@
 """`make new-context` in a copy of the repository: its files pass all checks, and errors change nothing."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -12,24 +11,13 @@ from operations.new_context.__main__ import main
 from operations.new_context.files import INSIDE, OUTSIDE
 from operations.new_context.naming import MAX_LENGTH, Names
 from runtime.process.start_error import StartError
+from tests.support.harness.repository_copies import ROOT, assert_passes, copy_repository, run
 
-ROOT = Path(__file__).parents[2]
 READY = (".venv/.ready", ".cache/protos/.ready")
 NEW = Names("loyalty", "member")
 EXAMPLES = ("projector/projections/ordering/order.py", "query_server/contexts/ordering.py")
 """Files that the documentation quotes beside those of the new context."""
 PYTHON = [path for path in INSIDE.list_paths(NEW) if path.endswith(".py")]
-
-
-def run(tree: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    """Run a command with this environment's tools on the tree's own modules and stubs."""
-    paths = {
-        "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
-        "PYTHONPATH": f"{tree}:{tree / 'generated'}:{tree / 'client'}",
-    }
-    return subprocess.run(
-        command, cwd=tree, env={**os.environ, **paths}, check=False, capture_output=True, text=True
-    )
 
 
 def make(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -48,22 +36,8 @@ def read_files(tree: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def untouched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of all files that git tracks or would add."""
-    subprocess.run(["make", "-C", str(ROOT), READY[1]], check=True, capture_output=True)
     tree = tmp_path_factory.mktemp("tree")
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in filter(None, listing.stdout.split("\0")):
-        if (ROOT / name).is_file():  # git still lists deleted files
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, tree / name)
-    shutil.copytree(ROOT / ".cache/protos", tree / ".cache/protos")
-    (tree / ".venv").symlink_to(ROOT / ".venv")
+    copy_repository(tree)
     return tree
 
 
@@ -77,11 +51,6 @@ def tree(untouched: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in INSIDE.list_paths(NEW):
         assert f"  {path}\n" in result.stdout
     return tree
-
-
-def assert_passes(tree: Path, *command: str) -> None:
-    result = run(tree, *command)
-    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_it_writes_its_files_and_changes_no_other(tree: Path, untouched: Path) -> None:

@@ -1,10 +1,11 @@
-"""Orders as the projector stores them, written by hand."""
+"""Orders as the projector stores them; their counters are written by hand."""
 
 from diptych.ordering.v1.types_pb2 import Order, OrderHistory
 from google.type.money_pb2 import Money
 
-from contracts.view_layout import View, index_member
-from tests.support.harness.read_model import Contribution, Entry, Projections
+from contracts.view_layout import View
+from projector.projections.ordering.order import index_entries
+from tests.support.harness.read_model import Contribution, Projections
 
 ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
 
@@ -22,17 +23,6 @@ def order(
     view = Order(order_id=order_id, version=version, state=state, customer_id=customer, total=total)
     view.place_time.FromMicroseconds(placed)
     return view
-
-
-def index_entries(view: Order) -> list[Entry]:
-    member = index_member(view.place_time.ToMicroseconds(), view.order_id)
-    state = Order.State.Name(view.state)
-    return [
-        (ORDERS.index("customer", view.customer_id), member),
-        (ORDERS.index("state", state), member),
-        (ORDERS.index("customer_state", view.customer_id, state), member),
-        (ORDERS.index("all"), member),
-    ]
 
 
 def contributions(view: Order) -> list[Contribution]:

@@ -18,6 +18,8 @@ from operations.verify.contexts import ordering
 from operations.verify.model import Event
 from operations.verify.sources import StoredStream
 from operations.verify.sources.stream_contents import digest
+from tests.support.builders.recorded_events import fill_fields
+from tests.support.harness.contexts import PROJECTIONS
 
 PLACED = v2.OrderPlaced(
     order_id="o-1",
@@ -43,6 +45,19 @@ def record(*messages: Any) -> list[Event]:
 def test_every_event_of_the_protos_has_a_step() -> None:
     newest = {EVENTS.newest(name) for name in EVENTS.names}
     assert set(ordering.STEPS) == {event for event in newest if "order_id" in event.DESCRIPTOR.fields_by_name}
+
+
+def test_every_field_of_the_events_is_folded_as_in_the_projection() -> None:
+    """Events whose fields all have values, unlike those that the rules make in other tests."""
+    edits = (v1.OrderLineAdded, v1.OrderLineRemoved, v1.ShippingAddressChanged)
+    events = record(*(fill_fields(event()) for event in ordering.STEPS if event not in edits))
+    recorded = [structs.replace(event.recorded, data=event.message.SerializeToString()) for event in events]
+    for spec in ordering.ORDER.projections:
+        (projection,) = (each for each in PROJECTIONS if each.view == spec.view)
+        rendered, count, error = projection.fold(spec.view.message(), recorded)
+        assert (count, error) == (len(recorded), None)
+        assert rendered is not None
+        assert rendered.message == spec.fold(events)
 
 
 def test_a_line_is_added_at_the_end_of_its_group() -> None:
