@@ -22,30 +22,19 @@ from runtime.grpc.method import Context, Handler
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 
-QueryHandler = Callable[[ViewReader, Any, float | None], Awaitable[bytes]]
-"""Takes the views, a valid request and the seconds until its deadline (None if it has none); returns the
-serialised response."""
+QueryHandler = Callable[[FreshReader, Any], Awaitable[bytes]]
+"""Takes the reader of the call and a valid request; returns the serialised response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A unary method of a QueryService: the view that it reads, and its handler."""
+    """A unary method of a QueryService: the view that it reads, and its handler.
+
+    What the handler reads includes the writes of the request's `at_least_as_fresh`.
+    """
 
     view: View
     handler: QueryHandler
-
-
-FreshHandler = Callable[[FreshReader, Any], Awaitable[bytes]]
-"""Takes the reader of the call and a valid request; returns the serialised response."""
-
-
-def fresh_query(view: View, handler: FreshHandler) -> Query:
-    """Return the method whose response includes the writes of the request's `at_least_as_fresh`."""
-
-    def handle(views: ViewReader, request: Any, remaining: float | None) -> Awaitable[bytes]:
-        return handler(FreshReader(views, request.at_least_as_fresh, remaining), request)
-
-    return Query(view, handle)
 
 
 WatchHandler = Callable[[Watch, Any], WatchResponses]
@@ -110,7 +99,8 @@ def query_service(
 def _make_query_handler(handler: QueryHandler, model: ReadModel) -> Handler:
     async def handle(request: Any, context: Context) -> bytes:
         try:
-            return await handler(model.views, request, context.time_remaining())
+            reader = FreshReader(model.views, request.at_least_as_fresh, context.time_remaining())
+            return await handler(reader, request)
         finally:  # errors carry the staleness as well
             context.set_trailing_metadata(model.staleness.metadata())
 

@@ -20,7 +20,7 @@ from query_server import history_pages
 from query_server.counters import parse_enum
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import NotFound
-from query_server.service import QueryContext, fresh_query
+from query_server.service import Query, QueryContext
 from query_server.timestamps import NANOS_PER_SECOND, read_period
 from query_server.wire_format import encode_view
 
@@ -118,11 +118,11 @@ def _build_report(day: str, counters: dict[str, int]) -> DailyReport:
 CONTEXT = QueryContext(
     protocol.DESCRIPTOR.services_by_name["QueryService"],
     {
-        "GetAccount": fresh_query(ACCOUNTS, get_account),
-        "GetHold": fresh_query(HOLDS, get_hold),
-        "GetTransfer": fresh_query(TRANSFERS, get_transfer),
-        "ListTransactions": fresh_query(LEDGERS, list_transactions),
-        "GetStatement": fresh_query(LEDGERS, get_statement),
-        "GetDailyReport": fresh_query(LEDGERS, get_daily_report),
+        "GetAccount": Query(ACCOUNTS, get_account),
+        "GetHold": Query(HOLDS, get_hold),
+        "GetTransfer": Query(TRANSFERS, get_transfer),
+        "ListTransactions": Query(LEDGERS, list_transactions),
+        "GetStatement": Query(LEDGERS, get_statement),
+        "GetDailyReport": Query(LEDGERS, get_daily_report),
     },
 )

@@ -15,7 +15,7 @@ from query_server import list_pages, watches
 from query_server.fresh_reader import FreshReader
 from query_server.merged_history_pages import MergedPage
 from query_server.not_found import NotFound
-from query_server.service import QueryContext, WatchQuery, fresh_query
+from query_server.service import Query, QueryContext, WatchQuery
 from query_server.view_reader import Window
 from query_server.watches import Watch, WatchResponses
 from query_server.wire_format import encode_view
@@ -104,12 +104,12 @@ def _is_movement(entry: StockMovement) -> bool:
 CONTEXT = QueryContext(
     protocol.DESCRIPTOR.services_by_name["QueryService"],
     {
-        "GetProduct": fresh_query(PRODUCTS, get_product),
-        "GetStock": fresh_query(STOCKS, get_stock),
-        "ListStock": fresh_query(STOCKS, list_stock),
-        "GetReservation": fresh_query(RESERVATIONS, get_reservation),
-        "ListReorderAlerts": fresh_query(ALERTS, list_reorder_alerts),
-        "GetStockMovements": fresh_query(LEDGERS, get_stock_movements),
+        "GetProduct": Query(PRODUCTS, get_product),
+        "GetStock": Query(STOCKS, get_stock),
+        "ListStock": Query(STOCKS, list_stock),
+        "GetReservation": Query(RESERVATIONS, get_reservation),
+        "ListReorderAlerts": Query(ALERTS, list_reorder_alerts),
+        "GetStockMovements": Query(LEDGERS, get_stock_movements),
     },
     {"WatchReorderAlerts": WatchQuery(ALERTS, watch_reorder_alerts)},
 )

@@ -11,7 +11,7 @@ from query_server import history_pages, list_pages, watches
 from query_server.counters import parse_enum
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import NotFound
-from query_server.service import QueryContext, WatchQuery, fresh_query
+from query_server.service import Query, QueryContext, WatchQuery
 from query_server.timestamps import read_period
 from query_server.view_reader import Window
 from query_server.watches import Watch, WatchResponses
@@ -98,11 +98,11 @@ def watch_customer_orders(watch: Watch, request: protocol.WatchCustomerOrdersReq
 CONTEXT = QueryContext(
     protocol.DESCRIPTOR.services_by_name["QueryService"],
     {
-        "GetOrder": fresh_query(ORDERS, get_order),
-        "BatchGetOrders": fresh_query(ORDERS, batch_get_orders),
-        "ListOrders": fresh_query(ORDERS, list_orders),
-        "GetCustomerSummary": fresh_query(ORDERS, get_customer_summary),
-        "GetOrderHistory": fresh_query(HISTORIES, get_order_history),
+        "GetOrder": Query(ORDERS, get_order),
+        "BatchGetOrders": Query(ORDERS, batch_get_orders),
+        "ListOrders": Query(ORDERS, list_orders),
+        "GetCustomerSummary": Query(ORDERS, get_customer_summary),
+        "GetOrderHistory": Query(HISTORIES, get_order_history),
     },
     {
         "WatchOrder": WatchQuery(ORDERS, watch_order),

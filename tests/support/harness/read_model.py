@@ -14,7 +14,7 @@ from contracts.view_layout import View
 from query_server.fresh_reader import FreshReader
 from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
-from query_server.service import FreshHandler
+from query_server.service import QueryHandler
 from query_server.view_reader import ViewReader
 
 INCARNATION = "5a1f3c8e-0000-4000-8000-000000000001"
@@ -121,7 +121,7 @@ class ReadModel:
 
 
 async def respond(
-    handler: FreshHandler, views: ViewReader, request: Any, remaining: float | None = None
+    handler: QueryHandler, views: ViewReader, request: Any, remaining: float | None = None
 ) -> bytes:
     """Return the serialised response to a request, as the query server calls the handler."""
     return await handler(FreshReader(views, request.at_least_as_fresh, remaining), request)

@@ -6,7 +6,7 @@ from contracts.view_layout import View
 from query_server import history_pages, list_pages, watches
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import NotFound
-from query_server.service import QueryContext, WatchQuery, fresh_query
+from query_server.service import Query, QueryContext, WatchQuery
 from query_server.timestamps import read_period
 from query_server.view_reader import Window
 from query_server.watches import Watch, WatchResponses
@@ -70,11 +70,11 @@ def watch_account_cheques(watch: Watch, request: Any) -> WatchResponses:
 CONTEXT = QueryContext(
     protocol.DESCRIPTOR.services_by_name["QueryService"],
     {
-        "GetCheque": fresh_query(CHEQUE, get_cheque),
-        "BatchGetCheques": fresh_query(CHEQUE, batch_get_cheques),
-        "ListCheques": fresh_query(CHEQUE, list_cheques),
-        "GetChequeHistory": fresh_query(HISTORY, get_cheque_history),
-        "GetAccount": fresh_query(ACCOUNT, get_account),
+        "GetCheque": Query(CHEQUE, get_cheque),
+        "BatchGetCheques": Query(CHEQUE, batch_get_cheques),
+        "ListCheques": Query(CHEQUE, list_cheques),
+        "GetChequeHistory": Query(HISTORY, get_cheque_history),
+        "GetAccount": Query(ACCOUNT, get_account),
     },
     {
         "WatchCheque": WatchQuery(CHEQUE, watch_cheque),
