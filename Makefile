@@ -73,7 +73,7 @@ breaking: $(IMPORTED)/.ready
 	&& buf breaking --against .cache/before && echo "buf breaking: nothing breaks since $(BREAKING_AGAINST)"
 
 generated-matches: $(IMPORTED)/.ready
-	@find generated -depth -type d \( -name __pycache__ -exec rm -r {} + -o -empty -delete \) # of removed packages
+	@find generated -depth -type d \( -name __pycache__ -exec rm -r {} \; -o -empty -delete \) # of removed packages
 	@rm -rf .cache/generated && mkdir -p .cache/generated && $(call GENERATE,.cache/generated) \
 	&& diff -r -q -x '*.toml' -x '*.md' -x py.typed -x __pycache__ -x '*.egg-info' .cache/generated generated \
 	&& echo "generated/ matches protos/" || { echo "generated/ does not match protos/: run make generate"; exit 1; }
