@@ -46,7 +46,7 @@ Command = tuple[Any, Any, str]
 
 
 async def create_data(settings: Settings, token: str) -> None:
-    """Create what the scenarios read and change; derived request ids make a repetition change nothing."""
+    """Create the data that the scenarios use; derived request ids make a repetition change nothing."""
     async with aio.connect(settings.command_address, token=token) as write:
         await _send_all(write, _generate_objects(write.channel))
         await _send_all(write, _generate_deliveries(write.channel))

@@ -1,4 +1,4 @@
-"""History entries: what all of them say of an event, which is who caused it, when, and by which command.
+"""The common fields of history entries: who caused an event, when, and by which command.
 
 A projection gives such a function to `Projection(history=...)`, or calls it in a function of its own that
 adds what only its context knows, for instance the balance after the event.

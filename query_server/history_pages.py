@@ -25,7 +25,7 @@ ReadTime = Callable[[bytes], int]
 
 
 async def read_page(reader: FreshReader, view_id: str, missing: NotFound, request: PageRequest) -> Page:
-    """Return the page of a view's history that a request asks for, newest first.
+    """Return the requested page of a view's history, newest first.
 
     Raises:
         RpcError: `missing`, the view does not exist; `PAGE_TOKEN_INVALID`; an error of the reader.
@@ -45,7 +45,7 @@ async def read_page_of_period(
     period: Period,
     read_time: ReadTime,
 ) -> Page:
-    """Return the page that a request asks for, of the entries of a period.
+    """Return the requested page of the entries of a period.
 
     Raises:
         RpcError: as `read_page`.

@@ -19,7 +19,7 @@ MAX_READS = 5
 
 
 async def read_page(reader: FreshReader, window: Window, request: PageRequest) -> Page:
-    """Return the page of a list that a request asks for, newest first.
+    """Return the requested page of a list, newest first.
 
     Args:
         reader: the projection.

@@ -35,7 +35,7 @@ class MergedPage:
 
     @classmethod
     def of(cls, list_id: str, request: PageRequest) -> "MergedPage":
-        """Return the page that a request asks for.
+        """Return the requested page.
 
         Raises:
             RpcError: `PAGE_TOKEN_INVALID`.

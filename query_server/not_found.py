@@ -6,7 +6,7 @@ from runtime.grpc.rpc_error import RpcError
 
 
 class NotFound(msgspec.Struct, frozen=True):
-    """A kind of record that may be missing; `error` says which one is.
+    """A kind of record that may be missing.
 
     It is declared once and costs nothing until a record is missing.
     """

@@ -1,4 +1,4 @@
-"""Pages: what requests for one have in common, and the response."""
+"""Pages: the fields that requests for one share, and the response."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -30,7 +30,7 @@ QueryHandler = Callable[[FreshReader, Any], Awaitable[bytes]]
 class Query:
     """A unary method of a QueryService: the view that it reads, and its handler.
 
-    What the handler reads includes the writes of the request's `at_least_as_fresh`.
+    The handler's reads include the writes of the request's `at_least_as_fresh`.
     """
 
     view: View

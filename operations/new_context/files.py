@@ -16,7 +16,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 @dataclass(frozen=True)
 class Place:
-    """A repository for contexts. In its paths and modules, `{context}` and `{aggregate}` stand for the names.
+    """A repository for contexts. `{context}` and `{aggregate}` in its paths and modules are placeholders.
 
     Args:
         package: the Protobuf package, which is also the Python package of the stubs.

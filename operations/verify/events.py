@@ -1,4 +1,4 @@
-"""What the folds of several contexts ask of an aggregate's events."""
+"""Functions on an aggregate's events that the folds of several contexts use."""
 
 from collections.abc import Sequence
 from typing import Any
