@@ -35,7 +35,7 @@ class Manifest:
     sagas: str = ""
     """The module with `SAGAS: Sequence[process_manager.saga.Saga]`."""
     saga_queries: str = ""
-    """The module with `create_service(SagaReader, Freshness) -> Service`, served by the process manager."""
+    """The module with `create_service(SagaQueries) -> Service`, served by the process manager."""
     verification: str = ""
     """The module with `AGGREGATES: Sequence[operations.verify.model.Aggregate]`, and with
     `SAGAS: Sequence[operations.verify.model.SagaSpec]` if the context has sagas."""

@@ -11,7 +11,7 @@ from process_manager.engine import Engine, UnknownSaga
 from process_manager.event_consumer import read_stream_from
 from process_manager.instance import Instance
 from process_manager.saga import ActionNotPossible, Saga
-from process_manager.saga_reader import SagaDetails, SagaReader, SagaRow
+from process_manager.saga_reader import SagaDetails, SagaFilter, SagaReader, SagaRow
 from process_manager.store import SagaStore
 from runtime import jetstream
 from runtime.process.contexts import choose_contexts, load_parts
@@ -50,14 +50,10 @@ async def list_sagas(settings: Settings, saga_name: str, state: str, ended: bool
     Raises:
         StartError: there is no saga of this name.
     """
-    chosen = _choose_sagas(settings, saga_name)
+    chosen, filter_ = _choose_sagas(settings, saga_name), SagaFilter(state, open_only=not ended)
     async with _open_store(settings) as store:
         sagas = SagaReader(store.engine)
-        rows = [
-            row
-            for saga in chosen
-            for row in await sagas.read_page(saga.name, status=state, open_only=not ended, limit=limit)
-        ]
+        rows = [row for saga in chosen for row in await sagas.read_page([saga.name], filter_, limit=limit)]
         notes = await _describe_feeds(sagas, [saga.name for saga in chosen])
     lines = _align(_list_cells(row) for row in rows) if rows else ["no sagas" if ended else "no open sagas"]
     return "\n".join([*lines, *notes])

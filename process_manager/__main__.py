@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Sequence
 
 from contracts.manifest import Manifest
+from process_manager import query_service
 from process_manager.engine import Engine
 from process_manager.event_consumer import EventConsumer, read_stream_end_from, read_stream_from
 from process_manager.freshness import Freshness
 from process_manager.leases import Leases
 from process_manager.saga import Saga
+from process_manager.saga_queries import SagaQueries
 from process_manager.saga_reader import SagaReader
 from process_manager.step_client import StepClient
 from process_manager.step_dispatcher import StepDispatcher
@@ -25,7 +27,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     """Run the sagas of the contexts on this process's share of the partitions; serve queries about them."""
     store, client = SagaStore(lifecycle.settings.database_url), StepClient(lifecycle.settings)
     async with await jetstream.connect(lifecycle.settings.nats_url, "process_manager") as nats:
-        engine = Engine(store, load_parts(manifests, "sagas", "SAGAS", Saga), read_stream_from(nats))
+        sagas = load_parts(manifests, "sagas", "SAGAS", Saga)
+        engine = Engine(store, sagas, read_stream_from(nats))
         leases = Leases(store, name_group(manifests, "sagas"))
 
         async def probe() -> bool:
@@ -35,11 +38,13 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             identity = await read_stream_identity(nats.js)
             return identity.incarnation if identity else ""
 
-        sagas = SagaReader(store.engine)
-        freshness = Freshness(sagas, read_incarnation, read_stream_end_from(nats))
+        reader = SagaReader(store.engine)
+        freshness = Freshness(reader, read_incarnation, read_stream_end_from(nats))
+        queries = SagaQueries(sagas, reader, freshness)
+        services = [module.create_service(queries) for module in load_modules(manifests, "saga_queries")]
         query_server = server.build(
             lifecycle.settings,
-            [module.create_service(sagas, freshness) for module in load_modules(manifests, "saga_queries")],
+            [query_service.create_service(queries), *services],
             address=lifecycle.settings.process_manager_address,
             probe=probe,
         )

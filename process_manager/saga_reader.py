@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, not_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, not_, or_, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts import streams
@@ -25,8 +25,19 @@ from process_manager.schema import (
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # asyncpg would send datetime.max to PostgreSQL as infinity
 """Sort key of a saga without a due time; lists end with these sagas."""
 
-ListPosition = tuple[datetime, datetime, str]
-"""A saga's position in a list: its due time (NEVER if it has none), when it began, its id."""
+ListPosition = tuple[datetime, datetime, str, str]
+"""A position in a list: due time (NEVER if it has none), when the instance began, its id, its saga."""
+
+
+@dataclass(frozen=True, slots=True)
+class SagaFilter:
+    """Selects instances."""
+
+    status: str = ""
+    """Empty for all."""
+    open_only: bool = False
+    blocked_only: bool = False
+    overdue_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +53,7 @@ class SentStep:
     outcome: str | None
     tries: int
     error: str | None
+    denied: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +88,7 @@ class SagaRow:
 
     @property
     def position(self) -> ListPosition:
-        return self.due_at or NEVER, self.began_at, self.id
+        return self.due_at or NEVER, self.began_at, self.id, self.saga
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,32 +157,28 @@ class SagaReader:
 
     async def read_page(
         self,
-        saga: str,
+        sagas: Sequence[str],
+        filter_: SagaFilter,
         *,
-        status: str = "",
-        open_only: bool = False,
         after: ListPosition | None = None,
         limit: int,
     ) -> list[SagaRow]:
-        """Return instances of a saga, the longest overdue first and those without a due time last.
+        """Return instances of sagas, the longest overdue first and those without a due time last.
 
         Args:
-            saga: the saga's name.
-            status: selects instances of this status; empty for all.
-            open_only: selects instances that have not ended.
+            sagas: the names of the sagas.
+            filter_: selects instances.
             after: the position of the last entry of the previous page; None for the first page.
             limit: the maximum number of instances.
         """
-        conditions: list[ColumnElement[bool]] = [SAGAS.c.saga == saga]
-        if status:
-            conditions.append(SAGAS.c.status == status)
-        if open_only:
-            conditions.append(SAGAS.c.ended.is_(False))
-        order = (DUE, SAGAS.c.began_at, SAGAS.c.id)
-        if after:
-            conditions.append(tuple_(*order) > after)
+        if not sagas:
+            return []
+        # Each saga's rows come in order from its index, so no query sorts more than a page of each.
+        pages = [_select_page(saga, filter_, after, limit).subquery() for saga in sagas]
+        rows = union_all(*(select(page) for page in pages)).subquery()
+        due_at, saga = func.coalesce(rows.c.due_at, NEVER), rows.c.saga.collate("C")  # sorts as Python does
+        query = select(rows).order_by(due_at, rows.c.began_at, rows.c.id, saga).limit(limit)
         async with self._engine.connect() as connection:
-            query = _select_sagas().where(*conditions).order_by(*order).limit(limit)
             return await self._read_rows(connection, query)
 
     async def find_names(self, id_: str) -> list[str]:
@@ -267,6 +275,25 @@ class SagaReader:
         )
         steps = await connection.execute(query) if keys else ()
         return {(saga, id_): step + (" (denied)" if denied else "") for saga, id_, step, denied in steps}
+
+
+def _select_page(saga: str, filter_: SagaFilter, after: ListPosition | None, limit: int) -> Select[Any]:
+    conditions: list[ColumnElement[bool]] = [SAGAS.c.saga == saga]
+    if filter_.status:
+        conditions.append(SAGAS.c.status == filter_.status)
+    if filter_.open_only:
+        conditions.append(SAGAS.c.ended.is_(False))
+    if filter_.blocked_only:
+        conditions.append(SAGAS.c.blocked_reason != "")
+    if filter_.overdue_only:
+        conditions.append(SAGAS.c.due_at < func.now())
+    order = (DUE, SAGAS.c.began_at, SAGAS.c.id)
+    if after:
+        due_at, began_at, id_, after_saga = after
+        position, last = tuple_(*order), (due_at, began_at, id_)
+        # Of equal positions, the sagas whose names come later are on the next page.
+        conditions.append(position >= last if saga > after_saga else position > last)
+    return _select_sagas().where(*conditions).order_by(*order).limit(limit)
 
 
 def _select_sagas() -> Select[Any]:

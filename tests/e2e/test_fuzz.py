@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
+from diptych.sagas.v1 import query_service_pb2 as sagas
 from google.protobuf.descriptor import MethodDescriptor
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -24,7 +25,11 @@ from tests.support.harness.shop import Bearer, bearer, lines_of
 SERVICES = [service for context in COMMANDS for service in context.services]
 SERVICES += [context.service for context in QUERIES]
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
-ELSEWHERE: list[MethodDescriptor] = list(fulfilment.DESCRIPTOR.services_by_name["QueryService"].methods)
+ELSEWHERE: list[MethodDescriptor] = [
+    method
+    for protocol in (fulfilment, sagas)
+    for method in protocol.DESCRIPTOR.services_by_name["QueryService"].methods
+]
 """Methods of the process manager, which test_fulfilment.py runs."""
 CLEAR = {
     "OK",
@@ -72,7 +77,7 @@ def name_of(method: MethodDescriptor) -> str:
 
 def call(stack: Stack, method: MethodDescriptor, request: bytes, more: Any) -> tuple[str, str]:
     """Return the status of a call and the reason in its ErrorInfo."""
-    queried = PROCESS_MANAGER if name_of(method).startswith("diptych.fulfilment.") else QUERY_SERVER
+    queried = PROCESS_MANAGER if method in ELSEWHERE else QUERY_SERVER
     kind = COMMAND_SERVER if method.containing_service.name == "CommandService" else queried
     open_channel = channel(stack.of(kind)[0].address)
     made: Any = open_channel.unary_stream if method.server_streaming else open_channel.unary_unary

@@ -9,30 +9,13 @@ import pytest
 
 from contracts import consistency_tokens, incarnations, streams
 from process_manager.due_work import NO_CHECKPOINT, Feed
-from process_manager.freshness import DEADLINE_MARGIN, Freshness, StreamEnd
+from process_manager.freshness import DEADLINE_MARGIN
 from process_manager.saga import Saga
 from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN
 from tests.support.harness.collection import COLLECTION
-from tests.support.harness.saga_run import SagaRun, paid, written
-
-INCARNATION = incarnations.create()
-
-
-def freshness_of(run: SagaRun, incarnation: str = INCARNATION) -> Freshness:
-    """Return a Freshness on the run's events; the sequence of each event is its number in the run."""
-
-    async def read_incarnation() -> str:
-        return incarnation
-
-    async def read_stream_end(stream: str) -> StreamEnd | None:
-        for number, event in reversed(list(enumerate(run.stream_events, 1))):
-            if event.stream == stream:
-                return StreamEnd("epoch", number, event.version)
-        return None
-
-    return Freshness(run.reader, read_incarnation, read_stream_end)
+from tests.support.harness.saga_run import INCARNATION, SagaRun, create_freshness, paid, written
 
 
 async def deliver_all(run: SagaRun, *events: Any) -> None:
@@ -54,7 +37,7 @@ def token_of(**versions: int) -> str:
 
 async def is_behind(run: SagaRun, saga: Saga[Any], token: str) -> bool:
     try:
-        await freshness_of(run).wait_for(saga, token, DEADLINE_MARGIN)
+        await create_freshness(run).wait_for(saga, token, DEADLINE_MARGIN)
     except RpcError as error:
         assert error.reason == "VIEW_BEHIND"
         return True
@@ -64,7 +47,7 @@ async def is_behind(run: SagaRun, saga: Saga[Any], token: str) -> bool:
 async def test_a_query_with_a_token_waits_for_the_tokens_event(store: SagaStore) -> None:
     run = SagaRun(store, COLLECTION)
     token = token_of(cheque_c=1, account_a=9)
-    waiting = asyncio.create_task(freshness_of(run).wait_for(COLLECTION, token, 30))
+    waiting = asyncio.create_task(create_freshness(run).wait_for(COLLECTION, token, 30))
     assert (await is_behind(run, COLLECTION, token), waiting.done()) == (True, False)
     await run.deliver(written("c"))
     await asyncio.wait_for(waiting, 30)
@@ -77,7 +60,7 @@ async def test_a_token_of_another_incarnation_is_rejected(
     later = incarnations.create(INCARNATION)
     token_incarnation, incarnation = (later, INCARNATION) if direction < 0 else (INCARNATION, later)
     with pytest.raises(RpcError) as error:
-        await freshness_of(SagaRun(store, COLLECTION), incarnation).wait_for(
+        await create_freshness(SagaRun(store, COLLECTION), incarnation).wait_for(
             COLLECTION, consistency_tokens.mint(token_incarnation, {}), 30
         )
     assert error.value.reason == reason

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from process_manager.engine import Engine
 from process_manager.event_consumer import EventConsumer, read_stream_from
 from process_manager.leases import Leases
-from process_manager.saga_reader import SagaReader
+from process_manager.saga_reader import SagaFilter, SagaReader
 from process_manager.store import SagaStore
 from runtime import jetstream
 from tests.support.builders.ledger import ledger_pb2
@@ -73,7 +73,7 @@ async def run_manager(database_url: str, nats_url: str) -> AsyncIterator[None]:
 
 
 async def read_watches(reader: SagaReader) -> dict[str, Watch]:
-    rows = await reader.read_page(ACCOUNT_WATCH.name, limit=1000)
+    rows = await reader.read_page([ACCOUNT_WATCH.name], SagaFilter(), limit=1000)
     return {row.id: msgspec.convert(row.state, Watch) for row in rows}
 
 

@@ -6,16 +6,21 @@ from typing import Any
 
 from sqlalchemy import text
 
-from contracts import streams
+from contracts import incarnations, streams
 from contracts.envelope import RecordedEvent
 from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueStep, Feed
 from process_manager.engine import Engine
+from process_manager.freshness import Freshness, StreamEnd
 from process_manager.saga import Saga
+from process_manager.saga_queries import SagaQueries
 from process_manager.saga_reader import SagaReader
 from process_manager.store import SagaStore
+from runtime.codec import message_class
+from runtime.grpc.server import Service
 from tests.support.builders.ledger import ledger_pb2
 
 ALL_PARTITIONS = range(streams.PARTITIONS)
+INCARNATION = incarnations.create()
 TRACEPARENT = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
 
 
@@ -49,6 +54,46 @@ def recorded_as(stream: str, message: Any, version: int, at: datetime | None = N
     )
 
 
+def create_freshness(run: "SagaRun", incarnation: str = INCARNATION) -> Freshness:
+    """Return a Freshness on the run's events; the sequence of each event is its number in the run."""
+
+    async def read_incarnation() -> str:
+        return incarnation
+
+    async def read_stream_end(stream: str) -> StreamEnd | None:
+        for number, event in reversed(list(enumerate(run.stream_events, 1))):
+            if event.stream == stream:
+                return StreamEnd("epoch", number, event.version)
+        return None
+
+    return Freshness(run.reader, read_incarnation, read_stream_end)
+
+
+class Call:
+    """The context of a call without a deadline."""
+
+    def time_remaining(self) -> None:
+        return None
+
+
+async def call(service: Service, method: str, **request: Any) -> Any:
+    """Call a method of a service in this process, and return the response."""
+    message = message_class(service.descriptor.methods_by_name[method].input_type)
+    context: Any = Call()
+    return await service.handlers[method](message(**request), context)
+
+
+async def list_all(service: Service, method: str, field: str, **request: Any) -> list[Any]:
+    """Return the entries on all pages, two on each."""
+    entries: list[Any] = []
+    token = ""
+    while True:
+        page = await call(service, method, page_size=2, page_token=token, **request)
+        entries += getattr(page, field)
+        if not (token := page.next_page_token):
+            return entries
+
+
 class SagaRun:
     """An engine with a store, and the event stream that it reads.
 
@@ -63,6 +108,7 @@ class SagaRun:
         self.engine = Engine(store, sagas, self.read_stream)
         self.reader = SagaReader(store.engine)
         self.checkpoints: dict[Feed, Checkpoint] = {}
+        self.queries = SagaQueries(sagas, self.reader, create_freshness(self))
 
     async def read_stream(self, stream: str) -> Sequence[RecordedEvent]:
         return [event for event in self.stream_events if event.stream == stream]
