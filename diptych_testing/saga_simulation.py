@@ -12,25 +12,17 @@ How it works:
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
-from uuid import uuid5
 
-from diptych.consistency.v1.consistency_pb2 import Receipt
-from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.descriptor_pool import Default
-from google.protobuf.message import Message
-from protovalidate import Validator
-
-from command_server.kernel.context import AggregateType, CommandType, Context, aggregate_types, command_types
-from command_server.kernel.decider import Rejected
-from command_server.service import SERVER_ID_NAMESPACE
+from command_server.kernel.context import AggregateType, Context, aggregate_types
 from contracts.envelope import RecordedEvent
-from contracts.streams import aggregate_id, stream_type
+from contracts.streams import stream_type
 from diptych_testing.checked_react import check_saga
+from diptych_testing.request_executor import Answers, RequestExecutor
 from diptych_testing.world import World
 from process_manager.instance import Instance, Step
 from process_manager.saga import (
@@ -39,19 +31,11 @@ from process_manager.saga import (
     RetryRequested,
     Saga,
     StepRejected,
-    StepSucceeded,
     TimerFired,
 )
-from runtime.codec import message_class
 
-CALLER = "process-manager"
-"""The subject of the process manager's token."""
 MAX_INPUTS = 10_000
 """The number of inputs after which sagas that cause each other's steps without end fail the test."""
-Answers = Mapping[type[Message], Callable[[Any], Message]]
-"""For each type of query, a function from the request to the response."""
-
-_VALIDATOR = Validator()
 
 
 @dataclass(frozen=True)
@@ -100,9 +84,8 @@ class SagaSimulation:
         """The replies by request id."""
         self._delivered: Counter[tuple[str, str]] = Counter()
         """The last delivered version by saga and stream."""
-        self._answers = answers or {}
+        self._executor = RequestExecutor(self.world, contexts, answers or {})
         self._aggregates = _build_aggregate_types(tuple(contexts))
-        self._commands = _build_command_types(tuple(contexts))
 
     def execute(self, *commands: Any) -> None:
         """Execute commands of other callers."""
@@ -218,53 +201,9 @@ class SagaSimulation:
         for kind, reason in self.rejections.items():
             if sent.is_kind(kind):
                 return StepRejected(sent.name, reason, {}, self.world.now)
-        method = _find_method(sent.step.method)
-        request: Any = message_class(method.input_type).FromString(sent.step.request)
-        violations = _VALIDATOR.collect_violations(request)
-        assert not violations, f"{sent.name} is invalid: {'; '.join(str(each.proto) for each in violations)}"
-        if answer := self._answers.get(type(request)):
-            return StepSucceeded(sent.name, answer(request), self.world.now)
-        assert method.full_name in self._commands, f"{sent.name}: nothing executes {method.full_name}"
-        try:
-            receipt = self._execute_command(self._commands[method.full_name], request)
-        except Rejected as error:
-            return StepRejected(sent.name, error.reason, error.details, self.world.now)
-        response: Any = message_class(method.output_type)
-        return StepSucceeded(sent.name, response(receipt=receipt), self.world.now)
-
-    def _execute_command(self, type_: CommandType, request: Any) -> Receipt:
-        """Execute a command and return its receipt, without a token.
-
-        Raises:
-            Rejected: a rule or the expected version forbids it.
-        """
-        if not getattr(request, type_.decider.key):
-            id_ = uuid5(SERVER_ID_NAMESPACE, f"{CALLER}/{request.request_id}")
-            setattr(request, type_.decider.key, str(id_))
-        command = type_.decode(request, CALLER)
-        stream = next(iter(type_.decider.streams(command)))
-        actual = self.world.version(stream)
-        expects = "expected_version" in type_.request_fields and request.HasField("expected_version")
-        if expects and request.expected_version != actual:
-            raise Rejected("VERSION_MISMATCH", actual_version=actual)
-        self.world.execute(command)
-        return Receipt(aggregate_id=aggregate_id(stream), version=self.world.version(stream))
+        return self._executor.execute(sent.step)
 
 
-# Codecs take a while to build, and many simulations run on the same contexts.
-
-
-@cache
+@cache  # codecs take a while to build, and many simulations run on the same contexts
 def _build_aggregate_types(contexts: Sequence[Context]) -> Mapping[str, AggregateType]:
     return aggregate_types(contexts)
-
-
-@cache
-def _build_command_types(contexts: Sequence[Context]) -> Mapping[str, CommandType]:
-    """Return the command types by the full names of their methods."""
-    return {name: type_ for context in contexts for name, type_ in command_types(context).items()}
-
-
-def _find_method(path: str) -> MethodDescriptor:
-    service, _, name = path[1:].partition("/")
-    return Default().FindServiceByName(service).methods_by_name[name]

@@ -9,9 +9,11 @@ from typing import Any
 
 from process_manager.engine import Engine, UnknownSaga
 from process_manager.event_consumer import read_stream_from
+from process_manager.feed_reader import FeedReader
 from process_manager.instance import Instance
 from process_manager.saga import ActionNotPossible, Saga
-from process_manager.saga_reader import SagaDetails, SagaFilter, SagaReader, SagaRow
+from process_manager.saga_reader import SagaReader
+from process_manager.saga_records import SagaDetails, SagaFilter, SagaRow
 from process_manager.store import SagaStore
 from runtime import jetstream
 from runtime.process.contexts import choose_contexts, load_parts
@@ -54,19 +56,19 @@ async def list_sagas(settings: Settings, saga_name: str, state: str, ended: bool
     async with _open_store(settings) as store:
         sagas = SagaReader(store.engine)
         rows = [row for saga in chosen for row in await sagas.read_page([saga.name], filter_, limit=limit)]
-        notes = await _describe_feeds(sagas, [saga.name for saga in chosen])
+        notes = await _describe_feeds(FeedReader(store.engine), [saga.name for saga in chosen])
     lines = _align(_list_cells(row) for row in rows) if rows else ["no sagas" if ended else "no open sagas"]
     return "\n".join([*lines, *notes])
 
 
-async def _describe_feeds(sagas: SagaReader, names: Sequence[str]) -> list[str]:
+async def _describe_feeds(feeds: FeedReader, names: Sequence[str]) -> list[str]:
     """Return a line for each parked stream of these sagas, and for each saga that passes over events."""
     parked = [
         f"{row.saga} has parked {row.stream} at version {row.version}"
         f" since {_format_time(row.since)}: {row.error}"
-        for row in await sagas.read_parked_streams(names)
+        for row in await feeds.read_parked_streams(names)
     ]
-    beginnings = await sagas.read_beginnings()
+    beginnings = await feeds.read_beginnings()
     return parked + [
         f"{name} passes over events recorded before {_format_time(beginnings[name])}"
         for name in names

@@ -14,6 +14,7 @@ from contracts.view_layout import View
 from operations.processes import KINDS, check_health
 from operations.projections import list_views
 from operations.server_errors import UNREACHABLE, summarize
+from process_manager.feed_reader import FeedReader
 from process_manager.saga_reader import SagaReader
 from runtime import jetstream
 from runtime.jetstream import StreamIdentity, read_stream_identity
@@ -125,7 +126,7 @@ async def check_sagas(settings: Settings) -> list[Row]:
             name: sum(getattr(each, name) for each in counts)
             for name in ("open", "overdue", "blocked", "denied")
         }
-        parked = await SagaReader(engine).count_parked_streams()
+        parked = await FeedReader(engine).count_parked_streams()
         parts = [f"{number} {name}" for name, number in numbers.items()]
         return ", ".join([*parts, f"{parked} parked streams"]) + " (diptych sagas list)"
 

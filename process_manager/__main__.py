@@ -7,6 +7,7 @@ from contracts.manifest import Manifest
 from process_manager import query_service
 from process_manager.engine import Engine
 from process_manager.event_consumer import EventConsumer, read_stream_end_from, read_stream_from
+from process_manager.feed_reader import FeedReader
 from process_manager.freshness import Freshness
 from process_manager.leases import Leases
 from process_manager.saga import Saga
@@ -39,7 +40,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             return identity.incarnation if identity else ""
 
         reader = SagaReader(store.engine)
-        freshness = Freshness(reader, read_incarnation, read_stream_end_from(nats))
+        freshness = Freshness(FeedReader(store.engine), read_incarnation, read_stream_end_from(nats))
         queries = SagaQueries(sagas, reader, freshness)
         services = [module.create_service(queries) for module in load_modules(manifests, "saga_queries")]
         query_server = server.build(

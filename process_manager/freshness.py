@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts import streams
+from process_manager.feed_reader import FeedReader
 from process_manager.saga import Saga
-from process_manager.saga_reader import SagaReader
 from runtime.grpc.request_tokens import read_consistency_token
 from runtime.grpc.rpc_error import RpcError
 
@@ -48,15 +48,15 @@ class Freshness:
     """Delays queries until the sagas are up to date.
 
     Args:
-        sagas: reads the versions that the sagas have processed.
+        feeds: reads how far the sagas are.
         read_incarnation: reads the incarnation of the JetStream stream.
         read_stream_end: reads the end of one aggregate's stream.
     """
 
     def __init__(
-        self, sagas: SagaReader, read_incarnation: ReadIncarnation, read_stream_end: ReadStreamEnd
+        self, feeds: FeedReader, read_incarnation: ReadIncarnation, read_stream_end: ReadStreamEnd
     ) -> None:
-        self._sagas = sagas
+        self._feeds = feeds
         self._read_stream_end = read_stream_end
         self._read_incarnation = read_incarnation
 
@@ -98,11 +98,11 @@ class Freshness:
     async def _has_processed(self, saga: Saga[Any], stream: str, version: int) -> bool:
         """Return whether the instances have processed the events of a stream up to this version."""
         if streams.stream_type(stream) == saga.own_type:
-            if await self._sagas.read_version(saga.name, streams.aggregate_id(stream)) >= version:
+            if await self._feeds.read_version(saga.name, streams.aggregate_id(stream)) >= version:
                 return True
             if saga.begins == "first_event":
                 return False
         end = await self._read_stream_end(stream)
         if end is None or end.version < version:
             return False
-        return await self._sagas.has_passed(saga.name, stream, (end.epoch, end.sequence))
+        return await self._feeds.has_passed(saga.name, stream, (end.epoch, end.sequence))

@@ -13,15 +13,13 @@ How it works:
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, cast
+from typing import Any
 from uuid import UUID, uuid5
-
-from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message import Message
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from process_manager.saga import EventReceived, Input, Reaction, RetryRequested, Saga, SagaStatus, Send
+from process_manager.step_requests import method_of, path_of, serialize_with_id
 
 REQUEST_ID_NAMESPACE = UUID("2a9c1f0e-7c58-5d0b-8a55-0d2f6e0c3b71")
 MAX_OTHER_STREAMS = 1000
@@ -181,33 +179,6 @@ class Instance:
             attempt,
             sum(self.attempts.values()) + index + 1,
             path_of(method_of(send.request)),
-            _serialize_with_id(send.request, request_id),
+            serialize_with_id(send.request, request_id),
             request_id,
         )
-
-
-def method_of(request: Message | type[Message]) -> MethodDescriptor:
-    """Return the descriptor of the method that takes this request.
-
-    Raises:
-        LookupError: no service in the file of the request's message takes it.
-    """
-    for service in request.DESCRIPTOR.file.services_by_name.values():
-        for method in service.methods:
-            if method.input_type is request.DESCRIPTOR:
-                return cast(MethodDescriptor, method)
-    raise LookupError(f"no method takes {request.DESCRIPTOR.full_name}")
-
-
-def path_of(method: MethodDescriptor) -> str:
-    """Return a method's path, `/<package>.<Service>/<Method>`."""
-    return f"/{method.containing_service.full_name}/{method.name}"
-
-
-def _serialize_with_id(request: Message, request_id: UUID) -> bytes:
-    if "request_id" not in request.DESCRIPTOR.fields_by_name:
-        return request.SerializeToString(deterministic=True)  # a query
-    copy: Any = type(request)()
-    copy.CopyFrom(request)
-    copy.request_id = str(request_id)
-    return bytes(copy.SerializeToString(deterministic=True))

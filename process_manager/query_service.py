@@ -7,7 +7,7 @@ from diptych.sagas.v1.types_pb2 import OperatorAction, Saga, Step, StreamPositio
 
 from contracts import streams
 from process_manager.saga_queries import SagaQueries, build_step
-from process_manager.saga_reader import SagaDetails, SagaFilter, SagaRow
+from process_manager.saga_records import SagaDetails, SagaFilter, SagaRow
 from runtime.grpc.method import Context
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service

@@ -11,7 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from contracts import page_tokens
 from process_manager.freshness import Freshness
 from process_manager.saga import Saga
-from process_manager.saga_reader import ListPosition, SagaDetails, SagaFilter, SagaReader, SagaRow
+from process_manager.saga_reader import SagaReader
+from process_manager.saga_records import ListPosition, SagaDetails, SagaFilter, SagaRow
 from runtime import jetstream
 from runtime.grpc.request_tokens import invalid_page_token, read_page_token
 from runtime.grpc.rpc_error import RpcError

@@ -1,127 +1,28 @@
 """Read-only queries over saga instances, for operators and for the QueryService."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, and_, exists, func, not_, or_, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, Table, exists, func, select, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from contracts import streams
-from process_manager.due_work import Checkpoint
+from process_manager.saga_records import (
+    NEVER,
+    ListPosition,
+    OperatorAction,
+    SagaCounts,
+    SagaDetails,
+    SagaFilter,
+    SagaRow,
+    SentStep,
+)
 from process_manager.schema import (
-    BEGINNINGS,
-    CHECKPOINTS,
     DUE,
     OPERATOR_ACTIONS,
-    PARKED_STREAMS,
     SAGAS,
     STEPS,
     TIMERS,
 )
-
-NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # asyncpg would send datetime.max to PostgreSQL as infinity
-"""Sort key of a saga without a due time; lists end with these sagas."""
-
-ListPosition = tuple[datetime, datetime, str, str]
-"""A position in a list: due time (NEVER if it has none), when the instance began, its id, its saga."""
-
-
-@dataclass(frozen=True, slots=True)
-class SagaFilter:
-    """Selects instances."""
-
-    status: str = ""
-    """Empty for all."""
-    open_only: bool = False
-    blocked_only: bool = False
-    overdue_only: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class SentStep:
-    """A step of a saga, with its outcome so far."""
-
-    step: str
-    attempt: int
-    method: str
-    request_id: UUID
-    decided_at: datetime
-    answered_at: datetime | None
-    outcome: str | None
-    tries: int
-    error: str | None
-    denied: bool
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorAction:
-    """A recorded retry or abort."""
-
-    action: str
-    reason: str
-    operator: str
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class SagaRow:
-    """A row of `sagas`."""
-
-    saga: str
-    id: str
-    version: int
-    other_streams: Mapping[str, Mapping[str, Any]]
-    """Its positions in other streams than its own: `version` and `failed_input` by stream."""
-    failed_input: str
-    state: Mapping[str, Any]
-    status: str
-    ended: bool
-    waiting_for: str
-    """For people: the reply or event that the saga waits for; empty if it has ended."""
-    blocked_reason: str
-    began_at: datetime
-    status_since: datetime
-    due_at: datetime | None
-
-    @property
-    def position(self) -> ListPosition:
-        return self.due_at or NEVER, self.began_at, self.id, self.saga
-
-
-@dataclass(frozen=True, slots=True)
-class SagaDetails:
-    """A saga with its steps, its timers and its operators' actions, each in chronological order."""
-
-    row: SagaRow
-    steps: Sequence[SentStep]
-    timers: Mapping[str, datetime]
-    operator_actions: Sequence[OperatorAction]
-
-
-@dataclass(frozen=True, slots=True)
-class ParkedStream:
-    """A stream whose events wait, because one of them could not be assigned to an instance."""
-
-    saga: str
-    stream: str
-    version: int
-    """Of the first event that waits."""
-    error: str
-    since: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class SagaCounts:
-    """Numbers of instances that have not ended."""
-
-    open: int
-    overdue: int
-    blocked: int
-    denied: int
-    """Those with a pending step that was denied for the process manager's token or scopes."""
 
 
 class SagaReader:
@@ -188,53 +89,6 @@ class SagaReader:
                 select(SAGAS.c.saga).where(SAGAS.c.id == id_).order_by(SAGAS.c.saga)
             )
             return list(names)
-
-    async def read_version(self, saga: str, id_: str) -> int:
-        """Return the version of the last processed event of an instance's own stream; 0 if there is none."""
-        async with self._engine.connect() as connection:
-            query = select(SAGAS.c.version).where(SAGAS.c.saga == saga, SAGAS.c.id == id_)
-            return await connection.scalar(query) or 0
-
-    async def has_passed(self, saga: str, stream: str, checkpoint: Checkpoint) -> bool:
-        """Return whether the feed of a stream has reached a checkpoint, and no event of the stream waits."""
-        columns, (epoch, sequence) = CHECKPOINTS.c, checkpoint
-        id_ = streams.aggregate_id(stream)
-        reached = exists().where(
-            columns.saga == saga,
-            columns.stream_type == streams.stream_type(stream),
-            columns.partition == streams.partition(id_),
-            columns.epoch == epoch,
-            columns.sequence >= sequence,
-        )
-        parked = exists().where(PARKED_STREAMS.c.saga == saga, PARKED_STREAMS.c.stream == stream)
-        failed = exists().where(
-            SAGAS.c.saga == saga,
-            SAGAS.c.blocked_reason != "",
-            or_(
-                and_(SAGAS.c.id == id_, SAGAS.c.failed_input != ""),
-                SAGAS.c.other_streams[stream]["failed_input"].astext != "",
-            ),
-        )
-        async with self._engine.connect() as connection:
-            return bool(await connection.scalar(select(and_(reached, not_(parked), not_(failed)))))
-
-    async def read_beginnings(self) -> dict[str, datetime]:
-        """Return the moments before which sagas pass over events, by the names of the sagas that have one."""
-        query = select(BEGINNINGS.c.saga, BEGINNINGS.c.at).where(BEGINNINGS.c.at.is_not(None))
-        async with self._engine.connect() as connection:
-            return {row.saga: row.at for row in await connection.execute(query)}
-
-    async def read_parked_streams(self, sagas: Collection[str]) -> list[ParkedStream]:
-        """Return the streams that are parked for these sagas, the longest parked first."""
-        columns = PARKED_STREAMS.c
-        query = _select_fields(PARKED_STREAMS, ParkedStream).where(columns.saga.in_(sagas))
-        async with self._engine.connect() as connection:
-            rows = await connection.execute(query.order_by(columns.since, columns.stream))
-            return [ParkedStream(*row) for row in rows]
-
-    async def count_parked_streams(self) -> int:
-        async with self._engine.connect() as connection:
-            return await connection.scalar(select(func.count()).select_from(PARKED_STREAMS)) or 0
 
     async def count_open(self) -> dict[str, SagaCounts]:
         """Return the numbers of the instances that have not ended, by saga."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from diptych.fulfilment.v1 import query_service_pb2 as fulfilment_queries
 from diptych.fulfilment.v1.types_pb2 import Fulfilment
+from diptych.sagas.v1 import query_service_pb2 as saga_queries
 from google.protobuf.descriptor import MethodDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
 from process_manager.saga_reader import SagaReader
+from process_manager.sagas.fulfilment import FULFILMENT
 from tests.e2e.test_commandline import diptych
 from tests.e2e.test_fuzz import ELSEWHERE, answered_clearly, name_of, some
 from tests.support.harness.caller import Caller
@@ -90,6 +92,11 @@ async def test_fulfilments_are_listed_by_state_and_shown_to_operators(stack: Sta
     fulfilments = (await trade.caller.query(request)).fulfilments
     assert order in {fulfilment.order_id for fulfilment in fulfilments}
     assert {fulfilment.state for fulfilment in fulfilments} == {Fulfilment.STATE_REJECTED}
+    saga = saga_queries.GetSagaRequest(saga=FULFILMENT.name, id=order)
+    shown = (await trade.caller.query(saga)).saga
+    fulfilment = await trade.get_fulfilment(order)
+    assert fulfilment is not None
+    assert [step.name for step in shown.steps] == [step.name for step in fulfilment.steps]
     code, out, _ = await diptych(stack, "sagas", "list", "--state", "rejected")
     assert (code, order in out) == (0, True)
     code, out, _ = await diptych(stack, "sagas", "show", order)

@@ -10,7 +10,7 @@ from diptych.sagas.v1.types_pb2 import Saga as SagaMessage
 from contracts import consistency_tokens
 from process_manager import saga
 from process_manager.query_service import create_service
-from process_manager.saga_reader import SagaCounts
+from process_manager.saga_records import SagaCounts
 from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError

@@ -17,7 +17,7 @@ from process_manager.delivery import EventsMissing
 from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep, Feed
 from process_manager.engine import UnknownSaga
 from process_manager.leases import Leases
-from process_manager.saga_reader import SagaCounts
+from process_manager.saga_records import SagaCounts
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore

@@ -13,7 +13,8 @@ from sqlalchemy import text
 from process_manager.engine import Engine
 from process_manager.event_consumer import EventConsumer, read_stream_from
 from process_manager.leases import Leases
-from process_manager.saga_reader import SagaFilter, SagaReader
+from process_manager.saga_reader import SagaReader
+from process_manager.saga_records import SagaFilter
 from process_manager.store import SagaStore
 from runtime import jetstream
 from tests.support.builders.ledger import ledger_pb2

@@ -32,6 +32,7 @@ class Caller:
             "CommandService": self._channels(stack.of(COMMAND_SERVER)),
             "QueryService": self._channels(stack.of(QUERY_SERVER)),
             "fulfilment": self._channels(stack.of(PROCESS_MANAGER)),
+            "sagas": self._channels(stack.of(PROCESS_MANAGER)),
         }
         self._next |= {context: self._channels([process]) for context, process in (apart or {}).items()}
 
@@ -48,8 +49,8 @@ class Caller:
             if method.input_type is request.DESCRIPTOR
         ]
         context = service.full_name.split(".")[1]
-        commands = service.name == "CommandService" or context == "fulfilment"
-        channel = next(self._next[context if commands and context in self._next else service.name])
+        apart = service.name == "CommandService" or context in ("fulfilment", "sagas")
+        channel = next(self._next[context if apart and context in self._next else service.name])
         make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
         parse = message_class(method.output_type).FromString
         call = make(f"/{service.full_name}/{method.name}", type(request).SerializeToString, parse)

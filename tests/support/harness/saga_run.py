@@ -10,6 +10,7 @@ from contracts import incarnations, streams
 from contracts.envelope import RecordedEvent
 from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueStep, Feed
 from process_manager.engine import Engine
+from process_manager.feed_reader import FeedReader
 from process_manager.freshness import Freshness, StreamEnd
 from process_manager.saga import Saga
 from process_manager.saga_queries import SagaQueries
@@ -66,7 +67,7 @@ def create_freshness(run: "SagaRun", incarnation: str = INCARNATION) -> Freshnes
                 return StreamEnd("epoch", number, event.version)
         return None
 
-    return Freshness(run.reader, read_incarnation, read_stream_end)
+    return Freshness(FeedReader(run.store.engine), read_incarnation, read_stream_end)
 
 
 class Call:

@@ -23,7 +23,7 @@ from tests.support.harness.waiting import until
 SCOPES = (
     *("ordering.write", "ordering.read", "ordering.review"),
     *("inventory.write", "inventory.reserve", "inventory.read"),
-    *("banking.write", "banking.hold", "banking.read", "fulfilment.read"),
+    *("banking.write", "banking.hold", "banking.read", "fulfilment.read", "sagas.read"),
 )
 PRICE = 30
 """The total of an order of three pieces, in whole euros."""

@@ -201,6 +201,6 @@ def test_a_method_without_an_access_rule_fails(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_method_that_no_context_has_fails() -> None:
     simulation = simulate(COLLECTION)
-    simulation._commands = {}
+    simulation._executor._commands = {}
     with pytest.raises(AssertionError, match="nothing executes diptych"):
         simulation.settle()
