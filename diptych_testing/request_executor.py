@@ -1,4 +1,4 @@
-"""Executes the requests of sagas in memory: commands by the contexts' deciders, queries by the test's answers."""
+"""Executes the requests of sagas in memory: commands by the contexts, queries by answers of the test."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
