@@ -3,9 +3,9 @@
 How it works:
 
 - `lock` reads the instances' rows FOR UPDATE in the order of their ids, so that two managers with the same
-  instances wait for each other and cannot deadlock. An id without a row yields a new instance. Two feeds
-  may both create it, so `lock` first takes an advisory lock for each such id, also in one order, and before
-  any row: the second transaction then finds the row that the first has created.
+  instances wait for each other and cannot deadlock. An id without a row yields a new instance. Feeds of two
+  stream types may both create it, so `lock` first takes an advisory lock for each such id, also in one order,
+  and before any row: the second transaction then finds the row that the first has created.
 - The record of the input guards against a second delivery. `advance_checkpoint` compares and sets,
   `record_outcome` sets an outcome only where there is none, and `remove_timer` deletes exactly the timer
   that was read. A caller that sees a guard fail writes nothing.
@@ -83,7 +83,8 @@ class Transaction:
 
     async def lock(self, saga: Saga[Any], ids: Collection[str]) -> dict[str, Instance]:
         """Return the instances of these ids, locked until the transaction ends; new ones where none exist."""
-        await self._lock_new(saga.name, ids)
+        if len(saga.subscribes_to) > 1:  # one feed's checkpoint already runs its transactions in turn
+            await self._lock_new(saga.name, ids)
         saga_rows = await self._connection.execute(
             select(SAGAS)
             .where(SAGAS.c.saga == saga.name, SAGAS.c.id.in_(ids))
