@@ -100,10 +100,19 @@ def from_row(saga: Saga[Any], row: Any) -> Instance:
         row.correlation_id,
         row.traceparent,
         failed_input=row.failed_input,
-        other_streams=msgspec.convert(row.other_streams, dict[str, StreamPosition]),
+        other_streams=_parse_positions(saga, row.other_streams),
         stored_status=row.status,
         status_since=row.status_since,
     )
+
+
+def _parse_positions(saga: Saga[Any], column: object) -> dict[str, StreamPosition]:
+    """Return the positions, without failures on streams to which the saga does not subscribe any more."""
+    types = {subscription.stream_type for subscription in saga.subscribes_to}
+    return {
+        stream: position if streams.stream_type(stream) in types else StreamPosition(position.version)
+        for stream, position in msgspec.convert(column, dict[str, StreamPosition]).items()
+    }
 
 
 def _compute_due_at(status: SagaStatus, status_since: datetime) -> datetime | None:

@@ -105,6 +105,13 @@ async def test_a_retry_reads_every_stream_with_a_failed_input_again(run: SagaRun
     assert await read_received(run) == [("ledger.account.a", 1), ("ledger.cheque.c", 1)]
 
 
+async def test_a_subscription_that_was_removed_does_not_block(run: SagaRun, store: SagaStore) -> None:
+    await run.deliver(written("c"), written("d", BROKEN))
+    accounts_only = replace(ACCOUNT_WATCH, subscribes_to=ACCOUNT_WATCH.subscribes_to[:1])
+    retried = await SagaRun(store, accounts_only).engine.retry(ACCOUNT_WATCH.name, "a", "ada")
+    assert (retried.status.blocked_reason, retried.other_streams["ledger.cheque.c"].version) == ("", 1)
+
+
 async def test_too_many_streams_are_a_failed_input(run: SagaRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instance, "MAX_OTHER_STREAMS", 2)
     await run.deliver(*(written(f"c-{number}") for number in range(5)))
