@@ -134,8 +134,9 @@ def read_stream_end_from(connection: Connection) -> ReadStreamEnd:
     async def read_stream_end(stream: str) -> StreamEnd | None:
         identity = await read_stream_identity(connection.js)
         message = await read_last_message(connection.js, streams.subject(stream))
-        if identity is None or message is None:
-            return None
+        again = await read_stream_identity(connection.js)
+        if message is None or identity is None or again is None or identity.epoch != again.epoch:
+            return None  # between two epochs, the message's sequence could be of either
         versions = [event.version for event in _parse_events([message])]
         return StreamEnd(identity.epoch, message.sequence, versions[0]) if versions else None
 

@@ -10,16 +10,20 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
+from contracts import consistency_tokens
 from process_manager.engine import Engine
-from process_manager.event_consumer import EventConsumer, read_stream_from
+from process_manager.event_consumer import EventConsumer, read_stream_end_from, read_stream_from
+from process_manager.feed_reader import FeedReader
+from process_manager.freshness import Freshness
 from process_manager.leases import Leases
 from process_manager.saga_reader import SagaReader
 from process_manager.saga_records import SagaFilter
 from process_manager.store import SagaStore
 from runtime import jetstream
+from runtime.grpc.rpc_error import RpcError
 from tests.support.builders.ledger import ledger_pb2
 from tests.support.harness.account_watch import ACCOUNT_WATCH, Watch
-from tests.support.harness.feed import Writer, relay, wait_until_complete, writer
+from tests.support.harness.feed import Writer, read_identity, relay, wait_until_complete, writer
 from tests.support.harness.waiting import until
 
 APPEND = text("""
@@ -73,6 +77,22 @@ async def run_manager(database_url: str, nats_url: str) -> AsyncIterator[None]:
     await store.close()
 
 
+async def assert_fresh(store: SagaStore, connection: jetstream.Connection) -> None:
+    """Assert that a query waits for a cheque's event if it is missing, and for no other."""
+    incarnation = (await read_identity(connection)).incarnation
+
+    async def read_incarnation() -> str:
+        return incarnation
+
+    freshness = Freshness(FeedReader(store.engine), read_incarnation, read_stream_end_from(connection))
+    recorded, missing = (
+        consistency_tokens.mint(incarnation, {"ledger.cheque.account-0-1": version}) for version in (1, 2)
+    )
+    await freshness.wait_for(ACCOUNT_WATCH, recorded, 20)
+    with pytest.raises(RpcError, match="have not processed"):
+        await freshness.wait_for(ACCOUNT_WATCH, missing, 0)
+
+
 async def read_watches(reader: SagaReader) -> dict[str, Watch]:
     rows = await reader.read_page([ACCOUNT_WATCH.name], SagaFilter(), limit=1000)
     return {row.id: msgspec.convert(row.state, Watch) for row in rows}
@@ -108,6 +128,7 @@ async def test_events_of_two_streams_are_delivered_once_in_their_order(
         await asyncio.gather(write(events), restart_managers(), restart_managers())
         async with run_manager(database_url, nats_url), run_manager(database_url, nats_url):
             await until(everything_is_delivered, 30)
+            await assert_fresh(store, running.connection)
     watches = await read_watches(reader)
     for name in names:
         assert watches[name].versions_of(f"ledger.account.{name}") == list(range(1, PAYMENTS + 1))
