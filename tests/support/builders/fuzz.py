@@ -11,12 +11,17 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
 IDS = ["o-1", "o-2", "main", "c-1"]
-USUAL_VALUES = {
+USUAL_TEXTS = {
     "request_id": st.uuids(version=4).map(str),
     "order_id": st.sampled_from(IDS),
     "customer_id": st.sampled_from(IDS),
     "currency_code": st.sampled_from(["EUR"] * 9 + ["USD"]),
     "region_code": st.just("DE"),
+    "saga": st.sampled_from(["", "fulfilment.fulfilment", "banking.hold_deadline"]),
+    "state": st.sampled_from(["", "PREPARING", "CONFIRMED"]),
+}
+"""Strategies of usual values of strings, by field name."""
+USUAL_NUMBERS = {
     "expected_version": st.integers(1, 9),
     "quantity": st.integers(1, 10_000),
     "units": st.integers(0, 10**9),
@@ -25,7 +30,7 @@ USUAL_VALUES = {
     "state": st.integers(0, 8),
     "seconds": st.integers(0, 2 * 10**9),
 }
-"""Strategies of usual values, by field name."""
+"""Strategies of usual values of numbers, by field name."""
 ODD_TEXTS = [
     "",
     "\0",
@@ -88,8 +93,10 @@ def _values(field: FieldDescriptor, oddity: int) -> st.SearchStrategy[Any]:
     odd = _odd_values(field)
     if field.name in TOKEN_FIELDS:
         usual: st.SearchStrategy[Any] = st.one_of(st.just(""), st.just(""), tokens())
+    elif field.type == field.TYPE_STRING:
+        usual = USUAL_TEXTS.get(field.name, st.sampled_from(IDS))
     else:
-        usual = USUAL_VALUES.get(field.name, st.sampled_from(IDS) if field.type == field.TYPE_STRING else odd)
+        usual = USUAL_NUMBERS.get(field.name, odd)
     return st.integers(1, 100).flatmap(lambda percent: odd if percent <= oddity else usual)
 
 
