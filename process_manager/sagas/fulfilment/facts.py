@@ -143,6 +143,17 @@ def _set_rejection_reason(fulfilment: Fulfilment, reason: str) -> Fulfilment:
     return replace(fulfilment, rejection_reason=fulfilment.rejection_reason or reason)
 
 
+STATUS_BY_EVENT = {
+    "OrderHeld": "HELD",
+    "OrderConfirmed": "CONFIRMED",
+    "OrderRejected": "REJECTED",
+    "OrderCancelled": "CANCELLED",
+    "OrderShipped": "SHIPPED",
+    "OrderReturned": "RETURNED",
+}
+"""The status after an event, by its name in any version. Other events, also future ones, leave the status."""
+
+
 def apply_event(fulfilment: Fulfilment, event: Any) -> Fulfilment:
     """Apply an event of the order."""
     match event:
@@ -161,10 +172,9 @@ def apply_event(fulfilment: Fulfilment, event: Any) -> Fulfilment:
             return replace(fulfilment, address_hashes=(*fulfilment.address_hashes, address_hash))
         case v1.OrderApproved():
             return replace(fulfilment, order_status="PLACED", approved=True)
-        case v1.OrderDelivered():
-            return fulfilment
-        case _:  # OrderHeld, OrderConfirmed, OrderShipped, ...: the event is named for the status
-            return replace(fulfilment, order_status=event.DESCRIPTOR.name.removeprefix("Order").upper())
+        case _:
+            status = STATUS_BY_EVENT.get(event.DESCRIPTOR.name, fulfilment.order_status)
+            return replace(fulfilment, order_status=status)
 
 
 def begin_fulfilment(event: v2.OrderPlaced) -> Fulfilment:

@@ -3,11 +3,13 @@
 from datetime import timedelta
 
 import pytest
+from diptych.ordering.v1.events_pb2 import PersonalData
 
 from command_server.contexts.banking.domain.messages import FreezeAccount, UnfreezeAccount
 from command_server.contexts.ordering.domain import messages as orders
 from process_manager.saga import ActionNotPossible
 from process_manager.sagas.fulfilment import CONFIRMATION_TIMEOUT, FULFILMENT, REVIEW_TIMEOUT
+from process_manager.sagas.fulfilment.facts import Fulfilment, apply_event
 from tests.support.models.fulfilment_simulation import HOME, Simulation, earlier_order
 
 CANCEL = orders.CancelOrder("o-1", "changed my mind")
@@ -270,3 +272,8 @@ def test_an_order_that_costs_nothing_needs_no_money() -> None:
     simulation.execute(SHIP)
     simulation.settle()
     assert (simulation.saga_status, simulation.stock()) == ("FULFILLED", (8, 0))
+
+
+def test_an_event_that_the_saga_does_not_know_leaves_the_orders_status() -> None:
+    fulfilment = Fulfilment(order_id="o-1", order_status="CONFIRMED")
+    assert apply_event(fulfilment, PersonalData(subject_id="ada")) == fulfilment
