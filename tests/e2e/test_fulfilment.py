@@ -34,6 +34,8 @@ from tests.support.harness.waiting import until
 CONFIRMATION_STEPS = ("assess", "reserve", "hold_money", "firm_stock", "firm_money", "confirm")
 DELIVERY_STEPS = ("commit_stock", "capture_money", "refund", "restock")
 """Steps of an order that is shipped and returned."""
+SAGA = ("--saga", FULFILMENT.name)
+"""An option of `diptych sagas`, because an order may have other sagas, too."""
 FALLIBLE_STEPS = ("reserve", "hold_money", "firm_stock", "firm_money")
 
 
@@ -99,10 +101,10 @@ async def test_fulfilments_are_listed_by_state_and_shown_to_operators(stack: Sta
     assert [step.name for step in shown.steps] == [step.name for step in fulfilment.steps]
     code, out, _ = await diptych(stack, "sagas", "list", "--state", "rejected")
     assert (code, order in out) == (0, True)
-    code, out, _ = await diptych(stack, "sagas", "show", order)
+    code, out, _ = await diptych(stack, "sagas", "show", order, *SAGA)
     assert (code, out.splitlines()[0].split(": ")[1][:8]) == (0, "REJECTED")
     assert [word for line in out.splitlines() for word in line.split() if word == "FUNDS_INSUFFICIENT"]
-    code, _, err = await diptych(stack, "sagas", "abort", order, "--reason", "enough")
+    code, _, err = await diptych(stack, "sagas", "abort", order, *SAGA, "--reason", "enough")
     assert (code, err) == (1, "Error: cannot abort: the order is REJECTED, cancel it instead\n")
     code, _, err = await diptych(stack, "sagas", "retry", "nobody")
     assert (code, err) == (1, "Error: there is no saga nobody\n")

@@ -23,6 +23,8 @@ from tests.support.harness.trade import PRICE, SCOPES, Trade
 from tests.support.harness.verified_system import clear_servers
 
 ORIGIN = "verify_sagas"
+OF_FULFILMENT = "WHERE saga = 'fulfilment.fulfilment' AND id = $1"
+"""An order may have other sagas, too."""
 _numbers = count(1)
 
 
@@ -116,7 +118,7 @@ async def test_orders_that_ended_in_every_way_are_clean(copy: Copy) -> None:
 
 async def test_a_stream_that_no_saga_has_consumed(copy: Copy) -> None:
     order = copy.orders["CONFIRMED"]
-    await copy.sql("DELETE FROM sagas WHERE id = $1", order)
+    await copy.sql(f"DELETE FROM sagas {OF_FULFILMENT}", order)
     assert await copy.find_problems() == [f"saga fulfilment.fulfilment {order}: consumed version 0 of 2"]
 
 
@@ -130,12 +132,12 @@ async def test_an_event_that_a_saga_has_not_consumed(copy: Copy) -> None:
 
 async def test_a_saga_with_a_failed_input(copy: Copy) -> None:
     order = copy.orders["CANCELLED"]
-    await copy.sql("UPDATE sagas SET version = 1, failed_input = 'KeyError(1)' WHERE id = $1", order)
+    await copy.sql(f"UPDATE sagas SET version = 1, failed_input = 'KeyError(1)' {OF_FULFILMENT}", order)
     assert await copy.find_problems() == [f"saga fulfilment.fulfilment {order}: failed input: KeyError(1)"]
 
 
 async def test_a_saga_without_a_stream(copy: Copy) -> None:
-    await copy.sql("UPDATE sagas SET id = 'nobody' WHERE id = $1", copy.orders["REJECTED"])
+    await copy.sql(f"UPDATE sagas SET id = 'nobody' {OF_FULFILMENT}", copy.orders["REJECTED"])
     assert await copy.find_problems() == [
         f"saga fulfilment.fulfilment {copy.orders['REJECTED']}: consumed version 0 of 2",
         "saga fulfilment.fulfilment nobody: no stream ordering.order.nobody",
