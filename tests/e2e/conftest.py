@@ -9,13 +9,18 @@ from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from tests.support.harness.clients_page import load_page
 from tests.support.harness.shop import Shop
+from tests.support.ledger.clerk import Clerk
+from tests.support.ledger.installation import installed
 
 
 @pytest.fixture(scope="package")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
-    async with temporary_stack(folder, command_servers=2, relays=2, projectors=2, query_servers=2) as stack:
-        yield stack
+    with installed(contexts=""):  # beside the contexts of this repository
+        async with temporary_stack(
+            folder, command_servers=2, relays=2, projectors=2, query_servers=2
+        ) as stack:
+            yield stack
 
 
 @pytest.fixture
@@ -23,6 +28,13 @@ async def shop(stack: Stack) -> AsyncIterator[Shop]:
     shop = Shop(stack)
     yield shop
     await shop.close()
+
+
+@pytest.fixture
+async def clerk(stack: Stack) -> AsyncIterator[Clerk]:
+    clerk = Clerk(stack)
+    yield clerk
+    await clerk.close()
 
 
 @pytest.fixture(scope="package")

@@ -13,10 +13,14 @@ from redis.asyncio import Redis
 
 from devstack.stack import Stack, variables
 from devstack.tcp_ports import free_port
-from tests.support.harness.contexts import VIEWS
-from tests.support.harness.shop import Shop, order_of
+from operations import projections
+from tests.support.ledger.clerk import Clerk, cheque_of
+from tests.support.ledger.projections import CHEQUE
 
-NAMES = [view.projection for view in VIEWS]
+
+def list_names(stack: Stack) -> list[str]:
+    """Return the names of all projections."""
+    return [view.projection for view in projections.list_views(stack.settings)]
 
 
 async def diptych(
@@ -52,49 +56,45 @@ async def test_a_token_without_keys_is_one_line(stack: Stack, tmp_path: Path) ->
     assert err == f"Error: there is no signing key in {tmp_path}/private-key.pem; `make up` creates one\n"
 
 
-async def test_the_events_of_a_stream_are_shown_decoded(stack: Stack, shop: Shop) -> None:
-    receipt = await shop.place(order_of("ada"))
-    await shop.cancel(receipt.aggregate_id)
-    code, out, _ = await diptych(stack, "events", f"ordering.order.{receipt.aggregate_id}")
-    placed, cancelled = map(json.loads, out.splitlines())
+async def test_the_events_of_a_stream_are_shown_decoded(stack: Stack, clerk: Clerk) -> None:
+    receipt = await clerk.write(cheque_of("ada"))
+    await clerk.void(receipt.aggregate_id)
+    code, out, _ = await diptych(stack, "events", f"ledger.cheque.{receipt.aggregate_id}")
+    written, voided = map(json.loads, out.splitlines())
     assert code == 0
-    assert (placed["type"], placed["version"]) == ("diptych.ordering.v2.OrderPlaced", 1)
-    assert placed["data"]["groups"][0]["lines"][0]["unit_price"] == {
-        "currency_code": "EUR",
-        "units": "9",
-        "nanos": 990000000,
-    }
-    assert placed["metadata"]["actor"] == "alice"
-    assert cancelled["data"]["reason"] == "changed my mind"
+    assert (written["type"], written["version"]) == ("acme.ledger.v2.ChequeWritten", 1)
+    assert (written["data"]["amount"], written["data"]["currency_code"]) == ("999", "EUR")
+    assert written["metadata"]["actor"] == "alice"
+    assert voided["data"]["reason"] == "changed my mind"
 
 
 async def test_an_unknown_stream_is_one_line(stack: Stack) -> None:
-    code, out, err = await diptych(stack, "events", "ordering.order.nobody")
+    code, out, err = await diptych(stack, "events", "ledger.cheque.nobody")
     assert (code, out) == (1, "")
-    assert err == "Error: there is no stream ordering.order.nobody; a stream is <context>.<aggregate>.<id>\n"
+    assert err == "Error: there is no stream ledger.cheque.nobody; a stream is <context>.<aggregate>.<id>\n"
 
 
-async def test_a_projection_is_rebuilt_in_place(stack: Stack, shop: Shop) -> None:
-    receipt = await shop.place(order_of("rebuilt"))
-    before = await shop.get(receipt.aggregate_id, receipt.consistency_token)
+async def test_a_projection_is_rebuilt_in_place(stack: Stack, clerk: Clerk) -> None:
+    receipt = await clerk.write(cheque_of("rebuilt"))
+    before = await clerk.get(receipt.aggregate_id, receipt.consistency_token)
     async with Redis.from_url(stack.settings.redis_url) as redis:  # only a rebuild repairs this
-        await redis.delete(VIEWS[0].key(receipt.aggregate_id), VIEWS[0].index("customer", "rebuilt"))
-    code, out, err = await diptych(stack, "projections", "rebuild", "ordering.order")
+        await redis.delete(CHEQUE.key(receipt.aggregate_id), CHEQUE.index("account", "rebuilt"))
+    code, out, err = await diptych(stack, "projections", "rebuild", "ledger.cheque")
     assert (code, err) == (0, "")
-    assert out.startswith("ordering.order is ready again after ")
-    assert await shop.get(receipt.aggregate_id) == before
-    assert await shop.list(customer_id="rebuilt") == [before]
+    assert out.startswith("ledger.cheque is ready again after ")
+    assert await clerk.get(receipt.aggregate_id) == before
+    assert await clerk.list(account_id="rebuilt") == [before]
 
 
 async def test_an_unknown_projection_is_one_line(stack: Stack) -> None:
-    code, _, err = await diptych(stack, "projections", "rebuild", "ordering.ordre")
-    known = ", ".join(NAMES)
-    assert (code, err) == (1, f"Error: there is no projection ordering.ordre; there is {known}\n")
+    code, _, err = await diptych(stack, "projections", "rebuild", "ledger.cheuqe")
+    known = ", ".join(list_names(stack))
+    assert (code, err) == (1, f"Error: there is no projection ledger.cheuqe; there is {known}\n")
 
 
-async def test_the_status_shows_everything_on_a_page(stack: Stack, shop: Shop) -> None:
-    receipt = await shop.place(order_of("ada"))
-    await shop.get(receipt.aggregate_id, receipt.consistency_token)
+async def test_the_status_shows_everything_on_a_page(stack: Stack, clerk: Clerk) -> None:
+    receipt = await clerk.write(cheque_of("ada"))
+    await clerk.get(receipt.aggregate_id, receipt.consistency_token)
     code, out, err = await diptych(stack, "status")
     page = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert (code, err) == (0, "")
@@ -102,7 +102,7 @@ async def test_the_status_shows_everything_on_a_page(stack: Stack, shop: Shop) -
         assert page[process].startswith("SERVING at 127.0.0.1:")
     assert "pending" in page["outbox"]
     assert "complete" in page["stream"]
-    assert all(page[name].startswith("ready") for name in NAMES)
+    assert all(page[name].startswith("ready") for name in list_names(stack))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ async def test_the_status_shows_everything_on_a_page(stack: Stack, shop: Shop) -
         (
             "DIPTYCH_REDIS_URL",
             "redis://127.0.0.1:{}/0",
-            NAMES,
+            [],
             "Redis",
         ),
     ],
@@ -128,13 +128,14 @@ async def test_the_status_shows_an_unreachable_server_on_its_own_lines(
 ) -> None:
     code, out, err = await diptych(stack, "status", **{variable: url.format(free_port())})
     page = dict(line.split(maxsplit=1) for line in out.splitlines())
+    rows = rows or list_names(stack)
     assert (code, err) == (0, "")
     assert all(page[row].startswith(f"{name} is unreachable: ") for row in rows)
     assert [row for row, how in page.items() if "is unreachable" in how] == rows
 
 
 @pytest.mark.parametrize(
-    "command", ["migrate", "events ordering.order.o-1", "projections rebuild ordering.order"]
+    "command", ["migrate", "events ledger.cheque.c-1", "projections rebuild ledger.cheque"]
 )
 async def test_an_unreachable_server_is_one_line(stack: Stack, command: str) -> None:
     code, out, err = await diptych(

@@ -17,10 +17,11 @@ from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, QUERY_SERVER
 from runtime.grpc import access
 from tests.support.builders import fuzz
+from tests.support.harness.bearer import Bearer, bearer
 from tests.support.harness.contexts import CONTEXTS as COMMANDS
 from tests.support.harness.contexts import QUERY_CONTEXTS as QUERIES
+from tests.support.harness.log_lines import lines_of
 from tests.support.harness.rpc_failure import read_failure
-from tests.support.harness.shop import Bearer, bearer, lines_of
 
 SERVICES = [service for context in COMMANDS for service in context.services]
 SERVICES += [context.service for context in QUERIES]

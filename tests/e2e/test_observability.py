@@ -1,4 +1,4 @@
-"""The three standard log lines, one trace and the metrics follow one order."""
+"""The three standard log lines, one trace and the metrics follow one command."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,9 @@ import pytest
 from devstack.stack_kinds import temporary_stack
 from runtime.process.version import VERSION
 from tests.support.harness.collector import Collector
-from tests.support.harness.shop import Shop, lines_of, order_of
+from tests.support.harness.log_lines import lines_of
+from tests.support.ledger.clerk import Clerk, cheque_of
+from tests.support.ledger.installation import CONTEXT, installed
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER_SPAN = "b7ad6b7169203331"
@@ -27,11 +29,12 @@ async def collector() -> AsyncIterator[Collector]:
 
 
 @pytest.fixture
-async def watched(tmp_path: Path, collector: Collector) -> AsyncIterator[Shop]:
-    async with temporary_stack(tmp_path, environment=collector.environment) as stack:
-        shop = Shop(stack)
-        yield shop
-        await shop.close()
+async def watched(tmp_path: Path, collector: Collector) -> AsyncIterator[Clerk]:
+    with installed():
+        async with temporary_stack(tmp_path, contexts=CONTEXT, environment=collector.environment) as stack:
+            clerk = Clerk(stack)
+            yield clerk
+            await clerk.close()
 
 
 async def line(log: Path, message: str, **fields: str) -> dict[str, Any]:
@@ -44,11 +47,11 @@ async def line(log: Path, message: str, **fields: str) -> dict[str, Any]:
             await asyncio.sleep(0.05)
 
 
-async def test_one_order_is_followed_through_logs_trace_and_metrics(
-    watched: Shop, collector: Collector
+async def test_one_command_is_followed_through_logs_trace_and_metrics(
+    watched: Clerk, collector: Collector
 ) -> None:
-    request, conversation = order_of("ada"), str(uuid4())
-    receipt = await watched.place(
+    request, conversation = cheque_of("ada"), str(uuid4())
+    receipt = await watched.write(
         request,
         ("traceparent", f"00-{TRACE}-{CALLER_SPAN}-01"),
         ("diptych-correlation-id", conversation),
@@ -61,19 +64,19 @@ async def test_one_order_is_followed_through_logs_trace_and_metrics(
 
 
 async def the_log_lines_have_all_their_fields(
-    shop: Shop, command_id: str, conversation: str, order_id: str
+    clerk: Clerk, command_id: str, conversation: str, cheque_id: str
 ) -> None:
-    folder = Path(shop.stack.settings.jwks).parent
-    event_id = f"ordering.order.{order_id}@1"
+    folder = Path(clerk.stack.settings.jwks).parent
+    event_id = f"ledger.cheque.{cheque_id}@1"
     command = await line(folder / "command_server.log", "Processing command", commandId=command_id)
-    assert command["commandType"] == "diptych.ordering.v1.PlaceOrder"
+    assert command["commandType"] == "acme.ledger.v1.WriteCheque"
     assert (command["userId"], command["correlationId"]) == ("alice", conversation)
     published = await line(folder / "relay.log", "Event published", eventId=event_id)
-    assert published["eventType"] == "diptych.ordering.v2.OrderPlaced"
-    assert (published["aggregateId"], published["correlationId"]) == (order_id, conversation)
-    order = {"eventId": event_id, "modelType": "diptych.ordering.v1.Order"}
-    updated = await line(folder / "projector.log", "Read model updated", **order)
-    assert updated["recordId"] == order_id
+    assert published["eventType"] == "acme.ledger.v2.ChequeWritten"
+    assert (published["aggregateId"], published["correlationId"]) == (cheque_id, conversation)
+    view = {"eventId": event_id, "modelType": "acme.ledger.v1.Cheque"}
+    updated = await line(folder / "projector.log", "Read model updated", **view)
+    assert updated["recordId"] == cheque_id
     assert 0 <= updated["lag"] < 60_000
     for found in (command, published, updated):
         assert datetime.fromisoformat(found["timestamp"]).tzinfo is not None
@@ -90,9 +93,9 @@ async def the_trace_leads_to_the_write_in_redis(collector: Collector) -> None:
 
 
 async def the_metrics_count_it(collector: Collector) -> None:
-    command = {"command_type": "diptych.ordering.v1.PlaceOrder"}
-    event = {"event_type": "diptych.ordering.v2.OrderPlaced", "success": True}
-    view = {"model_type": "diptych.ordering.v1.Order"}
+    command = {"command_type": "acme.ledger.v1.WriteCheque"}
+    event = {"event_type": "acme.ledger.v2.ChequeWritten", "success": True}
+    view = {"model_type": "acme.ledger.v1.Cheque"}
     for name, attributes in (
         ("commands.processed", {**command, "success": True}),
         ("commands.duration", command),
@@ -106,8 +109,8 @@ async def the_metrics_count_it(collector: Collector) -> None:
         )
 
 
-async def the_processes_name_their_version(shop: Shop, collector: Collector) -> None:
-    folder = Path(shop.stack.settings.jwks).parent
+async def the_processes_name_their_version(clerk: Clerk, collector: Collector) -> None:
+    folder = Path(clerk.stack.settings.jwks).parent
     for process in ("command_server", "relay", "projector"):
         assert (await line(folder / f"{process}.log", "Listening"))["version"] == VERSION
         assert (process, VERSION) in collector.versions

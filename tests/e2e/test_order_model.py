@@ -17,8 +17,8 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
+from tests.support.harness.bearer import bearer
 from tests.support.harness.rpc_failure import read_failure
-from tests.support.harness.shop import bearer
 from tests.support.models.order import JSON, NANOS, OrderMachine
 
 

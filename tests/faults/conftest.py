@@ -8,13 +8,19 @@ import pytest
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from tests.support.harness.traffic import Traffic
+from tests.support.ledger.installation import CONTEXT, installed
 
 
 @pytest.fixture(scope="package")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     folder = tmp_path_factory.mktemp("faults")
-    async with temporary_stack(folder, command_servers=2, relays=2, query_servers=2) as stack:
-        yield stack
+    with installed(
+        contexts := f"{CONTEXT},banking"
+    ):  # the money is banking's, all other traffic the ledger's
+        async with temporary_stack(
+            folder, contexts=contexts, command_servers=2, relays=2, query_servers=2
+        ) as stack:
+            yield stack
 
 
 @pytest.fixture

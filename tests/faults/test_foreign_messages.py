@@ -6,7 +6,6 @@ from typing import Any
 
 import nats
 import pytest
-from diptych.ordering.v1.types_pb2 import Order
 from redis.asyncio import Redis
 
 from contracts import streams
@@ -15,11 +14,12 @@ from devstack.stack import Stack
 from operations import projections
 from runtime.jetstream import read_stream_identity
 from tests.support.harness.invariants import assert_consistent, verify_stack
-from tests.support.harness.shop import Shop
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
+from tests.support.ledger.clerk import Clerk
+from tests.support.ledger.stubs import types
 
-VIEW = View.of(Order)
+VIEW = View.of(types.Cheque)
 
 
 @asynccontextmanager
@@ -41,11 +41,11 @@ async def publish_foreign(js: Any, stream: str, data: bytes, headers: Mapping[st
     return epoch
 
 
-async def place_order(traffic: Traffic, shop: Shop) -> tuple[str, str]:
-    """Place an order, wait for its views, and return its id and its stream."""
-    receipt = await traffic.place("copied")
-    await shop.list(customer_id="copied", at_least_as_fresh=receipt.consistency_token)
-    return receipt.aggregate_id, f"ordering.order.{receipt.aggregate_id}"
+async def write_cheque(traffic: Traffic, clerk: Clerk) -> tuple[str, str]:
+    """Write a cheque, wait for its views, and return its id and its stream."""
+    receipt = await traffic.write("copied")
+    await clerk.list(account_id="copied", at_least_as_fresh=receipt.consistency_token)
+    return receipt.aggregate_id, f"ledger.cheque.{receipt.aggregate_id}"
 
 
 async def wait_until_recreated(js: Any, epoch: str) -> None:
@@ -64,11 +64,11 @@ def with_headers(headers: Mapping[str, str], **values: str) -> dict[str, str]:
 async def test_a_foreign_message_changes_no_view_and_is_removed(
     stack: Stack, traffic: Traffic, kind: str
 ) -> None:
-    shop = Shop(stack)
+    clerk = Clerk(stack)
     async with traffic.flowing(), jetstream(stack) as js:
         await traffic.more(20)
-        order_id, stream = await place_order(traffic, shop)
-        await shop.confirm(order_id)
+        cheque_id, stream = await write_cheque(traffic, clerk)
+        await clerk.endorse(cheque_id)
         original = await js.get_last_msg(streams.JETSTREAM, streams.subject(stream), direct=True)
         headers = {key: value for key, value in original.headers.items() if not key.startswith("Nats-")}
         foreign = {
@@ -82,18 +82,18 @@ async def test_a_foreign_message_changes_no_view_and_is_removed(
         await wait_until_recreated(js, epoch)
         await traffic.more(20)
     await assert_consistent(stack, traffic.answers)
-    assert (await shop.get(order_id)).version == 2
-    await shop.close()
+    assert (await clerk.get(cheque_id)).version == 2
+    await clerk.close()
 
 
 async def test_verify_finds_a_forged_event_and_a_rebuild_removes_it(stack: Stack, traffic: Traffic) -> None:
-    shop = Shop(stack)
+    clerk = Clerk(stack)
     async with jetstream(stack) as js:
-        _, stream = await place_order(traffic, shop)
+        _, stream = await write_cheque(traffic, clerk)
         original = await js.get_last_msg(streams.JETSTREAM, streams.subject(stream), direct=True)
         headers = {key: value for key, value in original.headers.items() if not key.startswith("Nats-")}
-        forged = with_headers(headers, diptych_version="1", ce_id="ordering.order.forged@1")
-        epoch = await publish_foreign(js, "ordering.order.forged", original.data, forged)
+        forged = with_headers(headers, diptych_version="1", ce_id="ledger.cheque.forged@1")
+        epoch = await publish_foreign(js, "ledger.cheque.forged", original.data, forged)
         await wait_until_recreated(js, epoch)
     async with Redis.from_url(stack.settings.redis_url) as redis:
 
@@ -102,9 +102,9 @@ async def test_verify_finds_a_forged_event_and_a_rebuild_removes_it(stack: Stack
 
         await until(is_projected)
     report = await verify_stack(stack)
-    assert "view ordering.order forged" in report.to_text()
+    assert "view ledger.cheque forged" in report.to_text()
     for view in projections.list_views(stack.settings):
-        if "ordering.order" in view.source_streams:
+        if "ledger.cheque" in view.source_streams:
             await projections.rebuild(stack.settings, view, within=60)
     await assert_consistent(stack, traffic.answers)
-    await shop.close()
+    await clerk.close()

@@ -3,10 +3,10 @@
 import asyncio
 import shutil
 from pathlib import Path
+from typing import Any
 
 import grpc
 from diptych.consistency.v1.consistency_pb2 import Receipt
-from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
 
 from devstack.servers import Postgres
 from devstack.stack import Stack
@@ -14,24 +14,24 @@ from operations.processes import COMMAND_SERVER, QUERY_SERVER, RELAY
 from tests.e2e.test_commandline import diptych
 from tests.support.harness.invariants import assert_consistent
 from tests.support.harness.rpc_failure import reason_of, rpc_failure
-from tests.support.harness.shop import Shop, order_of
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
+from tests.support.ledger.clerk import Clerk, cheque_of
 
 
 async def test_after_a_restore_all_stores_follow_the_database(
     stack: Stack, traffic: Traffic, tmp_path: Path
 ) -> None:
-    server, shop = stack.servers["database_url"], Shop(stack)
+    server, clerk = stack.servers["database_url"], Clerk(stack)
     assert isinstance(server, Postgres)
-    kept = await traffic.place("kept")
+    kept = await traffic.write("kept")
     await server.stop()
     await _copy_data(server.data, tmp_path / "backup")
     await server.start()
-    request = order_of("lost")
-    lost = await _place(shop, request)
-    await shop.get(lost.aggregate_id, lost.consistency_token)
-    listed = await shop.list(customer_id="lost")
+    request = cheque_of("lost")
+    lost = await _write(clerk, request)
+    await clerk.get(lost.aggregate_id, lost.consistency_token)
+    listed = await clerk.list(account_id="lost")
     await server.kill()
     shutil.rmtree(server.data)
     await _copy_data(tmp_path / "backup", server.data)
@@ -44,26 +44,26 @@ async def test_after_a_restore_all_stores_follow_the_database(
     assert code == 0
     old, new = (line.split()[-1] for line in output.splitlines()[:2])
     assert old < new
-    early = await _place(shop, order_of("early"))
-    assert await _read_back(shop, early) in ("VIEW_REBUILDING", "VIEW_BEHIND", "READ_MODEL_UNAVAILABLE", "")
+    early = await _write(clerk, cheque_of("early"))
+    assert await _read_back(clerk, early) in ("VIEW_REBUILDING", "VIEW_BEHIND", "READ_MODEL_UNAVAILABLE", "")
 
     async def is_gone() -> bool:
-        return await _status_of_get(shop, lost.aggregate_id) is grpc.StatusCode.NOT_FOUND
+        return await _status_of_get(clerk, lost.aggregate_id) is grpc.StatusCode.NOT_FOUND
 
     await until(is_gone, 40)
     assert len(listed) == 1
-    assert await shop.list(customer_id="lost") == []
+    assert await clerk.list(account_id="lost") == []
     for receipt in (kept, lost):
         for _ in stack.of(QUERY_SERVER):
-            failure = await rpc_failure(shop.get(receipt.aggregate_id, receipt.consistency_token))
+            failure = await rpc_failure(clerk.get(receipt.aggregate_id, receipt.consistency_token))
             assert failure.reason == "TOKEN_OUTDATED"
-    assert (await shop.get(kept.aggregate_id)).order_id == kept.aggregate_id
-    again = await _place(shop, request)
-    assert (await shop.get(again.aggregate_id, again.consistency_token)).version == 1
+    assert (await clerk.get(kept.aggregate_id)).cheque_id == kept.aggregate_id
+    again = await _write(clerk, request)
+    assert (await clerk.get(again.aggregate_id, again.consistency_token)).version == 1
     async with traffic.flowing():
         await traffic.more(50)
     await assert_consistent(stack, traffic.answers)
-    await shop.close()
+    await clerk.close()
 
 
 async def test_restored_reports_an_unreachable_database_in_one_line(stack: Stack) -> None:
@@ -72,29 +72,29 @@ async def test_restored_reports_an_unreachable_database_in_one_line(stack: Stack
     assert err.startswith("Error: a server is unreachable")
 
 
-async def _place(shop: Shop, request: PlaceOrderRequest) -> Receipt:
-    """Place an order; retry while the server's connections still fail after the outage."""
+async def _write(clerk: Clerk, request: Any) -> Receipt:
+    """Write a cheque; retry while the server's connections still fail after the outage."""
     async with asyncio.timeout(20):
         while True:
             try:
-                return await shop.place(request)
+                return await clerk.write(request)
             except grpc.aio.AioRpcError as error:
                 assert error.code() is grpc.StatusCode.UNAVAILABLE
                 await asyncio.sleep(0.1)
 
 
-async def _read_back(shop: Shop, receipt: Receipt) -> str:
-    """Return the reason why the order cannot be read yet, or an empty string."""
+async def _read_back(clerk: Clerk, receipt: Receipt) -> str:
+    """Return the reason why the cheque cannot be read yet, or an empty string."""
     try:
-        await shop.get(receipt.aggregate_id, receipt.consistency_token)
+        await clerk.get(receipt.aggregate_id, receipt.consistency_token)
     except grpc.aio.AioRpcError as error:
         return reason_of(error)
     return ""
 
 
-async def _status_of_get(shop: Shop, order_id: str) -> grpc.StatusCode:
+async def _status_of_get(clerk: Clerk, cheque_id: str) -> grpc.StatusCode:
     try:
-        await shop.get(order_id)
+        await clerk.get(cheque_id)
     except grpc.aio.AioRpcError as error:
         return error.code()
     return grpc.StatusCode.OK

@@ -12,9 +12,9 @@ from contracts import streams
 from devstack.stack import Stack
 from tests.support.harness.invariants import assert_consistent
 from tests.support.harness.rpc_failure import reason_of
-from tests.support.harness.shop import Shop
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
+from tests.support.ledger.clerk import Clerk
 
 UNAVAILABLE_REASONS = ("VIEW_REBUILDING", "READ_MODEL_UNAVAILABLE")
 
@@ -41,22 +41,22 @@ async def test_a_jetstream_that_lost_its_disk_is_rebuilt(stack: Stack, traffic: 
     await assert_consistent(stack, traffic.answers)
 
 
-async def test_a_flushed_redis_never_denies_an_order(stack: Stack, traffic: Traffic) -> None:
-    receipts = [await traffic.place("flushed") for _ in range(5)]
-    shop, wrong, complete = Shop(stack), list[str](), list[int]()
+async def test_a_flushed_redis_never_denies_a_view(stack: Stack, traffic: Traffic) -> None:
+    receipts = [await traffic.write("flushed") for _ in range(5)]
+    clerk, wrong, complete = Clerk(stack), list[str](), list[int]()
     for receipt in receipts:
-        await shop.get(receipt.aggregate_id, receipt.consistency_token)
-    await _wait_until_listed(shop, len(receipts))
+        await clerk.get(receipt.aggregate_id, receipt.consistency_token)
+    await _wait_until_listed(clerk, len(receipts))
 
     async def read() -> None:
         while True:
             for receipt in receipts:
                 try:
-                    await shop.get(receipt.aggregate_id)
-                    count = len(await shop.list(customer_id="flushed"))
+                    await clerk.get(receipt.aggregate_id)
+                    count = len(await clerk.list(account_id="flushed"))
                     complete.append(count)
                     if count != len(receipts):
-                        wrong.append(f"{count} orders are listed")
+                        wrong.append(f"{count} cheques are listed")
                 except grpc.aio.AioRpcError as error:
                     if reason_of(error) not in UNAVAILABLE_REASONS:
                         wrong.append(reason_of(error))
@@ -72,7 +72,7 @@ async def test_a_flushed_redis_never_denies_an_order(stack: Stack, traffic: Traf
         assert not reader.done()
         reader.cancel()
     await asyncio.gather(*readers, return_exceptions=True)
-    await shop.close()
+    await clerk.close()
     assert complete
     assert not wrong, wrong[:5]
 
@@ -88,8 +88,8 @@ async def test_a_redis_that_restarts_empty_is_rebuilt(stack: Stack, traffic: Tra
     await assert_consistent(stack, traffic.answers)
 
 
-async def _wait_until_listed(shop: Shop, count: int) -> None:
+async def _wait_until_listed(clerk: Clerk, count: int) -> None:
     async def are_listed() -> bool:
-        return len(await shop.list(customer_id="flushed")) == count
+        return len(await clerk.list(account_id="flushed")) == count
 
     await until(are_listed)

@@ -16,8 +16,8 @@ from command_server.kernel.outcomes import Accepted, Rejection
 from command_server.postgres.event_store import PostgresEventStore, session_settings
 from command_server.postgres.schema import RELAY_ROLE, SERVICE_ROLE
 from runtime.postgres import create_engine
-from tests.support.builders.ledger import Deposit, Transfer
 from tests.support.builders.requests import group_commit, request
+from tests.support.ledger.rules.messages import Deposit, Transfer
 
 Rows = Callable[[str], Awaitable[list[Any]]]
 
@@ -109,7 +109,7 @@ async def test_a_rejected_command_is_recorded_with_caller_and_reason(database_ur
     async with servers(database_url, 1) as (commit,):
         await commit.execute(request(Transfer("poor", "rich", 9), caller="bob"))
     recorded = await rows("SELECT caller, type, outcome, stream, rejection ->> 'kind' FROM requests")
-    expected = ("bob", "diptych.testing.v1.Transfer", "LEDGER_TOO_POOR", "ledger.account.poor", "rule")
+    expected = ("bob", "acme.ledger.v1.Transfer", "LEDGER_TOO_POOR", "ledger.account.poor", "rule")
     assert recorded == [expected]
 
 
@@ -118,7 +118,7 @@ async def test_an_event_is_recorded_with_actor_and_command(database_url: str, ro
     async with servers(database_url, 1) as (commit,):
         await commit.execute(deposit)
     (event,) = await rows("SELECT actor, command, request_id, correlation_id, published FROM event_log")
-    expected = ("bob", "diptych.testing.v1.Deposit", str(deposit.request_id), "correlation", False)
+    expected = ("bob", "acme.ledger.v1.Deposit", str(deposit.request_id), "correlation", False)
     assert event == expected
 
 

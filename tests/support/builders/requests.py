@@ -8,7 +8,7 @@ from command_server.kernel.batch import Request
 from command_server.kernel.context import aggregate_types, command_types
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.ports import EventStore
-from tests.support.builders.ledger import CONTEXT
+from tests.support.ledger.rules import CONTEXT
 
 KINDS = {name.rpartition(".")[2]: kind for name, kind in command_types(CONTEXT).items()}
 AGGREGATES = aggregate_types((CONTEXT,))

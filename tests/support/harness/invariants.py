@@ -43,11 +43,11 @@ async def assert_answers_recorded(stack: Stack, answers: Answers) -> None:
     records = {str(row["request_id"]): row for row in rows}
     assert len(rows) == len(ids)
     for request_id, (method, receipt) in answers.accepted.items():
-        change = (f"ordering.order.{receipt.aggregate_id}", receipt.version)
+        change = (f"ledger.cheque.{receipt.aggregate_id}", receipt.version)
         assert records[request_id]["outcome"] == "ACCEPTED"
         assert list(json.loads(records[request_id]["receipt"]).items()) == [change]
         effect = effects.pop(request_id, [])
-        assert effect == [change] or (not effect and method != "PlaceOrder"), (
+        assert effect == [change] or (not effect and method != "WriteCheque"), (
             request_id,
             method,
             effect,

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -17,13 +16,11 @@ from google.type.money_pb2 import Money
 
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
-from tests.support.harness.log_lines import parse_log_line
+from tests.support.harness.bearer import Bearer, bearer
 
 if TYPE_CHECKING:  # these exist for the type checker alone
     from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceAsyncStub
     from diptych.ordering.v1.query_service_pb2_grpc import QueryServiceAsyncStub
-
-Bearer = tuple[tuple[str, str], ...]
 
 
 class Shop:
@@ -80,10 +77,6 @@ class Shop:
             await channel.close()
 
 
-def bearer(stack: Stack, *scopes: str) -> Bearer:
-    return (("authorization", f"Bearer {stack.token(*scopes)}"),)
-
-
 def order_of(customer: str, **more: Any) -> commands.PlaceOrderRequest:
     price = Money(currency_code="EUR", units=9, nanos=990_000_000)
     return commands.PlaceOrderRequest(
@@ -97,9 +90,3 @@ def order_of(customer: str, **more: Any) -> commands.PlaceOrderRequest:
         warehouse_id="w-1",
         **more,
     )
-
-
-def lines_of(log: Path, message: str) -> list[dict[str, Any]]:
-    """Return the JSON log lines with this message."""
-    lines = map(parse_log_line, log.read_text().splitlines())
-    return [line for line in lines if line["message"] == message]

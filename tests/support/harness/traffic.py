@@ -1,4 +1,4 @@
-"""Callers that place, confirm and cancel orders, retry failed calls, and record every answer."""
+"""Callers that write, endorse and void cheques, retry failed calls, and record every answer."""
 
 import asyncio
 import random
@@ -11,13 +11,13 @@ from uuid import UUID, uuid4
 
 import grpc
 from diptych.consistency.v1.consistency_pb2 import Receipt
-from diptych.ordering.v1 import command_service_pb2 as commands
-from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub
 
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER
+from tests.support.harness.bearer import bearer
 from tests.support.harness.rpc_failure import reason_of
-from tests.support.harness.shop import bearer, order_of
+from tests.support.ledger.clerk import cheque_of
+from tests.support.ledger.stubs import commands, commands_grpc
 
 CALLERS = 12
 PAUSE = 0.15
@@ -52,8 +52,8 @@ class Traffic:
         seed: determines all random choices; printed.
     """
 
-    stub: Any = CommandServiceStub
-    scopes: Sequence[str] = ("ordering.write", "ordering.read")
+    stub: Any = commands_grpc.CommandServiceStub
+    scopes: Sequence[str] = ("ledger.write", "ledger.read")
 
     def __init__(self, stack: Stack, seed: int) -> None:
         print(f"seed {seed}")
@@ -90,8 +90,8 @@ class Traffic:
             assert monotonic() < deadline, f"{len(self.answers.accepted)} of {enough} commands were accepted"
             await asyncio.sleep(0.02)
 
-    async def place(self, customer: str) -> Receipt:
-        receipt = await self.send("PlaceOrder", order_of(customer), random.Random(0))
+    async def write(self, account: str) -> Receipt:
+        receipt = await self.send("WriteCheque", cheque_of(account), random.Random(0))
         assert receipt is not None
         return receipt
 
@@ -100,15 +100,15 @@ class Traffic:
             await channel.close()
 
     async def run_caller(self, number: int, seed: float, pause: float) -> None:
-        choose, orders = random.Random(seed), list[str]()
+        choose, cheques = random.Random(seed), list[str]()
         while not self.stopped:
             await asyncio.sleep(pause)
-            if len(orders) < 3 or choose.random() < 0.4:
-                receipt = await self.send("PlaceOrder", order_of(f"caller-{number}"), choose)
-                assert receipt is not None, "an order can always be placed"
-                orders.append(receipt.aggregate_id)
+            if len(cheques) < 3 or choose.random() < 0.4:
+                receipt = await self.send("WriteCheque", cheque_of(f"caller-{number}"), choose)
+                assert receipt is not None, "a cheque can always be written"
+                cheques.append(receipt.aggregate_id)
             else:
-                method, request = _make_change(choose, orders)
+                method, request = _make_change(choose, cheques)
                 await self.send(method, request, choose)
 
     async def send(self, method: str, request: Any, choose: random.Random) -> Receipt | None:
@@ -143,10 +143,10 @@ class Traffic:
             return receipt
 
 
-def _make_change(choose: random.Random, orders: list[str]) -> tuple[str, Any]:
-    order_id, request_id = choose.choice(orders), str(UUID(int=choose.getrandbits(128), version=4))
+def _make_change(choose: random.Random, cheques: list[str]) -> tuple[str, Any]:
+    cheque_id, request_id = choose.choice(cheques), str(UUID(int=choose.getrandbits(128), version=4))
     if choose.random() < 0.5:
-        return "ConfirmOrder", commands.ConfirmOrderRequest(request_id=request_id, order_id=order_id)
-    return "CancelOrder", commands.CancelOrderRequest(
-        request_id=request_id, order_id=order_id, reason=f"changed my mind {uuid4().hex[:4]}"
+        return "EndorseCheque", commands.EndorseChequeRequest(request_id=request_id, cheque_id=cheque_id)
+    return "VoidCheque", commands.VoidChequeRequest(
+        request_id=request_id, cheque_id=cheque_id, reason=f"changed my mind {uuid4().hex[:4]}"
     )

@@ -20,10 +20,14 @@ ENVIRONMENT = {
 
 
 @contextmanager
-def installed() -> Iterator[None]:
-    """Install the ledger, as the only context, for this process and the processes that it starts."""
+def installed(contexts: str = CONTEXT) -> Iterator[None]:
+    """Install the ledger for this process and the processes that it starts.
+
+    Args:
+        contexts: the contexts that they run; empty for all.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(DISTRIBUTION)
-        for name, value in ENVIRONMENT.items():
+        for name, value in (ENVIRONMENT | {"DIPTYCH_CONTEXTS": contexts}).items():
             patch.setenv(name, value)
         yield

@@ -16,17 +16,12 @@ from command_server.kernel.decider import RejectionKind
 from command_server.kernel.group_commit import MAX_QUEUE_TIME, CommandResult, GroupCommit
 from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Rejection, RequestIdReused
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
-from tests.support.builders.ledger import (
-    CHEQUES,
-    POISON,
-    CashCheque,
-    Deposit,
-    Transfer,
-    WriteCheque,
-    ledger_pb2,
-)
 from tests.support.builders.requests import KINDS, group_commit, request
 from tests.support.harness.memory_event_store import MemoryEventStore
+from tests.support.ledger.rules.account import POISON
+from tests.support.ledger.rules.cheque import CHEQUES
+from tests.support.ledger.rules.messages import CashCheque, Deposit, Transfer, WriteCheque
+from tests.support.ledger.stubs import commands_v2
 
 
 async def execute(commits: GroupCommit, requests: Sequence[Request]) -> list[Any]:
@@ -95,7 +90,7 @@ async def test_a_command_whose_related_streams_are_not_loaded_joins_the_next_bat
         {"ledger.cheque.c": 1},
         {"ledger.cheque.c": 2, "ledger.account.a": 1},
     )
-    assert repeated == Rejection("CHEQUE_WORTHLESS", RejectionKind.RULE, {})
+    assert repeated == Rejection("CHEQUE_WORTHLESS", RejectionKind.RULE, {"status": "CASHED"})
 
 
 async def test_a_bug_in_related_streams_fails_its_own_command_only(
@@ -113,7 +108,7 @@ async def test_a_bug_in_related_streams_fails_its_own_command_only(
 
 def test_a_command_with_a_caller_field_gets_the_caller() -> None:
     kind = KINDS["WriteCheque"]
-    message = ledger_pb2.WriteChequeRequest(cheque_id="c", account_id="a", amount=5)
+    message = commands_v2.WriteChequeRequest(cheque_id="c", account_id="a", amount=5, currency_code="EUR")
     assert kind.decode(message, "ada") == WriteCheque("c", "a", 5, caller="ada")
 
 
