@@ -10,17 +10,17 @@ from devstack.stack_kinds import temporary_stack
 from tests.support.harness.clients_page import load_page
 from tests.support.harness.shop import Shop
 from tests.support.ledger.clerk import Clerk
-from tests.support.ledger.installation import installed
+from tests.support.ledger.installation import ENVIRONMENT
 
 
 @pytest.fixture(scope="package")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     folder = tmp_path_factory.mktemp("stack")
-    with installed(contexts=""):  # beside the contexts of this repository
-        async with temporary_stack(
-            folder, command_servers=2, relays=2, projectors=2, query_servers=2
-        ) as stack:
-            yield stack
+    ledger = {"PYTHONPATH": ENVIRONMENT["PYTHONPATH"]}  # a context of another distribution, beside our own
+    async with temporary_stack(
+        folder, command_servers=2, relays=2, projectors=2, query_servers=2, environment=ledger
+    ) as stack:
+        yield stack
 
 
 @pytest.fixture

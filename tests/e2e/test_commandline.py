@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import Iterator
 from pathlib import Path
 
 import jwt
@@ -15,12 +16,19 @@ from devstack.stack import Stack, variables
 from devstack.tcp_ports import free_port
 from operations import projections
 from tests.support.ledger.clerk import Clerk, cheque_of
+from tests.support.ledger.installation import installed
 from tests.support.ledger.projections import CHEQUE
 
 
 def list_names(stack: Stack) -> list[str]:
     """Return the names of all projections."""
     return [view.projection for view in projections.list_views(stack.settings)]
+
+
+@pytest.fixture(autouse=True)
+def ledger() -> Iterator[None]:
+    with installed(contexts=""):
+        yield
 
 
 async def diptych(

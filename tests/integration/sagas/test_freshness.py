@@ -14,8 +14,8 @@ from process_manager.saga import Saga
 from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN
-from tests.support.harness.collection import COLLECTION
 from tests.support.harness.saga_run import INCARNATION, SagaRun, create_freshness, paid, written
+from tests.support.ledger.sagas import COLLECTION
 
 
 async def deliver_all(run: SagaRun, *events: Any) -> None:

@@ -12,8 +12,8 @@ from process_manager.store import SagaStore
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN_KEY
-from tests.support.harness.collection import COLLECTION
 from tests.support.harness.saga_run import SagaRun, written
+from tests.support.ledger.sagas import COLLECTION
 
 REMINDER: Saga[Any] = replace(COLLECTION, name="ledger.reminder", begins="now")
 SAGAS = (COLLECTION, REMINDER, ACCOUNT_WATCH)

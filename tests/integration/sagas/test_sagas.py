@@ -22,10 +22,10 @@ from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
 from runtime.process.settings import Settings
-from tests.support.builders.ledger import ledger_pb2
-from tests.support.harness.collection import COLLECTION
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, cashed, written
 from tests.support.harness.waiting import until
+from tests.support.ledger.sagas import COLLECTION
+from tests.support.ledger.stubs import commands
 
 CHEQUES = Feed(COLLECTION.name, "ledger.cheque", 0)
 
@@ -43,9 +43,9 @@ async def test_steps_and_timers_are_stored_with_the_state(run: SagaRun) -> None:
     assert (step.step, step.attempt, step.method) == (
         "cash",
         1,
-        "/diptych.testing.v1.CommandService/CashCheque",
+        "/acme.ledger.v1.CommandService/CashCheque",
     )
-    request = ledger_pb2.CashChequeRequest.FromString(step.request)
+    request = commands.CashChequeRequest.FromString(step.request)
     assert (request.cheque_id, UUID(request.request_id).version) == ("c", 5)
     assert (step.correlation_id, step.traceparent) == ("c-1", written("c").metadata["traceparent"])
     assert timer.due_at - saga.began_at == timedelta(hours=1)
@@ -115,7 +115,7 @@ async def test_a_blocked_saga_continues_with_the_event_it_failed_on(
 async def test_a_reply_is_delivered_once(run: SagaRun) -> None:
     await run.deliver(written("c"))
     (step,) = await run.read_due_steps()
-    await run.engine.record_reply(step, StepReply(response=ledger_pb2.CashChequeResponse()))
+    await run.engine.record_reply(step, StepReply(response=commands.CashChequeResponse()))
     await run.engine.record_reply(step, StepReply(reason="TOO_LATE"))
     saga = (await run.read_sagas())["c"]
     assert (saga.status, saga.ended) == ("CASHED", True)
@@ -193,7 +193,7 @@ async def test_an_unanswered_step_is_sent_again_under_its_request_id(
     client = ScriptedClient(
         OutcomeUnknown("unavailable"),
         OutcomeUnknown("unavailable"),
-        StepReply(response=ledger_pb2.CashChequeResponse()),
+        StepReply(response=commands.CashChequeResponse()),
     )
     await run.deliver(written("c"))
     async with dispatching(run, client):
@@ -271,7 +271,7 @@ class DeniedClient(StepClient):
         self.calls += 1
         if not self.granted:
             raise OutcomeUnknown("PERMISSION_DENIED: needs ledger.write", denied=True)
-        return StepReply(response=ledger_pb2.CashChequeResponse())
+        return StepReply(response=commands.CashChequeResponse())
 
 
 async def test_a_denied_step_is_counted_until_it_is_answered_and_logged_once(

@@ -12,10 +12,10 @@ from contracts.envelope import RecordedEvent
 from process_manager import instance
 from process_manager.due_work import NO_CHECKPOINT, Feed
 from process_manager.store import SagaStore
-from tests.support.builders.ledger import ledger_pb2
 from tests.support.harness import account_watch
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN, BROKEN_KEY
 from tests.support.harness.saga_run import SagaRun, cashed, paid, written
+from tests.support.ledger.stubs import events_v2
 
 ACCOUNTS = Feed(ACCOUNT_WATCH.name, "ledger.account", 0)
 CHEQUES = Feed(ACCOUNT_WATCH.name, "ledger.cheque", 0)
@@ -167,7 +167,7 @@ async def test_two_feeds_that_begin_the_same_instances_lose_no_input(run: SagaRu
         (lambda own, other: (own, own), "each stream type once"),
         (lambda own, other: (), "at least one"),
         (
-            lambda own, other: (replace(other, key={ledger_pb2.ChequeWritten: "x"}),),
+            lambda own, other: (replace(other, key={events_v2.ChequeWritten: "x"}),),
             "has no field x",
         ),
         (lambda own, other: (replace(other, key={Timestamp: "seconds"}),), "not an event of"),

@@ -10,14 +10,14 @@ import pytest
 from process_manager.due_work import DueStep
 from process_manager.step_client import OutcomeUnknown, StepClient
 from runtime.process.settings import Settings
-from tests.support.builders.ledger import ledger_pb2
+from tests.support.ledger.stubs import commands
 
 STEP = DueStep(
     "ledger.collection",
     "c",
     "cash",
     1,
-    f"/{ledger_pb2.DESCRIPTOR.services_by_name['CommandService'].full_name}/CashCheque",
+    f"/{commands.DESCRIPTOR.services_by_name['CommandService'].full_name}/CashCheque",
     b"",
     0,
     False,

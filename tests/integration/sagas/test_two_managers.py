@@ -21,10 +21,10 @@ from process_manager.saga_records import SagaFilter
 from process_manager.store import SagaStore
 from runtime import jetstream
 from runtime.grpc.rpc_error import RpcError
-from tests.support.builders.ledger import ledger_pb2
 from tests.support.harness.account_watch import ACCOUNT_WATCH, Watch
 from tests.support.harness.feed import Writer, read_identity, relay, wait_until_complete, writer
 from tests.support.harness.waiting import until
+from tests.support.ledger.stubs import events, events_v2
 
 APPEND = text("""
 WITH new AS (
@@ -42,19 +42,19 @@ PAYMENTS, CHEQUES = 3, 4
 
 async def append(writer: Writer, account: str, number: int) -> None:
     """Commit a payment of an account together with a cheque against it, each under its own stream."""
-    paid = ledger_pb2.Paid(account_id=account, amount=1)
-    cheque = ledger_pb2.ChequeWritten(cheque_id=f"{account}-{number}", account_id=account, amount=1)
-    events = [(f"ledger.cheque.{account}-{number}", 1, cheque)]
+    paid = events.Paid(account_id=account, amount=1)
+    cheque = events_v2.ChequeWritten(cheque_id=f"{account}-{number}", account_id=account, amount=1)
+    recorded = [(f"ledger.cheque.{account}-{number}", 1, cheque)]
     if number <= PAYMENTS:
-        events.append((f"ledger.account.{account}", number, paid))
+        recorded.append((f"ledger.account.{account}", number, paid))
     async with writer.begin() as transaction:
         await transaction.execute(
             APPEND,
             {
-                "streams": [stream for stream, _, _ in events],
-                "versions": [version for _, version, _ in events],
-                "types": [message.DESCRIPTOR.full_name for _, _, message in events],
-                "data": [message.SerializeToString() for _, _, message in events],
+                "streams": [stream for stream, _, _ in recorded],
+                "versions": [version for _, version, _ in recorded],
+                "types": [message.DESCRIPTOR.full_name for _, _, message in recorded],
+                "data": [message.SerializeToString() for _, _, message in recorded],
             },
         )
 

@@ -16,9 +16,9 @@ from operations.verify.report import Report
 from operations.verify.sources import PostgresReader
 from process_manager.store import SagaStore
 from runtime.postgres import create_engine
-from tests.support.builders.ledger import EVENTS
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN, BROKEN_KEY
 from tests.support.harness.saga_run import SagaRun, cashed, paid, written
+from tests.support.ledger.events import EVENTS
 
 BEFORE = datetime(2020, 1, 1, tzinfo=UTC)
 AGGREGATES = {
@@ -42,6 +42,13 @@ ON CONFLICT (id) DO UPDATE SET version = excluded.version
 """)
 
 
+INSERT_REQUESTS = """
+INSERT INTO requests
+    (caller, request_id, type, hash, outcome, stream, correlation_id, duration_us, recorded_at)
+SELECT 'process-manager', request_id, 'Deposit', '', 'ACCEPTED', 'x', '', 1, now() FROM saga_steps
+"""
+
+
 class Database:
     """A database whose events are recorded, and delivered to the saga unless the test withholds them."""
 
@@ -57,6 +64,13 @@ class Database:
                 stream_row = {"stream": event.stream, "version": event.version}
                 stream_row["stream_type"] = streams.stream_type(event.stream)
                 await connection.execute(INSERT_STREAM, stream_row)
+        await engine.dispose()
+
+    async def sql(self, statement: str) -> None:
+        """Execute a statement that the process manager's role may not."""
+        engine = create_engine(self._url)
+        async with engine.begin() as connection:
+            await connection.execute(text(statement))
         await engine.dispose()
 
     async def record_and_deliver(self, *events: RecordedEvent) -> None:
@@ -90,6 +104,40 @@ async def database(store: SagaStore, database_url: str) -> Database:
 
 
 async def test_a_saga_of_two_streams_is_clean(database: Database) -> None:
+    assert await database.find_problems() == []
+
+
+async def test_an_event_of_its_own_stream_that_was_not_consumed(database: Database) -> None:
+    await database.record(paid("b", version=2), paid("x"))
+    assert await database.find_problems() == ["b: consumed version 1 of 2", "x: consumed version 0 of 1"]
+
+
+async def test_a_saga_without_a_stream(database: Database) -> None:
+    await database.run.query("UPDATE sagas SET id = 'nobody' WHERE id = 'b'")
+    problems = await database.find_problems()
+    assert "nobody: no stream ledger.account.nobody" in problems
+    assert "b: consumed version 0 of 1" in problems
+
+
+async def test_a_step_whose_outcome_the_write_model_contradicts(database: Database) -> None:
+    await database.sql(INSERT_REQUESTS)
+    await database.run.query("UPDATE saga_steps SET outcome = 'OK'")
+    assert await database.find_problems() == []
+    await database.run.query("UPDATE saga_steps SET outcome = 'LEDGER_TOO_POOR' WHERE id = 'a'")
+    assert await database.find_problems() == [
+        "a: deposit-c-1 (attempt 1) has outcome LEDGER_TOO_POOR, the write model recorded ACCEPTED"
+    ]
+
+
+async def test_a_step_that_the_write_model_has_no_record_of(database: Database) -> None:
+    await database.run.query("UPDATE saga_steps SET outcome = 'OK' WHERE id = 'a'")
+    assert await database.find_problems() == [
+        "a: deposit-c-1 (attempt 1) has outcome OK, the write model recorded nothing"
+    ]
+
+
+async def test_a_database_without_a_process_manager_is_clean(database: Database) -> None:
+    await database.sql("TRUNCATE sagas, saga_steps, saga_timers, saga_checkpoints")
     assert await database.find_problems() == []
 
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from process_manager.saga import EventReceived, Input, Reaction, Saga, SagaStatus, Send
 from process_manager.subscriptions import Subscription
-from tests.support.builders.ledger import EVENTS, ledger_pb2
+from tests.support.ledger.events import EVENTS
+from tests.support.ledger.stubs import commands, events_v2
 
 BROKEN = 13
 """The amount on which the saga's code fails."""
@@ -37,9 +38,9 @@ def react(watch: Watch, input_: Input) -> Reaction[Watch]:
 
 
 def _deposit(event: Any, stream: str, version: int) -> Sequence[Send]:
-    if not isinstance(event, ledger_pb2.ChequeWritten):
+    if not isinstance(event, events_v2.ChequeWritten):
         return ()
-    request = ledger_pb2.DepositRequest(account_id=event.account_id, amount=1)
+    request = commands.DepositRequest(account_id=event.account_id, amount=1)
     return [Send(f"deposit-{stream.rpartition('.')[2]}-{version}", request)]
 
 
@@ -53,10 +54,10 @@ ACCOUNT_WATCH: Saga[Any] = Saga(
     name="ledger.account_watch",
     subscribes_to=(
         Subscription("ledger.account", EVENTS),
-        Subscription("ledger.cheque", EVENTS, key={ledger_pb2.ChequeWritten: find_account}),
+        Subscription("ledger.cheque", EVENTS, key={events_v2.ChequeWritten: find_account}),
     ),
     begins="first_event",
-    requests=(ledger_pb2.DepositRequest,),
+    requests=(commands.DepositRequest,),
     initial=Watch(),
     react=react,
     describe_status=lambda watch: SagaStatus("WATCHING", False),

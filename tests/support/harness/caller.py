@@ -9,11 +9,17 @@ import grpc
 from diptych.consistency.v1.consistency_pb2 import Receipt
 from google.protobuf.message import Message
 
+from contracts.manifest import context_of
 from devstack.processes import Process
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, QUERY_SERVER
 from runtime.codec import message_class
+from tests.support.harness.contexts import MANIFESTS
 from tests.support.harness.rpc_failure import reason_of
+
+SAGA_QUERIES = "queries of sagas"
+SAGA_QUERY_CONTEXTS = {"sagas", *(manifest.name for manifest in MANIFESTS if manifest.saga_queries)}
+"""The contexts whose queries the process manager answers: those of all sagas, and those of single ones."""
 
 
 class Caller:
@@ -31,8 +37,7 @@ class Caller:
         self._next = {
             "CommandService": self._channels(stack.of(COMMAND_SERVER)),
             "QueryService": self._channels(stack.of(QUERY_SERVER)),
-            "fulfilment": self._channels(stack.of(PROCESS_MANAGER)),
-            "sagas": self._channels(stack.of(PROCESS_MANAGER)),
+            SAGA_QUERIES: self._channels(stack.of(PROCESS_MANAGER)),
         }
         self._next |= {context: self._channels([process]) for context, process in (apart or {}).items()}
 
@@ -48,13 +53,18 @@ class Caller:
             for method in service.methods
             if method.input_type is request.DESCRIPTOR
         ]
-        context = service.full_name.split(".")[1]
-        apart = service.name == "CommandService" or context in ("fulfilment", "sagas")
-        channel = next(self._next[context if apart and context in self._next else service.name])
+        channel = next(self._next[self._select(service)])
         make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
         parse = message_class(method.output_type).FromString
         call = make(f"/{service.full_name}/{method.name}", type(request).SerializeToString, parse)
         return call(request, metadata=self._bearer, timeout=20)
+
+    def _select(self, service: Any) -> str:
+        """Return the key in `_next` of the servers of a service."""
+        context = context_of(service.full_name)
+        if service.name == "QueryService":
+            return SAGA_QUERIES if context in SAGA_QUERY_CONTEXTS else service.name
+        return context if context in self._next else service.name
 
     async def execute(self, request: Any) -> Receipt:
         """Execute a command; an empty request id is replaced by a new one."""

@@ -18,7 +18,7 @@ from process_manager.saga_reader import SagaReader
 from process_manager.store import SagaStore
 from runtime.codec import message_class
 from runtime.grpc.server import Service
-from tests.support.builders.ledger import ledger_pb2
+from tests.support.ledger.stubs import events, events_v2
 
 ALL_PARTITIONS = range(streams.PARTITIONS)
 INCARNATION = incarnations.create()
@@ -28,18 +28,16 @@ TRACEPARENT = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
 def written(
     cheque_id: str, amount: int = 5, version: int = 1, *, account: str = "a", at: datetime | None = None
 ) -> RecordedEvent:
-    message = ledger_pb2.ChequeWritten(cheque_id=cheque_id, account_id=account, amount=amount, writer="ada")
+    message = events_v2.ChequeWritten(cheque_id=cheque_id, account_id=account, amount=amount, writer="ada")
     return recorded_as(f"ledger.cheque.{cheque_id}", message, version, at)
 
 
 def cashed(cheque_id: str, version: int = 2, *, at: datetime | None = None) -> RecordedEvent:
-    return recorded_as(
-        f"ledger.cheque.{cheque_id}", ledger_pb2.ChequeCashed(cheque_id=cheque_id), version, at
-    )
+    return recorded_as(f"ledger.cheque.{cheque_id}", events.ChequeCashed(cheque_id=cheque_id), version, at)
 
 
 def paid(account: str, version: int = 1, amount: int = 1, *, at: datetime | None = None) -> RecordedEvent:
-    message = ledger_pb2.Paid(account_id=account, amount=amount)
+    message = events.Paid(account_id=account, amount=amount)
     return recorded_as(f"ledger.account.{account}", message, version, at)
 
 

@@ -1,8 +1,6 @@
 """Pages as responses, and the field numbers that they rely on."""
 
 import pytest
-from diptych.inventory.v1.query_service_pb2 import GetStockMovementsRequest, ListStockResponse
-from diptych.inventory.v1.types_pb2 import Stock
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -13,15 +11,16 @@ from query_server.pages import Page
 from query_server.wire_format import check_numbers
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.contexts import QUERY_CONTEXTS
+from tests.support.ledger.stubs import queries, types
 
-STOCKS = [Stock(sku=f"s-{n}", on_hand=n) for n in range(3)]
+CHEQUES = [types.Cheque(cheque_id=f"c-{n}", version=n) for n in range(3)]
 
 
 @pytest.mark.parametrize("last", ["", "member"])
 def test_an_encoded_page_equals_the_serialised_response(last: str) -> None:
     token = page_tokens.mint("list", last) if last else ""
-    page = Page.of("list", [stock.SerializeToString() for stock in STOCKS], last)
-    expected = ListStockResponse(stocks=STOCKS, next_page_token=token)
+    page = Page.of("list", [cheque.SerializeToString() for cheque in CHEQUES], last)
+    expected = queries.ListChequesResponse(cheques=CHEQUES, next_page_token=token)
     assert page.encode() == expected.SerializeToString()
 
 
@@ -68,15 +67,15 @@ def test_the_responses_of_all_contexts_have_these_numbers() -> None:
         check_numbers(context.service)
 
 
-@pytest.mark.parametrize("claimed", ["x", "[]", '{"s-1": "1"}', '{"s-1": 1.5}'])
+@pytest.mark.parametrize("claimed", ["x", "[]", '{"c-1": "1"}', '{"c-1": 1.5}'])
 def test_a_forged_token_of_merged_histories_is_refused(claimed: str) -> None:
-    request = GetStockMovementsRequest(page_token=page_tokens.mint("list", claimed))
+    request = queries.GetChequeHistoryRequest(page_token=page_tokens.mint("list", claimed))
     with pytest.raises(RpcError) as error:
         MergedPage.of("list", request)
     assert error.value.reason == "PAGE_TOKEN_INVALID"
 
 
 def test_a_token_of_merged_histories_names_their_versions() -> None:
-    request = GetStockMovementsRequest(page_token=page_tokens.mint("list", '{"s-1": 3}'))
-    assert MergedPage.of("list", request) == MergedPage("list", 20, {"s-1": 3})
-    assert MergedPage.of("list", GetStockMovementsRequest(page_size=7)) == MergedPage("list", 7, None)
+    request = queries.GetChequeHistoryRequest(page_token=page_tokens.mint("list", '{"c-1": 3}'))
+    assert MergedPage.of("list", request) == MergedPage("list", 20, {"c-1": 3})
+    assert MergedPage.of("list", queries.GetChequeHistoryRequest(page_size=7)) == MergedPage("list", 7, None)

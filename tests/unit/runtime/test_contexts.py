@@ -13,7 +13,7 @@ from runtime.process.start_error import StartError
 
 OWN = [module.name for module in iter_modules(contexts.__path__)]
 """The contexts of this repository."""
-LOYALTY, DOUBLE = Manifest("loyalty"), Manifest(OWN[0])
+OUTSIDE, DOUBLE = Manifest("outside"), Manifest(OWN[0])
 INVALID = "no manifest"
 
 
@@ -30,9 +30,9 @@ def entry_point(name: str, attribute: str) -> EntryPoint:
 
 
 def test_contexts_of_other_distributions_are_found_by_entry_point(installed: list[EntryPoint]) -> None:
-    installed.append(entry_point("loyalty", "LOYALTY"))
-    assert list(find_manifests()) == [*OWN, "loyalty"]
-    assert choose_contexts(Settings(contexts=" loyalty,loyalty")) == [LOYALTY]
+    installed.append(entry_point("outside", "OUTSIDE"))
+    assert list(find_manifests()) == [*OWN, "outside"]
+    assert choose_contexts(Settings(contexts=" outside,outside")) == [OUTSIDE]
 
 
 @pytest.mark.parametrize(

@@ -8,24 +8,24 @@ import pytest
 from contracts.envelope import RecordedEvent
 from process_manager.instance import Instance
 from process_manager.saga import EventReceived
-from tests.support.builders.ledger import ledger_pb2
-from tests.support.harness.collection import COLLECTION
+from tests.support.ledger.sagas import COLLECTION
+from tests.support.ledger.stubs import commands, events_v2
 
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-WRITTEN = ledger_pb2.ChequeWritten(cheque_id="c", account_id="a", amount=5, writer="ada")
-UNDECLARED = replace(COLLECTION, requests=(ledger_pb2.DepositRequest,))
+WRITTEN = events_v2.ChequeWritten(cheque_id="c", account_id="a", amount=5, writer="ada")
+UNDECLARED = replace(COLLECTION, requests=(commands.DepositRequest,))
 
 
 def test_a_declared_request_becomes_a_step() -> None:
     instance = Instance(COLLECTION, "c", COLLECTION.initial)
     instance.react_to(EventReceived(WRITTEN, 1, "ledger.cheque.c", AT))
     (step,) = instance.steps
-    assert step.method == "/diptych.testing.v1.CommandService/CashCheque"
+    assert step.method == "/acme.ledger.v1.CommandService/CashCheque"
 
 
 def test_a_request_that_the_saga_does_not_declare_fails() -> None:
     instance = Instance(UNDECLARED, "c", UNDECLARED.initial)
-    with pytest.raises(ValueError, match=r"does not declare diptych\.testing\.v1\.CashChequeRequest"):
+    with pytest.raises(ValueError, match=r"does not declare acme\.ledger\.v1\.CashChequeRequest"):
         instance.react_to(EventReceived(WRITTEN, 1, "ledger.cheque.c", AT))
     assert (instance.state, instance.steps, instance.timers) == (UNDECLARED.initial, [], {})
 

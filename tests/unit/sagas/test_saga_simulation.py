@@ -10,17 +10,18 @@ import pytest
 from diptych_testing.saga_simulation import SagaSimulation
 from process_manager.saga import EventReceived, Input, Reaction, Saga, Send, Timer
 from runtime.process.start_error import StartError
-from tests.support.builders import ledger
-from tests.support.builders.ledger import CashCheque, Deposit, WriteCheque, ledger_pb2
 from tests.support.harness.account_watch import ACCOUNT_WATCH
-from tests.support.harness.collection import COLLECTION, TIMEOUT, Collection
+from tests.support.ledger.rules import CONTEXT
+from tests.support.ledger.rules.messages import CashCheque, Deposit, WriteCheque
+from tests.support.ledger.sagas import COLLECTION, TIMEOUT, Collection
+from tests.support.ledger.stubs import commands, events
 
 WRITE = WriteCheque("c", "a", 5)
 
 
 def simulate(*sagas: Saga[Any]) -> SagaSimulation:
     """Return a simulation in which the cheque `c` over 5 was written against the account `a`."""
-    simulation = SagaSimulation(sagas, [ledger.CONTEXT])
+    simulation = SagaSimulation(sagas, [CONTEXT])
     simulation.execute(Deposit("a", 9), WRITE)
     return simulation
 
@@ -116,11 +117,11 @@ def test_sagas_without_an_end_do_not_settle(monkeypatch: pytest.MonkeyPatch) -> 
 
     def react(state: Collection, input_: Input) -> Reaction[Collection]:
         state = replace(state, reason=state.reason + "x")
-        request = ledger_pb2.DepositRequest(account_id="b", amount=1)
+        request = commands.DepositRequest(account_id="b", amount=1)
         return Reaction(state, [Send(f"deposit-{len(state.reason)}", request)])
 
     with pytest.raises(AssertionError, match="still send steps after 50 inputs"):
-        simulate(replace(COLLECTION, react=react, requests=(ledger_pb2.DepositRequest,))).settle()
+        simulate(replace(COLLECTION, react=react, requests=(commands.DepositRequest,))).settle()
 
 
 # Mistakes.
@@ -150,7 +151,7 @@ def change_the_event(state: Collection, input_: Input) -> Reaction[Collection]:
         (replace(COLLECTION, react=react_differently), "react is not pure"),
         (replace(COLLECTION, react=react_by_the_clock), "react is not pure"),
         (replace(COLLECTION, react=change_the_event), "react changed its input"),
-        (replace(COLLECTION, requests=()), r"does not declare diptych.testing.v1.CashChequeRequest"),
+        (replace(COLLECTION, requests=()), r"does not declare acme.ledger.v1.CashChequeRequest"),
         (
             replace(COLLECTION, react=lambda state, _: Reaction(replace(state, reason="a\0b"))),
             "holds U\\+0000",
@@ -181,7 +182,7 @@ class Lossy:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda saga: replace(saga, requests=(ledger_pb2.ChequeCashed,)), "no method takes"),
+        (lambda saga: replace(saga, requests=(events.ChequeCashed,)), "no method takes"),
         (lambda saga: replace(saga, initial=Lossy()), "JSON changes the state"),
     ],
 )
@@ -202,5 +203,5 @@ def test_a_method_without_an_access_rule_fails(monkeypatch: pytest.MonkeyPatch) 
 def test_a_method_that_no_context_has_fails() -> None:
     simulation = simulate(COLLECTION)
     simulation._executor._commands = {}
-    with pytest.raises(AssertionError, match="nothing executes diptych"):
+    with pytest.raises(AssertionError, match="nothing executes acme"):
         simulation.settle()

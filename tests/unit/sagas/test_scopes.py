@@ -10,8 +10,8 @@ from devstack import tokens
 from process_manager.sagas.fulfilment import FULFILMENT
 from process_manager.scopes import required_scopes
 from runtime.process.settings import Settings
-from tests.support.builders.ledger import ledger_pb2
-from tests.support.harness.collection import COLLECTION
+from tests.support.ledger.sagas import COLLECTION
+from tests.support.ledger.stubs import commands
 
 
 def test_the_scopes_follow_from_the_declared_requests() -> None:
@@ -35,7 +35,7 @@ def test_the_local_stacks_token_has_the_scope_of_every_declared_request(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that a saga sends is declared (the simulation checks it), so the token has its scope."""
-    only_declared = replace(COLLECTION, requests=(*FULFILMENT.requests, ledger_pb2.CashChequeRequest))
+    only_declared = replace(COLLECTION, requests=(*FULFILMENT.requests, commands.CashChequeRequest))
     monkeypatch.setattr(tokens, "load_parts", lambda *_: [only_declared])
     settings = Settings(
         jwks=str(tmp_path / "jwks.json"), process_manager_token=str(tmp_path / "process-manager.token")
