@@ -22,9 +22,7 @@ from tests.support.harness.servers import TEMPLATE
 from tests.support.harness.trade import PRICE, SCOPES, Trade
 from tests.support.harness.verified_system import clear_servers
 
-ORIGIN = "verify_sagas"
-OF_FULFILMENT = "WHERE saga = 'fulfilment.fulfilment' AND id = $1"
-"""An order may have other sagas, too."""
+ORIGIN = "verify_fulfilment"
 _numbers = count(1)
 
 

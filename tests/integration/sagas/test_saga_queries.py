@@ -15,8 +15,8 @@ from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN
-from tests.support.harness.collection import COLLECTION, Collection, describe_status
 from tests.support.harness.saga_run import INCARNATION, SagaRun, call, list_all, paid, written
+from tests.support.ledger.sagas import COLLECTION, Collection, describe_status
 
 
 def describe_with_limit(collection: Collection) -> saga.SagaStatus:
