@@ -201,7 +201,9 @@ async def test_no_accepted_request_fails_when_workers_stop_under_load(tmp_path: 
         toy.process.send_signal(signal.SIGTERM)
         await asyncio.gather(*clients)
         assert await toy.wait_ended() == 0
-        assert {error.code() for error in load.failures} == {StatusCode.UNAVAILABLE}
+        codes = {error.code() for error in load.failures}
+        assert StatusCode.UNAVAILABLE in codes
+        assert codes <= {StatusCode.UNAVAILABLE, StatusCode.CANCELLED}, "calls that no worker accepted"
         assert sum(line["calls"] for line in toy.lines() if line["message"] == "Ended") == load.answered
 
 
