@@ -48,6 +48,7 @@ def compare(world: World) -> None:
 
 def _compare_stream(world: World, name: str, recorded: list[RecordedEvent]) -> None:
     contexts = _load_contexts()
+    assert stream_type(name) in contexts.folds, f"no AGGREGATES of a context has {stream_type(name)}"
     fold = contexts.folds[stream_type(name)]
     events = [Event(event, fold.events.decode(event)) for event in recorded]
     assert fold.snapshot(events) == json.loads(world.snapshot(name))

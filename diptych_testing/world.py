@@ -33,6 +33,7 @@ class World:
         return events
 
     def _execute(self, command: Any) -> list[Any]:
+        assert type(command) in self._deciders, f"no decider here has the command {type(command).__name__}"
         decider = self._deciders[type(command)]
         states = {name: self.state(name) for name in decider.streams(command)}
         states |= {name: self.state(name) for name in decider.related_streams(command, states)}

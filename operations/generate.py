@@ -11,6 +11,7 @@ that protobuf keeps without knowing them and that protovalidate reads. From the 
 modules.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -70,8 +71,10 @@ def _list_installed_protos() -> list[Path]:
 
 
 def _run_protoc(*arguments: str) -> None:
+    tools = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"  # protoc's plugins
     result = subprocess.run(  # noqa: S603 - the arguments are paths
         [sys.executable, "-m", "grpc_tools.protoc", *arguments],
+        env={**os.environ, "PATH": tools},
         capture_output=True,
         text=True,
         check=False,

@@ -42,6 +42,8 @@ class Names:
             if not VALID.fullmatch(name) or len(name) > MAX_LENGTH:
                 expected = f"a lower-case identifier of at most {MAX_LENGTH} characters, like {example}"
                 raise StartError(f"{variable}: {name!r} is not {expected}")
+            if not name[:2].isalpha() or len(name) < 2:
+                raise StartError(f"{variable}: {name!r} must begin with two letters, like {example}")
             if _is_reserved(name):
                 raise StartError(f"{variable}: {name} is reserved by Python, Protobuf, Java or Go")
 

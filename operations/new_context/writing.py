@@ -31,15 +31,20 @@ def write(place: Place, names: Names, root: Path) -> list[str]:
 def _check_aggregate(place: Place, names: Names) -> None:
     """Check that no template uses a name of the aggregate for something else.
 
-    Two different names would then become one: a rendered module would have fewer names.
+    Raises:
+        StartError: one does.
     """
-    rendered = place.render(names).values()
-    unused = place.render(replace(names, aggregate=UNUSED)).items()
-    for text, (path, other_text) in zip(rendered, unused, strict=True):
-        if path.endswith(".py"):
-            own_names, other_names = find_names(text), find_names(other_text)
-            if len(own_names) < len(other_names):
-                taken = sorted((own_names & other_names) & set(names.to_variables().values()))
-                raise StartError(
-                    f"AGGREGATE: {names.aggregate} is taken: the templates use the name {taken[0]}"
-                )
+    unused = replace(names, aggregate=UNUSED)
+    forms = list(zip(unused.to_variables().values(), names.to_variables().values(), strict=True))
+    forms.sort(key=lambda form: len(form[0]), reverse=True)  # a plural before its singular
+
+    def rename(name: str) -> str:
+        for old, new in forms:
+            name = name.replace(old, new)
+        return name
+
+    for path, source in place.render(unused).items():
+        used = find_names(source) if path.endswith(".py") else set()
+        if clashes := sorted({rename(name) for name in used if rename(name) != name} & used):
+            text = f"{names.aggregate} is taken: the templates use the name {clashes[0]}"
+            raise StartError(f"AGGREGATE: {text}")

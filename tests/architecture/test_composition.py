@@ -8,7 +8,9 @@ from pkgutil import iter_modules
 
 import pytest
 
+from command_server.kernel.context import Context, aggregate_types, command_types
 from projector.projection import Projection
+from query_server.service import QueryContext
 from tests.support.harness.contexts import (
     AGGREGATES,
     CONTEXTS,
@@ -59,6 +61,19 @@ def test_every_projection_is_listed(name: str) -> None:
     defined = [value for value in vars(import_module(name)).values() if isinstance(value, Projection)]
     assert defined
     assert all(projection in PROJECTIONS for projection in defined)
+
+
+@pytest.mark.parametrize("context", QUERY_CONTEXTS, ids=lambda context: context.name)
+def test_every_method_of_a_query_service_has_a_handler(context: QueryContext) -> None:
+    methods = {method.name: method.server_streaming for method in context.service.methods}
+    handlers = dict.fromkeys(context.queries, False) | dict.fromkeys(context.watches, True)
+    assert handlers == methods
+
+
+@pytest.mark.parametrize("context", CONTEXTS, ids=lambda context: context.name)
+def test_every_method_of_a_command_service_has_a_decider(context: Context) -> None:
+    assert command_types(context)
+    assert aggregate_types([context])
 
 
 def test_every_queried_view_has_a_projection() -> None:

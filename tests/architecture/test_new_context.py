@@ -14,7 +14,10 @@ from runtime.process.start_error import StartError
 from tests.support.harness.repository_copies import ROOT, assert_passes, copy_repository, run
 
 READY = (".venv/.ready", ".cache/protos/.ready")
-NEW = Names("loyalty", "member")
+NEW = Names("probe_context", "probe")
+"""Names that no context of a reader has."""
+QUOTED = Names("loyalty", "member")
+"""The names in the documentation."""
 EXAMPLES = ("projector/projections/ordering/order.py", "query_server/contexts/ordering.py")
 """Files that the documentation quotes beside those of the new context."""
 PYTHON = [path for path in INSIDE.list_paths(NEW) if path.endswith(".py")]
@@ -62,13 +65,13 @@ def test_it_writes_its_files_and_changes_no_other(tree: Path, untouched: Path) -
         for end in (".py", ".pyi", "_grpc.py", "_grpc.pyi")
     }
     events = {
-        f"tests/contract/events/diptych.loyalty.v1.Member{what}.json"
+        f"tests/contract/events/diptych.{NEW.context}.v1.Probe{what}.json"
         for what in ("Added", "Renamed", "Removed")
     }
     assert new == {
         *INSIDE.list_paths(NEW),
         *events,
-        *(f"generated/diptych/loyalty/v1/{stub}" for stub in stubs),
+        *(f"generated/diptych/{NEW.context}/v1/{stub}" for stub in stubs),
     }
     assert not {path for path in before if after.get(path) != before[path]}
 
@@ -103,12 +106,13 @@ def test_the_stubs_match_the_protos(tree: Path) -> None:
     assert_passes(tree, "make", "-o", READY[0], "-o", READY[1], "generated-matches")
 
 
-def test_the_documentation_quotes_the_written_files(tree: Path) -> None:
+def test_the_documentation_quotes_the_written_files(tmp_path: Path) -> None:
     page = (ROOT / "docs/adding-a-context.md").read_text()
     quotes = re.findall(r"^ *```(?:python|proto)\n(.*?)^ *```$", page, re.MULTILINE | re.DOTALL)
     assert len(quotes) > 5
-    paths = [*INSIDE.list_paths(NEW), *EXAMPLES]
-    written = "".join(remove_indents((tree / path).read_text()) for path in paths)
+    write_formatted(tmp_path, QUOTED)
+    files = [*(tmp_path / path for path in INSIDE.list_paths(QUOTED)), *(ROOT / path for path in EXAMPLES)]
+    written = "".join(remove_indents(file.read_text()) for file in files)
     for block in quotes:
         assert remove_indents(block) in written, block
 
@@ -117,14 +121,19 @@ def remove_indents(text: str) -> str:
     return re.sub(r"^ +", "", text, flags=re.MULTILINE)
 
 
+def write_formatted(folder: Path, names: Names) -> list[str]:
+    """Write a context's files without the rest of the repository; return the paths of its modules."""
+    for path, text in INSIDE.render(names).items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(text)
+    python = [path for path in INSIDE.list_paths(names) if path.endswith(".py")]
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    assert_passes(folder, "ruff", "format", "--no-cache", *python)
+    return python
+
+
 def test_a_name_of_maximum_length_fits_into_every_line(tmp_path: Path) -> None:
-    written = INSIDE.render(Names("m" * MAX_LENGTH, "a" * MAX_LENGTH))
-    python = [path for path in written if path.endswith(".py")]
-    for path in python:
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text(written[path])
-    shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    assert_passes(tmp_path, "ruff", "format", "--no-cache", *python)
+    python = write_formatted(tmp_path, Names("m" * MAX_LENGTH, "a" * MAX_LENGTH))
     assert_passes(tmp_path, "ruff", "check", "--no-cache", "--ignore", "I", *python)
 
 
@@ -151,7 +160,7 @@ def test_a_name_of_maximum_length_fits_into_every_line(tmp_path: Path) -> None:
 )
 def test_an_invalid_name_has_an_error_of_one_line(untouched: Path, name: str, reason: str) -> None:
     with pytest.raises(StartError, match=r"^NAME: ") as error:
-        main(Names(name, "member"), untouched)
+        main(Names(name, "probe"), untouched)
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -163,12 +172,16 @@ def test_an_invalid_name_has_an_error_of_one_line(untouched: Path, name: str, re
         ("class", "is reserved"),
         ("event", "is taken: the templates use the name Event"),
         ("aggregate", "is taken: the templates use the name Aggregate"),
-        ("view", "is taken: the templates use the name VIEW"),
+        ("page", "is taken: the templates use the name list_pages"),
+        ("x", "must begin with two letters"),
+        ("x1", "must begin with two letters"),
+        ("a_b", "must begin with two letters"),
+        ("view", "is taken: the templates use the name View"),
     ],
 )
 def test_an_invalid_aggregate_has_an_error_of_one_line(untouched: Path, aggregate: str, reason: str) -> None:
     with pytest.raises(StartError, match=r"^AGGREGATE: ") as error:
-        main(Names("loyalty", aggregate), untouched)
+        main(Names(NEW.context, aggregate), untouched)
     assert reason in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -200,7 +213,7 @@ def test_names_are_english(aggregate: str, plural: str, a_noun: str) -> None:
     "arguments",
     [
         (),
-        ("NAME=loyalty",),
+        ("NAME=probe_context",),
         ("NAME=banking", "AGGREGATE=member"),
         ("NAME='; touch evil; '", "AGGREGATE=member"),
     ],

@@ -28,24 +28,24 @@ TRIAL = ("TRIAL_DURATION = timedelta(days=30)", "TRIAL_DURATION = timedelta(seco
 TEST_OF_THE_TRIAL = """
 import asyncio
 from diptych_client import aio
-from loyalty.v1 import command_service_pb2 as commands, query_service_pb2 as queries
-from loyalty.v1.command_service_pb2_grpc import CommandServiceStub
-from loyalty.v1.query_service_pb2_grpc import QueryServiceStub
-from loyalty.v1.types_pb2 import Member
+from probe_context.v1 import command_service_pb2 as commands, query_service_pb2 as queries
+from probe_context.v1.command_service_pb2_grpc import CommandServiceStub
+from probe_context.v1.query_service_pb2_grpc import QueryServiceStub
+from probe_context.v1.types_pb2 import Probe
 
-async def test_the_process_manager_removes_a_member_after_its_trial(stack):
-    token = stack.token("loyalty.read", "loyalty.write")
+async def test_the_process_manager_removes_a_probe_after_its_trial(stack):
+    token = stack.token("probe_context.read", "probe_context.write")
     async with (
         aio.connect(stack.settings.command_address, token=token) as write,
         aio.connect(stack.settings.query_address, token=token, follows=write) as read,
     ):
-        add = commands.AddMemberRequest(name="Ada")
-        receipt = await write.send(CommandServiceStub(write.channel).AddMember, add)
-        watch = queries.WatchMemberRequest(member_id=receipt.aggregate_id)
+        add = commands.AddProbeRequest(name="Ada")
+        receipt = await write.send(CommandServiceStub(write.channel).AddProbe, add)
+        watch = queries.WatchProbeRequest(probe_id=receipt.aggregate_id)
         service = QueryServiceStub(read.channel)
         async with asyncio.timeout(60):
-            async for response in read.watch(service.WatchMember, watch, fresh=receipt):
-                if response.member.state == Member.STATE_REMOVED:
+            async for response in read.watch(service.WatchProbe, watch, fresh=receipt):
+                if response.probe.state == Probe.STATE_REMOVED:
                     break
 """
 
@@ -83,11 +83,11 @@ def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Envir
 def repository(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository that `diptych new` writes, installed in the environment, with its stubs."""
     folder, diptych = tmp_path_factory.mktemp("outside"), environment.python.with_name("diptych")
-    run(folder, diptych, "new", "loyalty", "member")
-    repository = folder / "loyalty"
+    run(folder, diptych, "new", "probe_context", "probe")
+    repository = folder / "probe_context"
     environment.install("--no-deps", "--editable", repository)
     run(repository, diptych, "generate", "protos", ".")
-    sagas = repository / "loyalty/sagas.py"
+    sagas = repository / "probe_context/sagas.py"
     assert TRIAL[0] in sagas.read_text()
     sagas.write_text(sagas.read_text().replace(*TRIAL))
     (repository / "tests/test_trial.py").write_text(TEST_OF_THE_TRIAL)
@@ -101,17 +101,17 @@ def test_it_is_served_projected_orchestrated_and_verified(environment: Environme
 
 def test_it_is_found_beside_the_contexts_of_the_wheel(environment: Environment, repository: Path) -> None:
     names = environment.run("from contracts.manifest import find_manifests\nprint(*find_manifests())")
-    assert names.split() == ["banking", "fulfilment", "inventory", "ordering", "loyalty"]
+    assert {"ordering", "probe_context"} < set(names.split())
 
 
 @pytest.mark.long
 def test_it_runs_beside_the_contexts_of_the_wheel(
     environment: Environment, repository: Path, tmp_path: Path
 ) -> None:
-    assert "loyalty" in run(repository, environment.python, "-c", ALL_CONTEXTS, tmp_path)
+    assert "probe_context" in run(repository, environment.python, "-c", ALL_CONTEXTS, tmp_path)
 
 
 @pytest.mark.long
 def test_its_own_makefile_sets_everything_up(wheels: Path, environment: Environment, tmp_path: Path) -> None:
-    run(tmp_path, environment.python.with_name("diptych"), "new", "rewards", "gift_card")
-    assert " passed" in run(tmp_path / "rewards", "make", "test", PIP_FIND_LINKS=str(wheels))
+    run(tmp_path, environment.python.with_name("diptych"), "new", "probes", "gift_card")
+    assert " passed" in run(tmp_path / "probes", "make", "test", PIP_FIND_LINKS=str(wheels))

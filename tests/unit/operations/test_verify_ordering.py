@@ -1,6 +1,8 @@
 """The independent fold of orders: complete, and strict about events that contradict each other."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import reduce
 from typing import Any
 
 import pytest
@@ -9,15 +11,20 @@ from diptych.ordering.v1.types_pb2 import Order, OrderLine
 from diptych.ordering.v2 import events_pb2 as v2
 from msgspec import structs
 
+from command_server.contexts.ordering import CONTEXT
+from command_server.contexts.ordering.domain.order import ORDER
 from contracts.envelope import RecordedEvent
 from contracts.event_types import EventTypes
 from contracts.events.ordering import EVENTS
 from contracts.upcasters import Upcaster
+from diptych_testing import folds
+from diptych_testing.world import World
 from operations.verify.checks.stored_streams import parse_events
 from operations.verify.contexts import ordering
 from operations.verify.model import Event
 from operations.verify.sources import StoredStream
 from operations.verify.sources.stream_contents import digest
+from tests.support.builders import orders
 from tests.support.builders.recorded_events import fill_fields
 from tests.support.harness.contexts import PROJECTIONS
 
@@ -45,6 +52,14 @@ def record(*messages: Any) -> list[Event]:
 def test_every_event_of_the_protos_has_a_step() -> None:
     newest = {EVENTS.newest(name) for name in EVENTS.names}
     assert set(ordering.STEPS) == {event for event in newest if "order_id" in event.DESCRIPTOR.fields_by_name}
+
+
+@pytest.mark.parametrize("history", orders.HISTORIES.values(), ids=lambda history: f"{len(history)} events")
+def test_all_folds_of_an_order_are_the_same(history: Sequence[Any]) -> None:
+    world = World(*CONTEXT.deciders)
+    world.history = [("ordering.order.o-1", event) for event in history]
+    world.states["ordering.order.o-1"] = reduce(ORDER.evolve, history, ORDER.initial)
+    folds.compare(world)
 
 
 def test_every_field_of_the_events_is_folded_as_in_the_projection() -> None:
