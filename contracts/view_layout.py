@@ -133,7 +133,12 @@ class View:
 
 
 def index_member(time_micros: int, view_id: str) -> str:
-    """Return a view's index member, which sorts by time (microseconds since 1970), then by id."""
+    """Return a view's index member, which sorts by time, then by id.
+
+    Args:
+        time_micros: microseconds since 1970, or any other number from 0 to MAX_MICROS to sort by.
+        view_id: the view's id.
+    """
     return f"{time_micros:016x}:{view_id}"
 
 
