@@ -1,8 +1,10 @@
 """Writes the diff of a recipe of docs/how-to.md from the changes of the working tree.
 
-If code has moved so that a diff no longer applies: apply the recipes that it builds on, commit them to a
-branch of your own, apply the diff with `git apply --3way` or by hand, and run
-`python -m tests.support.builders.recipe_diffs add-a-field`. Keep the diff, and undo the change of the code.
+The diffs are on the context that `make new-context NAME=library AGGREGATE=book` writes. If its templates
+have changed so that a diff no longer applies: make the context on a branch of your own, apply the recipes
+that the diff builds on, and commit. Apply the diff with `git apply --reject`, make the rejected changes by
+hand, and run `python -m tests.support.builders.recipe_diffs add-a-field`. Keep the diff, and undo all other
+changes.
 """
 
 import re
@@ -12,12 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from operations.new_context.naming import Names
 from tests.support.harness.repository_copies import ROOT
 
 PAGE = ROOT / "docs/how-to.md"
 FOLDER = PAGE.with_suffix("")
+CONTEXT = Names("library", "book")
+"""The context that the recipes change."""
 CONTEXT_LINES = 2
-"""Unchanged lines around a change. With more of them, more changes of the code would concern the recipes."""
+"""Unchanged lines around a change. With more of them, more changes of the templates would affect diffs."""
 
 
 @dataclass(frozen=True)
