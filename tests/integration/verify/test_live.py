@@ -29,9 +29,9 @@ def ledger() -> Iterator[None]:
 
 
 async def send_commands(caller: Caller, dice: random.Random, stop: asyncio.Event) -> None:
-    """Write and change cheques of three accounts until `stop` is set."""
+    """Write and change cheques of sixty accounts until `stop` is set."""
     while not stop.is_set():
-        cheque_id, account_id = uuid4().hex, f"a-{dice.randrange(3)}"
+        cheque_id, account_id = uuid4().hex, f"a-{dice.randrange(60)}"
         await write_cheque(caller, cheque_id, account_id)
         for _ in range(dice.randrange(4)):
             await caller.execute(commands.EndorseChequeRequest(cheque_id=cheque_id))
