@@ -1,6 +1,7 @@
 """One stack with two processes of each kind, shared by all tests that stop no process."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from tests.support.harness.clients_page import load_page
 from tests.support.harness.shop import Shop
+from tests.support.harness.wheels import build_wheels
 from tests.support.ledger.clerk import Clerk
 from tests.support.ledger.installation import ENVIRONMENT
 
@@ -46,3 +48,11 @@ def page() -> Any:
 @pytest.fixture
 def token(stack: Stack) -> str:
     return stack.token("ordering.write", "ordering.read")
+
+
+@pytest.fixture(scope="package")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheels of `make dist`."""
+    folder = tmp_path_factory.mktemp("wheels")
+    build_wheels(folder)
+    return folder

@@ -1,12 +1,11 @@
 """A context in a repository of its own, which has nothing of this one but the wheels of `make dist`."""
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.support.harness.wheels import Environment, build_wheels
+from tests.support.harness.wheels import ROOT, Environment, run_tool
 
 ALL_CONTEXTS = """
 import asyncio, sys
@@ -24,6 +23,10 @@ assert report.clean, report.to_text()
 print(*find_manifests())
 """
 
+PATH = os.pathsep.join(
+    path for path in os.environ["PATH"].split(os.pathsep) if not Path(path).is_relative_to(ROOT)
+)
+"""Without the tools of this repository, which the other one must not need."""
 TRIAL = ("TRIAL_DURATION = timedelta(days=30)", "TRIAL_DURATION = timedelta(seconds=5)")
 TEST_OF_THE_TRIAL = """
 import asyncio
@@ -50,21 +53,6 @@ async def test_the_process_manager_removes_a_probe_after_its_trial(stack):
 """
 
 
-def run(folder: Path, *command: str | Path, **variables: str) -> str:
-    result = subprocess.run(
-        command, cwd=folder, env=os.environ | variables, check=False, capture_output=True, text=True
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheels")
-    build_wheels(folder)
-    return folder
-
-
 @pytest.fixture(scope="module")
 def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     environment = Environment(tmp_path_factory.mktemp("environment"))
@@ -73,7 +61,6 @@ def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Envir
         f"diptych[develop] @ {diptych.as_uri()}",
         "pytest",
         "pytest-asyncio",
-        "hatchling",
         *wheels.glob("diptych_*.whl"),
     )
     return environment
@@ -83,10 +70,10 @@ def environment(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Envir
 def repository(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository that `diptych new` writes, installed in the environment, with its stubs."""
     folder, diptych = tmp_path_factory.mktemp("outside"), environment.python.with_name("diptych")
-    run(folder, diptych, "new", "probe_context", "probe")
+    run_tool(diptych, "new", "probe_context", "probe", folder=folder)
     repository = folder / "probe_context"
     environment.install("--no-deps", "--editable", repository)
-    run(repository, diptych, "generate", "protos", ".")
+    run_tool(diptych, "generate", "protos", ".", folder=repository, PATH=PATH)
     sagas = repository / "probe_context/sagas.py"
     assert TRIAL[0] in sagas.read_text()
     sagas.write_text(sagas.read_text().replace(*TRIAL))
@@ -95,7 +82,7 @@ def repository(environment: Environment, tmp_path_factory: pytest.TempPathFactor
 
 
 def test_it_is_served_projected_orchestrated_and_verified(environment: Environment, repository: Path) -> None:
-    output = run(repository, environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    output = run_tool(environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder=repository)
     assert " passed" in output
 
 
@@ -108,10 +95,11 @@ def test_it_is_found_beside_the_contexts_of_the_wheel(environment: Environment, 
 def test_it_runs_beside_the_contexts_of_the_wheel(
     environment: Environment, repository: Path, tmp_path: Path
 ) -> None:
-    assert "probe_context" in run(repository, environment.python, "-c", ALL_CONTEXTS, tmp_path)
+    assert "probe_context" in run_tool(environment.python, "-c", ALL_CONTEXTS, tmp_path, folder=repository)
 
 
 @pytest.mark.long
 def test_its_own_makefile_sets_everything_up(wheels: Path, environment: Environment, tmp_path: Path) -> None:
-    run(tmp_path, environment.python.with_name("diptych"), "new", "probes", "gift_card")
-    assert " passed" in run(tmp_path / "probes", "make", "test", PIP_FIND_LINKS=str(wheels))
+    run_tool(environment.python.with_name("diptych"), "new", "probes", "gift_card", folder=tmp_path)
+    variables = {"PATH": PATH, "PIP_FIND_LINKS": str(wheels)}
+    assert " passed" in run_tool("make", "test", folder=tmp_path / "probes", **variables)

@@ -9,15 +9,7 @@ import pytest
 from diptych_client import service_config
 
 from devstack.stack_kinds import temporary_stack
-from tests.support.harness.wheels import ROOT, Environment, build_wheels, run_tool
-
-
-@pytest.fixture(scope="module")
-def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheels of `make dist`."""
-    folder = tmp_path_factory.mktemp("wheels")
-    build_wheels(folder)
-    return folder
+from tests.support.harness.wheels import ROOT, Environment, run_tool
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[3]
 
 
-def run_tool(*command: str | Path) -> None:
-    result = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+def run_tool(*command: str | Path, folder: Path = ROOT, **variables: str) -> str:
+    """Run a command in a folder with environment variables, and return its output."""
+    result = subprocess.run(
+        command, cwd=folder, env=os.environ | variables, check=False, capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
 
 
 def build_wheels(folder: Path) -> None:
