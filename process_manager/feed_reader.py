@@ -1,4 +1,4 @@
-"""Read-only queries over the feeds of sagas: how far they are, where they begin, and what is parked."""
+"""Read-only queries over the feeds of sagas: checkpoints, beginnings and parked streams."""
 
 from collections.abc import Collection
 from datetime import datetime

@@ -17,12 +17,7 @@ def create_service(queries: SagaQueries) -> Service:
     """Return the service."""
 
     async def get_saga(request: protocol.GetSagaRequest, context: Context) -> protocol.GetSagaResponse:
-        details = await queries.find(
-            request.saga,
-            request.id,
-            at_least_as_fresh=request.at_least_as_fresh,
-            remaining=context.time_remaining(),
-        )
+        details = await queries.find(request.saga, request.id, request, remaining=context.time_remaining())
         if details is None:
             metadata = {"saga": request.saga, "id": request.id}
             raise RpcError.not_found("sagas", "SAGA_NOT_FOUND", metadata)

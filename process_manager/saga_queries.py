@@ -38,15 +38,13 @@ class SagaQueries:
         self._reader = reader
         self._freshness = freshness
 
-    async def find(
-        self, saga: str, id_: str, *, at_least_as_fresh: str, remaining: float | None
-    ) -> SagaDetails | None:
+    async def find(self, saga: str, id_: str, request: Any, *, remaining: float | None) -> SagaDetails | None:
         """Return an instance, or None if there is none of this id.
 
         Args:
             saga: the saga's name.
             id_: the instance's id.
-            at_least_as_fresh: a consistency token; empty for none.
+            request: a message with `at_least_as_fresh`.
             remaining: seconds until the call's deadline; None without a deadline.
 
         Raises:
@@ -54,7 +52,7 @@ class SagaQueries:
         """
         (definition,) = self._choose(saga)
         with _report_unavailable():
-            await self._freshness.wait_for(definition, at_least_as_fresh, remaining)
+            await self._freshness.wait_for(definition, request.at_least_as_fresh, remaining)
             return await self._reader.find(saga, id_)
 
     async def list_page(

@@ -1,4 +1,4 @@
-"""What is read about sagas, for operators and for queries."""
+"""Records of sagas, their steps and their parked streams, as operators and queries read them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The common fields of history entries: who caused an event, when, and by which command.
+"""The common fields of history entries: the actor, time and command of an event.
 
 A projection gives such a function to `Projection(history=...)`, or calls it in a function of its own that
 adds what only its context knows, for instance the balance after the event.

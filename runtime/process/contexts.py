@@ -1,7 +1,7 @@
 """The contexts of a process: chosen by `--contexts` or DIPTYCH_CONTEXTS, loaded from their manifests."""
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -22,19 +22,23 @@ def choose_contexts(settings: Settings) -> list[Manifest]:
         manifests = find_manifests()
     except ValueError as error:
         raise StartError(str(error)) from error
-    names = split_names(settings.contexts) or list(manifests)
-    if unknown := [name for name in names if name not in manifests]:
-        raise StartError(f"DIPTYCH_CONTEXTS: {describe_unknown(unknown[0], manifests)}")
+    try:
+        names = parse_names(settings.contexts, manifests) or list(manifests)
+    except ValueError as error:
+        raise StartError(f"DIPTYCH_CONTEXTS: {error}") from error
     return [manifests[name] for name in names]
 
 
-def describe_unknown(name: str, known: Iterable[str]) -> str:
-    return f"unknown context {name} (known: {', '.join(known)})"
+def parse_names(text: str, known: Collection[str]) -> list[str]:
+    """Return the names in a list separated by commas, each once.
 
-
-def split_names(text: str) -> list[str]:
-    """Return the names in a list separated by commas, each once."""
-    return list(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
+    Raises:
+        ValueError: a name is unknown.
+    """
+    names = list(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"unknown context {unknown[0]} (known: {', '.join(known)})")
+    return names
 
 
 def add_contexts_argument(
@@ -43,11 +47,12 @@ def add_contexts_argument(
     """Add the argument `--contexts`, whose value is a list of known names."""
 
     def parse(text: str) -> list[str]:
-        names = split_names(text)
+        try:
+            names = parse_names(text, known)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
         if known and not names:
             raise argparse.ArgumentTypeError("must name at least one context")
-        if unknown := [name for name in names if name not in known]:
-            raise argparse.ArgumentTypeError(describe_unknown(unknown[0], known))
         return names
 
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""`diptych.fulfilment.v1.QueryService`: fulfilments in words of their own, with the facts of their orders.
+"""`diptych.fulfilment.v1.QueryService`: fulfilments, with the facts of their orders.
 
 It translates what `SagaQueries` returns; `diptych.sagas.v1.QueryService` has the same for all sagas.
 """
@@ -25,10 +25,7 @@ def create_service(queries: SagaQueries) -> Service:
         request: protocol.GetFulfilmentRequest, context: Context
     ) -> protocol.GetFulfilmentResponse:
         details = await queries.find(
-            FULFILMENT.name,
-            request.order_id,
-            at_least_as_fresh=request.at_least_as_fresh,
-            remaining=context.time_remaining(),
+            FULFILMENT.name, request.order_id, request, remaining=context.time_remaining()
         )
         if details is None:
             raise RpcError.not_found("fulfilment", "FULFILMENT_NOT_FOUND", {"order_id": request.order_id})
