@@ -85,7 +85,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class RequestRow:
-    """A request to insert, with its outcome and the caller's data for the audit."""
+    """A request to insert: the answer to its repetitions, and its row of the audit."""
 
     caller: str
     request_id: str

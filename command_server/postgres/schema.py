@@ -77,26 +77,43 @@ REQUESTS = Table(
     Column("outcome", Text, nullable=False, comment="ACCEPTED, or the reason of the rejection"),
     Column("rejection", JSON, comment="kind and details of a rejection"),
     Column("receipt", JSON, comment="of an accepted command: its streams with their versions"),
+    Column("recorded_at", _INSTANT, nullable=False),
+    comment="answers to repeated requests; housekeeping removes old ones",
+)
+Index("requests_recorded_at", REQUESTS.c.recorded_at)
+
+AUDIT = Table(
+    "audit",
+    METADATA,
+    Column("recorded_at", _INSTANT, nullable=False),
+    Column("caller", Text, nullable=False, comment="subject of the access token"),
+    Column("request_id", Uuid, nullable=False),
+    Column("type", Text, nullable=False, comment="the command's name, <package>.<Command>"),
+    Column("outcome", Text, nullable=False, comment="ACCEPTED, or the reason of the rejection"),
     Column("stream", Text, nullable=False, comment="the command's first stream"),
     Column("on_behalf_of", Text, comment="the person that the caller acts for, from the access token"),
-    Column("correlation_id", Text, nullable=False),
+    Column("correlation_id", Text, comment="null: the request id"),
     Column("causation_id", Text),
     Column("traceparent", Text),
     Column("duration_us", Integer, nullable=False, comment="from arrival to the decision"),
-    Column("recorded_at", _INSTANT, nullable=False),
+    comment="who did what: every accepted and rejected command, in partitions by month",
+    postgresql_partition_by="RANGE (recorded_at)",
 )
+Index("audit_recorded_at", AUDIT.c.recorded_at, postgresql_using="brin")
 
 REFUSED_CALLS = Table(
     "refused_calls",
     METADATA,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("recorded_at", _INSTANT, nullable=False, server_default=func.now()),
     Column("method", Text, nullable=False),
     Column("reason", Text, nullable=False, comment="code of the refusal"),
     Column("caller", Text, comment="null for an unauthenticated call"),
     Column("details", JSON, nullable=False),
     Column("peer", Text, nullable=False),
-    Column("recorded_at", _INSTANT, nullable=False, server_default=func.now()),
+    comment="calls that the edge refused: unauthenticated, denied or invalid; in partitions by month",
+    postgresql_partition_by="RANGE (recorded_at)",
 )
+Index("refused_calls_recorded_at", REFUSED_CALLS.c.recorded_at, postgresql_using="brin")
 
 RELAY_STATE = Table(
     "relay_state",

@@ -53,13 +53,18 @@ WITH changed_streams AS (
   RETURNING position
 ), queued AS (
   INSERT INTO outbox (position) SELECT position FROM recorded
+), request AS (
+  SELECT * FROM unnest($14::text[], $15::uuid[], $16::text[], $17::bytea[], $18::text[], $19::text[],
+    $20::text[], $21::text[], $22::text[], $23::int[], $24::timestamptz[], $25::text[], $26::text[],
+    $27::text[])
+  AS t(caller, request_id, type, hash, stream, on_behalf_of, correlation_id, causation_id, traceparent,
+    duration_us, recorded_at, outcome, rejection, receipt)
+), audited AS (
+  INSERT INTO audit (recorded_at, caller, request_id, type, outcome, stream, on_behalf_of, correlation_id,
+    causation_id, traceparent, duration_us)
+  SELECT recorded_at, caller, request_id, type, outcome, stream, on_behalf_of,
+    nullif(correlation_id, request_id::text), causation_id, traceparent, duration_us FROM request
 )
-INSERT INTO requests (caller, request_id, type, hash, stream, on_behalf_of, correlation_id, causation_id,
-  traceparent, duration_us, recorded_at, outcome, rejection, receipt)
-SELECT caller, request_id, type, hash, stream, on_behalf_of, correlation_id, causation_id,
-  traceparent, duration_us, recorded_at, outcome, rejection::json, receipt::json
-FROM unnest($14::text[], $15::uuid[], $16::text[], $17::bytea[], $18::text[], $19::text[], $20::text[],
-  $21::text[], $22::text[], $23::int[], $24::timestamptz[], $25::text[], $26::text[], $27::text[])
-  AS t(caller, request_id, type, hash, stream, on_behalf_of, correlation_id, causation_id,
-  traceparent, duration_us, recorded_at, outcome, rejection, receipt)
+INSERT INTO requests (caller, request_id, type, hash, outcome, rejection, receipt, recorded_at)
+SELECT caller, request_id, type, hash, outcome, rejection::json, receipt::json, recorded_at FROM request
 """

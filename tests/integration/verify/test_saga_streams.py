@@ -43,9 +43,8 @@ ON CONFLICT (id) DO UPDATE SET version = excluded.version
 
 
 INSERT_REQUESTS = """
-INSERT INTO requests
-    (caller, request_id, type, hash, outcome, stream, correlation_id, duration_us, recorded_at)
-SELECT 'process-manager', request_id, 'Deposit', '', 'ACCEPTED', 'x', '', 1, now() FROM saga_steps
+INSERT INTO requests (caller, request_id, type, hash, outcome, recorded_at)
+SELECT 'process-manager', request_id, 'Deposit', '', 'ACCEPTED', now() FROM saga_steps
 """
 
 
