@@ -9,10 +9,13 @@ from command_server.postgres.event_store import PostgresEventStore
 from command_server.postgres.refused_calls import RefusedCallLog
 from command_server.relay.notifier import RelayNotifier
 from command_server.service import command_services
+from contracts.consistency_tokens import ConsistencyTokens
+from contracts.key_ring import Purpose
 from contracts.manifest import Manifest
 from runtime.grpc import server
 from runtime.process import workers
 from runtime.process.contexts import load_parts
+from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 
 MAX_PENDING_CALLS = 500
@@ -26,8 +29,11 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     store = PostgresEventStore(lifecycle.settings.database_url)
     notifier = RelayNotifier(lifecycle.settings.nats_url)
     commits = GroupCommit(store, aggregate_types(contexts), notifier.notify)
+    keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS])
+    lifecycle.spawn(keys.run(), "key ring")
+    tokens = ConsistencyTokens(keys.get_ring)
     execute = instrument(commits.execute)
-    services = [service for context in contexts for service in command_services(context, execute)]
+    services = [service for context in contexts for service in command_services(context, execute, tokens)]
     edge = server.build(
         lifecycle.settings,
         services,

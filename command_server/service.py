@@ -20,7 +20,7 @@ from command_server.kernel.decider import RejectionKind
 from command_server.kernel.group_commit import MAX_QUEUE_TIME, CommandResult
 from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Rejection, RequestIdReused
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
-from contracts import consistency_tokens
+from contracts.consistency_tokens import ConsistencyTokens
 from contracts.streams import aggregate_id
 from runtime.codec import encode_timestamp, message_class
 from runtime.grpc import caller, metadata
@@ -44,7 +44,7 @@ CORRELATION_ID, CAUSATION_ID = "diptych-correlation-id", "diptych-causation-id"
 """gRPC metadata keys: the conversation of a command, and the message that caused it."""
 
 
-def command_services(context: Context, execute: Execute) -> list[Service]:
+def command_services(context: Context, execute: Execute, tokens: ConsistencyTokens) -> list[Service]:
     """Return one gRPC service per version of the context's CommandService.
 
     Raises:
@@ -56,7 +56,7 @@ def command_services(context: Context, execute: Execute) -> list[Service]:
             service,
             {
                 method.name: _build_handler(
-                    kinds[method.full_name], message_class(method.output_type), execute
+                    kinds[method.full_name], message_class(method.output_type), execute, tokens
                 )
                 for method in service.methods
             },
@@ -66,7 +66,7 @@ def command_services(context: Context, execute: Execute) -> list[Service]:
 
 
 def _build_handler(
-    kind: CommandType, response: type[Message], execute: Execute
+    kind: CommandType, response: type[Message], execute: Execute, tokens: ConsistencyTokens
 ) -> Callable[[Any, Any], Awaitable[Message]]:
     async def handle(message: Any, context: ServicerContext[Any, Any]) -> Message:
         request = _read_request(kind, message, context)
@@ -84,7 +84,7 @@ def _build_handler(
         except (StoreUnavailable, StoreConflict) as error:
             text = "the command may have taken effect; retry with the same request_id"
             raise RpcError("WRITE_MODEL_UNAVAILABLE", text, retry_after=1) from error
-        return response(receipt=_build_receipt(kind, result))
+        return response(receipt=_build_receipt(kind, result, tokens))
 
     return handle
 
@@ -130,11 +130,11 @@ def _hash_content(message: Any) -> bytes:
     return sha256(content).digest()
 
 
-def _build_receipt(kind: CommandType, result: CommandResult) -> Receipt:
+def _build_receipt(kind: CommandType, result: CommandResult, tokens: ConsistencyTokens) -> Receipt:
     match result.outcome:
         case Accepted(versions, recorded_at):
             stream, version = next(iter(versions.items()))
-            token = consistency_tokens.mint(result.incarnation, versions)
+            token = tokens.mint(result.incarnation, versions)
             return Receipt(
                 aggregate_id=aggregate_id(stream),
                 version=version,

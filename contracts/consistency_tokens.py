@@ -1,37 +1,51 @@
-"""Consistency tokens: the stream versions after a command, as a string that is opaque to clients.
+"""Consistency tokens: the stream versions after a command, as a signed string that is opaque to clients.
 
-The string is URL-safe Base64 of a `diptych.consistency.v1.Token`.
+The payload is a `diptych.consistency.v1.Token`.
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as NotBase64
 from collections.abc import Mapping
 
 from diptych.consistency.v1.consistency_pb2 import StreamVersion, Token
 from google.protobuf.message import DecodeError
 
+from contracts.key_ring import Purpose
+from contracts.signed_tokens import GetKeyRing, InvalidToken, TokenSigner
 
-def mint(incarnation: str, versions: Mapping[str, int]) -> str:
-    """Encode a token.
+MAX_STREAMS = 1_000
+"""Streams that a token may name."""
+
+
+class ConsistencyTokens:
+    """Mints and reads consistency tokens.
 
     Args:
-        incarnation: the incarnation of the database.
-        versions: stream name to the stream's version after the command.
+        get_ring: returns the current keys.
     """
-    streams = [StreamVersion(stream=stream, version=version) for stream, version in versions.items()]
-    return urlsafe_b64encode(Token(incarnation=incarnation, streams=streams).SerializeToString()).decode()
 
+    def __init__(self, get_ring: GetKeyRing) -> None:
+        self._signer = TokenSigner(Purpose.CONSISTENCY_TOKENS, get_ring)
 
-def read(token: str) -> Token:
-    """Decode a token.
+    def mint(self, incarnation: str, versions: Mapping[str, int]) -> str:
+        """Encode a token.
 
-    Raises:
-        ValueError: the string is not a token made by `mint`.
-    """
-    try:
-        content = Token.FromString(urlsafe_b64decode(token.encode()))
-    except (NotBase64, DecodeError) as error:
-        raise ValueError("not a consistency token") from error
-    if not content.incarnation:
-        raise ValueError("not a consistency token: no incarnation")
-    return content
+        Args:
+            incarnation: the incarnation of the database.
+            versions: stream name to the stream's version after the command.
+        """
+        streams = [StreamVersion(stream=stream, version=version) for stream, version in versions.items()]
+        return self._signer.sign(Token(incarnation=incarnation, streams=streams).SerializeToString())
+
+    def read(self, token: str) -> Token:
+        """Decode a token.
+
+        Raises:
+            InvalidToken: the string was not minted here, or its key is revoked.
+        """
+        payload = self._signer.verify(token)
+        try:
+            content = Token.FromString(payload)
+        except DecodeError:
+            raise InvalidToken("MALFORMED") from None
+        if not content.incarnation or len(content.streams) > MAX_STREAMS:
+            raise InvalidToken("MALFORMED")
+        return content

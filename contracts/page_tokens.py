@@ -1,44 +1,41 @@
-"""Page tokens: the last record of a page and a digest of its list, as a string that is opaque to clients.
+"""Page and resume tokens: a position in a list or watch, as a signed string that is opaque to clients.
 
 A token names a record, not an offset. Records inserted in front of it shift nothing, so pages neither skip
-nor repeat records while new ones arrive. The digest ties the token to the filters of the list. It is not a
-signature: a client can forge a token.
+nor repeat records while new ones arrive. It is valid for one list alone, with the same filters.
 """
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as NotBase64
-from hashlib import blake2b
-
-_DIGEST_SIZE = 8
+from contracts.key_ring import Purpose
+from contracts.signed_tokens import GetKeyRing, TokenSigner
 
 
-def mint(list_id: str, last: str) -> str:
-    """Return the token of the page after a record.
+class PageTokens:
+    """Mints and reads tokens of positions in lists.
 
     Args:
-        list_id: identifies the list, including every filter of the request.
-        last: the last record of the page before.
+        get_ring: returns the current keys.
+        purpose: of the keys.
     """
-    digest = blake2b(f"{list_id} {last}".encode(), digest_size=_DIGEST_SIZE).digest()
-    return urlsafe_b64encode(digest + last.encode()).decode()
 
+    def __init__(self, get_ring: GetKeyRing, purpose: Purpose = Purpose.PAGE_TOKENS) -> None:
+        self._signer = TokenSigner(purpose, get_ring)
 
-def read(list_id: str, token: str) -> str:
-    """Return the last record of the page before; empty for the first page. Callers can forge it.
+    def mint(self, list_id: str, last: str) -> str:
+        """Return the token of the page after a record.
 
-    Args:
-        list_id: identifies the list, including every filter of the request.
-        token: the request's page token; empty for the first page.
+        Args:
+            list_id: identifies the list, including every filter of the request.
+            last: the last record of the page before.
+        """
+        return self._signer.sign(last.encode(), list_id)
 
-    Raises:
-        ValueError: the string is not a page token, or belongs to a list with other filters.
-    """
-    if not token:
-        return ""
-    try:
-        last = urlsafe_b64decode(token)[_DIGEST_SIZE:].decode(errors="replace")
-    except (NotBase64, ValueError):
-        last = ""
-    if mint(list_id, last) != token:
-        raise ValueError("not a page token of this list")
-    return last
+    def read(self, list_id: str, token: str) -> str:
+        """Return the last record of the page before; empty for the first page.
+
+        Args:
+            list_id: identifies the list, including every filter of the request.
+            token: the request's token; empty for the first page.
+
+        Raises:
+            InvalidToken: the string was not minted here for this list, or its key is revoked.
+        """
+        return self._signer.verify(token, list_id).decode() if token else ""

@@ -13,6 +13,7 @@ from devstack.child import Output
 from devstack.servers import Nats, Postgres, Server, Valkey
 from devstack.stack import Stack
 from devstack.tcp_ports import free_port
+from operations import keys as key_ring
 from operations.processes import COMMAND_SERVER, KINDS, PROCESS_MANAGER, PROJECTOR, QUERY_SERVER, RELAY
 from runtime.process.settings import Settings
 
@@ -32,10 +33,14 @@ def local_stack(folder: Path, user_settings: Settings, output: Callable[[str], O
     jwks = folder.absolute() / "jwks.json"
     if "jwks" not in user_settings.model_fields_set:
         tokens.make_keys(jwks)
+    keys = folder.absolute() / "keys.json"
+    if "keys" not in user_settings.model_fields_set:
+        key_ring.ensure(keys)
     defaults = {
         "reflection": True,
         "log_format": "console",
         "jwks": str(jwks),
+        "keys": str(keys),
         "process_manager_token": str(folder.absolute() / "process-manager.token"),
     }
     applied_defaults = {
@@ -97,11 +102,13 @@ def temporary_stack(
     if redis_url is None:
         servers["redis_url"] = Valkey(folder / "redis")
     tokens.make_keys(folder / "jwks.json")
+    key_ring.ensure(folder / "keys.json")
     urls = {"database_url": database_url, "nats_url": nats_url, "redis_url": redis_url}
     settings = Settings.model_construct(
         None,
         contexts=contexts,
         jwks=str(folder / "jwks.json"),
+        keys=str(folder / "keys.json"),
         process_manager_token=str(folder / "process-manager.token"),
         reflection=True,
         **{kind.address: f"127.0.0.1:{free_port()}" for kind in KINDS},

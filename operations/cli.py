@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from contracts.key_ring import ALGORITHMS, KeyState, Purpose
 from operations.cli_parts import CommandGroup, Duration, read_settings
 
 
@@ -159,6 +160,62 @@ def verify(within: timedelta, findings: int, as_json: bool) -> None:
     from operations.verify import command
 
     sys.exit(command.run(read_settings(), within.total_seconds(), findings, as_json))
+
+
+@main.group()
+def keys() -> None:
+    """List, check and rotate the keys of the key ring (DIPTYCH_KEYS)."""
+
+
+@keys.command("list")
+def list_keys() -> None:
+    """List the keys, without their secrets."""
+    from operations import keys
+
+    click.echo(keys.list_keys(Path(read_settings().keys)))
+
+
+@keys.command("check")
+def check_keys() -> None:
+    """Check the file as the processes do. Exit code 1: they refuse it."""
+    from operations import keys
+
+    click.echo(keys.check(Path(read_settings().keys)))
+
+
+@keys.command("new")
+@click.option(
+    "--purpose",
+    type=click.Choice([purpose.value for purpose in Purpose]),
+    required=True,
+    help="What the key signs.",
+)
+@click.option(
+    "--algorithm", type=click.Choice(list(ALGORITHMS)), default=next(iter(ALGORITHMS)), show_default=True
+)
+@click.option(
+    "--after",
+    type=Duration(),
+    default="60s",
+    show_default=True,
+    help="How long until it signs; every process has to read the file within it.",
+)
+def new_key(purpose: str, algorithm: str, after: timedelta) -> None:
+    """Add a key with a random secret, and print its id. The file is created if need be."""
+    from operations import keys
+
+    click.echo(keys.create(Path(read_settings().keys), purpose, algorithm, after))
+
+
+@keys.command("set")
+@click.argument("key_id")
+@click.argument("state", type=click.Choice([state.value for state in KeyState]))
+def set_key_state(key_id: str, state: str) -> None:
+    """Change the state of KEY_ID: active, verify-only (signs no more) or revoked (its tokens are refused)."""
+    from operations import keys
+
+    keys.set_state(Path(read_settings().keys), key_id, state)
+    click.echo(f"{key_id} is {state}")
 
 
 @main.command()

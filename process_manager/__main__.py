@@ -17,15 +17,20 @@ from process_manager.step_client import StepClient
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
 from runtime import jetstream
-from runtime.grpc import server
+from runtime.grpc import request_tokens, server
+from runtime.grpc.request_tokens import RequestTokens
 from runtime.jetstream import read_stream_identity
 from runtime.process import workers
 from runtime.process.contexts import load_modules, load_parts, name_group
+from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 
 
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     """Run the sagas of the contexts on this process's share of the partitions; serve queries about them."""
+    keys = KeyFile(lifecycle.settings.keys, request_tokens.PURPOSES)
+    lifecycle.spawn(keys.run(), "key ring")
+    tokens = RequestTokens(keys.get_ring)
     store, client = SagaStore(lifecycle.settings.database_url), StepClient(lifecycle.settings)
     async with await jetstream.connect(lifecycle.settings.nats_url, "process_manager") as nats:
         sagas = load_parts(manifests, "sagas", "SAGAS", Saga)
@@ -40,8 +45,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             return identity.incarnation if identity else ""
 
         reader = SagaReader(store.engine)
-        freshness = Freshness(FeedReader(store.engine), read_incarnation, read_stream_end_from(nats))
-        queries = SagaQueries(sagas, reader, freshness)
+        freshness = Freshness(tokens, FeedReader(store.engine), read_incarnation, read_stream_end_from(nats))
+        queries = SagaQueries(sagas, reader, freshness, tokens)
         services = [module.create_service(queries) for module in load_modules(manifests, "saga_queries")]
         query_server = server.build(
             lifecycle.settings,

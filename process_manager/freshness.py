@@ -17,7 +17,7 @@ from typing import Any
 from contracts import streams
 from process_manager.feed_reader import FeedReader
 from process_manager.saga import Saga
-from runtime.grpc.request_tokens import read_consistency_token
+from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.rpc_error import RpcError
 
 DEADLINE_MARGIN = 0.05
@@ -48,14 +48,20 @@ class Freshness:
     """Delays queries until the sagas are up to date.
 
     Args:
+        tokens: decodes consistency tokens.
         feeds: reads how far the sagas are.
         read_incarnation: reads the incarnation of the JetStream stream.
         read_stream_end: reads the end of one aggregate's stream.
     """
 
     def __init__(
-        self, feeds: FeedReader, read_incarnation: ReadIncarnation, read_stream_end: ReadStreamEnd
+        self,
+        tokens: RequestTokens,
+        feeds: FeedReader,
+        read_incarnation: ReadIncarnation,
+        read_stream_end: ReadStreamEnd,
     ) -> None:
+        self._tokens = tokens
         self._feeds = feeds
         self._read_stream_end = read_stream_end
         self._read_incarnation = read_incarnation
@@ -75,7 +81,7 @@ class Freshness:
         """
         if not token:
             return
-        content = read_consistency_token(token)
+        content = self._tokens.read_consistency_token(token)
         incarnation = await self._read_incarnation()
         if incarnation < content.incarnation:
             raise RpcError("VIEW_REBUILDING", "the event stream is being rebuilt", retry_after=1.0)

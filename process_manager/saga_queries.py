@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 import msgspec
 from sqlalchemy.exc import SQLAlchemyError
 
-from contracts import page_tokens
 from process_manager.freshness import Freshness
 from process_manager.saga import Saga
 from process_manager.saga_reader import SagaReader
 from process_manager.saga_records import ListPosition, SagaDetails, SagaFilter, SagaRow
 from runtime import jetstream
-from runtime.grpc.request_tokens import invalid_page_token, read_page_token
+from runtime.grpc.request_tokens import RequestTokens, invalid_page_token
 from runtime.grpc.rpc_error import RpcError
 
 PAGE_SIZE = 20
@@ -30,13 +29,17 @@ class SagaQueries:
         sagas: their definitions.
         reader: reads the rows.
         freshness: delays queries with a consistency token until the sagas are up to date.
+        tokens: mints and reads page tokens.
     """
 
-    def __init__(self, sagas: Iterable[Saga[Any]], reader: SagaReader, freshness: Freshness) -> None:
+    def __init__(
+        self, sagas: Iterable[Saga[Any]], reader: SagaReader, freshness: Freshness, tokens: RequestTokens
+    ) -> None:
         self.sagas = {saga.name: saga for saga in sagas}
         """The definitions by name."""
         self._reader = reader
         self._freshness = freshness
+        self._tokens = tokens
 
     async def find(self, saga: str, id_: str, request: Any, *, remaining: float | None) -> SagaDetails | None:
         """Return an instance, or None if there is none of this id.
@@ -71,7 +74,7 @@ class SagaQueries:
         """
         chosen = self._choose(saga)
         list_id, size = f"{saga} {astuple(filter_)}", request.page_size or PAGE_SIZE
-        after = _parse_position(read_page_token(list_id, request.page_token))
+        after = _parse_position(self._tokens.read_page_token(request, list_id))
         with _report_unavailable():
             for definition in chosen:
                 await self._freshness.wait_for(definition, request.at_least_as_fresh, remaining)
@@ -80,7 +83,8 @@ class SagaQueries:
         page = rows[:size]
         if len(rows) == len(page):
             return page, ""
-        return page, page_tokens.mint(list_id, msgspec.json.encode(page[-1].position).decode())
+        last = msgspec.json.encode(page[-1].position).decode()
+        return page, self._tokens.mint_page_token(request, list_id, last)
 
     def _choose(self, saga: str) -> Sequence[Saga[Any]]:
         if not saga:

@@ -7,9 +7,11 @@ from query_server.change_notifications import ChangeNotifications
 from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.service import QueryContext, ReadModel, query_service
-from runtime.grpc import server
+from runtime.grpc import request_tokens, server
+from runtime.grpc.request_tokens import RequestTokens
 from runtime.process import workers
 from runtime.process.contexts import load_parts
+from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 from runtime.process.start_error import StartError
 
@@ -17,6 +19,9 @@ from runtime.process.start_error import StartError
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     """Serve the queries of the contexts until the process stops."""
     contexts = load_parts(manifests, "queries", "CONTEXT", QueryContext)
+    keys = KeyFile(lifecycle.settings.keys, request_tokens.PURPOSES)
+    lifecycle.spawn(keys.run(), "key ring")
+    tokens = RequestTokens(keys.get_ring)
     address = _parse_address(lifecycle.settings.redis_url)
     async with RedisClient(address) as redis:
         queried_views = {query.view for context in contexts for query in context.queries.values()}
@@ -26,7 +31,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         models = {view: ReadModel.of(view, redis) for view in queried_views | watched_views}
         for model in models.values():
             lifecycle.spawn(model.staleness.run(), "staleness")
-        services = [query_service(context, models, notifications) for context in contexts]
+        services = [query_service(context, models, notifications, tokens) for context in contexts]
         edge = server.build(
             lifecycle.settings,
             services,

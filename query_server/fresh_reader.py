@@ -10,6 +10,7 @@ from query_server.counters import parse_counters
 from query_server.not_found import NotFound
 from query_server.redis_client import Command
 from query_server.view_reader import ViewReader
+from runtime.grpc.request_tokens import RequestTokens
 
 
 # Every call makes one, so it is cheap: a struct that the garbage collector need not track.
@@ -22,6 +23,7 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
     """
 
     views: ViewReader
+    tokens: RequestTokens
     token: str = ""
     """The consistency token whose writes the reads have to include; empty for none."""
     remaining: float | None = None
@@ -67,11 +69,13 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
     async def read(self, *commands: Command) -> list[Any]:
         """Return replies that were read while the projection had caught up."""
         if self.token:
-            return await freshness.read(self.views, self.token, *commands, remaining=self.remaining)
+            return await freshness.read(
+                self.views, self.tokens, self.token, *commands, remaining=self.remaining
+            )
         _, replies = await self.views.read_while_ready(*commands)
         return replies
 
     async def wait_until_fresh(self) -> None:
         """Wait until every later read of `views` includes the writes of the token."""
         if self.token:
-            await freshness.read(self.views, self.token, remaining=self.remaining)
+            await freshness.read(self.views, self.tokens, self.token, remaining=self.remaining)

@@ -15,7 +15,7 @@ from contracts import streams
 from query_server.redis_client import Command
 from query_server.view_reader import ViewReader
 from runtime.backoff import Backoff
-from runtime.grpc.request_tokens import read_consistency_token
+from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.rpc_error import RpcError
 
 DEADLINE_MARGIN = 0.05
@@ -28,6 +28,7 @@ INITIAL_PAUSE, MAX_PAUSE = 0.001, 0.02
 
 async def read(
     views: ViewReader,
+    tokens: RequestTokens,
     token: str,
     *commands: Command,
     remaining: float | None = None,
@@ -36,6 +37,7 @@ async def read(
 
     Args:
         views: the projection.
+        tokens: decodes the token.
         token: the consistency token.
         commands: the reads.
         remaining: seconds until the call's deadline; None if it has none.
@@ -45,7 +47,7 @@ async def read(
             `VIEW_REBUILDING`, the projection follows an earlier incarnation of the database than the token;
             `VIEW_BEHIND`, the writes were not included in time; and the errors of `ViewReader`.
     """
-    decoded_token = read_consistency_token(token)
+    decoded_token = tokens.read_consistency_token(token)
     required_versions = [
         required
         for required in decoded_token.streams

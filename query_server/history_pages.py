@@ -10,10 +10,10 @@ from collections.abc import Callable
 
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import NotFound
-from query_server.pages import Page, PageRequest, get_size
+from query_server.pages import Page, PagedList, PageRequest, get_size
 from query_server.timestamps import Period
 from query_server.view_reader import ViewReader
-from runtime.grpc.request_tokens import invalid_page_token, read_page_token
+from runtime.grpc.request_tokens import invalid_page_token
 
 FAN_OUT = 32
 """Parts into which one read divides the range that is searched."""
@@ -30,11 +30,11 @@ async def read_page(reader: FreshReader, view_id: str, missing: NotFound, reques
     Raises:
         RpcError: `missing`, the view does not exist; `PAGE_TOKEN_INVALID`; an error of the reader.
     """
-    list_id = reader.views.view.history(view_id)
-    before = _read_page_token(list_id, request)
+    paged_list = PagedList(reader.tokens, request, reader.views.view.history(view_id))
+    before = _read_page_token(paged_list)
     end = await reader.get_version(view_id, missing) + 1
     entries, last = await _read_entries(reader.views, view_id, 1, min(before, end), get_size(request))
-    return Page.of(list_id, entries, last)
+    return paged_list.build_page(entries, last)
 
 
 async def read_page_of_period(
@@ -50,8 +50,8 @@ async def read_page_of_period(
     Raises:
         RpcError: as `read_page`.
     """
-    list_id = f"{reader.views.view.history(view_id)} {period}"
-    before = _read_page_token(list_id, request)
+    paged_list = PagedList(reader.tokens, request, f"{reader.views.view.history(view_id)} {period}")
+    before = _read_page_token(paged_list)
     version = await reader.get_version(view_id, missing)
     oldest, end = 1, version + 1
     if period.start is not None:
@@ -59,12 +59,12 @@ async def read_page_of_period(
     if period.end is not None:
         end = await find_first_version(reader.views, view_id, version, period.end, read_time)
     entries, last = await _read_entries(reader.views, view_id, oldest, min(before, end), get_size(request))
-    return Page.of(list_id, entries, last)
+    return paged_list.build_page(entries, last)
 
 
-def _read_page_token(list_id: str, request: PageRequest) -> int:
-    """Return the version below which the page begins, as the caller claims; NO_BOUND for the first page."""
-    last = read_page_token(list_id, request.page_token)
+def _read_page_token(paged_list: PagedList) -> int:
+    """Return the version below which the page begins; NO_BOUND for the first page."""
+    last = paged_list.read_token()
     if last and not last.isdecimal():
         raise invalid_page_token()
     return int(last) if last else NO_BOUND

@@ -10,9 +10,8 @@ nothing.
 
 from contracts.view_layout import id_of_member
 from query_server.fresh_reader import FreshReader
-from query_server.pages import Page, PageRequest, get_size
+from query_server.pages import Page, PagedList, PageRequest, get_size
 from query_server.view_reader import ViewReader, Window
-from runtime.grpc.request_tokens import read_page_token
 
 MAX_READS = 5
 """Reads of the index for one page."""
@@ -29,10 +28,11 @@ async def read_page(reader: FreshReader, window: Window, request: PageRequest) -
     Raises:
         RpcError: `PAGE_TOKEN_INVALID`, or an error of the reader.
     """
-    after = read_page_token(str(window), request.page_token)
+    paged_list = PagedList(reader.tokens, request, str(window))
+    after = paged_list.read_token()
     await reader.wait_until_fresh()
     views, last = await _read_views(reader.views, window, after, get_size(request))
-    return Page.of(str(window), views, last)
+    return paged_list.build_page(views, last)
 
 
 async def read_first(reader: FreshReader, index: str, count: int) -> list[bytes]:

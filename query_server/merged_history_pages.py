@@ -14,10 +14,11 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from google.protobuf.message import Message
 
+from query_server.fresh_reader import FreshReader
 from query_server.history_pages import NO_BOUND
-from query_server.pages import Page, PageRequest, get_size
+from query_server.pages import Page, PagedList, PageRequest, get_size
 from query_server.view_reader import ViewReader
-from runtime.grpc.request_tokens import invalid_page_token, read_page_token
+from runtime.grpc.request_tokens import invalid_page_token
 
 E = TypeVar("E", bound=Message)
 
@@ -26,26 +27,31 @@ E = TypeVar("E", bound=Message)
 class MergedPage:
     """The place of a page in its list, as a request names it."""
 
-    list_id: str
-    """Identifies the list, including every filter of the request."""
+    paged_list: PagedList
     size: int
     """The maximum number of entries."""
-    claimed_versions: Mapping[str, int] | None
-    """View id to the version with which the page begins, as the caller claims; None for the first page."""
+    first_versions: Mapping[str, int] | None
+    """View id to the version with which the page begins; None for the first page."""
 
     @classmethod
-    def of(cls, list_id: str, request: PageRequest) -> "MergedPage":
+    def of(cls, reader: FreshReader, list_id: str, request: PageRequest) -> "MergedPage":
         """Return the requested page.
+
+        Args:
+            reader: of the call.
+            list_id: identifies the list, including every filter of the request.
+            request: the request.
 
         Raises:
             RpcError: `PAGE_TOKEN_INVALID`.
         """
-        token = read_page_token(list_id, request.page_token)
+        paged_list = PagedList(reader.tokens, request, list_id)
+        token = paged_list.read_token()
         try:
-            claimed = msgspec.json.decode(token, type=dict[str, int]) if token else None
+            versions = msgspec.json.decode(token, type=dict[str, int]) if token else None
         except msgspec.MsgspecError:
             raise invalid_page_token() from None
-        return cls(list_id, get_size(request), claimed)
+        return cls(paged_list, get_size(request), versions)
 
     async def read(
         self, views: ViewReader, entry: type[E], versions: Mapping[str, int], is_included: Callable[[E], bool]
@@ -59,7 +65,7 @@ class MergedPage:
             is_included: whether an entry belongs to the list; other entries are skipped.
         """
         histories = [
-            _History(views, entry, view_id, min(version, self._get_claimed_version(view_id)))
+            _History(views, entry, view_id, min(version, self._get_first_version(view_id)))
             for view_id, version in versions.items()
         ]
         items: list[bytes] = []
@@ -74,10 +80,10 @@ class MergedPage:
                 items.append(data)
         next_versions = {history.view_id: history.get_next_version() for history in histories}
         unread = {view_id: version for view_id, version in next_versions.items() if version}
-        return Page.of(self.list_id, items, msgspec.json.encode(unread).decode() if unread else "")
+        return self.paged_list.build_page(items, msgspec.json.encode(unread).decode() if unread else "")
 
-    def _get_claimed_version(self, view_id: str) -> int:
-        return NO_BOUND if self.claimed_versions is None else self.claimed_versions.get(view_id, 0)
+    def _get_first_version(self, view_id: str) -> int:
+        return NO_BOUND if self.first_versions is None else self.first_versions.get(view_id, 0)
 
 
 @dataclass(slots=True)

@@ -1,12 +1,12 @@
-"""Pages: the fields that requests for one share, and the response."""
+"""Pages: the fields that requests for one share, the tokens between them, and the response."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
-from contracts import page_tokens
 from query_server.wire_format import ITEMS, NEXT_PAGE_TOKEN, encode_field, encode_repeated
+from runtime.grpc.request_tokens import RequestTokens
 
 DEFAULT_PAGE_SIZE = 20
 """Items per page, if the request names no size."""
@@ -14,6 +14,8 @@ DEFAULT_PAGE_SIZE = 20
 
 class PageRequest(Protocol):
     """A request for a page."""
+
+    DESCRIPTOR: Any
 
     @property
     def page_size(self) -> int: ...
@@ -26,22 +28,42 @@ def get_size(request: PageRequest) -> int:
     return request.page_size or DEFAULT_PAGE_SIZE
 
 
+class PagedList(msgspec.Struct, frozen=True):
+    """The list that a request pages through.
+
+    Args:
+        tokens: mints and reads its page tokens.
+        request: the request for a page.
+        list_id: identifies the list, including every filter of the request.
+    """
+
+    tokens: RequestTokens
+    request: PageRequest
+    list_id: str
+
+    def read_token(self) -> str:
+        """Return the record after which the requested page begins; empty for the first page.
+
+        Raises:
+            RpcError: `PAGE_TOKEN_INVALID`.
+        """
+        return self.tokens.read_page_token(self.request, self.list_id)
+
+    def build_page(self, items: Sequence[bytes], last: str) -> "Page":
+        """Return the requested page.
+
+        Args:
+            items: the serialised items.
+            last: the record after which the next page begins; empty on the last page.
+        """
+        return Page(items, self.tokens.mint_page_token(self.request, self.list_id, last) if last else "")
+
+
 class Page(msgspec.Struct, frozen=True):
     """Serialised items, and the token of the page after them; empty on the last page."""
 
     items: Sequence[bytes]
     next_page_token: str
-
-    @classmethod
-    def of(cls, list_id: str, items: Sequence[bytes], last: str) -> "Page":
-        """Return a page of a list.
-
-        Args:
-            list_id: identifies the list, including every filter of the request.
-            items: the serialised items.
-            last: the record after which the next page begins; empty on the last page.
-        """
-        return cls(items, page_tokens.mint(list_id, last) if last else "")
 
     def encode(self) -> bytes:
         """Return the serialised response: the items as field 1, `next_page_token` as field 2."""

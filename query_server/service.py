@@ -19,6 +19,7 @@ from query_server.watches import Watch, WatchResponses
 from query_server.wire_format import RESUME_TOKEN, VIEW, check_numbers, encode_field
 from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler
+from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 
@@ -82,24 +83,27 @@ class ReadModel:
 
 
 def query_service(
-    context: QueryContext, models: Mapping[View, ReadModel], notifications: ChangeNotifications
+    context: QueryContext,
+    models: Mapping[View, ReadModel],
+    notifications: ChangeNotifications,
+    tokens: RequestTokens,
 ) -> Service:
     """Return a context's QueryService."""
     unary = {
-        name: _make_query_handler(query.handler, models[query.view])
+        name: _make_query_handler(query.handler, models[query.view], tokens)
         for name, query in context.queries.items()
     }
     streaming = {
-        name: _make_watch_handler(watch.handler, models[watch.view], notifications)
+        name: _make_watch_handler(watch.handler, models[watch.view], notifications, tokens)
         for name, watch in context.watches.items()
     }
     return Service(context.service, {**unary, **streaming})
 
 
-def _make_query_handler(handler: QueryHandler, model: ReadModel) -> Handler:
+def _make_query_handler(handler: QueryHandler, model: ReadModel, tokens: RequestTokens) -> Handler:
     async def handle(request: Any, context: Context) -> bytes:
         try:
-            reader = FreshReader(model.views, request.at_least_as_fresh, context.time_remaining())
+            reader = FreshReader(model.views, tokens, request.at_least_as_fresh, context.time_remaining())
             return await handler(reader, request)
         finally:  # errors carry the staleness as well
             context.set_trailing_metadata(model.staleness.metadata())
@@ -108,12 +112,13 @@ def _make_query_handler(handler: QueryHandler, model: ReadModel) -> Handler:
 
 
 def _make_watch_handler(
-    handler: WatchHandler, model: ReadModel, notifications: ChangeNotifications
+    handler: WatchHandler, model: ReadModel, notifications: ChangeNotifications, tokens: RequestTokens
 ) -> Handler:
     async def handle(request: Any, context: Context) -> None:
         watch = Watch(
             model.views,
             notifications,
+            tokens,
             request.resume_token,
             request.at_least_as_fresh,
             context.time_remaining(),

@@ -16,13 +16,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contracts import page_tokens
 from contracts.view_layout import MAX_CHANGE_FEED_SIZE, id_of_member
 from query_server import freshness
 from query_server.change_notifications import ChangeNotifications, Signal
 from query_server.not_found import NotFound
 from query_server.redis_client import Command
 from query_server.view_reader import ViewReader, Window
+from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.rpc_error import RpcError
 
 BATCH_SIZE = 100
@@ -34,7 +34,7 @@ EVICTION_MARGIN = MAX_CHANGE_FEED_SIZE // 10
 MAX_SENT_VERSIONS = 1_000
 """Views whose last sent version a watcher remembers."""
 MAX_NUMBER_LENGTH = 15
-"""Digits of a number in a resume token, which may be forged."""
+"""Digits of a number in a resume token."""
 
 WatchResponse = tuple[bytes, str]
 """A serialised view, and the token that resumes the watch after it."""
@@ -49,6 +49,7 @@ class Watch:
 
     views: ViewReader
     notifications: ChangeNotifications
+    tokens: RequestTokens
     resume_token: str = ""
     at_least_as_fresh: str = ""
     remaining: float | None = None
@@ -64,24 +65,18 @@ class Watch:
         Raises:
             RpcError: `RESUME_TOKEN_INVALID`, or an error of `freshness.read`.
         """
-        position = self._read_resume_token(key)
+        position = self.tokens.read_resume_token(key, self.resume_token)
         await signal.wait_until_subscribed()
         if token := self.at_least_as_fresh:
-            await freshness.read(self.views, token, remaining=self._compute_freshness_timeout())
+            await freshness.read(self.views, self.tokens, token, remaining=self._compute_freshness_timeout())
         _, (name,) = await self.views.read_while_ready(("GET", self.views.view.build))
         if name is None:
             raise self.views.rebuilding_error()
         build, _, number = position.rpartition(" ")
         resumes = build == name.decode() and number.isdecimal() and len(number) <= MAX_NUMBER_LENGTH
-        return WatchedBuild(self.views, self.notifications, name, key, int(number) if resumes else 0)
-
-    def _read_resume_token(self, key: str) -> str:
-        """Return `<build> <number>` from the caller's resume token; empty if there is none."""
-        try:
-            return page_tokens.read(key, self.resume_token)
-        except ValueError:
-            message = "resume_token is not from a response of the same watch"
-            raise RpcError("RESUME_TOKEN_INVALID", message) from None
+        return WatchedBuild(
+            self.views, self.notifications, self.tokens, name, key, int(number) if resumes else 0
+        )
 
     def _compute_freshness_timeout(self) -> float | None:
         """Return the seconds for `freshness.read`; a watch may have a deadline that is hours away."""
@@ -94,6 +89,7 @@ class WatchedBuild:
 
     views: ViewReader
     notifications: ChangeNotifications
+    tokens: RequestTokens
     name: bytes
     key: str
     begins_after: int
@@ -122,7 +118,7 @@ class WatchedBuild:
 
     def mint_token(self, number: int) -> str:
         """Return the token that resumes the watch after this number."""
-        return page_tokens.mint(self.key, f"{self.name.decode()} {number}")
+        return self.tokens.mint_resume_token(self.key, f"{self.name.decode()} {number}")
 
 
 async def watch_view(watch: Watch, view_id: str, missing: NotFound) -> WatchResponses:

@@ -87,7 +87,7 @@ def watch_reorder_alerts(watch: Watch, _: protocol.WatchReorderAlertsRequest) ->
 async def get_stock_movements(ledgers: FreshReader, request: protocol.GetStockMovementsRequest) -> bytes:
     """Respond with a page of the movements of a SKU, in one warehouse or in all, merged by time."""
     index = LEDGERS.index("sku", request.sku)
-    page = MergedPage.of(f"{index} {request.warehouse_id}", request)
+    page = MergedPage.of(ledgers, f"{index} {request.warehouse_id}", request)
     views = map(StockLedger.FromString, await list_pages.read_first(ledgers, index, MAX_WAREHOUSES))
     versions = {
         view.stock_id: view.version for view in views if request.warehouse_id in ("", view.warehouse_id)

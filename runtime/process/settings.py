@@ -50,6 +50,11 @@ class Settings(BaseSettings):
     token_audience: str = "diptych"  # noqa: S105 - the name of an audience, not a secret
     """The audience (`aud`) that every token must include."""
 
+    keys: str = ".diptych/keys.json"
+    """The key ring: a JSON file with the secret keys that sign consistency, page and resume tokens (`diptych
+    keys`). Command servers, query servers and process managers need the same one, and read it again when it
+    changes."""
+
     reuse_port: bool = False
     """Whether several processes may listen at one address (SO_REUSEPORT). `--workers` sets it for workers."""
     reflection: bool = False

@@ -105,13 +105,24 @@ class Instruments:
             lambda model_type: {"model_type": model_type},
         )
         self._pending = LastValue("outbox.pending", "{event}", "Unpublished events in the outbox")
+        self._key_ring = LastValue(
+            "key_ring.valid", "1", "1 while the key ring's file can be used, otherwise 0"
+        )
         self._calls = Durations(
             "rpc.server.call.duration", "s", "Time from a gRPC call's arrival to its answer", _call_attributes
         )
 
     @property
     def all(self) -> Sequence[Counter | Durations | LastValue]:
-        return (self._commands, self._durations, self._events, self._lag, self._pending, self._calls)
+        return (
+            self._commands,
+            self._durations,
+            self._events,
+            self._lag,
+            self._pending,
+            self._key_ring,
+            self._calls,
+        )
 
     def command_processed(self, command_type: str, success: bool, seconds: float) -> None:
         self._commands.count(command_type, success)
@@ -125,6 +136,9 @@ class Instruments:
 
     def outbox_pending(self, events: int) -> None:
         self._pending.value = events
+
+    def key_ring_valid(self, valid: bool) -> None:
+        self._key_ring.value = int(valid)
 
     def call_answered(self, method: str, status: str, seconds: float) -> None:
         """Record the duration of a gRPC call.

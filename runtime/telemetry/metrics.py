@@ -28,3 +28,9 @@ def outbox_pending(events: int) -> None:
     """Record the number of unpublished events in the outbox."""
     if instruments is not None:
         instruments.outbox_pending(events)
+
+
+def key_ring_valid(valid: bool) -> None:
+    """Record whether the key ring's file can be used; an invalid one leaves the previous keys in use."""
+    if instruments is not None:
+        instruments.key_ring_valid(valid)

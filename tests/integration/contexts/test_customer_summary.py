@@ -6,10 +6,10 @@ from diptych.ordering.v1.types_pb2 import CustomerSummary, Order
 from google.type.money_pb2 import Money
 from grpc import StatusCode
 
-from contracts import consistency_tokens
 from query_server.contexts import ordering
 from runtime.grpc.rpc_error import RpcError
 from tests.support.builders.order_views import ORDERS, order
+from tests.support.harness.keys import mint_token
 from tests.support.harness.read_model import INCARNATION, ReadModel, record_round_trips, respond
 
 PLACED, CONFIRMED, HELD = Order.STATE_PLACED, Order.STATE_CONFIRMED, Order.STATE_HELD
@@ -85,14 +85,14 @@ async def test_a_state_of_newer_code_is_refused_with_view_newer(model: ReadModel
 async def test_a_summary_is_refused_during_a_rebuild(model: ReadModel) -> None:
     await model.put(order("o-1", total=money(1)))
     await model.mark_rebuilding()
-    for token in ("", consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 1})):
+    for token in ("", mint_token(INCARNATION, {"ordering.order.o-1": 1})):
         with pytest.raises(RpcError) as error:
             await get_summary(model, token=token)
         assert error.value.reason == "VIEW_REBUILDING"
 
 
 async def test_a_summary_waits_for_its_token(model: ReadModel) -> None:
-    token = consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 2})
+    token = mint_token(INCARNATION, {"ordering.order.o-1": 2})
     await model.put(order("o-1", total=money(1)))
     with pytest.raises(RpcError) as error:
         await get_summary(model, token=token, remaining=0.1)

@@ -13,10 +13,10 @@ from diptych.ordering.v1.types_pb2 import Order
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 
-from contracts import consistency_tokens
 from query_server.contexts import ordering
 from runtime.grpc.rpc_error import RpcError
 from tests.support.builders.order_views import order
+from tests.support.harness.keys import mint_token
 from tests.support.harness.read_model import INCARNATION, ReadModel, respond
 
 PLACED, CONFIRMED = Order.STATE_PLACED, Order.STATE_CONFIRMED
@@ -38,7 +38,7 @@ async def test_an_order_is_returned_as_it_is_stored(model: ReadModel) -> None:
 
 
 async def test_a_missing_order_is_not_found(model: ReadModel) -> None:
-    for token in ("", consistency_tokens.mint(INCARNATION, {"ordering.order.o-1": 0})):
+    for token in ("", mint_token(INCARNATION, {"ordering.order.o-1": 0})):
         request = GetOrderRequest(order_id="o-1", at_least_as_fresh=token)
         with pytest.raises(RpcError) as error:
             await respond(ordering.get_order, model.views, request)

@@ -14,7 +14,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 from redis.asyncio import Redis
 
-from contracts import consistency_tokens
 from projector.fold import fold
 from projector.projections.banking.account_ledger import LEDGERS
 from projector.records import Update
@@ -25,6 +24,7 @@ from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.view_reader import ViewReader
 from runtime.grpc.rpc_error import RpcError
+from tests.support.harness.keys import mint_token
 from tests.support.harness.read_model import respond
 from tests.support.models import accounts
 from tests.support.models.accounts import Account, money
@@ -259,10 +259,10 @@ async def test_a_report_sums_the_lines_of_all_accounts_on_a_day(ledgers: Ledgers
 async def test_a_response_includes_the_writes_of_its_token_or_is_refused(ledgers: Ledgers) -> None:
     account = Account("a-1")
     await ledgers.put(account)
-    current = consistency_tokens.mint(INCARNATION, {"banking.account.a-1": 1})
+    current = mint_token(INCARNATION, {"banking.account.a-1": 1})
     assert (await ledgers.get_statement("a-1", "2026-01", current)).closing_balance == money(0)
     assert len((await ledgers.get_report("2026-01-30", current)).sums) == 1
-    later = consistency_tokens.mint(INCARNATION, {"banking.account.a-1": 2})
+    later = mint_token(INCARNATION, {"banking.account.a-1": 2})
     for call in (
         ledgers.get_page(account_id="a-1", at_least_as_fresh=later),
         ledgers.get_statement("a-1", "2026-01", later),

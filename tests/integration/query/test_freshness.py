@@ -6,9 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from contracts import consistency_tokens, incarnations
+from contracts import incarnations
 from query_server import freshness
 from runtime.grpc.rpc_error import RpcError
+from tests.support.harness.keys import TOKENS, mint_token
 from tests.support.harness.read_model import INCARNATION, ReadModel
 from tests.support.ledger.stored_views import cheque
 from tests.support.ledger.stubs import types
@@ -20,11 +21,13 @@ EARLIER = str(UUID(int=1))
 def make_token(incarnation: str = INCARNATION, **versions: int) -> str:
     """Return a token of versions: `c_1=3` is cheque c-1 at version 3."""
     streams = {f"ledger.cheque.{key.replace('_', '-')}": version for key, version in versions.items()}
-    return consistency_tokens.mint(incarnation, streams)
+    return mint_token(incarnation, streams)
 
 
 async def read_cheque(model: ReadModel, token: str, remaining: float | None = None) -> Any:
-    (data,) = await freshness.read(model.views, token, model.views.data_command("c-1"), remaining=remaining)
+    (data,) = await freshness.read(
+        model.views, TOKENS, token, model.views.data_command("c-1"), remaining=remaining
+    )
     return types.Cheque.FromString(data)
 
 
@@ -70,7 +73,7 @@ async def test_every_stream_of_the_token_is_waited_for(model: ReadModel) -> None
 async def test_streams_that_the_projection_does_not_consume_are_ignored(model: ReadModel) -> None:
     await model.put(cheque("c-1"))
     touched = {"ledger.cheque.c-1": 1, "other.item.i-1": 99, "ledger.chequebook.c-1": 99}
-    assert await read_cheque(model, consistency_tokens.mint(INCARNATION, touched), remaining=0.0)
+    assert await read_cheque(model, mint_token(INCARNATION, touched), remaining=0.0)
 
 
 async def test_waiting_ends_50_ms_before_the_deadline(model: ReadModel) -> None:
@@ -120,7 +123,7 @@ async def test_a_token_of_a_later_incarnation_waits_for_the_projectors(model: Re
 
 
 async def test_a_token_is_outdated_even_if_no_stream_is_consumed(model: ReadModel) -> None:
-    before = consistency_tokens.mint(EARLIER, {"other.item.i-1": 1})
+    before = mint_token(EARLIER, {"other.item.i-1": 1})
     assert (await expect_error(read_cheque(model, before))).reason == "TOKEN_OUTDATED"
 
 

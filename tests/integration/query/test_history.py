@@ -7,8 +7,8 @@ from grpc import StatusCode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts import consistency_tokens, page_tokens
 from runtime.grpc.rpc_error import RpcError
+from tests.support.harness.keys import TOKENS, mint_token
 from tests.support.harness.read_model import INCARNATION, ReadModel, respond
 from tests.support.ledger import queries as ledger
 from tests.support.ledger.stored_views import HISTORY
@@ -84,7 +84,7 @@ async def test_pages_list_every_initial_entry_once_while_events_arrive(
 
 
 async def test_a_missing_aggregate_has_no_history(model: ReadModel) -> None:
-    for token in ("", consistency_tokens.mint(INCARNATION, {"other.item.i-1": 1})):
+    for token in ("", mint_token(INCARNATION, {"other.item.i-1": 1})):
         error = await get_error(model, at_least_as_fresh=token)
         assert (error.reason, error.code) == ("CHEQUE_NOT_FOUND", StatusCode.NOT_FOUND)
         assert error.metadata == {"cheque_id": "c-1"}
@@ -98,7 +98,7 @@ async def test_an_aggregate_whose_first_event_is_parked_is_not_found(model: Read
 async def test_a_history_is_refused_during_a_rebuild(model: ReadModel) -> None:
     await model.put_history("c-1", *make_entries(2))
     await model.mark_rebuilding()
-    for token in ("", consistency_tokens.mint(INCARNATION, {"ledger.cheque.c-1": 1})):
+    for token in ("", mint_token(INCARNATION, {"ledger.cheque.c-1": 1})):
         assert (await get_error(model, at_least_as_fresh=token)).reason == "VIEW_REBUILDING"
 
 
@@ -109,7 +109,7 @@ async def test_missing_entries_of_a_known_version_mean_a_rebuild(model: ReadMode
 
 
 async def test_a_history_waits_for_its_token(model: ReadModel) -> None:
-    token = consistency_tokens.mint(INCARNATION, {"ledger.cheque.c-1": 3})
+    token = mint_token(INCARNATION, {"ledger.cheque.c-1": 3})
     await model.put_history("c-1", *make_entries(2))
     assert (await get_error(model, at_least_as_fresh=token, remaining=0.1)).reason == "VIEW_BEHIND"
     await model.put_history("c-1", *make_entries(3))
@@ -123,19 +123,23 @@ async def test_a_page_token_of_another_history_is_refused(model: ReadModel) -> N
     assert (await get_error(model, cheque_id="c-2", page_token=token)).reason == "PAGE_TOKEN_INVALID"
 
 
+def mint_page_token(claimed: str) -> str:
+    return TOKENS.mint_page_token(queries.GetChequeHistoryRequest(), HISTORY.history("c-1"), claimed)
+
+
 @pytest.mark.parametrize("claimed", ["x", "-1", "1.5", "¹", " 2"])
-async def test_a_forged_page_token_is_refused(model: ReadModel, claimed: str) -> None:
+async def test_a_page_token_without_a_version_is_refused(model: ReadModel, claimed: str) -> None:
     await model.put_history("c-1", *make_entries(3))
-    token = page_tokens.mint(HISTORY.history("c-1"), claimed)
+    token = mint_page_token(claimed)
     assert (await get_error(model, page_token=token)).reason == "PAGE_TOKEN_INVALID"
 
 
 @pytest.mark.parametrize(
     ("claimed", "versions"), [("0", []), ("1", []), ("3", [2, 1]), ("9" * 300, [3, 2, 1])]
 )
-async def test_a_forged_version_in_a_page_token_is_limited_to_the_history(
+async def test_a_version_in_a_page_token_is_limited_to_the_history(
     model: ReadModel, claimed: str, versions: list[int]
 ) -> None:
     await model.put_history("c-1", *make_entries(3))
-    page = await get_history(model, page_token=page_tokens.mint(HISTORY.history("c-1"), claimed))
+    page = await get_history(model, page_token=mint_page_token(claimed))
     assert [entry.version for entry in page.entries] == versions

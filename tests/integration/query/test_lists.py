@@ -8,9 +8,9 @@ from grpc import StatusCode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts import consistency_tokens
 from query_server import list_pages
 from runtime.grpc.rpc_error import RpcError
+from tests.support.harness.keys import mint_token
 from tests.support.harness.read_model import INCARNATION, ReadModel, record_round_trips, respond
 from tests.support.ledger import queries as ledger
 from tests.support.ledger.stored_views import CHEQUE, cheque
@@ -45,7 +45,7 @@ async def test_a_view_is_returned_as_it_is_stored(model: ReadModel) -> None:
 
 
 async def test_a_missing_view_is_not_found(model: ReadModel) -> None:
-    for token in ("", consistency_tokens.mint(INCARNATION, {"ledger.cheque.c-1": 0})):
+    for token in ("", mint_token(INCARNATION, {"ledger.cheque.c-1": 0})):
         request = queries.GetChequeRequest(cheque_id="c-1", at_least_as_fresh=token)
         with pytest.raises(RpcError) as error:
             await respond(ledger.get_cheque, model.views, request)
@@ -56,7 +56,7 @@ async def test_a_missing_view_is_not_found(model: ReadModel) -> None:
 
 async def test_a_view_is_read_with_its_token(model: ReadModel) -> None:
     await model.put(cheque("c-1", version=2))
-    token = consistency_tokens.mint(INCARNATION, {"ledger.cheque.c-1": 2})
+    token = mint_token(INCARNATION, {"ledger.cheque.c-1": 2})
     answer = await respond(
         ledger.get_cheque, model.views, queries.GetChequeRequest(cheque_id="c-1", at_least_as_fresh=token)
     )
@@ -94,7 +94,7 @@ async def test_views_are_only_missing_while_the_projection_is_ready(model: ReadM
 
 
 async def test_a_batch_waits_for_its_token(model: ReadModel) -> None:
-    token = consistency_tokens.mint(INCARNATION, {"ledger.cheque.c-1": 2, "ledger.cheque.c-2": 3})
+    token = mint_token(INCARNATION, {"ledger.cheque.c-1": 2, "ledger.cheque.c-2": 3})
     await model.put(cheque("c-1", version=2))
     await model.put(cheque("c-2", version=2))
     for cheque_ids in (("c-1", "c-2"), ("c-1",)):
@@ -172,7 +172,7 @@ async def test_a_page_token_of_other_filters_is_refused(model: ReadModel) -> Non
 
 async def test_a_list_waits_for_its_token(model: ReadModel) -> None:
     await model.put(cheque("c-1"))
-    token = consistency_tokens.mint(INCARNATION, {"ledger.cheque.c-2": 1})
+    token = mint_token(INCARNATION, {"ledger.cheque.c-2": 1})
     request = queries.ListChequesRequest(account_id="a-1", at_least_as_fresh=token)
     with pytest.raises(RpcError) as error:
         await respond(ledger.list_cheques, model.views, request, 0.1)

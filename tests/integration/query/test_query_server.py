@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from jwt.algorithms import OKPAlgorithm
 
-from contracts import consistency_tokens
 from devstack.servers import Valkey
 from devstack.tcp_ports import free_port
 from query_server.change_notifications import ChangeNotifications
@@ -30,6 +29,7 @@ from query_server.service import QueryContext, ReadModel, query_service
 from runtime.grpc import server
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+from tests.support.harness.keys import TOKENS, mint_token, write_ring
 from tests.support.harness.read_model import INCARNATION
 from tests.support.harness.read_model import ReadModel as Model
 from tests.support.harness.rpc_failure import rpc_failure
@@ -79,6 +79,7 @@ async def start(redis_url: str, jwks: Path, port: int) -> Process:
     settings = {
         "DIPTYCH_REDIS_URL": redis_url,
         "DIPTYCH_JWKS": str(jwks),
+        "DIPTYCH_KEYS": str(write_ring(jwks.with_name("keys.json"))),
         "DIPTYCH_QUERY_ADDRESS": f"127.0.0.1:{port}",
     }
     return await asyncio.create_subprocess_exec(
@@ -159,7 +160,7 @@ async def test_an_error_carries_its_reason_and_the_staleness(query_server: Query
 async def test_a_view_that_stays_behind_is_reported_before_the_deadline(
     query_server: QueryServer, model: Model, deadline: float | None, earliest: float
 ) -> None:
-    token = consistency_tokens.mint(INCARNATION, {"ledger.cheque.c-1": 5})
+    token = mint_token(INCARNATION, {"ledger.cheque.c-1": 5})
     request = queries.GetChequeRequest(cheque_id="c-1", at_least_as_fresh=token)
     start = asyncio.get_running_loop().time()
     failure = await rpc_failure(query_server.queries.GetCheque(request, metadata=bearer(), timeout=deadline))
@@ -206,6 +207,6 @@ async def test_a_method_without_a_handler_prevents_the_start(model: Model, jwks:
     context = ledger.CONTEXT
     notifications = ChangeNotifications(RedisAddress("redis://127.0.0.1"), model.reader, ())
     incomplete = QueryContext(context.service, {"GetCheque": context.queries["GetCheque"]})
-    service = query_service(incomplete, {CHEQUE: ReadModel.of(CHEQUE, model.reader)}, notifications)
+    service = query_service(incomplete, {CHEQUE: ReadModel.of(CHEQUE, model.reader)}, notifications, TOKENS)
     with pytest.raises(StartError, match="ListCheques"):
         server.build(Settings(jwks=str(jwks)), [service], address="127.0.0.1:0", probe=model.reader.ping)

@@ -14,7 +14,6 @@ import jwt
 import msgspec
 import pytest
 
-from contracts import consistency_tokens
 from devstack.servers import Valkey
 from query_server import watches
 from query_server.change_notifications import ChangeNotifications
@@ -27,6 +26,7 @@ from tests.integration.query.test_query_server import (
     jwks,
     run_server,
 )
+from tests.support.harness.keys import TOKENS, mint_token
 from tests.support.harness.read_model import INCARNATION, ReadModel, read_model
 from tests.support.harness.rpc_failure import rpc_failure
 from tests.support.harness.waiting import until
@@ -276,7 +276,7 @@ async def test_a_stopping_process_ends_watches_and_completes_unary_calls(
 
 
 def _make_token(cheque_id: str, version: int) -> str:
-    return consistency_tokens.mint(INCARNATION, {f"ledger.cheque.{cheque_id}": version})
+    return mint_token(INCARNATION, {f"ledger.cheque.{cheque_id}": version})
 
 
 async def test_a_watch_ends_when_its_callers_token_expires(server: QueryServer, model: ReadModel) -> None:
@@ -298,7 +298,7 @@ async def test_evicted_views_come_first_and_no_change_is_missed(
     await model.redis.zremrangebyrank(FEED, 0, -31)
     async with run_notifications(model, redis_url) as notifications:
         stream = watches.watch_feed(
-            watches.Watch(model.views, notifications), FEED, CHEQUE.index("account", "a-1")
+            watches.Watch(model.views, notifications, TOKENS), FEED, CHEQUE.index("account", "a-1")
         )
         first = await anext(stream)
         await change(model, cheque("c-60", version=2, written=60))  # changes while the index is read
@@ -335,11 +335,11 @@ async def run_notifications(model: ReadModel, redis_url: str) -> AsyncIterator[C
 async def test_changes_that_redis_has_lost_are_sent_again(model: ReadModel, redis_url: str) -> None:
     await change(model, cheque("c-1"), cheque("c-2"), cheque("c-3"))
     async with run_notifications(model, redis_url) as notifications:
-        stream = watches.watch_feed(watches.Watch(model.views, notifications), FEED, "")
+        stream = watches.watch_feed(watches.Watch(model.views, notifications, TOKENS), FEED, "")
         tokens = [(await anext(stream))[1] for _ in range(3)]
         await stream.aclose()
         await model.redis.zremrangebyrank(FEED, -2, -1)  # as after a failover to a replica that lags
-        resumed = watches.watch_feed(watches.Watch(model.views, notifications, tokens[-1]), FEED, "")
+        resumed = watches.watch_feed(watches.Watch(model.views, notifications, TOKENS, tokens[-1]), FEED, "")
         assert _parse(await anext(resumed)).cheque_id == "c-1"
         await resumed.aclose()
 
@@ -362,7 +362,7 @@ async def test_a_server_that_does_not_speak_redis_tried_again(model: ReadModel) 
 async def test_a_cancelled_watcher_is_removed(model: ReadModel, redis_url: str) -> None:
     await change(model, cheque("c-1"))
     async with run_notifications(model, redis_url) as notifications:
-        watched = watches.Watch(model.views, notifications)
+        watched = watches.Watch(model.views, notifications, TOKENS)
         stream = watches.watch_view(watched, "c-1", ledger.CHEQUE_NOT_FOUND)
         await anext(stream)
         waiting = asyncio.ensure_future(anext(stream))

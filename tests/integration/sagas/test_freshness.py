@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
-from contracts import consistency_tokens, incarnations, streams
+from contracts import incarnations, streams
 from process_manager.due_work import NO_CHECKPOINT, Feed
 from process_manager.freshness import DEADLINE_MARGIN
 from process_manager.saga import Saga
 from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN
+from tests.support.harness.keys import mint_token
 from tests.support.harness.saga_run import INCARNATION, SagaRun, create_freshness, paid, written
 from tests.support.ledger.sagas import COLLECTION
 
@@ -32,7 +33,7 @@ async def deliver_all(run: SagaRun, *events: Any) -> None:
 def token_of(**versions: int) -> str:
     """Return a token of ledger streams, given as `account_a=1`."""
     names = {f"ledger.{name.replace('_', '.', 1)}": version for name, version in versions.items()}
-    return consistency_tokens.mint(INCARNATION, names)
+    return mint_token(INCARNATION, names)
 
 
 async def is_behind(run: SagaRun, saga: Saga[Any], token: str) -> bool:
@@ -61,7 +62,7 @@ async def test_a_token_of_another_incarnation_is_rejected(
     token_incarnation, incarnation = (later, INCARNATION) if direction < 0 else (INCARNATION, later)
     with pytest.raises(RpcError) as error:
         await create_freshness(SagaRun(store, COLLECTION), incarnation).wait_for(
-            COLLECTION, consistency_tokens.mint(token_incarnation, {}), 30
+            COLLECTION, mint_token(token_incarnation, {}), 30
         )
     assert error.value.reason == reason
 

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from diptych.sagas.v1.types_pb2 import Saga as SagaMessage
 
-from contracts import consistency_tokens
 from process_manager import saga
 from process_manager.query_service import create_service
 from process_manager.saga_records import SagaCounts
@@ -15,6 +14,7 @@ from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN
+from tests.support.harness.keys import mint_token
 from tests.support.harness.saga_run import INCARNATION, SagaRun, call, list_all, paid, written
 from tests.support.ledger.sagas import COLLECTION, Collection, describe_status
 
@@ -142,7 +142,7 @@ async def test_a_page_token_of_another_list_is_rejected(run: SagaRun, change: di
 async def test_queries_wait_for_a_consistency_token(run: SagaRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("process_manager.freshness.DEFAULT_TIMEOUT", 0.05)
     await run.deliver(written("c"))
-    token = consistency_tokens.mint(INCARNATION, {"ledger.cheque.c": 2})
+    token = mint_token(INCARNATION, {"ledger.cheque.c": 2})
     for method, request in (("GetSaga", {"saga": REMINDER.name, "id": "c"}), ("ListSagas", {})):
         with pytest.raises(RpcError) as error:
             await call(create_service(run.queries), method, at_least_as_fresh=token, **request)

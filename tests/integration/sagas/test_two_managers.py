@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from contracts import consistency_tokens
 from process_manager.engine import Engine
 from process_manager.event_consumer import EventConsumer, read_stream_end_from, read_stream_from
 from process_manager.feed_reader import FeedReader
@@ -23,6 +22,7 @@ from runtime import jetstream
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, Watch
 from tests.support.harness.feed import Writer, read_identity, relay, wait_until_complete, writer
+from tests.support.harness.keys import TOKENS, mint_token
 from tests.support.harness.waiting import until
 from tests.support.ledger.stubs import events, events_v2
 
@@ -84,9 +84,11 @@ async def assert_fresh(store: SagaStore, connection: jetstream.Connection) -> No
     async def read_incarnation() -> str:
         return incarnation
 
-    freshness = Freshness(FeedReader(store.engine), read_incarnation, read_stream_end_from(connection))
+    freshness = Freshness(
+        TOKENS, FeedReader(store.engine), read_incarnation, read_stream_end_from(connection)
+    )
     recorded, missing = (
-        consistency_tokens.mint(incarnation, {"ledger.cheque.account-0-1": version}) for version in (1, 2)
+        mint_token(incarnation, {"ledger.cheque.account-0-1": version}) for version in (1, 2)
     )
     await freshness.wait_for(ACCOUNT_WATCH, recorded, 20)
     with pytest.raises(RpcError, match="have not processed"):

@@ -16,6 +16,7 @@ from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.service import QueryHandler
 from query_server.view_reader import ViewReader
+from tests.support.harness.keys import TOKENS
 
 INCARNATION = "5a1f3c8e-0000-4000-8000-000000000001"
 Entry = tuple[str, str]
@@ -124,7 +125,7 @@ async def respond(
     handler: QueryHandler, views: ViewReader, request: Any, remaining: float | None = None
 ) -> bytes:
     """Return the serialised response to a request, as the query server calls the handler."""
-    return await handler(FreshReader(views, request.at_least_as_fresh, remaining), request)
+    return await handler(FreshReader(views, TOKENS, request.at_least_as_fresh, remaining), request)
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from process_manager.saga_reader import SagaReader
 from process_manager.store import SagaStore
 from runtime.codec import message_class
 from runtime.grpc.server import Service
+from tests.support.harness.keys import TOKENS
 from tests.support.ledger.stubs import events, events_v2
 
 ALL_PARTITIONS = range(streams.PARTITIONS)
@@ -65,7 +66,7 @@ def create_freshness(run: "SagaRun", incarnation: str = INCARNATION) -> Freshnes
                 return StreamEnd("epoch", number, event.version)
         return None
 
-    return Freshness(FeedReader(run.store.engine), read_incarnation, read_stream_end)
+    return Freshness(TOKENS, FeedReader(run.store.engine), read_incarnation, read_stream_end)
 
 
 class Call:
@@ -107,7 +108,7 @@ class SagaRun:
         self.engine = Engine(store, sagas, self.read_stream)
         self.reader = SagaReader(store.engine)
         self.checkpoints: dict[Feed, Checkpoint] = {}
-        self.queries = SagaQueries(sagas, self.reader, create_freshness(self))
+        self.queries = SagaQueries(sagas, self.reader, create_freshness(self), TOKENS)
 
     async def read_stream(self, stream: str) -> Sequence[RecordedEvent]:
         return [event for event in self.stream_events if event.stream == stream]

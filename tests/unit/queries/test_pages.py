@@ -1,16 +1,19 @@
 """Pages as responses, and the field numbers that they rely on."""
 
+from typing import Any
+
 import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from contracts import page_tokens
+from query_server.fresh_reader import FreshReader
 from query_server.merged_history_pages import MergedPage
-from query_server.pages import Page
+from query_server.pages import PagedList
 from query_server.wire_format import check_numbers
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.contexts import QUERY_CONTEXTS
+from tests.support.harness.keys import TOKENS
 from tests.support.ledger.stubs import queries, types
 
 CHEQUES = [types.Cheque(cheque_id=f"c-{n}", version=n) for n in range(3)]
@@ -18,8 +21,10 @@ CHEQUES = [types.Cheque(cheque_id=f"c-{n}", version=n) for n in range(3)]
 
 @pytest.mark.parametrize("last", ["", "member"])
 def test_an_encoded_page_equals_the_serialised_response(last: str) -> None:
-    token = page_tokens.mint("list", last) if last else ""
-    page = Page.of("list", [cheque.SerializeToString() for cheque in CHEQUES], last)
+    request = queries.ListChequesRequest()
+    token = TOKENS.mint_page_token(request, "list", last) if last else ""
+    paged_list = PagedList(TOKENS, request, "list")
+    page = paged_list.build_page([cheque.SerializeToString() for cheque in CHEQUES], last)
     expected = queries.ListChequesResponse(cheques=CHEQUES, next_page_token=token)
     assert page.encode() == expected.SerializeToString()
 
@@ -67,15 +72,21 @@ def test_the_responses_of_all_contexts_have_these_numbers() -> None:
         check_numbers(context.service)
 
 
-@pytest.mark.parametrize("claimed", ["x", "[]", '{"c-1": "1"}', '{"c-1": 1.5}'])
-def test_a_forged_token_of_merged_histories_is_refused(claimed: str) -> None:
-    request = queries.GetChequeHistoryRequest(page_token=page_tokens.mint("list", claimed))
+def merged_page(last: str, page_size: int = 0) -> MergedPage:
+    request = queries.GetChequeHistoryRequest(page_size=page_size)
+    request.page_token = TOKENS.mint_page_token(request, "list", last) if last else ""
+    views: Any = None
+    return MergedPage.of(FreshReader(views, TOKENS), "list", request)
+
+
+@pytest.mark.parametrize("last", ["x", "[]", '{"c-1": "1"}', '{"c-1": 1.5}'])
+def test_a_token_of_merged_histories_without_versions_is_refused(last: str) -> None:
     with pytest.raises(RpcError) as error:
-        MergedPage.of("list", request)
+        merged_page(last)
     assert error.value.reason == "PAGE_TOKEN_INVALID"
 
 
 def test_a_token_of_merged_histories_names_their_versions() -> None:
-    request = queries.GetChequeHistoryRequest(page_token=page_tokens.mint("list", '{"c-1": 3}'))
-    assert MergedPage.of("list", request) == MergedPage("list", 20, {"c-1": 3})
-    assert MergedPage.of("list", queries.GetChequeHistoryRequest(page_size=7)) == MergedPage("list", 7, None)
+    page, first_page = merged_page('{"c-1": 3}'), merged_page("", page_size=7)
+    assert (page.size, page.first_versions) == (20, {"c-1": 3})
+    assert (first_page.size, first_page.first_versions) == (7, None)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(diptych/consistency/v1/consistency.proto\x12\x16\x64iptych.consistency.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x01\n\x07Receipt\x12!\n\x0c\x61ggregate_id\x18\x01 \x01(\tR\x0b\x61ggregateId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12;\n\x0brecord_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrecordTime\x12+\n\x11\x63onsistency_token\x18\x04 \x01(\tR\x10\x63onsistencyToken\"j\n\x05Token\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x12?\n\x07streams\x18\x02 \x03(\x0b\x32%.diptych.consistency.v1.StreamVersionR\x07streams\"A\n\rStreamVersion\x12\x16\n\x06stream\x18\x01 \x01(\tR\x06stream\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07versionBO\n\x16\x64iptych.consistency.v1P\x01Z3diptych.internal/stubs/consistency/v1;consistencyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(diptych/consistency/v1/consistency.proto\x12\x16\x64iptych.consistency.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb0\x01\n\x07Receipt\x12!\n\x0c\x61ggregate_id\x18\x01 \x01(\tR\x0b\x61ggregateId\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12;\n\x0brecord_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nrecordTime\x12+\n\x11\x63onsistency_token\x18\x04 \x01(\tR\x10\x63onsistencyToken\"\x88\x01\n\x05Token\x12 \n\x0bincarnation\x18\x01 \x01(\tR\x0bincarnation\x12?\n\x07streams\x18\x02 \x03(\x0b\x32%.diptych.consistency.v1.StreamVersionR\x07streams\x12\x1c\n\tsignature\x18\x0f \x01(\x0cR\tsignature\"A\n\rStreamVersion\x12\x16\n\x06stream\x18\x01 \x01(\tR\x06stream\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07versionBO\n\x16\x64iptych.consistency.v1P\x01Z3diptych.internal/stubs/consistency/v1;consistencyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._serialized_options = b'\n\026diptych.consistency.v1P\001Z3diptych.internal/stubs/consistency/v1;consistencyv1'
   _globals['_RECEIPT']._serialized_start=102
   _globals['_RECEIPT']._serialized_end=278
-  _globals['_TOKEN']._serialized_start=280
-  _globals['_TOKEN']._serialized_end=386
-  _globals['_STREAMVERSION']._serialized_start=388
-  _globals['_STREAMVERSION']._serialized_end=453
+  _globals['_TOKEN']._serialized_start=281
+  _globals['_TOKEN']._serialized_end=417
+  _globals['_STREAMVERSION']._serialized_start=419
+  _globals['_STREAMVERSION']._serialized_end=484
 # @@protoc_insertion_point(module_scope)

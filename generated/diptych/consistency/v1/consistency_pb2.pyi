@@ -65,9 +65,14 @@ class Token(_message.Message):
 
     INCARNATION_FIELD_NUMBER: _builtins.int
     STREAMS_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
     incarnation: _builtins.str
     """The database incarnation that issued the token. A database that is restored from a backup starts a new
     incarnation.
+    """
+    signature: _builtins.bytes
+    """The id of the key that signed the fields above, and their message authentication code. Servers refuse a
+    token without a valid signature.
     """
     @_builtins.property
     def streams(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamVersion]:
@@ -78,10 +83,11 @@ class Token(_message.Message):
         *,
         incarnation: _builtins.str = ...,
         streams: _abc.Iterable[Global___StreamVersion] | None = ...,
+        signature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "streams", b"streams"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["incarnation", b"incarnation", "signature", b"signature", "streams", b"streams"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,145 @@
+"""The key ring's file: listed, checked and changed, for instance to rotate a key.
+
+Every change replaces the file as a whole, so that no process reads half of it.
+"""
+
+import json
+import os
+import secrets
+import stat
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from contracts.key_ring import ALGORITHMS, KeyRing, KeyState, Purpose
+from runtime.process.start_error import StartError
+
+DEFAULT_ALGORITHM = next(iter(ALGORITHMS))
+_SECRET_SIZE = 32
+"""Bytes."""
+
+Entry = dict[str, Any]
+"""A key in the file; fields and purposes of other releases are kept."""
+
+
+def list_keys(path: Path) -> str:
+    """Return a line for each key, without its secret."""
+    rows = [("id", "purpose", "algorithm", "state", "from")]
+    rows += [(key["id"], key["purpose"], key["algorithm"], key["state"], key["from"]) for key in _read(path)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def check(path: Path) -> str:
+    """Check the file as the processes do; return a line that says so, and warnings.
+
+    Raises:
+        StartError: the processes refuse the file.
+    """
+    entries = _read(path)
+    lines = []
+    try:
+        KeyRing.parse(path.read_bytes()).check(Purpose, datetime.now(UTC).timestamp())
+    except (OSError, ValueError) as error:
+        raise StartError(f"{path}: {error}") from error
+    if (mode := path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+        lines.append(f"warning: {path} is open to others ({stat.filemode(mode)})")
+    unknown = sorted({entry["purpose"] for entry in entries} - set(Purpose))
+    lines += [f"warning: unknown purpose {purpose} (known: {', '.join(Purpose)})" for purpose in unknown]
+    return "\n".join([*lines, f"{path}: {len(entries)} keys, one to sign with for each purpose"])
+
+
+def create(
+    path: Path, purpose: str, algorithm: str = DEFAULT_ALGORITHM, after: timedelta = timedelta()
+) -> str:
+    """Add a new key with a random secret; return its id. The file need not exist.
+
+    Args:
+        path: of the key ring.
+        purpose: what it signs.
+        algorithm: one of ALGORITHMS.
+        after: the time until it signs. Every process has to read the file within it.
+    """
+    entries = _read(path) if path.exists() else []
+    begin = (datetime.now(UTC) + after).replace(microsecond=0)
+    entry = {
+        "id": secrets.token_hex(4),
+        "purpose": purpose,
+        "algorithm": algorithm,
+        "state": KeyState.ACTIVE.value,
+        "from": begin.isoformat().replace("+00:00", "Z"),
+        "secret": urlsafe_b64encode(secrets.token_bytes(_SECRET_SIZE)).decode(),
+    }
+    _write(path, [*entries, entry])
+    return str(entry["id"])
+
+
+def set_state(path: Path, key_id: str, state: str) -> None:
+    """Change the state of a key.
+
+    Raises:
+        StartError: there is no such key, or no key would be left to sign with.
+    """
+    entries = _read(path)
+    changed = [entry for entry in entries if entry["id"] == key_id]
+    if not changed:
+        raise StartError(f"{path}: there is no key {key_id}")
+    changed[0]["state"] = state
+    try:
+        purposes = [each for each in Purpose if each == changed[0]["purpose"]]
+        KeyRing.parse(_encode(entries)).check(purposes, datetime.now(UTC).timestamp())
+    except ValueError as error:
+        raise StartError(f"{path}: not changed: {error}") from error
+    _write(path, entries)
+
+
+def ensure(path: Path, purposes: Iterable[str] = tuple(Purpose)) -> None:
+    """Create the file, or the keys that it lacks, so that there is one for each purpose."""
+    existing = {entry["purpose"] for entry in _read(path)} if path.exists() else set()
+    for purpose in purposes:
+        if purpose not in existing:
+            create(path, purpose)
+
+
+def _read(path: Path) -> list[Entry]:
+    try:
+        content = path.read_bytes()
+        KeyRing.parse(content)
+    except (OSError, ValueError) as error:
+        raise StartError(f"DIPTYCH_KEYS={path}: {error}") from error
+    return list(json.loads(content)["keys"])
+
+
+def _encode(entries: Iterable[Entry]) -> bytes:
+    return json.dumps({"keys": list(entries)}, indent=2).encode() + b"\n"
+
+
+def _write(path: Path, entries: Iterable[Entry]) -> None:
+    path = path.resolve()  # a symbolic link stays one
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor, which has the mode from the start
+            file.write(_encode(entries))
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            _copy_access(path, draft)
+        draft.replace(path)
+    except OSError as error:
+        raise StartError(f"DIPTYCH_KEYS={path}: cannot write the key ring: {error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _copy_access(source: Path, target: Path) -> None:
+    """Give a file the owner and mode of another, so that the same processes can read it."""
+    status = source.stat()
+    if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+        os.chown(target, status.st_uid, status.st_gid)
+    target.chmod(stat.S_IMODE(status.st_mode))

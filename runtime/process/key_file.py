@@ -1,0 +1,81 @@
+"""The key ring of a running process, read again whenever its file changes."""
+
+import asyncio
+import stat
+from collections.abc import Collection
+from pathlib import Path
+from time import time
+
+from contracts.key_ring import KeyRing, Purpose
+from runtime.process import logs
+from runtime.process.start_error import StartError
+from runtime.telemetry import metrics
+
+CHECK_INTERVAL = 1.0
+"""Seconds between two looks at the file."""
+
+log = logs.get_logger(__name__)
+
+_Signature = tuple[int, int, int]
+"""A file's inode, size and time of change; another one means another content."""
+
+
+class KeyFile:
+    """The current key ring. A file that cannot be used leaves the previous keys in use.
+
+    Args:
+        path: of the file; the setting `keys`.
+        purposes: those for which this process signs or verifies.
+
+    Raises:
+        StartError: the file cannot be read, is no key ring, or has no key to sign with for a purpose.
+    """
+
+    def __init__(self, path: str, purposes: Collection[Purpose]) -> None:
+        self._path = Path(path)
+        self._purposes = purposes
+        try:
+            self._signature, self._ring = self._load()
+        except (OSError, ValueError) as error:
+            raise StartError(f"DIPTYCH_KEYS={path}: cannot use the key ring: {error}") from error
+        self._error = ""
+        metrics.key_ring_valid(True)
+
+    def get_ring(self) -> KeyRing:
+        return self._ring
+
+    async def run(self) -> None:
+        """Read the file again after each change, until cancelled."""
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL)
+            await self.reload()
+
+    async def reload(self) -> None:
+        """Read the file if it has changed; log a failure once."""
+        try:
+            if await asyncio.to_thread(self._read_signature) == self._signature and not self._error:
+                return
+            self._signature, self._ring = await asyncio.to_thread(self._load)
+        except (OSError, ValueError) as error:
+            if repr(error) != self._error:
+                self._error = repr(error)
+                metrics.key_ring_valid(False)
+                log.error(
+                    "Key ring invalid; keeping the previous keys", keys=str(self._path), error=str(error)
+                )
+        else:
+            self._error = ""
+            metrics.key_ring_valid(True)
+            log.info("Key ring loaded", keys=str(self._path), ids=list(self._ring.keys))
+
+    def _load(self) -> tuple[_Signature, KeyRing]:
+        signature = self._read_signature()  # before the content: a change in between is seen by the next look
+        if (mode := self._path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+            log.warning("Key ring open to others", keys=str(self._path), mode=stat.filemode(mode))
+        ring = KeyRing.parse(self._path.read_bytes())
+        ring.check(self._purposes, time())
+        return signature, ring
+
+    def _read_signature(self) -> _Signature:
+        status = self._path.stat()
+        return status.st_ino, status.st_size, status.st_mtime_ns
