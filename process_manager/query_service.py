@@ -1,12 +1,14 @@
 """`diptych.sagas.v1.QueryService`: queries about all sagas, answered from their rows."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from diptych.sagas.v1 import query_service_pb2 as protocol
 from diptych.sagas.v1.types_pb2 import OperatorAction, Saga, Step, StreamPosition, Timer
 
 from contracts import streams
-from process_manager.saga_queries import SagaQueries, build_step
+from process_manager.saga_queries import SagaQueries, build_step, cut
+from process_manager.saga_records import OperatorAction as RecordedAction
 from process_manager.saga_records import SagaDetails, SagaFilter, SagaRow
 from runtime.grpc.method import Context
 from runtime.grpc.rpc_error import RpcError
@@ -21,14 +23,19 @@ def create_service(queries: SagaQueries) -> Service:
         if details is None:
             metadata = {"saga": request.saga, "id": request.id}
             raise RpcError.not_found("sagas", "SAGA_NOT_FOUND", metadata)
-        return protocol.GetSagaResponse(saga=_describe(details, queries.sagas[request.saga].own_type))
+        saga = _describe_row(details.row, queries.sagas[request.saga].own_type)
+        _add_details(saga, details, queries)
+        return protocol.GetSagaResponse(saga=saga)
 
     async def list_sagas(request: protocol.ListSagasRequest, context: Context) -> protocol.ListSagasResponse:
         filter_ = SagaFilter(request.state, request.open_only, request.blocked_only, request.overdue_only)
-        page, next_token = await queries.list_page(
-            request.saga, filter_, request, remaining=context.time_remaining()
+        sagas, next_token = await queries.list_page(
+            request.saga,
+            filter_,
+            request,
+            lambda row: _describe_row(row, queries.sagas[row.saga].own_type),
+            remaining=context.time_remaining(),
         )
-        sagas = [_describe_row(row, queries.sagas[row.saga].own_type) for row in page]
         return protocol.ListSagasResponse(sagas=sagas, next_page_token=next_token)
 
     service = protocol.DESCRIPTOR.services_by_name["QueryService"]
@@ -42,8 +49,8 @@ def _describe_row(row: SagaRow, own_type: str) -> Saga:
         id=row.id,
         state=row.status,
         ended=row.ended,
-        waiting_for=row.waiting_for,
-        blocked_reason=row.blocked_reason,
+        waiting_for=cut(row.waiting_for),
+        blocked_reason=cut(row.blocked_reason),
         streams=_describe_streams(row, own_type),
     )
     saga.state_start_time.FromDatetime(row.status_since)
@@ -53,18 +60,29 @@ def _describe_row(row: SagaRow, own_type: str) -> Saga:
     return saga
 
 
-def _describe(details: SagaDetails, own_type: str) -> Saga:
-    saga = _describe_row(details.row, own_type)
-    saga.steps.extend(build_step(Step, step, denied=step.denied) for step in details.steps)
-    for name, due_at in details.timers.items():
-        timer = Timer(name=name)
-        timer.due_time.FromDatetime(due_at)
-        saga.timers.append(timer)
-    for each in details.operator_actions:
-        action = OperatorAction(action=each.action, reason=each.reason, operator=each.operator)
-        action.time.FromDatetime(each.at)
-        saga.operator_actions.append(action)
-    return saga
+def _add_details(saga: Saga, details: SagaDetails, queries: SagaQueries) -> None:
+    """Add the steps, timers and operators' actions; only some of them if they are too many for a response."""
+    steps = [build_step(Step, step, denied=step.denied) for step in details.steps]
+    latest_steps, saga.omitted_step_count = queries.select_latest(steps, share=0.5)
+    saga.steps.extend(latest_steps)
+    timers = [_describe_timer(*timer) for timer in details.timers.items()]
+    next_timers, saga.omitted_timer_count = queries.select_latest(timers[::-1], share=0.2)
+    saga.timers.extend(reversed(next_timers))
+    actions = [_describe_action(action) for action in details.operator_actions]
+    latest_actions, saga.omitted_operator_action_count = queries.select_latest(actions, share=0.2)
+    saga.operator_actions.extend(latest_actions)
+
+
+def _describe_timer(name: str, due_at: datetime) -> Timer:
+    message = Timer(name=name)
+    message.due_time.FromDatetime(due_at)
+    return message
+
+
+def _describe_action(action: RecordedAction) -> OperatorAction:
+    message = OperatorAction(action=action.action, reason=cut(action.reason), operator=cut(action.operator))
+    message.time.FromDatetime(action.at)
+    return message
 
 
 def _describe_streams(row: SagaRow, own_type: str) -> Sequence[StreamPosition]:

@@ -1,9 +1,10 @@
 """Pages of a view's history, newest first, and the search for a time in it.
 
 How it works. A history is a Redis hash from version to entry, and every version from 1 to the view's own
-has one. A page is therefore a range of versions, read with one HMGET; its token is the last version of the
-page. Times never decrease from version to version, so the first entry of a period is found by search: each
-read fetches FAN_OUT entries spread over the remaining range, which divides the range by FAN_OUT.
+has one. A page is therefore a range of versions, which ends before it becomes too large for a response; its
+token is the last version of the page. Times never decrease from version to version, so the first entry of a
+period is found by search: each read fetches FAN_OUT entries spread over the remaining range, which divides
+the range by FAN_OUT.
 """
 
 from collections.abc import Callable
@@ -78,11 +79,15 @@ async def _read_entries(
     Returns:
         The serialised entries, newest first, and the version of the last one; empty if it is the oldest.
     """
+    result: list[bytes] = []
+    budget = views.create_budget()
     versions = range(end - 1, max(end - 1 - size, oldest - 1), -1)
-    if not versions:
-        return [], ""
-    entries = await views.get_history_entries(view_id, versions)
-    return entries, str(versions[-1]) if versions[-1] > oldest else ""
+    while unread := versions[len(result) :]:
+        for entry in await views.get_history_entries(view_id, unread[: budget.plan_read(len(unread))]):
+            if not budget.take(len(entry)):
+                return result, str(versions[len(result) - 1])
+            result.append(entry)
+    return result, str(versions[-1]) if versions and versions[-1] > oldest else ""
 
 
 async def read_last_entry_before(

@@ -3,15 +3,16 @@
 How it works. The members and their views are read one after the other, so a view may change in between.
 Each view stores its current index entries. A member is dropped if its view no longer exists, or no longer
 has that entry, so a page never shows a view in a list to which it does not belong. More members are then
-read to fill the page, up to a limit; a page may therefore hold fewer views than requested and still have a
-next page. The page token is the last member read, not an offset, so views that arrive meanwhile shift
-nothing.
+read to fill the page, up to a limit, and a page ends before it becomes too large for a response. So a page
+may hold fewer views than requested and still have a next page. The page token is the last member of the page,
+not an offset, so views that arrive meanwhile shift nothing.
 """
 
 from contracts.view_layout import id_of_member
 from query_server.fresh_reader import FreshReader
 from query_server.pages import Page, PagedList, PageRequest, get_size
 from query_server.view_reader import ViewReader, Window
+from runtime.grpc.rpc_error import RpcError
 
 MAX_READS = 5
 """Reads of the index for one page."""
@@ -35,14 +36,19 @@ async def read_page(reader: FreshReader, window: Window, request: PageRequest) -
     return paged_list.build_page(views, last)
 
 
-async def read_first(reader: FreshReader, index: str, count: int) -> list[bytes]:
-    """Return the serialised views of an index, newest first, at most `count`.
+async def read_all(reader: FreshReader, index: str, max_count: int) -> list[bytes]:
+    """Return all serialised views of an index, newest first.
 
     Raises:
-        RpcError: an error of the reader.
+        RpcError: `RESPONSE_TOO_LARGE`, there are more than `max_count`, or too many bytes; an error of the
+            reader.
     """
     await reader.wait_until_fresh()
-    views, _ = await _read_views(reader.views, Window(index), "", count)
+    views, after = await _read_views(reader.views, Window(index), "", max_count)
+    if after:
+        raise RpcError(
+            "RESPONSE_TOO_LARGE", "the list is too long for one response", {"most": str(max_count)}
+        )
     return views
 
 
@@ -59,27 +65,34 @@ async def _read_views(views: ViewReader, window: Window, after: str, size: int) 
         The views; the member is empty at the end of the list.
     """
     result: list[bytes] = []
+    budget = views.create_budget()
     for _ in range(MAX_READS):
         missing_count = size - len(result)
         # One member more than needed shows whether there is a next page.
         members = await views.get_members(window, after, missing_count + 1)
         candidates = members[:missing_count]
-        result += await _read_current_views(views, window.index, candidates)
+        while candidates:
+            count = budget.plan_read(len(candidates))
+            for member, data in await _read_current_views(views, window.index, candidates[:count]):
+                if data is not None:
+                    if not budget.take(len(data)):
+                        return result, after
+                    result.append(data)
+                after = member
+            del candidates[:count]
         if len(members) <= missing_count:
             return result, ""
-        after = candidates[-1]
         if len(result) == size:
             break
     return result, after
 
 
-async def _read_current_views(views: ViewReader, index: str, members: list[str]) -> list[bytes]:
-    """Return the views of the members that are still index entries of their views."""
-    if not members:
-        return []
+async def _read_current_views(
+    views: ViewReader, index: str, members: list[str]
+) -> list[tuple[str, bytes | None]]:
+    """Return each member with its view; None for a member that is no index entry of its view any more."""
     listed_views = await views.get_listed_views([id_of_member(member) for member in members])
     return [
-        view.data
+        (member, view.data if view is not None and (index, member) in view.entries else None)
         for member, view in zip(members, listed_views, strict=True)
-        if view is not None and (index, member) in view.entries
     ]

@@ -1,7 +1,7 @@
 """Pages of the histories of several views, merged into one list, newest first.
 
-How it works. Each history is read backwards in chunks of a page's size, into a queue per view. The page
-takes the entry with the latest record time from the heads of the queues until it is full, which is a k-way
+How it works. Each history is read backwards in chunks, into a queue per view. The page takes the entry with
+the latest record time from the heads of the queues until it has enough entries or bytes, which is a k-way
 merge. The next page continues each history at the head of its queue; the token holds these versions by view
 id, as JSON. Such a version stays valid while new entries arrive, since those get higher versions.
 """
@@ -21,6 +21,9 @@ from query_server.view_reader import ViewReader
 from runtime.grpc.request_tokens import invalid_page_token
 
 E = TypeVar("E", bound=Message)
+
+MIN_CHUNK_SIZE = 10
+"""Entries of one history per read. Histories share a page, so most of a page's size would be read in vain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +72,21 @@ class MergedPage:
             for view_id, version in versions.items()
         ]
         items: list[bytes] = []
+        budget = views.create_budget()
+        chunk_size = max(MIN_CHUNK_SIZE, self.size // max(1, len(histories)))
         while len(items) < self.size:
             for history in histories:
-                await history.fill_queue(self.size)
+                await history.fill_queue(chunk_size)
             queued = [history for history in histories if history.queue]
             if not queued:
                 return Page(items, "")
-            data, newest = max(queued, key=_History.get_head_time).queue.popleft()
+            queue = max(queued, key=_History.get_head_time).queue
+            data, newest = queue[0]
             if is_included(newest):
+                if not budget.take(len(data)):
+                    break
                 items.append(data)
+            queue.popleft()
         next_versions = {history.view_id: history.get_next_version() for history in histories}
         unread = {view_id: version for view_id, version in next_versions.items() if version}
         return self.paged_list.build_page(items, msgspec.json.encode(unread).decode() if unread else "")

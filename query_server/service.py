@@ -20,6 +20,7 @@ from query_server.wire_format import RESUME_TOKEN, VIEW, check_numbers, encode_f
 from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.request_tokens import RequestTokens
+from runtime.grpc.response_size import check_response_size
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 
@@ -104,7 +105,7 @@ def _make_query_handler(handler: QueryHandler, model: ReadModel, tokens: Request
     async def handle(request: Any, context: Context) -> bytes:
         try:
             reader = FreshReader(model.views, tokens, request.at_least_as_fresh, context.time_remaining())
-            return await handler(reader, request)
+            return check_response_size(await handler(reader, request))
         finally:  # errors carry the staleness as well
             context.set_trailing_metadata(model.staleness.metadata())
 
@@ -129,7 +130,8 @@ def _make_watch_handler(
                 aclosing(handler(watch, request)) as responses,
             ):
                 async for view, token in responses:
-                    await context.write(encode_field(VIEW, view) + encode_field(RESUME_TOKEN, token.encode()))
+                    response = encode_field(VIEW, view) + encode_field(RESUME_TOKEN, token.encode())
+                    await context.write(check_response_size(response))
         except TimeoutError:
             if not token_lifetime.expired():
                 raise

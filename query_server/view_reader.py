@@ -12,6 +12,7 @@ import msgspec
 from contracts.view_layout import View, index_bound
 from query_server.redis_client import Command, RedisClient
 from query_server.timestamps import Period
+from runtime.grpc.response_size import MAX_PAGE_BYTES, PageBudget
 from runtime.grpc.rpc_error import RpcError
 
 _decode_entries = msgspec.json.Decoder(list[tuple[str, str]]).decode
@@ -44,15 +45,21 @@ class ListedView(msgspec.Struct, frozen=True):
 class ViewReader:
     """Reads the views of one projection.
 
-    Every method raises
+    Args:
+        redis: the connection.
+        view: the layout of the views.
+        max_page_bytes: the maximum size of the items of one response.
+
+    Every method that reads raises
 
         RpcError: `VIEW_REBUILDING`, the projection has not caught up, so absence proves nothing;
             `READ_MODEL_UNAVAILABLE`, Redis is unreachable.
     """
 
-    def __init__(self, redis: RedisClient, view: View) -> None:
+    def __init__(self, redis: RedisClient, view: View, max_page_bytes: int = MAX_PAGE_BYTES) -> None:
         self.view = view
         self._redis = redis
+        self._max_page_bytes = max_page_bytes
         self._read_marker: Command = ("GET", view.ready)
 
     async def get(self, view_id: str) -> bytes | None:
@@ -81,6 +88,10 @@ class ViewReader:
         """
         before, *replies, after = await self._redis.pipeline(self._read_marker, *commands, self._read_marker)
         return self._check_ready(before, after), replies
+
+    def create_budget(self) -> PageBudget:
+        """Return the bytes that the items of one response may have."""
+        return PageBudget(self._max_page_bytes)
 
     def rebuilding_error(self) -> RpcError:
         name = {"projection": self.view.projection}

@@ -25,8 +25,8 @@ from query_server.view_reader import ViewReader, Window
 from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.rpc_error import RpcError
 
-BATCH_SIZE = 100
-"""Views per read of one watcher."""
+BATCH_SIZE = 50
+"""Views per read of one watcher, which holds them until its caller has taken them."""
 RETRY_INTERVAL = 0.5
 """Seconds between a read that failed because Redis is unreachable and the next attempt."""
 EVICTION_MARGIN = MAX_CHANGE_FEED_SIZE // 10

@@ -13,6 +13,8 @@ VIEW, RESUME_TOKEN = 1, 2
 """The fields of a response with one view; a watch's responses have the token as well."""
 ITEMS, NEXT_PAGE_TOKEN = 1, 2
 """The fields of a response with a page."""
+MISSING_IDS, UNREAD_IDS = 2, 3
+"""The fields of a response with a batch; its views are ITEMS."""
 
 
 def encode_field(number: int, payload: bytes) -> bytes:
@@ -44,7 +46,7 @@ def encode_repeated(number: int, payloads: Iterable[bytes]) -> bytes:
 
 
 def check_numbers(service: ServiceDescriptor) -> None:
-    """Check the field numbers of a QueryService's responses with pages and of its watches.
+    """Check the field numbers of a QueryService's responses with pages or batches, and of its watches.
 
     Raises:
         ValueError: a response has other numbers.
@@ -52,14 +54,18 @@ def check_numbers(service: ServiceDescriptor) -> None:
     for response in (method.output_type for method in service.methods):
         _check_fields(response, "next_page_token", NEXT_PAGE_TOKEN, is_repeated=True)
         _check_fields(response, "resume_token", RESUME_TOKEN, is_repeated=False)
+        for prefix, number in (("missing_", MISSING_IDS), ("unread_", UNREAD_IDS)):
+            for name in response.fields_by_name:
+                if name.startswith(prefix):
+                    _check_fields(response, name, number, is_repeated=True)
 
 
-def _check_fields(response: Descriptor, token: str, number: int, *, is_repeated: bool) -> None:
-    if token not in response.fields_by_name:
+def _check_fields(response: Descriptor, name: str, number: int, *, is_repeated: bool) -> None:
+    if name not in response.fields_by_name:
         return
     first = response.fields_by_number.get(1)
     if first is None or first.message_type is None or first.is_repeated is not is_repeated:
         content = "a repeated message" if is_repeated else "a message"
-        raise ValueError(f"{response.full_name}: field 1 of a response with {token} must be {content}")
-    if response.fields_by_name[token].number != number:
-        raise ValueError(f"{response.full_name}: {token} must be field {number}")
+        raise ValueError(f"{response.full_name}: field 1 of a response with {name} must be {content}")
+    if response.fields_by_name[name].number != number:
+        raise ValueError(f"{response.full_name}: {name} must be field {number}")

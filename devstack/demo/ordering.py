@@ -87,7 +87,7 @@ class OrderingDemo:
 
     async def _place(self, request: commands.PlaceOrderRequest) -> Receipt:
         order, receipt = await self._measure(lambda: self._write.send(self._commands.PlaceOrder, request))
-        as_placed = order.state == Order.STATE_PLACED and order.lines == request.lines
+        as_placed = order.state == Order.STATE_PLACED and order.shipping_groups[0].lines == request.lines
         check(as_placed, f"placed, at version {order.version}, for {format_amount(order.total)}", order)
         return receipt
 

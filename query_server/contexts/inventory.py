@@ -30,7 +30,7 @@ MAX_WAREHOUSES = 1_000
 
 
 async def get_product(products: FreshReader, request: protocol.GetProductRequest) -> bytes:
-    views = await list_pages.read_first(products, PRODUCTS.index("sku", request.sku), 1)
+    views = await list_pages.read_all(products, PRODUCTS.index("sku", request.sku), 1)
     if not views:
         raise PRODUCT_NOT_FOUND.error(request.sku)
     return encode_view(views[0])
@@ -38,7 +38,7 @@ async def get_product(products: FreshReader, request: protocol.GetProductRequest
 
 async def get_stock(stocks: FreshReader, request: protocol.GetStockRequest) -> bytes:
     """Respond with a SKU's stock in each warehouse, and the totals."""
-    views = await list_pages.read_first(stocks, STOCKS.index("sku", request.sku), MAX_WAREHOUSES)
+    views = await list_pages.read_all(stocks, STOCKS.index("sku", request.sku), MAX_WAREHOUSES)
     if not views:
         raise STOCK_NOT_FOUND.error(request.sku, "")
     by_warehouse = sorted(map(Stock.FromString, views), key=lambda stock: stock.warehouse_id)
@@ -88,7 +88,7 @@ async def get_stock_movements(ledgers: FreshReader, request: protocol.GetStockMo
     """Respond with a page of the movements of a SKU, in one warehouse or in all, merged by time."""
     index = LEDGERS.index("sku", request.sku)
     page = MergedPage.of(ledgers, f"{index} {request.warehouse_id}", request)
-    views = map(StockLedger.FromString, await list_pages.read_first(ledgers, index, MAX_WAREHOUSES))
+    views = map(StockLedger.FromString, await list_pages.read_all(ledgers, index, MAX_WAREHOUSES))
     versions = {
         view.stock_id: view.version for view in views if request.warehouse_id in ("", view.warehouse_id)
     }

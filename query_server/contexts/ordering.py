@@ -7,7 +7,7 @@ from diptych.ordering.v1.types_pb2 import CustomerSummary, Order, OrderHistory
 
 from contracts.money import counter_to_nanos, from_nanos
 from contracts.view_layout import View
-from query_server import history_pages, list_pages, watches
+from query_server import batches, history_pages, list_pages, watches
 from query_server.counters import parse_enum
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import NotFound
@@ -15,7 +15,7 @@ from query_server.service import Query, QueryContext, WatchQuery
 from query_server.timestamps import read_period
 from query_server.view_reader import Window
 from query_server.watches import Watch, WatchResponses
-from query_server.wire_format import ITEMS, encode_repeated, encode_view
+from query_server.wire_format import encode_view
 
 ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
 ORDER_NOT_FOUND = NotFound("ordering", "ORDER_NOT_FOUND", ("order_id",))
@@ -26,11 +26,7 @@ async def get_order(orders: FreshReader, request: protocol.GetOrderRequest) -> b
 
 
 async def batch_get_orders(orders: FreshReader, request: protocol.BatchGetOrdersRequest) -> bytes:
-    """Respond with the orders that exist, and the ids of those that do not."""
-    views = await orders.get_all(request.order_ids)
-    missing_ids = [order_id for order_id, data in zip(request.order_ids, views, strict=True) if not data]
-    missing = protocol.BatchGetOrdersResponse(missing_order_ids=missing_ids)
-    return encode_repeated(ITEMS, filter(None, views)) + missing.SerializeToString()
+    return (await batches.read_batch(orders, request.order_ids)).encode()
 
 
 async def list_orders(orders: FreshReader, request: protocol.ListOrdersRequest) -> bytes:

@@ -31,6 +31,7 @@ STATUS = {
     "VIEW_NEWER": StatusCode.UNAVAILABLE,
     "READ_MODEL_UNAVAILABLE": StatusCode.UNAVAILABLE,
     "TOKEN_OUTDATED": StatusCode.FAILED_PRECONDITION,
+    "RESPONSE_TOO_LARGE": StatusCode.FAILED_PRECONDITION,  # a retry would get the same
     # the server
     "STOPPING": StatusCode.UNAVAILABLE,
     "INTERNAL": StatusCode.INTERNAL,

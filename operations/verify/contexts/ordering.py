@@ -1,7 +1,7 @@
 """The independent fold of orders: tables over plain dicts, where the projector and `evolve` have handlers.
 
 `STEPS` maps each event to the order's next state and to the view fields that it sets. `GROUPS` maps an event
-to its change of the shipping groups; lines, address and warehouse are derived from the groups.
+to its change of the shipping groups.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -98,15 +98,7 @@ def fold(events: Sequence[Event]) -> dict[str, Any]:
 
 
 def fold_view(events: Sequence[Event]) -> types.Order:
-    order = fold(events)
-    groups = order["shipping_groups"]
-    return types.Order(
-        **order,
-        version=len(events),
-        lines=[line for group in groups for line in group["lines"]],
-        shipping_address=groups[0]["shipping_address"],
-        warehouse_id=groups[0]["warehouse_id"],
-    )
+    return types.Order(**fold(events), version=len(events))
 
 
 def fold_snapshot(events: Sequence[Event]) -> dict[str, Any]:

@@ -3,14 +3,12 @@
 It translates what `SagaQueries` returns; `diptych.sagas.v1.QueryService` has the same for all sagas.
 """
 
-from collections.abc import Sequence
-
 import msgspec
 from diptych.fulfilment.v1 import query_service_pb2 as protocol
 from diptych.fulfilment.v1.types_pb2 import Fulfilment, Step
 
-from process_manager.saga_queries import SagaQueries, build_step
-from process_manager.saga_records import SagaFilter, SagaRow, SentStep
+from process_manager.saga_queries import SagaQueries, build_step, cut
+from process_manager.saga_records import SagaFilter, SagaRow
 from process_manager.sagas.fulfilment import FULFILMENT, facts, requests
 from process_manager.sagas.fulfilment.facts import ClaimState
 from runtime.grpc.method import Context
@@ -29,36 +27,38 @@ def create_service(queries: SagaQueries) -> Service:
         )
         if details is None:
             raise RpcError.not_found("fulfilment", "FULFILMENT_NOT_FOUND", {"order_id": request.order_id})
-        return protocol.GetFulfilmentResponse(fulfilment=to_message(details.row, details.steps))
+        fulfilment = to_message(details.row)
+        steps = [build_step(Step, step) for step in details.steps]
+        latest_steps, fulfilment.omitted_step_count = queries.select_latest(steps, share=0.9)
+        fulfilment.steps.extend(latest_steps)
+        return protocol.GetFulfilmentResponse(fulfilment=fulfilment)
 
     async def list_fulfilments(
         request: protocol.ListFulfilmentsRequest, context: Context
     ) -> protocol.ListFulfilmentsResponse:
         state = Fulfilment.State.Name(request.state).removeprefix("STATE_") if request.state else ""
-        page, next_token = await queries.list_page(
-            FULFILMENT.name, SagaFilter(state), request, remaining=context.time_remaining()
+        fulfilments, next_token = await queries.list_page(
+            FULFILMENT.name, SagaFilter(state), request, to_message, remaining=context.time_remaining()
         )
-        return protocol.ListFulfilmentsResponse(
-            fulfilments=[to_message(row) for row in page], next_page_token=next_token
-        )
+        return protocol.ListFulfilmentsResponse(fulfilments=fulfilments, next_page_token=next_token)
 
     service = protocol.DESCRIPTOR.services_by_name["QueryService"]
     return Service(service, {"GetFulfilment": get_fulfilment, "ListFulfilments": list_fulfilments})
 
 
-def to_message(row: SagaRow, steps: Sequence[SentStep] = ()) -> Fulfilment:
+def to_message(row: SagaRow) -> Fulfilment:
+    """Return a fulfilment without its steps."""
     state = msgspec.convert(row.state, facts.Fulfilment)
     view = Fulfilment(
         order_id=row.id,
         order_version=row.version,
         state=Fulfilment.State.Value(f"STATE_{row.status}"),
-        waiting_for=row.waiting_for,
-        rejection=state.rejection_reason,
-        suspicion=state.suspicion,
-        blocked_reason=row.blocked_reason,
+        waiting_for=cut(row.waiting_for),
+        rejection=cut(state.rejection_reason),
+        suspicion=cut(state.suspicion),
+        blocked_reason=cut(row.blocked_reason),
         reservation_id="" if state.stock == ClaimState.NONE else requests.derive_reservation_id(state),
         hold_id="" if state.money == ClaimState.NONE else requests.derive_hold_id(state),
-        steps=[build_step(Step, step) for step in steps],
     )
     view.state_start_time.FromDatetime(row.status_since)
     view.begin_time.FromDatetime(row.began_at)

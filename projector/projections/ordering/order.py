@@ -1,4 +1,4 @@
-"""The view of an order: every field of `diptych.ordering.v1.Order`."""
+"""The view of an order: every field of `diptych.ordering.v1.Order` that is not deprecated."""
 
 from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v1 import types_pb2 as views
@@ -64,14 +64,12 @@ def placed(order: views.Order, event: v2.OrderPlaced) -> None:
     order.total.CopyFrom(event.total)
     order.account_id = event.account_id
     order.place_time.CopyFrom(event.placed_at)
-    _copy_from_groups(order)
 
 
 @ORDERS.on(v1.OrderLineAdded)
 def line_added(order: views.Order, event: v1.OrderLineAdded) -> None:
     _get_group(order, event.shipping_group_id).lines.append(event.line)
     order.total.CopyFrom(event.total)
-    _copy_from_groups(order)
 
 
 @ORDERS.on(v1.OrderLineRemoved)
@@ -79,14 +77,12 @@ def line_removed(order: views.Order, event: v1.OrderLineRemoved) -> None:
     lines = _get_group(order, event.shipping_group_id).lines  # at most one of each sku
     del lines[[line.sku for line in lines].index(event.sku)]
     order.total.CopyFrom(event.total)
-    _copy_from_groups(order)
 
 
 @ORDERS.on(v1.ShippingAddressChanged)
 def shipping_address_changed(order: views.Order, event: v1.ShippingAddressChanged) -> None:
     group = _get_group(order, event.shipping_group_id)
     group.shipping_address.CopyFrom(event.personal.shipping_address)
-    _copy_from_groups(order)
 
 
 @ORDERS.on(v1.OrderHeld)
@@ -153,13 +149,3 @@ def _get_group(order: views.Order, group_id: str) -> views.ShippingGroup:
         if group.shipping_group_id == group_id:
             return group
     raise LookupError(f"the order has no shipping group {group_id}")
-
-
-def _copy_from_groups(order: views.Order) -> None:
-    """Set the fields that repeat data of the groups: all lines, and the first group's destination."""
-    del order.lines[:]
-    for group in order.shipping_groups:
-        order.lines.extend(group.lines)
-    first = order.shipping_groups[0]
-    order.shipping_address.CopyFrom(first.shipping_address)
-    order.warehouse_id = first.warehouse_id

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -9,13 +10,23 @@ from diptych.sagas.v1.types_pb2 import Saga as SagaMessage
 
 from process_manager import saga
 from process_manager.query_service import create_service
+from process_manager.saga_queries import MAX_TEXT_LENGTH, SagaQueries
 from process_manager.saga_records import SagaCounts
 from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN
-from tests.support.harness.keys import mint_token
-from tests.support.harness.saga_run import INCARNATION, SagaRun, call, list_all, paid, written
+from tests.support.harness.keys import TOKENS, mint_token
+from tests.support.harness.saga_run import (
+    INCARNATION,
+    SagaRun,
+    call,
+    create_freshness,
+    list_all,
+    list_pages,
+    paid,
+    written,
+)
 from tests.support.ledger.sagas import COLLECTION, Collection, describe_status
 
 
@@ -147,3 +158,36 @@ async def test_queries_wait_for_a_consistency_token(run: SagaRun, monkeypatch: p
         with pytest.raises(RpcError) as error:
             await call(create_service(run.queries), method, at_least_as_fresh=token, **request)
         assert error.value.reason == "VIEW_BEHIND"
+
+
+async def test_pages_of_limited_size_list_every_instance_once(run: SagaRun) -> None:
+    await run.deliver(*(written(f"c-{number}") for number in range(7)))
+    await run.query("UPDATE sagas SET blocked_reason = repeat('x', 3000) WHERE id = 'c-1'")
+    queries = SagaQueries(run.sagas, run.reader, create_freshness(run), TOKENS, max_page_bytes=500)
+    pages = await list_pages(create_service(queries), "ListSagas", page_size=100)
+    sizes = [[each.ByteSize() for each in page.sagas] for page in pages]
+    assert all(len(page) == 1 or sum(page) <= 500 for page in sizes), sizes
+    assert all(sum(page) + following[0] > 500 for page, following in pairwise(sizes)), sizes
+    keys = [(each.saga, each.id) for page in pages for each in page.sagas]
+    assert len(keys) == len(set(keys)) == 15
+
+
+async def test_an_instance_shows_its_latest_steps_and_actions_if_it_has_too_many(run: SagaRun) -> None:
+    await run.deliver(written("c"))
+    for number in range(12):
+        for step in await run.read_due_steps():
+            if step.saga == LIMITED.name:
+                await run.engine.record_reply(step, StepReply(reason=f"{number}-" + "x" * 2_000))
+        await run.engine.retry(LIMITED.name, "c", f"ada-{number}")
+    whole = await get(run, LIMITED.name, "c")
+    assert (len(whole.steps), whole.omitted_step_count, whole.omitted_operator_action_count) == (13, 0, 0)
+    assert max(len(step.outcome) for step in whole.steps) == MAX_TEXT_LENGTH
+    run.queries = SagaQueries(run.sagas, run.reader, create_freshness(run), TOKENS, max_page_bytes=5_000)
+    part = await get(run, LIMITED.name, "c")
+    assert 0 < len(part.steps) < 13
+    assert part.ByteSize() < 5_500
+    assert list(part.steps) == list(whole.steps)[part.omitted_step_count :]
+    assert list(part.operator_actions) == list(whole.operator_actions)[part.omitted_operator_action_count :]
+    run.queries = SagaQueries(run.sagas, run.reader, create_freshness(run), TOKENS, max_page_bytes=200)
+    tiny = await get(run, LIMITED.name, "c")
+    assert (len(tiny.steps), len(tiny.operator_actions), len(tiny.timers)) == (1, 1, 1)

@@ -85,13 +85,17 @@ async def call(service: Service, method: str, **request: Any) -> Any:
 
 async def list_all(service: Service, method: str, field: str, **request: Any) -> list[Any]:
     """Return the entries on all pages, two on each."""
-    entries: list[Any] = []
-    token = ""
-    while True:
-        page = await call(service, method, page_size=2, page_token=token, **request)
-        entries += getattr(page, field)
-        if not (token := page.next_page_token):
-            return entries
+    pages = await list_pages(service, method, page_size=2, **request)
+    return [entry for page in pages for entry in getattr(page, field)]
+
+
+async def list_pages(service: Service, method: str, **request: Any) -> list[Any]:
+    """Return the responses with all pages."""
+    pages: list[Any] = []
+    while not pages or pages[-1].next_page_token:
+        token = pages[-1].next_page_token if pages else ""
+        pages.append(await call(service, method, page_token=token, **request))
+    return pages
 
 
 class SagaRun:

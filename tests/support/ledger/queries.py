@@ -3,14 +3,14 @@
 from typing import Any
 
 from contracts.view_layout import View
-from query_server import history_pages, list_pages, watches
+from query_server import batches, history_pages, list_pages, watches
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import NotFound
 from query_server.service import Query, QueryContext, WatchQuery
 from query_server.timestamps import read_period
 from query_server.view_reader import Window
 from query_server.watches import Watch, WatchResponses
-from query_server.wire_format import ITEMS, encode_repeated, encode_view
+from query_server.wire_format import encode_view
 from tests.support.ledger.stubs import queries as protocol
 from tests.support.ledger.stubs import types as views
 
@@ -24,10 +24,7 @@ async def get_cheque(cheques: FreshReader, request: Any) -> bytes:
 
 
 async def batch_get_cheques(cheques: FreshReader, request: Any) -> bytes:
-    found = await cheques.get_all(request.cheque_ids)
-    missing_ids = [cheque_id for cheque_id, data in zip(request.cheque_ids, found, strict=True) if not data]
-    rest: bytes = protocol.BatchGetChequesResponse(missing_cheque_ids=missing_ids).SerializeToString()
-    return encode_repeated(ITEMS, filter(None, found)) + rest
+    return (await batches.read_batch(cheques, request.cheque_ids)).encode()
 
 
 async def list_cheques(cheques: FreshReader, request: Any) -> bytes:

@@ -78,14 +78,14 @@ def test_every_field_of_the_events_is_folded_as_in_the_projection() -> None:
 def test_a_line_is_added_at_the_end_of_its_group() -> None:
     added = v1.OrderLineAdded(shipping_group_id="home", line=OrderLine(sku="d"))
     order = ordering.fold_view(record(PLACED, added))
-    assert [line.sku for line in order.lines] == ["a", "b", "d", "c"]
+    assert [[line.sku for line in group.lines] for group in order.shipping_groups] == [["a", "b", "d"], ["c"]]
     assert (order.version, order.state) == (2, Order.STATE_PLACED)
 
 
 def test_a_line_is_removed_from_its_group_alone() -> None:
     removed = v1.OrderLineRemoved(shipping_group_id="home", sku="a")
     order = ordering.fold_view(record(PLACED, removed))
-    assert [line.sku for line in order.lines] == ["b", "c"]
+    assert [[line.sku for line in group.lines] for group in order.shipping_groups] == [["b"], ["c"]]
 
 
 def test_an_approved_order_is_placed_and_keeps_its_hold_reason() -> None:

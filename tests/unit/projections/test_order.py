@@ -99,11 +99,8 @@ class TestOrderView:
             version=1,
             state=views.Order.STATE_PLACED,
             customer_id="c-1",
-            lines=[line("s-2"), line("s-3"), line("s-1")],
             total=euros(12, 340_000_000),
-            shipping_address=town("Ghent"),
             account_id="a-1",
-            warehouse_id="w-two",
             place_time=T,
             shipping_groups=[two, one],
         )
@@ -134,9 +131,8 @@ class TestOrderView:
         assert view is not None
         (group_,) = view.message.shipping_groups
         assert (group_.shipping_group_id, group_.warehouse_id) == ("main", "w-1")
-        assert [each.sku for each in group_.lines] == [each.sku for each in view.message.lines] == ["s-1"]
-        assert group_.shipping_address == view.message.shipping_address
-        assert view.message.shipping_address.recipient == "Alice"
+        assert [each.sku for each in group_.lines] == ["s-1"]
+        assert group_.shipping_address.recipient == "Alice"
         assert (view.message.total, view.message.place_time) == (TOTAL, Timestamp(seconds=T.seconds - 240))
 
     def test_has_an_added_line_at_the_end_of_its_group(self) -> None:
@@ -145,7 +141,6 @@ class TestOrderView:
         )
         order = view_of(placed(group("a", "s-1"), group("b", "s-2")), added)
         assert list(order.shipping_groups) == [group("a", "s-1", "s-9"), group("b", "s-2")]
-        assert [each.sku for each in order.lines] == ["s-1", "s-9", "s-2"]
         assert (order.total, order.version) == (euros(18), 2)
 
     def test_loses_a_removed_line_from_its_group_only(self) -> None:
@@ -154,11 +149,10 @@ class TestOrderView:
         )
         order = view_of(placed(group("a", "s-1", "s-2"), group("b", "s-1", "s-3")), removed)
         assert list(order.shipping_groups) == [group("a", "s-1", "s-2"), group("b", "s-3")]
-        assert [each.sku for each in order.lines] == ["s-1", "s-2", "s-3"]
         assert order.total == euros(6)
 
-    @pytest.mark.parametrize(("group_id", "destination"), [("a", "Aalst"), ("b", "Ghent")])
-    def test_has_the_address_of_its_first_group(self, group_id: str, destination: str) -> None:
+    @pytest.mark.parametrize("group_id", ["a", "b"])
+    def test_has_the_changed_address_in_its_group_only(self, group_id: str) -> None:
         personal = v1.PersonalData(subject_id="c-1", shipping_address=town("Aalst"))
         changed = v1.ShippingAddressChanged(
             order_id="o-1", shipping_group_id=group_id, personal=personal, changed_at=T
@@ -169,8 +163,6 @@ class TestOrderView:
             "b": "Ghent",
             group_id: "Aalst",
         }
-        assert order.shipping_address == town(destination)
-        assert order.warehouse_id == "w-a"
 
     def test_is_held_for_a_reason(self) -> None:
         order = view_of(placed(), HELD)
@@ -212,7 +204,8 @@ class TestOrderView:
         edits = (v1.OrderLineAdded, v1.OrderLineRemoved, v1.ShippingAddressChanged)
         everything = [fill_fields(event()) for event in ORDERS.handlers if event not in edits]
         order = view_of(*everything)
-        assert {field.name for field, _ in order.ListFields()} == set(views.Order.DESCRIPTOR.fields_by_name)
+        fields = {field.name for field in views.Order.DESCRIPTOR.fields if not field.GetOptions().deprecated}
+        assert {field.name for field, _ in order.ListFields()} == fields
 
     def test_has_a_handler_for_every_event(self) -> None:
         newest = {EVENTS.newest(name) for name in EVENTS.names}

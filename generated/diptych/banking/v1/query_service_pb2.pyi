@@ -185,7 +185,9 @@ class ListTransactionsRequest(_message.Message):
     account_id: _builtins.str
     """The account's id."""
     page_size: _builtins.int
-    """The maximum number of lines in a page, up to 100; 20 if it is 0."""
+    """The maximum number of lines in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a
+    next page.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, for the same account and period; empty for the first page."""
     at_least_as_fresh: _builtins.str

@@ -82,7 +82,9 @@ class ListFulfilmentsRequest(_message.Message):
     state: _types_pb2.Fulfilment.State.ValueType
     """Only fulfilments in this state; unspecified for all."""
     page_size: _builtins.int
-    """The maximum number of entries in a page, up to 100; 20 if it is 0."""
+    """The maximum number of entries in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a
+    next page.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, for the same request; empty for the first page."""
     at_least_as_fresh: _builtins.str

@@ -94,6 +94,7 @@ class Fulfilment(_message.Message):
     RESERVATION_ID_FIELD_NUMBER: _builtins.int
     HOLD_ID_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
+    OMITTED_STEP_COUNT_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id."""
     order_version: _builtins.int
@@ -118,6 +119,8 @@ class Fulfilment(_message.Message):
     """The reservation of the order's stock; empty before it is made."""
     hold_id: _builtins.str
     """The hold on the order's money; empty before it is placed."""
+    omitted_step_count: _builtins.int
+    """The number of earlier steps that `steps` lacks, because the response would have become too large."""
     @_builtins.property
     def state_start_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which the fulfilment entered this state."""
@@ -132,7 +135,7 @@ class Fulfilment(_message.Message):
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
-        """The steps, in the order in which they were sent."""
+        """The steps, in the order in which they were sent; the latest ones if they are too many for one response."""
 
     def __init__(
         self,
@@ -150,10 +153,11 @@ class Fulfilment(_message.Message):
         reservation_id: _builtins.str = ...,
         hold_id: _builtins.str = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
+        omitted_step_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "due_time", b"due_time", "state_start_time", b"state_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "blocked_reason", b"blocked_reason", "due_time", b"due_time", "hold_id", b"hold_id", "order_id", b"order_id", "order_version", b"order_version", "rejection", b"rejection", "reservation_id", b"reservation_id", "state", b"state", "state_start_time", b"state_start_time", "steps", b"steps", "suspicion", b"suspicion", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "blocked_reason", b"blocked_reason", "due_time", b"due_time", "hold_id", b"hold_id", "omitted_step_count", b"omitted_step_count", "order_id", b"order_id", "order_version", b"order_version", "rejection", b"rejection", "reservation_id", b"reservation_id", "state", b"state", "state_start_time", b"state_start_time", "steps", b"steps", "suspicion", b"suspicion", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

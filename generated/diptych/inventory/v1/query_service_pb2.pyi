@@ -151,7 +151,9 @@ class ListStockRequest(_message.Message):
     low: _builtins.bool
     """Only stocks whose available quantity is at or below the reorder point."""
     page_size: _builtins.int
-    """The maximum number of entries in a page, up to 100; 20 if it is 0."""
+    """The maximum number of entries in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a
+    next page.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, for the same request; empty for the first page."""
     at_least_as_fresh: _builtins.str
@@ -264,7 +266,9 @@ class ListReorderAlertsRequest(_message.Message):
     warehouse_id: _builtins.str
     """Only this warehouse; empty for all."""
     page_size: _builtins.int
-    """The maximum number of entries in a page, up to 100; 20 if it is 0."""
+    """The maximum number of entries in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a
+    next page.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, for the same request; empty for the first page."""
     at_least_as_fresh: _builtins.str
@@ -385,7 +389,9 @@ class GetStockMovementsRequest(_message.Message):
     warehouse_id: _builtins.str
     """Only this warehouse; empty for all."""
     page_size: _builtins.int
-    """The maximum number of entries in a page, up to 100; 20 if it is 0."""
+    """The maximum number of entries in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a
+    next page.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, for the same request; empty for the first page."""
     at_least_as_fresh: _builtins.str

@@ -88,7 +88,9 @@ class ListOrdersRequest(_message.Message):
     state: _types_pb2.Order.State.ValueType
     """Only orders in this state; unspecified for all states."""
     page_size: _builtins.int
-    """The maximum number of orders in a page, up to 100; 20 if it is 0. A page may hold fewer."""
+    """The maximum number of orders in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a
+    next page, for instance because its orders are large.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, with the same filters; empty for the first page."""
     at_least_as_fresh: _builtins.str
@@ -184,6 +186,7 @@ class BatchGetOrdersResponse(_message.Message):
 
     ORDERS_FIELD_NUMBER: _builtins.int
     MISSING_ORDER_IDS_FIELD_NUMBER: _builtins.int
+    UNREAD_ORDER_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Order]:
         """The orders that exist, in the order of the request."""
@@ -192,15 +195,22 @@ class BatchGetOrdersResponse(_message.Message):
     def missing_order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The ids that do not exist, in the order of the request."""
 
+    @_builtins.property
+    def unread_order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids to ask for again in another call, in the order of the request; empty unless this response would
+        have become too large. Nothing is known about these orders yet.
+        """
+
     def __init__(
         self,
         *,
         orders: _abc.Iterable[_types_pb2.Order] | None = ...,
         missing_order_ids: _abc.Iterable[_builtins.str] | None = ...,
+        unread_order_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_order_ids", b"missing_order_ids", "orders", b"orders"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_order_ids", b"missing_order_ids", "orders", b"orders", "unread_order_ids", b"unread_order_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -269,7 +279,9 @@ class GetOrderHistoryRequest(_message.Message):
     order_id: _builtins.str
     """The order's id."""
     page_size: _builtins.int
-    """The maximum number of entries in a page, up to 100; 20 if it is 0."""
+    """The maximum number of entries in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a
+    next page.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, for the same order; empty for the first page."""
     at_least_as_fresh: _builtins.str

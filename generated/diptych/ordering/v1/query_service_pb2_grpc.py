@@ -90,7 +90,8 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetOrders(self, request, context):
-        """Returns several orders. The response lists the ids that do not exist.
+        """Returns several orders. The response lists the ids that do not exist, and those to ask for again because
+        it would have become too large with them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

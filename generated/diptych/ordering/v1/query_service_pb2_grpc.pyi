@@ -40,7 +40,9 @@ class QueryServiceStub:
     GetOrder: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderRequest, _query_service_pb2.GetOrderResponse]
     """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist."""
     BatchGetOrders: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.BatchGetOrdersRequest, _query_service_pb2.BatchGetOrdersResponse]
-    """Returns several orders. The response lists the ids that do not exist."""
+    """Returns several orders. The response lists the ids that do not exist, and those to ask for again because
+    it would have become too large with them.
+    """
     ListOrders: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListOrdersRequest, _query_service_pb2.ListOrdersResponse]
     """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these."""
     GetCustomerSummary: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerSummaryRequest, _query_service_pb2.GetCustomerSummaryResponse]
@@ -76,7 +78,9 @@ class QueryServiceAsyncStub(QueryServiceStub):
     GetOrder: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderRequest, _query_service_pb2.GetOrderResponse]  # type: ignore[assignment]
     """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist."""
     BatchGetOrders: _aio.UnaryUnaryMultiCallable[_query_service_pb2.BatchGetOrdersRequest, _query_service_pb2.BatchGetOrdersResponse]  # type: ignore[assignment]
-    """Returns several orders. The response lists the ids that do not exist."""
+    """Returns several orders. The response lists the ids that do not exist, and those to ask for again because
+    it would have become too large with them.
+    """
     ListOrders: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListOrdersRequest, _query_service_pb2.ListOrdersResponse]  # type: ignore[assignment]
     """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these."""
     GetCustomerSummary: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerSummaryRequest, _query_service_pb2.GetCustomerSummaryResponse]  # type: ignore[assignment]
@@ -121,7 +125,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.BatchGetOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.BatchGetOrdersResponse, _abc.Awaitable[_query_service_pb2.BatchGetOrdersResponse]]:
-        """Returns several orders. The response lists the ids that do not exist."""
+        """Returns several orders. The response lists the ids that do not exist, and those to ask for again because
+        it would have become too large with them.
+        """
 
     @_abc_1.abstractmethod
     def ListOrders(

@@ -20,6 +20,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
@@ -185,8 +190,16 @@ class Order(_message.Message):
     """The customer who placed the order."""
     account_id: _builtins.str
     """The account that pays."""
-    warehouse_id: _builtins.str
-    """The warehouse that ships the first shipping group."""
+    @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def warehouse_id(self) -> _builtins.str:
+        """Deprecated and always empty: read the warehouses of `shipping_groups`."""
+
+    @warehouse_id.setter
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
+    def warehouse_id(self, value: _builtins.str) -> None:
+        """Deprecated and always empty: read the warehouses of `shipping_groups`."""
+
     cancel_reason: _builtins.str
     """The caller's reason of the cancellation."""
     hold_reason: _builtins.str
@@ -200,16 +213,20 @@ class Order(_message.Message):
     return_reason: _builtins.str
     """The caller's reason of the return."""
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___OrderLine]:
-        """The ordered lines of all shipping groups."""
+        """Deprecated and always empty: read the lines of `shipping_groups`. A view with both would have twice the
+        size.
+        """
 
     @_builtins.property
     def total(self) -> _money_pb2.Money:
         """The sum of quantity times unit price over all lines."""
 
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def shipping_address(self) -> Global___ShippingAddress:
-        """The address of the first shipping group."""
+        """Deprecated and never set: read the addresses of `shipping_groups`."""
 
     @_builtins.property
     def place_time(self) -> _timestamp_pb2.Timestamp:
@@ -225,7 +242,7 @@ class Order(_message.Message):
 
     @_builtins.property
     def shipping_groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ShippingGroup]:
-        """The order's shipping groups, at least one."""
+        """The order's shipping groups, at least one, with 1 to 100 lines in all."""
 
     @_builtins.property
     def hold_time(self) -> _timestamp_pb2.Timestamp:

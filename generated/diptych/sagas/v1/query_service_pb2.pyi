@@ -98,7 +98,9 @@ class ListSagasRequest(_message.Message):
     overdue_only: _builtins.bool
     """Only instances whose due time has passed."""
     page_size: _builtins.int
-    """The maximum number of entries in a page, up to 100; 20 if it is 0."""
+    """The maximum number of entries in a page, up to 100; 20 if it is 0. A page may hold fewer and still have a
+    next page.
+    """
     page_token: _builtins.str
     """The `next_page_token` of the previous page, for the same request; empty for the first page."""
     at_least_as_fresh: _builtins.str

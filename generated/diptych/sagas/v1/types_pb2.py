@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64iptych/sagas/v1/types.proto\x12\x10\x64iptych.sagas.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbe\x04\n\x04Saga\x12\x12\n\x04saga\x18\x01 \x01(\tR\x04saga\x12\x0e\n\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n\x05state\x18\x03 \x01(\tR\x05state\x12\x44\n\x10state_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0estateStartTime\x12\x14\n\x05\x65nded\x18\x05 \x01(\x08R\x05\x65nded\x12\x1f\n\x0bwaiting_for\x18\x06 \x01(\tR\nwaitingFor\x12%\n\x0e\x62locked_reason\x18\x07 \x01(\tR\rblockedReason\x12\x39\n\nbegin_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tbeginTime\x12\x35\n\x08\x64ue_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x64ueTime\x12:\n\x07streams\x18\n \x03(\x0b\x32 .diptych.sagas.v1.StreamPositionR\x07streams\x12,\n\x05steps\x18\x0b \x03(\x0b\x32\x16.diptych.sagas.v1.StepR\x05steps\x12/\n\x06timers\x18\x0c \x03(\x0b\x32\x17.diptych.sagas.v1.TimerR\x06timers\x12K\n\x10operator_actions\x18\r \x03(\x0b\x32 .diptych.sagas.v1.OperatorActionR\x0foperatorActions\"Z\n\x0eStreamPosition\x12\x16\n\x06stream\x18\x01 \x01(\tR\x06stream\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x16\n\x06\x66\x61iled\x18\x03 \x01(\x08R\x06\x66\x61iled\"\xc3\x02\n\x04Step\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x05R\x07\x61ttempt\x12\x16\n\x06method\x18\x03 \x01(\tR\x06method\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\x12;\n\x0b\x64\x65\x63ide_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndecideTime\x12;\n\x0b\x61nswer_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nanswerTime\x12\x18\n\x07outcome\x18\x07 \x01(\tR\x07outcome\x12\x14\n\x05tries\x18\x08 \x01(\x05R\x05tries\x12\x14\n\x05\x65rror\x18\t \x01(\tR\x05\x65rror\x12\x16\n\x06\x64\x65nied\x18\n \x01(\x08R\x06\x64\x65nied\"R\n\x05Timer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x35\n\x08\x64ue_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x64ueTime\"\x8c\x01\n\x0eOperatorAction\x12\x16\n\x06\x61\x63tion\x18\x01 \x01(\tR\x06\x61\x63tion\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n\x08operator\x18\x03 \x01(\tR\x08operator\x12.\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04timeB=\n\x10\x64iptych.sagas.v1P\x01Z\'diptych.internal/stubs/sagas/v1;sagasv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x64iptych/sagas/v1/types.proto\x12\x10\x64iptych.sagas.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x05\n\x04Saga\x12\x12\n\x04saga\x18\x01 \x01(\tR\x04saga\x12\x0e\n\x02id\x18\x02 \x01(\tR\x02id\x12\x14\n\x05state\x18\x03 \x01(\tR\x05state\x12\x44\n\x10state_start_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0estateStartTime\x12\x14\n\x05\x65nded\x18\x05 \x01(\x08R\x05\x65nded\x12\x1f\n\x0bwaiting_for\x18\x06 \x01(\tR\nwaitingFor\x12%\n\x0e\x62locked_reason\x18\x07 \x01(\tR\rblockedReason\x12\x39\n\nbegin_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tbeginTime\x12\x35\n\x08\x64ue_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x64ueTime\x12:\n\x07streams\x18\n \x03(\x0b\x32 .diptych.sagas.v1.StreamPositionR\x07streams\x12,\n\x05steps\x18\x0b \x03(\x0b\x32\x16.diptych.sagas.v1.StepR\x05steps\x12/\n\x06timers\x18\x0c \x03(\x0b\x32\x17.diptych.sagas.v1.TimerR\x06timers\x12K\n\x10operator_actions\x18\r \x03(\x0b\x32 .diptych.sagas.v1.OperatorActionR\x0foperatorActions\x12,\n\x12omitted_step_count\x18\x0e \x01(\x05R\x10omittedStepCount\x12\x41\n\x1domitted_operator_action_count\x18\x0f \x01(\x05R\x1aomittedOperatorActionCount\x12.\n\x13omitted_timer_count\x18\x10 \x01(\x05R\x11omittedTimerCount\"Z\n\x0eStreamPosition\x12\x16\n\x06stream\x18\x01 \x01(\tR\x06stream\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x16\n\x06\x66\x61iled\x18\x03 \x01(\x08R\x06\x66\x61iled\"\xc3\x02\n\x04Step\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n\x07\x61ttempt\x18\x02 \x01(\x05R\x07\x61ttempt\x12\x16\n\x06method\x18\x03 \x01(\tR\x06method\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\x12;\n\x0b\x64\x65\x63ide_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ndecideTime\x12;\n\x0b\x61nswer_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nanswerTime\x12\x18\n\x07outcome\x18\x07 \x01(\tR\x07outcome\x12\x14\n\x05tries\x18\x08 \x01(\x05R\x05tries\x12\x14\n\x05\x65rror\x18\t \x01(\tR\x05\x65rror\x12\x16\n\x06\x64\x65nied\x18\n \x01(\x08R\x06\x64\x65nied\"R\n\x05Timer\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x35\n\x08\x64ue_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x64ueTime\"\x8c\x01\n\x0eOperatorAction\x12\x16\n\x06\x61\x63tion\x18\x01 \x01(\tR\x06\x61\x63tion\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1a\n\x08operator\x18\x03 \x01(\tR\x08operator\x12.\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04timeB=\n\x10\x64iptych.sagas.v1P\x01Z\'diptych.internal/stubs/sagas/v1;sagasv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\020diptych.sagas.v1P\001Z\'diptych.internal/stubs/sagas/v1;sagasv1'
   _globals['_SAGA']._serialized_start=84
-  _globals['_SAGA']._serialized_end=658
-  _globals['_STREAMPOSITION']._serialized_start=660
-  _globals['_STREAMPOSITION']._serialized_end=750
-  _globals['_STEP']._serialized_start=753
-  _globals['_STEP']._serialized_end=1076
-  _globals['_TIMER']._serialized_start=1078
-  _globals['_TIMER']._serialized_end=1160
-  _globals['_OPERATORACTION']._serialized_start=1163
-  _globals['_OPERATORACTION']._serialized_end=1303
+  _globals['_SAGA']._serialized_end=819
+  _globals['_STREAMPOSITION']._serialized_start=821
+  _globals['_STREAMPOSITION']._serialized_end=911
+  _globals['_STEP']._serialized_start=914
+  _globals['_STEP']._serialized_end=1237
+  _globals['_TIMER']._serialized_start=1239
+  _globals['_TIMER']._serialized_end=1321
+  _globals['_OPERATORACTION']._serialized_start=1324
+  _globals['_OPERATORACTION']._serialized_end=1464
 # @@protoc_insertion_point(module_scope)

@@ -38,6 +38,9 @@ class Saga(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     TIMERS_FIELD_NUMBER: _builtins.int
     OPERATOR_ACTIONS_FIELD_NUMBER: _builtins.int
+    OMITTED_STEP_COUNT_FIELD_NUMBER: _builtins.int
+    OMITTED_OPERATOR_ACTION_COUNT_FIELD_NUMBER: _builtins.int
+    OMITTED_TIMER_COUNT_FIELD_NUMBER: _builtins.int
     saga: _builtins.str
     """The saga's name, `<context>.<saga>`, for instance `fulfilment.fulfilment`."""
     id: _builtins.str
@@ -50,6 +53,14 @@ class Saga(_message.Message):
     """Description, for people, of the event, reply or decision that the instance waits for; empty after its end."""
     blocked_reason: _builtins.str
     """The reason for which the instance is blocked until an operator retries or aborts it; empty if it is not."""
+    omitted_step_count: _builtins.int
+    """The number of earlier steps that `steps` lacks, because the response would have become too large."""
+    omitted_operator_action_count: _builtins.int
+    """The number of earlier actions that `operator_actions` lacks, because the response would have become too
+    large.
+    """
+    omitted_timer_count: _builtins.int
+    """The number of later timers that `timers` lacks, because the response would have become too large."""
     @_builtins.property
     def state_start_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which the instance entered this state."""
@@ -68,15 +79,21 @@ class Saga(_message.Message):
 
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___Step]:
-        """The steps, in the order in which they were sent. Only `GetSaga` returns them."""
+        """The steps, in the order in which they were sent; the latest ones if they are too many for one response.
+        Only `GetSaga` returns them.
+        """
 
     @_builtins.property
     def timers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Timer]:
-        """The timers that are set, the next first. Only `GetSaga` returns them."""
+        """The timers that are set, the next first; the first ones if they are too many for one response. Only
+        `GetSaga` returns them.
+        """
 
     @_builtins.property
     def operator_actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___OperatorAction]:
-        """The actions of operators, the oldest first. Only `GetSaga` returns them."""
+        """The actions of operators, the oldest first; the latest ones if they are too many for one response. Only
+        `GetSaga` returns them.
+        """
 
     def __init__(
         self,
@@ -94,10 +111,13 @@ class Saga(_message.Message):
         steps: _abc.Iterable[Global___Step] | None = ...,
         timers: _abc.Iterable[Global___Timer] | None = ...,
         operator_actions: _abc.Iterable[Global___OperatorAction] | None = ...,
+        omitted_step_count: _builtins.int = ...,
+        omitted_operator_action_count: _builtins.int = ...,
+        omitted_timer_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "due_time", b"due_time", "state_start_time", b"state_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "blocked_reason", b"blocked_reason", "due_time", b"due_time", "ended", b"ended", "id", b"id", "operator_actions", b"operator_actions", "saga", b"saga", "state", b"state", "state_start_time", b"state_start_time", "steps", b"steps", "streams", b"streams", "timers", b"timers", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "blocked_reason", b"blocked_reason", "due_time", b"due_time", "ended", b"ended", "id", b"id", "omitted_operator_action_count", b"omitted_operator_action_count", "omitted_step_count", b"omitted_step_count", "omitted_timer_count", b"omitted_timer_count", "operator_actions", b"operator_actions", "saga", b"saga", "state", b"state", "state_start_time", b"state_start_time", "steps", b"steps", "streams", b"streams", "timers", b"timers", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,47 @@
+"""Batches: several views by id in one response, as far as they fit."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from query_server.fresh_reader import FreshReader
+from query_server.wire_format import ITEMS, MISSING_IDS, UNREAD_IDS, encode_repeated
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Serialised views, in the order of the request."""
+
+    views: Sequence[bytes]
+    missing_ids: Sequence[str]
+    """The ids of views that do not exist."""
+    unread_ids: Sequence[str]
+    """The ids that were not read, because the response would have become too large."""
+
+    def encode(self) -> bytes:
+        """Return the serialised response: the views, the missing ids and the unread ids as fields 1 to 3."""
+        missing = encode_repeated(MISSING_IDS, map(str.encode, self.missing_ids))
+        unread = encode_repeated(UNREAD_IDS, map(str.encode, self.unread_ids))
+        return encode_repeated(ITEMS, self.views) + missing + unread
+
+
+async def read_batch(reader: FreshReader, view_ids: Sequence[str]) -> Batch:
+    """Return the views with these ids.
+
+    Raises:
+        RpcError: an error of the reader.
+    """
+    views: list[bytes] = []
+    missing_ids: list[str] = []
+    budget = reader.views.create_budget()
+    position = 0
+    while unread_ids := view_ids[position:]:
+        chunk = unread_ids[: budget.plan_read(len(unread_ids))]
+        for view_id, data in zip(chunk, await reader.get_all(chunk), strict=True):
+            if not data:
+                missing_ids.append(view_id)
+            elif budget.take(len(data)):
+                views.append(data)
+            else:
+                return Batch(views, missing_ids, view_ids[position:])
+            position += 1
+    return Batch(views, missing_ids, ())
