@@ -29,8 +29,6 @@ def build_options(options: Options) -> list[tuple[str, Any]]:
         # gRPC's own maximum of two minutes would outlast the deadlines of most calls after an outage.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 5_000),
-        # A page or batch holds up to 100 objects, each of at most 256 kB.
-        ("grpc.max_receive_message_length", 32 * 1024 * 1024),
         *options,
     ]
 

@@ -49,6 +49,7 @@ def list_responses() -> Iterator[Descriptor]:
 def is_bounded_by_its_response(field: FieldDescriptor) -> bool:
     """Return whether a field of a response has the items of its page, or the items or ids of its batch."""
     response = field.containing_type
+    assert response is not None
     unread = response.fields_by_number.get(UNREAD_IDS)
     is_batch = unread is not None and unread.name.startswith("unread_") and unread.is_repeated
     return is_batch or ("next_page_token" in response.fields_by_name and field.number == 1)
