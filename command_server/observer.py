@@ -1,15 +1,24 @@
-"""Telemetry of commands: a decorator of `execute` that adds a log line and metrics."""
+"""Telemetry of commands: a decorator of `execute` that adds a log line and metrics, and the report of times
+that were set aside.
+"""
 
-from time import perf_counter
+from collections.abc import Mapping
+from datetime import timedelta
+from math import inf
+from time import monotonic, perf_counter
 
 from command_server.kernel.batch import Request
 from command_server.kernel.group_commit import CommandResult
 from command_server.kernel.outcomes import Accepted
 from command_server.service import Execute
+from contracts import streams
 from runtime.process import logs
 from runtime.telemetry import metrics
 
 log = logs.get_logger(__name__)
+
+QUIET_PERIOD = 60.0
+"""Seconds without a time that was set aside, after which the next one is logged again."""
 
 
 def instrument(execute: Execute) -> Execute:
@@ -32,3 +41,23 @@ def instrument(execute: Execute) -> Execute:
             metrics.command_processed(request.kind.name, accepted, perf_counter() - request.arrived_at)
 
     return observe
+
+
+class TimeSetAsideReport:
+    """Counts streams whose last time was set aside, and logs the first of those that follow each other."""
+
+    def __init__(self) -> None:
+        self._last = -inf
+
+    def __call__(self, leads: Mapping[str, timedelta]) -> None:
+        """Report the streams of one commit.
+
+        Args:
+            leads: how far the last event of each stream was ahead of the database's clock.
+        """
+        for stream in leads:
+            metrics.stream_time_set_aside(streams.stream_type(stream))
+        quiet, self._last = monotonic() - self._last > QUIET_PERIOD, monotonic()
+        if quiet:
+            stream, lead = max(leads.items(), key=lambda item: item[1])
+            log.warning("Stream time set aside", stream=stream, lead=lead.total_seconds(), streams=len(leads))

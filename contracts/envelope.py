@@ -27,7 +27,8 @@ class RecordedEvent(msgspec.Struct, frozen=True):
     """Number of the event's row in PostgreSQL: unique, rising within a stream, not in commit order."""
     metadata: Mapping[str, str]
     """`actor`, `on_behalf_of`, `command`, `correlation_id`, `causation_id` and, for a traced command,
-    `traceparent`. A key without a value is absent."""
+    `traceparent`. A key without a value is absent. If a wrong clock recorded the stream's previous event,
+    `time_set_aside` holds that event's time, which the time of this event precedes."""
 
     @property
     def id(self) -> str:

@@ -4,13 +4,14 @@ Commands are decided in order of arrival. Each sees the state that the commands 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any
 
 import msgspec
 
+from command_server.kernel.clock import choose_time
 from command_server.kernel.context import AggregateType, CommandType
 from command_server.kernel.decider import Rejected, RejectionKind
 from command_server.kernel.outcomes import Accepted, Outcome, Rejection, RequestIdReused
@@ -68,7 +69,7 @@ class Batch:
     Args:
         streams: all streams of the requests, as stored.
         requests: the requests among them that are already recorded.
-        clock: returns the time in UTC.
+        clock: returns the store's time in UTC.
     """
 
     def __init__(
@@ -81,6 +82,8 @@ class Batch:
         self._recorded_requests = dict(requests)
         self._clock = clock
         self._changes = Changes()
+        self.times_set_aside: dict[str, timedelta] = {}
+        """How far the last event of a stream was ahead of the store's time, for streams that got events."""
 
     def decide(self, request: Request) -> Outcome:
         """Return the outcome of a request. If this raises, the request has changed nothing.
@@ -95,9 +98,8 @@ class Batch:
                 raise RequestIdReused
             return previous.outcome
         streams = self._select_streams(request)
-        # Clocks of servers differ. Time must not run backwards within a stream.
-        now = max(self._clock(), *(stream.updated_at for stream in streams.values()))
-        outcome = self._determine_outcome(request, streams, now)
+        now, ahead = choose_time(self._clock(), streams)
+        outcome = self._determine_outcome(request, streams, now, ahead)
         # A retry in the same batch must find this outcome, although it is not stored yet.
         self._recorded_requests[request.key] = StoredRequest(request.kind.name, request.hash, outcome)
         self._changes.requests.append(_build_request_row(request, next(iter(streams)), outcome, now))
@@ -122,7 +124,9 @@ class Batch:
         ]
         return self._changes
 
-    def _determine_outcome(self, request: Request, streams: Mapping[str, Stream], now: datetime) -> Outcome:
+    def _determine_outcome(
+        self, request: Request, streams: Mapping[str, Stream], now: datetime, ahead: Mapping[str, datetime]
+    ) -> Outcome:
         expected, actual = request.expected_version, next(iter(streams.values())).version
         if expected is not None and expected != actual:
             details = {"expected_version": str(expected), "actual_version": str(actual)}
@@ -132,7 +136,7 @@ class Batch:
             new_events = request.kind.decider.decide(request.command, states, now)
         except Rejected as error:
             return Rejection(error.reason, error.kind, error.details)
-        self._apply(request, streams, new_events, now)
+        self._apply(request, streams, new_events, now, ahead)
         return Accepted({name: stream.version for name, stream in streams.items()}, now)
 
     def _apply(
@@ -141,6 +145,7 @@ class Batch:
         streams: Mapping[str, Stream],
         new_events: Mapping[str, Sequence[Any]],
         now: datetime,
+        ahead: Mapping[str, datetime],
     ) -> None:
         metadata = _encode_metadata(request)
         rows, results = [], []
@@ -150,16 +155,26 @@ class Batch:
             for version, event in enumerate(events, stream.version + 1):
                 state = stream.type.evolve(state, event)
                 rows.append(EventRow(name, version, *stream.type.encode(event), metadata, now))
+            if events and name in ahead:
+                first = replace(rows[-len(events)], metadata=_encode_metadata(request, ahead[name]))
+                rows[-len(events)] = first
             results.append((stream, len(events), state))
         # Nothing below this line can fail, so a request changes all its streams or none.
         self._changes.events += rows
+        self.times_set_aside |= {name: ahead[name] - now for name in ahead if new_events.get(name)}
         for stream, count, state in results:
             if count:
                 stream.version += count
                 stream.state, stream.updated_at, stream.changed = state, now, True
 
 
-def _encode_metadata(request: Request) -> str:
+def _encode_metadata(request: Request, set_aside: datetime | None = None) -> str:
+    """Return the metadata of an event.
+
+    Args:
+        request: the command.
+        set_aside: the time of the event before it, if this event's time precedes it.
+    """
     metadata = {
         "actor": request.caller,
         "on_behalf_of": request.on_behalf_of,
@@ -167,6 +182,7 @@ def _encode_metadata(request: Request) -> str:
         "correlation_id": request.correlation_id,
         "causation_id": request.request_id,
         "traceparent": request.traceparent,
+        "time_set_aside": set_aside and set_aside.isoformat(),
     }
     return _encode_json({key: value for key, value in metadata.items() if value is not None}).decode()
 

@@ -13,10 +13,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import timedelta
 from time import perf_counter
 
 from command_server.kernel.batch import Batch, NotLoaded, Request
+from command_server.kernel.clock import continue_from
 from command_server.kernel.context import AggregateType
 from command_server.kernel.outcomes import DeadlinePassed, Outcome, Overloaded
 from command_server.kernel.ports import EventStore, StoreConflict, StoreUnavailable
@@ -56,7 +57,8 @@ class GroupCommit:
         store: the store of streams, events and requests.
         aggregates: every aggregate by stream type.
         on_commit: called after each commit that recorded events; notifies the relay.
-        clock: returns the time in UTC.
+        on_time_set_aside: called after each commit that set times of streams aside, with their lead over the
+            store's time by stream.
     """
 
     def __init__(
@@ -64,12 +66,12 @@ class GroupCommit:
         store: EventStore,
         aggregates: Mapping[str, AggregateType],
         on_commit: Callable[[], None] = lambda: None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_time_set_aside: Callable[[Mapping[str, timedelta]], None] = lambda _: None,
     ) -> None:
         self._store = store
         self._aggregates = aggregates
         self._on_commit = on_commit
-        self._clock = clock
+        self._on_time_set_aside = on_time_set_aside
         self._queue: deque[_QueuedCommand] = deque()
         self._work_available = asyncio.Event()
         self._batch_ready = asyncio.Event()
@@ -157,13 +159,15 @@ class GroupCommit:
             # for the lock, and then finds the request that the lock's holder has recorded.
             streams = await load_streams(transaction, self._aggregates, requests)
             lookup = await transaction.find_requests({request.key for request in requests})
-            decisions = Batch(streams, lookup.requests, self._clock)
+            decisions = Batch(streams, lookup.requests, continue_from(lookup.now))
             results = [_decide(decisions, request) for request in requests]
             changes = decisions.collect_changes()
             if changes.requests:
                 await transaction.write(changes)
         if changes.events:
             self._on_commit()
+        if decisions.times_set_aside:
+            self._on_time_set_aside(decisions.times_set_aside)
         # In reverse, so that commands that return to the head of the queue keep their order of arrival.
         for queued, result in reversed(list(zip(batch, results, strict=True))):
             if isinstance(result, NotLoaded):

@@ -52,10 +52,12 @@ class StoredRequest:
 
 @dataclass(frozen=True, slots=True)
 class RequestLookup:
-    """Previously recorded requests, and the current database incarnation."""
+    """Previously recorded requests, and the database's incarnation and time."""
 
     incarnation: str
     requests: Mapping[RequestKey, StoredRequest]
+    now: datetime
+    """The store's time at the lookup, in UTC. After `lock_streams` no other writer can have a later one."""
 
 
 @dataclass(frozen=True, slots=True)

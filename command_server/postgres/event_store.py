@@ -133,7 +133,7 @@ class PostgresTransaction:
         requests = {
             (row["caller"], str(row["request_id"])): _decode_request(row) for row in rows if row["caller"]
         }
-        return RequestLookup(str(rows[0]["incarnation"]), requests)
+        return RequestLookup(str(rows[0]["incarnation"]), requests, rows[0]["now"])
 
     async def read_events(self, stream: str, after: int) -> Sequence[StoredEvent]:
         rows = await self._connection.fetch(statements.READ_EVENTS, stream, after)

@@ -92,6 +92,12 @@ class Instruments:
             "Time from a command's arrival to its answer",
             lambda command_type: {"command_type": command_type},
         )
+        self._times_set_aside = Counter(
+            "streams.time_set_aside",
+            "{stream}",
+            "Streams whose last event was ahead of the database's clock when the next one was decided",
+            lambda stream_type: {"stream_type": stream_type},
+        )
         self._events = Counter(
             "events.processed",
             "{event}",
@@ -117,6 +123,7 @@ class Instruments:
         return (
             self._commands,
             self._durations,
+            self._times_set_aside,
             self._events,
             self._lag,
             self._pending,
@@ -127,6 +134,9 @@ class Instruments:
     def command_processed(self, command_type: str, success: bool, seconds: float) -> None:
         self._commands.count(command_type, success)
         self._durations.record(seconds, command_type)
+
+    def stream_time_set_aside(self, stream_type: str) -> None:
+        self._times_set_aside.count(stream_type)
 
     def event_processed(self, event_type: str, success: bool) -> None:
         self._events.count(event_type, success)

@@ -12,6 +12,12 @@ def command_processed(command_type: str, success: bool, seconds: float) -> None:
         instruments.command_processed(command_type, success, seconds)
 
 
+def stream_time_set_aside(stream_type: str) -> None:
+    """Count a stream whose last event was ahead of the database's clock when the next one was decided."""
+    if instruments is not None:
+        instruments.stream_time_set_aside(stream_type)
+
+
 def event_processed(event_type: str, success: bool) -> None:
     """Count an event that a projection has applied (`success`) or failed to apply."""
     if instruments is not None:

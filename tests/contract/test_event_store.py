@@ -173,3 +173,20 @@ async def test_the_incarnation_stays_the_same(store: EventStore) -> None:
         incarnation = (await first.find_requests([("alice", str(uuid4()))])).incarnation
     async with store.begin() as second:
         assert (await second.find_requests([("bob", str(uuid4()))])).incarnation == incarnation
+
+
+async def test_the_time_of_a_lookup_is_later_than_the_locks(store: EventStore) -> None:
+    await write(store, Changes([stream(1)], [event(1)]))
+    key = ("alice", str(uuid4()))
+
+    async def read_time_under_lock() -> datetime:
+        async with store.begin() as transaction:
+            await transaction.lock_streams(["a.b.1"])
+            return (await transaction.find_requests([key])).now
+
+    async with store.begin() as transaction:
+        await transaction.lock_streams(["a.b.1"])
+        waiting = asyncio.create_task(read_time_under_lock())
+        times = [(await transaction.find_requests([key])).now for _ in range(20)]  # the other one begins
+    times.append(await waiting)
+    assert times == sorted(times)

@@ -4,12 +4,13 @@ A balance is a sum of amounts here, where rules and projector copy the balance t
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any
 
 from diptych.banking.v1 import events_pb2
 from diptych.banking.v1 import types_pb2 as types
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
 from contracts.events.banking import EVENTS
@@ -19,6 +20,7 @@ from operations.verify.formats import columns, encode_money, encode_time, split_
 from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 
 NANOS = 10**9
+NEVER = datetime.min.replace(tzinfo=UTC)
 SUMS: dict[Any, tuple[int, int]] = {
     events_pb2.MoneyDeposited: (1, 0),
     events_pb2.MoneyWithdrawn: (-1, 0),
@@ -156,9 +158,13 @@ TRANSACTIONS: dict[Any, tuple[str, str, str, str]] = {
 
 
 def list_transactions(events: Sequence[Event]) -> list[types.Transaction]:
-    """Return the lines of an account's statement; their sums are computed here, not copied from events."""
+    """Return the lines of an account's statement; their sums are computed here, not copied from events.
+
+    A line is never booked before the previous one, although its event may have an earlier time than that of
+    the previous line, if a wrong clock recorded that one.
+    """
     currency = get_first(events, events_pb2.AccountOpened).currency_code if events else ""
-    paid_in = Fraction(0)
+    paid_in, latest = Fraction(0), NEVER
     transactions: list[types.Transaction] = []
     for event, (balance, held) in zip(events, list_balances(events) if events else (), strict=True):
         message = event.message
@@ -176,16 +182,24 @@ def list_transactions(events: Sequence[Event]) -> list[types.Transaction]:
             counterpart_account_id=getattr(message, counterpart) if counterpart else "",
             related_id=getattr(message, related) if related else "",
         )
-        transaction.book_time.FromDatetime(event.recorded.recorded_at)
+        latest = max(latest, _get_time(message))
+        transaction.book_time.FromDatetime(max(latest, event.recorded.recorded_at))
         transactions.append(transaction)
     return transactions
 
 
+def _get_time(message: Any) -> datetime:
+    """Return the time that an event of an account carries: its only Timestamp."""
+    (time,) = [value for field, value in message.ListFields() if field.message_type is Timestamp.DESCRIPTOR]
+    return time.ToDatetime(UTC)  # type: ignore[no-any-return]
+
+
 def fold_ledger(events: Sequence[Event]) -> types.AccountLedger:
-    """Return a ledger; its last transaction lacks version, time and actor."""
+    """Return a ledger; its last transaction lacks version and actor."""
     last = list_transactions(events)[-1]
-    for field in ("version", "book_time", "actor"):
+    for field in ("version", "actor"):
         last.ClearField(field)
+    last.book_time.FromDatetime(max(_get_time(event.message) for event in events))
     account_id = get_first(events, events_pb2.AccountOpened).account_id
     return types.AccountLedger(account_id=account_id, version=len(events), last=last)
 

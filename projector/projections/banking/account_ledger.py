@@ -5,6 +5,7 @@ from datetime import UTC
 
 from diptych.banking.v1 import events_pb2 as events
 from diptych.banking.v1 import types_pb2 as views
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
 from contracts.envelope import RecordedEvent
@@ -28,16 +29,39 @@ MOVEMENTS: dict[type[Movement], tuple[Kind.ValueType, str, str, str]] = {
 }
 """Event type to the kind of line, and the names of its fields for reference, counterpart and related id."""
 INCOMING = (views.Transaction.KIND_DEPOSITED, views.Transaction.KIND_RECEIVED)
-
+WithoutMovement = events.AccountFrozen | events.AccountUnfrozen | events.AccountClosed
+TIME_FIELDS = {
+    event: field.name
+    for event in (events.AccountOpened, *MOVEMENTS, *WithoutMovement.__args__)
+    for field in event.DESCRIPTOR.fields
+    if field.message_type is Timestamp.DESCRIPTOR
+}
+"""Event type to its field with the time at which it was recorded."""
 
 _create_entry = entry_factory(views.Transaction, record_time="book_time")
 
 
 def create_line(ledger: views.AccountLedger, event: RecordedEvent) -> views.Transaction:
-    """Return the line of an event, from the view after it. Times never decrease within a stream."""
-    line = _create_entry(ledger, event)
-    line.MergeFrom(ledger.last)
+    """Return the line of an event, from the view after it."""
+    entry, line = _create_entry(ledger, event), views.Transaction()
+    entry.book_time.CopyFrom(_find_later(ledger.last.book_time, entry.book_time))
+    line.CopyFrom(ledger.last)
+    line.ClearField("book_time")
+    line.MergeFrom(entry)
     return line
+
+
+def _find_book_time(ledger: views.AccountLedger, event: Movement | WithoutMovement) -> Timestamp:
+    """Return the time of an event, or of the line before it if that is later.
+
+    The time of an event is earlier than that of the event before it if a wrong clock recorded that one.
+    Statements search the lines by time, so their times must not decrease.
+    """
+    return _find_later(ledger.last.book_time, getattr(event, TIME_FIELDS[type(event)]))
+
+
+def _find_later(one: Timestamp, other: Timestamp) -> Timestamp:
+    return max(one, other, key=Timestamp.ToNanoseconds)
 
 
 def daily_contributions(line: views.Transaction) -> Iterable[Contribution]:
@@ -61,7 +85,12 @@ def opened(ledger: views.AccountLedger, event: events.AccountOpened) -> None:
     zero = Money(currency_code=event.currency_code)
     ledger.last.CopyFrom(
         views.Transaction(
-            kind=views.Transaction.KIND_OPENED, amount=zero, balance=zero, held=zero, paid_in=zero
+            kind=views.Transaction.KIND_OPENED,
+            amount=zero,
+            balance=zero,
+            held=zero,
+            paid_in=zero,
+            book_time=event.opened_at,
         )
     )
 
@@ -69,7 +98,12 @@ def opened(ledger: views.AccountLedger, event: events.AccountOpened) -> None:
 def moved(ledger: views.AccountLedger, event: Movement) -> None:
     kind, reference, counterpart, related = MOVEMENTS[type(event)]
     last = views.Transaction(
-        kind=kind, amount=event.amount, balance=event.balance, held=event.held, paid_in=ledger.last.paid_in
+        kind=kind,
+        amount=event.amount,
+        balance=event.balance,
+        held=event.held,
+        paid_in=ledger.last.paid_in,
+        book_time=_find_book_time(ledger, event),
     )
     if kind in INCOMING:
         paid_in = to_nanos(last.paid_in) + to_nanos(event.amount)
@@ -86,21 +120,21 @@ for movement in MOVEMENTS:
 
 @LEDGERS.on(events.AccountFrozen)
 def frozen(ledger: views.AccountLedger, event: events.AccountFrozen) -> None:
-    _set_line_without_movement(ledger, views.Transaction.KIND_FROZEN, event.reason)
+    _set_line_without_movement(ledger, event, views.Transaction.KIND_FROZEN, event.reason)
 
 
 @LEDGERS.on(events.AccountUnfrozen)
-def unfrozen(ledger: views.AccountLedger, _: events.AccountUnfrozen) -> None:
-    _set_line_without_movement(ledger, views.Transaction.KIND_UNFROZEN)
+def unfrozen(ledger: views.AccountLedger, event: events.AccountUnfrozen) -> None:
+    _set_line_without_movement(ledger, event, views.Transaction.KIND_UNFROZEN)
 
 
 @LEDGERS.on(events.AccountClosed)
-def closed(ledger: views.AccountLedger, _: events.AccountClosed) -> None:
-    _set_line_without_movement(ledger, views.Transaction.KIND_CLOSED)
+def closed(ledger: views.AccountLedger, event: events.AccountClosed) -> None:
+    _set_line_without_movement(ledger, event, views.Transaction.KIND_CLOSED)
 
 
 def _set_line_without_movement(
-    ledger: views.AccountLedger, kind: Kind.ValueType, reference: str = ""
+    ledger: views.AccountLedger, event: WithoutMovement, kind: Kind.ValueType, reference: str = ""
 ) -> None:
     """Set the last line to one of zero amount, with the sums of the line before it."""
     previous_line = ledger.last
@@ -113,5 +147,6 @@ def _set_line_without_movement(
             balance=previous_line.balance,
             held=previous_line.held,
             paid_in=previous_line.paid_in,
+            book_time=_find_book_time(ledger, event),
         )
     )

@@ -3,6 +3,7 @@
 import random
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
@@ -271,6 +272,26 @@ async def test_a_response_includes_the_writes_of_its_token_or_is_refused(ledgers
         with pytest.raises(RpcError) as error:
             await call
         assert error.value.reason == "VIEW_BEHIND"
+
+
+async def test_each_line_is_in_one_period_although_a_clock_was_ahead(ledgers: Ledgers) -> None:
+    account = Account("a-1")
+    for number in range(200):
+        wrong = number % 50 == 20
+        account.at += timedelta(hours=3) if wrong else timedelta(0)
+        account.record(happened.MoneyDeposited, 1_00, after=timedelta(minutes=1), reference="pay")
+        account.at -= timedelta(hours=3) if wrong else timedelta(0)
+    await ledgers.put(account)
+    lines = await ledgers.list_lines(account_id="a-1")
+    times = [line.book_time.ToDatetime(UTC) for line in lines]
+    assert times == sorted(times, reverse=True)
+    periods = [account.events[0].recorded_at + timedelta(minutes=15 * quarter) for quarter in range(40)]
+    listed = [
+        line.version
+        for start, end in pairwise(periods)
+        for line in reversed(await ledgers.list_lines(account_id="a-1", booked_from=start, booked_before=end))
+    ]
+    assert listed == list(range(1, 202))
 
 
 async def test_statements_and_reports_are_refused_during_a_rebuild(ledgers: Ledgers) -> None:

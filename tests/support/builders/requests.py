@@ -1,11 +1,11 @@
-"""Kernel requests to the ledger context."""
+"""Kernel requests, by default to the ledger context."""
 
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
 
 from command_server.kernel.batch import Request
-from command_server.kernel.context import aggregate_types, command_types
+from command_server.kernel.context import CommandType, aggregate_types, command_types
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.ports import EventStore
 from tests.support.ledger.rules import CONTEXT
@@ -22,9 +22,10 @@ def request(
     content: bytes | None = None,
     expected_version: int | None = None,
     deadline: float | None = None,
+    kind: CommandType | None = None,
 ) -> Request:
     return Request(
-        kind=KINDS[type(command).__name__],
+        kind=kind or KINDS[type(command).__name__],
         command=command,
         caller=caller,
         request_id=request_id or str(uuid4()),

@@ -1,8 +1,9 @@
 """An event store in memory for the kernel's tests. The contract tests cover it and PostgreSQL's alike."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from uuid import uuid4
 
 from command_server.kernel.ports import (
@@ -18,9 +19,14 @@ from command_server.kernel.ports import (
 
 
 class MemoryEventStore:
-    """Streams, events and requests in dictionaries; one transaction at a time."""
+    """Streams, events and requests in dictionaries; one transaction at a time.
 
-    def __init__(self) -> None:
+    Args:
+        clock: returns the store's time in UTC.
+    """
+
+    def __init__(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
+        self.clock = clock
         self.events: list[EventRow] = []
         self.streams: dict[str, StoredStream] = {}
         self.requests: dict[RequestKey, StoredRequest] = {}
@@ -50,7 +56,7 @@ class MemoryTransaction:
 
     async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
         requests = {key: self._store.requests[key] for key in keys if key in self._store.requests}
-        return RequestLookup(self._store.incarnation, requests)
+        return RequestLookup(self._store.incarnation, requests, self._store.clock())
 
     async def read_events(self, stream: str, after: int) -> Sequence[StoredEvent]:
         rows = [row for row in self._store.events if row.stream == stream and row.version > after]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from diptych.banking.v1 import events_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
 from contracts.envelope import RecordedEvent
@@ -74,6 +75,9 @@ class Account:
 
     def _append(self, message: Any, balance: int, held: int) -> None:
         version = len(self.events) + 1
+        for field in message.DESCRIPTOR.fields:
+            if field.message_type is Timestamp.DESCRIPTOR:
+                getattr(message, field.name).FromDatetime(self.at)
         self.cents.append((balance, held))
         self.events.append(
             RecordedEvent(

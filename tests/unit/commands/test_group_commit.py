@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
@@ -247,14 +246,6 @@ async def test_a_write_that_the_store_refuses_fails_its_own_command_only() -> No
     assert good.versions == {"ledger.account.a": 1}
     assert isinstance(bad, ValueError)
     assert list_versions(store) == {"ledger.account.a": 1}
-
-
-async def test_time_never_runs_backwards_within_a_stream() -> None:
-    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
-    ticks = iter([noon, noon - timedelta(hours=1)])
-    store = MemoryEventStore()
-    await execute(group_commit(store, clock=lambda: next(ticks)), [request(Deposit("a", n)) for n in (1, 2)])
-    assert [event.recorded_at for event in store.events] == [noon, noon]
 
 
 async def test_the_relay_is_notified_only_of_commits_with_events() -> None:

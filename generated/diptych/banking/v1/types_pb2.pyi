@@ -444,7 +444,7 @@ class Transaction(_message.Message):
 
     @_builtins.property
     def book_time(self) -> _timestamp_pb2.Timestamp:
-        """The time at which the event was recorded, in UTC; never earlier than that of the previous line."""
+        """The time at which the event was recorded, in UTC, or that of the previous line if that is later."""
 
     def __init__(
         self,
