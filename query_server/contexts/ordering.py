@@ -1,23 +1,27 @@
-"""Queries of ordering: orders by id, lists of orders, customer summaries, and order histories."""
+"""Queries of ordering: orders by id, lists of orders, facts about customers, and order histories."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 from diptych.ordering.v1 import query_service_pb2 as protocol
 from diptych.ordering.v1.types_pb2 import CustomerSummary, Order, OrderHistory
 
 from contracts.money import counter_to_nanos, from_nanos
-from contracts.view_layout import View
+from contracts.view_layout import View, id_of_member, index_bound
 from query_server import batches, history_pages, list_pages, watches
 from query_server.counters import parse_enum
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import NotFound
+from query_server.redis_client import Command
 from query_server.service import Query, QueryContext, WatchQuery
-from query_server.timestamps import read_period
+from query_server.timestamps import read_period, to_nanoseconds
 from query_server.view_reader import Window
 from query_server.watches import Watch, WatchResponses
 from query_server.wire_format import encode_view
 
 ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
+MAX_COUNTED_ORDERS = 100
+"""Orders that GetCustomerActivity counts."""
 ORDER_NOT_FOUND = NotFound("ordering", "ORDER_NOT_FOUND", ("order_id",))
 
 
@@ -75,6 +79,31 @@ def _build_summary(customer_id: str, counters: dict[str, int]) -> CustomerSummar
     return summary
 
 
+async def get_customer_activity(orders: FreshReader, request: protocol.GetCustomerActivityRequest) -> bytes:
+    low = f"[{index_bound(to_nanoseconds(request.placed_from))}" if request.HasField("placed_from") else "-"
+    customer, digests = request.customer_id, request.address_digests
+    # Each range has one member more than needed, because one may be the order that is left out.
+    latest, *by_digest = await orders.read(
+        ("ZRANGE", ORDERS.index("customer", customer), low, "+", "BYLEX", "LIMIT", 0, MAX_COUNTED_ORDERS + 1),
+        *(_read_orders_sent_to(customer, digest) for digest in digests),
+    )
+
+    def count_others(members: Sequence[bytes]) -> int:
+        return sum(id_of_member(member.decode()) != request.except_order_id for member in members)
+
+    known = [digest for digest, members in zip(digests, by_digest, strict=True) if count_others(members)]
+    count = min(count_others(latest), MAX_COUNTED_ORDERS)
+    response = protocol.GetCustomerActivityResponse(order_count=count, known_address_digests=known)
+    return response.SerializeToString()
+
+
+def _read_orders_sent_to(customer_id: str, digest: str) -> Command:
+    """Return the command that reads the first two index members of a customer's orders to an address."""
+    index = ORDERS.index("customer_address", customer_id)
+    # A semicolon is the character after the colon that ends the digest in a member.
+    return ("ZRANGE", index, f"[{digest}:", f"({digest};", "BYLEX", "LIMIT", 0, 2)
+
+
 async def get_order_history(histories: FreshReader, request: protocol.GetOrderHistoryRequest) -> bytes:
     page = await history_pages.read_page(histories, request.order_id, ORDER_NOT_FOUND, request)
     return page.encode()
@@ -98,6 +127,7 @@ CONTEXT = QueryContext(
         "BatchGetOrders": Query(ORDERS, batch_get_orders),
         "ListOrders": Query(ORDERS, list_orders),
         "GetCustomerSummary": Query(ORDERS, get_customer_summary),
+        "GetCustomerActivity": Query(ORDERS, get_customer_activity),
         "GetOrderHistory": Query(HISTORIES, get_order_history),
     },
     {

@@ -11,6 +11,7 @@ from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v1 import types_pb2 as types
 from diptych.ordering.v2 import events_pb2 as v2
 
+from contracts.address_digest import digest_address
 from contracts.events.ordering import EVENTS
 from contracts.view_layout import View, index_member
 from operations.verify.events import describe
@@ -137,11 +138,16 @@ HISTORY_VIEW = View.of(types.OrderHistory)
 
 
 def indexes(order: types.Order) -> list[tuple[str, str]]:
-    """Return the index entries of an order: by customer, by state, by both, and among all orders."""
+    """Return the index entries of an order: by customer, state, both, and address, and among all orders."""
     customer_id, state = order.customer_id, types.Order.State.Name(order.state)
     by_both = ("customer_state", customer_id, state)
     member = index_member(order.place_time.ToMicroseconds(), order.order_id)
-    return list_entries(ORDER_VIEW, member, ("customer", customer_id), ("state", state), by_both, ("all",))
+    by_address = ORDER_VIEW.index("customer_address", customer_id)
+    digests = {digest_address(group.shipping_address) for group in order.shipping_groups}
+    return [
+        *list_entries(ORDER_VIEW, member, ("customer", customer_id), ("state", state), by_both, ("all",)),
+        *((by_address, f"{digest}:{order.order_id}") for digest in sorted(digests)),
+    ]
 
 
 def contributions(order: types.Order) -> Iterable[tuple[str, str, int]]:

@@ -1,14 +1,15 @@
 """The facts known about a fulfilment, and how each input changes them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from diptych.ordering.v1 import events_pb2 as v1
+from diptych.ordering.v1.query_service_pb2 import ListOrdersResponse
 from diptych.ordering.v2 import events_pb2 as v2
 
+from contracts.address_digest import digest_address
 from process_manager.saga import (
     AbortRequested,
     ActionNotPossible,
@@ -57,6 +58,7 @@ class Fulfilment:
     warehouses: tuple[tuple[str, str], ...] = ()
     """Pairs of shipping group id and warehouse id."""
     address_hashes: tuple[str, ...] = ()
+    """The digests of the groups' addresses, in the order of `warehouses`."""
     currency_code: str = ""
     units: int = 0
     nanos: int = 0
@@ -68,6 +70,8 @@ class Fulfilment:
     generation: int = 1
     """Number of the current reservation and hold, part of their ids; replacing them increments it."""
     assessed: bool = False
+    assess_again: bool = False
+    """Whether the reply to the first assessment was one that this release does not ask for."""
     suspicion: str = ""
     """For people: why the order must be reviewed; empty if it need not be."""
     approved: bool = False
@@ -168,8 +172,7 @@ def apply_event(fulfilment: Fulfilment, event: Any) -> Fulfilment:
             lines = (line for line in fulfilment.lines if (line.shipping_group_id, line.sku) != removed)
             return replace_lines(fulfilment, event, tuple(lines))
         case v1.ShippingAddressChanged():
-            address_hash = fraud.hash_address(event.personal.shipping_address)
-            return replace(fulfilment, address_hashes=(*fulfilment.address_hashes, address_hash))
+            return replace_address(fulfilment, event)
         case v1.OrderApproved():
             return replace(fulfilment, order_status="PLACED", approved=True)
         case _:
@@ -188,7 +191,7 @@ def begin_fulfilment(event: v2.OrderPlaced) -> Fulfilment:
         event.customer_id,
         event.account_id,
         warehouses=tuple((group.shipping_group_id, group.warehouse_id) for group in event.groups),
-        address_hashes=tuple(fraud.hash_address(group.personal.shipping_address) for group in event.groups),
+        address_hashes=tuple(digest_address(group.personal.shipping_address) for group in event.groups),
         placed_at=event.placed_at.ToDatetime(UTC),
         order_status="PLACED",
     )
@@ -200,6 +203,14 @@ def replace_lines(fulfilment: Fulfilment, event: Any, lines: tuple[Line, ...]) -
     total = event.total
     amount = {"currency_code": total.currency_code, "units": total.units, "nanos": total.nanos}
     return replace(fulfilment, lines=lines, lines_changed=True, **amount)
+
+
+def replace_address(fulfilment: Fulfilment, event: v1.ShippingAddressChanged) -> Fulfilment:
+    """Replace the digest of a group's address, so that their number does not grow with each change."""
+    groups = [group_id for group_id, _ in fulfilment.warehouses]
+    digests = list(fulfilment.address_hashes)
+    digests[groups.index(event.shipping_group_id)] = digest_address(event.personal.shipping_address)
+    return replace(fulfilment, address_hashes=tuple(digests))
 
 
 CHANGES_ON_SUCCESS: dict[str, dict[str, Any]] = {
@@ -225,10 +236,12 @@ FALLIBLE_STEPS = ("reserve", "hold_money", "firm_stock", "firm_money")
 def apply_success(fulfilment: Fulfilment, kind: str, response: Any) -> Fulfilment:
     """Apply the success of a step of this kind."""
     match kind:
+        case "assess" if isinstance(response, ListOrdersResponse):  # asked by an earlier release
+            return replace(fulfilment, assess_again=True)
         case "assess":
-            earlier_orders = [order for order in response.orders if order.order_id != fulfilment.order_id]
-            suspicion = "; ".join(assess(fulfilment, earlier_orders))
-            return replace(fulfilment, assessed=True, suspicion=suspicion)
+            order = fraud.Order(fulfilment.units, fulfilment.currency_code, fulfilment.address_hashes)
+            suspicions = fraud.find_suspicions(order, response.order_count, response.known_address_digests)
+            return replace(fulfilment, assessed=True, suspicion="; ".join(suspicions))
         case "hold_order" | "confirm":
             # The order's own event may have arrived before this reply, and later events with it.
             if fulfilment.order_status != "PLACED":
@@ -238,15 +251,6 @@ def apply_success(fulfilment: Fulfilment, kind: str, response: Any) -> Fulfilmen
             return replace(fulfilment, restocked=fulfilment.restocked + 1)
         case _:
             return replace(fulfilment, **CHANGES_ON_SUCCESS[kind])
-
-
-def assess(fulfilment: Fulfilment, earlier_orders: Sequence[Any]) -> list[str]:
-    """Return the reasons to review the order, given the customer's earlier orders."""
-    assert fulfilment.placed_at is not None  # noqa: S101 - an order that is assessed was placed
-    order = fraud.Order(
-        fulfilment.units, fulfilment.currency_code, fulfilment.placed_at, fulfilment.address_hashes
-    )
-    return fraud.find_suspicions(order, earlier_orders)
 
 
 def apply_rejection(fulfilment: Fulfilment, kind: str, reason: str) -> Fulfilment:

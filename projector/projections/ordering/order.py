@@ -4,6 +4,7 @@ from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v1 import types_pb2 as views
 from diptych.ordering.v2 import events_pb2 as v2
 
+from contracts.address_digest import digest_address
 from contracts.events.ordering import EVENTS
 from contracts.money import split_for_counters
 from contracts.view_layout import View, index_member
@@ -13,14 +14,20 @@ VIEW = View.of(views.Order)
 
 
 def index_entries(order: views.Order) -> list[Entry]:
-    """List orders by customer, by state, by both, and all together, sorted by the time of placing."""
+    """List orders by customer, by state, by both, and all together, sorted by the time of placing.
+
+    A customer's orders are also listed by the digests of their addresses.
+    """
     member = index_member(order.place_time.ToMicroseconds(), order.order_id)
     state = views.Order.State.Name(order.state)
+    by_address = VIEW.index("customer_address", order.customer_id)
+    digests = dict.fromkeys(digest_address(group.shipping_address) for group in order.shipping_groups)
     return [
         (VIEW.index("customer", order.customer_id), member),
         (VIEW.index("state", state), member),
         (VIEW.index("customer_state", order.customer_id, state), member),
         (VIEW.index("all"), member),
+        *((by_address, f"{digest}:{order.order_id}") for digest in digests),
     ]
 
 

@@ -1,9 +1,10 @@
 """Simulates the fulfilment of one order in memory: the real saga on the real rules of the contexts."""
 
-from datetime import UTC, timedelta
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from diptych.ordering.v1 import query_service_pb2 as queries
-from diptych.ordering.v1.types_pb2 import Order, ShippingGroup
+from diptych.ordering.v1.types_pb2 import ShippingAddress
 
 from command_server.contexts import banking, inventory, ordering
 from command_server.contexts.banking.domain.messages import Deposit, OpenAccount
@@ -11,6 +12,7 @@ from command_server.contexts.inventory.domain.messages import ReceiveStock, Regi
 from command_server.contexts.inventory.domain.stock import stock_stream
 from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.money import Money
+from contracts.address_digest import digest_address
 from diptych_testing.saga_simulation import SagaSimulation
 from diptych_testing.scenario import NOW
 from process_manager.instance import Instance
@@ -21,21 +23,38 @@ ORDER = "ordering.order.o-1"
 HOME = orders.ShippingAddress("Ada", ("Main Street 1",), "10115", "Berlin", "DE")
 
 
+@dataclass(frozen=True)
+class EarlierOrder:
+    """An order of the same customer."""
+
+    placed_at: datetime
+    address: ShippingAddress
+
+
 class Simulation(SagaSimulation):
     """The order o-1, its saga instance, and the product and account that the order needs."""
 
     def __init__(self, *, stock: int = 10, money: int = 100, price: int = 10) -> None:
-        super().__init__([FULFILMENT], CONTEXTS, {queries.ListOrdersRequest: self._list_orders})
+        super().__init__(
+            [FULFILMENT], CONTEXTS, {queries.GetCustomerActivityRequest: self._get_customer_activity}
+        )
         self.price = price
-        self.earlier_orders: list[Order] = []
+        self.earlier_orders: list[EarlierOrder] = []
         for sku in ("tea", "mug"):
             self.execute(RegisterProduct(sku, sku, 0), ReceiveStock(sku, "w-1", stock, "po", "n"))
         self.execute(OpenAccount("a-1", "ada", "EUR", None, None))
         if money:
             self.execute(Deposit("a-1", Money("EUR", money), "pay"))
 
-    def _list_orders(self, _: queries.ListOrdersRequest) -> queries.ListOrdersResponse:
-        return queries.ListOrdersResponse(orders=self.earlier_orders)
+    def _get_customer_activity(
+        self, request: queries.GetCustomerActivityRequest
+    ) -> queries.GetCustomerActivityResponse:
+        since = request.placed_from.ToDatetime(UTC)
+        known = {digest_address(each.address) for each in self.earlier_orders}
+        return queries.GetCustomerActivityResponse(
+            order_count=sum(each.placed_at >= since for each in self.earlier_orders),
+            known_address_digests=[digest for digest in request.address_digests if digest in known],
+        )
 
     def place_order(self, quantity: int = 2, address: orders.ShippingAddress = HOME) -> None:
         """Place an order of two lines, tea and mugs."""
@@ -73,13 +92,13 @@ class Simulation(SagaSimulation):
         return account.balance.units, account.held.units
 
 
-def earlier_order(minutes: int, address: orders.ShippingAddress = HOME) -> Order:
+def earlier_order(minutes: int, address: orders.ShippingAddress = HOME) -> EarlierOrder:
     """Return an order of the same customer, placed that many minutes before NOW."""
-    order = Order(order_id=f"o-{minutes}-before")
-    order.place_time.FromDatetime((NOW - timedelta(minutes=minutes)).astimezone(UTC))
-    order.shipping_groups.append(ShippingGroup())
-    shipping_address = order.shipping_groups[0].shipping_address
-    shipping_address.recipient, shipping_address.postal_code = address.recipient, address.postal_code
-    shipping_address.locality, shipping_address.region_code = address.locality, address.region_code
-    shipping_address.address_lines.extend(address.address_lines)
-    return order
+    shipping_address = ShippingAddress(
+        recipient=address.recipient,
+        address_lines=address.address_lines,
+        postal_code=address.postal_code,
+        locality=address.locality,
+        region_code=address.region_code,
+    )
+    return EarlierOrder((NOW - timedelta(minutes=minutes)).astimezone(UTC), shipping_address)

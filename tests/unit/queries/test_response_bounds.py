@@ -28,6 +28,7 @@ BOUNDS = {
     "diptych.inventory.v1.Reservation.lines": "ReserveStockRequest.lines",
     "diptych.ordering.v1.CustomerSummary.StateSummary.totals": "the currencies of orders",
     "diptych.ordering.v1.CustomerSummary.states": "the values of Order.State",
+    "diptych.ordering.v1.GetCustomerActivityResponse.known_address_digests": "the digests of its request",
     "diptych.ordering.v1.Order.lines": "deprecated, and never set",
     "diptych.ordering.v1.Order.shipping_groups": "PlaceOrderRequest.shipping_groups",
     "diptych.ordering.v1.ShippingAddress.address_lines": "its field rules",

@@ -1,14 +1,22 @@
 """The fulfilment saga on the real rules of ordering, inventory and banking."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from diptych.ordering.v1.events_pb2 import PersonalData
+from diptych.ordering.v1.query_service_pb2 import (
+    GetCustomerActivityRequest,
+    GetCustomerActivityResponse,
+    ListOrdersResponse,
+)
+from diptych.ordering.v1.types_pb2 import Order
 
 from command_server.contexts.banking.domain.messages import FreezeAccount, UnfreezeAccount
 from command_server.contexts.ordering.domain import messages as orders
-from process_manager.saga import ActionNotPossible
-from process_manager.sagas.fulfilment import CONFIRMATION_TIMEOUT, FULFILMENT, REVIEW_TIMEOUT
+from diptych_testing.scenario import NOW
+from process_manager.saga import ActionNotPossible, StepSucceeded
+from process_manager.sagas.fulfilment import CONFIRMATION_TIMEOUT, FULFILMENT, REVIEW_TIMEOUT, react
 from process_manager.sagas.fulfilment.facts import Fulfilment, apply_event
 from tests.support.models.fulfilment_simulation import HOME, Simulation, earlier_order
 
@@ -222,6 +230,29 @@ def test_many_orders_within_an_hour_are_suspicious(simulation: Simulation) -> No
     simulation.earlier_orders = [earlier_order(minutes) for minutes in (5, 10, 15, 20, 59)]
     simulation.settle()
     assert simulation.order_status == "HELD"
+
+
+def test_an_assessment_asked_by_an_earlier_release_is_asked_again(simulation: Simulation) -> None:
+    simulation.deliver_event()
+    state: Fulfilment = simulation.instance.state
+    reaction = react(state, StepSucceeded("assess", ListOrdersResponse(orders=[Order()] * 9), at=NOW))
+    assert [(send.step, type(send.request)) for send in reaction.send] == [
+        ("assess-2", GetCustomerActivityRequest)
+    ]
+    answer = StepSucceeded("assess-2", GetCustomerActivityResponse(order_count=9), at=NOW)
+    assert react(reaction.state, answer).state.suspicion == "the customer placed 9 orders in the hour before"
+
+
+def test_the_state_does_not_grow_with_each_change_of_the_address(simulation: Simulation) -> None:
+    simulation.deliver_event()
+    before: Fulfilment = simulation.instance.state
+    for number in range(50):
+        address = replace(HOME, recipient=f"Ada {number}")
+        simulation.execute(orders.ChangeShippingAddress("o-1", "", address))
+        simulation.deliver_event()
+    after: Fulfilment = simulation.instance.state
+    assert len(after.address_hashes) == len(before.address_hashes) == 1
+    assert after.address_hashes != before.address_hashes
 
 
 def test_a_step_rejected_after_shipping_is_retried_by_an_operator(simulation: Simulation) -> None:

@@ -267,6 +267,78 @@ class GetCustomerSummaryResponse(_message.Message):
 Global___GetCustomerSummaryResponse: _TypeAlias = GetCustomerSummaryResponse  # noqa: Y015
 
 @_typing.final
+class GetCustomerActivityRequest(_message.Message):
+    """Request message for `GetCustomerActivity`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    EXCEPT_ORDER_ID_FIELD_NUMBER: _builtins.int
+    PLACED_FROM_FIELD_NUMBER: _builtins.int
+    ADDRESS_DIGESTS_FIELD_NUMBER: _builtins.int
+    AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer's id."""
+    except_order_id: _builtins.str
+    """An order that is left out; empty for none."""
+    at_least_as_fresh: _builtins.str
+    """Consistency token of the commands that the response must include; empty for none."""
+    @_builtins.property
+    def placed_from(self) -> _timestamp_pb2.Timestamp:
+        """Only orders placed at this time or later are counted; unset for all."""
+
+    @_builtins.property
+    def address_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The addresses to look for, up to 100, each as the digest that the platform's processes share."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        except_order_id: _builtins.str = ...,
+        placed_from: _timestamp_pb2.Timestamp | None = ...,
+        address_digests: _abc.Iterable[_builtins.str] | None = ...,
+        at_least_as_fresh: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["placed_from", b"placed_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address_digests", b"address_digests", "at_least_as_fresh", b"at_least_as_fresh", "customer_id", b"customer_id", "except_order_id", b"except_order_id", "placed_from", b"placed_from"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCustomerActivityRequest: _TypeAlias = GetCustomerActivityRequest  # noqa: Y015
+
+@_typing.final
+class GetCustomerActivityResponse(_message.Message):
+    """Response message for `GetCustomerActivity`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ORDER_COUNT_FIELD_NUMBER: _builtins.int
+    KNOWN_ADDRESS_DIGESTS_FIELD_NUMBER: _builtins.int
+    order_count: _builtins.int
+    """The number of orders placed since `placed_from`, counted up to 100."""
+    @_builtins.property
+    def known_address_digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those of the requested digests that are of an address of one of the customer's orders, whenever it was
+        placed.
+        """
+
+    def __init__(
+        self,
+        *,
+        order_count: _builtins.int = ...,
+        known_address_digests: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["known_address_digests", b"known_address_digests", "order_count", b"order_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCustomerActivityResponse: _TypeAlias = GetCustomerActivityResponse  # noqa: Y015
+
+@_typing.final
 class GetOrderHistoryRequest(_message.Message):
     """Request message for `GetOrderHistory`."""
 

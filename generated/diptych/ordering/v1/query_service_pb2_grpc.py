@@ -58,6 +58,11 @@ class QueryServiceStub:
                 request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryRequest.SerializeToString,
                 response_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryResponse.FromString,
                 _registered_method=True)
+        self.GetCustomerActivity = channel.unary_unary(
+                '/diptych.ordering.v1.QueryService/GetCustomerActivity',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerActivityRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerActivityResponse.FromString,
+                _registered_method=True)
         self.GetOrderHistory = channel.unary_unary(
                 '/diptych.ordering.v1.QueryService/GetOrderHistory',
                 request_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetOrderHistoryRequest.SerializeToString,
@@ -107,6 +112,14 @@ class QueryServiceServicer:
     def GetCustomerSummary(self, request, context):
         """Returns the number and the totals of a customer's orders by state. A customer without orders has an empty
         summary.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCustomerActivity(self, request, context):
+        """Counts a customer's other orders since a time, and tells which of some addresses they were sent to: the facts
+        by which an order is assessed, in a small response.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -162,6 +175,11 @@ def add_QueryServiceServicer_to_server(servicer, server):
                     servicer.GetCustomerSummary,
                     request_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryRequest.FromString,
                     response_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryResponse.SerializeToString,
+            ),
+            'GetCustomerActivity': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCustomerActivity,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerActivityRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerActivityResponse.SerializeToString,
             ),
             'GetOrderHistory': grpc.unary_unary_rpc_method_handler(
                     servicer.GetOrderHistory,
@@ -291,6 +309,33 @@ class QueryService:
             '/diptych.ordering.v1.QueryService/GetCustomerSummary',
             diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryRequest.SerializeToString,
             diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerSummaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCustomerActivity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.QueryService/GetCustomerActivity',
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerActivityRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_query__service__pb2.GetCustomerActivityResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -49,6 +49,10 @@ class QueryServiceStub:
     """Returns the number and the totals of a customer's orders by state. A customer without orders has an empty
     summary.
     """
+    GetCustomerActivity: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerActivityRequest, _query_service_pb2.GetCustomerActivityResponse]
+    """Counts a customer's other orders since a time, and tells which of some addresses they were sent to: the facts
+    by which an order is assessed, in a small response.
+    """
     GetOrderHistory: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderHistoryRequest, _query_service_pb2.GetOrderHistoryResponse]
     """Returns the events of an order, newest first, each with its time, actor and command. Fails with
     `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist.
@@ -86,6 +90,10 @@ class QueryServiceAsyncStub(QueryServiceStub):
     GetCustomerSummary: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerSummaryRequest, _query_service_pb2.GetCustomerSummaryResponse]  # type: ignore[assignment]
     """Returns the number and the totals of a customer's orders by state. A customer without orders has an empty
     summary.
+    """
+    GetCustomerActivity: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerActivityRequest, _query_service_pb2.GetCustomerActivityResponse]  # type: ignore[assignment]
+    """Counts a customer's other orders since a time, and tells which of some addresses they were sent to: the facts
+    by which an order is assessed, in a small response.
     """
     GetOrderHistory: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderHistoryRequest, _query_service_pb2.GetOrderHistoryResponse]  # type: ignore[assignment]
     """Returns the events of an order, newest first, each with its time, actor and command. Fails with
@@ -145,6 +153,16 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_query_service_pb2.GetCustomerSummaryResponse, _abc.Awaitable[_query_service_pb2.GetCustomerSummaryResponse]]:
         """Returns the number and the totals of a customer's orders by state. A customer without orders has an empty
         summary.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCustomerActivity(
+        self,
+        request: _query_service_pb2.GetCustomerActivityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_query_service_pb2.GetCustomerActivityResponse, _abc.Awaitable[_query_service_pb2.GetCustomerActivityResponse]]:
+        """Counts a customer's other orders since a time, and tells which of some addresses they were sent to: the facts
+        by which an order is assessed, in a small response.
         """
 
     @_abc_1.abstractmethod
