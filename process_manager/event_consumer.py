@@ -28,9 +28,9 @@ from runtime.jetstream import (
     Connection,
     Message,
     StreamReader,
+    SubjectReader,
     read_last_message,
     read_stream_identity,
-    read_subject,
 )
 from runtime.process import logs
 
@@ -122,8 +122,10 @@ def read_stream_from(connection: Connection) -> ReadStream:
     """Return a function that reads all events of one stream that JetStream stores."""
 
     async def read_stream(stream: str) -> list[RecordedEvent]:
-        messages = [message async for message in read_subject(connection.js, streams.subject(stream))]
-        return _parse_events(messages)
+        reader, events = SubjectReader(connection, streams.subject(stream)), list[RecordedEvent]()
+        while messages := await reader.read_batch():
+            events += _parse_events(messages)
+        return events
 
     return read_stream
 

@@ -51,6 +51,7 @@ async def run_projections(
     await check_eviction_policy(redis, lifecycle)
     leases = RedisLeases(redis, group, can_work=lambda: nats.connected)
     lifecycle.spawn(leases.keep(), "leases")
+    replay_turn = asyncio.Semaphore(1)
     runners = [
         Runner(
             projection,
@@ -58,6 +59,7 @@ async def run_projections(
             JetStreamEventFeed(nats, projection.view.source_streams),
             leases,
             observe=create_observer(projection.view),
+            replay_turn=replay_turn,
         )
         for projection in projections
     ]

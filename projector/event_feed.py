@@ -8,7 +8,7 @@ of the batch from each. The consumers acknowledge nothing: the checkpoints are s
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from contracts import streams
@@ -18,8 +18,8 @@ from runtime.jetstream import (
     Message,
     StreamIdentity,
     StreamReader,
+    SubjectReader,
     read_stream_identity,
-    read_subject,
 )
 from runtime.process import logs
 
@@ -131,7 +131,22 @@ class JetStreamEventFeed:
             )
             return None
 
-    async def read_events(self, stream: str) -> list[RecordedEvent]:
-        """Return all events of one aggregate, oldest first."""
-        messages = read_subject(self._connection.js, streams.subject(stream))
-        return [event async for message in messages if (event := self.decode(message)) is not None]
+    def open_aggregate(self, stream: str) -> "JetStreamAggregateReader":
+        """Return a reader of one aggregate's events, from the first on."""
+        return JetStreamAggregateReader(SubjectReader(self._connection, streams.subject(stream)), self.decode)
+
+
+class JetStreamAggregateReader:
+    """Decodes the messages of one aggregate. The port `AggregateReader` documents the methods."""
+
+    def __init__(self, reader: SubjectReader, decode: Callable[[Message], RecordedEvent | None]) -> None:
+        self._reader = reader
+        self._decode = decode
+        self.seek = reader.seek
+        self.has_ended = reader.has_ended
+
+    async def read_batch(self) -> list[RecordedEvent] | None:
+        """Return the next events; None if no message follows, as far as the answering server knows."""
+        messages = await self._reader.read_batch()
+        events = [event for message in messages if (event := self._decode(message)) is not None]
+        return events if messages else None

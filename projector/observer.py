@@ -58,6 +58,16 @@ def _report_update(model: str, update: Update, end_ns: int) -> None:
 
 
 def _report_parked(model: str, update: Update, parked: Parked) -> None:
+    if parked.attempts == 0:
+        if update.before.parked is None:
+            log.warning(
+                "Events missing; reading the aggregate's stream",
+                modelType=model,
+                recordId=update.after.id,
+                version=parked.version,
+                error=parked.error,
+            )
+        return
     if update.failed_event is not None:
         metrics.event_processed(update.failed_event.type, False)
     log.error(

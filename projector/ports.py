@@ -30,6 +30,19 @@ class EventReader(Protocol):
     async def close(self) -> None: ...
 
 
+class AggregateReader(Protocol):
+    """Reads the events of one aggregate from its own subject."""
+
+    async def seek(self, version: int) -> None:
+        """Continue at an event before which no version is this or a later one."""
+
+    async def read_batch(self) -> Sequence[RecordedEvent] | None:
+        """Return the next events; None if no message follows, as far as the answering server knows."""
+
+    async def has_ended(self) -> bool:
+        """Return whether all messages of the aggregate have been read, the latest included."""
+
+
 class EventFeed(Protocol):
     """The events of a projection's source streams, in JetStream."""
 
@@ -46,8 +59,8 @@ class EventFeed(Protocol):
     def decode(self, message: Message) -> RecordedEvent | None:
         """Return a message's event; None if it is not an event of the source streams."""
 
-    async def read_events(self, stream: str) -> Sequence[RecordedEvent]:
-        """Return all events of one aggregate, oldest first."""
+    def open_aggregate(self, stream: str) -> AggregateReader:
+        """Return a reader of one aggregate's events, from the first on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ class Parked(msgspec.Struct, frozen=True):
     since: int
     """The time of the first failure, in milliseconds since 1970."""
     attempts: int
+    """Attempts to apply that event that have failed; 0 while the aggregate's stream is read up to it."""
     next_attempt: int | None
     """The time of the next attempt, in milliseconds since 1970; None if only an operator can replay it."""
     state: Literal["retrying", "parked"]

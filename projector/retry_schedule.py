@@ -2,14 +2,14 @@
 
 How it works. `RetryPolicy.park` turns a failure into the record that is stored with the view: attempts so
 far, and the time of the next one, after a pause that doubles. After the last attempt the aggregate stays
-parked and has no next time. `RetrySchedule` holds this process's records that are still to be retried.
-Between batches the session retries those that are due. The schedule is only a copy: each session loads it
-again from the store.
+parked and has no next time. `RetrySchedule` holds this process's records that are still to be retried; the
+replayer takes those that are due. The schedule is only a copy: each session loads it again from the store.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from heapq import nsmallest
 from math import inf
 
 from projector.records import Parked
@@ -54,6 +54,14 @@ class RetryPolicy:
             state="parked" if final else "retrying",
         )
 
+    def wait_for_events(self, stream: str, version: int, error: Exception, now: int) -> Parked:
+        """Return the record of an aggregate whose event of this version is missing: read its stream at once.
+
+        It is no attempt. If the stream lacks the event too, the replay fails, and that is the first one.
+        """
+        error_text = f"{type(error).__name__}: {error}"[:MAX_ERROR_LENGTH]
+        return Parked(stream, version, error_text, since=now, attempts=0, next_attempt=now, state="retrying")
+
     def _compute_pause(self, attempts: int) -> int:
         """Return the pause after this many attempts, in milliseconds."""
         return int(1000 * compute_pause(attempts - 1, self.first_pause, inf))
@@ -63,27 +71,41 @@ RETRY_POLICY = RetryPolicy()
 
 
 class RetrySchedule:
-    """The parked aggregates that this process has to retry."""
+    """The parked aggregates that this process has to replay."""
 
     def __init__(self) -> None:
+        self.changed = asyncio.Event()
+        """Set when an aggregate is added."""
         self._records: dict[str, Parked] = {}
 
-    def reset(self, parked: Mapping[str, Parked]) -> None:
-        """Replace all records by these, by view id."""
+    def clear(self) -> None:
         self._records.clear()
-        for view_id, record in parked.items():
-            self.add(view_id, record)
 
     def add(self, view_id: str, parked: Parked) -> None:
         """Add or replace an aggregate's record; one that has no attempts left is removed."""
-        self.remove(view_id)
+        self._records.pop(view_id, None)
         if parked.state == "retrying":
             self._records[view_id] = parked
+            self.changed.set()
 
-    def remove(self, view_id: str) -> None:
-        self._records.pop(view_id, None)
+    def take_due(self, now: int, limit: int, active: Container[str] = ()) -> Sequence[tuple[str, Parked]]:
+        """Remove and return aggregates that are due and not active, the longest due first.
 
-    def list_due(self, now: int, limit: int) -> Sequence[tuple[str, Parked]]:
-        """Return up to `limit` aggregates whose next attempt is due; `now` in milliseconds since 1970."""
-        due = (item for item in self._records.items() if (item[1].next_attempt or 0) <= now)
-        return list(islice(due, limit))
+        Args:
+            now: in milliseconds since 1970.
+            limit: the number of aggregates, at most.
+            active: the ids of aggregates that are replayed already.
+        """
+        waiting = [each for each in self._list_waiting(active) if (each[1].next_attempt or 0) <= now]
+        due = nsmallest(max(0, limit), waiting, key=lambda each: each[1].next_attempt or 0)
+        for view_id, _ in due:
+            del self._records[view_id]
+        return due
+
+    def seconds_until_due(self, now: int, active: Container[str] = ()) -> float:
+        """Return the time until an aggregate that is not active is due; infinite if there is none."""
+        times = (parked.next_attempt or 0 for _, parked in self._list_waiting(active))
+        return (min(times, default=inf) - now) / 1000
+
+    def _list_waiting(self, active: Container[str]) -> Iterable[tuple[str, Parked]]:
+        return ((view_id, parked) for view_id, parked in self._records.items() if view_id not in active)

@@ -2,9 +2,9 @@
 
 How it works. The runner works in sessions. A session pins the leased partitions, reads the build and the
 stream's identity (and begins another build if the two do not match), opens a reader at the stored
-checkpoints, and applies batches. It ends when the leases, the build or the stream change, or when anything
-fails. The next session starts from the store again. So there is one path for start, recovery and change of
-partitions, and no state survives from one session to the next.
+checkpoints, and applies batches; beside it, parked aggregates are replayed. It ends when the leases, the
+build or the stream change, or when anything fails. The next session starts from the store again. So there is
+one path for start, recovery and change of partitions, and no state survives from one session to the next.
 """
 
 import asyncio
@@ -12,16 +12,17 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from contracts import streams
 from projector.checkpoints import Checkpoints
 from projector.ports import Build, EventFeed, Leases, Store
 from projector.projection import Projection
-from projector.retry_schedule import RETRY_POLICY, RetryPolicy
+from projector.replayer import Replayer
+from projector.retry_schedule import RETRY_POLICY, RetryPolicy, RetrySchedule
 from projector.session import MAX_WAIT, Session
 from projector.writer import Observer, Writer
 from runtime.backoff import Backoff
 from runtime.jetstream import StreamIdentity
 from runtime.process import logs
+from runtime.process.lifecycle import cancel_and_wait
 
 INITIAL_PAUSE, MAX_PAUSE = 0.05, 2.0
 """Seconds between failed sessions."""
@@ -39,6 +40,7 @@ class Runner:
         leases: the partitions of this process.
         retries: when a failed event is retried.
         observe: called with every batch of successful updates.
+        replay_turn: shared with the other runners of the process, so that all replays take turns.
     """
 
     def __init__(
@@ -49,12 +51,16 @@ class Runner:
         leases: Leases,
         retries: RetryPolicy = RETRY_POLICY,
         observe: Observer = lambda _: None,
+        replay_turn: asyncio.Semaphore | None = None,
     ) -> None:
         self._name = projection.view.projection
         self._store = store
         self._feed = feed
         self._leases = leases
-        self._writer = Writer(projection, store, feed, retries, observe)
+        self._schedule = RetrySchedule()
+        self._writer = Writer(projection, store, retries, observe, self._schedule)
+        turn = asyncio.Semaphore(1) if replay_turn is None else replay_turn
+        self._replayer = Replayer(projection, store, feed, retries, observe, self._schedule, turn)
         self._waits_for_stream = False
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -83,14 +89,19 @@ class Runner:
                 await asyncio.sleep(MAX_WAIT)
                 return
             build, identity = found
-            await self._reset_writer(partitions)
+            self._writer.clear_cache()
+            self._schedule.clear()
             checkpoints = Checkpoints(identity.epoch, build.checkpoints, partitions)
             reader = await self._feed.open(identity.epoch, checkpoints.starts)
+            replays = asyncio.create_task(self._replayer.run(partitions))
             try:
                 session = Session(self._writer, self._store, self._feed, identity, checkpoints, reader)
                 while not stopping.is_set() and self._leases.partitions == partitions:
                     await session.step()
+                    if replays.done():
+                        replays.result()  # raises: it ends by an error alone
             finally:
+                await cancel_and_wait(replays)
                 await reader.close()
 
     async def _ensure_build(self) -> tuple[Build, StreamIdentity] | None:
@@ -116,14 +127,3 @@ class Runner:
             log_start = log.info if build is None else log.warning
             log_start("Projection build started", projection=self._name, incarnation=identity.incarnation)
             await self._store.begin_build(identity.incarnation, identity.epoch)
-
-    async def _reset_writer(self, partitions: frozenset[int]) -> None:
-        """Clear the writer's cache, and schedule the retries of the aggregates parked in these partitions."""
-        self._writer.clear_cache()
-        self._writer.schedule.reset(
-            {
-                view_id: parked
-                for view_id, parked in (await self._store.load_parked()).items()
-                if streams.partition(view_id) in partitions
-            }
-        )

@@ -1,10 +1,10 @@
 """A session: batches of one reader, applied to one build of the views while the event stream stays the same.
 
-How it works. `step` reads a batch, writes the views and the new checkpoints in one call, retries the parked
-aggregates that are due, and compares the stream with the one that the session began with. The session ends
-with an exception as soon as the build, a checkpoint or the stream has changed; the runner then starts a
-new session from the stored checkpoints. A kill at any point repeats one batch at most, and the writer ignores
-events that a view already includes.
+How it works. `step` reads a batch, writes the views and the new checkpoints in one call, and compares the
+stream with the one that the session began with. Parked aggregates are replayed beside it (replayer.py), so
+that no batch waits for them. The session ends with an exception as soon as the build, a checkpoint or the
+stream has changed; the runner then starts a new session from the stored checkpoints. A kill at any point
+repeats one batch at most, and the writer ignores events that a view already includes.
 
 The session also determines `as_of`: for each partition, the time up to which the views include all published
 events. A partition gets a time once it has caught up, that is, once it has read up to the last sequence that
@@ -30,8 +30,6 @@ STREAM_CHECK_INTERVAL = 0.5
 DRAIN_CHECK_INTERVAL = 2.0
 """Seconds between drain checks once all partitions have caught up. A check costs one request per partition,
 and under traffic the batches already set the times of the busy partitions."""
-MAX_REPLAYS = 20
-"""Parked aggregates that are retried between two batches, at most."""
 
 
 class Session:
@@ -69,7 +67,7 @@ class Session:
         self._all_drained_at: int | None = None
 
     async def step(self) -> None:
-        """Apply one batch, retry the parked aggregates that are due, and check the stream.
+        """Apply one batch, and check the stream.
 
         Raises:
             BuildSuperseded: the build, a checkpoint or the stream has changed.
@@ -84,8 +82,6 @@ class Session:
         advances = self._checkpoints.plan_advances(sequences, unchanged=as_of)
         await self._writer.apply((event for event in events if event is not None), advances, as_of)
         self._checkpoints.record_advances(advances)
-        for view_id, parked in self._writer.schedule.list_due(_now(), MAX_REPLAYS):
-            await self._writer.replay(view_id, parked.stream)
         self._as_of = await self._check_stream()
 
     def _get_published_times(self, last: Mapping[int, Message]) -> dict[int, int]:

@@ -1,14 +1,14 @@
-"""Applies events to views, writes them by compare-and-set, and replays parked aggregates.
+"""Applies events to views and writes them by compare-and-set.
 
 How it works. `apply` groups a batch by view, loads the views that are not cached, folds the events into
 copies and writes all changed views and the checkpoints in one call. On a version conflict the writer evicts
 the cached view, reloads it and folds again. Redelivery and concurrent projectors therefore cost work but
-never change the result. A gap in the versions is filled from the aggregate's own subject before anything is
-parked.
+never change the result.
 
 An event that cannot be applied parks its aggregate: the view keeps the state before that event, and the
-record of the failure is stored with it. Later events of the aggregate are ignored while it is parked;
-`replay` reads them again from the aggregate's subject.
+record of the failure is stored with it. Later events of the aggregate are ignored while it is parked; the
+replayer reads them again from the aggregate's subject. A gap in the versions parks the aggregate as well, to
+be replayed at once: however long its stream is, the batch does not wait for it.
 """
 
 from collections import OrderedDict
@@ -20,10 +20,10 @@ from msgspec.structs import replace
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from projector.fold import EventsMissing, FoldResult, fold
-from projector.ports import NO_PARTITIONS, Advances, EventFeed, Store
+from projector.fold import EventsMissing, fold
+from projector.ports import NO_PARTITIONS, Advances, Store
 from projector.projection import Projection
-from projector.records import Record, Update
+from projector.records import Parked, Record, Update
 from projector.retry_schedule import RetryPolicy, RetrySchedule
 
 Observer = Callable[[Sequence[Update]], None]
@@ -37,23 +37,22 @@ class Writer:
     Args:
         projection: the fold from events to views.
         store: the views and checkpoints.
-        feed: where an aggregate's events can be read again.
         retries: when a failed event is retried.
         observe: called with every batch of successful updates.
+        schedule: receives the aggregates that are parked.
     """
 
     def __init__(
         self,
         projection: Projection[Any],
         store: Store,
-        feed: EventFeed,
         retries: RetryPolicy,
         observe: Observer,
+        schedule: RetrySchedule,
     ) -> None:
-        self.schedule = RetrySchedule()
+        self._schedule = schedule
         self._projection = projection
         self._store = store
-        self._feed = feed
         self._retries = retries
         self._observe = observe
         self._cache: OrderedDict[str, Record] = OrderedDict()
@@ -85,7 +84,7 @@ class Writer:
         while True:
             records = await self._load(pending_events, new_ids)
             updates = [
-                await self._fold_view(records[view_id], events) for view_id, events in pending_events.items()
+                self._fold_view(records[view_id], events) for view_id, events in pending_events.items()
             ]
             conflicts = await self._write(
                 [update for update in updates if update is not None], advances, as_of
@@ -95,51 +94,27 @@ class Writer:
             # A view in `new_ids` that conflicts exists after all, so the next round has to load it.
             pending_events, new_ids = {view_id: pending_events[view_id] for view_id in conflicts}, set()
 
-    async def replay(self, view_id: str, stream: str) -> None:
-        """Retry a parked aggregate with the events of its own subject; unpark it if they can be applied."""
-        record = (await self._store.load([view_id]))[view_id]
-        self._evict([view_id])
-        if record.parked is not None and not await self._retry_parked(record, stream):
-            return
-        self.schedule.remove(view_id)
-        # Events that arrived between the reading of the subject and the unparking were ignored, and the
-        # checkpoint has passed them. So the subject is read once more. The aggregate stays listed until then:
-        # if this process dies first, the next one repeats this part.
-        await self.apply(await self._feed.read_events(stream))
-        await self._store.unlist_parked(view_id)
-
-    async def _retry_parked(self, record: Record, stream: str) -> bool:
-        """Apply the later events to a parked view; return whether it is unparked now."""
-        started = time_ns()
-        result = fold(self._projection, record, await self._feed.read_events(stream))
-        update = self._create_update(record, result, stream, started)
-        unparked = replace(result.record, parked=None, revision=record.revision + 1)
-        update = update or Update(record, unparked, None, (), None, started)
-        return not await self._write([update]) and update.after.parked is None
-
-    async def _fold_view(self, record: Record, events: Sequence[RecordedEvent]) -> Update | None:
+    def _fold_view(self, record: Record, events: Sequence[RecordedEvent]) -> Update | None:
         """Return the update of a view by these events; None if it does not change."""
         if record.parked is not None:
             return None
-        started, stream = time_ns(), events[0].stream
+        started = time_ns()
         result = fold(self._projection, record, events)
-        # Publishers may overtake each other, and a view may be older than the checkpoint (deleted by hand,
-        # or restored). The aggregate's own subject has all events, including those missing here.
-        if isinstance(result.error, EventsMissing):
-            result = fold(self._projection, record, [*await self._feed.read_events(stream), *events])
-        return self._create_update(record, result, stream, started)
-
-    def _create_update(
-        self, before: Record, result: FoldResult, stream: str, started_ns: int
-    ) -> Update | None:
         after = result.record
         if result.error is not None:
-            now = int(time() * 1000)
-            parked = self._retries.park(stream, after.version + 1, result.error, before.parked, now)
-            after = replace(after, parked=parked, revision=before.revision + 1)
+            parked = self._create_parked(events[0].stream, after.version + 1, result.error)
+            after = replace(after, parked=parked, revision=record.revision + 1)
         elif result.content is None:
             return None
-        return Update(before, after, result.content, result.applied_events, result.failed_event, started_ns)
+        return Update(record, after, result.content, result.applied_events, result.failed_event, started)
+
+    def _create_parked(self, stream: str, version: int, error: Exception) -> Parked:
+        now = int(time() * 1000)
+        # Publishers may overtake each other, and a view may be older than the checkpoint (deleted by hand,
+        # or restored). The aggregate's own subject has all events, including those missing here.
+        if isinstance(error, EventsMissing):
+            return self._retries.wait_for_events(stream, version, error, now)
+        return self._retries.park(stream, version, error, None, now)
 
     async def _load(self, view_ids: Collection[str], new_ids: Set[str] = frozenset()) -> Mapping[str, Record]:
         """Return views from the cache, the missing ones from the store.
@@ -175,7 +150,7 @@ class Writer:
         self._cache_records(update.after for update in written_updates)
         for update in written_updates:
             if update.after.parked is not None:
-                self.schedule.add(update.after.id, update.after.parked)
+                self._schedule.add(update.after.id, update.after.parked)
         self._observe(written_updates)
         return conflicts
 

@@ -7,8 +7,8 @@ from runtime.jetstream.stream import (
     StreamIdentity,
     read_last_message,
     read_stream_identity,
-    read_subject,
 )
+from runtime.jetstream.subject import SubjectReader
 
 __all__ = [
     "UNREACHABLE",
@@ -17,8 +17,8 @@ __all__ = [
     "ReaderLost",
     "StreamIdentity",
     "StreamReader",
+    "SubjectReader",
     "connect",
     "read_last_message",
     "read_stream_identity",
-    "read_subject",
 ]

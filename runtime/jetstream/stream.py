@@ -1,6 +1,6 @@
-"""The stream of all events: its identity, and the events of a single aggregate in it."""
+"""The stream of all events: its identity, and the last message of an aggregate in it."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -24,9 +24,9 @@ class Message(msgspec.Struct, frozen=True):
     data: bytes
     sequence: int
     pending: int
-    """Number of later messages for the same reader when it was sent; 0 if `read_subject` read it."""
+    """Number of later messages for the same reader when it was sent."""
     published_at: datetime | None
-    """When JetStream stored it, in UTC."""
+    """When JetStream stored it, in UTC; None if `SubjectReader` read it."""
 
 
 @dataclass(frozen=True)
@@ -72,28 +72,6 @@ async def read_stream_identity(js: JetStreamContext) -> StreamIdentity | None:
         messages=info.state.messages,
         created=info.created,
     )
-
-
-async def read_subject(js: JetStreamContext, subject: str, after: int = 0) -> AsyncIterator[Message]:
-    """Yield the messages of one subject, the oldest first.
-
-    Args:
-        js: the JetStream context.
-        subject: an exact subject, which is that of one aggregate.
-        after: the sequence after which to begin.
-
-    Raises:
-        nats.errors.Error: JetStream cannot be reached, or there is no stream.
-    """
-    while True:
-        try:
-            message = await js.get_msg(
-                streams.JETSTREAM, seq=after + 1, subject=subject, direct=True, next=True
-            )
-        except NotFoundError:
-            return
-        after = message.seq or 0
-        yield Message(subject, message.headers or {}, message.data or b"", after, 0, message.time)
 
 
 async def read_last_message(js: JetStreamContext, subject: str) -> Message | None:

@@ -1,5 +1,6 @@
 """Events that cannot be applied: they park their own aggregate, are retried, and affect no other."""
 
+import asyncio
 from time import time
 from typing import Any
 
@@ -13,8 +14,8 @@ from projector.event_feed import JetStreamEventFeed
 from projector.projection import Projection
 from projector.records import Parked, Update
 from projector.redis_store import RedisStore
-from projector.retry_schedule import RetryPolicy
-from projector.writer import Writer
+from projector.replayer import Replayer
+from projector.retry_schedule import RetryPolicy, RetrySchedule
 from tests.support.harness import projection_run
 from tests.support.harness.projection_run import ALL_PARTITIONS, VIEW, EventPublisher, Killed, projector
 from tests.support.harness.waiting import until
@@ -55,6 +56,14 @@ class Fragile:
 def malformed(cheque_id: str, version: int) -> RecordedEvent:
     event = recorded(version, voided(cheque_id))
     return RecordedEvent(event.stream, version, event.type, b"\xff\xff", event.recorded_at, version, {})
+
+
+async def replay(redis: Redis, publisher: EventPublisher, projection: Projection[Any]) -> None:
+    """Replay the aggregate c-1, as another process."""
+    store, feed = RedisStore(redis, VIEW), JetStreamEventFeed(publisher.connection, VIEW.source_streams)
+    assert await store.read_build()
+    replayer = Replayer(projection, store, feed, SLOW, lambda _: None, RetrySchedule(), asyncio.Semaphore(1))
+    assert await replayer.replay("c-1", "ledger.cheque.c-1") is None
 
 
 async def read_parked(redis: Redis) -> dict[str, Parked]:
@@ -151,11 +160,7 @@ async def test_after_the_last_attempt_only_a_replay_unparks(
         await publisher.publish(one[2], *two)
         await until(lambda: projection_run.has_applied(redis, [two]))
         assert await projection_run.read_version(redis, "c-1") == 1
-        event_feed = JetStreamEventFeed(publisher.connection, VIEW.source_streams)
-        store = RedisStore(redis, VIEW)
-        assert await store.read_build()
-        operator = Writer(fragile.projection, store, event_feed, quick, lambda _: None)
-        await operator.replay("c-1", "ledger.cheque.c-1")
+        await replay(redis, publisher, fragile.projection)
         await projection_run.assert_views(redis, [one, two])
         assert await are_parked(redis)
 
@@ -170,16 +175,7 @@ async def test_a_projector_notices_an_unparking_by_another_process(
         await publisher.publish(*one[:2])
         await until(lambda: are_parked(redis, "c-1"))
         fragile.broken = False
-        store = RedisStore(redis, VIEW)
-        assert await store.read_build()
-        operator = Writer(
-            fragile.projection,
-            store,
-            JetStreamEventFeed(publisher.connection, VIEW.source_streams),
-            SLOW,
-            lambda _: None,
-        )
-        await operator.replay("c-1", "ledger.cheque.c-1")
+        await replay(redis, publisher, fragile.projection)
         await publisher.publish(one[2])
         await until(lambda: projection_run.has_applied(redis, [one]))
     await projection_run.assert_views(redis, [one])

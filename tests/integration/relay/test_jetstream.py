@@ -15,9 +15,9 @@ from runtime.jetstream import (
     Message,
     ReaderLost,
     StreamReader,
+    SubjectReader,
     connect,
     read_stream_identity,
-    read_subject,
 )
 from runtime.process.start_error import StartError
 from tests.support.harness.waiting import until
@@ -206,7 +206,8 @@ async def test_a_malformed_url_is_rejected_at_once() -> None:
 async def test_one_aggregates_events_are_read_from_its_own_subject(connection: Connection) -> None:
     await make_stream(connection)
     await publish(connection, [f"diptych.events.0.a.b.{n % 3}" for n in range(30)])
-    messages = [message async for message in read_subject(connection.js, "diptych.events.0.a.b.1", after=10)]
+    reader = SubjectReader(connection, "diptych.events.0.a.b.1", start=11)
+    messages = await reader.read_batch()
     assert [message.sequence for message in messages] == [11, 14, 17, 20, 23, 26, 29]
     assert (messages[0].data, messages[0].headers["n"]) == (b"11", "11")
 

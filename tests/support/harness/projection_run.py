@@ -14,6 +14,7 @@ from contracts import streams
 from contracts.envelope import RecordedEvent, to_headers
 from projector.event_feed import JetStreamEventFeed
 from projector.leases import RedisLeases
+from projector.ports import Store
 from projector.projection import Projection
 from projector.redis_connection import connect as connect_redis
 from projector.redis_store import RedisStore
@@ -111,20 +112,31 @@ class Killed(BaseException):
     """Simulates SIGKILL: no code of the projector catches it."""
 
 
+STORE_METHODS = frozenset(name for name in vars(Store) if not name.startswith("_"))
+
+
 def dying_store(step: str, when: str, nth: int = 1) -> type[RedisStore]:
-    """Return a store that raises `Killed` before or after the nth call of a method."""
+    """Return a store that raises `Killed` before or after the nth call of a method, and from then on."""
 
     class DyingStore(RedisStore):
         calls = 0
+        dead = False
+
+        def __getattribute__(self, name: str) -> Any:
+            if super().__getattribute__("dead") and name in STORE_METHODS:
+                raise Killed
+            return super().__getattribute__(name)
 
     inner = getattr(RedisStore, step)
 
     async def call(self: DyingStore, *args: Any) -> Any:
         self.calls += 1
         if self.calls == nth and when == "before":
+            self.dead = True
             raise Killed
         result = await inner(self, *args)
         if self.calls == nth:
+            self.dead = True
             raise Killed
         return result
 

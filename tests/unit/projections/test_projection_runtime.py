@@ -57,14 +57,20 @@ class TestRetrySchedule:
     @pytest.fixture
     def schedule(self) -> RetrySchedule:
         schedule = RetrySchedule()
-        schedule.reset({f"c-{n}": Parked(STREAM, 1, "", 0, 1, n, "retrying") for n in range(5)})
+        for n in (4, 2, 0, 3, 1):
+            schedule.add(f"c-{n}", Parked(STREAM, 1, "", 0, 1, n, "retrying"))
         return schedule
 
-    def test_due_aggregates_are_listed_up_to_the_limit(self, schedule: RetrySchedule) -> None:
-        assert [view_id for view_id, _ in schedule.list_due(3, 10)] == ["c-0", "c-1", "c-2", "c-3"]
-        assert len(schedule.list_due(3, 2)) == 2
+    def test_due_aggregates_are_taken_once_the_longest_due_first(self, schedule: RetrySchedule) -> None:
+        assert [view_id for view_id, _ in schedule.take_due(3, 2)] == ["c-0", "c-1"]
+        assert [view_id for view_id, _ in schedule.take_due(3, 10)] == ["c-2", "c-3"]
+        assert schedule.take_due(3, 10) == []
+        assert schedule.seconds_until_due(3) == 0.001
 
-    def test_parked_and_removed_aggregates_are_not_due(self, schedule: RetrySchedule) -> None:
+    def test_an_active_aggregate_is_not_taken_again(self, schedule: RetrySchedule) -> None:
+        assert [view_id for view_id, _ in schedule.take_due(1, 10, {"c-0"})] == ["c-1"]
+        assert schedule.seconds_until_due(0, {"c-0"}) == 0.002
+
+    def test_an_aggregate_without_attempts_left_is_not_due(self, schedule: RetrySchedule) -> None:
         schedule.add("c-1", Parked(STREAM, 1, "", 0, 6, None, "parked"))
-        schedule.remove("c-2")
-        assert [view_id for view_id, _ in schedule.list_due(3, 10)] == ["c-0", "c-3"]
+        assert [view_id for view_id, _ in schedule.take_due(1, 10)] == ["c-0"]

@@ -1,0 +1,157 @@
+"""The replay of one parked aggregate: its events are read from its own subject and applied in slices.
+
+How it works:
+
+- A replay reads on behind the version of the view, wherever it is parked, and writes each slice by
+  compare-and-set like any other write. The view stays parked until its subject has ended, so that the session
+  ignores the aggregate's new events. Each write keeps the progress; a kill repeats one slice.
+- A slice ends after MAX_SLICE events, or when its fold would take longer than FOLD_TIME: events of other
+  aggregates are applied between two slices.
+- At the end of the subject the view is unparked. The session has ignored the events that arrived before, and
+  the checkpoint has passed them. They were published before the unparking, so the replay reads on until the
+  subject has ended once more. Until then the aggregate stays listed as parked: if this process dies, the next
+  one repeats this part.
+- An event that fails parks the aggregate again, with the next attempt after a longer pause.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter, time, time_ns
+from typing import Any
+
+from msgspec.structs import replace
+
+from contracts.envelope import RecordedEvent
+from projector.fold import FoldResult, fold
+from projector.ports import EventFeed, Store
+from projector.projection import Projection
+from projector.records import Parked, Record, Update
+from projector.retry_schedule import RetryPolicy
+
+MAX_SLICE = 100
+"""Events in one write, at most: Redis serves nobody else meanwhile, and takes up to 0.1 ms for each."""
+FOLD_TIME = 0.005
+"""Seconds that the fold of a slice may take; one event at least is folded."""
+
+
+class ReplicaBehind(Exception):
+    """The server that answered lacks messages that the leader of the stream has."""
+
+
+class Replay:
+    """The replay of one aggregate; `step` until it returns False.
+
+    Args:
+        projection: the fold from events to views.
+        store: the views.
+        feed: where the aggregate's events are read.
+        retries: when a failed event is retried.
+        observe: called with each successful update.
+        view_id: the aggregate's id.
+        stream: its stream.
+    """
+
+    def __init__(
+        self,
+        projection: Projection[Any],
+        store: Store,
+        feed: EventFeed,
+        retries: RetryPolicy,
+        observe: Callable[[Sequence[Update]], None],
+        view_id: str,
+        stream: str,
+    ) -> None:
+        self._projection = projection
+        self._store = store
+        self._retries = retries
+        self._observe = observe
+        self._view_id = view_id
+        self._stream = stream
+        self._reader = feed.open_aggregate(stream)
+        self._record: Record | None = None
+        """The view as this replay has written it; None if it has to be loaded."""
+        self._events: deque[RecordedEvent] = deque()
+        """Events that were read and are not applied."""
+        self._slice_size = MAX_SLICE
+        self.failure: Parked | None = None
+        """The record of the event that cannot be applied."""
+
+    async def step(self) -> bool:
+        """Apply the next slice of events; return False if the replay has ended, or failed (`failure`).
+
+        Raises:
+            BuildSuperseded: another build has begun.
+            ReplicaBehind: the aggregate's events cannot be read to their end now.
+        """
+        record = self._record or await self._load()
+        self._record = None  # after an error or a conflict the view is loaded again
+        if not await self._read_after(record.version):
+            return await self._finish(record)
+        update = self._fold_slice(record)
+        if await self._write(update) and update.failed_event is not None:
+            self.failure = update.after.parked
+        return self.failure is None
+
+    async def _load(self) -> Record:
+        """Load the view, and find the events behind its version."""
+        record = (await self._store.load([self._view_id]))[self._view_id]
+        self._events.clear()
+        await self._reader.seek(record.version + 1)
+        return record
+
+    async def _read_after(self, version: int) -> bool:
+        """Read the events after a version; return False if there are none up to the end of the subject."""
+        ended = False
+        while True:
+            while self._events and self._events[0].version <= version:
+                self._events.popleft()
+            if self._events:
+                return True
+            if (batch := await self._reader.read_batch()) is not None:
+                self._events.extend(sorted(batch, key=lambda event: event.version))
+            elif await self._reader.has_ended():
+                return False
+            elif ended:
+                raise ReplicaBehind(f"{self._stream} cannot be read beyond version {version}")
+            else:  # an event may have been published since the batch was read
+                ended = True
+
+    async def _finish(self, record: Record) -> bool:
+        """Unpark the view; if it is unparked already, the replay has ended."""
+        if record.parked is None:
+            await self._store.unlist_parked(self._view_id)
+            return False
+        unparked = replace(record, parked=None, revision=record.revision + 1)
+        await self._write(Update(record, unparked, None, (), None, time_ns()))
+        return True
+
+    def _fold_slice(self, record: Record) -> Update:
+        events = [self._events[at] for at in range(min(self._slice_size, len(self._events)))]
+        started_ns, started = time_ns(), perf_counter()
+        result = fold(self._projection, record, events)
+        self._adapt_slice_size(len(result.applied_events), perf_counter() - started)
+        after = replace(
+            result.record, parked=self._create_parked(record, result), revision=record.revision + 1
+        )
+        return Update(record, after, result.content, result.applied_events, result.failed_event, started_ns)
+
+    def _adapt_slice_size(self, events: int, seconds: float) -> None:
+        per_event = seconds / max(events, 1)
+        self._slice_size = max(1, min(MAX_SLICE, 2 * self._slice_size, int(FOLD_TIME / per_event)))
+
+    def _create_parked(self, before: Record, result: FoldResult) -> Parked | None:
+        """Return the record of a failure, or of the progress while the view is parked."""
+        version, now = result.record.version + 1, int(time() * 1000)
+        if result.error is not None:
+            return self._retries.park(self._stream, version, result.error, before.parked, now)
+        if before.parked is None:
+            return None
+        return replace(before.parked, version=version, attempts=0, next_attempt=now, state="retrying")
+
+    async def _write(self, update: Update) -> bool:
+        """Write a view; return False on a version conflict, after which it has to be loaded again."""
+        if await self._store.write([update]):
+            return False
+        self._record = update.after
+        self._observe([update])
+        return True

@@ -1,0 +1,152 @@
+"""Replays the parked aggregates of one projection beside its session.
+
+How it works. The schedule names the aggregates that are due. Each is replayed in a task of its own, at most
+MAX_REPLAYS at once. Before each slice a task waits for its turn, which all projections of the process share,
+and then pauses for as long as the slice took. So all replays together use half of the process's time at most,
+a short one does not wait for a long one, and the sessions go on.
+
+The store's list of parked aggregates is read at the start, and every REFRESH_INTERVAL: an operator or another
+projector may have changed it.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from time import monotonic, perf_counter, time
+from typing import Any
+
+from msgspec.structs import replace
+
+from contracts import streams
+from projector.ports import BuildSuperseded, EventFeed, Store
+from projector.projection import Projection
+from projector.records import Parked, Update
+from projector.replay import Replay
+from projector.retry_schedule import RetryPolicy, RetrySchedule
+from runtime.backoff import compute_pause
+from runtime.process import logs
+from runtime.process.lifecycle import cancel_and_wait
+
+MAX_REPLAYS = 20
+"""Aggregates of one projection that are replayed at once, at most."""
+MAX_PAUSE = 0.25
+"""Seconds between two slices, at most."""
+REFRESH_INTERVAL = 5.0
+"""Seconds between two readings of the list; a long list is read less often."""
+ERROR_PAUSE = 2.0
+"""Longest pause, in seconds, before a replay that an error has ended is repeated."""
+
+log = logs.get_logger(__name__)
+
+
+class Replayer:
+    """Replays parked aggregates.
+
+    Args:
+        projection: the fold from events to views.
+        store: the views.
+        feed: where an aggregate's events are read.
+        retries: when a failed event is retried.
+        observe: called with every successful update.
+        schedule: the aggregates to replay.
+        turn: shared by all replayers of the process.
+    """
+
+    def __init__(
+        self,
+        projection: Projection[Any],
+        store: Store,
+        feed: EventFeed,
+        retries: RetryPolicy,
+        observe: Callable[[Sequence[Update]], None],
+        schedule: RetrySchedule,
+        turn: asyncio.Semaphore,
+    ) -> None:
+        self._projection = projection
+        self._store = store
+        self._feed = feed
+        self._retries = retries
+        self._observe = observe
+        self._schedule = schedule
+        self._turn = turn
+        self._active: dict[str, asyncio.Task[None]] = {}
+        self._refresh_at = 0.0
+
+    async def run(self, partitions: Collection[int]) -> None:
+        """Replay the aggregates of these partitions that are due, until cancelled.
+
+        Raises:
+            BuildSuperseded: another build has begun.
+        """
+        self._refresh_at = 0.0
+        try:
+            while True:
+                if monotonic() >= self._refresh_at:
+                    await self._refresh(partitions)
+                due = self._schedule.take_due(_now(), MAX_REPLAYS - len(self._active), self._active)
+                for view_id, parked in due:
+                    self._active[view_id] = asyncio.create_task(self._replay(view_id, parked))
+                await self._wait()
+                self._remove_ended()
+        finally:
+            await cancel_and_wait(*self._active.values())
+            self._active.clear()
+
+    async def replay(self, view_id: str, stream: str) -> Parked | None:
+        """Replay one aggregate; return the record of the failure if one of its events cannot be applied."""
+        replay = Replay(
+            self._projection, self._store, self._feed, self._retries, self._observe, view_id, stream
+        )
+        while True:
+            async with self._turn:
+                began = perf_counter()
+                if not await replay.step():
+                    return replay.failure
+                await asyncio.sleep(min(MAX_PAUSE, perf_counter() - began))
+
+    async def _replay(self, view_id: str, parked: Parked) -> None:
+        try:
+            failure = await self.replay(view_id, parked.stream)
+        except BuildSuperseded:
+            raise
+        except Exception as error:  # also a bug in this code: the other aggregates must go on
+            projection = self._projection.view.projection
+            log.warning("Replay failed", projection=projection, recordId=view_id, error=repr(error))
+            pause = int(1000 * compute_pause(0, ERROR_PAUSE, ERROR_PAUSE))
+            failure = replace(parked, state="retrying", next_attempt=_now() + pause)
+        if failure is not None:
+            self._schedule.add(view_id, failure)
+
+    async def _refresh(self, partitions: Collection[int]) -> None:
+        """Schedule the aggregates that the store lists and this process does not know."""
+        began = monotonic()
+        for view_id, parked in (await self._store.load_parked()).items():
+            if view_id not in self._active and streams.partition(view_id) in partitions:
+                self._schedule.add(view_id, parked)
+        self._refresh_at = monotonic() + max(REFRESH_INTERVAL, 100 * (monotonic() - began))
+
+    async def _wait(self) -> None:
+        """Wait until a replay has ended, an aggregate is due or was added, or the list is to be read."""
+        changed = asyncio.create_task(self._schedule.changed.wait())
+        seconds = self._refresh_at - monotonic()
+        if len(self._active) < MAX_REPLAYS:
+            seconds = min(seconds, self._schedule.seconds_until_due(_now(), self._active))
+        try:
+            await asyncio.wait(
+                {changed, *self._active.values()},
+                timeout=max(0.0, seconds),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            changed.cancel()
+        self._schedule.changed.clear()
+
+    def _remove_ended(self) -> None:
+        for view_id, task in list(self._active.items()):
+            if task.done():
+                del self._active[view_id]
+                task.result()
+
+
+def _now() -> int:
+    """Return milliseconds since 1970."""
+    return int(time() * 1000)
