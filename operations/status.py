@@ -16,6 +16,7 @@ from operations.projections import list_views
 from operations.server_errors import UNREACHABLE, summarize
 from process_manager.feed_reader import FeedReader
 from process_manager.saga_reader import SagaReader
+from process_manager.saga_records import SilentTarget
 from runtime import jetstream
 from runtime.jetstream import StreamIdentity, read_stream_identity
 from runtime.postgres import create_engine
@@ -118,7 +119,9 @@ async def _describe_projection(redis: Redis, view: View, stream: StreamIdentity 
 
 
 async def check_sagas(settings: Settings) -> list[Row]:
+    """Return the numbers of sagas, and a row for each service that does not answer their steps."""
     engine = create_engine(settings.database_url)
+    silent: list[SilentTarget] = []
 
     async def count_sagas() -> str:
         counts = list((await SagaReader(engine).count_open()).values())
@@ -127,13 +130,20 @@ async def check_sagas(settings: Settings) -> list[Row]:
             for name in ("open", "overdue", "blocked", "denied")
         }
         parked = await FeedReader(engine).count_parked_streams()
+        silent.extend(await SagaReader(engine).read_silent_targets())
         parts = [f"{number} {name}" for name, number in numbers.items()]
         return ", ".join([*parts, f"{parked} parked streams"]) + " (diptych sagas list)"
 
     try:
-        return [("sagas", await _query_or_describe(count_sagas, "PostgreSQL"))]
+        sagas = await _query_or_describe(count_sagas, "PostgreSQL")
+        return [("sagas", sagas), *((each.target, _describe_silent_target(each)) for each in silent)]
     finally:
         await engine.dispose()
+
+
+def _describe_silent_target(silent: SilentTarget) -> str:
+    seconds = (datetime.now(UTC) - silent.since).total_seconds()
+    return f"does not answer for {seconds:.0f} s, {silent.waiting} steps wait: {silent.error}"
 
 
 def _parse_checkpoint(value: bytes | str) -> tuple[str, int]:

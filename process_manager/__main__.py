@@ -16,6 +16,7 @@ from process_manager.saga_reader import SagaReader
 from process_manager.step_client import StepClient
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
+from process_manager.timer_dispatcher import TimerDispatcher
 from runtime import jetstream
 from runtime.grpc import request_tokens, server
 from runtime.grpc.request_tokens import RequestTokens
@@ -59,6 +60,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             leases.run(lifecycle.stopping),
             EventConsumer(nats, engine, store, leases).run(lifecycle.stopping),
             StepDispatcher(engine, store, client, leases).run(lifecycle.stopping),
+            TimerDispatcher(engine, store, leases).run(lifecycle.stopping),
         )
         await leases.leave()
     await client.close()

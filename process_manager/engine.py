@@ -10,7 +10,8 @@ How it works:
 - `Delivery` finds the instances of events, and keeps the order of each stream.
 - An instance that fails on an event keeps the error as a failed input, and the partition advances without
   it. The next event of that stream, or an operator's retry, delivers that event again.
-- Steps and timers are not executed here: `StepDispatcher` polls their rows, and `work_added` wakes it.
+- Steps and timers are not executed here: `StepDispatcher` and `TimerDispatcher` poll their rows, and
+  `work_added` and `timers_set` wake them.
 """
 
 import asyncio
@@ -46,7 +47,9 @@ class Engine:
     def __init__(self, store: SagaStore, sagas: Iterable[Saga[Any]], read_stream: ReadStream) -> None:
         self.sagas: Mapping[str, Saga[Any]] = {saga.name: saga for saga in sagas}
         self.work_added = asyncio.Event()
-        """Set whenever a reaction adds a step or changes a timer."""
+        """Set whenever a reaction adds a step."""
+        self.timers_set = asyncio.Event()
+        """Set whenever a reaction changes a timer."""
         self._beginnings: dict[str, datetime | None] = {}
         self._store = store
         self._read_stream = read_stream
@@ -108,7 +111,7 @@ class Engine:
         Raises:
             Exception: the delivery failed; nothing has changed.
         """
-        async with self._store.begin() as transaction:
+        async with self._store.begin(reserved=True) as transaction:
             instance = (await transaction.lock(self.sagas[timer.saga], [timer.id]))[timer.id]
             if not await transaction.remove_timer(timer):
                 return
@@ -178,8 +181,10 @@ class Engine:
         for instance in instances:
             if instance.failure:
                 log.error("Saga blocked", saga=instance.saga.name, sagaId=instance.id, error=instance.failure)
-            if instance.steps or instance.timers:
+            if instance.steps:
                 self.work_added.set()
+            if instance.timers:
+                self.timers_set.set()
 
 
 def _check_exists(instance: Instance) -> None:

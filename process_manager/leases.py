@@ -17,12 +17,15 @@ How it works:
 import asyncio
 import os
 import socket
+from collections.abc import Mapping
+from time import monotonic
 from uuid import uuid4
 
 from sqlalchemy import text
 
 from contracts import streams
 from process_manager.store import SagaStore
+from process_manager.targets import Target
 from runtime.process import logs
 
 LEASE = 5.0
@@ -32,9 +35,12 @@ RENEWAL_INTERVAL = 1.0
 
 LOCK = "SELECT pg_advisory_xact_lock(0x53414741)"
 RENEW_MEMBERSHIP = """
-INSERT INTO saga_managers (contexts, name, until)
-VALUES (:contexts, :me, now() + make_interval(secs => :lease))
-ON CONFLICT (contexts, name) DO UPDATE SET until = excluded.until
+INSERT INTO saga_managers (contexts, name, until, silent_targets)
+SELECT :contexts, :me, now() + make_interval(secs => :lease), coalesce(jsonb_object_agg(
+  target, jsonb_build_object('since', now() - make_interval(secs => seconds), 'error', error)
+), '{}') FROM unnest(CAST(:targets AS text[]), CAST(:seconds AS float[]), CAST(:errors AS text[]))
+  AS t (target, seconds, error)
+ON CONFLICT (contexts, name) DO UPDATE SET until = excluded.until, silent_targets = excluded.silent_targets
 """
 END_MEMBERSHIP = "DELETE FROM saga_managers WHERE name = :me OR until < now()"
 DELETE_EXPIRED_MEMBERS = "DELETE FROM saga_managers WHERE until < now()"
@@ -70,11 +76,13 @@ class Leases:
     """
 
     def __init__(self, store: SagaStore, contexts: str) -> None:
-        self._engine = store.engine
+        self._engine = store.reserved
         self._contexts = contexts
         self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self.partitions: frozenset[int] = frozenset()
         """The partitions leased at the last renewal."""
+        self.silent_targets: Mapping[str, Target] = {}
+        """The targets that do not answer this process; recorded with each renewal, for operators."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Renew the leases until the process stops; `leave` then releases them."""
@@ -90,7 +98,11 @@ class Leases:
 
     async def renew(self) -> None:
         """Renew leases, acquire free partitions, and release those that exceed the share."""
+        silent = list(self.silent_targets.values())
         parameters: dict[str, object] = {
+            "targets": [target.name for target in silent],
+            "seconds": [monotonic() - target.silent_since for target in silent],
+            "errors": [target.error for target in silent],
             "me": self._name,
             "contexts": self._contexts,
             "lease": LEASE,

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, exists, func, select, tuple_, union_all
+from sqlalchemy import ColumnElement, Select, Table, exists, func, select, text, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from process_manager.saga_records import (
@@ -15,14 +15,26 @@ from process_manager.saga_records import (
     SagaFilter,
     SagaRow,
     SentStep,
+    SilentTarget,
 )
 from process_manager.schema import (
     DUE,
+    MANAGERS,
     OPERATOR_ACTIONS,
     SAGAS,
     STEPS,
+    TARGET,
     TIMERS,
 )
+
+SILENT_TARGETS = text("""
+SELECT t.target, min(CAST(t.value ->> 'since' AS timestamptz)), min(t.value ->> 'error'), (
+  SELECT count(*) FROM saga_steps s WHERE s.outcome IS NULL AND split_part(s.method, '/', 2) = t.target
+)
+FROM saga_managers m CROSS JOIN LATERAL jsonb_each(m.silent_targets) AS t (target, value)
+WHERE m.until > now()
+GROUP BY t.target ORDER BY 2, 1
+""")
 
 
 class SagaReader:
@@ -109,6 +121,11 @@ class SagaReader:
         async with self._engine.connect() as connection:
             return {saga: SagaCounts(*counts) for saga, *counts in await connection.execute(query)}
 
+    async def read_silent_targets(self) -> list[SilentTarget]:
+        """Return the services that do not answer steps, the longest silent first."""
+        async with self._engine.connect() as connection:
+            return [SilentTarget(*row) for row in await connection.execute(SILENT_TARGETS)]
+
     async def _read_rows(self, connection: AsyncConnection, query: Select[Any]) -> list[SagaRow]:
         rows = [row._asdict() for row in await connection.execute(query)]
         pending_steps = await self._read_pending_steps(connection, rows)
@@ -120,15 +137,19 @@ class SagaReader:
     async def _read_pending_steps(
         self, connection: AsyncConnection, rows: Iterable[Mapping[str, Any]]
     ) -> dict[tuple[str, str], str]:
-        """Return the first unanswered step of each saga that has one, and whether it is denied."""
+        """Return the first unanswered step of each saga that has one, and why it is not answered."""
         keys = [(row["saga"], row["id"]) for row in rows if not row["ended"]]
+        silent = exists().where(MANAGERS.c.until > func.now(), MANAGERS.c.silent_targets.has_key(TARGET))
         query = (
-            select(STEPS.c.saga, STEPS.c.id, STEPS.c.step, STEPS.c.denied)
+            select(STEPS.c.saga, STEPS.c.id, STEPS.c.step, STEPS.c.denied, TARGET, silent)
             .where(STEPS.c.outcome.is_(None), tuple_(STEPS.c.saga, STEPS.c.id).in_(keys))
             .order_by(STEPS.c.number.desc())  # the dict below keeps the last of a saga's steps
         )
         steps = await connection.execute(query) if keys else ()
-        return {(saga, id_): step + (" (denied)" if denied else "") for saga, id_, step, denied in steps}
+        return {
+            (saga, id_): step + (" (denied)" if denied else f" ({target} does not answer)" if silent else "")
+            for saga, id_, step, denied, target, silent in steps
+        }
 
 
 def _select_page(saga: str, filter_: SagaFilter, after: ListPosition | None, limit: int) -> Select[Any]:

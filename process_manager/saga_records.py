@@ -106,3 +106,14 @@ class SagaCounts:
     blocked: int
     denied: int
     """Those with a pending step that was denied for the process manager's token or scopes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SilentTarget:
+    """A gRPC service that does not answer steps."""
+
+    target: str
+    since: datetime
+    error: str
+    waiting: int
+    """The number of steps without an answer from it."""

@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     DateTime,
     Identity,
     Index,
@@ -93,7 +94,16 @@ STEPS = Table(
     Column("outcome", Text, comment="OK or the reason of the rejection; null until answered"),
     Column("answered_at", _INSTANT),
 )
-Index("saga_steps_due", STEPS.c.due_at, postgresql_where=STEPS.c.outcome.is_(None))
+TARGET: ColumnElement[str] = literal_column("split_part(method, '/', 2)")
+"""The service of a step's method, as `targets.target_of` returns it."""
+Index(
+    "saga_steps_due",
+    STEPS.c.saga,
+    TARGET,
+    STEPS.c.partition,
+    STEPS.c.due_at,
+    postgresql_where=STEPS.c.outcome.is_(None),
+)
 
 TIMERS = Table(
     "saga_timers",
@@ -104,7 +114,7 @@ TIMERS = Table(
     Column("partition", Integer, nullable=False),
     Column("due_at", _INSTANT, nullable=False),
 )
-Index("saga_timers_due", TIMERS.c.due_at)
+Index("saga_timers_due", TIMERS.c.saga, TIMERS.c.partition, TIMERS.c.due_at)
 
 OPERATOR_ACTIONS = Table(
     "saga_operator_actions",
@@ -161,4 +171,11 @@ MANAGERS = Table(
     Column("contexts", Text, primary_key=True, server_default="", comment="of its group of managers"),
     Column("name", Text, primary_key=True),
     Column("until", _INSTANT, nullable=False, comment="by this server's clock"),
+    Column(
+        "silent_targets",
+        JSONB,
+        nullable=False,
+        server_default=text("'{}'"),
+        comment="by gRPC service that does not answer its steps: the error and since when",
+    ),
 )

@@ -20,8 +20,6 @@ from runtime.codec import message_class
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
-CALL_TIMEOUT = 5.0
-"""Seconds."""
 FINAL_STATUSES = frozenset(
     {
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -38,7 +36,16 @@ Another try may succeed after any other status, although some need an operator f
 when the token has the missing scope."""
 DENIED_STATUSES = frozenset({grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED})
 """The statuses of calls whose token is invalid or lacks a scope."""
-OPTIONS = [("grpc.keepalive_time_ms", 20_000), ("grpc.keepalive_timeout_ms", 5_000)]
+SILENT_STATUSES = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+"""The statuses of calls to a service that is away or hangs, as far as a caller can know."""
+OPTIONS = [
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # how long one attempt to connect may take
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Otherwise a new channel would share the connections of the one that it replaces.
+    ("grpc.use_local_subchannel_pool", 1),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +63,19 @@ class OutcomeUnknown(Exception):
     Args:
         message: the error of the call.
         denied: whether the server refused the call because of this process's token or its scopes.
+        silent: whether the service did not answer at all, so that any other call may fail as well.
     """
 
-    def __init__(self, message: str, *, denied: bool = False) -> None:
+    def __init__(self, message: str, *, denied: bool = False, silent: bool = False) -> None:
         super().__init__(message)
         self.denied = denied
+        self.silent = silent
 
 
 class StepClient:
-    """Channels to the command and query servers.
+    """Channels to the command and query servers, one for each service.
+
+    Services share no connection, because one that hangs may fill the connection's flow-control window.
 
     Args:
         settings: the addresses of the servers, and the file of this process's token.
@@ -75,41 +86,63 @@ class StepClient:
         self._context_addresses = _parse_targets(settings.command_targets)
         self._token_file = Path(settings.process_manager_token)
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._closing: set[asyncio.Task[None]] = set()
 
-    async def call(self, step: DueStep, traceparent: str | None) -> StepReply:
+    async def call(
+        self, step: DueStep, traceparent: str | None, *, within: float, reconnect: bool = False
+    ) -> StepReply:
         """Send a step and return its answer.
+
+        Args:
+            step: the step.
+            traceparent: the trace context to send.
+            within: seconds until the call fails.
+            reconnect: whether to use a new connection, in case the peer of the present one has vanished, and
+                because a channel that cannot connect waits ever longer before it tries again.
 
         Raises:
             OutcomeUnknown: there was no final answer.
         """
         service, _, method = step.method[1:].partition("/")
         descriptor = descriptor_pool.Default().FindServiceByName(service).methods_by_name[method]
+        if reconnect and service in self._channels:
+            self._close_later(self._channels.pop(service), within)
         call: Any = self._open_channel(service).unary_unary(
             step.method, response_deserializer=message_class(descriptor.output_type).FromString
         )
         try:
             metadata = self._create_metadata(step, traceparent)
-            return StepReply(await call(step.request, timeout=CALL_TIMEOUT, metadata=metadata))
+            return StepReply(await call(step.request, timeout=within, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             info = _read_error_info(error)
             if error.code() in FINAL_STATUSES and info is not None and info.domain.endswith("diptych"):
                 return StepReply(reason=info.reason, details=dict(info.metadata))
-            denied = error.code() in DENIED_STATUSES
-            raise OutcomeUnknown(f"{error.code().name}: {error.details()}", denied=denied) from error
+            raise OutcomeUnknown(
+                f"{error.code().name}: {error.details()}",
+                denied=error.code() in DENIED_STATUSES,
+                # A view that is being rebuilt says nothing about the service's other methods.
+                silent=error.code() in SILENT_STATUSES and not (info and info.reason.startswith("VIEW_")),
+            ) from error
         except OSError as error:
             raise OutcomeUnknown(f"DIPTYCH_PROCESS_MANAGER_TOKEN: cannot read the file: {error}") from error
 
     async def close(self) -> None:
-        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+        await asyncio.gather(*self._closing, *(channel.close() for channel in self._channels.values()))
+
+    def _close_later(self, channel: grpc.aio.Channel, grace: float) -> None:
+        """Close a channel as soon as its calls have ended, or after `grace` seconds."""
+        task = asyncio.create_task(channel.close(grace))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     def _open_channel(self, service: str) -> grpc.aio.Channel:
-        if service.endswith(".QueryService"):
-            address = self._query_address
-        else:
-            address = self._context_addresses.get(context_of(service), self._command_address)
-        if address not in self._channels:
-            self._channels[address] = grpc.aio.insecure_channel(address, OPTIONS)
-        return self._channels[address]
+        if service not in self._channels:
+            if service.endswith(".QueryService"):
+                address = self._query_address
+            else:
+                address = self._context_addresses.get(context_of(service), self._command_address)
+            self._channels[service] = grpc.aio.insecure_channel(address, OPTIONS)
+        return self._channels[service]
 
     def _create_metadata(self, step: DueStep, traceparent: str | None) -> tuple[tuple[str, str], ...]:
         metadata = {

@@ -4,16 +4,17 @@ Two managers may work on the same partition without harm: checkpoints are compar
 of instances are locked while they change, and a step takes one outcome.
 """
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from process_manager.due_queries import DUE_STEPS, DUE_TIMERS
 from process_manager.due_work import (
     NO_CHECKPOINT,
     Checkpoint,
@@ -24,7 +25,8 @@ from process_manager.due_work import (
     matches_timer,
 )
 from process_manager.saga import Saga
-from process_manager.schema import BEGINNINGS, CHECKPOINTS, ROLE, SAGAS, STEPS, TIMERS
+from process_manager.schema import BEGINNINGS, CHECKPOINTS, ROLE, STEPS, TIMERS
+from process_manager.targets import PLACES
 from process_manager.transaction import Transaction
 from runtime.postgres import create_engine
 
@@ -34,10 +36,7 @@ SESSION = {
     "idle_in_transaction_session_timeout": "5s",
     "transaction_timeout": "10s",
 }
-
-
-STEP_COLUMNS = ("saga", "id", "step", "attempt", "method", "request", "tries", "denied")
-"""The columns that a `DueStep` has from its own row, in the order of its fields."""
+RESERVED_CONNECTIONS = 6
 
 
 class SagaStore:
@@ -51,9 +50,14 @@ class SagaStore:
         self.engine: AsyncEngine = create_engine(
             database_url, session=SESSION, pool_size=8, max_overflow=8, pool_timeout=10.0
         )
+        self.reserved: AsyncEngine = create_engine(
+            database_url, session=SESSION, pool_size=RESERVED_CONNECTIONS, max_overflow=0, pool_timeout=10.0
+        )
+        """For timers, leases and the reading of due work: no other load can use up its connections."""
 
     async def close(self) -> None:
         await self.engine.dispose()
+        await self.reserved.dispose()
 
     async def check_reachable(self) -> bool:
         """Return whether PostgreSQL accepts writes.
@@ -65,9 +69,13 @@ class SagaStore:
             return not await connection.scalar(select(func.pg_is_in_recovery()))
 
     @asynccontextmanager
-    async def begin(self) -> AsyncIterator[Transaction]:
-        """Open a transaction, committed when the block ends and rolled back when it raises."""
-        async with self.engine.begin() as connection:
+    async def begin(self, *, reserved: bool = False) -> AsyncIterator[Transaction]:
+        """Open a transaction, committed when the block ends and rolled back when it raises.
+
+        Args:
+            reserved: whether to use a reserved connection.
+        """
+        async with (self.reserved if reserved else self.engine).begin() as connection:
             now: Any = await connection.scalar(select(func.clock_timestamp()))
             yield Transaction(connection, now)
 
@@ -102,42 +110,33 @@ class SagaStore:
             return at
 
     async def read_due_steps(
-        self, sagas: Collection[str], partitions: Collection[int], limit: int
+        self, sagas: Collection[str], partitions: Collection[int], limits: Mapping[str, int]
     ) -> list[DueStep]:
-        """Return the steps of these sagas to send now, the longest due first."""
-        of_saga = and_(STEPS.c.saga == SAGAS.c.saga, STEPS.c.id == SAGAS.c.id)
-        query = (
-            select(
-                *(
-                    STEPS.c[name]
-                    for name in ("saga", "id", "step", "attempt", "method", "request", "tries", "denied")
-                ),
-                SAGAS.c.correlation_id,
-                SAGAS.c.traceparent,
-            )
-            .join(SAGAS, of_saga)
-            .where(STEPS.c.outcome.is_(None), STEPS.c.due_at <= func.now())
-            .where(STEPS.c.saga.in_(sagas), STEPS.c.partition.in_(partitions))
-            .order_by(STEPS.c.due_at)
-            .limit(limit)
-        )
-        async with self.engine.connect() as connection:
-            rows: Any = await connection.execute(query)
+        """Return the steps of these sagas to send now, the longest due first.
+
+        Args:
+            sagas: the names of the sagas.
+            partitions: the partitions of their instances.
+            limits: the maximum number of steps of each target; PLACES where it is not named.
+        """
+        parameters = {
+            "sagas": list(sagas),
+            "partitions": list(partitions),
+            "targets": list(limits),
+            "limits": list(limits.values()),
+            "places": PLACES,
+        }
+        async with self.reserved.connect() as connection:
+            rows: Any = await connection.execute(DUE_STEPS, parameters)
             return [DueStep(*row) for row in rows]
 
     async def read_due_timers(
         self, sagas: Collection[str], partitions: Collection[int], limit: int
     ) -> list[DueTimer]:
         """Return the expired timers of these sagas, the longest expired first."""
-        query = (
-            select(TIMERS.c.saga, TIMERS.c.id, TIMERS.c.name, TIMERS.c.due_at)
-            .where(TIMERS.c.due_at <= func.now())
-            .where(TIMERS.c.saga.in_(sagas), TIMERS.c.partition.in_(partitions))
-            .order_by(TIMERS.c.due_at)
-            .limit(limit)
-        )
-        async with self.engine.connect() as connection:
-            return [DueTimer(*row) for row in await connection.execute(query)]
+        parameters = {"sagas": list(sagas), "partitions": list(partitions), "limit": limit}
+        async with self.reserved.connect() as connection:
+            return [DueTimer(*row) for row in await connection.execute(DUE_TIMERS, parameters)]
 
     async def postpone_step(self, step: DueStep, seconds: float, error: str, *, denied: bool = False) -> None:
         """Record a try without an answer, and make the step due again after `seconds`."""

@@ -29,7 +29,7 @@ from opentelemetry.trace import Tracer
 from runtime.process import logs
 from runtime.process.start_error import StartError
 from runtime.process.version import VERSION
-from runtime.telemetry.instruments import BOUNDS, Counter, Durations, Instruments, LastValue
+from runtime.telemetry.instruments import BOUNDS, Counter, Durations, Instruments, LastValue, LastValues
 
 _SHUTDOWN_TIMEOUT = 2.0
 """Seconds that a stopping process waits for the collector, once for traces and once for metrics."""
@@ -118,7 +118,7 @@ def _collect(resource: Resource, instruments: Instruments, start: int) -> Metric
 
 
 def _build_points(
-    instrument: Counter | Durations | LastValue, start: int, now: int
+    instrument: Counter | Durations | LastValues | LastValue, start: int, now: int
 ) -> Sum | Histogram | Gauge:
     match instrument:
         case Counter():
@@ -143,6 +143,13 @@ def _build_points(
                 for key, distribution in instrument.distributions.copy().items()
             ]
             return Histogram(points, AggregationTemporality.CUMULATIVE)
+        case LastValues():
+            return Gauge(
+                [
+                    NumberDataPoint(instrument.attributes(*key), start, now, value)
+                    for key, value in instrument.values.copy().items()
+                ]
+            )
         case LastValue(value=value):
             return Gauge([] if value is None else [NumberDataPoint({}, start, now, value)])
 

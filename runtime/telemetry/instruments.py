@@ -66,6 +66,13 @@ class Durations(Instrument):
             distribution.maximum = seconds
 
 
+@dataclass(frozen=True, slots=True)
+class LastValues(Instrument):
+    """A gauge: the last recorded values, by key."""
+
+    values: dict[tuple[str | bool, ...], int] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class LastValue:
     """A gauge: the last recorded value, or None before the first."""
@@ -114,12 +121,18 @@ class Instruments:
         self._key_ring = LastValue(
             "key_ring.valid", "1", "1 while the key ring's file can be used, otherwise 0"
         )
+        self._silent_targets = LastValues(
+            "sagas.step_target.silent",
+            "1",
+            "Whether a service has stopped answering the steps of sagas: 1 or 0",
+            lambda target: {"target": target},
+        )
         self._calls = Durations(
             "rpc.server.call.duration", "s", "Time from a gRPC call's arrival to its answer", _call_attributes
         )
 
     @property
-    def all(self) -> Sequence[Counter | Durations | LastValue]:
+    def all(self) -> Sequence[Counter | Durations | LastValues | LastValue]:
         return (
             self._commands,
             self._durations,
@@ -128,6 +141,7 @@ class Instruments:
             self._lag,
             self._pending,
             self._key_ring,
+            self._silent_targets,
             self._calls,
         )
 
@@ -149,6 +163,9 @@ class Instruments:
 
     def key_ring_valid(self, valid: bool) -> None:
         self._key_ring.value = int(valid)
+
+    def step_target_silent(self, target: str, silent: bool) -> None:
+        self._silent_targets.values[target,] = int(silent)
 
     def call_answered(self, method: str, status: str, seconds: float) -> None:
         """Record the duration of a gRPC call.

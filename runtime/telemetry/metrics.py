@@ -40,3 +40,9 @@ def key_ring_valid(valid: bool) -> None:
     """Record whether the key ring's file can be used; an invalid one leaves the previous keys in use."""
     if instruments is not None:
         instruments.key_ring_valid(valid)
+
+
+def step_target_silent(target: str, silent: bool) -> None:
+    """Record whether the service to which sagas send steps has stopped answering."""
+    if instruments is not None:
+        instruments.step_target_silent(target, silent)

@@ -22,6 +22,7 @@ from process_manager.saga_records import SagaCounts
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
+from process_manager.timer_dispatcher import TimerDispatcher
 from runtime.process.settings import Settings
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, cashed, written
 from tests.support.harness.waiting import until
@@ -169,7 +170,7 @@ class ScriptedClient(StepClient):
         self.replies = list(replies)
         self.sent: list[DueStep] = []
 
-    async def call(self, step: DueStep, traceparent: str | None) -> StepReply:
+    async def call(self, step: DueStep, traceparent: str | None, **_: Any) -> StepReply:
         self.sent.append(step)
         reply = self.replies.pop(0)
         if isinstance(reply, OutcomeUnknown):
@@ -181,10 +182,17 @@ class ScriptedClient(StepClient):
 async def dispatching(run: SagaRun, client: StepClient) -> AsyncIterator[None]:
     stopping, leases = asyncio.Event(), Leases(run.store, "ledger")
     await leases.renew()
-    task = asyncio.create_task(StepDispatcher(run.engine, run.store, client, leases).run(stopping))
-    yield
-    stopping.set()
-    await task
+    dispatchers = (
+        StepDispatcher(run.engine, run.store, client, leases),
+        TimerDispatcher(run.engine, run.store, leases),
+    )
+    async with asyncio.TaskGroup() as group:
+        for dispatcher in dispatchers:
+            group.create_task(dispatcher.run(stopping))
+        try:
+            yield
+        finally:
+            stopping.set()
 
 
 async def test_an_unanswered_step_is_sent_again_under_its_request_id(
@@ -258,7 +266,7 @@ async def test_managers_of_other_contexts_do_not_share_the_partitions(store: Sag
 
 async def test_a_manager_sends_no_steps_of_sagas_that_it_does_not_run(run: SagaRun) -> None:
     await run.deliver(written("c"))
-    assert await run.store.read_due_steps(("toys.toy",), ALL_PARTITIONS, 100) == []
+    assert await run.store.read_due_steps(("toys.toy",), ALL_PARTITIONS, {}) == []
     assert len(await run.read_due_steps()) == 1
 
 
@@ -268,7 +276,7 @@ class DeniedClient(StepClient):
     def __init__(self) -> None:
         self.granted, self.calls = False, 0
 
-    async def call(self, step: DueStep, traceparent: str | None) -> StepReply:
+    async def call(self, step: DueStep, traceparent: str | None, **_: Any) -> StepReply:
         self.calls += 1
         if not self.granted:
             raise OutcomeUnknown("PERMISSION_DENIED: needs ledger.write", denied=True)

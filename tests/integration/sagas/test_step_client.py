@@ -64,5 +64,5 @@ async def test_a_call_without_an_answer_says_whether_it_was_denied(
     step_client, statuses = client
     statuses.append(status)
     with pytest.raises(OutcomeUnknown, match=status.name) as error:
-        await step_client.call(STEP, None)
+        await step_client.call(STEP, None, within=5)
     assert error.value.denied == denied

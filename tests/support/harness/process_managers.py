@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from process_manager.due_work import DueStep
 from process_manager.engine import Engine
@@ -12,6 +13,7 @@ from process_manager.saga_reader import SagaReader
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
+from process_manager.timer_dispatcher import TimerDispatcher
 from runtime import jetstream
 from runtime.process.settings import Settings
 from tests.support.harness.contexts import SAGAS
@@ -49,11 +51,11 @@ class FaultyClient(StepClient):
         """Reject a step instead of sending it."""
         self._rejected.add((order, step))
 
-    async def call(self, step: DueStep, traceparent: str | None) -> StepReply:
+    async def call(self, step: DueStep, traceparent: str | None, **options: Any) -> StepReply:
         key = step.id, step.step.partition("-")[0]
         if key in self._rejected:
             return StepReply(reason="WILL_NOT")
-        reply = await super().call(step, traceparent)
+        reply = await super().call(step, traceparent, **options)
         if self._replies_to_lose.get(key, 0):
             self._replies_to_lose[key] -= 1
             self.lost.add(key)
@@ -93,6 +95,7 @@ async def _run_in_turn(nats: jetstream.Connection, store: SagaStore, client: Fau
             for part in (
                 EventConsumer(nats, engine, store, leases),
                 StepDispatcher(engine, store, client, leases),
+                TimerDispatcher(engine, store, leases),
             )
         ]
         tasks.append(asyncio.create_task(leases.run(stopping)))

@@ -140,7 +140,7 @@ class SagaRun:
         return {row.id: row for row in await self.query("SELECT * FROM sagas")}
 
     async def read_due_steps(self) -> list[DueStep]:
-        return await self.store.read_due_steps([saga.name for saga in self.sagas], ALL_PARTITIONS, 100)
+        return await self.store.read_due_steps([saga.name for saga in self.sagas], ALL_PARTITIONS, {})
 
     async def query(self, sql: str) -> Sequence[Any]:
         async with self.store.engine.begin() as connection:

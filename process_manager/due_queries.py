@@ -1,0 +1,60 @@
+"""The statements that read due steps and due timers.
+
+How it works:
+
+- A queue is the pending steps of one saga, target and partition, in the order of the index `saga_steps_due`.
+  `queues` finds the pairs of saga and target that have pending steps by skipping from one to the next in that
+  index, so its cost depends on their number alone.
+- Each queue yields no more rows than its target may send, so a target without places costs nothing, however
+  many steps wait for it. The longest due of all its queues are sent first.
+- Timers are read from the queues of their sagas and partitions likewise: those that another manager has to
+  fire are not read again and again.
+"""
+
+from sqlalchemy import text
+
+DUE_STEPS = text("""
+WITH RECURSIVE queues AS (
+  (SELECT saga, split_part(method, '/', 2) AS target FROM saga_steps WHERE outcome IS NULL
+   ORDER BY saga, split_part(method, '/', 2) LIMIT 1)
+  UNION ALL
+  SELECT next.saga, next.target FROM queues q CROSS JOIN LATERAL (
+    SELECT s.saga, split_part(s.method, '/', 2) AS target FROM saga_steps s
+    WHERE s.outcome IS NULL AND (s.saga, split_part(s.method, '/', 2)) > (q.saga, q.target)
+    ORDER BY s.saga, split_part(s.method, '/', 2) LIMIT 1
+  ) next
+), places AS (
+  SELECT q.saga, q.target, coalesce(l.places, :places) AS places
+  FROM queues q
+  LEFT JOIN unnest(CAST(:targets AS text[]), CAST(:limits AS int[])) AS l (target, places) USING (target)
+  WHERE q.saga = ANY(CAST(:sagas AS text[]))
+), due AS (
+  SELECT d.*, p.places, row_number() OVER (PARTITION BY p.target ORDER BY d.due_at) AS rank
+  FROM places p
+  CROSS JOIN unnest(CAST(:partitions AS int[])) AS q (partition)
+  CROSS JOIN LATERAL (
+    SELECT s.saga, s.id, s.step, s.attempt, s.due_at FROM saga_steps s
+    WHERE s.outcome IS NULL AND s.saga = p.saga AND split_part(s.method, '/', 2) = p.target
+    AND s.partition = q.partition AND s.due_at <= now()
+    ORDER BY s.due_at LIMIT p.places
+  ) d
+  WHERE p.places > 0
+)
+SELECT s.saga, s.id, s.step, s.attempt, s.method, s.request, s.tries, s.denied,
+       coalesce(g.correlation_id, '') AS correlation_id, g.traceparent
+FROM due d JOIN saga_steps s USING (saga, id, step, attempt) LEFT JOIN sagas g USING (saga, id)
+WHERE d.rank <= d.places
+ORDER BY d.due_at
+""")
+
+DUE_TIMERS = text("""
+SELECT d.saga, d.id, d.name, d.due_at
+FROM unnest(CAST(:sagas AS text[])) AS g (saga)
+CROSS JOIN unnest(CAST(:partitions AS int[])) AS q (partition)
+CROSS JOIN LATERAL (
+  SELECT t.saga, t.id, t.name, t.due_at FROM saga_timers t
+  WHERE t.saga = g.saga AND t.partition = q.partition AND t.due_at <= now()
+  ORDER BY t.due_at LIMIT :limit
+) d
+ORDER BY d.due_at LIMIT :limit
+""")

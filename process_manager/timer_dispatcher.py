@@ -1,0 +1,79 @@
+"""Fires due timers, beside the steps: no call of a step and none of its transactions delays a timer.
+
+How it works:
+
+- A loop of its own polls the due rows of `saga_timers` in the leased partitions. `Engine.timers_set`
+  wakes it.
+- Timers use connections that steps, events and queries do not (`SagaStore.reserved`).
+- A timer whose delivery fails, because of PostgreSQL or a bug in the saga, is postponed; the others fire.
+"""
+
+import asyncio
+from contextlib import suppress
+
+from process_manager.due_work import DueTimer
+from process_manager.engine import Engine
+from process_manager.leases import Leases
+from process_manager.store import SagaStore
+from runtime.process import logs
+
+CONCURRENT_TIMERS = 3
+MAX_BATCH = 100
+"""Timers that one poll reads."""
+POLL_INTERVAL = 0.25
+"""Seconds between polls of due timers, unless a reaction in this process sets one."""
+RETRY_INTERVAL = 10.0
+"""Seconds before a timer fires again whose delivery failed."""
+
+log = logs.get_logger(__name__)
+
+
+class TimerDispatcher:
+    """Fires the timers of the partitions that this process has leased.
+
+    Args:
+        engine: delivers timers to the sagas.
+        store: reads due timers.
+        leases: the leased partitions.
+    """
+
+    def __init__(self, engine: Engine, store: SagaStore, leases: Leases) -> None:
+        self._engine = engine
+        self._store = store
+        self._leases = leases
+        self._places = asyncio.Semaphore(CONCURRENT_TIMERS)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Fire timers until the process stops."""
+        logged_error = ""
+        while not stopping.is_set():
+            self._engine.timers_set.clear()
+            try:
+                if await self._fire_due_timers() == MAX_BATCH:
+                    continue
+                logged_error = ""
+            except Exception as error:  # for example, PostgreSQL is unavailable
+                if logged_error != repr(error):  # log an error that repeats once
+                    logged_error = repr(error)
+                    log.warning("Polling due timers failed", error=logged_error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._engine.timers_set.wait(), POLL_INTERVAL)
+
+    async def _fire_due_timers(self) -> int:
+        """Fire the timers that have expired; return their number."""
+        if not self._leases.partitions:
+            return 0
+        sagas, partitions = self._engine.sagas.keys(), self._leases.partitions
+        timers = await self._store.read_due_timers(sagas, partitions, MAX_BATCH)
+        async with asyncio.TaskGroup() as group:
+            for timer in timers:
+                group.create_task(self._fire(timer))
+        return len(timers)
+
+    async def _fire(self, timer: DueTimer) -> None:
+        async with self._places:
+            try:
+                await self._engine.fire_timer(timer)
+            except Exception as error:  # perhaps a bug in one saga, which must not stop the others
+                log.exception("Timer delivery failed", saga=timer.saga, sagaId=timer.id, error=repr(error))
+                await self._store.postpone_timer(timer, RETRY_INTERVAL)
