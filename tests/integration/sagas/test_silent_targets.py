@@ -101,7 +101,14 @@ async def wait_until_all_answered(run: SagaRun, count: int) -> None:
     await until(are_answered)
 
 
-@pytest.mark.parametrize("fault", ["hangs", "refuses", "loses its connections"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "hangs",
+        pytest.param("refuses", marks=pytest.mark.long),
+        pytest.param("loses its connections", marks=pytest.mark.long),
+    ],
+)
 async def test_a_silent_target_is_probed_and_then_gets_its_steps(
     run: SagaRun, ledger: tuple[Ledger, TcpProxy], tmp_path: Path, fault: str
 ) -> None:
@@ -134,6 +141,7 @@ async def test_a_silent_target_is_probed_and_then_gets_its_steps(
     assert service.most <= PLACES
 
 
+@pytest.mark.long
 async def test_a_target_that_answers_late_is_served_all_the_same(
     run: SagaRun, ledger: tuple[Ledger, TcpProxy], tmp_path: Path
 ) -> None:
@@ -144,6 +152,7 @@ async def test_a_target_that_answers_late_is_served_all_the_same(
         await wait_until_all_answered(run, 20)
 
 
+@pytest.mark.long
 async def test_one_request_that_is_never_answered_does_not_stop_the_others(
     run: SagaRun, ledger: tuple[Ledger, TcpProxy], tmp_path: Path
 ) -> None:
