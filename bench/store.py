@@ -15,7 +15,7 @@ from bench.comparison import Sample, Subject
 from bench.environment import IN_FLIGHT, Environment, build_request, place_order_type
 from bench.process_cost import CpuMeter
 from command_server.contexts import ordering
-from command_server.kernel.batch import Batch, Request, Stream
+from command_server.kernel.batch import Batch, LoadedStreams, Request, Stream
 from command_server.kernel.context import AggregateType, aggregate_types
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.ports import Changes
@@ -80,7 +80,9 @@ def _decide(aggregate: AggregateType, request: Request) -> Changes:
     """Return the changes of one command on a stream of its own."""
     (name,) = request.kind.decider.streams(request.command)
     batch = Batch(
-        {name: Stream(aggregate, 0, aggregate.initial, NEVER, is_new=True)}, {}, lambda: datetime.now(UTC)
+        LoadedStreams({name: Stream(aggregate, 0, aggregate.initial, NEVER, is_new=True)}),
+        {},
+        lambda: datetime.now(UTC),
     )
     batch.decide(request)
     return batch.collect_changes()

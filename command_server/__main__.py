@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from command_server.kernel.context import Context, aggregate_types
 from command_server.kernel.group_commit import GroupCommit
-from command_server.observer import TimeSetAsideReport, instrument
+from command_server.observer import TimeSetAsideReport, instrument, log_fold
 from command_server.postgres.event_store import PostgresEventStore
 from command_server.postgres.refused_calls import RefusedCallLog
 from command_server.relay.notifier import RelayNotifier
@@ -28,7 +28,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     contexts = load_parts(manifests, "commands", "CONTEXT", Context)
     store = PostgresEventStore(lifecycle.settings.database_url)
     notifier = RelayNotifier(lifecycle.settings.nats_url)
-    commits = GroupCommit(store, aggregate_types(contexts), notifier.notify, TimeSetAsideReport())
+    commits = GroupCommit(store, aggregate_types(contexts), notifier.notify, TimeSetAsideReport(), log_fold)
     keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS])
     lifecycle.spawn(keys.run(), "key ring")
     tokens = ConsistencyTokens(keys.get_ring)

@@ -8,8 +8,7 @@ from math import inf
 from time import monotonic, perf_counter
 
 from command_server.kernel.batch import Request
-from command_server.kernel.group_commit import CommandResult
-from command_server.kernel.outcomes import Accepted
+from command_server.kernel.outcomes import Accepted, CommandResult
 from command_server.service import Execute
 from contracts import streams
 from runtime.process import logs
@@ -19,6 +18,11 @@ log = logs.get_logger(__name__)
 
 QUIET_PERIOD = 60.0
 """Seconds without a time that was set aside, after which the next one is logged again."""
+
+
+def log_fold(stream: str, events: int, seconds: float) -> None:
+    """Log that a long stream was folded before its next command."""
+    log.info("Long stream folded", stream=stream, events=events, seconds=round(seconds, 3))
 
 
 def instrument(execute: Execute) -> Execute:

@@ -17,8 +17,15 @@ from grpc.aio import ServicerContext
 from command_server.kernel.batch import Request
 from command_server.kernel.context import CommandType, Context, command_types
 from command_server.kernel.decider import RejectionKind
-from command_server.kernel.group_commit import MAX_QUEUE_TIME, CommandResult
-from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Rejection, RequestIdReused
+from command_server.kernel.group_commit import MAX_QUEUE_TIME
+from command_server.kernel.outcomes import (
+    Accepted,
+    CommandResult,
+    DeadlinePassed,
+    Overloaded,
+    Rejection,
+    RequestIdReused,
+)
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
 from contracts.consistency_tokens import ConsistencyTokens
 from contracts.streams import aggregate_id

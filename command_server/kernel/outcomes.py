@@ -28,6 +28,14 @@ class Rejection:
 Outcome = Accepted | Rejection
 
 
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """The outcome of a command, and the database incarnation that recorded it."""
+
+    outcome: Outcome
+    incarnation: str
+
+
 class RequestIdReused(Exception):
     """The caller has already used the request id for another request."""
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+import msgspec
+
 from command_server.kernel.outcomes import Outcome
 
 RequestKey = tuple[str, str]
@@ -33,12 +35,20 @@ class StoredStream:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
-class StoredEvent:
+class StoredEvent(msgspec.Struct, frozen=True, gc=False):
     """A stored event: the full name of its message, and the message's bytes."""
 
     type: str
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSnapshot:
+    """A snapshot of a long stream that is kept beside the one in the stream's row."""
+
+    version: int
+    state: str
+    """The state as JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,8 @@ class Changes:
     streams: list[StreamRow] = field(default_factory=list)
     events: list[EventRow] = field(default_factory=list)
     requests: list[RequestRow] = field(default_factory=list)
+    kept_snapshots: list[str] = field(default_factory=list)
+    """Streams whose stored snapshot, of other code, is kept before `streams` replaces it."""
 
 
 class Transaction(Protocol):
@@ -124,8 +136,8 @@ class Transaction(Protocol):
     async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
         """Return the requests among these that are already recorded."""
 
-    async def read_events(self, stream: str, after: int) -> Sequence[StoredEvent]:
-        """Return the events of a stream with versions above `after`, in order."""
+    async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
+        """Return the events above these versions, in order, by stream; streams without any are omitted."""
 
     async def write(self, changes: Changes) -> None:
         """Write all rows; they take effect with the commit.
@@ -143,4 +155,25 @@ class EventStore(Protocol):
 
         Raises:
             StoreConflict, StoreUnavailable: retry. Any other error would occur again.
+        """
+
+    async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
+        """Return the first `limit` events of a stream with versions above `after`, in order.
+
+        Raises:
+            StoreUnavailable: retry.
+        """
+
+    async def read_snapshot(self, stream: str, fingerprint: str) -> StoredSnapshot | None:
+        """Return the kept snapshot of a stream by code of this fingerprint.
+
+        Raises:
+            StoreUnavailable: retry.
+        """
+
+    async def keep_snapshot(self, stream: str, fingerprint: str, snapshot: StoredSnapshot) -> None:
+        """Keep a snapshot, unless a newer one of this fingerprint is kept.
+
+        Raises:
+            StoreUnavailable: retry.
         """

@@ -11,6 +11,7 @@ also changes the fingerprint; that costs one fold for each stream and is always 
 import inspect
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
@@ -19,6 +20,14 @@ import msgspec
 
 from command_server.kernel.decider import Aggregate
 from contracts.upcasters import Upcaster
+
+
+@dataclass(frozen=True, slots=True)
+class FoldedState:
+    """A stream's state at a version, folded by this process's code."""
+
+    state: Any
+    version: int
 
 
 class SnapshotCodec:

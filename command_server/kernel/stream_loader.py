@@ -6,85 +6,157 @@ related streams, and then locks all streams of the batch in one statement. Two l
 servers wait for each other: each would hold its first streams and wait for the related ones. One statement
 takes all locks in the order of the stream names. The price is that a first stream may change between the
 read and the lock. `Batch.decide` derives the related streams again from the locked states and raises
-`NotLoaded` if one of them is missing. A state is the stored snapshot plus the events after it, or the fold
-of all events if the snapshot comes from other code.
+`NotLoaded` if one of them is missing.
+
+A state is a snapshot plus the fold of the events after it. The snapshot is the one in the stream's row if it
+comes from this code, or one that `StreamFolder` has made for the command. A batch folds few events, because
+it holds locks; a stream with too many is not loaded, and its commands fail with `NotFolded`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 
 import msgspec
 
-from command_server.kernel.batch import Request, Stream
+from command_server.kernel.batch import LoadedStreams, NotFolded, Request, Stream
 from command_server.kernel.context import AggregateType
 from command_server.kernel.decider import no_related_streams
 from command_server.kernel.ports import StoredStream, Transaction
+from command_server.kernel.snapshot import FoldedState
 from contracts.streams import stream_type
 
 NEVER = datetime.min.replace(tzinfo=UTC)
 """`updated_at` of a stream without events."""
+MAX_FOLDED_EVENTS = 1_000
+"""Events that a transaction folds, of all its streams together: some ten milliseconds."""
+
+FoldedStates = Mapping[str, FoldedState]
 
 
 async def load_streams(
-    transaction: Transaction, aggregates: Mapping[str, AggregateType], requests: Sequence[Request]
-) -> dict[str, Stream]:
+    transaction: Transaction,
+    aggregates: Mapping[str, AggregateType],
+    requests: Sequence[Request],
+    folded: FoldedStates,
+) -> LoadedStreams:
     """Lock and return all streams of the requests by name. Streams that do not exist are at version 0.
 
     Args:
         transaction: holds the locks until it ends.
         aggregates: every aggregate by stream type.
         requests: the batch.
+        folded: states of earlier versions that were folded for these requests.
     """
-    names = {name for request in requests for name in request.kind.decider.streams(request.command)}
-    names |= await _find_related_streams(transaction, aggregates, requests)
-    return await _fold_streams(transaction, aggregates, names, await transaction.lock_streams(names))
+    # In order of arrival, so that the oldest requests are folded first.
+    names = dict.fromkeys(chain.from_iterable(r.kind.decider.streams(r.command) for r in requests))
+    dependent = [r for r in requests if r.kind.decider.related_streams is not no_related_streams]
+    if dependent:
+        loader = _Loader(aggregates, folded)
+        related_names = await loader.find_related_streams(transaction, dependent)
+        names |= dict.fromkeys(related_names)
+        folded = {**folded, **loader.list_folded()}
+    loader = _Loader(aggregates, folded)
+    return await loader.load(transaction, names, await transaction.lock_streams(names))
 
 
-async def _find_related_streams(
-    transaction: Transaction, aggregates: Mapping[str, AggregateType], requests: Sequence[Request]
-) -> set[str]:
-    deciders = ((request.kind.decider, request.command) for request in requests)
-    dependent = [
-        (decider, command)
-        for decider, command in deciders
-        if decider.related_streams is not no_related_streams
-    ]
-    if not dependent:
-        return set()
-    names = {name for decider, command in dependent for name in decider.streams(command)}
-    streams = await _fold_streams(transaction, aggregates, names, await transaction.read_streams(names))
-    states = {name: stream.state for name, stream in streams.items()}
-    return {
-        name
-        for decider, command in dependent
-        for name in decider.related_streams(
-            command, {first: states[first] for first in decider.streams(command)}
-        )
-    }
+@dataclass(slots=True)
+class _Loader:
+    aggregates: Mapping[str, AggregateType]
+    folded: FoldedStates
+    loaded: LoadedStreams = field(default_factory=LoadedStreams)
+
+    async def find_related_streams(self, transaction: Transaction, requests: Sequence[Request]) -> set[str]:
+        """Return the streams that the unlocked states of the first streams name."""
+        first = dict.fromkeys(chain.from_iterable(r.kind.decider.streams(r.command) for r in requests))
+        await self.load(transaction, first, await transaction.read_streams(first))
+        streams, related = self.loaded.streams, set[str]()
+        for request in requests:
+            decider, command = request.kind.decider, request.command
+            names = decider.streams(command)
+            if all(name in streams for name in names):
+                related.update(
+                    decider.related_streams(command, {name: streams[name].state for name in names})
+                )
+        return related
+
+    async def load(
+        self, transaction: Transaction, names: Iterable[str], rows: Mapping[str, StoredStream]
+    ) -> LoadedStreams:
+        budget, behind = MAX_FOLDED_EVENTS, dict[str, FoldedState]()
+        for name in names:
+            aggregate, row = self.aggregates[stream_type(name)], rows.get(name)
+            if row is None:
+                self.loaded.streams[name] = Stream(aggregate, 0, aggregate.initial, NEVER, is_new=True)
+                continue
+            snapshot = _read_snapshot(aggregate, row)
+            base = self._find_base(name, aggregate, snapshot)
+            missing = row.version - base.version
+            if missing > budget:
+                self.loaded.failures[name] = NotFolded(name, base, row.version)
+                continue
+            self.loaded.streams[name] = _build_stream(aggregate, row, base, base is snapshot and not missing)
+            if missing:
+                budget -= missing
+                behind[name] = base
+        if behind:
+            await self._fold(transaction, behind)
+        return self.loaded
+
+    def _find_base(self, name: str, aggregate: AggregateType, snapshot: FoldedState | None) -> FoldedState:
+        """Return the latest of the states that this code has folded."""
+        folded = self.folded.get(name) or FoldedState(aggregate.initial, 0)
+        return folded if snapshot is None or snapshot.version < folded.version else snapshot
+
+    async def _fold(self, transaction: Transaction, behind: FoldedStates) -> None:
+        events = await transaction.read_events({name: base.version for name, base in behind.items()})
+        for name, base in behind.items():
+            stream, missing = self.loaded.streams[name], events.get(name, ())
+            try:
+                stream.state = stream.type.fold(base.state, missing)
+            except Exception as error:  # an event of one stream must not fail the commands of others
+                del self.loaded.streams[name]
+                self.loaded.failures[name] = error
+            else:
+                stream.version = base.version + len(missing)
+
+    def list_folded(self) -> FoldedStates:
+        """Return the states that were read, so that the events up to them are not folded once more."""
+        return {
+            name: FoldedState(stream.state, stream.version)
+            for name, stream in self.loaded.streams.items()
+            if stream.changed
+        }
 
 
-async def _fold_streams(
-    transaction: Transaction,
-    aggregates: Mapping[str, AggregateType],
-    names: Collection[str],
-    rows: Mapping[str, StoredStream],
-) -> dict[str, Stream]:
-    return {
-        name: await _fold_stream(transaction, name, aggregates[stream_type(name)], rows.get(name))
-        for name in names
-    }
+def _read_snapshot(aggregate: AggregateType, row: StoredStream) -> FoldedState | None:
+    """Return the snapshot in a stream's row, or None if this code cannot use it."""
+    if row.state is None or row.fingerprint != aggregate.snapshots.fingerprint:
+        return None
+    if row.state_version > row.version:
+        return None
+    with suppress(msgspec.MsgspecError):
+        return FoldedState(aggregate.snapshots.decode(row.state), row.state_version)
+    return None
 
 
-async def _fold_stream(
-    transaction: Transaction, name: str, aggregate: AggregateType, row: StoredStream | None
-) -> Stream:
-    if row is None:
-        return Stream(aggregate, 0, aggregate.initial, NEVER, is_new=True)
-    state, version = aggregate.initial, 0
-    if row.state is not None and row.fingerprint == aggregate.snapshots.fingerprint:
-        with suppress(msgspec.MsgspecError):  # without a readable snapshot, fold all events
-            state, version = aggregate.snapshots.decode(row.state), row.state_version
-    if version < row.version:
-        state = aggregate.fold(state, await transaction.read_events(name, after=version))
-    return Stream(aggregate, row.version, state, row.updated_at, is_new=False)
+def _build_stream(aggregate: AggregateType, row: StoredStream, base: FoldedState, is_current: bool) -> Stream:
+    """Return a stream.
+
+    Args:
+        aggregate: its type.
+        row: its row.
+        base: its state, to be completed if it is older than the row.
+        is_current: whether the row has this state already.
+    """
+    stream = Stream(aggregate, row.version, base.state, row.updated_at, is_new=False)
+    # Even if the batch only rejects commands, the fold need not be repeated.
+    stream.changed = not is_current
+    stream.replaces_snapshot = (
+        row.state is not None
+        and row.fingerprint != aggregate.snapshots.fingerprint
+        and row.state_version > MAX_FOLDED_EVENTS
+    )
+    return stream

@@ -28,6 +28,7 @@ from command_server.kernel.ports import (
     StoreConflict,
     StoredEvent,
     StoredRequest,
+    StoredSnapshot,
     StoredStream,
     StoreUnavailable,
 )
@@ -61,6 +62,9 @@ CONNECTION_ERRORS = (
     TimeoutError,
 )
 
+SNAPSHOT_RETENTION = 30 * 86_400.0
+"""Seconds after which a kept snapshot that was not kept again is dropped with the next one of its stream."""
+
 
 def session_settings(role: str) -> dict[str, str]:
     """Return the settings of sessions that act as `role`, one of the schema's roles."""
@@ -75,12 +79,16 @@ class PostgresEventStore:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["PostgresTransaction"]:
+        async with self._connect() as driver, driver.transaction(isolation="read_committed"):
+            yield PostgresTransaction(driver)
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
         try:
             async with self.engine.connect() as connection:
                 driver = await _get_driver(connection)
                 try:
-                    async with driver.transaction(isolation="read_committed"):
-                        yield PostgresTransaction(driver)
+                    yield driver
                 except CONNECTION_ERRORS:
                     await connection.invalidate()
                     raise
@@ -91,6 +99,23 @@ class PostgresEventStore:
             raise StoreUnavailable(str(error)) from error
         except DBAPIError as error:  # SQLAlchemy wraps errors of the connection attempt
             raise StoreUnavailable(str(error.orig)) from error
+
+    async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
+        async with self._connect() as driver:
+            rows = await driver.fetch(statements.READ_CHUNK, stream, after, limit)
+        return [StoredEvent(row[0], row[1]) for row in rows]
+
+    async def read_snapshot(self, stream: str, fingerprint: str) -> StoredSnapshot | None:
+        async with self._connect() as driver:
+            row = await driver.fetchrow(statements.READ_SNAPSHOT, stream, fingerprint)
+        return None if row is None else StoredSnapshot(row[0], row[1])
+
+    async def keep_snapshot(self, stream: str, fingerprint: str, snapshot: StoredSnapshot) -> None:
+        async with self._connect() as driver:
+            await driver.execute(
+                statements.KEEP_SNAPSHOT, stream, fingerprint, snapshot.version, snapshot.state
+            )
+            await driver.execute(statements.DROP_OLD_SNAPSHOTS, [stream], SNAPSHOT_RETENTION)
 
     async def is_reachable(self) -> bool:
         """Return whether PostgreSQL responds and accepts writes."""
@@ -124,7 +149,7 @@ class PostgresTransaction:
         return await self._fetch_streams(statements.LOCK_STREAMS, streams)
 
     async def _fetch_streams(self, statement: str, streams: Collection[str]) -> Mapping[str, StoredStream]:
-        rows = await self._connection.fetch(statement, streams)
+        rows = await self._connection.fetch(statement, list(streams))
         return {row[0]: StoredStream(*row[1:]) for row in rows}
 
     async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
@@ -135,11 +160,16 @@ class PostgresTransaction:
         }
         return RequestLookup(str(rows[0]["incarnation"]), requests, rows[0]["now"])
 
-    async def read_events(self, stream: str, after: int) -> Sequence[StoredEvent]:
-        rows = await self._connection.fetch(statements.READ_EVENTS, stream, after)
-        return [StoredEvent(row[0], row[1]) for row in rows]
+    async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
+        events: dict[str, list[StoredEvent]] = {}
+        rows = await self._connection.fetch(statements.READ_EVENTS, list(after), list(after.values()))
+        for stream, type_, data in rows:
+            events.setdefault(stream, []).append(StoredEvent(type_, data))
+        return events
 
     async def write(self, changes: Changes) -> None:
+        if changes.kept_snapshots:
+            await self._connection.execute(statements.KEEP_REPLACED_SNAPSHOTS, changes.kept_snapshots)
         # One order on all servers: inserts of the same new keys must not wait for each other in a circle.
         requests = sorted(changes.requests, key=attrgetter("caller", "request_id"))
         outcomes = [_encode_outcome(row.outcome) for row in requests]

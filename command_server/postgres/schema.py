@@ -43,6 +43,17 @@ STREAMS = Table(
     Column("fingerprint", Text, nullable=False),
 )
 
+SNAPSHOTS = Table(
+    "snapshots",
+    METADATA,
+    Column("stream", Text, primary_key=True),
+    Column("fingerprint", Text, primary_key=True, comment="of the code that folded the state"),
+    Column("version", BigInteger, nullable=False, comment="number of folded events"),
+    Column("state", JSON, nullable=False),
+    Column("kept_at", _INSTANT, nullable=False),
+    comment="snapshots of long streams by code other than that of the snapshot in `streams`",
+)
+
 EVENTS = Table(
     "events",
     METADATA,

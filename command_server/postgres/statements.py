@@ -15,7 +15,36 @@ FROM relay_state s LEFT JOIN (
 ) ON true
 """
 
-READ_EVENTS = "SELECT type, data FROM events WHERE stream = $1 AND version > $2 ORDER BY version"
+READ_EVENTS = """
+SELECT e.stream, e.type, e.data
+FROM unnest($1::text[], $2::bigint[]) AS k(stream, version) JOIN events e ON e.stream = k.stream
+WHERE e.version > k.version ORDER BY e.stream, e.version
+"""
+READ_CHUNK = "SELECT type, data FROM events WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3"
+
+READ_SNAPSHOT = "SELECT version, state::text FROM snapshots WHERE stream = $1 AND fingerprint = $2"
+
+_KEEP = """
+ON CONFLICT (stream, fingerprint) DO UPDATE
+SET version = excluded.version, state = excluded.state, kept_at = excluded.kept_at
+WHERE snapshots.version <= excluded.version
+"""
+
+KEEP_SNAPSHOT = f"""
+INSERT INTO snapshots (stream, fingerprint, version, state, kept_at) VALUES ($1, $2, $3, $4::json, now())
+{_KEEP}
+"""  # noqa: S608 - no part of it is data
+
+# The row still holds the snapshot of the other code.
+KEEP_REPLACED_SNAPSHOTS = f"""
+INSERT INTO snapshots (stream, fingerprint, version, state, kept_at)
+SELECT id, fingerprint, state_version, state, now() FROM streams WHERE id = ANY($1) ORDER BY id
+{_KEEP}
+"""  # noqa: S608 - no part of it is data
+
+DROP_OLD_SNAPSHOTS = """
+DELETE FROM snapshots WHERE stream = ANY($1) AND kept_at < now() - make_interval(secs => $2)
+"""
 
 STREAM_COLUMNS = ("id", "type", "version", "updated_at", "state", "fingerprint", "is_new")
 EVENT_COLUMNS = ("stream", "version", "type", "data", "metadata", "recorded_at")

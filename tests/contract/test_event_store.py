@@ -18,6 +18,7 @@ from command_server.kernel.ports import (
     StoreConflict,
     StoredEvent,
     StoredRequest,
+    StoredSnapshot,
     StoredStream,
     StreamRow,
 )
@@ -67,7 +68,7 @@ async def test_unwritten_streams_requests_and_events_are_not_found(store: EventS
     async with store.begin() as transaction:
         assert await transaction.lock_streams(["a.b.1"]) == {}
         assert (await transaction.find_requests([("alice", str(uuid4()))])).requests == {}
-        assert await transaction.read_events("a.b.1", after=0) == []
+        assert await transaction.read_events({"a.b.1": 0}) == {}
 
 
 async def test_streams_events_and_requests_come_back_as_written(store: EventStore) -> None:
@@ -82,11 +83,11 @@ async def test_streams_events_and_requests_come_back_as_written(store: EventStor
         requests = (await transaction.find_requests(keys)).requests
         assert list(requests.values()).count(StoredRequest("t.Do", b"#", accepted.outcome)) == 1
         assert list(requests.values()).count(StoredRequest("t.Do", b"#", rejected.outcome)) == 1
-        assert await transaction.read_events("a.b.1", after=0) == [
-            StoredEvent("t.Event", b"\1"),
-            StoredEvent("t.Event", b"\2"),
-        ]
-        assert await transaction.read_events("a.b.1", after=1) == [StoredEvent("t.Event", b"\2")]
+        first, second = StoredEvent("t.Event", b"\1"), StoredEvent("t.Event", b"\2")
+        assert await transaction.read_events({"a.b.1": 0, "a.b.2": 0}) == {"a.b.1": [first, second]}
+        assert await transaction.read_events({"a.b.1": 1}) == {"a.b.1": [second]}
+    assert await store.read_chunk("a.b.1", 0, 1) == [first]
+    assert await store.read_chunk("a.b.1", 1, 9) == [second]
 
 
 async def test_an_unlocked_read_returns_the_same_as_a_lock(store: EventStore) -> None:
@@ -141,7 +142,7 @@ async def test_a_taken_key_is_a_conflict_and_changes_nothing(
     with pytest.raises(StoreConflict):
         await write(store, late)
     async with store.begin() as transaction:
-        assert await transaction.read_events("a.b.other", after=0) == []
+        assert await transaction.read_events({"a.b.other": 0}) == {}
 
 
 async def test_a_block_that_raises_writes_nothing(store: EventStore) -> None:
@@ -165,7 +166,7 @@ async def test_concurrent_writers_of_a_stream_lock_it_one_after_the_other(store:
     await asyncio.gather(*(append() for _ in range(4)))
     async with store.begin() as transaction:
         assert (await transaction.lock_streams(["a.b.1"]))["a.b.1"].version == 5
-        assert len(await transaction.read_events("a.b.1", after=0)) == 5
+        assert len((await transaction.read_events({"a.b.1": 0}))["a.b.1"]) == 5
 
 
 async def test_the_incarnation_stays_the_same(store: EventStore) -> None:
@@ -190,3 +191,19 @@ async def test_the_time_of_a_lookup_is_later_than_the_locks(store: EventStore) -
         times = [(await transaction.find_requests([key])).now for _ in range(20)]  # the other one begins
     times.append(await waiting)
     assert times == sorted(times)
+
+
+async def test_a_kept_snapshot_is_replaced_by_later_ones_of_the_same_code_only(store: EventStore) -> None:
+    assert await store.read_snapshot("a.b.1", "print") is None
+    for version in (5, 7, 6):
+        await store.keep_snapshot("a.b.1", "print", StoredSnapshot(version, f'{{"n": {version}}}'))
+    await store.keep_snapshot("a.b.1", "other", StoredSnapshot(9, "{}"))
+    assert await store.read_snapshot("a.b.1", "print") == StoredSnapshot(7, '{"n": 7}')
+    assert await store.read_snapshot("a.b.1", "other") == StoredSnapshot(9, "{}")
+
+
+async def test_a_snapshot_of_other_code_is_kept_before_it_is_replaced(store: EventStore) -> None:
+    await write(store, Changes([stream(1)], [event(1)]))
+    later = StreamRow("a.b.1", "a.b", 2, NOW, '{"n": 2}', "other", is_new=False)
+    await write(store, Changes([later], [event(2)], kept_snapshots=["a.b.1"]))
+    assert await store.read_snapshot("a.b.1", "print") == StoredSnapshot(1, "{}")

@@ -173,5 +173,5 @@ async def test_a_frozen_servers_locks_are_bounded(database_url: str) -> None:
                 async with frozen.begin() as transaction:
                     await transaction.lock_streams(["ledger.account.a"])
                     await commit.execute(request(Deposit("a", 1)))  # succeeds despite the frozen writer
-                    await transaction.read_events("ledger.account.a", 0)
+                    await transaction.read_events({"ledger.account.a": 0})
     await frozen.close()

@@ -14,6 +14,7 @@ from command_server.kernel.ports import (
     StoreConflict,
     StoredEvent,
     StoredRequest,
+    StoredSnapshot,
     StoredStream,
 )
 
@@ -30,6 +31,8 @@ class MemoryEventStore:
         self.events: list[EventRow] = []
         self.streams: dict[str, StoredStream] = {}
         self.requests: dict[RequestKey, StoredRequest] = {}
+        self.snapshots: dict[tuple[str, str], StoredSnapshot] = {}
+        """By stream and fingerprint."""
         self.incarnation = str(uuid4())
         self._lock = asyncio.Lock()
 
@@ -39,6 +42,22 @@ class MemoryEventStore:
             transaction = MemoryTransaction(self)
             yield transaction
             transaction.commit()
+
+    async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
+        await asyncio.sleep(0)
+        return self.list_events(stream, after)[:limit]
+
+    def list_events(self, stream: str, after: int) -> list[StoredEvent]:
+        rows = [row for row in self.events if row.stream == stream and row.version > after]
+        return [StoredEvent(row.type, row.data) for row in rows]
+
+    async def read_snapshot(self, stream: str, fingerprint: str) -> StoredSnapshot | None:
+        return self.snapshots.get((stream, fingerprint))
+
+    async def keep_snapshot(self, stream: str, fingerprint: str, snapshot: StoredSnapshot) -> None:
+        kept = self.snapshots.get((stream, fingerprint))
+        if kept is None or kept.version <= snapshot.version:
+            self.snapshots[(stream, fingerprint)] = snapshot
 
 
 class MemoryTransaction:
@@ -58,9 +77,9 @@ class MemoryTransaction:
         requests = {key: self._store.requests[key] for key in keys if key in self._store.requests}
         return RequestLookup(self._store.incarnation, requests, self._store.clock())
 
-    async def read_events(self, stream: str, after: int) -> Sequence[StoredEvent]:
-        rows = [row for row in self._store.events if row.stream == stream and row.version > after]
-        return [StoredEvent(row.type, row.data) for row in rows]
+    async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
+        events = {name: self._store.list_events(name, version) for name, version in after.items()}
+        return {name: found for name, found in events.items() if found}
 
     async def write(self, changes: Changes) -> None:
         versions = {(row.stream, row.version) for row in self._store.events}
@@ -73,6 +92,11 @@ class MemoryTransaction:
         self._changes = changes
 
     def commit(self) -> None:
+        for name in self._changes.kept_snapshots:
+            replaced = self._store.streams[name]
+            assert replaced.state is not None
+            snapshot = StoredSnapshot(replaced.state_version, replaced.state)
+            self._store.snapshots[name, replaced.fingerprint] = snapshot
         for stream in self._changes.streams:
             self._store.streams[stream.id] = StoredStream(
                 stream.version, stream.updated_at, stream.state, stream.version, stream.fingerprint

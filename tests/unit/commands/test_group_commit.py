@@ -12,8 +12,15 @@ import pytest
 
 from command_server.kernel.batch import Request
 from command_server.kernel.decider import RejectionKind
-from command_server.kernel.group_commit import MAX_QUEUE_TIME, CommandResult, GroupCommit
-from command_server.kernel.outcomes import Accepted, DeadlinePassed, Overloaded, Rejection, RequestIdReused
+from command_server.kernel.group_commit import MAX_QUEUE_TIME, GroupCommit
+from command_server.kernel.outcomes import (
+    Accepted,
+    CommandResult,
+    DeadlinePassed,
+    Overloaded,
+    Rejection,
+    RequestIdReused,
+)
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
 from tests.support.builders.requests import KINDS, group_commit, request
 from tests.support.harness.memory_event_store import MemoryEventStore
