@@ -27,15 +27,16 @@ async def decode_stream(settings: Settings, stream: str) -> AsyncIterator[str]:
     load_parts(choose_contexts(settings), "commands", "CONTEXT", Context)  # imports the events' messages
     engine = create_engine(settings.database_url, session=session_settings(SERVICE_ROLE))
     query = select(EVENTS).where(EVENTS.c.stream == stream).order_by(EVENTS.c.version)
+    is_empty = True
     try:
-        async with engine.connect() as connection:
-            rows = (await connection.execute(query)).all()
+        async with engine.connect() as connection, connection.stream(query) as rows:
+            async for row in rows:
+                is_empty = False
+                yield json.dumps(_decode_event(row), ensure_ascii=False)
     finally:
         await engine.dispose()
-    if not rows:
+    if is_empty:
         raise StartError(f"there is no stream {stream}; a stream is <context>.<aggregate>.<id>")
-    for row in rows:
-        yield json.dumps(_decode_event(row), ensure_ascii=False)
 
 
 def _decode_event(row: Any) -> dict[str, Any]:
