@@ -7,7 +7,7 @@ older requests and events are upcast before they are decoded into the domain cla
 for the command of one RPC, `AggregateType` for the events and snapshots of one aggregate.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from types import ModuleType
@@ -94,9 +94,9 @@ class AggregateType:
         self.stream_type = aggregate.stream_type
         self.initial = aggregate.initial
         self.evolve = aggregate.evolve
-        self.snapshots = SnapshotCodec(aggregate, context.events.upcasters)
         self._events = context.events
         messages: dict[type, Any] = {event: _find_message(context, event) for event in aggregate.events}
+        self.snapshots = SnapshotCodec(aggregate, _select_upcasters(context.events, messages.values()))
         self._names = {event: message.DESCRIPTOR.full_name for event, message in messages.items()}
         self._encoders = {
             event: codec.encoder(event, message.DESCRIPTOR) for event, message in messages.items()
@@ -144,6 +144,11 @@ def _find_message(context: Context, event: type) -> type[Message]:
     if message := context.events.find_newest(event.__name__):
         return message
     raise TypeError(f"{context.name}: no event message is named {event.__name__}")
+
+
+def _select_upcasters(events: EventTypes, messages: Collection[Any]) -> list[Upcaster]:
+    """Return the upcasters that lead to these newest versions."""
+    return [each for each in events.upcasters if events.newest(each.source.DESCRIPTOR.full_name) in messages]
 
 
 def _find_newest_request(context: Context, request: Descriptor) -> Descriptor:

@@ -60,6 +60,9 @@ class Aggregate:
     initial: Any
     evolve: Callable[[Any, Any], Any]
     events: tuple[type, ...]
+    snapshot_version: str | None = None
+    """Identifies the fold in place of the fingerprint that is computed from its code. Change it whenever a
+    stored state may differ from the fold of the same events."""
 
     def stream(self, aggregate_id: str) -> str:
         """Return the name of the stream with this id."""
