@@ -12,7 +12,7 @@ BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && ec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up demo bench bench-growth load dist tools clean-data
+.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up demo bench bench-growth bench-long-streams load dist tools clean-data
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -107,6 +107,9 @@ demo: $(READY) ## show orders from placing to fulfilment on a stack of its own
 bench-growth: $(READY) ## run the bench at 10,000 to 1,000,000 orders, and a rebuild; half an hour
 	@$(BIN)/uv sync --locked --inexact --quiet --all-extras --group bench
 	@exec $(BIN)/python -m bench.growth
+
+bench-long-streams: $(READY) ## command streams of up to a million events that have to be folded; two minutes, needs Go
+	@exec $(BIN)/python -m bench.long_streams
 
 bench: $(READY) ## measure the system against ceilings of the same run; needs Go
 	@$(BIN)/uv sync --locked --inexact --quiet --all-extras --group bench

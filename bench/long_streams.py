@@ -1,8 +1,11 @@
-"""`make bench-long-streams`: commands on streams of a million events, and on other streams meanwhile."""
+"""`make bench-long-streams`: commands on streams of a million events, and on other streams meanwhile.
+
+`python -m bench.long_streams alone many beside` runs the named measurements.
+"""
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,16 +52,21 @@ class LongStreams:
         (self._server,) = stack.of(COMMAND_SERVER)
         self._token = stack.token("banking.write", subject="bench")
 
-    async def run(self) -> None:
+    async def run(self, names: Sequence[str]) -> None:
+        measurements = {
+            "alone": self._measure_alone,
+            "many": self._measure_many,
+            "beside": self._measure_beside_others,
+        }
         await self._write_accounts()
         async with grpc.aio.insecure_channel(self._server.address) as channel:
             self._stub: Any = CommandServiceStub(channel)
             for first in range(0, ACCOUNTS, CALLERS):
                 numbers = range(first, min(first + CALLERS, ACCOUNTS))
                 await asyncio.gather(*(self._open_account(f"a-{number}") for number in numbers))
-            await self._measure_alone()
-            await self._measure_many()
-            await self._measure_beside_others()
+            await self._deposit("a-0")
+            for name in names or measurements:
+                await measurements[name]()
 
     async def _write_accounts(self) -> None:
         connection = await asyncpg.connect(self._stack.settings.database_url)
@@ -84,7 +92,6 @@ class LongStreams:
         return await self._send(self._stub.Deposit, _build_deposit(account_id))
 
     async def _measure_alone(self) -> None:
-        await self._deposit("a-0")
         async with self._watch_memory() as memory:
             first = await self._deposit("long-1")
         later = sorted([await self._deposit("long-1") for _ in range(100)])
@@ -178,7 +185,7 @@ async def main() -> None:
         ) as stack:
             for process in (*stack.of(RELAY), *stack.of(PROJECTOR)):
                 await process.stop()
-            await LongStreams(stack, generator, folder).run()
+            await LongStreams(stack, generator, folder).run(sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -13,9 +13,11 @@ change between two reads. A problem is therefore reported according to its kind:
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from time import monotonic
 
 from operations.verify.model import Problem
+from operations.verify.sources import select_page
 
 RECHECK_INTERVAL = 0.2
 """Seconds between two checks."""
@@ -69,13 +71,16 @@ class RecheckQueue:
             rounds += 1
             # Drift needs CONFIRMATIONS checks even where the deadline leaves no time for them.
             final = rounds >= CONFIRMATIONS and monotonic() > deadline
-            names = list(self._entries)
-            for start in range(0, len(names), self._page_size):
-                page = names[start : start + self._page_size]
-                problems = await check({name: self._entries[name].target_version for name in page})
+            left = {name: entry.target_version for name, entry in self._entries.items()}
+            while page := self._select_page(left):
+                problems = await check(page)
                 for name in page:
+                    del left[name]
                     unstable += self._update(name, problems.get(name, ()), report, final)
         return unstable
+
+    def _select_page(self, targets: Mapping[str, int]) -> Mapping[str, int]:
+        return select_page(dict(islice(targets.items(), self._page_size)))
 
     def _update(
         self, name: str, problems: Sequence[Problem], report: Callable[[Problem], None], final: bool

@@ -12,8 +12,8 @@ Each view is folded to its own version, so a view that is behind or ahead of the
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from contracts import streams
 from operations.verify.checks import event_stream, stored_streams, view_memberships, views
@@ -114,7 +114,27 @@ class Aggregates:
             counts.compared["skipped" if skipped else "snapshots"] += 1
             if not skipped:
                 problems += stored_streams.check_snapshot(aggregate, stored.name, row, events.events)
+        problems += self._check_kept_snapshots(aggregate, stored, events, counts)
         return events, problems
+
+    def _check_kept_snapshots(
+        self, aggregate: Aggregate, stored: StoredStream, events: StreamEvents, counts: Counts
+    ) -> Iterator[Problem]:
+        """Check the snapshots of long streams that are kept beside those in the streams' rows."""
+        own = self._fingerprints.get(aggregate.stream_type)
+        for kept in stored.kept_snapshots:
+            skipped = stored.row is None or kept.fingerprint != own
+            counts.compared["skipped" if skipped else "snapshots"] += 1
+            if stored.row is not None and not skipped:
+                row = replace(
+                    stored.row,
+                    state=kept.state,
+                    state_version=kept.version,
+                    fingerprint=kept.fingerprint,
+                )
+                yield from stored_streams.check_snapshot(
+                    aggregate, stored.name, row, events.events, "kept snapshot"
+                )
 
     def _covers(self, checkpoints: Checkpoints, stored: StoredStream | None, target_version: int) -> bool:
         """Return whether a projection's checkpoint promises that the view includes a version."""

@@ -123,10 +123,10 @@ def _can_fold(aggregate: Aggregate, events: Sequence[Event]) -> bool:
 
 
 def check_snapshot(
-    aggregate: Aggregate, name: str, row: StreamRow, events: Sequence[Event]
+    aggregate: Aggregate, name: str, row: StreamRow, events: Sequence[Event], kind: str = "snapshot"
 ) -> Iterator[Problem]:
     """Compare the state in a stream's row with the fold of its events, field by field."""
-    subject = f"snapshot of {name}"
+    subject = f"{kind} of {name}"
     if not 0 < row.state_version <= row.version:
         yield Problem("snapshots", subject, f"version {row.state_version}, the stream has {row.version}")
         return

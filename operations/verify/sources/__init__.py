@@ -2,7 +2,13 @@
 
 from dataclasses import dataclass
 
-from operations.verify.sources.postgres_reader import PAGE_SIZE, PostgresReader, StoredStream, StreamRow
+from operations.verify.sources.postgres_reader import (
+    PAGE_SIZE,
+    PostgresReader,
+    StoredStream,
+    StreamRow,
+    select_page,
+)
 from operations.verify.sources.redis_reader import (
     Checkpoints,
     RedisReader,
@@ -26,6 +32,7 @@ __all__ = [
     "parse_contributions",
     "parse_counters",
     "parse_id",
+    "select_page",
 ]
 
 

@@ -15,6 +15,8 @@ from runtime.postgres import create_engine
 
 PAGE_SIZE = 500
 """Streams that are read, and held in memory with all their events, at once."""
+PAGE_EVENTS = 50_000
+"""Events of a page; a longer stream is a page of its own."""
 RECEIPTS_PAGE_SIZE = 5_000
 """Requests that one statement checks."""
 
@@ -28,6 +30,15 @@ class StreamRow:
     state: str | None
     state_version: int
     fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSnapshot:
+    """A stream's row in `snapshots`."""
+
+    fingerprint: str
+    version: int
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,7 @@ class StoredStream:
     events: list[RecordedEvent] = field(default_factory=list)
     outbox: dict[int, OutboxRow] = field(default_factory=dict)
     """The outbox rows of its events, by position."""
+    kept_snapshots: list[KeptSnapshot] = field(default_factory=list)
 
 
 class PostgresReader:
@@ -88,7 +100,7 @@ class PostgresReader:
     async def read_versions(self, after: str = "", limit: int = PAGE_SIZE) -> dict[str, int]:
         """Return the next streams in order of their names, with the version of their last event."""
         rows = await self.fetch(statements.STREAM_NAMES, after=after, limit=limit)
-        return {row.name: row.version for row in rows}
+        return select_page({row.name: row.version for row in rows})
 
     async def read_streams(self, names: Sequence[str]) -> dict[str, StoredStream]:
         """Return the existing streams among these, all from one database snapshot."""
@@ -96,6 +108,9 @@ class PostgresReader:
         async with self._connect() as connection:
             for name, *columns in await connection.execute(text(statements.STREAM_ROWS), {"names": names}):
                 result[name] = StoredStream(name, StreamRow(*columns))
+            for name, *columns in await connection.execute(text(statements.KEPT_SNAPSHOTS), {"names": names}):
+                if name in result:
+                    result[name].kept_snapshots.append(KeptSnapshot(*columns))
             owners: dict[int, StoredStream] = {}
             for row in await connection.execute(text(statements.EVENTS), {"names": names}):
                 event = _to_event(row)
@@ -149,6 +164,16 @@ class PostgresReader:
     async def _connect(self) -> AsyncIterator[AsyncConnection]:
         async with self._engine.connect() as connection:
             yield connection
+
+
+def select_page(versions: Mapping[str, int]) -> dict[str, int]:
+    """Return the first streams that together have no more than PAGE_EVENTS events; at least one."""
+    page: dict[str, int] = {}
+    for name, version in versions.items():
+        if page and sum(page.values()) + version > PAGE_EVENTS:
+            break
+        page[name] = version
+    return page
 
 
 def _to_event(row: Any) -> RecordedEvent:

@@ -22,6 +22,11 @@ SELECT id, type, version, CAST(state AS text), state_version, fingerprint
 FROM streams WHERE id = ANY(CAST(:names AS text[]))
 """
 
+KEPT_SNAPSHOTS = """
+SELECT stream, fingerprint, version, CAST(state AS text)
+FROM snapshots WHERE stream = ANY(CAST(:names AS text[]))
+"""
+
 _EVENT = "stream, version, type, data, CAST(metadata AS text), recorded_at, position"
 
 EVENTS = f"SELECT {_EVENT} FROM events WHERE stream = ANY(CAST(:names AS text[])) ORDER BY stream, version"  # noqa: S608

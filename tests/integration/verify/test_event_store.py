@@ -40,6 +40,16 @@ async def test_an_event_recorded_before_its_predecessor(system: System) -> None:
     assert any(line.startswith("event ledger.cheque.c-2@2: message ") for line in problems)
 
 
+async def test_a_wrong_kept_snapshot(system: System) -> None:
+    await system.sql(
+        "INSERT INTO snapshots SELECT id, fingerprint, 2, state, now() FROM streams WHERE id LIKE '%.c-2'"
+        " UNION ALL SELECT id, 'other code', 2, '{}', now() FROM streams WHERE id LIKE '%.c-2'"
+    )
+    problems = await system.find_problems()
+    assert problems
+    assert all(line.startswith("kept snapshot of ledger.cheque.c-2: ") for line in problems)
+
+
 async def test_an_event_whose_data_does_not_parse(system: System) -> None:
     await system.sql(r"UPDATE events SET data = '\xff' WHERE stream = 'ledger.cheque.c-5'")
     assert (
