@@ -19,7 +19,7 @@ from tests.support.builders.long_ledger_streams import ACCOUNTS, OTHER_CODE, add
 from tests.support.builders.requests import group_commit, request
 from tests.support.harness.memory_event_store import MemoryEventStore, MemoryTransaction
 from tests.support.harness.waiting import until
-from tests.support.ledger.rules.messages import Deposit, Transfer
+from tests.support.ledger.rules.messages import CashCheque, Deposit, Transfer, WriteCheque
 
 LONG = 3 * stream_loader.MAX_FOLDED_EVENTS
 
@@ -181,6 +181,15 @@ async def test_a_transfer_between_two_long_streams_waits_for_both(
     payer, payee = add_account(store, "a", LONG), add_account(store, "b", LONG)
     (outcome,) = await execute(commits, request(Transfer("a", "b", LONG)))
     assert outcome.versions == {payer: LONG + 1, payee: LONG + 1}
+    assert max(store.read_in_transactions) == 0
+
+
+async def test_a_long_related_stream_is_folded_too(store: CountingStore, commits: GroupCommit) -> None:
+    stream = add_account(store, "a", LONG)
+    await execute(commits, request(WriteCheque("c", "a", 5)))
+    cashed, refused = await execute(commits, request(CashCheque("c")), request(CashCheque("c")))
+    assert cashed.versions == {"ledger.cheque.c": 2, stream: LONG + 1}
+    assert isinstance(refused, Rejection)
     assert max(store.read_in_transactions) == 0
 
 
