@@ -1,13 +1,14 @@
 """Decodes a stream of the event store for people."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message_factory import GetMessageClass
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from command_server.kernel.context import Context
 from command_server.postgres.event_store import session_settings
@@ -16,6 +17,9 @@ from runtime.postgres import create_engine
 from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+
+PAGE_SIZE = 1_000
+"""Events in memory at once."""
 
 
 async def decode_stream(settings: Settings, stream: str) -> AsyncIterator[str]:
@@ -26,17 +30,24 @@ async def decode_stream(settings: Settings, stream: str) -> AsyncIterator[str]:
     """
     load_parts(choose_contexts(settings), "commands", "CONTEXT", Context)  # imports the events' messages
     engine = create_engine(settings.database_url, session=session_settings(SERVICE_ROLE))
-    query = select(EVENTS).where(EVENTS.c.stream == stream).order_by(EVENTS.c.version)
-    is_empty = True
+    version = 0
     try:
-        async with engine.connect() as connection, connection.stream(query) as rows:
-            async for row in rows:
-                is_empty = False
+        while rows := await _read_page(engine, stream, version):
+            for row in rows:
                 yield json.dumps(_decode_event(row), ensure_ascii=False)
+            version = rows[-1].version
     finally:
         await engine.dispose()
-    if is_empty:
+    if not version:
         raise StartError(f"there is no stream {stream}; a stream is <context>.<aggregate>.<id>")
+
+
+async def _read_page(engine: AsyncEngine, stream: str, after: int) -> Sequence[Any]:
+    """Return the next events. No transaction stays open while somebody reads them in a pager."""
+    of_stream = (EVENTS.c.stream == stream) & (EVENTS.c.version > after)
+    query = select(EVENTS).where(of_stream).order_by(EVENTS.c.version).limit(PAGE_SIZE)
+    async with engine.connect() as connection:
+        return (await connection.execute(query)).all()
 
 
 def _decode_event(row: Any) -> dict[str, Any]:
