@@ -39,7 +39,7 @@ def status() -> None:
 
 @main.group()
 def projections() -> None:
-    """Rebuild projections."""
+    """Rebuild projections, and retry parked aggregates."""
 
 
 @projections.command()
@@ -55,6 +55,22 @@ def rebuild(name: str, within: timedelta) -> None:
     view = projections.find_view(settings, name)
     seconds = asyncio.run(projections.rebuild(settings, view, within.total_seconds()))
     click.echo(f"{name} is ready again after {seconds:.1f} s")
+
+
+@projections.command("retry")
+@click.argument("name")
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+def retry_parked(name: str, ids: tuple[str, ...]) -> None:
+    """Retry the parked aggregates of these IDs in the projection NAME, or all of them.
+
+    Projectors read on from the version that the view has reached.
+    """
+    from operations import parked_aggregates, projections
+
+    settings = read_settings()
+    view = projections.find_view(settings, name)
+    count = asyncio.run(parked_aggregates.retry(settings, view, ids))
+    click.echo(f"{count} parked aggregates of {name} are retried within seconds")
 
 
 @main.group()

@@ -2,12 +2,15 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 
 from projector import replay
+from projector.records import Update
 from projector.retry_schedule import RetryPolicy
 from runtime.jetstream import Message, SubjectReader
 from tests.support.harness import projection_run
@@ -245,6 +248,48 @@ async def test_many_parked_aggregates_are_all_replayed_and_a_short_one_waits_for
         await until(lambda: is_complete(redis, long, *short))
     assert ended.index(HOT) >= 10, "short replays end while the long one is under way"
     await assert_accounts(redis, long, *short)
+
+
+@pytest.mark.long
+async def test_a_replay_of_40000_events_delays_no_neighbour(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
+) -> None:
+    accounts, seen = FragileAccounts(POISON), dict[int, float]()
+    hot, other = list_payments(HOT, 40_000, v20000=POISON), list_payments(NEIGHBOURS[0], 10_000)
+    sent, stopping = list[float](), asyncio.Event()
+
+    def observe(updates: Sequence[Update]) -> None:
+        for update in updates:
+            if update.after.id == NEIGHBOURS[0]:
+                seen.update((event.version, monotonic()) for event in update.applied_events)
+
+    async def publish() -> None:
+        while not stopping.is_set():
+            sent.append(monotonic())
+            await publisher.publish(other[len(sent) - 1])
+            await asyncio.sleep(0.01)  # the rate of the events, not a wait for anything
+
+    await publish_all(publisher, hot)
+    async with projector(
+        redis_url,
+        nats_url,
+        partitions=ALL_PARTITIONS,
+        projection=accounts.projection,
+        retries=QUICK,
+        observe=observe,
+    ):
+        await until(lambda: redis.exists(ACCOUNT.ready))
+        publishing = asyncio.create_task(publish())
+        await until(lambda: len(seen) > 10)
+        accounts.poison.clear()
+        await until(lambda: is_complete(redis, hot), 60)
+        stopping.set()
+        await publishing
+        await until(lambda: len(seen) == len(sent))
+    lags = sorted(seen[version] - sent[version - 1] for version in seen)
+    print(f"lag of {len(lags)} events: p50 {lags[len(lags) // 2]:.3f} s, maximum {lags[-1]:.3f} s")
+    assert lags[-1] < 1.0
+    await assert_accounts(redis, hot, other[: len(sent)])
 
 
 async def test_a_slow_handler_gets_short_slices(
