@@ -16,6 +16,7 @@ from process_manager.saga_reader import SagaReader
 from process_manager.step_client import StepClient
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
+from process_manager.stream_replayer import StreamReplayer
 from process_manager.timer_dispatcher import TimerDispatcher
 from runtime import jetstream
 from runtime.grpc import request_tokens, server
@@ -55,10 +56,12 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             address=lifecycle.settings.process_manager_address,
             probe=probe,
         )
+        replayer = StreamReplayer(engine, leases)
         await asyncio.gather(
             query_server.serve(lifecycle),
             leases.run(lifecycle.stopping),
-            EventConsumer(nats, engine, store, leases).run(lifecycle.stopping),
+            EventConsumer(nats, engine, store, leases, replayer).run(lifecycle.stopping),
+            replayer.run(lifecycle.stopping),
             StepDispatcher(engine, store, client, leases).run(lifecycle.stopping),
             TimerDispatcher(engine, store, leases).run(lifecycle.stopping),
         )

@@ -2,39 +2,70 @@
 
 How it works:
 
-- Each event is assigned to an instance by its subscription. Where that fails, for instance because a key's
-  function has a bug, the event's stream is parked: its events wait, all other streams continue, and the next
-  event or the next start of a consumer reads the stream again from the parked version on.
-- Events are deduplicated by their version in their stream, so redelivery changes nothing.
-- In an instance's own stream, a gap before the first event, such as after a failed input, is closed from the
-  stream itself. In other streams a gap means nothing; there the failed input makes the instance read the
-  stream again. Either way an instance receives the events of one stream in their order.
+- Each event is assigned to an instance by its subscription, and an instance receives the events of one stream
+  in their order. Events are deduplicated by their version, so redelivery changes nothing.
+- A stream is parked for a saga while earlier events have to be read from the stream itself: after a gap in an
+  instance's own stream, after a failed input, or because an event cannot be assigned (a key's function has a
+  bug). The events that the feed brings meanwhile are skipped, and only the version of the latest is noted.
+  All other streams continue.
+- No transaction reads a stream. `deliver_slice` gets events that were read before, from the first version
+  that waits on, and notes how far it came. The stream is unparked once the latest skipped event was
+  delivered. Feed and slice both lock the row of the parked stream, so no event is lost between them.
+- An instance that fails on an event keeps the error as a failed input, and its stream is unparked: the next
+  event of that stream parks it again. In streams other than an instance's own a gap means nothing.
 - Events recorded before the saga's beginning are passed over. Within a stream they come first, because
   recorded times never decrease.
 """
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from typing import Any
 
+from contracts import streams
 from contracts.envelope import RecordedEvent
 from process_manager.due_work import Feed
 from process_manager.instance import Instance, StreamPosition
 from process_manager.saga import Saga
-from process_manager.subscriptions import Subscription
 from process_manager.transaction import Transaction
 from runtime.process import logs
 
 log = logs.get_logger(__name__)
 
-ReadStream = Callable[[str], Awaitable[Sequence[RecordedEvent]]]
-"""Returns all events of a stream, oldest first."""
 EventsByStream = Mapping[str, Sequence[RecordedEvent]]
 
 
-class EventsMissing(Exception):
-    """Events of a stream are missing from the partition, and from the stream itself."""
+class Progress(Enum):
+    """The result of a slice."""
+
+    MORE = "more events wait"
+    ENDED = "the stream is not parked"
+    FAILED = "an event is missing, cannot be assigned, or was not processed"
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """The result of a delivery."""
+
+    instances: Collection[Instance]
+    parked: Collection[str]
+    """The streams with events that wait."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Events of a parked stream, read from a version on.
+
+    Args:
+        stream: the stream.
+        version: of the first event that was wanted.
+        events: without a gap behind that version; none if it could not be read.
+    """
+
+    stream: str
+    version: int
+    events: Sequence[RecordedEvent]
 
 
 @dataclass(frozen=True)
@@ -45,56 +76,92 @@ class Delivery:
         transaction: locks and writes the instances.
         saga: their definition.
         beginning: the time before which no event is delivered; None to begin with the first event.
-        read_stream: reads the events of one stream.
     """
 
     transaction: Transaction
     saga: Saga[Any]
     beginning: datetime | None
-    read_stream: ReadStream
 
-    async def deliver(self, feed: Feed, events: Sequence[RecordedEvent]) -> Collection[Instance]:
-        """Deliver events of a feed, and return the instances to which they belong.
-
-        Raises:
-            EventsMissing: an instance cannot be brought up to date.
-        """
+    async def deliver(self, feed: Feed, events: Sequence[RecordedEvent]) -> Delivered:
+        """Deliver events of a feed."""
         by_stream: dict[str, list[RecordedEvent]] = {}
         for event in events:
             by_stream.setdefault(event.stream, []).append(event)
+        latest = {stream: own_events[-1].version for stream, own_events in by_stream.items()}
         keyed = feed.stream_type != self.saga.own_type
-        parked = await self.transaction.read_parked(feed, list(by_stream)) if keyed else {}
-        return await self._deliver(feed, {**by_stream, **await self._read_parked(parked)}, parked)
-
-    async def deliver_parked(self, feed: Feed) -> Collection[Instance]:
-        """Deliver the events of a feed's parked streams that can be assigned now."""
-        parked = await self.transaction.read_parked(feed)
-        return await self._deliver(feed, await self._read_parked(parked), parked) if parked else ()
-
-    async def _read_parked(self, parked: Mapping[str, int]) -> dict[str, Sequence[RecordedEvent]]:
-        return {
-            stream: [event for event in await self.read_stream(stream) if event.version >= version]
-            for stream, version in parked.items()
-        }
-
-    async def _deliver(
-        self, feed: Feed, by_stream: EventsByStream, parked: Mapping[str, int]
-    ) -> Collection[Instance]:
-        assigned, failures = self._assign(by_stream)
+        parked = await self.transaction.skip_parked(feed, latest) if keyed else set()
+        assigned, failures = self._assign({s: each for s, each in by_stream.items() if s not in parked})
         instances = await self.transaction.lock(self.saga, list(assigned)) if assigned else {}
-        for id_, streams in assigned.items():
-            for stream, events in streams.items():
-                if instances[id_].has_room_for(stream):
-                    await self.catch_up(instances[id_], stream, events)
+        behind: dict[str, int] = {}
+        for id_, own_streams in assigned.items():
+            for stream, own_events in own_streams.items():
+                instance = instances[id_]
+                if not instance.has_room_for(stream):
+                    failures[stream] = own_events[0].version, f"{id_} follows too many streams"
+                elif self._is_behind(instance, stream, own_events):
+                    wanted = instance.find_position(stream).version + 1
+                    behind[stream] = min(wanted, behind.get(stream, wanted))
                 else:
-                    failures[stream] = events[0].version, f"{id_} follows too many streams"
+                    self._apply(instance, stream, own_events)
+        await self._park(feed, failures, latest)
+        await self.transaction.park_behind(feed, behind, latest)
+        await self.transaction.write(instances.values())
+        return Delivered(instances.values(), {*parked, *failures, *behind})
+
+    async def deliver_slice(self, feed: Feed, read: Slice) -> tuple[Progress, Collection[Instance]]:
+        """Deliver events of a parked stream; advance the version from which its events wait, or unpark it."""
+        stream, own = read.stream, feed.stream_type == self.saga.own_type
+        instances: dict[str, Instance] = {}
+        if own:  # in the order of `deliver`: the instance before the row of the parked stream
+            instances = await self.transaction.lock(self.saga, [streams.aggregate_id(stream)])
+        row = await self.transaction.lock_parked(feed, stream)
+        if row is None:
+            return Progress.ENDED, ()
+        version, latest = row
+        if version != read.version:
+            return Progress.MORE, ()  # another manager was faster
+        if not read.events and latest >= version:
+            error = f"EventsMissing: version {version} is missing"
+            await self._park(feed, {stream: (version, error)}, {stream: latest})
+            return Progress.FAILED, ()
+        assigned, failures = self._assign({stream: read.events})
+        if not own and assigned:
+            instances = await self.transaction.lock(self.saga, list(assigned))
+        processed = self._apply_slice(stream, assigned, instances, failures)
+        await self.transaction.write(instances.values())
+        next_version = version + len(read.events)
+        if failures:
+            await self._park(feed, failures, {stream: latest})
+        elif (processed or not own) and read.events and (next_version <= latest or not latest):
+            await self.transaction.advance_parked(feed, stream, next_version)
+            return Progress.MORE, instances.values()
+        else:
+            await self.transaction.unpark(feed, stream)
+        done = processed and not failures
+        return Progress.ENDED if done else Progress.FAILED, instances.values()
+
+    def _apply_slice(
+        self,
+        stream: str,
+        assigned: Mapping[str, EventsByStream],
+        instances: Mapping[str, Instance],
+        failures: dict[str, tuple[int, str]],
+    ) -> bool:
+        """Deliver the events of one stream; return False if an instance has a failed input now."""
+        processed = True
+        for id_, own_streams in assigned.items():
+            if instances[id_].has_room_for(stream):
+                processed &= self._apply(instances[id_], stream, own_streams[stream])
+            elif stream not in failures:
+                failures[stream] = own_streams[stream][0].version, f"{id_} follows too many streams"
+        return processed
+
+    async def _park(
+        self, feed: Feed, failures: Mapping[str, tuple[int, str]], latest: Mapping[str, int]
+    ) -> None:
         for stream, (version, error) in failures.items():
             log.error("Stream parked", saga=self.saga.name, stream=stream, version=version, error=error)
-        await self.transaction.park(feed, failures)
-        delivered = [stream for stream in parked if by_stream[stream] and stream not in failures]
-        await self.transaction.unpark(feed, delivered)
-        await self.transaction.write(instances.values())
-        return instances.values()
+        await self.transaction.park(feed, failures, latest)
 
     def _assign(
         self, by_stream: EventsByStream
@@ -118,31 +185,27 @@ class Delivery:
                     assigned.setdefault(id_, {}).setdefault(stream, []).append(event)
         return assigned, failures
 
-    async def catch_up(self, instance: Instance, stream: str, events: Sequence[RecordedEvent]) -> bool:
+    def _is_behind(self, instance: Instance, stream: str, events: Sequence[RecordedEvent]) -> bool:
+        """Return whether an instance needs events of a stream that precede these."""
+        position = instance.find_position(stream)
+        new = [event.version for event in events if event.version > position.version]
+        if position.failed_input or stream != instance.own_stream:
+            return bool(position.failed_input and new)
+        return new != list(range(position.version + 1, position.version + 1 + len(new)))
+
+    def _apply(self, instance: Instance, stream: str, events: Sequence[RecordedEvent]) -> bool:
         """Deliver the new events of one stream to an instance; return False if it fails on one.
 
         Args:
             instance: locked by the transaction.
             stream: the stream.
-            events: those of its events that belong to the instance, or the latest of them.
-
-        Raises:
-            EventsMissing: an event of the instance's own stream is missing.
+            events: those of its events that belong to the instance.
         """
-        own, position = stream == instance.own_stream, instance.find_position(stream)
-        if own and events and events[0].version > position.version + 1:
-            events = await self.read_stream(stream)
-        elif not own and position.failed_input:
-            subscription = self.saga.find_subscription(stream)
-            events = _select(subscription, instance.id, await self.read_stream(stream))
         for event in events:
-            version = instance.find_position(stream).version
-            if event.version <= version:
+            if event.version <= instance.find_position(stream).version:
                 continue
-            if own and event.version > version + 1:
-                raise EventsMissing(f"{stream}: version {version + 1} is missing")
             if self._is_before_beginning(event):
-                if own:
+                if stream == instance.own_stream:
                     instance.set_position(stream, StreamPosition(event.version))
             elif not instance.receive_event(event, self.transaction.now):
                 return False
@@ -150,15 +213,3 @@ class Delivery:
 
     def _is_before_beginning(self, event: RecordedEvent) -> bool:
         return self.beginning is not None and event.recorded_at < self.beginning
-
-
-def _select(subscription: Subscription, id_: str, events: Sequence[RecordedEvent]) -> list[RecordedEvent]:
-    """Return the events that belong to an instance, up to the first that cannot be assigned."""
-    selected = []
-    for event in events:
-        try:
-            if subscription.find_instance(event) == id_:
-                selected.append(event)
-        except Exception:  # the stream is parked at this event
-            break
-    return selected

@@ -10,17 +10,20 @@ How it works:
 - `Delivery` finds the instances of events, and keeps the order of each stream.
 - An instance that fails on an event keeps the error as a failed input, and the partition advances without
   it. The next event of that stream, or an operator's retry, delivers that event again.
+- No transaction waits for JetStream: where earlier events of a stream are needed, `Delivery` parks it, and
+  `deliver_parked` reads them before its transaction, slice by slice (`StreamReplayer` calls it).
 - Steps and timers are not executed here: `StepDispatcher` and `TimerDispatcher` poll their rows, and
   `work_added` and `timers_set` wake them.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from contracts import streams
 from contracts.envelope import RecordedEvent
-from process_manager.delivery import Delivery, ReadStream
+from process_manager.delivery import Delivery, Progress, Slice
 from process_manager.due_work import Checkpoint, DueStep, DueTimer, Feed
 from process_manager.instance import Instance
 from process_manager.saga import AbortRequested, RetryRequested, Saga, StepRejected, StepSucceeded, TimerFired
@@ -29,6 +32,9 @@ from process_manager.store import SagaStore
 from runtime.process import logs
 
 log = logs.get_logger(__name__)
+
+ReadStream = Callable[[str, int], Awaitable[Sequence[RecordedEvent]]]
+"""Returns the next events of a stream from a version on, oldest first; none at its end."""
 
 
 class UnknownSaga(Exception):
@@ -41,7 +47,7 @@ class Engine:
     Args:
         store: stores the instances.
         sagas: their definitions.
-        read_stream: reads the events of one stream, to close gaps.
+        read_stream: reads events of one stream, to close gaps.
     """
 
     def __init__(self, store: SagaStore, sagas: Iterable[Saga[Any]], read_stream: ReadStream) -> None:
@@ -62,31 +68,35 @@ class Engine:
 
     async def deliver_events(
         self, feed: Feed, events: Sequence[RecordedEvent], old: Checkpoint, new: Checkpoint
-    ) -> None:
+    ) -> Collection[str]:
         """Deliver a feed's events between two checkpoints to the instances to which they belong.
+
+        Returns:
+            The parked streams among those of the events: call `deliver_parked` for each.
 
         Raises:
             CheckpointConflict: another manager has delivered them.
-            EventsMissing: an instance cannot be brought up to date; no instance has changed.
         """
         saga = self._find_saga(feed.saga)
         beginning = await self.begin(saga)
         async with self._store.begin() as transaction:
             await transaction.advance_checkpoint(feed, old, new)
-            delivery = Delivery(transaction, saga, beginning, self._read_stream)
-            instances = await delivery.deliver(feed, events)
-        self._signal_work(*instances)
+            delivered = await Delivery(transaction, saga, beginning).deliver(feed, events)
+        self._signal_work(*delivered.instances)
+        return delivered.parked
 
-    async def deliver_parked(self, feed: Feed) -> None:
-        """Deliver the events of a feed's parked streams that can be assigned to an instance now."""
+    async def deliver_parked(self, feed: Feed, stream: str) -> Progress:
+        """Deliver the next events of a parked stream: read them, then deliver them in a transaction."""
         saga = self._find_saga(feed.saga)
-        if feed.stream_type == saga.own_type:
-            return  # the aggregate's id assigns every event
         beginning = await self.begin(saga)
+        version = await self._store.read_parked_version(feed, stream)
+        if version is None:
+            return Progress.ENDED
+        read = Slice(stream, version, list_successive(version, await self._read_stream(stream, version)))
         async with self._store.begin() as transaction:
-            delivery = Delivery(transaction, saga, beginning, self._read_stream)
-            instances = await delivery.deliver_parked(feed)
+            progress, instances = await Delivery(transaction, saga, beginning).deliver_slice(feed, read)
         self._signal_work(*instances)
+        return progress
 
     async def record_reply(self, step: DueStep, reply: StepReply) -> None:
         """Record a step's outcome and deliver it to the saga, unless the step has an outcome.
@@ -130,25 +140,37 @@ class Engine:
         Raises:
             UnknownSaga: there is no such instance.
             ActionNotPossible: the saga's state does not permit it.
-            EventsMissing: the stream cannot be read without gaps.
         """
         saga = self._find_saga(saga_name)
-        own_stream = Instance(saga, id_, saga.initial).own_stream
-        events = await self._read_stream(own_stream) if own_stream else ()
-        beginning = await self._store.read_beginning(saga_name)
+        for feed, stream in await self._park_failed(saga, id_):
+            while await self.deliver_parked(feed, stream) is Progress.MORE:
+                pass
         async with self._store.begin() as transaction:
             instance = (await transaction.lock(saga, [id_]))[id_]
             _check_exists(instance)
-            delivery = Delivery(transaction, saga, beginning, self._read_stream)
-            caught_up = await delivery.catch_up(instance, own_stream, events)
-            for stream in list(instance.other_streams):
-                caught_up &= await delivery.catch_up(instance, stream, ())
-            if caught_up:
+            if not instance.failure:
                 instance.react_to(RetryRequested(transaction.now))
             await transaction.record_action(instance, "retry", "", operator)
             await transaction.write([instance])
         self._signal_work(instance)
         return instance
+
+    async def _park_failed(self, saga: Saga[Any], id_: str) -> list[tuple[Feed, str]]:
+        """Park the streams with a failed input of an instance, to be read again; return them and its own."""
+        async with self._store.begin() as transaction:
+            instance = (await transaction.lock(saga, [id_]))[id_]
+            _check_exists(instance)
+            parked = []
+            for stream in filter(None, (instance.own_stream, *instance.other_streams)):
+                feed = Feed(
+                    saga.name, streams.stream_type(stream), streams.partition(streams.aggregate_id(stream))
+                )
+                position = instance.find_position(stream)
+                if position.failed_input:
+                    await transaction.park_behind(feed, {stream: position.version + 1}, {stream: 0})
+                if position.failed_input or stream == instance.own_stream:
+                    parked.append((feed, stream))
+            return parked
 
     async def abort(self, saga_name: str, id_: str, reason: str, operator: str) -> Instance:
         """End an instance, with compensation for its steps where that is possible.
@@ -185,6 +207,15 @@ class Engine:
                 self.work_added.set()
             if instance.timers:
                 self.timers_set.set()
+
+
+def list_successive(version: int, events: Sequence[RecordedEvent]) -> list[RecordedEvent]:
+    """Return the events that follow one another from a version on."""
+    successive: list[RecordedEvent] = []
+    for event in sorted(events, key=lambda event: event.version):
+        if event.version == version + len(successive):
+            successive.append(event)
+    return successive
 
 
 def _check_exists(instance: Instance) -> None:

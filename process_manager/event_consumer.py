@@ -14,16 +14,17 @@ How it works:
 """
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from contracts import streams
 from contracts.envelope import RecordedEvent, from_message
-from process_manager.delivery import ReadStream
 from process_manager.due_work import Feed
-from process_manager.engine import Engine
+from process_manager.engine import Engine, ReadStream
 from process_manager.freshness import ReadStreamEnd, StreamEnd
 from process_manager.leases import Leases
 from process_manager.store import SagaStore
+from process_manager.stream_replayer import StreamReplayer
 from runtime.jetstream import (
     Connection,
     Message,
@@ -36,6 +37,8 @@ from runtime.process import logs
 
 MAX_BATCH = 200
 """Events in one transaction."""
+MAX_READERS = 64
+"""Readers of streams that are kept for the next slice of their stream."""
 MAX_WAIT = 0.5
 """Seconds that a reader waits for events before it checks its lease."""
 RESTART_INTERVAL = 0.25
@@ -52,13 +55,22 @@ class EventConsumer:
         engine: delivers the events to the sagas.
         store: reads the checkpoints.
         leases: the leased partitions.
+        replayer: delivers parked streams.
     """
 
-    def __init__(self, connection: Connection, engine: Engine, store: SagaStore, leases: Leases) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        engine: Engine,
+        store: SagaStore,
+        leases: Leases,
+        replayer: StreamReplayer,
+    ) -> None:
         self._connection = connection
         self._engine = engine
         self._store = store
         self._leases = leases
+        self._replayer = replayer
         self._waits_for_stream = False
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -103,7 +115,7 @@ class EventConsumer:
             self._waits_for_stream = True
             return
         self._waits_for_stream = False
-        await self._engine.deliver_parked(feed)
+        self._replayer.request(feed, await self._store.read_parked(feed))
         epoch, sequence = checkpoint
         start = sequence + 1 if epoch == identity.epoch else 1
         subject = streams.partition_subject(feed.partition, feed.stream_type)
@@ -112,22 +124,43 @@ class EventConsumer:
             while feed.partition in self._leases.partitions and not stopping.is_set():
                 if messages := await reader.read_batch(MAX_BATCH, MAX_WAIT):
                     reached = (identity.epoch, messages[-1].sequence)
-                    await self._engine.deliver_events(feed, _parse_events(messages), checkpoint, reached)
+                    events = _parse_events(messages)
+                    parked = await self._engine.deliver_events(feed, events, checkpoint, reached)
                     checkpoint = reached
+                    self._replayer.request(feed, parked)
         finally:
             await reader.close()
 
 
 def read_stream_from(connection: Connection) -> ReadStream:
-    """Return a function that reads all events of one stream that JetStream stores."""
+    """Return a function that reads the next events of one stream that JetStream stores, from a version on."""
+    readers: OrderedDict[tuple[str, int], SubjectReader] = OrderedDict()
+    """By stream and next version: the reader of a slice need not seek for the following one."""
 
-    async def read_stream(stream: str) -> list[RecordedEvent]:
-        reader, events = SubjectReader(connection, streams.subject(stream)), list[RecordedEvent]()
-        while messages := await reader.read_batch():
-            events += _parse_events(messages)
+    async def read_stream(stream: str, version: int) -> list[RecordedEvent]:
+        reader = readers.pop((stream, version), None)
+        events = await _read_on(reader, version) if reader else []
+        if reader is None or not events or events[0].version != version:
+            # A stream that was recreated has other sequences.
+            reader = SubjectReader(connection, streams.subject(stream))
+            await reader.seek(version)
+            events = await _read_on(reader, version)
+        if events:
+            readers[stream, events[-1].version + 1] = reader
+        if len(readers) > MAX_READERS:
+            readers.popitem(last=False)
         return events
 
     return read_stream
+
+
+async def _read_on(reader: SubjectReader, version: int) -> list[RecordedEvent]:
+    """Return the next events of this version or a later one; none at the end of the stream."""
+    while messages := await reader.read_batch(MAX_BATCH):
+        events = [event for event in _parse_events(messages) if event.version >= version]
+        if events:
+            return sorted(events, key=lambda event: event.version)
+    return []
 
 
 def read_stream_end_from(connection: Connection) -> ReadStreamEnd:

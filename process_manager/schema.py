@@ -153,7 +153,19 @@ PARKED_STREAMS = Table(
     Column("stream_type", Text, nullable=False),
     Column("partition", Integer, nullable=False),
     Column("version", BigInteger, nullable=False, comment="of the first event that waits"),
-    Column("error", Text, nullable=False, comment="why the event's instance could not be determined"),
+    Column(
+        "latest",
+        BigInteger,
+        nullable=False,
+        server_default=text("0"),
+        comment="version of the latest event that waits; 0 if unknown",
+    ),
+    Column(
+        "error",
+        Text,
+        nullable=False,
+        comment="why that event could not be delivered; empty while the stream is read",
+    ),
     Column("since", _INSTANT, nullable=False),
 )
 

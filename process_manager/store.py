@@ -25,7 +25,7 @@ from process_manager.due_work import (
     matches_timer,
 )
 from process_manager.saga import Saga
-from process_manager.schema import BEGINNINGS, CHECKPOINTS, ROLE, STEPS, TIMERS
+from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS, ROLE, STEPS, TIMERS
 from process_manager.targets import PLACES
 from process_manager.transaction import Transaction
 from runtime.postgres import create_engine
@@ -87,6 +87,23 @@ class SagaStore:
         async with self.engine.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
             return NO_CHECKPOINT if row is None else (row.epoch, row.sequence)
+
+    async def read_parked(self, feed: Feed) -> list[str]:
+        """Return the feed's parked streams."""
+        columns = PARKED_STREAMS.c
+        query = select(columns.stream).where(
+            *(columns[name] == value for name, value in asdict(feed).items())
+        )
+        async with self.engine.connect() as connection:
+            return list((await connection.execute(query)).scalars())
+
+    async def read_parked_version(self, feed: Feed, stream: str) -> int | None:
+        """Return the version of the first event of a parked stream that waits; None if it is not parked."""
+        columns = PARKED_STREAMS.c
+        query = select(columns.version).where(columns.saga == feed.saga, columns.stream == stream)
+        async with self.engine.connect() as connection:
+            version: int | None = await connection.scalar(query)
+            return version
 
     async def keep_beginning(self, saga: Saga[Any]) -> datetime | None:
         """Take the moment at which a saga begins, unless it was taken before; return it.

@@ -19,7 +19,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Any
 
-from sqlalchemy import delete, func, select, text, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -48,6 +48,13 @@ LOCK_NEW = text(
     """
 )
 """OFFSET keeps the sort below the locks, so that all transactions lock in one order."""
+SKIP_PARKED = text(
+    """
+    UPDATE saga_parked_streams AS p SET latest = greatest(p.latest, s.version)
+    FROM unnest(CAST(:streams AS text[]), CAST(:versions AS bigint[])) AS s (stream, version)
+    WHERE p.saga = :saga AND p.stream = s.stream RETURNING p.stream
+    """
+)
 
 
 class Transaction:
@@ -130,38 +137,77 @@ class Transaction:
         }
         await self._connection.execute(insert(OPERATOR_ACTIONS).values(row))
 
-    async def read_parked(self, feed: Feed, streams: Collection[str] | None = None) -> dict[str, int]:
-        """Return a feed's parked streams, or those among `streams`, with their first waiting versions."""
-        columns = PARKED_STREAMS.c
-        query = select(columns.stream, columns.version).where(
-            *(columns[name] == value for name, value in asdict(feed).items())
-        )
-        if streams is not None:
-            query = query.where(columns.stream.in_(streams))
-        return {row.stream: row.version for row in await self._connection.execute(query)}
+    async def skip_parked(self, feed: Feed, latest: Mapping[str, int]) -> set[str]:
+        """Return the parked streams among these, and note the versions of their latest events, which wait."""
+        parameters = {
+            "saga": feed.saga,
+            "streams": list(latest),
+            "versions": list(latest.values()),
+        }
+        return {row.stream for row in await self._connection.execute(SKIP_PARKED, parameters)}
 
-    async def park(self, feed: Feed, failures: Mapping[str, tuple[int, str]]) -> None:
-        """Park streams; each failure is the version of the first event that waits, and the error."""
-        if not failures:
+    async def lock_parked(self, feed: Feed, stream: str) -> tuple[int, int] | None:
+        """Lock a parked stream; return the version of its first event that waits, and of the latest one.
+
+        The latter is 0 if it is unknown: then all events of the stream wait. None if it is not parked.
+        """
+        columns = PARKED_STREAMS.c
+        query = select(columns.version, columns.latest).where(_matches_stream(feed, stream))
+        row = (await self._connection.execute(query.with_for_update())).one_or_none()
+        return None if row is None else (row.version, row.latest)
+
+    async def park(
+        self, feed: Feed, failures: Mapping[str, tuple[int, str]], latest: Mapping[str, int]
+    ) -> None:
+        """Park streams.
+
+        Args:
+            feed: of the streams.
+            failures: by stream, the version of the first event that waits, and the error.
+            latest: by stream, the version of the latest event that waits; 0 for unknown.
+        """
+        await self._park(feed, failures, latest, ("version", "error"))
+
+    async def park_behind(self, feed: Feed, behind: Mapping[str, int], latest: Mapping[str, int]) -> None:
+        """Park streams that have to be read from these versions on; keep the versions of parked ones."""
+        await self._park(feed, {stream: (version, "") for stream, version in behind.items()}, latest, ())
+
+    async def _park(
+        self,
+        feed: Feed,
+        first: Mapping[str, tuple[int, str]],
+        latest: Mapping[str, int],
+        changed: Sequence[str],
+    ) -> None:
+        if not first:
             return
         statement = insert(PARKED_STREAMS).values(
             [
-                {**asdict(feed), "stream": stream, "version": version, "error": error, "since": self.now}
-                for stream, (version, error) in failures.items()
+                {
+                    **asdict(feed),
+                    "stream": stream,
+                    "version": version,
+                    "latest": latest[stream],
+                    "error": error,
+                    "since": self.now,
+                }
+                for stream, (version, error) in sorted(first.items())
             ]
         )
-        changes = {name: statement.excluded[name] for name in ("version", "error")}
+        changes: dict[str, Any] = {name: statement.excluded[name] for name in changed}
+        changes["latest"] = func.greatest(PARKED_STREAMS.c.latest, statement.excluded.latest)
         await self._connection.execute(
             statement.on_conflict_do_update(index_elements=["saga", "stream"], set_=changes)
         )
 
-    async def unpark(self, feed: Feed, streams: Collection[str]) -> None:
-        if streams:
-            await self._connection.execute(
-                delete(PARKED_STREAMS).where(
-                    PARKED_STREAMS.c.saga == feed.saga, PARKED_STREAMS.c.stream.in_(streams)
-                )
-            )
+    async def advance_parked(self, feed: Feed, stream: str, version: int) -> None:
+        """Record that the events of a parked stream wait from this version on."""
+        await self._connection.execute(
+            update(PARKED_STREAMS).where(_matches_stream(feed, stream)).values(version=version, error="")
+        )
+
+    async def unpark(self, feed: Feed, stream: str) -> None:
+        await self._connection.execute(delete(PARKED_STREAMS).where(_matches_stream(feed, stream)))
 
     async def write(self, instances: Iterable[Instance]) -> None:
         """Write the instances with their new steps and timers; skip those that have received no input."""
@@ -189,6 +235,10 @@ class Transaction:
             await self._connection.execute(
                 delete(TIMERS).where(tuple_(TIMERS.c.saga, TIMERS.c.id, TIMERS.c.name).in_(cancelled))
             )
+
+
+def _matches_stream(feed: Feed, stream: str) -> ColumnElement[bool]:
+    return and_(PARKED_STREAMS.c.saga == feed.saga, PARKED_STREAMS.c.stream == stream)
 
 
 def _compute_lock_key(saga: str, id_: str) -> int:

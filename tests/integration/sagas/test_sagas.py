@@ -14,7 +14,6 @@ import pytest
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from operations.status import check_sagas
-from process_manager.delivery import EventsMissing
 from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep, Feed
 from process_manager.engine import UnknownSaga
 from process_manager.leases import Leases
@@ -88,10 +87,15 @@ async def test_a_gap_is_closed_from_the_stream(run: SagaRun) -> None:
     assert len(await run.read_due_steps()) == 1
 
 
-async def test_a_gap_that_cannot_be_closed_changes_nothing(run: SagaRun) -> None:
-    with pytest.raises(EventsMissing):
-        await run.deliver(cashed("c"))
-    assert (await run.read_sagas(), await run.store.read_checkpoint(CHEQUES)) == ({}, NO_CHECKPOINT)
+async def test_a_gap_that_cannot_be_closed_parks_its_own_stream_only(run: SagaRun) -> None:
+    await run.deliver(cashed("c"), written("d"))
+    assert list(await run.read_sagas()) == ["d"]
+    (parked,) = await run.query("SELECT stream, version, latest, error FROM saga_parked_streams")
+    assert tuple(parked) == ("ledger.cheque.c", 1, 2, "EventsMissing: version 1 is missing")
+    run.stream_events.insert(0, written("c"))
+    await run.replay(CHEQUES)
+    assert (await run.read_sagas())["c"].version == 2
+    assert await run.query("SELECT * FROM saga_parked_streams") == []
 
 
 async def test_an_event_that_fails_blocks_its_own_saga_only(run: SagaRun) -> None:

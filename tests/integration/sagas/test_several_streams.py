@@ -124,7 +124,7 @@ async def test_too_many_streams_are_a_failed_input(run: SagaRun, monkeypatch: py
     assert [row.stream for row in parked] == ["ledger.cheque.c-3", "ledger.cheque.c-4"]
     monkeypatch.setattr(instance, "MAX_OTHER_STREAMS", 9)
     await run.engine.retry(ACCOUNT_WATCH.name, "a", "ada")
-    await run.engine.deliver_parked(CHEQUES)
+    await run.replay(CHEQUES)
     assert len(await read_received(run)) == 6
     assert await run.query("SELECT * FROM saga_parked_streams") == []
 
@@ -135,11 +135,11 @@ async def test_a_stream_whose_key_fails_is_parked_alone(
     await run.deliver(written("c", account=BROKEN_KEY), written("c", version=2, account="a"), written("d"))
     assert await read_received(run) == [("ledger.cheque.d", 1)]
     await run.deliver(written("c", version=3, account="a"))
-    await run.engine.deliver_parked(CHEQUES)
+    await run.replay(CHEQUES)
     (parked,) = await run.query("SELECT stream, version, error FROM saga_parked_streams")
     assert tuple(parked) == ("ledger.cheque.c", 1, "RuntimeError: the key is broken")
     monkeypatch.setattr(account_watch, "BROKEN_KEY", "")
-    await run.engine.deliver_parked(CHEQUES)
+    await run.replay(CHEQUES)
     assert await read_received(run, BROKEN_KEY) == [("ledger.cheque.c", 1)]
     assert (await read_received(run))[1:] == [("ledger.cheque.c", 2), ("ledger.cheque.c", 3)]
     assert await run.query("SELECT * FROM saga_parked_streams") == []

@@ -18,6 +18,7 @@ from process_manager.leases import Leases
 from process_manager.saga_reader import SagaReader
 from process_manager.saga_records import SagaFilter
 from process_manager.store import SagaStore
+from process_manager.stream_replayer import StreamReplayer
 from runtime import jetstream
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, Watch
@@ -66,8 +67,9 @@ async def run_manager(database_url: str, nats_url: str) -> AsyncIterator[None]:
     leases = Leases(store, "ledger")
     async with await jetstream.connect(nats_url, "manager") as nats:
         engine = Engine(store, [ACCOUNT_WATCH], read_stream_from(nats))
-        consumer = EventConsumer(nats, engine, store, leases)
-        tasks = [asyncio.create_task(part.run(stopping)) for part in (leases, consumer)]
+        replayer = StreamReplayer(engine, leases)
+        consumer = EventConsumer(nats, engine, store, leases, replayer)
+        tasks = [asyncio.create_task(part.run(stopping)) for part in (leases, consumer, replayer)]
         yield
         stopping.set()  # asyncio.wait_for of Python 3.11 may swallow a cancellation
         for task in tasks:

@@ -13,6 +13,7 @@ from process_manager.saga_reader import SagaReader
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
+from process_manager.stream_replayer import StreamReplayer
 from process_manager.timer_dispatcher import TimerDispatcher
 from runtime import jetstream
 from runtime.process.settings import Settings
@@ -90,10 +91,12 @@ async def _run_in_turn(nats: jetstream.Connection, store: SagaStore, client: Fau
             Leases(store, "ledger"),
             asyncio.Event(),
         )
+        replayer = StreamReplayer(engine, leases)
         tasks = [
             asyncio.create_task(part.run(stopping))
             for part in (
-                EventConsumer(nats, engine, store, leases),
+                EventConsumer(nats, engine, store, leases, replayer),
+                replayer,
                 StepDispatcher(engine, store, client, leases),
                 TimerDispatcher(engine, store, leases),
             )

@@ -1,6 +1,6 @@
 """An engine on the real PostgreSQL whose events the test delivers, and events of the toy ledger."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,6 +8,7 @@ from sqlalchemy import text
 
 from contracts import incarnations, streams
 from contracts.envelope import RecordedEvent
+from process_manager.delivery import Progress
 from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueStep, Feed
 from process_manager.engine import Engine
 from process_manager.feed_reader import FeedReader
@@ -22,6 +23,8 @@ from tests.support.harness.keys import TOKENS
 from tests.support.ledger.stubs import events, events_v2
 
 ALL_PARTITIONS = range(streams.PARTITIONS)
+SLICE = 2
+"""Events of a parked stream that are delivered in one transaction."""
 INCARNATION = incarnations.create()
 TRACEPARENT = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"
 
@@ -114,8 +117,9 @@ class SagaRun:
         self.checkpoints: dict[Feed, Checkpoint] = {}
         self.queries = SagaQueries(sagas, self.reader, create_freshness(self), TOKENS)
 
-    async def read_stream(self, stream: str) -> Sequence[RecordedEvent]:
-        return [event for event in self.stream_events if event.stream == stream]
+    async def read_stream(self, stream: str, version: int) -> Sequence[RecordedEvent]:
+        own_events = (event for event in self.stream_events if event.stream == stream)
+        return [event for event in own_events if event.version >= version][:SLICE]
 
     async def deliver(self, *events: RecordedEvent) -> None:
         """Record events of one stream type and deliver them, as if all were in partition 0."""
@@ -132,8 +136,15 @@ class SagaRun:
     async def _deliver(self, feed: Feed, events: Sequence[RecordedEvent]) -> None:
         old = self.checkpoints.get(feed, NO_CHECKPOINT)
         new = ("epoch", old[1] + 1)
-        await self.engine.deliver_events(feed, events, old, new)
+        parked = await self.engine.deliver_events(feed, events, old, new)
         self.checkpoints[feed] = new
+        await self.replay(feed, parked)
+
+    async def replay(self, feed: Feed, parked: Iterable[str] = ()) -> None:
+        """Deliver these parked streams, or all of a feed, as far as they can be delivered."""
+        for stream in parked or await self.store.read_parked(feed):
+            while await self.engine.deliver_parked(feed, stream) is Progress.MORE:
+                pass
 
     async def read_sagas(self) -> dict[str, Any]:
         """Return the rows of all instances by id."""
