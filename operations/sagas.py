@@ -65,7 +65,7 @@ async def _describe_feeds(feeds: FeedReader, names: Sequence[str]) -> list[str]:
     """Return a line for each parked stream of these sagas, and for each saga that passes over events."""
     parked = [
         f"{row.saga} has parked {row.stream} at version {row.version}"
-        f" since {_format_time(row.since)}: {row.error}"
+        f" since {_format_time(row.since)}: {row.error or 'its events are read'}"
         for row in await feeds.read_parked_streams(names)
     ]
     beginnings = await feeds.read_beginnings()

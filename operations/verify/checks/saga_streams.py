@@ -106,7 +106,12 @@ def _describe_behind(spec: SagaSpec, row: Any) -> Problem:
 
 async def _find_parked(postgres: PostgresReader, spec: SagaSpec) -> Sequence[Problem]:
     return [
-        Problem("sagas", f"saga {spec.name}", f"{stream} is parked at version {version}: {error}")
+        Problem(
+            "sagas",
+            f"saga {spec.name}",
+            f"{stream} is parked at version {version}: {error or 'its events are read'}",
+            transient=not error,
+        )
         for stream, version, error in await postgres.fetch(PARKED, saga=spec.name)
     ]
 

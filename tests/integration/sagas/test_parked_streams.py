@@ -18,6 +18,7 @@ from process_manager.stream_replayer import StreamReplayer
 from runtime.jetstream import SubjectReader
 from tests.support.harness import account_watch, projection_run
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN, BROKEN_KEY
+from tests.support.harness.fragile_accounts import publish_all
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, paid, written
 from tests.support.harness.waiting import until
 
@@ -184,21 +185,20 @@ async def test_a_long_stream_in_jetstream_is_read_in_slices(
         await seek(reader, version)
 
     monkeypatch.setattr(SubjectReader, "seek", count_seeks)
+    events = [written("c", account=f"a-{n % 100}", version=n) for n in range(1, count + 1)]
+    others = [written(f"other-{n}") for n in range(500)]
     async with projection_run.publisher(nats_url) as publisher:
         await publisher.create()
-        events = [written("c", account=f"a-{n % 100}", version=n) for n in range(1, count + 1)]
-        for start in range(0, count, 2_000):
-            await publisher.publish(*events[start : start + 2_000])
+        await publish_all(publisher, [*others, *events])
         read_stream = read_stream_from(publisher.connection)
-        version, versions = 1, list[int]()
+        version, versions, recreated = 1, list[int](), False
         while batch := await read_stream("ledger.cheque.c", version):
             versions += [event.version for event in batch]
             version = versions[-1] + 1
-            if seeks == 1 and version > count // 2:
+            if not recreated and version > count // 2:
+                recreated = True
                 await publisher.delete()
                 await publisher.create()
-                await publisher.publish(written("other"), written("other", version=2))
-                for start in range(0, count, 2_000):
-                    await publisher.publish(*events[start : start + 2_000])
+                await publish_all(publisher, [*events, *others])  # later events at the same sequences
     assert versions == list(range(1, count + 1))
     assert seeks <= 3, "at the start, after the recreation, and at the end"
