@@ -136,8 +136,8 @@ class Replay:
         return Update(record, after, result.content, result.applied_events, result.failed_event, started_ns)
 
     def _adapt_slice_size(self, events: int, seconds: float) -> None:
-        per_event = seconds / max(events, 1)
-        self._slice_size = max(1, min(MAX_SLICE, 2 * self._slice_size, int(FOLD_TIME / per_event)))
+        affordable = int(FOLD_TIME * max(events, 1) / max(seconds, 1e-9))
+        self._slice_size = max(1, min(MAX_SLICE, 2 * self._slice_size, affordable))
 
     def _create_parked(self, before: Record, result: FoldResult) -> Parked | None:
         """Return the record of a failure, or of the progress while the view is parked."""

@@ -1,6 +1,7 @@
 """The history entry of an event: who caused it, when, and by which command."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from google.protobuf.message import Message
@@ -9,6 +10,9 @@ from contracts.envelope import RecordedEvent
 from operations.verify.events import describe_all
 from operations.verify.model import Event
 from projector.history import create_entry, entry_factory
+from projector.projection import Projection
+from tests.support.ledger.histories import endorsed, paid, recorded
+from tests.support.ledger.projections import ACCOUNTS, HISTORIES
 from tests.support.ledger.stubs import commands, events, types
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
@@ -73,3 +77,15 @@ def test_a_message_without_version_or_time_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=problem):
         entry_factory(message, record_time=record_time)
+
+
+@pytest.mark.parametrize("projection", [HISTORIES, ACCOUNTS], ids=["history", "account"])
+def test_a_write_does_not_grow_with_the_length_of_the_history(projection: Projection[Any]) -> None:
+    def measure(length: int) -> int:
+        view = projection.view.message(version=length)
+        event = paid("a-1", 5) if projection is ACCOUNTS else endorsed("c-1")
+        rendered, _, error = projection.fold(view, [recorded(length + 1, event, at=AT)])
+        assert rendered is not None, error
+        return len(rendered.data) + sum(len(entry) for _, entry in rendered.history_entries)
+
+    assert measure(100_000) <= measure(10) + 8, "the versions alone take more bytes"
