@@ -10,12 +10,16 @@ from redis.asyncio import Redis
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
+from operations import parked_aggregates
+from projector import replayer
 from projector.event_feed import JetStreamEventFeed
 from projector.projection import Projection
 from projector.records import Parked, Update
 from projector.redis_store import RedisStore
 from projector.replayer import Replayer
 from projector.retry_schedule import RetryPolicy, RetrySchedule
+from runtime.process.settings import Settings
+from runtime.process.start_error import StartError
 from tests.support.harness import projection_run
 from tests.support.harness.projection_run import ALL_PARTITIONS, VIEW, EventPublisher, Killed, projector
 from tests.support.harness.waiting import until
@@ -62,8 +66,8 @@ async def replay(redis: Redis, publisher: EventPublisher, projection: Projection
     """Replay the aggregate c-1, as another process."""
     store, feed = RedisStore(redis, VIEW), JetStreamEventFeed(publisher.connection, VIEW.source_streams)
     assert await store.read_build()
-    replayer = Replayer(projection, store, feed, SLOW, lambda _: None, RetrySchedule(), asyncio.Semaphore(1))
-    assert await replayer.replay("c-1", "ledger.cheque.c-1") is None
+    operator = Replayer(projection, store, feed, SLOW, lambda _: None, RetrySchedule(), asyncio.Semaphore(1))
+    assert await operator.replay("c-1", "ledger.cheque.c-1") is None
 
 
 async def read_parked(redis: Redis) -> dict[str, Parked]:
@@ -163,6 +167,28 @@ async def test_after_the_last_attempt_only_a_replay_unparks(
         await replay(redis, publisher, fragile.projection)
         await projection_run.assert_views(redis, [one, two])
         assert await are_parked(redis)
+
+
+async def test_an_operators_retry_unparks_chosen_aggregates(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replayer, "REFRESH_INTERVAL", 0.05)
+    one, two, fragile = cheque_events("c-1"), cheque_events("c-2"), Fragile()
+    quick, settings = RetryPolicy(attempts=2, first_pause=0.02), Settings(redis_url=redis_url)
+    async with projector(
+        redis_url, nats_url, partitions=ALL_PARTITIONS, projection=fragile.projection, retries=quick
+    ):
+        await publisher.publish(*one, *two)
+        for cheque_id in ("c-1", "c-2"):
+            await until(lambda: is_out_of_attempts(redis, cheque_id))  # noqa: B023 - awaited here
+        with pytest.raises(StartError, match=r"not parked in ledger\.cheque: c-3"):
+            await parked_aggregates.retry(settings, VIEW, ["c-1", "c-3"])
+        fragile.broken = False
+        assert await parked_aggregates.retry(settings, VIEW, ["c-1"]) == 1
+        await until(lambda: are_parked(redis, "c-2"))
+        assert await parked_aggregates.retry(settings, VIEW, []) == 1
+        await until(lambda: are_parked(redis))
+    await projection_run.assert_views(redis, [one, two])
 
 
 async def test_a_projector_notices_an_unparking_by_another_process(
