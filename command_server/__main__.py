@@ -28,7 +28,14 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     contexts = load_parts(manifests, "commands", "CONTEXT", Context)
     store = PostgresEventStore(lifecycle.settings.database_url)
     notifier = RelayNotifier(lifecycle.settings.nats_url)
-    commits = GroupCommit(store, aggregate_types(contexts), notifier.notify, TimeSetAsideReport(), log_fold)
+    commits = GroupCommit(
+        store,
+        aggregate_types(contexts),
+        notifier.notify,
+        TimeSetAsideReport(),
+        log_fold,
+        lifecycle.settings.keep_requests,
+    )
     keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS])
     lifecycle.spawn(keys.run(), "key ring")
     tokens = ConsistencyTokens(keys.get_ring)

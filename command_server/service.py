@@ -27,6 +27,7 @@ from command_server.kernel.outcomes import (
     RequestIdReused,
 )
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
+from command_server.kernel.request_ages import RequestTooNew, RequestTooOld
 from contracts.consistency_tokens import ConsistencyTokens
 from contracts.streams import aggregate_id
 from runtime.codec import encode_timestamp, message_class
@@ -82,6 +83,15 @@ def _build_handler(
         except RequestIdReused as error:
             details = {"request_id": request.request_id}
             raise RpcError("REQUEST_ID_REUSED", "request_id: used for another request", details) from error
+        except RequestTooOld as error:
+            details = {"request_id": request.request_id, "kept_since": error.kept_since.isoformat()}
+            text = "request_id: older than the answers that are kept; it may have been executed before"
+            raise RpcError("REQUEST_TOO_OLD", text, details) from error
+        except RequestTooNew as error:
+            violations = {"request_id": "carries a time more than a day ahead of the server's"}
+            raise RpcError(
+                "REQUEST_INVALID", "request_id: its time is ahead", violations=violations
+            ) from error
         except DeadlinePassed as error:
             text = "the deadline passed while the command was queued; it was not executed"
             raise RpcError("DEADLINE_PASSED", text) from error

@@ -5,10 +5,9 @@ from datetime import timedelta
 
 import click
 
+from runtime.process.durations import parse_duration
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
-
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 class Duration(click.ParamType[timedelta]):
@@ -18,12 +17,10 @@ class Duration(click.ParamType[timedelta]):
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         """Return the duration; fail with an example if the text is none."""
-        number, unit = str(value)[:-1], str(value)[-1:]
-        if isinstance(value, timedelta):
-            return value
-        if not number.isdecimal() or unit not in _SECONDS:
-            self.fail(f"{value!r} is not a time like 90s, 15m, 1h or 7d", param, ctx)
-        return timedelta(seconds=int(number) * _SECONDS[unit])
+        try:
+            return value if isinstance(value, timedelta) else parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class CommandGroup(click.Group):

@@ -6,6 +6,7 @@ diptych-stubs. Everything that can go wrong is a `Rejection` or an `OutcomeUnkno
 
 from diptych_client.connection import Connection, connect
 from diptych_client.errors import OutcomeUnknown, Rejection
+from diptych_client.request_ids import new_request_id
 from diptych_client.retry_budget import RetryBudget
 from diptych_client.service_config import service_config
 from diptych_client.session import Fresh
@@ -19,5 +20,6 @@ __all__ = [
     "RetryBudget",
     "Watch",
     "connect",
+    "new_request_id",
     "service_config",
 ]

@@ -50,6 +50,9 @@ DECIDED = frozenset(
 )
 """Errors that depend on the command alone: the recorded answer, or the same for every attempt."""
 
+TOO_OLD = "REQUEST_TOO_OLD"
+"""The reason of a server that no longer knows whether it has executed the command."""
+
 
 class RetrySchedule:
     """The attempts of one call or watch.
@@ -127,6 +130,7 @@ class RetrySchedule:
         An attempt without an answer may have taken effect. A later PERMISSION_DENIED, for instance, does not
         change that, because the server sends it before it looks the request id up.
         """
-        if self._may_have_taken_effect and rejection.code not in DECIDED:
+        forgotten = rejection.reason == TOO_OLD
+        if self._may_have_taken_effect and (forgotten or rejection.code not in DECIDED):
             return OutcomeUnknown(request_id, rejection)
         return rejection

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypeVar
-from uuid import uuid4
 
 from diptych.consistency.v1.consistency_pb2 import Receipt
 from google.protobuf.message import Message
 
 from diptych_client import trace_context
+from diptych_client.request_ids import new_request_id
 from diptych_client.retry_budget import RetryBudget
 
 Fresh = Receipt | str | Literal[True] | None
@@ -67,7 +67,7 @@ def identify(command: Request) -> tuple[Request, str]:
     fields: Any = command
     if fields.request_id:
         return command, fields.request_id
-    request_id = str(uuid4())
+    request_id = new_request_id()
     return copy_with(command, request_id=request_id), request_id
 
 

@@ -16,6 +16,7 @@ from command_server.kernel.context import AggregateType, CommandType
 from command_server.kernel.decider import Rejected, RejectionKind
 from command_server.kernel.outcomes import Accepted, Outcome, Rejection, RequestIdReused
 from command_server.kernel.ports import Changes, EventRow, RequestKey, RequestRow, StoredRequest, StreamRow
+from command_server.kernel.request_ages import RequestAges
 from command_server.kernel.snapshot import FoldedState
 
 _encode_json = msgspec.json.Encoder().encode
@@ -98,6 +99,7 @@ class Batch:
         loaded: all streams of the requests, as stored.
         requests: the requests among them that are already recorded.
         clock: returns the store's time in UTC.
+        ages: the request ids that may be executed.
     """
 
     def __init__(
@@ -105,10 +107,12 @@ class Batch:
         loaded: LoadedStreams,
         requests: Mapping[RequestKey, StoredRequest],
         clock: Callable[[], datetime],
+        ages: RequestAges = RequestAges(),  # noqa: B008 - immutable
     ) -> None:
         self._streams, self._failures = loaded.streams, loaded.failures
         self._recorded_requests = dict(requests)
         self._clock = clock
+        self._ages = ages
         self._changes = Changes()
         self.times_set_aside: dict[str, timedelta] = {}
         """How far the last event of a stream was ahead of the store's time, for streams that got events."""
@@ -118,6 +122,7 @@ class Batch:
 
         Raises:
             RequestIdReused: another request was recorded under this id.
+            RequestTooOld, RequestTooNew: the id is not on record, and its age forbids the execution.
             NotLoaded, NotFolded: the request must be decided in a later batch.
             Exception: the domain's code failed.
         """
@@ -125,8 +130,10 @@ class Batch:
             if (previous.type, previous.hash) != (request.kind.name, request.hash):
                 raise RequestIdReused
             return previous.outcome
+        time = self._clock()
+        self._ages.check(request.request_id, time)
         streams = self._select_streams(request)
-        now, ahead = choose_time(self._clock(), streams)
+        now, ahead = choose_time(time, streams)
         outcome = self._determine_outcome(request, streams, now, ahead)
         # A retry in the same batch must find this outcome, although it is not stored yet.
         self._recorded_requests[request.key] = StoredRequest(request.kind.name, request.hash, outcome)

@@ -22,6 +22,7 @@ from command_server.kernel.context import AggregateType
 from command_server.kernel.fold_waits import FoldWaits, QueuedCommand, fail, merge_folded
 from command_server.kernel.outcomes import CommandResult, DeadlinePassed, Outcome, Overloaded
 from command_server.kernel.ports import EventStore, StoreConflict, StoreUnavailable
+from command_server.kernel.request_ages import RequestAges
 from command_server.kernel.stream_folder import OnFolded, StreamFolder
 from command_server.kernel.stream_loader import load_streams
 from runtime.batching import AdaptiveBatcher
@@ -48,6 +49,7 @@ class GroupCommit:
         on_time_set_aside: called after each commit that set times of streams aside, with their lead over the
             store's time by stream.
         on_folded: called after each fold of a long stream.
+        keep_requests: how long answers to repeated requests are kept; None for no limit.
     """
 
     def __init__(
@@ -57,11 +59,13 @@ class GroupCommit:
         on_commit: Callable[[], None] = lambda: None,
         on_time_set_aside: Callable[[Mapping[str, timedelta]], None] = lambda _: None,
         on_folded: OnFolded = lambda *_: None,
+        keep_requests: timedelta | None = None,
     ) -> None:
         self._store = store
         self._aggregates = aggregates
         self._on_commit = on_commit
         self._on_time_set_aside = on_time_set_aside
+        self._keep_requests = keep_requests
         self._work_available = asyncio.Event()
         self._queue: deque[QueuedCommand] = deque()
         self._returned: deque[QueuedCommand] = deque()
@@ -77,6 +81,7 @@ class GroupCommit:
 
         Raises:
             RequestIdReused: the caller has already used the request id for another request.
+            RequestTooOld, RequestTooNew: the time that the request id carries forbids its execution.
             DeadlinePassed: the deadline passed in the queue; the command was not executed.
             Overloaded: the oldest queued command has waited too long; this one was not queued.
             StoreConflict, StoreUnavailable: the reruns failed too. The command may have taken effect; a retry
@@ -164,7 +169,8 @@ class GroupCommit:
             # for the lock, and then finds the request that the lock's holder has recorded.
             streams = await load_streams(transaction, self._aggregates, requests, merge_folded(batch))
             lookup = await transaction.find_requests({request.key for request in requests})
-            decisions = Batch(streams, lookup.requests, continue_from(lookup.now))
+            ages = RequestAges(self._keep_requests, lookup.kept_since)
+            decisions = Batch(streams, lookup.requests, continue_from(lookup.now), ages)
             results = [_decide(decisions, request) for request in requests]
             changes = decisions.collect_changes()
             if changes.requests:

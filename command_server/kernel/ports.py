@@ -68,6 +68,8 @@ class RequestLookup:
     requests: Mapping[RequestKey, StoredRequest]
     now: datetime
     """The store's time at the lookup, in UTC. After `lock_streams` no other writer can have a later one."""
+    kept_since: datetime | None = None
+    """Records of request ids from before this time may have been removed; None: no record was."""
 
 
 @dataclass(frozen=True, slots=True)

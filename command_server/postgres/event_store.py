@@ -158,7 +158,8 @@ class PostgresTransaction:
         requests = {
             (row["caller"], str(row["request_id"])): _decode_request(row) for row in rows if row["caller"]
         }
-        return RequestLookup(str(rows[0]["incarnation"]), requests, rows[0]["now"])
+        first = rows[0]
+        return RequestLookup(str(first["incarnation"]), requests, first["now"], first["kept_since"])
 
     async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
         events: dict[str, list[StoredEvent]] = {}

@@ -26,6 +26,7 @@ from sqlalchemy.dialects.postgresql import JSON
 METADATA = MetaData()
 SERVICE_ROLE = "diptych_service"
 RELAY_ROLE = "diptych_relay"
+HOUSEKEEPING_ROLE = "diptych_housekeeping"
 
 _INSTANT = DateTime(timezone=True)
 
@@ -139,4 +140,22 @@ RELAY_STATE = Table(
     Column("lease_until", _INSTANT, nullable=False, comment="end of the lease, by this server's clock"),
     Column("epoch", Uuid, comment="epoch of the JetStream stream that `sequence` refers to"),
     Column("sequence", BigInteger, nullable=False, comment="last sequence that is marked in the outbox"),
+)
+
+RETENTION = Table(
+    "retention",
+    METADATA,
+    Column("kind", Text, primary_key=True),
+    Column("kept_since", _INSTANT, nullable=False, comment="rows from before this time may be removed"),
+    Column("at", _INSTANT, nullable=False, comment="when this was recorded, before the removal"),
+)
+
+HOUSEKEEPING = Table(
+    "housekeeping",
+    METADATA,
+    Column(
+        "id", Integer, primary_key=True, server_default=text("1"), comment="always 1: the table has one row"
+    ),
+    Column("leader", Text, comment="holder of the lease"),
+    Column("lease_until", _INSTANT, nullable=False, comment="end of the lease, by this server's clock"),
 )

@@ -8,8 +8,9 @@ LOCK_STREAMS = f"{READ_STREAMS} ORDER BY id FOR UPDATE"
 # The left join returns at least one row, so that the incarnation and the time are always read. `now()` would
 # be the time at which the transaction began, before it waited for its locks.
 FIND_REQUESTS = """
-SELECT s.incarnation, r.caller, r.request_id, r.type, r.hash, r.outcome, r.rejection::text, r.receipt::text,
-  r.recorded_at, clock_timestamp() AS now
+SELECT s.incarnation, (SELECT kept_since FROM retention WHERE kind = 'requests') AS kept_since,
+  r.caller, r.request_id, r.type, r.hash, r.outcome, r.rejection::text, r.receipt::text, r.recorded_at,
+  clock_timestamp() AS now
 FROM relay_state s LEFT JOIN (
   unnest($1::text[], $2::uuid[]) AS k(caller, request_id) JOIN requests r USING (caller, request_id)
 ) ON true

@@ -30,7 +30,7 @@ func main() {
 
 	// The request id belongs to the intention: every attempt at this order has the same one.
 	request := &orderingv1.PlaceOrderRequest{
-		RequestId: uuid.NewString(), CustomerId: "ada", AccountId: "a-1", WarehouseId: "w-1",
+		RequestId: uuid.Must(uuid.NewV7()).String(), CustomerId: "ada", AccountId: "a-1", WarehouseId: "w-1",
 		Lines: []*orderingv1.OrderLine{{
 			Sku: "lamp", Title: "A lamp", Quantity: 2, UnitPrice: &money.Money{CurrencyCode: "EUR", Units: 20},
 		}},
@@ -51,7 +51,7 @@ func main() {
 	}
 	fmt.Println(found.GetOrder().GetState())
 
-	request.RequestId, request.OrderId = uuid.NewString(), receipt.GetAggregateId()
+	request.RequestId, request.OrderId = uuid.Must(uuid.NewV7()).String(), receipt.GetAggregateId()
 	if _, err = send(ctx, commands.PlaceOrder, request); err == nil {
 		log.Fatal("the same order was placed twice")
 	}

@@ -16,7 +16,7 @@ const queries = connect(QueryService, process.env.QUERY_TARGET ?? "127.0.0.1:500
 
 // The request id belongs to the intention: every attempt at this order has the same one.
 const order: MessageInitShape<typeof PlaceOrderRequestSchema> = {
-  requestId: randomUUID(),
+  requestId: createRequestId(),
   customerId: "ada",
   accountId: "a-1",
   warehouseId: "w-1",
@@ -30,7 +30,7 @@ const found = await repeat(() =>
 console.log(`STATE_${Order_State[found.order!.state]}`);
 
 try {
-  const again = create(PlaceOrderRequestSchema, { ...order, requestId: randomUUID(), orderId: receipt!.aggregateId });
+  const again = create(PlaceOrderRequestSchema, { ...order, requestId: createRequestId(), orderId: receipt!.aggregateId });
   await repeat(() => commands.placeOrder(again));
   throw new Error("the same order was placed twice");
 } catch (error) {
@@ -38,6 +38,12 @@ try {
   console.log(reason(error));
 }
 process.exit(); // the idle connections would keep the process alive
+
+/** Returns a UUID of version 7, which carries its time, so that a server can tell a late repetition. */
+function createRequestId(): string {
+  const time = Date.now().toString(16).padStart(12, "0");
+  return `${time.slice(0, 8)}-${time.slice(8)}-7${randomUUID().slice(15)}`;
+}
 
 /** Returns a client of a service; each attempt has five seconds. */
 function connect<T extends DescService>(service: T, target: string): Client<T> {

@@ -14,9 +14,9 @@ from runtime.process import logs
 log = logs.get_logger(__name__)
 
 _RECORDED_STATUSES = {StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED, StatusCode.INVALID_ARGUMENT}
-_REUSED_REASON = "REQUEST_ID_REUSED"
-"""Recorded although its status is not in the set: `requests` has one row per request id, and that row
-belongs to the other request."""
+_RECORDED_REASONS = {"REQUEST_ID_REUSED", "REQUEST_TOO_OLD"}
+"""Recorded although their status is not in the set: they have no row in the audit. That of a reused request
+id belongs to the other request."""
 _EXPIRED_REASON = "TOKEN_EXPIRED"
 """Not recorded: the call was allowed at its start, and its token expired while it ran."""
 _TIMEOUT = 2.0
@@ -65,7 +65,7 @@ def record(record_refused_call: RecordRefusedCall) -> Interceptor:
             try:
                 return await handler(request, context)
             except RpcError as error:
-                if error.reason == _REUSED_REASON or (
+                if error.reason in _RECORDED_REASONS or (
                     error.code in _RECORDED_STATUSES and error.reason != _EXPIRED_REASON
                 ):
                     await _record_or_log(record_refused_call, _describe(method, error, context))

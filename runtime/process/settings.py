@@ -1,8 +1,11 @@
 """The settings of all processes: environment variables `DIPTYCH_*`, read once at start."""
 
+from datetime import timedelta
 from typing import Literal
 
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from runtime.process.durations import Retention
 
 
 class Settings(BaseSettings):
@@ -65,6 +68,9 @@ class Settings(BaseSettings):
     """`json` for machines, `console` for coloured lines."""
     stop_grace: float = 10.0
     """Seconds that calls in progress get to finish after SIGTERM."""
+    keep_requests: Retention = timedelta(days=30)
+    """How long the answers to repeated requests are kept, as `30d`; `unlimited` for no limit. Command servers
+    refuse older request ids, `diptych housekeeping` removes older answers."""
     outbox_retention: float = 86_400.0
     """Seconds before published outbox rows are deleted. Until then the relay can republish events that
     JetStream loses."""

@@ -39,7 +39,7 @@ public final class PlaceOrder {
 
     // The request id belongs to the intention: every attempt at this order has the same one.
     var request = PlaceOrderRequest.newBuilder()
-        .setRequestId(UUID.randomUUID().toString())
+        .setRequestId(requestId())
         .setCustomerId("ada").setAccountId("a-1").setWarehouseId("w-1")
         .addLines(OrderLine.newBuilder().setSku("lamp").setTitle("A lamp").setQuantity(2)
             .setUnitPrice(Money.newBuilder().setCurrencyCode("EUR").setUnits(20)))
@@ -54,7 +54,7 @@ public final class PlaceOrder {
     System.out.println(found.getOrder().getState());
 
     var again = request.toBuilder()
-        .setRequestId(UUID.randomUUID().toString()).setOrderId(receipt.getAggregateId()).build();
+        .setRequestId(requestId()).setOrderId(receipt.getAggregateId()).build();
     try {
       send(() -> commands.placeOrder(again));
       throw new IllegalStateException("the same order was placed twice");
@@ -64,6 +64,13 @@ public final class PlaceOrder {
     for (var channel : new ManagedChannel[] {write, read}) {
       channel.shutdown().awaitTermination(5, TimeUnit.SECONDS);
     }
+  }
+
+  /** Returns a UUID of version 7, which carries its time, so that a server can tell a late repetition. */
+  private static String requestId() {
+    var random = UUID.randomUUID();
+    var version = 0x7000L | random.getMostSignificantBits() & 0xfff;
+    return new UUID(System.currentTimeMillis() << 16 | version, random.getLeastSignificantBits()).toString();
   }
 
   /** Returns a channel to the replicas at an address from the environment. The service config retries calls. */

@@ -1,0 +1,38 @@
+"""Housekeeping: the times to which each kind was removed, its lease, and its role.
+
+Revision ID: write_model_3
+Revises: write_model_2
+"""
+
+from alembic import op
+
+from command_server.postgres.schema import HOUSEKEEPING, HOUSEKEEPING_ROLE, RETENTION, SERVICE_ROLE
+
+revision = "write_model_3"
+down_revision = "write_model_2"
+
+CREATE_ROLE = f"""
+DO $$ BEGIN
+  CREATE ROLE {HOUSEKEEPING_ROLE} NOLOGIN;
+EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; -- roles belong to the whole server
+END $$
+"""
+GRANTS = f"""
+GRANT SELECT ON retention TO {SERVICE_ROLE};
+GRANT SELECT, INSERT, UPDATE ON retention TO {HOUSEKEEPING_ROLE};
+GRANT SELECT, UPDATE ON housekeeping TO {HOUSEKEEPING_ROLE};
+GRANT SELECT, DELETE ON requests TO {HOUSEKEEPING_ROLE};
+GRANT SELECT ON audit, refused_calls, outbox, relay_state TO {HOUSEKEEPING_ROLE};
+GRANT EXECUTE ON FUNCTION make_month, drop_month TO {HOUSEKEEPING_ROLE};
+"""
+
+
+def upgrade() -> None:
+    """Create the tables where they do not exist yet, and the role with its minimal grants."""
+    for table in (RETENTION, HOUSEKEEPING):
+        table.create(op.get_bind(), checkfirst=True)
+    op.execute("INSERT INTO housekeeping (lease_until) VALUES (now())")
+    op.execute(CREATE_ROLE)
+    op.execute(f"GRANT {HOUSEKEEPING_ROLE} TO CURRENT_USER")
+    for grant in GRANTS.strip().splitlines():
+        op.execute(grant)
