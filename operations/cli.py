@@ -235,6 +235,19 @@ def set_key_state(key_id: str, state: str) -> None:
 
 
 @main.command()
+@click.option("--every", type=Duration(), help="Run on, with a round at this interval, for instance 1h.")
+@click.option("--dry-run", is_flag=True, help="Count what would be removed, and change nothing.")
+def housekeeping(every: timedelta | None, dry_run: bool) -> None:
+    """Remove what its retention no longer keeps (the settings DIPTYCH_KEEP_*), and make partitions ahead.
+
+    Exit code 1: something could not be done.
+    """
+    from operations.housekeeping import command
+
+    sys.exit(command.run(read_settings(), every, dry_run, click.echo))
+
+
+@main.command()
 def restored() -> None:
     """Give the database a new incarnation after it was restored from a backup or failed over with loss."""
     from operations import incarnation

@@ -99,6 +99,7 @@ def from_row(saga: Saga[Any], row: Any) -> Instance:
         row.began_at,
         row.correlation_id,
         row.traceparent,
+        attempts=dict(row.archived_steps or {}),
         failed_input=row.failed_input,
         other_streams=_parse_positions(saga, row.other_streams),
         stored_status=row.status,

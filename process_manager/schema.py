@@ -26,6 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 METADATA = MetaData()
 ROLE = "diptych_process_manager"
+HOUSEKEEPING_ROLE = "diptych_housekeeping"
 
 _INSTANT = DateTime(timezone=True)
 
@@ -61,11 +62,13 @@ SAGAS = Table(
     Column("began_at", _INSTANT, nullable=False),
     Column("status_since", _INSTANT, nullable=False, comment="when the saga entered this status"),
     Column("due_at", _INSTANT, comment="when the saga becomes overdue; null for never"),
+    Column("archived_steps", JSONB, comment="the last attempt of each archived step, by step"),
 )
 DUE = func.coalesce(SAGAS.c.due_at, literal_column("'9999-01-01 00:00:00+00'::timestamptz"))
 """The order of lists: the longest overdue first, those without a due time (`saga_reader.NEVER`) last."""
 Index("sagas_listed", SAGAS.c.saga, DUE, SAGAS.c.began_at, SAGAS.c.id)
 Index("sagas_listed_by_status", SAGAS.c.saga, SAGAS.c.status, DUE, SAGAS.c.began_at, SAGAS.c.id)
+Index("sagas_ended", SAGAS.c.status_since, SAGAS.c.saga, SAGAS.c.id, postgresql_where=SAGAS.c.ended)
 Index("sagas_blocked", SAGAS.c.saga, postgresql_where=SAGAS.c.blocked_reason != "")
 
 STEPS = Table(

@@ -24,12 +24,12 @@ RENEWAL_INTERVAL = 1.5
 STANDBY_INTERVAL = 0.5
 """Seconds between a standby's attempts to acquire the lease."""
 
-ACQUIRE = text("""
-UPDATE relay_state SET leader = :holder, lease_until = now() + make_interval(secs => :seconds)
+ACQUIRE = """
+UPDATE {table} SET leader = :holder, lease_until = now() + make_interval(secs => :seconds)
 WHERE id = 1 AND (leader = :holder OR leader IS NULL OR lease_until < now()) RETURNING 1
-""")
+"""
 
-RELEASE = text("UPDATE relay_state SET leader = NULL WHERE id = 1 AND leader = :holder")
+RELEASE = "UPDATE {table} SET leader = NULL WHERE id = 1 AND leader = :holder"
 
 log = logs.get_logger(__name__)
 
@@ -42,14 +42,19 @@ class Lease:
     """This relay's access to the lease.
 
     Args:
-        engine: the database with `relay_state`.
+        engine: the database with the lease's row.
         can_publish: returns whether this relay can reach NATS. Otherwise it leaves the lease to others.
+        table: the table with the row, columns `leader` and `lease_until`.
     """
 
-    def __init__(self, engine: AsyncEngine, can_publish: Callable[[], bool]) -> None:
+    def __init__(
+        self, engine: AsyncEngine, can_publish: Callable[[], bool], table: str = "relay_state"
+    ) -> None:
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._can_publish = can_publish
+        self._acquire = text(ACQUIRE.format(table=table))
+        self._release = text(RELEASE.format(table=table))
 
     async def run_as_leader(self, *tasks: Callable[[], Coroutine[Any, Any, Any]]) -> NoReturn:
         """Run the tasks whenever this relay holds the lease, until cancelled.
@@ -63,7 +68,7 @@ class Lease:
                     log.info("Lease acquired", holder=self.holder)
                     logged_error = ""
                     async with asyncio.TaskGroup() as group:
-                        for task in (self._renew, *tasks):
+                        for task in (self.renew_until_lost, *tasks):
                             group.create_task(task())
             except Exception as error:
                 errors = error.exceptions if isinstance(error, ExceptionGroup) else [error]
@@ -79,10 +84,15 @@ class Lease:
         """Acquire or renew the lease for DURATION seconds; return whether this relay holds it."""
         # A longer wait could return after the end of the lease that it renews.
         async with asyncio.timeout(DURATION - RENEWAL_INTERVAL), self._engine.connect() as connection:
-            result = await connection.execute(ACQUIRE, {"holder": self.holder, "seconds": DURATION})
+            result = await connection.execute(self._acquire, {"holder": self.holder, "seconds": DURATION})
             return result.first() is not None
 
-    async def _renew(self) -> NoReturn:
+    async def renew_until_lost(self) -> NoReturn:
+        """Renew the lease until cancelled.
+
+        Raises:
+            LeaseLost: it must not be held any longer.
+        """
         while True:
             await asyncio.sleep(RENEWAL_INTERVAL)
             if not self._can_publish():
@@ -94,4 +104,4 @@ class Lease:
         """Release the lease, so that a standby need not wait for its end. Errors are ignored."""
         with suppress(Exception):
             async with asyncio.timeout(1), self._engine.connect() as connection:
-                await connection.execute(RELEASE, {"holder": self.holder})
+                await connection.execute(self._release, {"holder": self.holder})

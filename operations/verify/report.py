@@ -25,7 +25,10 @@ CHECKS = {
         "equal to the contributions of the events",
     ),
     "history": ("{history:,} entries", "one for each event"),
-    "sagas": ("{sagas:,} sagas, {steps:,} steps", "every event consumed, every step taken once"),
+    "sagas": (
+        "{sagas:,} sagas ({archived sagas:,} with archived steps), {steps:,} steps",
+        "every event consumed, every step taken once",
+    ),
     "change_feeds": ("{change_feeds:,} entries in {change_feeds sets:,} feeds", "exactly those of the views"),
 }
 """Every check: the template of its counts, and the verdict if there are no findings."""

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, PlainSerializer
 
 UNLIMITED = "unlimited"
 MIN_RETENTION, MAX_RETENTION = timedelta(hours=1), timedelta(days=36_500)
@@ -35,5 +35,9 @@ def _parse_retention(value: Any) -> timedelta | None:
     return retention
 
 
-Retention = Annotated[timedelta | None, BeforeValidator(_parse_retention)]
+def _format_retention(retention: timedelta | None) -> str:
+    return UNLIMITED if retention is None else f"{int(retention.total_seconds())}s"
+
+
+Retention = Annotated[timedelta | None, BeforeValidator(_parse_retention), PlainSerializer(_format_retention)]
 """How long something is kept; None, as text `unlimited`, for no limit."""

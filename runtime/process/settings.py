@@ -71,6 +71,12 @@ class Settings(BaseSettings):
     keep_requests: Retention = timedelta(days=30)
     """How long the answers to repeated requests are kept, as `30d`; `unlimited` for no limit. Command servers
     refuse older request ids, `diptych housekeeping` removes older answers."""
+    keep_audit: Retention = None
+    """How long the audit of commands is kept; whole months are dropped."""
+    keep_refused_calls: Retention = timedelta(days=400)
+    """How long the record of refused calls is kept; whole months are dropped."""
+    keep_sagas: Retention = timedelta(days=400)
+    """How long the steps of a saga are kept after its end. Its own row stays."""
     outbox_retention: float = 86_400.0
     """Seconds before published outbox rows are deleted. Until then the relay can republish events that
     JetStream loses."""

@@ -2,13 +2,16 @@
 
 import asyncio
 import random
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import asyncpg
+import diptych_client
 import grpc
 import pytest
 from diptych.ordering.v1.types_pb2 import Order
 
+from tests.support.builders.request_ids import request_id_of
 from tests.support.harness.shop import Shop, order_of
 
 
@@ -53,6 +56,31 @@ async def test_a_request_id_used_for_another_request_is_refused_and_on_record(sh
         request.request_id,
     )
     assert [tuple(row) for row in found] == [("alice", "REQUEST_ID_REUSED")]
+
+
+async def test_a_request_id_older_than_the_answers_is_refused_and_on_record(shop: Shop) -> None:
+    request = order_of("bea")
+    request.request_id = request_id_of(datetime.now(UTC) - timedelta(days=31))
+    with pytest.raises(diptych_client.Rejection) as rejected:
+        try:
+            await shop.place(request)
+        except grpc.aio.AioRpcError as error:
+            raise diptych_client.Rejection.from_error(error) from error
+    assert (rejected.value.code, rejected.value.reason) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "REQUEST_TOO_OLD",
+    )
+    assert rejected.value.metadata["requestId"] == request.request_id
+    found = await rows(
+        shop,
+        "SELECT caller, reason FROM refused_calls WHERE details ->> 'request_id' = $1",
+        request.request_id,
+    )
+    assert [tuple(row) for row in found] == [("alice", "REQUEST_TOO_OLD")]
+    request.request_id = request_id_of(datetime.now(UTC) + timedelta(days=2))
+    with pytest.raises(grpc.aio.AioRpcError) as invalid:
+        await shop.place(request)
+    assert invalid.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_an_expected_version_that_is_not_the_orders_is_aborted(shop: Shop) -> None:

@@ -28,6 +28,13 @@ def test_a_retention_without_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings().keep_requests is None
 
 
+def test_settings_are_handed_on_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in Settings().model_dump().items():
+        monkeypatch.setenv(f"DIPTYCH_{name.upper()}", str(value))
+    assert Settings() == Settings(**Settings().model_dump())
+    assert Settings().keep_requests == timedelta(days=30)
+
+
 @pytest.mark.parametrize("text", ["0s", "59m", "40000d", "", "forever"])
 def test_a_retention_out_of_bounds(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIPTYCH_KEEP_REQUESTS", text)

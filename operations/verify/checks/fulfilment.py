@@ -34,6 +34,7 @@ RESTING_STATES: Mapping[str, tuple[Collection[str], str, str]] = {
 _RESTING = """
 SELECT id, status FROM sagas g
 WHERE saga = 'fulfilment.fulfilment' AND blocked_reason = '' AND status = ANY(CAST(:ends AS text[]))
+AND archived_steps IS NULL
 AND NOT EXISTS (SELECT FROM saga_steps s WHERE s.saga = g.saga AND s.id = g.id AND s.outcome IS NULL)
 """
 NEXT_RESTING = f"{_RESTING} AND id > :after ORDER BY id LIMIT :limit"

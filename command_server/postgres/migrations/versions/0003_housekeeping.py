@@ -22,8 +22,23 @@ GRANT SELECT ON retention TO {SERVICE_ROLE};
 GRANT SELECT, INSERT, UPDATE ON retention TO {HOUSEKEEPING_ROLE};
 GRANT SELECT, UPDATE ON housekeeping TO {HOUSEKEEPING_ROLE};
 GRANT SELECT, DELETE ON requests TO {HOUSEKEEPING_ROLE};
-GRANT SELECT ON audit, refused_calls, outbox, relay_state TO {HOUSEKEEPING_ROLE};
+GRANT SELECT ON audit, audit_default, refused_calls, refused_calls_default TO {HOUSEKEEPING_ROLE};
+GRANT SELECT ON outbox, relay_state TO {HOUSEKEEPING_ROLE};
 GRANT EXECUTE ON FUNCTION make_month, drop_month TO {HOUSEKEEPING_ROLE};
+"""
+DROP_MONTH = """
+CREATE OR REPLACE FUNCTION drop_month(parent regclass, month date) RETURNS bigint LANGUAGE plpgsql
+SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+  child text := parent::text || to_char(month, '_YYYY_MM');
+  dropped bigint := (SELECT reltuples FROM pg_class WHERE oid = to_regclass(child));
+BEGIN
+  IF dropped IS NULL OR NOT detach_month(parent, month) THEN RETURN NULL; END IF;
+  -- An exact count of a large month would hold the lock of the detachment for long.
+  IF dropped < 1000000 THEN EXECUTE format('SELECT count(*) FROM %I', child) INTO dropped; END IF;
+  EXECUTE format('DROP TABLE %I', child);
+  RETURN dropped;
+END $$
 """
 
 
@@ -32,6 +47,7 @@ def upgrade() -> None:
     for table in (RETENTION, HOUSEKEEPING):
         table.create(op.get_bind(), checkfirst=True)
     op.execute("INSERT INTO housekeeping (lease_until) VALUES (now())")
+    op.get_bind().exec_driver_sql(DROP_MONTH)
     op.execute(CREATE_ROLE)
     op.execute(f"GRANT {HOUSEKEEPING_ROLE} TO CURRENT_USER")
     for grant in GRANTS.strip().splitlines():

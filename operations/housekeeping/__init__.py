@@ -1,0 +1,1 @@
+"""Housekeeping: removes what its retention no longer keeps, in small batches, one process at a time."""

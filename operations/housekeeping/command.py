@@ -1,0 +1,117 @@
+"""`diptych housekeeping`: one round, or a round at each interval, by one process at a time.
+
+How it works. The holder of a lease row in PostgreSQL works, as with the relay's; two rounds at once would do
+no harm, only work twice. A round takes one kind after the other, in batches that commit by themselves, so an
+end at any moment loses at most the running batch, and the next round continues. A kind that cannot be done,
+because its server is unreachable for instance, does not stop the others.
+"""
+
+import asyncio
+import signal
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from functools import partial
+
+from command_server.relay.lease import Lease, LeaseLost
+from operations.housekeeping import months, requests, sagas
+from operations.housekeeping.database import Database
+from operations.housekeeping.kinds import Kind, describe
+from operations.server_errors import UNREACHABLE, summarize
+from runtime.process.settings import Settings
+from runtime.process.start_error import StartError
+
+EXIT_INCOMPLETE = 1
+"""The exit code of a round in which a kind could not be done."""
+
+Report = Callable[[str], None]
+
+
+def list_kinds(settings: Settings, database: Database) -> list[Kind]:
+    """Return every kind that housekeeping bounds, in the order of a round."""
+    return [
+        Kind("requests", "answers", settings.keep_requests, partial(requests.remove, database)),
+        Kind("audit", "rows", settings.keep_audit, partial(months.maintain, database, "audit")),
+        Kind(
+            "refused_calls",
+            "rows",
+            settings.keep_refused_calls,
+            partial(months.maintain, database, "refused_calls"),
+        ),
+        Kind("sagas", "sagas' steps", settings.keep_sagas, partial(sagas.archive, database)),
+    ]
+
+
+def run(settings: Settings, every: timedelta | None, dry_run: bool, report: Report) -> int:
+    """Run until the round is done, or with `every` until SIGTERM; return the exit code."""
+    return asyncio.run(_run_until_stopped(settings, every, dry_run, report))
+
+
+async def _run_until_stopped(
+    settings: Settings, every: timedelta | None, dry_run: bool, report: Report
+) -> int:
+    """Cancel the work on SIGTERM or SIGINT: the running batch is rolled back, those before it stay."""
+    work = asyncio.ensure_future(keep_house(settings, every, dry_run, report))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        report("stopped; the next round continues")
+        return 0
+
+
+async def keep_house(settings: Settings, every: timedelta | None, dry_run: bool, report: Report) -> int:
+    """Do one round, or one at each interval.
+
+    Raises:
+        StartError: another process does the housekeeping, and there is no interval to wait for.
+        UNREACHABLE: PostgreSQL does not answer, and there is no interval to wait for.
+    """
+    database = Database(settings.database_url)
+    lease = Lease(database.engine, lambda: True, table="housekeeping")
+    kinds = list_kinds(settings, database)
+    try:
+        while True:
+            try:
+                complete = await _do_leased_round(lease, kinds, dry_run, report)
+            except (StartError, *UNREACHABLE) as error:
+                if every is None:
+                    raise
+                report(f"no round: {summarize(error)}")
+                complete = False
+            if every is None:
+                return 0 if complete else EXIT_INCOMPLETE
+            await asyncio.sleep(every.total_seconds())
+    finally:
+        await lease.release()
+        await database.close()
+
+
+async def _do_leased_round(lease: Lease, kinds: Sequence[Kind], dry_run: bool, report: Report) -> bool:
+    """Take all kinds in turn while the lease is renewed; return whether each was done.
+
+    Raises:
+        StartError: another process has the lease, or has taken it over.
+    """
+    if not await lease.acquire():
+        raise StartError("housekeeping: another process does it at the moment")
+    try:
+        async with asyncio.TaskGroup() as group:
+            renewal = group.create_task(lease.renew_until_lost())
+            complete = await _do_round(kinds, dry_run, report)
+            renewal.cancel()
+    except* LeaseLost as errors:
+        raise StartError("housekeeping: another process has taken it over") from errors
+    await lease.release()
+    return complete
+
+
+async def _do_round(kinds: Sequence[Kind], dry_run: bool, report: Report) -> bool:
+    complete = True
+    for kind in kinds:
+        try:
+            report(describe(kind, await kind.remove(kind.retention, dry_run), dry_run))
+        except UNREACHABLE as error:
+            report(f"{kind.name:14}  not done: {summarize(error)}")
+            complete = False
+    return complete

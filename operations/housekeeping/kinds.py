@@ -1,0 +1,41 @@
+"""The vocabulary of housekeeping: a kind of data, and the result of one round on it."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+NOTHING_REMOVED = "everything is kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The result of one round on one kind."""
+
+    removed: int = 0
+    kept_since: datetime | None = None
+    """Everything from this time on is kept; None if everything is."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of data with a retention.
+
+    Args:
+        name: for instance `requests`.
+        unit: the items that are counted.
+        retention: how long they are kept; None for no limit.
+        remove: removes what is older, or only counts it if its second argument is True.
+    """
+
+    name: str
+    unit: str
+    retention: timedelta | None
+    remove: Callable[[timedelta | None, bool], Awaitable[Result]]
+
+
+def describe(kind: Kind, result: Result, dry_run: bool) -> str:
+    """Return the line for one kind."""
+    done = f"{result.removed:,} {kind.unit} {'to remove' if dry_run else 'removed'}"
+    kept = f"kept since {result.kept_since:%Y-%m-%d %H:%M}Z" if result.kept_since else NOTHING_REMOVED
+    return f"{kind.name:14}  {', '.join(filter(None, (done, kept, result.note)))}"
