@@ -67,11 +67,11 @@ async def test_months_older_than_the_retention_are_dropped(house: House) -> None
     assert await house.keep(keep_audit="unlimited") == 0
     assert house.line_of("audit") == "audit           0 rows removed, everything is kept"
     retention = datetime.now(UTC) - month_of(-12)
-    settings = {"keep_audit": f"{int(retention.total_seconds())}s"}
-    await house.keep(dry_run=True, **settings)
+    keep_audit = f"{int(retention.total_seconds())}s"
+    await house.keep(dry_run=True, keep_audit=keep_audit)
     assert "2 rows to remove" in house.line_of("audit")
     assert await house.count("audit") == 4
-    await house.keep(**settings)
+    await house.keep(keep_audit=keep_audit)
     assert f"2 rows removed, kept since {month_of(-12):%Y-%m-%d} 00:00Z" in house.line_of("audit")
     assert await house.count("audit") == 2
     assert name_of("audit", -13) not in await list_partitions(house, "audit")
