@@ -70,7 +70,7 @@ async def test_a_request_id_older_than_the_answers_is_refused_and_on_record(shop
         grpc.StatusCode.FAILED_PRECONDITION,
         "REQUEST_TOO_OLD",
     )
-    assert rejected.value.metadata["requestId"] == request.request_id
+    assert rejected.value.metadata["request_id"] == request.request_id
     found = await rows(
         shop,
         "SELECT caller, reason FROM refused_calls WHERE details ->> 'request_id' = $1",

@@ -23,7 +23,7 @@ CONTRADICTED_STEPS = """
 SELECT s.saga, s.id, s.step, s.attempt, s.outcome, r.outcome AS recorded
 FROM saga_steps s LEFT JOIN requests r ON r.request_id = s.request_id
 WHERE s.method LIKE '%.CommandService/%' AND s.outcome IS NOT NULL
-AND (r.outcome IS NOT NULL OR s.answered_at >= coalesce(
+AND (r.outcome IS NOT NULL OR coalesce(s.answered_at, 'infinity') >= coalesce(
     (SELECT kept_since FROM retention WHERE kind = 'requests'), '-infinity'
 ))
 AND CASE WHEN s.outcome = 'OK' THEN r.outcome IS DISTINCT FROM 'ACCEPTED'
