@@ -15,6 +15,9 @@ JETSTREAM = "DIPTYCH"
 SUBJECTS = "diptych.events.>"
 WAKE_SUBJECT = "diptych.wake"
 """Subject of the core NATS message that wakes the relay after a commit."""
+RECREATE_SUBJECT = "diptych.recreate"
+"""Subject of the core NATS message with which a reader that needs removed messages asks the relay to recreate
+the stream. Its data is the stream's epoch."""
 
 VALID_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 

@@ -32,6 +32,7 @@ from runtime.jetstream import (
     SubjectReader,
     read_last_message,
     read_stream_identity,
+    request_recreation,
 )
 from runtime.process import logs
 
@@ -45,6 +46,10 @@ RESTART_INTERVAL = 0.25
 """Seconds before a reader is opened again after an error, and between checks of the lease."""
 
 log = logs.get_logger(__name__)
+
+
+class EventsRemoved(Exception):
+    """The stream lacks events that a saga needs; the relay was asked to recreate it."""
 
 
 class EventConsumer:
@@ -115,6 +120,9 @@ class EventConsumer:
             self._waits_for_stream = True
             return
         self._waits_for_stream = False
+        if not identity.has_events_after(checkpoint):
+            await request_recreation(self._connection, identity.epoch)
+            raise EventsRemoved(f"housekeeping has removed events after {checkpoint}; requested them again")
         self._replayer.request(feed, await self._store.read_parked(feed))
         epoch, sequence = checkpoint
         start = sequence + 1 if epoch == identity.epoch else 1

@@ -20,6 +20,7 @@ from runtime.jetstream import (
     StreamReader,
     SubjectReader,
     read_stream_identity,
+    request_recreation,
 )
 from runtime.process import logs
 
@@ -109,6 +110,13 @@ class JetStreamEventFeed:
             await PartitionReader(readers, arrived).close()
             raise errors[0]
         return PartitionReader(readers, arrived)
+
+    async def request_removed_events(self) -> None:
+        """Ask the relay for a stream with all events, if housekeeping has removed some from this one."""
+        identity = await self.read_identity()
+        if identity is not None and identity.removed_to:
+            log.info("Requesting removed events", sourceStreams=self._source_streams, epoch=identity.epoch)
+            await request_recreation(self._connection, identity.epoch)
 
     def _build_subject_filter(self, partition: int) -> str:
         """Return one filter for all source streams; `decode` skips the messages of other streams in it."""

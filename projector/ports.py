@@ -56,6 +56,9 @@ class EventFeed(Protocol):
             ReaderLost: the stream has another epoch, or does not exist.
         """
 
+    async def request_removed_events(self) -> None:
+        """Ask for a stream with all events, if housekeeping has removed some from this one."""
+
     def decode(self, message: Message) -> RecordedEvent | None:
         """Return a message's event; None if it is not an event of the source streams."""
 
@@ -71,6 +74,12 @@ class Build:
     """The database incarnation that the events come from."""
     checkpoints: Mapping[int, str]
     """Partition to `<epoch>/<sequence>`, for every partition."""
+
+    @property
+    def positions(self) -> list[tuple[str, int]]:
+        """The epoch and the sequence of every checkpoint."""
+        parts = (checkpoint.partition("/") for checkpoint in self.checkpoints.values())
+        return [(epoch, int(sequence)) for epoch, _, sequence in parts]
 
 
 Advances = Mapping[int, tuple[str, str]]

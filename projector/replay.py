@@ -22,7 +22,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from contracts.envelope import RecordedEvent
-from projector.fold import FoldResult, fold
+from projector.fold import EventsMissing, FoldResult, fold
 from projector.ports import EventFeed, Store
 from projector.projection import Projection
 from projector.records import Parked, Record, Update
@@ -67,12 +67,14 @@ class Replay:
         self._observe = observe
         self._view_id = view_id
         self._stream = stream
+        self._feed = feed
         self._reader = feed.open_aggregate(stream)
         self._record: Record | None = None
         """The view as this replay has written it; None if it has to be loaded."""
         self._events: deque[RecordedEvent] = deque()
         """Events that were read and are not applied."""
         self._slice_size = MAX_SLICE
+        self._lacks_events = False
         self.failure: Parked | None = None
         """The record of the event that cannot be applied."""
 
@@ -88,6 +90,8 @@ class Replay:
         if not await self._read_after(record.version):
             return await self._finish(record)
         update = self._fold_slice(record)
+        if self._lacks_events:  # they are retried once the stream has them again
+            await self._feed.request_removed_events()
         if await self._write(update) and update.failed_event is not None:
             self.failure = update.after.parked
         return self.failure is None
@@ -129,6 +133,7 @@ class Replay:
         events = [self._events[at] for at in range(min(self._slice_size, len(self._events)))]
         started_ns, started = time_ns(), perf_counter()
         result = fold(self._projection, record, events)
+        self._lacks_events = isinstance(result.error, EventsMissing)
         self._adapt_slice_size(len(result.applied_events), perf_counter() - started)
         after = replace(
             result.record, parked=self._create_parked(record, result), revision=record.revision + 1

@@ -24,6 +24,8 @@ from runtime.jetstream import StreamIdentity
 from runtime.process import logs
 from runtime.process.lifecycle import cancel_and_wait
 
+RECREATION_INTERVAL = 1.0
+"""Seconds between requests for a stream with all events; the relay looks once a second."""
 INITIAL_PAUSE, MAX_PAUSE = 0.05, 2.0
 """Seconds between failed sessions."""
 
@@ -107,7 +109,8 @@ class Runner:
     async def _ensure_build(self) -> tuple[Build, StreamIdentity] | None:
         """Return the build and the stream of the same database incarnation; begin a build if there is none.
 
-        While there is no stream, return None: a relay creates it, and may start after this process.
+        While there is no stream, return None: a relay creates it, and may start after this process. While
+        housekeeping has removed events that the build needs, request a stream that has all of them.
         """
         while True:
             # The build is read before the stream. In the other order a slow projector could hold the identity
@@ -122,7 +125,11 @@ class Runner:
                 return None
             self._waits_for_stream = False
             if build is not None and build.incarnation == identity.incarnation:
-                return build, identity
+                if all(map(identity.has_events_after, build.positions)):
+                    return build, identity
+                await self._feed.request_removed_events()
+                await asyncio.sleep(RECREATION_INTERVAL)
+                continue
             # Only a build that replaces another one is a sign of a fault.
             log_start = log.info if build is None else log.warning
             log_start("Projection build started", projection=self._name, incarnation=identity.incarnation)

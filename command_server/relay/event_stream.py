@@ -12,7 +12,7 @@ the subject, no stream receives the batch.
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from uuid import uuid4
 
 import nats.errors
@@ -95,15 +95,24 @@ class EventStream:
         message = await self._connection.js.get_msg(streams.JETSTREAM, seq=last_sequence)
         return int((message.headers or {})["diptych-position"])
 
-    @asynccontextmanager
-    async def subscribe_notifications(self) -> AsyncIterator[asyncio.Event]:
+    def subscribe_notifications(self) -> AbstractAsyncContextManager[asyncio.Event]:
         """Yield an event that is set whenever a command server has committed events."""
+        return self._subscribe(streams.WAKE_SUBJECT)
+
+    def subscribe_recreation_requests(self, epoch: str) -> AbstractAsyncContextManager[asyncio.Event]:
+        """Yield an event that is set whenever a reader needs removed messages of this epoch."""
+        return self._subscribe(streams.RECREATE_SUBJECT, epoch.encode())
+
+    @asynccontextmanager
+    async def _subscribe(self, subject: str, data: bytes | None = None) -> AsyncIterator[asyncio.Event]:
+        """Yield an event that is set by the messages of a subject, or by those with this data."""
         notified = asyncio.Event()
 
-        async def receive(_message: Msg) -> None:
-            notified.set()
+        async def receive(message: Msg) -> None:
+            if data in (None, message.data):
+                notified.set()
 
-        subscription = await self._connection.client.subscribe(streams.WAKE_SUBJECT, cb=receive)
+        subscription = await self._connection.client.subscribe(subject, cb=receive)
         try:
             yield notified
         finally:

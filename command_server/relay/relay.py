@@ -209,7 +209,10 @@ class Relay:
     async def _publish_pending(self) -> NoReturn:
         """Publish pending events as they are committed."""
         floor, published_to, checked_at = OutboxFloor(), 0, monotonic()
-        async with self._stream.subscribe_notifications() as notified:
+        async with (
+            self._stream.subscribe_notifications() as notified,
+            self._stream.subscribe_recreation_requests(self._state.epoch) as recreation_requested,
+        ):
             while True:
                 notified.clear()  # before the read: a later commit sets it again
                 events = await self._outbox.read_pending(floor.position, MAX_BATCH_SIZE)
@@ -226,7 +229,7 @@ class Relay:
                         async with asyncio.timeout(POLL_INTERVAL):
                             await notified.wait()
                 if monotonic() - checked_at >= CHECK_INTERVAL:
-                    await self._check()
+                    await self._check(recreation_requested)
                     floor.observe(published_to, monotonic(), await self._outbox.read_snapshot())
                     checked_at = monotonic()
 
@@ -235,11 +238,11 @@ class Relay:
             last = await publisher.publish(self._state.epoch, batch, self._state.sequence)
             self._state = await self._outbox.mark(self._state, [event.position for event in batch], last)
 
-    async def _check(self) -> None:
-        """Verify that stream and state are still the expected ones.
+    async def _check(self, recreation_requested: asyncio.Event) -> None:
+        """Verify that stream and state are still the expected ones; recreate the stream if a reader needs it.
 
         Raises:
-            OutOfSync: they differ.
+            OutOfSync: they differ, or the stream was recreated.
         """
         stream = await self._stream.read_identity()
         if stream is None or not stream.complete or not _is_usable(stream, self._state):
@@ -248,6 +251,10 @@ class Relay:
             raise OutOfSync("the stream's last sequence is not the last marked one")
         if await self._outbox.read_state() != self._state:
             raise OutOfSync("the relay's state was changed")
+        if recreation_requested.is_set() and stream.removed_to:
+            await self._recreate_stream()
+            raise OutOfSync("a reader needs messages that housekeeping has removed; recreated the stream")
+        recreation_requested.clear()
 
 
 def _is_usable(stream: StreamIdentity, state: RelayState) -> bool:

@@ -13,7 +13,7 @@ from datetime import timedelta
 from functools import partial
 
 from command_server.relay.lease import Lease, LeaseLost
-from operations.housekeeping import months, requests, sagas
+from operations.housekeeping import months, requests, sagas, stream
 from operations.housekeeping.database import Database
 from operations.housekeeping.kinds import Kind, describe
 from operations.server_errors import UNREACHABLE, summarize
@@ -37,6 +37,7 @@ def list_kinds(settings: Settings, database: Database) -> list[Kind]:
             settings.keep_refused_calls,
             partial(months.maintain, database, "refused_calls"),
         ),
+        Kind("stream", "messages", settings.keep_stream, partial(stream.remove, settings, database)),
         Kind("sagas", "sagas' steps", settings.keep_sagas, partial(sagas.archive, database)),
     ]
 

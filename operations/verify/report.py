@@ -12,7 +12,10 @@ CHECKS = {
     "outbox": ("{outbox:,} rows, {pending:,} pending", "every row has its event"),
     "requests": ("{requests:,} accepted", "every receipt names existing versions"),
     "snapshots": ("{snapshots:,} compared, {skipped:,} of other code skipped", "equal to the fold"),
-    "stream": ("{messages:,} messages", "every event once and in order, nothing else"),
+    "stream": (
+        "{messages:,} messages, {archived messages:,} archived",
+        "every event once and in order, nothing else",
+    ),
     "checkpoints": ("{projections:,} projections", "ready, none beyond the end of the stream"),
     "views": ("{views:,} views", "equal to the fold"),
     "indexes": ("{indexes:,} entries in {indexes sets:,} indexes", "exactly those of the views"),

@@ -7,6 +7,7 @@ from runtime.jetstream.stream import (
     StreamIdentity,
     read_last_message,
     read_stream_identity,
+    request_recreation,
 )
 from runtime.jetstream.subject import SubjectReader
 
@@ -21,4 +22,5 @@ __all__ = [
     "connect",
     "read_last_message",
     "read_stream_identity",
+    "request_recreation",
 ]

@@ -9,11 +9,14 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from contracts import streams
+from runtime.jetstream.connection import Connection
 
 # Keys of the stream's metadata, which the relay writes.
 EPOCH_KEY = "diptych-epoch"
 INCARNATION_KEY = "diptych-incarnation"
 COMPLETE_KEY = "diptych-complete"
+# Housekeeping writes this key.
+REMOVED_KEY = "diptych-removed-to"
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -43,11 +46,22 @@ class StreamIdentity:
     last_sequence: int
     messages: int
     created: datetime | None
+    removed_to: int = 0
+    """The sequence up to which housekeeping has removed messages, or is about to."""
 
     @property
     def intact(self) -> bool:
-        """Whether no message since the stream's creation was deleted or lost."""
-        return self.messages == self.last_sequence
+        """Whether no message was deleted or lost since the stream's creation, but by housekeeping."""
+        first = max(self.first_sequence, 1)
+        return self.messages == self.last_sequence - first + 1 and first <= self.removed_to + 1
+
+    def has_events_after(self, checkpoint: tuple[str, int]) -> bool:
+        """Return whether a reader at this checkpoint, epoch and sequence, gets every later event.
+
+        Before housekeeping removes messages it advances every checkpoint beyond them.
+        """
+        epoch, sequence = checkpoint
+        return self.removed_to <= (sequence if epoch == self.epoch else 0)
 
 
 async def read_stream_identity(js: JetStreamContext) -> StreamIdentity | None:
@@ -71,7 +85,19 @@ async def read_stream_identity(js: JetStreamContext) -> StreamIdentity | None:
         last_sequence=info.state.last_seq,
         messages=info.state.messages,
         created=info.created,
+        removed_to=int(metadata.get(REMOVED_KEY, 0)),
     )
+
+
+async def request_recreation(connection: Connection, epoch: str) -> None:
+    """Ask the relay to recreate a stream of this epoch from PostgreSQL, if messages were removed from it.
+
+    The request may get lost; a reader repeats it for as long as it needs the messages.
+
+    Raises:
+        nats.errors.Error: NATS cannot be reached.
+    """
+    await connection.client.publish(streams.RECREATE_SUBJECT, epoch.encode())
 
 
 async def read_last_message(js: JetStreamContext, subject: str) -> Message | None:

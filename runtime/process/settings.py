@@ -77,6 +77,9 @@ class Settings(BaseSettings):
     """How long the record of refused calls is kept; whole months are dropped."""
     keep_sagas: Retention = timedelta(days=400)
     """How long the steps of a saga are kept after its end. Its own row stays."""
+    keep_stream: Retention = None
+    """How long messages are kept in the JetStream stream. A follower that needs older ones, for instance a
+    rebuild of a projection, has the relay recreate the stream from PostgreSQL."""
     outbox_retention: float = 86_400.0
     """Seconds before published outbox rows are deleted. Until then the relay can republish events that
     JetStream loses."""

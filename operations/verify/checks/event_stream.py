@@ -1,5 +1,6 @@
 """The JetStream stream against the events in PostgreSQL."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from itertools import islice
 
@@ -40,10 +41,11 @@ def describe_stray(message: StrayMessage) -> Problem:
     return Problem("stream", f"message {message.sequence}", text)
 
 
-def compare_events(contents: StreamContents, stored: StoredStream) -> Iterator[Problem]:
+def compare_events(contents: StreamContents, stored: StoredStream, counts: Counter[str]) -> Iterator[Problem]:
     """Check that the stream holds each event of an aggregate once, in order, byte for byte.
 
-    An event that is still pending, or was published after the stream was read, is a transient problem.
+    An event whose message housekeeping has removed is counted. One that is still pending, or was published
+    after the stream was read, is a transient problem.
     """
     previous = 0
     for event in stored.events if contents.epoch else ():
@@ -55,6 +57,8 @@ def compare_events(contents: StreamContents, stored: StoredStream) -> Iterator[P
         if not sequence:
             if row and row.sequence == 0:
                 yield Problem("stream", subject, "still pending in the outbox", transient=True)
+            elif contents.is_archived(event, row.sequence if row and row.epoch == contents.epoch else 0):
+                counts["archived messages"] += 1
             elif row and row.sequence > contents.last_sequence:
                 yield Problem("stream", subject, "not in the stream yet", transient=True)
             else:

@@ -7,6 +7,7 @@ Of each message it keeps the sequence and a 64-bit digest, indexed by the positi
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from contracts import streams
@@ -51,6 +52,7 @@ class StreamContents:
         self._sequences = array("Q")
         self._digests = array("q")
         self._compared = bytearray()
+        self._first_time: datetime | None = None
         self.last_sequence = 0
         """The sequence of the last message that was read."""
 
@@ -95,6 +97,7 @@ class StreamContents:
 
     def _store(self, message: Message, max_position: int) -> StrayMessage | None:
         self.last_sequence = message.sequence
+        self._first_time = self._first_time or message.published_at
         header = message.headers.get(POSITION_HEADER, "")
         position = int(header) if header.isdecimal() and len(header) < 19 else 0
         if not 0 < position <= max_position:
@@ -113,6 +116,17 @@ class StreamContents:
     def sequence_at(self, position: int) -> int:
         """Return the sequence of the message at a position; 0: not read yet."""
         return self._sequences[position] if position < len(self._sequences) else 0
+
+    def is_archived(self, event: RecordedEvent, sequence: int) -> bool:
+        """Return whether housekeeping has removed the message of an event.
+
+        Args:
+            event: has no message in the stream.
+            sequence: of its message, from the outbox; 0 if the outbox has no row any more.
+        """
+        removed_to = self._identity.removed_to if self._identity else 0
+        is_older = self._first_time is None or event.recorded_at <= self._first_time
+        return sequence <= removed_to if sequence else removed_to > 0 and is_older
 
     def matches(self, event: RecordedEvent) -> bool:
         """Return whether the message at the event's position is that event, byte for byte."""

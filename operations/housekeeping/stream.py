@@ -1,0 +1,153 @@
+"""Removes old messages from the stream, once nothing that follows it needs them.
+
+How it works. The stream is a copy of PostgreSQL's events, so no event is lost. A message goes if it is older
+than the retention, marked in the outbox, and behind every checkpoint. The checkpoint of a follower without
+later messages of its own types is advanced first, by compare-and-set: from then on a checkpoint below the
+removed messages means that its follower lacks events. Then the stream's metadata says up to where messages
+are about to be removed, all checkpoints are read once more, and the messages are purged. A follower whose
+checkpoint is below the removed messages, or missing, does not read on: it asks the relay to recreate the
+stream with all events. So a rebuild, an empty Redis and a new saga work as before, and cost a republish.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from nats.js.errors import NotFoundError
+from redis.asyncio import Redis
+
+from contracts import streams
+from operations.housekeeping.database import Database
+from operations.housekeeping.followers import Follower, ProjectionFollowers, SagaFollowers
+from operations.housekeeping.kinds import Result
+from process_manager.saga import Saga
+from projector.projection import Projection
+from runtime.jetstream import Connection, StreamIdentity, connect, read_stream_identity
+from runtime.jetstream.stream import REMOVED_KEY
+from runtime.process.contexts import choose_contexts, load_parts
+from runtime.process.settings import Settings
+
+TIMEOUT = 5.0
+"""Seconds for the connection to NATS, and for each answer of Redis."""
+
+MARKED = "SELECT CAST(epoch AS text), CAST(incarnation AS text), sequence FROM relay_state WHERE id = 1"
+
+
+class Followers(Protocol):
+    """A source of followers: the projections in Redis, or the sagas in PostgreSQL."""
+
+    async def read(self, epoch: str) -> Sequence[Follower]:
+        """Return all of them, with their checkpoints as they are now."""
+
+
+class StreamRemoval:
+    """Removes old messages.
+
+    Args:
+        database: the marks of the outbox.
+        connection: to NATS.
+        sources: all that follow the stream.
+    """
+
+    def __init__(self, database: Database, connection: Connection, sources: Sequence[Followers]) -> None:
+        self._database = database
+        self._connection = connection
+        self._sources = sources
+
+    async def remove(self, retention: timedelta | None, dry_run: bool) -> Result:
+        """Remove messages older than the retention, or count them."""
+        if retention is None:
+            return Result()
+        stream = await read_stream_identity(self._connection.js)
+        if stream is None or not stream.complete or not stream.intact:
+            return Result(note="the stream is being rebuilt")
+        epoch, incarnation, marked = (await self._database.fetch(MARKED))[0]
+        if (epoch, incarnation) != (stream.epoch, stream.incarnation):
+            return Result(note="the relay is not at work on this stream")
+        kept_since = datetime.now(UTC) - retention
+        end = min(await self._find_end(stream, kept_since), marked)
+        count = max(0, end - max(stream.first_sequence, 1) + 1)
+        blocked = await self._find_blocking(stream.epoch, end) if count else []
+        if blocked:
+            return Result(0, note=f"{blocked[0].name} has not read {count:,} old messages yet")
+        if count and not dry_run:
+            return await self._purge(stream, end, count, kept_since)
+        return Result(count, kept_since)
+
+    async def _purge(self, stream: StreamIdentity, end: int, count: int, kept_since: datetime) -> Result:
+        for follower in await self._read_followers(stream.epoch):
+            if follower.checkpoint[1] < end:
+                await follower.advance(end)
+        await self._announce(stream.epoch, end)
+        # A build that began meanwhile either has its checkpoints in this reading, or reads the announcement.
+        if behind := [each for each in await self._read_followers(stream.epoch) if each.checkpoint[1] < end]:
+            return Result(0, note=f"{behind[0].name} began meanwhile")
+        await self._connection.js.purge_stream(streams.JETSTREAM, seq=end + 1)
+        return Result(count, kept_since)
+
+    async def _announce(self, epoch: str, end: int) -> None:
+        info = await self._connection.js.stream_info(streams.JETSTREAM)
+        metadata = info.config.metadata or {}
+        current = await read_stream_identity(self._connection.js)
+        if current is None or current.epoch != epoch:
+            raise TimeoutError("the stream was replaced")
+        await self._connection.js.update_stream(
+            info.config.evolve(metadata={**metadata, REMOVED_KEY: str(end)})
+        )
+
+    async def _find_end(self, stream: StreamIdentity, before: datetime) -> int:
+        """Return the last sequence of the messages that were published before this time."""
+        low, high = max(stream.first_sequence, 1) - 1, stream.last_sequence
+        while low < high:
+            middle = (low + high + 1) // 2
+            message = await self._connection.js.get_msg(streams.JETSTREAM, seq=middle)
+            if message.time is not None and message.time < before:
+                low = middle
+            else:
+                high = middle - 1
+        return low
+
+    async def _find_blocking(self, epoch: str, end: int) -> list[Follower]:
+        """Return a follower that has not read all its messages up to `end`, if there is one."""
+        for follower in await self._read_followers(epoch):
+            checkpoint_epoch, sequence = follower.checkpoint
+            if checkpoint_epoch != epoch or (sequence < end and await self._has_message(follower, end)):
+                return [follower]
+        return []
+
+    async def _has_message(self, follower: Follower, end: int) -> bool:
+        """Return whether the stream has a message for a follower after its checkpoint, up to `end`."""
+        for subject in follower.subjects:
+            try:
+                message = await self._connection.js.get_msg(
+                    streams.JETSTREAM, seq=follower.checkpoint[1] + 1, subject=subject, next=True
+                )
+            except NotFoundError:
+                continue
+            if (message.seq or 0) <= end:
+                return True
+        return False
+
+    async def _read_followers(self, epoch: str) -> list[Follower]:
+        return [follower for source in self._sources for follower in await source.read(epoch)]
+
+
+async def remove(
+    settings: Settings, database: Database, retention: timedelta | None, dry_run: bool
+) -> Result:
+    """Remove old messages, or count them; without a retention no server is connected."""
+    if retention is None:
+        return Result()
+    manifests = choose_contexts(settings)
+    views = [each.view for each in load_parts(manifests, "projections", "PROJECTIONS", Projection)]
+    sagas = load_parts(manifests, "sagas", "SAGAS", Saga)
+    connection = await connect(settings.nats_url, "housekeeping")
+    try:
+        async with Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT) as redis:
+            async with asyncio.timeout(TIMEOUT):
+                await connection.wait_until_connected()
+            sources: list[Followers] = [ProjectionFollowers(redis, views), SagaFollowers(database, sagas)]
+            return await StreamRemoval(database, connection, sources).remove(retention, dry_run)
+    finally:
+        await connection.close()

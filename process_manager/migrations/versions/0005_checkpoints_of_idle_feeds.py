@@ -1,0 +1,23 @@
+"""Housekeeping advances the checkpoints of idle feeds before it removes messages of the stream.
+
+Revision ID: sagas_5
+Revises: sagas_4
+"""
+
+from alembic import op
+
+from process_manager.schema import HOUSEKEEPING_ROLE
+
+revision = "sagas_5"
+down_revision = "sagas_4"
+
+GRANTS = (
+    f"GRANT SELECT ON saga_beginnings, saga_parked_streams TO {HOUSEKEEPING_ROLE}",
+    f"GRANT INSERT, UPDATE (sequence) ON saga_checkpoints TO {HOUSEKEEPING_ROLE}",
+)
+
+
+def upgrade() -> None:
+    """Grant it that."""
+    for grant in GRANTS:
+        op.execute(grant)
