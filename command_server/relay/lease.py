@@ -98,7 +98,7 @@ class Lease:
             if not self._can_publish():
                 raise LeaseLost("this relay cannot reach NATS")
             if not await self.acquire():
-                raise LeaseLost("another relay holds the lease")
+                raise LeaseLost("another process holds the lease")
 
     async def release(self) -> None:
         """Release the lease, so that a standby need not wait for its end. Errors are ignored."""

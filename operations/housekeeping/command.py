@@ -101,8 +101,13 @@ async def _do_leased_round(lease: Lease, kinds: Sequence[Kind], dry_run: bool, r
             renewal = group.create_task(lease.renew_until_lost())
             complete = await _do_round(kinds, dry_run, report)
             renewal.cancel()
-    except* LeaseLost as errors:
-        raise StartError("housekeeping: another process has taken it over") from errors
+    except ExceptionGroup as group_error:
+        lost, others = group_error.split((LeaseLost, *UNREACHABLE))
+        if others is not None or lost is None:
+            raise
+        raise StartError(
+            f"housekeeping: stopped, the lease is lost: {summarize(lost.exceptions[0])}"
+        ) from lost
     await lease.release()
     return complete
 

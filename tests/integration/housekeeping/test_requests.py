@@ -8,10 +8,13 @@ import pytest
 
 from command_server.kernel.request_ages import MAX_AHEAD, RequestTooOld
 from command_server.postgres.event_store import PostgresEventStore
+from command_server.relay import lease
 from operations.housekeeping import requests
+from runtime.process.start_error import StartError
 from tests.integration.housekeeping.conftest import House
 from tests.support.builders.request_ids import request_id_of
 from tests.support.builders.requests import group_commit, request
+from tests.support.harness.waiting import until
 from tests.support.ledger.rules.messages import Deposit
 
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
@@ -109,6 +112,23 @@ async def test_many_batches(house: House, monkeypatch: pytest.MonkeyPatch) -> No
     await house.keep()
     assert "40 answers removed" in house.line_of("requests")
     assert await house.count("requests") == 5
+
+
+async def test_a_round_stops_when_another_process_takes_over(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_over = "UPDATE housekeeping SET leader = 'other', lease_until = now() + interval '1 minute'"
+    monkeypatch.setattr(lease, "RENEWAL_INTERVAL", 0.05)
+    monkeypatch.setattr(requests, "DELETE", "SELECT 0 FROM pg_sleep(10)")
+    round_ = asyncio.create_task(house.keep())
+    await until(lambda: has_leader(house))
+    await house.connection.execute(take_over)
+    with pytest.raises(StartError, match="the lease is lost: another process holds the lease"):
+        await round_
+
+
+async def has_leader(house: House) -> bool:
+    return bool(await house.fetch("SELECT 1 FROM housekeeping WHERE leader IS NOT NULL"))
 
 
 async def test_without_a_limit_nothing_is_removed(house: House) -> None:
