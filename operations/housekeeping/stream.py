@@ -79,14 +79,14 @@ class StreamRemoval:
         for follower in await self._read_followers(stream.epoch):
             if follower.checkpoint[1] < end:
                 await follower.advance(end)
-        await self._announce(stream.epoch, end)
-        # A build that began meanwhile either has its checkpoints in this reading, or reads the announcement.
+        await self._record_removal(stream.epoch, end)
+        # A build that began meanwhile either has its checkpoints in this reading, or reads the metadata.
         if behind := [each for each in await self._read_followers(stream.epoch) if each.checkpoint[1] < end]:
             return Result(0, note=f"{behind[0].name} began meanwhile")
         await self._connection.js.purge_stream(streams.JETSTREAM, seq=end + 1)
         return Result(count, kept_since)
 
-    async def _announce(self, epoch: str, end: int) -> None:
+    async def _record_removal(self, epoch: str, end: int) -> None:
         info = await self._connection.js.stream_info(streams.JETSTREAM)
         metadata = info.config.metadata or {}
         current = await read_stream_identity(self._connection.js)

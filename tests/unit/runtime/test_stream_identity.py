@@ -23,7 +23,7 @@ def identity(first: int, last: int, messages: int, removed_to: int) -> StreamIde
         (identity(1, 9, 8, 5), False),
     ],
 )
-def test_only_announced_messages_may_be_missing(stream: StreamIdentity, intact: bool) -> None:
+def test_only_messages_that_housekeeping_removed_may_be_missing(stream: StreamIdentity, intact: bool) -> None:
     assert stream.intact is intact
 
 

@@ -1,15 +1,15 @@
 """Housekeeping advances the checkpoints of idle feeds before it removes messages of the stream.
 
-Revision ID: sagas_5
-Revises: sagas_4
+Revision ID: sagas_6
+Revises: sagas_5
 """
 
 from alembic import op
 
 from process_manager.schema import HOUSEKEEPING_ROLE
 
-revision = "sagas_5"
-down_revision = "sagas_4"
+revision = "sagas_6"
+down_revision = "sagas_5"
 
 GRANTS = (
     f"GRANT SELECT ON saga_beginnings, saga_parked_streams TO {HOUSEKEEPING_ROLE}",

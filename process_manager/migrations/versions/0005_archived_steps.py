@@ -1,7 +1,7 @@
 """The steps of sagas that ended long ago are archived: their names and attempts stay in the saga's row.
 
-Revision ID: sagas_4
-Revises: sagas_3
+Revision ID: sagas_5
+Revises: sagas_4
 """
 
 from alembic import op
@@ -9,8 +9,8 @@ from sqlalchemy.schema import SetColumnComment
 
 from process_manager.schema import HOUSEKEEPING_ROLE, SAGAS
 
-revision = "sagas_4"
-down_revision = "sagas_3"
+revision = "sagas_5"
+down_revision = "sagas_4"
 
 CREATE_ROLE = f"""
 DO $$ BEGIN
