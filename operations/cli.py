@@ -244,6 +244,8 @@ def housekeeping(every: timedelta | None, dry_run: bool) -> None:
     """
     from operations.housekeeping import command
 
+    if every == timedelta(0):
+        raise click.BadParameter("an interval is at least 1s", param_hint="--every")
     sys.exit(command.run(read_settings(), every, dry_run, click.echo))
 
 

@@ -22,6 +22,8 @@ from runtime.process.start_error import StartError
 
 EXIT_INCOMPLETE = 1
 """The exit code of a round in which a kind could not be done."""
+RETRY_INTERVAL = timedelta(minutes=1)
+"""The interval after a round in which a kind could not be done, if it is shorter than that of the rounds."""
 
 Report = Callable[[str], None]
 
@@ -82,7 +84,8 @@ async def keep_house(settings: Settings, every: timedelta | None, dry_run: bool,
                 complete = False
             if every is None:
                 return 0 if complete else EXIT_INCOMPLETE
-            await asyncio.sleep(every.total_seconds())
+            pause = every if complete else min(every, RETRY_INTERVAL)
+            await asyncio.sleep(pause.total_seconds())
     finally:
         await lease.release()
         await database.close()
@@ -117,7 +120,7 @@ async def _do_round(kinds: Sequence[Kind], dry_run: bool, report: Report) -> boo
     for kind in kinds:
         try:
             report(describe(kind, await kind.remove(kind.retention, dry_run), dry_run))
-        except UNREACHABLE as error:
+        except (StartError, *UNREACHABLE) as error:
             report(f"{kind.name:14}  not done: {summarize(error)}")
             complete = False
     return complete

@@ -24,7 +24,7 @@ from operations.housekeeping.kinds import Result
 from process_manager.saga import Saga
 from projector.projection import Projection
 from runtime.jetstream import Connection, StreamIdentity, connect, read_stream_identity
-from runtime.jetstream.stream import REMOVED_KEY
+from runtime.jetstream.stream import EPOCH_KEY, REMOVED_KEY
 from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
 
@@ -68,32 +68,32 @@ class StreamRemoval:
         kept_since = datetime.now(UTC) - retention
         end = min(await self._find_end(stream, kept_since), marked)
         count = max(0, end - max(stream.first_sequence, 1) + 1)
-        blocked = await self._find_blocking(stream.epoch, end) if count else []
-        if blocked:
-            return Result(0, note=f"{blocked[0].name} has not read {count:,} old messages yet")
-        if count and not dry_run:
-            return await self._purge(stream, end, count, kept_since)
-        return Result(count, kept_since)
-
-    async def _purge(self, stream: StreamIdentity, end: int, count: int, kept_since: datetime) -> Result:
-        for follower in await self._read_followers(stream.epoch):
+        if not count:
+            return Result(0, kept_since)
+        followers = await self._read_followers(stream.epoch)
+        if blocking := await self._find_blocking(followers, stream.epoch, end):
+            return Result(0, note=f"{blocking.name} has not read {count:,} old messages yet")
+        if dry_run:
+            return Result(count, kept_since)
+        for follower in followers:  # those of this reading, which have no message up to `end`
             if follower.checkpoint[1] < end:
                 await follower.advance(end)
         await self._record_removal(stream.epoch, end)
         # A build that began meanwhile either has its checkpoints in this reading, or reads the metadata.
-        if behind := [each for each in await self._read_followers(stream.epoch) if each.checkpoint[1] < end]:
-            return Result(0, note=f"{behind[0].name} began meanwhile")
+        for follower in await self._read_followers(stream.epoch):
+            if not _includes(follower, stream.epoch, end):
+                return Result(0, note=f"{follower.name} began meanwhile")
         await self._connection.js.purge_stream(streams.JETSTREAM, seq=end + 1)
         return Result(count, kept_since)
 
     async def _record_removal(self, epoch: str, end: int) -> None:
         info = await self._connection.js.stream_info(streams.JETSTREAM)
         metadata = info.config.metadata or {}
-        current = await read_stream_identity(self._connection.js)
-        if current is None or current.epoch != epoch:
+        if metadata.get(EPOCH_KEY) != epoch:
             raise TimeoutError("the stream was replaced")
+        removed_to = str(max(end, int(metadata.get(REMOVED_KEY, 0))))
         await self._connection.js.update_stream(
-            info.config.evolve(metadata={**metadata, REMOVED_KEY: str(end)})
+            info.config.evolve(metadata={**metadata, REMOVED_KEY: removed_to})
         )
 
     async def _find_end(self, stream: StreamIdentity, before: datetime) -> int:
@@ -108,13 +108,14 @@ class StreamRemoval:
                 high = middle - 1
         return low
 
-    async def _find_blocking(self, epoch: str, end: int) -> list[Follower]:
-        """Return a follower that has not read all its messages up to `end`, if there is one."""
-        for follower in await self._read_followers(epoch):
-            checkpoint_epoch, sequence = follower.checkpoint
-            if checkpoint_epoch != epoch or (sequence < end and await self._has_message(follower, end)):
-                return [follower]
-        return []
+    async def _find_blocking(self, followers: Sequence[Follower], epoch: str, end: int) -> Follower | None:
+        """Return a follower that has not read all its messages up to `end`; None if there is none."""
+        for follower in followers:
+            if _includes(follower, epoch, end):
+                continue
+            if follower.checkpoint[0] != epoch or await self._has_message(follower, end):
+                return follower
+        return None
 
     async def _has_message(self, follower: Follower, end: int) -> bool:
         """Return whether the stream has a message for a follower after its checkpoint, up to `end`."""
@@ -131,6 +132,11 @@ class StreamRemoval:
 
     async def _read_followers(self, epoch: str) -> list[Follower]:
         return [follower for source in self._sources for follower in await source.read(epoch)]
+
+
+def _includes(follower: Follower, epoch: str, end: int) -> bool:
+    """Return whether a follower's checkpoint is at `end` or later."""
+    return follower.checkpoint[0] == epoch and follower.checkpoint[1] >= end
 
 
 async def remove(

@@ -96,6 +96,14 @@ async def test_a_second_process_says_that_another_is_at_work(house: House) -> No
     assert await house.count("requests") == 1
 
 
+async def test_an_interval_of_nothing_is_refused(house: House) -> None:
+    code, _, error = await finish(await start(house, "--every", "0s"))
+    assert (code, error.splitlines()[-1]) == (
+        2,
+        "Error: Invalid value for --every: an interval is at least 1s",
+    )
+
+
 @pytest.mark.parametrize("value", ["0s", "30", "never"])
 async def test_a_bad_retention_is_one_line(house: House, value: str) -> None:
     code, _, error = await finish(await start(house, DIPTYCH_KEEP_REQUESTS=value))
