@@ -1,6 +1,7 @@
 """Housekeeping removes messages of the stream, and whatever follows the stream still gets every event."""
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -10,6 +11,7 @@ from devstack.stack import Stack
 from operations.housekeeping import stream as stream_removal
 from operations.housekeeping.database import Database
 from operations.housekeeping.kinds import Result
+from operations.housekeeping.stream import StreamRemoval
 from operations.projections import list_views, rebuild, wait_until_ready
 from runtime.jetstream import StreamIdentity, connect, read_stream_identity
 from tests.support.harness.invariants import assert_consistent, verify_stack
@@ -124,6 +126,30 @@ async def test_a_round_killed_before_the_purge_is_repeated(
             await until(lambda: remove_any(stack))
         await traffic.more(30)
         await remove_most(stack)
+    await assert_consistent(stack, traffic.answers)
+
+
+@pytest.mark.long
+async def test_a_build_that_begins_during_the_removal_keeps_its_checkpoints(
+    stack: Stack, traffic: Traffic, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view, find_blocking = list_views(stack.settings)[0], StreamRemoval._find_blocking
+    async with traffic.flowing():
+        await traffic.more(30)
+    async with Redis.from_url(stack.settings.redis_url) as redis:
+
+        async def find_and_begin(removal: StreamRemoval, followers: Any, epoch: str, end: int) -> Any:
+            blocking = await find_blocking(removal, followers, epoch, end)
+            if blocking is None:
+                await redis.hset(view.checkpoints, "7", f"{epoch}/0")
+            return blocking
+
+        async def has_begun() -> bool:
+            return (await remove(stack)).note.endswith("began meanwhile")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(StreamRemoval, "_find_blocking", find_and_begin)
+            await until(has_begun)
     await assert_consistent(stack, traffic.answers)
 
 
