@@ -29,8 +29,11 @@ class CommandServiceStub:
     """Changes accounts, holds and transfers.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
-    command whose effect already exists changes nothing. An account's balance minus its held amount never falls
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
+
+    A command whose effect already exists changes nothing. An account's balance minus its held amount never falls
     below its overdraft limit.
     """
 
@@ -121,8 +124,11 @@ class CommandServiceServicer:
     """Changes accounts, holds and transfers.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
-    command whose effect already exists changes nothing. An account's balance minus its held amount never falls
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
+
+    A command whose effect already exists changes nothing. An account's balance minus its held amount never falls
     below its overdraft limit.
     """
 
@@ -340,8 +346,11 @@ class CommandService:
     """Changes accounts, holds and transfers.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
-    command whose effect already exists changes nothing. An account's balance minus its held amount never falls
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
+
+    A command whose effect already exists changes nothing. An account's balance minus its held amount never falls
     below its overdraft limit.
     """
 

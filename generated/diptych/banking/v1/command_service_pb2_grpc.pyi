@@ -30,8 +30,11 @@ class CommandServiceStub:
     """Changes accounts, holds and transfers.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
-    command whose effect already exists changes nothing. An account's balance minus its held amount never falls
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
+
+    A command whose effect already exists changes nothing. An account's balance minus its held amount never falls
     below its overdraft limit.
     """
 
@@ -107,8 +110,11 @@ class CommandServiceAsyncStub(CommandServiceStub):
     """Changes accounts, holds and transfers.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
-    command whose effect already exists changes nothing. An account's balance minus its held amount never falls
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
+
+    A command whose effect already exists changes nothing. An account's balance minus its held amount never falls
     below its overdraft limit.
     """
 
@@ -180,8 +186,11 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
     """Changes accounts, holds and transfers.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
-    command whose effect already exists changes nothing. An account's balance minus its held amount never falls
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
+
+    A command whose effect already exists changes nothing. An account's balance minus its held amount never falls
     below its overdraft limit.
     """
 

@@ -29,8 +29,11 @@ class CommandServiceStub:
     """Changes products, stock, reservations and transfers.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
-    command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
+
+    A command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
     quantity never exceeds the quantity on hand.
     """
 
@@ -106,8 +109,11 @@ class CommandServiceServicer:
     """Changes products, stock, reservations and transfers.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
-    command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
+
+    A command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
     quantity never exceeds the quantity on hand.
     """
 
@@ -286,8 +292,11 @@ class CommandService:
     """Changes products, stock, reservations and transfers.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
-    command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
+
+    A command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
     quantity never exceeds the quantity on hand.
     """
 

@@ -30,8 +30,11 @@ class CommandServiceStub:
     """Changes products, stock, reservations and transfers.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
-    command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
+
+    A command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
     quantity never exceeds the quantity on hand.
     """
 
@@ -95,8 +98,11 @@ class CommandServiceAsyncStub(CommandServiceStub):
     """Changes products, stock, reservations and transfers.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
-    command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
+
+    A command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
     quantity never exceeds the quantity on hand.
     """
 
@@ -156,8 +162,11 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
     """Changes products, stock, reservations and transfers.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. A
-    command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
+
+    A command whose effect already exists changes nothing. Stock is counted per sku and warehouse. The reserved
     quantity never exceeds the quantity on hand.
     """
 

@@ -29,7 +29,9 @@ class CommandServiceStub:
     """Changes orders.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`.
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
 
     An order moves through the states of `Order.State`. A command for an order that does not exist is rejected
     with `ORDER_NOT_FOUND`. A command whose target state the order already has changes nothing. A command that
@@ -109,7 +111,9 @@ class CommandServiceServicer:
     """Changes orders.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`.
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
 
     An order moves through the states of `Order.State`. A command for an order that does not exist is rejected
     with `ORDER_NOT_FOUND`. A command whose target state the order already has changes nothing. A command that
@@ -280,7 +284,9 @@ class CommandService:
     """Changes orders.
 
     Every command is idempotent by its `request_id`: a retry with the same content returns the recorded outcome
-    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`.
+    of the first request, and the same id with different content is rejected with `REQUEST_ID_REUSED`. Outcomes
+    are kept for 30 days by default; an older UUID of version 7 is rejected with `REQUEST_TOO_OLD`, any other one
+    is executed again.
 
     An order moves through the states of `Order.State`. A command for an order that does not exist is rejected
     with `ORDER_NOT_FOUND`. A command whose target state the order already has changes nothing. A command that
