@@ -12,7 +12,6 @@ from operations.housekeeping.command import keep_house
 from runtime.process.settings import Settings
 from tests.support.builders.request_ids import request_id_of
 
-NOW = datetime.now(UTC)
 INSERT_REQUEST = """
 INSERT INTO requests (caller, request_id, type, hash, outcome, receipt, recorded_at)
 VALUES ('alice', $1, 'acme.ledger.v1.Deposit', '', 'ACCEPTED', '{}', $2)
@@ -38,12 +37,13 @@ class House:
 
     async def record_request(self, age: timedelta, id_age: timedelta | None = None) -> str:
         """Insert the answer to a request; return its id, of version 7 and of this age."""
-        request_id = request_id_of(NOW - (age if id_age is None else id_age))
-        await self.connection.execute(INSERT_REQUEST, request_id, NOW - age)
+        now = datetime.now(UTC)
+        request_id = request_id_of(now - (age if id_age is None else id_age))
+        await self.connection.execute(INSERT_REQUEST, request_id, now - age)
         return request_id
 
     async def record_requests(self, count: int, age: timedelta) -> None:
-        await self.connection.execute(INSERT_MANY, NOW - age, count)
+        await self.connection.execute(INSERT_MANY, datetime.now(UTC) - age, count)
 
     async def record_audit(self, *times: datetime) -> None:
         for time in times:

@@ -73,7 +73,9 @@ async def test_events_that_contradict_each_other(system: System) -> None:
 
 
 async def test_a_receipt_of_a_version_that_does_not_exist(system: System) -> None:
-    await system.sql("""UPDATE requests SET receipt = '{"ledger.cheque.c-5": 2}' WHERE stream LIKE '%.c-5'""")
+    await system.sql(
+        """UPDATE requests SET receipt = '{"ledger.cheque.c-5": 2}' WHERE receipt::text LIKE '%.c-5"%'"""
+    )
     (problem,) = await system.find_problems()
     assert problem.startswith("request ")
     assert problem.endswith("receipt names ledger.cheque.c-5@2, which does not exist")

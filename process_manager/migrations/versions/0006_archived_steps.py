@@ -1,7 +1,7 @@
 """The steps of sagas that ended long ago are archived: their names and attempts stay in the saga's row.
 
-Revision ID: sagas_5
-Revises: sagas_4
+Revision ID: sagas_6
+Revises: sagas_5
 """
 
 from alembic import op
@@ -9,8 +9,8 @@ from sqlalchemy.schema import SetColumnComment
 
 from process_manager.schema import HOUSEKEEPING_ROLE, SAGAS
 
-revision = "sagas_5"
-down_revision = "sagas_4"
+revision = "sagas_6"
+down_revision = "sagas_5"
 
 CREATE_ROLE = f"""
 DO $$ BEGIN

@@ -1,15 +1,15 @@
 """Housekeeping advances the checkpoints of idle feeds before it removes messages of the stream.
 
-Revision ID: sagas_6
-Revises: sagas_5
+Revision ID: sagas_7
+Revises: sagas_6
 """
 
 from alembic import op
 
 from process_manager.schema import HOUSEKEEPING_ROLE
 
-revision = "sagas_6"
-down_revision = "sagas_5"
+revision = "sagas_7"
+down_revision = "sagas_6"
 
 GRANTS = (
     f"GRANT SELECT ON saga_beginnings, saga_parked_streams TO {HOUSEKEEPING_ROLE}",

@@ -1,15 +1,15 @@
 """Housekeeping: the times to which each kind was removed, its lease, and its role.
 
-Revision ID: write_model_3
-Revises: write_model_2
+Revision ID: write_model_4
+Revises: write_model_3
 """
 
 from alembic import op
 
 from command_server.postgres.schema import HOUSEKEEPING, HOUSEKEEPING_ROLE, RETENTION, SERVICE_ROLE
 
-revision = "write_model_3"
-down_revision = "write_model_2"
+revision = "write_model_4"
+down_revision = "write_model_3"
 
 CREATE_ROLE = f"""
 DO $$ BEGIN
