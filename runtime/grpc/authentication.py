@@ -110,7 +110,7 @@ class TokenVerifier:
         return _caller_from_claims(claims)
 
     def _unknown_key_error(self) -> RpcError:
-        if self._keys.loaded:
+        if self._keys.loaded and not self._keys.reloading:
             return RpcError("UNAUTHENTICATED", "the token is not valid: its key (kid) is unknown")
         return RpcError("KEYS_UNAVAILABLE", "the keys of callers' tokens cannot be read", retry_after=1.0)
 

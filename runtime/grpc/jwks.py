@@ -21,6 +21,8 @@ _UNKNOWN_KEY_INTERVAL = 3.0
 """Minimum seconds between two reloads caused by unknown key ids."""
 _FETCH_TIMEOUT = 5.0
 """Seconds after which a request to the URL fails."""
+_MAX_WAIT = 2.0
+"""Seconds that a call waits for a reload; a URL that hangs must not hold the calls of unknown keys."""
 _MAX_SIZE = 1_000_000
 """Maximum size of a response in bytes; more is cut off."""
 
@@ -57,6 +59,10 @@ class KeySet:
         """Whether there is at least one key."""
         return bool(self._keys)
 
+    @property
+    def reloading(self) -> bool:
+        return self._reloading is not None
+
     def _load_file(self) -> None:
         try:
             self._parse(self._read())
@@ -69,12 +75,15 @@ class KeySet:
             self._start_reload()
 
     async def find(self, key_id: str) -> PyJWK | None:
-        """Return a key, or None. An unknown id triggers a reload unless the last one was seconds ago."""
+        """Return a key, or None. An unknown id triggers a reload unless the last one was seconds ago.
+
+        After None, `reloading` tells whether a reload that may find the key has not ended.
+        """
         if key_id not in self._keys:
             if self._reloading is None and time.monotonic() - self._loaded_at > _UNKNOWN_KEY_INTERVAL:
                 self._start_reload()
             if self._reloading is not None:
-                await asyncio.shield(self._reloading)  # the end of one call must not cancel it for others
+                await asyncio.wait((self._reloading,), timeout=_MAX_WAIT)
         return self._keys.get(key_id)
 
     def _start_reload(self) -> None:
@@ -94,7 +103,7 @@ class KeySet:
         if not self._is_url:
             return Path(self._source).read_bytes()
         with urllib.request.urlopen(self._source, timeout=_FETCH_TIMEOUT) as response:  # noqa: S310 - http(s) only
-            return bytes(response.read(_MAX_SIZE))
+            return _read_within(response, time.monotonic() + _FETCH_TIMEOUT)
 
     def _parse(self, content: bytes) -> None:
         if content != self._content:
@@ -103,6 +112,16 @@ class KeySet:
             self._content = content
             self.generation += 1
         self._loaded_at = time.monotonic()
+
+
+def _read_within(response: Any, deadline: float) -> bytes:
+    """Return a response's body, unless it arrives too slowly: each part alone may be in time."""
+    content = b""
+    while len(content) < _MAX_SIZE and (part := response.read1(_MAX_SIZE)):
+        content += part
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"no complete answer within {_FETCH_TIMEOUT:.0f} s")
+    return content[:_MAX_SIZE]
 
 
 def _extract_keys(document: object) -> list[dict[str, Any]]:

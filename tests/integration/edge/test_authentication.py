@@ -294,6 +294,21 @@ async def test_while_the_url_is_unavailable_at_start_callers_may_retry(
     assert (await tokens.verify(issuer.token())).subject == "alice"
 
 
+async def test_while_the_url_hangs_known_keys_work_and_unknown_ones_wait_briefly(
+    issuer: Issuer, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwks, "_MAX_WAIT", 0.1)
+    monkeypatch.setattr(jwks, "_UNKNOWN_KEY_INTERVAL", 0.0)
+    tokens = TokenVerifier(KeySet(publisher.url), ISSUER, AUDIENCE)
+    await tokens.verify(issuer.token())
+    publisher.responding.clear()
+    began = monotonic()
+    error = await verify_error(tokens, issuer.token(key_id="key-2"))
+    assert (error.reason, error.retry_after) == ("KEYS_UNAVAILABLE", 1.0)
+    assert (await tokens.verify(issuer.token(sub="shop"))).subject == "shop"
+    assert monotonic() - began < jwks._FETCH_TIMEOUT
+
+
 async def test_the_event_loop_never_waits_for_the_url(issuer: Issuer, publisher: Publisher) -> None:
     publisher.responding.clear()
     tokens = TokenVerifier(KeySet(publisher.url), ISSUER, AUDIENCE)
