@@ -22,7 +22,8 @@ class Checkpoints:
 
     def _parse_sequence(self, checkpoint: str) -> int:
         epoch, _, sequence = checkpoint.partition("/")
-        return int(sequence) if epoch == self._epoch else 0
+        # What cannot be read counts as the start, too: views ignore the events that they include.
+        return int(sequence) if epoch == self._epoch and sequence.isdecimal() else 0
 
     @property
     def starts(self) -> Mapping[int, int]:

@@ -39,6 +39,8 @@ class Record(msgspec.Struct, frozen=True):
     revision: int = 0
     entries: tuple[Entry, ...] = ()
     parked: Parked | None = None
+    error: str = ""
+    """Why the stored view cannot be read; empty if it can. `message` and `entries` then mean nothing."""
 
 
 class Update(msgspec.Struct, frozen=True):

@@ -7,9 +7,12 @@ packed, because redis-py takes 25 us per view to encode them one by one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from time import time
 from typing import Any
 
 import msgspec
+from google.protobuf.message import DecodeError
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from contracts.view_layout import MAX_CHANGE_FEED_SIZE, View
@@ -52,15 +55,38 @@ class RedisStore(RedisBuild):
         }
 
     def _decode_record(self, view_id: str, values: Sequence[bytes | None]) -> Record:
+        """Return a stored view. One that cannot be read, whatever it holds, is its own fault alone."""
         data, version, revision, entries, parked = values
-        return Record(
-            id=view_id,
-            message=self._view.message.FromString(data or b""),
-            version=int(version or 0),
-            revision=int(revision or 0),
-            entries=_read_entries(entries) if entries else (),
-            parked=_read_parked(parked) if parked else None,
-        )
+        record = Record(view_id, self._view.message(), _parse_number(version), _parse_number(revision))
+        if parked:
+            record = replace(record, parked=self._decode_parked(view_id, record.version, parked))
+        try:
+            if version and not version.isdigit():
+                raise ValueError(f"version {version!r}")
+            message = self._view.message.FromString(data or b"")
+            return replace(record, message=message, entries=_read_entries(entries) if entries else ())
+        except (DecodeError, ValueError) as error:
+            log.error(
+                "View cannot be read", projection=self._view.projection, recordId=view_id, error=repr(error)
+            )
+            return replace(record, error=f"the stored view cannot be read: {error}")
+
+    def _decode_parked(self, view_id: str, version: int, record: bytes) -> Parked:
+        """Return the record of a parked aggregate; from one that cannot be read, as much as is known."""
+        try:
+            return _read_parked(record)
+        except ValueError as error:
+            log.error(
+                "Parked record cannot be read",
+                projection=self._view.projection,
+                recordId=view_id,
+                error=repr(error),
+            )
+            text, now = f"the record of the failure cannot be read: {error}", int(time() * 1000)
+            if len(self._view.source_streams) > 1:  # only a rebuild finds its stream
+                return Parked("", version + 1, text, now, 0, None, "parked")
+            stream = f"{self._view.source_streams[0]}.{view_id}"
+            return Parked(stream, version + 1, text, now, 0, now, "retrying")
 
     async def write(
         self,
@@ -113,11 +139,19 @@ class RedisStore(RedisBuild):
     async def load_parked(self) -> Mapping[str, Parked]:
         """Return the parked aggregates, by view id."""
         records: Any = await self._redis.hgetall(self._view.parked)
-        return {view_id.decode(): _read_parked(record) for view_id, record in records.items()}
+        return {
+            (id_ := view_id.decode()): self._decode_parked(id_, 0, record)
+            for view_id, record in records.items()
+        }
 
     async def unlist_parked(self, view_id: str) -> None:
         """Remove an aggregate from the list of the parked ones, unless its view is parked."""
         await self._unlist_script(keys=[self._view.key(view_id), self._view.parked], args=[view_id])
+
+
+def _parse_number(value: bytes | None) -> int:
+    """Return a stored number; 0 for none, and for anything else, which no write then matches."""
+    return int(value) if value and value.isdigit() else 0
 
 
 def _list_contents(update: Update) -> Iterable[bytes]:

@@ -11,9 +11,11 @@ How it works:
   the checkpoint has passed them. They were published before the unparking, so the replay reads on until the
   subject has ended once more. Until then the aggregate stays listed as parked: if this process dies, the next
   one repeats this part.
+- A view that cannot be read is first folded again, up to its version.
 - An event that fails parks the aggregate again, with the next attempt after a longer pause.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter, time, time_ns
@@ -100,8 +102,29 @@ class Replay:
         """Load the view, and find the events behind its version."""
         record = (await self._store.load([self._view_id]))[self._view_id]
         self._events.clear()
+        if record.error:
+            return await self._refold(record)
         await self._reader.seek(record.version + 1)
         return record
+
+    async def _refold(self, record: Record) -> Record:
+        """Return a view that cannot be read, folded from its events up to its version.
+
+        The next write stores it, with the derived data of later events alone: that of the others is stored.
+
+        Raises:
+            Exception: an event of these is missing or cannot be applied.
+        """
+        folded = Record(record.id, self._projection.view.message())
+        await self._reader.seek(1)
+        while folded.version < record.version and await self._read_after(folded.version):
+            events = [event for event in self._take_slice() if event.version <= record.version]
+            result = fold(self._projection, folded, events)
+            if result.error is not None:
+                raise result.error
+            folded = result.record
+            await asyncio.sleep(0)  # other work of the process goes on between two slices
+        return replace(folded, version=record.version, revision=record.revision, parked=record.parked)
 
     async def _read_after(self, version: int) -> bool:
         """Read the events after a version; return False if there are none up to the end of the subject."""
@@ -130,7 +153,7 @@ class Replay:
         return True
 
     def _fold_slice(self, record: Record) -> Update:
-        events = [self._events[at] for at in range(min(self._slice_size, len(self._events)))]
+        events = self._take_slice()
         started_ns, started = time_ns(), perf_counter()
         result = fold(self._projection, record, events)
         self._lacks_events = isinstance(result.error, EventsMissing)
@@ -139,6 +162,9 @@ class Replay:
             result.record, parked=self._create_parked(record, result), revision=record.revision + 1
         )
         return Update(record, after, result.content, result.applied_events, result.failed_event, started_ns)
+
+    def _take_slice(self) -> list[RecordedEvent]:
+        return [self._events[at] for at in range(min(self._slice_size, len(self._events)))]
 
     def _adapt_slice_size(self, events: int, seconds: float) -> None:
         affordable = int(FOLD_TIME * max(events, 1) / max(seconds, 1e-9))

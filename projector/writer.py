@@ -31,6 +31,10 @@ Observer = Callable[[Sequence[Update]], None]
 MAX_CACHED_VIEWS = 10_000
 
 
+class ViewUnreadable(Exception):
+    """The stored view cannot be read."""
+
+
 class Writer:
     """Writes one projection's views.
 
@@ -99,6 +103,11 @@ class Writer:
         if record.parked is not None:
             return None
         started = time_ns()
+        if record.error:  # the replay folds the view again
+            error = ViewUnreadable(record.error)
+            parked = self._create_parked(events[0].stream, record.version + 1, error)
+            after = replace(record, parked=parked, revision=record.revision + 1)
+            return Update(record, after, None, (), None, started)
         result = fold(self._projection, record, events)
         after = result.record
         if result.error is not None:
@@ -112,7 +121,7 @@ class Writer:
         now = int(time() * 1000)
         # Publishers may overtake each other, and a view may be older than the checkpoint (deleted by hand,
         # or restored). The aggregate's own subject has all events, including those missing here.
-        if isinstance(error, EventsMissing):
+        if isinstance(error, EventsMissing | ViewUnreadable):
             return self._retries.wait_for_events(stream, version, error, now)
         return self._retries.park(stream, version, error, None, now)
 

@@ -14,6 +14,9 @@ from query_server.redis_client import Command, RedisClient
 from query_server.timestamps import Period
 from runtime.grpc.response_size import MAX_PAGE_BYTES, PageBudget
 from runtime.grpc.rpc_error import RpcError
+from runtime.process import logs
+
+log = logs.get_logger(__name__)
 
 _decode_entries = msgspec.json.Decoder(list[tuple[str, str]]).decode
 
@@ -122,9 +125,15 @@ class ViewReader:
         """Return views with their index entries, each None if it does not exist."""
         commands = [("HMGET", self.view.key(view_id), "data", "entries") for view_id in view_ids]
         _, rows = await self.read_while_ready(*commands)
-        return [
-            ListedView(data, _decode_entries(entries or b"[]")) if data else None for data, entries in rows
-        ]
+        return [ListedView(data, self._decode_entries(entries)) if data else None for data, entries in rows]
+
+    def _decode_entries(self, entries: bytes | None) -> Sequence[tuple[str, str]]:
+        """Return a view's index entries; none if they cannot be read, so that lists go on without it."""
+        try:
+            return _decode_entries(entries or b"[]")
+        except msgspec.MsgspecError as error:
+            log.error("Index entries cannot be read", projection=self.view.projection, error=repr(error))
+            return ()
 
     async def get_history_entries(self, view_id: str, versions: Sequence[int]) -> list[bytes]:
         """Return the serialised history entries of these versions of a view."""

@@ -19,7 +19,9 @@ end
 -- Replaces a view's earlier contributions by the new ones; returns the contributions that the counters now include.
 local function replace_contributions(id, contributions, counted)
   local now_counted, complete = {}, true
-  for _, old in ipairs(cjson.decode(counted)) do
+  local readable, previous = pcall(cjson.decode, counted)
+  if not (readable and type(previous) == 'table') then previous = {} end -- `diptych verify` reports the counters
+  for _, old in ipairs(previous) do
     if not add(old[1], old[2], negate(old[3])) then
       now_counted[#now_counted + 1], complete = old, false
     end

@@ -5,6 +5,7 @@
 -- Returns -1 if another build has begun or a checkpoint is not as expected; else the positions of the views
 -- that another projector has changed, and the ids of the views with a full counter.
 local name, incarnation, partitions, advances, updates, channel, max_feed_size = unpack(ARGV, 1, 7)
+local function number(value) return value and string.match(value, '^%d+$') or '0' end -- anything else is no version
 local parked_list, conflicts, next_argument = KEYS[5], {}, 8
 advances = cmsgpack.unpack(advances)
 if redis.call('GET', build) ~= name or not as_expected(advances) then return -1 end
@@ -12,7 +13,7 @@ for i, update in ipairs(cmsgpack.unpack(updates)) do
   local key, id, version, revision, fields, parked, history, entry_versions, event_contributions =
     unpack(update, 1, 9)
   local stored = redis.call('HMGET', key, 'version', 'revision', 'contributions', 'counted')
-  if (stored[1] or '0') == version and (stored[2] or '0') == revision then
+  if number(stored[1]) == version and number(stored[2]) == revision then
     redis.call('HSET', key, unpack(fields))
     if fields[2] ~= version then
       redis.call('HSET', key, 'data', ARGV[next_argument])
