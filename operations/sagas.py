@@ -1,6 +1,6 @@
 """Lists and shows sagas for operators, and carries out their actions: retry and abort."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from getpass import getuser
@@ -10,10 +10,10 @@ from typing import Any
 from process_manager.engine import Engine, UnknownSaga
 from process_manager.event_consumer import read_stream_from
 from process_manager.feed_reader import FeedReader
-from process_manager.instance import Instance
+from process_manager.instance import Instance, RowUnreadable
 from process_manager.saga import ActionNotPossible, Saga
 from process_manager.saga_reader import SagaReader
-from process_manager.saga_records import SagaDetails, SagaFilter, SagaRow
+from process_manager.saga_records import SagaCounts, SagaDetails, SagaFilter, SagaRow
 from process_manager.store import SagaStore
 from runtime import jetstream
 from runtime.process.contexts import choose_contexts, load_parts
@@ -54,11 +54,19 @@ async def list_sagas(settings: Settings, saga_name: str, state: str, ended: bool
     """
     chosen, filter_ = _choose_sagas(settings, saga_name), SagaFilter(state, open_only=not ended)
     async with _open_store(settings) as store:
-        sagas = SagaReader(store.engine)
+        sagas = SagaReader(store.engine, chosen)
         rows = [row for saga in chosen for row in await sagas.read_page([saga.name], filter_, limit=limit)]
         notes = await _describe_feeds(FeedReader(store.engine), [saga.name for saga in chosen])
+        if not saga_name:
+            notes += _describe_unknown(await sagas.count_open(), chosen)
     lines = _align(_list_cells(row) for row in rows) if rows else ["no sagas" if ended else "no open sagas"]
     return "\n".join([*lines, *notes])
+
+
+def _describe_unknown(counts: Mapping[str, SagaCounts], known: Sequence[Saga[Any]]) -> list[str]:
+    """Return a line for each saga with open instances that no chosen context has."""
+    names = sorted(counts.keys() - {saga.name for saga in known})
+    return [f"{name} has {counts[name].open} open, but no chosen context has this saga" for name in names]
 
 
 async def _describe_feeds(feeds: FeedReader, names: Sequence[str]) -> list[str]:
@@ -84,7 +92,7 @@ async def show_sagas(settings: Settings, id_: str, saga_name: str) -> str:
     """
     chosen = _choose_sagas(settings, saga_name)
     async with _open_store(settings) as store:
-        sagas = SagaReader(store.engine)
+        sagas = SagaReader(store.engine, chosen)
         all_details = [await sagas.find(name, id_) for name in await _find_names(sagas, id_, chosen)]
     return "\n\n".join("\n".join(_describe(details)) for details in all_details if details)
 
@@ -102,7 +110,7 @@ async def retry(settings: Settings, id_: str, saga_name: str) -> str:
             name = await _choose_name(SagaReader(store.engine), id_, chosen, "retry")
             engine = Engine(store, chosen, read_stream_from(connection))
             return _format_status(await engine.retry(name, id_, getuser()))
-    except (UnknownSaga, ActionNotPossible) as error:
+    except (UnknownSaga, ActionNotPossible, RowUnreadable) as error:
         raise StartError(str(error)) from error
     finally:
         await connection.close()
@@ -124,7 +132,7 @@ async def abort(settings: Settings, id_: str, saga_name: str, reason: str) -> st
         try:
             engine = Engine(store, chosen, read_no_stream)  # type: ignore[arg-type]
             return _format_status(await engine.abort(name, id_, reason, getuser()))
-        except (UnknownSaga, ActionNotPossible) as error:
+        except (UnknownSaga, ActionNotPossible, RowUnreadable) as error:
             raise StartError(str(error)) from error
 
 

@@ -106,7 +106,7 @@ async def _check_projections(settings: Settings, stream: StreamIdentity | str | 
 async def _describe_projection(redis: Redis, view: View, stream: StreamIdentity | None) -> str:
     ready = await redis.exists(view.ready)
     checkpoints = [_parse_checkpoint(value) for value in await redis.hvals(view.checkpoints)]
-    as_of = [int(value) for value in await redis.hvals(view.as_of)]
+    as_of = [int(value) for value in await redis.hvals(view.as_of) if value.isdigit()]
     parked = await redis.hlen(view.parked)
     facts = ["ready" if ready else "not ready: queries answer VIEW_REBUILDING"]
     if stream is not None and checkpoints:
@@ -127,7 +127,7 @@ async def check_sagas(settings: Settings) -> list[Row]:
         counts = list((await SagaReader(engine).count_open()).values())
         numbers = {
             name: sum(getattr(each, name) for each in counts)
-            for name in ("open", "overdue", "blocked", "denied")
+            for name in ("open", "overdue", "blocked", "denied", "unreadable")
         }
         parked = await FeedReader(engine).count_parked_streams()
         silent.extend(await SagaReader(engine).read_silent_targets())
@@ -149,7 +149,7 @@ def _describe_silent_target(silent: SilentTarget) -> str:
 def _parse_checkpoint(value: bytes | str) -> tuple[str, int]:
     """Return the epoch and the sequence of a partition's checkpoint."""
     epoch, _, sequence = (value.decode() if isinstance(value, bytes) else value).partition("/")
-    return epoch, int(sequence)
+    return epoch, int(sequence) if sequence.isdecimal() else 0
 
 
 async def _query_or_describe(query: Callable[[], Awaitable[str]], server: str) -> str:

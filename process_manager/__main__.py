@@ -9,6 +9,7 @@ from process_manager.engine import Engine
 from process_manager.event_consumer import EventConsumer, read_stream_end_from, read_stream_from
 from process_manager.feed_reader import FeedReader
 from process_manager.freshness import Freshness
+from process_manager.inspection import Inspection
 from process_manager.leases import Leases
 from process_manager.saga import Saga
 from process_manager.saga_queries import SagaQueries
@@ -46,7 +47,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             identity = await read_stream_identity(nats.js)
             return identity.incarnation if identity else ""
 
-        reader = SagaReader(store.engine)
+        reader = SagaReader(store.engine, sagas)
         freshness = Freshness(tokens, FeedReader(store.engine), read_incarnation, read_stream_end_from(nats))
         queries = SagaQueries(sagas, reader, freshness, tokens)
         services = [module.create_service(queries) for module in load_modules(manifests, "saga_queries")]
@@ -64,6 +65,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             replayer.run(lifecycle.stopping),
             StepDispatcher(engine, store, client, leases).run(lifecycle.stopping),
             TimerDispatcher(engine, store, leases).run(lifecycle.stopping),
+            Inspection(engine, store, leases).run(lifecycle.stopping),
         )
         await leases.leave()
     await client.close()

@@ -28,6 +28,7 @@ from contracts.envelope import RecordedEvent
 from process_manager.due_work import Feed
 from process_manager.instance import Instance, StreamPosition
 from process_manager.saga import Saga
+from process_manager.stored_values import to_text
 from process_manager.transaction import Transaction
 from runtime.process import logs
 
@@ -96,9 +97,9 @@ class Delivery:
         for id_, own_streams in assigned.items():
             for stream, own_events in own_streams.items():
                 instance = instances[id_]
-                if not instance.has_room_for(stream):
-                    failures[stream] = own_events[0].version, f"{id_} follows too many streams"
-                elif self._is_behind(instance, stream, own_events):
+                if obstacle := instance.find_obstacle(stream):
+                    failures[stream] = own_events[0].version, obstacle
+                elif not instance.unreadable and self._is_behind(instance, stream, own_events):
                     wanted = instance.find_position(stream).version + 1
                     behind[stream] = min(wanted, behind.get(stream, wanted))
                 else:
@@ -150,10 +151,11 @@ class Delivery:
         """Deliver the events of one stream; return False if an instance has a failed input now."""
         processed = True
         for id_, own_streams in assigned.items():
-            if instances[id_].has_room_for(stream):
+            obstacle = instances[id_].find_obstacle(stream)
+            if not obstacle:
                 processed &= self._apply(instances[id_], stream, own_streams[stream])
             elif stream not in failures:
-                failures[stream] = own_streams[stream][0].version, f"{id_} follows too many streams"
+                failures[stream] = own_streams[stream][0].version, obstacle
         return processed
 
     async def _park(
@@ -179,7 +181,7 @@ class Delivery:
                 try:
                     id_ = subscription.find_instance(event)
                 except Exception as error:  # an event or a key's function may be broken
-                    failures[stream] = event.version, f"{type(error).__name__}: {error}"
+                    failures[stream] = event.version, to_text(f"{type(error).__name__}: {error}")
                     break
                 if id_:
                     assigned.setdefault(id_, {}).setdefault(stream, []).append(event)
@@ -201,6 +203,11 @@ class Delivery:
             stream: the stream.
             events: those of its events that belong to the instance.
         """
+        if instance.unreadable:
+            version = instance.find_position(stream).version
+            if waiting := [event.version for event in events if event.version > version]:
+                instance.keep_waiting(stream, waiting[0])
+            return False
         for event in events:
             if event.version <= instance.find_position(stream).version:
                 continue

@@ -52,9 +52,9 @@ SELECT d.saga, d.id, d.name, d.due_at
 FROM unnest(CAST(:sagas AS text[])) AS g (saga)
 CROSS JOIN unnest(CAST(:partitions AS int[])) AS q (partition)
 CROSS JOIN LATERAL (
-  SELECT t.saga, t.id, t.name, t.due_at FROM saga_timers t
-  WHERE t.saga = g.saga AND t.partition = q.partition AND t.due_at <= now()
-  ORDER BY t.due_at LIMIT :limit
+  SELECT t.saga, t.id, t.name, t.due_at, coalesce(t.postponed_to, t.due_at) AS at FROM saga_timers t
+  WHERE t.saga = g.saga AND t.partition = q.partition AND coalesce(t.postponed_to, t.due_at) <= now()
+  ORDER BY coalesce(t.postponed_to, t.due_at) LIMIT :limit
 ) d
-ORDER BY d.due_at LIMIT :limit
+ORDER BY d.at LIMIT :limit
 """)

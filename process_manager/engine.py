@@ -25,7 +25,7 @@ from contracts import streams
 from contracts.envelope import RecordedEvent
 from process_manager.delivery import Delivery, Progress, Slice
 from process_manager.due_work import Checkpoint, DueStep, DueTimer, Feed
-from process_manager.instance import Instance
+from process_manager.instance import Instance, RowUnreadable
 from process_manager.saga import AbortRequested, RetryRequested, Saga, StepRejected, StepSucceeded, TimerFired
 from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
@@ -140,26 +140,44 @@ class Engine:
         Raises:
             UnknownSaga: there is no such instance.
             ActionNotPossible: the saga's state does not permit it.
+            RowUnreadable: this release cannot read the instance.
         """
         saga = self._find_saga(saga_name)
-        for feed, stream in await self._park_failed(saga, id_):
-            while await self.deliver_parked(feed, stream) is Progress.MORE:
-                pass
+        await self._deliver_failed(saga, id_)
         async with self._store.begin() as transaction:
             instance = (await transaction.lock(saga, [id_]))[id_]
             _check_exists(instance)
+            _check_readable(instance)
             if not instance.failure:
                 instance.react_to(RetryRequested(transaction.now))
             await transaction.record_action(instance, "retry", "", operator)
             await transaction.write([instance])
+            await transaction.resume(instance)
         self._signal_work(instance)
         return instance
+
+    async def inspect(self, saga_name: str, id_: str) -> None:
+        """Mark an instance whose row cannot be read; deliver what waited for one that can be read again."""
+        saga = self._find_saga(saga_name)
+        async with self._store.begin() as transaction:
+            instance = (await transaction.lock(saga, [id_]))[id_]
+            await transaction.write([instance])
+        self._signal_work(instance)
+        if instance.was_unreadable and not instance.unreadable:
+            await self._deliver_failed(saga, id_)
+
+    async def _deliver_failed(self, saga: Saga[Any], id_: str) -> None:
+        """Deliver the events that an instance failed on, and those behind them."""
+        for feed, stream in await self._park_failed(saga, id_):
+            while await self.deliver_parked(feed, stream) is Progress.MORE:
+                pass
 
     async def _park_failed(self, saga: Saga[Any], id_: str) -> list[tuple[Feed, str]]:
         """Park the streams with a failed input of an instance, to be read again; return them and its own."""
         async with self._store.begin() as transaction:
             instance = (await transaction.lock(saga, [id_]))[id_]
             _check_exists(instance)
+            _check_readable(instance)
             parked = []
             for stream in filter(None, (instance.own_stream, *instance.other_streams)):
                 feed = Feed(
@@ -184,10 +202,12 @@ class Engine:
         Raises:
             UnknownSaga: there is no such instance.
             ActionNotPossible: the saga's state does not permit it.
+            RowUnreadable: this release cannot read the instance.
         """
         async with self._store.begin() as transaction:
             instance = (await transaction.lock(self._find_saga(saga_name), [id_]))[id_]
             _check_exists(instance)
+            _check_readable(instance)
             instance.react_to(AbortRequested(reason, transaction.now))
             await transaction.record_action(instance, "abort", reason, operator)
             await transaction.write([instance])
@@ -201,8 +221,8 @@ class Engine:
 
     def _signal_work(self, *instances: Instance) -> None:
         for instance in instances:
-            if instance.failure:
-                log.error("Saga blocked", saga=instance.saga.name, sagaId=instance.id, error=instance.failure)
+            if error := instance.failure or instance.unreadable:
+                log.error("Saga blocked", saga=instance.saga.name, sagaId=instance.id, error=error)
             if instance.steps:
                 self.work_added.set()
             if instance.timers:
@@ -221,3 +241,8 @@ def list_successive(version: int, events: Sequence[RecordedEvent]) -> list[Recor
 def _check_exists(instance: Instance) -> None:
     if not instance.exists:
         raise UnknownSaga(f"there is no {instance.saga.name} {instance.id}")
+
+
+def _check_readable(instance: Instance) -> None:
+    if instance.unreadable:
+        raise RowUnreadable(f"{instance.saga.name} {instance.id}: {instance.unreadable}")

@@ -7,6 +7,8 @@ How it works:
 - `react_to` is all or nothing: an exception from the saga's code leaves the instance unchanged.
 - An event that the saga cannot process must not stop its partition. `receive_event` records the error as the
   failed input of the event's stream, the instance stays at the version before, and redelivery starts there.
+- An instance whose row this release cannot read accepts no input: events become failed inputs, replies and
+  timers stay undelivered. All of them are delivered once a release can read the row.
 - Step names are unique, so a step that is sent twice is a bug, and so is a request of a type that the saga
   does not declare. Only an operator's retry repeats a step, as a new attempt with a new request id.
 """
@@ -20,10 +22,15 @@ from contracts import streams
 from contracts.envelope import RecordedEvent
 from process_manager.saga import EventReceived, Input, Reaction, RetryRequested, Saga, SagaStatus, Send
 from process_manager.step_requests import method_of, path_of, serialize_with_id
+from process_manager.stored_values import check_storable, to_text
 
 REQUEST_ID_NAMESPACE = UUID("2a9c1f0e-7c58-5d0b-8a55-0d2f6e0c3b71")
 MAX_OTHER_STREAMS = 1000
 """The number of streams besides its own that an instance follows; the next one is a failed input."""
+
+
+class RowUnreadable(Exception):
+    """This release cannot read the instance's row, so the instance accepts no input; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,9 @@ class Instance:
         other_streams: its positions in the other streams that it follows, by stream.
         stored_status: the state of its status when it was loaded.
         status_since: when it entered that state.
+        unreadable: why this release cannot read the row; empty if it can. `state` then means nothing.
+        positions_unreadable: whether `other_streams` means nothing either.
+        was_unreadable: whether the row was marked as unreadable when it was loaded.
         steps: the steps to write.
         timers: the timers to set, and those to cancel with None, by their names.
     """
@@ -81,12 +91,17 @@ class Instance:
     other_streams: dict[str, StreamPosition] = field(default_factory=dict)
     stored_status: str = ""
     status_since: datetime | None = None
+    unreadable: str = ""
+    positions_unreadable: bool = False
+    was_unreadable: bool = False
     steps: list[Step] = field(default_factory=list)
     timers: dict[str, datetime | None] = field(default_factory=dict)
 
     @property
     def status(self) -> SagaStatus:
         """The status that the saga describes; an event that it could not process blocks it, too."""
+        if self.unreadable:
+            return SagaStatus(self.stored_status, False, blocked_reason=self.unreadable)
         status = self.saga.describe_status(self.state)
         return replace(status, blocked_reason=self.failure or status.blocked_reason)
 
@@ -111,10 +126,14 @@ class Instance:
     def _follows_maximum(self) -> bool:
         return sum(position.version > 0 for position in self.other_streams.values()) >= MAX_OTHER_STREAMS
 
-    def has_room_for(self, stream: str) -> bool:
-        """Return whether the instance can record its position in a stream, or the failure on one."""
-        known = stream == self.own_stream or stream in self.other_streams
-        return known or len(self.other_streams) <= MAX_OTHER_STREAMS
+    def find_obstacle(self, stream: str) -> str:
+        """Return why neither a position nor a failure in a stream can be recorded; empty if it can."""
+        if stream == self.own_stream or stream in self.other_streams:
+            return ""
+        if self.positions_unreadable:
+            return f"{self.id}: {self.unreadable}"
+        full = len(self.other_streams) > MAX_OTHER_STREAMS
+        return f"{self.id} follows too many streams" if full else ""
 
     def find_position(self, stream: str) -> StreamPosition:
         if stream == self.own_stream:
@@ -131,10 +150,14 @@ class Instance:
         """Apply the saga's reaction to an input.
 
         Raises:
-            Exception: the saga's code failed, repeated a step, or sent a request that it does not declare.
-                The instance is unchanged.
+            RowUnreadable: the instance accepts no input.
+            Exception: the saga's code failed, repeated a step, or sent a request that it does not declare; or
+                the reaction cannot be stored. The instance is unchanged.
         """
+        if self.unreadable:
+            raise RowUnreadable(self.unreadable)
         reaction: Reaction[Any] = self.saga.react(self.state, input_)
+        check_storable(self.saga, reaction)
         steps = [self._create_step(send, input_, index) for index, send in enumerate(reaction.send)]
         self.state = reaction.state
         self.steps += steps
@@ -154,9 +177,7 @@ class Instance:
             message = self.saga.find_subscription(event.stream).events.decode(event)
             self.react_to(EventReceived(message, event.version, event.stream, at))
         except Exception as error:  # an event may contain anything; it blocks this instance alone
-            name = "" if event.stream == self.own_stream else f" of {event.stream}"
-            text = f"version {event.version}{name} failed: {type(error).__name__}: {error}"
-            self.set_position(event.stream, replace(position, failed_input=text))
+            self._fail(event.stream, event.version, f"failed: {type(error).__name__}: {error}")
             return False
         if self.began_at is None:
             self.began_at = at
@@ -164,6 +185,16 @@ class Instance:
             self.traceparent = event.metadata.get("traceparent")
         self.set_position(event.stream, StreamPosition(event.version))
         return True
+
+    def keep_waiting(self, stream: str, version: int) -> None:
+        """Record that the events of a stream wait from this version on, until the row can be read."""
+        if not self.find_position(stream).failed_input:
+            self._fail(stream, version, f"waits: {self.unreadable}")
+
+    def _fail(self, stream: str, version: int, error: str) -> None:
+        name = "" if stream == self.own_stream else f" of {stream}"
+        text = to_text(f"version {version}{name} {error}")
+        self.set_position(stream, replace(self.find_position(stream), failed_input=text))
 
     def _create_step(self, send: Send, input_: Input, index: int) -> Step:
         if type(send.request) not in self.saga.requests:

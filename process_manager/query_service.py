@@ -51,6 +51,7 @@ def _describe_row(row: SagaRow, own_type: str) -> Saga:
         ended=row.ended,
         waiting_for=cut(row.waiting_for),
         blocked_reason=cut(row.blocked_reason),
+        unreadable=row.unreadable,
         streams=_describe_streams(row, own_type),
     )
     saga.state_start_time.FromDatetime(row.status_since)

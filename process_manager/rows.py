@@ -1,14 +1,17 @@
 """Conversion between saga instances and their rows. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from contracts import streams
 from process_manager.instance import Instance, StreamPosition
 from process_manager.saga import Saga, SagaStatus
+from process_manager.stored_values import to_json, to_text
+
+T = TypeVar("T")
 
 MUTABLE_COLUMNS = (
     "version",
@@ -21,6 +24,7 @@ MUTABLE_COLUMNS = (
     "failed_input",
     "status_since",
     "due_at",
+    "unreadable",
 )
 """The columns of `sagas` that an input may change."""
 
@@ -36,7 +40,7 @@ def to_row(instance: Instance, now: datetime) -> dict[str, Any]:
         "partition": streams.partition(instance.id),
         "version": instance.version,
         "other_streams": msgspec.to_builtins(instance.other_streams),
-        "state": msgspec.to_builtins(instance.state),
+        "state": to_json(instance.state),
         "status": status.state,
         "ended": status.ended,
         "waiting_for": status.waiting_for,
@@ -47,7 +51,24 @@ def to_row(instance: Instance, now: datetime) -> dict[str, Any]:
         "began_at": instance.began_at or now,
         "status_since": status_since,
         "due_at": _compute_due_at(status, status_since),
+        "unreadable": False,
     }
+
+
+def to_unreadable_row(instance: Instance) -> dict[str, Any]:
+    """Return the columns to set of an instance that cannot be read: which inputs wait, and why.
+
+    All that this release could not read stays as it is.
+    """
+    columns = {
+        "failed_input": instance.failed_input,
+        "blocked_reason": instance.failure or instance.unreadable,
+        "due_at": instance.status_since,
+        "unreadable": True,
+    }
+    if instance.positions_unreadable:
+        return columns
+    return {**columns, "other_streams": msgspec.to_builtins(instance.other_streams)}
 
 
 def to_step_rows(instance: Instance, now: datetime) -> list[dict[str, Any]]:
@@ -90,24 +111,54 @@ def to_key(instance: Instance) -> dict[str, str]:
 
 
 def from_row(saga: Saga[Any], row: Any) -> Instance:
-    state: Mapping[str, Any] = row.state
+    """Return the instance of a row; one that cannot be read says so."""
+    state, state_error = _try(lambda: _read_state(saga, row.state), saga.initial)
+    no_positions: dict[str, StreamPosition] = {}
+    positions, positions_error = _try(lambda: _read_positions(saga, row.other_streams), no_positions)
     return Instance(
         saga,
         row.id,
-        msgspec.convert(state, type(saga.initial)),
+        state,
         row.version,
         row.began_at,
         row.correlation_id,
         row.traceparent,
         attempts=dict(row.archived_steps or {}),
         failed_input=row.failed_input,
-        other_streams=_parse_positions(saga, row.other_streams),
+        other_streams=positions,
         stored_status=row.status,
         status_since=row.status_since,
+        unreadable=state_error or positions_error,
+        positions_unreadable=bool(positions_error),
+        was_unreadable=row.unreadable,
     )
 
 
-def _parse_positions(saga: Saga[Any], column: object) -> dict[str, StreamPosition]:
+def find_error(saga: Saga[Any] | None, state: object, other_streams: object) -> str:
+    """Return why this release cannot read a row with these columns; empty if it can."""
+    if saga is None:
+        return "no installed context has this saga"
+    _, state_error = _try(lambda: _read_state(saga, state), None)
+    _, positions_error = _try(lambda: _read_positions(saga, other_streams), None)
+    return state_error or positions_error
+
+
+def _try(read: Callable[[], T], default: T) -> tuple[T, str]:
+    """Return what `read` returns, or a default and the error."""
+    try:
+        return read(), ""
+    except Exception as error:  # the row may be of another release, and hold anything
+        return default, to_text(f"its row cannot be read: {type(error).__name__}: {error}")
+
+
+def _read_state(saga: Saga[Any], column: object) -> Any:
+    """Return the state, once it is known that its status can be described."""
+    state = msgspec.convert(column, type(saga.initial))
+    saga.describe_status(state)
+    return state
+
+
+def _read_positions(saga: Saga[Any], column: object) -> dict[str, StreamPosition]:
     """Return the positions, without failures on streams to which the saga does not subscribe any more."""
     types = {subscription.stream_type for subscription in saga.subscribes_to}
     return {
@@ -120,4 +171,7 @@ def _compute_due_at(status: SagaStatus, status_since: datetime) -> datetime | No
     """Return when a saga becomes overdue: a blocked one at once, one without a limit never (None)."""
     if status.ended or (status.max_duration is None and not status.blocked_reason):
         return None
-    return status_since if status.blocked_reason else status_since + (status.max_duration or timedelta())
+    try:
+        return status_since if status.blocked_reason else status_since + (status.max_duration or timedelta())
+    except OverflowError:  # a row may say infinity
+        return None

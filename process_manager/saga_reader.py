@@ -6,6 +6,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Table, exists, func, select, text, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from process_manager.rows import find_error
+from process_manager.saga import Saga
 from process_manager.saga_records import (
     NEVER,
     ListPosition,
@@ -42,10 +44,12 @@ class SagaReader:
 
     Args:
         engine: of the process manager's database.
+        sagas: the definitions, by which rows that cannot be read are found; None to read rows as they are.
     """
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, sagas: Iterable[Saga[Any]] | None = None) -> None:
         self._engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        self._sagas = None if sagas is None else {saga.name: saga for saga in sagas}
 
     async def find(self, saga: str, id_: str) -> SagaDetails | None:
         async with self._engine.connect() as connection:
@@ -103,19 +107,20 @@ class SagaReader:
             return list(names)
 
     async def count_open(self) -> dict[str, SagaCounts]:
-        """Return the numbers of the instances that have not ended, by saga."""
+        """Return the numbers of the instances that have not ended or cannot be read, by saga."""
         denied_step = exists().where(
             STEPS.c.saga == SAGAS.c.saga, STEPS.c.id == SAGAS.c.id, STEPS.c.outcome.is_(None), STEPS.c.denied
         )
         query = (
             select(
                 SAGAS.c.saga,
-                func.count(),
+                func.count().filter(SAGAS.c.ended.is_(False)),
                 func.count().filter(SAGAS.c.due_at < func.now()),
                 func.count().filter(SAGAS.c.blocked_reason != ""),
                 func.count().filter(denied_step),
+                func.count().filter(SAGAS.c.unreadable),
             )
-            .where(SAGAS.c.ended.is_(False))
+            .where(SAGAS.c.ended.is_(False) | SAGAS.c.unreadable)
             .group_by(SAGAS.c.saga)
         )
         async with self._engine.connect() as connection:
@@ -132,7 +137,16 @@ class SagaReader:
         for row in rows:
             if (step := pending_steps.get((row["saga"], row["id"]))) and not row["blocked_reason"]:
                 row["waiting_for"] = f"the reply to {step}"
-        return [SagaRow(**row) for row in rows]
+        return [SagaRow(**self._check_readable(row)) for row in rows]
+
+    def _check_readable(self, row: dict[str, Any]) -> dict[str, Any]:
+        """Return the columns of a row; of one that cannot be read, those that can be used and the reason."""
+        if self._sagas is None:
+            return row
+        error = find_error(self._sagas.get(row["saga"]), row["state"], row["other_streams"])
+        if not error:
+            return {**row, "unreadable": False}
+        return {**row, "unreadable": True, "blocked_reason": error, "state": {}, "other_streams": {}}
 
     async def _read_pending_steps(
         self, connection: AsyncConnection, rows: Iterable[Mapping[str, Any]]
@@ -157,7 +171,7 @@ def _select_page(saga: str, filter_: SagaFilter, after: ListPosition | None, lim
     if filter_.status:
         conditions.append(SAGAS.c.status == filter_.status)
     if filter_.open_only:
-        conditions.append(SAGAS.c.ended.is_(False))
+        conditions.append(SAGAS.c.ended.is_(False) | SAGAS.c.unreadable)
     if filter_.blocked_only:
         conditions.append(SAGAS.c.blocked_reason != "")
     if filter_.overdue_only:

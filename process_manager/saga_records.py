@@ -69,6 +69,8 @@ class SagaRow:
     began_at: datetime
     status_since: datetime
     due_at: datetime | None
+    unreadable: bool = False
+    """Whether the row cannot be read; `state` and `other_streams` are then empty."""
 
     @property
     def position(self) -> ListPosition:
@@ -99,13 +101,15 @@ class ParkedStream:
 
 @dataclass(frozen=True, slots=True)
 class SagaCounts:
-    """Numbers of instances that have not ended."""
+    """Numbers of instances that have not ended or cannot be read."""
 
     open: int
     overdue: int
     blocked: int
     denied: int
     """Those with a pending step that was denied for the process manager's token or scopes."""
+    unreadable: int = 0
+    """Those whose rows a manager could not read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,13 @@ SAGAS = Table(
         nullable=False,
         comment="error of the next event of its own stream; empty if there is none",
     ),
+    Column(
+        "unreadable",
+        Boolean,
+        nullable=False,
+        server_default=false(),
+        comment="whether a manager could not read this row; its inputs wait",
+    ),
     Column("correlation_id", Text, nullable=False, comment="of the first event, passed on with the steps"),
     Column("traceparent", Text, comment="of the first event"),
     Column("began_at", _INSTANT, nullable=False),
@@ -70,6 +77,7 @@ Index("sagas_listed", SAGAS.c.saga, DUE, SAGAS.c.began_at, SAGAS.c.id)
 Index("sagas_listed_by_status", SAGAS.c.saga, SAGAS.c.status, DUE, SAGAS.c.began_at, SAGAS.c.id)
 Index("sagas_ended", SAGAS.c.status_since, SAGAS.c.saga, SAGAS.c.id, postgresql_where=SAGAS.c.ended)
 Index("sagas_blocked", SAGAS.c.saga, postgresql_where=SAGAS.c.blocked_reason != "")
+Index("sagas_open", SAGAS.c.saga, SAGAS.c.id, postgresql_where=SAGAS.c.ended.is_(False) | SAGAS.c.unreadable)
 
 STEPS = Table(
     "saga_steps",
@@ -116,8 +124,14 @@ TIMERS = Table(
     Column("name", Text, primary_key=True),
     Column("partition", Integer, nullable=False),
     Column("due_at", _INSTANT, nullable=False),
+    Column("postponed_to", _INSTANT, comment="when to fire it, after a delivery that failed"),
 )
-Index("saga_timers_due", TIMERS.c.saga, TIMERS.c.partition, TIMERS.c.due_at)
+Index(
+    "saga_timers_due",
+    TIMERS.c.saga,
+    TIMERS.c.partition,
+    func.coalesce(TIMERS.c.postponed_to, TIMERS.c.due_at),
+)
 
 OPERATOR_ACTIONS = Table(
     "saga_operator_actions",

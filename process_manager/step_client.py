@@ -152,7 +152,12 @@ class StepClient:
             "diptych-causation-id": f"{step.saga}/{step.id}"[:128],
             "traceparent": traceparent,
         }
-        return tuple((key, value) for key, value in metadata.items() if value)
+        # gRPC would refuse the whole call for a row's value that is no text of a header.
+        return tuple(
+            (key, value)
+            for key, value in metadata.items()
+            if value and value.isascii() and value.isprintable()
+        )
 
 
 def _parse_targets(text: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ from opentelemetry.trace import SpanKind
 
 from process_manager.due_work import DueStep
 from process_manager.engine import Engine
+from process_manager.instance import RowUnreadable
 from process_manager.leases import Leases
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.store import SagaStore
@@ -36,6 +37,8 @@ POLL_INTERVAL = 0.25
 """Seconds between polls of due work, unless a reaction in this process adds some."""
 INITIAL_PAUSE, MAX_PAUSE = 0.2, 10.0
 """Seconds before an unanswered step is sent again."""
+UNREADABLE_PAUSE = 300.0
+"""Seconds before a step is sent again whose instance cannot be read; at once when it can be read again."""
 MAX_SILENT_PAUSE = 1.0
 """Seconds before a step is sent again whose target did not answer."""
 
@@ -121,6 +124,8 @@ class StepDispatcher:
     async def _deliver(self, step: DueStep, target: Target, reply: StepReply) -> None:
         try:
             await self._engine.record_reply(step, reply)
+        except RowUnreadable as error:
+            await self._postpone(step, target, OutcomeUnknown(str(error)), UNREADABLE_PAUSE)
         except Exception as error:
             # PostgreSQL is unavailable, or the saga has a bug: the same request yields the same reply later.
             await self._postpone(step, target, OutcomeUnknown(f"the delivery of its reply failed: {error!r}"))
@@ -159,9 +164,11 @@ class StepDispatcher:
             log.info("Step target answers again", target=target.name, seconds=seconds_silent)
             self._engine.work_added.set()
 
-    async def _postpone(self, step: DueStep, target: Target, error: OutcomeUnknown) -> None:
-        maximum = MAX_SILENT_PAUSE if error.silent else MAX_PAUSE
-        pause = compute_pause(step.tries, INITIAL_PAUSE, maximum)
+    async def _postpone(
+        self, step: DueStep, target: Target, error: OutcomeUnknown, initial_pause: float = INITIAL_PAUSE
+    ) -> None:
+        maximum = MAX_SILENT_PAUSE if error.silent else max(MAX_PAUSE, initial_pause)
+        pause = compute_pause(step.tries, initial_pause, maximum)
         fields = {"saga": step.saga, "sagaId": step.id, "step": step.step}
         if error.denied:
             if not step.denied:  # an operator must mend the token; `diptych status` counts these sagas

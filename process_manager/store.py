@@ -4,13 +4,13 @@ Two managers may work on the same partition without harm: checkpoints are compar
 of instances are locked while they change, and a step takes one outcome.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -25,7 +25,7 @@ from process_manager.due_work import (
     matches_timer,
 )
 from process_manager.saga import Saga
-from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS, ROLE, STEPS, TIMERS
+from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS, ROLE, SAGAS, STEPS, TIMERS
 from process_manager.targets import PLACES
 from process_manager.transaction import Transaction
 from runtime.postgres import create_engine
@@ -155,6 +155,28 @@ class SagaStore:
         async with self.reserved.connect() as connection:
             return [DueTimer(*row) for row in await connection.execute(DUE_TIMERS, parameters)]
 
+    async def read_open(
+        self, sagas: Collection[str], partitions: Collection[int], after: tuple[str, str], limit: int
+    ) -> Sequence[Any]:
+        """Return saga, id, state, other_streams and unreadable of instances that are open or unreadable.
+
+        Args:
+            sagas: the names of the sagas.
+            partitions: the partitions of the instances.
+            after: saga and id after which the page begins.
+            limit: the maximum number of instances.
+        """
+        columns = SAGAS.c
+        query = (
+            select(columns.saga, columns.id, columns.state, columns.other_streams, columns.unreadable)
+            .where(columns.ended.is_(False) | columns.unreadable, columns.saga.in_(sagas))
+            .where(columns.partition.in_(partitions), tuple_(columns.saga, columns.id) > after)
+            .order_by(columns.saga, columns.id)
+            .limit(limit)
+        )
+        async with self.reserved.connect() as connection:
+            return (await connection.execute(query)).all()
+
     async def postpone_step(self, step: DueStep, seconds: float, error: str, *, denied: bool = False) -> None:
         """Record a try without an answer, and make the step due again after `seconds`."""
         due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
@@ -167,6 +189,8 @@ class SagaStore:
 
     async def postpone_timer(self, timer: DueTimer, seconds: float) -> None:
         """Make an expired timer due again after `seconds`."""
-        async with self.engine.begin() as connection:
-            due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-            await connection.execute(update(TIMERS).where(matches_timer(timer)).values(due_at=due_at))
+        async with self.reserved.begin() as connection:
+            postponed_to = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+            await connection.execute(
+                update(TIMERS).where(matches_timer(timer)).values(postponed_to=postponed_to)
+            )

@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from process_manager.due_work import DueTimer
 from process_manager.engine import Engine
+from process_manager.instance import RowUnreadable
 from process_manager.leases import Leases
 from process_manager.store import SagaStore
 from runtime.process import logs
@@ -24,6 +25,8 @@ POLL_INTERVAL = 0.25
 """Seconds between polls of due timers, unless a reaction in this process sets one."""
 RETRY_INTERVAL = 10.0
 """Seconds before a timer fires again whose delivery failed."""
+UNREADABLE_INTERVAL = 300.0
+"""Seconds before a timer fires again whose instance cannot be read."""
 
 log = logs.get_logger(__name__)
 
@@ -74,6 +77,8 @@ class TimerDispatcher:
         async with self._places:
             try:
                 await self._engine.fire_timer(timer)
+            except RowUnreadable:  # `Inspection` marks it, and fires the timer when it can be read
+                await self._store.postpone_timer(timer, UNREADABLE_INTERVAL)
             except Exception as error:  # perhaps a bug in one saga, which must not stop the others
                 log.exception("Timer delivery failed", saga=timer.saga, sagaId=timer.id, error=repr(error))
                 await self._store.postpone_timer(timer, RETRY_INTERVAL)

@@ -211,7 +211,10 @@ class Transaction:
 
     async def write(self, instances: Iterable[Instance]) -> None:
         """Write the instances with their new steps and timers; skip those that have received no input."""
-        begun = [instance for instance in instances if instance.exists]
+        for instance in (existing := [instance for instance in instances if instance.exists]):
+            if instance.unreadable:
+                await self._mark_unreadable(instance)
+        begun = [instance for instance in existing if not instance.unreadable]
         if not begun:
             return
         statement = insert(SAGAS).values([rows.to_row(instance, self.now) for instance in begun])
@@ -223,11 +226,35 @@ class Transaction:
         if steps := [row for instance in begun for row in rows.to_step_rows(instance, self.now)]:
             await self._connection.execute(insert(STEPS), steps)
         await self._write_timers([rows.to_timer_rows(instance) for instance in begun])
+        for instance in begun:
+            if instance.was_unreadable:
+                await self.resume(instance)
+
+    async def _mark_unreadable(self, instance: Instance) -> None:
+        await self._connection.execute(
+            update(SAGAS)
+            .where(SAGAS.c.saga == instance.saga.name, SAGAS.c.id == instance.id)
+            .values(rows.to_unreadable_row(instance))
+        )
+
+    async def resume(self, instance: Instance) -> None:
+        """Make the instance's pending steps due now, and its postponed timers at their own times."""
+        of_instance = rows.to_key(instance).values()
+        await self._connection.execute(
+            update(STEPS)
+            .where(tuple_(STEPS.c.saga, STEPS.c.id) == tuple_(*of_instance), STEPS.c.outcome.is_(None))
+            .values(due_at=self.now)
+        )
+        await self._connection.execute(
+            update(TIMERS)
+            .where(tuple_(TIMERS.c.saga, TIMERS.c.id) == tuple_(*of_instance))
+            .values(postponed_to=None)
+        )
 
     async def _write_timers(self, timers: Sequence[tuple[list[Any], list[Any]]]) -> None:
         if timer_rows := [row for set_rows, _ in timers for row in set_rows]:
             statement = insert(TIMERS).values(timer_rows)
-            changes = {"due_at": statement.excluded.due_at}
+            changes = {"due_at": statement.excluded.due_at, "postponed_to": None}
             await self._connection.execute(
                 statement.on_conflict_do_update(index_elements=["saga", "id", "name"], set_=changes)
             )

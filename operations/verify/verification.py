@@ -70,7 +70,14 @@ async def verify(
         sources = Sources(postgres, StreamContents(connection), redis)
         incarnation, standby = await postgres.read_incarnation()
         verification = Verification(
-            sources, aggregates, specs, incarnation, standby=standby, within=within, max_findings=max_findings
+            sources,
+            aggregates,
+            specs,
+            incarnation,
+            standby=standby,
+            within=within,
+            max_findings=max_findings,
+            all_contexts=not settings.contexts.strip(),
         )
         return await verification.run()
     finally:
@@ -92,11 +99,12 @@ class Verification:
         standby: bool,
         within: float,
         max_findings: int,
+        all_contexts: bool = False,
     ) -> None:
         self._sources, self._incarnation, self._standby = sources, incarnation, standby
         self._aggregates = {aggregate.stream_type: aggregate for aggregate in aggregates}
         self._sagas = sagas
-        self._within = within
+        self._within, self._all_contexts = within, all_contexts
         self._report = Report(max_findings)
         self._counts = Counts(self._report.counts)
         specs = [spec for aggregate in aggregates for spec in aggregate.projections]
@@ -108,7 +116,14 @@ class Verification:
         await self._check_aggregates()
         await self._check_unmatched_messages()
         await self._check_projections()
-        await sagas.check(self._sources.postgres, self._sagas, self._aggregates, self._report, self._within)
+        await sagas.check(
+            self._sources.postgres,
+            self._sagas,
+            self._aggregates,
+            self._report,
+            self._within,
+            all_contexts=self._all_contexts,
+        )
         return self._report
 
     async def _check_stream(self) -> None:

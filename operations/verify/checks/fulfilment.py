@@ -13,6 +13,7 @@ from diptych.banking.v1.types_pb2 import Hold
 from diptych.inventory.v1 import command_service_pb2 as inventory_commands
 from diptych.inventory.v1.types_pb2 import Reservation
 from diptych.ordering.v1.types_pb2 import Order
+from google.protobuf.message import DecodeError
 
 from operations.verify.checks import stored_streams
 from operations.verify.model import Aggregate, Problem, SagaSpec
@@ -106,18 +107,29 @@ class Effects:
         """The streams of its reservations and holds."""
         self.refunds: list[Any] = []
         """The refunded amounts."""
+        self.unreadable = 0
+        """The number of steps whose request cannot be read."""
         for row in steps:
-            if row.method == RESERVE:
-                id_ = inventory_commands.ReserveStockRequest.FromString(row.request).reservation_id
-                self.streams.append(f"inventory.reservation.{id_}")
-            elif row.method == HOLD:
-                id_ = banking_commands.PlaceHoldRequest.FromString(row.request).hold_id
-                self.streams.append(f"banking.hold.{id_}")
-            elif row.method == REFUND:
-                self.refunds.append(banking_commands.DepositRequest.FromString(row.request).amount)
+            try:
+                self._add(row)
+            except DecodeError:
+                self.unreadable += 1
+
+    def _add(self, row: Any) -> None:
+        if row.method == RESERVE:
+            id_ = inventory_commands.ReserveStockRequest.FromString(row.request).reservation_id
+            self.streams.append(f"inventory.reservation.{id_}")
+        elif row.method == HOLD:
+            id_ = banking_commands.PlaceHoldRequest.FromString(row.request).hold_id
+            self.streams.append(f"banking.hold.{id_}")
+        elif row.method == REFUND:
+            self.refunds.append(banking_commands.DepositRequest.FromString(row.request).amount)
 
 
 def _compare(id_: str, status: str, effects: Effects, views: Mapping[str, Any]) -> Iterator[str]:
+    if effects.unreadable:
+        yield f"the requests of {effects.unreadable} steps cannot be read"
+        return
     order_states, reservation_state, hold_state = RESTING_STATES[status]
     order = views.get(f"ordering.order.{id_}")
     if order is None:

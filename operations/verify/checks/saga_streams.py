@@ -43,10 +43,14 @@ ORDER BY s.id, s.stream
 """
 
 WITHOUT_OTHER_STREAM = """
-SELECT g.id, k.stream FROM sagas g CROSS JOIN LATERAL jsonb_object_keys(g.other_streams) AS k (stream)
+SELECT g.id, k.stream FROM sagas g CROSS JOIN LATERAL jsonb_object_keys(
+  CASE jsonb_typeof(g.other_streams) WHEN 'object' THEN g.other_streams ELSE '{}' END
+) AS k (stream)
 WHERE g.saga = :saga AND g.other_streams <> '{}'
 AND NOT EXISTS (SELECT FROM streams WHERE id = k.stream) ORDER BY g.id, k.stream LIMIT 1000
 """
+
+UNREADABLE = "SELECT id, blocked_reason FROM sagas WHERE saga = :saga AND unreadable ORDER BY id LIMIT 1000"
 
 PARKED = (
     "SELECT stream, version, error FROM saga_parked_streams WHERE saga = :saga ORDER BY stream LIMIT 1000"
@@ -71,6 +75,7 @@ async def check(
     """
     rows = await postgres.fetch(BEGINNING, saga=spec.name)
     beginning = rows[0].at if rows else None
+    report.add_all(await confirm(partial(_find_unreadable, postgres, spec), deadline))
     if spec.subscribes_to:
         report.add_all(await confirm(partial(_find_behind, postgres, spec, beginning), deadline))
         for (id_,) in await postgres.fetch(WITHOUT_STREAM, saga=spec.name, stream_type=spec.subscribes_to):
@@ -102,6 +107,11 @@ def _describe_behind(spec: SagaSpec, row: Any) -> Problem:
         return _describe(spec, id_, f"failed input: {row.failed_input}")
     text = f"consumed version {row.consumed} of {row.version}"
     return _describe(spec, id_, text, transient=row.consumed < row.version)
+
+
+async def _find_unreadable(postgres: PostgresReader, spec: SagaSpec) -> Sequence[Problem]:
+    """Return the instances that a process manager could not read: their inputs wait."""
+    return [_describe(spec, id_, reason) for id_, reason in await postgres.fetch(UNREADABLE, saga=spec.name)]
 
 
 async def _find_parked(postgres: PostgresReader, spec: SagaSpec) -> Sequence[Problem]:
@@ -148,6 +158,9 @@ class _OtherStreams:
         return [problem for problem in problems if problem is not None]
 
     def _compare(self, row: Any, version: int) -> Problem | None:
+        if row.version and not row.version.isdecimal():
+            text = f"its position in {row.stream} cannot be read: {row.version}"
+            return _describe(self._spec, row.id, text)
         consumed = int(row.version or 0)
         if row.failed_input:
             return _describe(self._spec, row.id, f"failed input: {row.failed_input}")

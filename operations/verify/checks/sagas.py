@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from time import monotonic
 
+from operations.server_errors import UNREACHABLE
 from operations.verify.checks import saga_streams
 from operations.verify.model import Aggregate, Problem, SagaSpec
 from operations.verify.recheck import confirm
@@ -18,6 +19,8 @@ COUNTS = """
 SELECT (SELECT count(*) FROM sagas), (SELECT count(*) FROM saga_steps),
   (SELECT count(*) FROM sagas WHERE archived_steps IS NOT NULL)
 """
+
+NAMES = "SELECT saga, count(*) AS instances FROM sagas GROUP BY saga ORDER BY saga"
 
 CONTRADICTED_STEPS = """
 SELECT s.saga, s.id, s.step, s.attempt, s.outcome, r.outcome AS recorded
@@ -40,6 +43,8 @@ async def check(
     aggregates: Mapping[str, Aggregate],
     report: Report,
     within: float,
+    *,
+    all_contexts: bool = False,
 ) -> None:
     """Check the sagas.
 
@@ -49,6 +54,7 @@ async def check(
         aggregates: the folds, by stream type.
         report: receives the findings.
         within: seconds for sagas that are behind to catch up.
+        all_contexts: whether `specs` are those of all installed contexts, so that no other saga should exist.
     """
     ((checkpoints,),) = await postgres.fetch(CHECKPOINT_COUNT)
     if not checkpoints:
@@ -58,11 +64,45 @@ async def check(
     deadline = monotonic() + within
     for spec in specs:
         await saga_streams.check(postgres, spec, aggregates, report, deadline)
-        if spec.check is not None:
-            await spec.check(postgres, aggregates, report, deadline)
+        await _run_check(spec, postgres, aggregates, report, deadline)
+    await _report_unknown(postgres, specs, report, all_contexts)
     report.add_all(await confirm(partial(_find_contradicted_steps, postgres), deadline))
     ((sagas, steps, archived),) = await postgres.fetch(COUNTS)
     report.counts.update({"sagas": sagas, "steps": steps, "archived sagas": archived})
+
+
+async def _report_unknown(
+    postgres: PostgresReader, specs: Sequence[SagaSpec], report: Report, all_contexts: bool
+) -> None:
+    """Report the sagas that no context has: a finding if all contexts are chosen, otherwise a note."""
+    known = {spec.name for spec in specs}
+    for row in await postgres.fetch(NAMES):
+        if row.saga in known:
+            continue
+        text = f"{row.instances} instances not compared: no chosen context has this saga"
+        if all_contexts:
+            report.add(Problem("sagas", f"saga {row.saga}", text))
+        else:
+            report.notes.append(f"saga {row.saga}: {text}")
+
+
+async def _run_check(
+    spec: SagaSpec,
+    postgres: PostgresReader,
+    aggregates: Mapping[str, Aggregate],
+    report: Report,
+    deadline: float,
+) -> None:
+    """Run a saga's own check. One that fails on a row is a finding, and the other checks go on."""
+    if spec.check is None:
+        return
+    try:
+        await spec.check(postgres, aggregates, report, deadline)
+    except UNREACHABLE:
+        raise
+    except Exception as error:  # a row may hold anything
+        text = f"its check failed: {type(error).__name__}: {error}"
+        report.add(Problem("sagas", f"saga {spec.name}", text))
 
 
 async def _find_contradicted_steps(postgres: PostgresReader) -> Sequence[Problem]:

@@ -47,21 +47,29 @@ def create_service(queries: SagaQueries) -> Service:
 
 
 def to_message(row: SagaRow) -> Fulfilment:
-    """Return a fulfilment without its steps."""
-    state = msgspec.convert(row.state, facts.Fulfilment)
+    """Return a fulfilment without its steps; of one that cannot be read, also without its facts."""
+    name = f"STATE_{row.status}"
+    is_known = name in Fulfilment.State.DESCRIPTOR.values_by_name
     view = Fulfilment(
         order_id=row.id,
         order_version=row.version,
-        state=Fulfilment.State.Value(f"STATE_{row.status}"),
+        state=Fulfilment.State.Value(name) if is_known else Fulfilment.STATE_UNSPECIFIED,
         waiting_for=cut(row.waiting_for),
-        rejection=cut(state.rejection_reason),
-        suspicion=cut(state.suspicion),
-        blocked_reason=cut(row.blocked_reason),
-        reservation_id="" if state.stock == ClaimState.NONE else requests.derive_reservation_id(state),
-        hold_id="" if state.money == ClaimState.NONE else requests.derive_hold_id(state),
+        blocked_reason=cut(row.blocked_reason if is_known else f"its state {row.status} is unknown"),
+        unreadable=row.unreadable or not is_known,
     )
+    if not row.unreadable:
+        _add_facts(view, msgspec.convert(row.state, facts.Fulfilment))
     view.state_start_time.FromDatetime(row.status_since)
     view.begin_time.FromDatetime(row.began_at)
     if row.due_at:
         view.due_time.FromDatetime(row.due_at)
     return view
+
+
+def _add_facts(view: Fulfilment, state: facts.Fulfilment) -> None:
+    view.rejection, view.suspicion = cut(state.rejection_reason), cut(state.suspicion)
+    if state.stock != ClaimState.NONE:
+        view.reservation_id = requests.derive_reservation_id(state)
+    if state.money != ClaimState.NONE:
+        view.hold_id = requests.derive_hold_id(state)

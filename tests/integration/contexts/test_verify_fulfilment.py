@@ -169,3 +169,12 @@ async def test_a_missing_refund(copy: Copy) -> None:
     assert (
         f"saga fulfilment.fulfilment {order}: is RETURNED, but made 0 refunds" in await copy.find_problems()
     )
+
+
+async def test_a_step_whose_request_cannot_be_read(copy: Copy) -> None:
+    order = copy.orders["CONFIRMED"]
+    where = "id = $1 AND method LIKE '%ReserveStock'"
+    await copy.sql(f"UPDATE saga_steps SET request = 'x'::bytea WHERE {where}", order)
+    assert await copy.find_problems() == [
+        f"saga fulfilment.fulfilment {order}: the requests of 1 steps cannot be read"
+    ]

@@ -112,3 +112,16 @@ async def test_a_page_token_of_another_list_is_rejected(orders: Orders) -> None:
     with pytest.raises(RpcError) as error:
         await call(orders.service, "ListFulfilments", state=Fulfilment.STATE_PREPARING, page_token=token)
     assert error.value.reason == "PAGE_TOKEN_INVALID"
+
+
+@pytest.mark.parametrize(
+    "change", ["state = '[]'", 'state = state || \'{"stock": "LENT"}\'', "status = 'PONDERING'"]
+)
+async def test_a_fulfilment_that_cannot_be_read_is_shown_as_such(orders: Orders, change: str) -> None:
+    await orders.place("o-1")
+    await orders.place("o-2")
+    await orders.run.query(f"UPDATE sagas SET {change} WHERE id = 'o-1'")
+    assert await orders.list() == ["o-1", "o-2"]
+    shown = await orders.get("o-1")
+    assert (shown.unreadable, bool(shown.blocked_reason), len(shown.steps)) == (True, True, 1)
+    assert not (await orders.get("o-2")).unreadable

@@ -113,7 +113,7 @@ async def test_a_silent_target_is_probed_and_then_gets_its_steps(
     run: SagaRun, ledger: tuple[Ledger, TcpProxy], tmp_path: Path, fault: str
 ) -> None:
     service, proxy = ledger
-    await run.deliver(*(written(f"c-{number}") for number in range(100)))
+    await run.deliver(*(written(f"c-{number}") for number in range(60)))
     if fault == "refuses":
         await proxy.stop()
     else:
@@ -122,7 +122,7 @@ async def test_a_silent_target_is_probed_and_then_gets_its_steps(
         await until(lambda: SILENT in leases.silent_targets)
         await leases.renew()
         (silent,) = await run.reader.read_silent_targets()
-        assert (silent.target, silent.waiting) == (SILENT, 100)
+        assert (silent.target, silent.waiting) == (SILENT, 60)
         details = await run.reader.find(COLLECTION.name, "c-0")
         assert details is not None
         assert details.row.waiting_for == f"the reply to cash ({SILENT} does not answer)"
@@ -133,11 +133,11 @@ async def test_a_silent_target_is_probed_and_then_gets_its_steps(
             proxy.flowing.set()
         else:
             await proxy.start()
-        await wait_until_all_answered(run, 100)
+        await wait_until_all_answered(run, 60)
         assert not leases.silent_targets
         await leases.renew()
     assert await run.reader.read_silent_targets() == []
-    assert len(set(service.request_ids)) == 100
+    assert len(set(service.request_ids)) == 60
     assert service.most <= PLACES
 
 

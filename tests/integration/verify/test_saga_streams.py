@@ -181,3 +181,48 @@ async def test_events_from_before_the_beginning_belong_to_no_instance(
     assert await database.find_problems() == []
     await database.record(paid("old", 2))
     assert await database.find_problems() == ["old: consumed version 0 of 2"]
+
+
+@pytest.mark.parametrize("change", ["state = '[]'", "other_streams = '[]'", "other_streams = '3'"])
+async def test_an_instance_that_cannot_be_read_is_its_own_problem(database: Database, change: str) -> None:
+    await database.run.query(f"UPDATE sagas SET {change} WHERE id = 'a'")
+    await database.run.engine.inspect(ACCOUNT_WATCH.name, "a")
+    await database.record(paid("b", version=2))
+    problems = await database.find_problems()
+    assert "b: consumed version 1 of 2" in problems
+    assert [problem for problem in problems if problem.startswith("a: its row cannot be read: ")]
+    assert {problem.partition(":")[0] for problem in problems} == {"a", "b"}
+
+
+async def test_a_position_that_is_no_number(database: Database) -> None:
+    await database.run.query(
+        'UPDATE sagas SET other_streams = \'{"ledger.cheque.c": {"version": "x"}}\' WHERE id = \'a\''
+    )
+    assert "a: its position in ledger.cheque.c cannot be read: x" in await database.find_problems()
+
+
+async def test_instances_of_a_saga_that_no_context_has(database: Database, database_url: str) -> None:
+    await database.run.query("UPDATE sagas SET saga = 'ledger.gone' WHERE id = 'b'")
+    text_ = "1 instances not compared: no chosen context has this saga"
+    postgres = PostgresReader(database_url)
+    try:
+        some, all_ = Report(), Report()
+        await sagas.check(postgres, [SPEC], AGGREGATES, some, within=0.0)
+        await sagas.check(postgres, [SPEC], AGGREGATES, all_, within=0.0, all_contexts=True)
+    finally:
+        await postgres.close()
+    assert f"saga ledger.gone: {text_}" in some.notes
+    assert ("saga ledger.gone", text_) in [(problem.subject, problem.text) for problem in all_.problems]
+
+
+async def test_a_check_that_fails_is_a_finding(database: Database, database_url: str) -> None:
+    async def check(*_: object) -> None:
+        raise LookupError("no such state")
+
+    postgres, report = PostgresReader(database_url), Report()
+    try:
+        await sagas.check(postgres, [replace(SPEC, check=check)], AGGREGATES, report, within=0.0)
+    finally:
+        await postgres.close()
+    assert [problem.text for problem in report.problems] == ["its check failed: LookupError: no such state"]
+    assert report.counts["sagas"] == 2

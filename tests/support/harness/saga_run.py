@@ -113,7 +113,7 @@ class SagaRun:
         self.store, self.sagas = store, sagas
         self.stream_events: list[RecordedEvent] = []
         self.engine = Engine(store, sagas, self.read_stream)
-        self.reader = SagaReader(store.engine)
+        self.reader = SagaReader(store.engine, sagas)
         self.checkpoints: dict[Feed, Checkpoint] = {}
         self.queries = SagaQueries(sagas, self.reader, create_freshness(self), TOKENS)
 

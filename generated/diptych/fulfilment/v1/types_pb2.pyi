@@ -33,7 +33,7 @@ class Fulfilment(_message.Message):
     class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Fulfilment._State.ValueType], _builtins.type):
         DESCRIPTOR: _descriptor.EnumDescriptor
         STATE_UNSPECIFIED: Fulfilment._State.ValueType  # 0
-        """Unused: every fulfilment has a state."""
+        """The fulfilment is `unreadable`, in a state that this release does not know."""
         STATE_PREPARING: Fulfilment._State.ValueType  # 1
         """The order is being assessed, its stock reserved, its money held, and the order confirmed."""
         STATE_IN_REVIEW: Fulfilment._State.ValueType  # 2
@@ -59,7 +59,7 @@ class Fulfilment(_message.Message):
         """States of a fulfilment."""
 
     STATE_UNSPECIFIED: Fulfilment.State.ValueType  # 0
-    """Unused: every fulfilment has a state."""
+    """The fulfilment is `unreadable`, in a state that this release does not know."""
     STATE_PREPARING: Fulfilment.State.ValueType  # 1
     """The order is being assessed, its stock reserved, its money held, and the order confirmed."""
     STATE_IN_REVIEW: Fulfilment.State.ValueType  # 2
@@ -95,6 +95,7 @@ class Fulfilment(_message.Message):
     HOLD_ID_FIELD_NUMBER: _builtins.int
     STEPS_FIELD_NUMBER: _builtins.int
     OMITTED_STEP_COUNT_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """The order's id."""
     order_version: _builtins.int
@@ -121,6 +122,10 @@ class Fulfilment(_message.Message):
     """The hold on the order's money; empty before it is placed."""
     omitted_step_count: _builtins.int
     """The number of earlier steps that `steps` lacks, because the response would have become too large."""
+    unreadable: _builtins.bool
+    """Whether this release cannot read the fulfilment's stored state, for instance because another release wrote
+    it. `blocked_reason` has the error. The fulfilment's events, replies and timers wait until a release can.
+    """
     @_builtins.property
     def state_start_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which the fulfilment entered this state."""
@@ -154,10 +159,11 @@ class Fulfilment(_message.Message):
         hold_id: _builtins.str = ...,
         steps: _abc.Iterable[Global___Step] | None = ...,
         omitted_step_count: _builtins.int = ...,
+        unreadable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "due_time", b"due_time", "state_start_time", b"state_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "blocked_reason", b"blocked_reason", "due_time", b"due_time", "hold_id", b"hold_id", "omitted_step_count", b"omitted_step_count", "order_id", b"order_id", "order_version", b"order_version", "rejection", b"rejection", "reservation_id", b"reservation_id", "state", b"state", "state_start_time", b"state_start_time", "steps", b"steps", "suspicion", b"suspicion", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "blocked_reason", b"blocked_reason", "due_time", b"due_time", "hold_id", b"hold_id", "omitted_step_count", b"omitted_step_count", "order_id", b"order_id", "order_version", b"order_version", "rejection", b"rejection", "reservation_id", b"reservation_id", "state", b"state", "state_start_time", b"state_start_time", "steps", b"steps", "suspicion", b"suspicion", "unreadable", b"unreadable", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -92,7 +92,7 @@ class ListSagasRequest(_message.Message):
     state: _builtins.str
     """Only instances in this state, for instance `PREPARING`; empty for all."""
     open_only: _builtins.bool
-    """Only instances that have not ended."""
+    """Only instances that have not ended, or cannot be read."""
     blocked_only: _builtins.bool
     """Only instances that need an operator."""
     overdue_only: _builtins.bool

@@ -41,6 +41,7 @@ class Saga(_message.Message):
     OMITTED_STEP_COUNT_FIELD_NUMBER: _builtins.int
     OMITTED_OPERATOR_ACTION_COUNT_FIELD_NUMBER: _builtins.int
     OMITTED_TIMER_COUNT_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
     saga: _builtins.str
     """The saga's name, `<context>.<saga>`, for instance `fulfilment.fulfilment`."""
     id: _builtins.str
@@ -61,6 +62,10 @@ class Saga(_message.Message):
     """
     omitted_timer_count: _builtins.int
     """The number of later timers that `timers` lacks, because the response would have become too large."""
+    unreadable: _builtins.bool
+    """Whether this release cannot read the instance's stored state, for instance because another release wrote it.
+    `blocked_reason` has the error. The instance's events, replies and timers wait until a release can read it.
+    """
     @_builtins.property
     def state_start_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which the instance entered this state."""
@@ -114,10 +119,11 @@ class Saga(_message.Message):
         omitted_step_count: _builtins.int = ...,
         omitted_operator_action_count: _builtins.int = ...,
         omitted_timer_count: _builtins.int = ...,
+        unreadable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "due_time", b"due_time", "state_start_time", b"state_start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "blocked_reason", b"blocked_reason", "due_time", b"due_time", "ended", b"ended", "id", b"id", "omitted_operator_action_count", b"omitted_operator_action_count", "omitted_step_count", b"omitted_step_count", "omitted_timer_count", b"omitted_timer_count", "operator_actions", b"operator_actions", "saga", b"saga", "state", b"state", "state_start_time", b"state_start_time", "steps", b"steps", "streams", b"streams", "timers", b"timers", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "blocked_reason", b"blocked_reason", "due_time", b"due_time", "ended", b"ended", "id", b"id", "omitted_operator_action_count", b"omitted_operator_action_count", "omitted_step_count", b"omitted_step_count", "omitted_timer_count", b"omitted_timer_count", "operator_actions", b"operator_actions", "saga", b"saga", "state", b"state", "state_start_time", b"state_start_time", "steps", b"steps", "streams", b"streams", "timers", b"timers", "unreadable", b"unreadable", "waiting_for", b"waiting_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
