@@ -1,13 +1,13 @@
 """Instances whose rows cannot be read are marked; their timers are postponed without losing their times.
 
-Revision ID: sagas_6
-Revises: sagas_5
+Revision ID: sagas_8
+Revises: sagas_7
 """
 
 from alembic import op
 
-revision = "sagas_6"
-down_revision = "sagas_5"
+revision = "sagas_8"
+down_revision = "sagas_7"
 
 CHANGES = (
     "ALTER TABLE sagas ADD COLUMN unreadable boolean NOT NULL DEFAULT false",
