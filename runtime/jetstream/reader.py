@@ -6,7 +6,9 @@ How it works:
    owner of the reader stores its own checkpoint with its data. A consumer dies with its stream, so checking
    the stream's epoch after creating the consumer proves that both belong together.
 2. Pull requests are kept outstanding over one plain subscription, three times as fast as the client's
-   `fetch`: whenever at most PULL messages are requested or buffered, the reader requests PULL more.
+   `fetch`: whenever at most PULL messages are requested or buffered, the reader requests PULL more. Each
+   request is bounded in bytes, too, and none is sent while MAX_BUFFERED_BYTES are buffered: the server closes
+   the connection, with all its readers, when more than 64 MiB wait for it.
 3. The server numbers the messages that it delivers to the consumer. A number that is not the next one, an
    error status, a new session of the connection or a missing heartbeat make the reader lost.
 4. A lost reader first returns its buffered messages, which have no gap, and then raises `ReaderLost`. The
@@ -31,6 +33,15 @@ from runtime.jetstream.stream import Message, read_stream_identity
 
 PULL = 1_000
 """Messages per pull request; up to twice as many are buffered."""
+MIN_PULL_BYTES = 1024 * 1024
+"""Bytes per pull request, at least; more if the server accepts larger messages, since each has to fit."""
+MESSAGE_OVERHEAD = 64 * 1024
+"""Bytes that a message may have in subjects, besides its headers and data."""
+ENDS_OF_REQUESTS = ("Message Size Exceeds MaxBytes", "Batch Completed")
+"""Descriptions of status 409 that end a pull request with a maximum of bytes: its bytes or its messages are
+used up. All others are errors."""
+MAX_BUFFERED_BYTES = 4 * 1024 * 1024
+"""Bytes of buffered messages above which nothing is requested."""
 PULL_EXPIRY = 10.0
 """Seconds until a pull request expires; the reader then sends the next one."""
 HEARTBEAT = 1.0
@@ -54,6 +65,7 @@ class StreamReader:
         self._inbox = connection.client.new_inbox()
         self._subscription: Subscription | None = None
         self._buffer: deque[Message] = deque()
+        self._buffered_bytes = 0
         self._arrived = arrived
         self._requested = 0
         """Messages of outstanding pull requests that have not been delivered."""
@@ -121,6 +133,7 @@ class StreamReader:
             self._check()
         count = min(limit, len(self._buffer))
         messages = [self._buffer.popleft() for _ in range(count)]
+        self._buffered_bytes -= sum(len(message.data) for message in messages)
         await self._pull()
         return messages
 
@@ -165,11 +178,16 @@ class StreamReader:
         await self._pull()
 
     async def _pull(self) -> None:
-        """Request PULL more messages unless more than PULL are requested or buffered."""
-        if self._loss or self._requested + len(self._buffer) > PULL:
+        """Request PULL more messages unless enough are requested or buffered."""
+        if (
+            self._loss
+            or self._requested + len(self._buffer) > PULL
+            or self._buffered_bytes > MAX_BUFFERED_BYTES
+        ):
             return
         request = {
             "batch": PULL,
+            "max_bytes": max(MIN_PULL_BYTES, self._connection.client.max_payload) + MESSAGE_OVERHEAD,
             "expires": int(PULL_EXPIRY * 1e9),
             "idle_heartbeat": int(HEARTBEAT * 1e9),
         }
@@ -197,6 +215,7 @@ class StreamReader:
         if self._loss:
             return  # a message after a gap must not be returned
         published_at = datetime.fromtimestamp(int(parts[at + 2]) / 1e9, UTC)
+        self._buffered_bytes += len(data)
         self._buffer.append(Message(subject, headers, data, int(parts[at]), int(parts[at + 3]), published_at))
         self._arrived.set()
 
@@ -205,7 +224,7 @@ class StreamReader:
         match headers.get("Status"):
             case "100":  # heartbeat
                 pass
-            case "404" | "408":  # the pull request has ended before it was fulfilled
+            case "404" | "408" | "409" if _ends_pull_request(headers):
                 self._requested -= int(headers.get("Nats-Pending-Messages", PULL))
                 self._arrived.set()
             case status:
@@ -223,3 +242,8 @@ class StreamReader:
     def _lose(self, reason: str) -> None:
         self._loss = self._loss or reason  # the first reason is the cause of the others
         self._arrived.set()
+
+
+def _ends_pull_request(headers: Mapping[str, str]) -> bool:
+    """Return whether a status means the end of a pull request rather than an error."""
+    return headers.get("Status") != "409" or headers.get("Description") in ENDS_OF_REQUESTS

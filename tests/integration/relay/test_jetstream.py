@@ -1,6 +1,7 @@
 """The connection to NATS, readers of the event stream, and the stream's identity, against a real server."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from runtime.jetstream import (
     connect,
     read_stream_identity,
 )
+from runtime.jetstream.reader import MAX_BUFFERED_BYTES
 from runtime.process.start_error import StartError
 from tests.support.harness.waiting import until
 
@@ -230,3 +232,30 @@ async def test_a_streams_identity_and_whether_it_is_intact_can_be_read(connectio
     purged = await read_stream_identity(connection.js)
     assert purged is not None
     assert not purged.intact
+
+
+async def test_a_backlog_of_large_messages_leaves_the_connection_open(connection: Connection) -> None:
+    """The server closes a connection, with all its readers, for which more than 64 MiB wait."""
+    epoch, count = await make_stream(connection), 600
+    for number in range(count):
+        await connection.js.publish(f"diptych.events.0.a.b.{number}", b"x" * 150_000)
+    reader = await StreamReader.open(connection, epoch, 1)
+    messages: list[int] = []
+    while len(messages) < count:
+        batch = await reader.read_batch(500, 1)
+        assert sum(len(message.data) for message in batch) < 2 * MAX_BUFFERED_BYTES
+        messages += [message.sequence for message in batch]
+        time.sleep(0.01)  # noqa: ASYNC251 - a reader that computes does not read
+    assert messages == list(range(1, count + 1))
+    assert (connection.sessions, connection.connected) == (1, True)
+    await reader.close()
+
+
+async def test_the_largest_message_that_the_server_accepts_is_read(connection: Connection) -> None:
+    epoch = await make_stream(connection)
+    subject = f"diptych.events.0.a.b.{'n' * 60}"
+    for size in (connection.client.max_payload, 1, connection.client.max_payload):
+        await connection.js.publish(subject, b"x" * size)
+    reader = await StreamReader.open(connection, epoch, 1)
+    assert [len(message.data) for message in await read(reader, 3)] == [2**20, 1, 2**20]
+    await reader.close()
