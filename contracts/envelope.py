@@ -10,6 +10,11 @@ import msgspec
 
 from contracts import streams
 
+MAX_EVENT_BYTES = 512 * 1024
+"""Bytes of one event's data. A command whose event is larger is rejected."""
+MAX_MESSAGE_BYTES = MAX_EVENT_BYTES + 64 * 1024
+"""Bytes of a message with its headers. NATS servers accept 1 MiB by default (`max_payload`)."""
+
 
 class RecordedEvent(msgspec.Struct, frozen=True):
     """A committed event and its metadata.

@@ -18,6 +18,7 @@ from command_server.kernel.outcomes import Accepted, Outcome, Rejection, Request
 from command_server.kernel.ports import Changes, EventRow, RequestKey, RequestRow, StoredRequest, StreamRow
 from command_server.kernel.request_ages import RequestAges
 from command_server.kernel.snapshot import FoldedState
+from contracts.envelope import MAX_EVENT_BYTES
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -177,9 +178,9 @@ class Batch:
         states = {name: stream.state for name, stream in streams.items()}
         try:
             new_events = request.kind.decider.decide(request.command, states, now)
+            self._apply(request, streams, new_events, now, ahead)
         except Rejected as error:
             return Rejection(error.reason, error.kind, error.details)
-        self._apply(request, streams, new_events, now, ahead)
         return Accepted({name: stream.version for name, stream in streams.items()}, now)
 
     def _apply(
@@ -197,7 +198,9 @@ class Batch:
             state = stream.state
             for version, event in enumerate(events, stream.version + 1):
                 state = stream.type.evolve(state, event)
-                rows.append(EventRow(name, version, *stream.type.encode(event), metadata, now))
+                type_name, data = stream.type.encode(event)
+                _check_event_size(type_name, data)
+                rows.append(EventRow(name, version, type_name, data, metadata, now))
             if events and name in ahead:
                 first = replace(rows[-len(events)], metadata=_encode_metadata(request, ahead[name]))
                 rows[-len(events)] = first
@@ -209,6 +212,12 @@ class Batch:
             if count:
                 stream.version += count
                 stream.state, stream.updated_at, stream.changed = state, now, True
+
+
+def _check_event_size(type_name: str, data: bytes) -> None:
+    """Raise Rejected if an event is too large for the stream: the relay could publish no event after it."""
+    if len(data) > MAX_EVENT_BYTES:
+        raise Rejected("EVENT_TOO_LARGE", event=type_name, bytes=len(data), most=MAX_EVENT_BYTES)
 
 
 def _encode_metadata(request: Request, set_aside: datetime | None = None) -> str:

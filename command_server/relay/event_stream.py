@@ -21,7 +21,7 @@ from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
 from contracts import streams
-from contracts.envelope import RecordedEvent, from_message, to_headers
+from contracts.envelope import MAX_MESSAGE_BYTES, RecordedEvent, from_message, to_headers
 from runtime.jetstream import Connection, Message, StreamIdentity, StreamReader, read_stream_identity
 from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
 
@@ -38,11 +38,27 @@ class Fenced(Exception):
     """The stream's last sequence is not the expected one: another client has published."""
 
 
+class MessagesTooLarge(Exception):
+    """The NATS server is configured to refuse messages of a size that events may have."""
+
+
 class EventStream:
     """The stream of all events, for the relay."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    def check_max_payload(self) -> None:
+        """Check that the server accepts every event that can be recorded.
+
+        Raises:
+            MessagesTooLarge: it does not.
+        """
+        accepted = self._connection.client.max_payload
+        if accepted < MAX_MESSAGE_BYTES:
+            raise MessagesTooLarge(
+                f"the NATS server's max_payload is {accepted}, but events need {MAX_MESSAGE_BYTES}"
+            )
 
     async def read_identity(self) -> StreamIdentity | None:
         """Return the stream's identity, or None if there is no stream or no relay has created it."""

@@ -83,6 +83,7 @@ class Relay:
 
     async def _recover(self) -> None:
         """Bring stream and marks into agreement."""
+        self._stream.check_max_payload()
         stream = await self._ensure_stream()
         await self._republish_lost_tail(stream)
         await self._mark_published_tail(stream)

@@ -94,16 +94,18 @@ def _build_statement(currency: str, opening: Transaction, closing: Transaction) 
 
 async def get_daily_report(ledgers: FreshReader, request: protocol.GetDailyReportRequest) -> bytes:
     counters = await ledgers.get_counters(LEDGERS.event_counters("day", request.day))
-    report = _build_report(request.day, counters)
+    report = _build_report(request.day, request.currency_code, counters)
     return protocol.GetDailyReportResponse(report=report).SerializeToString()
 
 
-def _build_report(day: str, counters: dict[str, int]) -> DailyReport:
+def _build_report(day: str, only_currency: str, counters: dict[str, int]) -> DailyReport:
     """Return the report of counters like `count/KIND_SENT/EUR` and `units/KIND_SENT/EUR`."""
     counts: dict[tuple[Transaction.Kind.ValueType, str], int] = {}
     nanos: Counter[tuple[Transaction.Kind.ValueType, str]] = Counter()
     for name, value in counters.items():
         part, kind_name, currency = name.split("/", 2)
+        if only_currency not in ("", currency):
+            continue
         key = parse_enum(Transaction.Kind, kind_name), currency
         if part == "count":
             counts[key] = value

@@ -26,7 +26,7 @@ PRODUCT_NOT_FOUND = NotFound("inventory", "PRODUCT_NOT_FOUND", ("sku",))
 STOCK_NOT_FOUND = NotFound("inventory", "STOCK_NOT_FOUND", ("sku", "warehouse_id"))
 RESERVATION_NOT_FOUND = NotFound("inventory", "RESERVATION_NOT_FOUND", ("reservation_id",))
 MAX_WAREHOUSES = 1_000
-"""Warehouses of one SKU that a response includes."""
+"""Warehouses of one SKU that a response includes. The rules allow 200; before that, there was no limit."""
 
 
 async def get_product(products: FreshReader, request: protocol.GetProductRequest) -> bytes:

@@ -22,11 +22,12 @@ from command_server.kernel.outcomes import (
     RequestIdReused,
 )
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
+from contracts.envelope import MAX_EVENT_BYTES
 from tests.support.builders.requests import KINDS, group_commit, request
 from tests.support.harness.memory_event_store import MemoryEventStore
 from tests.support.ledger.rules.account import POISON
 from tests.support.ledger.rules.cheque import CHEQUES
-from tests.support.ledger.rules.messages import CashCheque, Deposit, Transfer, WriteCheque
+from tests.support.ledger.rules.messages import CashCheque, Deposit, Transfer, VoidCheque, WriteCheque
 from tests.support.ledger.stubs import commands_v2
 
 
@@ -78,6 +79,18 @@ async def test_commands_are_rejected_while_the_queue_is_too_slow() -> None:
     assert isinstance((await commits.execute(request(Deposit("a", 8)))).outcome, Accepted)
     commits.close()
     await writer
+
+
+async def test_a_command_whose_event_is_too_large_for_the_stream_is_rejected() -> None:
+    store = MemoryEventStore()
+    await execute(group_commit(store), [request(WriteCheque("c", "a", 5))])
+    size = MAX_EVENT_BYTES - 100
+    requests = [request(VoidCheque("c", "x" * MAX_EVENT_BYTES)), request(VoidCheque("c", "x" * size))]
+    rejected, voided = await execute(group_commit(store), requests)
+    assert (rejected.reason, rejected.kind) == ("EVENT_TOO_LARGE", RejectionKind.RULE)
+    assert rejected.details["event"] == "acme.ledger.v1.ChequeVoided"
+    assert int(rejected.details["bytes"]) > int(rejected.details["most"]) == MAX_EVENT_BYTES
+    assert voided.versions == {"ledger.cheque.c": 2}
 
 
 async def test_a_command_also_changes_the_streams_that_its_first_state_names() -> None:

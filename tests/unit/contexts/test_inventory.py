@@ -8,6 +8,7 @@ from command_server.contexts.inventory.domain.messages import (
     SetReorderPoint,
     TransferStock,
 )
+from command_server.contexts.inventory.domain.product import MAX_WAREHOUSES
 from command_server.contexts.inventory.domain.stock import MAX_PIECES
 from diptych_testing.world import names_of
 from tests.support.builders.warehouse import (
@@ -53,6 +54,17 @@ def test_a_stock_has_a_maximum_size() -> None:
     world.assert_rejected(receive(1, "n-2"), "STOCK_TOO_LARGE")
     world.execute(receive(1, warehouse=ELSEWHERE))
     world.assert_rejected(TransferStock("t-1", SKU, ELSEWHERE, WAREHOUSE, 1), "STOCK_TOO_LARGE")
+
+
+def test_a_product_has_a_maximum_of_warehouses() -> None:
+    world = make_warehouse(on_hand=5)
+    world.execute(*(receive(1, warehouse=f"w-{number:03}") for number in range(MAX_WAREHOUSES - 1)))
+    facts = {"sku": SKU, "most": str(MAX_WAREHOUSES)}
+    world.assert_rejected(receive(1, warehouse="one-more"), "PRODUCT_TOO_MANY_WAREHOUSES", **facts)
+    to_one_more = TransferStock("t-1", SKU, WAREHOUSE, "one-more", 1)
+    world.assert_rejected(to_one_more, "PRODUCT_TOO_MANY_WAREHOUSES", **facts)
+    world.execute(receive(1, "n-2"), receive(1, "n-2", warehouse="w-007"))
+    assert get_levels(world, "w-007") == (2, 0, 0)
 
 
 def test_a_count_cannot_fall_below_the_reserved_quantity() -> None:

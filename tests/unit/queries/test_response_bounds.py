@@ -20,7 +20,7 @@ SERVICES: list[ServiceDescriptor] = [
     *(file.DESCRIPTOR.services_by_name["QueryService"] for file in (fulfilment, sagas)),
 ]
 BOUNDS = {
-    "acme.ledger.v1.Cheque.endorsers": "the ledger's rules: MAX_ENDORSERS",
+    "acme.ledger.v1.Cheque.endorsers": "the ledger's rules: MAX_ENDORSEMENTS",
     "diptych.banking.v1.DailyReport.sums": "kinds of lines, and the currencies of accounts",
     "diptych.fulfilment.v1.Fulfilment.steps": "SagaQueries.select_latest",
     "diptych.inventory.v1.GetStockResponse.stocks": "the product's rules: MAX_WAREHOUSES",

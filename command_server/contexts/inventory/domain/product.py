@@ -23,10 +23,14 @@ from command_server.contexts.inventory.domain.stock import (
     with_alert,
 )
 from command_server.contexts.inventory.domain.stock import Event as StockEvent
-from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, members
+from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
 
 PRODUCT_IDS = UUID("0d7a6a1f-0a8e-5a0b-9f33-6b8d1c5c2e02")
 """UUID namespace of product ids. An id is derived from the sku, so a sku belongs to one product stream."""
+
+MAX_WAREHOUSES = 200
+"""Maximum number of warehouses that stock a product. Its state, its view, the answers about its stock and the
+streams of the command that discontinues it grow with them."""
 
 Command = RegisterProduct | DiscontinueProduct
 Event = ProductRegistered | WarehouseStocked | ProductDiscontinued
@@ -50,9 +54,15 @@ def check_registered(product: Product, sku: str) -> None:
 
 
 def add_warehouse(product: Product, warehouse_id: str, now: datetime) -> Sequence[Event]:
-    """Return the event of a warehouse's first stock, or none if it has stocked the product before."""
+    """Return the event of a warehouse's first stock, or none if it has stocked the product before.
+
+    Raises:
+        Rejected: the product has its maximum of warehouses.
+    """
     if warehouse_id in product.warehouse_ids:
         return []
+    if len(product.warehouse_ids) >= MAX_WAREHOUSES:
+        raise Rejected("PRODUCT_TOO_MANY_WAREHOUSES", sku=product.sku, most=MAX_WAREHOUSES)
     return [WarehouseStocked(product.sku, warehouse_id, stocked_at=now)]
 
 

@@ -27,7 +27,7 @@ from diptych.banking.v1 import types_pb2 as diptych_dot_banking_dot_v1_dot_types
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&diptych/banking/v1/query_service.proto\x12\x12\x64iptych.banking.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a\x1e\x64iptych/banking/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x85\x01\n\x11GetAccountRequest\x12;\n\naccount_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taccountId\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"K\n\x12GetAccountResponse\x12\x35\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.diptych.banking.v1.AccountR\x07\x61\x63\x63ount\"|\n\x0eGetHoldRequest\x12\x35\n\x07hold_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x06holdId\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"?\n\x0fGetHoldResponse\x12,\n\x04hold\x18\x01 \x01(\x0b\x32\x18.diptych.banking.v1.HoldR\x04hold\"\x88\x01\n\x12GetTransferRequest\x12=\n\x0btransfer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ntransferId\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"O\n\x13GetTransferResponse\x12\x38\n\x08transfer\x18\x01 \x01(\x0b\x32\x1c.diptych.banking.v1.TransferR\x08transfer\"\xda\x02\n\x17ListTransactionsRequest\x12;\n\naccount_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taccountId\x12;\n\x0b\x62ooked_from\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nbookedFrom\x12?\n\rbooked_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x62ookedBefore\x12&\n\tpage_size\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x06 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"\x87\x01\n\x18ListTransactionsResponse\x12\x43\n\x0ctransactions\x18\x01 \x03(\x0b\x32\x1f.diptych.banking.v1.TransactionR\x0ctransactions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xca\x01\n\x13GetStatementRequest\x12;\n\naccount_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taccountId\x12\x41\n\x05month\x18\x02 \x01(\tB+\xbaH(r&2$^(19|20|21)[0-9]{2}-(0[1-9]|1[0-2])$R\x05month\x12\x33\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"S\n\x14GetStatementResponse\x12;\n\tstatement\x18\x01 \x01(\x0b\x32\x1d.diptych.banking.v1.StatementR\tstatement\"\xe0\x01\n\x15GetDailyReportRequest\x12\x91\x01\n\x03\x64\x61y\x18\x01 \x01(\tB\x7f\xbaH|rz2x^(19|20|21)[0-9]{2}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))$R\x03\x64\x61y\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"Q\n\x16GetDailyReportResponse\x12\x37\n\x06report\x18\x01 \x01(\x0b\x32\x1f.diptych.banking.v1.DailyReportR\x06report2\xd3\x05\n\x0cQueryService\x12o\n\nGetAccount\x12%.diptych.banking.v1.GetAccountRequest\x1a&.diptych.banking.v1.GetAccountResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12\x66\n\x07GetHold\x12\".diptych.banking.v1.GetHoldRequest\x1a#.diptych.banking.v1.GetHoldResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12r\n\x0bGetTransfer\x12&.diptych.banking.v1.GetTransferRequest\x1a\'.diptych.banking.v1.GetTransferResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12\x81\x01\n\x10ListTransactions\x12+.diptych.banking.v1.ListTransactionsRequest\x1a,.diptych.banking.v1.ListTransactionsResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12u\n\x0cGetStatement\x12\'.diptych.banking.v1.GetStatementRequest\x1a(.diptych.banking.v1.GetStatementResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12{\n\x0eGetDailyReport\x12).diptych.banking.v1.GetDailyReportRequest\x1a*.diptych.banking.v1.GetDailyReportResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.readBC\n\x12\x64iptych.banking.v1P\x01Z+diptych.internal/stubs/banking/v1;bankingv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&diptych/banking/v1/query_service.proto\x12\x12\x64iptych.banking.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a\x1e\x64iptych/banking/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x01\n\x11GetAccountRequest\x12;\n\naccount_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taccountId\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"K\n\x12GetAccountResponse\x12\x35\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1b.diptych.banking.v1.AccountR\x07\x61\x63\x63ount\"}\n\x0eGetHoldRequest\x12\x35\n\x07hold_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x06holdId\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"?\n\x0fGetHoldResponse\x12,\n\x04hold\x18\x01 \x01(\x0b\x32\x18.diptych.banking.v1.HoldR\x04hold\"\x89\x01\n\x12GetTransferRequest\x12=\n\x0btransfer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ntransferId\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"O\n\x13GetTransferResponse\x12\x38\n\x08transfer\x18\x01 \x01(\x0b\x32\x1c.diptych.banking.v1.TransferR\x08transfer\"\xdb\x02\n\x17ListTransactionsRequest\x12;\n\naccount_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taccountId\x12;\n\x0b\x62ooked_from\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nbookedFrom\x12?\n\rbooked_before\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x62ookedBefore\x12&\n\tpage_size\x18\x04 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x06 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\x87\x01\n\x18ListTransactionsResponse\x12\x43\n\x0ctransactions\x18\x01 \x03(\x0b\x32\x1f.diptych.banking.v1.TransactionR\x0ctransactions\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xcb\x01\n\x13GetStatementRequest\x12;\n\naccount_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\taccountId\x12\x41\n\x05month\x18\x02 \x01(\tB+\xbaH(r&2$^(19|20|21)[0-9]{2}-(0[1-9]|1[0-2])$R\x05month\x12\x34\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"S\n\x14GetStatementResponse\x12;\n\tstatement\x18\x01 \x01(\x0b\x32\x1d.diptych.banking.v1.StatementR\tstatement\"\x9c\x02\n\x15GetDailyReportRequest\x12\x91\x01\n\x03\x64\x61y\x18\x01 \x01(\tB\x7f\xbaH|rz2x^(19|20|21)[0-9]{2}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))$R\x03\x64\x61y\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\x12\x39\n\rcurrency_code\x18\x03 \x01(\tB\x14\xbaH\x11r\x0f\x32\r^([A-Z]{3})?$R\x0c\x63urrencyCode\"Q\n\x16GetDailyReportResponse\x12\x37\n\x06report\x18\x01 \x01(\x0b\x32\x1f.diptych.banking.v1.DailyReportR\x06report2\xd3\x05\n\x0cQueryService\x12o\n\nGetAccount\x12%.diptych.banking.v1.GetAccountRequest\x1a&.diptych.banking.v1.GetAccountResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12\x66\n\x07GetHold\x12\".diptych.banking.v1.GetHoldRequest\x1a#.diptych.banking.v1.GetHoldResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12r\n\x0bGetTransfer\x12&.diptych.banking.v1.GetTransferRequest\x1a\'.diptych.banking.v1.GetTransferResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12\x81\x01\n\x10ListTransactions\x12+.diptych.banking.v1.ListTransactionsRequest\x1a,.diptych.banking.v1.ListTransactionsResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12u\n\x0cGetStatement\x12\'.diptych.banking.v1.GetStatementRequest\x1a(.diptych.banking.v1.GetStatementResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.read\x12{\n\x0eGetDailyReport\x12).diptych.banking.v1.GetDailyReportRequest\x1a*.diptych.banking.v1.GetDailyReportResponse\"\x12\x8a\xe7\x18\x0e\n\x0c\x62\x61nking.readBC\n\x12\x64iptych.banking.v1P\x01Z+diptych.internal/stubs/banking/v1;bankingv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,15 +38,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETACCOUNTREQUEST'].fields_by_name['account_id']._loaded_options = None
   _globals['_GETACCOUNTREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_GETACCOUNTREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_GETACCOUNTREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_GETACCOUNTREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_GETHOLDREQUEST'].fields_by_name['hold_id']._loaded_options = None
   _globals['_GETHOLDREQUEST'].fields_by_name['hold_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_GETHOLDREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_GETHOLDREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_GETHOLDREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_GETTRANSFERREQUEST'].fields_by_name['transfer_id']._loaded_options = None
   _globals['_GETTRANSFERREQUEST'].fields_by_name['transfer_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_GETTRANSFERREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_GETTRANSFERREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_GETTRANSFERREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_LISTTRANSACTIONSREQUEST'].fields_by_name['account_id']._loaded_options = None
   _globals['_LISTTRANSACTIONSREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_LISTTRANSACTIONSREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -54,17 +54,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTRANSACTIONSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTTRANSACTIONSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_LISTTRANSACTIONSREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_LISTTRANSACTIONSREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_LISTTRANSACTIONSREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_GETSTATEMENTREQUEST'].fields_by_name['account_id']._loaded_options = None
   _globals['_GETSTATEMENTREQUEST'].fields_by_name['account_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_GETSTATEMENTREQUEST'].fields_by_name['month']._loaded_options = None
   _globals['_GETSTATEMENTREQUEST'].fields_by_name['month']._serialized_options = b'\272H(r&2$^(19|20|21)[0-9]{2}-(0[1-9]|1[0-2])$'
   _globals['_GETSTATEMENTREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_GETSTATEMENTREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_GETSTATEMENTREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_GETDAILYREPORTREQUEST'].fields_by_name['day']._loaded_options = None
   _globals['_GETDAILYREPORTREQUEST'].fields_by_name['day']._serialized_options = b'\272H|rz2x^(19|20|21)[0-9]{2}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))$'
   _globals['_GETDAILYREPORTREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_GETDAILYREPORTREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_GETDAILYREPORTREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
+  _globals['_GETDAILYREPORTREQUEST'].fields_by_name['currency_code']._loaded_options = None
+  _globals['_GETDAILYREPORTREQUEST'].fields_by_name['currency_code']._serialized_options = b'\272H\021r\0172\r^([A-Z]{3})?$'
   _globals['_QUERYSERVICE'].methods_by_name['GetAccount']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['GetAccount']._serialized_options = b'\212\347\030\016\n\014banking.read'
   _globals['_QUERYSERVICE'].methods_by_name['GetHold']._loaded_options = None
@@ -78,29 +80,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYSERVICE'].methods_by_name['GetDailyReport']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['GetDailyReport']._serialized_options = b'\212\347\030\016\n\014banking.read'
   _globals['_GETACCOUNTREQUEST']._serialized_start=160
-  _globals['_GETACCOUNTREQUEST']._serialized_end=293
-  _globals['_GETACCOUNTRESPONSE']._serialized_start=295
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=370
-  _globals['_GETHOLDREQUEST']._serialized_start=372
-  _globals['_GETHOLDREQUEST']._serialized_end=496
-  _globals['_GETHOLDRESPONSE']._serialized_start=498
-  _globals['_GETHOLDRESPONSE']._serialized_end=561
-  _globals['_GETTRANSFERREQUEST']._serialized_start=564
-  _globals['_GETTRANSFERREQUEST']._serialized_end=700
-  _globals['_GETTRANSFERRESPONSE']._serialized_start=702
-  _globals['_GETTRANSFERRESPONSE']._serialized_end=781
-  _globals['_LISTTRANSACTIONSREQUEST']._serialized_start=784
-  _globals['_LISTTRANSACTIONSREQUEST']._serialized_end=1130
-  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_start=1133
-  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_end=1268
-  _globals['_GETSTATEMENTREQUEST']._serialized_start=1271
-  _globals['_GETSTATEMENTREQUEST']._serialized_end=1473
-  _globals['_GETSTATEMENTRESPONSE']._serialized_start=1475
-  _globals['_GETSTATEMENTRESPONSE']._serialized_end=1558
-  _globals['_GETDAILYREPORTREQUEST']._serialized_start=1561
-  _globals['_GETDAILYREPORTREQUEST']._serialized_end=1785
-  _globals['_GETDAILYREPORTRESPONSE']._serialized_start=1787
-  _globals['_GETDAILYREPORTRESPONSE']._serialized_end=1868
-  _globals['_QUERYSERVICE']._serialized_start=1871
-  _globals['_QUERYSERVICE']._serialized_end=2594
+  _globals['_GETACCOUNTREQUEST']._serialized_end=294
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=296
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=371
+  _globals['_GETHOLDREQUEST']._serialized_start=373
+  _globals['_GETHOLDREQUEST']._serialized_end=498
+  _globals['_GETHOLDRESPONSE']._serialized_start=500
+  _globals['_GETHOLDRESPONSE']._serialized_end=563
+  _globals['_GETTRANSFERREQUEST']._serialized_start=566
+  _globals['_GETTRANSFERREQUEST']._serialized_end=703
+  _globals['_GETTRANSFERRESPONSE']._serialized_start=705
+  _globals['_GETTRANSFERRESPONSE']._serialized_end=784
+  _globals['_LISTTRANSACTIONSREQUEST']._serialized_start=787
+  _globals['_LISTTRANSACTIONSREQUEST']._serialized_end=1134
+  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_start=1137
+  _globals['_LISTTRANSACTIONSRESPONSE']._serialized_end=1272
+  _globals['_GETSTATEMENTREQUEST']._serialized_start=1275
+  _globals['_GETSTATEMENTREQUEST']._serialized_end=1478
+  _globals['_GETSTATEMENTRESPONSE']._serialized_start=1480
+  _globals['_GETSTATEMENTRESPONSE']._serialized_end=1563
+  _globals['_GETDAILYREPORTREQUEST']._serialized_start=1566
+  _globals['_GETDAILYREPORTREQUEST']._serialized_end=1850
+  _globals['_GETDAILYREPORTRESPONSE']._serialized_start=1852
+  _globals['_GETDAILYREPORTRESPONSE']._serialized_end=1933
+  _globals['_QUERYSERVICE']._serialized_start=1936
+  _globals['_QUERYSERVICE']._serialized_end=2659
 # @@protoc_insertion_point(module_scope)

@@ -308,19 +308,25 @@ class GetDailyReportRequest(_message.Message):
 
     DAY_FIELD_NUMBER: _builtins.int
     AT_LEAST_AS_FRESH_FIELD_NUMBER: _builtins.int
+    CURRENCY_CODE_FIELD_NUMBER: _builtins.int
     day: _builtins.str
     """The day in UTC, as `2026-11-23`. A day without lines has no sums."""
     at_least_as_fresh: _builtins.str
     """Consistency token of the commands that the response must include; empty for none."""
+    currency_code: _builtins.str
+    """Only sums in this currency, as an ISO 4217 code; empty for all. A day with more than some thousands of
+    currencies is too large for one response (`RESPONSE_TOO_LARGE`) without it.
+    """
     def __init__(
         self,
         *,
         day: _builtins.str = ...,
         at_least_as_fresh: _builtins.str = ...,
+        currency_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "day", b"day"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at_least_as_fresh", b"at_least_as_fresh", "currency_code", b"currency_code", "day", b"day"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -128,8 +128,8 @@ class CommandServiceServicer:
     def ReceiveStock(self, request, context):
         """Records a delivery to a warehouse. A delivery of a sku to a warehouse counts once: repeating it with the
         same quantity changes nothing, and with a different quantity it is rejected with
-        `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED` or
-        `STOCK_TOO_LARGE`.
+        `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED`,
+        `STOCK_TOO_LARGE`, or `PRODUCT_TOO_MANY_WAREHOUSES` if 200 other warehouses have stocked the product.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,7 +181,8 @@ class CommandServiceServicer:
         """Sends stock from one warehouse to another. It leaves the first warehouse immediately and is in transit to
         the second until the transfer is completed. Repeating the same transfer changes nothing; a different
         transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected with
-        `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT` or `STOCK_TOO_LARGE`.
+        `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT`, `STOCK_TOO_LARGE` or
+        `PRODUCT_TOO_MANY_WAREHOUSES`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,8 +49,8 @@ class CommandServiceStub:
     ReceiveStock: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ReceiveStockRequest, _command_service_pb2.ReceiveStockResponse]
     """Records a delivery to a warehouse. A delivery of a sku to a warehouse counts once: repeating it with the
     same quantity changes nothing, and with a different quantity it is rejected with
-    `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED` or
-    `STOCK_TOO_LARGE`.
+    `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED`,
+    `STOCK_TOO_LARGE`, or `PRODUCT_TOO_MANY_WAREHOUSES` if 200 other warehouses have stocked the product.
     """
     ReserveStock: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ReserveStockRequest, _command_service_pb2.ReserveStockResponse]
     """Reserves stock of one or more skus and warehouses, all lines or none, until a deadline, or without a
@@ -78,7 +78,8 @@ class CommandServiceStub:
     """Sends stock from one warehouse to another. It leaves the first warehouse immediately and is in transit to
     the second until the transfer is completed. Repeating the same transfer changes nothing; a different
     transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected with
-    `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT` or `STOCK_TOO_LARGE`.
+    `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT`, `STOCK_TOO_LARGE` or
+    `PRODUCT_TOO_MANY_WAREHOUSES`.
     """
     CompleteTransfer: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.CompleteTransferRequest, _command_service_pb2.CompleteTransferResponse]
     """Records the arrival of stock in transit. Rejected with `TRANSFER_NOT_FOUND`."""
@@ -114,8 +115,8 @@ class CommandServiceAsyncStub(CommandServiceStub):
     ReceiveStock: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ReceiveStockRequest, _command_service_pb2.ReceiveStockResponse]  # type: ignore[assignment]
     """Records a delivery to a warehouse. A delivery of a sku to a warehouse counts once: repeating it with the
     same quantity changes nothing, and with a different quantity it is rejected with
-    `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED` or
-    `STOCK_TOO_LARGE`.
+    `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED`,
+    `STOCK_TOO_LARGE`, or `PRODUCT_TOO_MANY_WAREHOUSES` if 200 other warehouses have stocked the product.
     """
     ReserveStock: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ReserveStockRequest, _command_service_pb2.ReserveStockResponse]  # type: ignore[assignment]
     """Reserves stock of one or more skus and warehouses, all lines or none, until a deadline, or without a
@@ -143,7 +144,8 @@ class CommandServiceAsyncStub(CommandServiceStub):
     """Sends stock from one warehouse to another. It leaves the first warehouse immediately and is in transit to
     the second until the transfer is completed. Repeating the same transfer changes nothing; a different
     transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected with
-    `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT` or `STOCK_TOO_LARGE`.
+    `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT`, `STOCK_TOO_LARGE` or
+    `PRODUCT_TOO_MANY_WAREHOUSES`.
     """
     CompleteTransfer: _aio.UnaryUnaryMultiCallable[_command_service_pb2.CompleteTransferRequest, _command_service_pb2.CompleteTransferResponse]  # type: ignore[assignment]
     """Records the arrival of stock in transit. Rejected with `TRANSFER_NOT_FOUND`."""
@@ -188,8 +190,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_command_service_pb2.ReceiveStockResponse, _abc.Awaitable[_command_service_pb2.ReceiveStockResponse]]:
         """Records a delivery to a warehouse. A delivery of a sku to a warehouse counts once: repeating it with the
         same quantity changes nothing, and with a different quantity it is rejected with
-        `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED` or
-        `STOCK_TOO_LARGE`.
+        `DELIVERY_ALREADY_RECEIVED`. Also rejected with `PRODUCT_NOT_FOUND`, `PRODUCT_DISCONTINUED`,
+        `STOCK_TOO_LARGE`, or `PRODUCT_TOO_MANY_WAREHOUSES` if 200 other warehouses have stocked the product.
         """
 
     @_abc_1.abstractmethod
@@ -253,7 +255,8 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         """Sends stock from one warehouse to another. It leaves the first warehouse immediately and is in transit to
         the second until the transfer is completed. Repeating the same transfer changes nothing; a different
         transfer with the same id is rejected with `TRANSFER_EXISTS`. Also rejected with
-        `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT` or `STOCK_TOO_LARGE`.
+        `TRANSFER_WAREHOUSE_SAME`, `PRODUCT_NOT_FOUND`, `STOCK_INSUFFICIENT`, `STOCK_TOO_LARGE` or
+        `PRODUCT_TOO_MANY_WAREHOUSES`.
         """
 
     @_abc_1.abstractmethod

@@ -27,7 +27,7 @@ from diptych.ordering.v1 import types_pb2 as diptych_dot_ordering_dot_v1_dot_typ
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'diptych/ordering/v1/query_service.proto\x12\x13\x64iptych.ordering.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a\x1f\x64iptych/ordering/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x7f\n\x0fGetOrderRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"D\n\x10GetOrderResponse\x12\x30\n\x05order\x18\x01 \x01(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x05order\"\xba\x04\n\x11ListOrdersRequest\x12=\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\ncustomerId\x12@\n\x05state\x18\x02 \x01(\x0e\x32 .diptych.ordering.v1.Order.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12&\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\x12;\n\x0bplaced_from\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nplacedFrom\x12?\n\rplaced_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0cplacedBefore:\x9f\x01\xbaH\x9b\x01\x1a\x98\x01\n\x12list_orders.filter\x12#name a customer, a state, or a time\x1a]this.customer_id != \'\' || this.state != 0 || has(this.placed_from) || has(this.placed_before)\"p\n\x12ListOrdersResponse\x12\x32\n\x06orders\x18\x01 \x03(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x06orders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x92\x01\n\x15\x42\x61tchGetOrdersRequest\x12\x44\n\torder_ids\x18\x01 \x03(\tB\'\xbaH$\x92\x01!\x08\x01\x10\x64\x18\x01\"\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x08orderIds\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"\xa2\x01\n\x16\x42\x61tchGetOrdersResponse\x12\x32\n\x06orders\x18\x01 \x03(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x06orders\x12*\n\x11missing_order_ids\x18\x02 \x03(\tR\x0fmissingOrderIds\x12(\n\x10unread_order_ids\x18\x03 \x03(\tR\x0eunreadOrderIds\"\x8f\x01\n\x19GetCustomerSummaryRequest\x12=\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncustomerId\x12\x33\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"\\\n\x1aGetCustomerSummaryResponse\x12>\n\x07summary\x18\x01 \x01(\x0b\x32$.diptych.ordering.v1.CustomerSummaryR\x07summary\"\xda\x02\n\x1aGetCustomerActivityRequest\x12=\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncustomerId\x12\x44\n\x0f\x65xcept_order_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\rexceptOrderId\x12;\n\x0bplaced_from\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nplacedFrom\x12\x45\n\x0f\x61\x64\x64ress_digests\x18\x04 \x03(\tB\x1c\xbaH\x19\x92\x01\x16\x10\x64\"\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x0e\x61\x64\x64ressDigests\x12\x33\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"r\n\x1bGetCustomerActivityResponse\x12\x1f\n\x0border_count\x18\x01 \x01(\x05R\norderCount\x12\x32\n\x15known_address_digests\x18\x02 \x03(\tR\x13knownAddressDigests\"\xd7\x01\n\x16GetOrderHistoryRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"\x83\x01\n\x17GetOrderHistoryResponse\x12@\n\x07\x65ntries\x18\x01 \x03(\x0b\x32&.diptych.ordering.v1.OrderHistoryEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xae\x01\n\x11WatchOrderRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12+\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"i\n\x12WatchOrderResponse\x12\x30\n\x05order\x18\x01 \x01(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x05order\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"\xbd\x01\n\x1aWatchCustomerOrdersRequest\x12=\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncustomerId\x12+\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x33\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80 R\x0e\x61tLeastAsFresh\"r\n\x1bWatchCustomerOrdersResponse\x12\x30\n\x05order\x18\x01 \x01(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x05order\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken2\x99\x08\n\x0cQueryService\x12l\n\x08GetOrder\x12$.diptych.ordering.v1.GetOrderRequest\x1a%.diptych.ordering.v1.GetOrderResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12~\n\x0e\x42\x61tchGetOrders\x12*.diptych.ordering.v1.BatchGetOrdersRequest\x1a+.diptych.ordering.v1.BatchGetOrdersResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12r\n\nListOrders\x12&.diptych.ordering.v1.ListOrdersRequest\x1a\'.diptych.ordering.v1.ListOrdersResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12\x8a\x01\n\x12GetCustomerSummary\x12..diptych.ordering.v1.GetCustomerSummaryRequest\x1a/.diptych.ordering.v1.GetCustomerSummaryResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12\x8d\x01\n\x13GetCustomerActivity\x12/.diptych.ordering.v1.GetCustomerActivityRequest\x1a\x30.diptych.ordering.v1.GetCustomerActivityResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12\x81\x01\n\x0fGetOrderHistory\x12+.diptych.ordering.v1.GetOrderHistoryRequest\x1a,.diptych.ordering.v1.GetOrderHistoryResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12t\n\nWatchOrder\x12&.diptych.ordering.v1.WatchOrderRequest\x1a\'.diptych.ordering.v1.WatchOrderResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read0\x01\x12\x8f\x01\n\x13WatchCustomerOrders\x12/.diptych.ordering.v1.WatchCustomerOrdersRequest\x1a\x30.diptych.ordering.v1.WatchCustomerOrdersResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read0\x01\x42\x46\n\x13\x64iptych.ordering.v1P\x01Z-diptych.internal/stubs/ordering/v1;orderingv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'diptych/ordering/v1/query_service.proto\x12\x13\x64iptych.ordering.v1\x1a\x1e\x64iptych/access/v1/access.proto\x1a\x1f\x64iptych/ordering/v1/types.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x01\n\x0fGetOrderRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"D\n\x10GetOrderResponse\x12\x30\n\x05order\x18\x01 \x01(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x05order\"\xbb\x04\n\x11ListOrdersRequest\x12=\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\ncustomerId\x12@\n\x05state\x18\x02 \x01(\x0e\x32 .diptych.ordering.v1.Order.StateB\x08\xbaH\x05\x82\x01\x02\x10\x01R\x05state\x12&\n\tpage_size\x18\x03 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x04 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\x12;\n\x0bplaced_from\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nplacedFrom\x12?\n\rplaced_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0cplacedBefore:\x9f\x01\xbaH\x9b\x01\x1a\x98\x01\n\x12list_orders.filter\x12#name a customer, a state, or a time\x1a]this.customer_id != \'\' || this.state != 0 || has(this.placed_from) || has(this.placed_before)\"p\n\x12ListOrdersResponse\x12\x32\n\x06orders\x18\x01 \x03(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x06orders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x93\x01\n\x15\x42\x61tchGetOrdersRequest\x12\x44\n\torder_ids\x18\x01 \x03(\tB\'\xbaH$\x92\x01!\x08\x01\x10\x64\x18\x01\"\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x08orderIds\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\xa2\x01\n\x16\x42\x61tchGetOrdersResponse\x12\x32\n\x06orders\x18\x01 \x03(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x06orders\x12*\n\x11missing_order_ids\x18\x02 \x03(\tR\x0fmissingOrderIds\x12(\n\x10unread_order_ids\x18\x03 \x03(\tR\x0eunreadOrderIds\"\x90\x01\n\x19GetCustomerSummaryRequest\x12=\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncustomerId\x12\x34\n\x11\x61t_least_as_fresh\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\\\n\x1aGetCustomerSummaryResponse\x12>\n\x07summary\x18\x01 \x01(\x0b\x32$.diptych.ordering.v1.CustomerSummaryR\x07summary\"\xdb\x02\n\x1aGetCustomerActivityRequest\x12=\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncustomerId\x12\x44\n\x0f\x65xcept_order_id\x18\x02 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{0,64}$R\rexceptOrderId\x12;\n\x0bplaced_from\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nplacedFrom\x12\x45\n\x0f\x61\x64\x64ress_digests\x18\x04 \x03(\tB\x1c\xbaH\x19\x92\x01\x16\x10\x64\"\x12r\x10\x32\x0e^[0-9a-f]{24}$R\x0e\x61\x64\x64ressDigests\x12\x34\n\x11\x61t_least_as_fresh\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"r\n\x1bGetCustomerActivityResponse\x12\x1f\n\x0border_count\x18\x01 \x01(\x05R\norderCount\x12\x32\n\x15known_address_digests\x18\x02 \x03(\tR\x13knownAddressDigests\"\xd8\x01\n\x16GetOrderHistoryRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12&\n\tpage_size\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x64(\x00R\x08pageSize\x12\'\n\npage_token\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\tpageToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"\x83\x01\n\x17GetOrderHistoryResponse\x12@\n\x07\x65ntries\x18\x01 \x03(\x0b\x32&.diptych.ordering.v1.OrderHistoryEntryR\x07\x65ntries\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xaf\x01\n\x11WatchOrderRequest\x12\x37\n\x08order_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\x07orderId\x12+\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"i\n\x12WatchOrderResponse\x12\x30\n\x05order\x18\x01 \x01(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x05order\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"\xbe\x01\n\x1aWatchCustomerOrdersRequest\x12=\n\x0b\x63ustomer_id\x18\x01 \x01(\tB\x1c\xbaH\x19r\x17\x32\x15^[A-Za-z0-9_-]{1,64}$R\ncustomerId\x12+\n\x0cresume_token\x18\x02 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x04R\x0bresumeToken\x12\x34\n\x11\x61t_least_as_fresh\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x18\x80\x80\x02R\x0e\x61tLeastAsFresh\"r\n\x1bWatchCustomerOrdersResponse\x12\x30\n\x05order\x18\x01 \x01(\x0b\x32\x1a.diptych.ordering.v1.OrderR\x05order\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken2\x99\x08\n\x0cQueryService\x12l\n\x08GetOrder\x12$.diptych.ordering.v1.GetOrderRequest\x1a%.diptych.ordering.v1.GetOrderResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12~\n\x0e\x42\x61tchGetOrders\x12*.diptych.ordering.v1.BatchGetOrdersRequest\x1a+.diptych.ordering.v1.BatchGetOrdersResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12r\n\nListOrders\x12&.diptych.ordering.v1.ListOrdersRequest\x1a\'.diptych.ordering.v1.ListOrdersResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12\x8a\x01\n\x12GetCustomerSummary\x12..diptych.ordering.v1.GetCustomerSummaryRequest\x1a/.diptych.ordering.v1.GetCustomerSummaryResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12\x8d\x01\n\x13GetCustomerActivity\x12/.diptych.ordering.v1.GetCustomerActivityRequest\x1a\x30.diptych.ordering.v1.GetCustomerActivityResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12\x81\x01\n\x0fGetOrderHistory\x12+.diptych.ordering.v1.GetOrderHistoryRequest\x1a,.diptych.ordering.v1.GetOrderHistoryResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read\x12t\n\nWatchOrder\x12&.diptych.ordering.v1.WatchOrderRequest\x1a\'.diptych.ordering.v1.WatchOrderResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read0\x01\x12\x8f\x01\n\x13WatchCustomerOrders\x12/.diptych.ordering.v1.WatchCustomerOrdersRequest\x1a\x30.diptych.ordering.v1.WatchCustomerOrdersResponse\"\x13\x8a\xe7\x18\x0f\n\rordering.read0\x01\x42\x46\n\x13\x64iptych.ordering.v1P\x01Z-diptych.internal/stubs/ordering/v1;orderingv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,7 +38,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_GETORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_GETORDERREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_GETORDERREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_GETORDERREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_LISTORDERSREQUEST'].fields_by_name['customer_id']._loaded_options = None
   _globals['_LISTORDERSREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{0,64}$'
   _globals['_LISTORDERSREQUEST'].fields_by_name['state']._loaded_options = None
@@ -48,17 +48,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTORDERSREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_LISTORDERSREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_LISTORDERSREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_LISTORDERSREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_LISTORDERSREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_LISTORDERSREQUEST']._loaded_options = None
   _globals['_LISTORDERSREQUEST']._serialized_options = b'\272H\233\001\032\230\001\n\022list_orders.filter\022#name a customer, a state, or a time\032]this.customer_id != \'\' || this.state != 0 || has(this.placed_from) || has(this.placed_before)'
   _globals['_BATCHGETORDERSREQUEST'].fields_by_name['order_ids']._loaded_options = None
   _globals['_BATCHGETORDERSREQUEST'].fields_by_name['order_ids']._serialized_options = b'\272H$\222\001!\010\001\020d\030\001\"\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_BATCHGETORDERSREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_BATCHGETORDERSREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_BATCHGETORDERSREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_GETCUSTOMERSUMMARYREQUEST'].fields_by_name['customer_id']._loaded_options = None
   _globals['_GETCUSTOMERSUMMARYREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_GETCUSTOMERSUMMARYREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_GETCUSTOMERSUMMARYREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_GETCUSTOMERSUMMARYREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_GETCUSTOMERACTIVITYREQUEST'].fields_by_name['customer_id']._loaded_options = None
   _globals['_GETCUSTOMERACTIVITYREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_GETCUSTOMERACTIVITYREQUEST'].fields_by_name['except_order_id']._loaded_options = None
@@ -66,7 +66,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETCUSTOMERACTIVITYREQUEST'].fields_by_name['address_digests']._loaded_options = None
   _globals['_GETCUSTOMERACTIVITYREQUEST'].fields_by_name['address_digests']._serialized_options = b'\272H\031\222\001\026\020d\"\022r\0202\016^[0-9a-f]{24}$'
   _globals['_GETCUSTOMERACTIVITYREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_GETCUSTOMERACTIVITYREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_GETCUSTOMERACTIVITYREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_GETORDERHISTORYREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_GETORDERHISTORYREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_GETORDERHISTORYREQUEST'].fields_by_name['page_size']._loaded_options = None
@@ -74,19 +74,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETORDERHISTORYREQUEST'].fields_by_name['page_token']._loaded_options = None
   _globals['_GETORDERHISTORYREQUEST'].fields_by_name['page_token']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_GETORDERHISTORYREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_GETORDERHISTORYREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_GETORDERHISTORYREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_WATCHORDERREQUEST'].fields_by_name['order_id']._loaded_options = None
   _globals['_WATCHORDERREQUEST'].fields_by_name['order_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_WATCHORDERREQUEST'].fields_by_name['resume_token']._loaded_options = None
   _globals['_WATCHORDERREQUEST'].fields_by_name['resume_token']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_WATCHORDERREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_WATCHORDERREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_WATCHORDERREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_WATCHCUSTOMERORDERSREQUEST'].fields_by_name['customer_id']._loaded_options = None
   _globals['_WATCHCUSTOMERORDERSREQUEST'].fields_by_name['customer_id']._serialized_options = b'\272H\031r\0272\025^[A-Za-z0-9_-]{1,64}$'
   _globals['_WATCHCUSTOMERORDERSREQUEST'].fields_by_name['resume_token']._loaded_options = None
   _globals['_WATCHCUSTOMERORDERSREQUEST'].fields_by_name['resume_token']._serialized_options = b'\272H\005r\003\030\200\004'
   _globals['_WATCHCUSTOMERORDERSREQUEST'].fields_by_name['at_least_as_fresh']._loaded_options = None
-  _globals['_WATCHCUSTOMERORDERSREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\005r\003\030\200 '
+  _globals['_WATCHCUSTOMERORDERSREQUEST'].fields_by_name['at_least_as_fresh']._serialized_options = b'\272H\006r\004\030\200\200\002'
   _globals['_QUERYSERVICE'].methods_by_name['GetOrder']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['GetOrder']._serialized_options = b'\212\347\030\017\n\rordering.read'
   _globals['_QUERYSERVICE'].methods_by_name['BatchGetOrders']._loaded_options = None
@@ -103,38 +103,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYSERVICE'].methods_by_name['WatchOrder']._serialized_options = b'\212\347\030\017\n\rordering.read'
   _globals['_QUERYSERVICE'].methods_by_name['WatchCustomerOrders']._loaded_options = None
   _globals['_QUERYSERVICE'].methods_by_name['WatchCustomerOrders']._serialized_options = b'\212\347\030\017\n\rordering.read'
-  _globals['_GETORDERREQUEST']._serialized_start=162
-  _globals['_GETORDERREQUEST']._serialized_end=289
-  _globals['_GETORDERRESPONSE']._serialized_start=291
-  _globals['_GETORDERRESPONSE']._serialized_end=359
-  _globals['_LISTORDERSREQUEST']._serialized_start=362
-  _globals['_LISTORDERSREQUEST']._serialized_end=932
-  _globals['_LISTORDERSRESPONSE']._serialized_start=934
-  _globals['_LISTORDERSRESPONSE']._serialized_end=1046
-  _globals['_BATCHGETORDERSREQUEST']._serialized_start=1049
-  _globals['_BATCHGETORDERSREQUEST']._serialized_end=1195
-  _globals['_BATCHGETORDERSRESPONSE']._serialized_start=1198
-  _globals['_BATCHGETORDERSRESPONSE']._serialized_end=1360
-  _globals['_GETCUSTOMERSUMMARYREQUEST']._serialized_start=1363
-  _globals['_GETCUSTOMERSUMMARYREQUEST']._serialized_end=1506
-  _globals['_GETCUSTOMERSUMMARYRESPONSE']._serialized_start=1508
-  _globals['_GETCUSTOMERSUMMARYRESPONSE']._serialized_end=1600
-  _globals['_GETCUSTOMERACTIVITYREQUEST']._serialized_start=1603
-  _globals['_GETCUSTOMERACTIVITYREQUEST']._serialized_end=1949
-  _globals['_GETCUSTOMERACTIVITYRESPONSE']._serialized_start=1951
-  _globals['_GETCUSTOMERACTIVITYRESPONSE']._serialized_end=2065
-  _globals['_GETORDERHISTORYREQUEST']._serialized_start=2068
-  _globals['_GETORDERHISTORYREQUEST']._serialized_end=2283
-  _globals['_GETORDERHISTORYRESPONSE']._serialized_start=2286
-  _globals['_GETORDERHISTORYRESPONSE']._serialized_end=2417
-  _globals['_WATCHORDERREQUEST']._serialized_start=2420
-  _globals['_WATCHORDERREQUEST']._serialized_end=2594
-  _globals['_WATCHORDERRESPONSE']._serialized_start=2596
-  _globals['_WATCHORDERRESPONSE']._serialized_end=2701
-  _globals['_WATCHCUSTOMERORDERSREQUEST']._serialized_start=2704
-  _globals['_WATCHCUSTOMERORDERSREQUEST']._serialized_end=2893
-  _globals['_WATCHCUSTOMERORDERSRESPONSE']._serialized_start=2895
-  _globals['_WATCHCUSTOMERORDERSRESPONSE']._serialized_end=3009
-  _globals['_QUERYSERVICE']._serialized_start=3012
-  _globals['_QUERYSERVICE']._serialized_end=4061
+  _globals['_GETORDERREQUEST']._serialized_start=163
+  _globals['_GETORDERREQUEST']._serialized_end=291
+  _globals['_GETORDERRESPONSE']._serialized_start=293
+  _globals['_GETORDERRESPONSE']._serialized_end=361
+  _globals['_LISTORDERSREQUEST']._serialized_start=364
+  _globals['_LISTORDERSREQUEST']._serialized_end=935
+  _globals['_LISTORDERSRESPONSE']._serialized_start=937
+  _globals['_LISTORDERSRESPONSE']._serialized_end=1049
+  _globals['_BATCHGETORDERSREQUEST']._serialized_start=1052
+  _globals['_BATCHGETORDERSREQUEST']._serialized_end=1199
+  _globals['_BATCHGETORDERSRESPONSE']._serialized_start=1202
+  _globals['_BATCHGETORDERSRESPONSE']._serialized_end=1364
+  _globals['_GETCUSTOMERSUMMARYREQUEST']._serialized_start=1367
+  _globals['_GETCUSTOMERSUMMARYREQUEST']._serialized_end=1511
+  _globals['_GETCUSTOMERSUMMARYRESPONSE']._serialized_start=1513
+  _globals['_GETCUSTOMERSUMMARYRESPONSE']._serialized_end=1605
+  _globals['_GETCUSTOMERACTIVITYREQUEST']._serialized_start=1608
+  _globals['_GETCUSTOMERACTIVITYREQUEST']._serialized_end=1955
+  _globals['_GETCUSTOMERACTIVITYRESPONSE']._serialized_start=1957
+  _globals['_GETCUSTOMERACTIVITYRESPONSE']._serialized_end=2071
+  _globals['_GETORDERHISTORYREQUEST']._serialized_start=2074
+  _globals['_GETORDERHISTORYREQUEST']._serialized_end=2290
+  _globals['_GETORDERHISTORYRESPONSE']._serialized_start=2293
+  _globals['_GETORDERHISTORYRESPONSE']._serialized_end=2424
+  _globals['_WATCHORDERREQUEST']._serialized_start=2427
+  _globals['_WATCHORDERREQUEST']._serialized_end=2602
+  _globals['_WATCHORDERRESPONSE']._serialized_start=2604
+  _globals['_WATCHORDERRESPONSE']._serialized_end=2709
+  _globals['_WATCHCUSTOMERORDERSREQUEST']._serialized_start=2712
+  _globals['_WATCHCUSTOMERORDERSREQUEST']._serialized_end=2902
+  _globals['_WATCHCUSTOMERORDERSRESPONSE']._serialized_start=2904
+  _globals['_WATCHCUSTOMERORDERSRESPONSE']._serialized_end=3018
+  _globals['_QUERYSERVICE']._serialized_start=3021
+  _globals['_QUERYSERVICE']._serialized_end=4070
 # @@protoc_insertion_point(module_scope)

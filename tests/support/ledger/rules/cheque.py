@@ -61,6 +61,8 @@ def evolve(cheque: Cheque, event: Event) -> Cheque:
 CHEQUE = Aggregate(
     "ledger.cheque", Cheque(), evolve, (ChequeWritten, ChequeEndorsed, ChequeCashed, ChequeVoided)
 )
+MAX_ENDORSEMENTS = 1_000
+"""A cheque's state and view hold them all."""
 OPEN = (Status.WRITTEN, Status.ENDORSED)
 
 
@@ -81,6 +83,8 @@ def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mappin
         case WriteCheque():
             return {stream: _write(command, cheque, now)}
         case EndorseCheque() if cheque.status in OPEN:
+            if len(cheque.endorsements) >= MAX_ENDORSEMENTS:
+                raise Rejected("CHEQUE_FULL", most=MAX_ENDORSEMENTS)
             return {stream: [ChequeEndorsed(command.cheque_id, command.caller, now)]}
         case CashCheque() if accounts:
             paid = Paid(cheque.account_id, -cheque.amount)
