@@ -19,6 +19,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from command_server.relay import statements
 from contracts.envelope import RecordedEvent
 
+MAX_READ_BYTES = 16 * 1024 * 1024
+"""Event data per read; the event that reaches it is the last one."""
+
 
 class RelayStateChanged(Exception):
     """The state in PostgreSQL is not the expected one: another relay or an operator has changed it."""
@@ -86,9 +89,20 @@ class Outbox:
             raise RelayStateChanged("another relay has marked events")
         return replace(state, sequence=last)
 
-    async def read_pending(self, floor: int, limit: int) -> list[RecordedEvent]:
-        """Return pending events with positions above `floor`, lowest first."""
-        return [_decode_event(row) for row in await self._fetch(statements.PENDING, floor, limit)]
+    async def read_pending(self, floor: int, limit: int) -> tuple[list[RecordedEvent], bool]:
+        """Return pending events with positions above `floor`, lowest first.
+
+        Args:
+            floor: a position.
+            limit: the maximum number of events.
+
+        Returns:
+            The events, up to the one that reaches MAX_READ_BYTES, and whether there may be more.
+        """
+        rows = await self._fetch(statements.PENDING, floor, limit, MAX_READ_BYTES)
+        events = [_decode_event(row) for row in rows]
+        size = sum(len(event.data) for event in events)
+        return events, len(events) == limit or size >= MAX_READ_BYTES
 
     async def read_history(self, after: int, limit: int) -> tuple[int, list[RecordedEvent]]:
         """Return one page of all recorded events in order, without the pending ones.
@@ -99,7 +113,7 @@ class Outbox:
         Returns:
             The last position of the page (`after` if there are no more events), and the page's events.
         """
-        rows = await self._fetch(statements.HISTORY, after, limit)
+        rows = await self._fetch(statements.HISTORY, after, limit, MAX_READ_BYTES)
         events = [_decode_event(row) for row in rows if not row["exists"]]
         return rows[-1]["position"] if rows else after, events
 

@@ -216,12 +216,11 @@ class Relay:
         ):
             while True:
                 notified.clear()  # before the read: a later commit sets it again
-                events = await self._outbox.read_pending(floor.position, MAX_BATCH_SIZE)
+                events, is_full_batch = await self._outbox.read_pending(floor.position, MAX_BATCH_SIZE)
                 if events:
                     await self._publish_and_mark(self._publisher, events)
                     # After a full batch more events may be pending above its last one, even if they are below
                     # positions that were published before.
-                    is_full_batch = len(events) == MAX_BATCH_SIZE
                     published_to = (
                         events[-1].position if is_full_batch else max(published_to, events[-1].position)
                     )

@@ -6,6 +6,11 @@ BEGIN_EPOCH and MARK change nothing unless the relay's state is the expected one
 
 _EVENT = "e.stream, e.version, e.type, e.data, e.recorded_at, e.position, CAST(e.metadata AS text)"
 
+# Of the events of one read. A value that is stored apart is not read for it, since its length is in its row.
+_BYTES_BEFORE = """
+sum(octet_length(data)) OVER (ORDER BY position) - octet_length(data) AS bytes_before
+"""
+
 STATE = "SELECT incarnation, epoch, sequence FROM relay_state WHERE id = 1"
 
 _UNCHANGED = "id = 1 AND incarnation = $1 AND epoch IS NOT DISTINCT FROM $2 AND sequence = $3"
@@ -26,14 +31,20 @@ SELECT epoch FROM state
 # With an array, PostgreSQL looks each position up. With a join it would read all events, because it expects a
 # thousand of them.
 PENDING = f"""
-SELECT {_EVENT} FROM events e WHERE e.position = ANY (ARRAY(
-    SELECT position FROM outbox WHERE sequence IS NULL AND position > $1 ORDER BY position LIMIT $2
-)) ORDER BY e.position
+SELECT {_EVENT} FROM (
+    SELECT *, {_BYTES_BEFORE} FROM events WHERE position = ANY (ARRAY(
+        SELECT position FROM outbox WHERE sequence IS NULL AND position > $1 ORDER BY position LIMIT $2
+    ))
+) e WHERE e.bytes_before < $3 ORDER BY e.position
 """
 
 HISTORY = f"""
 WITH page AS MATERIALIZED (
-    SELECT {_EVENT} FROM events e WHERE e.position > $1 ORDER BY e.position LIMIT $2
+    SELECT {_EVENT} FROM (
+        SELECT *, {_BYTES_BEFORE} FROM (
+            SELECT * FROM events WHERE position > $1 ORDER BY position LIMIT $2
+        ) first
+    ) e WHERE e.bytes_before < $3
 )
 SELECT *, EXISTS (SELECT FROM outbox o WHERE o.position = page.position AND o.sequence IS NULL)
 FROM page ORDER BY position

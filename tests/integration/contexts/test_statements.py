@@ -78,8 +78,8 @@ class Ledgers:
         data = await respond(banking.get_statement, self.views, request, 0.1)
         return protocol.GetStatementResponse.FromString(data).statement
 
-    async def get_report(self, day: str, token: str = "") -> DailyReport:
-        request = protocol.GetDailyReportRequest(day=day, at_least_as_fresh=token)
+    async def get_report(self, day: str, token: str = "", currency: str = "") -> DailyReport:
+        request = protocol.GetDailyReportRequest(day=day, currency_code=currency, at_least_as_fresh=token)
         data = await respond(banking.get_daily_report, self.views, request, 0.1)
         return protocol.GetDailyReportResponse.FromString(data).report
 
@@ -254,6 +254,9 @@ async def test_a_report_sums_the_lines_of_all_accounts_on_a_day(ledgers: Ledgers
             assert sum_.amount.units * 10**9 + sum_.amount.nanos == nanos
             counts[f"count/{what}"] = sum_.count
         assert counts == {name: sum_ for name, sum_ in sums.items() if name.startswith("count/")}
+        for currency in {sum_.amount.currency_code for sum_ in report.sums}:
+            part = await ledgers.get_report(day, currency=currency)
+            assert list(part.sums) == [s for s in report.sums if s.amount.currency_code == currency]
     assert await ledgers.get_report("2019-05-05") == DailyReport(day="2019-05-05")
 
 

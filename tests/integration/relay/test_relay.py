@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from command_server.relay import outbox_maintenance
 from command_server.relay.observer import ObservedPublisher
+from command_server.relay.outbox import Outbox
 from command_server.relay.relay import Publisher
 from contracts.envelope import RecordedEvent
 from contracts.streams import WAKE_SUBJECT, subject
@@ -174,3 +175,18 @@ async def test_every_event_is_logged_and_traced_after_its_acknowledgement(
         "PRODUCER",
         trace,
     )
+
+
+async def test_a_read_of_the_outbox_ends_at_a_number_of_bytes(writer: Writer) -> None:
+    for number in range(20):
+        await writer.commit(f"{number}", data=b"x" * 2**20)
+    outbox = Outbox(writer.engine)
+    async with outbox:
+        events, is_full = await outbox.read_pending(0, 1_000)
+        assert ([event.position for event in events], is_full) == (list(range(1, 17)), True)
+        rest, is_full = await outbox.read_pending(events[-1].position, 1_000)
+        assert ([event.position for event in rest], is_full) == ([17, 18, 19, 20], False)
+        few, is_full = await outbox.read_pending(0, 3)
+        assert ([event.position for event in few], is_full) == ([1, 2, 3], True)
+        assert await outbox.read_history(0, 1_000) == (16, []), "all are pending"
+        assert await outbox.read_history(16, 1_000) == (20, [])
