@@ -110,7 +110,7 @@ def _read_request(kind: CommandType, message: Any, context: ServicerContext[Any,
     arrived_at, remaining = perf_counter(), context.time_remaining()
     identity, ids = caller.current(), _read_ids()
     request_id = message.request_id.lower()  # the validation interceptor has checked that it is a UUID
-    content_hash = _hash_content(message)  # before the id is generated: a retry leaves it empty again
+    content = _serialize_content(message)  # before the id is generated: a retry leaves it empty again
     if not getattr(message, kind.decider.key):
         # Derived from caller and request id, so that a retry addresses the same stream.
         generated_id = uuid5(SERVER_ID_NAMESPACE, f"{identity.subject}/{request_id}")
@@ -121,7 +121,7 @@ def _read_request(kind: CommandType, message: Any, context: ServicerContext[Any,
         command=kind.decode(message, identity.subject),
         caller=identity.subject,
         request_id=request_id,
-        hash=content_hash,
+        hash=sha256(content).digest(),
         expected_version=message.expected_version if has_expected else None,
         on_behalf_of=identity.on_behalf_of,
         correlation_id=ids.get(CORRELATION_ID, request_id),
@@ -129,6 +129,7 @@ def _read_request(kind: CommandType, message: Any, context: ServicerContext[Any,
         traceparent=tracing.current_traceparent(),
         arrived_at=arrived_at,
         deadline=None if remaining is None else arrived_at + remaining,
+        size=len(content),
     )
 
 
@@ -139,12 +140,12 @@ def _read_ids() -> Mapping[str, str]:
     return ids
 
 
-def _hash_content(message: Any) -> bytes:
-    """Return the digest of a request without its id. It distinguishes a retry from a reused id."""
+def _serialize_content(message: Any) -> bytes:
+    """Return a request without its id. The digest of it distinguishes a retry from a reused id."""
     request_id, message.request_id = message.request_id, ""
-    content = message.SerializeToString(deterministic=True)
+    content: bytes = message.SerializeToString(deterministic=True)
     message.request_id = request_id
-    return sha256(content).digest()
+    return content
 
 
 def _build_receipt(kind: CommandType, result: CommandResult, tokens: ConsistencyTokens) -> Receipt:

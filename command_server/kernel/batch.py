@@ -43,6 +43,8 @@ class Request:
     """`perf_counter()`, in seconds."""
     deadline: float | None
     """On the same clock; None if the caller set no deadline."""
+    size: int = 0
+    """Bytes of the request."""
 
     @property
     def key(self) -> RequestKey:

@@ -29,6 +29,9 @@ from runtime.batching import AdaptiveBatcher
 
 MAX_BATCH_SIZE = 256
 """Commands per transaction."""
+MAX_BATCH_BYTES = 512 * 1024
+"""Bytes of the requests per transaction; the command that reaches it is the last one. Deciding on 256 of the
+largest orders takes longer than PostgreSQL lets a transaction be idle."""
 RERUNS = 2
 """Further attempts after a conflict or a lost connection."""
 MAX_BATCH_WAIT = 0.02
@@ -128,7 +131,8 @@ class GroupCommit:
         """Return the next batch without the commands whose caller has cancelled or timed out."""
         batch: list[QueuedCommand] = []
         now = perf_counter()
-        while self._count_ready() and len(batch) < MAX_BATCH_SIZE:
+        size = 0
+        while self._count_ready() and len(batch) < MAX_BATCH_SIZE and size < MAX_BATCH_BYTES:
             queued = (self._returned or self._queue).popleft()
             if queued.result.done():
                 continue
@@ -136,6 +140,7 @@ class GroupCommit:
                 queued.result.set_exception(DeadlinePassed())
             else:
                 batch.append(queued)
+                size += queued.request.size
         return batch
 
     async def _execute_batch(self, batch: Sequence[QueuedCommand]) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from command_server.kernel.batch import Request
 from command_server.kernel.decider import RejectionKind
-from command_server.kernel.group_commit import MAX_QUEUE_TIME, GroupCommit
+from command_server.kernel.group_commit import MAX_BATCH_BYTES, MAX_QUEUE_TIME, GroupCommit
 from command_server.kernel.outcomes import (
     Accepted,
     CommandResult,
@@ -79,6 +79,27 @@ async def test_commands_are_rejected_while_the_queue_is_too_slow() -> None:
     assert isinstance((await commits.execute(request(Deposit("a", 8)))).outcome, Accepted)
     commits.close()
     await writer
+
+
+async def test_a_batch_is_bounded_by_the_bytes_of_its_requests() -> None:
+    sizes: list[int] = []
+
+    class CountingStore(MemoryEventStore):
+        @asynccontextmanager
+        async def begin(self) -> AsyncIterator[Any]:
+            before = len(self.requests)
+            async with super().begin() as transaction:
+                yield transaction
+            sizes.append(len(self.requests) - before)
+
+    large = [replace(request(Deposit("a", 1)), size=MAX_BATCH_BYTES // 3 + 1) for _ in range(5)]
+    small = [replace(request(Deposit("a", 1)), size=10) for _ in range(4)]
+    larger = replace(request(Deposit("a", 1)), size=MAX_BATCH_BYTES * 2)
+    outcomes = await execute(
+        group_commit(CountingStore()), [*large, *small, larger, request(Deposit("a", 1))]
+    )
+    assert all(isinstance(outcome, Accepted) for outcome in outcomes)
+    assert sizes == [3, 2 + 4 + 1, 1]
 
 
 async def test_a_command_whose_event_is_too_large_for_the_stream_is_rejected() -> None:
