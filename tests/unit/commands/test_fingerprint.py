@@ -10,11 +10,13 @@ from types import ModuleType
 
 import pytest
 
-from command_server.kernel.context import AggregateType
+from command_server.contexts import banking, inventory, ordering
+from command_server.kernel.context import AggregateType, aggregate_types
 from command_server.kernel.decider import Aggregate
 from command_server.kernel.fingerprint import compute_fingerprint
 from command_server.kernel.snapshot import SnapshotCodec
 from tests.support.builders.folding_rules import CHANGING, HELPERS, KEEPING, RULES
+from tests.support.builders.requests import AGGREGATES
 from tests.support.ledger import rules
 from tests.support.ledger.rules import account, cheque
 
@@ -86,26 +88,20 @@ def test_upcasters_of_the_aggregates_own_events_count(monkeypatch: pytest.Monkey
     assert (cheque_after == cheque_before, account_after == account_before) == (False, True)
 
 
-PRINT = """
-from tests.support.builders.requests import AGGREGATES
-from command_server.contexts import banking, inventory, ordering
-from command_server.kernel.context import aggregate_types
-types = {**AGGREGATES, **aggregate_types((banking.CONTEXT, inventory.CONTEXT, ordering.CONTEXT))}
-print(*(f"{name}={each.snapshots.fingerprint}" for name, each in types.items()))
-"""
+def list_fingerprints() -> list[str]:
+    contexts = (banking.CONTEXT, inventory.CONTEXT, ordering.CONTEXT)
+    types = {**AGGREGATES, **aggregate_types(contexts)}
+    return [f"{name}={each.snapshots.fingerprint}" for name, each in types.items()]
 
 
 def test_every_process_computes_the_same() -> None:
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", PRINT],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in "12"
-    }
-    (output,) = outputs
-    fingerprints = [each.partition("=")[2] for each in output.split()]
-    assert len(set(fingerprints)) == len(fingerprints) > 10
+    code = f"from {__name__} import list_fingerprints; print(*list_fingerprints())"
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONHASHSEED": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert output.split() == list_fingerprints()
+    assert len({each.partition("=")[2] for each in output.split()}) == len(output.split()) > 10

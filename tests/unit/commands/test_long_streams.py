@@ -70,7 +70,8 @@ class CountingStore(MemoryEventStore):
 
 
 @pytest.fixture
-def store() -> CountingStore:
+def store(monkeypatch: pytest.MonkeyPatch) -> CountingStore:
+    monkeypatch.setattr(stream_folder, "RETRY_PAUSE", 0.01)
     return CountingStore()
 
 
