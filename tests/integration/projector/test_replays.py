@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from projector import replay
+from contracts import streams
+from projector import replay, replayer
 from projector.records import Update
+from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy
 from runtime.jetstream import Message, SubjectReader
 from tests.support.harness import projection_run
@@ -168,6 +170,37 @@ async def test_events_that_arrive_during_a_replay_are_applied_once_and_in_order(
     await assert_accounts(redis, hot)
 
 
+async def test_an_event_that_is_skipped_just_before_the_unparking_is_applied(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replayer, "REFRESH_INTERVAL", 1e9)  # reading the list again would heal it later
+    accounts, hot = FragileAccounts(POISON), list_payments(HOT, 4, v2=POISON)
+
+    class LateStore(RedisStore):
+        """Before the unparking, an event is published, and the session skips it."""
+
+        async def write(self, updates: Any, *checkpoints: Any) -> Any:
+            if any(each.before.parked and not each.after.parked for each in updates):
+                await publisher.publish(hot[3])
+                await until(lambda: has_passed(redis, 4))
+            return await super().write(updates, *checkpoints)
+
+    async with projector(
+        redis_url,
+        nats_url,
+        partitions=ALL_PARTITIONS,
+        projection=accounts.projection,
+        retries=QUICK,
+        store=LateStore,
+    ):
+        await publisher.publish(*hot[:3])
+        await until(lambda: is_parked(redis))
+        await until(lambda: has_passed(redis, 3))
+        accounts.poison.clear()
+        await until(lambda: is_complete(redis, hot))
+    await assert_accounts(redis, hot)
+
+
 async def test_two_projectors_that_replay_the_same_aggregate_do_no_harm(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
@@ -321,6 +354,12 @@ async def test_a_slow_handler_gets_short_slices(
         await until(lambda: is_complete(redis, hot))
     assert max(sizes[-100:]) == 1
     await assert_accounts(redis, hot)
+
+
+async def has_passed(redis: Redis, sequence: int) -> bool:
+    """Return whether the checkpoint of the partition of HOT is at a sequence."""
+    checkpoint: Any = await redis.hget(ACCOUNT.checkpoints, str(streams.partition(HOT)))
+    return int(checkpoint.decode().partition("/")[2]) >= sequence
 
 
 async def has_version(redis: Redis, account_id: str, version: int) -> bool:
