@@ -77,8 +77,9 @@ def temporary_stack(
     process_managers: int = 0,
     durable: bool = False,
     environment: Mapping[str, str] | None = None,
+    output: Callable[[str], Output] | None = None,
 ) -> Stack:
-    """Return a stack on free ports; its processes log to `<name>.log` in the folder.
+    """Return a stack on free ports.
 
     Args:
         folder: an empty folder for its data, logs and keys.
@@ -93,6 +94,8 @@ def temporary_stack(
         process_managers: their number.
         durable: whether commits of its PostgreSQL survive a crash of the machine.
         environment: further variables for all processes.
+        output: returns the receiver of the lines of the process with this name; None for `<name>.log` in the
+            folder.
     """
     servers: dict[str, Server] = {}
     if database_url is None:
@@ -115,7 +118,7 @@ def temporary_stack(
         **{name: url or servers[name].url for name, url in urls.items()},
     )
     tokens.write_process_manager_token(settings)
-    stack = Stack(settings, servers, environment or {}, lambda name: folder / f"{name}.log")
+    stack = Stack(settings, servers, environment or {}, output or (lambda name: folder / f"{name}.log"))
     counts = {
         COMMAND_SERVER: command_servers,
         RELAY: relays,

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from contracts.manifest import Manifest, find_manifests
 from runtime.process import logs
+from runtime.process.logs import output
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from runtime.telemetry import setup
@@ -123,7 +124,7 @@ def read_contexts() -> dict[str, Manifest]:
 
 def _report_start_error(name: str, message: str) -> int:
     logs.flush()  # earlier log lines must precede this one if stdout and stderr share a file
-    sys.stderr.write(f"{name}: {message}\n")
+    output.write_to_stderr(f"{name}: {message}\n")
     return EXIT_START_ERROR
 
 
@@ -135,7 +136,8 @@ def run_process(main: Main, name: str, settings: Settings) -> NoReturn:
         name: the process's name in traces and metrics, for instance `command_server`.
         settings: the process's settings.
     """
-    logs.configure(settings.log_level, settings.log_format)
+    logs.configure(settings.log_level, settings.log_format, service=name)
+    output.take_over()
     try:
         setup.configure(name)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

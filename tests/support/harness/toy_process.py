@@ -80,14 +80,28 @@ class Toy:
 
 @asynccontextmanager
 async def toy_process(
-    folder: Path, *arguments: str, port: int | None = None, environment: Mapping[str, str] | None = None
+    folder: Path,
+    *arguments: str,
+    port: int | None = None,
+    environment: Mapping[str, str] | None = None,
+    redirection: str = "",
 ) -> AsyncIterator[Toy]:
-    """Start a toy server without waiting until it serves; kill it at the end if it still runs."""
+    """Start a toy server without waiting until it serves; kill it at the end if it still runs.
+
+    Args:
+        folder: for its keys and output.
+        arguments: of its command line.
+        port: where it listens; None for a free one.
+        environment: further variables.
+        redirection: of a shell, for instance `>&-`; empty for the files `stdout` and `stderr` in the folder.
+    """
     issuer = Issuer(folder / "jwks.json")
     address = f"127.0.0.1:{port or free_port()}"
     settings = {"DIPTYCH_JWKS": str(issuer.path), "DIPTYCH_QUERY_ADDRESS": address}
     settings["PYTHONPATH"] = ENVIRONMENT["PYTHONPATH"]  # the generated stubs
-    command = (sys.executable, "-m", "tests.support.harness.toy_server", *arguments)
+    command: tuple[str, ...] = (sys.executable, "-m", "tests.support.harness.toy_server", *arguments)
+    if redirection:
+        command = ("sh", "-c", f'exec "$@" {redirection}', "sh", *command)
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         process = await create_subprocess_exec(
             *command, env={**os.environ, **settings, **(environment or {})}, stdout=stdout, stderr=stderr

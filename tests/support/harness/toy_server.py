@@ -6,8 +6,11 @@ DIPTYCH_QUERY_ADDRESS.
 
 import asyncio
 import os
+import sys
 import time
+import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,8 @@ async def get_cheque(request: Any, context: Any) -> Any:
         await asyncio.sleep(int(argument) / 1000)
     if action == "block":  # blocks the event loop until a file exists
         block_until(Path(os.environ["TOY_RELEASE"]))
+    if action == "print":
+        print_everywhere(argument)
     if action == "bug":
         raise KeyError("a secret of ours")
     if action == "rule":
@@ -50,6 +55,16 @@ async def get_cheque(request: Any, context: Any) -> Any:
         void_reason=str(os.getpid()),
     )
     return queries.GetChequeResponse(cheque=cheque)
+
+
+def print_everywhere(text: str) -> None:
+    """Print as libraries do: to both streams, as a warning, and in C, more than a pipe holds."""
+    print("printed", text)
+    print("complained", text, file=sys.stderr)
+    warnings.warn(f"warned {text}", stacklevel=2)
+    for _ in range(20):
+        with suppress(OSError):
+            os.write(2, b"in C\n" * 2_000)
 
 
 def block_until(path: Path) -> None:

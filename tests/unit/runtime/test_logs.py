@@ -54,6 +54,7 @@ def test_a_line_has_its_time_level_logger_message_and_fields(lines: list[dict[st
     assert lines[0] == {
         "level": "info",
         "logger": "relay",
+        "service": "",
         "message": "Event published",
         "eventId": "ledger.cheque.c-1@1",
         "n": 3,
