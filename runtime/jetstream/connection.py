@@ -150,7 +150,8 @@ class Connection:
     async def _on_connected(self) -> None:
         self.sessions += 1
         self._first_connected.set()
-        log.info("Connected to NATS", url=self.client.connected_url and self.client.connected_url.netloc)
+        url = self.client.connected_url  # without its user and password
+        log.info("Connected to NATS", server=f"{url.hostname}:{url.port}" if url else "")
 
     async def _on_disconnected(self) -> None:
         if not self._keeper.cancelled():

@@ -23,7 +23,7 @@ def render_console(service: str, level: str, logger: str, message: str, fields: 
     exception = str(line.pop("exception", ""))
     time, message = str(line.pop("timestamp"))[11:23], str(line.pop("message"))
     line.pop("service", None)
-    level, logger = str(line.pop("level")), str(line.pop("logger"))
+    level, logger = _make_printable(str(line.pop("level"))), _make_printable(str(line.pop("logger")))
     parts = [
         f"{_DIM}{time}{_RESET} [{_COLOURS.get(level, '')}{_BOLD}{level:9}{_RESET}] "
         f"{_BOLD}{_make_printable(message):{_MESSAGE_WIDTH}}{_RESET} [{_BLUE}{_BOLD}{logger}{_RESET}]"

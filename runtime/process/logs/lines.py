@@ -86,7 +86,7 @@ def render_json(service: str, level: str, logger: str, message: str, fields: Map
         line = _encode_line(build_fields(service, level, logger, message, fields), public)
     except Exception:  # for instance a lone surrogate, or a dict that contains itself
         line = b""
-    if not line or len(line) > MAX_LINE_LENGTH:
+    if not line:
         line = _encode_shortened(
             build_fields_safely(service, level, logger, message, fields), public
         ) or _encode_shortened(build_fields_safely(service, level, logger, message, {}), public)
@@ -94,19 +94,21 @@ def render_json(service: str, level: str, logger: str, message: str, fields: Map
 
 
 def _encode_line(fields: Mapping[str, Any], public: bool) -> bytes:
+    """Return a line, or nothing if it is too long."""
     line = _encode(fields)
+    if len(line) > MAX_LINE_LENGTH:
+        return b""
     if not public:
         line = hide_secrets(line)
     if not line.isascii() or b"\x7f" in line:
         line = _ACTIVE.sub(_escape, line)
-    return line
+    return line if len(line) <= MAX_LINE_LENGTH else b""
 
 
 def _encode_shortened(fields: Mapping[str, Any], public: bool) -> bytes:
     """Return a line whose texts are shortened as far as necessary; empty if they cannot be short enough."""
     for length in TEXT_LENGTHS:
-        line = _encode_line(shorten_fields(fields, length), public)
-        if len(line) <= MAX_LINE_LENGTH:
+        if line := _encode_line(shorten_fields(fields, length), public):
             return line
     return b""
 

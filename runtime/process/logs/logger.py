@@ -47,7 +47,10 @@ class Pipeline:
         self.writer: Writer = _StderrWriter()
 
     def log(self, level: str, logger: str, message: str, fields: Mapping[str, Any]) -> None:
-        line = self.render(self.service, level, logger, message, fields)
+        try:
+            line = self.render(self.service, level, logger, message, fields)
+        except Exception:  # for instance a RecursionError, so close to the limit that nothing can be rendered
+            line = b'{"level":"error","message":"Line could not be rendered"}\n'
         self.writer.add(line, level == "error")
 
     def report_loss(self, count: int, error: str) -> bytes:
