@@ -68,8 +68,6 @@ class Logger:
     The field `exc_info` takes an exception, or True for the one being handled, and adds its traceback.
     """
 
-    __slots__ = ("_name",)
-
     def __init__(self, name: str) -> None:
         self._name = name
 
