@@ -8,8 +8,8 @@ from math import inf
 from time import monotonic, perf_counter
 
 from command_server.kernel.batch import Request
-from command_server.kernel.outcomes import Accepted, CommandResult
-from command_server.service import Execute
+from command_server.kernel.outcomes import Accepted, CommandResult, Outcome, Rejection
+from command_server.service import REASON_OF_FAILURE, Execute
 from contracts import streams
 from runtime.process import logs
 from runtime.telemetry import metrics
@@ -26,7 +26,7 @@ def log_fold(stream: str, events: int, seconds: float) -> None:
 
 
 def instrument(execute: Execute) -> Execute:
-    """Return an `execute` that logs each command at its start and measures its duration and outcome."""
+    """Return an `execute` that logs each command at its start and its end, and measures it."""
 
     async def observe(request: Request) -> CommandResult:
         log.info(
@@ -36,15 +36,52 @@ def instrument(execute: Execute) -> Execute:
             userId=request.caller,
             correlationId=request.correlation_id,
         )
-        accepted = False
+        outcome: Outcome | BaseException | None = None
         try:
             result = await execute(request)
-            accepted = isinstance(result.outcome, Accepted)
+            outcome = result.outcome
             return result
+        except BaseException as error:
+            outcome = error
+            raise
         finally:
-            metrics.command_processed(request.kind.name, accepted, perf_counter() - request.arrived_at)
+            duration = perf_counter() - request.arrived_at
+            metrics.command_processed(request.kind.name, isinstance(outcome, Accepted), duration)
+            _log_end(request, outcome, duration)
 
     return observe
+
+
+def _log_end(request: Request, outcome: Outcome | BaseException | None, duration: float) -> None:
+    """Log how a command ended; `duration` in seconds, logged in milliseconds."""
+    stream, version, reason = _find_target(request), None, None
+    if isinstance(outcome, Accepted):
+        name, (stream, version) = "accepted", next(iter(outcome.versions.items()))
+    elif isinstance(outcome, Rejection):
+        name, reason = "rejected", outcome.reason
+    else:
+        name, reason = "failed", REASON_OF_FAILURE.get(type(outcome), "INTERNAL")
+    write = log.warning if name == "failed" else log.info
+    write(
+        "Command processed",
+        commandId=request.request_id,
+        commandType=request.kind.name,
+        userId=request.caller,
+        correlationId=request.correlation_id,
+        outcome=name,
+        reason=reason,
+        stream=stream,
+        version=version,
+        duration=round(duration * 1000, 3),
+    )
+
+
+def _find_target(request: Request) -> str | None:
+    """Return the stream that a command addresses, as far as its own code can tell."""
+    try:
+        return next(iter(request.kind.decider.streams(request.command)))
+    except Exception:
+        return None
 
 
 class TimeSetAsideReport:

@@ -3,6 +3,7 @@
 One handler serves every method of every CommandService. It is built from the method's descriptor.
 """
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping
 from hashlib import sha256
 from time import perf_counter
@@ -44,6 +45,17 @@ STATUS_OF_REJECTION = {
     RejectionKind.NOT_FOUND: StatusCode.NOT_FOUND,
     RejectionKind.ALREADY_EXISTS: StatusCode.ALREADY_EXISTS,
 }
+REASON_OF_FAILURE: Mapping[type, str] = {
+    RequestIdReused: "REQUEST_ID_REUSED",
+    RequestTooOld: "REQUEST_TOO_OLD",
+    RequestTooNew: "REQUEST_INVALID",
+    DeadlinePassed: "DEADLINE_PASSED",
+    Overloaded: "OVERLOADED",
+    StoreUnavailable: "WRITE_MODEL_UNAVAILABLE",
+    StoreConflict: "WRITE_MODEL_UNAVAILABLE",
+    CancelledError: "CANCELLED",
+}
+"""The reasons of commands without an outcome, as `_build_handler` answers them; for any other `INTERNAL`."""
 SERVER_ID_NAMESPACE = UUID("6f6dd3a5-1f5b-5c7e-9a43-2d7f0c1e8b64")
 """UUID namespace of generated aggregate ids."""
 MAX_ID_LENGTH = 128

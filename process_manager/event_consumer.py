@@ -88,25 +88,22 @@ class EventConsumer:
                         group.create_task(self._run_feed(feed, stopping))
 
     async def _run_feed(self, feed: Feed, stopping: asyncio.Event) -> None:
-        logged_error = ""
+        failures = logs.RepeatedErrors(
+            log,
+            "Event consumer failed; restarting",
+            saga=feed.saga,
+            streamType=feed.stream_type,
+            partition=feed.partition,
+        )
         while not stopping.is_set():
             if feed.partition in self._leases.partitions:
                 try:
-                    await self._consume(feed, stopping)
-                    logged_error = ""
+                    await self._consume(feed, stopping, failures)
                 except Exception as error:  # must not stop the other partitions
-                    if logged_error != repr(error):  # log an error that repeats once
-                        logged_error = repr(error)
-                        log.warning(
-                            "Event consumer failed; restarting",
-                            saga=feed.saga,
-                            streamType=feed.stream_type,
-                            partition=feed.partition,
-                            error=logged_error,
-                        )
+                    failures.report(error)
             await asyncio.sleep(RESTART_INTERVAL)
 
-    async def _consume(self, feed: Feed, stopping: asyncio.Event) -> None:
+    async def _consume(self, feed: Feed, stopping: asyncio.Event, failures: logs.RepeatedErrors) -> None:
         """Deliver events from the checkpoint on, until the lease ends or the process stops.
 
         While there is no stream, return: a relay creates it, and may start after this process.
@@ -136,6 +133,7 @@ class EventConsumer:
                     parked = await self._engine.deliver_events(feed, events, checkpoint, reached)
                     checkpoint = reached
                     self._replayer.request(feed, parked)
+                failures.reset()
         finally:
             await reader.close()
 

@@ -86,11 +86,13 @@ class Leases:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Renew the leases until the process stops; `leave` then releases them."""
+        failures = logs.RepeatedErrors(log, "Lease renewal failed")
         while not stopping.is_set():
             try:
                 await self.renew()
+                failures.reset()
             except Exception as error:  # for example, PostgreSQL is unavailable
-                log.warning("Lease renewal failed", error=repr(error))
+                failures.report(error)
             try:
                 await asyncio.wait_for(stopping.wait(), RENEWAL_INTERVAL)
             except TimeoutError:

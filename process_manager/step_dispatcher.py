@@ -66,17 +66,15 @@ class StepDispatcher:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Dispatch until the process stops, then wait for the steps being sent."""
-        logged_error = ""
+        failures = logs.RepeatedErrors(log, "Polling due steps failed")
         while not stopping.is_set():
             self._engine.work_added.clear()
             try:
                 self._leases.silent_targets = self._targets.list_silent()
                 await self._send_due_steps()
-                logged_error = ""
+                failures.reset()
             except Exception as error:  # for example, PostgreSQL is unavailable
-                if logged_error != repr(error):  # log an error that repeats once
-                    logged_error = repr(error)
-                    log.warning("Polling due steps failed", error=logged_error)
+                failures.report(error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._engine.work_added.wait(), POLL_INTERVAL)
         await self._end_tasks()

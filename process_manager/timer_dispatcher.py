@@ -48,17 +48,15 @@ class TimerDispatcher:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Fire timers until the process stops."""
-        logged_error = ""
+        failures = logs.RepeatedErrors(log, "Polling due timers failed")
         while not stopping.is_set():
             self._engine.timers_set.clear()
             try:
                 if await self._fire_due_timers() == MAX_BATCH:
                     continue
-                logged_error = ""
+                failures.reset()
             except Exception as error:  # for example, PostgreSQL is unavailable
-                if logged_error != repr(error):  # log an error that repeats once
-                    logged_error = repr(error)
-                    log.warning("Polling due timers failed", error=logged_error)
+                failures.report(error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._engine.timers_set.wait(), POLL_INTERVAL)
 

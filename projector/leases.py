@@ -110,13 +110,15 @@ class RedisLeases:
 
     async def keep(self) -> None:
         """Renew every RENEWAL_INTERVAL until `leave`; errors of Redis are logged and retried."""
+        failures = logs.RepeatedErrors(log, "Lease renewal failed")
         while not self._left:
             try:
                 async with self._lock:
                     if not self._left:
                         await (self.renew() if self._can_work() else self._release_all())
+                failures.reset()
             except (RedisError, OSError) as error:
-                log.warning("Lease renewal failed", error=str(error))
+                failures.report(error)
             await asyncio.sleep(RENEWAL_INTERVAL)
 
     async def renew(self) -> None:

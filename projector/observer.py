@@ -53,7 +53,9 @@ def _report_update(model: str, update: Update, end_ns: int) -> None:
         modelType=model,
         recordId=update.after.id,
         eventId=last.id,
+        correlationId=last.metadata.get("correlation_id"),
         lag=round(lag * 1000, 3),
+        **tracing.log_fields(last.metadata.get("traceparent")),
     )
 
 
@@ -70,6 +72,7 @@ def _report_parked(model: str, update: Update, parked: Parked) -> None:
         return
     if update.failed_event is not None:
         metrics.event_processed(update.failed_event.type, False)
+        _report_failure(model, update.failed_event, parked)
     log.error(
         "Aggregate parked",
         modelType=model,
@@ -78,6 +81,22 @@ def _report_parked(model: str, update: Update, parked: Parked) -> None:
         error=parked.error,
         attempts=parked.attempts,
         state=parked.state,
+    )
+
+
+def _report_failure(model: str, event: RecordedEvent, parked: Parked) -> None:
+    log.error(
+        "Read model update failed",
+        modelType=model,
+        recordId=streams.aggregate_id(event.stream),
+        eventId=event.id,
+        eventType=event.type,
+        stream=event.stream,
+        version=event.version,
+        correlationId=event.metadata.get("correlation_id"),
+        error=parked.error,
+        attempts=parked.attempts,
+        **tracing.log_fields(event.metadata.get("traceparent")),
     )
 
 

@@ -44,12 +44,14 @@ async def check_eviction_policy(redis: Redis, lifecycle: Lifecycle) -> None:
     Raises:
         StartError: its maxmemory-policy is not noeviction.
     """
+    failures = logs.RepeatedErrors(log, "Redis unreachable")
     while True:
         try:
             await _check_policy(redis)
+            failures.reset()
             return
         except (ConnectionError, TimeoutError, OSError) as error:
-            log.warning("Redis unreachable", error=str(error))
+            failures.report(error)
         if await lifecycle.wait(RETRY_INTERVAL):
             return
 

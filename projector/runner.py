@@ -64,6 +64,7 @@ class Runner:
         turn = asyncio.Semaphore(1) if replay_turn is None else replay_turn
         self._replayer = Replayer(projection, store, feed, retries, observe, self._schedule, turn)
         self._waits_for_stream = False
+        self._failures = logs.RepeatedErrors(log, "Session failed", projection=self._name)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Run sessions until `stopping` is set, then finish the current batch.
@@ -77,7 +78,7 @@ class Runner:
             try:
                 await self._run_session(stopping)
             except Exception as error:  # also a bug in this code: the other projections must keep running
-                log.warning("Session failed", projection=self._name, error=repr(error))
+                self._failures.report(error)
                 if monotonic() - began >= MAX_PAUSE:
                     backoff.reset()
                 with suppress(TimeoutError):
@@ -100,6 +101,7 @@ class Runner:
                 session = Session(self._writer, self._store, self._feed, identity, checkpoints, reader)
                 while not stopping.is_set() and self._leases.partitions == partitions:
                     await session.step()
+                    self._failures.reset()
                     if replays.done():
                         replays.result()  # raises: it ends by an error alone
             finally:

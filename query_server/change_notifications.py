@@ -135,6 +135,7 @@ class ChangeNotifications:
 
     async def _receive(self) -> None:
         backoff = Backoff(INITIAL_PAUSE, MAX_PAUSE)
+        failures = logs.RepeatedErrors(log, "Change notifications interrupted")
         while True:
             try:
                 async with Subscription(self._address, list(self._views)) as subscription:
@@ -143,11 +144,12 @@ class ChangeNotifications:
                     while not await self._redis.ping():  # noqa: ASYNC110 - it connects for itself
                         await asyncio.sleep(INITIAL_PAUSE)
                     self._subscribed.set()
+                    failures.reset()
                     self._wake_all()  # notifications from before the subscription are lost
                     async for channel, message in subscription:
                         self._dispatch(self._views[channel], message)
             except (OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
-                log.warning("Change notifications interrupted", error=repr(error))
+                failures.report(error)
             self._subscribed.clear()
             await asyncio.sleep(backoff.next_pause())
 

@@ -89,20 +89,19 @@ class RedisClient:
         return self._connection.send(command)
 
     async def _keep_connected(self) -> None:
-        backoff, logged_error = Backoff(INITIAL_PAUSE, MAX_PAUSE), ""
+        backoff = Backoff(INITIAL_PAUSE, MAX_PAUSE)
+        failures = logs.RepeatedErrors(log, "Redis unreachable", address=str(self._address))
         while True:
             connection = _Connection(self._timeout)
             try:
                 await self._connect(connection)
                 log.info("Redis connected", address=str(self._address))
                 backoff.reset()
-                logged_error = ""
+                failures.reset()
                 await self._serve_with(connection)
                 log.warning("Redis connection lost", address=str(self._address))
             except Exception as error:  # any error may be transient, so the loop always tries again
-                if repr(error) != logged_error:  # one line for a series of equal failures
-                    logged_error = repr(error)
-                    log.warning("Redis unreachable", address=str(self._address), error=logged_error)
+                failures.report(error)
             finally:
                 connection.close()
             self._attempted.set()

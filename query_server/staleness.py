@@ -6,9 +6,9 @@ from time import time
 from contracts.streams import PARTITIONS
 from contracts.view_layout import View
 from query_server.redis_client import RedisClient
+from runtime.grpc.metadata import STALENESS
 from runtime.grpc.rpc_error import RpcError
 
-METADATA = "diptych-staleness-ms"
 INTERVAL = 0.5
 """Seconds between two samples."""
 
@@ -42,4 +42,4 @@ class Staleness:
         """Return the trailing metadata of a response that is sent now; empty if the bound is unknown."""
         if self._as_of is None:
             return ()
-        return ((METADATA, str(max(0, int(time() * 1000) - self._as_of))),)
+        return ((STALENESS, str(max(0, int(time() * 1000) - self._as_of))),)

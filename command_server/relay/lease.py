@@ -61,21 +61,17 @@ class Lease:
 
         They are cancelled when the lease is lost, and started again when it is acquired again.
         """
-        logged_error = ""
+        failures = logs.RepeatedErrors(log, "Lease not held")
         while True:
             try:
                 if self._can_publish() and await self.acquire():
                     log.info("Lease acquired", holder=self.holder)
-                    logged_error = ""
+                    failures.reset()
                     async with asyncio.TaskGroup() as group:
                         for task in (self.renew_until_lost, *tasks):
                             group.create_task(task())
             except Exception as error:
-                errors = error.exceptions if isinstance(error, ExceptionGroup) else [error]
-                cause = "; ".join(f"{type(e).__name__}: {e}" for e in errors)
-                if cause != logged_error:  # not with every attempt
-                    log.warning("Lease not held", error=cause)
-                    logged_error = cause
+                failures.report(error)
                 await self.release()
                 await self._engine.dispose()  # the pooled connections may be dead without an error yet
             await asyncio.sleep(STANDBY_INTERVAL)

@@ -38,6 +38,7 @@ class ObservedPublisher:
 
 
 def _report(event: RecordedEvent, start: int, end: int) -> None:
+    parent = event.metadata.get("traceparent")
     log.info(
         "Event published",
         eventId=event.id,
@@ -45,8 +46,8 @@ def _report(event: RecordedEvent, start: int, end: int) -> None:
         aggregateId=streams.aggregate_id(event.stream),
         correlationId=event.metadata.get("correlation_id"),
         timestamp=event.recorded_at.isoformat(),
+        **tracing.log_fields(parent),
     )
-    parent = event.metadata.get("traceparent")
     if parent is not None:
         attributes = {**_ATTRIBUTES, "messaging.message.id": event.id}
         tracing.record_span(

@@ -25,12 +25,14 @@ async def maintain_outbox(outbox: Outbox, retention: float, report: Callable[[in
         retention: seconds that a row is kept after its mark.
         report: called with the number of pending events.
     """
+    failures = logs.RepeatedErrors(log, "Outbox maintenance failed")
     async with outbox:
         while True:
             deleted = 0
             try:
                 report(await outbox.count_pending())
                 deleted = await outbox.prune(retention, PRUNE_LIMIT)
+                failures.reset()
             except Exception as error:
-                log.warning("Outbox maintenance failed", error=f"{type(error).__name__}: {error}")
+                failures.report(error)
             await asyncio.sleep(BUSY_INTERVAL if deleted == PRUNE_LIMIT else INTERVAL)

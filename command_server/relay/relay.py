@@ -68,15 +68,19 @@ class Relay:
 
     async def lead(self) -> NoReturn:
         """Recover and publish until cancelled; restart after every error."""
-        backoff = Backoff(INITIAL_PAUSE, MAX_PAUSE)
+        backoff, failures = (
+            Backoff(INITIAL_PAUSE, MAX_PAUSE),
+            logs.RepeatedErrors(log, "Relay failed; restarting"),
+        )
         async with self._outbox:
             while True:
                 started = monotonic()
                 try:
                     await self._recover()
+                    failures.reset()
                     await self._publish_pending()
                 except Exception as error:
-                    log.warning("Relay failed; restarting", error=f"{type(error).__name__}: {error}")
+                    failures.report(error)
                 if monotonic() - started > STABLE_AFTER:
                     backoff.reset()
                 await asyncio.sleep(backoff.next_pause())

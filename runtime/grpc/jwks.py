@@ -51,6 +51,7 @@ class KeySet:
         self._loaded_at = float("-inf")
         self.generation = 0
         """Number of changes of the keys. Tokens verified in an earlier generation may be invalid now."""
+        self._failures = logs.RepeatedErrors(log, "Reading of JWKS failed", jwks=source)
         if not self._is_url:
             self._load_file()
 
@@ -93,8 +94,9 @@ class KeySet:
     async def _reload(self) -> None:
         try:
             self._parse(await asyncio.to_thread(self._read))
+            self._failures.reset()
         except (OSError, ValueError, PyJWTError) as error:
-            log.warning("Reading of JWKS failed", jwks=self._source, error=str(error))
+            self._failures.report(error)
         finally:
             self._loaded_at = time.monotonic()
             self._reloading = None

@@ -8,6 +8,10 @@ Metadata = Sequence[tuple[str, str | bytes]]
 _METADATA: ContextVar[Metadata] = ContextVar("metadata", default=())
 
 
+STALENESS = "diptych-staleness-ms"
+"""Trailing metadata of a query: an upper bound on the age of the data, in milliseconds."""
+
+
 def set_current(metadata: Metadata) -> None:
     """Set the metadata for the rest of the running task; gRPC runs every call in a task of its own."""
     _METADATA.set(metadata)

@@ -10,6 +10,7 @@ from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler, Interceptor, Method
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
+from runtime.process.logs.repeated_errors import describe_error
 
 log = logs.get_logger(__name__)
 
@@ -87,5 +88,6 @@ async def _record_or_log(record_refused_call: RecordRefusedCall, call: RefusedCa
     try:
         async with asyncio.timeout(_TIMEOUT):
             await record_refused_call(call)
-    except Exception:
-        log.exception("Recording of refused call failed", method=call.method, reason=call.reason)
+    except Exception as error:
+        fields = {"method": call.method, "reason": call.reason, "userId": call.caller, "peer": call.peer}
+        log.error("Recording of refused call failed", error=describe_error(error), **fields)

@@ -1,4 +1,4 @@
-"""Telemetry of calls: the duration by status, and a span if the trace is sampled."""
+"""Telemetry of calls: the duration by status, a span if the trace is sampled, and a debug line of a query."""
 
 import asyncio
 from time import perf_counter
@@ -7,11 +7,14 @@ from grpc import StatusCode
 from opentelemetry.trace import SpanKind, Status
 from opentelemetry.trace import StatusCode as SpanStatus
 
-from runtime.grpc import metadata
+from runtime.grpc import caller, metadata
 from runtime.grpc.method import Context, Handler, Method
 from runtime.grpc.rpc_error import RpcError
+from runtime.process import logs
 from runtime.telemetry import metrics, tracing
 from runtime.telemetry.instruments import Instruments
+
+log = logs.get_logger(__name__)
 
 _SERVER_FAULTS = {
     StatusCode.UNKNOWN,
@@ -28,9 +31,44 @@ def observe(method: Method, handler: Handler) -> Handler:
     """Measure and trace the calls of a method, as far as metrics and traces are on."""
     if metrics.instruments is not None:
         handler = _measure(method, handler, metrics.instruments)
+    if log.logs_debug() and method.path.partition(".QueryService/")[1]:
+        handler = _log_query(method, handler)
     if tracing.tracer() is not None:
         handler = _trace(method, handler)
     return handler
+
+
+def _log_query(method: Method, handler: Handler) -> Handler:
+    async def log_query(request: object, context: Context) -> object:
+        start, outcome = perf_counter(), "OK"
+        try:
+            return await handler(request, context)
+        except RpcError as error:
+            outcome = error.reason
+            raise
+        except asyncio.CancelledError:
+            outcome = StatusCode.CANCELLED.name
+            raise
+        finally:
+            identity = caller.current_or_none()
+            log.debug(
+                "Query answered",
+                method=method.path[1:],
+                userId=identity and identity.subject,
+                outcome=outcome,
+                duration=round((perf_counter() - start) * 1000, 3),
+                staleness=_find_staleness(context),
+            )
+
+    return log_query
+
+
+def _find_staleness(context: Context) -> int | None:
+    """Return the bound in milliseconds that the response states, if there is one."""
+    for key, value in context.trailing_metadata():
+        if key == metadata.STALENESS:
+            return int(value)
+    return None
 
 
 def _measure(method: Method, handler: Handler, instruments: Instruments) -> Handler:

@@ -138,6 +138,13 @@ def context_from(parent: str) -> Context:
     return trace.set_span_in_context(NonRecordingSpan(remote), Context())
 
 
+def log_fields(traceparent: str | None) -> Mapping[str, str]:
+    """Return the fields of a log line about work of another process's trace; none if it is not sampled."""
+    if traceparent is None or not traceparent.endswith("-01"):
+        return {}
+    return {"trace_id": traceparent[3:35], "span_id": traceparent[36:52]}
+
+
 def tracer() -> Tracer | None:
     return _tracer
 

@@ -71,6 +71,12 @@ async def the_log_lines_have_all_their_fields(
     command = await line(folder / "command_server.log", "Processing command", commandId=command_id)
     assert command["commandType"] == "acme.ledger.v1.WriteCheque"
     assert (command["userId"], command["correlationId"]) == ("alice", conversation)
+    ended = await line(folder / "command_server.log", "Command processed", commandId=command_id)
+    assert (ended["outcome"], ended["stream"], ended["version"]) == (
+        "accepted",
+        f"ledger.cheque.{cheque_id}",
+        1,
+    )
     published = await line(folder / "relay.log", "Event published", eventId=event_id)
     assert published["eventType"] == "acme.ledger.v2.ChequeWritten"
     assert (published["aggregateId"], published["correlationId"]) == (cheque_id, conversation)
@@ -78,7 +84,9 @@ async def the_log_lines_have_all_their_fields(
     updated = await line(folder / "projector.log", "Read model updated", **view)
     assert updated["recordId"] == cheque_id
     assert 0 <= updated["lag"] < 60_000
-    for found in (command, published, updated):
+    services = ("command_server", "command_server", "relay", "projector")
+    for found, service in zip((command, ended, published, updated), services, strict=True):
+        assert (found["service"], found["trace_id"], len(found["span_id"])) == (service, TRACE, 16)
         assert datetime.fromisoformat(found["timestamp"]).tzinfo is not None
 
 

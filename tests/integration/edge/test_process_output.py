@@ -6,11 +6,14 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.support.harness.toy_process import toy_process
+from tests.support.harness.waiting import until
 
 STOP = 8.0
 """Seconds that a process may take to stop, on a busy machine; it waits one for its stream."""
@@ -78,6 +81,20 @@ async def test_whatever_libraries_print_becomes_lines(tmp_path: Path) -> None:
         assert "warned 42" in lines["py.warnings"]["message"]
         assert all(line["service"] == "tests.support.harness.toy_server" for line in lines.values())
         assert set(toy.stderr().splitlines()) == {"in C"}
+
+
+async def test_a_query_is_logged_at_level_debug(tmp_path: Path) -> None:
+    async with toy_process(tmp_path, environment={"DIPTYCH_LOG_LEVEL": "debug"}) as toy:
+        await toy.wait_serving()
+        for cheque_id in ("stale-1200", "rule-1"):
+            with suppress(grpc.aio.AioRpcError):
+                await toy.get(cheque_id)
+        await until(lambda: toy.messages().count("Query answered") == 2)
+        answered, missing = [line for line in toy.lines() if line["message"] == "Query answered"]
+        assert (answered["method"], answered["level"]) == ("acme.ledger.v1.QueryService/GetCheque", "debug")
+        assert (answered["outcome"], answered["staleness"], answered["userId"]) == ("OK", 1200, "alice")
+        assert 0 < answered["duration"] < 60_000
+        assert (missing["outcome"], missing["staleness"]) == ("CHEQUE_NOT_FOUND", None)
 
 
 CRASH = """

@@ -48,6 +48,7 @@ async def test_a_trace_continues_from_the_caller_through_the_call(
         assert call.start_ns <= inner.start_ns <= inner.end_ns <= call.end_ns
         line = await toy.line("Traced")
         assert (line["trace_id"], line["traceparent"]) == (TRACE, f"00-{TRACE}-{inner.id}-01")
+        assert (line["span_id"], line["service"]) == (inner.id, call.service)
 
 
 async def test_a_failed_call_is_an_error_span_only_for_server_faults(

@@ -4,8 +4,9 @@ from time import time
 
 import pytest
 
-from query_server.staleness import METADATA, Staleness
+from query_server.staleness import Staleness
 from query_server.view_reader import Window
+from runtime.grpc.metadata import STALENESS as METADATA
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.read_model import ReadModel
 from tests.support.ledger.stored_views import CHEQUE, cheque

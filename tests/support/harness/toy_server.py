@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from runtime.grpc import caller, server
+from runtime.grpc import caller, metadata, server
 from runtime.grpc.method import Handler
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
@@ -35,6 +35,8 @@ async def get_cheque(request: Any, context: Any) -> Any:
         await asyncio.sleep(int(argument) / 1000)
     if action == "block":  # blocks the event loop until a file exists
         block_until(Path(os.environ["TOY_RELEASE"]))
+    if action == "stale":  # stale-<milliseconds>
+        context.set_trailing_metadata(((metadata.STALENESS, argument),))
     if action == "print":
         print_everywhere(argument)
     if action == "bug":
