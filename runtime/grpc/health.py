@@ -20,15 +20,19 @@ _PROBE_TIMEOUT = 2.0
 """Seconds after which a probe counts as failed."""
 
 
+LIVENESS = "liveness"
+"""The name under which a process is SERVING whatever it lacks: it answers as long as its event loop turns."""
+
+
 class Health(health_pb2_grpc.HealthServicer):
-    """The health of a server; all its services share one status.
+    """The health of a server; all its services but `liveness` share one status.
 
     This is our own implementation because the watches of grpcio-health-checking never end. A stopping server
     would wait for them, as for any call in progress, until `stop_grace` is over.
     """
 
     def __init__(self, services: Collection[str] = ()) -> None:
-        self._names = {"", *services}
+        self._names = {"", LIVENESS, *services}
         self._serving = False
         self._stopped = False
         self._changed = asyncio.Event()
@@ -62,7 +66,8 @@ class Health(health_pb2_grpc.HealthServicer):
     def _build_response(self, service: str) -> HealthCheckResponse:
         if service not in self._names:
             return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
-        status = HealthCheckResponse.SERVING if self._serving else HealthCheckResponse.NOT_SERVING
+        serving = self._serving or service == LIVENESS
+        status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
         return HealthCheckResponse(status=status)
 
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:  # noqa: N802

@@ -8,7 +8,7 @@ How it works:
 3. Tasks started by `lifecycle.spawn` run beside `main`. A task that fails sets `stopping` and `failed`, so
    that the process never continues without one of its parts. Remaining tasks are cancelled after `main`.
 4. Exit codes: 0 after SIGTERM or SIGINT, 1 if the process could not start (`StartError`), 70 if `main` or a
-   task failed or the time to stop ran out.
+   task failed, the time to stop ran out, or the event loop stood still (`runtime.process.watchdog`).
 """
 
 import asyncio
@@ -26,6 +26,7 @@ from runtime.process import logs
 from runtime.process.logs import output
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+from runtime.process.watchdog import Watchdog
 from runtime.telemetry import setup
 
 EXIT_START_ERROR = 1
@@ -156,6 +157,7 @@ async def _run_main(main: Main, name: str, lifecycle: Lifecycle) -> int:
     gc.set_threshold(*GC_THRESHOLDS)
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, lifecycle.stop)
+    watchdog = Watchdog(lifecycle.settings.stall_report, lifecycle.settings.stall_exit)
     running = asyncio.ensure_future(main(lifecycle))
     stopping = asyncio.create_task(lifecycle.stopping.wait())
     try:
@@ -172,6 +174,7 @@ async def _run_main(main: Main, name: str, lifecycle: Lifecycle) -> int:
     finally:
         stopping.cancel()
         await lifecycle.cancel_tasks()
+        watchdog.stop()
         for number in STOP_SIGNALS:  # a further signal while the interpreter ends would change the exit code
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Literal
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runtime.process.durations import Retention
@@ -66,6 +67,10 @@ class Settings(BaseSettings):
     """The lowest level of the lines that are logged."""
     log_format: Literal["json", "console"] = "json"
     """`json` for machines, `console` for coloured lines."""
+    stall_report: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    """Seconds that the event loop may stand still before the log shows where."""
+    stall_exit: float = Field(default=60.0, ge=0, allow_inf_nan=False)
+    """Seconds that the event loop may stand still before the process ends (exit code 70); 0 for any time."""
     stop_grace: float = 10.0
     """Seconds that calls in progress get to finish after SIGTERM."""
     keep_requests: Retention = timedelta(days=30)

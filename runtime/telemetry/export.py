@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from threading import Event, Thread, Timer
+from threading import Event, Thread
 from time import time_ns
 
 from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
@@ -31,8 +31,6 @@ from runtime.process.start_error import StartError
 from runtime.process.version import VERSION
 from runtime.telemetry.instruments import BOUNDS, Counter, Durations, Instruments, LastValue, LastValues
 
-_SHUTDOWN_TIMEOUT = 2.0
-"""Seconds that a stopping process waits for the collector, once for traces and once for metrics."""
 log = logs.get_logger(__name__)
 
 _SCOPE = InstrumentationScope("diptych")
@@ -60,7 +58,7 @@ def create_tracer(resource: Resource) -> tuple[Tracer, float | None, Callable[[]
     if ratio is not None:
         provider = TracerProvider(ParentBased(ALWAYS_ON), resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    return provider.get_tracer("diptych"), ratio, _limit_time(provider.shutdown, exporter.shutdown)
+    return provider.get_tracer("diptych"), ratio, provider.shutdown
 
 
 def _get_sampling_ratio(sampler: Sampler) -> float | None:
@@ -83,12 +81,14 @@ def start_metrics_export(resource: Resource, instruments: Instruments) -> Callab
     if not interval.isdecimal() or not int(interval):
         raise StartError(f"OTEL_METRIC_EXPORT_INTERVAL={interval}: not a number of milliseconds")
     exporter, stopping, start = OTLPMetricExporter(), Event(), time_ns()
+    failures = logs.RepeatedErrors(log, "Metrics export failed")
 
     def export() -> None:
         try:
             exporter.export(_collect(resource, instruments, start))
-        except Exception:  # the next export includes the same sums
-            log.exception("Metrics export failed")
+            failures.reset()
+        except Exception as error:  # the next export includes the same sums
+            failures.report(error)
 
     def export_periodically() -> None:
         while not stopping.wait(int(interval) / 1000):
@@ -103,7 +103,7 @@ def start_metrics_export(resource: Resource, instruments: Instruments) -> Callab
         thread.join()
         exporter.shutdown()
 
-    return _limit_time(stop, exporter.shutdown)
+    return stop
 
 
 def _collect(resource: Resource, instruments: Instruments, start: int) -> MetricsData:
@@ -152,15 +152,3 @@ def _build_points(
             )
         case LastValue(value=value):
             return Gauge([] if value is None else [NumberDataPoint({}, start, now, value)])
-
-
-def _limit_time(stop: Callable[[], None], abort: Callable[[], None]) -> Callable[[], None]:
-    """Return `stop`, cut short by `abort` after a timeout: the SDK does not limit the time of its retries."""
-
-    def stop_within_timeout() -> None:
-        timer = Timer(_SHUTDOWN_TIMEOUT, abort)
-        timer.start()
-        stop()
-        timer.cancel()
-
-    return stop_within_timeout

@@ -6,10 +6,15 @@ An endpoint (`OTEL_EXPORTER_OTLP_ENDPOINT`) or an exporter (`OTEL_TRACES_EXPORTE
 
 import os
 from collections.abc import Callable
+from threading import Thread
+from time import monotonic
 
 from runtime.process.start_error import StartError
 from runtime.telemetry import metrics, tracing
 from runtime.telemetry.instruments import Instruments
+
+SHUTDOWN_TIMEOUT = 2.0
+"""Seconds that a stopping process waits for the collector."""
 
 _shutdowns: list[Callable[[], None]] = []
 
@@ -53,6 +58,14 @@ def _is_enabled(signal: str) -> bool:
 
 
 def shutdown() -> None:
-    """Export all recorded data that is still pending, and stop. Takes at most 2 seconds per signal."""
-    while _shutdowns:
-        _shutdowns.pop()()
+    """Export all recorded data that is still pending, and stop, within SHUTDOWN_TIMEOUT in all.
+
+    A collector that does not answer holds an export for longer. The process ends in the middle of it.
+    """
+    threads = [Thread(target=stop, name="telemetry shutdown", daemon=True) for stop in _shutdowns]
+    _shutdowns.clear()
+    end = monotonic() + SHUTDOWN_TIMEOUT
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(0.0, end - monotonic()))

@@ -238,3 +238,76 @@ async def test_an_unknown_context_is_rejected(tmp_path: Path) -> None:
 
 def is_alive(pid: Any) -> bool:
     return Path(f"/proc/{pid}").exists()
+
+
+# An event loop that stands still
+
+WATCHED = {"DIPTYCH_STALL_REPORT": "1", "DIPTYCH_STALL_EXIT": "3"}
+
+
+def environment_of(tmp_path: Path, **more: str) -> dict[str, str]:
+    return {**WATCHED, "TOY_RELEASE": str(tmp_path / "release"), **more}
+
+
+async def check_liveness(toy: Toy, seconds: float = 1.0) -> StatusCode | int:
+    """Return the health of the service `liveness`, or the status of the failed call."""
+    try:
+        request = health_pb2.HealthCheckRequest(service="liveness")
+        return int((await toy.health.Check(request, timeout=seconds)).status)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+
+
+async def test_a_loop_that_stands_still_is_reported_with_its_stack_and_not_alive(tmp_path: Path) -> None:
+    async with toy_process(tmp_path, environment=environment_of(tmp_path, DIPTYCH_STALL_EXIT="0")) as toy:
+        await toy.wait_serving()
+        assert await check_liveness(toy, 60) == SERVING
+        call = asyncio.create_task(toy.get("block"))
+        report = await toy.line("Event loop stands still", 60)
+        assert "block_until" in report["stack"]
+        assert await check_liveness(toy) is StatusCode.DEADLINE_EXCEEDED
+        (tmp_path / "release").touch()
+        await call
+        assert (await toy.line("Event loop turns again", 60))["seconds"] >= 1
+        assert await check_liveness(toy, 60) == SERVING
+
+
+async def test_a_process_whose_loop_stands_still_for_long_ends(tmp_path: Path) -> None:
+    async with toy_process(tmp_path, environment=environment_of(tmp_path)) as toy:
+        await toy.wait_serving()
+        call = asyncio.create_task(toy.get("block"))
+        assert await toy.wait_ended() == 70
+        assert toy.messages()[-1] == "Event loop stands still; ending process"
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
+
+
+@pytest.mark.long
+async def test_a_worker_whose_loop_stands_still_is_replaced(tmp_path: Path) -> None:
+    async with toy_process(tmp_path, "--workers", "2", environment=environment_of(tmp_path)) as toy:
+        await toy.wait_serving()
+        async with toy.reconnected() as other:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await other.get("block")
+        await until(lambda: toy.messages().count("Worker started") == 3)
+        await find_pids(toy, 2)
+
+
+@pytest.mark.long
+async def test_a_frozen_process_continues_and_reports_nothing(tmp_path: Path) -> None:
+    async with toy_process(tmp_path, environment=environment_of(tmp_path)) as toy:
+        await toy.wait_serving()
+        for _ in range(3):
+            toy.process.send_signal(signal.SIGSTOP)
+            await asyncio.sleep(5)  # the length of the suspension, not a wait for anything
+            toy.process.send_signal(signal.SIGCONT)
+            await toy.get("c-1")
+        assert not [message for message in toy.messages() if message.startswith("Event loop")]
+
+
+@pytest.mark.parametrize("name", ["DIPTYCH_STALL_REPORT", "DIPTYCH_STALL_EXIT"])
+async def test_an_invalid_time_to_stand_still_is_reported_in_one_line(tmp_path: Path, name: str) -> None:
+    async with toy_process(tmp_path, environment={name: "-1"}) as toy:
+        assert await toy.wait_ended() == 1
+        (line,) = toy.stderr().splitlines()
+        assert line.startswith(f"settings: {name}: ")

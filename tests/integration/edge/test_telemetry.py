@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
 import grpc
 import pytest
 
+from runtime.telemetry.setup import SHUTDOWN_TIMEOUT
 from tests.support.harness.collector import Collector
 from tests.support.harness.toy_process import toy_process
 
@@ -137,6 +139,45 @@ async def test_an_unreachable_collector_delays_neither_calls_nor_the_end(tmp_pat
         toy.process.terminate()
         assert await toy.wait_ended() == 0
         assert monotonic() - start < 10
+
+
+async def test_a_collector_that_never_answers_delays_neither_calls_nor_the_end(tmp_path: Path) -> None:
+    async def ignore(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while await reader.read(65_536):
+                pass
+        writer.close()
+
+    silent = await asyncio.start_server(ignore, "127.0.0.1", 0)
+    async with silent:
+        await _serve_with_collector(tmp_path, silent.sockets[0].getsockname()[1])
+
+
+async def test_a_collector_that_hangs_delays_neither_calls_nor_the_end(tmp_path: Path) -> None:
+    hanging = Collector()
+    hanging.hangs = True
+    await hanging.start()
+    await _serve_with_collector(tmp_path, hanging.port)
+    assert hanging.calls >= 1
+    await hanging.stop()
+
+
+async def _serve_with_collector(folder: Path, port: int) -> None:
+    """Make more spans than the exporter keeps; the calls and the stop take their usual time."""
+    endpoint = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{port}",
+        "OTEL_METRIC_EXPORT_INTERVAL": "100",
+    }
+    small_queue = {"OTEL_BSP_MAX_QUEUE_SIZE": "50", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "10"}
+    async with toy_process(folder, environment=endpoint | small_queue) as toy:
+        await toy.wait_serving()
+        for _ in range(4):
+            await asyncio.gather(*[toy.get("traced", SAMPLED) for _ in range(50)])
+        start = monotonic()
+        toy.process.terminate()
+        assert await toy.wait_ended() == 0
+        assert monotonic() - start < SHUTDOWN_TIMEOUT + 4
+        assert toy.stderr() == ""
 
 
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])

@@ -54,6 +54,9 @@ class Collector:
         self.versions: set[tuple[str, str]] = set()
         """Pairs of `service.name` and `service.version`."""
         self.port = 0
+        self.hangs = False
+        """Whether it accepts calls and never answers them."""
+        self.calls = 0
         self._server: grpc.aio.Server | None = None
         self._arrived = asyncio.Event()
 
@@ -74,6 +77,12 @@ class Collector:
         add_metrics(_Metrics(self), self._server)
         self.port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
+
+    async def receive(self) -> None:
+        """Count a call; do not return if the collector hangs."""
+        self.calls += 1
+        if self.hangs:
+            await asyncio.Event().wait()
 
     async def stop(self) -> None:
         if self._server:
@@ -113,6 +122,7 @@ class _Traces(trace_grpc.TraceServiceServicer):
         self._collector = collector
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._collector.receive()
         for resource in request.resource_spans:
             service = self._collector.add_resource(resource.resource)
             for scope in resource.scope_spans:
@@ -126,6 +136,7 @@ class _Metrics(metrics_grpc.MetricsServiceServicer):
         self._collector = collector
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._collector.receive()
         for resource in request.resource_metrics:
             service = self._collector.add_resource(resource.resource)
             for scope in resource.scope_metrics:
