@@ -11,9 +11,9 @@ import pytest
 from command_server import observer
 from command_server.kernel.batch import Request
 from command_server.kernel.decider import RejectionKind
-from command_server.kernel.group_commit import CommandResult
 from command_server.kernel.outcomes import (
     Accepted,
+    CommandResult,
     DeadlinePassed,
     Outcome,
     Overloaded,
