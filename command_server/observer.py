@@ -54,13 +54,15 @@ def instrument(execute: Execute) -> Execute:
 
 def _log_end(request: Request, outcome: Outcome | BaseException | None, duration: float) -> None:
     """Log how a command ended; `duration` in seconds, logged in milliseconds."""
-    stream, version, reason = _find_target(request), None, None
+    stream: str | None
+    version, reason = None, None
     if isinstance(outcome, Accepted):
         name, (stream, version) = "accepted", next(iter(outcome.versions.items()))
     elif isinstance(outcome, Rejection):
-        name, reason = "rejected", outcome.reason
+        name, stream, reason = "rejected", _find_target(request), outcome.reason
     else:
-        name, reason = "failed", REASON_OF_FAILURE.get(type(outcome), "INTERNAL")
+        name, stream = "failed", _find_target(request)
+        reason = REASON_OF_FAILURE.get(type(outcome), "INTERNAL")
     write = log.warning if name == "failed" else log.info
     write(
         "Command processed",

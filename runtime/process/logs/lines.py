@@ -24,8 +24,8 @@ _MAX_FIELDS, _MAX_NAME_LENGTH = 50, 60
 """Fields of such a line, and characters of a field's name."""
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
-_ACTIVE = re.compile(rb"\x7f|\xc2[\x80-\x9f]|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf")
-"""In UTF-8: DEL, the C1 controls, line and paragraph separators, and marks that are invisible or change the
+_ACTIVE = re.compile(rb"\xc2[\x80-\x9f]|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf")
+"""In UTF-8: the C1 controls, line and paragraph separators, and marks that are invisible or change the
 direction of writing."""
 _SECRETS = re.compile(
     rb"(?P<start>://|[Bb]earer |\b(?=eyJ))"
@@ -100,7 +100,7 @@ def _encode_line(fields: Mapping[str, Any], public: bool) -> bytes:
         return b""
     if not public:
         line = hide_secrets(line)
-    if not line.isascii() or b"\x7f" in line:
+    if not line.isascii():
         line = _ACTIVE.sub(_escape, line)
     return line if len(line) <= MAX_LINE_LENGTH else b""
 

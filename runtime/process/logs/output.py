@@ -14,6 +14,7 @@ import fcntl
 import io
 import logging
 import os
+import select
 import stat
 import sys
 import threading
@@ -37,9 +38,10 @@ def open_log_stream() -> int:
 
 
 def write_to_stderr(text: str) -> None:
-    """Write to descriptor 2, whatever `sys.stderr` is; errors are ignored."""
-    with suppress(OSError):
-        os.write(STDERR, text.encode("utf-8", "backslashreplace"))
+    """Write to descriptor 2, whatever `sys.stderr` is; give up after a second, and ignore errors."""
+    with suppress(OSError, ValueError):
+        if select.select([], [STDERR], [], FLUSH_TIMEOUT)[1]:
+            os.write(STDERR, text.encode("utf-8", "backslashreplace"))
 
 
 def take_over() -> None:
