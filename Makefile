@@ -12,7 +12,7 @@ BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && ec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up demo bench bench-growth bench-long-streams load dist tools clean-data
+.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up demo bench bench-growth bench-long-streams capacity load dist tools clean-data
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,6 +114,9 @@ bench-long-streams: $(READY) ## command streams of up to a million events that h
 bench: $(READY) ## measure the system against ceilings of the same run; needs Go
 	@$(BIN)/uv sync --locked --inexact --quiet --all-extras --group bench
 	@exec $(BIN)/python -m bench
+
+capacity: $(READY) ## measure the bytes that an order takes in each store
+	@exec $(BIN)/python -m bench.capacity
 
 SCENARIO ?= mixed
 load: $(READY) ## run ghz against the local stack: make load SCENARIO=mixed DURATION=10s

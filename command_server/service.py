@@ -27,7 +27,7 @@ from command_server.kernel.outcomes import (
     Rejection,
     RequestIdReused,
 )
-from command_server.kernel.ports import StoreConflict, StoreUnavailable
+from command_server.kernel.ports import StoreConflict, StoreFull, StoreUnavailable
 from command_server.kernel.request_ages import RequestTooNew, RequestTooOld
 from contracts.consistency_tokens import ConsistencyTokens
 from contracts.streams import aggregate_id
@@ -51,11 +51,14 @@ REASON_OF_FAILURE: Mapping[type, str] = {
     RequestTooNew: "REQUEST_INVALID",
     DeadlinePassed: "DEADLINE_PASSED",
     Overloaded: "OVERLOADED",
+    StoreFull: "STORAGE_FULL",
     StoreUnavailable: "WRITE_MODEL_UNAVAILABLE",
     StoreConflict: "WRITE_MODEL_UNAVAILABLE",
     CancelledError: "CANCELLED",
 }
 """The reasons of commands without an outcome, as `_build_handler` answers them; for any other `INTERNAL`."""
+STORAGE_FULL_PAUSE = 5.0
+"""Seconds after which a caller may repeat a command that a full database has refused."""
 SERVER_ID_NAMESPACE = UUID("6f6dd3a5-1f5b-5c7e-9a43-2d7f0c1e8b64")
 """UUID namespace of generated aggregate ids."""
 MAX_ID_LENGTH = 128
@@ -110,6 +113,9 @@ def _build_handler(
         except Overloaded as error:
             text = "too many commands are queued; this one was not executed"
             raise RpcError("OVERLOADED", text, retry_after=MAX_QUEUE_TIME) from error
+        except StoreFull as error:
+            text = "the database has no space left; the command was not executed"
+            raise RpcError("STORAGE_FULL", text, retry_after=STORAGE_FULL_PAUSE) from error
         except (StoreUnavailable, StoreConflict) as error:
             text = "the command may have taken effect; retry with the same request_id"
             raise RpcError("WRITE_MODEL_UNAVAILABLE", text, retry_after=1) from error

@@ -4,7 +4,7 @@ Each source is queried independently, so an unreachable server costs its own lin
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
 from redis.asyncio import Redis
@@ -97,10 +97,22 @@ async def _check_projections(settings: Settings, stream: StreamIdentity | str | 
     identity = stream if isinstance(stream, StreamIdentity) else None
     async with Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT) as redis:
 
+        async def describe_memory() -> str:
+            return _describe_memory(await redis.info("memory"))
+
         async def describe(view: View) -> str:
             return await _query_or_describe(lambda: _describe_projection(redis, view, identity), "Redis")
 
-        return [(view.projection, await describe(view)) for view in list_views(settings)]
+        memory = await _query_or_describe(describe_memory, "Redis")
+        return [("redis", memory), *[(view.projection, await describe(view)) for view in list_views(settings)]]
+
+
+def _describe_memory(memory: Mapping[str, int]) -> str:
+    used, limit = memory["used_memory"], memory["maxmemory"]
+    if not limit:
+        return f"{used / 1e6:.0f} MB used, no maxmemory"
+    full = "; it refuses writes" if used >= limit else ""
+    return f"{used / 1e6:.0f} MB used, {used * 100 // limit} % of maxmemory{full}"
 
 
 async def _describe_projection(redis: Redis, view: View, stream: StreamIdentity | None) -> str:

@@ -12,6 +12,7 @@ from projector.leases import RedisLeases
 from projector.observer import create_observer
 from projector.projection import Projection
 from projector.redis_connection import check_eviction_policy, connect, is_reachable
+from projector.redis_memory import watch_memory
 from projector.redis_store import RedisStore
 from projector.runner import Runner
 from runtime import jetstream
@@ -51,6 +52,7 @@ async def run_projections(
     await check_eviction_policy(redis, lifecycle)
     leases = RedisLeases(redis, group, can_work=lambda: nats.connected)
     lifecycle.spawn(leases.keep(), "leases")
+    lifecycle.spawn(watch_memory(redis), "memory of Redis")
     replay_turn = asyncio.Semaphore(1)
     runners = [
         Runner(

@@ -36,7 +36,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             lifecycle.settings,
             services,
             address=lifecycle.settings.query_address,
-            probe=redis.ping,
+            probe=redis.serves_reads,
             probe_address=lifecycle.settings.query_probe_address,
         )
         await edge.serve(lifecycle)

@@ -141,7 +141,7 @@ class ChangeNotifications:
                 async with Subscription(self._address, list(self._views)) as subscription:
                     backoff.reset()
                     # Woken watchers read at once, so the connection for reads has to work first.
-                    while not await self._redis.ping():  # noqa: ASYNC110 - it connects for itself
+                    while not await self._redis.serves_reads():  # noqa: ASYNC110 - it connects for itself
                         await asyncio.sleep(INITIAL_PAUSE)
                     self._subscribed.set()
                     failures.reset()

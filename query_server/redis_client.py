@@ -28,8 +28,10 @@ MAX_WAIT = 0.005
 """Seconds after which a command is sent even while more commands arrive."""
 INITIAL_PAUSE, MAX_PAUSE = 0.01, 1.0
 """Seconds between attempts to connect."""
-TRANSIENT_ERRORS = ("LOADING", "MASTERDOWN", "CLUSTERDOWN", "BUSY", "TRYAGAIN")
-"""Prefixes of the errors of a Redis that cannot serve the command yet."""
+ERRORS_OF_CALLERS = ("ERR", "WRONGTYPE", "NOSCRIPT", "EXECABORT", "CROSSSLOT")
+"""Prefixes of the errors of a wrong command. All others tell the state of Redis, for example LOADING."""
+PROBE = ("DBSIZE",)
+"""A read that needs no key. PING is no probe: a Redis whose disk is full refuses it, and serves reads."""
 
 log = logs.get_logger(__name__)
 
@@ -76,12 +78,13 @@ class RedisClient:
             await replies[-1]  # replies come in order, so the others are resolved by then
         return [_unwrap(reply.result()) for reply in replies]
 
-    async def ping(self) -> bool:
-        """Return whether Redis replies."""
+    async def serves_reads(self) -> bool:
+        """Return whether Redis serves reads."""
         try:
-            return bool(await self.call("PING") == b"PONG")
+            await self.call(*PROBE)
         except RpcError:
             return False
+        return True
 
     def _send(self, command: Command) -> asyncio.Future[Any]:
         if self._connection is None or self._connection.lost.done():
@@ -119,7 +122,7 @@ class RedisClient:
     async def _connect(self, connection: "_Connection") -> None:
         async with asyncio.timeout(self._timeout):
             await self._address.connect(lambda: connection)
-            for command in (*self._address.handshake, ("PING",)):
+            for command in (*self._address.handshake, PROBE):
                 _unwrap(await connection.send(command))
 
 
@@ -190,7 +193,7 @@ class _Connection(asyncio.Protocol):
 def _unwrap(reply: Any) -> Any:
     if not isinstance(reply, Exception):
         return reply
-    if isinstance(reply, ConnectionError) or str(reply).startswith(TRANSIENT_ERRORS):
+    if isinstance(reply, ConnectionError) or not str(reply).startswith(ERRORS_OF_CALLERS):
         raise _unavailable() from reply
     raise reply
 

@@ -2,7 +2,8 @@
 
 How it works. Entering the context connects, authenticates and returns only after Redis has confirmed every
 channel, so that no later message is missed. Iterating yields messages. If none arrives for TIMEOUT seconds,
-a PING is sent; if its reply takes as long again, the connection counts as lost. Nothing reconnects here:
+it subscribes again, which changes nothing; if the reply takes as long again, the connection counts as lost.
+PING would not do: a Redis whose disk is full refuses it. Nothing reconnects here:
 the iterator raises, and `ChangeNotifications` opens another subscription.
 """
 
@@ -16,7 +17,7 @@ import hiredis
 from query_server.redis_address import RedisAddress
 
 TIMEOUT = 2.0
-"""Seconds for subscribing, without a message before a ping, and for the reply to a ping."""
+"""Seconds for subscribing, without a message before a probe, and for the reply to a probe."""
 CHUNK_SIZE = 65_536
 
 
@@ -58,15 +59,15 @@ class Subscription:
 
     async def __anext__(self) -> tuple[str, bytes]:
         while True:
-            reply = await self._read_reply_or_ping()
+            reply = await self._read_reply_or_probe()
             if reply[0] == b"message":
                 return reply[1].decode(), reply[2]
 
-    async def _read_reply_or_ping(self) -> Any:
+    async def _read_reply_or_probe(self) -> Any:
         try:
             return await asyncio.wait_for(self._read_reply(), TIMEOUT)
         except TimeoutError:
-            self._send("PING")
+            self._send("SUBSCRIBE", self._channels[0])
             return await asyncio.wait_for(self._read_reply(), TIMEOUT)
 
     async def _read_reply(self) -> Any:

@@ -22,6 +22,10 @@ class StoreUnavailable(Exception):
     """The connection was lost or could not be made. A commit in progress may have taken effect."""
 
 
+class StoreFull(StoreUnavailable):
+    """The store has no disk space, memory or connections left. The transaction has not taken effect."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredStream:
     """A stored stream: its version, and a snapshot that may be older."""

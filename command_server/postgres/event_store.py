@@ -4,9 +4,9 @@ How it works. Connections come from SQLAlchemy's pool; the statements run on asy
 SQLAlchemy's executor costs a fifth of their rate. A transaction runs at READ COMMITTED: row locks in
 `streams`, taken in order of their ids, serialise writers of the same stream, and unique keys of streams,
 events and requests catch every other race. The whole batch is one INSERT over arrays. Session settings bound
-the time that a frozen server can hold locks. Errors are of three sorts: CONFLICTS, which a rerun on fresh
+the time that a frozen server can hold locks. Errors are of four sorts: CONFLICTS, which a rerun on fresh
 reads solves; CONNECTION_ERRORS, after which a commit may have taken effect and the whole pool is discarded;
-all others, which are bugs and pass through.
+InsufficientResourcesError, after which nothing was written; all others, which are bugs and pass through.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -30,6 +30,7 @@ from command_server.kernel.ports import (
     StoredRequest,
     StoredSnapshot,
     StoredStream,
+    StoreFull,
     StoreUnavailable,
 )
 from command_server.postgres import statements
@@ -94,6 +95,8 @@ class PostgresEventStore:
                     raise
         except CONFLICTS as error:
             raise StoreConflict(str(error)) from error
+        except asyncpg.InsufficientResourcesError as error:  # a full disk, or no memory
+            raise StoreFull(str(error)) from error
         except CONNECTION_ERRORS as error:
             await self.engine.dispose()  # the other pooled connections may be dead too, without an error yet
             raise StoreUnavailable(str(error)) from error

@@ -28,6 +28,8 @@ from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
 MAX_BATCH_SIZE = 1_000
 """Messages per atomic batch, a limit of the NATS server."""
 MAX_POSITION = 2**63 - 1
+PROBE = f"{streams.JETSTREAM}_PROBE"
+"""Name and subject of the stream that `can_store` creates and deletes."""
 WRONG_LAST_SEQUENCE = 10071
 """JetStream's error code: the expected sequence is not the stream's last."""
 
@@ -69,6 +71,19 @@ class EventStream:
         with suppress(NotFoundError):
             await self._connection.js.delete_stream(streams.JETSTREAM)
         await self._connection.js.add_stream(_build_config(str(uuid4()), incarnation))
+
+    async def can_store(self) -> bool:
+        """Return whether JetStream stores a message in another, temporary stream."""
+        js = self._connection.js
+        try:
+            await js.add_stream(name=PROBE, subjects=[PROBE], storage=api.StorageType.FILE)
+            await js.publish(PROBE, b"")
+        except nats.errors.Error:
+            return False
+        finally:
+            with suppress(nats.errors.Error):
+                await js.delete_stream(PROBE)
+        return True
 
     async def declare_complete(self) -> None:
         """Record in the stream's metadata that it contains all earlier events."""

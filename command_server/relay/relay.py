@@ -32,6 +32,10 @@ CHECK_INTERVAL = 1.0
 """Seconds between checks of the stream and the relay's state."""
 READ_TIMEOUT = 5.0
 """Seconds without a message after which reading the stream fails."""
+MAX_TIMEOUTS = 3
+"""Publications in a row without an answer after which the relay checks whether the stream can be written at all.
+After a write error, for example on a full disk, NATS ignores all that is published to the stream, without an
+answer, until it restarts; other streams work again as soon as there is room."""
 INITIAL_PAUSE, MAX_PAUSE = 0.1, 2.0
 """Seconds before a restart: after the first error, and at most while errors continue."""
 STABLE_AFTER = 5.0
@@ -65,6 +69,7 @@ class Relay:
         self._stream = stream
         self._publisher = publisher
         self._state = RelayState("", "", 0)
+        self._timeouts = 0
 
     async def lead(self) -> NoReturn:
         """Recover and publish until cancelled; restart after every error."""
@@ -145,7 +150,7 @@ class Relay:
         positions = list(lost_positions.values())
         for start in range(0, len(positions), MAX_BATCH_SIZE):
             for batch in _split(await self._outbox.read_events(positions[start : start + MAX_BATCH_SIZE])):
-                end = await self._stream.publish(stream.epoch, batch, end)
+                end = await self._publish(self._stream, stream.epoch, batch, end)
 
     async def _mark_published_tail(self, stream: StreamIdentity) -> None:
         """Mark the events that the stream has after the last mark.
@@ -239,8 +244,23 @@ class Relay:
 
     async def _publish_and_mark(self, publisher: Publisher, events: Sequence[RecordedEvent]) -> None:
         for batch in _split(events):
-            last = await publisher.publish(self._state.epoch, batch, self._state.sequence)
+            last = await self._publish(publisher, self._state.epoch, batch, self._state.sequence)
             self._state = await self._outbox.mark(self._state, [event.position for event in batch], last)
+
+    async def _publish(
+        self, publisher: Publisher, epoch: str, batch: Sequence[RecordedEvent], after: int
+    ) -> int:
+        try:
+            last = await publisher.publish(epoch, batch, after)
+        except TimeoutError:
+            self._timeouts += 1
+            if self._timeouts >= MAX_TIMEOUTS and await self._stream.can_store():
+                log.error("Stream stores nothing; recreating", timeouts=self._timeouts)
+                self._timeouts = 0
+                await self._recreate_stream()
+            raise
+        self._timeouts = 0
+        return last
 
     async def _check(self, recreation_requested: asyncio.Event) -> None:
         """Verify that stream and state are still the expected ones; recreate the stream if a reader needs it.

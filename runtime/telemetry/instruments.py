@@ -118,6 +118,7 @@ class Instruments:
             lambda model_type: {"model_type": model_type},
         )
         self._pending = LastValue("outbox.pending", "{event}", "Unpublished events in the outbox")
+        self._redis_memory = LastValue("redis.memory.used", "%", "Used share of Redis's maxmemory")
         self._key_ring = LastValue(
             "key_ring.valid", "1", "1 while the key ring's file can be used, otherwise 0"
         )
@@ -140,6 +141,7 @@ class Instruments:
             self._events,
             self._lag,
             self._pending,
+            self._redis_memory,
             self._key_ring,
             self._silent_targets,
             self._calls,
@@ -160,6 +162,9 @@ class Instruments:
 
     def outbox_pending(self, events: int) -> None:
         self._pending.value = events
+
+    def redis_memory_used(self, percent: int) -> None:
+        self._redis_memory.value = percent
 
     def key_ring_valid(self, valid: bool) -> None:
         self._key_ring.value = int(valid)

@@ -36,6 +36,12 @@ def outbox_pending(events: int) -> None:
         instruments.outbox_pending(events)
 
 
+def redis_memory_used(percent: int) -> None:
+    """Record the used percentage of Redis's maxmemory."""
+    if instruments is not None:
+        instruments.redis_memory_used(percent)
+
+
 def key_ring_valid(valid: bool) -> None:
     """Record whether the key ring's file can be used; an invalid one leaves the previous keys in use."""
     if instruments is not None:

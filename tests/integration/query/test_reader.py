@@ -85,7 +85,7 @@ async def test_a_rejected_command_is_not_an_unreachable_redis(reader: RedisClien
     await redis.set("text", "x")
     with pytest.raises(hiredis.ReplyError, match="WRONGTYPE"):
         await reader.call("HGET", "text", "field")
-    assert await reader.ping()
+    assert await reader.serves_reads()
 
 
 async def test_a_killed_connection_fails_pending_reads_and_recovers(
@@ -134,10 +134,10 @@ async def test_a_redis_that_starts_later_is_connected(redis_url: str, redis: Red
     async with proxy:
         pass  # the port is free again
     async with make_reader(f"redis://127.0.0.1:{proxy.port}") as reader:
-        assert not await reader.ping()
+        assert not await reader.serves_reads()
         async with proxy:
             await until(reader.ping)
-        await until(lambda: _negate(reader.ping()))
+        await until(lambda: _negate(reader.serves_reads()))
         async with proxy:
             await until(reader.ping)
 
@@ -160,7 +160,7 @@ async def test_a_wrong_password_is_an_unreachable_redis(redis_url: str, redis: R
     async with make_reader(f"redis://nobody:wrong@{urlsplit(redis_url).netloc}") as reader:
         denials = (await redis.info("stats"))["acl_access_denied_auth"]
         await until(lambda: _has_new_denial(redis, denials))
-        assert not await reader.ping()
+        assert not await reader.serves_reads()
 
 
 async def _has_new_denial(redis: Redis, previous: int) -> bool:
@@ -191,7 +191,7 @@ async def test_tls_is_used_and_the_certificate_is_checked(
     async with TcpProxy(parse_port(redis_url), tls) as proxy:
         url = f"rediss://localhost:{proxy.port}/0"
         async with make_reader(f"{url}?ssl_ca_certs={certificate}") as reader:
-            assert await reader.ping()
+            assert await reader.serves_reads()
         with pytest.raises(ssl.SSLCertVerificationError):
             await RedisAddress(url).connect(asyncio.Protocol)
 

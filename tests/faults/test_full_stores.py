@@ -1,0 +1,239 @@
+"""A store has no room left: its disk is full, or it has reached its limit. All heals once there is room."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import asyncpg
+import grpc
+import nats
+import pytest
+from redis.asyncio import Redis
+
+from contracts import streams
+from devstack.stack import Stack
+from devstack.stack_kinds import temporary_stack
+from operations.processes import PROCESS_MANAGER, PROJECTOR, QUERY_SERVER, RELAY, check_health
+from runtime.jetstream import read_stream_identity
+from tests.support.harness.invariants import assert_consistent
+from tests.support.harness.rpc_failure import reason_of
+from tests.support.harness.small_disks import empty, fill, small_disk
+from tests.support.harness.traffic import Traffic
+from tests.support.harness.waiting import until
+from tests.support.ledger.clerk import Clerk, cheque_of
+from tests.support.ledger.installation import CONTEXT, installed
+
+pytestmark = pytest.mark.long
+
+FULL = 4.0
+"""Seconds that a store stays full: longer than the longest pause between retries, which is 2 s."""
+PAUSE = 0.3
+SIZES = {"postgres": 200, "nats": 100, "redis": 100}
+"""Megabytes of the servers' disks."""
+
+
+@pytest.fixture(scope="module")
+def disks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Path]]:
+    folder = tmp_path_factory.mktemp("full")
+    with ExitStack() as mounts:
+        yield {name: mounts.enter_context(small_disk(folder / name, size)) for name, size in SIZES.items()}
+
+
+@pytest.fixture(scope="module")
+async def stack(disks: Mapping[str, Path]) -> AsyncIterator[Stack]:
+    folder = disks["postgres"].parent
+    with installed(CONTEXT):
+        async with temporary_stack(folder, contexts=CONTEXT, process_managers=1) as stack:
+            yield stack
+
+
+@pytest.fixture
+async def clerk(stack: Stack) -> AsyncIterator[Clerk]:
+    clerk = Clerk(stack)
+    yield clerk
+    await clerk.close()
+
+
+@pytest.fixture
+async def traffic(stack: Stack) -> AsyncIterator[Traffic]:
+    traffic = Traffic(stack, secrets.randbits(32))
+    yield traffic
+    await traffic.close()
+
+
+async def test_a_full_disk_of_postgresql_refuses_commands(
+    stack: Stack, disks: Mapping[str, Path], traffic: Traffic, clerk: Clerk
+) -> None:
+    async with traffic.flowing(PAUSE):
+        await traffic.more(30)
+        cheque_id = (await clerk.write(cheque_of("full"))).aggregate_id
+        fill(disks["postgres"])
+
+        async def refuses() -> bool:
+            fill(disks["postgres"])  # PostgreSQL frees some space by itself
+            return await _reason_of_write(clerk) == "STORAGE_FULL"
+
+        await until(refuses)
+        await _stay_full()
+        assert (await clerk.get(cheque_id)).cheque_id == cheque_id
+        empty(disks["postgres"])
+        await traffic.more(30)
+    await _assert_healed(stack, traffic)
+
+
+async def test_a_full_disk_of_jetstream_delays_events(
+    stack: Stack, disks: Mapping[str, Path], traffic: Traffic, clerk: Clerk
+) -> None:
+    async with traffic.flowing(PAUSE):
+        await traffic.more(30)
+        fill(disks["nats"])
+        await until(lambda: _has_pending(stack))
+        await traffic.more(30)
+        await _stay_full()
+        receipt = await clerk.write(cheque_of("full"))
+        assert await _reason_of_read(clerk, receipt.aggregate_id, receipt.consistency_token) == "VIEW_BEHIND"
+        empty(disks["nats"])
+        await traffic.more(30)
+    await _assert_healed(stack, traffic)
+
+
+async def test_a_stream_that_met_a_full_disk_is_replaced(
+    stack: Stack, disks: Mapping[str, Path], traffic: Traffic
+) -> None:
+    """NATS stores nothing more in a stream after a write error, until it restarts."""
+    client = await nats.connect(stack.settings.nats_url)
+    await traffic.write("full")
+    await until(lambda: _has_none_pending(stack))
+    before = await read_stream_identity(client.jetstream())
+    manager = stack.of(PROCESS_MANAGER)[0].child
+    manager.freeze()  # no commands but the test's: NATS refuses a batch of events before it writes any
+    fill(disks["nats"])
+    while not await _is_logged(stack, "TimeoutError"):
+        await traffic.write("full")  # the last page of the file has room for some
+        await until(lambda: _has_none_pending_or_failed(stack))
+    manager.thaw()
+    empty(disks["nats"])
+    async with traffic.flowing(PAUSE):
+        await traffic.more(30)
+    await _assert_healed(stack, traffic)
+    after = await read_stream_identity(client.jetstream())
+    await client.close()
+    assert before and after and before.epoch != after.epoch
+
+
+async def test_a_full_stream_delays_events(stack: Stack, traffic: Traffic) -> None:
+    client = await nats.connect(stack.settings.nats_url)
+    js = client.jetstream()
+    async with traffic.flowing(PAUSE):
+        await traffic.more(30)
+        info = await js.stream_info(streams.JETSTREAM)
+        await js.update_stream(info.config.evolve(max_bytes=info.state.bytes + 1))
+        await until(lambda: _has_pending(stack))
+        await stack.of(RELAY)[0].child.kill()  # the next one finds a stream that is full
+        await stack.of(RELAY)[0].start()
+        await traffic.more(30)
+        await _stay_full()
+        assert (await js.stream_info(streams.JETSTREAM)).state.messages >= info.state.messages
+        await js.update_stream(info.config)
+        await traffic.more(30)
+    await client.close()
+    await _assert_healed(stack, traffic)
+
+
+async def test_a_full_redis_answers_from_what_it_has(
+    stack: Stack, traffic: Traffic, clerk: Clerk
+) -> None:
+    async with traffic.flowing(PAUSE), Redis.from_url(stack.settings.redis_url) as redis:
+        await traffic.more(30)
+        before = await clerk.write(cheque_of("full"))
+        await clerk.get(before.aggregate_id, before.consistency_token)
+        await redis.config_set("maxmemory", 1)
+        await _assert_views_stand_still(clerk, before.aggregate_id)
+        await stack.of(PROJECTOR)[0].child.kill()  # the next one begins while Redis is full
+        await stack.of(PROJECTOR)[0].child.start()
+        await traffic.more(30)
+        await _stay_full()
+        await redis.config_set("maxmemory", 0)
+        await traffic.more(30)
+    await _assert_healed(stack, traffic)
+
+
+async def test_a_full_disk_of_redis_answers_from_what_it_has(
+    stack: Stack, disks: Mapping[str, Path], traffic: Traffic, clerk: Clerk
+) -> None:
+    async with traffic.flowing(PAUSE):
+        await traffic.more(30)
+        before = await clerk.write(cheque_of("full"))
+        await clerk.get(before.aggregate_id, before.consistency_token)
+        fill(disks["redis"])
+        await _assert_views_stand_still(clerk, before.aggregate_id)
+        await traffic.more(30)
+        await _stay_full()
+        assert await check_health(stack.of(QUERY_SERVER)[0].address) == "SERVING"
+        empty(disks["redis"])
+        await traffic.more(30)
+    await _assert_healed(stack, traffic)
+
+
+async def _assert_views_stand_still(clerk: Clerk, cheque_id: str) -> None:
+    """Wait until new events do not reach the views; then read an older view."""
+
+    async def stands_still() -> bool:
+        receipt = await clerk.write(cheque_of("full"))
+        return await _reason_of_read(clerk, receipt.aggregate_id, receipt.consistency_token) == "VIEW_BEHIND"
+
+    await until(stands_still)
+    assert (await clerk.get(cheque_id)).cheque_id == cheque_id
+
+
+async def _stay_full() -> None:
+    await asyncio.sleep(FULL)  # the length of the fault, not a wait for anything
+
+
+async def _assert_healed(stack: Stack, traffic: Traffic) -> None:
+    assert all(process.child.running for process in stack.processes)
+    for process in stack.processes:
+        await process.wait_serving()
+    await assert_consistent(stack, traffic.answers)
+
+
+async def _reason_of_write(clerk: Clerk) -> str:
+    try:
+        await clerk.write(cheque_of("full"))
+    except grpc.aio.AioRpcError as error:
+        return reason_of(error)
+    return ""
+
+
+async def _reason_of_read(clerk: Clerk, cheque_id: str, token: str) -> str:
+    try:
+        await clerk.get(cheque_id, token)
+    except grpc.aio.AioRpcError as error:
+        return reason_of(error)
+    return ""
+
+
+async def _has_pending(stack: Stack) -> bool:
+    return await _count_pending(stack) > 20
+
+
+async def _has_none_pending(stack: Stack) -> bool:
+    return await _count_pending(stack) == 0
+
+
+async def _count_pending(stack: Stack) -> int:
+    connection = await asyncpg.connect(stack.settings.database_url)
+    try:
+        return int(await connection.fetchval("SELECT count(*) FROM outbox WHERE sequence IS NULL"))
+    finally:
+        await connection.close()
+
+
+async def _has_none_pending_or_failed(stack: Stack) -> bool:
+    return await _has_none_pending(stack) or await _is_logged(stack, "TimeoutError")
+
+
+async def _is_logged(stack: Stack, text: str) -> bool:
+    return text in (Path(stack.servers["nats_url"].folder.parent) / "relay.log").read_text()
