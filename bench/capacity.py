@@ -1,4 +1,4 @@
-"""`make capacity`: the bytes that an order takes in each store, when it is placed and when it is fulfilled."""
+"""`make capacity`: the bytes that a placed and a fulfilled order take in each store."""
 
 import asyncio
 import sys

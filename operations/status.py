@@ -103,8 +103,9 @@ async def _check_projections(settings: Settings, stream: StreamIdentity | str | 
         async def describe(view: View) -> str:
             return await _query_or_describe(lambda: _describe_projection(redis, view, identity), "Redis")
 
-        memory = await _query_or_describe(describe_memory, "Redis")
-        return [("redis", memory), *[(view.projection, await describe(view)) for view in list_views(settings)]]
+        rows = [("redis", await _query_or_describe(describe_memory, "Redis"))]
+        rows += [(view.projection, await describe(view)) for view in list_views(settings)]
+        return rows
 
 
 def _describe_memory(memory: Mapping[str, int]) -> str:

@@ -33,9 +33,9 @@ CHECK_INTERVAL = 1.0
 READ_TIMEOUT = 5.0
 """Seconds without a message after which reading the stream fails."""
 MAX_TIMEOUTS = 3
-"""Publications in a row without an answer after which the relay checks whether the stream can be written at all.
-After a write error, for example on a full disk, NATS ignores all that is published to the stream, without an
-answer, until it restarts; other streams work again as soon as there is room."""
+"""Publications in a row without an answer after which the relay checks whether the stream can be written.
+After a write error, for example on a full disk, NATS ignores all that is published to the stream until it
+restarts; other streams work again as soon as there is room."""
 INITIAL_PAUSE, MAX_PAUSE = 0.1, 2.0
 """Seconds before a restart: after the first error, and at most while errors continue."""
 STABLE_AFTER = 5.0

@@ -142,9 +142,7 @@ async def test_a_full_stream_delays_events(stack: Stack, traffic: Traffic) -> No
     await _assert_healed(stack, traffic)
 
 
-async def test_a_full_redis_answers_from_what_it_has(
-    stack: Stack, traffic: Traffic, clerk: Clerk
-) -> None:
+async def test_a_full_redis_answers_from_what_it_has(stack: Stack, traffic: Traffic, clerk: Clerk) -> None:
     async with traffic.flowing(PAUSE), Redis.from_url(stack.settings.redis_url) as redis:
         await traffic.more(30)
         before = await clerk.write(cheque_of("full"))

@@ -209,4 +209,6 @@ async def test_a_method_without_a_handler_prevents_the_start(model: Model, jwks:
     incomplete = QueryContext(context.service, {"GetCheque": context.queries["GetCheque"]})
     service = query_service(incomplete, {CHEQUE: ReadModel.of(CHEQUE, model.reader)}, notifications, TOKENS)
     with pytest.raises(StartError, match="ListCheques"):
-        server.build(Settings(jwks=str(jwks)), [service], address="127.0.0.1:0", probe=model.reader.ping)
+        server.build(
+            Settings(jwks=str(jwks)), [service], address="127.0.0.1:0", probe=model.reader.serves_reads
+        )

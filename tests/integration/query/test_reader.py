@@ -99,7 +99,7 @@ async def test_a_killed_connection_fails_pending_reads_and_recovers(
         with pytest.raises(RpcError) as error:
             await waiting
     assert error.value.reason == "READ_MODEL_UNAVAILABLE"
-    await until(reader.ping)
+    await until(reader.serves_reads)
     assert await reader.call("CLIENT", "ID") > client_id
 
 
@@ -116,7 +116,7 @@ async def test_a_hanging_redis_unavailable_in_time_and_recovers(redis_url: str, 
         with pytest.raises(RpcError):  # later calls fail at once
             await asyncio.wait_for(reader.call("GET", "a"), 0.05)
         proxy.flowing.set()
-        await until(reader.ping)
+        await until(reader.serves_reads)
 
 
 async def test_a_long_queue_is_not_a_hanging_redis(reader: RedisClient, redis: Redis) -> None:
@@ -136,10 +136,10 @@ async def test_a_redis_that_starts_later_is_connected(redis_url: str, redis: Red
     async with make_reader(f"redis://127.0.0.1:{proxy.port}") as reader:
         assert not await reader.serves_reads()
         async with proxy:
-            await until(reader.ping)
+            await until(reader.serves_reads)
         await until(lambda: _negate(reader.serves_reads()))
         async with proxy:
-            await until(reader.ping)
+            await until(reader.serves_reads)
 
 
 async def _negate(answer: Awaitable[bool]) -> bool:
