@@ -22,6 +22,7 @@ from process_manager.timer_dispatcher import TimerDispatcher
 from runtime import jetstream
 from runtime.grpc import request_tokens, server
 from runtime.grpc.request_tokens import RequestTokens
+from runtime.grpc.waits import Waits
 from runtime.jetstream import read_stream_identity
 from runtime.process import workers
 from runtime.process.contexts import load_modules, load_parts, name_group
@@ -48,7 +49,14 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             return identity.incarnation if identity else ""
 
         reader = SagaReader(store.engine, sagas)
-        freshness = Freshness(tokens, FeedReader(store.engine), read_incarnation, read_stream_end_from(nats))
+        freshness = Freshness(
+            tokens,
+            Waits.of(lifecycle.settings),
+            FeedReader(store.engine),
+            read_incarnation,
+            read_stream_end_from(nats),
+        )
+        engine.after_delivery = freshness.wake
         queries = SagaQueries(sagas, reader, freshness, tokens)
         services = [module.create_service(queries) for module in load_modules(manifests, "saga_queries")]
         query_server = server.build(

@@ -56,6 +56,8 @@ class Engine:
         """Set whenever a reaction adds a step."""
         self.timers_set = asyncio.Event()
         """Set whenever a reaction changes a timer."""
+        self.after_delivery: Callable[[], None] = lambda: None
+        """Called after each delivery of events."""
         self._beginnings: dict[str, datetime | None] = {}
         self._store = store
         self._read_stream = read_stream
@@ -83,6 +85,7 @@ class Engine:
             await transaction.advance_checkpoint(feed, old, new)
             delivered = await Delivery(transaction, saga, beginning).deliver(feed, events)
         self._signal_work(*delivered.instances)
+        self.after_delivery()
         return delivered.parked
 
     async def deliver_parked(self, feed: Feed, stream: str) -> Progress:
@@ -96,6 +99,7 @@ class Engine:
         async with self._store.begin() as transaction:
             progress, instances = await Delivery(transaction, saga, beginning).deliver_slice(feed, read)
         self._signal_work(*instances)
+        self.after_delivery()
         return progress
 
     async def record_reply(self, step: DueStep, reply: StepReply) -> None:

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 
 from contracts import streams
 from contracts.envelope import RecordedEvent, from_message
+from process_manager.awaited_events import ReadStreamEnd, StreamEnd
 from process_manager.due_work import Feed
 from process_manager.engine import Engine, ReadStream
-from process_manager.freshness import ReadStreamEnd, StreamEnd
 from process_manager.leases import Leases
 from process_manager.store import SagaStore
 from process_manager.stream_replayer import StreamReplayer

@@ -3,13 +3,38 @@
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import and_, exists, func, not_, or_, select
+from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import streams
 from process_manager.due_work import Checkpoint
 from process_manager.saga_records import ParkedStream
-from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS, SAGAS
+from process_manager.schema import BEGINNINGS, PARKED_STREAMS
+
+Position = tuple[str, str, Checkpoint]
+"""A saga, a stream, and a checkpoint of its feed."""
+
+READ_VERSIONS = text("""
+SELECT saga, id, version
+FROM unnest(CAST(:sagas AS text[]), CAST(:ids AS text[])) AS k(saga, id) JOIN sagas USING (saga, id)
+""")
+
+FIND_PASSED = text("""
+SELECT k.number
+FROM unnest(CAST(:sagas AS text[]), CAST(:streams AS text[]), CAST(:ids AS text[]), CAST(:types AS text[]),
+    CAST(:partitions AS int[]), CAST(:epochs AS text[]), CAST(:sequences AS bigint[])) WITH ORDINALITY
+  AS k(saga, stream, id, type, partition, epoch, sequence, number)
+JOIN saga_checkpoints c
+  ON c.saga = k.saga AND c.stream_type = k.type AND c.partition = k.partition AND c.epoch = k.epoch
+    AND c.sequence >= k.sequence
+WHERE NOT EXISTS (SELECT FROM saga_parked_streams p WHERE p.saga = k.saga AND p.stream = k.stream)
+  AND NOT EXISTS (
+    SELECT FROM sagas s
+    WHERE s.saga = k.saga AND s.blocked_reason <> '' AND (
+      s.id = k.id AND s.failed_input <> '' OR s.other_streams -> k.stream ->> 'failed_input' <> ''
+    )
+  )
+""")
 
 
 class FeedReader:
@@ -22,34 +47,32 @@ class FeedReader:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def read_version(self, saga: str, id_: str) -> int:
-        """Return the version of the last processed event of an instance's own stream; 0 if there is none."""
-        async with self._engine.connect() as connection:
-            query = select(SAGAS.c.version).where(SAGAS.c.saga == saga, SAGAS.c.id == id_)
-            return await connection.scalar(query) or 0
+    async def read_versions(self, instances: Collection[tuple[str, str]]) -> dict[tuple[str, str], int]:
+        """Return the versions of the last processed events of the instances' own streams.
 
-    async def has_passed(self, saga: str, stream: str, checkpoint: Checkpoint) -> bool:
-        """Return whether the feed of a stream has reached a checkpoint, and no event of the stream waits."""
-        columns, (epoch, sequence) = CHECKPOINTS.c, checkpoint
-        id_ = streams.aggregate_id(stream)
-        reached = exists().where(
-            columns.saga == saga,
-            columns.stream_type == streams.stream_type(stream),
-            columns.partition == streams.partition(id_),
-            columns.epoch == epoch,
-            columns.sequence >= sequence,
-        )
-        parked = exists().where(PARKED_STREAMS.c.saga == saga, PARKED_STREAMS.c.stream == stream)
-        failed = exists().where(
-            SAGAS.c.saga == saga,
-            SAGAS.c.blocked_reason != "",
-            or_(
-                and_(SAGAS.c.id == id_, SAGAS.c.failed_input != ""),
-                SAGAS.c.other_streams[stream]["failed_input"].astext != "",
-            ),
-        )
+        Args:
+            instances: their sagas and ids.
+        """
+        columns = [list(column) for column in zip(*instances, strict=True)]
         async with self._engine.connect() as connection:
-            return bool(await connection.scalar(select(and_(reached, not_(parked), not_(failed)))))
+            rows = await connection.execute(READ_VERSIONS, dict(zip(("sagas", "ids"), columns, strict=True)))
+            return {(row.saga, row.id): row.version for row in rows}
+
+    async def find_passed(self, positions: Collection[Position]) -> set[Position]:
+        """Return the positions that the feeds have reached, without those of streams whose events wait."""
+        ordered = list(positions)
+        ids = [streams.aggregate_id(stream) for _, stream, _ in ordered]
+        parameters = {
+            "sagas": [saga for saga, _, _ in ordered],
+            "streams": [stream for _, stream, _ in ordered],
+            "ids": ids,
+            "types": [streams.stream_type(stream) for _, stream, _ in ordered],
+            "partitions": [streams.partition(id_) for id_ in ids],
+            "epochs": [epoch for _, _, (epoch, _) in ordered],
+            "sequences": [sequence for _, _, (_, sequence) in ordered],
+        }
+        async with self._engine.connect() as connection:
+            return {ordered[number - 1] for number in await connection.scalars(FIND_PASSED, parameters)}
 
     async def read_beginnings(self) -> dict[str, datetime]:
         """Return the moments before which sagas pass over events, by the names of the sagas that have one."""

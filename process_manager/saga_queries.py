@@ -67,7 +67,7 @@ class SagaQueries:
         """
         (definition,) = self._choose(saga)
         with _report_unavailable():
-            await self._freshness.wait_for(definition, request.at_least_as_fresh, remaining)
+            await self._freshness.wait_for([definition], request.at_least_as_fresh, remaining)
             return await self._reader.find(saga, id_)
 
     async def list_page(
@@ -97,8 +97,7 @@ class SagaQueries:
         list_id, size = f"{saga} {astuple(filter_)}", request.page_size or PAGE_SIZE
         after = _parse_position(self._tokens.read_page_token(request, list_id))
         with _report_unavailable():
-            for definition in chosen:
-                await self._freshness.wait_for(definition, request.at_least_as_fresh, remaining)
+            await self._freshness.wait_for(chosen, request.at_least_as_fresh, remaining)
             names = [definition.name for definition in chosen]
             messages, last = await self._read_page(names, filter_, describe, after, size)
         if last is None:

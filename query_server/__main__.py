@@ -8,7 +8,9 @@ from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.service import QueryContext, ReadModel, query_service
 from runtime.grpc import request_tokens, server
+from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.request_tokens import RequestTokens
+from runtime.grpc.waits import Waits
 from runtime.process import workers
 from runtime.process.contexts import load_parts
 from runtime.process.key_file import KeyFile
@@ -21,17 +23,24 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     contexts = load_parts(manifests, "queries", "CONTEXT", QueryContext)
     keys = KeyFile(lifecycle.settings.keys, request_tokens.PURPOSES)
     lifecycle.spawn(keys.run(), "key ring")
-    tokens = RequestTokens(keys.get_ring)
+    tokens, waits = RequestTokens(keys.get_ring), Waits.of(lifecycle.settings)
     address = _parse_address(lifecycle.settings.redis_url)
     async with RedisClient(address) as redis:
         queried_views = {query.view for context in contexts for query in context.queries.values()}
         watched_views = {watch.view for context in contexts for watch in context.watches.values()}
-        notifications = ChangeNotifications(address, redis, watched_views)
+        views = queried_views | watched_views
+        notifications = ChangeNotifications(address, redis, views)
         lifecycle.spawn(notifications.run(lifecycle.stopping), "change notifications")
-        models = {view: ReadModel.of(view, redis) for view in queried_views | watched_views}
+        models = {view: ReadModel.of(view, redis, notifications, tokens, waits) for view in views}
         for model in models.values():
             lifecycle.spawn(model.staleness.run(), "staleness")
-        services = [query_service(context, models, notifications, tokens) for context in contexts]
+        watch_limit = CallLimit(
+            "TOO_MANY_WATCHES",
+            "watches",
+            lifecycle.settings.max_watches_per_caller,
+            lifecycle.settings.max_watches,
+        )
+        services = [query_service(context, models, notifications, watch_limit) for context in contexts]
         edge = server.build(
             lifecycle.settings,
             services,

@@ -1,8 +1,8 @@
-"""Wakes the watchers of a process when views change: one Redis subscription for all of them.
+"""Wakes the watchers and waiting calls of a process when views change: one Redis subscription for all.
 
 How it works. After each write the projector publishes one notification per projection, which lists the
 changed views and change feeds by key (contracts/view_layout.py). `ChangeNotifications` keeps one subscription
-to these channels and one set of `Signal`s per key; a notification wakes the signals of its keys.
+to these channels and one set of listeners per key; a notification wakes the listeners of its keys.
 Notifications carry no state: a woken watcher reads the view itself, so several notifications cost one read,
 and a missed one is repaired by any later read. Two changes arrive without a notification, and both wake
 every watcher: a new subscription, since notifications were lost while there was none, and a new build of a
@@ -13,6 +13,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import msgspec
 
@@ -32,6 +33,12 @@ BUILD_CHECK_INTERVAL = 1.0
 log = logs.get_logger(__name__)
 
 _decode_notification = msgspec.msgpack.Decoder(tuple[list[str], list[str]]).decode
+
+
+class Listener(Protocol):
+    """Is woken when a view or a change feed has changed; several changes may wake it once."""
+
+    def wake(self) -> None: ...
 
 
 class Signal:
@@ -72,14 +79,14 @@ class ChangeNotifications:
     Args:
         address: of Redis.
         redis: the connection for reads from the same Redis.
-        views: the views that can be watched.
+        views: the views that can be watched or waited for.
     """
 
     def __init__(self, address: RedisAddress, redis: RedisClient, views: Collection[View]) -> None:
         self._address = address
         self._redis = redis
         self._views = {view.change_channel: view for view in views}
-        self._signals: defaultdict[str, set[Signal]] = defaultdict(set)
+        self._listeners: defaultdict[str, set[Listener]] = defaultdict(set)
         self._subscribed = asyncio.Event()
         self._stopped = False
 
@@ -91,18 +98,25 @@ class ChangeNotifications:
             key: of a view's hash, or of a change feed in Redis.
         """
         signal = Signal(self)
-        self._signals[key].add(signal)
+        self.add_listener(key, signal)
         try:
             yield signal
         finally:
-            self._signals[key].discard(signal)
-            if not self._signals[key]:
-                del self._signals[key]
+            self.remove_listener(key, signal)
+
+    def add_listener(self, key: str, listener: Listener) -> None:
+        """Wake a listener after every change of a key, as for `open_signal`, until it is removed."""
+        self._listeners[key].add(listener)
+
+    def remove_listener(self, key: str, listener: Listener) -> None:
+        self._listeners[key].discard(listener)
+        if not self._listeners[key]:
+            del self._listeners[key]
 
     @property
-    def watchers(self) -> int:
-        """The number of open signals."""
-        return sum(map(len, self._signals.values()))
+    def listeners(self) -> int:
+        """The number of listeners and open signals."""
+        return sum(map(len, self._listeners.values()))
 
     async def wait_until_subscribed(self) -> None:
         """Wait for the subscription, as `Signal.wait_until_subscribed` documents."""
@@ -154,6 +168,8 @@ class ChangeNotifications:
             await asyncio.sleep(backoff.next_pause())
 
     def _dispatch(self, view: View, message: bytes) -> None:
+        if not self._listeners:
+            return
         view_ids, feed_keys = _decode_notification(message)
         for view_id in view_ids:
             self._wake(view.key(view_id))
@@ -174,9 +190,9 @@ class ChangeNotifications:
             await asyncio.sleep(BUILD_CHECK_INTERVAL)
 
     def _wake(self, key: str) -> None:
-        for signal in self._signals.get(key, ()):
-            signal.wake()
+        for listener in tuple(self._listeners.get(key, ())):
+            listener.wake()
 
     def _wake_all(self) -> None:
-        for key in list(self._signals):
+        for key in list(self._listeners):
             self._wake(key)

@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from query_server import freshness
 from query_server.counters import parse_counters
+from query_server.freshness import Freshness
 from query_server.not_found import NotFound
 from query_server.redis_client import Command
 from query_server.view_reader import ViewReader
@@ -19,15 +19,21 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
 
     Every method raises
 
-        RpcError: the errors of `freshness.read` and of `ViewReader`.
+        RpcError: the errors of `Freshness.read` and of `ViewReader`.
     """
 
     views: ViewReader
-    tokens: RequestTokens
+    freshness: Freshness
+    """The fresh reads of the projection."""
     token: str = ""
     """The consistency token whose writes the reads have to include; empty for none."""
-    remaining: float | None = None
-    """Seconds until the call's deadline; None if it has none."""
+    deadline: float | None = None
+    """The call's deadline, from `compute_deadline`; None if it has none."""
+
+    @property
+    def tokens(self) -> RequestTokens:
+        """Mints and reads page tokens."""
+        return self.freshness.tokens
 
     async def get(self, view_id: str, missing: NotFound) -> bytes:
         """Return a serialised view.
@@ -69,13 +75,11 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
     async def read(self, *commands: Command) -> list[Any]:
         """Return replies that were read while the projection had caught up."""
         if self.token:
-            return await freshness.read(
-                self.views, self.tokens, self.token, *commands, remaining=self.remaining
-            )
+            return await self.freshness.read(self.token, *commands, deadline=self.deadline)
         _, replies = await self.views.read_while_ready(*commands)
         return replies
 
     async def wait_until_fresh(self) -> None:
         """Wait until every later read of `views` includes the writes of the token."""
         if self.token:
-            await freshness.read(self.views, self.tokens, self.token, remaining=self.remaining)
+            await self.freshness.read(self.token, deadline=self.deadline)

@@ -12,17 +12,20 @@ from contracts.manifest import context_of
 from contracts.view_layout import View
 from query_server.change_notifications import ChangeNotifications
 from query_server.fresh_reader import FreshReader
+from query_server.freshness import Freshness
 from query_server.redis_client import RedisClient
 from query_server.staleness import Staleness
 from query_server.view_reader import ViewReader
 from query_server.watches import Watch, WatchResponses
 from query_server.wire_format import RESUME_TOKEN, VIEW, check_numbers, encode_field
 from runtime.grpc import caller
+from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.response_size import check_response_size
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
+from runtime.grpc.waits import Waits, compute_deadline
 
 QueryHandler = Callable[[FreshReader, Any], Awaitable[bytes]]
 """Takes the reader of the call and a valid request; returns the serialised response."""
@@ -73,38 +76,52 @@ class QueryContext:
 
 @dataclass(frozen=True, slots=True)
 class ReadModel:
-    """The views of one projection, and the bound on their age."""
+    """The views of one projection, the bound on their age, and the reads that wait for them."""
 
     views: ViewReader
     staleness: Staleness
+    freshness: Freshness
 
     @classmethod
-    def of(cls, view: View, redis: RedisClient) -> "ReadModel":
-        return cls(ViewReader(redis, view), Staleness(redis, view))
+    def of(
+        cls,
+        view: View,
+        redis: RedisClient,
+        notifications: ChangeNotifications,
+        tokens: RequestTokens,
+        waits: Waits,
+    ) -> "ReadModel":
+        views = ViewReader(redis, view)
+        return cls(views, Staleness(redis, view), Freshness(views, tokens, waits, notifications))
 
 
 def query_service(
     context: QueryContext,
     models: Mapping[View, ReadModel],
     notifications: ChangeNotifications,
-    tokens: RequestTokens,
+    watch_limit: CallLimit,
 ) -> Service:
     """Return a context's QueryService."""
     unary = {
-        name: _make_query_handler(query.handler, models[query.view], tokens)
+        name: _make_query_handler(query.handler, models[query.view])
         for name, query in context.queries.items()
     }
     streaming = {
-        name: _make_watch_handler(watch.handler, models[watch.view], notifications, tokens)
+        name: _make_watch_handler(watch.handler, models[watch.view], notifications, watch_limit)
         for name, watch in context.watches.items()
     }
     return Service(context.service, {**unary, **streaming})
 
 
-def _make_query_handler(handler: QueryHandler, model: ReadModel, tokens: RequestTokens) -> Handler:
+def _make_query_handler(handler: QueryHandler, model: ReadModel) -> Handler:
     async def handle(request: Any, context: Context) -> bytes:
         try:
-            reader = FreshReader(model.views, tokens, request.at_least_as_fresh, context.time_remaining())
+            reader = FreshReader(
+                model.views,
+                model.freshness,
+                request.at_least_as_fresh,
+                compute_deadline(context.time_remaining()),
+            )
             return check_response_size(await handler(reader, request))
         finally:  # errors carry the staleness as well
             context.set_trailing_metadata(model.staleness.metadata())
@@ -113,16 +130,20 @@ def _make_query_handler(handler: QueryHandler, model: ReadModel, tokens: Request
 
 
 def _make_watch_handler(
-    handler: WatchHandler, model: ReadModel, notifications: ChangeNotifications, tokens: RequestTokens
+    handler: WatchHandler, model: ReadModel, notifications: ChangeNotifications, limit: CallLimit
 ) -> Handler:
     async def handle(request: Any, context: Context) -> None:
+        with limit.take_place():
+            await serve(request, context)
+
+    async def serve(request: Any, context: Context) -> None:
         watch = Watch(
             model.views,
             notifications,
-            tokens,
+            model.freshness,
             request.resume_token,
             request.at_least_as_fresh,
-            context.time_remaining(),
+            compute_deadline(context.time_remaining()),
         )
         try:
             async with (

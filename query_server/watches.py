@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from contracts.view_layout import MAX_CHANGE_FEED_SIZE, id_of_member
-from query_server import freshness
 from query_server.change_notifications import ChangeNotifications, Signal
+from query_server.freshness import Freshness
 from query_server.not_found import NotFound
 from query_server.redis_client import Command
 from query_server.view_reader import ViewReader, Window
@@ -49,11 +49,11 @@ class Watch:
 
     views: ViewReader
     notifications: ChangeNotifications
-    tokens: RequestTokens
+    freshness: Freshness
     resume_token: str = ""
     at_least_as_fresh: str = ""
-    remaining: float | None = None
-    """Seconds until the call's deadline; None if it has none."""
+    deadline: float | None = None
+    """The call's deadline, from `compute_deadline`; None if it has none."""
 
     async def begin(self, key: str, signal: Signal) -> "WatchedBuild":
         """Return the current build, once it includes the writes of `at_least_as_fresh`.
@@ -63,24 +63,20 @@ class Watch:
             signal: of the same key.
 
         Raises:
-            RpcError: `RESUME_TOKEN_INVALID`, or an error of `freshness.read`.
+            RpcError: `RESUME_TOKEN_INVALID`, or an error of `Freshness.read`.
         """
-        position = self.tokens.read_resume_token(key, self.resume_token)
+        position = self.freshness.tokens.read_resume_token(key, self.resume_token)
         await signal.wait_until_subscribed()
         if token := self.at_least_as_fresh:
-            await freshness.read(self.views, self.tokens, token, remaining=self._compute_freshness_timeout())
+            await self.freshness.read(token, deadline=self.deadline)
         _, (name,) = await self.views.read_while_ready(("GET", self.views.view.build))
         if name is None:
             raise self.views.rebuilding_error()
         build, _, number = position.rpartition(" ")
         resumes = build == name.decode() and number.isdecimal() and len(number) <= MAX_NUMBER_LENGTH
         return WatchedBuild(
-            self.views, self.notifications, self.tokens, name, key, int(number) if resumes else 0
+            self.views, self.notifications, self.freshness.tokens, name, key, int(number) if resumes else 0
         )
-
-    def _compute_freshness_timeout(self) -> float | None:
-        """Return the seconds for `freshness.read`; a watch may have a deadline that is hours away."""
-        return None if self.remaining is None else min(self.remaining, freshness.DEFAULT_TIMEOUT)
 
 
 @dataclass(frozen=True, slots=True)

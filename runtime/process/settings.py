@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat, PositiveInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runtime.process.durations import Retention
@@ -58,6 +58,17 @@ class Settings(BaseSettings):
     """The key ring: a JSON file with the secret keys that sign consistency, page and resume tokens (`diptych
     keys`). Command servers, query servers and process managers need the same one, and read it again when it
     changes."""
+
+    max_wait: PositiveFloat = 5.0
+    """Seconds after which a query with `at_least_as_fresh` stops waiting and answers VIEW_BEHIND."""
+    max_waits: PositiveInt = 1_000
+    """Queries with `at_least_as_fresh` that may wait in one process at the same time."""
+    max_waits_per_caller: PositiveInt = 250
+    """Those of one caller."""
+    max_watches: PositiveInt = 10_000
+    """Watches that one query server may serve at the same time."""
+    max_watches_per_caller: PositiveInt = 5_000
+    """Those of one caller."""
 
     reuse_port: bool = False
     """Whether several processes may listen at one address (SO_REUSEPORT). `--workers` sets it for workers."""

@@ -5,12 +5,20 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from grpc import StatusCode
 
 from contracts import incarnations
-from query_server import freshness
+from query_server import awaited_versions
+from query_server.freshness import Freshness
+from runtime.grpc import caller, waits
+from runtime.grpc.caller import Caller
 from runtime.grpc.rpc_error import RpcError
-from tests.support.harness.keys import TOKENS, mint_token
+from runtime.process.settings import Settings
+from tests.integration.query.test_watches import change, run_notifications, set_build
+from tests.support.harness.freshness import NO_NOTIFICATIONS, make_freshness, make_waits
+from tests.support.harness.keys import mint_token
 from tests.support.harness.read_model import INCARNATION, ReadModel
+from tests.support.harness.waiting import until
 from tests.support.ledger.stored_views import cheque
 from tests.support.ledger.stubs import types
 
@@ -24,10 +32,12 @@ def make_token(incarnation: str = INCARNATION, **versions: int) -> str:
     return mint_token(incarnation, streams)
 
 
-async def read_cheque(model: ReadModel, token: str, remaining: float | None = None) -> Any:
-    (data,) = await freshness.read(
-        model.views, TOKENS, token, model.views.data_command("c-1"), remaining=remaining
-    )
+async def read_cheque(
+    model: ReadModel, token: str, remaining: float | None = None, freshness: Freshness | None = None
+) -> Any:
+    freshness = freshness or make_freshness(model.views)
+    deadline = waits.compute_deadline(remaining)
+    (data,) = await freshness.read(token, model.views.data_command("c-1"), deadline=deadline)
     return types.Cheque.FromString(data)
 
 
@@ -76,38 +86,113 @@ async def test_streams_that_the_projection_does_not_consume_are_ignored(model: R
     assert await read_cheque(model, mint_token(INCARNATION, touched), remaining=0.0)
 
 
-async def test_waiting_ends_50_ms_before_the_deadline(model: ReadModel) -> None:
-    await model.put(cheque("c-1", version=1))
+async def measure_wait(model: ReadModel, remaining: float | None, max_wait: float = 5.0) -> float:
+    """Return the seconds after which a read of a version that never comes ends with `VIEW_BEHIND`."""
+    freshness = make_freshness(model.views, make_waits(max_wait))
     loop = asyncio.get_running_loop()
     start = loop.time()
-    error = await expect_error(read_cheque(model, make_token(c_1=2), remaining=0.3))
-    assert error.reason == "VIEW_BEHIND"
+    error = await expect_error(read_cheque(model, make_token(c_1=2), remaining, freshness))
+    assert (error.reason, error.code) == ("VIEW_BEHIND", StatusCode.UNAVAILABLE)
     assert error.retry_after
-    assert 0.24 < loop.time() - start < 0.3
+    return loop.time() - start
+
+
+async def test_waiting_ends_50_ms_before_the_deadline(model: ReadModel) -> None:
+    assert 0.2 < await measure_wait(model, 0.3) < 0.3
 
 
 async def test_waiting_without_a_deadline_ends_after_two_seconds(
     model: ReadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert freshness.DEFAULT_TIMEOUT == 2.0
-    monkeypatch.setattr(freshness, "DEFAULT_TIMEOUT", 0.2)
-    loop = asyncio.get_running_loop()
-    start = loop.time()
-    assert (await expect_error(read_cheque(model, make_token(c_1=1)))).reason == "VIEW_BEHIND"
-    assert 0.19 < loop.time() - start < 1.0
+    assert waits.DEFAULT_MAX_WAIT == 2.0
+    monkeypatch.setattr(waits, "DEFAULT_MAX_WAIT", 0.2)
+    assert 0.15 < await measure_wait(model, None) < 1.0
 
 
-async def test_waiting_reads_redis_rarely(model: ReadModel) -> None:
-    before = (
-        (await model.redis.info("commandstats"))["cmdstat_hget"]["calls"] if await _has_stats(model) else 0
-    )
-    await expect_error(read_cheque(model, make_token(c_1=1), remaining=0.55))
-    reads = (await model.redis.info("commandstats"))["cmdstat_hget"]["calls"] - before
-    assert reads / 2 < 40  # each attempt reads version and data
+@pytest.mark.parametrize("remaining", [None, 3600.0])
+async def test_waiting_is_capped_however_long_the_deadline(model: ReadModel, remaining: float | None) -> None:
+    assert Settings().max_wait == 5.0
+    assert 0.15 < await measure_wait(model, remaining, max_wait=0.2) < 1.0
 
 
-async def _has_stats(model: ReadModel) -> bool:
-    return "cmdstat_hget" in await model.redis.info("commandstats")
+async def test_waiting_calls_read_redis_rarely_and_together(model: ReadModel) -> None:
+    freshness = make_freshness(model.views)
+    before = await count_reads(model)
+    token = make_token(c_1=1)
+    reads = [expect_error(read_cheque(model, token, 1.15, freshness)) for _ in range(50)]
+    await asyncio.gather(*reads)
+    # Each call reads the version and the data once. Then one read of the version serves all calls.
+    assert await count_reads(model) - before < 2 * 50 + 10
+
+
+async def count_reads(model: ReadModel) -> int:
+    """Return the number of HGET commands so far."""
+    stats: Any = await model.redis.info("commandstats")
+    return int(stats.get("cmdstat_hget", {"calls": 0})["calls"])
+
+
+async def test_a_notification_wakes_a_waiting_call(model: ReadModel, redis_url: str) -> None:
+    await set_build(model, "first")
+    async with run_notifications(model, redis_url) as notifications:
+        await notifications.wait_until_subscribed()
+        freshness = make_freshness(model.views, notifications=notifications)
+        reading = asyncio.create_task(read_cheque(model, make_token(c_1=1), 30, freshness))
+        await until(lambda: notifications.listeners == 1)
+        await asyncio.sleep(0.05)  # its first check is over
+        start = asyncio.get_running_loop().time()
+        await change(model, cheque("c-1"))
+        assert (await reading).version == 1
+        assert asyncio.get_running_loop().time() - start < awaited_versions.POLL_INTERVAL / 2
+        assert notifications.listeners == 0
+
+
+async def test_a_change_between_the_first_read_and_the_wait_is_noticed(
+    model: ReadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awaited_versions, "POLL_INTERVAL", 30.0)
+    read_once = model.reader.pipeline
+
+    async def read_and_change(*commands: Any) -> list[Any]:
+        monkeypatch.setattr(model.reader, "pipeline", read_once)
+        replies = await read_once(*commands)
+        await model.put(cheque("c-1"))
+        return replies
+
+    monkeypatch.setattr(model.reader, "pipeline", read_and_change)
+    assert (await read_cheque(model, make_token(c_1=1), 10)).version == 1
+
+
+async def test_a_call_beyond_the_limits_is_refused(model: ReadModel) -> None:
+    await model.put(cheque("c-1"))
+    freshness = make_freshness(model.views, make_waits(per_caller=2, in_all=3))
+    token = make_token(c_1=2)
+
+    async def read_as(subject: str) -> Any:
+        caller.set_current(Caller(subject, frozenset()))
+        return await read_cheque(model, token, 30, freshness)
+
+    reading = [asyncio.create_task(read_as(subject)) for subject in ("eve", "eve", "ada")]
+    await asyncio.sleep(0.05)
+    for subject, limit in (("eve", "one caller"), ("ada", "all callers")):
+        error = await expect_error(asyncio.create_task(read_as(subject)))
+        assert (error.reason, error.code) == ("TOO_MANY_WAITS", StatusCode.RESOURCE_EXHAUSTED)
+        assert error.metadata["of"] == limit
+        assert error.retry_after
+    assert (await read_cheque(model, make_token(c_1=1), 30, freshness)).version == 1  # it need not wait
+    await model.put(cheque("c-1", version=2))
+    assert {view.version for view in await asyncio.gather(*reading)} == {2}
+    assert (await asyncio.create_task(read_as("eve"))).version == 2  # the places are free again
+
+
+async def test_a_cancelled_call_leaves_its_place_and_no_listener(model: ReadModel) -> None:
+    bounds = make_waits()
+    freshness = make_freshness(model.views, bounds)
+    reading = asyncio.create_task(read_cheque(model, make_token(c_1=1), 30, freshness))
+    await until(lambda: bounds.active == 1)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    assert (bounds.active, NO_NOTIFICATIONS.listeners) == (0, 0)
 
 
 async def test_a_token_of_an_earlier_incarnation_is_outdated(model: ReadModel) -> None:

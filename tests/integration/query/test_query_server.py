@@ -23,12 +23,11 @@ from jwt.algorithms import OKPAlgorithm
 
 from devstack.servers import Valkey
 from devstack.tcp_ports import free_port
-from query_server.change_notifications import ChangeNotifications
-from query_server.redis_address import RedisAddress
 from query_server.service import QueryContext, ReadModel, query_service
 from runtime.grpc import server
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+from tests.support.harness.freshness import NO_LIMIT, NO_NOTIFICATIONS, make_waits
 from tests.support.harness.keys import TOKENS, mint_token, write_ring
 from tests.support.harness.read_model import INCARNATION
 from tests.support.harness.read_model import ReadModel as Model
@@ -205,9 +204,9 @@ async def test_a_wrong_redis_address_is_reported_in_one_line(jwks: Path) -> None
 
 async def test_a_method_without_a_handler_prevents_the_start(model: Model, jwks: Path) -> None:
     context = ledger.CONTEXT
-    notifications = ChangeNotifications(RedisAddress("redis://127.0.0.1"), model.reader, ())
+    read_model = ReadModel.of(CHEQUE, model.reader, NO_NOTIFICATIONS, TOKENS, make_waits())
     incomplete = QueryContext(context.service, {"GetCheque": context.queries["GetCheque"]})
-    service = query_service(incomplete, {CHEQUE: ReadModel.of(CHEQUE, model.reader)}, notifications, TOKENS)
+    service = query_service(incomplete, {CHEQUE: read_model}, NO_NOTIFICATIONS, NO_LIMIT)
     with pytest.raises(StartError, match="ListCheques"):
         server.build(
             Settings(jwks=str(jwks)), [service], address="127.0.0.1:0", probe=model.reader.serves_reads

@@ -26,7 +26,8 @@ from tests.integration.query.test_query_server import (
     jwks,
     run_server,
 )
-from tests.support.harness.keys import TOKENS, mint_token
+from tests.support.harness.freshness import make_freshness
+from tests.support.harness.keys import mint_token
 from tests.support.harness.read_model import INCARNATION, ReadModel, read_model
 from tests.support.harness.rpc_failure import rpc_failure
 from tests.support.harness.waiting import until
@@ -298,7 +299,9 @@ async def test_evicted_views_come_first_and_no_change_is_missed(
     await model.redis.zremrangebyrank(FEED, 0, -31)
     async with run_notifications(model, redis_url) as notifications:
         stream = watches.watch_feed(
-            watches.Watch(model.views, notifications, TOKENS), FEED, CHEQUE.index("account", "a-1")
+            watches.Watch(model.views, notifications, make_freshness(model.views)),
+            FEED,
+            CHEQUE.index("account", "a-1"),
         )
         first = await anext(stream)
         await change(model, cheque("c-60", version=2, written=60))  # changes while the index is read
@@ -309,9 +312,9 @@ async def test_evicted_views_come_first_and_no_change_is_missed(
             view = _parse(await anext(stream))
             versions[view.cheque_id] = view.version
         assert versions == {f"c-{n}": 1 for n in range(1, 101)} | {"c-60": 2}
-        assert notifications.watchers == 1
+        assert notifications.listeners == 1
         await stream.aclose()
-        assert notifications.watchers == 0
+        assert notifications.listeners == 0
 
 
 def _parse(response: tuple[bytes, str]) -> Any:
@@ -335,11 +338,15 @@ async def run_notifications(model: ReadModel, redis_url: str) -> AsyncIterator[C
 async def test_changes_that_redis_has_lost_are_sent_again(model: ReadModel, redis_url: str) -> None:
     await change(model, cheque("c-1"), cheque("c-2"), cheque("c-3"))
     async with run_notifications(model, redis_url) as notifications:
-        stream = watches.watch_feed(watches.Watch(model.views, notifications, TOKENS), FEED, "")
+        stream = watches.watch_feed(
+            watches.Watch(model.views, notifications, make_freshness(model.views)), FEED, ""
+        )
         tokens = [(await anext(stream))[1] for _ in range(3)]
         await stream.aclose()
         await model.redis.zremrangebyrank(FEED, -2, -1)  # as after a failover to a replica that lags
-        resumed = watches.watch_feed(watches.Watch(model.views, notifications, TOKENS, tokens[-1]), FEED, "")
+        resumed = watches.watch_feed(
+            watches.Watch(model.views, notifications, make_freshness(model.views), tokens[-1]), FEED, ""
+        )
         assert _parse(await anext(resumed)).cheque_id == "c-1"
         await resumed.aclose()
 
@@ -362,16 +369,16 @@ async def test_a_server_that_does_not_speak_redis_tried_again(model: ReadModel) 
 async def test_a_cancelled_watcher_is_removed(model: ReadModel, redis_url: str) -> None:
     await change(model, cheque("c-1"))
     async with run_notifications(model, redis_url) as notifications:
-        watched = watches.Watch(model.views, notifications, TOKENS)
+        watched = watches.Watch(model.views, notifications, make_freshness(model.views))
         stream = watches.watch_view(watched, "c-1", ledger.CHEQUE_NOT_FOUND)
         await anext(stream)
         waiting = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
-        assert notifications.watchers == 1
+        assert notifications.listeners == 1
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert notifications.watchers == 0
+        assert notifications.listeners == 0
 
 
 async def open_watch(server: QueryServer, cheque_id: str) -> Any:

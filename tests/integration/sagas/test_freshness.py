@@ -6,27 +6,33 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 
 from contracts import incarnations, streams
+from process_manager import awaited_events
+from process_manager.awaited_events import StreamEnd
 from process_manager.due_work import NO_CHECKPOINT, Feed
-from process_manager.freshness import DEADLINE_MARGIN
+from process_manager.feed_reader import FeedReader
+from process_manager.freshness import Freshness
 from process_manager.saga import Saga
 from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError
+from runtime.grpc.waits import DEADLINE_MARGIN
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN
-from tests.support.harness.keys import mint_token
+from tests.support.harness.freshness import make_waits
+from tests.support.harness.keys import TOKENS, mint_token
 from tests.support.harness.saga_run import INCARNATION, SagaRun, create_freshness, paid, written
 from tests.support.ledger.sagas import COLLECTION
 
 
 async def deliver_all(run: SagaRun, *events: Any) -> None:
     """Deliver the events in their own partitions."""
-    for event in events:
-        run.stream_events.append(event)
-        type_ = streams.stream_type(event.stream)
-        feed = Feed(run.sagas[0].name, type_, streams.partition(streams.aggregate_id(event.stream)))
+    for each in events:
+        run.stream_events.append(each)
+        type_ = streams.stream_type(each.stream)
+        feed = Feed(run.sagas[0].name, type_, streams.partition(streams.aggregate_id(each.stream)))
         checkpoint = "epoch", len(run.stream_events)
-        await run.engine.deliver_events(feed, [event], run.checkpoints.get(feed, NO_CHECKPOINT), checkpoint)
+        await run.engine.deliver_events(feed, [each], run.checkpoints.get(feed, NO_CHECKPOINT), checkpoint)
         run.checkpoints[feed] = checkpoint
 
 
@@ -38,7 +44,7 @@ def token_of(**versions: int) -> str:
 
 async def is_behind(run: SagaRun, saga: Saga[Any], token: str) -> bool:
     try:
-        await create_freshness(run).wait_for(saga, token, DEADLINE_MARGIN)
+        await create_freshness(run).wait_for([saga], token, DEADLINE_MARGIN)
     except RpcError as error:
         assert error.reason == "VIEW_BEHIND"
         return True
@@ -48,7 +54,7 @@ async def is_behind(run: SagaRun, saga: Saga[Any], token: str) -> bool:
 async def test_a_query_with_a_token_waits_for_the_tokens_event(store: SagaStore) -> None:
     run = SagaRun(store, COLLECTION)
     token = token_of(cheque_c=1, account_a=9)
-    waiting = asyncio.create_task(create_freshness(run).wait_for(COLLECTION, token, 30))
+    waiting = asyncio.create_task(create_freshness(run).wait_for([COLLECTION], token, 30))
     assert (await is_behind(run, COLLECTION, token), waiting.done()) == (True, False)
     await run.deliver(written("c"))
     await asyncio.wait_for(waiting, 30)
@@ -62,7 +68,7 @@ async def test_a_token_of_another_incarnation_is_rejected(
     token_incarnation, incarnation = (later, INCARNATION) if direction < 0 else (INCARNATION, later)
     with pytest.raises(RpcError) as error:
         await create_freshness(SagaRun(store, COLLECTION), incarnation).wait_for(
-            COLLECTION, mint_token(token_incarnation, {}), 30
+            [COLLECTION], mint_token(token_incarnation, {}), 30
         )
     assert error.value.reason == reason
 
@@ -94,3 +100,95 @@ async def test_a_stream_that_a_saga_passed_over_is_processed(store: SagaStore) -
     assert await run.read_sagas() == {}
     assert not await is_behind(run, from_now, token_of(account_a=1))
     assert await is_behind(run, from_now, token_of(account_a=2))
+
+
+async def test_waiting_queries_share_their_reads(store: SagaStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All wait for the same events, one half of them for those of an instance's own stream."""
+    statements: list[str] = []
+    event.listen(store.engine.sync_engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
+    run = SagaRun(store, COLLECTION, ACCOUNT_WATCH)
+    freshness, loop = create_freshness(run), asyncio.get_running_loop()
+
+    async def wait(saga: Saga[Any]) -> str:
+        with pytest.raises(RpcError) as error:
+            await freshness.wait_for([saga], token_of(cheque_c=1), 1.5)
+        return error.value.reason
+
+    start = loop.time()
+    outcomes = await asyncio.gather(*(wait(saga) for _ in range(50) for saga in (COLLECTION, ACCOUNT_WATCH)))
+    assert set(outcomes) == {"VIEW_BEHIND"}
+    assert loop.time() - start < 1.5
+    # Each query may read once by itself; from then on one read a check serves all, ten checks a second.
+    assert len(statements) < 100 + 40
+
+
+@pytest.mark.parametrize("saga", [COLLECTION, ACCOUNT_WATCH], ids=["own stream", "another stream"])
+async def test_a_delivery_wakes_waiting_queries(
+    store: SagaStore, saga: Saga[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awaited_events, "POLL_INTERVAL", 10.0)
+    run = SagaRun(store, saga)
+    freshness = create_freshness(run)
+    run.engine.after_delivery = freshness.wake
+    waiting = asyncio.create_task(freshness.wait_for([saga], token_of(cheque_c=1), 30))
+    await asyncio.sleep(0.2)  # the first check is over, and the next one without a delivery is far
+    await deliver_all(run, written("c"))
+    await asyncio.wait_for(waiting, 4)
+
+
+async def test_a_query_of_all_sagas_has_one_deadline(store: SagaStore) -> None:
+    run = SagaRun(store, COLLECTION, ACCOUNT_WATCH)
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    with pytest.raises(RpcError, match="have not processed"):
+        await create_freshness(run).wait_for(run.sagas, token_of(cheque_c=1, account_a=1), 0.4)
+    assert loop.time() - start < 0.4
+
+
+async def test_a_busy_stream_does_not_keep_queries_waiting(
+    store: SagaStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Events behind the token's are published faster than they are delivered."""
+    monkeypatch.setattr(awaited_events, "MAX_END_AGE", 0.0)
+    run = SagaRun(store, ACCOUNT_WATCH)
+    run.stream_events.append(written("c"))
+    waiting = asyncio.create_task(create_freshness(run).wait_for([ACCOUNT_WATCH], token_of(cheque_c=1), 30))
+    await asyncio.sleep(0.2)  # the end of the stream has been read
+    run.stream_events.append(written("c", version=2))
+    await asyncio.sleep(0.2)  # it has been read again
+    feed = Feed(ACCOUNT_WATCH.name, "ledger.cheque", streams.partition("c"))
+    await run.engine.deliver_events(feed, [run.stream_events[0]], NO_CHECKPOINT, ("epoch", 1))
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_new_epoch_does_not_keep_queries_waiting(store: SagaStore) -> None:
+    run = SagaRun(store, ACCOUNT_WATCH)
+    ends = [StreamEnd("old", 9, 1), StreamEnd("epoch", 1, 1)]
+
+    async def read_stream_end(stream: str) -> StreamEnd:
+        return ends.pop(0) if len(ends) > 1 else ends[0]
+
+    async def read_incarnation() -> str:
+        return INCARNATION
+
+    reader = FeedReader(store.engine)
+    freshness = Freshness(TOKENS, make_waits(), reader, read_incarnation, read_stream_end)
+    feed = Feed(ACCOUNT_WATCH.name, "ledger.cheque", streams.partition("c"))
+    await run.engine.deliver_events(feed, [written("c")], NO_CHECKPOINT, ("epoch", 1))
+    await asyncio.wait_for(freshness.wait_for([ACCOUNT_WATCH], token_of(cheque_c=1), 30), 5)
+
+
+async def test_waiting_queries_end_when_postgres_cannot_be_read(
+    store: SagaStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SagaRun(store, COLLECTION)
+    freshness = create_freshness(run)
+    waiting = asyncio.create_task(freshness.wait_for([COLLECTION], token_of(cheque_c=1), 30))
+    await asyncio.sleep(0.2)
+    monkeypatch.setattr(FeedReader, "read_versions", fail)
+    with pytest.raises(OSError, match="unreachable"):
+        await asyncio.wait_for(waiting, 5)
+
+
+async def fail(*_: object) -> None:
+    raise OSError("unreachable")

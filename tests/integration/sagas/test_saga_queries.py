@@ -151,7 +151,7 @@ async def test_a_page_token_of_another_list_is_rejected(run: SagaRun, change: di
 
 
 async def test_queries_wait_for_a_consistency_token(run: SagaRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("process_manager.freshness.DEFAULT_TIMEOUT", 0.05)
+    monkeypatch.setattr("runtime.grpc.waits.DEFAULT_MAX_WAIT", 0.05)
     await run.deliver(written("c"))
     token = mint_token(INCARNATION, {"ledger.cheque.c": 2})
     for method, request in (("GetSaga", {"saga": REMINDER.name, "id": "c"}), ("ListSagas", {})):

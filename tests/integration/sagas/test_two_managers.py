@@ -23,6 +23,7 @@ from runtime import jetstream
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, Watch
 from tests.support.harness.feed import Writer, read_identity, relay, wait_until_complete, writer
+from tests.support.harness.freshness import make_waits
 from tests.support.harness.keys import TOKENS, mint_token
 from tests.support.harness.waiting import until
 from tests.support.ledger.stubs import events, events_v2
@@ -87,14 +88,14 @@ async def assert_fresh(store: SagaStore, connection: jetstream.Connection) -> No
         return incarnation
 
     freshness = Freshness(
-        TOKENS, FeedReader(store.engine), read_incarnation, read_stream_end_from(connection)
+        TOKENS, make_waits(), FeedReader(store.engine), read_incarnation, read_stream_end_from(connection)
     )
     recorded, missing = (
         mint_token(incarnation, {"ledger.cheque.account-0-1": version}) for version in (1, 2)
     )
-    await freshness.wait_for(ACCOUNT_WATCH, recorded, 20)
+    await freshness.wait_for([ACCOUNT_WATCH], recorded, 20)
     with pytest.raises(RpcError, match="have not processed"):
-        await freshness.wait_for(ACCOUNT_WATCH, missing, 0)
+        await freshness.wait_for([ACCOUNT_WATCH], missing, 0)
 
 
 async def read_watches(reader: SagaReader) -> dict[str, Watch]:

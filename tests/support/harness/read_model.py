@@ -16,7 +16,8 @@ from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.service import QueryHandler
 from query_server.view_reader import ViewReader
-from tests.support.harness.keys import TOKENS
+from runtime.grpc.waits import compute_deadline
+from tests.support.harness.freshness import make_freshness
 
 INCARNATION = "5a1f3c8e-0000-4000-8000-000000000001"
 Entry = tuple[str, str]
@@ -125,7 +126,10 @@ async def respond(
     handler: QueryHandler, views: ViewReader, request: Any, remaining: float | None = None
 ) -> bytes:
     """Return the serialised response to a request, as the query server calls the handler."""
-    return await handler(FreshReader(views, TOKENS, request.at_least_as_fresh, remaining), request)
+    return await handler(
+        FreshReader(views, make_freshness(views), request.at_least_as_fresh, compute_deadline(remaining)),
+        request,
+    )
 
 
 @asynccontextmanager

@@ -8,17 +8,19 @@ from sqlalchemy import text
 
 from contracts import incarnations, streams
 from contracts.envelope import RecordedEvent
+from process_manager.awaited_events import StreamEnd
 from process_manager.delivery import Progress
 from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueStep, Feed
 from process_manager.engine import Engine
 from process_manager.feed_reader import FeedReader
-from process_manager.freshness import Freshness, StreamEnd
+from process_manager.freshness import Freshness
 from process_manager.saga import Saga
 from process_manager.saga_queries import SagaQueries
 from process_manager.saga_reader import SagaReader
 from process_manager.store import SagaStore
 from runtime.codec import message_class
 from runtime.grpc.server import Service
+from tests.support.harness.freshness import make_waits
 from tests.support.harness.keys import TOKENS
 from tests.support.ledger.stubs import events, events_v2
 
@@ -69,7 +71,7 @@ def create_freshness(run: "SagaRun", incarnation: str = INCARNATION) -> Freshnes
                 return StreamEnd("epoch", number, event.version)
         return None
 
-    return Freshness(TOKENS, FeedReader(run.store.engine), read_incarnation, read_stream_end)
+    return Freshness(TOKENS, make_waits(), FeedReader(run.store.engine), read_incarnation, read_stream_end)
 
 
 class Call:

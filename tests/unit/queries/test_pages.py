@@ -13,6 +13,7 @@ from query_server.pages import PagedList
 from query_server.wire_format import check_numbers
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.contexts import QUERY_CONTEXTS
+from tests.support.harness.freshness import make_freshness
 from tests.support.harness.keys import TOKENS
 from tests.support.ledger.stubs import queries, types
 
@@ -76,7 +77,7 @@ def merged_page(last: str, page_size: int = 0) -> MergedPage:
     request = queries.GetChequeHistoryRequest(page_size=page_size)
     request.page_token = TOKENS.mint_page_token(request, "list", last) if last else ""
     views: Any = None
-    return MergedPage.of(FreshReader(views, TOKENS), "list", request)
+    return MergedPage.of(FreshReader(views, make_freshness(views)), "list", request)
 
 
 @pytest.mark.parametrize("last", ["x", "[]", '{"c-1": "1"}', '{"c-1": 1.5}'])

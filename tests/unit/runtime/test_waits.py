@@ -1,0 +1,121 @@
+"""Waiting calls end before their deadlines, also while the event loop is busy, and are bounded in number."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from runtime.grpc import caller, waits
+from runtime.grpc.call_limit import CallLimit
+from runtime.grpc.caller import Caller
+from runtime.grpc.rpc_error import RpcError
+from runtime.grpc.waits import Waits, Woken
+from tests.support.harness.freshness import make_waits
+
+
+async def measure(waiting: Waits, remaining: float | None) -> float:
+    """Return the seconds until the time of a wait that nothing wakes is up."""
+    loop = asyncio.get_running_loop()
+    start = loop.time()
+    with waiting.begin(waits.compute_deadline(remaining)) as wait:
+        assert await wait.sleep() is Woken.TIME_UP
+        assert await wait.sleep() is Woken.TIME_UP  # once and for all
+    return loop.time() - start
+
+
+async def test_a_wait_ends_once_woken() -> None:
+    with make_waits().begin(None) as wait:
+        for reason in (Woken.DISTURBED, Woken.REACHED):
+            sleeping = asyncio.create_task(wait.sleep())
+            await asyncio.sleep(0)
+            wait.wake(reason)
+            assert await sleeping is reason
+
+
+async def test_a_wait_whose_deadline_is_near_ends_at_once() -> None:
+    for remaining in (0.04, 0.0, -1.0):
+        assert await measure(make_waits(), remaining) < 0.04 + waits.TICK
+
+
+async def test_many_waits_end_earlier_than_one_because_their_errors_take_time() -> None:
+    waiting = make_waits()
+    one = await measure(waiting, 0.4)
+    many = await asyncio.gather(*(measure(waiting, 0.4) for _ in range(400)))
+    assert max(many) < one - 0.05
+
+
+async def test_waits_end_before_their_deadlines_while_the_loop_is_busy() -> None:
+    """Blocks the loop for up to 80 ms again and again; the margin on an idle loop is 50 ms."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    choose, waiting, stopped = random.Random(seed), make_waits(), False
+
+    async def block() -> None:
+        while not stopped:
+            time.sleep(choose.uniform(0.06, 0.08))  # noqa: ASYNC251 - blocks the loop, as busy code does
+            await asyncio.sleep(0.01)
+
+    async def is_late(remaining: float) -> bool:
+        took = await measure(waiting, remaining)
+        await asyncio.sleep(0)  # the error is sent in a later iteration of the loop
+        return took >= remaining
+
+    blocking = asyncio.create_task(block())
+    late = await asyncio.gather(*(is_late(choose.uniform(0.8, 2.0)) for _ in range(100)))
+    stopped = True
+    await blocking
+    assert sum(late) == 0
+
+
+async def test_the_margin_shrinks_again_after_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waits, "LATENESS_DECAY", 0.5)
+    waiting = make_waits()
+    with waiting.begin(None):
+        time.sleep(0.3)  # noqa: ASYNC251 - blocks the loop
+        await asyncio.sleep(0.03)
+        assert waiting.margin > 0.1
+        await asyncio.sleep(0.3)
+        assert waiting.margin < 0.1
+
+
+async def test_an_ended_wait_leaves_nothing() -> None:
+    waiting = make_waits()
+    for _ in range(100):
+        with waiting.begin(waits.compute_deadline(3600)):
+            pass
+    await asyncio.sleep(3 * waits.TICK)
+    assert waiting.active == 0
+    assert not waiting._ends
+
+
+@pytest.fixture
+def limit() -> Iterator[CallLimit]:
+    limit = CallLimit("TOO_MANY_WAITS", "waiting calls", 2, 3)
+    yield limit
+    assert limit.taken == 0
+    assert not limit._taken
+
+
+def test_places_are_limited_per_caller_and_in_all_and_given_back(limit: CallLimit) -> None:
+    def take(subject: str) -> object:
+        reset = caller._CALLER.set(Caller(subject, frozenset()))
+        try:
+            place = limit.take_place()
+            place.__enter__()
+        finally:
+            caller._CALLER.reset(reset)
+        return place
+
+    places = [take("eve"), take("eve")]
+    with pytest.raises(RpcError, match="2 waiting calls of one caller") as error:
+        take("eve")
+    assert error.value.metadata == {"of": "one caller", "maximum": "2"}
+    places.append(take("ada"))
+    with pytest.raises(RpcError, match="3 waiting calls of all callers"):
+        take("bob")
+    places.pop(0).__exit__(None, None, None)  # type: ignore[attr-defined]
+    places.append(take("bob"))
+    for place in places:
+        place.__exit__(None, None, None)  # type: ignore[attr-defined]
