@@ -102,6 +102,25 @@ async def test_a_reservation_has_its_end(caller: Caller, sku: str) -> None:
     assert await caller.rejection_reason(queries.GetStockRequest(sku="no such thing")) == "STOCK_NOT_FOUND"
 
 
+async def test_the_token_of_the_largest_reservation_is_accepted(caller: Caller) -> None:
+    """It names the streams of 100 stocks and of the reservation."""
+    skus = [f"bulk {uuid4().hex}" for _ in range(100)]
+    for request in (
+        lambda sku: commands.RegisterProductRequest(sku=sku, title="Bulk"),
+        lambda sku: receive(sku, 1),
+    ):
+        await asyncio.gather(*(caller.execute(request(sku)) for sku in skus))
+    request = reserve(skus[0], 1)
+    request.lines.extend(ReservationLine(sku=sku, warehouse_id="w-1", quantity=1) for sku in skus[1:])
+    made = await caller.execute(request)
+    for query in (
+        queries.GetReservationRequest(reservation_id=made.aggregate_id),
+        queries.GetStockRequest(sku=skus[99]),
+    ):
+        query.at_least_as_fresh = made.consistency_token
+        await caller.query(query)
+
+
 @pytest.mark.parametrize("page_size", [1, 3, 100])
 async def test_a_skus_ledger_is_paged_over_all_its_warehouses(
     caller: Caller, sku: str, page_size: int
