@@ -13,6 +13,8 @@ from google.protobuf.descriptor import MethodDescriptor
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from contracts.key_ring import KeyRing, Purpose
+from contracts.signed_tokens import TokenSigner
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, QUERY_SERVER
 from runtime.grpc import access
@@ -72,6 +74,13 @@ def anybody(stack: Stack) -> Bearer:
     return bearer(stack, *{access.scope_of(method) for method in (*METHODS, *ELSEWHERE)})
 
 
+@cache
+def signer(stack: Stack) -> TokenSigner:
+    """Return the signer of the stack's consistency tokens."""
+    ring = KeyRing.parse(Path(stack.settings.keys).read_bytes())
+    return TokenSigner(Purpose.CONSISTENCY_TOKENS, lambda: ring)
+
+
 def name_of(method: MethodDescriptor) -> str:
     return f"{method.containing_service.full_name}/{method.name}"
 
@@ -119,7 +128,7 @@ def test_every_request_is_answered_clearly(stack: Stack, method: MethodDescripto
 
 def answered_clearly(stack: Stack, method: MethodDescriptor, data: Any) -> None:
     """Send a random request; assert that the answer is a success or a documented error."""
-    request = data.draw(fuzz.requests(method.input_type))
+    request = data.draw(fuzz.requests(method.input_type, signer(stack).sign))
     status, reason = call(stack, method, request, data.draw(metadata))
     assert (status, reason) in {*LATE, TOO_LARGE} or (status in CLEAR and (reason or status == "OK")), (
         status,

@@ -74,7 +74,7 @@ class QueryServer:
         return bool(await self.get_health() == SERVING)
 
 
-async def start(redis_url: str, jwks: Path, port: int) -> Process:
+async def start(redis_url: str, jwks: Path, port: int, **more: str) -> Process:
     settings = {
         "DIPTYCH_REDIS_URL": redis_url,
         "DIPTYCH_JWKS": str(jwks),
@@ -85,16 +85,16 @@ async def start(redis_url: str, jwks: Path, port: int) -> Process:
         sys.executable,
         "-m",
         "query_server",
-        env=os.environ | ENVIRONMENT | settings,
+        env=os.environ | ENVIRONMENT | settings | more,
         stdout=PIPE,
         stderr=PIPE,
     )
 
 
 @asynccontextmanager
-async def run_server(redis_url: str, jwks: Path) -> AsyncIterator[QueryServer]:
+async def run_server(redis_url: str, jwks: Path, **more: str) -> AsyncIterator[QueryServer]:
     port = free_port()
-    process = await start(redis_url, jwks, port)
+    process = await start(redis_url, jwks, port, **more)
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub: Any = queries_grpc.QueryServiceStub(channel)
@@ -192,6 +192,24 @@ async def test_it_serves_only_while_redis_reachable(model: Model, redis_url: str
 
 async def is_not_serving(server: QueryServer) -> bool:
     return not await server.is_serving()
+
+
+@pytest.mark.parametrize(
+    ("setting", "problem"),
+    [
+        ({"DIPTYCH_KEYS": "/nowhere/keys.json"}, "query_server: DIPTYCH_KEYS=/nowhere/keys.json: "),
+        ({"DIPTYCH_MAX_WAIT": "0"}, "settings: DIPTYCH_MAX_WAIT: "),
+        ({"DIPTYCH_MAX_WAITS": "-1"}, "settings: DIPTYCH_MAX_WAITS: "),
+        ({"DIPTYCH_MAX_WATCHES_PER_CALLER": "many"}, "settings: DIPTYCH_MAX_WATCHES_PER_CALLER: "),
+    ],
+)
+async def test_a_wrong_setting_is_reported_in_one_line(
+    redis_url: str, jwks: Path, setting: dict[str, str], problem: str
+) -> None:
+    process = await start(redis_url, jwks, free_port(), **setting)
+    _, stderr = await asyncio.wait_for(process.communicate(), 15)
+    assert (process.returncode, stderr.count(b"\n")) == (1, 1)
+    assert stderr.decode().startswith(problem)
 
 
 async def test_a_wrong_redis_address_is_reported_in_one_line(jwks: Path) -> None:

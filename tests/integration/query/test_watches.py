@@ -280,6 +280,27 @@ def _make_token(cheque_id: str, version: int) -> str:
     return mint_token(INCARNATION, {f"ledger.cheque.{cheque_id}": version})
 
 
+async def test_a_watch_beyond_the_limit_is_refused(model: ReadModel, redis_url: str, jwks: Path) -> None:
+    await change(model, cheque("c-1"))
+    async with run_server(redis_url, jwks, DIPTYCH_MAX_WATCHES_PER_CALLER="1") as server:
+        await until(server.is_serving, TIMEOUT)
+        call = watch(server)
+        await read(call)
+        refused = await rpc_failure(watch(server).read())
+        assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHES")
+        assert refused.metadata == {"of": "one caller", "maximum": "1"}
+        assert refused.retry_after
+        call.cancel()
+
+        async def is_served() -> bool:
+            try:
+                return bool(await watch(server).read())
+            except grpc.aio.AioRpcError:
+                return False
+
+        await until(is_served)
+
+
 async def test_a_watch_ends_when_its_callers_token_expires(server: QueryServer, model: ReadModel) -> None:
     await change(model, cheque("c-1"))
     claims = {"sub": "t", "scope": "ledger.read", "iss": "diptych-local", "aud": "diptych"}

@@ -1,6 +1,7 @@
 """Fuzzed requests, generated from message descriptors: usual, odd and corrupted ones, and random bytes."""
 
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
@@ -49,22 +50,25 @@ EXTREMES = [0, 1, -1, 2**31 - 1, -(2**31), 2**63 - 1, -(2**63), 999_999_999, 253
 TOKEN_FIELDS = ("page_token", "resume_token", "at_least_as_fresh")
 """Fields with tokens that servers issue."""
 
+Sign = Callable[[bytes], str]
+"""Returns a token with this content, signed with the key of the servers."""
 
-def requests(message: Descriptor) -> st.SearchStrategy[bytes]:
+
+def requests(message: Descriptor, sign: Sign) -> st.SearchStrategy[bytes]:
     """Return a strategy of serialised requests of a type and of bytes that are none."""
-    usual, odd = (messages(message, oddity).map(_serialize) for oddity in (0, 15))
+    usual, odd = (messages(message, oddity, sign).map(_serialize) for oddity in (0, 15))
     corrupted = st.tuples(odd, st.data()).map(_corrupt)
     return st.one_of(usual, usual, odd, odd, corrupted, st.binary(max_size=300))
 
 
 @st.composite
-def messages(draw: st.DrawFn, descriptor: Descriptor, oddity: int) -> Message:
+def messages(draw: st.DrawFn, descriptor: Descriptor, oddity: int, sign: Sign) -> Message:
     """Draw a message of a type. `oddity` per cent of its fields are odd, and as many are missing."""
     message = GetMessageClass(descriptor)()
     fields: Any = descriptor.fields
     for field in fields:
         if draw(st.integers(1, 100)) > oddity:
-            _set_field(draw, message, field, oddity)
+            _set_field(draw, message, field, oddity, sign)
     return message
 
 
@@ -72,12 +76,12 @@ def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def _set_field(draw: st.DrawFn, message: Any, field: FieldDescriptor, oddity: int) -> None:
+def _set_field(draw: st.DrawFn, message: Any, field: FieldDescriptor, oddity: int, sign: Sign) -> None:
     if not field.is_repeated:
-        values = [draw(_values(field, oddity))]
+        values = [draw(_values(field, oddity, sign))]
     else:
         times = 50 if draw(st.integers(1, 100)) <= oddity else 1
-        values = draw(st.lists(_values(field, oddity), min_size=not oddity, max_size=3)) * times
+        values = draw(st.lists(_values(field, oddity, sign), min_size=not oddity, max_size=3)) * times
     for value in values:
         if field.is_repeated:
             getattr(message, field.name).append(value)
@@ -87,12 +91,12 @@ def _set_field(draw: st.DrawFn, message: Any, field: FieldDescriptor, oddity: in
             setattr(message, field.name, value)
 
 
-def _values(field: FieldDescriptor, oddity: int) -> st.SearchStrategy[Any]:
+def _values(field: FieldDescriptor, oddity: int, sign: Sign) -> st.SearchStrategy[Any]:
     if field.message_type is not None:
-        return messages(field.message_type, oddity)
+        return messages(field.message_type, oddity, sign)
     odd = _odd_values(field)
     if field.name in TOKEN_FIELDS:
-        usual: st.SearchStrategy[Any] = st.one_of(st.just(""), st.just(""), tokens())
+        usual: st.SearchStrategy[Any] = st.one_of(st.just(""), st.just(""), tokens(sign))
     elif field.type == field.TYPE_STRING:
         usual = USUAL_TEXTS.get(field.name, st.sampled_from(IDS))
     else:
@@ -116,14 +120,15 @@ def _odd_values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def tokens(draw: st.DrawFn) -> str:
-    """Draw a text that resembles a consistency token, or at least base64."""
+def tokens(draw: st.DrawFn, sign: Sign) -> str:
+    """Draw a text that resembles a consistency token, signed or not, or at least base64."""
     names = st.sampled_from(["ordering.order.o-1", "ordering.order.", "", ".", "a.b.c.d", "ä.b.c", "x" * 300])
     versions = st.sampled_from([0, 1, -1, 2**63 - 1])
     streams = st.lists(st.builds(StreamVersion, stream=names, version=versions), max_size=3)
     incarnation = st.sampled_from(["", "x", str(UUID(int=0))])
     token = Token(incarnation=draw(incarnation), streams=draw(streams)).SerializeToString()
-    return urlsafe_b64encode(draw(st.sampled_from([token, token, token[:-1], b"\xff\xfe"]))).decode()
+    content = draw(st.sampled_from([token, token, token[:-1], b"\xff\xfe"]))
+    return draw(st.sampled_from([sign(content), sign(content), urlsafe_b64encode(content).decode()]))
 
 
 def _corrupt(request_and_data: tuple[bytes, st.DataObject]) -> bytes:
