@@ -125,13 +125,16 @@ class AwaitedEvents:
 
     async def _check(self, required: Collection[RequiredEvents]) -> None:
         self._ends.forget_all_but(set(required))
-        try:
-            processed, woken = await self._find_processed(required, self._ends), Woken.REACHED
-        except Exception:  # every waiting query reads by itself, and ends with this error
-            processed, woken = set(required), Woken.DISTURBED
-        for each in processed:
-            for wait in self._waits.get(each, ()):
-                wait.wake(woken)
+        own = [each for each in required if not each.can_be_passed_over]
+        others = [each for each in required if each.can_be_passed_over]
+        for events in (own, others):  # apart, since the former need no JetStream
+            try:
+                processed, woken = await self._find_processed(events, self._ends), Woken.REACHED
+            except Exception:  # every waiting query reads by itself, and ends with this error
+                processed, woken = set(events), Woken.DISTURBED
+            for each in processed:
+                for wait in self._waits.get(each, ()):
+                    wait.wake(woken)
 
     async def _find_processed(
         self, required: Collection[RequiredEvents], ends: "_StreamEnds"
@@ -140,16 +143,20 @@ class AwaitedEvents:
         versions = await self._feeds.read_versions(set(ids.values())) if ids else {}
         processed = {each for each, id_ in ids.items() if versions.get(id_, 0) >= each.version}
         others = [each for each in required if each.can_be_passed_over and each not in processed]
-        if others:
-            await ends.update(others)
-            positions = {
-                each: (each.saga, each.stream, (end.epoch, end.sequence))
-                for each in others
-                if (end := ends.find(each)) is not None
-            }
-            passed = await self._feeds.find_passed(set(positions.values())) if positions else set()
-            processed |= {each for each, position in positions.items() if position in passed}
-        return processed
+        return processed | await self._find_passed(others, ends)
+
+    async def _find_passed(
+        self, required: Collection[RequiredEvents], ends: "_StreamEnds"
+    ) -> set[RequiredEvents]:
+        """Return those of the events that the feeds have passed, whether or not an instance received them."""
+        await ends.update(required)
+        positions = {
+            each: (each.saga, each.stream, (end.epoch, end.sequence))
+            for each in required
+            if (end := ends.find(each)) is not None
+        }
+        passed = await self._feeds.find_passed(set(positions.values())) if positions else set()
+        return {each for each, position in positions.items() if position in passed}
 
 
 class _StreamEnds:

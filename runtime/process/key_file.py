@@ -70,10 +70,10 @@ class KeyFile:
 
     def _load(self) -> tuple[_Signature, KeyRing]:
         signature = self._read_signature()  # before the content: a change in between is seen by the next look
-        if (mode := self._path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
-            log.warning("Key ring open to others", keys=str(self._path), mode=stat.filemode(mode))
         ring = KeyRing.parse(self._path.read_bytes())
         ring.check(self._purposes, time())
+        if (mode := self._path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
+            log.warning("Key ring open to others", keys=str(self._path), mode=stat.filemode(mode))
         return signature, ring
 
     def _read_signature(self) -> _Signature:

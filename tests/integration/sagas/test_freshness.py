@@ -192,3 +192,26 @@ async def test_waiting_queries_end_when_postgres_cannot_be_read(
 
 async def fail(*_: object) -> None:
     raise OSError("unreachable")
+
+
+async def test_waits_for_an_instances_own_stream_do_without_jetstream(store: SagaStore) -> None:
+    reads = 0
+
+    async def read_stream_end(stream: str) -> None:
+        nonlocal reads
+        reads += 1
+        if reads > 1:
+            await fail()
+
+    async def read_incarnation() -> str:
+        return INCARNATION
+
+    run = SagaRun(store, COLLECTION)
+    reader = FeedReader(store.engine)
+    freshness = Freshness(TOKENS, make_waits(), reader, read_incarnation, read_stream_end)
+    own = asyncio.create_task(freshness.wait_for([COLLECTION], token_of(cheque_c=1), 30))
+    with pytest.raises(OSError, match="unreachable"):
+        await freshness.wait_for([ACCOUNT_WATCH], token_of(cheque_c=1), 30)
+    assert not own.done()
+    await run.deliver(written("c"))
+    await asyncio.wait_for(own, 5)
