@@ -58,7 +58,7 @@ class Inspection:
         page = await self._store.read_open(sagas.keys(), self._leases.partitions, self._after, PAGE_SIZE)
         self._after = (page[-1].saga, page[-1].id) if len(page) == PAGE_SIZE else ("", "")
         for row in page:
-            error = find_error(sagas[row.saga], row.state, row.other_streams)
+            error = find_error(sagas[row.saga], row.state, row.other_streams, row.archived_steps)
             if bool(error) != row.unreadable:
                 await self._inspect(row.saga, row.id)
 

@@ -115,6 +115,8 @@ def from_row(saga: Saga[Any], row: Any) -> Instance:
     state, state_error = _try(lambda: _read_state(saga, row.state), saga.initial)
     no_positions: dict[str, StreamPosition] = {}
     positions, positions_error = _try(lambda: _read_positions(saga, row.other_streams), no_positions)
+    no_attempts: dict[str, int] = {}
+    attempts, attempts_error = _try(lambda: _read_attempts(row.archived_steps), no_attempts)
     return Instance(
         saga,
         row.id,
@@ -123,24 +125,27 @@ def from_row(saga: Saga[Any], row: Any) -> Instance:
         row.began_at,
         row.correlation_id,
         row.traceparent,
-        attempts=dict(row.archived_steps or {}),
+        attempts=attempts,
         failed_input=row.failed_input,
         other_streams=positions,
         stored_status=row.status,
         status_since=row.status_since,
-        unreadable=state_error or positions_error,
+        unreadable=state_error or positions_error or attempts_error,
         positions_unreadable=bool(positions_error),
         was_unreadable=row.unreadable,
     )
 
 
-def find_error(saga: Saga[Any] | None, state: object, other_streams: object) -> str:
+def find_error(
+    saga: Saga[Any] | None, state: object, other_streams: object, archived_steps: object = None
+) -> str:
     """Return why this release cannot read a row with these columns; empty if it can."""
     if saga is None:
         return "no installed context has this saga"
     _, state_error = _try(lambda: _read_state(saga, state), None)
     _, positions_error = _try(lambda: _read_positions(saga, other_streams), None)
-    return state_error or positions_error
+    _, attempts_error = _try(lambda: _read_attempts(archived_steps), None)
+    return state_error or positions_error or attempts_error
 
 
 def _try(read: Callable[[], T], default: T) -> tuple[T, str]:
@@ -156,6 +161,10 @@ def _read_state(saga: Saga[Any], column: object) -> Any:
     state = msgspec.convert(column, type(saga.initial))
     saga.describe_status(state)
     return state
+
+
+def _read_attempts(column: object) -> dict[str, int]:
+    return {} if column is None else msgspec.convert(column, dict[str, int])
 
 
 def _read_positions(saga: Saga[Any], column: object) -> dict[str, StreamPosition]:

@@ -158,7 +158,7 @@ class SagaStore:
     async def read_open(
         self, sagas: Collection[str], partitions: Collection[int], after: tuple[str, str], limit: int
     ) -> Sequence[Any]:
-        """Return saga, id, state, other_streams and unreadable of instances that are open or unreadable.
+        """Return the key, and the columns that may be unreadable, of instances that are open or unreadable.
 
         Args:
             sagas: the names of the sagas.
@@ -168,7 +168,10 @@ class SagaStore:
         """
         columns = SAGAS.c
         query = (
-            select(columns.saga, columns.id, columns.state, columns.other_streams, columns.unreadable)
+            select(
+                *(columns.saga, columns.id, columns.unreadable),
+                *(columns.state, columns.other_streams, columns.archived_steps),
+            )
             .where(columns.ended.is_(False) | columns.unreadable, columns.saga.in_(sagas))
             .where(columns.partition.in_(partitions), tuple_(columns.saga, columns.id) > after)
             .order_by(columns.saga, columns.id)

@@ -118,6 +118,17 @@ async def test_inspection_finds_a_row_without_an_input_and_later_delivers_what_w
     assert (row.version, row.unreadable, row.blocked_reason) == (2, False, "")
 
 
+async def test_unreadable_archived_steps_make_the_row_unreadable(run: SagaRun) -> None:
+    await run.query("UPDATE sagas SET archived_steps = '3' WHERE id = 'c'")
+    await run.deliver(cashed("c"), cashed("d"))
+    rows = await run.read_sagas()
+    assert (rows["c"].version, rows["c"].unreadable, rows["d"].version) == (1, True, 2)
+    await inspect(run)
+    await run.query("UPDATE sagas SET archived_steps = NULL WHERE id = 'c'")
+    await inspect(run)
+    assert (await run.read_sagas())["c"].version == 2
+
+
 @pytest.mark.parametrize("state", ROWS)
 async def test_queries_show_it_and_go_on(run: SagaRun, state: str) -> None:
     await plant(run, state)
