@@ -61,12 +61,14 @@ class Slice:
     Args:
         stream: the stream.
         version: of the first event that was wanted.
-        events: without a gap behind that version; none if it could not be read.
+        events: without a gap behind that version; none if it is missing.
+        ended: whether the stream has neither that event nor a later one.
     """
 
     stream: str
     version: int
     events: Sequence[RecordedEvent]
+    ended: bool
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ class Delivery:
         version, latest = row
         if version != read.version:
             return Progress.MORE, ()  # another manager was faster
-        if not read.events and latest >= version:
+        if not read.events and not read.ended:
             error = f"EventsMissing: version {version} is missing"
             await self._park(feed, {stream: (version, error)}, {stream: latest})
             return Progress.FAILED, ()

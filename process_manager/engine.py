@@ -34,7 +34,7 @@ from runtime.process import logs
 log = logs.get_logger(__name__)
 
 ReadStream = Callable[[str, int], Awaitable[Sequence[RecordedEvent]]]
-"""Returns the next events of a stream from a version on, oldest first; none at its end."""
+"""Returns the next events of a stream from a version on, oldest first; none if it has no such event."""
 
 
 class UnknownSaga(Exception):
@@ -95,7 +95,8 @@ class Engine:
         version = await self._store.read_parked_version(feed, stream)
         if version is None:
             return Progress.ENDED
-        read = Slice(stream, version, list_successive(version, await self._read_stream(stream, version)))
+        events = await self._read_stream(stream, version)
+        read = Slice(stream, version, list_successive(version, events), ended=not events)
         async with self._store.begin() as transaction:
             progress, instances = await Delivery(transaction, saga, beginning).deliver_slice(feed, read)
         self._signal_work(*instances)

@@ -52,6 +52,10 @@ class EventsRemoved(Exception):
     """The stream lacks events that a saga needs; the relay was asked to recreate it."""
 
 
+class ReplicaBehind(Exception):
+    """The server that answered lacks messages that the leader of the stream has; try again."""
+
+
 class EventConsumer:
     """Consumes the events of the partitions that this process has leased.
 
@@ -161,11 +165,17 @@ def read_stream_from(connection: Connection) -> ReadStream:
 
 
 async def _read_on(reader: SubjectReader, version: int) -> list[RecordedEvent]:
-    """Return the next events of this version or a later one; none at the end of the stream."""
+    """Return the next events of this version or a later one; none if the stream has none.
+
+    Raises:
+        ReplicaBehind: the server that answered lacks messages that the leader of the stream has.
+    """
     while messages := await reader.read_batch(MAX_BATCH):
         events = [event for event in _parse_events(messages) if event.version >= version]
         if events:
             return sorted(events, key=lambda event: event.version)
+    if not await reader.has_ended():
+        raise ReplicaBehind(f"events from version {version} on cannot be read yet")
     return []
 
 

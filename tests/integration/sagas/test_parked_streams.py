@@ -128,6 +128,20 @@ async def test_a_stream_parked_by_an_earlier_release_is_read_to_its_end(
     assert await run.query("SELECT * FROM saga_parked_streams") == []
 
 
+async def test_a_gap_before_a_message_that_was_removed_is_forgotten(run: HeldRun) -> None:
+    run.allowed.set()
+    await run.deliver_only(ACCOUNTS, paid("a"))
+    await run.deliver_only(ACCOUNTS, forged := paid("a", version=9))
+    await run.replay(ACCOUNTS)
+    (parked,) = await run.query("SELECT version, error FROM saga_parked_streams")
+    assert tuple(parked) == (2, "EventsMissing: version 2 is missing")
+    run.stream_events.remove(forged)  # the relay has recreated the stream
+    await run.replay(ACCOUNTS)
+    assert await run.query("SELECT * FROM saga_parked_streams") == []
+    await run.deliver_only(ACCOUNTS, paid("a", version=2))
+    assert await read_versions(run, "ledger.account.a") == [1, 2]
+
+
 async def test_a_failing_slice_keeps_the_progress(run: HeldRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run.allowed.set()
     events = [written("c", account="a", version=n) for n in range(1, 12)]
