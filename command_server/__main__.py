@@ -1,6 +1,7 @@
 """The composition root of the command server."""
 
 from collections.abc import Sequence
+from functools import partial
 
 from command_server.kernel.context import Context, aggregate_types
 from command_server.kernel.group_commit import GroupCommit
@@ -13,6 +14,7 @@ from contracts.consistency_tokens import ConsistencyTokens
 from contracts.key_ring import Purpose
 from contracts.manifest import Manifest
 from runtime.grpc import server
+from runtime.postgres import is_ready
 from runtime.process import workers
 from runtime.process.contexts import load_parts
 from runtime.process.key_file import KeyFile
@@ -45,7 +47,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         lifecycle.settings,
         services,
         address=lifecycle.settings.command_address,
-        probe=store.is_reachable,
+        probe=partial(is_ready, store.engine),
         probe_address=lifecycle.settings.command_probe_address,
         max_pending=MAX_PENDING_CALLS,
         record_refused_call=RefusedCallLog(store.engine).record,

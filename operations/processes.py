@@ -7,6 +7,8 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
+from runtime.grpc.health import REASON_KEY
+
 
 @dataclass(frozen=True)
 class ProcessKind:
@@ -39,10 +41,18 @@ KINDS = (COMMAND_SERVER, QUERY_SERVER, PROCESS_MANAGER, RELAY, PROJECTOR)
 
 async def check_health(address: str, seconds: float = 2.0) -> str:
     """Return a process's gRPC health: SERVING, NOT_SERVING, or the status of the failed call."""
+    status, _ = await explain_health(address, seconds)
+    return status
+
+
+async def explain_health(address: str, seconds: float = 2.0) -> tuple[str, str]:
+    """Return a process's gRPC health, and the reason that the process gives for NOT_SERVING, or nothing."""
     async with grpc.aio.insecure_channel(address) as channel:
         try:
             stub: Any = health_pb2_grpc.HealthStub(channel)
-            answer = await stub.Check(HealthCheckRequest(), timeout=seconds)
+            call = stub.Check(HealthCheckRequest(), timeout=seconds)
+            answer, metadata = await call, await call.trailing_metadata()
         except grpc.aio.AioRpcError as error:
-            return error.code().name
-    return HealthCheckResponse.ServingStatus.Name(answer.status)
+            return error.code().name, ""
+    reasons = [str(value) for key, value in metadata or () if key == REASON_KEY]
+    return HealthCheckResponse.ServingStatus.Name(answer.status), "; ".join(reasons)

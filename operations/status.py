@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 
 from contracts.view_layout import View
-from operations.processes import KINDS, check_health
+from operations.processes import KINDS, explain_health
 from operations.projections import list_views
 from operations.server_errors import UNREACHABLE, summarize
 from process_manager.feed_reader import FeedReader
@@ -50,10 +50,10 @@ async def render(settings: Settings) -> str:
 
 async def _check_processes(settings: Settings) -> list[Row]:
     addresses = [str(getattr(settings, kind.address)) for kind in KINDS]
-    states = await asyncio.gather(*(check_health(address, TIMEOUT) for address in addresses))
+    states = await asyncio.gather(*(explain_health(address, TIMEOUT) for address in addresses))
     return [
-        (kind.name, f"{state} at {address}")
-        for kind, state, address in zip(KINDS, states, addresses, strict=True)
+        (kind.name, f"{state} at {address}" + (f": {reason}" if reason else ""))
+        for kind, (state, reason), address in zip(KINDS, states, addresses, strict=True)
     ]
 
 

@@ -24,6 +24,7 @@ from runtime.grpc import request_tokens, server
 from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.waits import Waits
 from runtime.jetstream import read_stream_identity
+from runtime.postgres import is_ready
 from runtime.process import workers
 from runtime.process.contexts import load_modules, load_parts, name_group
 from runtime.process.key_file import KeyFile
@@ -42,7 +43,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         leases = Leases(store, name_group(manifests, "sagas"))
 
         async def probe() -> bool:
-            return nats.connected and await store.check_reachable()
+            return nats.connected and await is_ready(store.engine)
 
         async def read_incarnation() -> str:
             identity = await read_stream_identity(nats.js)

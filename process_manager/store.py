@@ -59,15 +59,6 @@ class SagaStore:
         await self.engine.dispose()
         await self.reserved.dispose()
 
-    async def check_reachable(self) -> bool:
-        """Return whether PostgreSQL accepts writes.
-
-        Raises:
-            Exception: PostgreSQL does not answer.
-        """
-        async with self.engine.connect() as connection:
-            return not await connection.scalar(select(func.pg_is_in_recovery()))
-
     @asynccontextmanager
     async def begin(self, *, reserved: bool = False) -> AsyncIterator[Transaction]:
         """Open a transaction, committed when the block ends and rolled back when it raises.

@@ -11,7 +11,7 @@ from projector.event_feed import JetStreamEventFeed
 from projector.leases import RedisLeases
 from projector.observer import create_observer
 from projector.projection import Projection
-from projector.redis_connection import check_eviction_policy, connect, is_reachable
+from projector.redis_connection import check_eviction_policy, connect, is_ready
 from projector.redis_memory import watch_memory
 from projector.redis_store import RedisStore
 from projector.runner import Runner
@@ -33,7 +33,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     ):
 
         async def probe() -> bool:
-            return nats.connected and await is_reachable(redis)
+            return nats.connected and await is_ready(redis)
 
         health = server.build(lifecycle.settings, address=lifecycle.settings.projector_address, probe=probe)
         await asyncio.gather(

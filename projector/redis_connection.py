@@ -5,6 +5,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError  # noqa: A004 - redis-py's names
 
+from runtime.grpc.clock_check import check_clock
 from runtime.process import logs
 from runtime.process.lifecycle import Lifecycle
 from runtime.process.start_error import StartError
@@ -66,8 +67,19 @@ async def _check_policy(redis: Redis) -> None:
         raise StartError(f"Redis must run with maxmemory-policy noeviction, not {policy}")
 
 
-async def is_reachable(redis: Redis) -> bool:
+async def is_ready(redis: Redis) -> bool:
+    """Return whether Redis replies.
+
+    Raises:
+        NotReady: this machine's clock is away from Redis's.
+    """
+
+    async def read_time() -> float:
+        seconds, microseconds = await redis.time()
+        return seconds + microseconds / 1e6
+
     try:
-        return bool(await redis.ping())
+        await check_clock("Redis", read_time)
+        return bool(await redis.ping())  # which a Redis that takes no writes refuses
     except (RedisError, OSError):
         return False

@@ -45,7 +45,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             lifecycle.settings,
             services,
             address=lifecycle.settings.query_address,
-            probe=redis.serves_reads,
+            probe=redis.is_ready,
             probe_address=lifecycle.settings.query_probe_address,
         )
         await edge.serve(lifecycle)

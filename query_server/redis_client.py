@@ -19,6 +19,7 @@ import hiredis
 from query_server.redis_address import RedisAddress
 from runtime.backoff import Backoff
 from runtime.batching import AdaptiveBatcher
+from runtime.grpc.clock_check import check_clock
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
 
@@ -78,6 +79,11 @@ class RedisClient:
             await replies[-1]  # replies come in order, so the others are resolved by then
         return [_unwrap(reply.result()) for reply in replies]
 
+    async def read_time(self) -> float:
+        """Return Redis's time, in seconds since 1970."""
+        seconds, microseconds = await self.call("TIME")
+        return int(seconds) + int(microseconds) / 1e6
+
     async def serves_reads(self) -> bool:
         """Return whether Redis serves reads."""
         try:
@@ -85,6 +91,18 @@ class RedisClient:
         except RpcError:
             return False
         return True
+
+    async def is_ready(self) -> bool:
+        """Return whether Redis serves reads.
+
+        Raises:
+            NotReady: this machine's clock is away from Redis's.
+        """
+        try:
+            await check_clock("Redis", self.read_time)
+        except RpcError:
+            return False
+        return await self.serves_reads()
 
     def _send(self, command: Command) -> asyncio.Future[Any]:
         if self._connection is None or self._connection.lost.done():

@@ -3,9 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from runtime.grpc.clock_check import check_clock
+
+PROBE = text("SELECT NOT pg_is_in_recovery(), extract(epoch FROM clock_timestamp())")
 CONNECT_TIMEOUT = 5.0
 """Seconds until an attempt to connect fails."""
 
@@ -43,3 +47,22 @@ def create_engine(
         pool_timeout=pool_timeout,
         **options,
     )
+
+
+async def is_ready(engine: AsyncEngine) -> bool:
+    """Return whether PostgreSQL accepts writes.
+
+    Raises:
+        NotReady: this machine's clock is away from PostgreSQL's.
+        Exception: PostgreSQL does not answer.
+    """
+    async with engine.connect() as connection:
+        accepts_writes = False
+
+        async def read_time() -> float:
+            nonlocal accepts_writes
+            accepts_writes, now = (await connection.execute(PROBE)).one()
+            return float(now)
+
+        await check_clock("PostgreSQL", read_time)
+    return accepts_writes

@@ -120,15 +120,6 @@ class PostgresEventStore:
             )
             await driver.execute(statements.DROP_OLD_SNAPSHOTS, [stream], SNAPSHOT_RETENTION)
 
-    async def is_reachable(self) -> bool:
-        """Return whether PostgreSQL responds and accepts writes."""
-        try:
-            async with self.engine.connect() as connection:
-                writable = await (await _get_driver(connection)).fetchval("SELECT NOT pg_is_in_recovery()")
-        except (*CONNECTION_ERRORS, DBAPIError):
-            return False
-        return bool(writable)
-
     async def close(self) -> None:
         await self.engine.dispose()
 

@@ -2,9 +2,6 @@
 
 from functools import partial
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from command_server.postgres.event_store import session_settings
 from command_server.postgres.schema import RELAY_ROLE
 from command_server.relay.event_stream import EventStream
@@ -15,7 +12,7 @@ from command_server.relay.outbox_maintenance import maintain_outbox
 from command_server.relay.relay import Relay
 from runtime.grpc import server
 from runtime.jetstream import connect
-from runtime.postgres import create_engine
+from runtime.postgres import create_engine, is_ready
 from runtime.process.lifecycle import Lifecycle, cancel_and_wait, read_settings, run_process
 from runtime.telemetry import metrics
 
@@ -31,7 +28,7 @@ async def main(lifecycle: Lifecycle) -> None:
         maintain = partial(maintain_outbox, Outbox(engine), settings.outbox_retention, metrics.outbox_pending)
 
         async def probe() -> bool:
-            return connection.connected and await is_reachable(engine)
+            return connection.connected and await is_ready(engine)
 
         health = server.build(settings, address=settings.relay_address, probe=probe)
         leader = lifecycle.spawn(lease.run_as_leader(relay.lead, maintain), "relay")
@@ -41,12 +38,6 @@ async def main(lifecycle: Lifecycle) -> None:
             await cancel_and_wait(leader)
             await lease.release()
             await engine.dispose()
-
-
-async def is_reachable(engine: AsyncEngine) -> bool:
-    """Return whether PostgreSQL responds, or raise the error of the connection."""
-    async with engine.connect() as connection:
-        return await connection.scalar(text("SELECT true")) is True
 
 
 if __name__ == "__main__":

@@ -15,6 +15,9 @@ log = logs.get_logger(__name__)
 Probe = Callable[[], Awaitable[bool]]
 """Returns whether the process can do its work; an exception counts as False."""
 
+REASON_KEY = "diptych-not-serving"
+"""Trailing metadata of a check that answers NOT_SERVING: the text of a `NotReady`."""
+
 _PROBE_INTERVAL = 1.0
 _PROBE_TIMEOUT = 2.0
 """Seconds after which a probe counts as failed."""
@@ -22,6 +25,10 @@ _PROBE_TIMEOUT = 2.0
 
 LIVENESS = "liveness"
 """The name under which a process is SERVING whatever it lacks: it answers as long as its event loop turns."""
+
+
+class NotReady(Exception):
+    """The process must not be used. The text, in ASCII, is for everyone who may check the health."""
 
 
 class Health(health_pb2_grpc.HealthServicer):
@@ -35,22 +42,42 @@ class Health(health_pb2_grpc.HealthServicer):
         self._names = {"", LIVENESS, *services}
         self._serving = False
         self._stopped = False
+        self._reason = ""
+        """The text of the last `NotReady`; empty while serving, and for other causes."""
         self._changed = asyncio.Event()
         """Set at the next change, and then replaced by another event."""
 
     async def run_probe(self, probe: Probe, stopping: asyncio.Event) -> None:
         """Set the status to the result of the probe once a second, until the process stops."""
         while not stopping.is_set():
-            self.set_serving(await _run_once(probe))
+            await self._run_once(probe)
             try:
                 await asyncio.wait_for(stopping.wait(), _PROBE_INTERVAL)
             except TimeoutError:
                 continue
 
-    def set_serving(self, serving: bool) -> None:
-        """Change the status, and notify watchers. Has no effect after `stop`."""
+    async def _run_once(self, probe: Probe) -> None:
+        try:
+            async with asyncio.timeout(_PROBE_TIMEOUT):
+                self.set_serving(await probe())
+        except NotReady as error:
+            if not self._reason:  # logged once, also if the process has never been ready
+                log.warning("Not ready", error=str(error))
+            self.set_serving(False, str(error))
+        except Exception as error:
+            log.debug("Health probe failed", error=repr(error))
+            self.set_serving(False)
+
+    def set_serving(self, serving: bool, reason: str = "") -> None:
+        """Change the status, and notify watchers. Has no effect after `stop`.
+
+        Args:
+            serving: whether the process can do its work.
+            reason: why not, for everyone who may check the health.
+        """
+        self._reason = reason
         if serving != self._serving and not self._stopped:
-            log.info("Serving") if serving else log.warning("Not serving")
+            log.info("Serving") if serving else log.warning("Not serving", error=reason or None)
             self._serving = serving
             self._notify()
 
@@ -73,6 +100,8 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:  # noqa: N802
         if request.service not in self._names:
             await context.abort(StatusCode.NOT_FOUND, "unknown service")
+        if self._reason:
+            context.set_trailing_metadata(((REASON_KEY, self._reason),))
         return self._build_response(request.service)
 
     async def Watch(  # noqa: N802
@@ -85,12 +114,3 @@ class Health(health_pb2_grpc.HealthServicer):
             if self._stopped:
                 return
             await changed.wait()
-
-
-async def _run_once(probe: Probe) -> bool:
-    try:
-        async with asyncio.timeout(_PROBE_TIMEOUT):
-            return await probe()
-    except Exception as error:
-        log.debug("Health probe failed", error=repr(error))
-        return False

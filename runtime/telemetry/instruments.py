@@ -128,6 +128,9 @@ class Instruments:
             "Whether a service has stopped answering the steps of sagas: 1 or 0",
             lambda target: {"target": target},
         )
+        self._clock_offset = LastValue(
+            "clock.offset", "ms", "Lead of this machine's clock over that of PostgreSQL or Redis"
+        )
         self._calls = Durations(
             "rpc.server.call.duration", "s", "Time from a gRPC call's arrival to its answer", _call_attributes
         )
@@ -142,6 +145,7 @@ class Instruments:
             self._lag,
             self._pending,
             self._redis_memory,
+            self._clock_offset,
             self._key_ring,
             self._silent_targets,
             self._calls,
@@ -171,6 +175,9 @@ class Instruments:
 
     def step_target_silent(self, target: str, silent: bool) -> None:
         self._silent_targets.values[target,] = int(silent)
+
+    def clock_offset(self, seconds: float) -> None:
+        self._clock_offset.value = round(seconds * 1000)
 
     def call_answered(self, method: str, status: str, seconds: float) -> None:
         """Record the duration of a gRPC call.

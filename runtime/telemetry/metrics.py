@@ -12,6 +12,12 @@ def command_processed(command_type: str, success: bool, seconds: float) -> None:
         instruments.command_processed(command_type, success, seconds)
 
 
+def clock_offset(seconds: float) -> None:
+    """Record how far this machine's clock is ahead of that of the server that the process depends on."""
+    if instruments is not None:
+        instruments.clock_offset(seconds)
+
+
 def stream_time_set_aside(stream_type: str) -> None:
     """Count a stream whose last event was ahead of the database's clock when the next one was decided."""
     if instruments is not None:

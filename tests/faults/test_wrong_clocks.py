@@ -1,14 +1,27 @@
-"""PostgreSQL's clock is three hours away for a moment. Nothing is refused, or ends early, because of it."""
+"""Clocks are three hours away. A moment of it in PostgreSQL has no lasting effect; a process is not ready."""
 
+import os
+import re
 import secrets
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import asyncpg
 import pytest
 from diptych.banking.v1 import command_service_pb2 as commands
 
 from devstack.stack import Stack
+from devstack.stack_kinds import temporary_stack
+from operations import status
+from operations.processes import (
+    COMMAND_SERVER,
+    PROCESS_MANAGER,
+    PROJECTOR,
+    QUERY_SERVER,
+    RELAY,
+    check_health,
+)
 from tests.faults.test_money import (
     PAUSE,
     Tellers,
@@ -20,7 +33,13 @@ from tests.faults.test_money import (
 from tests.support.harness.caller import Caller
 from tests.support.harness.database_clock import DatabaseClock, planted_clock
 from tests.support.harness.invariants import verify_stack
+from tests.support.harness.log_lines import lines_of
 from tests.support.harness.traffic import CALLERS
+from tests.support.harness.verified_system import SCOPE
+from tests.support.harness.waiting import until
+from tests.support.harness.wrong_clock import sitecustomize
+from tests.support.ledger.installation import CONTEXT, installed
+from tests.support.ledger.stubs import commands_v2
 
 AWAY = (timedelta(hours=3), timedelta(hours=-3))
 SET_ASIDE = "SELECT count(*) FROM events WHERE starts_with(stream, $1) AND metadata->>'time_set_aside' <> ''"
@@ -92,3 +111,91 @@ async def count_set_aside(stack: Stack, bank: str) -> int:
         return int(await connection.fetchval(SET_ASIDE, f"banking.account.{bank}"))
     finally:
         await connection.close()
+
+
+WRONG_CLOCK = Path(sitecustomize.__file__).parent
+SERVERS = {
+    COMMAND_SERVER: "PostgreSQL",
+    RELAY: "PostgreSQL",
+    PROCESS_MANAGER: "PostgreSQL",
+    PROJECTOR: "Redis",
+    QUERY_SERVER: "Redis",
+}
+"""The server with whose clock each process compares its own."""
+
+
+class ProcessClocks:
+    """The clocks of all processes of a stack, which a test sets together; its servers' clocks stay right."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "clock"
+        self.set(0)
+        path = os.pathsep.join((str(WRONG_CLOCK), os.environ["PYTHONPATH"]))
+        self.environment = {"PYTHONPATH": path, "WRONG_CLOCK_FILE": str(self._file)}
+
+    def set(self, seconds: float) -> None:
+        """Set the clocks to the real time plus these seconds."""
+        new = self._file.with_suffix(".new")
+        new.write_text(str(seconds))
+        new.replace(self._file)
+
+
+@pytest.fixture
+async def wrong_stack(
+    tmp_path: Path, database_url: str, nats_url: str, redis_url: str
+) -> AsyncIterator[tuple[Stack, ProcessClocks]]:
+    """A stack of one process of each kind, on the worker's servers."""
+    with installed(CONTEXT):
+        clocks = ProcessClocks(tmp_path)
+        async with temporary_stack(
+            tmp_path,
+            contexts=CONTEXT,
+            database_url=database_url,
+            nats_url=nats_url,
+            redis_url=redis_url,
+            process_managers=1,
+            environment=clocks.environment,
+        ) as stack:
+            yield stack, clocks
+
+
+async def test_a_process_whose_clock_is_wrong_is_not_ready_until_it_is_right(
+    tmp_path: Path, wrong_stack: tuple[Stack, ProcessClocks]
+) -> None:
+    stack, clocks = wrong_stack
+    caller = Caller(stack, SCOPE)
+    for seconds, direction in ((10_800, "ahead of"), (-10_800, "behind")):
+        clocks.set(seconds)
+        await until(lambda direction=direction: reports_clocks(stack, direction))  # type: ignore[misc]
+    # The clocks are behind, so that tokens are valid. Commands are decided all the same, at the right time.
+    receipt = await caller.execute(
+        commands_v2.WriteChequeRequest(cheque_id="c-1", account_id="a-1", amount=1)
+    )
+    assert abs(receipt.record_time.ToDatetime(UTC) - datetime.now(UTC)) < timedelta(minutes=1)
+    clocks.set(0)
+    await until(lambda: has_health(stack, "SERVING"))
+    for kind, server in SERVERS.items():
+        lines = lines_of(tmp_path / f"{kind.name}.log", "Not ready")
+        assert [line["error"] for line in lines if line["error"].endswith(f" s ahead of that of {server}")]
+        assert len(lines) == 1, "logged once, until the process is ready again"
+    await caller.close()
+    report = await verify_stack(stack)
+    assert report.clean, report.to_text()
+
+
+async def reports_clocks(stack: Stack, direction: str) -> bool:
+    """Return whether `diptych status` shows each process as not ready because of its clock."""
+    page = await status.render(stack.settings)
+    return all(
+        re.search(
+            rf"^{kind.name} +NOT_SERVING at \S+: "
+            rf"the clock is 10(799|800)\.\d s {direction} that of {server}$",
+            page,
+            re.MULTILINE,
+        )
+        for kind, server in SERVERS.items()
+    )
+
+
+async def has_health(stack: Stack, health: str) -> bool:
+    return {await check_health(process.address) for process in stack.processes} == {health}
