@@ -18,7 +18,6 @@ from grpc.aio import ServicerContext
 from command_server.kernel.batch import Request
 from command_server.kernel.context import CommandType, Context, command_types
 from command_server.kernel.decider import RejectionKind
-from command_server.kernel.group_commit import MAX_QUEUE_TIME
 from command_server.kernel.outcomes import (
     Accepted,
     CommandResult,
@@ -111,14 +110,14 @@ def _build_handler(
             text = "the deadline passed while the command was queued; it was not executed"
             raise RpcError("DEADLINE_PASSED", text) from error
         except Overloaded as error:
-            text = "too many commands are queued; this one was not executed"
-            raise RpcError("OVERLOADED", text, retry_after=MAX_QUEUE_TIME) from error
+            text = "the command would have been answered too late; it was not executed"
+            raise RpcError("OVERLOADED", text, retry_after=error.retry_after) from error
         except StoreFull as error:
             text = "the database has no space left; the command was not executed"
             raise RpcError("STORAGE_FULL", text, retry_after=STORAGE_FULL_PAUSE) from error
         except (StoreUnavailable, StoreConflict) as error:
             text = "the command may have taken effect; retry with the same request_id"
-            raise RpcError("WRITE_MODEL_UNAVAILABLE", text, retry_after=1) from error
+            raise RpcError("WRITE_MODEL_UNAVAILABLE", text, retry_after=error.retry_after) from error
         return response(receipt=_build_receipt(kind, result, tokens))
 
     return handle

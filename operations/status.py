@@ -126,7 +126,8 @@ async def _describe_projection(redis: Redis, view: View, stream: StreamIdentity 
         last_sequence = max(sequence if epoch == stream.epoch else 0 for epoch, sequence in checkpoints)
         facts.append(f"applied up to sequence {last_sequence}")
     if as_of:
-        facts.append(f"as of {datetime.now(UTC).timestamp() - min(as_of) / 1000:.1f} s ago")
+        seconds, microseconds = await redis.time()  # the projector's times are Redis's
+        facts.append(f"as of {seconds + microseconds / 1e6 - min(as_of) / 1000:.1f} s ago")
     facts.append(f"{parked} parked")
     return ", ".join(facts)
 

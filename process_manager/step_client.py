@@ -64,10 +64,14 @@ class OutcomeUnknown(Exception):
         message: the error of the call.
         denied: whether the server refused the call because of this process's token or its scopes.
         silent: whether the service did not answer at all, so that any other call may fail as well.
+        retry_after: seconds before which the service does not want the request again.
     """
 
-    def __init__(self, message: str, *, denied: bool = False, silent: bool = False) -> None:
+    def __init__(
+        self, message: str, *, denied: bool = False, silent: bool = False, retry_after: float = 0.0
+    ) -> None:
         super().__init__(message)
+        self.retry_after = retry_after
         self.denied = denied
         self.silent = silent
 
@@ -114,7 +118,7 @@ class StepClient:
             metadata = self._create_metadata(step, traceparent)
             return StepReply(await call(step.request, timeout=within, metadata=metadata))
         except grpc.aio.AioRpcError as error:
-            info = _read_error_info(error)
+            info, retry_after = _read_details(error)
             if error.code() in FINAL_STATUSES and info is not None and info.domain.endswith("diptych"):
                 return StepReply(reason=info.reason, details=dict(info.metadata))
             raise OutcomeUnknown(
@@ -122,6 +126,7 @@ class StepClient:
                 denied=error.code() in DENIED_STATUSES,
                 # A view that is being rebuilt says nothing about the service's other methods.
                 silent=error.code() in SILENT_STATUSES and not (info and info.reason.startswith("VIEW_")),
+                retry_after=retry_after,
             ) from error
         except OSError as error:
             raise OutcomeUnknown(f"DIPTYCH_PROCESS_MANAGER_TOKEN: cannot read the file: {error}") from error
@@ -168,11 +173,13 @@ def _parse_targets(text: str) -> dict[str, str]:
     return targets
 
 
-def _read_error_info(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo | None:
+def _read_details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo | None, float]:
+    """Return the error's ErrorInfo, and the delay of its RetryInfo in seconds, 0 if it has none."""
+    info, retry = None, error_details_pb2.RetryInfo()
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Unpack(info):
-                    return info
-    return None
+                if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                    info = error_details_pb2.ErrorInfo.FromString(detail.value)
+                detail.Unpack(retry)
+    return info, retry.retry_delay.ToNanoseconds() / 1e9

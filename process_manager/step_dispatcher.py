@@ -167,6 +167,7 @@ class StepDispatcher:
     ) -> None:
         maximum = MAX_SILENT_PAUSE if error.silent else max(MAX_PAUSE, initial_pause)
         pause = compute_pause(step.tries, initial_pause, maximum)
+        pause = max(pause, min(error.retry_after, MAX_PAUSE))
         fields = {"saga": step.saga, "sagaId": step.id, "step": step.step}
         if error.denied:
             if not step.denied:  # an operator must mend the token; `diptych status` counts these sagas

@@ -11,7 +11,7 @@ from projector.event_feed import JetStreamEventFeed
 from projector.leases import RedisLeases
 from projector.observer import create_observer
 from projector.projection import Projection
-from projector.redis_connection import check_eviction_policy, connect, is_ready
+from projector.redis_connection import connect, is_ready, prepare
 from projector.redis_memory import watch_memory
 from projector.redis_store import RedisStore
 from projector.runner import Runner
@@ -49,7 +49,7 @@ async def run_projections(
     nats: Connection,
 ) -> None:
     """Run the projections on this process's share of its group's partitions, until the process stops."""
-    await check_eviction_policy(redis, lifecycle)
+    await prepare(redis, lifecycle)
     leases = RedisLeases(redis, group, can_work=lambda: nats.connected)
     lifecycle.spawn(leases.keep(), "leases")
     lifecycle.spawn(watch_memory(redis), "memory of Redis")

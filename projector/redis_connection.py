@@ -5,6 +5,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError  # noqa: A004 - redis-py's names
 
+from projector import clock
 from runtime.grpc.clock_check import check_clock
 from runtime.process import logs
 from runtime.process.lifecycle import Lifecycle
@@ -39,8 +40,8 @@ def connect(url: str) -> Redis:
     return Redis.from_pool(pool)
 
 
-async def check_eviction_policy(redis: Redis, lifecycle: Lifecycle) -> None:
-    """Wait for Redis, then check that it does not evict views when memory is short.
+async def prepare(redis: Redis, lifecycle: Lifecycle) -> None:
+    """Wait for Redis, set the clock, and check that Redis does not evict views when memory is short.
 
     Raises:
         StartError: its maxmemory-policy is not noeviction.
@@ -48,6 +49,7 @@ async def check_eviction_policy(redis: Redis, lifecycle: Lifecycle) -> None:
     failures = logs.RepeatedErrors(log, "Redis unreachable")
     while True:
         try:
+            await read_time(redis)
             await _check_policy(redis)
             failures.reset()
             return
@@ -68,18 +70,20 @@ async def _check_policy(redis: Redis) -> None:
 
 
 async def is_ready(redis: Redis) -> bool:
-    """Return whether Redis replies.
+    """Return whether Redis replies, and set the projector's clock.
 
     Raises:
         NotReady: this machine's clock is away from Redis's.
     """
-
-    async def read_time() -> float:
-        seconds, microseconds = await redis.time()
-        return seconds + microseconds / 1e6
-
     try:
-        await check_clock("Redis", read_time)
+        await check_clock("Redis", lambda: read_time(redis))
         return bool(await redis.ping())  # which a Redis that takes no writes refuses
     except (RedisError, OSError):
         return False
+
+
+async def read_time(redis: Redis) -> float:
+    """Return Redis's time in seconds since 1970, and set the projector's clock to it."""
+    seconds, microseconds = await redis.time()
+    clock.set_time(now := seconds + microseconds / 1e6)
+    return now

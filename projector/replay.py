@@ -18,12 +18,13 @@ How it works:
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from time import perf_counter, time, time_ns
+from time import perf_counter, time_ns
 from typing import Any
 
 from msgspec.structs import replace
 
 from contracts.envelope import RecordedEvent
+from projector import clock
 from projector.fold import EventsMissing, FoldResult, fold
 from projector.ports import EventFeed, Store
 from projector.projection import Projection
@@ -172,7 +173,7 @@ class Replay:
 
     def _create_parked(self, before: Record, result: FoldResult) -> Parked | None:
         """Return the record of a failure, or of the progress while the view is parked."""
-        version, now = result.record.version + 1, int(time() * 1000)
+        version, now = result.record.version + 1, clock.read_milliseconds()
         if result.error is not None:
             return self._retries.park(self._stream, version, result.error, before.parked, now)
         if before.parked is None:

@@ -11,12 +11,13 @@ projector may have changed it.
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
-from time import monotonic, perf_counter, time
+from time import monotonic, perf_counter
 from typing import Any
 
 from msgspec.structs import replace
 
 from contracts import streams
+from projector import clock
 from projector.ports import BuildSuperseded, EventFeed, Store
 from projector.projection import Projection
 from projector.records import Parked, Update
@@ -82,7 +83,9 @@ class Replayer:
             while True:
                 if monotonic() >= self._refresh_at:
                     await self._refresh(partitions)
-                due = self._schedule.take_due(_now(), MAX_REPLAYS - len(self._active), self._active)
+                due = self._schedule.take_due(
+                    clock.read_milliseconds(), MAX_REPLAYS - len(self._active), self._active
+                )
                 for view_id, parked in due:
                     self._active[view_id] = asyncio.create_task(self._replay(view_id, parked))
                 await self._wait()
@@ -112,7 +115,7 @@ class Replayer:
             projection = self._projection.view.projection
             log.warning("Replay failed", projection=projection, recordId=view_id, error=repr(error))
             pause = int(1000 * compute_pause(0, ERROR_PAUSE, ERROR_PAUSE))
-            failure = replace(parked, state="retrying", next_attempt=_now() + pause)
+            failure = replace(parked, state="retrying", next_attempt=clock.read_milliseconds() + pause)
         if failure is not None:
             self._schedule.add(view_id, failure)
 
@@ -129,7 +132,7 @@ class Replayer:
         changed = asyncio.create_task(self._schedule.changed.wait())
         seconds = self._refresh_at - monotonic()
         if len(self._active) < MAX_REPLAYS:
-            seconds = min(seconds, self._schedule.seconds_until_due(_now(), self._active))
+            seconds = min(seconds, self._schedule.seconds_until_due(clock.read_milliseconds(), self._active))
         try:
             await asyncio.wait(
                 {changed, *self._active.values()},
@@ -145,8 +148,3 @@ class Replayer:
             if task.done():
                 del self._active[view_id]
                 task.result()
-
-
-def _now() -> int:
-    """Return milliseconds since 1970."""
-    return int(time() * 1000)

@@ -13,9 +13,10 @@ drained, renews the time. The store marks the projection ready when all partitio
 """
 
 from collections.abc import Mapping
-from time import monotonic, time
+from time import monotonic
 
 from contracts import streams
+from projector import clock
 from projector.checkpoints import Checkpoints
 from projector.ports import BuildSuperseded, EventFeed, EventReader, Store
 from projector.writer import Writer
@@ -99,7 +100,7 @@ class Session:
         if monotonic() - self._last_stream_check < STREAM_CHECK_INTERVAL:
             return {}
         # The time is taken before the requests, so that no event published meanwhile is covered by it.
-        self._last_stream_check, now = monotonic(), _now()
+        self._last_stream_check, now = monotonic(), clock.read_milliseconds()
         current, expected = await self._feed.read_identity(), self._identity
         if current is None or (current.epoch, current.incarnation) != (expected.epoch, expected.incarnation):
             raise BuildSuperseded("the stream was replaced")
@@ -124,8 +125,3 @@ class Session:
         drained_partitions = await self._reader.fetch_drained_partitions()
         self._all_drained_at = last_sequence if drained_partitions == partitions else None
         return drained_partitions
-
-
-def _now() -> int:
-    """Return milliseconds since 1970."""
-    return int(time() * 1000)

@@ -13,13 +13,14 @@ be replayed at once: however long its stream is, the batch does not wait for it.
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from time import time, time_ns
+from time import time_ns
 from typing import Any
 
 from msgspec.structs import replace
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
+from projector import clock
 from projector.fold import EventsMissing, fold
 from projector.ports import NO_PARTITIONS, Advances, Store
 from projector.projection import Projection
@@ -118,7 +119,7 @@ class Writer:
         return Update(record, after, result.content, result.applied_events, result.failed_event, started)
 
     def _create_parked(self, stream: str, version: int, error: Exception) -> Parked:
-        now = int(time() * 1000)
+        now = clock.read_milliseconds()
         # Publishers may overtake each other, and a view may be older than the checkpoint (deleted by hand,
         # or restored). The aggregate's own subject has all events, including those missing here.
         if isinstance(error, EventsMissing | ViewUnreadable):

@@ -24,10 +24,12 @@ _RETRY_POLICY = {
     "backoffMultiplier": 3,
     "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"],
 }
+_RETRY_THROTTLING = {"maxTokens": 100, "tokenRatio": 0.2}
+"""A budget for all retries of a channel: about one for every five calls that succeed, 50 at once."""
 
 
 def service_config(*packages: str) -> dict[str, Any]:
-    """Return the service config: round robin, and for each method its timeout and retry policy.
+    """Return the service config: round robin, a retry budget, and each method's timeout and retry policy.
 
     Watches have neither: they run until they are closed, and resume from a token instead of being repeated.
 
@@ -51,7 +53,11 @@ def service_config(*packages: str) -> dict[str, Any]:
         ],
         "waitForReady": True,
     }
-    return {"loadBalancingConfig": [{"round_robin": {}}], "methodConfig": [calls, watches]}
+    return {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "retryThrottling": dict(_RETRY_THROTTLING),
+        "methodConfig": [calls, watches],
+    }
 
 
 @cache

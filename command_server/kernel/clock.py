@@ -16,6 +16,8 @@ from typing import Protocol
 MAX_LEAD = timedelta(seconds=1)
 """Lead over the store's time up to which a decision takes over the time of a stream's last event."""
 
+NOTHING: Mapping[str, datetime] = {}
+
 
 class Timed(Protocol):
     """A stream, as far as its time matters."""
@@ -36,10 +38,12 @@ def choose_time(now: datetime, streams: Mapping[str, Timed]) -> tuple[datetime, 
         now: the store's time.
         streams: the streams of the command.
     """
+    latest = max([stream.updated_at for stream in streams.values()])
+    if latest <= now:  # nearly always
+        return now, NOTHING
     limit = now + MAX_LEAD
-    latest = max(stream.updated_at for stream in streams.values())
     if latest <= limit:
-        return max(now, latest), {}
+        return latest, NOTHING
     times = {name: stream.updated_at for name, stream in streams.items()}
     ahead = {name: time for name, time in times.items() if time > limit}
     return max([now, *(time for time in times.values() if time <= limit)]), ahead

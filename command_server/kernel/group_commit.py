@@ -4,10 +4,11 @@ How it works. `execute` queues a command and waits for its future. `run` takes u
 loads and locks their streams, decides them in order of arrival, writes everything in one statement and
 completes the futures after the commit. The next batch forms during the commit, so batches grow with the load.
 On StoreConflict or StoreUnavailable the whole batch runs again: nothing of it is kept in memory, and request
-ids make a rerun safe even if the first commit took effect. Any other error may come from a single command, so
-the commands of the batch then run one by one, and only the faulty one fails. A command whose related streams
-were not loaded is decided in the next batch. A command whose stream is long and has to be folded first waits
-for that outside the batches (`stream_folder.py`), while all others continue.
+ids make a rerun safe even if the first commit took effect. `rerun_budget.py` limits that, and `admission.py`
+refuses commands that would be answered too late. Any other error may come from a single command, so the
+halves of the batch then run one after the other, until the faulty one fails alone. A command whose related
+streams were not loaded is decided in the next batch. A command whose stream is long and has to be folded
+first waits for that outside the batches (`stream_folder.py`), while all others continue.
 """
 
 import asyncio
@@ -16,13 +17,15 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from time import perf_counter
 
+from command_server.kernel.admission import Admission
 from command_server.kernel.batch import Batch, NotFolded, NotLoaded, Request
 from command_server.kernel.clock import continue_from
 from command_server.kernel.context import AggregateType
 from command_server.kernel.fold_waits import FoldWaits, QueuedCommand, fail, merge_folded
-from command_server.kernel.outcomes import CommandResult, DeadlinePassed, Outcome, Overloaded
+from command_server.kernel.outcomes import CommandResult, DeadlinePassed, Outcome
 from command_server.kernel.ports import EventStore, StoreConflict, StoreUnavailable
 from command_server.kernel.request_ages import RequestAges
+from command_server.kernel.rerun_budget import RerunBudget
 from command_server.kernel.stream_folder import OnFolded, StreamFolder
 from command_server.kernel.stream_loader import load_streams
 from runtime.batching import AdaptiveBatcher
@@ -32,14 +35,9 @@ MAX_BATCH_SIZE = 256
 MAX_BATCH_BYTES = 512 * 1024
 """Bytes of the requests per transaction; the command that reaches it is the last one. Deciding on 256 of the
 largest orders takes longer than PostgreSQL lets a transaction be idle."""
-RERUNS = 2
-"""Further attempts after a conflict or a lost connection."""
 MAX_BATCH_WAIT = 0.02
 """Seconds that a batch may wait while more commands arrive. Under load, this raises the rate and lowers the
 mean latency. A lone command does not wait."""
-MAX_QUEUE_TIME = 1.0
-"""Reject new commands with OVERLOADED while the oldest queued command has waited longer than this (seconds).
-"""
 
 
 class GroupCommit:
@@ -69,6 +67,8 @@ class GroupCommit:
         self._on_commit = on_commit
         self._on_time_set_aside = on_time_set_aside
         self._keep_requests = keep_requests
+        self._admission = Admission()
+        self._reruns = RerunBudget()
         self._work_available = asyncio.Event()
         self._queue: deque[QueuedCommand] = deque()
         self._returned: deque[QueuedCommand] = deque()
@@ -86,13 +86,14 @@ class GroupCommit:
             RequestIdReused: the caller has already used the request id for another request.
             RequestTooOld, RequestTooNew: the time that the request id carries forbids its execution.
             DeadlinePassed: the deadline passed in the queue; the command was not executed.
-            Overloaded: the oldest queued command has waited too long; this one was not queued.
-            StoreConflict, StoreUnavailable: the reruns failed too. The command may have taken effect; a retry
-                with the same request id returns its outcome.
+            Overloaded: the command would have been answered too late; it was not queued.
+            StoreConflict, StoreUnavailable: the last attempt failed. The command may have taken effect; a
+                retry with the same request id returns its outcome.
             Exception: the command's own code or data failed; it changed nothing.
         """
-        if self._queue and request.arrived_at - self._queue[0].request.arrived_at > MAX_QUEUE_TIME:
-            raise Overloaded
+        oldest = self._queue[0].request.arrived_at if self._queue else None
+        batches_ahead = self._count_ready() // MAX_BATCH_SIZE
+        self._admission.check(request.arrived_at, request.deadline, batches_ahead, oldest)
         queued = QueuedCommand(request, asyncio.get_running_loop().create_future())
         self._queue.append(queued)
         self._work_available.set()
@@ -130,15 +131,10 @@ class GroupCommit:
     def _take_batch(self) -> list[QueuedCommand]:
         """Return the next batch without the commands whose caller has cancelled or timed out."""
         batch: list[QueuedCommand] = []
-        now = perf_counter()
-        size = 0
+        now, size = perf_counter(), 0
         while self._count_ready() and len(batch) < MAX_BATCH_SIZE and size < MAX_BATCH_BYTES:
             queued = (self._returned or self._queue).popleft()
-            if queued.result.done():
-                continue
-            if queued.request.deadline is not None and queued.request.deadline <= now:
-                queued.result.set_exception(DeadlinePassed())
-            else:
+            if _is_awaited(queued, now):
                 batch.append(queued)
                 size += queued.request.size
         return batch
@@ -149,23 +145,29 @@ class GroupCommit:
         try:
             await self._commit_with_reruns(batch)
         except Exception as error:
-            # Without a store, single commands would fail as well, each after its own reruns.
+            # Without a store, parts of the batch would fail as well, each after its own reruns.
             if len(batch) == 1 or isinstance(error, StoreUnavailable):
+                if isinstance(error, StoreConflict | StoreUnavailable):
+                    error.retry_after = max(error.retry_after, self._admission.expect_commit_time())
                 fail(batch, error)
                 return
             # One command may have failed the whole transaction, for example with data that the store refuses.
-            for queued in batch:
-                await self._execute_batch([queued])
+            # Halves find it in fewer transactions than single commands.
+            middle = len(batch) // 2
+            await self._execute_batch(_drop_expired(batch[:middle]))
+            await self._execute_batch(_drop_expired(batch[middle:]))
 
     async def _commit_with_reruns(self, batch: Sequence[QueuedCommand]) -> None:
-        for _ in range(RERUNS):
+        attempts = self._reruns.begin_batch()
+        while True:
             try:
-                return await self._commit(batch)
-            except (StoreConflict, StoreUnavailable):
+                with self._admission.measure_commit():
+                    return await self._commit(batch)
+            except (StoreConflict, StoreUnavailable) as error:
                 # The rerun loads fresh states. If the lost commit took effect after all, the rerun finds the
                 # recorded requests and returns their outcomes.
-                continue
-        return await self._commit(batch)
+                if not attempts.may_rerun(lost=isinstance(error, StoreUnavailable)):
+                    raise
 
     async def _commit(self, batch: Sequence[QueuedCommand]) -> None:
         requests = [queued.request for queued in batch]
@@ -205,3 +207,16 @@ def _complete(queued: QueuedCommand, result: Outcome | Exception, incarnation: s
         fail([queued], result)
     elif not queued.result.done():
         queued.result.set_result(CommandResult(result, incarnation))
+
+
+def _drop_expired(batch: Sequence[QueuedCommand]) -> list[QueuedCommand]:
+    """Return the commands whose caller waits; those past their deadline fail."""
+    now = perf_counter()
+    return [queued for queued in batch if _is_awaited(queued, now)]
+
+
+def _is_awaited(queued: QueuedCommand, now: float) -> bool:
+    """Return whether a command's caller waits; one whose deadline has passed fails."""
+    if (deadline := queued.request.deadline) is not None and deadline <= now:
+        fail([queued], DeadlinePassed())
+    return not queued.result.done()

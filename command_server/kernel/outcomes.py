@@ -41,7 +41,15 @@ class RequestIdReused(Exception):
 
 
 class Overloaded(Exception):
-    """The oldest queued command has waited too long. This command was not queued."""
+    """The command would have been answered too late. It was not executed.
+
+    Args:
+        retry_after: seconds after which another attempt makes sense.
+    """
+
+    def __init__(self, retry_after: float = 1.0) -> None:
+        super().__init__(f"retry after {retry_after:.3f} s")
+        self.retry_after = retry_after
 
 
 class DeadlinePassed(Exception):

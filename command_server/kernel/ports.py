@@ -17,9 +17,15 @@ RequestKey = tuple[str, str]
 class StoreConflict(Exception):
     """A concurrent writer took a stream, version or request id, or won a deadlock. Retry on fresh reads."""
 
+    retry_after = 1.0
+    """Seconds after which another attempt makes sense."""
+
 
 class StoreUnavailable(Exception):
     """The connection was lost or could not be made. A commit in progress may have taken effect."""
+
+    retry_after = 1.0
+    """Seconds after which another attempt makes sense."""
 
 
 class StoreFull(StoreUnavailable):

@@ -5,7 +5,7 @@ the reservation or hold itself, so that it does not stay open.
 """
 
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from google.protobuf.message import Message
 
@@ -26,7 +26,8 @@ from process_manager.saga import (
 from process_manager.subscriptions import Subscription
 
 RETRY_INTERVAL = timedelta(seconds=1)
-"""Time before a rejected expiry is tried again. It is rejected if the command server's clock is behind."""
+"""Time before a rejected expiry is tried again, if its deadline does not come later. It is rejected if the
+database's clock was ahead when the timer fired."""
 MAX_EXPIRY_DURATION = timedelta(minutes=1)
 """Time after which a saga that is still expiring is overdue."""
 DEADLINE = "deadline"
@@ -40,6 +41,7 @@ class Expiry:
     over: bool = False
     """Whether the reservation or hold is firm or has ended, so that its deadline no longer applies."""
     tries: int = 0
+    deadline: datetime | None = None
 
 
 def deadline_saga(
@@ -70,7 +72,7 @@ def deadline_saga(
         match input_:
             case EventReceived(event) if isinstance(event, first_event):
                 at = event.deadline.ToDatetime(input_.at.tzinfo)  # type: ignore[attr-defined]
-                return Reaction(Expiry(getattr(event, id_field)), timers=[Timer(DEADLINE, at)])
+                return Reaction(Expiry(getattr(event, id_field), deadline=at), timers=[Timer(DEADLINE, at)])
             case EventReceived():
                 return Reaction(replace(expiry, over=True), timers=[Timer(DEADLINE, None)])
             case TimerFired() | RetryRequested() if not expiry.over:
@@ -78,7 +80,8 @@ def deadline_saga(
                 request = expire_request(**{id_field: expiry.id})
                 return Reaction(expiry, [Send(f"expire-{expiry.tries}", request)])
             case StepRejected() if not expiry.over:
-                return Reaction(expiry, timers=[Timer(DEADLINE, input_.at + RETRY_INTERVAL)])
+                again = input_.at + RETRY_INTERVAL
+                return Reaction(expiry, timers=[Timer(DEADLINE, max(again, expiry.deadline or again))])
             case StepSucceeded():
                 return Reaction(replace(expiry, over=True))
         return Reaction(expiry)

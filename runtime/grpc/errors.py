@@ -54,8 +54,10 @@ async def abort(context: Context, error: RpcError) -> NoReturn:
     message = _truncate(error.message, _MAX_MESSAGE_LENGTH)
     packed = [_pack(detail) for detail in build_details(error)]
     status = status_pb2.Status(code=code, message=message, details=packed)
-    trailer = ("grpc-status-details-bin", status.SerializeToString())
-    await context.abort(error.code, message, (*context.trailing_metadata(), trailer))
+    trailers = [("grpc-status-details-bin", status.SerializeToString())]
+    if error.retry_after is not None:  # the RetryInfo, for gRPC's own retries
+        trailers.append(("grpc-retry-pushback-ms", str(int(error.retry_after * 1000))))
+    await context.abort(error.code, message, (*context.trailing_metadata(), *trailers))
 
 
 def build_details(error: RpcError) -> list[Message]:

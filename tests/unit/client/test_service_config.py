@@ -29,6 +29,7 @@ def test_every_service_of_the_protos_is_repeated_with_a_timeout() -> None:
     assert all(name.keys() == {"service"} for name in calls["name"]), "all methods of the service"
     assert calls["timeout"] == "5s"
     assert calls["retryPolicy"]["maxAttempts"] == 5
+    assert service_config()["retryThrottling"] == {"maxTokens": 100, "tokenRatio": 0.2}
 
 
 def test_watches_have_neither_timeout_nor_retries() -> None:

@@ -10,9 +10,10 @@ from uuid import uuid4
 
 import pytest
 
+from command_server.kernel.admission import MAX_QUEUE_TIME
 from command_server.kernel.batch import Request
 from command_server.kernel.decider import RejectionKind
-from command_server.kernel.group_commit import MAX_BATCH_BYTES, MAX_QUEUE_TIME, GroupCommit
+from command_server.kernel.group_commit import MAX_BATCH_BYTES, GroupCommit
 from command_server.kernel.outcomes import (
     Accepted,
     CommandResult,
@@ -22,6 +23,7 @@ from command_server.kernel.outcomes import (
     RequestIdReused,
 )
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
+from command_server.kernel.rerun_budget import CAPACITY, MAX_RERUN_TIME, RATIO
 from contracts.envelope import MAX_EVENT_BYTES
 from tests.support.builders.requests import KINDS, group_commit, request
 from tests.support.harness.memory_event_store import MemoryEventStore
@@ -271,6 +273,56 @@ async def test_a_store_that_stays_unavailable_fails_the_whole_batch() -> None:
     store = FailingStore([StoreUnavailable("unreachable") for _ in range(3)])
     errors = await execute(group_commit(store), [request(Deposit("a", 1)), request(Deposit("b", 1))])
     assert [type(error) for error in errors] == [StoreUnavailable, StoreUnavailable]
+
+
+class CountingStore(FailingStore):
+    """Counts the transactions; each takes `seconds` before it fails, or ends."""
+
+    def __init__(self, errors: list[Exception], seconds: float = 0.0) -> None:
+        super().__init__(errors)
+        self.transactions, self.seconds = 0, seconds
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Any]:
+        self.transactions += 1
+        await asyncio.sleep(self.seconds)
+        async with super().begin() as transaction:
+            yield transaction
+
+
+async def test_a_slow_store_is_not_asked_again_for_the_same_batch() -> None:
+    store = CountingStore([StoreUnavailable("too slow")], seconds=MAX_RERUN_TIME)
+    (error,) = await execute(group_commit(store), [request(Deposit("a", 1))])
+    assert isinstance(error, StoreUnavailable)
+    assert (store.transactions, error.retry_after >= MAX_RERUN_TIME) == (1, True)
+
+
+async def test_an_absent_store_is_asked_about_once_for_each_batch() -> None:
+    batches = 100
+    store = CountingStore([StoreUnavailable("gone") for _ in range(10 * batches)])
+    commits = group_commit(store)
+    writer = asyncio.create_task(commits.run())
+    for number in range(batches):
+        with pytest.raises(StoreUnavailable):
+            await commits.execute(request(Deposit(f"a-{number}", 1)))
+    writer.cancel()
+    assert store.transactions <= batches * (1 + RATIO) + CAPACITY
+
+
+@pytest.mark.parametrize("bad", [0, 97, 255])
+async def test_a_faulty_command_is_found_in_few_transactions(bad: int) -> None:
+    class RefusingStore(CountingStore):
+        @asynccontextmanager
+        async def begin(self) -> AsyncIterator[Any]:
+            async with super().begin() as transaction:
+                yield transaction
+                if any(row.stream == f"ledger.account.a-{bad}" for row in transaction._changes.events):
+                    raise ValueError("not storable")
+
+    store = RefusingStore([])
+    outcomes = await execute(group_commit(store), [request(Deposit(f"a-{n}", 1)) for n in range(256)])
+    assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, ValueError)] == [bad]
+    assert store.transactions == 2 * 8 + 1, "both halves at each level"
 
 
 async def test_a_write_that_the_store_refuses_fails_its_own_command_only() -> None:

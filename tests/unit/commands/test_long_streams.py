@@ -11,8 +11,9 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from command_server.kernel import fold_waits, stream_folder, stream_loader
+from command_server.kernel.admission import MAX_QUEUE_TIME
 from command_server.kernel.batch import Request
-from command_server.kernel.group_commit import MAX_BATCH_SIZE, MAX_QUEUE_TIME, GroupCommit
+from command_server.kernel.group_commit import MAX_BATCH_SIZE, GroupCommit
 from command_server.kernel.outcomes import Accepted, CommandResult, DeadlinePassed, Overloaded, Rejection
 from command_server.kernel.ports import StoredEvent, StoredSnapshot, StoreUnavailable
 from tests.support.builders.long_ledger_streams import ACCOUNTS, OTHER_CODE, add_account, break_event

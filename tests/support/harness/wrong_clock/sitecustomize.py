@@ -16,14 +16,19 @@ INTERVAL = 0.02
 
 
 def _follow(file: Path, traveller: time_machine.Traveller) -> None:
-    applied = 0.0
+    wanted = None
     while True:
-        if (wanted := float(file.read_text() or applied)) != applied:
-            traveller.shift(timedelta(seconds=wanted - applied))
-            applied = wanted
+        if wanted != (wanted := float(file.read_text())):
+            _shift(traveller, wanted)
         sleep(INTERVAL)
+
+
+def _shift(traveller: time_machine.Traveller, seconds: float) -> None:
+    """Set the clock to the real time plus these seconds."""
+    traveller.shift(timedelta(seconds=time_machine.escape_hatch.time.time() + seconds - time()))
 
 
 if name := os.environ.get("WRONG_CLOCK_FILE"):
     traveller = time_machine.travel(time(), tick=True).start()
+    _shift(traveller, 0)  # the start has taken up to a second
     threading.Thread(target=_follow, args=(Path(name), traveller), daemon=True).start()
