@@ -26,10 +26,10 @@ _ATTRIBUTES = {
 
 def create_observer(view: View) -> Callable[[Sequence[Update]], None]:
     """Return the writer's `observe` for this view."""
-    return partial(_observe, view.message.DESCRIPTOR.full_name)
+    return partial(_observe, view.message.DESCRIPTOR.full_name, view.projection)
 
 
-def _observe(model: str, updates: Sequence[Update]) -> None:
+def _observe(model: str, projection: str, updates: Sequence[Update]) -> None:
     end = time_ns()
     for update in updates:
         for event in update.applied_events:
@@ -38,7 +38,7 @@ def _observe(model: str, updates: Sequence[Update]) -> None:
         if update.applied_events:
             _report_update(model, update, end)
         if update.after.parked is not None:
-            _report_parked(model, update, update.after.parked)
+            _report_parked(model, projection, update, update.after.parked)
         elif update.before.parked is not None:
             log.info("Aggregate unparked", modelType=model, recordId=update.after.id)
 
@@ -59,7 +59,7 @@ def _report_update(model: str, update: Update, end_ns: int) -> None:
     )
 
 
-def _report_parked(model: str, update: Update, parked: Parked) -> None:
+def _report_parked(model: str, projection: str, update: Update, parked: Parked) -> None:
     if parked.attempts == 0:
         if update.before.parked is None:
             log.warning(
@@ -72,7 +72,7 @@ def _report_parked(model: str, update: Update, parked: Parked) -> None:
         return
     if update.failed_event is not None:
         metrics.event_processed(update.failed_event.type, False)
-        _report_failure(model, update.failed_event, parked)
+        _report_failure(model, projection, update.failed_event, parked)
     log.error(
         "Aggregate parked",
         modelType=model,
@@ -84,10 +84,11 @@ def _report_parked(model: str, update: Update, parked: Parked) -> None:
     )
 
 
-def _report_failure(model: str, event: RecordedEvent, parked: Parked) -> None:
+def _report_failure(model: str, projection: str, event: RecordedEvent, parked: Parked) -> None:
     log.error(
         "Read model update failed",
         modelType=model,
+        projection=projection,
         recordId=streams.aggregate_id(event.stream),
         eventId=event.id,
         eventType=event.type,
