@@ -147,9 +147,12 @@ async def test_a_build_that_begins_during_the_removal_keeps_its_checkpoints(
         async def has_begun() -> bool:
             return (await remove(stack)).note.endswith("began meanwhile")
 
+        before = await read_identity(stack)
         with monkeypatch.context() as patch:
             patch.setattr(StreamRemoval, "_find_blocking", find_and_begin)
             await until(has_begun)
+    assert before is not None
+    await wait_for_another_epoch(stack, before.epoch)  # the build asked for the removed events
     await assert_consistent(stack, traffic.answers)
 
 
