@@ -77,9 +77,9 @@ class Build:
 
     @property
     def positions(self) -> list[tuple[str, int]]:
-        """The epoch and the sequence of every checkpoint."""
+        """The epoch and the sequence of every checkpoint; 0 for a sequence that cannot be read."""
         parts = (checkpoint.partition("/") for checkpoint in self.checkpoints.values())
-        return [(epoch, int(sequence)) for epoch, _, sequence in parts]
+        return [(epoch, int(sequence) if sequence.isdecimal() else 0) for epoch, _, sequence in parts]
 
 
 Advances = Mapping[int, tuple[str, str]]
