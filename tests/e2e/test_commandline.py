@@ -140,7 +140,7 @@ async def test_the_status_shows_an_unreachable_server_on_its_own_lines(
 ) -> None:
     code, out, err = await diptych(stack, "status", **{variable: url.format(free_port())})
     page = dict(line.split(maxsplit=1) for line in out.splitlines())
-    rows = rows or list_names(stack)
+    rows = rows or ["redis", *list_names(stack)]
     assert (code, err) == (0, "")
     assert all(page[row].startswith(f"{name} is unreachable: ") for row in rows)
     assert [row for row, how in page.items() if "is unreachable" in how] == rows

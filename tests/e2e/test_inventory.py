@@ -127,8 +127,9 @@ async def test_a_skus_ledger_is_paged_over_all_its_warehouses(
 ) -> None:
     for n in range(4):
         await caller.execute(receive(sku, 3, "w-1", f"n-{n}"))
-        last = await caller.execute(receive(sku, 2, "w-2", f"n-{n}"))
+        other = await caller.execute(receive(sku, 2, "w-2", f"n-{n}"))
     last = await caller.execute(reserve(sku, 1))
+    await caller.query(queries.GetStockMovementsRequest(sku=sku, at_least_as_fresh=other.consistency_token))
     found: list[StockMovement] = []
     request = queries.GetStockMovementsRequest(
         sku=sku, page_size=page_size, at_least_as_fresh=last.consistency_token

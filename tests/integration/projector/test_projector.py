@@ -104,7 +104,7 @@ async def test_a_gap_is_filled_from_the_aggregates_own_subject(
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, observe=writes.extend):
         await publisher.publish(one[2], two[1])
         await until(lambda: projection_run.has_applied(redis, [one, two[:2]]))
-    await until(lambda: is_unlisted(redis))
+        await until(lambda: is_unlisted(redis))
     assert {each.after.parked.attempts for each in writes if each.after.parked} == {0}, "it is no failure"
     fields = await projection_run.read_view(redis, "c-1")
     assert views.Cheque.FromString(fields["data"]) == expect.cheque(one)
