@@ -42,7 +42,8 @@ async def depositors(stack: Stack) -> AsyncIterator[Depositors]:
     await depositors.close()
 
 
-@pytest.mark.parametrize(("events", "kills"), [(3_000, 1), pytest.param(40_000, 6, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize(("events", "kills"), [(3_000, 1), (40_000, 6)])
 async def test_a_long_account_is_commanded_after_a_release_while_servers_are_killed(
     stack: Stack, depositors: Depositors, events: int, kills: int
 ) -> None:

@@ -54,6 +54,7 @@ async def wait_for_another_epoch(stack: Stack, epoch: str) -> None:
     await until(is_recreated)
 
 
+@pytest.mark.long
 async def test_the_system_goes_on_without_the_removed_messages(stack: Stack, traffic: Traffic) -> None:
     async with traffic.flowing():
         await traffic.more(50)

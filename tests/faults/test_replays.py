@@ -5,6 +5,7 @@ from time import time
 from typing import Any
 
 import msgspec
+import pytest
 from redis.asyncio import Redis
 
 from contracts.view_layout import View
@@ -23,6 +24,7 @@ ENDORSEMENTS = 60
 """Of each cheque before and after it is parked."""
 
 
+@pytest.mark.long
 async def test_parked_aggregates_are_replayed_while_the_projector_is_killed(
     stack: Stack, traffic: Traffic
 ) -> None:

@@ -45,12 +45,13 @@ class Reader:
         return "OK"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("calls", "deadline"),
     [
         pytest.param(100, 1.0, id="100 calls with a short deadline"),
-        pytest.param(500, 1.5, id="500 calls with a short deadline", marks=pytest.mark.long),
-        pytest.param(500, 3600.0, id="500 calls with an hour", marks=pytest.mark.long),
+        pytest.param(500, 1.5, id="500 calls with a short deadline"),
+        pytest.param(500, 3600.0, id="500 calls with an hour"),
     ],
 )
 async def test_waiting_calls_of_one_caller_end_in_time_and_slow_no_other_caller(

@@ -63,7 +63,10 @@ async def tellers(stack: Stack, clock: DatabaseClock) -> AsyncIterator[Tellers]:
     await tellers.close()
 
 
-@pytest.mark.parametrize("away", AWAY, ids=["ahead", "behind"])
+@pytest.mark.parametrize(
+    "away",
+    [pytest.param(AWAY[0], id="ahead"), pytest.param(AWAY[1], id="behind", marks=pytest.mark.long)],
+)
 async def test_a_moment_of_a_wrong_clock_leaves_no_trace_in_what_follows(
     stack: Stack, clock: DatabaseClock, tellers: Tellers, away: timedelta
 ) -> None:
@@ -164,6 +167,7 @@ async def wrong_stack(
             yield stack, clocks
 
 
+@pytest.mark.long
 async def test_a_process_whose_clock_is_wrong_is_not_ready_until_it_is_right(
     tmp_path: Path, wrong_stack: tuple[Stack, ProcessClocks]
 ) -> None:

@@ -272,6 +272,7 @@ async def test_a_loop_that_stands_still_is_reported_with_its_stack_and_not_alive
         assert await check_liveness(toy, 60) == SERVING
 
 
+@pytest.mark.long
 async def test_a_process_whose_loop_stands_still_for_long_ends(tmp_path: Path) -> None:
     async with toy_process(tmp_path, environment=environment_of(tmp_path)) as toy:
         await toy.wait_serving()

@@ -35,7 +35,7 @@ def unread_pipe(tmp_path: Path) -> Iterator[Path]:
     [
         ("> /dev/full 2>&1", ()),
         (">&- 2>&-", ()),
-        ("> {pipe} 2>&1", ("--workers", "2")),
+        pytest.param("> {pipe} 2>&1", ("--workers", "2"), marks=pytest.mark.long),
         pytest.param("> {pipe} 2>&1", (), marks=pytest.mark.long),
         pytest.param("> /dev/full 2>&1", ("--workers", "2"), marks=pytest.mark.long),
         pytest.param(">&- 2>&-", ("--workers", "2"), marks=pytest.mark.long),
@@ -56,6 +56,7 @@ async def test_a_process_serves_and_stops_though_nothing_can_be_written(
         assert await toy.wait_ended(STOP) == 0
 
 
+@pytest.mark.long
 async def test_a_process_that_fails_ends_though_nobody_reads_its_output(
     tmp_path: Path, unread_pipe: Path
 ) -> None:

@@ -153,6 +153,7 @@ async def test_a_collector_that_never_answers_delays_neither_calls_nor_the_end(t
         await _serve_with_collector(tmp_path, silent.sockets[0].getsockname()[1])
 
 
+@pytest.mark.long
 async def test_a_collector_that_hangs_delays_neither_calls_nor_the_end(tmp_path: Path) -> None:
     hanging = Collector()
     hanging.hangs = True

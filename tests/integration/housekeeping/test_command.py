@@ -39,6 +39,7 @@ async def wait_for_first_batch(house: House) -> None:
     await until(has_begun)
 
 
+@pytest.mark.long
 async def test_a_killed_round_is_continued_by_the_next(house: House) -> None:
     await house.record_requests(MANY, OLD)
     process = await start(house)

@@ -238,6 +238,7 @@ async def test_a_streams_identity_and_whether_it_is_intact_can_be_read(connectio
     assert not purged.intact
 
 
+@pytest.mark.long
 async def test_a_backlog_of_large_messages_leaves_the_connection_open(connection: Connection) -> None:
     """The server closes a connection, with all its readers, for which more than 64 MiB wait."""
     epoch, count = await make_stream(connection), 600
