@@ -117,10 +117,14 @@ async def test_a_stream_that_met_a_full_disk_is_replaced(
     empty(disks["nats"])
     async with traffic.flowing(PAUSE):
         await traffic.more(30)
-    await _assert_healed(stack, traffic)
-    after = await read_stream_identity(client.jetstream())
+
+    async def is_replaced() -> bool:
+        stream = await read_stream_identity(client.jetstream())
+        return bool(before and stream and stream.epoch != before.epoch)
+
+    await until(is_replaced, 60)
     await client.close()
-    assert before and after and before.epoch != after.epoch
+    await _assert_healed(stack, traffic)
 
 
 async def test_a_full_stream_delays_events(stack: Stack, traffic: Traffic) -> None:

@@ -112,8 +112,11 @@ async def test_a_frozen_context_delays_no_deadline_of_another(
 
 
 async def assert_visible(stack: Stack, log: Path, waiting: int) -> None:
-    _, (target, state) = await check_sagas(stack.settings)
-    assert (target, f"{waiting} steps wait" in state) == (TARGET, True)
+    async def is_shown() -> bool:
+        states = dict(await check_sagas(stack.settings))
+        return f"{waiting} steps wait" in states.get(TARGET, "")
+
+    await until(is_shown)
     assert len(lines_of(log, "Step target does not answer")) == 1
 
 

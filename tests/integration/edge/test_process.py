@@ -296,11 +296,13 @@ async def test_a_worker_whose_loop_stands_still_is_replaced(tmp_path: Path) -> N
 
 @pytest.mark.long
 async def test_a_frozen_process_continues_and_reports_nothing(tmp_path: Path) -> None:
-    async with toy_process(tmp_path, environment=environment_of(tmp_path)) as toy:
+    # A suspension counts as one look of the watchdog, which is two seconds at most.
+    environment = environment_of(tmp_path, DIPTYCH_STALL_REPORT="4", DIPTYCH_STALL_EXIT="5")
+    async with toy_process(tmp_path, environment=environment) as toy:
         await toy.wait_serving()
         for _ in range(3):
             toy.process.send_signal(signal.SIGSTOP)
-            await asyncio.sleep(5)  # the length of the suspension, not a wait for anything
+            await asyncio.sleep(6)  # the length of the suspension, not a wait for anything
             toy.process.send_signal(signal.SIGCONT)
             await toy.get("c-1")
         assert not [message for message in toy.messages() if message.startswith("Event loop")]
