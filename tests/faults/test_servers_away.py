@@ -28,7 +28,7 @@ NEEDS = {"database_url": COMMAND_SERVER, "redis_url": QUERY_SERVER, "nats_url": 
     ("outage", "seconds"),
     [
         pytest.param("frozen", FROZEN, id="frozen"),
-        pytest.param("killed", KILLED, id="killed"),
+        pytest.param("killed", KILLED, id="killed", marks=pytest.mark.long),
         pytest.param("killed", KILLED_LONG, id="killed-long", marks=pytest.mark.long),
     ],
 )

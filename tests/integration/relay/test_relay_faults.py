@@ -318,6 +318,7 @@ async def test_an_idle_relay_recreates_a_damaged_stream_with_all_events(
         await feed.assert_whole(observer, writer)
 
 
+@pytest.mark.long
 async def test_a_stream_deleted_repeatedly_under_load_is_recreated(
     database_url: str, own_nats: Nats, writer: Writer, observer: Connection
 ) -> None:

@@ -107,17 +107,15 @@ async def test_waiting_queries_share_their_reads(store: SagaStore, monkeypatch: 
     statements: list[str] = []
     event.listen(store.engine.sync_engine, "before_cursor_execute", lambda *a: statements.append(a[2]))
     run = SagaRun(store, COLLECTION, ACCOUNT_WATCH)
-    freshness, loop = create_freshness(run), asyncio.get_running_loop()
+    freshness = create_freshness(run)
 
     async def wait(saga: Saga[Any]) -> str:
         with pytest.raises(RpcError) as error:
             await freshness.wait_for([saga], token_of(cheque_c=1), 1.5)
         return error.value.reason
 
-    start = loop.time()
     outcomes = await asyncio.gather(*(wait(saga) for _ in range(50) for saga in (COLLECTION, ACCOUNT_WATCH)))
     assert set(outcomes) == {"VIEW_BEHIND"}
-    assert loop.time() - start < 1.5
     # Each query may read once by itself; from then on one read a check serves all, ten checks a second.
     assert len(statements) < 100 + 40
 
@@ -141,8 +139,8 @@ async def test_a_query_of_all_sagas_has_one_deadline(store: SagaStore) -> None:
     loop = asyncio.get_running_loop()
     start = loop.time()
     with pytest.raises(RpcError, match="have not processed"):
-        await create_freshness(run).wait_for(run.sagas, token_of(cheque_c=1, account_a=1), 0.4)
-    assert loop.time() - start < 0.4
+        await create_freshness(run).wait_for(run.sagas, token_of(cheque_c=1, account_a=1), 2.0)
+    assert loop.time() - start < 3.0, "one after the other would take four seconds"
 
 
 async def test_a_busy_stream_does_not_keep_queries_waiting(

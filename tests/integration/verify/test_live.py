@@ -45,6 +45,7 @@ async def write_cheque(caller: Caller, cheque_id: str, account_id: str) -> None:
     await caller.execute(commands.WriteChequeRequest(cheque_id=cheque_id, account_id=account_id, amount=7))
 
 
+@pytest.mark.long
 async def test_nothing_is_found_under_load(
     tmp_path: Path, database_url: str, nats_url: str, redis_url: str
 ) -> None:
