@@ -1,7 +1,6 @@
 """Retrying the parked aggregates of a projection by an operator's command."""
 
 from collections.abc import Collection, Sequence
-from time import time
 
 import redis.asyncio as redis
 from msgspec.structs import replace
@@ -54,11 +53,6 @@ def _make_due(record: Record) -> Update | None:
     """Return the update that makes a parked view due now; None if it is not parked any more."""
     if record.parked is None:
         return None
-    now = _now()
-    parked = replace(record.parked, attempts=0, next_attempt=now, state="retrying")
+    # Due by any clock: projectors compare with Redis's time, not with this machine's.
+    parked = replace(record.parked, attempts=0, next_attempt=0, state="retrying")
     return Update(record, replace(record, parked=parked, revision=record.revision + 1), None, (), None, 0)
-
-
-def _now() -> int:
-    """Return milliseconds since 1970."""
-    return int(time() * 1000)
