@@ -2,11 +2,10 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-import asyncpg
 import grpc
 import nats
 import pytest
@@ -18,6 +17,7 @@ from devstack.stack_kinds import temporary_stack
 from operations.processes import PROCESS_MANAGER, PROJECTOR, QUERY_SERVER, RELAY, check_health
 from runtime.jetstream import read_stream_identity
 from tests.support.harness.invariants import assert_consistent
+from tests.support.harness.outbox import count_pending
 from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.small_disks import empty, fill, small_disk
 from tests.support.harness.traffic import Traffic
@@ -73,7 +73,7 @@ async def test_a_full_disk_of_postgresql_refuses_commands(
 
         async def refuses() -> bool:
             fill(disks["postgres"])  # PostgreSQL frees some space by itself
-            return await _reason_of_write(clerk) == "STORAGE_FULL"
+            return await _reason_of(clerk.write(cheque_of("full"))) == "STORAGE_FULL"
 
         await until(refuses)
         await _stay_full()
@@ -93,7 +93,7 @@ async def test_a_full_disk_of_jetstream_delays_events(
         await traffic.more(30)
         await _stay_full()
         receipt = await clerk.write(cheque_of("full"))
-        assert await _reason_of_read(clerk, receipt.aggregate_id, receipt.consistency_token) == "VIEW_BEHIND"
+        assert await _reason_of(clerk.get(receipt.aggregate_id, receipt.consistency_token)) == "VIEW_BEHIND"
         empty(disks["nats"])
         await traffic.more(30)
     await _assert_healed(stack, traffic)
@@ -184,7 +184,7 @@ async def _assert_views_stand_still(clerk: Clerk, cheque_id: str) -> None:
 
     async def stands_still() -> bool:
         receipt = await clerk.write(cheque_of("full"))
-        return await _reason_of_read(clerk, receipt.aggregate_id, receipt.consistency_token) == "VIEW_BEHIND"
+        return await _reason_of(clerk.get(receipt.aggregate_id, receipt.consistency_token)) == "VIEW_BEHIND"
 
     await until(stands_still)
     assert (await clerk.get(cheque_id)).cheque_id == cheque_id
@@ -201,36 +201,21 @@ async def _assert_healed(stack: Stack, traffic: Traffic) -> None:
     await assert_consistent(stack, traffic.answers)
 
 
-async def _reason_of_write(clerk: Clerk) -> str:
+async def _reason_of(call: Awaitable[object]) -> str:
+    """Return the reason of a failed call; empty if it succeeds."""
     try:
-        await clerk.write(cheque_of("full"))
-    except grpc.aio.AioRpcError as error:
-        return reason_of(error)
-    return ""
-
-
-async def _reason_of_read(clerk: Clerk, cheque_id: str, token: str) -> str:
-    try:
-        await clerk.get(cheque_id, token)
+        await call
     except grpc.aio.AioRpcError as error:
         return reason_of(error)
     return ""
 
 
 async def _has_pending(stack: Stack) -> bool:
-    return await _count_pending(stack) > 20
+    return await count_pending(stack) > 20
 
 
 async def _has_none_pending(stack: Stack) -> bool:
-    return await _count_pending(stack) == 0
-
-
-async def _count_pending(stack: Stack) -> int:
-    connection = await asyncpg.connect(stack.settings.database_url)
-    try:
-        return int(await connection.fetchval("SELECT count(*) FROM outbox WHERE sequence IS NULL"))
-    finally:
-        await connection.close()
+    return await count_pending(stack) == 0
 
 
 async def _has_none_pending_or_failed(stack: Stack) -> bool:

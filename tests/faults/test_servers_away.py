@@ -2,12 +2,12 @@
 
 import asyncio
 
-import asyncpg
 import pytest
 
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, PROJECTOR, QUERY_SERVER, RELAY, check_health
 from tests.support.harness.invariants import assert_consistent
+from tests.support.harness.outbox import count_pending
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
 
@@ -40,7 +40,7 @@ async def test_processes_survive_an_unreachable_server_and_recover(
     pids = [process.child.process.pid for process in stack.processes]
     async with traffic.flowing(COMMAND_PAUSE):
         await traffic.more(30)
-        pending_before = await _count_pending(stack) if setting == "nats_url" else 0
+        pending_before = await count_pending(stack) if setting == "nats_url" else 0
         if outage == "frozen":
             server.child.freeze()
         else:
@@ -51,7 +51,7 @@ async def test_processes_survive_an_unreachable_server_and_recover(
                 await traffic.more(30)
             await asyncio.sleep(seconds)  # the length of the outage, not a wait for anything
             if setting == "nats_url":
-                assert await _count_pending(stack) > pending_before
+                assert await count_pending(stack) > pending_before
         finally:
             if outage == "frozen":
                 server.child.thaw()
@@ -79,11 +79,3 @@ async def _check_health_of_all(stack: Stack, setting: str) -> None:
         assert await check_health(stack.of(COMMAND_SERVER)[0].address) == "SERVING"
     for process in (*stack.of(RELAY), *stack.of(PROJECTOR)):
         assert process.child.running
-
-
-async def _count_pending(stack: Stack) -> int:
-    connection = await asyncpg.connect(stack.settings.database_url)
-    try:
-        return int(await connection.fetchval("SELECT count(*) FROM outbox WHERE sequence IS NULL"))
-    finally:
-        await connection.close()
