@@ -11,6 +11,7 @@ projector may have changed it.
 
 import asyncio
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -62,11 +63,9 @@ class Replayer:
         schedule: RetrySchedule,
         turn: asyncio.Semaphore,
     ) -> None:
-        self._projection = projection
+        self._name = projection.view.projection
         self._store = store
-        self._feed = feed
-        self._retries = retries
-        self._observe = observe
+        self._open_replay = partial(Replay, projection, store, feed, retries, observe)
         self._schedule = schedule
         self._turn = turn
         self._active: dict[str, asyncio.Task[None]] = {}
@@ -96,9 +95,7 @@ class Replayer:
 
     async def replay(self, view_id: str, stream: str) -> Parked | None:
         """Replay one aggregate; return the record of the failure if one of its events cannot be applied."""
-        replay = Replay(
-            self._projection, self._store, self._feed, self._retries, self._observe, view_id, stream
-        )
+        replay = self._open_replay(view_id, stream)
         while True:
             async with self._turn:
                 began = perf_counter()
@@ -112,8 +109,7 @@ class Replayer:
         except BuildSuperseded:
             raise
         except Exception as error:  # also a bug in this code: the other aggregates must go on
-            projection = self._projection.view.projection
-            log.warning("Replay failed", projection=projection, recordId=view_id, error=repr(error))
+            log.warning("Replay failed", projection=self._name, recordId=view_id, error=repr(error))
             pause = int(1000 * compute_pause(0, ERROR_PAUSE, ERROR_PAUSE))
             failure = replace(parked, state="retrying", next_attempt=clock.read_milliseconds() + pause)
         if failure is not None:

@@ -42,8 +42,11 @@ class Admission:
 
     def expect_commit_time(self) -> float:
         """Return the seconds that a commit is expected to take."""
-        elapsed = 0.0 if self._began_at is None else self._clock() - self._began_at
-        return max(self._expected, elapsed)
+        return max(self._expected, self._measure_elapsed(self._clock()))
+
+    def _measure_elapsed(self, now: float) -> float:
+        """Return the seconds that the commit under way has taken; 0 if there is none."""
+        return 0.0 if self._began_at is None else now - self._began_at
 
     def check(
         self, arrived_at: float, deadline: float | None, batches_ahead: int, oldest: float | None
@@ -62,7 +65,7 @@ class Admission:
         if self._began_at is None and oldest is None:
             return
         now = self._clock()
-        elapsed = 0.0 if self._began_at is None else now - self._began_at
+        elapsed = self._measure_elapsed(now)
         commit_time = max(self._expected, elapsed)
         wait = batches_ahead * commit_time
         if self._began_at is not None:

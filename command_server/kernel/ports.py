@@ -29,7 +29,7 @@ class StoreUnavailable(Exception):
 
 
 class StoreFull(StoreUnavailable):
-    """The store has no disk space, memory or connections left. The transaction has not taken effect."""
+    """The store has no disk space or memory left. The transaction has not taken effect."""
 
 
 @dataclass(frozen=True, slots=True)
