@@ -10,6 +10,7 @@ from process_manager.event_consumer import EventConsumer, read_stream_end_from, 
 from process_manager.feed_reader import FeedReader
 from process_manager.freshness import Freshness
 from process_manager.inspection import Inspection
+from process_manager.late_pauses import LatePauses
 from process_manager.leases import Leases
 from process_manager.saga import Saga
 from process_manager.saga_queries import SagaQueries
@@ -75,6 +76,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             StepDispatcher(engine, store, client, leases).run(lifecycle.stopping),
             TimerDispatcher(engine, store, leases).run(lifecycle.stopping),
             Inspection(engine, store, leases).run(lifecycle.stopping),
+            LatePauses(store).run(lifecycle.stopping),
         )
         await leases.leave()
     await client.close()

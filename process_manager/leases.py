@@ -10,6 +10,8 @@ How it works:
 - A manager that stops releases everything at once. The leases of a killed manager expire after LEASE
   seconds.
 - Managers that run the same contexts form a group, which divides all partitions among its members.
+- A lease that lasts longer than LEASE seconds was written while PostgreSQL's clock was ahead, and counts as
+  expired; so does such a membership.
 - Leases only save work: they keep two managers from reading the same events and sending the same steps. If
   two managers work on one partition, locks, checkpoints and request ids keep the result correct.
 """
@@ -43,12 +45,16 @@ SELECT :contexts, :me, now() + make_interval(secs => :lease), coalesce(jsonb_obj
 ON CONFLICT (contexts, name) DO UPDATE SET until = excluded.until, silent_targets = excluded.silent_targets
 """
 END_MEMBERSHIP = "DELETE FROM saga_managers WHERE name = :me OR until < now()"
-DELETE_EXPIRED_MEMBERS = "DELETE FROM saga_managers WHERE until < now()"
+DELETE_EXPIRED_MEMBERS = """
+DELETE FROM saga_managers WHERE until NOT BETWEEN now() AND now() + make_interval(secs => :lease + 1)
+"""
 COMPUTE_SHARE = """
 SELECT ceil(CAST(:partitions AS numeric) / count(*)) FROM saga_managers WHERE contexts = :contexts
 """
 RELEASE_EXCESS = """
-DELETE FROM saga_leases WHERE until < now() OR holder = :me AND partition NOT IN (
+DELETE FROM saga_leases
+WHERE until NOT BETWEEN now() AND now() + make_interval(secs => :lease + 1)
+OR holder = :me AND partition NOT IN (
   SELECT partition FROM saga_leases WHERE holder = :me ORDER BY partition LIMIT :share
 )
 """

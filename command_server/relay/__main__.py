@@ -5,13 +5,13 @@ from functools import partial
 from command_server.postgres.event_store import session_settings
 from command_server.postgres.schema import RELAY_ROLE
 from command_server.relay.event_stream import EventStream
-from command_server.relay.lease import Lease
 from command_server.relay.observer import ObservedPublisher
 from command_server.relay.outbox import Outbox
 from command_server.relay.outbox_maintenance import maintain_outbox
 from command_server.relay.relay import Relay
 from runtime.grpc import server
 from runtime.jetstream import connect
+from runtime.leader_lease import Lease
 from runtime.postgres import create_engine, is_ready
 from runtime.process.lifecycle import Lifecycle, cancel_and_wait, read_settings, run_process
 from runtime.telemetry import metrics
@@ -22,7 +22,7 @@ async def main(lifecycle: Lifecycle) -> None:
     settings = lifecycle.settings
     engine = create_engine(settings.database_url, session=session_settings(RELAY_ROLE))
     async with await connect(settings.nats_url, "relay") as connection:
-        lease = Lease(engine, can_publish=lambda: connection.connected)
+        lease = Lease(engine, can_lead=lambda: connection.connected)
         stream = EventStream(connection)
         relay = Relay(Outbox(engine), stream, ObservedPublisher(stream))
         maintain = partial(maintain_outbox, Outbox(engine), settings.outbox_retention, metrics.outbox_pending)

@@ -12,11 +12,11 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 
-from command_server.relay.lease import Lease, LeaseLost
 from operations.housekeeping import months, requests, sagas, stream
 from operations.housekeeping.database import Database
 from operations.housekeeping.kinds import Kind, describe
 from operations.server_errors import UNREACHABLE, summarize
+from runtime.leader_lease import Lease, LeaseLost
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 

@@ -89,7 +89,7 @@ async def _is_empty(house: House) -> bool:
 
 async def test_a_second_process_says_that_another_is_at_work(house: House) -> None:
     await house.connection.execute(
-        "UPDATE housekeeping SET leader = 'other', lease_until = now() + interval '1 hour'"
+        "UPDATE housekeeping SET leader = 'other', lease_until = now() + interval '5 seconds'"
     )
     await house.record_requests(1, OLD)
     code, out, error = await finish(await start(house))

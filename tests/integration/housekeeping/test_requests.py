@@ -8,8 +8,8 @@ import pytest
 
 from command_server.kernel.request_ages import MAX_AHEAD, RequestTooOld
 from command_server.postgres.event_store import PostgresEventStore
-from command_server.relay import lease
 from operations.housekeeping import requests
+from runtime import leader_lease
 from runtime.process.start_error import StartError
 from tests.integration.housekeeping.conftest import House
 from tests.support.builders.request_ids import request_id_of
@@ -117,8 +117,8 @@ async def test_many_batches(house: House, monkeypatch: pytest.MonkeyPatch) -> No
 async def test_a_round_stops_when_another_process_takes_over(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take_over = "UPDATE housekeeping SET leader = 'other', lease_until = now() + interval '1 minute'"
-    monkeypatch.setattr(lease, "RENEWAL_INTERVAL", 0.05)
+    take_over = "UPDATE housekeeping SET leader = 'other', lease_until = now() + interval '5 seconds'"
+    monkeypatch.setattr(leader_lease, "RENEWAL_INTERVAL", 0.05)
     monkeypatch.setattr(requests, "DELETE", "SELECT 0 FROM pg_sleep(10)")
     round_ = asyncio.create_task(house.keep())
     await until(lambda: has_leader(house))
