@@ -132,6 +132,13 @@ class View:
         return self._scope("parked")
 
 
+def parse_checkpoint(value: bytes | str | None) -> tuple[str, int]:
+    """Return a checkpoint's epoch and sequence; a sequence that cannot be read counts as 0, the start."""
+    text = value if isinstance(value, str) else (value or b"").decode(errors="replace")
+    epoch, _, sequence = text.partition("/")
+    return epoch, int(sequence) if sequence.isascii() and sequence.isdecimal() else 0
+
+
 def index_member(time_micros: int, view_id: str) -> str:
     """Return a view's index member, which sorts by time, then by id.
 

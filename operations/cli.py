@@ -63,14 +63,16 @@ def rebuild(name: str, within: timedelta) -> None:
 def retry_parked(name: str, ids: tuple[str, ...]) -> None:
     """Retry the parked aggregates of these IDs in the projection NAME, or all of them.
 
-    Projectors read on from the version that the view has reached.
+    Projectors read on from the version that the view has reached. Where an ID is not parked, its view is
+    folded again from the first event, with its history: for a view that cannot be read, or that differs from
+    its events.
     """
     from operations import parked_aggregates, projections
 
     settings = read_settings()
     view = projections.find_view(settings, name)
     count = asyncio.run(parked_aggregates.retry(settings, view, ids))
-    click.echo(f"{count} parked aggregates of {name} are retried within seconds")
+    click.echo(f"{count} aggregates of {name} are retried within seconds")
 
 
 @main.group()

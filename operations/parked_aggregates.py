@@ -1,22 +1,27 @@
-"""Retrying the parked aggregates of a projection by an operator's command."""
+"""Retrying parked aggregates of a projection, and folding doubtful views again, by an operator's command."""
 
 from collections.abc import Collection, Sequence
+from time import time
 
 import redis.asyncio as redis
 from msgspec.structs import replace
 
 from contracts.view_layout import View
-from projector.records import Record, Update
+from projector.records import Parked, Record, Update
 from projector.redis_store import RedisStore
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
 PAGE_SIZE = 500
 """Views that are loaded and written at once."""
+MAX_CONFLICTS = 20
+"""Attempts to write a view that a projector changes at the same time."""
 
 
 async def retry(settings: Settings, view: View, ids: Collection[str]) -> int:
-    """Make parked aggregates due now, with all of their attempts; projectors replay them.
+    """Make aggregates due now, with all of their attempts; projectors replay them.
+
+    A view that is not parked is folded again from its first event, with its history.
 
     Args:
         settings: for Redis.
@@ -27,18 +32,19 @@ async def retry(settings: Settings, view: View, ids: Collection[str]) -> int:
         The number of aggregates.
 
     Raises:
-        StartError: the projection is being built, or one of the ids is not parked. Nothing has changed.
+        StartError: the projection is being built, or there is no view of one of the ids. Nothing has changed.
     """
     async with redis.from_url(settings.redis_url) as client:
         store = RedisStore(client, view)
         if await store.read_build() is None:
             raise StartError(f"{view.projection} is being built; all aggregates are retried by that")
         parked = await store.load_parked()
-        if unknown := sorted(set(ids) - parked.keys()):
-            raise StartError(f"not parked in {view.projection}: {', '.join(unknown)}")
-        chosen = list(dict.fromkeys(ids)) or list(parked)
+        others = sorted(set(ids) - parked.keys())
+        await _check_views(store, view, others)
+        chosen = [view_id for view_id in dict.fromkeys(ids) if view_id in parked] if ids else list(parked)
         pages = [chosen[at : at + PAGE_SIZE] for at in range(0, len(chosen), PAGE_SIZE)]
-        return sum([await _retry_page(store, page) for page in pages])
+        retried = sum([await _retry_page(store, page) for page in pages])
+        return retried + sum([await _refold(store, view, view_id) for view_id in others])
 
 
 async def _retry_page(store: RedisStore, ids: Sequence[str]) -> int:
@@ -56,3 +62,31 @@ def _make_due(record: Record) -> Update | None:
     # Due by any clock: projectors compare with Redis's time, not with this machine's.
     parked = replace(record.parked, attempts=0, next_attempt=0, state="retrying")
     return Update(record, replace(record, parked=parked, revision=record.revision + 1), None, (), None, 0)
+
+
+async def _check_views(store: RedisStore, view: View, ids: Sequence[str]) -> None:
+    records = await store.load(ids) if ids else {}
+    if missing := [record.id for record in records.values() if not record.version and not record.error]:
+        raise StartError(f"neither parked nor a view of {view.projection}: {', '.join(missing)}")
+    if ids and len(view.source_streams) > 1:  # which of them the view's is, only its events tell
+        raise StartError(f"{view.projection} has several source streams: rebuild it instead")
+
+
+async def _refold(store: RedisStore, view: View, view_id: str) -> bool:
+    """Have a view folded again; return False if a projector kept changing it."""
+    await store.restore_hash(view_id, 0)
+    for _ in range(MAX_CONFLICTS):
+        record = (await store.load([view_id]))[view_id]
+        parked = record.parked or Parked(
+            stream=f"{view.source_streams[0]}.{view_id}",
+            version=record.version + 1 if record.version else 0,
+            error="an operator has the view folded again",
+            since=int(time() * 1000),
+            attempts=0,
+            next_attempt=0,
+            state="retrying",
+        )
+        after = replace(record, parked=replace(parked, refold=True), revision=record.revision + 1)
+        if not await store.write([Update(record, after, None, (), None, 0)]):
+            return True
+    return False

@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 from sqlalchemy import text
 
-from contracts.view_layout import View
+from contracts.view_layout import View, parse_checkpoint
 from operations.processes import KINDS, explain_health
 from operations.projections import list_views
 from operations.server_errors import UNREACHABLE, summarize
@@ -118,7 +119,7 @@ def _describe_memory(memory: Mapping[str, int]) -> str:
 
 async def _describe_projection(redis: Redis, view: View, stream: StreamIdentity | None) -> str:
     ready = await redis.exists(view.ready)
-    checkpoints = [_parse_checkpoint(value) for value in await redis.hvals(view.checkpoints)]
+    checkpoints = [parse_checkpoint(value) for value in await redis.hvals(view.checkpoints)]
     as_of = [int(value) for value in await redis.hvals(view.as_of) if value.isdigit()]
     parked = await redis.hlen(view.parked)
     facts = ["ready" if ready else "not ready: queries answer VIEW_REBUILDING"]
@@ -160,16 +161,12 @@ def _describe_silent_target(silent: SilentTarget) -> str:
     return f"does not answer for {seconds:.0f} s, {silent.waiting} steps wait: {silent.error}"
 
 
-def _parse_checkpoint(value: bytes | str) -> tuple[str, int]:
-    """Return the epoch and the sequence of a partition's checkpoint."""
-    epoch, _, sequence = (value.decode() if isinstance(value, bytes) else value).partition("/")
-    return epoch, int(sequence) if sequence.isdecimal() else 0
-
-
 async def _query_or_describe(query: Callable[[], Awaitable[str]], server: str) -> str:
-    """Return a query's result, or a line with the reason why the server is unreachable."""
+    """Return a query's result, or a line with the reason why there is none."""
     try:
         async with asyncio.timeout(TIMEOUT):
             return await query()
+    except ResponseError as error:
+        return f"cannot be read: {summarize(error)}"
     except UNREACHABLE as error:
         return f"{server} is unreachable: {summarize(error)}"

@@ -38,12 +38,13 @@ local members = KEYS[1]
 local me, lease = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if redis.call('TYPE', members).ok ~= 'zset' then redis.call('UNLINK', members) end
 redis.call('ZADD', members, now + lease, me)
 redis.call('ZREMRANGEBYSCORE', members, '-inf', '(' .. now)
 local share = math.ceil((#KEYS - 1) / redis.call('ZCARD', members))
 local mine, free = {}, {}
 for i = 2, #KEYS do
-  local holder = redis.call('GET', KEYS[i])
+  local holder = redis.call('TYPE', KEYS[i]).ok == 'string' and redis.call('GET', KEYS[i])
   if holder == me then
     redis.call('PEXPIRE', KEYS[i], lease)
     mine[#mine + 1] = i - 2
@@ -62,7 +63,7 @@ return {share, mine}
 # Deletes the leases that still belong to this member: an expired one may have another holder.
 RELEASE = """
 for i = 1, #KEYS do
-  if redis.call('GET', KEYS[i]) == ARGV[1] then redis.call('DEL', KEYS[i]) end
+  if redis.pcall('GET', KEYS[i]) == ARGV[1] then redis.call('DEL', KEYS[i]) end
 end
 """
 

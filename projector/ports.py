@@ -130,6 +130,17 @@ class Store(Protocol):
     async def load_parked(self) -> Mapping[str, Parked]:
         """Return the list of the parked aggregates, by view id."""
 
+    async def restore_hash(self, view_id: str, version: int) -> None:
+        """Replace a view's key of another type by a hash without the view.
+
+        Args:
+            view_id: the view's id. Nothing changes if its key is a hash, or missing.
+            version: the version that the view had, unless the list of the parked aggregates has another one.
+
+        Raises:
+            BuildSuperseded: another build has begun.
+        """
+
     async def unlist_parked(self, view_id: str) -> None:
         """Remove an aggregate from the list of the parked ones, unless its view is parked."""
 

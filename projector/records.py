@@ -27,6 +27,8 @@ class Parked(msgspec.Struct, frozen=True):
     next_attempt: int | None
     """The time of the next attempt, in milliseconds since 1970; None if only an operator can replay it."""
     state: Literal["retrying", "parked"]
+    refold: bool = False
+    """The view is folded again from its first event, because an operator doubts it."""
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -41,6 +43,8 @@ class Record(msgspec.Struct, frozen=True):
     parked: Parked | None = None
     error: str = ""
     """Why the stored view cannot be read; empty if it can. `message` and `entries` then mean nothing."""
+    is_hash: bool = True
+    """False: another type of key is in the place of the view; `restore_hash` replaces it."""
 
 
 class Update(msgspec.Struct, frozen=True):
@@ -55,3 +59,5 @@ class Update(msgspec.Struct, frozen=True):
     """The event that stopped the fold: it cannot be applied, or it follows a gap."""
     started_ns: int
     """When the fold began, in nanoseconds since 1970."""
+    repairs: Literal["", "history", "view"] = ""
+    """What is written again, for events that were applied before; empty for new events."""

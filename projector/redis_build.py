@@ -34,17 +34,19 @@ class RedisBuild:
         self._redis = redis
         self._view = view
         self._name = ""
-        self._read_script = redis.register_script(read_script("read_build"))
-        self._begin_script = redis.register_script(read_script("begin_build"))
-        self._clear_script = redis.register_script(read_script("clear_keys"))
-        self._open_script = redis.register_script(read_script("open_build"))
-        self._advance_script = redis.register_script(read_script("checkpoints", "advance"))
+        self._read_script = redis.register_script(read_script("types", "read_build"))
+        self._begin_script = redis.register_script(read_script("types", "begin_build"))
+        self._clear_script = redis.register_script(read_script("types", "clear_keys"))
+        self._open_script = redis.register_script(read_script("types", "open_build"))
+        self._advance_script = redis.register_script(read_script("types", "checkpoints", "advance"))
 
     async def read_build(self) -> Build | None:
         """Read and return the build; None if a new one has to begin."""
         name, flat = await _call(self._read_script, [self._view.build, self._view.checkpoints])
-        self._name = (name or b"").decode()
-        checkpoints = {int(flat[i]): flat[i + 1].decode() for i in range(0, len(flat), 2)}
+        self._name = (name or b"").decode(errors="replace")
+        pairs = zip(flat[::2], flat[1::2], strict=True)
+        # A checkpoint under another name, or with other bytes than text, counts as missing.
+        checkpoints = {int(k): v.decode() for k, v in pairs if k.isdigit() and v.isascii()}
         # A build has no checkpoints while the keys of the previous build are cleared.
         if not self._name or len(checkpoints) < streams.PARTITIONS:
             return None

@@ -7,6 +7,7 @@ packed, because redis-py takes 25 us per view to encode them one by one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from time import time
 from typing import Any
 
@@ -42,9 +43,15 @@ class RedisStore(RedisBuild):
     def __init__(self, redis: Redis, view: View, max_change_feed_size: int = MAX_CHANGE_FEED_SIZE) -> None:
         super().__init__(redis, view)
         self._max_change_feed_size = max_change_feed_size
-        self._load_script = redis.register_script(read_script("load"))
-        self._write_script = redis.register_script(read_script("checkpoints", "counters_and_feeds", "write"))
+        limit = partial(logs.LimitedErrors, log, projection=view.projection)
+        self._unreadable_views = limit("View cannot be read")
+        self._unreadable_parked = limit("Parked record cannot be read")
+        self._failed_writes = limit("Derived data cannot be written")
+        self._load_script = redis.register_script(read_script("types", "load"))
+        scripts = ("types", "checkpoints", "counters_and_feeds", "write")
+        self._write_script = redis.register_script(read_script(*scripts))
         self._unlist_script = redis.register_script(read_script("unlist_parked"))
+        self._restore_script = redis.register_script(read_script("types", "restore_hash"))
 
     async def load(self, view_ids: Iterable[str]) -> Mapping[str, Record]:
         """Return these views, by id; an empty record of version 0 for each that does not exist."""
@@ -54,8 +61,11 @@ class RedisStore(RedisBuild):
             view_id: self._decode_record(view_id, values) for view_id, values in zip(ids, rows, strict=True)
         }
 
-    def _decode_record(self, view_id: str, values: Sequence[bytes | None]) -> Record:
+    def _decode_record(self, view_id: str, values: Sequence[bytes | None] | bytes) -> Record:
         """Return a stored view. One that cannot be read, whatever it holds, is its own fault alone."""
+        if isinstance(values, bytes):  # the error of a key of another type
+            self._unreadable_views.report(recordId=view_id, error=values.decode())
+            return Record(view_id, self._view.message(), error=values.decode(), is_hash=False)
         data, version, revision, entries, parked = values
         record = Record(view_id, self._view.message(), _parse_number(version), _parse_number(revision))
         if parked:
@@ -63,12 +73,12 @@ class RedisStore(RedisBuild):
         try:
             if version and not version.isdigit():
                 raise ValueError(f"version {version!r}")
+            if record.version and data is None:
+                raise ValueError("it has no data")
             message = self._view.message.FromString(data or b"")
             return replace(record, message=message, entries=_read_entries(entries) if entries else ())
         except (DecodeError, ValueError) as error:
-            log.error(
-                "View cannot be read", projection=self._view.projection, recordId=view_id, error=repr(error)
-            )
+            self._unreadable_views.report(recordId=view_id, error=repr(error))
             return replace(record, error=f"the stored view cannot be read: {error}")
 
     def _decode_parked(self, view_id: str, version: int, record: bytes) -> Parked:
@@ -76,12 +86,7 @@ class RedisStore(RedisBuild):
         try:
             return _read_parked(record)
         except ValueError as error:
-            log.error(
-                "Parked record cannot be read",
-                projection=self._view.projection,
-                recordId=view_id,
-                error=repr(error),
-            )
+            self._unreadable_parked.report(recordId=view_id, error=repr(error))
             text, now = f"the record of the failure cannot be read: {error}", int(time() * 1000)
             if len(self._view.source_streams) > 1:  # only a rebuild finds its stream
                 return Parked("", version + 1, text, now, 0, None, "parked")
@@ -108,9 +113,9 @@ class RedisStore(RedisBuild):
                 *contents,
             ],
         )
-        conflicts, views_with_full_counter = self._check_current(reply)
-        for view_id in views_with_full_counter:
-            log.error("Counter is full", projection=self._view.projection, recordId=view_id.decode())
+        conflicts, failed_writes = self._check_current(reply)
+        for view_id, key, error in failed_writes:
+            self._failed_writes.report(recordId=view_id.decode(), key=key.decode(), error=error.decode())
         return {updates[number - 1].after.id for number in conflicts}
 
     def _pack_update(self, update: Update) -> Sequence[Any]:
@@ -120,15 +125,21 @@ class RedisStore(RedisBuild):
         identity = (self._view.key(after.id), after.id, str(before.version), str(before.revision), fields)
         parked = _json(after.parked).decode() if after.parked else ""
         if content is None:
-            return (*identity, parked, "", (), ())
+            return (*identity, parked, bool(update.repairs), "", (), ())
+        history = (
+            self._view.history(after.id) if content.history_entries else "",
+            [str(version) for version, _ in content.history_entries],
+        )
+        if update.repairs == "history":
+            return (*identity, parked, True, *history, ())
         fields += ["entries", _json(after.entries).decode()]
         for column in content.columns:
             fields += column
         return (
             *identity,
             parked,
-            self._view.history(after.id) if content.history_entries else "",
-            [str(version) for version, _ in content.history_entries],
+            bool(update.repairs),
+            *history,
             content.event_contributions,
             _json(content.contributions).decode(),
             after.entries,
@@ -143,6 +154,11 @@ class RedisStore(RedisBuild):
             (id_ := view_id.decode()): self._decode_parked(id_, 0, record)
             for view_id, record in records.items()
         }
+
+    async def restore_hash(self, view_id: str, version: int) -> None:
+        """Replace a view's key of another type by a hash without the view."""
+        keys = [self._view.build, self._view.key(view_id), self._view.parked]
+        self._check_current(await self._restore_script(keys=keys, args=[self._name, view_id, version]))
 
     async def unlist_parked(self, view_id: str) -> None:
         """Remove an aggregate from the list of the parked ones, unless its view is parked."""

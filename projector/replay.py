@@ -11,11 +11,10 @@ How it works:
   the checkpoint has passed them. They were published before the unparking, so the replay reads on until the
   subject has ended once more. Until then the aggregate stays listed as parked: if this process dies, the next
   one repeats this part.
-- A view that cannot be read is first folded again, up to its version.
+- A view that cannot be read, or that an operator doubts, is first folded again up to its version (refold.py).
 - An event that fails parks the aggregate again, with the next attempt after a longer pause.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter, time_ns
@@ -29,6 +28,7 @@ from projector.fold import EventsMissing, FoldResult, fold
 from projector.ports import EventFeed, Store
 from projector.projection import Projection
 from projector.records import Parked, Record, Update
+from projector.refold import Refold
 from projector.retry_schedule import RetryPolicy
 
 MAX_SLICE = 100
@@ -78,6 +78,7 @@ class Replay:
         """Events that were read and are not applied."""
         self._slice_size = MAX_SLICE
         self._lacks_events = False
+        self._refold: Refold | None = None
         self.failure: Parked | None = None
         """The record of the event that cannot be applied."""
 
@@ -90,6 +91,9 @@ class Replay:
         """
         record = self._record or await self._load()
         self._record = None  # after an error or a conflict the view is loaded again
+        if self._refold is not None:
+            await self._step_refold(self._refold)
+            return self.failure is None
         if not await self._read_after(record.version):
             return await self._finish(record)
         update = self._fold_slice(record)
@@ -100,32 +104,46 @@ class Replay:
         return self.failure is None
 
     async def _load(self) -> Record:
-        """Load the view, and find the events behind its version."""
+        """Load the view, and find the events behind its version; all of them if it is to be folded again."""
         record = (await self._store.load([self._view_id]))[self._view_id]
+        if not record.is_hash:
+            await self._store.restore_hash(self._view_id, 0)
+            record = (await self._store.load([self._view_id]))[self._view_id]
         self._events.clear()
-        if record.error:
-            return await self._refold(record)
-        await self._reader.seek(record.version + 1)
+        self._refold = Refold(self._projection, record) if Refold.is_needed(record) else None
+        await self._reader.seek(1 if self._refold else record.version + 1)
         return record
 
-    async def _refold(self, record: Record) -> Record:
-        """Return a view that cannot be read, folded from its events up to its version.
+    async def _step_refold(self, refold: Refold) -> None:
+        """Fold the next slice again, and write its history; after the last one write the view."""
+        if refold.is_complete or not await self._read_after(refold.version):
+            update = refold.finish()
+            self._refold = None
+            if update is None:
+                self._record = refold.empty()
+            else:
+                await self._write(update)
+            return
+        events, started = self._take_slice(), perf_counter()
+        try:
+            update = refold.fold(events)
+        except Exception as error:  # any event may have caused it
+            if isinstance(error, EventsMissing):
+                await self._feed.request_removed_events()
+            await self._park_refold(refold.record, error)
+            return
+        self._adapt_slice_size(len(events), perf_counter() - started)
+        if update is None or await self._write(update):
+            self._record = refold.record = refold.record if update is None else update.after
 
-        The next write stores it, with the derived data of later events alone: that of the others is stored.
-
-        Raises:
-            Exception: an event of these is missing or cannot be applied.
-        """
-        folded = Record(record.id, self._projection.view.message())
-        await self._reader.seek(1)
-        while folded.version < record.version and await self._read_after(folded.version):
-            events = [event for event in self._take_slice() if event.version <= record.version]
-            result = fold(self._projection, folded, events)
-            if result.error is not None:
-                raise result.error
-            folded = result.record
-            await asyncio.sleep(0)  # other work of the process goes on between two slices
-        return replace(folded, version=record.version, revision=record.revision, parked=record.parked)
+    async def _park_refold(self, record: Record, error: Exception) -> None:
+        before, now = record.parked, clock.read_milliseconds()
+        version = before.version if before else record.version + 1
+        parked = self._retries.park(self._stream, version, error, before, now)
+        parked = replace(parked, refold=before is not None and before.refold)
+        after = replace(record, parked=parked, revision=record.revision + 1)
+        if await self._write(Update(record, after, None, (), None, time_ns())):
+            self.failure = parked
 
     async def _read_after(self, version: int) -> bool:
         """Read the events after a version; return False if there are none up to the end of the subject."""

@@ -12,7 +12,7 @@ be replayed at once: however long its stream is, the batch does not wait for it.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from time import time_ns
 from typing import Any
 
@@ -106,7 +106,10 @@ class Writer:
         started = time_ns()
         if record.error:  # the replay folds the view again
             error = ViewUnreadable(record.error)
-            parked = self._create_parked(events[0].stream, record.version + 1, error)
+            first = min(event.version for event in events)
+            # The version may be what cannot be read; the events before the first one were applied.
+            version = record.version + 1 if record.version else first
+            parked = self._create_parked(events[0].stream, version, error)
             after = replace(record, parked=parked, revision=record.revision + 1)
             return Update(record, after, None, (), None, started)
         result = fold(self._projection, record, events)
@@ -126,19 +129,26 @@ class Writer:
             return self._retries.wait_for_events(stream, version, error, now)
         return self._retries.park(stream, version, error, None, now)
 
-    async def _load(self, view_ids: Collection[str], new_ids: Set[str] = frozenset()) -> Mapping[str, Record]:
+    async def _load(
+        self, pending_events: Mapping[str, Sequence[RecordedEvent]], new_ids: Set[str]
+    ) -> Mapping[str, Record]:
         """Return views from the cache, the missing ones from the store.
 
         Args:
-            view_ids: the views.
+            pending_events: the events that are to be applied, by view.
             new_ids: views assumed not to exist, because their first event is in the batch. They are not
                 loaded; if the assumption is wrong, the write reports a conflict.
         """
-        records = {view_id: self._cache[view_id] for view_id in view_ids if view_id in self._cache}
+        records = {view_id: self._cache[view_id] for view_id in pending_events if view_id in self._cache}
         for view_id in new_ids - records.keys():
             records[view_id] = Record(view_id, self._projection.view.message())
-        if missing_ids := [view_id for view_id in view_ids if view_id not in records]:
+        if missing_ids := [view_id for view_id in pending_events if view_id not in records]:
             loaded_records = await self._store.load(missing_ids)
+            if others := [record.id for record in loaded_records.values() if not record.is_hash]:
+                for view_id in others:
+                    first = min(event.version for event in pending_events[view_id])
+                    await self._store.restore_hash(view_id, first - 1)
+                loaded_records = {**loaded_records, **await self._store.load(others)}
             self._cache_records(loaded_records.values())
             records.update(loaded_records)
         return records

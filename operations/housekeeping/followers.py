@@ -6,9 +6,10 @@ from itertools import product
 from typing import Any, Protocol
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from contracts import streams
-from contracts.view_layout import View
+from contracts.view_layout import View, parse_checkpoint
 from operations.housekeeping.database import Database
 from process_manager.saga import Saga
 
@@ -78,7 +79,7 @@ class ProjectionFollower:
     redis: Redis
     key: str
     partition: int
-    stored: str
+    stored: bytes
     stream_types: Sequence[str]
 
     @property
@@ -91,8 +92,7 @@ class ProjectionFollower:
 
     @property
     def checkpoint(self) -> tuple[str, int]:
-        epoch, _, sequence = self.stored.partition("/")
-        return epoch, int(sequence or 0)
+        return parse_checkpoint(self.stored)
 
     async def advance(self, sequence: int) -> None:
         new = f"{self.checkpoint[0]}/{sequence}"
@@ -116,11 +116,10 @@ class ProjectionFollowers:
         followers: list[Follower] = []
         for key in sorted(keys | self._types.keys()):
             # A build that is about to begin has no checkpoints; it counts as one at the start.
-            fields: Mapping[Any, Any] = await self._redis.hgetall(key)
-            rows = {int(partition): value.decode() for partition, value in fields.items()}
+            rows = await self._read_checkpoints(key)
             followers += [
                 ProjectionFollower(
-                    self._redis, key, each, rows.get(each, ""), self._types.get(key, ALL_TYPES)
+                    self._redis, key, each, rows.get(str(each).encode(), b""), self._types.get(key, ALL_TYPES)
                 )
                 for each in range(streams.PARTITIONS)
             ]
@@ -128,6 +127,16 @@ class ProjectionFollowers:
             name = key.decode().split(":")[1]
             followers.append(Waiting(f"projection {name}, which has parked aggregates,"))
         return followers
+
+    async def _read_checkpoints(self, key: str) -> Mapping[bytes, bytes]:
+        """Return the checkpoints by partition; none if the key is no hash, which begins another build."""
+        try:
+            fields: Any = await self._redis.hgetall(key)
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return {}
+        return dict(fields)
 
 
 @dataclass(frozen=True)

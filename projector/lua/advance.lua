@@ -1,6 +1,6 @@
 -- Advances checkpoints. Returns -1 if another build has begun or a checkpoint is not as expected.
 local name, incarnation, partitions, advances = unpack(ARGV)
 advances = cmsgpack.unpack(advances)
-if redis.call('GET', build) ~= name or not as_expected(advances) then return -1 end
+if value_of(build) ~= name or not as_expected(advances) then return -1 end
 advance_checkpoints(advances, incarnation, partitions)
 return 0

@@ -1,7 +1,7 @@
 -- Begins a new build, unless another projector has begun one since `expected` was read.
 local build, ready, as_of, checkpoints, parked = unpack(KEYS)
 local expected, new = unpack(ARGV)
-if (redis.call('GET', build) or '') == expected then
+if (value_of(build) or '') == expected then
   redis.call('DEL', ready, as_of, checkpoints, parked)
   redis.call('SET', build, new)
 end

@@ -15,7 +15,7 @@ local function advance_checkpoints(advances, incarnation, partitions)
     local partition, old, new, time = unpack(advance)
     if old ~= new then redis.call('HSET', checkpoints, partition, new) end
     if time ~= '' then
-      redis.call('HSET', as_of, partition, time)
+      overwrite('HSET', as_of, partition, time)
       caught_up = true
     end
   end

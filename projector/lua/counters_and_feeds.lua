@@ -1,15 +1,25 @@
--- Included by `write`: counters, and change feeds with their notifications.
+-- Included by `write`: what is derived from views, in keys that may not take it.
 --
--- A contribution that would overflow 64 bits is not counted: an error inside a script would leave the call half
--- done, and every later session would fail at the same event. The view's `counted` field omits the contribution
--- as well, and `views_with_full_counter` names the view.
-local views_with_full_counter, changed_ids, changed_feeds, last_numbers = {}, {}, {}, {}
+-- A contribution that would overflow 64 bits is not counted, and a key of another type is left as it is: an error
+-- inside a script would leave the call half done, and every later session would fail at the same event. The view's
+-- `counted` field omits the contribution as well, and `failed_writes` names view and key. Any other error, a full
+-- Redis for instance, still ends the script.
+local failed_writes, changed_ids, changed_feeds, last_numbers = {}, {}, {}, {}
 
-local function add(key, counter, amount)
-  local sum = redis.pcall('HINCRBY', key, counter, amount)
-  if type(sum) == 'table' then return false end
+-- Returns the reply of a command on a key; nil if the key cannot take it.
+local function attempt(id, command, key, ...)
+  local reply = redis.pcall(command, key, ...)
+  if not error_of(reply) then return reply end
+  if not (has_other_type(reply) or command == 'HINCRBY' and string.find(reply.err, '^ERR')) then
+    redis.call(command, key, ...) -- fails again, and ends the script with its error
+  end
+  failed_writes[#failed_writes + 1] = {id, key, reply.err}
+end
+
+local function add(id, key, counter, amount)
+  local sum = attempt(id, 'HINCRBY', key, counter, amount)
   if sum == 0 then redis.call('HDEL', key, counter) end
-  return true
+  return sum ~= nil
 end
 
 local function negate(amount)
@@ -17,20 +27,21 @@ local function negate(amount)
 end
 
 -- Replaces a view's earlier contributions by the new ones; returns the contributions that the counters now include.
-local function replace_contributions(id, contributions, counted)
+-- A repaired view, which is folded again, has contributed the same before if no record of that can be read.
+local function replace_contributions(id, contributions, counted, repairs)
   local now_counted, complete = {}, true
-  local readable, previous = pcall(cjson.decode, counted)
-  if not (readable and type(previous) == 'table') then previous = {} end -- `diptych verify` reports the counters
-  for _, old in ipairs(previous) do
-    if not add(old[1], old[2], negate(old[3])) then
+  local readable, previous = pcall(cjson.decode, counted or '[]')
+  readable = readable and type(previous) == 'table'
+  if repairs and not (counted and readable) then return contributions end
+  for _, old in ipairs(readable and previous or {}) do -- `diptych verify` reports the counters otherwise
+    if not add(id, old[1], old[2], negate(old[3])) then
       now_counted[#now_counted + 1], complete = old, false
     end
   end
   for _, new in ipairs(cjson.decode(contributions)) do
-    if add(new[1], new[2], new[3]) then now_counted[#now_counted + 1] = new else complete = false end
+    if add(id, new[1], new[2], new[3]) then now_counted[#now_counted + 1] = new else complete = false end
   end
   if complete then return contributions end
-  views_with_full_counter[#views_with_full_counter + 1] = id
   return #now_counted == 0 and '[]' or cjson.encode(now_counted)
 end
 
@@ -38,11 +49,14 @@ local function record_change(id, feeds)
   changed_ids[#changed_ids + 1] = id
   for _, feed in ipairs(feeds) do
     if not last_numbers[feed] then
-      last_numbers[feed] = tonumber(redis.call('ZREVRANGE', feed, 0, 0, 'WITHSCORES')[2] or 0)
-      changed_feeds[#changed_feeds + 1] = feed
+      local last = attempt(id, 'ZREVRANGE', feed, 0, 0, 'WITHSCORES')
+      last_numbers[feed] = last and tonumber(last[2] or 0) or false
+      if last then changed_feeds[#changed_feeds + 1] = feed end
     end
-    last_numbers[feed] = last_numbers[feed] + 1
-    redis.call('ZADD', feed, last_numbers[feed], id)
+    if last_numbers[feed] then
+      last_numbers[feed] = last_numbers[feed] + 1
+      redis.call('ZADD', feed, last_numbers[feed], id)
+    end
   end
 end
 

@@ -1,7 +1,7 @@
 -- Opens a cleared build for writes, every partition at the start of the stream. Returns -1 if another has begun.
 local build, checkpoints = unpack(KEYS)
 local clearing, name, start, partitions = unpack(ARGV)
-if redis.call('GET', build) ~= clearing then return -1 end
+if value_of(build) ~= clearing then return -1 end
 for partition = 0, partitions - 1 do redis.call('HSET', checkpoints, partition, start) end
 redis.call('SET', build, name)
 return 0

@@ -1,3 +1,3 @@
 -- Removes an aggregate from the list of the parked ones, unless its view is parked.
 local view, parked_list = unpack(KEYS)
-if redis.call('HEXISTS', view, 'parked') == 0 then redis.call('HDEL', parked_list, ARGV[1]) end
+if redis.pcall('HEXISTS', view, 'parked') == 0 then redis.call('HDEL', parked_list, ARGV[1]) end

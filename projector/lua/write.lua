@@ -3,42 +3,41 @@
 -- each view its serialised message and then its new serialised history entries.
 --
 -- Returns -1 if another build has begun or a checkpoint is not as expected; else the positions of the views
--- that another projector has changed, and the ids of the views with a full counter.
+-- that another projector has changed, and what could not be written as (view id, key, error) each.
 local name, incarnation, partitions, advances, updates, channel, max_feed_size = unpack(ARGV, 1, 7)
 local function number(value) return value and string.match(value, '^%d+$') or '0' end -- anything else is no version
 local parked_list, conflicts, next_argument = KEYS[5], {}, 8
 advances = cmsgpack.unpack(advances)
-if redis.call('GET', build) ~= name or not as_expected(advances) then return -1 end
+if value_of(build) ~= name or not as_expected(advances) then return -1 end
 for i, update in ipairs(cmsgpack.unpack(updates)) do
-  local key, id, version, revision, fields, parked, history, entry_versions, event_contributions =
-    unpack(update, 1, 9)
-  local stored = redis.call('HMGET', key, 'version', 'revision', 'contributions', 'counted')
-  if number(stored[1]) == version and number(stored[2]) == revision then
+  local key, id, version, revision, fields, parked, repairs, history, entry_versions, event_contributions =
+    unpack(update, 1, 10)
+  -- A key of another type is a conflict: the projector loads the view, and restores its hash.
+  local stored = redis.pcall('HMGET', key, 'version', 'revision', 'contributions', 'counted')
+  if not error_of(stored) and number(stored[1]) == version and number(stored[2]) == revision then
     redis.call('HSET', key, unpack(fields))
-    if fields[2] ~= version then
+    if #fields > 4 then -- the view itself, and not only its parked record
       redis.call('HSET', key, 'data', ARGV[next_argument])
-      local contributions, entries, removed_entries, feeds = unpack(update, 10)
-      for _, entry in ipairs(entries) do redis.call('ZADD', entry[1], 0, entry[2]) end
-      for _, entry in ipairs(removed_entries) do redis.call('ZREM', entry[1], entry[2]) end
-      local counted = stored[4] or '[]'
-      if contributions ~= counted then
-        counted = replace_contributions(id, contributions, counted)
+      local contributions, entries, removed_entries, feeds = unpack(update, 11)
+      for _, entry in ipairs(entries) do attempt(id, 'ZADD', entry[1], 0, entry[2]) end
+      for _, entry in ipairs(removed_entries) do attempt(id, 'ZREM', entry[1], entry[2]) end
+      if contributions ~= (stored[4] or '[]') then
+        local counted = replace_contributions(id, contributions, stored[4], repairs)
         redis.call('HSET', key, 'contributions', contributions, 'counted', counted)
       end
       record_change(id, feeds)
     end
     for j, entry_version in ipairs(entry_versions) do
-      redis.call('HSET', history, entry_version, ARGV[next_argument + j])
+      local entry = ARGV[next_argument + j]
+      if repairs then overwrite('HSET', history, entry_version, entry) -- all entries are written
+      else attempt(id, 'HSET', history, entry_version, entry) end
     end
-    for _, contribution in ipairs(event_contributions) do
-      local sum = redis.pcall('HINCRBY', contribution[1], contribution[2], contribution[3])
-      if type(sum) == 'table' then views_with_full_counter[#views_with_full_counter + 1] = id end
-    end
+    for _, contribution in ipairs(event_contributions) do attempt(id, 'HINCRBY', unpack(contribution)) end
     if parked == '' then
       redis.call('HDEL', key, 'parked')
     else
       redis.call('HSET', key, 'parked', parked)
-      redis.call('HSET', parked_list, id, parked)
+      overwrite('HSET', parked_list, id, parked)
     end
   else
     conflicts[#conflicts + 1] = i
@@ -47,4 +46,4 @@ for i, update in ipairs(cmsgpack.unpack(updates)) do
 end
 notify(channel, tonumber(max_feed_size))
 if #conflicts == 0 then advance_checkpoints(advances, incarnation, partitions) end
-return {conflicts, views_with_full_counter}
+return {conflicts, failed_writes}

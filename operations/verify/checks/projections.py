@@ -16,6 +16,14 @@ from operations.verify.recheck import confirm
 from operations.verify.report import Report
 from operations.verify.sources import Sources, parse_id
 
+CHECKS_OF_HASHES = {
+    "view": "views",
+    "history": "history",
+    "counters": "counters",
+    "event_counters": "event_counters",
+}
+"""The check of each kind of hash; of all others `checkpoints`."""
+
 
 @dataclass
 class Projections:
@@ -62,7 +70,18 @@ class Projections:
                 break
         report.counts["projections"] = 1
         report.add_all(checkpoint_problems)
+        report.add_all(self._describe_other_types(spec))
         return report
+
+    def _describe_other_types(self, spec: ProjectionSpec) -> Sequence[Problem]:
+        """Return the keys of a projection that were read as hashes and are none."""
+        scope = f":{spec.view.projection}:{spec.view.generation}"
+        return [
+            Problem(CHECKS_OF_HASHES.get(kind, "checkpoints"), key, f"not a hash: {error}")
+            for key, error in self.sources.redis.other_types.items()
+            for kind, _, rest in [key.partition(":")]
+            if f":{rest}".startswith(scope)
+        ]
 
     async def _check_checkpoints(self, spec: ProjectionSpec) -> Sequence[Problem]:
         """Check a projection's build, ready marker and checkpoints; the stream's end is read last."""

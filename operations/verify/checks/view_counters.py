@@ -13,6 +13,8 @@ from collections import Counter
 from time import monotonic
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from contracts.view_layout import id_of_member
 from operations.verify.model import Problem, ProjectionSpec
 from operations.verify.recheck import CONFIRMATIONS, RECHECK_INTERVAL
@@ -96,7 +98,10 @@ async def _compare_key(redis: RedisReader, spec: ProjectionSpec, key: str) -> tu
         The difference, and the sum of the contributors' revisions; 0 where one transaction has read them all.
     """
     index = spec.contributors_index(key)
-    members = [member async for page in redis.scan_members(index) for member in page]
+    try:
+        members = [member async for page in redis.scan_members(index) for member in page]
+    except ResponseError:  # no sorted set, which is a finding of its own: nothing to compare with
+        return {}, 0
     ids = list(dict.fromkeys(map(id_of_member, members)))
     sums: Counter[str] = Counter()
     counters: dict[str, int] = {}
@@ -106,8 +111,9 @@ async def _compare_key(redis: RedisReader, spec: ProjectionSpec, key: str) -> tu
         commands = [("HMGET", view, "revision", "counted") for view in views]
         *replies, fields = await redis.execute([*commands, ("HGETALL", key)], atomic=True)
         counters = parse_counters(fields)
-        for revision, counted in replies:
-            revisions += int(revision or 0)
+        for reply in replies:
+            revision, counted = reply if isinstance(reply, list) else (None, None)
+            revisions += int(revision) if revision and revision.isdigit() else 0
             for (counters_key, name), amount in (parse_contributions(counted) or {}).items():
                 sums[name] += amount if counters_key == key else 0
     difference = {

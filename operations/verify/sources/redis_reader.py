@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from contracts.view_layout import View
+from contracts.view_layout import View, parse_checkpoint
 
 SCAN_COUNT = 1_000
 """Keys, or members of a set, in one page."""
@@ -26,6 +27,8 @@ class RedisReader:
 
     def __init__(self, url: str) -> None:
         self._redis = Redis.from_url(url, socket_connect_timeout=TIMEOUT)
+        self.other_types: dict[str, str] = {}
+        """The keys that `read_hashes` found to be of another type, with the errors of Redis."""
 
     async def close(self) -> None:
         await self._redis.aclose()
@@ -48,6 +51,9 @@ class RedisReader:
     async def read_hashes(self, keys: Sequence[str]) -> list[dict[bytes, bytes]]:
         """Return one hash for each key; empty where the key is missing or of another type."""
         replies = await self.execute([("HGETALL", key) for key in keys])
+        for key, reply in zip(keys, replies, strict=True):
+            if isinstance(reply, RedisError):
+                self.other_types[key] = str(reply)
         return [reply if isinstance(reply, dict) else {} for reply in replies]
 
     async def read_scores(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
@@ -63,8 +69,11 @@ class RedisReader:
 
     async def read_checkpoints(self, view: View) -> Checkpoints:
         (fields,) = await self.read_hashes([view.checkpoints])
-        parts = {int(partition): value.decode().partition("/") for partition, value in fields.items()}
-        return {partition: (epoch, int(sequence or 0)) for partition, (epoch, _, sequence) in parts.items()}
+        return {
+            int(partition): parse_checkpoint(value)
+            for partition, value in fields.items()
+            if partition.isdigit()
+        }
 
     async def read_build(self, view: View) -> tuple[Any, Any]:
         """Return a projection's ready marker and its build, read atomically."""

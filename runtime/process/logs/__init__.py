@@ -11,13 +11,14 @@ import os
 from typing import BinaryIO
 
 from runtime.process.logs.console import render_console
+from runtime.process.logs.limited_errors import LimitedErrors
 from runtime.process.logs.lines import render_json
 from runtime.process.logs.logger import LEVELS, Logger, pipeline
 from runtime.process.logs.output import LibraryHandler, open_log_stream
 from runtime.process.logs.repeated_errors import RepeatedErrors
 from runtime.process.logs.stream_writer import FLUSH_TIMEOUT, FileWriter, StreamWriter
 
-__all__ = ["Logger", "RepeatedErrors", "configure", "flush", "get_logger"]
+__all__ = ["LimitedErrors", "Logger", "RepeatedErrors", "configure", "flush", "get_logger"]
 
 
 def get_logger(name: str) -> Logger:

@@ -181,7 +181,7 @@ async def test_an_operators_retry_unparks_chosen_aggregates(
         await publisher.publish(*one, *two)
         for cheque_id in ("c-1", "c-2"):
             await until(lambda: is_out_of_attempts(redis, cheque_id))  # noqa: B023 - awaited here
-        with pytest.raises(StartError, match=r"not parked in ledger\.cheque: c-3"):
+        with pytest.raises(StartError, match=r"neither parked nor a view of ledger\.cheque: c-3"):
             await parked_aggregates.retry(settings, VIEW, ["c-1", "c-3"])
         fragile.broken = False
         assert await parked_aggregates.retry(settings, VIEW, ["c-1"]) == 1

@@ -3,7 +3,7 @@
 import pytest
 from redis.asyncio import Redis
 
-from operations.status import _parse_checkpoint
+from contracts.view_layout import parse_checkpoint
 from projector.redis_store import RedisStore
 from tests.support.harness import projection_run
 from tests.support.harness.projection_run import ALL_PARTITIONS, VIEW, EventPublisher, projector
@@ -70,9 +70,9 @@ async def test_a_checkpoint_that_cannot_be_read_is_the_start_of_the_stream(
         await publisher.publish(one[0])
         await until(lambda: projection_run.has_applied(redis, [one[:1]]))
     for partition, checkpoint in (await redis.hgetall(VIEW.checkpoints)).items():
-        epoch, _ = _parse_checkpoint(checkpoint)
+        epoch, _ = parse_checkpoint(checkpoint)
         await redis.hset(VIEW.checkpoints, partition, f"{epoch}/x")
-        assert _parse_checkpoint(f"{epoch}/x") == (epoch, 0)
+        assert parse_checkpoint(f"{epoch}/x".encode()) == (epoch, 0)
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
         await publisher.publish(*one[1:])
         await until(lambda: projection_run.has_applied(redis, [one]))

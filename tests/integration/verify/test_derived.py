@@ -114,3 +114,27 @@ async def test_a_change_feed_that_lacks_a_view(system: System) -> None:
 async def test_a_change_feed_with_an_unexpected_view(system: System) -> None:
     await system.redis.zadd(key("change_feed", "account/a-1"), {"c-5": 99})
     assert await system.find_problems() == [f"{key('change_feed', 'account/a-1')}: unexpected member c-5"]
+
+
+@pytest.mark.parametrize("kind", ["view", "history", "counters"])
+async def test_a_key_of_another_type_is_named_and_all_others_are_compared(system: System, kind: str) -> None:
+    names = {
+        "view": CHEQUE.key("c-1"),
+        "history": HISTORY.history("c-1"),
+        "counters": key("counters", "account/a-1"),
+    }
+    await system.redis.delete(names[kind])
+    await system.redis.rpush(names[kind], "x")
+    report = await system.verify()
+    found = {problem.subject for problem in report.problems if problem.text.startswith("not a hash: WRONG")}
+    assert found == {names[kind]}
+    assert report.counts["views"] >= 11
+
+
+async def test_an_index_of_contributors_of_another_type_ends_no_check(system: System) -> None:
+    for name in (key("index", "account/a-1"), CHEQUE.key("c-2")):
+        await system.redis.delete(name)
+        await system.redis.rpush(name, "x")
+    await system.redis.hincrby(key("counters", "account/a-1"), "cheques/STATE_VOIDED", 1)
+    texts = await system.find_problems()
+    assert [text for text in texts if text.startswith(f"{key('index', 'account/a-1')}: not a sorted set")]
