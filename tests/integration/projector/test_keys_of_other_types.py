@@ -55,6 +55,17 @@ async def test_a_view_of_another_type_is_folded_again_by_an_operators_retry(
         await until(lambda: has_views(redis, one))
 
 
+async def read_sums_and_indexes(redis: Redis, except_key: str) -> dict[str, Any]:
+    contents: dict[str, Any] = {}
+    async for key in redis.scan_iter(match="*"):
+        name = key.decode()
+        if name.startswith("index:") and name != except_key:
+            contents[name] = await redis.zrange(name, 0, -1)
+        if name.startswith("counters:") and name != except_key:
+            contents[name] = await redis.hgetall(name)
+    return contents
+
+
 @pytest.mark.parametrize(
     "key",
     [
@@ -76,8 +87,10 @@ async def test_derived_data_of_another_type_stops_no_view_and_a_rebuild_restores
         await replace_key(redis, key)
         await publisher.publish(*one[1:], *two[1:])
         await until(lambda: projection_run.has_applied(redis, [one, two]))
+        others = await read_sums_and_indexes(redis, key)
         await redis.delete(VIEW.ready, VIEW.build)
         await until(lambda: has_views(redis, one, two))
+        assert await read_sums_and_indexes(redis, key) == others
 
 
 @pytest.mark.parametrize("key", [VIEW.checkpoints, pytest.param(VIEW.build, marks=pytest.mark.long)])
