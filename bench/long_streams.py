@@ -1,12 +1,13 @@
 """`make bench-long-streams`: commands on streams of a million events, and on other streams meanwhile.
 
-`python -m bench.long_streams alone many beside` runs the named measurements.
+`python -m bench.long_streams alone many beside ceiling` runs the named measurements. The ceiling is what
+the other streams' commands get beside a process that does nothing but use one core.
 """
 
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -40,6 +41,7 @@ CALLERS, RATE = 64, 300
 ACCOUNTS = 1_000
 """Those streams."""
 BASELINE_SECONDS = 15.0
+BUSY = "while True: pass"
 DEADLINE = 120.0
 """Seconds that a measured command may take."""
 
@@ -57,6 +59,7 @@ class LongStreams:
             "alone": self._measure_alone,
             "many": self._measure_many,
             "beside": self._measure_beside_others,
+            "ceiling": self._measure_ceiling,
         }
         await self._write_accounts()
         async with grpc.aio.insecure_channel(self._server.address) as channel:
@@ -121,15 +124,21 @@ class LongStreams:
         async with self._watch_memory() as memory:
             first = await self._deposit("long-2")
         beside = await others
-        p99 = {name: result.latency["99"] for name, result in (("alone", alone), ("beside", beside))}
         print(
             f"beside {CALLERS} callers at {RATE}/s: first command {first:.1f} s, {_describe(memory)};"
-            f" their p50 {alone.latency['50']:.0f} -> {beside.latency['50']:.0f} ms,"
-            f" p99 {p99['alone']:.0f} -> {p99['beside']:.0f} ms ({p99['beside'] / p99['alone']:.2f});"
-            f" statuses {dict(beside.statuses)}, {beside.unsent} not sent",
+            f" {_compare(alone, beside)}; statuses {dict(beside.statuses)}, {beside.unsent} not sent",
             flush=True,
         )
         print("  p99 by second:", *(f"{second['p99']:.0f}" for second in beside.timeline), flush=True)
+
+    async def _measure_ceiling(self) -> None:
+        alone = await self._run_others(BASELINE_SECONDS)
+        for niceness in ("0", "10"):
+            busy = await asyncio.create_subprocess_exec("nice", "-n", niceness, sys.executable, "-c", BUSY)
+            beside = await self._run_others(BASELINE_SECONDS)
+            busy.kill()
+            await busy.wait()
+            print(f"beside a busy core, niceness {niceness}: {_compare(alone, beside)}", flush=True)
 
     async def _run_others(self, seconds: float) -> LoadResult:
         path = self._folder / "deposits"
@@ -144,18 +153,33 @@ class LongStreams:
 
     @asynccontextmanager
     async def _watch_memory(self) -> AsyncIterator[list[int]]:
-        """Yield the resident memory of the command server: at first, and its maximum until the end."""
+        """Yield the resident memory of the command server and its helper: at first, and its maximum."""
         pid = get_pid(self._server)
-        memory = [read_memory(pid)] * 2
+        memory = [_read_memory_of_all(pid)] * 2
 
         async def watch() -> None:
             while True:
-                memory[1] = max(memory[1], read_memory(pid))
+                memory[1] = max(memory[1], _read_memory_of_all(pid))
                 await asyncio.sleep(0.05)
 
         watching = asyncio.create_task(watch())
         yield memory
         watching.cancel()
+
+
+def _read_memory_of_all(pid: int) -> int:
+    """Return the resident memory of a process and its children."""
+    memory = read_memory(pid)
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(FileNotFoundError, ProcessLookupError, StopIteration, ValueError, IndexError):
+            memory += read_memory(int(child))
+    return memory
+
+
+def _compare(alone: LoadResult, beside: LoadResult) -> str:
+    """Return the latencies of both runs, in milliseconds, and their ratios."""
+    pairs = [(name, alone.latency[name], beside.latency[name]) for name in ("50", "90", "95", "99")]
+    return "their " + ", ".join(f"p{name} {a:.1f} -> {b:.1f} ms ({b / a:.2f})" for name, a, b in pairs)
 
 
 def _describe(memory: list[int]) -> str:

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from functools import partial
 
+from command_server.fold_helper.fold_process import FoldProcess
 from command_server.kernel.context import Context, aggregate_types
 from command_server.kernel.group_commit import GroupCommit
-from command_server.observer import TimeSetAsideReport, instrument, log_fold
-from command_server.postgres.event_store import PostgresEventStore
+from command_server.observer import TimeSetAsideReport, instrument, log_fold, report_folds
+from command_server.postgres.event_store import PostgresEventStore, session_settings
 from command_server.postgres.refused_calls import RefusedCallLog
+from command_server.postgres.schema import SERVICE_ROLE
 from command_server.relay.notifier import RelayNotifier
 from command_server.service import command_services
 from contracts.consistency_tokens import ConsistencyTokens
@@ -28,6 +30,7 @@ long as a query."""
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     """Serve the commands of the contexts until the process stops; then finish the queued ones."""
     contexts = load_parts(manifests, "commands", "CONTEXT", Context)
+    modules = [manifest.commands for manifest in manifests if manifest.commands]
     store = PostgresEventStore(lifecycle.settings.database_url)
     notifier = RelayNotifier(lifecycle.settings.nats_url)
     commits = GroupCommit(
@@ -37,7 +40,9 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         TimeSetAsideReport(),
         log_fold,
         lifecycle.settings.keep_requests,
+        FoldProcess(lifecycle.settings.database_url, session_settings(SERVICE_ROLE), modules),
     )
+    lifecycle.spawn(report_folds(commits.folder), "fold report")
     keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS])
     lifecycle.spawn(keys.run(), "key ring")
     tokens = ConsistencyTokens(keys.get_ring)

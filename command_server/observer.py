@@ -1,7 +1,8 @@
-"""Telemetry of commands: a decorator of `execute` that adds a log line and metrics, and the report of times
-that were set aside.
+"""Telemetry of commands: a decorator of `execute` that adds log lines and metrics, and the reports of folds
+and of times that were set aside.
 """
 
+import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from math import inf
@@ -9,6 +10,7 @@ from time import monotonic, perf_counter
 
 from command_server.kernel.batch import Request
 from command_server.kernel.outcomes import Accepted, CommandResult, Outcome, Rejection
+from command_server.kernel.stream_folder import StreamFolder
 from command_server.service import REASON_OF_FAILURE, Execute
 from contracts import streams
 from runtime.process import logs
@@ -16,6 +18,8 @@ from runtime.telemetry import metrics
 
 log = logs.get_logger(__name__)
 
+REPORT_INTERVAL = 1.0
+"""Seconds between two measurements of the folds under way."""
 QUIET_PERIOD = 60.0
 """Seconds without a time that was set aside, after which the next one is logged again."""
 
@@ -23,6 +27,13 @@ QUIET_PERIOD = 60.0
 def log_fold(stream: str, events: int, seconds: float) -> None:
     """Log that a long stream was folded before its next command."""
     log.info("Long stream folded", stream=stream, events=events, seconds=round(seconds, 3))
+
+
+async def report_folds(folder: StreamFolder) -> None:
+    """Record the number and the age of the folds under way, every REPORT_INTERVAL seconds."""
+    while True:
+        metrics.folds_under_way(folder.count, folder.age)
+        await asyncio.sleep(REPORT_INTERVAL)
 
 
 def instrument(execute: Execute) -> Execute:

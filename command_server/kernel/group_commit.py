@@ -21,6 +21,7 @@ from command_server.kernel.admission import Admission
 from command_server.kernel.batch import Batch, NotFolded, NotLoaded, Request
 from command_server.kernel.clock import continue_from
 from command_server.kernel.context import AggregateType
+from command_server.kernel.fold import FoldHelper
 from command_server.kernel.fold_waits import FoldWaits, QueuedCommand, fail, merge_folded
 from command_server.kernel.outcomes import CommandResult, DeadlinePassed, Outcome
 from command_server.kernel.ports import EventStore, StoreConflict, StoreUnavailable
@@ -51,6 +52,7 @@ class GroupCommit:
             store's time by stream.
         on_folded: called after each fold of a long stream.
         keep_requests: how long answers to repeated requests are kept; None for no limit.
+        fold_helper: folds long streams off the event loop.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class GroupCommit:
         on_time_set_aside: Callable[[Mapping[str, timedelta]], None] = lambda _: None,
         on_folded: OnFolded = lambda *_: None,
         keep_requests: timedelta | None = None,
+        fold_helper: FoldHelper | None = None,
     ) -> None:
         self._store = store
         self._aggregates = aggregates
@@ -74,8 +77,8 @@ class GroupCommit:
         self._returned: deque[QueuedCommand] = deque()
         """Commands that were in a batch already; they go first, and do not count as waiting in the queue."""
         self._forms_batch = False
-        folder = StreamFolder(store, aggregates, on_folded, lambda: self._forms_batch)
-        self._fold_waits = FoldWaits(folder, self._returned.append, self._work_available.set)
+        self.folder = StreamFolder(store, aggregates, on_folded, lambda: self._forms_batch, fold_helper)
+        self._fold_waits = FoldWaits(self.folder, self._returned.append, self._work_available.set)
         self._batch_ready = asyncio.Event()
         self._closed = False
 

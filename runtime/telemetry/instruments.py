@@ -105,6 +105,10 @@ class Instruments:
             "Streams whose last event was ahead of the database's clock when the next one was decided",
             lambda stream_type: {"stream_type": stream_type},
         )
+        self._folds = LastValue("streams.folds", "{stream}", "Long streams that are being folded")
+        self._fold_age = LastValue(
+            "streams.folds.age", "s", "Time since the oldest fold of a long stream began"
+        )
         self._events = Counter(
             "events.processed",
             "{event}",
@@ -141,6 +145,8 @@ class Instruments:
             self._commands,
             self._durations,
             self._times_set_aside,
+            self._folds,
+            self._fold_age,
             self._events,
             self._lag,
             self._pending,
@@ -157,6 +163,9 @@ class Instruments:
 
     def stream_time_set_aside(self, stream_type: str) -> None:
         self._times_set_aside.count(stream_type)
+
+    def folds_under_way(self, count: int, age: float) -> None:
+        self._folds.value, self._fold_age.value = count, round(age)
 
     def event_processed(self, event_type: str, success: bool) -> None:
         self._events.count(event_type, success)

@@ -24,6 +24,12 @@ def stream_time_set_aside(stream_type: str) -> None:
         instruments.stream_time_set_aside(stream_type)
 
 
+def folds_under_way(count: int, age: float) -> None:
+    """Record the number of long streams being folded, and the seconds since the oldest fold began."""
+    if instruments is not None:
+        instruments.folds_under_way(count, age)
+
+
 def event_processed(event_type: str, success: bool) -> None:
     """Count an event that a projection has applied (`success`) or failed to apply."""
     if instruments is not None:

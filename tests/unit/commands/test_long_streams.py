@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from command_server.kernel import fold_waits, stream_folder, stream_loader
 from command_server.kernel.admission import MAX_QUEUE_TIME
 from command_server.kernel.batch import Request
+from command_server.kernel.fold import BESIDE_COMMANDS
 from command_server.kernel.group_commit import MAX_BATCH_SIZE, GroupCommit
 from command_server.kernel.outcomes import Accepted, CommandResult, DeadlinePassed, Overloaded, Rejection
 from command_server.kernel.ports import StoredEvent, StoredSnapshot, StoreUnavailable
@@ -22,6 +23,7 @@ from tests.support.harness.memory_event_store import MemoryEventStore, MemoryTra
 from tests.support.harness.waiting import until
 from tests.support.ledger.rules.messages import CashCheque, Deposit, Transfer, WriteCheque
 
+CHUNK_SIZE = BESIDE_COMMANDS.chunk_size
 LONG = 3 * stream_loader.MAX_FOLDED_EVENTS
 
 
@@ -104,9 +106,9 @@ async def test_a_long_stream_is_folded_outside_transactions_once(
     assert [outcome.versions for outcome in outcomes] == [{stream: LONG + n} for n in range(1, 21)]
     assert store.streams[stream].state == f'{{"balance":{LONG + 20}}}'
     assert max(store.read_in_transactions) == 0
-    assert len(store.chunks) == LONG // stream_folder.CHUNK_SIZE + 1
+    assert len(store.chunks) == LONG // CHUNK_SIZE + 1
     await execute(commits, request(Deposit("a", 1)))
-    assert len(store.chunks) == LONG // stream_folder.CHUNK_SIZE + 1
+    assert len(store.chunks) == LONG // CHUNK_SIZE + 1
 
 
 async def test_the_commands_of_other_streams_do_not_wait_for_a_long_one(
@@ -218,7 +220,7 @@ async def test_a_lost_connection_does_not_lose_the_state_that_was_reached(
     store.failing_reads = {1, 5, 6}
     (outcome,) = await execute(commits, request(Deposit("a", 1)))
     assert outcome.versions == {stream: LONG + 1}
-    assert len(store.chunks) == LONG // stream_folder.CHUNK_SIZE + 1 + 3, "each failed read once more"
+    assert len(store.chunks) == LONG // CHUNK_SIZE + 1 + 3, "each failed read once more"
 
 
 async def test_a_store_that_stays_away_fails_the_waiting_commands(
@@ -272,7 +274,7 @@ async def test_a_stop_ends_a_fold_and_keeps_its_state(store: CountingStore) -> N
     command.cancel()  # as gRPC does when the time to stop is up
     commits.close()
     await asyncio.wait_for(writer, 20)
-    folded = store.max_chunks * stream_folder.CHUNK_SIZE
+    folded = store.max_chunks * CHUNK_SIZE
     kept = StoredSnapshot(folded, f'{{"balance":{folded}}}')
     assert store.snapshots == {(stream, ACCOUNTS.snapshots.fingerprint): kept}
     assert store.streams[stream].fingerprint == OTHER_CODE
@@ -295,7 +297,7 @@ async def test_a_rejected_command_stores_the_state_that_was_folded_for_it(
         (outcome,) = await execute(commits, request(Transfer("a", "b", LONG + 1)))
         assert isinstance(outcome, Rejection)
         assert store.streams[stream].state == f'{{"balance":{LONG}}}'
-        assert store.chunks.count(stream) == LONG // stream_folder.CHUNK_SIZE + 1
+        assert store.chunks.count(stream) == LONG // CHUNK_SIZE + 1
 
 
 async def test_servers_of_two_releases_that_take_turns_fold_only_what_the_other_wrote(
@@ -304,7 +306,7 @@ async def test_servers_of_two_releases_that_take_turns_fold_only_what_the_other_
     stream = add_account(store, "a", LONG)
     own = f'{{"balance":{LONG}}}'
     store.streams[stream] = replace(store.streams[stream], state=own, fingerprint="code 0")
-    for turn, chunks in enumerate((0, LONG // stream_folder.CHUNK_SIZE + 1, 1, 1)):
+    for turn, chunks in enumerate((0, LONG // CHUNK_SIZE + 1, 1, 1)):
         monkeypatch.setitem(vars(ACCOUNTS.snapshots), "fingerprint", f"code {turn % 2}")
         store.chunks.clear()
         commits = group_commit(store)
@@ -328,4 +330,4 @@ async def test_an_unreadable_snapshot_of_a_long_stream_is_made_again(
         (outcome,) = await execute(commits, request(Deposit("a", 1)))
         assert outcome.versions == {stream: LONG + number}
     assert store.streams[stream].state == f'{{"balance":{LONG + 2}}}'
-    assert len(store.chunks) == LONG // stream_folder.CHUNK_SIZE + 1
+    assert len(store.chunks) == LONG // CHUNK_SIZE + 1

@@ -1,0 +1,142 @@
+"""The server's side of the fold helper: starts the process, sends requests and receives reports."""
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, Process, create_subprocess_exec
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from math import inf
+from time import monotonic
+from typing import TypeVar
+
+from command_server.fold_helper.messages import FoldReport, FoldRequest, Start, read_report, write_line
+from runtime.process import logs
+
+Pipe = TypeVar("Pipe", asyncio.StreamReader, asyncio.StreamWriter)
+
+log = logs.get_logger(__name__)
+
+MIN_EVENTS = 10_000
+"""Events to fold for which the process is started: a tenth of a second of folding."""
+IDLE_TIME = 30.0
+"""Seconds without a request after which the process ends."""
+SILENCE_LIMIT = 15.0
+"""Seconds without a report, although there are requests, after which the process is killed."""
+RETRY_TIME = 60.0
+"""Seconds after a failure until the process is started again."""
+CLOSE_TIMEOUT = 2.0
+"""Seconds within which the process keeps its states when the server stops."""
+
+
+class FoldProcess:
+    """A fold helper that runs while it is needed; see `kernel.fold.FoldHelper`.
+
+    Args:
+        database_url: of the event store.
+        session: PostgreSQL parameters of its session.
+        modules: the modules with the contexts.
+    """
+
+    def __init__(self, database_url: str, session: Mapping[str, str], modules: Sequence[str]) -> None:
+        self._start = Start(database_url, dict(session), list(modules))
+        self._waiting: dict[str, asyncio.Future[int]] = {}
+        self._unsent: list[FoldRequest] = []
+        self._process: Process | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._retry_at = -inf
+        self._closed = False
+
+    def takes(self, events: int) -> bool:
+        running = self._process is not None
+        return not self._closed and monotonic() >= self._retry_at and (running or events >= MIN_EVENTS)
+
+    async def fold(self, stream: str, version: int) -> int:
+        if stream not in self._waiting:
+            self._waiting[stream] = asyncio.get_running_loop().create_future()
+            self._unsent.append(FoldRequest(stream, version))
+            if self._task is None or self._task.done():
+                self._task = asyncio.create_task(self._run(), name="fold helper")
+            self._send()
+        return await asyncio.shield(self._waiting[stream])
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._task is None:
+            return
+        if self._process is not None:
+            _get_pipe(self._process.stdin).close()
+            await asyncio.wait([self._task], timeout=CLOSE_TIMEOUT)
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while self._waiting and not self._closed:
+            await self._run_process()
+
+    async def _run_process(self) -> None:
+        """Run a process until it is idle or fails."""
+        try:
+            self._process = await create_subprocess_exec(
+                *(sys.executable, "-m", "command_server.fold_helper"), stdin=PIPE, stdout=PIPE
+            )
+            self._send(self._start)
+            await self._receive(_get_pipe(self._process.stdout))
+        except Exception as error:
+            self._retry_at = monotonic() + RETRY_TIME
+            log.warning("Fold helper failed", error=str(error) or repr(error), retry_after=RETRY_TIME)
+        finally:
+            process, self._process = self._process, None
+            self._unsent.clear()
+            for stream in list(self._waiting):
+                self._end(FoldReport(stream))
+            if process is not None:
+                await _stop(process)
+
+    async def _receive(self, reports: asyncio.StreamReader) -> None:
+        """Take reports until the process is idle."""
+        idle_since = monotonic()
+        while self._waiting or monotonic() < idle_since + IDLE_TIME:
+            try:
+                line = await asyncio.wait_for(reports.readline(), SILENCE_LIMIT)
+            except TimeoutError:
+                raise RuntimeError(f"no report for {SILENCE_LIMIT} s") from None
+            if not line:
+                if self._closed:
+                    return
+                raise RuntimeError("the process ended")
+            if self._waiting:
+                idle_since = monotonic()
+            self._end(read_report(line))
+
+    def _send(self, *first: Start) -> None:
+        """Send the requests that wait for the process; without a process they go on waiting."""
+        if self._process is None:
+            return
+        messages, self._unsent = [*first, *self._unsent], []
+        with suppress(OSError, RuntimeError):  # the process has ended, which `_receive` notices
+            _get_pipe(self._process.stdin).write(b"".join(map(write_line, messages)))
+
+    def _end(self, report: FoldReport) -> None:
+        if report.error:
+            log.warning("Fold failed in helper", stream=report.stream, error=report.error)
+        waiting = self._waiting.pop(report.stream, None)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(report.events)
+
+
+def _get_pipe(pipe: Pipe | None) -> Pipe:
+    if pipe is None:
+        raise TypeError("the process has no such pipe")
+    return pipe
+
+
+async def _stop(process: Process) -> None:
+    """End the process: at once if it does not end with its stdin."""
+    _get_pipe(process.stdin).close()
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT):
+            await process.wait()
+    except (TimeoutError, asyncio.CancelledError):
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
