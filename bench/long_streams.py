@@ -6,7 +6,7 @@ the other streams' commands get beside a process that does nothing but use one c
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +31,7 @@ from operations.processes import COMMAND_SERVER, PROJECTOR, RELAY
 from runtime.process import logs
 
 DEPOSIT = "/diptych.banking.v1.CommandService/Deposit"
-LONG = ("long-1", "long-2")
+LONG = ("alone", "beside")
 LONG_EVENTS = 1_000_000
 """Events of the two long streams."""
 MANY, MANY_EVENTS = 100, 8_000
@@ -41,7 +41,12 @@ CALLERS, RATE = 64, 300
 ACCOUNTS = 1_000
 """Those streams."""
 BASELINE_SECONDS = 15.0
-BUSY = "while True: pass"
+BUSY_PROCESSES = {
+    "as any other": "",
+    "at a low priority": "os.nice(10)",
+    "that only runs on idle cores": "os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))",
+}
+"""What the processes of the ceiling do at first."""
 DEADLINE = 120.0
 """Seconds that a measured command may take."""
 
@@ -61,7 +66,7 @@ class LongStreams:
             "beside": self._measure_beside_others,
             "ceiling": self._measure_ceiling,
         }
-        await self._write_accounts()
+        await self._write_accounts(names or measurements)
         async with grpc.aio.insecure_channel(self._server.address) as channel:
             self._stub: Any = CommandServiceStub(channel)
             for first in range(0, ACCOUNTS, CALLERS):
@@ -71,11 +76,12 @@ class LongStreams:
             for name in names or measurements:
                 await measurements[name]()
 
-    async def _write_accounts(self) -> None:
+    async def _write_accounts(self, names: Collection[str]) -> None:
+        """Write the long accounts of these measurements."""
         connection = await asyncpg.connect(self._stack.settings.database_url)
-        for account_id in LONG:
+        for account_id in filter(names.__contains__, LONG):
             await write_account(connection, account_id, LONG_EVENTS)
-        for number in range(MANY):
+        for number in range(MANY if "many" in names else 0):
             await write_account(connection, f"many-{number}", MANY_EVENTS)
         await connection.execute("VACUUM ANALYZE")
         await connection.execute("CHECKPOINT")
@@ -96,8 +102,8 @@ class LongStreams:
 
     async def _measure_alone(self) -> None:
         async with self._watch_memory() as memory:
-            first = await self._deposit("long-1")
-        later = sorted([await self._deposit("long-1") for _ in range(100)])
+            first = await self._deposit("alone")
+        later = sorted([await self._deposit("alone") for _ in range(100)])
         usual = sorted([await self._deposit("a-0") for _ in range(100)])
         print(
             f"{LONG_EVENTS:,} events: first command {first:.1f} s, {_describe(memory)};"
@@ -122,7 +128,7 @@ class LongStreams:
         others = asyncio.create_task(self._run_others(BASELINE_SECONDS))
         await asyncio.sleep(1)  # until the load has begun
         async with self._watch_memory() as memory:
-            first = await self._deposit("long-2")
+            first = await self._deposit("beside")
         beside = await others
         print(
             f"beside {CALLERS} callers at {RATE}/s: first command {first:.1f} s, {_describe(memory)};"
@@ -133,12 +139,13 @@ class LongStreams:
 
     async def _measure_ceiling(self) -> None:
         alone = await self._run_others(BASELINE_SECONDS)
-        for niceness in ("0", "10"):
-            busy = await asyncio.create_subprocess_exec("nice", "-n", niceness, sys.executable, "-c", BUSY)
+        for name, prelude in BUSY_PROCESSES.items():
+            program = f"import os; {prelude}\nwhile True: pass"
+            busy = await asyncio.create_subprocess_exec(sys.executable, "-c", program)
             beside = await self._run_others(BASELINE_SECONDS)
             busy.kill()
             await busy.wait()
-            print(f"beside a busy core, niceness {niceness}: {_compare(alone, beside)}", flush=True)
+            print(f"beside a process that uses a core, {name}: {_compare(alone, beside)}", flush=True)
 
     async def _run_others(self, seconds: float) -> LoadResult:
         path = self._folder / "deposits"

@@ -15,8 +15,6 @@ from command_server.kernel.snapshot import FoldedState
 from command_server.kernel.stream_folder import StreamFolder
 from contracts.streams import stream_type
 
-NICENESS = 10
-"""A tenth of a command server's share of a busy core, and all that is left of an idle one."""
 ALONE = Pace(chunk_size=2_000, slice=0.005, max_yield=0.0)
 REPORT_INTERVAL = 1.0
 """Seconds between two reports that say that the helper is at work."""
@@ -85,7 +83,7 @@ async def main(reports: int) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):  # it ends with the server, which may need it until then
         signal.signal(number, signal.SIG_IGN)
-    os.nice(NICENESS)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # run when a core has nothing else to do
     reports = os.dup(1)
     os.dup2(2, 1)  # a module that prints must not write between the reports
     asyncio.run(main(reports))

@@ -20,8 +20,13 @@ MIN_EVENTS = 10_000
 """Events to fold for which the process is started: a tenth of a second of folding."""
 IDLE_TIME = 30.0
 """Seconds without a request after which the process ends."""
-SILENCE_LIMIT = 15.0
-"""Seconds without a report, although there are requests, after which the process is killed."""
+SILENCE_LIMIT = 5.0
+"""Seconds without a report after which the process is killed."""
+START_TIME = 10.0
+"""Seconds that the process may take to start."""
+MIN_RATE = 40_000
+"""Events a second that the process must fold: a third of what it folds on an idle core. It gets no time while
+all cores are busy; then the server must fold the events itself, since it has its share of the time."""
 RETRY_TIME = 60.0
 """Seconds after a failure until the process is started again."""
 CLOSE_TIMEOUT = 2.0
@@ -43,7 +48,7 @@ class FoldProcess:
         self._unsent: list[FoldRequest] = []
         self._process: Process | None = None
         self._task: asyncio.Task[None] | None = None
-        self._retry_at = -inf
+        self._deadline = self._retry_at = -inf
         self._closed = False
 
     def takes(self, events: int) -> bool:
@@ -54,6 +59,7 @@ class FoldProcess:
         if stream not in self._waiting:
             self._waiting[stream] = asyncio.get_running_loop().create_future()
             self._unsent.append(FoldRequest(stream, version))
+            self._extend_deadline(version / MIN_RATE)
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._run(), name="fold helper")
             self._send()
@@ -73,8 +79,12 @@ class FoldProcess:
         while self._waiting and not self._closed:
             await self._run_process()
 
+    def _extend_deadline(self, seconds: float) -> None:
+        self._deadline = max(self._deadline, monotonic()) + seconds
+
     async def _run_process(self) -> None:
         """Run a process until it is idle or fails."""
+        self._extend_deadline(START_TIME)
         try:
             self._process = await create_subprocess_exec(
                 *(sys.executable, "-m", "command_server.fold_helper"), stdin=PIPE, stdout=PIPE
@@ -99,14 +109,18 @@ class FoldProcess:
             try:
                 line = await asyncio.wait_for(reports.readline(), SILENCE_LIMIT)
             except TimeoutError:
+                if not self._waiting:
+                    return
                 raise RuntimeError(f"no report for {SILENCE_LIMIT} s") from None
             if not line:
                 if self._closed:
                     return
                 raise RuntimeError("the process ended")
+            self._end(read_report(line))
             if self._waiting:
                 idle_since = monotonic()
-            self._end(read_report(line))
+                if idle_since > self._deadline:
+                    raise RuntimeError(f"folds fewer than {MIN_RATE} events a second")
 
     def _send(self, *first: Start) -> None:
         """Send the requests that wait for the process; without a process they go on waiting."""

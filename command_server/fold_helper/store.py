@@ -68,6 +68,7 @@ class HelperStore:
                 *(stream, fingerprint, snapshot.version, snapshot.state),
                 timeout=SNAPSHOT_TIMEOUT,
             )
+            await connection.execute(statements.DROP_OLD_SNAPSHOTS, [stream])
 
     def _terminate(self) -> None:
         if self._connection is not None:

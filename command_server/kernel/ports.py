@@ -186,6 +186,8 @@ class EventStore(Protocol):
     async def keep_snapshot(self, stream: str, fingerprint: str, snapshot: StoredSnapshot) -> None:
         """Keep a snapshot, unless a newer one of this fingerprint is kept.
 
+        The stream's snapshots of other fingerprints are dropped except the one that was kept last.
+
         Raises:
             StoreUnavailable: retry.
         """

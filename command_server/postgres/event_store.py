@@ -63,9 +63,6 @@ CONNECTION_ERRORS = (
     TimeoutError,
 )
 
-SNAPSHOT_RETENTION = 30 * 86_400.0
-"""Seconds after which a kept snapshot that was not kept again is dropped with the next one of its stream."""
-
 
 def session_settings(role: str) -> dict[str, str]:
     """Return the settings of sessions that act as `role`, one of the schema's roles."""
@@ -118,7 +115,7 @@ class PostgresEventStore:
             await driver.execute(
                 statements.KEEP_SNAPSHOT, stream, fingerprint, snapshot.version, snapshot.state
             )
-            await driver.execute(statements.DROP_OLD_SNAPSHOTS, [stream], SNAPSHOT_RETENTION)
+            await driver.execute(statements.DROP_OLD_SNAPSHOTS, [stream])
 
     async def close(self) -> None:
         await self.engine.dispose()
@@ -165,6 +162,7 @@ class PostgresTransaction:
     async def write(self, changes: Changes) -> None:
         if changes.kept_snapshots:
             await self._connection.execute(statements.KEEP_REPLACED_SNAPSHOTS, changes.kept_snapshots)
+            await self._connection.execute(statements.DROP_OLD_SNAPSHOTS, changes.kept_snapshots)
         # One order on all servers: inserts of the same new keys must not wait for each other in a circle.
         requests = sorted(changes.requests, key=attrgetter("caller", "request_id"))
         outcomes = [_encode_outcome(row.outcome) for row in requests]

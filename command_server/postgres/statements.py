@@ -43,8 +43,12 @@ SELECT id, fingerprint, state_version, state, now() FROM streams WHERE id = ANY(
 {_KEEP}
 """  # noqa: S608 - no part of it is data
 
+# A deployment has two releases, each with its own code. One of their states is in the stream's row as well.
 DROP_OLD_SNAPSHOTS = """
-DELETE FROM snapshots WHERE stream = ANY($1) AND kept_at < now() - make_interval(secs => $2)
+DELETE FROM snapshots s WHERE stream = ANY($1) AND (
+  SELECT count(*) FROM snapshots l
+  WHERE l.stream = s.stream AND (l.kept_at, l.version) > (s.kept_at, s.version)
+) >= 2
 """
 
 STREAM_COLUMNS = ("id", "type", "version", "updated_at", "state", "fingerprint", "is_new")

@@ -202,6 +202,20 @@ async def test_a_kept_snapshot_is_replaced_by_later_ones_of_the_same_code_only(s
     assert await store.read_snapshot("a.b.1", "other") == StoredSnapshot(9, "{}")
 
 
+async def test_a_stream_has_the_snapshots_of_the_two_codes_that_kept_one_last(store: EventStore) -> None:
+    await store.keep_snapshot("a.b.2", "first", StoredSnapshot(1, "{}"))
+    for code in ("first", "second", "first", "third"):
+        await store.keep_snapshot("a.b.1", code, StoredSnapshot(1, "{}"))
+    kept = [await store.read_snapshot("a.b.1", code) for code in ("first", "second", "third")]
+    assert kept == [StoredSnapshot(1, "{}"), None, StoredSnapshot(1, "{}")]
+    await write(store, Changes([stream(1)], [event(1)]))
+    later = StreamRow("a.b.1", "a.b", 2, NOW, '{"n": 2}', "other", is_new=False)
+    await write(store, Changes([later], [event(2)], kept_snapshots=["a.b.1"]))
+    kept = [await store.read_snapshot("a.b.1", code) for code in ("first", "third", "print")]
+    assert kept == [None, StoredSnapshot(1, "{}"), StoredSnapshot(1, "{}")]
+    assert await store.read_snapshot("a.b.2", "first") == StoredSnapshot(1, "{}")
+
+
 async def test_a_snapshot_of_other_code_is_kept_before_it_is_replaced(store: EventStore) -> None:
     await write(store, Changes([stream(1)], [event(1)]))
     later = StreamRow("a.b.1", "a.b", 2, NOW, '{"n": 2}', "other", is_new=False)

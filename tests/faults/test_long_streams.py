@@ -1,9 +1,12 @@
-"""An account with a long history to fold again, as after a release, while command servers are killed."""
+"""An account with a long history to fold again, while command servers and their fold helpers are killed."""
 
 import asyncio
+import os
 import random
 import secrets
+import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from uuid import UUID
 
 import asyncpg
@@ -12,9 +15,11 @@ from diptych.banking.v1.command_service_pb2 import DepositRequest
 from diptych.banking.v1.command_service_pb2_grpc import CommandServiceStub
 from google.type.money_pb2 import Money
 
+from bench.environment import get_pid
 from bench.long_accounts import write_account
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER
+from tests.support.harness.fold_helpers import list_fold_helpers
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.traffic import Traffic
 
@@ -49,7 +54,7 @@ async def test_a_long_account_is_commanded_after_a_release_while_servers_are_kil
 ) -> None:
     choose = random.Random(seed := secrets.randbits(32))
     print(f"seed of the kills {seed}")
-    account_id = f"long-{seed:x}"
+    account_id, frozen = f"long-{seed:x}", list[int]()
     connection = await asyncpg.connect(stack.settings.database_url)
     try:
         await write_account(connection, account_id, events, queued=True)
@@ -60,6 +65,10 @@ async def test_a_long_account_is_commanded_after_a_release_while_servers_are_kil
         for _ in range(kills):
             await asyncio.sleep(choose.uniform(0.0, 0.3))  # the moment of the kill, not a wait for anything
             victim = choose.choice(stack.of(COMMAND_SERVER))
+            if choose.random() < 0.5 and (helpers := list_fold_helpers(get_pid(victim))):
+                os.kill(helpers[0], choose.choice([signal.SIGKILL, signal.SIGSTOP]))
+                frozen.append(helpers[0])
+                continue
             await victim.kill()
             await victim.start()
         await asyncio.gather(*deposits)
@@ -67,6 +76,9 @@ async def test_a_long_account_is_commanded_after_a_release_while_servers_are_kil
         row = await connection.fetchrow(query, f"banking.account.{account_id}")
     finally:
         await connection.close()
+        for helper in frozen:  # its server may have been killed
+            with suppress(ProcessLookupError):
+                os.kill(helper, signal.SIGCONT)
     assert row is not None
     assert [int(value) for value in row] == [events + DEPOSITS, events - 1 + DEPOSITS]
     report = await verify_stack(stack)

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -22,6 +21,7 @@ from command_server.kernel.outcomes import Accepted
 from command_server.postgres.event_store import PostgresEventStore, session_settings
 from command_server.postgres.schema import SERVICE_ROLE
 from tests.support.builders.requests import request
+from tests.support.harness.fold_helpers import list_fold_helpers
 from tests.support.harness.waiting import until
 
 EVENTS = fold_process.MIN_EVENTS + 1_500
@@ -46,16 +46,7 @@ async def helper(database_url: str) -> AsyncIterator[FoldProcess]:
 
 
 def list_children() -> list[int]:
-    """Return the process ids of the fold helpers of this process."""
-    processes = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            if parent == os.getpid() and b"command_server.fold_helper" in (folder / "cmdline").read_bytes():
-                processes.append(int(folder.name))
-        except OSError:  # it has ended meanwhile
-            continue
-    return processes
+    return list_fold_helpers(os.getpid())
 
 
 async def stop_when_started() -> int:
@@ -96,7 +87,7 @@ async def test_the_helper_folds_and_keeps_the_state_and_ends_with_the_server(
     )
     fingerprint = AGGREGATES["banking.account"].snapshots.fingerprint
     assert tuple(kept or ()) == (EVENTS, fingerprint, str(EVENTS - 1))
-    assert os.getpriority(os.PRIO_PROCESS, process) > os.getpriority(os.PRIO_PROCESS, 0)
+    assert os.sched_getscheduler(process) == os.SCHED_IDLE
     assert helper.takes(1), "while it runs, it takes every fold"
     await helper.close()
     assert not list_children()
@@ -176,3 +167,18 @@ async def test_a_helper_that_is_idle_ends_and_another_one_takes_the_next_fold(
         assert await helper.fold(STREAM, EVENTS) == events
         await until(lambda: not list_children())
     assert helper.takes(EVENTS)
+
+
+async def test_a_helper_that_is_too_slow_is_replaced_by_the_server(
+    database_url: str,
+    connection: "asyncpg.Connection[Any]",
+    helper: FoldProcess,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It gets no time while all cores are busy, although it may still report."""
+    monkeypatch.setattr(fold_process, "START_TIME", 0.0)
+    monkeypatch.setattr(fold_process, "MIN_RATE", 1e12)
+    folds: list[int] = []
+    assert (await deposit(database_url, helper, folds)).versions == {STREAM: EVENTS + 1}
+    assert folds == [EVENTS]
+    assert not helper.takes(EVENTS)

@@ -57,7 +57,14 @@ class MemoryEventStore:
     async def keep_snapshot(self, stream: str, fingerprint: str, snapshot: StoredSnapshot) -> None:
         kept = self.snapshots.get((stream, fingerprint))
         if kept is None or kept.version <= snapshot.version:
-            self.snapshots[(stream, fingerprint)] = snapshot
+            self.keep(stream, fingerprint, snapshot)
+
+    def keep(self, stream: str, fingerprint: str, snapshot: StoredSnapshot) -> None:
+        """Keep the snapshot, and of the others of its stream the one that was kept last."""
+        self.snapshots.pop((stream, fingerprint), None)
+        for other in [key for key in self.snapshots if key[0] == stream][:-1]:
+            del self.snapshots[other]
+        self.snapshots[(stream, fingerprint)] = snapshot
 
 
 class MemoryTransaction:
@@ -96,7 +103,7 @@ class MemoryTransaction:
             replaced = self._store.streams[name]
             assert replaced.state is not None
             snapshot = StoredSnapshot(replaced.state_version, replaced.state)
-            self._store.snapshots[name, replaced.fingerprint] = snapshot
+            self._store.keep(name, replaced.fingerprint, snapshot)
         for stream in self._changes.streams:
             self._store.streams[stream.id] = StoredStream(
                 stream.version, stream.updated_at, stream.state, stream.version, stream.fingerprint

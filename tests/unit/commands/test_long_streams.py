@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from google.protobuf.message import DecodeError
 
+from command_server import observer
 from command_server.kernel import fold_waits, stream_folder, stream_loader
 from command_server.kernel.admission import MAX_QUEUE_TIME
 from command_server.kernel.batch import Request
@@ -17,6 +18,8 @@ from command_server.kernel.fold import BESIDE_COMMANDS
 from command_server.kernel.group_commit import MAX_BATCH_SIZE, GroupCommit
 from command_server.kernel.outcomes import Accepted, CommandResult, DeadlinePassed, Overloaded, Rejection
 from command_server.kernel.ports import StoredEvent, StoredSnapshot, StoreUnavailable
+from runtime.telemetry import metrics
+from runtime.telemetry.instruments import Instruments
 from tests.support.builders.long_ledger_streams import ACCOUNTS, OTHER_CODE, add_account, break_event
 from tests.support.builders.requests import group_commit, request
 from tests.support.harness.memory_event_store import MemoryEventStore, MemoryTransaction
@@ -133,6 +136,24 @@ async def test_a_transaction_folds_a_bounded_number_of_events_of_all_its_streams
     outcomes = await execute(commits, *(request(Deposit(f"a-{number}", 1)) for number in range(count)))
     assert all(isinstance(outcome, Accepted) for outcome in outcomes)
     assert 0 < max(store.read_in_transactions) <= stream_loader.MAX_FOLDED_EVENTS
+
+
+async def test_folds_under_way_are_measured(
+    store: CountingStore, commits: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instruments = Instruments()
+    monkeypatch.setattr(metrics, "instruments", instruments)
+    monkeypatch.setattr(observer, "REPORT_INTERVAL", 0.01)
+    values: dict[str, Any] = {each.name: each for each in instruments.all}
+    report = asyncio.create_task(observer.report_folds(commits.folder))
+    gate = store.close_gate(add_account(store, "a", LONG))
+    command = start(commits, request(Deposit("a", 1)))
+    await until(lambda: values["streams.folds"].value == 1)
+    await until(lambda: values["streams.folds.age"].value > 0)
+    gate.set()
+    await command
+    await until(lambda: (values["streams.folds"].value, values["streams.folds.age"].value) == (0, 0))
+    report.cancel()
 
 
 async def test_a_short_fold_does_not_wait_for_a_long_one(store: CountingStore, commits: GroupCommit) -> None:
