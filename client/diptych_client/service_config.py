@@ -24,6 +24,9 @@ _RETRY_POLICY = {
     "backoffMultiplier": 3,
     "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"],
 }
+MAX_REQUEST_BYTES = 512 * 1024
+"""Bytes above which gRPC does not send a request. Servers refuse requests above 256 KiB with a reason, but
+above this size without one, and gRPC would repeat them."""
 _RETRY_THROTTLING = {"maxTokens": 100, "tokenRatio": 0.2}
 """A budget for all retries of a channel: about one for every five calls that succeed, 50 at once."""
 
@@ -44,6 +47,7 @@ def service_config(*packages: str) -> dict[str, Any]:
         "name": [{"service": service.full_name} for service in services],
         "waitForReady": True,
         "timeout": f"{CALL_TIMEOUT:g}s",
+        "maxRequestMessageBytes": MAX_REQUEST_BYTES,
         "retryPolicy": deepcopy(_RETRY_POLICY),
     }
     watches = {

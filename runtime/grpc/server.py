@@ -41,6 +41,9 @@ def build_interceptors(
     ]
 
 
+MAX_RECEIVED_BYTES = 2 * validation.MAX_REQUEST_BYTES
+"""Bytes of a request above which gRPC refuses it by itself, without details. Requests that are too large, but
+smaller than this, get a reason from `validation`."""
 MAX_PENDING = 1_000
 """Number of calls waiting to be handed over to Python from which gRPC sheds some new calls; from twice that
 number it sheds all."""
@@ -51,8 +54,7 @@ def build_options(settings: Settings, max_pending: int = MAX_PENDING) -> list[tu
     return [
         # A single process must own its port: with SO_REUSEPORT a second process would silently share it.
         ("grpc.so_reuseport", int(settings.reuse_port)),
-        # The largest valid request, an order of 100 lines of four-byte characters, has 114 kB.
-        ("grpc.max_receive_message_length", 256 * 1024),
+        ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
         # The server notices a client that vanished without closing its connection within 80 seconds.
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),

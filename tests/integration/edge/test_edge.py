@@ -1,6 +1,7 @@
 """The interceptors of every gRPC call: errors, authentication, validation, the record of refused calls."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,13 +12,15 @@ from typing import Any
 import grpc
 import pytest
 from diptych.access.v1 import access_pb2
+from diptych_client import service_config
 from grpc import StatusCode
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from runtime.grpc import server
 from runtime.grpc.refused_calls import RefusedCall
 from runtime.grpc.rpc_error import STATUS, RpcError
-from runtime.grpc.server import Server, Service
+from runtime.grpc.server import MAX_RECEIVED_BYTES, Server, Service
+from runtime.grpc.validation import MAX_REQUEST_BYTES
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from tests.support.harness import toy_server
@@ -221,6 +224,31 @@ async def test_a_rule_about_a_whole_request_has_no_field(edge: Edge) -> None:
         edge.queries.ListCheques(queries.ListChequesRequest(), metadata=edge.issuer.bearer())
     )
     assert failure.violations == {"": "name an account, a state, or a time"}
+
+
+@pytest.mark.parametrize("size", [MAX_REQUEST_BYTES + 1, MAX_RECEIVED_BYTES - 100])
+async def test_a_request_that_is_too_large_is_refused_with_a_reason(edge: Edge, size: int) -> None:
+    failure = await rpc_failure(edge.get("c" * size))
+    assert (failure.code, failure.reason) == (StatusCode.INVALID_ARGUMENT, "REQUEST_TOO_LARGE")
+
+
+async def test_a_request_far_too_large_is_refused_by_grpc_before_it_is_read(edge: Edge) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await edge.get("c" * MAX_RECEIVED_BYTES)
+    assert caught.value.code() == StatusCode.RESOURCE_EXHAUSTED
+    assert "larger than max" in (caught.value.details() or "")
+
+
+async def test_a_call_with_the_service_config_sends_no_request_far_too_large(edge: Edge) -> None:
+    config = service_config()
+    config["methodConfig"][0]["name"] = [{}]
+    options = [("grpc.service_config", json.dumps(config))]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{edge.server.port}", options) as channel:
+        get = queries_grpc.QueryServiceStub(channel).GetCheque
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            request = queries.GetChequeRequest(cheque_id="c" * MAX_RECEIVED_BYTES)
+            await get(request, metadata=edge.issuer.bearer())
+    assert "CLIENT: Sent message larger" in (caught.value.details() or "")
 
 
 async def test_the_error_of_a_large_request_names_its_first_violation(issuer: Issuer) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from diptych_client import service_config
 
+from runtime.grpc.server import MAX_RECEIVED_BYTES
+
 PROTOS = Path(__file__).parents[3] / "protos"
 METHOD = re.compile(r"^  rpc (\w+)\(\w+\) returns \((stream )?", re.MULTILINE)
 
@@ -28,6 +30,7 @@ def test_every_service_of_the_protos_is_repeated_with_a_timeout() -> None:
     assert sorted(name["service"] for name in calls["name"]) == sorted(services())
     assert all(name.keys() == {"service"} for name in calls["name"]), "all methods of the service"
     assert calls["timeout"] == "5s"
+    assert calls["maxRequestMessageBytes"] == MAX_RECEIVED_BYTES
     assert calls["retryPolicy"]["maxAttempts"] == 5
     assert service_config()["retryThrottling"] == {"maxTokens": 100, "tokenRatio": 0.2}
 

@@ -21,8 +21,7 @@ from diptych_testing.scenario import NOW
 from projector.projections.ordering.order import ORDERS
 from runtime.codec import message_class
 from runtime.grpc.response_size import FIRST_READ, MAX_PAGE_BYTES
-from runtime.grpc.server import build_options
-from runtime.process.settings import Settings
+from runtime.grpc.validation import MAX_REQUEST_BYTES
 from tests.support.builders.large_orders import WIDE, large_order
 from tests.support.harness.contexts import CONTEXTS, QUERY_CONTEXTS
 from tests.support.harness.keys import mint_token
@@ -30,7 +29,6 @@ from tests.support.ledger.queries import CONTEXT as LEDGER_QUERIES
 from tests.support.ledger.rules import CONTEXT as LEDGER
 
 INCARNATION = incarnations.create()
-RECEIVE_LIMIT = dict(build_options(Settings()))["grpc.max_receive_message_length"]
 VALIDATOR = Validator()
 Path = tuple[FieldDescriptor, ...]
 TOO_LONG, TOO_MANY = "a" * 200_000, 2_000
@@ -106,7 +104,7 @@ LARGEST_ORDER = large_order(
 
 def test_the_largest_order_is_valid_and_passes_every_limit() -> None:
     assert not VALIDATOR.collect_violations(LARGEST_ORDER)
-    assert LARGEST_ORDER.ByteSize() < RECEIVE_LIMIT
+    assert LARGEST_ORDER.ByteSize() < MAX_REQUEST_BYTES
     kind = command_types(ORDERING)["diptych.ordering.v2.CommandService.PlaceOrder"]
     command = kind.decode(LARGEST_ORDER, "caller")
     aggregate = aggregate_types((ORDERING,))["ordering.order"]

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from runtime.grpc.method import Method
 from runtime.grpc.rpc_error import RpcError
-from runtime.grpc.validation import validate
+from runtime.grpc.validation import MAX_REQUEST_BYTES, validate
 from tests.support.ledger.stubs import commands, queries
 
 
@@ -46,6 +46,15 @@ async def test_a_violation_names_its_field_however_deep() -> None:
     request.shares[1].payee_id = ""
     request.memo.lines[1] = ""
     assert set(await violations(request)) == {"shares[1].payee_id", "memo.lines[1]"}
+
+
+async def test_a_request_that_is_too_large_is_refused_with_its_size() -> None:
+    request = distribute()
+    request.memo.title = "x" * MAX_REQUEST_BYTES
+    with pytest.raises(RpcError) as caught:
+        await check(request)
+    assert caught.value.reason == "REQUEST_TOO_LARGE"
+    assert caught.value.metadata == {"bytes": str(request.ByteSize()), "most": str(MAX_REQUEST_BYTES)}
 
 
 async def test_a_violated_cel_rule_is_reported_with_its_message() -> None:
