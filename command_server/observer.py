@@ -66,14 +66,14 @@ def instrument(execute: Execute) -> Execute:
 def _log_end(request: Request, outcome: Outcome | BaseException | None, duration: float) -> None:
     """Log how a command ended; `duration` in seconds, logged in milliseconds."""
     stream: str | None
-    version, reason = None, None
+    version, reason, error = None, None, None
     if isinstance(outcome, Accepted):
         name, (stream, version) = "accepted", next(iter(outcome.versions.items()))
     elif isinstance(outcome, Rejection):
         name, stream, reason = "rejected", _find_target(request), outcome.reason
     else:
         name, stream = "failed", _find_target(request)
-        reason = REASON_OF_FAILURE.get(type(outcome), "INTERNAL")
+        reason, error = REASON_OF_FAILURE.get(type(outcome), "INTERNAL"), str(outcome) or None
     write = log.warning if name == "failed" else log.info
     write(
         "Command processed",
@@ -85,6 +85,7 @@ def _log_end(request: Request, outcome: Outcome | BaseException | None, duration
         reason=reason,
         stream=stream,
         version=version,
+        error=error,
         duration=round(duration * 1000, 3),
     )
 

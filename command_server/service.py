@@ -15,18 +15,19 @@ from google.protobuf.message import Message
 from grpc import StatusCode
 from grpc.aio import ServicerContext
 
-from command_server.kernel.batch import Request
+from command_server.kernel.batch import Request, StreamLocked
 from command_server.kernel.context import CommandType, Context, command_types
 from command_server.kernel.decider import RejectionKind
 from command_server.kernel.outcomes import (
     Accepted,
     CommandResult,
     DeadlinePassed,
+    OutcomePending,
     Overloaded,
     Rejection,
     RequestIdReused,
 )
-from command_server.kernel.ports import StoreConflict, StoreFull, StoreUnavailable
+from command_server.kernel.ports import StoreConflict, StoreFull, StoreLocked, StoreUnavailable
 from command_server.kernel.request_ages import RequestTooNew, RequestTooOld
 from contracts.consistency_tokens import ConsistencyTokens
 from contracts.streams import aggregate_id
@@ -50,7 +51,10 @@ REASON_OF_FAILURE: Mapping[type, str] = {
     RequestTooNew: "REQUEST_INVALID",
     DeadlinePassed: "DEADLINE_PASSED",
     Overloaded: "OVERLOADED",
+    OutcomePending: "OUTCOME_PENDING",
     StoreFull: "STORAGE_FULL",
+    StoreLocked: "WRITE_MODEL_LOCKED",
+    StreamLocked: "WRITE_MODEL_LOCKED",
     StoreUnavailable: "WRITE_MODEL_UNAVAILABLE",
     StoreConflict: "WRITE_MODEL_UNAVAILABLE",
     CancelledError: "CANCELLED",
@@ -110,14 +114,21 @@ def _build_handler(
             text = "the deadline passed while the command was queued; it was not executed"
             raise RpcError("DEADLINE_PASSED", text) from error
         except Overloaded as error:
-            text = "the command would have been answered too late; it was not executed"
+            text = "the command would have waited too long; it was not executed"
             raise RpcError("OVERLOADED", text, retry_after=error.retry_after) from error
+        except OutcomePending as error:
+            text = "the commit takes longer than the deadline; retry with the same request_id for the outcome"
+            raise RpcError("OUTCOME_PENDING", text, retry_after=error.retry_after) from error
         except StoreFull as error:
             text = "the database has no space left; the command was not executed"
             raise RpcError("STORAGE_FULL", text, retry_after=STORAGE_FULL_PAUSE) from error
+        except StoreLocked as error:
+            text = "another transaction holds a lock that the command needs; it was not executed"
+            raise RpcError("WRITE_MODEL_LOCKED", text, retry_after=error.retry_after) from error
         except (StoreUnavailable, StoreConflict) as error:
             text = "the command may have taken effect; retry with the same request_id"
-            raise RpcError("WRITE_MODEL_UNAVAILABLE", text, retry_after=error.retry_after) from error
+            cause = {"cause": error.cause} if isinstance(error, StoreUnavailable) and error.cause else None
+            raise RpcError("WRITE_MODEL_UNAVAILABLE", text, cause, retry_after=error.retry_after) from error
         return response(receipt=_build_receipt(kind, result, tokens))
 
     return handle

@@ -15,7 +15,15 @@ from command_server.kernel.clock import choose_time
 from command_server.kernel.context import AggregateType, CommandType
 from command_server.kernel.decider import Rejected, RejectionKind
 from command_server.kernel.outcomes import Accepted, Outcome, Rejection, RequestIdReused
-from command_server.kernel.ports import Changes, EventRow, RequestKey, RequestRow, StoredRequest, StreamRow
+from command_server.kernel.ports import (
+    Changes,
+    EventRow,
+    RequestKey,
+    RequestRow,
+    StoredRequest,
+    StoreLocked,
+    StreamRow,
+)
 from command_server.kernel.request_ages import RequestAges
 from command_server.kernel.snapshot import FoldedState
 from contracts.envelope import MAX_EVENT_BYTES
@@ -66,6 +74,18 @@ class NotFolded(Exception):
         self.stream = stream
         self.base = base
         self.version = version
+
+
+class StreamLocked(StoreLocked):
+    """A command affects a stream that another transaction has locked; it was not executed.
+
+    Args:
+        stream: the stream's name.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self.stream = stream
 
 
 class NotLoaded(Exception):

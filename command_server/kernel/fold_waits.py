@@ -29,6 +29,8 @@ class QueuedCommand:
     result: "asyncio.Future[CommandResult]"
     folded: dict[str, FoldedState] = field(default_factory=dict)
     """States of its streams that were folded for it."""
+    locked_since: float | None = None
+    """When one of its streams was first found locked by another transaction; `perf_counter()`, in seconds."""
 
 
 class FoldWaits:

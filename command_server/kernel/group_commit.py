@@ -3,28 +3,40 @@
 How it works. `execute` queues a command and waits for its future. `run` takes up to MAX_BATCH_SIZE commands,
 loads and locks their streams, decides them in order of arrival, writes everything in one statement and
 completes the futures after the commit. The next batch forms during the commit, so batches grow with the load.
-On StoreConflict or StoreUnavailable the whole batch runs again: nothing of it is kept in memory, and request
-ids make a rerun safe even if the first commit took effect. `rerun_budget.py` limits that, and `admission.py`
-refuses commands that would be answered too late. Any other error may come from a single command, so the
-halves of the batch then run one after the other, until the faulty one fails alone. A command whose related
-streams were not loaded is decided in the next batch. A command whose stream is long and has to be folded
-first waits for that outside the batches (`stream_folder.py`), while all others continue.
+A repetition of a recorded request does not wait for that commit. On StoreConflict or StoreUnavailable the
+whole batch runs again: nothing of it is kept in memory, and request ids make a rerun safe even if the first
+commit took effect. `rerun_budget.py` limits that, `admission.py` refuses commands that would wait too long,
+and `deadline_watch.py` answers those whose deadline comes first. Any other error may come from a single
+command, so the halves of the batch then run one after the other, until the faulty one fails alone. A command
+whose related streams were not loaded is decided in the next batch. A command whose stream is long and has to
+be folded first waits for that outside the batches (`stream_folder.py`), and so does one whose stream another
+transaction has locked for long (`lock_waits.py`), while all others continue.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
+from itertools import chain
 from time import perf_counter
 
 from command_server.kernel.admission import Admission
-from command_server.kernel.batch import Batch, NotFolded, NotLoaded, Request
+from command_server.kernel.batch import Batch, NotFolded, NotLoaded, Request, StreamLocked
 from command_server.kernel.clock import continue_from
 from command_server.kernel.context import AggregateType
+from command_server.kernel.deadline_watch import DeadlineWatch
 from command_server.kernel.fold import FoldHelper
 from command_server.kernel.fold_waits import FoldWaits, QueuedCommand, fail, merge_folded
-from command_server.kernel.outcomes import CommandResult, DeadlinePassed, Outcome
-from command_server.kernel.ports import EventStore, StoreConflict, StoreUnavailable
+from command_server.kernel.lock_waits import LockWaits
+from command_server.kernel.outcomes import CommandResult, DeadlinePassed, Outcome, OutcomePending, Overloaded
+from command_server.kernel.ports import (
+    EventStore,
+    RequestLookup,
+    StoreConflict,
+    StoreFull,
+    StoreLocked,
+    StoreUnavailable,
+)
 from command_server.kernel.request_ages import RequestAges
 from command_server.kernel.rerun_budget import RerunBudget
 from command_server.kernel.stream_folder import OnFolded, StreamFolder
@@ -71,14 +83,18 @@ class GroupCommit:
         self._on_time_set_aside = on_time_set_aside
         self._keep_requests = keep_requests
         self._admission = Admission()
+        self._deadlines = DeadlineWatch(self._answer_due)
         self._reruns = RerunBudget()
         self._work_available = asyncio.Event()
         self._queue: deque[QueuedCommand] = deque()
         self._returned: deque[QueuedCommand] = deque()
         """Commands that were in a batch already; they go first, and do not count as waiting in the queue."""
+        self._batch: Sequence[QueuedCommand] = ()
+        """The commands that are being executed."""
         self._forms_batch = False
         self.folder = StreamFolder(store, aggregates, on_folded, lambda: self._forms_batch, fold_helper)
         self._fold_waits = FoldWaits(self.folder, self._returned.append, self._work_available.set)
+        self._lock_waits = LockWaits(self._returned.append, self._work_available.set)
         self._batch_ready = asyncio.Event()
         self._closed = False
 
@@ -88,8 +104,10 @@ class GroupCommit:
         Raises:
             RequestIdReused: the caller has already used the request id for another request.
             RequestTooOld, RequestTooNew: the time that the request id carries forbids its execution.
-            DeadlinePassed: the deadline passed in the queue; the command was not executed.
-            Overloaded: the command would have been answered too late; it was not queued.
+            DeadlinePassed: the deadline came in the queue; the command was not executed.
+            Overloaded: the command would wait, or has waited, too long for its commit; it was not executed.
+            OutcomePending: the deadline is near, and the command is in a commit.
+            StoreLocked: another transaction has locked its streams; the command was not executed.
             StoreConflict, StoreUnavailable: the last attempt failed. The command may have taken effect; a
                 retry with the same request id returns its outcome.
             Exception: the command's own code or data failed; it changed nothing.
@@ -110,15 +128,21 @@ class GroupCommit:
             self._forms_batch = True
             batcher.begin()
             await self._batch_ready.wait()
+            if pause := self._admission.compute_batching_pause():
+                with self._deadlines.watch():
+                    await asyncio.sleep(pause)
+                self._deadlines.answer_before_commit()
             self._forms_batch = False
-            await self._execute_batch(self._take_batch())
+            self._batch = self._take_batch()
+            await self._execute_batch(self._batch)
         await self._fold_waits.close()
 
     async def _wait_for_work(self) -> bool:
         """Wait until a command is queued; return False once there will be no more."""
         while not self._count_ready():
-            if self._closed and not self._fold_waits.count:
+            if self._closed and not self._fold_waits.count + self._lock_waits.count:
                 return False
+            self._admission.mark_idle()
             self._work_available.clear()
             await self._work_available.wait()
         return True
@@ -132,11 +156,16 @@ class GroupCommit:
         self._work_available.set()
 
     def _take_batch(self) -> list[QueuedCommand]:
-        """Return the next batch without the commands whose caller has cancelled or timed out."""
+        """Return the next batch without the commands whose caller has cancelled or timed out.
+
+        While new commands are queued, those that were in a batch already take up to half of it.
+        """
         batch: list[QueuedCommand] = []
         now, size = perf_counter(), 0
         while self._count_ready() and len(batch) < MAX_BATCH_SIZE and size < MAX_BATCH_BYTES:
-            queued = (self._returned or self._queue).popleft()
+            has_half = len(batch) >= MAX_BATCH_SIZE // 2 or size >= MAX_BATCH_BYTES // 2
+            takes_new = self._queue and (has_half or not self._returned)
+            queued = (self._queue if takes_new else self._returned).popleft()
             if _is_awaited(queued, now):
                 batch.append(queued)
                 size += queued.request.size
@@ -149,9 +178,7 @@ class GroupCommit:
             await self._commit_with_reruns(batch)
         except Exception as error:
             # Without a store, parts of the batch would fail as well, each after its own reruns.
-            if len(batch) == 1 or isinstance(error, StoreUnavailable):
-                if isinstance(error, StoreConflict | StoreUnavailable):
-                    error.retry_after = max(error.retry_after, self._admission.expect_commit_time())
+            if len(batch) == 1 or isinstance(error, StoreUnavailable | StoreLocked):
                 fail(batch, error)
                 return
             # One command may have failed the whole transaction, for example with data that the store refuses.
@@ -161,30 +188,41 @@ class GroupCommit:
             await self._execute_batch(_drop_expired(batch[middle:]))
 
     async def _commit_with_reruns(self, batch: Sequence[QueuedCommand]) -> None:
-        attempts = self._reruns.begin_batch()
+        attempts, skip_locked = self._reruns.begin_batch(), self._lock_waits.includes_any(batch)
         while True:
             try:
-                with self._admission.measure_commit():
-                    return await self._commit(batch)
+                with self._admission.measure_commit(), self._deadlines.watch():
+                    return await self._commit(batch, skip_locked)
+            except StoreLocked:
+                if skip_locked:  # the whole store is locked
+                    raise
+                skip_locked = True
             except (StoreConflict, StoreUnavailable) as error:
                 # The rerun loads fresh states. If the lost commit took effect after all, the rerun finds the
-                # recorded requests and returns their outcomes.
-                if not attempts.may_rerun(lost=isinstance(error, StoreUnavailable)):
+                # recorded requests and returns their outcomes. A full store stays full.
+                is_lost = isinstance(error, StoreUnavailable)
+                if isinstance(error, StoreFull) or not attempts.may_rerun(lost=is_lost):
                     raise
 
-    async def _commit(self, batch: Sequence[QueuedCommand]) -> None:
+    async def _commit(self, batch: Sequence[QueuedCommand], skip_locked: bool) -> None:
         requests = [queued.request for queued in batch]
         async with self._store.begin() as transaction:
             # Streams are locked before requests are looked up: a retry that runs on another server waits here
             # for the lock, and then finds the request that the lock's holder has recorded.
-            streams = await load_streams(transaction, self._aggregates, requests, merge_folded(batch))
+            streams = await load_streams(
+                transaction, self._aggregates, requests, merge_folded(batch), skip_locked=skip_locked
+            )
             lookup = await transaction.find_requests({request.key for request in requests})
             ages = RequestAges(self._keep_requests, lookup.kept_since)
             decisions = Batch(streams, lookup.requests, continue_from(lookup.now), ages)
             results = [_decide(decisions, request) for request in requests]
+            if lookup.requests:
+                _complete_recorded(batch, results, lookup)
             changes = decisions.collect_changes()
             if changes.requests:
                 await transaction.write(changes)
+            else:
+                self._admission.ignore_commit()
         if changes.events:
             self._on_commit()
         if decisions.times_set_aside:
@@ -194,8 +232,29 @@ class GroupCommit:
                 self._returned.append(queued)
             elif isinstance(result, NotFolded):
                 self._fold_waits.begin(queued, result)
+            elif isinstance(result, StreamLocked):
+                self._lock_waits.begin(queued, result)
             else:
                 _complete(queued, result, lookup.incarnation)
+
+    def _answer_due(self, seconds: float) -> None:
+        """Answer the commands that would wait too long for the commit under way.
+
+        Args:
+            seconds: a command whose deadline is nearer is answered in any case.
+        """
+        end = perf_counter() + seconds
+        for queued in filter(_is_waiting, self._batch):
+            arrived_at, deadline = queued.request.arrived_at, queued.request.deadline
+            if deadline is not None and deadline <= end:
+                fail([queued], OutcomePending(self._admission.compute_pending_hint(arrived_at, deadline)))
+        for queued in filter(_is_waiting, self._queue):
+            try:
+                self._admission.recheck(queued.request.arrived_at, queued.request.deadline)
+            except Overloaded as error:
+                fail([queued], error)
+        for queued in chain(self._returned, self._queue):
+            _is_awaited(queued, end)
 
 
 def _decide(decisions: Batch, request: Request) -> Outcome | Exception:
@@ -210,6 +269,19 @@ def _complete(queued: QueuedCommand, result: Outcome | Exception, incarnation: s
         fail([queued], result)
     elif not queued.result.done():
         queued.result.set_result(CommandResult(result, incarnation))
+
+
+def _complete_recorded(
+    batch: Sequence[QueuedCommand], results: Sequence[Outcome | Exception], lookup: RequestLookup
+) -> None:
+    """Complete the repetitions of requests that an earlier commit has recorded."""
+    for queued, result in zip(batch, results, strict=True):
+        if queued.request.key in lookup.requests:
+            _complete(queued, result, lookup.incarnation)
+
+
+def _is_waiting(queued: QueuedCommand) -> bool:
+    return not queued.result.done()
 
 
 def _drop_expired(batch: Sequence[QueuedCommand]) -> list[QueuedCommand]:

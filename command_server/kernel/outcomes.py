@@ -41,7 +41,7 @@ class RequestIdReused(Exception):
 
 
 class Overloaded(Exception):
-    """The command would have been answered too late. It was not executed.
+    """The command would have waited too long for its commit. It was not executed.
 
     Args:
         retry_after: seconds after which another attempt makes sense.
@@ -54,3 +54,15 @@ class Overloaded(Exception):
 
 class DeadlinePassed(Exception):
     """The caller's deadline passed while the command was queued. It was not executed."""
+
+
+class OutcomePending(Exception):
+    """The caller's deadline is near, and the command is in a commit that takes long. It may take effect.
+
+    Args:
+        retry_after: seconds after which the caller should repeat the command to get its outcome.
+    """
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"retry after {retry_after:.3f} s")
+        self.retry_after = retry_after

@@ -21,8 +21,21 @@ class StoreConflict(Exception):
     """Seconds after which another attempt makes sense."""
 
 
+class StoreLocked(StoreConflict):
+    """Another transaction holds a lock for longer than writers do. Nothing was written."""
+
+
 class StoreUnavailable(Exception):
-    """The connection was lost or could not be made. A commit in progress may have taken effect."""
+    """The connection was lost or could not be made. A commit in progress may have taken effect.
+
+    Args:
+        text: the error, for the log.
+        cause: why, for callers, in UPPER_SNAKE_CASE; empty if the store is simply unreachable.
+    """
+
+    def __init__(self, text: str = "", cause: str = "") -> None:
+        super().__init__(text)
+        self.cause = cause
 
     retry_after = 1.0
     """Seconds after which another attempt makes sense."""
@@ -142,8 +155,18 @@ class Transaction(Protocol):
     async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         """Return the existing streams, not locked: other transactions may change them at any time."""
 
-    async def lock_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
-        """Return the existing streams, locked against other writers until the transaction ends."""
+    async def lock_streams(
+        self, streams: Collection[str], *, skip_locked: bool = False
+    ) -> Mapping[str, StoredStream]:
+        """Return the existing streams, locked against other writers until the transaction ends.
+
+        Args:
+            streams: their names.
+            skip_locked: leave out the streams that another transaction has locked, instead of waiting.
+
+        Raises:
+            StoreLocked: another transaction has locked one of them, or all, for too long.
+        """
 
     async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
         """Return the requests among these that are already recorded."""
@@ -166,7 +189,7 @@ class EventStore(Protocol):
         """Open a transaction. It commits when the block ends and rolls back when the block raises.
 
         Raises:
-            StoreConflict, StoreUnavailable: retry. Any other error would occur again.
+            StoreConflict, StoreLocked, StoreUnavailable: retry. Any other error would occur again.
         """
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:

@@ -8,6 +8,10 @@ takes all locks in the order of the stream names. The price is that a first stre
 read and the lock. `Batch.decide` derives the related streams again from the locked states and raises
 `NotLoaded` if one of them is missing.
 
+A batch with many streams takes long, and its other commands with it. Therefore wide commands, which affect
+more than NARROW streams, are left out once the batch has MAX_BATCH_STREAMS. `Batch.decide` raises `NotLoaded`
+for them as well, and they are decided in one of the next batches. The first command is never left out.
+
 A state is a snapshot plus the fold of the events after it. The snapshot is the one in the stream's row if it
 comes from this code, or one that `StreamFolder` has made for the command. A batch folds few events, because
 it holds locks; a stream with too many is not loaded, and its commands fail with `NotFolded`.
@@ -21,7 +25,7 @@ from itertools import chain
 
 import msgspec
 
-from command_server.kernel.batch import LoadedStreams, NotFolded, Request, Stream
+from command_server.kernel.batch import LoadedStreams, NotFolded, Request, Stream, StreamLocked
 from command_server.kernel.context import AggregateType
 from command_server.kernel.decider import no_related_streams
 from command_server.kernel.ports import StoredStream, Transaction
@@ -32,6 +36,10 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 """`updated_at` of a stream without events."""
 MAX_FOLDED_EVENTS = 1_000
 """Events that a transaction folds, of all its streams together: some ten milliseconds."""
+MAX_BATCH_STREAMS = 1_000
+"""Streams of a batch up to which wide commands are added: some hundred milliseconds."""
+NARROW = 4
+"""Streams up to which a command is part of the batch in any case."""
 
 FoldedStates = Mapping[str, FoldedState]
 
@@ -41,6 +49,8 @@ async def load_streams(
     aggregates: Mapping[str, AggregateType],
     requests: Sequence[Request],
     folded: FoldedStates,
+    *,
+    skip_locked: bool = False,
 ) -> LoadedStreams:
     """Lock and return all streams of the requests by name. Streams that do not exist are at version 0.
 
@@ -49,17 +59,35 @@ async def load_streams(
         aggregates: every aggregate by stream type.
         requests: the batch.
         folded: states of earlier versions that were folded for these requests.
+        skip_locked: fail commands with `StreamLocked` instead of waiting for the locks of others.
+
+    Raises:
+        StoreLocked: another transaction holds a lock for too long.
     """
     # In order of arrival, so that the oldest requests are folded first.
-    names = dict.fromkeys(chain.from_iterable(r.kind.decider.streams(r.command) for r in requests))
+    names = dict[str, None]()
+    _add_streams(names, [r.kind.decider.streams(r.command) for r in requests])
     dependent = [r for r in requests if r.kind.decider.related_streams is not no_related_streams]
     if dependent:
         loader = _Loader(aggregates, folded)
-        related_names = await loader.find_related_streams(transaction, dependent)
-        names |= dict.fromkeys(related_names)
+        _add_streams(names, await loader.find_related_streams(transaction, dependent))
         folded = {**folded, **loader.list_folded()}
     loader = _Loader(aggregates, folded)
-    return await loader.load(transaction, names, await transaction.lock_streams(names))
+    rows = await transaction.lock_streams(names, skip_locked=skip_locked)
+    if skip_locked and (missing := names.keys() - rows.keys()):
+        # A stream that was left out is either new or locked by another transaction.
+        for name in await transaction.read_streams(missing):
+            del names[name]
+            loader.loaded.failures[name] = StreamLocked(name)
+    return await loader.load(transaction, names, rows)
+
+
+def _add_streams(names: dict[str, None], streams_of_requests: Sequence[Sequence[str]]) -> None:
+    """Add the streams of each request, but for wide ones that are too many; the first in any case."""
+    for number, streams in enumerate(streams_of_requests):
+        if number and len(streams) > NARROW and len(names) + len(streams) > MAX_BATCH_STREAMS:
+            continue
+        names.update(dict.fromkeys(streams))
 
 
 @dataclass(slots=True)
@@ -68,16 +96,18 @@ class _Loader:
     folded: FoldedStates
     loaded: LoadedStreams = field(default_factory=LoadedStreams)
 
-    async def find_related_streams(self, transaction: Transaction, requests: Sequence[Request]) -> set[str]:
-        """Return the streams that the unlocked states of the first streams name."""
+    async def find_related_streams(
+        self, transaction: Transaction, requests: Sequence[Request]
+    ) -> Sequence[Sequence[str]]:
+        """Return the streams of each request that the unlocked states of its first streams name."""
         first = dict.fromkeys(chain.from_iterable(r.kind.decider.streams(r.command) for r in requests))
         await self.load(transaction, first, await transaction.read_streams(first))
-        streams, related = self.loaded.streams, set[str]()
+        streams, related = self.loaded.streams, list[Sequence[str]]()
         for request in requests:
             decider, command = request.kind.decider, request.command
             names = decider.streams(command)
             if all(name in streams for name in names):
-                related.update(
+                related.append(
                     decider.related_streams(command, {name: streams[name].state for name in names})
                 )
         return related

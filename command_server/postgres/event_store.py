@@ -4,13 +4,15 @@ How it works. Connections come from SQLAlchemy's pool; the statements run on asy
 SQLAlchemy's executor costs a fifth of their rate. A transaction runs at READ COMMITTED: row locks in
 `streams`, taken in order of their ids, serialise writers of the same stream, and unique keys of streams,
 events and requests catch every other race. The whole batch is one INSERT over arrays. Session settings bound
-the time that a frozen server can hold locks. Errors are of four sorts: CONFLICTS, which a rerun on fresh
-reads solves; CONNECTION_ERRORS, after which a commit may have taken effect and the whole pool is discarded;
-InsufficientResourcesError, after which nothing was written; all others, which are bugs and pass through.
+the time that a frozen server can hold locks. Errors are of five sorts: CONFLICTS, which a rerun on fresh
+reads solves; a lock that another transaction holds for longer than LOCK_TIMEOUT; CONNECTION_ERRORS, after
+which a commit may have taken effect and the whole pool is discarded; InsufficientResourcesError, after which
+nothing was written; all others, which are bugs and pass through.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from errno import EMFILE, ENFILE
 from operator import attrgetter
 from typing import Any
 
@@ -31,6 +33,7 @@ from command_server.kernel.ports import (
     StoredSnapshot,
     StoredStream,
     StoreFull,
+    StoreLocked,
     StoreUnavailable,
 )
 from command_server.postgres import statements
@@ -63,6 +66,11 @@ CONNECTION_ERRORS = (
     TimeoutError,
 )
 
+TOO_MANY_CONNECTIONS = "TOO_MANY_CONNECTIONS"
+LOCK_TIMEOUT = "300ms"
+"""Time after which a batch continues without the streams that others have locked: many times as long as
+another server's batch takes."""
+
 
 def session_settings(role: str) -> dict[str, str]:
     """Return the settings of sessions that act as `role`, one of the schema's roles."""
@@ -73,7 +81,8 @@ class PostgresEventStore:
     """Streams, events and requests in PostgreSQL 17 or later, in transactions at READ COMMITTED."""
 
     def __init__(self, database_url: str) -> None:
-        self.engine = create_engine(database_url, session=session_settings(SERVICE_ROLE))
+        session = {**session_settings(SERVICE_ROLE), "lock_timeout": LOCK_TIMEOUT}
+        self.engine = create_engine(database_url, session=session)
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["PostgresTransaction"]:
@@ -92,13 +101,17 @@ class PostgresEventStore:
                     raise
         except CONFLICTS as error:
             raise StoreConflict(str(error)) from error
+        except asyncpg.LockNotAvailableError as error:
+            raise StoreLocked(str(error)) from error
+        except asyncpg.TooManyConnectionsError as error:
+            raise StoreUnavailable(str(error), TOO_MANY_CONNECTIONS) from error
         except asyncpg.InsufficientResourcesError as error:  # a full disk, or no memory
             raise StoreFull(str(error)) from error
         except CONNECTION_ERRORS as error:
             await self.engine.dispose()  # the other pooled connections may be dead too, without an error yet
-            raise StoreUnavailable(str(error)) from error
+            raise StoreUnavailable(str(error), _find_cause(error)) from error
         except DBAPIError as error:  # SQLAlchemy wraps errors of the connection attempt
-            raise StoreUnavailable(str(error.orig)) from error
+            raise StoreUnavailable(str(error.orig), _find_cause(error.orig)) from error
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
         async with self._connect() as driver:
@@ -121,6 +134,13 @@ class PostgresEventStore:
         await self.engine.dispose()
 
 
+def _find_cause(error: BaseException | None) -> str:
+    """Return the cause of a failed connection, as far as callers may know it."""
+    if getattr(error, "sqlstate", None) == asyncpg.TooManyConnectionsError.sqlstate:
+        return TOO_MANY_CONNECTIONS
+    return "TOO_MANY_OPEN_FILES" if getattr(error, "errno", None) in (EMFILE, ENFILE) else ""
+
+
 async def _get_driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
     raw = await connection.get_raw_connection()
     driver: asyncpg.Connection[Any] = raw.driver_connection  # type: ignore[assignment]
@@ -136,8 +156,11 @@ class PostgresTransaction:
     async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         return await self._fetch_streams(statements.READ_STREAMS, streams)
 
-    async def lock_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
-        return await self._fetch_streams(statements.LOCK_STREAMS, streams)
+    async def lock_streams(
+        self, streams: Collection[str], *, skip_locked: bool = False
+    ) -> Mapping[str, StoredStream]:
+        statement = statements.LOCK_FREE_STREAMS if skip_locked else statements.LOCK_STREAMS
+        return await self._fetch_streams(statement, streams)
 
     async def _fetch_streams(self, statement: str, streams: Collection[str]) -> Mapping[str, StoredStream]:
         rows = await self._connection.fetch(statement, list(streams))

@@ -77,7 +77,9 @@ class MemoryTransaction:
     async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         return await self.lock_streams(streams)
 
-    async def lock_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
+    async def lock_streams(
+        self, streams: Collection[str], *, skip_locked: bool = False
+    ) -> Mapping[str, StoredStream]:
         return {name: self._store.streams[name] for name in streams if name in self._store.streams}
 
     async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:

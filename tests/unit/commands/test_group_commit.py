@@ -22,7 +22,7 @@ from command_server.kernel.outcomes import (
     Rejection,
     RequestIdReused,
 )
-from command_server.kernel.ports import StoreConflict, StoreUnavailable
+from command_server.kernel.ports import StoreConflict, StoreFull, StoreUnavailable
 from command_server.kernel.rerun_budget import CAPACITY, MAX_RERUN_TIME, RATIO
 from contracts.envelope import MAX_EVENT_BYTES
 from tests.support.builders.requests import KINDS, group_commit, request
@@ -295,6 +295,13 @@ async def test_a_slow_store_is_not_asked_again_for_the_same_batch() -> None:
     (error,) = await execute(group_commit(store), [request(Deposit("a", 1))])
     assert isinstance(error, StoreUnavailable)
     assert (store.transactions, error.retry_after >= MAX_RERUN_TIME) == (1, True)
+
+
+async def test_a_full_store_is_not_asked_again() -> None:
+    store = CountingStore([StoreFull("no space") for _ in range(3)])
+    errors = await execute(group_commit(store), [request(Deposit("a", 1)), request(Deposit("b", 1))])
+    assert [type(error) for error in errors] == [StoreFull, StoreFull]
+    assert store.transactions == 1
 
 
 async def test_an_absent_store_is_asked_about_once_for_each_batch() -> None:
