@@ -66,18 +66,19 @@ class Health(health_pb2_grpc.HealthServicer):
             self.set_serving(False, str(error))
         except Exception as error:
             log.debug("Health probe failed", error=repr(error))
-            self.set_serving(False)
+            self.set_serving(False, error=repr(error))
 
-    def set_serving(self, serving: bool, reason: str = "") -> None:
+    def set_serving(self, serving: bool, reason: str = "", error: str = "") -> None:
         """Change the status, and notify watchers. Has no effect after `stop`.
 
         Args:
             serving: whether the process can do its work.
             reason: why not, for everyone who may check the health.
+            error: why not, for the log.
         """
         self._reason = reason
         if serving != self._serving and not self._stopped:
-            log.info("Serving") if serving else log.warning("Not serving", error=reason or None)
+            log.info("Serving") if serving else log.warning("Not serving", error=reason or error or None)
             self._serving = serving
             self._notify()
 
