@@ -9,6 +9,9 @@ One hash per view under `view:<projection>:<generation>:{<id>}` with the fields
     contributions  the view's current contributions, JSON [[counters key, counter, digits], ...]
     counted        the contributions that counters include; fewer only after an overflow of a counter
     parked         JSON, only while the aggregate is parked in this projection
+    archived       time (ms since 1970) at which housekeeping left a tombstone in place of the view, until the
+                   view is restored: `version`, `revision`, `counted`, and `entries` that stay
+    history_from   the first version with a history entry, only once housekeeping has removed older ones
     ...            readable columns, for people
 
 A view whose first event could not be applied has version 0 and no `data`.
@@ -125,6 +128,11 @@ class View:
     def as_of(self) -> str:
         """The key of the hash partition -> time (ms since 1970): includes all events published by then."""
         return self._scope("as_of")
+
+    @property
+    def archived(self) -> str:
+        """The key of the number of archived views, digits; missing for none."""
+        return self._scope("archived")
 
     @property
     def parked(self) -> str:

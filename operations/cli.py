@@ -64,8 +64,8 @@ def retry_parked(name: str, ids: tuple[str, ...]) -> None:
     """Retry the parked aggregates of these IDs in the projection NAME, or all of them.
 
     Projectors read on from the version that the view has reached. Where an ID is not parked, its view is
-    folded again from the first event, with its history: for a view that cannot be read, or that differs from
-    its events.
+    folded again from the first event, with its history: for a view that is archived, that cannot be read, or
+    that differs from its events. An archived one stays until the next round of housekeeping.
     """
     from operations import parked_aggregates, projections
 

@@ -121,7 +121,7 @@ async def _describe_projection(redis: Redis, view: View, stream: StreamIdentity 
     ready = await redis.exists(view.ready)
     checkpoints = [parse_checkpoint(value) for value in await redis.hvals(view.checkpoints)]
     as_of = [int(value) for value in await redis.hvals(view.as_of) if value.isdigit()]
-    parked = await redis.hlen(view.parked)
+    parked, archived = await redis.hlen(view.parked), int(await redis.get(view.archived) or 0)
     facts = ["ready" if ready else "not ready: queries answer VIEW_REBUILDING"]
     if stream is not None and checkpoints:
         last_sequence = max(sequence if epoch == stream.epoch else 0 for epoch, sequence in checkpoints)
@@ -130,6 +130,8 @@ async def _describe_projection(redis: Redis, view: View, stream: StreamIdentity 
         seconds, microseconds = await redis.time()  # the projector's times are Redis's
         facts.append(f"as of {seconds + microseconds / 1e6 - min(as_of) / 1000:.1f} s ago")
     facts.append(f"{parked} parked")
+    if archived:
+        facts.append(f"{archived} archived")
     return ", ".join(facts)
 
 

@@ -8,7 +8,19 @@ from google.protobuf.message import Message
 
 ReadColumns = Callable[[Message], Mapping[str, str]]
 
-RESERVED = frozenset({"data", "version", "revision", "entries", "contributions", "counted", "parked"})
+RESERVED = frozenset(
+    {
+        "data",
+        "version",
+        "revision",
+        "entries",
+        "contributions",
+        "counted",
+        "parked",
+        "archived",
+        "history_from",
+    }
+)
 """The hash's own fields (contracts/view_layout.py), which a column of that name would overwrite."""
 
 

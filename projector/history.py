@@ -74,5 +74,15 @@ def _get_type(field: Any) -> tuple[Any, ...]:
     return field.type, field.message_type, field.is_repeated
 
 
+def entry_time_reader(message: type[Message], record_time: str = "record_time") -> Callable[[bytes], int]:
+    """Return a function that returns the time of a serialised entry, in nanoseconds since 1970."""
+
+    def read_entry_time(data: bytes) -> int:
+        time: Any = getattr(message.FromString(data), record_time)
+        return int(time.ToNanoseconds())
+
+    return read_entry_time
+
+
 create_entry = entry_factory(Entry)
 """Creates the history entry of an event, for a context whose entries say no more than `Entry`."""

@@ -61,7 +61,9 @@ def _report_update(model: str, update: Update, end_ns: int) -> None:
 
 def _report_parked(model: str, projection: str, update: Update, parked: Parked) -> None:
     if parked.attempts == 0:
-        if update.before.parked is None:
+        if update.before.archived:
+            log.info("Archived view is restored", modelType=model, recordId=update.after.id)
+        elif update.before.parked is None:
             log.warning(
                 "Events missing; reading the aggregate's stream",
                 modelType=model,

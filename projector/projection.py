@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from contracts.envelope import RecordedEvent
 from contracts.event_types import EventTypes, Parser
 from contracts.view_layout import View
+from projector.archival import Archival
 from projector.columns import create_column_reader
 
 V = TypeVar("V", bound=Message)
@@ -65,6 +66,9 @@ class Projection(Generic[V]):
         history: returns an event's entry in the view's history, from the view after that event.
         event_contributions: returns the contributions of a history entry to counters of events
             (`View.event_counters`). They are added once and never replaced.
+        read_entry_time: returns the time of a serialised history entry, in nanoseconds since 1970. Entries
+            older than their retention are removed; None: they stay as long as the view.
+        archival: which views may be archived; None: the aggregates never end.
     """
 
     def __init__(
@@ -78,8 +82,12 @@ class Projection(Generic[V]):
         change_feeds: Callable[[V], Iterable[str]] = lambda _: (),
         history: Callable[[V, RecordedEvent], Message] | None = None,
         event_contributions: Callable[[Any], Iterable[Contribution]] = lambda _: (),
+        read_entry_time: Callable[[bytes], int] | None = None,
+        archival: Archival[V] | None = None,
     ) -> None:
         self.view = view
+        self.read_entry_time = read_entry_time
+        self.archival = archival
         self._events = events
         self._event_names = events.names
         self.handlers: dict[type[Message], Callable[[V, Any], None]] = {}

@@ -41,6 +41,8 @@ class Record(msgspec.Struct, frozen=True):
     revision: int = 0
     entries: tuple[Entry, ...] = ()
     parked: Parked | None = None
+    archived: bool = False
+    """Whether the store has a tombstone only: `message` is empty, `entries` has the kept index entries."""
     error: str = ""
     """Why the stored view cannot be read; empty if it can. `message` and `entries` then mean nothing."""
     is_hash: bool = True

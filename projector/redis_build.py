@@ -56,7 +56,7 @@ class RedisBuild:
         """Clear the projection and begin a new build, unless another projector has begun one meanwhile."""
         view = self._view
         if not (self._name.startswith(f"{incarnation}/") and self._name.endswith(CLEARING)):
-            keys = [view.build, view.ready, view.as_of, view.checkpoints, view.parked]
+            keys = [view.build, view.ready, view.as_of, view.checkpoints, view.parked, view.archived]
             new_name = f"{incarnation}/{uuid4()}{CLEARING}"
             await _call(self._begin_script, keys, [self._name, new_name])
             self._name = new_name

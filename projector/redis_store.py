@@ -66,14 +66,15 @@ class RedisStore(RedisBuild):
         if isinstance(values, bytes):  # the error of a key of another type
             self._unreadable_views.report(recordId=view_id, error=values.decode())
             return Record(view_id, self._view.message(), error=values.decode(), is_hash=False)
-        data, version, revision, entries, parked = values
+        data, version, revision, entries, parked, archived = values
         record = Record(view_id, self._view.message(), _parse_number(version), _parse_number(revision))
+        record = replace(record, archived=archived is not None)
         if parked:
             record = replace(record, parked=self._decode_parked(view_id, record.version, parked))
         try:
             if version and not version.isdigit():
                 raise ValueError(f"version {version!r}")
-            if record.version and data is None:
+            if record.version and data is None and not record.archived:
                 raise ValueError("it has no data")
             message = self._view.message.FromString(data or b"")
             return replace(record, message=message, entries=_read_entries(entries) if entries else ())
@@ -104,7 +105,7 @@ class RedisStore(RedisBuild):
         contents = [data for update in updates for data in _list_contents(update)]
         arguments = self._build_advance_arguments(advances, as_of)
         reply = await self._write_script(
-            keys=[*self._checkpoint_keys, self._view.parked],
+            keys=[*self._checkpoint_keys, self._view.parked, self._view.archived],
             args=[
                 *arguments,
                 packed_updates,

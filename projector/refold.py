@@ -1,4 +1,4 @@
-"""The fold of a stored view from its first event, where it cannot be read or an operator doubts it. Pure.
+"""The fold of a view from its first event: it is archived, unreadable, or an operator doubts it. Pure.
 
 How it works. The events up to the version that the view had are applied to an empty view. They were applied
 before, so their contributions to counters of events stay, and counters of views change by the difference.
@@ -39,7 +39,9 @@ class Refold:
 
     @staticmethod
     def is_needed(record: Record) -> bool:
-        return bool(record.error) or (record.parked is not None and record.parked.refold)
+        """Return whether a view is folded again: an archived one only once something has parked it."""
+        parked = record.parked
+        return bool(record.error) or (parked is not None and (parked.refold or record.archived))
 
     @property
     def version(self) -> int:
@@ -81,4 +83,6 @@ class Refold:
         parked = self.record.parked
         if parked is not None:
             parked = replace(parked, version=self.version + 1, refold=False)
-        return replace(self.record, message=self._folded.message, entries=(), error="", parked=parked)
+        return replace(
+            self.record, message=self._folded.message, entries=(), error="", archived=False, parked=parked
+        )

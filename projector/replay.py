@@ -11,7 +11,8 @@ How it works:
   the checkpoint has passed them. They were published before the unparking, so the replay reads on until the
   subject has ended once more. Until then the aggregate stays listed as parked: if this process dies, the next
   one repeats this part.
-- A view that cannot be read, or that an operator doubts, is first folded again up to its version (refold.py).
+- A view that is archived, that cannot be read, or that an operator doubts, is first folded again up to its
+  version (refold.py).
 - An event that fails parks the aggregate again, with the next attempt after a longer pause.
 """
 
@@ -110,9 +111,19 @@ class Replay:
             await self._store.restore_hash(self._view_id, 0)
             record = (await self._store.load([self._view_id]))[self._view_id]
         self._events.clear()
-        self._refold = Refold(self._projection, record) if Refold.is_needed(record) else None
+        refold = Refold.is_needed(record) or await self._must_restore(record)
+        self._refold = Refold(self._projection, record) if refold else None
         await self._reader.seek(1 if self._refold else record.version + 1)
         return record
+
+    async def _must_restore(self, record: Record) -> bool:
+        """Return whether an event has arrived for a view that was archived since it was unparked."""
+        if not record.archived:
+            return False
+        await self._reader.seek(record.version + 1)
+        has_arrived = await self._read_after(record.version)
+        self._events.clear()
+        return has_arrived
 
     async def _step_refold(self, refold: Refold) -> None:
         """Fold the next slice again, and write its history; after the last one write the view."""

@@ -36,6 +36,10 @@ class ViewUnreadable(Exception):
     """The stored view cannot be read."""
 
 
+class ViewArchived(Exception):
+    """The stored view is a tombstone, and a new event has arrived."""
+
+
 class Writer:
     """Writes one projection's views.
 
@@ -112,6 +116,13 @@ class Writer:
             parked = self._create_parked(events[0].stream, version, error)
             after = replace(record, parked=parked, revision=record.revision + 1)
             return Update(record, after, None, (), None, started)
+        if record.archived:  # the replay restores the view
+            if all(event.version <= record.version for event in events):
+                return None
+            archived = ViewArchived("the view is archived and will be restored")
+            parked = self._create_parked(events[0].stream, record.version + 1, archived)
+            after = replace(record, parked=replace(parked, refold=True), revision=record.revision + 1)
+            return Update(record, after, None, (), None, started)
         result = fold(self._projection, record, events)
         after = result.record
         if result.error is not None:
@@ -125,7 +136,7 @@ class Writer:
         now = clock.read_milliseconds()
         # Publishers may overtake each other, and a view may be older than the checkpoint (deleted by hand,
         # or restored). The aggregate's own subject has all events, including those missing here.
-        if isinstance(error, EventsMissing | ViewUnreadable):
+        if isinstance(error, EventsMissing | ViewUnreadable | ViewArchived):
             return self._retries.wait_for_events(stream, version, error, now)
         return self._retries.park(stream, version, error, None, now)
 

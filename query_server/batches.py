@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import msgspec
 
 from query_server.fresh_reader import FreshReader
-from query_server.wire_format import ITEMS, MISSING_IDS, UNREAD_IDS, encode_repeated
+from query_server.not_found import Archived
+from query_server.wire_format import ARCHIVED_IDS, ITEMS, MISSING_IDS, UNREAD_IDS, encode_repeated
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -16,12 +17,15 @@ class Batch(msgspec.Struct, frozen=True):
     """The ids of views that do not exist."""
     unread_ids: Sequence[str]
     """The ids that were not read, because the response would have become too large."""
+    archived_ids: Sequence[str] = ()
+    """The ids of views that exist and are archived."""
 
     def encode(self) -> bytes:
-        """Return the serialised response: the views, the missing ids and the unread ids as fields 1 to 3."""
+        """Return the serialised response: views, missing, unread and archived ids as fields 1 to 4."""
         missing = encode_repeated(MISSING_IDS, map(str.encode, self.missing_ids))
         unread = encode_repeated(UNREAD_IDS, map(str.encode, self.unread_ids))
-        return encode_repeated(ITEMS, self.views) + missing + unread
+        archived = encode_repeated(ARCHIVED_IDS, map(str.encode, self.archived_ids))
+        return encode_repeated(ITEMS, self.views) + missing + unread + archived
 
 
 async def read_batch(reader: FreshReader, view_ids: Sequence[str]) -> Batch:
@@ -32,16 +36,19 @@ async def read_batch(reader: FreshReader, view_ids: Sequence[str]) -> Batch:
     """
     views: list[bytes] = []
     missing_ids: list[str] = []
+    archived_ids: list[str] = []
     budget = reader.views.create_budget()
     position = 0
     while unread_ids := view_ids[position:]:
         chunk = unread_ids[: budget.plan_read(len(unread_ids))]
         for view_id, data in zip(chunk, await reader.get_all(chunk), strict=True):
-            if not data:
+            if isinstance(data, Archived):
+                archived_ids.append(view_id)
+            elif not data:
                 missing_ids.append(view_id)
             elif budget.take(len(data)):
                 views.append(data)
             else:
-                return Batch(views, missing_ids, view_ids[position:])
+                return Batch(views, missing_ids, view_ids[position:], archived_ids)
             position += 1
-    return Batch(views, missing_ids, ())
+    return Batch(views, missing_ids, (), archived_ids)

@@ -7,7 +7,7 @@ import msgspec
 
 from query_server.counters import parse_counters
 from query_server.freshness import Freshness
-from query_server.not_found import NotFound
+from query_server.not_found import Archived, NotFound
 from query_server.redis_client import Command
 from query_server.view_reader import ViewReader
 from runtime.grpc.request_tokens import RequestTokens
@@ -39,33 +39,46 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
         """Return a serialised view.
 
         Raises:
-            RpcError: `missing`, the view does not exist.
+            RpcError: `missing`, the view does not exist; `VIEW_ARCHIVED`.
         """
-        data: bytes | None
+        found: bytes | Archived | None
         if self.token:
-            (data,) = await self.read(self.views.data_command(view_id))
+            (found,) = await self.read(self.views.data_command(view_id))
+            # What a later read returns includes the token's writes, too.
+            found = found or (await self.views.find([view_id]))[0]
         else:
-            data = await self.views.get(view_id)
-        if not data:
+            found = await self.views.get(view_id)
+        if isinstance(found, Archived):
+            raise missing.archived_error(found, view_id)
+        if not found:
             raise missing.error(view_id)
-        return data
+        return found
 
-    async def get_all(self, view_ids: Sequence[str]) -> Sequence[bytes | None]:
-        """Return serialised views, each None if it does not exist."""
+    async def get_all(self, view_ids: Sequence[str]) -> Sequence[bytes | Archived | None]:
+        """Return serialised views, the tombstones of those that are archived, and None for all others."""
         if self.token:
-            return await self.read(*map(self.views.data_command, view_ids))
-        return await self.views.get_all(view_ids)
+            views: list[bytes | Archived | None] = await self.read(*map(self.views.data_command, view_ids))
+        else:
+            views = [*await self.views.get_all(view_ids)]
+        if absent := [position for position, data in enumerate(views) if not data]:
+            found = await self.views.find([view_ids[position] for position in absent])
+            for position, view in zip(absent, found, strict=True):
+                views[position] = view
+        return views
 
-    async def get_version(self, view_id: str, missing: NotFound) -> int:
-        """Return a view's version.
+    async def get_history(self, view_id: str, missing: NotFound) -> range:
+        """Return the versions that have an entry in a view's history.
 
         Raises:
-            RpcError: `missing`, the view does not exist.
+            RpcError: `missing`, the view does not exist; `VIEW_ARCHIVED`.
         """
-        (version,) = await self.read(self.views.version_command(view_id))
+        fields = ("version", "history_from", "archived")
+        ((version, first, archived),) = await self.read(("HMGET", self.views.view.key(view_id), *fields))
         if not int(version or 0):
             raise missing.error(view_id)
-        return int(version)
+        if archived:
+            raise missing.archived_error(Archived(int(version), int(archived)), view_id)
+        return range(int(first or 1), int(version) + 1)
 
     async def get_counters(self, key: str) -> dict[str, int]:
         """Return the counters under a key (`View.counters`, `View.event_counters`) by name."""

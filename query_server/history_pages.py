@@ -1,10 +1,10 @@
 """Pages of a view's history, newest first, and the search for a time in it.
 
-How it works. A history is a Redis hash from version to entry, and every version from 1 to the view's own
-has one. A page is therefore a range of versions, which ends before it becomes too large for a response; its
-token is the last version of the page. Times never decrease from version to version, so the first entry of a
-period is found by search: each read fetches FAN_OUT entries spread over the remaining range, which divides
-the range by FAN_OUT.
+How it works. A history is a Redis hash from version to entry, and every version up to the view's own has one,
+from 1 on or from the first that is not archived. A page is therefore a range of versions, which ends before
+it becomes too large for a response; its token is the last version of the page. Times never decrease from
+version to version, so the first entry of a period is found by search: each read fetches FAN_OUT entries
+spread over the remaining range, which divides the range by FAN_OUT.
 """
 
 from collections.abc import Callable
@@ -33,9 +33,10 @@ async def read_page(reader: FreshReader, view_id: str, missing: NotFound, reques
     """
     paged_list = PagedList(reader.tokens, request, reader.views.view.history(view_id))
     before = _read_page_token(paged_list)
-    end = await reader.get_version(view_id, missing) + 1
-    entries, last = await _read_entries(reader.views, view_id, 1, min(before, end), get_size(request))
-    return paged_list.build_page(entries, last)
+    history = await reader.get_history(view_id, missing)
+    end = min(before, history.stop)
+    entries, last = await _read_entries(reader.views, view_id, history.start, end, get_size(request))
+    return paged_list.build_page(entries, last, _archived_before(history))
 
 
 async def read_page_of_period(
@@ -53,14 +54,19 @@ async def read_page_of_period(
     """
     paged_list = PagedList(reader.tokens, request, f"{reader.views.view.history(view_id)} {period}")
     before = _read_page_token(paged_list)
-    version = await reader.get_version(view_id, missing)
-    oldest, end = 1, version + 1
+    history = await reader.get_history(view_id, missing)
+    oldest, end = history.start, history.stop
     if period.start is not None:
-        oldest = await find_first_version(reader.views, view_id, version, period.start, read_time)
+        oldest = await find_first_version(reader.views, view_id, history, period.start, read_time)
     if period.end is not None:
-        end = await find_first_version(reader.views, view_id, version, period.end, read_time)
+        end = await find_first_version(reader.views, view_id, history, period.end, read_time)
     entries, last = await _read_entries(reader.views, view_id, oldest, min(before, end), get_size(request))
-    return paged_list.build_page(entries, last)
+    return paged_list.build_page(entries, last, _archived_before(history))
+
+
+def _archived_before(history: range) -> int:
+    """Return the version below which the entries are archived; 0 if none are."""
+    return history.start if history.start > 1 else 0
 
 
 def _read_page_token(paged_list: PagedList) -> int:
@@ -91,34 +97,36 @@ async def _read_entries(
 
 
 async def read_last_entry_before(
-    views: ViewReader, view_id: str, version: int, time: int, read_time: ReadTime
-) -> bytes:
-    """Return the last entry that is earlier than a time; empty if there is none.
+    views: ViewReader, view_id: str, history: range, time: int, read_time: ReadTime
+) -> bytes | None:
+    """Return the last entry that is earlier than a time; empty if there is none, None if it is archived.
 
     Args:
         views: the projection.
         view_id: the view's id.
-        version: the view's version.
+        history: the versions with an entry.
         time: in nanoseconds since 1970.
         read_time: returns an entry's time.
     """
-    last = await find_first_version(views, view_id, version, time, read_time) - 1
-    return (await views.get_history_entries(view_id, [last]))[0] if last else b""
+    last = await find_first_version(views, view_id, history, time, read_time) - 1
+    if last < history.start:
+        return None if last else b""
+    return (await views.get_history_entries(view_id, [last]))[0]
 
 
 async def find_first_version(
-    views: ViewReader, view_id: str, version: int, time: int, read_time: ReadTime
+    views: ViewReader, view_id: str, history: range, time: int, read_time: ReadTime
 ) -> int:
-    """Return the first version whose entry is of a time or later; `version + 1` if there is none.
+    """Return the first version whose entry is of a time or later; `history.stop` if there is none.
 
     Args:
         views: the projection.
         view_id: the view's id.
-        version: the view's version.
+        history: the versions with an entry.
         time: in nanoseconds since 1970.
         read_time: returns an entry's time.
     """
-    first, end = 1, version + 1  # the result is in first..end
+    first, end = history.start, history.stop  # the result is in first..end
     while first < end:
         step = max(1, (end - first) // FAN_OUT)
         probes = range(first, end, step)

@@ -57,20 +57,27 @@ class MergedPage:
         return cls(paged_list, get_size(request), versions)
 
     async def read(
-        self, views: ViewReader, entry: type[E], versions: Mapping[str, int], is_included: Callable[[E], bool]
+        self,
+        views: ViewReader,
+        entry: type[E],
+        versions: Mapping[str, range],
+        is_included: Callable[[E], bool],
     ) -> Page:
         """Return the page.
 
         Args:
             views: the projection.
             entry: the entries' message type, which has `version` and `record_time`.
-            versions: view id to the view's version.
+            versions: view id to the versions that have an entry.
             is_included: whether an entry belongs to the list; other entries are skipped.
         """
         histories = [
-            _History(views, entry, view_id, min(version, self._get_first_version(view_id)))
-            for view_id, version in versions.items()
+            _History(
+                views, entry, view_id, range_.start, min(range_.stop - 1, self._get_first_version(view_id))
+            )
+            for view_id, range_ in versions.items()
         ]
+        archived = any(range_.start > 1 for range_ in versions.values())
         items: list[bytes] = []
         budget = views.create_budget()
         chunk_size = max(MIN_CHUNK_SIZE, self.size // max(1, len(histories)))
@@ -79,7 +86,7 @@ class MergedPage:
                 await history.fill_queue(chunk_size)
             queued = [history for history in histories if history.queue]
             if not queued:
-                return Page(items, "")
+                return Page(items, "", archived)
             queue = max(queued, key=_History.get_head_time).queue
             data, newest = queue[0]
             if is_included(newest):
@@ -89,7 +96,9 @@ class MergedPage:
             queue.popleft()
         next_versions = {history.view_id: history.get_next_version() for history in histories}
         unread = {view_id: version for view_id, version in next_versions.items() if version}
-        return self.paged_list.build_page(items, msgspec.json.encode(unread).decode() if unread else "")
+        return self.paged_list.build_page(
+            items, msgspec.json.encode(unread).decode() if unread else "", archived
+        )
 
     def _get_first_version(self, view_id: str) -> int:
         return NO_BOUND if self.first_versions is None else self.first_versions.get(view_id, 0)
@@ -102,6 +111,8 @@ class _History(Generic[E]):
     views: ViewReader
     entry: type[E]
     view_id: str
+    first: int
+    """The first version that is not archived."""
     unread: int
     """The newest version that was not read yet; 0 if the history is exhausted."""
     queue: deque[tuple[bytes, E]] = field(default_factory=deque)
@@ -109,12 +120,12 @@ class _History(Generic[E]):
 
     async def fill_queue(self, size: int) -> None:
         """Read the next chunk of entries if the queue is empty."""
-        if self.queue or self.unread <= 0:
+        if self.queue or self.unread < self.first:
             return
-        versions = range(self.unread, max(0, self.unread - size), -1)
+        versions = range(self.unread, max(self.first - 1, self.unread - size), -1)
         chunk = await self.views.get_history_entries(self.view_id, versions)
         self.queue.extend((data, self.entry.FromString(data)) for data in chunk)
-        self.unread = max(0, self.unread - size)
+        self.unread = versions[-1] - 1 if versions[-1] > self.first else 0
 
     def get_head_time(self) -> tuple[int, str]:
         """Return the record time of the queue's head in nanoseconds since 1970, and the view's id."""
@@ -124,4 +135,4 @@ class _History(Generic[E]):
     def get_next_version(self) -> int:
         """Return the version with which the next page continues; 0 if the history is exhausted."""
         head: Any = self.queue[0][1] if self.queue else None
-        return int(head.version) if head else self.unread
+        return int(head.version) if head else self.unread if self.unread >= self.first else 0

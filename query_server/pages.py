@@ -5,7 +5,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from query_server.wire_format import ITEMS, NEXT_PAGE_TOKEN, encode_field, encode_repeated
+from query_server.wire_format import (
+    ARCHIVED_BEFORE,
+    ITEMS,
+    NEXT_PAGE_TOKEN,
+    encode_field,
+    encode_number,
+    encode_repeated,
+)
 from runtime.grpc.request_tokens import RequestTokens
 
 DEFAULT_PAGE_SIZE = 20
@@ -49,14 +56,16 @@ class PagedList(msgspec.Struct, frozen=True):
         """
         return self.tokens.read_page_token(self.request, self.list_id)
 
-    def build_page(self, items: Sequence[bytes], last: str) -> "Page":
+    def build_page(self, items: Sequence[bytes], last: str, archived_before: int = 0) -> "Page":
         """Return the requested page.
 
         Args:
             items: the serialised items.
             last: the record after which the next page begins; empty on the last page.
+            archived_before: the version below which entries of a history are archived; 0 if none are.
         """
-        return Page(items, self.tokens.mint_page_token(self.request, self.list_id, last) if last else "")
+        token = self.tokens.mint_page_token(self.request, self.list_id, last) if last else ""
+        return Page(items, token, archived_before)
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -64,8 +73,11 @@ class Page(msgspec.Struct, frozen=True):
 
     items: Sequence[bytes]
     next_page_token: str
+    archived_before: int = 0
+    """The version below which entries of a history are archived; 0 if none are."""
 
     def encode(self) -> bytes:
-        """Return the serialised response: the items as field 1, `next_page_token` as field 2."""
+        """Return the serialised response: items, `next_page_token` and what is archived as fields 1 to 3."""
         token = encode_field(NEXT_PAGE_TOKEN, self.next_page_token.encode()) if self.next_page_token else b""
-        return encode_repeated(ITEMS, self.items) + token
+        archived = encode_number(ARCHIVED_BEFORE, self.archived_before) if self.archived_before else b""
+        return encode_repeated(ITEMS, self.items) + token + archived

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from contracts.view_layout import View, index_bound
+from query_server.not_found import Archived
 from query_server.redis_client import Command, RedisClient
 from query_server.timestamps import Period
 from runtime.grpc.response_size import MAX_PAGE_BYTES, PageBudget
@@ -65,17 +66,27 @@ class ViewReader:
         self._max_page_bytes = max_page_bytes
         self._read_marker: Command = ("GET", view.ready)
 
-    async def get(self, view_id: str) -> bytes | None:
-        """Return a serialised view, or None if it does not exist."""
+    async def get(self, view_id: str) -> bytes | Archived | None:
+        """Return a serialised view, its tombstone if it is archived, or None if it does not exist."""
         data: bytes | None = await self._redis.call(*self.data_command(view_id))
         if data:
             return data
         # A marker proves nothing about a read before it, so a missing view is read again between two markers.
-        _, (data,) = await self.read_while_ready(self.data_command(view_id))
-        return data or None
+        return (await self.find([view_id]))[0]
+
+    async def find(self, view_ids: Sequence[str]) -> list[bytes | Archived | None]:
+        """Return serialised views, the tombstones of those that are archived, and None for all others."""
+        commands: list[Command] = [
+            ("HMGET", self.view.key(view_id), "data", "version", "archived") for view_id in view_ids
+        ]
+        _, rows = await self.read_while_ready(*commands)
+        return [
+            data or (Archived(int(version), int(archived)) if archived else None)
+            for data, version, archived in rows
+        ]
 
     async def get_all(self, view_ids: Sequence[str]) -> list[bytes | None]:
-        """Return serialised views, each None if it does not exist."""
+        """Return serialised views, each None if it does not exist or is archived."""
         before, *views, after = await self._redis.pipeline(
             self._read_marker, *map(self.data_command, view_ids), self._read_marker
         )

@@ -19,7 +19,7 @@ from typing import Any
 from contracts.view_layout import MAX_CHANGE_FEED_SIZE, id_of_member
 from query_server.change_notifications import ChangeNotifications, Signal
 from query_server.freshness import Freshness
-from query_server.not_found import NotFound
+from query_server.not_found import Archived, NotFound
 from query_server.redis_client import Command
 from query_server.view_reader import ViewReader, Window
 from runtime.grpc.request_tokens import RequestTokens
@@ -120,18 +120,23 @@ class WatchedBuild:
 async def watch_view(watch: Watch, view_id: str, missing: NotFound) -> WatchResponses:
     """Yield the current state of one view, and its state after every later change.
 
+    A watcher that has the last state of an archived view waits until a later event restores the view.
+
     Raises:
-        RpcError: `missing`, the view does not exist; the errors of `Watch` and `WatchedBuild`.
+        RpcError: `missing`, the view does not exist; `VIEW_ARCHIVED`, it has a state that the watcher lacks;
+            the errors of `Watch` and `WatchedBuild`.
     """
     key = watch.views.view.key(view_id)
     with watch.notifications.open_signal(key) as signal:
         build = await watch.begin(key, signal)
         sent_version = build.begins_after
         while True:
-            ((data, version),) = await build.read(("HMGET", key, "data", "version"))
-            if not data:
+            ((data, version, archived),) = await build.read(("HMGET", key, "data", "version", "archived"))
+            if not data and not archived:
                 raise missing.error(view_id)
-            if int(version) > sent_version:
+            if not data and int(version) > sent_version:
+                raise missing.archived_error(Archived(int(version), int(archived)), view_id)
+            if data and int(version) > sent_version:
                 sent_version = int(version)
                 yield data, build.mint_token(sent_version)
             await signal.wait()

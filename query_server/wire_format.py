@@ -11,9 +11,9 @@ from google.protobuf.descriptor import Descriptor, ServiceDescriptor
 
 VIEW, RESUME_TOKEN = 1, 2
 """The fields of a response with one view; a watch's responses have the token as well."""
-ITEMS, NEXT_PAGE_TOKEN = 1, 2
-"""The fields of a response with a page."""
-MISSING_IDS, UNREAD_IDS = 2, 3
+ITEMS, NEXT_PAGE_TOKEN, ARCHIVED_BEFORE = 1, 2, 3
+"""The fields of a response with a page; one of a history has the third as well."""
+MISSING_IDS, UNREAD_IDS, ARCHIVED_IDS = 2, 3, 4
 """The fields of a response with a batch; its views are ITEMS."""
 
 
@@ -36,6 +36,15 @@ def encode_field(number: int, payload: bytes) -> bytes:
     return bytes(prefix) + payload
 
 
+def encode_number(field: int, value: int) -> bytes:
+    """Return an integer field, 0 or more, as a serialised Protobuf message contains it."""
+    encoded = [field << 3]  # 0: a varint
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
+
+
 encode_view = partial(encode_field, VIEW)
 """Returns the serialised response whose field 1 is this serialised view."""
 
@@ -43,6 +52,10 @@ encode_view = partial(encode_field, VIEW)
 def encode_repeated(number: int, payloads: Iterable[bytes]) -> bytes:
     """Return a repeated field as a serialised Protobuf message contains it."""
     return b"".join([encode_field(number, payload) for payload in payloads])
+
+
+BATCH_FIELDS = (("missing_", MISSING_IDS), ("unread_", UNREAD_IDS), ("archived_", ARCHIVED_IDS))
+"""The prefixes of their names."""
 
 
 def check_numbers(service: ServiceDescriptor) -> None:
@@ -54,9 +67,11 @@ def check_numbers(service: ServiceDescriptor) -> None:
     for response in (method.output_type for method in service.methods):
         _check_fields(response, "next_page_token", NEXT_PAGE_TOKEN, is_repeated=True)
         _check_fields(response, "resume_token", RESUME_TOKEN, is_repeated=False)
-        for prefix, number in (("missing_", MISSING_IDS), ("unread_", UNREAD_IDS)):
-            for name in response.fields_by_name:
-                if name.startswith(prefix):
+        _check_fields(response, "archived_before_version", ARCHIVED_BEFORE, is_repeated=True)
+        _check_fields(response, "older_archived", ARCHIVED_BEFORE, is_repeated=True)
+        for prefix, number in BATCH_FIELDS:
+            for name, field in response.fields_by_name.items():
+                if field.is_repeated and name.startswith(prefix):
                     _check_fields(response, name, number, is_repeated=True)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 
-from operations.housekeeping import months, requests, sagas, stream
+from operations.housekeeping import histories, months, requests, sagas, stream, views
 from operations.housekeeping.database import Database
 from operations.housekeeping.kinds import Kind, describe
 from operations.server_errors import UNREACHABLE, summarize
@@ -41,6 +41,8 @@ def list_kinds(settings: Settings, database: Database) -> list[Kind]:
         ),
         Kind("stream", "messages", settings.keep_stream, partial(stream.remove, settings, database)),
         Kind("sagas", "sagas' steps", settings.keep_sagas, partial(sagas.archive, database)),
+        Kind("views", "views", settings.keep_views, partial(views.archive, settings, database), "archive"),
+        Kind("history", "entries", settings.keep_history, partial(histories.trim, settings, database)),
     ]
 
 

@@ -1,7 +1,7 @@
 """Access to PostgreSQL in the role of housekeeping; every statement commits by itself."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import text
@@ -27,6 +27,9 @@ ON CONFLICT (kind) DO UPDATE SET kept_since = greatest(retention.kept_since, exc
 """
 
 
+KEPT_SINCE = "SELECT date_trunc('second', now()) - CAST(:retention AS interval)"
+
+
 class Database:
     """The database of the write model and of the sagas."""
 
@@ -45,6 +48,11 @@ class Database:
     async def fetch_value(self, statement: str, **parameters: Any) -> Any:
         async with self.engine.connect() as connection:
             return await connection.scalar(text(statement), parameters)
+
+    async def compute_kept_since(self, retention: timedelta) -> datetime:
+        """Return the time before which data is older than a retention, by PostgreSQL's clock."""
+        kept_since: datetime = await self.fetch_value(KEPT_SINCE, retention=retention)
+        return kept_since
 
     async def record_removal(self, kind: str, kept_since: datetime) -> None:
         """Record, before rows are removed, that rows of a kind from before this time may be gone."""

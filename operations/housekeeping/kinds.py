@@ -26,16 +26,18 @@ class Kind:
         unit: the items that are counted.
         retention: how long they are kept; None for no limit.
         remove: removes what is older, or only counts it if its second argument is True.
+        verb: of the line, for instance `archive`.
     """
 
     name: str
     unit: str
     retention: timedelta | None
     remove: Callable[[timedelta | None, bool], Awaitable[Result]]
+    verb: str = "remove"
 
 
 def describe(kind: Kind, result: Result, dry_run: bool) -> str:
     """Return the line for one kind."""
-    done = f"{result.removed:,} {kind.unit} {'to remove' if dry_run else 'removed'}"
+    done = f"{result.removed:,} {kind.unit} {f'to {kind.verb}' if dry_run else f'{kind.verb}d'}"
     kept = f"kept since {result.kept_since:%Y-%m-%d %H:%M}Z" if result.kept_since else NOTHING_REMOVED
     return f"{kind.name:14}  {', '.join(filter(None, (done, kept, result.note)))}"

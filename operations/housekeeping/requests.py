@@ -7,7 +7,7 @@ retention. A saga's step that has no outcome yet is repeated under its id, which
 answer is kept until the step has an outcome.
 """
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from command_server.kernel.request_ages import MAX_AHEAD
 from operations.housekeeping.database import Database
@@ -17,8 +17,6 @@ KIND = "requests"
 """The row in `retention` that command servers read."""
 BATCH = 5_000
 """Rows of one DELETE, which takes some 30 ms."""
-
-KEPT_SINCE = "SELECT date_trunc('second', now()) - CAST(:retention AS interval)"
 
 _OLD = """
 FROM requests WHERE recorded_at < :before
@@ -38,7 +36,7 @@ async def remove(database: Database, retention: timedelta | None, dry_run: bool)
     """Remove old answers, or count them."""
     if retention is None:
         return Result()
-    kept_since: datetime = await database.fetch_value(KEPT_SINCE, retention=retention)
+    kept_since = await database.compute_kept_since(retention)
     before = kept_since - MAX_AHEAD
     if dry_run:
         return Result(await database.fetch_value(COUNT, before=before), kept_since)

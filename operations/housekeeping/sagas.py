@@ -15,8 +15,6 @@ KIND = "sagas"
 BATCH = 500
 """Sagas of one statement, with some ten steps each."""
 
-KEPT_SINCE = "SELECT date_trunc('second', now()) - CAST(:retention AS interval)"
-
 _OLD = """
 sagas g WHERE g.ended AND g.status_since < :before AND g.blocked_reason = ''
 AND EXISTS (SELECT FROM saga_steps s WHERE s.saga = g.saga AND s.id = g.id)
@@ -46,7 +44,7 @@ async def archive(database: Database, retention: timedelta | None, dry_run: bool
     """Archive the steps of old sagas, or count the sagas."""
     if retention is None:
         return Result()
-    kept_since: datetime = await database.fetch_value(KEPT_SINCE, retention=retention)
+    kept_since = await database.compute_kept_since(retention)
     if dry_run:
         return Result(await database.fetch_value(COUNT, before=kept_since), kept_since)
     await database.record_removal(KIND, kept_since)

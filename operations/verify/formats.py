@@ -7,7 +7,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.type.money_pb2 import Money
 
-from contracts.view_layout import View
+from contracts.view_layout import View, index_member
 
 
 def encode_money(money: Any) -> dict[str, Any]:
@@ -49,6 +49,22 @@ def _format_time(time: Timestamp) -> str:
 def list_entries(view: View, member: str, *indexes: tuple[str, ...]) -> list[tuple[str, str]]:
     """Return the entries of one member in indexes, each given by its name and values."""
     return [(view.index(*index), member) for index in indexes]
+
+
+def has_end_time(view: Any) -> bool:
+    return bool(view.HasField("end_time"))
+
+
+def list_ended(view: View, id_field: str) -> Callable[[Any], list[tuple[str, str]]]:
+    """Return a function that returns the entry of a view with an `end_time` in the index `ended`."""
+
+    def list_own(ended: Any) -> list[tuple[str, str]]:
+        if not has_end_time(ended):
+            return []
+        member = index_member(ended.end_time.ToMicroseconds(), getattr(ended, id_field))
+        return list_entries(view, member, ("ended",))
+
+    return list_own
 
 
 def split_money(money: Any) -> Iterable[tuple[str, int]]:

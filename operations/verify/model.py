@@ -36,6 +36,8 @@ class ProjectionSpec:
         contributions: returns a view's (counters key, counter, amount); amounts are never 0.
         contributors_index: returns, for a counters key, the index whose members contribute to these counters.
         change_feeds: returns the keys of the change feeds that name a view.
+        has_ended: whether a view may be archived.
+        kept_indexes: the names of the indexes that keep an archived view.
         history: returns the view's history entries, one for each event; None: the projection has no history.
         event_contributions: returns a history entry's (event counters key, counter, amount); amounts are
             never 0. None: the projection has no event counters.
@@ -48,12 +50,23 @@ class ProjectionSpec:
     contributions: Callable[[Any], Iterable[tuple[str, str, int]]] = lambda _: ()
     contributors_index: Callable[[str], str] = lambda key: key
     change_feeds: Callable[[Any], Iterable[str]] = lambda _: ()
+    has_ended: Callable[[Any], bool] = lambda _: False
+    kept_indexes: Sequence[str] = ()
     history: Callable[[Sequence[Event]], Sequence[Message]] | None = None
     event_contributions: Callable[[Any], Iterable[tuple[str, str, int]]] | None = None
 
     @property
     def name(self) -> str:
         return self.view.projection
+
+    def list_kept_entries(self, view: Any) -> Sequence[tuple[str, str]]:
+        """Return the index entries that an archived view keeps."""
+        return [entry for entry in self.indexes(view) if _get_index_name(entry[0]) in self.kept_indexes]
+
+
+def _get_index_name(key: str) -> str:
+    """Return the name in an index's key, `index:<projection>:<generation>:{<name>/<values>}`."""
+    return key.partition("{")[2].removesuffix("}").partition("/")[0]
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ CHECKS = {
         "every event once and in order, nothing else",
     ),
     "checkpoints": ("{projections:,} projections", "ready, none beyond the end of the stream"),
-    "views": ("{views:,} views", "equal to the fold"),
+    "views": ("{views:,} views, {archived views:,} archived", "equal to the fold"),
     "indexes": ("{indexes:,} entries in {indexes sets:,} indexes", "exactly those of the views"),
     "counters": (
         "{counters:,} counters in {counter keys:,} keys",
@@ -27,7 +27,7 @@ CHECKS = {
         "{event counters:,} counters in {event counter keys:,} keys",
         "equal to the contributions of the events",
     ),
-    "history": ("{history:,} entries", "one for each event"),
+    "history": ("{history:,} entries, {archived entries:,} archived", "one for each event"),
     "sagas": (
         "{sagas:,} sagas ({archived sagas:,} with archived steps), {steps:,} steps",
         "every event consumed, every step taken once",

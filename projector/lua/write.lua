@@ -6,14 +6,14 @@
 -- that another projector has changed, and what could not be written as (view id, key, error) each.
 local name, incarnation, partitions, advances, updates, channel, max_feed_size = unpack(ARGV, 1, 7)
 local function number(value) return value and string.match(value, '^%d+$') or '0' end -- anything else is no version
-local parked_list, conflicts, next_argument = KEYS[5], {}, 8
+local parked_list, archived_count, conflicts, next_argument = KEYS[5], KEYS[6], {}, 8
 advances = cmsgpack.unpack(advances)
 if value_of(build) ~= name or not as_expected(advances) then return -1 end
 for i, update in ipairs(cmsgpack.unpack(updates)) do
   local key, id, version, revision, fields, parked, repairs, history, entry_versions, event_contributions =
     unpack(update, 1, 10)
   -- A key of another type is a conflict: the projector loads the view, and restores its hash.
-  local stored = redis.pcall('HMGET', key, 'version', 'revision', 'contributions', 'counted')
+  local stored = redis.pcall('HMGET', key, 'version', 'revision', 'contributions', 'counted', 'archived')
   if not error_of(stored) and number(stored[1]) == version and number(stored[2]) == revision then
     redis.call('HSET', key, unpack(fields))
     if #fields > 4 then -- the view itself, and not only its parked record
@@ -21,11 +21,14 @@ for i, update in ipairs(cmsgpack.unpack(updates)) do
       local contributions, entries, removed_entries, feeds = unpack(update, 11)
       for _, entry in ipairs(entries) do attempt(id, 'ZADD', entry[1], 0, entry[2]) end
       for _, entry in ipairs(removed_entries) do attempt(id, 'ZREM', entry[1], entry[2]) end
-      if contributions ~= (stored[4] or '[]') then
+      local archived = stored[5]
+      if archived or contributions ~= (stored[4] or '[]') then
         local counted = replace_contributions(id, contributions, stored[4], repairs)
         redis.call('HSET', key, 'contributions', contributions, 'counted', counted)
       end
-      record_change(id, feeds)
+      if repairs then redis.call('HDEL', key, 'archived', 'history_from') end -- its history was written again
+      if archived then redis.call('DECR', archived_count) end
+      if not archived or fields[2] ~= version then record_change(id, feeds) end -- a restored view has not changed
     end
     for j, entry_version in ipairs(entry_versions) do
       local entry = ARGV[next_argument + j]

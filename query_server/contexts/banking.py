@@ -59,23 +59,29 @@ async def get_statement(ledgers: FreshReader, request: protocol.GetStatementRequ
     """Compute a month from two ledger lines: the last before it, and its own last."""
     ledger = AccountLedger.FromString(await ledgers.get(request.account_id, ACCOUNT_NOT_FOUND))
     year, month = map(int, request.month.split("-"))
-    opening = await _read_last_line_before(ledgers, ledger, datetime(year, month, 1, tzinfo=UTC))
+    lines = await ledgers.get_history(request.account_id, ACCOUNT_NOT_FOUND)
+    opening = await _read_last_line_before(ledgers, request, lines, datetime(year, month, 1, tzinfo=UTC))
     next_month = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
-    closing = await _read_last_line_before(ledgers, ledger, next_month)
+    closing = await _read_last_line_before(ledgers, request, lines, next_month)
     statement = _build_statement(ledger.last.balance.currency_code, opening, closing)
     statement.account_id, statement.month = request.account_id, request.month
     return protocol.GetStatementResponse(statement=statement).SerializeToString()
 
 
-async def _read_last_line_before(ledgers: FreshReader, ledger: AccountLedger, time: datetime) -> Transaction:
-    """Return the last line booked before a time at a whole second; an empty one if there is none."""
+async def _read_last_line_before(
+    ledgers: FreshReader, request: protocol.GetStatementRequest, lines: range, time: datetime
+) -> Transaction:
+    """Return the last line booked before a time at a whole second; an empty one if there is none.
+
+    Raises:
+        RpcError: `HISTORY_ARCHIVED`, the line is archived.
+    """
+    nanos = int(time.timestamp()) * NANOS_PER_SECOND
     line = await history_pages.read_last_entry_before(
-        ledgers.views,
-        ledger.account_id,
-        ledger.version,
-        int(time.timestamp()) * NANOS_PER_SECOND,
-        _read_book_time,
+        ledgers.views, request.account_id, lines, nanos, _read_book_time
     )
+    if line is None:
+        raise ACCOUNT_NOT_FOUND.archived_history_error(lines.start, request.account_id)
     return Transaction.FromString(line)
 
 

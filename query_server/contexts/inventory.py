@@ -89,11 +89,14 @@ async def get_stock_movements(ledgers: FreshReader, request: protocol.GetStockMo
     index = LEDGERS.index("sku", request.sku)
     page = MergedPage.of(ledgers, f"{index} {request.warehouse_id}", request)
     views = map(StockLedger.FromString, await list_pages.read_all(ledgers, index, MAX_WAREHOUSES))
-    versions = {
-        view.stock_id: view.version for view in views if request.warehouse_id in ("", view.warehouse_id)
-    }
-    if not versions:
+    last = {view.stock_id: view.version for view in views if request.warehouse_id in ("", view.warehouse_id)}
+    if not last:
         raise STOCK_NOT_FOUND.error(request.sku, request.warehouse_id)
+    firsts = await ledgers.read(*(("HGET", LEDGERS.key(stock_id), "history_from") for stock_id in last))
+    versions = {
+        stock_id: range(int(first or 1), version + 1)
+        for (stock_id, version), first in zip(last.items(), firsts, strict=True)
+    }
     return (await page.read(ledgers.views, StockMovement, versions, _is_movement)).encode()
 
 

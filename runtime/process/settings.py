@@ -96,6 +96,11 @@ class Settings(BaseSettings):
     keep_stream: Retention = None
     """How long messages are kept in the JetStream stream. A follower that needs older ones, for instance a
     rebuild of a projection, has the relay recreate the stream from PostgreSQL."""
+    keep_views: Retention = None
+    """How long the view of an aggregate is kept in Redis after the aggregate has ended. Its counters stay,
+    and a later event restores it from the stream."""
+    keep_history: Retention = None
+    """How long the entries of histories, ledgers and statements are kept in Redis, from the event on."""
     outbox_retention: float = 86_400.0
     """Seconds before published outbox rows are deleted. Until then the relay can republish events that
     JetStream loses."""

@@ -96,9 +96,9 @@ async def test_a_projection_is_rebuilt_in_place(stack: Stack, clerk: Clerk) -> N
 
 async def test_an_unknown_projection_is_one_line(stack: Stack) -> None:
     code, _, err = await diptych(stack, "projections", "retry", "ledger.cheque", "c-404")
-    assert (code, err) == (1, "Error: not parked in ledger.cheque: c-404\n")
+    assert (code, err) == (1, "Error: neither parked nor a view of ledger.cheque: c-404\n")
     code, out, err = await diptych(stack, "projections", "retry", "ledger.cheque")
-    assert (code, out, err) == (0, "0 parked aggregates of ledger.cheque are retried within seconds\n", "")
+    assert (code, out, err) == (0, "0 aggregates of ledger.cheque are retried within seconds\n", "")
     code, _, err = await diptych(stack, "projections", "rebuild", "ledger.cheuqe")
     known = ", ".join(list_names(stack))
     assert (code, err) == (1, f"Error: there is no projection ledger.cheuqe; there is {known}\n")

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from contracts import streams
-from operations.verify.checks import event_stream, stored_streams, view_memberships, views
+from operations.verify.checks import event_stream, stored_streams, view_histories, view_memberships, views
 from operations.verify.checks.stored_streams import StreamEvents
 from operations.verify.checks.views import ViewCheck
 from operations.verify.model import Aggregate, Expected, Problem, ProjectionSpec
@@ -85,8 +85,9 @@ class Aggregates:
                 checkpoints[check.spec.name], stored.get(check.stream), check.target_version
             )
             views.compare_view(check, self._standby)
-            views.compare_history(check)
-            counts.compared["views"] += bool(check.view)
+            view_histories.compare_history(check)
+            counts.compared["archived views" if check.archived else "views"] += bool(check.view)
+            counts.compared["archived entries"] += check.archived_entries
             counts.compared["history"] += len(check.history)
         await view_memberships.compare(redis, view_checks, counts.expected)
         for check in view_checks:

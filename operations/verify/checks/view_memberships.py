@@ -45,7 +45,8 @@ async def compare(redis: RedisReader, views: Sequence[ViewCheck], expected: Expe
 
 def _list_memberships(view: ViewCheck) -> Iterator[tuple[str, str, str]]:
     """Yield (check, key, member) for every sorted set that must contain a view."""
-    for key, member in view.spec.indexes(view.expected):
+    list_entries = view.spec.list_kept_entries if view.archived else view.spec.indexes
+    for key, member in list_entries(view.expected):
         yield "indexes", key, member
     for key in view.spec.change_feeds(view.expected):
         yield "change_feeds", key, view.id

@@ -1,7 +1,6 @@
 """One view in Redis against the fold of its events at the view's own version, without I/O."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +34,10 @@ class ViewCheck:
     """The projection's checkpoint promises that the view includes the target version."""
 
     problems: list[Problem] = field(default_factory=list)
+    archived: bool = False
+    """The view is a tombstone."""
+    archived_entries: int = 0
+    """History entries that are not expected because they are archived."""
     version: int = 0
     """The view's version; 0 where the view could not be compared."""
     expected: Any = None
@@ -68,7 +71,8 @@ def compare_view(check: ViewCheck, standby: bool) -> None:
         if target:
             check.report(f"missing in Redis, version {target} in PostgreSQL", transient=not check.covered)
         return
-    version, parked = _parse_number(view, b"version"), view.get(b"parked")
+    version, parked = parse_number(view, b"version"), view.get(b"parked")
+    check.archived = b"archived" in view
     if parked:
         text, retrying = _describe_parked(parked)
         check.report(text, transient=retrying)
@@ -84,7 +88,8 @@ def compare_view(check: ViewCheck, standby: bool) -> None:
     check.version = version
     latest = version == len(events.events)
     check.expected = events.folds[check.spec.name] if latest else check.spec.fold(events.events[:version])
-    for text in (*_compare_content(check), *_compare_fields(check)):
+    compare_content = _compare_tombstone if check.archived else _compare_content
+    for text in (*compare_content(check), *_compare_fields(check)):
         check.report(f"{text} (version {version})")
 
 
@@ -106,28 +111,38 @@ def _compare_content(check: ViewCheck) -> Iterator[str]:
         yield f"data does not parse as {expected.DESCRIPTOR.full_name}"
         return
     if actual != expected:
-        yield from _list_differences(actual, expected)
+        yield from list_differences(actual, expected)
     for column, value in check.spec.columns(expected).items():
         shown = check.view.get(column.encode(), b"").decode("utf-8", "replace")
         if shown != value:
             yield f"column {column} is {shown!r}, expected {value!r}"
 
 
+def _compare_tombstone(check: ViewCheck) -> Iterator[str]:
+    if not check.spec.has_ended(check.expected):
+        yield "archived, but its aggregate has not ended"
+    if b"data" in check.view:
+        yield "archived, but has data"
+
+
 def _compare_fields(check: ViewCheck) -> Iterator[str]:
     """Compare the fields that record the view's index entries and contributions."""
-    entries = dict.fromkeys(check.spec.indexes(check.expected), 1)
+    list_entries = check.spec.list_kept_entries if check.archived else check.spec.indexes
+    entries = dict.fromkeys(list_entries(check.expected), 1)
     contributions = {
         (key, counter): amount for key, counter, amount in check.spec.contributions(check.expected)
     }
-    fields = ((b"entries", entries), (b"contributions", contributions), (b"counted", contributions))
-    for name, expected in fields:
+    fields = {b"entries": entries, b"contributions": contributions, b"counted": contributions}
+    if check.archived:
+        del fields[b"contributions"]
+    for name, expected in fields.items():
         value = check.view.get(name, b"")
         if parse_contributions(value) != expected:
             yield f"field {name.decode()} differs from the fold: {value.decode('utf-8', 'replace')}"
     check.contributions = parse_contributions(check.view.get(b"counted")) or {}
 
 
-def _list_differences(actual: Message, expected: Message) -> Iterator[str]:
+def list_differences(actual: Message, expected: Message) -> Iterator[str]:
     actual_fields, expected_fields = _to_dict(actual), _to_dict(expected)
     names = [
         name
@@ -150,51 +165,7 @@ def _shorten(value: object) -> str:
     return text if len(text) <= MAX_VALUE_LENGTH else f"{text[:MAX_VALUE_LENGTH]}…"
 
 
-def _parse_number(view: Hash, name: bytes) -> int:
+def parse_number(view: Hash, name: bytes) -> int:
     """Return a field as a number; 0: the field is missing, -1: it is not a number."""
     value = view.get(name, b"0")
     return int(value) if value.isdigit() else -1
-
-
-def compare_history(check: ViewCheck) -> None:
-    """Compare a view's history entries with the events."""
-    spec = check.spec
-    if spec.history is None:
-        return
-    entries = spec.history(check.events.events)
-    if spec.event_contributions is not None:
-        check.event_contributions = _sum_contributions(
-            spec.event_contributions(entry) for entry in entries[: check.version]
-        )
-    expected = {str(version).encode(): entry for version, entry in enumerate(entries, 1)}
-    subject = f"history {spec.name} {check.id}"
-    texts = [text for number, entry in expected.items() for text in _compare_entry(check, number, entry)]
-    if check.events.complete:
-        unknown = [name.decode("utf-8", "replace") for name in check.history.keys() - expected.keys()]
-        texts += [f"entry {name} has no event" for name in unknown]
-    check.problems += [Problem("history", subject, text) for text in texts]
-
-
-def _sum_contributions(
-    contributions: Iterable[Iterable[tuple[str, str, int]]],
-) -> Mapping[tuple[str, str], int]:
-    sums: Counter[tuple[str, str]] = Counter()
-    for amounts in contributions:
-        for key, counter, amount in amounts:
-            sums[key, counter] += amount
-    return sums
-
-
-def _compare_entry(check: ViewCheck, number: bytes, expected: Message) -> Iterator[str]:
-    data = check.history.get(number)
-    if data is None:
-        if int(number) <= check.version:
-            yield f"entry {number.decode()} is missing"
-        return
-    try:
-        actual = type(expected).FromString(data)
-    except DecodeError:
-        yield f"entry {number.decode()} does not parse as {expected.DESCRIPTOR.full_name}"
-        return
-    if actual != expected:
-        yield from (f"entry {number.decode()}: {text}" for text in _list_differences(actual, expected))

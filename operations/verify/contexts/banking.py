@@ -16,7 +16,14 @@ from google.type.money_pb2 import Money
 from contracts.events.banking import EVENTS
 from contracts.view_layout import View
 from operations.verify.events import describe, find_last, get_first, select
-from operations.verify.formats import columns, encode_money, encode_time, split_money
+from operations.verify.formats import (
+    columns,
+    encode_money,
+    encode_time,
+    has_end_time,
+    list_ended,
+    split_money,
+)
 from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 
 NANOS = 10**9
@@ -334,6 +341,8 @@ AGGREGATES = (
             ProjectionSpec(
                 HOLD,
                 fold=fold_hold,
+                indexes=list_ended(HOLD, "hold_id"),
+                has_ended=has_end_time,
                 columns=columns("state", "account_id", "amount", "deadline"),
             ),
         ),
@@ -346,6 +355,8 @@ AGGREGATES = (
             ProjectionSpec(
                 TRANSFER,
                 fold=fold_transfer,
+                indexes=list_ended(TRANSFER, "transfer_id"),
+                has_ended=has_end_time,
                 columns=columns("state", "amount"),
             ),
         ),

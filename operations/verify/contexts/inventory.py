@@ -12,7 +12,7 @@ from diptych.inventory.v1 import types_pb2 as types
 from contracts.events.inventory import EVENTS
 from contracts.view_layout import View, index_member
 from operations.verify.events import describe, find_last, get_first, select
-from operations.verify.formats import columns, encode_time, list_entries
+from operations.verify.formats import columns, encode_time, has_end_time, list_ended, list_entries
 from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 
 SUMS: dict[Any, tuple[int, int, int]] = {
@@ -295,6 +295,8 @@ AGGREGATES = (
             ProjectionSpec(
                 RESERVATION,
                 fold=fold_reservation,
+                indexes=list_ended(RESERVATION, "reservation_id"),
+                has_ended=has_end_time,
                 columns=columns("state", "deadline"),
             ),
         ),

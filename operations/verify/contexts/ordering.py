@@ -14,8 +14,15 @@ from diptych.ordering.v2 import events_pb2 as v2
 from contracts.address_digest import digest_address
 from contracts.events.ordering import EVENTS
 from contracts.view_layout import View, index_member
-from operations.verify.events import describe
-from operations.verify.formats import columns, encode_money, list_entries, split_money
+from operations.verify.events import describe, find_last
+from operations.verify.formats import (
+    columns,
+    encode_money,
+    has_end_time,
+    list_ended,
+    list_entries,
+    split_money,
+)
 from operations.verify.model import Aggregate, Event, ProjectionSpec
 
 Groups = list[dict[str, Any]]
@@ -47,6 +54,16 @@ STEPS: dict[Any, tuple[str, dict[str, str]]] = {
     v1.OrderReturned: ("STATE_RETURNED", {"return_time": "returned_at", "return_reason": "reason"}),
 }
 """Event to (state, {field of the view: field of the event}); an empty state leaves the order's state."""
+
+
+END_TIMES: dict[Any, str] = {
+    v1.OrderRejected: "rejected_at",
+    v1.OrderCancelled: "cancelled_at",
+    v1.OrderDelivered: "delivered_at",
+    v1.OrderReturned: "returned_at",
+}
+"""The events that end an order, with the field of their time."""
+ENDED = {STEPS[event][0] for event in END_TIMES}
 
 
 def _create_group(group_id: str, part: Any) -> dict[str, Any]:
@@ -159,6 +176,13 @@ def contributions(order: types.Order) -> Iterable[tuple[str, str, int]]:
         yield key, f"{part}/{state}/{total.currency_code}", amount
 
 
+def fold_history(events: Sequence[Event]) -> types.OrderHistory:
+    """Return the history of an order, with the time of its last end."""
+    last = find_last(events, *END_TIMES)
+    end_time = getattr(last, END_TIMES[type(last)]) if last else None
+    return types.OrderHistory(order_id=events[0].message.order_id, version=len(events), end_time=end_time)
+
+
 def history_entry(event: Event) -> types.OrderHistoryEntry:
     return types.OrderHistoryEntry(**describe(event, *types.OrderHistoryEntry.DESCRIPTOR.fields_by_name))
 
@@ -174,12 +198,19 @@ ORDER = Aggregate(
             columns=columns("state", "customer_id", "total", "place_time"),
             indexes=indexes,
             contributions=contributions,
-            contributors_index=lambda key: key.replace("counters:", "index:", 1),
+            # Each order has an address, and the index of addresses keeps archived orders.
+            contributors_index=lambda key: key.replace("counters:", "index:", 1).replace(
+                "{customer/", "{customer_address/", 1
+            ),
+            has_ended=lambda order: types.Order.State.Name(order.state) in ENDED,
+            kept_indexes=("customer_address",),
             change_feeds=lambda order: [ORDER_VIEW.change_feed("customer", order.customer_id)],
         ),
         ProjectionSpec(
             HISTORY_VIEW,
-            fold=lambda events: types.OrderHistory(order_id=events[0].message.order_id, version=len(events)),
+            fold=fold_history,
+            indexes=list_ended(HISTORY_VIEW, "order_id"),
+            has_ended=has_end_time,
             history=lambda events: [history_entry(event) for event in events],
         ),
     ),

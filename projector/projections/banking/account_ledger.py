@@ -12,7 +12,7 @@ from contracts.envelope import RecordedEvent
 from contracts.events.banking import EVENTS
 from contracts.money import from_nanos, split_for_counters, to_nanos
 from contracts.view_layout import View
-from projector.history import entry_factory
+from projector.history import entry_factory, entry_time_reader
 from projector.projection import Contribution, Projection
 from projector.projections.banking.account import Movement
 
@@ -75,7 +75,11 @@ def daily_contributions(line: views.Transaction) -> Iterable[Contribution]:
 
 
 LEDGERS = Projection[views.AccountLedger](
-    VIEW, events=EVENTS, history=create_line, event_contributions=daily_contributions
+    VIEW,
+    events=EVENTS,
+    history=create_line,
+    event_contributions=daily_contributions,
+    read_entry_time=entry_time_reader(views.Transaction, "book_time"),
 )
 
 

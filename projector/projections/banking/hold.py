@@ -5,12 +5,19 @@ from diptych.banking.v1 import types_pb2 as views
 
 from contracts.events.banking import EVENTS
 from contracts.view_layout import View
+from projector.archival import archival_by_end_time, ended_entries
 from projector.projection import Projection
 
 EXPIRED = "its deadline has passed"
 
+VIEW = View.of(views.Hold)
+
 HOLDS = Projection[views.Hold](
-    View.of(views.Hold), events=EVENTS, columns=("state", "account_id", "amount", "deadline")
+    VIEW,
+    events=EVENTS,
+    columns=("state", "account_id", "amount", "deadline"),
+    indexes=ended_entries(VIEW, "hold_id"),
+    archival=archival_by_end_time(VIEW),
 )
 
 

@@ -5,9 +5,18 @@ from diptych.banking.v1 import types_pb2 as views
 
 from contracts.events.banking import EVENTS
 from contracts.view_layout import View
+from projector.archival import archival_by_end_time, ended_entries
 from projector.projection import Projection
 
-TRANSFERS = Projection[views.Transfer](View.of(views.Transfer), events=EVENTS, columns=("state", "amount"))
+VIEW = View.of(views.Transfer)
+
+TRANSFERS = Projection[views.Transfer](
+    VIEW,
+    events=EVENTS,
+    columns=("state", "amount"),
+    indexes=ended_entries(VIEW, "transfer_id"),
+    archival=archival_by_end_time(VIEW),
+)
 
 
 def _create(transfer: views.Transfer, event: events.TransferMade | events.TransferRequested) -> None:

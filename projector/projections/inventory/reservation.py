@@ -5,12 +5,19 @@ from diptych.inventory.v1 import types_pb2 as views
 
 from contracts.events.inventory import EVENTS
 from contracts.view_layout import View
+from projector.archival import archival_by_end_time, ended_entries
 from projector.projection import Projection
 
 EXPIRED = "its deadline has passed"
 
+VIEW = View.of(views.Reservation)
+
 RESERVATIONS = Projection[views.Reservation](
-    View.of(views.Reservation), events=EVENTS, columns=("state", "deadline")
+    VIEW,
+    events=EVENTS,
+    columns=("state", "deadline"),
+    indexes=ended_entries(VIEW, "reservation_id"),
+    archival=archival_by_end_time(VIEW),
 )
 
 

@@ -8,7 +8,7 @@ from diptych.inventory.v1 import types_pb2 as views
 from contracts.envelope import RecordedEvent
 from contracts.events.inventory import EVENTS
 from contracts.view_layout import View, index_member
-from projector.history import entry_factory
+from projector.history import entry_factory, entry_time_reader
 from projector.projection import Entry, Projection
 
 VIEW = View.of(views.StockLedger)
@@ -46,7 +46,13 @@ def index_entries(ledger: views.StockLedger) -> list[Entry]:
     return [(VIEW.index("sku", ledger.sku), index_member(0, ledger.stock_id))]
 
 
-LEDGERS = Projection[views.StockLedger](VIEW, events=EVENTS, indexes=index_entries, history=create_entry)
+LEDGERS = Projection[views.StockLedger](
+    VIEW,
+    events=EVENTS,
+    indexes=index_entries,
+    history=create_entry,
+    read_entry_time=entry_time_reader(views.StockMovement),
+)
 
 
 @LEDGERS.on(events.StockOpened)

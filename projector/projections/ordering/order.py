@@ -3,14 +3,23 @@
 from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v1 import types_pb2 as views
 from diptych.ordering.v2 import events_pb2 as v2
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from contracts.address_digest import digest_address
 from contracts.events.ordering import EVENTS
 from contracts.money import split_for_counters
 from contracts.view_layout import View, index_member
+from projector.archival import Archival
 from projector.projection import Contribution, Entry, Projection
 
 VIEW = View.of(views.Order)
+END_TIMES = {
+    views.Order.STATE_REJECTED: "reject_time",
+    views.Order.STATE_CANCELLED: "cancel_time",
+    views.Order.STATE_DELIVERED: "deliver_time",
+    views.Order.STATE_RETURNED: "return_time",
+}
+"""The states of orders that have ended, with the field of that time. A delivered one may be returned yet."""
 
 
 def index_entries(order: views.Order) -> list[Entry]:
@@ -46,6 +55,10 @@ def change_feeds(order: views.Order) -> list[str]:
     return [VIEW.change_feed("customer", order.customer_id)]
 
 
+def get_end(order: views.Order) -> Timestamp | None:
+    return getattr(order, END_TIMES[order.state]) if order.state in END_TIMES else None
+
+
 ORDERS = Projection[views.Order](
     VIEW,
     events=EVENTS,
@@ -53,6 +66,11 @@ ORDERS = Projection[views.Order](
     indexes=index_entries,
     contributions=contributions,
     change_feeds=change_feeds,
+    archival=Archival(
+        tuple(VIEW.index("state", views.Order.State.Name(state)) for state in END_TIMES),
+        get_end,
+        kept_indexes=("customer_address",),  # the fraud rules know a customer's addresses for good
+    ),
 )
 
 

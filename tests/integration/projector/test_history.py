@@ -15,6 +15,7 @@ from tests.support.harness.projection_run import ALL_PARTITIONS, EventPublisher,
 from tests.support.harness.waiting import until
 from tests.support.ledger.histories import (
     cheque_events,
+    cheque_history,
     endorsed,
     random_cheque_events,
     recorded,
@@ -50,9 +51,7 @@ async def assert_history(redis: Redis, history: list[RecordedEvent]) -> None:
     """Assert that a history has exactly these events, as they were recorded."""
     cheque_id = streams.aggregate_id(history[0].stream)
     data: Any = await redis.hget(VIEW.key(cheque_id), "data")
-    assert views.ChequeHistory.FromString(data) == views.ChequeHistory(
-        cheque_id=cheque_id, version=len(history)
-    )
+    assert views.ChequeHistory.FromString(data) == cheque_history(history)
     entries = await read_entries(redis, cheque_id)
     assert set(entries) == set(range(1, len(history) + 1))
     for event in history:

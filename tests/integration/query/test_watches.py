@@ -183,6 +183,28 @@ async def test_a_missing_view_is_not_found(server: QueryServer, model: ReadModel
     assert await read_end(watch(server)) == (grpc.StatusCode.NOT_FOUND, "CHEQUE_NOT_FOUND")
 
 
+async def test_an_archived_view_is_named_as_such(server: QueryServer, model: ReadModel) -> None:
+    await model.put_tombstone("c-1", 3)
+    assert await read_end(watch(server)) == (grpc.StatusCode.NOT_FOUND, "VIEW_ARCHIVED")
+
+
+async def test_a_watcher_of_a_view_that_is_archived_goes_on_when_it_is_restored(
+    server: QueryServer, model: ReadModel
+) -> None:
+    await change(model, cheque("c-1", version=3))
+    open_call = watch(server)
+    token = (await read(open_call)).resume_token
+    await model.put_tombstone("c-1", 3)
+    calls = [asyncio.create_task(read(call)) for call in (open_call, watch(server, token))]
+    await until(lambda: _make_round_trip(server))
+    await change(model, cheque("c-2"))  # notifies of another view
+    await until(lambda: _make_round_trip(server))
+    assert not any(call.done() for call in calls)
+    await model.redis.hdel(CHEQUE.key("c-1"), "archived")
+    await change(model, cheque("c-1", version=4))
+    assert [(await call).cheque.version for call in calls] == [4, 4]
+
+
 async def test_watches_are_refused_during_a_rebuild(server: QueryServer, model: ReadModel) -> None:
     await model.mark_rebuilding()
     rebuilding = (grpc.StatusCode.UNAVAILABLE, "VIEW_REBUILDING")

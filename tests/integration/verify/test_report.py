@@ -29,7 +29,7 @@ async def test_a_system_at_rest_is_clean(system: System) -> None:
     assert report.counts["streams"] == report.counts["snapshots"] == 7
     assert report.counts["events"] == report.counts["messages"] == report.counts["history"] == 16
     assert report.counts["views"] == VIEWS
-    assert report.counts["indexes"] == 20
+    assert report.counts["indexes"] == 23
     assert (report.counts["requests"], report.counts["outbox"]) == (13, 16)
 
 
@@ -38,7 +38,7 @@ async def test_the_text_has_a_line_for_each_check(system: System) -> None:
     lines = (await system.verify()).to_text().splitlines()
     assert [line.split()[0] for line in lines[: len(CHECKS)]] == list(CHECKS)
     assert lines[0] == "events          16 in 7 streams: versions without gaps"
-    assert lines[6] == f"views           {VIEWS} views: 1 finding"
+    assert lines[6] == f"views           {VIEWS} views, 0 archived: 1 finding"
     assert lines[-1] == ("view ledger.cheque c-2: state is STATE_WRITTEN, expected STATE_VOIDED (version 3)")
 
 

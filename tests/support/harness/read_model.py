@@ -20,6 +20,8 @@ from runtime.grpc.waits import compute_deadline
 from tests.support.harness.freshness import make_freshness
 
 INCARNATION = "5a1f3c8e-0000-4000-8000-000000000001"
+ARCHIVED_AT = 1_767_323_045_678
+"""Milliseconds since 1970: 2026-01-02T03:04:05.678Z."""
 Entry = tuple[str, str]
 """An index key and a member."""
 Contribution = tuple[str, str, str]
@@ -117,6 +119,24 @@ class ReadModel:
         await self.redis.hset(view.key(view_id), mapping=fields)
         history_entries: Any = {str(entry.version): entry.SerializeToString() for entry in entries}
         await self.redis.hset(view.history(view_id), mapping=history_entries)
+
+    async def put_tombstone(self, view_id: str, version: int) -> None:
+        """Archive an aggregate in both projections."""
+        tombstone: dict[Any, Any] = {
+            "version": version,
+            "revision": 1,
+            "archived": ARCHIVED_AT,
+            "entries": "[]",
+        }
+        for view in (self.projections.view, self.projections.history):
+            await self.redis.delete(view.key(view_id), view.history(view_id))
+            await self.redis.hset(view.key(view_id), mapping=tombstone)
+
+    async def archive_entries(self, view_id: str, before: int) -> None:
+        """Remove the history entries of versions below one."""
+        view = self.projections.history
+        await self.redis.hdel(view.history(view_id), *map(str, range(1, before)))
+        await self.redis.hset(view.key(view_id), "history_from", str(before))
 
     def _key(self, message: Any) -> str:
         return self.projections.view.key(self.projections.id_of(message))

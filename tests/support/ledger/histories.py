@@ -19,6 +19,7 @@ from tests.support.ledger.stubs import events, events_v2
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CHEQUE_SPEC: ProjectionSpec = verification.AGGREGATES[0].projections[0]
+HISTORY_SPEC: ProjectionSpec = verification.AGGREGATES[0].projections[1]
 ACCOUNT_SPEC: ProjectionSpec = verification.AGGREGATES[1].projections[0]
 Counters = dict[str, dict[str, int]]
 """The amounts of counters, by key and name."""
@@ -95,6 +96,11 @@ def random_payments(rng: random.Random, account_id: str, count: int) -> list[Rec
 def cheque(history: Sequence[RecordedEvent]) -> Any:
     """Return the cheque after these events, which begin with its first."""
     return CHEQUE_SPEC.fold(_parse(history))
+
+
+def cheque_history(history: Sequence[RecordedEvent]) -> Any:
+    """Return the view of a cheque's history after these events."""
+    return HISTORY_SPEC.fold(_parse(history))
 
 
 def counters(cheques: Iterable[Message]) -> Counters:

@@ -3,9 +3,12 @@
 from datetime import UTC
 from typing import Any
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from contracts.envelope import RecordedEvent
 from contracts.view_layout import View, index_member
-from projector.history import entry_factory
+from projector.archival import Archival, archival_by_end_time, ended_entries
+from projector.history import entry_factory, entry_time_reader
 from projector.projection import Contribution, Entry, Projection
 from tests.support.ledger.events import EVENTS
 from tests.support.ledger.stubs import events as v1
@@ -43,6 +46,13 @@ def change_feeds(cheque: Any) -> list[str]:
     return [CHEQUE.change_feed("account", cheque.account_id)]
 
 
+def get_end(cheque: Any) -> Timestamp | None:
+    time: Timestamp | None = None
+    for name in ("cash_time", "void_time"):
+        time = getattr(cheque, name) if cheque.HasField(name) else time
+    return time
+
+
 CHEQUES = Projection[Any](
     CHEQUE,
     events=EVENTS,
@@ -50,6 +60,11 @@ CHEQUES = Projection[Any](
     indexes=index_entries,
     contributions=contributions,
     change_feeds=change_feeds,
+    archival=Archival(
+        tuple(CHEQUE.index("state", state) for state in ("STATE_CASHED", "STATE_VOIDED")),
+        get_end,
+        kept_indexes=("account",),  # it lists the contributors
+    ),
 )
 
 
@@ -85,12 +100,29 @@ def voided(cheque: Any, event: Any) -> None:
     cheque.void_reason = event.reason
 
 
-HISTORIES = Projection[Any](HISTORY, events=EVENTS, history=entry_factory(views.ChequeHistoryEntry))
+HISTORIES = Projection[Any](
+    HISTORY,
+    events=EVENTS,
+    indexes=ended_entries(HISTORY, "cheque_id"),
+    history=entry_factory(views.ChequeHistoryEntry),
+    read_entry_time=entry_time_reader(views.ChequeHistoryEntry),
+    archival=archival_by_end_time(HISTORY),
+)
 
 
 @HISTORIES.on(v2.ChequeWritten)
 def set_id(history: Any, event: Any) -> None:
     history.cheque_id = event.cheque_id
+
+
+@HISTORIES.on(v1.ChequeCashed)
+def set_cash_time(history: Any, event: Any) -> None:
+    history.end_time.CopyFrom(event.cashed_at)
+
+
+@HISTORIES.on(v1.ChequeVoided)
+def set_void_time(history: Any, event: Any) -> None:
+    history.end_time.CopyFrom(event.voided_at)
 
 
 _create_entry = entry_factory(views.Entry)
@@ -116,6 +148,7 @@ ACCOUNTS = Projection[Any](
     events=EVENTS,
     history=create_account_entry,
     event_contributions=day_contributions,
+    read_entry_time=entry_time_reader(views.Entry),
 )
 
 

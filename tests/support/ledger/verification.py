@@ -9,6 +9,7 @@ from google.type.money_pb2 import Money
 
 from contracts.view_layout import View, index_member
 from operations.verify.events import describe
+from operations.verify.formats import has_end_time, list_ended
 from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 from tests.support.ledger.events import EVENTS
 from tests.support.ledger.stubs import types as views
@@ -88,6 +89,17 @@ def contributions(cheque: Any) -> Iterator[tuple[str, str, int]]:
         yield key, f"cents/{state}/{cheque.amount.currency_code}", cents
 
 
+def fold_history(events: Sequence[Event]) -> Any:
+    """Return the history of a cheque, with the time at which it was cashed or voided."""
+    end = STEPS.get(_name(events[-1]), ("", {}))[1]
+    times = [
+        getattr(events[-1].message, field) for field in end.values() if field in ("cashed_at", "voided_at")
+    ]
+    return views.ChequeHistory(
+        cheque_id=events[0].message.cheque_id, version=len(events), end_time=times[0] if times else None
+    )
+
+
 def history_entry(event: Event) -> Any:
     return views.ChequeHistoryEntry(**describe(event, *views.ChequeHistoryEntry.DESCRIPTOR.fields_by_name))
 
@@ -127,13 +139,17 @@ AGGREGATES = (
                 indexes=indexes,
                 contributions=contributions,
                 contributors_index=lambda key: key.replace("counters:", "index:", 1),
+                has_ended=lambda cheque: (
+                    views.Cheque.State.Name(cheque.state) in ("STATE_CASHED", "STATE_VOIDED")
+                ),
+                kept_indexes=("account",),
                 change_feeds=lambda cheque: [CHEQUE.change_feed("account", cheque.account_id)],
             ),
             ProjectionSpec(
                 HISTORY,
-                fold=lambda events: views.ChequeHistory(
-                    cheque_id=events[0].message.cheque_id, version=len(events)
-                ),
+                fold=fold_history,
+                indexes=list_ended(HISTORY, "cheque_id"),
+                has_ended=has_end_time,
                 history=lambda events: [history_entry(event) for event in events],
             ),
         ),

@@ -73,6 +73,7 @@ def test_every_batch_names_the_ids_that_were_not_read() -> None:
                 fields = method.output_type.fields
                 assert fields[1].name.startswith("missing_")
                 assert fields[2].name == fields[1].name.replace("missing_", "unread_")
+                assert fields[3].name == fields[1].name.replace("missing_", "archived_")
 
 
 def test_a_watch_sends_one_view_at_a_time() -> None:

@@ -226,8 +226,11 @@ class ListTransactionsResponse(_message.Message):
 
     TRANSACTIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ARCHIVED_BEFORE_VERSION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """The token of the next page; empty on the last page. It stays valid while entries are added."""
+    archived_before_version: _builtins.int
+    """The lines of versions below this one are archived: the pages end there. 0 if none are."""
     @_builtins.property
     def transactions(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Transaction]:
         """The lines, newest first."""
@@ -237,10 +240,11 @@ class ListTransactionsResponse(_message.Message):
         *,
         transactions: _abc.Iterable[_types_pb2.Transaction] | None = ...,
         next_page_token: _builtins.str = ...,
+        archived_before_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "transactions", b"transactions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived_before_version", b"archived_before_version", "next_page_token", b"next_page_token", "transactions", b"transactions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -79,14 +79,16 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetHold(self, request, context):
-        """Returns a hold. Fails with `NOT_FOUND` (`HOLD_NOT_FOUND`) if it does not exist.
+        """Returns a hold. Fails with `NOT_FOUND` (`HOLD_NOT_FOUND`) if it does not exist, and with `NOT_FOUND`
+        (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTransfer(self, request, context):
-        """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist.
+        """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist, and with
+        `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -102,7 +104,7 @@ class QueryServiceServicer:
 
     def GetStatement(self, request, context):
         """Returns an account's balances and sums for one month. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if the
-        account does not exist.
+        account does not exist, and with `NOT_FOUND` (`HISTORY_ARCHIVED`) if the lines of that month are archived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

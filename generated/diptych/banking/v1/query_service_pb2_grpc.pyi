@@ -36,16 +36,20 @@ class QueryServiceStub:
     GetAccount: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetAccountRequest, _query_service_pb2.GetAccountResponse]
     """Returns an account. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if it does not exist."""
     GetHold: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetHoldRequest, _query_service_pb2.GetHoldResponse]
-    """Returns a hold. Fails with `NOT_FOUND` (`HOLD_NOT_FOUND`) if it does not exist."""
+    """Returns a hold. Fails with `NOT_FOUND` (`HOLD_NOT_FOUND`) if it does not exist, and with `NOT_FOUND`
+    (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+    """
     GetTransfer: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetTransferRequest, _query_service_pb2.GetTransferResponse]
-    """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist."""
+    """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist, and with
+    `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+    """
     ListTransactions: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListTransactionsRequest, _query_service_pb2.ListTransactionsResponse]
     """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
     the account does not exist.
     """
     GetStatement: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetStatementRequest, _query_service_pb2.GetStatementResponse]
     """Returns an account's balances and sums for one month. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if the
-    account does not exist.
+    account does not exist, and with `NOT_FOUND` (`HISTORY_ARCHIVED`) if the lines of that month are archived.
     """
     GetDailyReport: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetDailyReportRequest, _query_service_pb2.GetDailyReportResponse]
     """Returns the sums of one day over all accounts."""
@@ -58,16 +62,20 @@ class QueryServiceAsyncStub(QueryServiceStub):
     GetAccount: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetAccountRequest, _query_service_pb2.GetAccountResponse]  # type: ignore[assignment]
     """Returns an account. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if it does not exist."""
     GetHold: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetHoldRequest, _query_service_pb2.GetHoldResponse]  # type: ignore[assignment]
-    """Returns a hold. Fails with `NOT_FOUND` (`HOLD_NOT_FOUND`) if it does not exist."""
+    """Returns a hold. Fails with `NOT_FOUND` (`HOLD_NOT_FOUND`) if it does not exist, and with `NOT_FOUND`
+    (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+    """
     GetTransfer: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetTransferRequest, _query_service_pb2.GetTransferResponse]  # type: ignore[assignment]
-    """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist."""
+    """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist, and with
+    `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+    """
     ListTransactions: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListTransactionsRequest, _query_service_pb2.ListTransactionsResponse]  # type: ignore[assignment]
     """Lists the lines of an account's statement, newest first. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if
     the account does not exist.
     """
     GetStatement: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetStatementRequest, _query_service_pb2.GetStatementResponse]  # type: ignore[assignment]
     """Returns an account's balances and sums for one month. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if the
-    account does not exist.
+    account does not exist, and with `NOT_FOUND` (`HISTORY_ARCHIVED`) if the lines of that month are archived.
     """
     GetDailyReport: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetDailyReportRequest, _query_service_pb2.GetDailyReportResponse]  # type: ignore[assignment]
     """Returns the sums of one day over all accounts."""
@@ -89,7 +97,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetHoldRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetHoldResponse, _abc.Awaitable[_query_service_pb2.GetHoldResponse]]:
-        """Returns a hold. Fails with `NOT_FOUND` (`HOLD_NOT_FOUND`) if it does not exist."""
+        """Returns a hold. Fails with `NOT_FOUND` (`HOLD_NOT_FOUND`) if it does not exist, and with `NOT_FOUND`
+        (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+        """
 
     @_abc_1.abstractmethod
     def GetTransfer(
@@ -97,7 +107,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetTransferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetTransferResponse, _abc.Awaitable[_query_service_pb2.GetTransferResponse]]:
-        """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist."""
+        """Returns a transfer. Fails with `NOT_FOUND` (`TRANSFER_NOT_FOUND`) if it does not exist, and with
+        `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+        """
 
     @_abc_1.abstractmethod
     def ListTransactions(
@@ -116,7 +128,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetStatementResponse, _abc.Awaitable[_query_service_pb2.GetStatementResponse]]:
         """Returns an account's balances and sums for one month. Fails with `NOT_FOUND` (`ACCOUNT_NOT_FOUND`) if the
-        account does not exist.
+        account does not exist, and with `NOT_FOUND` (`HISTORY_ARCHIVED`) if the lines of that month are archived.
         """
 
     @_abc_1.abstractmethod

@@ -421,8 +421,11 @@ class GetStockMovementsResponse(_message.Message):
 
     MOVEMENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    OLDER_ARCHIVED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """The token of the next page; empty on the last page. It stays valid while entries are added."""
+    older_archived: _builtins.bool
+    """Whether older movements are archived: the pages end before them."""
     @_builtins.property
     def movements(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.StockMovement]:
         """The movements, newest first."""
@@ -432,10 +435,11 @@ class GetStockMovementsResponse(_message.Message):
         *,
         movements: _abc.Iterable[_types_pb2.StockMovement] | None = ...,
         next_page_token: _builtins.str = ...,
+        older_archived: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["movements", b"movements", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["movements", b"movements", "next_page_token", b"next_page_token", "older_archived", b"older_archived"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

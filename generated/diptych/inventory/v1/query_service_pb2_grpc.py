@@ -101,7 +101,8 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetReservation(self, request, context):
-        """Returns a reservation. Fails with `NOT_FOUND` (`RESERVATION_NOT_FOUND`) if it does not exist.
+        """Returns a reservation. Fails with `NOT_FOUND` (`RESERVATION_NOT_FOUND`) if it does not exist, and with
+        `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

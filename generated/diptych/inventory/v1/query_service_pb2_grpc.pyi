@@ -44,7 +44,9 @@ class QueryServiceStub:
     ListStock: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListStockRequest, _query_service_pb2.ListStockResponse]
     """Lists stocks, the most recently opened first."""
     GetReservation: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetReservationRequest, _query_service_pb2.GetReservationResponse]
-    """Returns a reservation. Fails with `NOT_FOUND` (`RESERVATION_NOT_FOUND`) if it does not exist."""
+    """Returns a reservation. Fails with `NOT_FOUND` (`RESERVATION_NOT_FOUND`) if it does not exist, and with
+    `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+    """
     ListReorderAlerts: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListReorderAlertsRequest, _query_service_pb2.ListReorderAlertsResponse]
     """Lists the raised alerts, the most recent first."""
     WatchReorderAlerts: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchReorderAlertsRequest, _query_service_pb2.WatchReorderAlertsResponse]
@@ -72,7 +74,9 @@ class QueryServiceAsyncStub(QueryServiceStub):
     ListStock: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListStockRequest, _query_service_pb2.ListStockResponse]  # type: ignore[assignment]
     """Lists stocks, the most recently opened first."""
     GetReservation: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetReservationRequest, _query_service_pb2.GetReservationResponse]  # type: ignore[assignment]
-    """Returns a reservation. Fails with `NOT_FOUND` (`RESERVATION_NOT_FOUND`) if it does not exist."""
+    """Returns a reservation. Fails with `NOT_FOUND` (`RESERVATION_NOT_FOUND`) if it does not exist, and with
+    `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+    """
     ListReorderAlerts: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListReorderAlertsRequest, _query_service_pb2.ListReorderAlertsResponse]  # type: ignore[assignment]
     """Lists the raised alerts, the most recent first."""
     WatchReorderAlerts: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchReorderAlertsRequest, _query_service_pb2.WatchReorderAlertsResponse]  # type: ignore[assignment]
@@ -121,7 +125,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetReservationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetReservationResponse, _abc.Awaitable[_query_service_pb2.GetReservationResponse]]:
-        """Returns a reservation. Fails with `NOT_FOUND` (`RESERVATION_NOT_FOUND`) if it does not exist."""
+        """Returns a reservation. Fails with `NOT_FOUND` (`RESERVATION_NOT_FOUND`) if it does not exist, and with
+        `NOT_FOUND` (`VIEW_ARCHIVED`) if it ended so long ago that its view is archived.
+        """
 
     @_abc_1.abstractmethod
     def ListReorderAlerts(

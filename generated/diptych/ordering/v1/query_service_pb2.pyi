@@ -187,6 +187,7 @@ class BatchGetOrdersResponse(_message.Message):
     ORDERS_FIELD_NUMBER: _builtins.int
     MISSING_ORDER_IDS_FIELD_NUMBER: _builtins.int
     UNREAD_ORDER_IDS_FIELD_NUMBER: _builtins.int
+    ARCHIVED_ORDER_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Order]:
         """The orders that exist, in the order of the request."""
@@ -201,16 +202,21 @@ class BatchGetOrdersResponse(_message.Message):
         have become too large. Nothing is known about these orders yet.
         """
 
+    @_builtins.property
+    def archived_order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of orders that exist and are archived, in the order of the request."""
+
     def __init__(
         self,
         *,
         orders: _abc.Iterable[_types_pb2.Order] | None = ...,
         missing_order_ids: _abc.Iterable[_builtins.str] | None = ...,
         unread_order_ids: _abc.Iterable[_builtins.str] | None = ...,
+        archived_order_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_order_ids", b"missing_order_ids", "orders", b"orders", "unread_order_ids", b"unread_order_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived_order_ids", b"archived_order_ids", "missing_order_ids", b"missing_order_ids", "orders", b"orders", "unread_order_ids", b"unread_order_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,8 +388,11 @@ class GetOrderHistoryResponse(_message.Message):
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ARCHIVED_BEFORE_VERSION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """The token of the next page; empty on the last page. It stays valid while entries are added."""
+    archived_before_version: _builtins.int
+    """The entries of versions below this one are archived: the pages end there. 0 if none are."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.OrderHistoryEntry]:
         """The entries, newest first."""
@@ -393,10 +402,11 @@ class GetOrderHistoryResponse(_message.Message):
         *,
         entries: _abc.Iterable[_types_pb2.OrderHistoryEntry] | None = ...,
         next_page_token: _builtins.str = ...,
+        archived_before_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived_before_version", b"archived_before_version", "entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

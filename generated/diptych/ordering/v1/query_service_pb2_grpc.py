@@ -88,15 +88,16 @@ class QueryServiceServicer:
     """
 
     def GetOrder(self, request, context):
-        """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist.
+        """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist, and with `NOT_FOUND`
+        (`VIEW_ARCHIVED`) if it exists but ended so long ago that its view is archived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetOrders(self, request, context):
-        """Returns several orders. The response lists the ids that do not exist, and those to ask for again because
-        it would have become too large with them.
+        """Returns several orders. The response lists the ids that do not exist, those that are archived, and those to
+        ask for again because it would have become too large with them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,14 +105,15 @@ class QueryServiceServicer:
 
     def ListOrders(self, request, context):
         """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these.
+        Archived orders are not listed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCustomerSummary(self, request, context):
-        """Returns the number and the totals of a customer's orders by state. A customer without orders has an empty
-        summary.
+        """Returns the number and the totals of a customer's orders by state, archived ones included. A customer
+        without orders has an empty summary.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,7 +121,7 @@ class QueryServiceServicer:
 
     def GetCustomerActivity(self, request, context):
         """Counts a customer's other orders since a time, and tells which of some addresses they were sent to: the facts
-        by which an order is assessed, in a small response.
+        by which an order is assessed, in a small response. Archived orders are not counted; their addresses are known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,7 +129,8 @@ class QueryServiceServicer:
 
     def GetOrderHistory(self, request, context):
         """Returns the events of an order, newest first, each with its time, actor and command. Fails with
-        `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist.
+        `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist, and with `NOT_FOUND` (`VIEW_ARCHIVED`) if its
+        history is archived.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -136,7 +139,8 @@ class QueryServiceServicer:
     def WatchOrder(self, request, context):
         """Streams the current state of an order, then its state after each change. Versions only rise. Intermediate
         versions may be skipped, the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order
-        does not exist.
+        does not exist. An order that is archived meanwhile is sent again if a later event changes it; a call for
+        one that is archived already fails with `NOT_FOUND` (`VIEW_ARCHIVED`), unless the caller has its last state.
 
         The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt, and with
         `UNAUTHENTICATED` when the caller's token expires. To resume, call again with the last `resume_token`.
@@ -147,7 +151,8 @@ class QueryServiceServicer:
 
     def WatchCustomerOrders(self, request, context):
         """Streams every order of a customer, the least recently changed first, then each order again after each
-        change. The stream stays open for a customer without orders. Otherwise it behaves like `WatchOrder`.
+        change. The stream stays open for a customer without orders, and omits archived ones. Otherwise it behaves
+        like `WatchOrder`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,36 +38,43 @@ class QueryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> QueryServiceAsyncStub: ...
     GetOrder: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderRequest, _query_service_pb2.GetOrderResponse]
-    """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist."""
+    """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist, and with `NOT_FOUND`
+    (`VIEW_ARCHIVED`) if it exists but ended so long ago that its view is archived.
+    """
     BatchGetOrders: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.BatchGetOrdersRequest, _query_service_pb2.BatchGetOrdersResponse]
-    """Returns several orders. The response lists the ids that do not exist, and those to ask for again because
-    it would have become too large with them.
+    """Returns several orders. The response lists the ids that do not exist, those that are archived, and those to
+    ask for again because it would have become too large with them.
     """
     ListOrders: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.ListOrdersRequest, _query_service_pb2.ListOrdersResponse]
-    """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these."""
+    """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these.
+    Archived orders are not listed.
+    """
     GetCustomerSummary: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerSummaryRequest, _query_service_pb2.GetCustomerSummaryResponse]
-    """Returns the number and the totals of a customer's orders by state. A customer without orders has an empty
-    summary.
+    """Returns the number and the totals of a customer's orders by state, archived ones included. A customer
+    without orders has an empty summary.
     """
     GetCustomerActivity: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerActivityRequest, _query_service_pb2.GetCustomerActivityResponse]
     """Counts a customer's other orders since a time, and tells which of some addresses they were sent to: the facts
-    by which an order is assessed, in a small response.
+    by which an order is assessed, in a small response. Archived orders are not counted; their addresses are known.
     """
     GetOrderHistory: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderHistoryRequest, _query_service_pb2.GetOrderHistoryResponse]
     """Returns the events of an order, newest first, each with its time, actor and command. Fails with
-    `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist.
+    `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist, and with `NOT_FOUND` (`VIEW_ARCHIVED`) if its
+    history is archived.
     """
     WatchOrder: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchOrderRequest, _query_service_pb2.WatchOrderResponse]
     """Streams the current state of an order, then its state after each change. Versions only rise. Intermediate
     versions may be skipped, the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order
-    does not exist.
+    does not exist. An order that is archived meanwhile is sent again if a later event changes it; a call for
+    one that is archived already fails with `NOT_FOUND` (`VIEW_ARCHIVED`), unless the caller has its last state.
 
     The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt, and with
     `UNAUTHENTICATED` when the caller's token expires. To resume, call again with the last `resume_token`.
     """
     WatchCustomerOrders: _grpc.UnaryStreamMultiCallable[_query_service_pb2.WatchCustomerOrdersRequest, _query_service_pb2.WatchCustomerOrdersResponse]
     """Streams every order of a customer, the least recently changed first, then each order again after each
-    change. The stream stays open for a customer without orders. Otherwise it behaves like `WatchOrder`.
+    change. The stream stays open for a customer without orders, and omits archived ones. Otherwise it behaves
+    like `WatchOrder`.
     """
 
 @_typing.type_check_only
@@ -80,36 +87,43 @@ class QueryServiceAsyncStub(QueryServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetOrder: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderRequest, _query_service_pb2.GetOrderResponse]  # type: ignore[assignment]
-    """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist."""
+    """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist, and with `NOT_FOUND`
+    (`VIEW_ARCHIVED`) if it exists but ended so long ago that its view is archived.
+    """
     BatchGetOrders: _aio.UnaryUnaryMultiCallable[_query_service_pb2.BatchGetOrdersRequest, _query_service_pb2.BatchGetOrdersResponse]  # type: ignore[assignment]
-    """Returns several orders. The response lists the ids that do not exist, and those to ask for again because
-    it would have become too large with them.
+    """Returns several orders. The response lists the ids that do not exist, those that are archived, and those to
+    ask for again because it would have become too large with them.
     """
     ListOrders: _aio.UnaryUnaryMultiCallable[_query_service_pb2.ListOrdersRequest, _query_service_pb2.ListOrdersResponse]  # type: ignore[assignment]
-    """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these."""
+    """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these.
+    Archived orders are not listed.
+    """
     GetCustomerSummary: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerSummaryRequest, _query_service_pb2.GetCustomerSummaryResponse]  # type: ignore[assignment]
-    """Returns the number and the totals of a customer's orders by state. A customer without orders has an empty
-    summary.
+    """Returns the number and the totals of a customer's orders by state, archived ones included. A customer
+    without orders has an empty summary.
     """
     GetCustomerActivity: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerActivityRequest, _query_service_pb2.GetCustomerActivityResponse]  # type: ignore[assignment]
     """Counts a customer's other orders since a time, and tells which of some addresses they were sent to: the facts
-    by which an order is assessed, in a small response.
+    by which an order is assessed, in a small response. Archived orders are not counted; their addresses are known.
     """
     GetOrderHistory: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderHistoryRequest, _query_service_pb2.GetOrderHistoryResponse]  # type: ignore[assignment]
     """Returns the events of an order, newest first, each with its time, actor and command. Fails with
-    `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist.
+    `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist, and with `NOT_FOUND` (`VIEW_ARCHIVED`) if its
+    history is archived.
     """
     WatchOrder: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchOrderRequest, _query_service_pb2.WatchOrderResponse]  # type: ignore[assignment]
     """Streams the current state of an order, then its state after each change. Versions only rise. Intermediate
     versions may be skipped, the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order
-    does not exist.
+    does not exist. An order that is archived meanwhile is sent again if a later event changes it; a call for
+    one that is archived already fails with `NOT_FOUND` (`VIEW_ARCHIVED`), unless the caller has its last state.
 
     The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt, and with
     `UNAUTHENTICATED` when the caller's token expires. To resume, call again with the last `resume_token`.
     """
     WatchCustomerOrders: _aio.UnaryStreamMultiCallable[_query_service_pb2.WatchCustomerOrdersRequest, _query_service_pb2.WatchCustomerOrdersResponse]  # type: ignore[assignment]
     """Streams every order of a customer, the least recently changed first, then each order again after each
-    change. The stream stays open for a customer without orders. Otherwise it behaves like `WatchOrder`.
+    change. The stream stays open for a customer without orders, and omits archived ones. Otherwise it behaves
+    like `WatchOrder`.
     """
 
 class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -125,7 +139,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetOrderResponse, _abc.Awaitable[_query_service_pb2.GetOrderResponse]]:
-        """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist."""
+        """Returns an order. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if it does not exist, and with `NOT_FOUND`
+        (`VIEW_ARCHIVED`) if it exists but ended so long ago that its view is archived.
+        """
 
     @_abc_1.abstractmethod
     def BatchGetOrders(
@@ -133,8 +149,8 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.BatchGetOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.BatchGetOrdersResponse, _abc.Awaitable[_query_service_pb2.BatchGetOrdersResponse]]:
-        """Returns several orders. The response lists the ids that do not exist, and those to ask for again because
-        it would have become too large with them.
+        """Returns several orders. The response lists the ids that do not exist, those that are archived, and those to
+        ask for again because it would have become too large with them.
         """
 
     @_abc_1.abstractmethod
@@ -143,7 +159,9 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.ListOrdersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.ListOrdersResponse, _abc.Awaitable[_query_service_pb2.ListOrdersResponse]]:
-        """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these."""
+        """Lists orders, newest first, filtered by customer, state, time of placing, or any combination of these.
+        Archived orders are not listed.
+        """
 
     @_abc_1.abstractmethod
     def GetCustomerSummary(
@@ -151,8 +169,8 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _query_service_pb2.GetCustomerSummaryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetCustomerSummaryResponse, _abc.Awaitable[_query_service_pb2.GetCustomerSummaryResponse]]:
-        """Returns the number and the totals of a customer's orders by state. A customer without orders has an empty
-        summary.
+        """Returns the number and the totals of a customer's orders by state, archived ones included. A customer
+        without orders has an empty summary.
         """
 
     @_abc_1.abstractmethod
@@ -162,7 +180,7 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetCustomerActivityResponse, _abc.Awaitable[_query_service_pb2.GetCustomerActivityResponse]]:
         """Counts a customer's other orders since a time, and tells which of some addresses they were sent to: the facts
-        by which an order is assessed, in a small response.
+        by which an order is assessed, in a small response. Archived orders are not counted; their addresses are known.
         """
 
     @_abc_1.abstractmethod
@@ -172,7 +190,8 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetOrderHistoryResponse, _abc.Awaitable[_query_service_pb2.GetOrderHistoryResponse]]:
         """Returns the events of an order, newest first, each with its time, actor and command. Fails with
-        `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist.
+        `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist, and with `NOT_FOUND` (`VIEW_ARCHIVED`) if its
+        history is archived.
         """
 
     @_abc_1.abstractmethod
@@ -183,7 +202,8 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_query_service_pb2.WatchOrderResponse], _abc.AsyncIterator[_query_service_pb2.WatchOrderResponse]]:
         """Streams the current state of an order, then its state after each change. Versions only rise. Intermediate
         versions may be skipped, the latest never is. Fails with `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order
-        does not exist.
+        does not exist. An order that is archived meanwhile is sent again if a later event changes it; a call for
+        one that is archived already fails with `NOT_FOUND` (`VIEW_ARCHIVED`), unless the caller has its last state.
 
         The stream ends with `UNAVAILABLE` when the server stops or the view is rebuilt, and with
         `UNAUTHENTICATED` when the caller's token expires. To resume, call again with the last `resume_token`.
@@ -196,7 +216,8 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_query_service_pb2.WatchCustomerOrdersResponse], _abc.AsyncIterator[_query_service_pb2.WatchCustomerOrdersResponse]]:
         """Streams every order of a customer, the least recently changed first, then each order again after each
-        change. The stream stays open for a customer without orders. Otherwise it behaves like `WatchOrder`.
+        change. The stream stays open for a customer without orders, and omits archived ones. Otherwise it behaves
+        like `WatchOrder`.
         """
 
 def add_QueryServiceServicer_to_server(servicer: QueryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

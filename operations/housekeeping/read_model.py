@@ -1,0 +1,55 @@
+"""The projections in Redis, as housekeeping finds them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from time import monotonic
+from typing import Any
+
+from redis.asyncio import Redis
+
+from projector.ports import BuildSuperseded
+from projector.projection import Projection
+from projector.redis_archive import RedisArchive
+from runtime.process.contexts import choose_contexts, load_parts
+from runtime.process.settings import Settings
+
+TIMEOUT = 5.0
+"""Seconds for each answer of Redis."""
+MAX_PAUSE = 0.25
+"""Seconds between two batches, at most."""
+
+Work = Callable[[Projection[Any], RedisArchive], Awaitable[int]]
+"""Archives or trims one projection; returns the number of items."""
+
+
+async def work_on_projections(settings: Settings, work: Work) -> tuple[int, str, int]:
+    """Do some work on each projection of the chosen contexts that is ready.
+
+    Returns:
+        The number of items; a note that names the projections without a result; the number of archived views.
+    """
+    projections = load_parts(choose_contexts(settings), "projections", "PROJECTIONS", Projection)
+    count, archived, skipped = 0, 0, list[str]()
+    async with Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT) as redis:
+        for projection in projections:
+            archive = RedisArchive(redis, projection.view)
+            try:
+                if await archive.read_build() is None or not await archive.is_ready():
+                    raise BuildSuperseded
+                count += await work(projection, archive)
+            except BuildSuperseded:
+                skipped.append(projection.view.projection)
+            archived += await archive.count_archived()
+    note = f"not {', '.join(skipped)}, which is being built" if skipped else ""
+    return count, note, archived
+
+
+class Pace:
+    """Pauses after each batch for as long as the batch took, so that others have half of Redis's time."""
+
+    def __init__(self) -> None:
+        self._began = monotonic()
+
+    async def pause(self) -> None:
+        await asyncio.sleep(min(MAX_PAUSE, monotonic() - self._began))
+        self._began = monotonic()
