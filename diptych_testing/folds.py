@@ -62,7 +62,7 @@ def _compare_stream(world: World, name: str, recorded: list[RecordedEvent]) -> N
         assert dict(rendered.columns) == spec.columns(expected)
         assert set(rendered.change_feeds) == set(spec.change_feeds(expected))
         if spec.history is not None:
-            entries = spec.history(events)
+            entries = list(spec.history(events))
             entry_type = type(entries[0])
             assert [entry_type.FromString(data) for _, data in rendered.history_entries] == entries
             assert [version for version, _ in rendered.history_entries] == [

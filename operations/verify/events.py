@@ -1,12 +1,13 @@
 """Functions on an aggregate's events that the folds of several contexts use."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from diptych.history.v1.history_pb2 import Entry
 from google.protobuf.any_pb2 import Any as Packed
 
 from operations.verify.model import Event
+from operations.verify.spool import ParsedEvents
 
 
 def get_first(events: Sequence[Event], *kinds: Any) -> Any:
@@ -20,15 +21,24 @@ def get_first(events: Sequence[Event], *kinds: Any) -> Any:
     return events[0].message
 
 
+def iterate(events: Sequence[Event], *kinds: Any) -> Iterator[Any]:
+    """Yield the messages of these kinds."""
+    if isinstance(events, ParsedEvents):
+        return events.select(kinds)
+    return (event.message for event in events if isinstance(event.message, kinds))
+
+
 def select(events: Sequence[Event], *kinds: Any) -> list[Any]:
-    """Return the messages of these kinds."""
-    return [event.message for event in events if isinstance(event.message, kinds)]
+    """Return the messages of these kinds, where they are few."""
+    return list(iterate(events, *kinds))
 
 
 def find_last(events: Sequence[Event], *kinds: Any) -> Any:
     """Return the last message of these kinds, or None."""
-    messages = select(events, *kinds)
-    return messages[-1] if messages else None
+    last = None
+    for message in iterate(events, *kinds):
+        last = message
+    return last
 
 
 def describe(event: Event, *names: str) -> dict[str, Any]:
@@ -44,6 +54,6 @@ def describe(event: Event, *names: str) -> dict[str, Any]:
     return {name: values[name] if name in values else recorded.metadata.get(name, "") for name in names}
 
 
-def describe_all(events: Sequence[Event]) -> list[Entry]:
-    """Return the history of an aggregate whose entries are `diptych.history.v1.Entry`."""
-    return [Entry(**describe(event, *Entry.DESCRIPTOR.fields_by_name)) for event in events]
+def describe_all(events: Sequence[Event]) -> Iterator[Entry]:
+    """Yield the history of an aggregate whose entries are `diptych.history.v1.Entry`."""
+    return (Entry(**describe(event, *Entry.DESCRIPTOR.fields_by_name)) for event in events)

@@ -1,8 +1,8 @@
 """The vocabulary of `diptych verify`: the declarations of contexts, and the results of checks."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from google.protobuf.message import Message
@@ -10,6 +10,9 @@ from google.protobuf.message import Message
 from contracts.envelope import RecordedEvent
 from contracts.event_types import EventTypes
 from contracts.view_layout import View
+
+MAX_PROBLEMS = 1_000
+"""Problems of one aggregate, of each sort, that are kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,10 @@ class Event:
 
 
 Fold = Callable[[Sequence[Event]], Any]
-"""Folds an aggregate's events from version 1; at least one. ValueError: the events contradict each other."""
+"""Folds an aggregate's events from version 1; at least one. ValueError: the events contradict each other.
+
+The events of a long aggregate are read from a file each time: iterate over them, and make no lists of them.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class ProjectionSpec:
     change_feeds: Callable[[Any], Iterable[str]] = lambda _: ()
     has_ended: Callable[[Any], bool] = lambda _: False
     kept_indexes: Sequence[str] = ()
-    history: Callable[[Sequence[Event]], Sequence[Message]] | None = None
+    history: Callable[[Sequence[Event]], Iterable[Message]] | None = None
     event_contributions: Callable[[Any], Iterable[tuple[str, str, int]]] | None = None
 
     @property
@@ -118,6 +124,20 @@ class Problem:
     """Something is behind: the problem may disappear without a repair."""
     unstable: bool = False
     """The subject changed during the check, so the comparison proves nothing."""
+
+
+def limit_problems(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """Yield the first MAX_PROBLEMS, and one more for each check that counts the others."""
+    others: dict[str, tuple[int, Problem]] = {}
+    for number, problem in enumerate(problems):
+        if number < MAX_PROBLEMS:
+            yield problem
+        else:
+            count, first = others.get(problem.check, (0, problem))
+            lasting = problem if first.transient and not problem.transient else first
+            others[problem.check] = count + 1, lasting
+    for count, problem in others.values():
+        yield replace(problem, text=f"{problem.text}; and {count - 1:,} more problems like this")
 
 
 @dataclass

@@ -6,7 +6,8 @@ start from the other side, from a message of the stream or a key in Redis that n
 use the sums of the pass (`Expected`).
 
 In memory are a page of streams, 17 bytes for each event (`sources/stream_contents.py`), the names of the
-streams to check again, and one number for each sorted set and each counter in Redis.
+streams to check again, and one number for each sorted set and each counter in Redis. Long streams and long
+histories are in temporary files (`spool.py`), with some 40 bytes for each event in memory.
 """
 
 import asyncio

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field, replace
 
 from contracts import streams
 from operations.verify.checks import event_stream, stored_streams, view_histories, view_memberships, views
-from operations.verify.checks.stored_streams import StreamEvents
+from operations.verify.checks.stored_streams import StreamEvents, find_version
 from operations.verify.checks.views import ViewCheck
-from operations.verify.model import Aggregate, Expected, Problem, ProjectionSpec
+from operations.verify.model import Aggregate, Expected, Problem, ProjectionSpec, limit_problems
 from operations.verify.sources import Checkpoints, Sources, StoredStream
 
 
@@ -76,9 +76,8 @@ class Aggregates:
         for name in targets:
             stored_stream = stored.get(name) or StoredStream(name)
             events[name], problems[name] = self._check_stored(stored_stream, counts)
-            problems[name] += event_stream.compare_events(
-                self._sources.stream, stored_stream, counts.compared
-            )
+            compared = event_stream.compare_events(self._sources.stream, stored_stream, counts.compared)
+            problems[name] += limit_problems(compared)
         for check in view_checks:
             check.events = events[check.stream]
             check.covered = self._covers(
@@ -100,7 +99,7 @@ class Aggregates:
 
     def _check_stored(self, stored: StoredStream, counts: Counts) -> tuple[StreamEvents, list[Problem]]:
         """Check a stream in PostgreSQL; return its events up to the first that cannot be folded."""
-        problems = list(stored_streams.check_versions(stored))
+        problems = list(limit_problems(stored_streams.check_versions(stored)))
         stream_type = streams.stream_type(stored.name)
         counts.compared["streams"] += 1
         counts.compared["events"] += len(stored.events)
@@ -143,7 +142,7 @@ class Aggregates:
         """Return whether a projection's checkpoint promises that the view includes a version."""
         if stored is None:
             return True
-        event = next((event for event in stored.events if event.version == target_version), None)
+        event = find_version(stored.events, target_version)
         if event is None:
             return True
         epoch, sequence = checkpoints.get(streams.partition(streams.aggregate_id(stored.name)), ("", 0))

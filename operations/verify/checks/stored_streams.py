@@ -2,10 +2,10 @@
 
 import json
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import count, pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -15,6 +15,7 @@ from contracts.envelope import RecordedEvent
 from contracts.event_types import EventTypes, UnknownEvent
 from operations.verify.model import Aggregate, Event, Problem
 from operations.verify.sources import StoredStream, StreamRow
+from operations.verify.spool import ParsedEvents, SpooledEvents
 
 FOLD_ERRORS = (LookupError, ValueError, TypeError, AttributeError)
 """Errors that a fold raises for events that contradict each other."""
@@ -41,11 +42,11 @@ def check_versions(stream: StoredStream) -> Iterator[Problem]:
     def problem(text: str) -> Problem:
         return Problem("events", f"stream {stream.name}", text)
 
-    versions = [event.version for event in stream.events]
-    if versions != list(range(1, len(versions) + 1)):
+    versions = list_versions(stream.events)
+    if any(version != number for number, version in enumerate(versions, 1)):
         first, last = min(versions), max(versions)
-        missing_versions = sorted(set(range(1, last + 1)) - set(versions))
-        yield problem(f"version {', '.join(map(str, missing_versions[:5])) or first} of {last} is missing")
+        missing_versions = islice(_find_missing(versions), 5)
+        yield problem(f"version {', '.join(map(str, missing_versions)) or first} of {last} is missing")
     for earlier, later in pairwise(stream.events):
         if later.recorded_at < earlier.recorded_at and not _sets_time_aside(earlier, later):
             yield problem(
@@ -65,6 +66,24 @@ def check_versions(stream: StoredStream) -> Iterator[Problem]:
         yield problem(f"streams.type is {stream.row.type}, expected {stream_type}")
 
 
+def list_versions(events: Sequence[RecordedEvent]) -> Sequence[int]:
+    return events.list_versions() if isinstance(events, SpooledEvents) else [e.version for e in events]
+
+
+def find_version(events: Sequence[RecordedEvent], version: int) -> RecordedEvent | None:
+    """Return the event of a version; the events are in order of their versions."""
+    index = bisect_left(versions := list_versions(events), version)
+    return events[index] if index < len(versions) and versions[index] == version else None
+
+
+def _find_missing(versions: Sequence[int]) -> Iterator[int]:
+    """Yield the versions from 1 on that are missing among these, which are in order."""
+    expected = 1
+    for version in versions:
+        yield from range(expected, version)
+        expected = max(expected, version + 1)
+
+
 def _sets_time_aside(earlier: RecordedEvent, later: RecordedEvent) -> bool:
     """Return whether an event may precede the one before it: a wrong clock had recorded that one.
 
@@ -74,30 +93,47 @@ def _sets_time_aside(earlier: RecordedEvent, later: RecordedEvent) -> bool:
     return recorded and earlier.recorded_at - later.recorded_at > MAX_LEAD
 
 
-def parse_events(stream: StoredStream, types: EventTypes) -> tuple[list[Event], Sequence[Problem]]:
+def parse_events(stream: StoredStream, types: EventTypes) -> tuple[Sequence[Event], Sequence[Problem]]:
     """Return a stream's events up to the first that cannot be parsed, and the problem with that one."""
-    events: list[Event] = []
-    for event in stream.events:
+    if isinstance(stream.events, SpooledEvents):
+        count, problems = 0, list[Problem]()
+        for parsed in _parse_each(stream.events, types):
+            if isinstance(parsed, Problem):
+                problems.append(parsed)
+            else:
+                count += 1
+        return ParsedEvents(stream.events[:count], types), problems
+    results = list(_parse_each(stream.events, types))
+    events = [result for result in results if isinstance(result, Event)]
+    return events, [result for result in results if isinstance(result, Problem)]
+
+
+def _parse_each(events: Iterable[RecordedEvent], types: EventTypes) -> Iterator[Event | Problem]:
+    """Yield events; at the first that cannot be parsed, yield the problem with it and end."""
+    for event in events:
         subject = f"event {event.id}"
         try:
-            events.append(Event(event, types.decode(event)))
+            parsed = Event(event, types.decode(event))
         except UnknownEvent:
-            return events, [Problem("events", subject, f"unknown type {event.type}")]
+            yield Problem("events", subject, f"unknown type {event.type}")
+            return
         except DecodeError:
-            return events, [Problem("events", subject, f"data does not parse as {event.type}")]
+            yield Problem("events", subject, f"data does not parse as {event.type}")
+            return
         except Exception as error:  # an upcaster may fail on content that no rule would have recorded
             text = f"cannot be upcast from {event.type}: {type(error).__name__}: {error}"
-            return events, [Problem("events", subject, text)]
-    return events, []
+            yield Problem("events", subject, text)
+            return
+        yield parsed
 
 
 def fold_events(
     aggregate: Aggregate, stream: StoredStream, events: Sequence[Event]
 ) -> tuple[StreamEvents, Sequence[Problem]]:
     """Fold the events up to the first gap, or up to the first that cannot be folded."""
-    gapless = [
-        event for event, version in zip(events, count(1), strict=False) if event.recorded.version == version
-    ]
+    versions = list_versions(stream.events)[: len(events)]
+    gap = next((index for index, version in enumerate(versions) if version != index + 1), len(versions))
+    gapless = events[:gap]
     try:
         folds = _fold(aggregate, gapless)
         return StreamEvents(gapless, len(gapless) == len(stream.events), folds), ()

@@ -1,12 +1,13 @@
 """One view's history entries in Redis against the fold of its events, without I/O."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from google.protobuf.message import DecodeError, Message
 
 from operations.verify.checks.views import ViewCheck, list_differences, parse_number
-from operations.verify.model import Problem
+from operations.verify.model import Problem, limit_problems
 
 
 def compare_history(check: ViewCheck) -> None:
@@ -14,24 +15,40 @@ def compare_history(check: ViewCheck) -> None:
     spec = check.spec
     if spec.history is None:
         return
-    entries = spec.history(check.events.events)
-    if spec.event_contributions is not None:
-        check.event_contributions = _sum_contributions(
-            spec.event_contributions(entry) for entry in entries[: check.version]
-        )
-    first = _find_first_entry(check, len(entries))
+    first = _find_first_entry(check, len(check.events.events))
     check.archived_entries = min(first - 1, check.version)
-    expected = {str(version).encode(): entry for version, entry in enumerate(entries, 1) if version >= first}
     subject = f"history {spec.name} {check.id}"
-    texts = [text for number, entry in expected.items() for text in _compare_entry(check, number, entry)]
-    if check.events.complete:
-        unknown = [name.decode("utf-8", "replace") for name in check.history.keys() - expected.keys()]
+    texts = chain(
+        _compare_entries(check, spec.history(check.events.events), first), _find_unknown_entries(check, first)
+    )
+    check.problems += limit_problems(Problem("history", subject, text) for text in texts)
+
+
+def _compare_entries(check: ViewCheck, entries: Iterable[Message], first: int) -> Iterator[str]:
+    """Compare the entries from a version on, and sum the contributions of all that the view includes."""
+    sums: Counter[tuple[str, str]] = Counter()
+    for version, entry in enumerate(entries, 1):
+        if check.spec.event_contributions is not None and version <= check.version:
+            for key, counter, amount in check.spec.event_contributions(entry):
+                sums[key, counter] += amount
+        if version >= first:
+            yield from _compare_entry(check, b"%d" % version, entry)
+    check.event_contributions = sums
+
+
+def _find_unknown_entries(check: ViewCheck, first: int) -> Iterator[str]:
+    """Yield a text for each entry that should not be there: the first one has the version `first`."""
+    if not check.events.complete:
+        return
+    versions = range(1, len(check.events.events) + 1)
+    for name in check.history:
+        version = int(name) if name.isdigit() and b"%d" % int(name) == name else 0
+        text = name.decode("utf-8", "replace")
+        if version not in versions:
+            yield f"entry {text} has no event"
         # A parked view may be folded again at the moment, which writes all of its entries.
-        known = {str(version) for version in range(1, first)}
-        if b"parked" in check.view:
-            unknown = [name for name in unknown if name not in known]
-        texts += [f"entry {name} {'was archived' if name in known else 'has no event'}" for name in unknown]
-    check.problems += [Problem("history", subject, text) for text in texts]
+        elif version < first and b"parked" not in check.view:
+            yield f"entry {text} was archived"
 
 
 def _find_first_entry(check: ViewCheck, events: int) -> int:
@@ -46,16 +63,6 @@ def _find_first_entry(check: ViewCheck, events: int) -> int:
         Problem("history", f"history {check.spec.name} {check.id}", f"history_from is {value}")
     )
     return 1
-
-
-def _sum_contributions(
-    contributions: Iterable[Iterable[tuple[str, str, int]]],
-) -> Mapping[tuple[str, str], int]:
-    sums: Counter[tuple[str, str]] = Counter()
-    for amounts in contributions:
-        for key, counter, amount in amounts:
-            sums[key, counter] += amount
-    return sums
 
 
 def _compare_entry(check: ViewCheck, number: bytes, expected: Message) -> Iterator[str]:

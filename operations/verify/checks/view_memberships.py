@@ -17,7 +17,7 @@ async def read(redis: RedisReader, views: Sequence[ViewCheck]) -> None:
     for check, view in zip(views, hashes, strict=True):
         check.view = view
     with_history = [check for check in views if check.spec.history]
-    histories = await redis.read_hashes([check.spec.view.history(check.id) for check in with_history])
+    histories = await redis.read_large_hashes([check.spec.view.history(check.id) for check in with_history])
     for check, history in zip(with_history, histories, strict=True):
         check.history = history
 

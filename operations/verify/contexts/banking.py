@@ -3,6 +3,7 @@
 A balance is a sum of amounts here, where rules and projector copy the balance that an event carries.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -15,7 +16,7 @@ from google.type.money_pb2 import Money
 
 from contracts.events.banking import EVENTS
 from contracts.view_layout import View
-from operations.verify.events import describe, find_last, get_first, select
+from operations.verify.events import describe, find_last, get_first, iterate
 from operations.verify.formats import (
     columns,
     encode_money,
@@ -81,7 +82,8 @@ def list_balances(events: Sequence[Event]) -> Iterator[tuple[Fraction, Fraction]
 
 def get_balance(events: Sequence[Event]) -> tuple[Fraction, Fraction]:
     """Return the balance and the held sum after all events."""
-    return list(list_balances(events))[-1]
+    (last,) = deque(list_balances(events), maxlen=1)
+    return last
 
 
 FROZEN_STATES = {False: "STATE_FROZEN", True: "STATE_FROZEN_BOTH_WAYS"}
@@ -123,9 +125,11 @@ def fold_account_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     """Return the state that `decide` works on, as JSON."""
     view, opened = fold_account(events), events[0].message
     outgoing = (events_pb2.MoneyWithdrawn, events_pb2.TransferSent)
-    payments = select(events, *outgoing)
-    last_day = _get_day(payments[-1]) if payments else ""
-    amounts = [_to_fraction(payment.amount) for payment in payments if _get_day(payment) == last_day]
+    last_day, withdrawn = "", Fraction(0)
+    for payment in iterate(events, *outgoing):
+        day = _get_day(payment)
+        withdrawn = _to_fraction(payment.amount) + (withdrawn if day == last_day else 0)
+        last_day = day
     freeze = _find_freeze(events)
     blocked = "NONE" if freeze is None else "ALL_BLOCKED" if freeze.incoming_too else "OUTGOING_BLOCKED"
     limited = opened.HasField("daily_withdrawal_limit")
@@ -139,7 +143,7 @@ def fold_account_snapshot(events: Sequence[Event]) -> dict[str, Any]:
         "overdraft_limit": encode_money(view.overdraft_limit),
         "daily_limit": encode_money(view.daily_withdrawal_limit) if limited else None,
         "withdrawn_on": last_day,
-        "withdrawn": encode_money(_to_money(view.currency_code, sum(amounts, Fraction(0)))),
+        "withdrawn": encode_money(_to_money(view.currency_code, withdrawn)),
     }
 
 
@@ -164,15 +168,14 @@ TRANSACTIONS: dict[Any, tuple[str, str, str, str]] = {
 """Event to (kind of the transaction, and the event fields of its reference, counterpart and related id)."""
 
 
-def list_transactions(events: Sequence[Event]) -> list[types.Transaction]:
-    """Return the lines of an account's statement; their sums are computed here, not copied from events.
+def list_transactions(events: Sequence[Event]) -> Iterator[types.Transaction]:
+    """Yield the lines of an account's statement; their sums are computed here, not copied from events.
 
     A line is never booked before the previous one, although its event may have an earlier time than that of
     the previous line, if a wrong clock recorded that one.
     """
     currency = get_first(events, events_pb2.AccountOpened).currency_code if events else ""
     paid_in, latest = Fraction(0), NEVER
-    transactions: list[types.Transaction] = []
     for event, (balance, held) in zip(events, list_balances(events) if events else (), strict=True):
         message = event.message
         name, reference, counterpart, related = TRANSACTIONS[type(message)]
@@ -191,8 +194,7 @@ def list_transactions(events: Sequence[Event]) -> list[types.Transaction]:
         )
         latest = max(latest, _get_time(message))
         transaction.book_time.FromDatetime(max(latest, event.recorded.recorded_at))
-        transactions.append(transaction)
-    return transactions
+        yield transaction
 
 
 def _get_time(message: Any) -> datetime:
@@ -203,7 +205,7 @@ def _get_time(message: Any) -> datetime:
 
 def fold_ledger(events: Sequence[Event]) -> types.AccountLedger:
     """Return a ledger; its last transaction lacks version and actor."""
-    last = list_transactions(events)[-1]
+    (last,) = deque(list_transactions(events), maxlen=1)
     for field in ("version", "actor"):
         last.ClearField(field)
     last.book_time.FromDatetime(max(_get_time(event.message) for event in events))

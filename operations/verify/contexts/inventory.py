@@ -11,7 +11,7 @@ from diptych.inventory.v1 import types_pb2 as types
 
 from contracts.events.inventory import EVENTS
 from contracts.view_layout import View, index_member
-from operations.verify.events import describe, find_last, get_first, select
+from operations.verify.events import describe, find_last, get_first, iterate, select
 from operations.verify.formats import columns, encode_time, has_end_time, list_ended, list_entries
 from operations.verify.model import Aggregate, Event, ProjectionSpec, SagaSpec
 
@@ -50,7 +50,7 @@ def sum_levels(events: Sequence[Event]) -> tuple[int, int, int]:
         ValueError: an event carries other levels, or a level is impossible.
     """
     on_hand = reserved = in_transit = 0
-    for message in select(events, *SUMS):
+    for message in iterate(events, *SUMS):
         factors = SUMS[type(message)]
         on_hand += factors[0] * _get_quantity(message)
         reserved += factors[1] * _get_quantity(message)
@@ -277,7 +277,7 @@ AGGREGATES = (
                 LEDGER,
                 fold=fold_ledger,
                 indexes=lambda view: [(LEDGER.index("sku", view.sku), index_member(0, view.stock_id))],
-                history=lambda events: [movement(event) for event in events],
+                history=lambda events: map(movement, events),
             ),
         ),
     ),

@@ -105,7 +105,7 @@ def fold(events: Sequence[Event]) -> dict[str, Any]:
     order: dict[str, Any] = {"shipping_groups": []}
     for event in events:
         kind = type(event.message)
-        if (kind is v2.OrderPlaced) != (event is events[0]):
+        if (kind is v2.OrderPlaced) != (event.recorded.version == 1):
             raise ValueError(f"{event.recorded.type} cannot be version {event.recorded.version}")
         state, fields = STEPS[kind]
         order.update({field: getattr(event.message, source) for field, source in fields.items()})
@@ -211,7 +211,7 @@ ORDER = Aggregate(
             fold=fold_history,
             indexes=list_ended(HISTORY_VIEW, "order_id"),
             has_ended=has_end_time,
-            history=lambda events: [history_entry(event) for event in events],
+            history=lambda events: map(history_entry, events),
         ),
     ),
 )

@@ -1,8 +1,11 @@
 """Reads PostgreSQL: streams in pages, each page under one database snapshot."""
 
+from array import array
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -11,12 +14,17 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts.envelope import RecordedEvent
 from operations.verify.sources import statements
+from operations.verify.spool import SPOOLED_ITEMS, SpooledEvents
 from runtime.postgres import create_engine
 
 PAGE_SIZE = 500
 """Streams that are read, and held in memory with all their events, at once."""
-PAGE_EVENTS = 50_000
+PAGE_EVENTS = 10_000
 """Events of a page; a longer stream is a page of its own."""
+PAGE_BYTES = 16_000_000
+"""Bytes of events in memory, of one page; further events are kept in files."""
+POSITIONS_PAGE_SIZE = 10_000
+"""Outbox rows that one statement reads."""
 RECEIPTS_PAGE_SIZE = 5_000
 """Requests that one statement checks."""
 
@@ -49,15 +57,37 @@ class OutboxRow:
     sequence: int
 
 
+class OutboxRows:
+    """Outbox rows by position, in 18 bytes each. Add them in order of their positions."""
+
+    def __init__(self) -> None:
+        self._positions, self._sequences, self._epochs = array("Q"), array("Q"), array("H")
+        self._epoch_names: list[str] = []
+
+    def add(self, position: int, row: OutboxRow) -> None:
+        if row.epoch not in self._epoch_names:
+            self._epoch_names.append(row.epoch)
+        self._positions.append(position)
+        self._sequences.append(row.sequence)
+        self._epochs.append(self._epoch_names.index(row.epoch))
+
+    def get(self, position: int) -> OutboxRow | None:
+        index = bisect_left(self._positions, position)
+        if index == len(self._positions) or self._positions[index] != position:
+            return None
+        return OutboxRow(self._epoch_names[self._epochs[index]], self._sequences[index])
+
+
 @dataclass(slots=True)
 class StoredStream:
     """One stream in PostgreSQL; it has a row, or events, or both."""
 
     name: str
     row: StreamRow | None = None
-    events: list[RecordedEvent] = field(default_factory=list)
-    outbox: dict[int, OutboxRow] = field(default_factory=dict)
-    """The outbox rows of its events, by position."""
+    events: list[RecordedEvent] | SpooledEvents = field(default_factory=list)
+    """In a file if they are many."""
+    outbox: OutboxRows = field(default_factory=OutboxRows)
+    """The outbox rows of its events."""
     kept_snapshots: list[KeptSnapshot] = field(default_factory=list)
 
 
@@ -111,15 +141,19 @@ class PostgresReader:
             for name, *columns in await connection.execute(text(statements.KEPT_SNAPSHOTS), {"names": names}):
                 if name in result:
                     result[name].kept_snapshots.append(KeptSnapshot(*columns))
-            owners: dict[int, StoredStream] = {}
-            for row in await connection.execute(text(statements.EVENTS), {"names": names}):
-                event = _to_event(row)
-                owner = result.setdefault(event.stream, StoredStream(event.stream))
-                owner.events.append(event)
-                owners[event.position] = owner
-            rows = await connection.execute(text(statements.OUTBOX_ROWS), {"positions": list(owners)})
-            for position, epoch, sequence in rows:
-                owners[position].outbox[position] = OutboxRow(str(epoch or ""), sequence or 0)
+            in_memory = 0
+            async with connection.stream(text(statements.EVENTS), {"names": names}) as rows:
+                async for row in rows:
+                    event = _to_event(row)
+                    owner = result.setdefault(event.stream, StoredStream(event.stream))
+                    if isinstance(owner.events, list):
+                        in_memory += len(event.data)
+                        if len(owner.events) >= SPOOLED_ITEMS or in_memory > PAGE_BYTES:
+                            in_memory -= sum(len(each.data) for each in (*owner.events, event))
+                            owner.events = SpooledEvents(owner.events)
+                    owner.events.append(event)
+            for stream in result.values():
+                await _read_outbox(connection, stream)
         return result
 
     async def read_events_at(self, positions: Sequence[int]) -> dict[int, RecordedEvent]:
@@ -164,6 +198,14 @@ class PostgresReader:
     async def _connect(self) -> AsyncIterator[AsyncConnection]:
         async with self._engine.connect() as connection:
             yield connection
+
+
+async def _read_outbox(connection: AsyncConnection, stream: StoredStream) -> None:
+    positions = (event.position for event in stream.events)
+    while page := list(islice(positions, POSITIONS_PAGE_SIZE)):
+        rows = await connection.execute(text(statements.OUTBOX_ROWS), {"positions": page})
+        for position, epoch, sequence in rows:
+            stream.outbox.add(position, OutboxRow(str(epoch or ""), sequence or 0))
 
 
 def select_page(versions: Mapping[str, int]) -> dict[str, int]:

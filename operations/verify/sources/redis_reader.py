@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from contracts.view_layout import View, parse_checkpoint
+from operations.verify.spool import SPOOLED_ITEMS, SpooledHash
 
 SCAN_COUNT = 1_000
 """Keys, or members of a set, in one page."""
@@ -55,6 +56,30 @@ class RedisReader:
             if isinstance(reply, RedisError):
                 self.other_types[key] = str(reply)
         return [reply if isinstance(reply, dict) else {} for reply in replies]
+
+    async def read_large_hashes(self, keys: Sequence[str]) -> list[Mapping[bytes, bytes]]:
+        """Return one hash for each key; those with many fields are in files.
+
+        Fields that are added meanwhile may be missing. All others are there if none is removed or changed.
+        """
+        sizes = await self.execute([("HLEN", key) for key in keys])
+        hashes = dict[str, Mapping[bytes, bytes]]()
+        small = []
+        for key, size in zip(keys, sizes, strict=True):
+            if isinstance(size, int) and size >= SPOOLED_ITEMS:
+                hashes[key] = await self._spool_hash(key)
+            else:
+                small.append(key)
+        hashes |= zip(small, await self.read_hashes(small), strict=True)
+        return [hashes[key] for key in keys]
+
+    async def _spool_hash(self, key: str) -> SpooledHash:
+        spooled, cursor = SpooledHash(), -1
+        while cursor:
+            page: Any
+            cursor, page = await self._redis.hscan(key, max(cursor, 0), count=SCAN_COUNT)
+            spooled.add(page.items())
+        return spooled
 
     async def read_scores(self, pairs: Sequence[tuple[str, str]]) -> list[float | None]:
         """Return the scores of (key, member) pairs; None where the member is missing."""

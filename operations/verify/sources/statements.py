@@ -35,6 +35,7 @@ EVENTS_AT = f"SELECT {_EVENT} FROM events WHERE position = ANY(CAST(:positions A
 
 OUTBOX_ROWS = (
     "SELECT position, epoch, sequence FROM outbox WHERE position = ANY(CAST(:positions AS bigint[]))"
+    " ORDER BY position"
 )
 
 EXISTING_STREAMS = """

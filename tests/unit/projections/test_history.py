@@ -47,7 +47,7 @@ def test_an_entry_names_the_event_its_command_and_its_actor() -> None:
 @pytest.mark.parametrize("metadata", [METADATA, {}], ids=["full", "empty"])
 def test_verify_expects_the_same_entry(metadata: dict[str, str]) -> None:
     event = record(**metadata)
-    assert describe_all([Event(event, ENDORSED)]) == [create_entry(NONE, event)]
+    assert list(describe_all([Event(event, ENDORSED)])) == [create_entry(NONE, event)]
 
 
 def test_entries_of_a_context_have_the_bytes_of_an_entry() -> None:
