@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from command_server.kernel.ports import StoredEvent, StoredSnapshot, StoreUnavailable
+from command_server.kernel.ports import MAX_READ_BYTES, StoredEvent, StoredSnapshot, StoreUnavailable
 from command_server.postgres import statements
 
 TIMEOUT = 10.0
@@ -51,7 +51,7 @@ class HelperStore:
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
         async with self._connect() as connection:
-            rows = await connection.fetch(statements.READ_CHUNK, stream, after, limit)
+            rows = await connection.fetch(statements.READ_CHUNK, stream, after, limit, MAX_READ_BYTES)
         return [StoredEvent(row[0], row[1]) for row in rows]
 
     async def read_snapshot(self, stream: str, fingerprint: str) -> StoredSnapshot | None:

@@ -1,17 +1,14 @@
 """The fold of one long stream, and what folds it."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
 from command_server.kernel.context import AggregateType
-from command_server.kernel.ports import StoredEvent, StoredSnapshot
+from command_server.kernel.ports import MAX_READ_BYTES, StoredEvent, StoredSnapshot
 from command_server.kernel.snapshot import FoldedState
-
-CHUNK_BYTES = 1_000_000
-"""Size that chunks of large events should not exceed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +37,6 @@ class Fold:
     target: int
     """The version at which the stream was, or later."""
     result: "asyncio.Future[FoldedState]"
-    chunk_size: int
     started_at: float = field(default_factory=perf_counter)
     read_version: int = -1
     """The version up to which events have been read; -1: not begun."""
@@ -67,10 +63,12 @@ class Fold:
         """Record that these events have been read; a chunk has `most` events at most."""
         self.failures = 0
         self.read_version += len(events)
-        self.read_to_end = len(events) < self.chunk_size
-        if events:
-            mean_size = sum(len(event.data) for event in events) // len(events)
-            self.chunk_size = max(1, min(most, CHUNK_BYTES // max(1, mean_size)))
+        self.read_to_end = len(events) < most and not fill_read(events)
+
+
+def fill_read(events: Iterable[StoredEvent]) -> bool:
+    """Return whether a read has ended with these events because of their size."""
+    return sum(len(event.data) for event in events) >= MAX_READ_BYTES
 
 
 class FoldStore(Protocol):

@@ -138,6 +138,10 @@ class RequestRow:
     recorded_at: datetime
 
 
+MAX_READ_BYTES = 1_000_000
+"""Bytes of events that are read at once; the event that reaches them is the last one."""
+
+
 @dataclass(slots=True)
 class Changes:
     """The rows that a batch of commands writes."""
@@ -172,7 +176,10 @@ class Transaction(Protocol):
         """Return the requests among these that are already recorded."""
 
     async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
-        """Return the events above these versions, in order, by stream; streams without any are omitted."""
+        """Return the events above these versions, in order, by stream; streams without any are omitted.
+
+        They end with the event that reaches MAX_READ_BYTES, in order of the streams' names.
+        """
 
     async def write(self, changes: Changes) -> None:
         """Write all rows; they take effect with the commit.
@@ -193,7 +200,9 @@ class EventStore(Protocol):
         """
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
-        """Return the first `limit` events of a stream with versions above `after`, in order.
+        """Return the events of a stream with versions above `after`, in order, `limit` at most.
+
+        They end with the event that reaches MAX_READ_BYTES.
 
         Raises:
             StoreUnavailable: retry.

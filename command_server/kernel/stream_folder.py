@@ -108,10 +108,7 @@ class StreamFolder:
             result: asyncio.Future[FoldedState] = asyncio.get_running_loop().create_future()
             result.add_done_callback(_mark_retrieved)
             aggregate = self._aggregates[stream_type(unfolded.stream)]
-            fold = Fold(
-                *(unfolded.stream, aggregate, unfolded.base, unfolded.version, result),
-                chunk_size=self._pace.chunk_size,
-            )
+            fold = Fold(unfolded.stream, aggregate, unfolded.base, unfolded.version, result)
             self._folds[unfolded.stream] = fold
             self._choose_folder(fold)
         fold.target = max(fold.target, unfolded.version)
@@ -175,7 +172,7 @@ class StreamFolder:
             try:
                 if fold.read_version < 0:
                     await self._begin(fold)
-                events = await self._store.read_chunk(fold.stream, fold.read_version, fold.chunk_size)
+                events = await self._store.read_chunk(fold.stream, fold.read_version, self._pace.chunk_size)
             except (StoreUnavailable, StoreConflict) as error:
                 fold.failures += 1
                 if fold.failures == ATTEMPTS:

@@ -13,8 +13,9 @@ more than NARROW streams, are left out once the batch has MAX_BATCH_STREAMS. `Ba
 for them as well, and they are decided in one of the next batches. The first command is never left out.
 
 A state is a snapshot plus the fold of the events after it. The snapshot is the one in the stream's row if it
-comes from this code, or one that `StreamFolder` has made for the command. A batch folds few events, because
-it holds locks; a stream with too many is not loaded, and its commands fail with `NotFolded`.
+comes from this code, or one that `StreamFolder` has made for the command. A batch folds few events, and reads
+few bytes of them, because it holds locks; a stream with more is not loaded, and its commands fail with
+`NotFolded`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +29,7 @@ import msgspec
 from command_server.kernel.batch import LoadedStreams, NotFolded, Request, Stream, StreamLocked
 from command_server.kernel.context import AggregateType
 from command_server.kernel.decider import no_related_streams
+from command_server.kernel.fold import fill_read
 from command_server.kernel.ports import StoredStream, Transaction
 from command_server.kernel.snapshot import FoldedState
 from contracts.streams import stream_type
@@ -142,8 +144,13 @@ class _Loader:
 
     async def _fold(self, transaction: Transaction, behind: FoldedStates) -> None:
         events = await transaction.read_events({name: base.version for name, base in behind.items()})
+        is_full = fill_read(chain.from_iterable(events.values()))
         for name, base in behind.items():
             stream, missing = self.loaded.streams[name], events.get(name, ())
+            if is_full and base.version + len(missing) < stream.version:
+                del self.loaded.streams[name]
+                self.loaded.failures[name] = NotFolded(name, base, stream.version)
+                continue
             try:
                 stream.state = stream.type.fold(base.state, missing)
             except Exception as error:  # an event of one stream must not fail the commands of others

@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from command_server.kernel.decider import RejectionKind
 from command_server.kernel.outcomes import Accepted, Outcome, Rejection
 from command_server.kernel.ports import (
+    MAX_READ_BYTES,
     Changes,
     RequestKey,
     RequestLookup,
@@ -115,7 +116,7 @@ class PostgresEventStore:
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
         async with self._connect() as driver:
-            rows = await driver.fetch(statements.READ_CHUNK, stream, after, limit)
+            rows = await driver.fetch(statements.READ_CHUNK, stream, after, limit, MAX_READ_BYTES)
         return [StoredEvent(row[0], row[1]) for row in rows]
 
     async def read_snapshot(self, stream: str, fingerprint: str) -> StoredSnapshot | None:
@@ -177,7 +178,9 @@ class PostgresTransaction:
 
     async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
         events: dict[str, list[StoredEvent]] = {}
-        rows = await self._connection.fetch(statements.READ_EVENTS, list(after), list(after.values()))
+        rows = await self._connection.fetch(
+            statements.READ_EVENTS, list(after), list(after.values()), MAX_READ_BYTES
+        )
         for stream, type_, data in rows:
             events.setdefault(stream, []).append(StoredEvent(type_, data))
         return events

@@ -18,12 +18,25 @@ FROM relay_state s LEFT JOIN (
 ) ON true
 """
 
+# Both read up to the event that reaches a number of bytes. A value that is stored apart is not read for the
+# sum, since its length is in its row.
 READ_EVENTS = """
-SELECT e.stream, e.type, e.data
-FROM unnest($1::text[], $2::bigint[]) AS k(stream, version) JOIN events e ON e.stream = k.stream
-WHERE e.version > k.version ORDER BY e.stream, e.version
+SELECT stream, type, data FROM (
+  SELECT e.stream, e.version, e.type, e.data,
+    sum(octet_length(e.data)) OVER (ORDER BY e.stream, e.version) - octet_length(e.data) AS bytes_before
+  FROM unnest($1::text[], $2::bigint[]) AS k(stream, version) JOIN events e ON e.stream = k.stream
+  WHERE e.version > k.version
+) e WHERE bytes_before < $3 ORDER BY stream, version
 """
-READ_CHUNK = "SELECT type, data FROM events WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3"
+READ_CHUNK = """
+SELECT type, data FROM (
+  SELECT version, type, data,
+    sum(octet_length(data)) OVER (ORDER BY version) - octet_length(data) AS bytes_before
+  FROM (
+    SELECT version, type, data FROM events WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3
+  ) first
+) e WHERE bytes_before < $4 ORDER BY version
+"""
 
 READ_SNAPSHOT = "SELECT version, state::text FROM snapshots WHERE stream = $1 AND fingerprint = $2"
 

@@ -126,8 +126,9 @@ class Outbox:
         return {row["position"] for row in await self._fetch(statements.MARKED, epoch, positions)}
 
     async def read_events(self, positions: Sequence[int]) -> list[RecordedEvent]:
-        """Return the events at these positions, in the given order."""
-        return [_decode_event(row) for row in await self._fetch(statements.EVENTS, positions)]
+        """Return the events at these positions, in this order, up to the one that reaches MAX_READ_BYTES."""
+        rows = await self._fetch(statements.EVENTS, positions, MAX_READ_BYTES)
+        return [_decode_event(row) for row in rows]
 
     async def read_snapshot(self) -> TransactionSnapshot:
         (row,) = await self._fetch(statements.SNAPSHOT)

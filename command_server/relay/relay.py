@@ -148,8 +148,10 @@ class Relay:
             await self._recreate_stream()
             raise OutOfSync("the outbox no longer has all events that the stream has lost")
         positions = list(lost_positions.values())
-        for start in range(0, len(positions), MAX_BATCH_SIZE):
-            for batch in _split(await self._outbox.read_events(positions[start : start + MAX_BATCH_SIZE])):
+        start = 0
+        while events := await self._outbox.read_events(positions[start : start + MAX_BATCH_SIZE]):
+            start += len(events)
+            for batch in _split(events):
                 end = await self._publish(self._stream, stream.epoch, batch, end)
 
     async def _mark_published_tail(self, stream: StreamIdentity) -> None:

@@ -55,8 +55,11 @@ PUBLISHED = "SELECT sequence, position FROM outbox WHERE epoch = $1 AND sequence
 MARKED = "SELECT position FROM outbox WHERE epoch = $1 AND position = ANY (CAST($2 AS bigint[]))"
 
 EVENTS = f"""
-SELECT {_EVENT} FROM unnest(CAST($1 AS bigint[])) WITH ORDINALITY AS requested (position, nth)
-JOIN events e USING (position) ORDER BY nth
+SELECT {_EVENT} FROM (
+    SELECT e.*, nth, sum(octet_length(data)) OVER (ORDER BY nth) - octet_length(data) AS bytes_before
+    FROM unnest(CAST($1 AS bigint[])) WITH ORDINALITY AS requested (position, nth)
+    JOIN events e USING (position)
+) e WHERE e.bytes_before < $2 ORDER BY e.nth
 """
 
 SNAPSHOT = """

@@ -11,6 +11,7 @@ import pytest
 from command_server.kernel.decider import RejectionKind
 from command_server.kernel.outcomes import Accepted, Outcome, Rejection
 from command_server.kernel.ports import (
+    MAX_READ_BYTES,
     Changes,
     EventRow,
     EventStore,
@@ -191,6 +192,18 @@ async def test_the_time_of_a_lookup_is_later_than_the_locks(store: EventStore) -
         times = [(await transaction.find_requests([key])).now for _ in range(20)]  # the other one begins
     times.append(await waiting)
     assert times == sorted(times)
+
+
+async def test_reads_end_with_the_event_that_reaches_the_limit_of_bytes(store: EventStore) -> None:
+    large = replace(event(1), data=b"x" * (MAX_READ_BYTES // 2))
+    for name in ("a.b.1", "a.b.2"):
+        events = [replace(large, stream=name, version=version) for version in (1, 2, 3)]
+        await write(store, Changes([replace(stream(3), id=name)], events))
+    assert len(await store.read_chunk("a.b.1", 0, 9)) == 2
+    assert len(await store.read_chunk("a.b.1", 2, 9)) == 1
+    async with store.begin() as transaction:
+        after_one = await transaction.read_events({"a.b.2": 0, "a.b.1": 2})
+    assert {name: len(events) for name, events in after_one.items()} == {"a.b.1": 1, "a.b.2": 1}
 
 
 async def test_a_kept_snapshot_is_replaced_by_later_ones_of_the_same_code_only(store: EventStore) -> None:

@@ -1,11 +1,13 @@
 """An event store in memory for the kernel's tests. The contract tests cover it and PostgreSQL's alike."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 from uuid import uuid4
 
+from command_server.kernel import ports
 from command_server.kernel.ports import (
     Changes,
     EventRow,
@@ -17,6 +19,8 @@ from command_server.kernel.ports import (
     StoredSnapshot,
     StoredStream,
 )
+
+T = TypeVar("T")
 
 
 class MemoryEventStore:
@@ -45,7 +49,7 @@ class MemoryEventStore:
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
         await asyncio.sleep(0)
-        return self.list_events(stream, after)[:limit]
+        return list(_limit(self.list_events(stream, after)[:limit]))
 
     def list_events(self, stream: str, after: int) -> list[StoredEvent]:
         rows = [row for row in self.events if row.stream == stream and row.version > after]
@@ -87,8 +91,11 @@ class MemoryTransaction:
         return RequestLookup(self._store.incarnation, requests, self._store.clock())
 
     async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
-        events = {name: self._store.list_events(name, version) for name, version in after.items()}
-        return {name: found for name, found in events.items() if found}
+        events: dict[str, list[StoredEvent]] = {}
+        rows = ((name, each) for name in sorted(after) for each in self._store.list_events(name, after[name]))
+        for name, stored in _limit(rows, lambda row: row[1]):
+            events.setdefault(name, []).append(stored)
+        return events
 
     async def write(self, changes: Changes) -> None:
         versions = {(row.stream, row.version) for row in self._store.events}
@@ -115,3 +122,13 @@ class MemoryTransaction:
             self._store.requests[(row.caller, row.request_id)] = StoredRequest(
                 row.type, row.hash, row.outcome
             )
+
+
+def _limit(rows: Iterable[T], get_event: Callable[[T], Any] = lambda row: row) -> Iterator[T]:
+    """Yield rows up to the one whose event reaches MAX_READ_BYTES."""
+    size = 0
+    for row in rows:
+        yield row
+        size += len(get_event(row).data)
+        if size >= ports.MAX_READ_BYTES:
+            return

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.message import DecodeError
 
 from command_server import observer
-from command_server.kernel import fold_waits, stream_folder, stream_loader
+from command_server.kernel import fold, fold_waits, ports, stream_folder, stream_loader
 from command_server.kernel.admission import MAX_QUEUE_TIME
 from command_server.kernel.batch import Request
 from command_server.kernel.fold import BESIDE_COMMANDS
@@ -136,6 +136,19 @@ async def test_a_transaction_folds_a_bounded_number_of_events_of_all_its_streams
     outcomes = await execute(commits, *(request(Deposit(f"a-{number}", 1)) for number in range(count)))
     assert all(isinstance(outcome, Accepted) for outcome in outcomes)
     assert 0 < max(store.read_in_transactions) <= stream_loader.MAX_FOLDED_EVENTS
+
+
+async def test_few_events_that_are_large_are_folded_outside_transactions_too(
+    store: CountingStore, commits: GroupCommit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large, size = add_account(store, "a", 50), len(store.events[0].data)
+    small = add_account(store, "b", 2)
+    for module in (ports, fold):
+        monkeypatch.setattr(module, "MAX_READ_BYTES", 10 * size)
+    outcomes = await execute(commits, *(request(Deposit(name, 1)) for name in "ab"))
+    assert [outcome.versions for outcome in outcomes] == [{large: 51}, {small: 3}]
+    assert max(store.read_in_transactions) == 10
+    assert store.chunks.count(large) == 6, "five full chunks, and what came since"
 
 
 async def test_folds_under_way_are_measured(
