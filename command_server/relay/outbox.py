@@ -8,7 +8,7 @@ so it changes nothing and gets RelayStateChanged. Every statement commits by its
 cancellation the connection is discarded, because a statement may still be running on it.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -19,6 +19,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from command_server.relay import statements
 from contracts.envelope import RecordedEvent
 
+POSITIONS_PAGE_SIZE = 1_000
+"""Positions at which events are read at once."""
 MAX_READ_BYTES = 16 * 1024 * 1024
 """Event data per read; the event that reaches it is the last one."""
 
@@ -125,10 +127,17 @@ class Outbox:
         """Return the positions among these that are marked with this epoch."""
         return {row["position"] for row in await self._fetch(statements.MARKED, epoch, positions)}
 
-    async def read_events(self, positions: Sequence[int]) -> list[RecordedEvent]:
-        """Return the events at these positions, in this order, up to the one that reaches MAX_READ_BYTES."""
-        rows = await self._fetch(statements.EVENTS, positions, MAX_READ_BYTES)
-        return [_decode_event(row) for row in rows]
+    async def read_events(self, positions: Sequence[int]) -> AsyncIterator[list[RecordedEvent]]:
+        """Yield the events at these positions, in this order, in pages of some MAX_READ_BYTES."""
+        start = 0
+        while start < len(positions):
+            page = positions[start : start + POSITIONS_PAGE_SIZE]
+            events = [
+                _decode_event(row) for row in await self._fetch(statements.EVENTS, page, MAX_READ_BYTES)
+            ]
+            is_full = sum(len(event.data) for event in events) >= MAX_READ_BYTES
+            start += page.index(events[-1].position) + 1 if is_full else len(page)
+            yield events
 
     async def read_snapshot(self) -> TransactionSnapshot:
         (row,) = await self._fetch(statements.SNAPSHOT)

@@ -148,9 +148,7 @@ class Relay:
             await self._recreate_stream()
             raise OutOfSync("the outbox no longer has all events that the stream has lost")
         positions = list(lost_positions.values())
-        start = 0
-        while events := await self._outbox.read_events(positions[start : start + MAX_BATCH_SIZE]):
-            start += len(events)
+        async for events in self._outbox.read_events(positions):
             for batch in _split(events):
                 end = await self._publish(self._stream, stream.epoch, batch, end)
 
@@ -183,7 +181,9 @@ class Relay:
         """
         events = [decode_event(message) for message in messages]
         positions = [event.position for event in events if event is not None]
-        recorded_events = {event.position: event for event in await self._outbox.read_events(positions)}
+        recorded_events = {
+            event.position: event async for page in self._outbox.read_events(positions) for event in page
+        }
         marked_positions = await self._outbox.find_marked(self._state.epoch, positions)
         for message, event in zip(messages, events, strict=True):
             if (

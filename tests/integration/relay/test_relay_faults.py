@@ -10,6 +10,7 @@ from nats.js.errors import NoStreamResponseError
 
 from command_server.postgres.event_store import session_settings
 from command_server.postgres.schema import RELAY_ROLE
+from command_server.relay import outbox
 from command_server.relay.event_stream import EventStream, Fenced
 from command_server.relay.outbox import Outbox, RelayState, RelayStateChanged
 from command_server.relay.relay import Publisher
@@ -416,9 +417,16 @@ async def lose_tail(observer: Connection, count: int) -> EventsBySequence:
     return before
 
 
+@pytest.mark.parametrize("max_read_bytes", [outbox.MAX_READ_BYTES, 300], ids=["one read", "many reads"])
 async def test_a_lost_tail_is_published_again_under_its_old_sequences(
-    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
+    database_url: str,
+    own_nats: Nats,
+    writer: Writer,
+    observer: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    max_read_bytes: int,
 ) -> None:
+    monkeypatch.setattr(outbox, "MAX_READ_BYTES", max_read_bytes)
     async with feed.relay(database_url, own_nats.url):
         for _ in range(20):
             await writer.commit(*"abcdefgabcdefg")
