@@ -30,6 +30,9 @@ _read_parked = msgspec.json.Decoder(Parked).decode
 
 log = logs.get_logger(__name__)
 
+PARKED_PAGE_SIZE = 1_000
+"""Records of parked aggregates that are read at once."""
+
 
 class RedisStore(RedisBuild):
     """The views of one projection. The port `Store` documents the methods.
@@ -150,10 +153,11 @@ class RedisStore(RedisBuild):
 
     async def load_parked(self) -> Mapping[str, Parked]:
         """Return the parked aggregates, by view id."""
-        records: Any = await self._redis.hgetall(self._view.parked)
+        # In pages, since a release with a fault may have parked any number of aggregates.
+        records: Any = self._redis.hscan_iter(self._view.parked, count=PARKED_PAGE_SIZE)
         return {
             (id_ := view_id.decode()): self._decode_parked(id_, 0, record)
-            for view_id, record in records.items()
+            async for view_id, record in records
         }
 
     async def restore_hash(self, view_id: str, version: int) -> None:
