@@ -98,11 +98,15 @@ class AwaitedVersions:
             incarnation, versions = await self._views.read_while_ready(
                 *map(self._views.version_command, view_ids)
             )
-        except Exception:  # every waiting call reads again, and ends with this error itself
-            incarnation, versions = "", [None] * len(view_ids)
-        for view_id, version in zip(view_ids, versions, strict=True):
+            parsed = list(map(self._views.parse_version, view_ids, versions))
+        except Exception:  # the waiting calls of one view read again, and end with this error themselves
+            if len(view_ids) > 1:
+                await asyncio.gather(*(self._check([view_id]) for view_id in view_ids))
+                return
+            incarnation, parsed = "", [0]
+        for view_id, version in zip(view_ids, parsed, strict=True):
             if awaited := self._awaited.get(view_id):
-                awaited.wake_waits(incarnation, int(version or 0))
+                awaited.wake_waits(incarnation, version)
 
 
 class _AwaitedView:

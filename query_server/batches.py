@@ -6,7 +6,15 @@ import msgspec
 
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import Archived
-from query_server.wire_format import ARCHIVED_IDS, ITEMS, MISSING_IDS, UNREAD_IDS, encode_repeated
+from query_server.wire_format import (
+    ARCHIVED_IDS,
+    ITEMS,
+    MISSING_IDS,
+    UNREAD_IDS,
+    UNREADABLE_IDS,
+    encode_repeated,
+)
+from runtime.grpc.rpc_error import RpcError
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -19,13 +27,16 @@ class Batch(msgspec.Struct, frozen=True):
     """The ids that were not read, because the response would have become too large."""
     archived_ids: Sequence[str] = ()
     """The ids of views that exist and are archived."""
+    unreadable_ids: Sequence[str] = ()
+    """The ids of views that cannot be read."""
 
     def encode(self) -> bytes:
-        """Return the serialised response: views, missing, unread and archived ids as fields 1 to 4."""
+        """Return the serialised response: the views as field 1, the ids of the others as fields 2 to 5."""
         missing = encode_repeated(MISSING_IDS, map(str.encode, self.missing_ids))
         unread = encode_repeated(UNREAD_IDS, map(str.encode, self.unread_ids))
         archived = encode_repeated(ARCHIVED_IDS, map(str.encode, self.archived_ids))
-        return encode_repeated(ITEMS, self.views) + missing + unread + archived
+        unreadable = encode_repeated(UNREADABLE_IDS, map(str.encode, self.unreadable_ids))
+        return encode_repeated(ITEMS, self.views) + missing + unread + archived + unreadable
 
 
 async def read_batch(reader: FreshReader, view_ids: Sequence[str]) -> Batch:
@@ -37,6 +48,7 @@ async def read_batch(reader: FreshReader, view_ids: Sequence[str]) -> Batch:
     views: list[bytes] = []
     missing_ids: list[str] = []
     archived_ids: list[str] = []
+    unreadable_ids: list[str] = []
     budget = reader.views.create_budget()
     position = 0
     while unread_ids := view_ids[position:]:
@@ -44,11 +56,13 @@ async def read_batch(reader: FreshReader, view_ids: Sequence[str]) -> Batch:
         for view_id, data in zip(chunk, await reader.get_all(chunk), strict=True):
             if isinstance(data, Archived):
                 archived_ids.append(view_id)
+            elif isinstance(data, RpcError):
+                unreadable_ids.append(view_id)
             elif not data:
                 missing_ids.append(view_id)
             elif budget.take(len(data)):
                 views.append(data)
             else:
-                return Batch(views, missing_ids, view_ids[position:], archived_ids)
+                return Batch(views, missing_ids, view_ids[position:], archived_ids, unreadable_ids)
             position += 1
-    return Batch(views, missing_ids, (), archived_ids)
+    return Batch(views, missing_ids, (), archived_ids, unreadable_ids)

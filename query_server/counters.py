@@ -3,14 +3,22 @@
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+from query_server.redis_client import unreadable
 from runtime.grpc.rpc_error import RpcError
 
 N = TypeVar("N", bound=int, covariant=True)
 
 
-def parse_counters(reply: Sequence[bytes]) -> dict[str, int]:
-    """Return the counters in a reply to HGETALL, by name."""
-    return {name.decode(): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
+def parse_counters(key: str, reply: Sequence[bytes]) -> dict[str, int]:
+    """Return the counters in a reply to HGETALL, by name.
+
+    Raises:
+        RpcError: `VIEW_UNREADABLE`, a counter is no number.
+    """
+    try:
+        return {name.decode(): int(value) for name, value in zip(reply[::2], reply[1::2], strict=True)}
+    except ValueError as error:
+        raise unreadable(key, str(error)) from error
 
 
 class Enum(Protocol[N]):

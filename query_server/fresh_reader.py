@@ -9,8 +9,9 @@ from query_server.counters import parse_counters
 from query_server.freshness import Freshness
 from query_server.not_found import Archived, NotFound
 from query_server.redis_client import Command
-from query_server.view_reader import ViewReader
+from query_server.view_reader import StoredView, ViewReader
 from runtime.grpc.request_tokens import RequestTokens
+from runtime.grpc.rpc_error import RpcError
 
 
 # Every call makes one, so it is cheap: a struct that the garbage collector need not track.
@@ -43,9 +44,9 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
         """
         found: bytes | Archived | None
         if self.token:
-            (found,) = await self.read(self.views.data_command(view_id))
+            (data,) = await self.read(self.views.data_command(view_id))
             # What a later read returns includes the token's writes, too.
-            found = found or (await self.views.find([view_id]))[0]
+            found = self.views.check(view_id, data) if data else await self.views.find(view_id)
         else:
             found = await self.views.get(view_id)
         if isinstance(found, Archived):
@@ -54,17 +55,25 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
             raise missing.error(view_id)
         return found
 
-    async def get_all(self, view_ids: Sequence[str]) -> Sequence[bytes | Archived | None]:
-        """Return serialised views, the tombstones of those that are archived, and None for all others."""
-        if self.token:
-            views: list[bytes | Archived | None] = await self.read(*map(self.views.data_command, view_ids))
-        else:
-            views = [*await self.views.get_all(view_ids)]
+    async def get_all(self, view_ids: Sequence[str]) -> Sequence[StoredView | Archived]:
+        """Return serialised views, the tombstones of archived ones, errors for unreadable ones, else None."""
+        views: list[StoredView | Archived] = [*await self._get_all(view_ids)]
         if absent := [position for position, data in enumerate(views) if not data]:
-            found = await self.views.find([view_ids[position] for position in absent])
+            found = await self.views.find_all([view_ids[position] for position in absent])
             for position, view in zip(absent, found, strict=True):
                 views[position] = view
         return views
+
+    async def _get_all(self, view_ids: Sequence[str]) -> Sequence[StoredView]:
+        if not self.token:
+            return await self.views.get_all(view_ids)
+        try:
+            views = await self.read(*map(self.views.data_command, view_ids))
+        except RpcError as error:
+            if error.reason != "VIEW_UNREADABLE":
+                raise
+            return [None] * len(view_ids)
+        return self.views.check_all(view_ids, views)
 
     async def get_history(self, view_id: str, missing: NotFound) -> range:
         """Return the versions that have an entry in a view's history.
@@ -73,17 +82,18 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
             RpcError: `missing`, the view does not exist; `VIEW_ARCHIVED`.
         """
         fields = ("version", "history_from", "archived")
-        ((version, first, archived),) = await self.read(("HMGET", self.views.view.key(view_id), *fields))
-        if not int(version or 0):
+        ((stored, first, archived),) = await self.read(("HMGET", self.views.view.key(view_id), *fields))
+        version = self.views.parse_version(view_id, stored)
+        if not version:
             raise missing.error(view_id)
         if archived:
-            raise missing.archived_error(Archived(int(version), int(archived)), view_id)
-        return range(int(first or 1), int(version) + 1)
+            raise missing.archived_error(Archived(version, int(archived)), view_id)
+        return range(self.views.parse_version(view_id, first) or 1, version + 1)
 
     async def get_counters(self, key: str) -> dict[str, int]:
         """Return the counters under a key (`View.counters`, `View.event_counters`) by name."""
         (reply,) = await self.read(("HGETALL", key))
-        return parse_counters(reply)
+        return parse_counters(key, reply)
 
     async def read(self, *commands: Command) -> list[Any]:
         """Return replies that were read while the projection had caught up."""

@@ -90,6 +90,7 @@ class Freshness:
         if incarnation > token.incarnation:
             raise RpcError("TOKEN_OUTDATED", "the token is from before the database was restored")
         for stream, version in zip(required, replies, strict=False):
-            if int(version or 0) < stream.version:
+            view_id = streams.aggregate_id(stream.stream)
+            if self._views.parse_version(view_id, version) < stream.version:
                 return stream, []
         return None, replies[len(required) :]

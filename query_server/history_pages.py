@@ -7,9 +7,10 @@ version to version, so the first entry of a period is found by search: each read
 spread over the remaining range, which divides the range by FAN_OUT.
 """
 
-from collections.abc import Callable
+from google.protobuf.message import Message
 
 from query_server.fresh_reader import FreshReader
+from query_server.history_entries import HistoryEntries, ReadTime
 from query_server.not_found import NotFound
 from query_server.pages import Page, PagedList, PageRequest, get_size
 from query_server.timestamps import Period
@@ -21,12 +22,23 @@ FAN_OUT = 32
 
 NO_BOUND = 2**63
 """Above every version."""
-ReadTime = Callable[[bytes], int]
-"""Returns the time of a serialised history entry, in nanoseconds since 1970."""
 
 
-async def read_page(reader: FreshReader, view_id: str, missing: NotFound, request: PageRequest) -> Page:
+async def read_page(
+    reader: FreshReader,
+    view_id: str,
+    missing: NotFound,
+    request: PageRequest,
+    entry: type[Message] | None = None,
+) -> Page:
     """Return the requested page of a view's history, newest first.
+
+    Args:
+        reader: of the call.
+        view_id: the view's id.
+        missing: the error if the view does not exist.
+        request: the request.
+        entry: the entries' message type; an entry that cannot be read then has its version alone.
 
     Raises:
         RpcError: `missing`, the view does not exist; `PAGE_TOKEN_INVALID`; an error of the reader.
@@ -35,7 +47,8 @@ async def read_page(reader: FreshReader, view_id: str, missing: NotFound, reques
     before = _read_page_token(paged_list)
     history = await reader.get_history(view_id, missing)
     end = min(before, history.stop)
-    entries, last = await _read_entries(reader.views, view_id, history.start, end, get_size(request))
+    stored = HistoryEntries(reader.views, view_id, entry)
+    entries, last = await _read_entries(stored, history.start, end, get_size(request))
     return paged_list.build_page(entries, last, _archived_before(history))
 
 
@@ -46,8 +59,18 @@ async def read_page_of_period(
     request: PageRequest,
     period: Period,
     read_time: ReadTime,
+    entry: type[Message] | None = None,
 ) -> Page:
     """Return the requested page of the entries of a period.
+
+    Args:
+        reader: of the call.
+        view_id: the view's id.
+        missing: the error if the view does not exist.
+        request: the request.
+        period: of the entries.
+        read_time: returns an entry's time.
+        entry: as for `read_page`.
 
     Raises:
         RpcError: as `read_page`.
@@ -60,7 +83,8 @@ async def read_page_of_period(
         oldest = await find_first_version(reader.views, view_id, history, period.start, read_time)
     if period.end is not None:
         end = await find_first_version(reader.views, view_id, history, period.end, read_time)
-    entries, last = await _read_entries(reader.views, view_id, oldest, min(before, end), get_size(request))
+    stored = HistoryEntries(reader.views, view_id, entry)
+    entries, last = await _read_entries(stored, oldest, min(before, end), get_size(request))
     return paged_list.build_page(entries, last, _archived_before(history))
 
 
@@ -77,19 +101,17 @@ def _read_page_token(paged_list: PagedList) -> int:
     return int(last) if last else NO_BOUND
 
 
-async def _read_entries(
-    views: ViewReader, view_id: str, oldest: int, end: int, size: int
-) -> tuple[list[bytes], str]:
+async def _read_entries(history: HistoryEntries, oldest: int, end: int, size: int) -> tuple[list[bytes], str]:
     """Return the newest entries of the versions from `oldest` on and below `end`, at most `size`.
 
     Returns:
         The serialised entries, newest first, and the version of the last one; empty if it is the oldest.
     """
     result: list[bytes] = []
-    budget = views.create_budget()
+    budget = history.views.create_budget()
     versions = range(end - 1, max(end - 1 - size, oldest - 1), -1)
     while unread := versions[len(result) :]:
-        for entry in await views.get_history_entries(view_id, unread[: budget.plan_read(len(unread))]):
+        for entry in await history.read(unread[: budget.plan_read(len(unread))]):
             if not budget.take(len(entry)):
                 return result, str(versions[len(result) - 1])
             result.append(entry)
@@ -101,6 +123,9 @@ async def read_last_entry_before(
 ) -> bytes | None:
     """Return the last entry that is earlier than a time; empty if there is none, None if it is archived.
 
+    Raises:
+        RpcError: `VIEW_UNREADABLE`, the entry cannot be read.
+
     Args:
         views: the projection.
         view_id: the view's id.
@@ -111,7 +136,7 @@ async def read_last_entry_before(
     last = await find_first_version(views, view_id, history, time, read_time) - 1
     if last < history.start:
         return None if last else b""
-    return (await views.get_history_entries(view_id, [last]))[0]
+    return await HistoryEntries(views, view_id).read_one(last)
 
 
 async def find_first_version(
@@ -130,8 +155,8 @@ async def find_first_version(
     while first < end:
         step = max(1, (end - first) // FAN_OUT)
         probes = range(first, end, step)
-        entries = await views.get_history_entries(view_id, probes)
-        matches = [probe for probe, entry in zip(probes, entries, strict=True) if read_time(entry) >= time]
+        times = await HistoryEntries(views, view_id).read_times(probes, read_time)
+        matches = [probe for probe, each in zip(probes, times, strict=True) if each >= time]
         # Entries are ordered by time, so the matches are the last probes. The result is the first match, or
         # one of the versions between the probe before it and that match.
         end = matches[0] if matches else end

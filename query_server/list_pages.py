@@ -2,7 +2,8 @@
 
 How it works. The members and their views are read one after the other, so a view may change in between.
 Each view stores its current index entries. A member is dropped if its view no longer exists, or no longer
-has that entry, so a page never shows a view in a list to which it does not belong. More members are then
+has that entry, so a page never shows a view in a list to which it does not belong, and if its view cannot be
+read: the others are listed, and the log names that one. More members are then
 read to fill the page, up to a limit, and a page ends before it becomes too large for a response. So a page
 may hold fewer views than requested and still have a next page. The page token is the last member of the page,
 not an offset, so views that arrive meanwhile shift nothing.
@@ -11,7 +12,7 @@ not an offset, so views that arrive meanwhile shift nothing.
 from contracts.view_layout import id_of_member
 from query_server.fresh_reader import FreshReader
 from query_server.pages import Page, PagedList, PageRequest, get_size
-from query_server.view_reader import ViewReader, Window
+from query_server.view_reader import ListedView, StoredView, ViewReader, Window
 from runtime.grpc.rpc_error import RpcError
 
 MAX_READS = 5
@@ -41,10 +42,10 @@ async def read_all(reader: FreshReader, index: str, max_count: int) -> list[byte
 
     Raises:
         RpcError: `RESPONSE_TOO_LARGE`, there are more than `max_count`, or too many bytes; an error of the
-            reader.
+            reader; `VIEW_UNREADABLE`, one of them cannot be read.
     """
     await reader.wait_until_fresh()
-    views, after = await _read_views(reader.views, Window(index), "", max_count)
+    views, after = await _read_views(reader.views, Window(index), "", max_count, complete=True)
     if after:
         raise RpcError(
             "RESPONSE_TOO_LARGE", "the list is too long for one response", {"most": str(max_count)}
@@ -52,7 +53,9 @@ async def read_all(reader: FreshReader, index: str, max_count: int) -> list[byte
     return views
 
 
-async def _read_views(views: ViewReader, window: Window, after: str, size: int) -> tuple[list[bytes], str]:
+async def _read_views(
+    views: ViewReader, window: Window, after: str, size: int, *, complete: bool = False
+) -> tuple[list[bytes], str]:
     """Return serialised views of a list, and the last member that was read for them.
 
     Args:
@@ -60,6 +63,7 @@ async def _read_views(views: ViewReader, window: Window, after: str, size: int) 
         window: the range of the index that lists the views.
         after: the member before the first one; empty to begin with the newest.
         size: the maximum number of views.
+        complete: whether a view that cannot be read is an error.
 
     Returns:
         The views; the member is empty at the end of the list.
@@ -74,7 +78,10 @@ async def _read_views(views: ViewReader, window: Window, after: str, size: int) 
         while candidates:
             count = budget.plan_read(len(candidates))
             for member, data in await _read_current_views(views, window.index, candidates[:count]):
-                if data is not None:
+                if isinstance(data, RpcError):
+                    if complete:
+                        raise data
+                elif data is not None:
                     if not budget.take(len(data)):
                         return result, after
                     result.append(data)
@@ -89,10 +96,16 @@ async def _read_views(views: ViewReader, window: Window, after: str, size: int) 
 
 async def _read_current_views(
     views: ViewReader, index: str, members: list[str]
-) -> list[tuple[str, bytes | None]]:
+) -> list[tuple[str, StoredView]]:
     """Return each member with its view; None for a member that is no index entry of its view any more."""
     listed_views = await views.get_listed_views([id_of_member(member) for member in members])
     return [
-        (member, view.data if view is not None and (index, member) in view.entries else None)
+        (member, _select_data(view, (index, member)))
         for member, view in zip(members, listed_views, strict=True)
     ]
+
+
+def _select_data(view: ListedView | RpcError | None, entry: tuple[str, str]) -> StoredView:
+    if isinstance(view, ListedView):
+        return view.data if entry in view.entries else None
+    return view

@@ -15,6 +15,7 @@ import msgspec
 from google.protobuf.message import Message
 
 from query_server.fresh_reader import FreshReader
+from query_server.history_entries import HistoryEntries
 from query_server.history_pages import NO_BOUND
 from query_server.pages import Page, PagedList, PageRequest, get_size
 from query_server.view_reader import ViewReader
@@ -88,8 +89,9 @@ class MergedPage:
             if not queued:
                 return Page(items, "", archived)
             queue = max(queued, key=_History.get_head_time).queue
-            data, newest = queue[0]
-            if is_included(newest):
+            data, newest, _ = queue[0]
+            is_unreadable = not newest.HasField("record_time")
+            if is_unreadable or is_included(newest):
                 if not budget.take(len(data)):
                     break
                 items.append(data)
@@ -115,22 +117,27 @@ class _History(Generic[E]):
     """The first version that is not archived."""
     unread: int
     """The newest version that was not read yet; 0 if the history is exhausted."""
-    queue: deque[tuple[bytes, E]] = field(default_factory=deque)
-    """The entries that were read and are not in the page, serialised and parsed."""
+    queue: deque[tuple[bytes, E, int]] = field(default_factory=deque)
+    """The entries that were read and are not in the page, serialised and parsed, with their times."""
+    last_time: int = 2**63
+    """The time of the oldest entry that was read, in nanoseconds since 1970."""
 
     async def fill_queue(self, size: int) -> None:
         """Read the next chunk of entries if the queue is empty."""
         if self.queue or self.unread < self.first:
             return
         versions = range(self.unread, max(self.first - 1, self.unread - size), -1)
-        chunk = await self.views.get_history_entries(self.view_id, versions)
-        self.queue.extend((data, self.entry.FromString(data)) for data in chunk)
+        for data in await HistoryEntries(self.views, self.view_id, self.entry).read(versions):
+            entry: Any = self.entry.FromString(data)
+            # An entry that cannot be read has no time, and stays between its neighbours.
+            if entry.HasField("record_time"):
+                self.last_time = entry.record_time.ToNanoseconds()
+            self.queue.append((data, entry, self.last_time))
         self.unread = versions[-1] - 1 if versions[-1] > self.first else 0
 
     def get_head_time(self) -> tuple[int, str]:
         """Return the record time of the queue's head in nanoseconds since 1970, and the view's id."""
-        head: Any = self.queue[0][1]
-        return head.record_time.ToNanoseconds(), self.view_id
+        return self.queue[0][2], self.view_id
 
     def get_next_version(self) -> int:
         """Return the version with which the next page continues; 0 if the history is exhausted."""

@@ -29,12 +29,13 @@ MAX_WAIT = 0.005
 """Seconds after which a command is sent even while more commands arrive."""
 INITIAL_PAUSE, MAX_PAUSE = 0.01, 1.0
 """Seconds between attempts to connect."""
-ERRORS_OF_CALLERS = ("ERR", "WRONGTYPE", "NOSCRIPT", "EXECABORT", "CROSSSLOT")
+ERRORS_OF_CALLERS = ("ERR", "NOSCRIPT", "EXECABORT", "CROSSSLOT")
 """Prefixes of the errors of a wrong command. All others tell the state of Redis, for example LOADING."""
 PROBE = ("DBSIZE",)
 """A read that needs no key. PING is no probe: a Redis whose disk is full refuses it, and serves reads."""
 
 log = logs.get_logger(__name__)
+_unreadable_data = logs.LimitedErrors(log, "Stored data cannot be read")
 
 Command = tuple[str | bytes | int, ...]
 
@@ -46,6 +47,7 @@ class RedisClient:
     run in the background. Every call raises
 
         RpcError: `READ_MODEL_UNAVAILABLE`; Redis is unreachable, or did not reply within the timeout.
+            `VIEW_UNREADABLE`; the key has another type than the command expects.
         hiredis.ReplyError: Redis rejected the command, which is a bug of the caller.
 
     Args:
@@ -70,14 +72,18 @@ class RedisClient:
 
     async def call(self, *command: str | bytes | int) -> Any:
         """Return the reply to one command."""
-        return _unwrap(await self._send(command))
+        return _unwrap(await self._send(command), command)
 
     async def pipeline(self, *commands: Command) -> list[Any]:
         """Return the replies to several commands, which Redis executes in this order."""
         replies = [self._send(command) for command in commands]
         if replies:
             await replies[-1]  # replies come in order, so the others are resolved by then
-        return [_unwrap(reply.result()) for reply in replies]
+        results = [reply.result() for reply in replies]
+        for result, command in zip(results, commands, strict=True):
+            if isinstance(result, Exception):
+                _unwrap(result, command)
+        return results
 
     async def read_time(self) -> float:
         """Return Redis's time, in seconds since 1970."""
@@ -141,7 +147,7 @@ class RedisClient:
         async with asyncio.timeout(self._timeout):
             await self._address.connect(lambda: connection)
             for command in (*self._address.handshake, PROBE):
-                _unwrap(await connection.send(command))
+                _unwrap(await connection.send(command), command)
 
 
 class _Connection(asyncio.Protocol):
@@ -208,12 +214,25 @@ class _Connection(asyncio.Protocol):
         self._loop.call_later(self._timeout / 2, self._check_progress, head)
 
 
-def _unwrap(reply: Any) -> Any:
+def _unwrap(reply: Any, command: Command) -> Any:
     if not isinstance(reply, Exception):
         return reply
+    if str(reply).startswith("WRONGTYPE"):
+        raise unreadable(str(command[1]), "another type of key") from reply
     if isinstance(reply, ConnectionError) or not str(reply).startswith(ERRORS_OF_CALLERS):
         raise _unavailable() from reply
     raise reply
+
+
+def unreadable(key: str, fault: str) -> RpcError:
+    """Return the error of a read of stored data that cannot be read.
+
+    Args:
+        key: in Redis.
+        fault: what is in its place, for people.
+    """
+    _unreadable_data.report(key=key, error=fault)
+    return RpcError("VIEW_UNREADABLE", f"stored data cannot be read: {fault}", {"key": key})
 
 
 def _unavailable() -> RpcError:

@@ -2,16 +2,21 @@
 
 Redis may have been flushed, or a projection may be rebuilding. A view that exists is returned even then. A
 missing key proves absence only if the projection's caught-up marker was the same before and after the read.
+
+Views are returned as they are stored, but each is parsed first (0.4 us for an order of one line): a view that
+no client could read fails alone, and not the list or batch that it is in.
 """
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from google.protobuf.message import DecodeError
 
 from contracts.view_layout import View, index_bound
 from query_server.not_found import Archived
-from query_server.redis_client import Command, RedisClient
+from query_server.redis_client import Command, RedisClient, unreadable
 from query_server.timestamps import Period
 from runtime.grpc.response_size import MAX_PAGE_BYTES, PageBudget
 from runtime.grpc.rpc_error import RpcError
@@ -20,6 +25,10 @@ from runtime.process import logs
 log = logs.get_logger(__name__)
 
 _decode_entries = msgspec.json.Decoder(list[tuple[str, str]]).decode
+
+
+StoredView = bytes | RpcError | None
+"""A serialised view; None if it does not exist, an error if it cannot be read."""
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -57,7 +66,7 @@ class ViewReader:
     Every method that reads raises
 
         RpcError: `VIEW_REBUILDING`, the projection has not caught up, so absence proves nothing;
-            `READ_MODEL_UNAVAILABLE`, Redis is unreachable.
+            `READ_MODEL_UNAVAILABLE`, Redis is unreachable; `VIEW_UNREADABLE`, the stored data cannot be read.
     """
 
     def __init__(self, redis: RedisClient, view: View, max_page_bytes: int = MAX_PAGE_BYTES) -> None:
@@ -65,34 +74,109 @@ class ViewReader:
         self._redis = redis
         self._max_page_bytes = max_page_bytes
         self._read_marker: Command = ("GET", view.ready)
+        self._parse = view.message.FromString
+        self._unreadable_entries = logs.LimitedErrors(
+            log, "Index entries cannot be read", projection=view.projection
+        )
 
     async def get(self, view_id: str) -> bytes | Archived | None:
         """Return a serialised view, its tombstone if it is archived, or None if it does not exist."""
         data: bytes | None = await self._redis.call(*self.data_command(view_id))
         if data:
-            return data
+            return self.check(view_id, data)
         # A marker proves nothing about a read before it, so a missing view is read again between two markers.
-        return (await self.find([view_id]))[0]
+        return await self.find(view_id)
 
-    async def find(self, view_ids: Sequence[str]) -> list[bytes | Archived | None]:
-        """Return serialised views, the tombstones of those that are archived, and None for all others."""
-        commands: list[Command] = [
-            ("HMGET", self.view.key(view_id), "data", "version", "archived") for view_id in view_ids
-        ]
-        _, rows = await self.read_while_ready(*commands)
-        return [
-            data or (Archived(int(version), int(archived)) if archived else None)
-            for data, version, archived in rows
-        ]
+    async def find(self, view_id: str) -> bytes | Archived | None:
+        """Return a serialised view or tombstone as `get` does, read while the projection had caught up."""
+        command = ("HMGET", self.view.key(view_id), "data", "version", "archived")
+        _, ((data, version, archived),) = await self.read_while_ready(command)
+        return self.check_found(view_id, data, version, archived)
 
-    async def get_all(self, view_ids: Sequence[str]) -> list[bytes | None]:
-        """Return serialised views, each None if it does not exist or is archived."""
-        before, *views, after = await self._redis.pipeline(
-            self._read_marker, *map(self.data_command, view_ids), self._read_marker
-        )
+    def check_found(
+        self, view_id: str, data: bytes | None, version: bytes | None, archived: bytes | None
+    ) -> bytes | Archived | None:
+        """Return the view or the tombstone in these fields of a hash; None if there is neither.
+
+        Raises:
+            RpcError: `VIEW_UNREADABLE`.
+        """
+        if data:
+            return self.check(view_id, data)
+        number = self.parse_version(view_id, version)
+        if archived and archived.isdigit():
+            return Archived(number, int(archived))
+        if number:
+            raise unreadable(self.view.key(view_id), "no data")
+        return None
+
+    async def find_all(self, view_ids: Sequence[str]) -> list[StoredView | Archived]:
+        """Return views as `find` does, an error in the place of each that cannot be read."""
+        return await asyncio.gather(*map(self._find_or_describe, view_ids))
+
+    async def _find_or_describe(self, view_id: str) -> StoredView | Archived:
+        try:
+            return await self.find(view_id)
+        except RpcError as error:
+            if error.reason != "VIEW_UNREADABLE":
+                raise
+            return error
+
+    async def get_all(self, view_ids: Sequence[str]) -> list[StoredView]:
+        """Return serialised views, each None if it must be found by another read (`find_all`)."""
+        try:
+            before, *views, after = await self._redis.pipeline(
+                self._read_marker, *map(self.data_command, view_ids), self._read_marker
+            )
+        except RpcError as error:
+            if error.reason != "VIEW_UNREADABLE":
+                raise
+            return [None] * len(view_ids)
         if not all(views):
             self._check_ready(before, after)
+        return self.check_all(view_ids, views)
+
+    def check_all(self, view_ids: Sequence[str], views: Sequence[bytes | None]) -> list[StoredView]:
+        """Return serialised views, an error in the place of each that cannot be read."""
+        parse = self._parse
+        try:  # all at once: a batch has up to 100
+            for data in views:
+                if data:
+                    parse(data)
+        except DecodeError:
+            return self._check_each(view_ids, views)
         return [data or None for data in views]
+
+    def _check_each(self, view_ids: Sequence[str], views: Sequence[bytes | None]) -> list[StoredView]:
+        result: list[StoredView] = []
+        for view_id, data in zip(view_ids, views, strict=True):
+            try:
+                result.append(self.check(view_id, data) if data else None)
+            except RpcError as error:
+                result.append(error)
+        return result
+
+    def check(self, view_id: str, data: bytes) -> bytes:
+        """Return a serialised view, once it has been parsed.
+
+        Raises:
+            RpcError: `VIEW_UNREADABLE`.
+        """
+        try:
+            self._parse(data)
+        except DecodeError as error:
+            raise unreadable(self.view.key(view_id), str(error)) from error
+        return data
+
+    def parse_version(self, view_id: str, version: bytes | None) -> int:
+        """Return a view's version; 0 for none.
+
+        Raises:
+            RpcError: `VIEW_UNREADABLE`, it is no number.
+        """
+        if version and not version.isdigit():
+            raise unreadable(self.view.key(view_id), f"version {version!r}")
+        return int(version or 0)
 
     async def read_while_ready(self, *commands: Command) -> tuple[str, list[Any]]:
         """Return replies that were read while the projection had caught up.
@@ -130,28 +214,36 @@ class ViewReader:
         _, (members,) = await self.read_while_ready(
             ("ZRANGE", window.index, top, bottom, "BYLEX", "REV", "LIMIT", 0, count)
         )
-        return [member.decode() for member in members]
+        return [member.decode(errors="replace") for member in members]
 
-    async def get_listed_views(self, view_ids: Sequence[str]) -> list[ListedView | None]:
-        """Return views with their index entries, each None if it does not exist."""
+    async def get_listed_views(self, view_ids: Sequence[str]) -> list[ListedView | RpcError | None]:
+        """Return views with their index entries, each None if missing, an error if it cannot be read."""
+        try:
+            return await self._read_listed_views(view_ids)
+        except RpcError as error:
+            if error.reason != "VIEW_UNREADABLE":
+                raise
+            if len(view_ids) == 1:
+                return [error]
+        each = await asyncio.gather(*(self.get_listed_views([view_id]) for view_id in view_ids))
+        return [view for views in each for view in views]
+
+    async def _read_listed_views(self, view_ids: Sequence[str]) -> list[ListedView | RpcError | None]:
         commands = [("HMGET", self.view.key(view_id), "data", "entries") for view_id in view_ids]
         _, rows = await self.read_while_ready(*commands)
-        return [ListedView(data, self._decode_entries(entries)) if data else None for data, entries in rows]
+        views = self.check_all(view_ids, [data for data, _ in rows])
+        return [
+            ListedView(view, self._decode_entries(entries)) if isinstance(view, bytes) else view
+            for view, (_, entries) in zip(views, rows, strict=True)
+        ]
 
     def _decode_entries(self, entries: bytes | None) -> Sequence[tuple[str, str]]:
         """Return a view's index entries; none if they cannot be read, so that lists go on without it."""
         try:
             return _decode_entries(entries or b"[]")
         except msgspec.MsgspecError as error:
-            log.error("Index entries cannot be read", projection=self.view.projection, error=repr(error))
+            self._unreadable_entries.report(error=repr(error))
             return ()
-
-    async def get_history_entries(self, view_id: str, versions: Sequence[int]) -> list[bytes]:
-        """Return the serialised history entries of these versions of a view."""
-        _, (entries,) = await self.read_while_ready(("HMGET", self.view.history(view_id), *versions))
-        if None in entries:  # a rebuild has deleted entries since the view's version was read
-            raise self.rebuilding_error()
-        return list(entries)
 
     def data_command(self, view_id: str) -> Command:
         """Return the command that reads a serialised view."""

@@ -131,14 +131,17 @@ async def watch_view(watch: Watch, view_id: str, missing: NotFound) -> WatchResp
         build = await watch.begin(key, signal)
         sent_version = build.begins_after
         while True:
-            ((data, version, archived),) = await build.read(("HMGET", key, "data", "version", "archived"))
-            if not data and not archived:
+            (fields,) = await build.read(("HMGET", key, "data", "version", "archived"))
+            found = watch.views.check_found(view_id, *fields)
+            version = watch.views.parse_version(view_id, fields[1])
+            if found is None:
                 raise missing.error(view_id)
-            if not data and int(version) > sent_version:
-                raise missing.archived_error(Archived(int(version), int(archived)), view_id)
-            if data and int(version) > sent_version:
-                sent_version = int(version)
-                yield data, build.mint_token(sent_version)
+            if isinstance(found, Archived):
+                if version > sent_version:
+                    raise missing.archived_error(found, view_id)
+            elif version > sent_version:
+                sent_version = version
+                yield found, build.mint_token(sent_version)
             await signal.wait()
 
 
@@ -247,8 +250,19 @@ async def _read_evicted_views(
 
 
 async def _read_views(build: WatchedBuild, view_ids: Sequence[str]) -> list[VersionedView | None]:
-    """Return views with their versions, each None if it does not exist."""
-    key = build.views.view.key
-    commands = [("HMGET", key(view_id), "data", "version") for view_id in view_ids]
-    replies = await build.read(*commands) if commands else []
-    return [(data, int(version)) if data else None for data, version in replies]
+    """Return views with their versions, each None if it does not exist or cannot be read."""
+    if not view_ids:
+        return []
+    key, views = build.views.view.key, build.views
+    try:
+        replies = await build.read(*(("HMGET", key(view_id), "data", "version") for view_id in view_ids))
+        return [
+            (views.check(view_id, data), views.parse_version(view_id, version)) if data else None
+            for view_id, (data, version) in zip(view_ids, replies, strict=True)
+        ]
+    except RpcError as error:
+        if error.reason != "VIEW_UNREADABLE":
+            raise
+    if len(view_ids) == 1:
+        return [None]
+    return [view for view_id in view_ids for view in await _read_views(build, [view_id])]

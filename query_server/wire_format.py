@@ -13,7 +13,7 @@ VIEW, RESUME_TOKEN = 1, 2
 """The fields of a response with one view; a watch's responses have the token as well."""
 ITEMS, NEXT_PAGE_TOKEN, ARCHIVED_BEFORE = 1, 2, 3
 """The fields of a response with a page; one of a history has the third as well."""
-MISSING_IDS, UNREAD_IDS, ARCHIVED_IDS = 2, 3, 4
+MISSING_IDS, UNREAD_IDS, ARCHIVED_IDS, UNREADABLE_IDS = 2, 3, 4, 5
 """The fields of a response with a batch; its views are ITEMS."""
 
 
@@ -54,7 +54,12 @@ def encode_repeated(number: int, payloads: Iterable[bytes]) -> bytes:
     return b"".join([encode_field(number, payload) for payload in payloads])
 
 
-BATCH_FIELDS = (("missing_", MISSING_IDS), ("unread_", UNREAD_IDS), ("archived_", ARCHIVED_IDS))
+BATCH_FIELDS = (
+    ("missing_", MISSING_IDS),
+    ("unread_", UNREAD_IDS),
+    ("archived_", ARCHIVED_IDS),
+    ("unreadable_", UNREADABLE_IDS),
+)
 """The prefixes of their names."""
 
 

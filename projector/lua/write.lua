@@ -27,7 +27,7 @@ for i, update in ipairs(cmsgpack.unpack(updates)) do
         redis.call('HSET', key, 'contributions', contributions, 'counted', counted)
       end
       if repairs then redis.call('HDEL', key, 'archived', 'history_from') end -- its history was written again
-      if archived then redis.call('DECR', archived_count) end
+      if archived then overwrite('DECR', archived_count) end
       if not archived or fields[2] ~= version then record_change(id, feeds) end -- a restored view has not changed
     end
     for j, entry_version in ipairs(entry_versions) do

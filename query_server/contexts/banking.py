@@ -46,7 +46,7 @@ async def get_transfer(transfers: FreshReader, request: protocol.GetTransferRequ
 async def list_transactions(ledgers: FreshReader, request: protocol.ListTransactionsRequest) -> bytes:
     period = read_period(request, "booked_from", "booked_before")
     page = await history_pages.read_page_of_period(
-        ledgers, request.account_id, ACCOUNT_NOT_FOUND, request, period, _read_book_time
+        ledgers, request.account_id, ACCOUNT_NOT_FOUND, request, period, _read_book_time, Transaction
     )
     return page.encode()
 

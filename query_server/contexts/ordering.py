@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from diptych.ordering.v1 import query_service_pb2 as protocol
-from diptych.ordering.v1.types_pb2 import CustomerSummary, Order, OrderHistory
+from diptych.ordering.v1.types_pb2 import CustomerSummary, Order, OrderHistory, OrderHistoryEntry
 
 from contracts.money import counter_to_nanos, from_nanos
 from contracts.view_layout import View, id_of_member, index_bound
@@ -89,7 +89,9 @@ async def get_customer_activity(orders: FreshReader, request: protocol.GetCustom
     )
 
     def count_others(members: Sequence[bytes]) -> int:
-        return sum(id_of_member(member.decode()) != request.except_order_id for member in members)
+        return sum(
+            id_of_member(member.decode(errors="replace")) != request.except_order_id for member in members
+        )
 
     known = [digest for digest, members in zip(digests, by_digest, strict=True) if count_others(members)]
     count = min(count_others(latest), MAX_COUNTED_ORDERS)
@@ -105,7 +107,9 @@ def _read_orders_sent_to(customer_id: str, digest: str) -> Command:
 
 
 async def get_order_history(histories: FreshReader, request: protocol.GetOrderHistoryRequest) -> bytes:
-    page = await history_pages.read_page(histories, request.order_id, ORDER_NOT_FOUND, request)
+    page = await history_pages.read_page(
+        histories, request.order_id, ORDER_NOT_FOUND, request, OrderHistoryEntry
+    )
     return page.encode()
 
 

@@ -39,6 +39,7 @@ STATUS = {
     "HISTORY_ARCHIVED": StatusCode.NOT_FOUND,
     "VIEW_NEWER": StatusCode.UNAVAILABLE,
     "READ_MODEL_UNAVAILABLE": StatusCode.UNAVAILABLE,
+    "VIEW_UNREADABLE": StatusCode.DATA_LOSS,
     "TOKEN_OUTDATED": StatusCode.FAILED_PRECONDITION,
     "RESPONSE_TOO_LARGE": StatusCode.FAILED_PRECONDITION,  # a retry would get the same
     # the server

@@ -22,7 +22,7 @@ from projector.redis_store import RedisStore
 from query_server import history_pages
 from query_server.contexts import banking
 from query_server.redis_address import RedisAddress
-from query_server.redis_client import RedisClient
+from query_server.redis_client import Command, RedisClient
 from query_server.view_reader import ViewReader
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.keys import mint_token
@@ -213,14 +213,14 @@ async def test_a_long_ledger_is_searched_in_few_reads(
 ) -> None:
     account = accounts.make_random_account(random.Random(3), "a-1", 5_000, hours=2.0)
     await ledgers.put(account)
-    reads = []
-    get_history_entries = ledgers.views.get_history_entries
+    reads: list[int] = []
+    read_while_ready = ledgers.views.read_while_ready
 
-    async def count_reads(view_id: str, versions: Sequence[int]) -> list[bytes]:
-        reads.append(len(versions))
-        return await get_history_entries(view_id, versions)
+    async def count_reads(*commands: Command) -> tuple[str, list[Any]]:
+        reads.extend(len(command) - 2 for command in commands if str(command[1]).startswith("history:"))
+        return await read_while_ready(*commands)
 
-    monkeypatch.setattr(ledgers.views, "get_history_entries", count_reads)
+    monkeypatch.setattr(ledgers.views, "read_while_ready", count_reads)
     await ledgers.get_statement("a-1", "2026-06")
     assert len(reads) <= 8
     assert max(reads) < 2 * history_pages.FAN_OUT

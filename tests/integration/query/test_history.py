@@ -7,6 +7,8 @@ from grpc import StatusCode
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from query_server.fresh_reader import FreshReader
+from query_server.not_found import NotFound
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.keys import TOKENS, mint_token
 from tests.support.harness.read_model import INCARNATION, ReadModel, respond
@@ -102,10 +104,49 @@ async def test_a_history_is_refused_during_a_rebuild(model: ReadModel) -> None:
         assert (await get_error(model, at_least_as_fresh=token)).reason == "VIEW_REBUILDING"
 
 
-async def test_missing_entries_of_a_known_version_mean_a_rebuild(model: ReadModel) -> None:
+async def test_missing_entries_of_a_version_that_is_gone_mean_a_rebuild(
+    model: ReadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await model.put_history("c-1", *make_entries(2))
-    await model.redis.delete(HISTORY.history("c-1"))
+
+    find_range = FreshReader.get_history
+
+    async def find_range_and_clear(reader: FreshReader, view_id: str, missing: NotFound) -> range:
+        versions = await find_range(reader, view_id, missing)
+        await model.redis.delete(HISTORY.key("c-1"), HISTORY.history("c-1"))
+        return versions
+
+    monkeypatch.setattr(FreshReader, "get_history", find_range_and_clear)
     assert (await get_error(model)).reason == "VIEW_REBUILDING"
+
+
+async def damage_history(model: ReadModel) -> None:
+    """Damage the second and remove the third of four entries."""
+    await model.put_history("c-1", *make_entries(4))
+    await model.redis.hset(HISTORY.history("c-1"), "2", b"\xff\xff")
+    await model.redis.hdel(HISTORY.history("c-1"), "3")
+
+
+@pytest.mark.parametrize("size", [1, 2, 20])
+async def test_an_entry_that_cannot_be_read_has_its_version_alone(model: ReadModel, size: int) -> None:
+    await damage_history(model)
+    listed, token = [], None
+    while token != "":
+        page = await get_history(model, page_size=size, page_token=token or "")
+        listed += list(page.entries)
+        token = page.next_page_token
+    empty = [types.ChequeHistoryEntry(version=version) for version in (3, 2)]
+    assert listed == [make_entry(4), *empty, make_entry(1)]
+
+
+async def test_a_history_of_another_type_is_unreadable_and_no_other(model: ReadModel) -> None:
+    for cheque_id in ("c-1", "c-2"):
+        await model.put_history(cheque_id, *make_entries(2))
+    await model.redis.delete(HISTORY.history("c-1"))
+    await model.redis.rpush(HISTORY.history("c-1"), "x")
+    error = await get_error(model)
+    assert (error.reason, error.metadata) == ("VIEW_UNREADABLE", {"key": HISTORY.history("c-1")})
+    assert len((await get_history(model, cheque_id="c-2")).entries) == 2
 
 
 async def test_a_history_waits_for_its_token(model: ReadModel) -> None:

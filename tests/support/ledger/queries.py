@@ -47,7 +47,9 @@ def _select_index(account_id: str, state: int) -> str:
 
 
 async def get_cheque_history(histories: FreshReader, request: Any) -> bytes:
-    page = await history_pages.read_page(histories, request.cheque_id, CHEQUE_NOT_FOUND, request)
+    page = await history_pages.read_page(
+        histories, request.cheque_id, CHEQUE_NOT_FOUND, request, views.ChequeHistoryEntry
+    )
     return page.encode()
 
 

@@ -233,7 +233,7 @@ class ListTransactionsResponse(_message.Message):
     """The lines of versions below this one are archived: the pages end there. 0 if none are."""
     @_builtins.property
     def transactions(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Transaction]:
-        """The lines, newest first."""
+        """The lines, newest first. One whose stored data is damaged has its version alone."""
 
     def __init__(
         self,

@@ -428,7 +428,7 @@ class GetStockMovementsResponse(_message.Message):
     """Whether older movements are archived: the pages end before them."""
     @_builtins.property
     def movements(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.StockMovement]:
-        """The movements, newest first."""
+        """The movements, newest first. One whose stored data is damaged has its version alone."""
 
     def __init__(
         self,

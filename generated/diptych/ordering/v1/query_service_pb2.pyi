@@ -188,6 +188,7 @@ class BatchGetOrdersResponse(_message.Message):
     MISSING_ORDER_IDS_FIELD_NUMBER: _builtins.int
     UNREAD_ORDER_IDS_FIELD_NUMBER: _builtins.int
     ARCHIVED_ORDER_IDS_FIELD_NUMBER: _builtins.int
+    UNREADABLE_ORDER_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def orders(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Order]:
         """The orders that exist, in the order of the request."""
@@ -206,6 +207,10 @@ class BatchGetOrdersResponse(_message.Message):
     def archived_order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The ids of orders that exist and are archived, in the order of the request."""
 
+    @_builtins.property
+    def unreadable_order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The ids of orders that exist, but whose stored view is damaged, in the order of the request."""
+
     def __init__(
         self,
         *,
@@ -213,10 +218,11 @@ class BatchGetOrdersResponse(_message.Message):
         missing_order_ids: _abc.Iterable[_builtins.str] | None = ...,
         unread_order_ids: _abc.Iterable[_builtins.str] | None = ...,
         archived_order_ids: _abc.Iterable[_builtins.str] | None = ...,
+        unreadable_order_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived_order_ids", b"archived_order_ids", "missing_order_ids", b"missing_order_ids", "orders", b"orders", "unread_order_ids", b"unread_order_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["archived_order_ids", b"archived_order_ids", "missing_order_ids", b"missing_order_ids", "orders", b"orders", "unread_order_ids", b"unread_order_ids", "unreadable_order_ids", b"unreadable_order_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -395,7 +401,7 @@ class GetOrderHistoryResponse(_message.Message):
     """The entries of versions below this one are archived: the pages end there. 0 if none are."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.OrderHistoryEntry]:
-        """The entries, newest first."""
+        """The entries, newest first. One whose stored data is damaged has its version alone."""
 
     def __init__(
         self,
