@@ -80,10 +80,18 @@ async def main(reports: int) -> None:
     await FoldHelper(aggregate_types(contexts), store, reports).run(requests)
 
 
+def lower_priority() -> None:
+    """Let this process run only when a core has nothing else to do, or else at the lowest priority."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except (AttributeError, OSError):  # another system than Linux, or a container that forbids it
+        os.nice(19)
+
+
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):  # it ends with the server, which may need it until then
         signal.signal(number, signal.SIG_IGN)
-    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # run when a core has nothing else to do
+    lower_priority()
     reports = os.dup(1)
     os.dup2(2, 1)  # a module that prints must not write between the reports
     asyncio.run(main(reports))

@@ -1,11 +1,13 @@
 """The server's side of the fold helper: starts the process, sends requests and receives reports."""
 
 import asyncio
+import os
 import sys
 from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import inf
+from pathlib import Path
 from time import monotonic
 from typing import TypeVar
 
@@ -18,6 +20,11 @@ log = logs.get_logger(__name__)
 
 MIN_EVENTS = 10_000
 """Events to fold for which the process is started: a tenth of a second of folding."""
+MIN_CORES = 2
+"""Cores without which the server folds all events itself. What the process takes of a container's time would
+be missing from the server, whatever its priority."""
+CONTAINER_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""The limit of a container: microseconds of all cores together, and of real time."""
 IDLE_TIME = 30.0
 """Seconds without a request after which the process ends."""
 SILENCE_LIMIT = 5.0
@@ -52,8 +59,12 @@ class FoldProcess:
         self._closed = False
 
     def takes(self, events: int) -> bool:
-        running = self._process is not None
-        return not self._closed and monotonic() >= self._retry_at and (running or events >= MIN_EVENTS)
+        return (
+            events >= MIN_EVENTS
+            and not self._closed
+            and monotonic() >= self._retry_at
+            and count_cores() >= MIN_CORES
+        )
 
     async def fold(self, stream: str, version: int) -> int:
         if stream not in self._waiting:
@@ -136,6 +147,15 @@ class FoldProcess:
         waiting = self._waiting.pop(report.stream, None)
         if waiting is not None and not waiting.done():
             waiting.set_result(report.events)
+
+
+def count_cores() -> float:
+    """Return the number of cores that this process and its children may use together."""
+    cores = float(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    with suppress(OSError, ValueError):  # no limit, or not of a form that is known
+        used, real = CONTAINER_LIMIT.read_text().split()
+        cores = min(cores, int(used) / int(real))
+    return cores
 
 
 def _get_pipe(pipe: Pipe | None) -> Pipe:

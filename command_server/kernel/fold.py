@@ -85,7 +85,7 @@ class FoldHelper(Protocol):
     """Folds streams off the event loop, and keeps their states in the store."""
 
     def takes(self, events: int) -> bool:
-        """Return whether to fold a stream there if this many events wait for a fold, of all streams."""
+        """Return whether to fold a stream there if this many events had to be folded here otherwise."""
 
     async def fold(self, stream: str, version: int) -> int:
         """Fold a stream as far as possible, and keep its state.

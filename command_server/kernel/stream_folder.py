@@ -115,7 +115,7 @@ class StreamFolder:
         return fold.result
 
     def _choose_folder(self, fold: Fold) -> None:
-        waiting = sum(fold.unread for fold in self._folds.values())
+        waiting = sum(fold.unread for fold in self._folds.values() if not fold.is_elsewhere)
         if self._helper is not None and self._helper.takes(waiting):
             fold.is_elsewhere = True
             task = asyncio.create_task(self._fold_elsewhere(self._helper, fold))

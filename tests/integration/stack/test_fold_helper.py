@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -88,7 +89,7 @@ async def test_the_helper_folds_and_keeps_the_state_and_ends_with_the_server(
     fingerprint = AGGREGATES["banking.account"].snapshots.fingerprint
     assert tuple(kept or ()) == (EVENTS, fingerprint, str(EVENTS - 1))
     assert os.sched_getscheduler(process) == os.SCHED_IDLE
-    assert helper.takes(1), "while it runs, it takes every fold"
+    assert not helper.takes(fold_process.MIN_EVENTS - 1), "short folds do not wait for it"
     await helper.close()
     assert not list_children()
     assert not helper.takes(EVENTS)
@@ -157,6 +158,21 @@ async def test_an_event_that_cannot_be_folded_fails_the_command_and_the_helper_g
     assert list(events) == [0, EVENTS]
     kept = await connection.fetch("SELECT stream, version FROM snapshots ORDER BY stream")
     assert [tuple(row) for row in kept] == [(STREAM, 4_999), ("banking.account.b", EVENTS)]
+
+
+@pytest.mark.parametrize(
+    ("limit", "takes"), [("max 100000", True), ("200000 100000", True), ("150000 100000", False), ("", True)]
+)
+async def test_the_helper_is_not_used_in_a_container_with_fewer_than_two_cores(
+    helper: FoldProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, takes: bool
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(4))
+    monkeypatch.setattr(fold_process, "CONTAINER_LIMIT", tmp_path / "cpu.max")
+    if limit:
+        (tmp_path / "cpu.max").write_text(f"{limit}\n")
+    assert helper.takes(EVENTS) == takes
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(1))
+    assert not helper.takes(EVENTS)
 
 
 async def test_a_helper_that_is_idle_ends_and_another_one_takes_the_next_fold(

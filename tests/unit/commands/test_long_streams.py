@@ -151,6 +151,59 @@ async def test_few_events_that_are_large_are_folded_outside_transactions_too(
     assert store.chunks.count(large) == 6, "five full chunks, and what came since"
 
 
+class IdleHelper:
+    """A helper that takes folds from a number of events on, and folds nothing until it may end."""
+
+    def __init__(self, least: int) -> None:
+        self.least = least
+        self.streams: list[str] = []
+        self.may_end = asyncio.Event()
+
+    def takes(self, events: int) -> bool:
+        return events >= self.least
+
+    async def fold(self, stream: str, version: int) -> int:
+        self.streams.append(stream)
+        await self.may_end.wait()
+        return 0
+
+    async def close(self) -> None:
+        self.may_end.set()
+
+
+async def test_the_helper_gets_what_would_take_long_and_other_folds_do_not_wait_for_it(
+    store: CountingStore,
+) -> None:
+    helper = IdleHelper(3 * LONG)
+    commits = group_commit(store, fold_helper=helper)
+    writer = asyncio.create_task(commits.run())
+    long = add_account(store, "long", 5 * LONG)
+    command = start(commits, request(Deposit("long", 1)))
+    await until(lambda: bool(helper.streams))
+    for number in range(3):
+        add_account(store, f"short-{number}", LONG)
+        (outcome,) = await execute(commits, request(Deposit(f"short-{number}", 1)))
+        assert isinstance(outcome, Accepted)
+    assert (helper.streams, command.done()) == ([long], False)
+    helper.may_end.set()
+    (outcome,) = await command
+    assert outcome.versions == {long: 5 * LONG + 1}, "the rest, here everything, was folded afterwards"
+    commits.close()
+    await asyncio.wait_for(writer, 20)
+
+
+async def test_a_stop_does_not_wait_for_the_helper(store: CountingStore) -> None:
+    helper = IdleHelper(0)
+    commits = group_commit(store, fold_helper=helper)
+    writer = asyncio.create_task(commits.run())
+    add_account(store, "a", LONG)
+    command = start(commits, request(Deposit("a", 1)))
+    await until(lambda: bool(helper.streams))
+    command.cancel()  # as gRPC does when the time to stop is up
+    commits.close()
+    await asyncio.wait_for(writer, 20)
+
+
 async def test_folds_under_way_are_measured(
     store: CountingStore, commits: GroupCommit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
