@@ -3,18 +3,15 @@
 import asyncio
 import os
 import sys
-from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import TypeVar
 
+from command_server.fold_helper.child_process import ChildProcess
 from command_server.fold_helper.messages import FoldReport, FoldRequest, Start, read_report, write_line
 from runtime.process import logs
-
-Pipe = TypeVar("Pipe", asyncio.StreamReader, asyncio.StreamWriter)
 
 log = logs.get_logger(__name__)
 
@@ -53,7 +50,7 @@ class FoldProcess:
         self._start = Start(database_url, dict(session), list(modules))
         self._waiting: dict[str, asyncio.Future[int]] = {}
         self._unsent: list[FoldRequest] = []
-        self._process: Process | None = None
+        self._process: ChildProcess | None = None
         self._task: asyncio.Task[None] | None = None
         self._deadline = self._retry_at = -inf
         self._closed = False
@@ -81,7 +78,7 @@ class FoldProcess:
         if self._task is None:
             return
         if self._process is not None:
-            _get_pipe(self._process.stdin).close()
+            self._process.close_stdin()
             await asyncio.wait([self._task], timeout=CLOSE_TIMEOUT)
         self._task.cancel()
         await asyncio.wait([self._task])
@@ -97,11 +94,9 @@ class FoldProcess:
         """Run a process until it is idle or fails."""
         self._extend_deadline(START_TIME)
         try:
-            self._process = await create_subprocess_exec(
-                *(sys.executable, "-m", "command_server.fold_helper"), stdin=PIPE, stdout=PIPE
-            )
+            self._process = await ChildProcess.start([sys.executable, "-m", "command_server.fold_helper"])
             self._send(self._start)
-            await self._receive(_get_pipe(self._process.stdout))
+            await self._receive(self._process.stdout)
         except Exception as error:
             self._retry_at = monotonic() + RETRY_TIME
             log.warning("Fold helper failed", error=str(error) or repr(error), retry_after=RETRY_TIME)
@@ -111,7 +106,7 @@ class FoldProcess:
             for stream in list(self._waiting):
                 self._end(FoldReport(stream))
             if process is not None:
-                await _stop(process)
+                await process.stop(CLOSE_TIMEOUT)
 
     async def _receive(self, reports: asyncio.StreamReader) -> None:
         """Take reports until the process is idle."""
@@ -138,8 +133,7 @@ class FoldProcess:
         if self._process is None:
             return
         messages, self._unsent = [*first, *self._unsent], []
-        with suppress(OSError, RuntimeError):  # the process has ended, which `_receive` notices
-            _get_pipe(self._process.stdin).write(b"".join(map(write_line, messages)))
+        self._process.write(b"".join(map(write_line, messages)))
 
     def _end(self, report: FoldReport) -> None:
         if report.error:
@@ -156,21 +150,3 @@ def count_cores() -> float:
         used, real = CONTAINER_LIMIT.read_text().split()
         cores = min(cores, int(used) / int(real))
     return cores
-
-
-def _get_pipe(pipe: Pipe | None) -> Pipe:
-    if pipe is None:
-        raise TypeError("the process has no such pipe")
-    return pipe
-
-
-async def _stop(process: Process) -> None:
-    """End the process: at once if it does not end with its stdin."""
-    _get_pipe(process.stdin).close()
-    try:
-        async with asyncio.timeout(CLOSE_TIMEOUT):
-            await process.wait()
-    except (TimeoutError, asyncio.CancelledError):
-        with suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
