@@ -21,6 +21,10 @@ from operations.verify.model import Event
 
 SPOOLED_ITEMS = 2_000
 """Events of a stream, or entries of a hash, from which on they are kept in a file."""
+MAX_DIGITS = 18
+"""Digits of a number that may name a field of a file."""
+MIN_NUMBERS = 2_000_000
+"""Numbers up to which a hash of any size may name fields: 32 MB."""
 BLOCK_BYTES = 64 * 1024
 """Bytes of a block, from which on it is written."""
 
@@ -151,9 +155,14 @@ class ParsedEvents(Sequence[Event]):
 
 
 class SpooledHash(Mapping[bytes, bytes]):
-    """A hash with many fields, most of which are named 1, 2, 3 and so on, in a file."""
+    """A hash with many fields, most of which are named 1, 2, 3 and so on, in a file.
 
-    def __init__(self) -> None:
+    Args:
+        size: the number of its fields. A field with a number far above it stays in memory.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._max_number = max(2 * size, MIN_NUMBERS)
         self._file = TemporaryFile()  # noqa: SIM115 - closed with this object
         self._end = 0
         self._offsets, self._sizes = array("Q"), array("q")
@@ -169,8 +178,8 @@ class SpooledHash(Mapping[bytes, bytes]):
                 self._others[name] = value
                 continue
             missing = number + 1 - len(self._sizes)
-            self._offsets.extend([0] * missing)
-            self._sizes.extend([-1] * missing)
+            self._offsets.extend(array("Q", [0]) * missing)
+            self._sizes.extend(array("q", [-1]) * missing)
             self._offsets[number], self._sizes[number] = self._end, len(value)
             self._end += len(value)
             written.append(value)
@@ -178,10 +187,10 @@ class SpooledHash(Mapping[bytes, bytes]):
         self._file.flush()
 
     def _find_number(self, name: bytes) -> int | None:
-        """Return the number that a field is named after; None for other fields, and for forged numbers."""
+        """Return the number that a field is named after; None for fields that are kept in memory."""
         if not name.isdigit() or len(name) > MAX_DIGITS or (len(name) > 1 and name[:1] == b"0"):
             return None
-        return int(name)
+        return number if (number := int(name)) <= self._max_number else None
 
     def __getitem__(self, name: bytes) -> bytes:
         number = self._find_number(name)
@@ -197,7 +206,3 @@ class SpooledHash(Mapping[bytes, bytes]):
 
     def __len__(self) -> int:
         return len(self._others) + sum(size >= 0 for size in self._sizes)
-
-
-MAX_DIGITS = 7
-"""Digits of a number that names a field: an array of 16 bytes for each number up to it."""

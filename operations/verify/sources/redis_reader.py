@@ -67,14 +67,14 @@ class RedisReader:
         small = []
         for key, size in zip(keys, sizes, strict=True):
             if isinstance(size, int) and size >= SPOOLED_ITEMS:
-                hashes[key] = await self._spool_hash(key)
+                hashes[key] = await self._spool_hash(key, size)
             else:
                 small.append(key)
         hashes |= zip(small, await self.read_hashes(small), strict=True)
         return [hashes[key] for key in keys]
 
-    async def _spool_hash(self, key: str) -> SpooledHash:
-        spooled, cursor = SpooledHash(), -1
+    async def _spool_hash(self, key: str, size: int) -> SpooledHash:
+        spooled, cursor = SpooledHash(size), -1
         while cursor:
             page: Any
             cursor, page = await self._redis.hscan(key, max(cursor, 0), count=SCAN_COUNT)

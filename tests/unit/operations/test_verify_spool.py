@@ -103,8 +103,8 @@ def test_a_spooled_stream_has_the_same_problems() -> None:
 
 def test_a_spooled_hash_is_the_same_mapping() -> None:
     fields = {b"%d" % number: b"x" * (number % 7) for number in range(1, 300) if number != 13}
-    fields |= {b"01": b"a", b"": b"b", b"name": b"c", b"1" * 30: b"d", "²".encode(): b"e"}
-    spooled = SpooledHash()
+    fields |= {b"01": b"a", b"": b"b", b"name": b"c", b"1" * 30: b"d", b"9" * 12: b"f", "²".encode(): b"e"}
+    spooled = SpooledHash(len(fields))
     items = list(fields.items())
     spooled.add(items[:200])
     spooled.add(items[150:])  # SCAN may repeat fields
