@@ -128,7 +128,7 @@ class RedisClient:
                 await self._serve_with(connection)
                 log.warning("Redis connection lost", address=str(self._address))
             except Exception as error:  # any error may be transient, so the loop always tries again
-                failures.report(error)
+                failures.report(error.__cause__ or error)
             finally:
                 connection.close()
             self._attempted.set()
@@ -165,6 +165,8 @@ class _Connection(asyncio.Protocol):
         self._batcher = AdaptiveBatcher(lambda: len(self._output), self._flush, MAX_WAIT)
         self._pending: deque[asyncio.Future[Any]] = deque()
         self._transport: Any = None
+        self._failure = ConnectionError()
+        """Why the connection is lost."""
         self.lost: asyncio.Future[None] = self._loop.create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -173,6 +175,9 @@ class _Connection(asyncio.Protocol):
 
     def send(self, command: Command) -> asyncio.Future[Any]:
         reply = self._loop.create_future()
+        if self.lost.done():
+            reply.set_result(self._failure)
+            return reply
         self._pending.append(reply)
         if not self._output:
             self._batcher.begin()
@@ -180,24 +185,34 @@ class _Connection(asyncio.Protocol):
         return reply
 
     def _flush(self) -> None:
+        if self.lost.done():
+            return
         self._transport.write(b"".join(self._output))
         self._output.clear()
 
     def data_received(self, data: bytes) -> None:
         self._parser.feed(data)
         while (reply := self._parser.gets()) is not False:
+            if not self._pending:  # a refusal of the connection, for instance of one too many
+                self._fail(ConnectionError(str(reply)))
+                self.close()
+                return
             future = self._pending.popleft()
             if not future.done():  # it is done if its request was cancelled
                 future.set_result(reply)
 
     def connection_lost(self, error: Exception | None) -> None:
-        failure = ConnectionError(str(error or "closed by Redis"))
+        self._fail(ConnectionError(str(error or "closed by Redis")))
+
+    def _fail(self, failure: ConnectionError) -> None:
+        if self.lost.done():
+            return
+        self._failure = failure
+        self.lost.set_result(None)
         for future in self._pending:
             if not future.done():
                 future.set_result(failure)
         self._pending.clear()
-        if not self.lost.done():
-            self.lost.set_result(None)
 
     def close(self) -> None:
         if self._transport is not None:

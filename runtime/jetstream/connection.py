@@ -88,6 +88,7 @@ class Connection:
         self._first_connected = asyncio.Event()
         self._client_closed = asyncio.Event()
         self._closing = False
+        self._failures = logs.RepeatedErrors(log, "NATS unreachable")
         self._keeper = asyncio.create_task(self._keep_connected())
 
     @property
@@ -150,6 +151,7 @@ class Connection:
     async def _on_connected(self) -> None:
         self.sessions += 1
         self._first_connected.set()
+        self._failures.reset()
         url = self.client.connected_url  # without its user and password
         log.info("Connected to NATS", server=f"{url.hostname}:{url.port}" if url else "")
 
@@ -158,7 +160,10 @@ class Connection:
             log.warning("Disconnected from NATS", error=str(self.client.last_error or ""))
 
     async def _on_error(self, error: Exception) -> None:
-        log.debug("NATS client error", error=repr(error))
+        if self.client.is_connected or self._closing:
+            log.debug("NATS client error", error=repr(error))
+        else:
+            self._failures.report(error)
 
     async def _on_closed(self) -> None:
         self._client_closed.set()

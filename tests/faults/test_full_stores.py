@@ -2,16 +2,19 @@
 
 import asyncio
 import secrets
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import asyncpg
 import grpc
 import nats
 import pytest
 from redis.asyncio import Redis
 
 from contracts import streams
+from devstack.servers import Postgres
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import PROCESS_MANAGER, PROJECTOR, QUERY_SERVER, RELAY, check_health
@@ -30,7 +33,7 @@ pytestmark = pytest.mark.long
 FULL = 4.0
 """Seconds that a store stays full: longer than the longest pause between retries, which is 2 s."""
 PAUSE = 0.3
-SIZES = {"postgres": 200, "nats": 100, "redis": 100}
+SIZES = {"postgres": 200, "wal": 100, "nats": 100, "redis": 100}
 """Megabytes of the servers' disks."""
 
 
@@ -177,6 +180,35 @@ async def test_a_full_disk_of_redis_answers_from_what_it_has(
         empty(disks["redis"])
         await traffic.more(30)
     await _assert_healed(stack, traffic)
+
+
+async def test_a_full_disk_of_the_log_stops_postgresql(
+    stack: Stack, disks: Mapping[str, Path], traffic: Traffic
+) -> None:
+    """PostgreSQL's log is on a disk of its own; without room it ends itself, and is started again by hand."""
+    postgres = stack.servers["database_url"]
+    assert isinstance(postgres, Postgres)
+    await postgres.stop()
+    wal = postgres.folder / "data" / "pg_wal"
+    shutil.move(wal, disks["wal"] / "pg_wal")
+    wal.symlink_to(disks["wal"] / "pg_wal")
+    await postgres.start()
+    async with traffic.flowing(PAUSE):
+        await traffic.more(30)
+        fill(disks["wal"])
+        await until(lambda: _ends_at_next_segment(postgres))
+        await _stay_full()
+        empty(disks["wal"])
+        await postgres.start()
+        await traffic.more(30)
+    await _assert_healed(stack, traffic)
+
+
+async def _ends_at_next_segment(postgres: Postgres) -> bool:
+    """Have PostgreSQL begin a new file of its log; return whether it has ended."""
+    with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        await postgres.execute("SELECT pg_switch_wal()")
+    return not postgres.child.running
 
 
 async def _assert_views_stand_still(clerk: Clerk, cheque_id: str) -> None:
