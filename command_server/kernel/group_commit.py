@@ -91,6 +91,8 @@ class GroupCommit:
         """Commands that were in a batch already; they go first, and do not count as waiting in the queue."""
         self._batch: Sequence[QueuedCommand] = ()
         """The commands that are being executed."""
+        self._has_locks = False
+        """Whether they have locked their streams."""
         self._forms_batch = False
         self.folder = StreamFolder(store, aggregates, on_folded, lambda: self._forms_batch, fold_helper)
         self._fold_waits = FoldWaits(self.folder, self._returned.append, self._work_available.set)
@@ -194,7 +196,7 @@ class GroupCommit:
                 with self._admission.measure_commit(), self._deadlines.watch():
                     return await self._commit(batch, skip_locked)
             except StoreLocked:
-                if skip_locked:  # the whole store is locked
+                if skip_locked or self._has_locks:  # no single stream is locked, but a part of the store
                     raise
                 skip_locked = True
             except (StoreConflict, StoreUnavailable) as error:
@@ -205,7 +207,7 @@ class GroupCommit:
                     raise
 
     async def _commit(self, batch: Sequence[QueuedCommand], skip_locked: bool) -> None:
-        requests = [queued.request for queued in batch]
+        requests, self._has_locks = [queued.request for queued in batch], False
         async with self._store.begin() as transaction:
             # Streams are locked before requests are looked up: a retry that runs on another server waits here
             # for the lock, and then finds the request that the lock's holder has recorded.
@@ -213,6 +215,7 @@ class GroupCommit:
                 transaction, self._aggregates, requests, merge_folded(batch), skip_locked=skip_locked
             )
             lookup = await transaction.find_requests({request.key for request in requests})
+            self._has_locks = True
             ages = RequestAges(self._keep_requests, lookup.kept_since)
             decisions = Batch(streams, lookup.requests, continue_from(lookup.now), ages)
             results = [_decide(decisions, request) for request in requests]

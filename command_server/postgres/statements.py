@@ -7,12 +7,12 @@ LOCK_STREAMS = f"{READ_STREAMS} ORDER BY id FOR UPDATE"
 LOCK_FREE_STREAMS = f"{LOCK_STREAMS} SKIP LOCKED"
 
 # The left join returns at least one row, so that the incarnation and the time are always read. `now()` would
-# be the time at which the transaction began, before it waited for its locks. After the lookup, LOCK_TIMEOUT
-# does not apply: who inserts the same new stream or request waits until the other transaction has ended.
+# be the time at which the transaction began, before it waited for its locks. The timeout of locks is longer
+# after the lookup: who inserts the same new stream or request waits until the other transaction has ended.
 FIND_REQUESTS = """
 SELECT s.incarnation, (SELECT kept_since FROM retention WHERE kind = 'requests') AS kept_since,
   r.caller, r.request_id, r.type, r.hash, r.outcome, r.rejection::text, r.receipt::text, r.recorded_at,
-  clock_timestamp() AS now, set_config('lock_timeout', '0', true)
+  clock_timestamp() AS now, set_config('lock_timeout', '1500ms', true)
 FROM relay_state s LEFT JOIN (
   unnest($1::text[], $2::uuid[]) AS k(caller, request_id) JOIN requests r USING (caller, request_id)
 ) ON true

@@ -113,6 +113,27 @@ async def test_a_related_stream_that_is_locked_delays_its_command_only() -> None
         assert isinstance((await waiting).outcome, Accepted)
 
 
+async def test_a_lock_that_is_met_while_writing_fails_the_batch_at_once() -> None:
+    class LockedTable(LockingStore):
+        has_locked_table = False
+
+        @asynccontextmanager
+        async def begin(self) -> AsyncIterator[Any]:
+            async with super().begin() as transaction:
+                yield transaction
+                if self.has_locked_table:
+                    self.waits += 1
+                    raise StoreLocked("timeout")
+
+    store = LockedTable()
+    async with running(store) as commits:
+        store.has_locked_table = True
+        with pytest.raises(StoreLocked):
+            await commits.execute(request(Deposit("c", 1)))
+        assert store.waits == 1
+        store.has_locked_table = False
+
+
 async def test_a_store_that_is_locked_as_a_whole_fails_the_batch_at_once() -> None:
     store = LockingStore()
     async with running(store) as commits:
