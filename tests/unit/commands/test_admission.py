@@ -162,7 +162,7 @@ def test_while_a_commit_takes_longer_than_expected_the_oldest_command_counts() -
 
 
 def test_a_commit_that_fails_counts_too() -> None:
-    writer = Writer()
+    writer = Writer(SLOW, SLOW)
     for _ in range(2):
         with pytest.raises(ZeroDivisionError), writer.admission.measure_commit():
             writer.clock.now += SLOW

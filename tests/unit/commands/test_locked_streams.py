@@ -29,6 +29,8 @@ class LockingStore(MemoryEventStore):
         self.is_locked = False
         self.waits = 0
         """Batches that have waited for a lock in vain."""
+        self.attempts = 0
+        """Batches that have not waited for locks."""
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Any]:
@@ -49,6 +51,7 @@ class LockingTransaction(MemoryTransaction):
         if self._store.is_locked or (not skip_locked and not self._store.locked.isdisjoint(streams)):
             self._store.waits += 1
             raise StoreLocked("timeout")
+        self._store.attempts += skip_locked
         return await super().lock_streams([name for name in streams if name not in self._store.locked])
 
 
@@ -109,6 +112,8 @@ async def test_a_related_stream_that_is_locked_delays_its_command_only() -> None
         await until(lambda: store.waits == 1)
         await commits.execute(request(Deposit("b", 1)))
         assert not waiting.done()
+        await until(lambda: store.attempts >= 3)
+        assert store.waits == 1
         store.locked.clear()
         assert isinstance((await waiting).outcome, Accepted)
 
