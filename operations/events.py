@@ -18,7 +18,7 @@ from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
-PAGE_SIZE = 1_000
+PAGE_SIZE = 100
 """Events in memory at once."""
 
 

@@ -184,7 +184,7 @@ async def test_the_helper_gets_what_would_take_long_and_other_folds_do_not_wait_
         add_account(store, f"short-{number}", LONG)
         (outcome,) = await execute(commits, request(Deposit(f"short-{number}", 1)))
         assert isinstance(outcome, Accepted)
-    assert (helper.streams, command.done()) == ([long], False)
+    assert (helper.streams, command.done(), long in store.chunks) == ([long], False, False)
     helper.may_end.set()
     (outcome,) = await command
     assert outcome.versions == {long: 5 * LONG + 1}, "the rest, here everything, was folded afterwards"
