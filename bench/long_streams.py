@@ -177,7 +177,8 @@ class LongStreams:
 def _read_memory_of_all(pid: int) -> int:
     """Return the resident memory of a process and its children."""
     memory = read_memory(pid)
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    for child in {child for each in threads for child in (each / "children").read_text().split()}:
         with suppress(FileNotFoundError, ProcessLookupError, StopIteration, ValueError, IndexError):
             memory += read_memory(int(child))
     return memory

@@ -15,7 +15,9 @@ from command_server.kernel.snapshot import FoldedState
 from command_server.kernel.stream_folder import StreamFolder
 from contracts.streams import stream_type
 
-ALONE = Pace(chunk_size=2_000, slice=0.005, max_yield=0.0)
+ALONE = Pace(chunk_size=400, slice=0.001, max_yield=0.0)
+"""PostgreSQL reads a chunk at its own priority, so a larger one delays commands. The next one is requested
+after the first slice."""
 REPORT_INTERVAL = 1.0
 """Seconds between two reports that say that the helper is at work."""
 

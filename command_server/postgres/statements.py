@@ -23,18 +23,20 @@ FROM relay_state s LEFT JOIN (
 READ_EVENTS = """
 SELECT stream, type, data FROM (
   SELECT e.stream, e.version, e.type, e.data,
-    sum(octet_length(e.data)) OVER (ORDER BY e.stream, e.version) - octet_length(e.data) AS bytes_before
+    sum(octet_length(e.data)) OVER rows_before - octet_length(e.data) AS bytes_before
   FROM unnest($1::text[], $2::bigint[]) AS k(stream, version) JOIN events e ON e.stream = k.stream
   WHERE e.version > k.version
+  WINDOW rows_before AS (ORDER BY e.stream, e.version ROWS UNBOUNDED PRECEDING)
 ) e WHERE bytes_before < $3 ORDER BY stream, version
 """
 READ_CHUNK = """
 SELECT type, data FROM (
   SELECT version, type, data,
-    sum(octet_length(data)) OVER (ORDER BY version) - octet_length(data) AS bytes_before
+    sum(octet_length(data)) OVER rows_before - octet_length(data) AS bytes_before
   FROM (
     SELECT version, type, data FROM events WHERE stream = $1 AND version > $2 ORDER BY version LIMIT $3
   ) first
+  WINDOW rows_before AS (ORDER BY version ROWS UNBOUNDED PRECEDING)
 ) e WHERE bytes_before < $4 ORDER BY version
 """
 
