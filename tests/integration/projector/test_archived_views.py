@@ -9,10 +9,11 @@ from redis.asyncio import Redis
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
+from contracts.view_layout import parse_checkpoint
 from operations import parked_aggregates
 from operations.housekeeping.views import archive_projection
 from projector.ports import BuildSuperseded
-from projector.redis_archive import RedisArchive
+from projector.redis_archive import History, RedisArchive
 from projector.redis_store import RedisStore
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
@@ -107,15 +108,20 @@ async def test_a_later_event_restores_the_whole_view(
 async def test_redelivered_events_leave_a_tombstone_alone(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
-    ended, other = cheque_events("c-1"), cheque_events("c-2")
+    ended = cheque_events("c-1")
     await write_views(redis_url, nats_url, redis, publisher, ended)
     await archive(redis)
     tombstone = await read_view(redis, "c-1")
     await publisher.delete()
     await publisher.create()  # another epoch, from the start
-    await publisher.publish(*ended, *other)
+    await publisher.publish(*ended)
+
+    async def has_read() -> bool:
+        checkpoint: Any = await redis.hget(VIEW.checkpoints, str(streams.partition("c-1")))
+        return parse_checkpoint(checkpoint) == (publisher.epoch, len(ended))
+
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
-        await until(lambda: projection_run.has_applied(redis, [other]))
+        await until(has_read)
     assert await read_view(redis, "c-1") == tombstone
 
 
@@ -224,8 +230,14 @@ async def test_a_parked_view_is_not_archived(
     assert await store.archive(records, ()) == 0
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("when", "nth"),
+    [
+        ("before", 2),
+        *(pytest.param("before", nth, marks=pytest.mark.long) for nth in (1, 3, 4)),
+        *(pytest.param("after", nth, marks=pytest.mark.long) for nth in range(1, 5)),
+    ],
+)
 async def test_a_projector_killed_at_any_write_of_a_restore_is_continued(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, when: str, nth: int
 ) -> None:
@@ -280,3 +292,26 @@ async def test_the_store_shows_a_tombstone(redis: Redis) -> None:
     await redis.hset(VIEW.key("c-1"), mapping={"version": 3, "revision": 4, "archived": 1})
     record = (await RedisStore(redis, VIEW).load(["c-1"]))["c-1"]
     assert (record.version, record.revision, record.archived, record.error) == (3, 4, True, "")
+
+
+async def test_a_view_that_is_folded_again_has_its_whole_history(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
+) -> None:
+    events = cheque_events("c-1")[:2]
+    key, settings = HISTORY.key("c-1"), Settings(redis_url=redis_url)
+
+    async def has_entries(number: int) -> bool:
+        return await redis.hlen(HISTORY.history("c-1")) == number and not await redis.hlen(HISTORY.parked)
+
+    store = RedisArchive(redis, HISTORY)
+    async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, projection=HISTORIES):
+        await publisher.publish(*events)
+        await until(lambda: has_entries(2))
+        await store.read_build()
+        assert await store.trim(History("c-1", 1, 2), 2)
+        assert await has_entries(1)
+    assert await parked_aggregates.retry(settings, HISTORY, ["c-1"]) == 1
+    assert not await store.trim(History("c-1", 2, 2), 2), "while it is parked"
+    async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, projection=HISTORIES):
+        await until(lambda: has_entries(2))
+    assert not await redis.hexists(key, "history_from")
