@@ -1,4 +1,4 @@
-"""`make capacity`: the bytes that a placed and a fulfilled order take in each store."""
+"""`make capacity`: the bytes that an order takes in each store: placed, fulfilled, delivered and archived."""
 
 import asyncio
 import sys
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import time_ns
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from diptych.banking.v1 import command_service_pb2 as banking
 from diptych.banking.v1.command_service_pb2_grpc import CommandServiceStub as BankingStub
 from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.inventory.v1.command_service_pb2_grpc import CommandServiceStub as InventoryStub
+from diptych.ordering.v1 import command_service_pb2 as ordering
 from diptych.ordering.v1.command_service_pb2_grpc import CommandServiceStub as OrderingStub
 from diptych_client import aio
 from google.type.money_pb2 import Money
@@ -24,8 +26,13 @@ from bench import requests
 from contracts import streams
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
+from operations.housekeeping.histories import trim_projection
+from operations.housekeeping.views import archive_projection
 from operations.processes import PROCESS_MANAGER
 from operations.verify.verification import verify
+from projector.projection import Projection
+from projector.redis_archive import RedisArchive
+from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.start_error import StartError
 
 ORDERS = 500
@@ -44,11 +51,18 @@ ROWS = {
     "streams": "PostgreSQL: streams and their states",
 }
 """The row of the report for tables whose name begins so; all others belong to the sagas."""
+FULFILLED = "SELECT count(*) FROM events WHERE type LIKE '%.OrderConfirmed'"
+SETTLED = """
+SELECT least(
+  count(*) FILTER (WHERE type LIKE '%.ReservationCommitted'),
+  count(*) FILTER (WHERE type LIKE '%.HoldCaptured')
+) FROM events
+"""
 SAGAS = "PostgreSQL: sagas, steps, inputs, timers"
 
 
-async def measure(folder: Path) -> tuple[Counter[str], Counter[str]]:
-    """Return the bytes per placed order and per fulfilled order."""
+async def measure(folder: Path) -> list[Counter[str]]:
+    """Return the bytes per placed, fulfilled, delivered and archived order."""
     async with temporary_stack(folder) as stack, _connect(stack) as write:
         await _create_objects(write)
         before = await _read_sizes(stack)
@@ -56,8 +70,15 @@ async def measure(folder: Path) -> tuple[Counter[str], Counter[str]]:
         await _send(write, ((orders.PlaceOrder, order) for order in requests.generate_orders(ORDERS, "o-")))
         placed = await _read_sizes(stack)
         await stack.add(PROCESS_MANAGER).start()
-        await _wait_until_fulfilled(stack)
-        return _divide(placed, before), _divide(await _read_sizes(stack), before)
+        await _wait_until_counted(stack, FULFILLED)
+        fulfilled = await _read_sizes(stack)
+        await _send(write, ((orders.ShipOrder, _ship(number)) for number in range(ORDERS)))
+        await _send(write, ((orders.DeliverOrder, _deliver(number)) for number in range(ORDERS)))
+        await _wait_until_counted(stack, SETTLED)
+        delivered = await _read_sizes(stack)
+        await _archive(stack)
+        sizes = placed, fulfilled, delivered, await _read_sizes(stack)
+        return [_divide(each, before) for each in sizes]
 
 
 def _connect(stack: Stack) -> aio.Connection:
@@ -117,13 +138,36 @@ def _deposit(number: int) -> Any:
     )
 
 
-async def _wait_until_fulfilled(stack: Stack) -> None:
+async def _wait_until_counted(stack: Stack, count: str) -> None:
+    """Wait until a query counts all orders."""
     connection = await asyncpg.connect(stack.settings.database_url)
     try:
-        while await connection.fetchval("SELECT count(*) FROM sagas WHERE ended") < ORDERS:
+        while await connection.fetchval(count) < ORDERS:
             await asyncio.sleep(0.5)
     finally:
         await connection.close()
+
+
+def _ship(number: int) -> Any:
+    return ordering.ShipOrderRequest(
+        request_id=str(uuid4()), order_id=f"o-{number}", carrier="Post", tracking_code=f"t-{number}"
+    )
+
+
+def _deliver(number: int) -> Any:
+    return ordering.DeliverOrderRequest(request_id=str(uuid4()), order_id=f"o-{number}")
+
+
+async def _archive(stack: Stack) -> None:
+    """Archive the views of all that has ended, and all but the last entries of histories."""
+    async with Redis.from_url(stack.settings.redis_url) as redis:
+        for projection in load_parts(
+            choose_contexts(stack.settings), "projections", "PROJECTIONS", Projection
+        ):
+            archive = RedisArchive(redis, projection.view)
+            await archive.read_build()
+            await archive_projection(projection, archive, time_ns(), dry_run=False)
+            await trim_projection(projection, archive, time_ns(), dry_run=False)
 
 
 async def _read_sizes(stack: Stack) -> Counter[str]:
@@ -152,12 +196,13 @@ def _divide(after: Counter[str], before: Counter[str]) -> Counter[str]:
 def main() -> None:
     with TemporaryDirectory() as folder:
         try:
-            placed, fulfilled = asyncio.run(measure(Path(folder)))
+            sizes = asyncio.run(measure(Path(folder)))
         except StartError as error:
             sys.exit(f"capacity: {error}")
-    print(f"| bytes per order of three lines, mean of {ORDERS} | placed | fulfilled |\n| --- | --- | --- |")
-    for row in sorted(fulfilled):
-        print(f"| {row} | {placed[row]:,} | {fulfilled[row]:,} |")
+    print(f"| bytes per order of three lines, mean of {ORDERS} | placed | fulfilled | delivered | archived |")
+    print("| --- | --- | --- | --- | --- |")
+    for row in sorted(sizes[-1]):
+        print(f"| {row} | {' | '.join(f'{each[row]:,}' for each in sizes)} |")
 
 
 if __name__ == "__main__":

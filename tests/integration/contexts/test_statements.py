@@ -15,9 +15,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc import StatusCode
 from redis.asyncio import Redis
 
+from operations.housekeeping.histories import trim_projection
 from projector.fold import fold
 from projector.projections.banking.account_ledger import LEDGERS
 from projector.records import Update
+from projector.redis_archive import RedisArchive
 from projector.redis_store import RedisStore
 from query_server import history_pages
 from query_server.contexts import banking
@@ -295,6 +297,34 @@ async def test_each_line_is_in_one_period_although_a_clock_was_ahead(ledgers: Le
         for line in reversed(await ledgers.list_lines(account_id="a-1", booked_from=start, booked_before=end))
     ]
     assert listed == list(range(1, 202))
+
+
+async def test_what_needs_archived_lines_says_so(ledgers: Ledgers) -> None:
+    account = Account("a-1", at=datetime(2026, 1, 10, tzinfo=UTC))
+    for _ in range(5):  # on the 11th of five months, versions 2 to 6
+        account.record(happened.MoneyDeposited, 1_00, after=timedelta(days=30))
+    await ledgers.put(account)
+    whole = {month: await ledgers.get_statement("a-1", f"2026-{month:02}") for month in range(1, 8)}
+    report = await ledgers.get_report("2026-02-09")
+    store = RedisArchive(ledgers.redis, LEDGERS.view)
+    await store.read_build()
+    april = int(datetime(2026, 4, 1, tzinfo=UTC).timestamp()) * 10**9
+    assert await trim_projection(LEDGERS, store, april, False) == 2
+    for month in (1, 2, 3):
+        with pytest.raises(RpcError) as error:
+            await ledgers.get_statement("a-1", f"2026-{month:02}")
+        assert (error.value.code, error.value.reason) == (StatusCode.NOT_FOUND, "HISTORY_ARCHIVED")
+        assert error.value.metadata == {"account_id": "a-1", "archived_before_version": "3"}
+    for month in (4, 5, 6, 7):
+        assert await ledgers.get_statement("a-1", f"2026-{month:02}") == whole[month]
+    page = await ledgers.get_page(account_id="a-1")
+    assert [line.version for line in page.transactions] == [6, 5, 4, 3]
+    assert (page.next_page_token, page.archived_before_version) == ("", 3)
+    early = await ledgers.get_page(
+        account_id="a-1", booked_before=Timestamp(seconds=april // 10**9 - 86_400 * 60)
+    )
+    assert (list(early.transactions), early.archived_before_version) == ([], 3)
+    assert await ledgers.get_report("2026-02-09") == report
 
 
 async def test_statements_and_reports_are_refused_during_a_rebuild(ledgers: Ledgers) -> None:

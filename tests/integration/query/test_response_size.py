@@ -105,9 +105,13 @@ async def test_a_history_arrives_in_pages_of_limited_size(
 
 
 @some
-@given(lengths=st.lists(SIZES, min_size=1, max_size=3), size=st.integers(1, 6))
+@given(
+    lengths=st.lists(SIZES, min_size=1, max_size=3),
+    size=st.integers(1, 6),
+    firsts=st.tuples(*[st.integers(1, 3)] * 3),
+)
 async def test_merged_histories_arrive_in_pages_of_limited_size(
-    model: ReadModel, lengths: list[list[int]], size: int
+    model: ReadModel, lengths: list[list[int]], size: int, firsts: tuple[int, ...]
 ) -> None:
     ledgers = View.of(StockLedger)
     await model.redis.flushall()
@@ -119,6 +123,8 @@ async def test_merged_histories_arrive_in_pages_of_limited_size(
         member = index_member(0, stock_id)
         entries = msgspec.json.encode([(index, member)])
         fields: Any = {"data": view.SerializeToString(), "version": view.version, "entries": entries}
+        if firsts[number] > 1:  # the entries before are archived
+            fields["history_from"] = firsts[number]
         await model.redis.hset(ledgers.key(stock_id), mapping=fields)
         await model.redis.zadd(index, {member: 0})
         for version, length in enumerate(history, 1):
@@ -126,12 +132,16 @@ async def test_merged_histories_arrive_in_pages_of_limited_size(
             movement = StockMovement(version=version, kind=kind, warehouse_id=f"w-{number}")
             movement.reference = "x" * length
             movement.record_time.FromMicroseconds(version)
+            if version < firsts[number]:
+                continue
             await model.redis.hset(ledgers.history(stock_id), str(version), movement.SerializeToString())
 
     async def get_page(token: str) -> Any:
         request = inventory.GetStockMovementsRequest(sku="lamp", page_size=size, page_token=token)
         answer = await respond(get_stock_movements, limited(model, ledgers), request)
-        return inventory.GetStockMovementsResponse.FromString(answer)
+        response = inventory.GetStockMovementsResponse.FromString(answer)
+        assert response.older_archived == any(first > 1 for first in firsts[: len(lengths)])
+        return response
 
     pages = await read_pages(get_page, "movements")
     listed = {(movement.warehouse_id, movement.version) for page in pages for movement in page}
@@ -139,7 +149,7 @@ async def test_merged_histories_arrive_in_pages_of_limited_size(
         (f"w-{number}", version)
         for number, history in enumerate(lengths)
         for version, length in enumerate(history, 1)
-        if length % 3
+        if length % 3 and version >= firsts[number]
     }
     assert listed == expected
     assert sum(map(len, pages)) == len(expected)
