@@ -15,8 +15,9 @@ from runtime.process import logs
 
 log = logs.get_logger(__name__)
 
-MIN_EVENTS = 10_000
-"""Events to fold for which the process is started: a tenth of a second of folding."""
+MIN_EVENTS = 30_000
+"""Events to fold for which the process is started: a third of a second of folding. It takes half a second to
+start, and several if all cores are busy."""
 MIN_CORES = 2
 """Cores without which the server folds all events itself. What the process takes of a container's time would
 be missing from the server, whatever its priority."""
@@ -26,7 +27,7 @@ IDLE_TIME = 30.0
 """Seconds without a request after which the process ends."""
 SILENCE_LIMIT = 5.0
 """Seconds without a report after which the process is killed."""
-START_TIME = 10.0
+START_TIME = 5.0
 """Seconds that the process may take to start."""
 MIN_RATE = 40_000
 """Events a second that the process must fold: a third of what it folds on an idle core. It gets no time while

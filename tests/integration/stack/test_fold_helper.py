@@ -25,10 +25,18 @@ from tests.support.builders.requests import request
 from tests.support.harness.fold_helpers import list_fold_helpers
 from tests.support.harness.waiting import until
 
-EVENTS = fold_process.MIN_EVENTS + 1_500
+EVENTS = 11_500
 STREAM = "banking.account.a"
 DEPOSIT = next(kind for name, kind in command_types(banking.CONTEXT).items() if name.endswith("Deposit"))
 AGGREGATES = aggregate_types([banking.CONTEXT])
+
+
+@pytest.fixture(autouse=True)
+def limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fewer events than a server gives to the helper, and limits of time for a machine that is busy."""
+    monkeypatch.setattr(fold_process, "MIN_EVENTS", EVENTS)
+    monkeypatch.setattr(fold_process, "START_TIME", 60.0)
+    monkeypatch.setattr(fold_process, "SILENCE_LIMIT", 60.0)
 
 
 @pytest.fixture
