@@ -1,6 +1,7 @@
 """The fold of one view: selects the events that follow the view's version and applies them. Pure."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import msgspec
@@ -26,15 +27,20 @@ class FoldResult(msgspec.Struct, frozen=True):
     error: Exception | None = None
 
 
-def fold(projection: Projection[Any], record: Record, events: Sequence[RecordedEvent]) -> FoldResult:
+def fold(
+    projection: Projection[Any], record: Record, events: Sequence[RecordedEvent], deadline: float = inf
+) -> FoldResult:
     """Apply the events that follow a view's version. Their order and repetitions do not matter.
 
     Returns:
         The view after the last event that could be applied. `error` is `EventsMissing` if the next version is
         missing and later ones are present, otherwise the exception of the event that failed.
+
+    Raises:
+        OutOfTime: as `Projection.fold`.
     """
     run, after_gap = _split_at_gap(record.version, events)
-    content, count, error = projection.fold(record.message, run) if run else (None, 0, None)
+    content, count, error = projection.fold(record.message, run, deadline) if run else (None, 0, None)
     after = _create_record(record, run[count - 1].version, content) if content else record
     if error is not None:
         return FoldResult(after, content, run[:count], run[count], error)

@@ -10,6 +10,8 @@ any exception may occur.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
+from time import perf_counter
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -32,6 +34,10 @@ HistoryEntry = tuple[int, Message]
 """An event's version, and its entry in the view's history."""
 MAX_CONTRIBUTION = 10**15
 """The largest amount, positive or negative, so that one absurd event cannot fill a counter of 64 bits."""
+
+
+class OutOfTime(Exception):
+    """The handlers of a batch take too long. No event is to blame: the caller applies fewer at once."""
 
 
 class RenderedView(msgspec.Struct, Generic[V], frozen=True):
@@ -122,27 +128,39 @@ class Projection(Generic[V]):
         return register
 
     def fold(
-        self, view: V, events: Sequence[RecordedEvent]
+        self, view: V, events: Sequence[RecordedEvent], deadline: float = inf
     ) -> tuple[RenderedView[V] | None, int, Exception | None]:
         """Apply events to a copy of a view; their versions follow the view's without a gap.
+
+        Args:
+            view: the view before the events.
+            events: one at least.
+            deadline: of `perf_counter`.
 
         Returns:
             The view after the last event that could be applied, None if there is none; the number of events
             applied; and the exception of the next one, from decoding, handling or rendering.
+
+        Raises:
+            OutOfTime: the deadline passed before the last event.
         """
         try:
             copy, history_entries = _copy(view), list[HistoryEntry]()
             for event in events:
+                _check_time(deadline)
                 history_entries += self._apply(copy, event)
             return self._render(copy, events[-1].version, history_entries), len(events), None
+        except OutOfTime:
+            raise
         except Exception:  # any event may have caused it: fold again, slowly, to find out which
-            return self._fold_one_by_one(view, events)
+            return self._fold_one_by_one(view, events, deadline)
 
     def _fold_one_by_one(
-        self, view: V, events: Sequence[RecordedEvent]
+        self, view: V, events: Sequence[RecordedEvent], deadline: float
     ) -> tuple[RenderedView[V] | None, int, Exception | None]:
         rendered, history_entries = None, list[HistoryEntry]()
         for count, event in enumerate(events):
+            _check_time(deadline)
             copy = _copy(rendered.message if rendered else view)
             try:
                 extended = [*history_entries, *self._apply(copy, event)]
@@ -178,6 +196,11 @@ class Projection(Generic[V]):
                 for contribution in self._event_contributions(entry)
             ),
         )
+
+
+def _check_time(deadline: float) -> None:
+    if perf_counter() > deadline:
+        raise OutOfTime
 
 
 def _to_digits(contributions: Iterable[Contribution]) -> tuple[tuple[str, str, str], ...]:

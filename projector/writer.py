@@ -13,7 +13,8 @@ be replayed at once: however long its stream is, the batch does not wait for it.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from time import time_ns
+from math import inf
+from time import perf_counter, time_ns
 from typing import Any
 
 from msgspec.structs import replace
@@ -75,35 +76,50 @@ class Writer:
         events: Iterable[RecordedEvent],
         advances: Advances = NO_PARTITIONS,
         as_of: Mapping[int, int] = NO_PARTITIONS,
-    ) -> None:
+        max_seconds: float = inf,
+    ) -> float:
         """Apply events to their views and advance the checkpoints; return when the store has both.
 
         Events that a view already includes, and those of parked aggregates, are ignored. An event that cannot
         be applied parks its aggregate.
 
+        Args:
+            events: the events.
+            advances: the checkpoints after them.
+            as_of: the times up to which the views then include all events.
+            max_seconds: that the handlers may take, of the process's time.
+
+        Returns:
+            The seconds that they took.
+
         Raises:
+            OutOfTime: the handlers take longer. Some views may be written, the checkpoints are not.
             BuildSuperseded: another build has begun, or a checkpoint is not as expected.
         """
         pending_events: dict[str, list[RecordedEvent]] = {}
         for event in events:
             pending_events.setdefault(streams.aggregate_id(event.stream), []).append(event)
         new_ids = {view_id for view_id, events in pending_events.items() if events[0].version == 1}
+        seconds = 0.0
         # Each round writes the views that have no conflict. The checkpoints advance with the last round, so a
         # kill between two rounds repeats the whole batch.
         while True:
             records = await self._load(pending_events, new_ids)
+            began = perf_counter()
             updates = [
-                self._fold_view(records[view_id], events) for view_id, events in pending_events.items()
+                self._fold_view(records[view_id], events, began + max_seconds)
+                for view_id, events in pending_events.items()
             ]
+            seconds += perf_counter() - began
             conflicts = await self._write(
                 [update for update in updates if update is not None], advances, as_of
             )
             if not conflicts:
-                return
+                return seconds
             # A view in `new_ids` that conflicts exists after all, so the next round has to load it.
             pending_events, new_ids = {view_id: pending_events[view_id] for view_id in conflicts}, set()
 
-    def _fold_view(self, record: Record, events: Sequence[RecordedEvent]) -> Update | None:
+    def _fold_view(self, record: Record, events: Sequence[RecordedEvent], deadline: float) -> Update | None:
         """Return the update of a view by these events; None if it does not change."""
         if record.parked is not None:
             return None
@@ -123,7 +139,7 @@ class Writer:
             parked = self._create_parked(events[0].stream, record.version + 1, archived)
             after = replace(record, parked=replace(parked, refold=True), revision=record.revision + 1)
             return Update(record, after, None, (), None, started)
-        result = fold(self._projection, record, events)
+        result = fold(self._projection, record, events, deadline)
         after = result.record
         if result.error is not None:
             parked = self._create_parked(events[0].stream, after.version + 1, result.error)

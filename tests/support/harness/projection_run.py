@@ -228,8 +228,8 @@ async def is_ready(redis: Redis) -> bool:
 
 
 async def read_indexes(redis: Redis) -> dict[str, set[str]]:
-    """Return the members of all indexes, by key."""
-    keys = [key async for key in redis.scan_iter(match="index:*", count=1_000)]
+    """Return the members of all indexes of cheques, by key."""
+    keys = [key async for key in redis.scan_iter(match="index:ledger.cheque:2:*", count=1_000)]
     return {key.decode(): set(await read_index(redis, key)) for key in sorted(keys)}
 
 
