@@ -227,7 +227,14 @@ class Engine:
     def _signal_work(self, *instances: Instance) -> None:
         for instance in instances:
             if error := instance.failure or instance.unreadable:
-                log.error("Saga blocked", saga=instance.saga.name, sagaId=instance.id, error=error)
+                log.error(
+                    "Saga blocked",
+                    saga=instance.saga.name,
+                    sagaId=instance.id,
+                    eventId=instance.failed_event_id,
+                    correlationId=instance.correlation_id or None,
+                    error=error,
+                )
             if instance.steps:
                 self.work_added.set()
             if instance.timers:

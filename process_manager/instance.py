@@ -123,6 +123,14 @@ class Instance:
         )
 
     @property
+    def failed_event_id(self) -> str | None:
+        """The id of the event that it could not process; None if there is none."""
+        positions = {self.own_stream: self.find_position(self.own_stream), **self.other_streams}
+        return next(
+            (f"{stream}@{each.version + 1}" for stream, each in positions.items() if each.failed_input), None
+        )
+
+    @property
     def _follows_maximum(self) -> bool:
         return sum(position.version > 0 for position in self.other_streams.values()) >= MAX_OTHER_STREAMS
 

@@ -57,6 +57,8 @@ class StepDispatcher:
 
     def __init__(self, engine: Engine, store: SagaStore, client: StepClient, leases: Leases) -> None:
         self._engine = engine
+        self._postponed = logs.LimitedErrors(log, "Step postponed", level="warning")
+        self._failures = logs.LimitedErrors(log, "Postponing step failed", level="warning")
         self._store = store
         self._client = client
         self._leases = leases
@@ -173,9 +175,9 @@ class StepDispatcher:
             if not step.denied:  # an operator must mend the token; `diptych status` counts these sagas
                 log.error("Step denied", **fields, error=str(error))
         elif not target.silent:  # a silent target is logged once
-            log.warning("Step postponed", **fields, error=str(error))
+            self._postponed.report(**fields, error=str(error))
         try:
             await self._store.postpone_step(step, pause, str(error), denied=error.denied)
         except Exception as store_error:
-            log.warning("Postponing step failed", **fields, error=repr(store_error))
+            self._failures.report(**fields, error=repr(store_error))
             await asyncio.sleep(POLL_INTERVAL)

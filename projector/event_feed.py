@@ -83,6 +83,7 @@ class JetStreamEventFeed:
     def __init__(self, connection: Connection, source_streams: Sequence[str]) -> None:
         self._connection = connection
         self._source_streams = source_streams
+        self._foreign = logs.LimitedErrors(log, "Message is not an event")
 
     async def read_identity(self) -> StreamIdentity | None:
         """Return the JetStream stream's identity and extent; None if the stream does not exist."""
@@ -134,9 +135,7 @@ class JetStreamEventFeed:
         try:
             return from_message(message.subject, message.headers, message.data)
         except (KeyError, ValueError) as error:
-            log.error(
-                "Message is not an event", subject=message.subject, at=message.sequence, error=repr(error)
-            )
+            self._foreign.report(subject=message.subject, at=message.sequence, error=repr(error))
             return None
 
     def open_aggregate(self, stream: str) -> "JetStreamAggregateReader":

@@ -63,7 +63,9 @@ class Replayer:
         schedule: RetrySchedule,
         turn: asyncio.Semaphore,
     ) -> None:
-        self._name = projection.view.projection
+        self._failures = logs.LimitedErrors(
+            log, "Replay failed", level="warning", projection=projection.view.projection
+        )
         self._store = store
         self._open_replay = partial(Replay, projection, store, feed, retries, observe)
         self._schedule = schedule
@@ -109,7 +111,7 @@ class Replayer:
         except BuildSuperseded:
             raise
         except Exception as error:  # also a bug in this code: the other aggregates must go on
-            log.warning("Replay failed", projection=self._name, recordId=view_id, error=repr(error))
+            self._failures.report(recordId=view_id, error=repr(error))
             pause = int(1000 * compute_pause(0, ERROR_PAUSE, ERROR_PAUSE))
             failure = replace(parked, state="retrying", next_attempt=clock.read_milliseconds() + pause)
         if failure is not None:

@@ -36,13 +36,15 @@ def send_error(_method: Method, handler: Handler) -> Handler:
 def contain_exceptions(method: Method, handler: Handler) -> Handler:
     """Log any exception other than an `RpcError`, and replace it with the error `INTERNAL`."""
 
+    failures = logs.LimitedErrors(log, "Call failed", level="exception", method=method.path)
+
     async def wrapper(request: object, context: Context) -> object:
         try:
             return await handler(request, context)
         except RpcError:
             raise
         except Exception as error:
-            log.exception("Call failed", method=method.path)
+            failures.report()
             raise RpcError("INTERNAL", "internal error") from error
 
     return wrapper
