@@ -131,7 +131,7 @@ class GroupCommit:
             batcher.begin()
             await self._batch_ready.wait()
             if pause := self._admission.compute_batching_pause():
-                with self._deadlines.watch():
+                with self._deadlines.watch(is_slow=True):
                     await asyncio.sleep(pause)
                 self._deadlines.answer_before_commit()
             self._forms_batch = False
@@ -190,10 +190,11 @@ class GroupCommit:
             await self._execute_batch(_drop_expired(batch[middle:]))
 
     async def _commit_with_reruns(self, batch: Sequence[QueuedCommand]) -> None:
+        is_slow = self._admission.compute_batching_pause() > 0
         attempts, skip_locked = self._reruns.begin_batch(), self._lock_waits.includes_any(batch)
         while True:
             try:
-                with self._admission.measure_commit(), self._deadlines.watch():
+                with self._admission.measure_commit(), self._deadlines.watch(is_slow=is_slow):
                     return await self._commit(batch, skip_locked)
             except StoreLocked:
                 if skip_locked or self._has_locks:  # no single stream is locked, but a part of the store

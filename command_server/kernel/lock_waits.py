@@ -7,6 +7,7 @@ lock.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 
@@ -17,6 +18,8 @@ RETRY_PAUSE = 0.1
 """Seconds between two attempts of a command."""
 MAX_WAIT = 1.0
 """Seconds from the first attempt after which a command fails."""
+MAX_WAITS_OF_STREAM = 64
+"""Commands that may wait for one stream; more fail at once: attempts of many would take long."""
 DEADLINE_MARGIN = 0.1
 """Seconds before its deadline until which an attempt of a command must begin."""
 SUSPICION = 1.0
@@ -34,6 +37,7 @@ class LockWaits:
     def __init__(self, resume: Callable[[QueuedCommand], None], on_resume: Callable[[], None]) -> None:
         self._resume = resume
         self._on_resume = on_resume
+        self._of_stream: Counter[str] = Counter()
         self._found_at: dict[str, float] = {}
         """By stream: when it was last found locked."""
         self.count = 0
@@ -46,11 +50,12 @@ class LockWaits:
         ends_at, deadline = queued.locked_since + MAX_WAIT, queued.request.deadline
         if deadline is not None:
             ends_at = min(ends_at, deadline - DEADLINE_MARGIN)
-        if now + RETRY_PAUSE > ends_at:
+        if now + RETRY_PAUSE > ends_at or self._of_stream[locked.stream] >= MAX_WAITS_OF_STREAM:
             fail([queued], locked)
             return
         self.count += 1
-        asyncio.get_running_loop().call_later(RETRY_PAUSE, self._end, queued)
+        self._of_stream[locked.stream] += 1
+        asyncio.get_running_loop().call_later(RETRY_PAUSE, self._end, queued, locked.stream)
 
     def includes_any(self, batch: Sequence[QueuedCommand]) -> bool:
         """Return whether a command has waited here, or names a stream that was found locked lately."""
@@ -63,8 +68,9 @@ class LockWaits:
             for each in batch
         )
 
-    def _end(self, queued: QueuedCommand) -> None:
+    def _end(self, queued: QueuedCommand, stream: str) -> None:
         self.count -= 1
+        self._of_stream -= Counter([stream])
         self._resume(queued)
         self._on_resume()
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from command_server.kernel.group_commit import GroupCommit
-from command_server.kernel.lock_waits import MAX_WAIT
+from command_server.kernel.lock_waits import MAX_WAIT, MAX_WAITS_OF_STREAM
 from command_server.kernel.outcomes import Accepted
 from command_server.kernel.ports import StoredStream, StoreLocked
 from tests.support.builders.requests import group_commit, request
@@ -93,6 +93,19 @@ async def test_a_command_of_a_stream_that_stays_locked_fails() -> None:
             await commits.execute(request(Deposit("a", 1)))
         assert perf_counter() - start < MAX_WAIT + 5
         assert store.streams[A].version == 1
+
+
+async def test_few_commands_wait_for_one_stream() -> None:
+    store = LockingStore()
+    async with running(store) as commits:
+        store.locked.add(A)
+        calls = (commits.execute(request(Deposit("a", 1))) for _ in range(MAX_WAITS_OF_STREAM + 10))
+        tasks = [asyncio.create_task(call) for call in calls]
+        done, waiting = await asyncio.wait(tasks, timeout=MAX_WAIT / 2)
+        assert (len(done), len(waiting)) == (10, MAX_WAITS_OF_STREAM)
+        store.locked.clear()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(result, StoreLocked) for result in results) == 10
 
 
 async def test_a_repetition_needs_no_lock() -> None:

@@ -47,10 +47,10 @@ async def test_commands_in_a_commit_that_hangs_are_answered_before_their_deadlin
     store = HangingStore()
     async with running(store) as commits:
         store.hangs = True
-        first = request(Deposit("a", 1), deadline=perf_counter() + 0.3)
+        first = request(Deposit("a", 1), deadline=perf_counter() + 0.5)
         started = asyncio.create_task(commits.execute(first))
         await store.reached.wait()
-        queued = asyncio.create_task(commits.execute(request(Deposit("b", 1), deadline=perf_counter() + 0.3)))
+        queued = asyncio.create_task(commits.execute(request(Deposit("b", 1), deadline=perf_counter() + 0.5)))
         patient = asyncio.create_task(commits.execute(request(Deposit("c", 1))))
         with pytest.raises(OutcomePending):
             await started
@@ -81,7 +81,7 @@ async def test_the_watch_of_deadlines_ends_with_the_commit() -> None:
     store = HangingStore()
     async with running(store) as commits:
         store.hangs = True
-        call = asyncio.create_task(commits.execute(request(Deposit("a", 1), deadline=perf_counter() + 0.2)))
+        call = asyncio.create_task(commits.execute(request(Deposit("a", 1), deadline=perf_counter() + 0.5)))
         with suppress(OutcomePending):
             await call
         store.released.set()
