@@ -7,30 +7,18 @@ next batch, and has the state that was folded for it.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import Any
 
-from command_server.kernel.batch import NotFolded, Request
-from command_server.kernel.outcomes import CommandResult, DeadlinePassed, Overloaded
+from command_server.kernel.batch import NotFolded
+from command_server.kernel.outcomes import DeadlinePassed, Overloaded
+from command_server.kernel.queued_command import QueuedCommand, fail
 from command_server.kernel.snapshot import FoldedState
 from command_server.kernel.stream_folder import StreamFolder
 
 MAX_WAITS, MAX_WAITS_OF_STREAM = 1_024, 256
 """Commands that may wait, in all and for one stream; more get OVERLOADED."""
-
-
-@dataclass(slots=True)
-class QueuedCommand:
-    """A command of `GroupCommit.execute`, which waits for the result."""
-
-    request: Request
-    result: "asyncio.Future[CommandResult]"
-    folded: dict[str, FoldedState] = field(default_factory=dict)
-    """States of its streams that were folded for it."""
-    locked_since: float | None = None
-    """When one of its streams was first found locked by another transaction; `perf_counter()`, in seconds."""
 
 
 class FoldWaits:
@@ -97,9 +85,3 @@ def merge_folded(batch: Sequence[QueuedCommand]) -> dict[str, FoldedState]:
             if stream not in merged or merged[stream].version < folded.version:
                 merged[stream] = folded
     return merged
-
-
-def fail(batch: Sequence[QueuedCommand], error: BaseException) -> None:
-    for queued in batch:
-        if not queued.result.done():
-            queued.result.set_exception(error)

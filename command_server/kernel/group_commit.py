@@ -14,7 +14,6 @@ transaction has locked for long (`lock_waits.py`), while all others continue.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from itertools import chain
@@ -23,12 +22,13 @@ from time import perf_counter
 from command_server.kernel.admission import Admission
 from command_server.kernel.batch import Batch, NotFolded, NotLoaded, Request, StreamLocked
 from command_server.kernel.clock import continue_from
+from command_server.kernel.command_queue import MAX_BATCH_SIZE, CommandQueue
 from command_server.kernel.context import AggregateType
 from command_server.kernel.deadline_watch import DeadlineWatch
 from command_server.kernel.fold import FoldHelper
-from command_server.kernel.fold_waits import FoldWaits, QueuedCommand, fail, merge_folded
+from command_server.kernel.fold_waits import FoldWaits, merge_folded
 from command_server.kernel.lock_waits import LockWaits
-from command_server.kernel.outcomes import CommandResult, DeadlinePassed, Outcome, OutcomePending, Overloaded
+from command_server.kernel.outcomes import CommandResult, Outcome, OutcomePending, Overloaded
 from command_server.kernel.ports import (
     EventStore,
     RequestLookup,
@@ -37,17 +37,20 @@ from command_server.kernel.ports import (
     StoreLocked,
     StoreUnavailable,
 )
+from command_server.kernel.queued_command import (
+    QueuedCommand,
+    complete,
+    drop_expired,
+    fail,
+    is_awaited,
+    is_waiting,
+)
 from command_server.kernel.request_ages import RequestAges
 from command_server.kernel.rerun_budget import RerunBudget
 from command_server.kernel.stream_folder import OnFolded, StreamFolder
 from command_server.kernel.stream_loader import load_streams
 from runtime.batching import AdaptiveBatcher
 
-MAX_BATCH_SIZE = 256
-"""Commands per transaction."""
-MAX_BATCH_BYTES = 512 * 1024
-"""Bytes of the requests per transaction; the command that reaches it is the last one. Deciding on 256 of the
-largest orders takes longer than PostgreSQL lets a transaction be idle."""
 MAX_BATCH_WAIT = 0.02
 """Seconds that a batch may wait while more commands arrive. Under load, this raises the rate and lowers the
 mean latency. A lone command does not wait."""
@@ -86,17 +89,15 @@ class GroupCommit:
         self._deadlines = DeadlineWatch(self._answer_due)
         self._reruns = RerunBudget()
         self._work_available = asyncio.Event()
-        self._queue: deque[QueuedCommand] = deque()
-        self._returned: deque[QueuedCommand] = deque()
-        """Commands that were in a batch already; they go first, and do not count as waiting in the queue."""
+        self._queue = CommandQueue()
         self._batch: Sequence[QueuedCommand] = ()
         """The commands that are being executed."""
         self._has_locks = False
         """Whether they have locked their streams."""
         self._forms_batch = False
         self.folder = StreamFolder(store, aggregates, on_folded, lambda: self._forms_batch, fold_helper)
-        self._fold_waits = FoldWaits(self.folder, self._returned.append, self._work_available.set)
-        self._lock_waits = LockWaits(self._returned.append, self._work_available.set)
+        self._fold_waits = FoldWaits(self.folder, self._queue.put_back, self._work_available.set)
+        self._lock_waits = LockWaits(self._queue.put_back, self._work_available.set)
         self._batch_ready = asyncio.Event()
         self._closed = False
 
@@ -114,17 +115,16 @@ class GroupCommit:
                 retry with the same request id returns its outcome.
             Exception: the command's own code or data failed; it changed nothing.
         """
-        oldest = self._queue[0].request.arrived_at if self._queue else None
-        batches_ahead = self._count_ready() // MAX_BATCH_SIZE
-        self._admission.check(request.arrived_at, request.deadline, batches_ahead, oldest)
+        batches_ahead = self._queue.count() // MAX_BATCH_SIZE
+        self._admission.check(request.arrived_at, request.deadline, batches_ahead, self._queue.oldest)
         queued = QueuedCommand(request, asyncio.get_running_loop().create_future())
-        self._queue.append(queued)
+        self._queue.put(queued)
         self._work_available.set()
         return await queued.result
 
     async def run(self) -> None:
         """Execute queued commands until `close` is called and none is left."""
-        batcher = AdaptiveBatcher(self._count_ready, self._batch_ready.set, MAX_BATCH_WAIT)
+        batcher = AdaptiveBatcher(self._queue.count, self._batch_ready.set, MAX_BATCH_WAIT)
         while await self._wait_for_work():
             self._batch_ready.clear()
             self._forms_batch = True
@@ -135,13 +135,13 @@ class GroupCommit:
                     await asyncio.sleep(pause)
                 self._deadlines.answer_before_commit()
             self._forms_batch = False
-            self._batch = self._take_batch()
+            self._batch = self._queue.take_batch()
             await self._execute_batch(self._batch)
         await self._fold_waits.close()
 
     async def _wait_for_work(self) -> bool:
         """Wait until a command is queued; return False once there will be no more."""
-        while not self._count_ready():
+        while not self._queue.count():
             if self._closed and not self._fold_waits.count + self._lock_waits.count:
                 return False
             self._admission.mark_idle()
@@ -149,29 +149,10 @@ class GroupCommit:
             await self._work_available.wait()
         return True
 
-    def _count_ready(self) -> int:
-        return len(self._returned) + len(self._queue)
-
     def close(self) -> None:
         """Let `run` return once all commands have ended."""
         self._closed = True
         self._work_available.set()
-
-    def _take_batch(self) -> list[QueuedCommand]:
-        """Return the next batch without the commands whose caller has cancelled or timed out.
-
-        While new commands are queued, those that were in a batch already take up to half of it.
-        """
-        batch: list[QueuedCommand] = []
-        now, size = perf_counter(), 0
-        while self._count_ready() and len(batch) < MAX_BATCH_SIZE and size < MAX_BATCH_BYTES:
-            has_half = len(batch) >= MAX_BATCH_SIZE // 2 or size >= MAX_BATCH_BYTES // 2
-            takes_new = self._queue and (has_half or not self._returned)
-            queued = (self._queue if takes_new else self._returned).popleft()
-            if _is_awaited(queued, now):
-                batch.append(queued)
-                size += queued.request.size
-        return batch
 
     async def _execute_batch(self, batch: Sequence[QueuedCommand]) -> None:
         if not batch:
@@ -186,8 +167,8 @@ class GroupCommit:
             # One command may have failed the whole transaction, for example with data that the store refuses.
             # Halves find it in fewer transactions than single commands.
             middle = len(batch) // 2
-            await self._execute_batch(_drop_expired(batch[:middle]))
-            await self._execute_batch(_drop_expired(batch[middle:]))
+            await self._execute_batch(drop_expired(batch[:middle]))
+            await self._execute_batch(drop_expired(batch[middle:]))
 
     async def _commit_with_reruns(self, batch: Sequence[QueuedCommand]) -> None:
         is_slow = self._admission.compute_batching_pause() > 0
@@ -233,13 +214,13 @@ class GroupCommit:
             self._on_time_set_aside(decisions.times_set_aside)
         for queued, result in zip(batch, results, strict=True):
             if isinstance(result, NotLoaded):
-                self._returned.append(queued)
+                self._queue.put_back(queued)
             elif isinstance(result, NotFolded):
                 self._fold_waits.begin(queued, result)
             elif isinstance(result, StreamLocked):
                 self._lock_waits.begin(queued, result)
             else:
-                _complete(queued, result, lookup.incarnation)
+                complete(queued, result, lookup.incarnation)
 
     def _answer_due(self, seconds: float) -> None:
         """Answer the commands that would wait too long for the commit under way.
@@ -248,17 +229,17 @@ class GroupCommit:
             seconds: a command whose deadline is nearer is answered in any case.
         """
         end = perf_counter() + seconds
-        for queued in filter(_is_waiting, self._batch):
+        for queued in filter(is_waiting, self._batch):
             arrived_at, deadline = queued.request.arrived_at, queued.request.deadline
             if deadline is not None and deadline <= end:
                 fail([queued], OutcomePending(self._admission.compute_pending_hint(arrived_at, deadline)))
-        for queued in filter(_is_waiting, self._queue):
+        for queued in filter(is_waiting, self._queue.new):
             try:
                 self._admission.recheck(queued.request.arrived_at, queued.request.deadline)
             except Overloaded as error:
                 fail([queued], error)
-        for queued in chain(self._returned, self._queue):
-            _is_awaited(queued, end)
+        for queued in chain(self._queue.returned, self._queue.new):
+            is_awaited(queued, end)
 
 
 def _decide(decisions: Batch, request: Request) -> Outcome | Exception:
@@ -268,34 +249,10 @@ def _decide(decisions: Batch, request: Request) -> Outcome | Exception:
         return error
 
 
-def _complete(queued: QueuedCommand, result: Outcome | Exception, incarnation: str) -> None:
-    if isinstance(result, Exception):
-        fail([queued], result)
-    elif not queued.result.done():
-        queued.result.set_result(CommandResult(result, incarnation))
-
-
 def _complete_recorded(
     batch: Sequence[QueuedCommand], results: Sequence[Outcome | Exception], lookup: RequestLookup
 ) -> None:
     """Complete the repetitions of requests that an earlier commit has recorded."""
     for queued, result in zip(batch, results, strict=True):
         if queued.request.key in lookup.requests:
-            _complete(queued, result, lookup.incarnation)
-
-
-def _is_waiting(queued: QueuedCommand) -> bool:
-    return not queued.result.done()
-
-
-def _drop_expired(batch: Sequence[QueuedCommand]) -> list[QueuedCommand]:
-    """Return the commands whose caller waits; those past their deadline fail."""
-    now = perf_counter()
-    return [queued for queued in batch if _is_awaited(queued, now)]
-
-
-def _is_awaited(queued: QueuedCommand, now: float) -> bool:
-    """Return whether a command's caller waits; one whose deadline has passed fails."""
-    if (deadline := queued.request.deadline) is not None and deadline <= now:
-        fail([queued], DeadlinePassed())
-    return not queued.result.done()
+            complete(queued, result, lookup.incarnation)

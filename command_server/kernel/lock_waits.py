@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 
 from command_server.kernel.batch import Request, StreamLocked
-from command_server.kernel.fold_waits import QueuedCommand, fail
+from command_server.kernel.queued_command import QueuedCommand, fail
 
 RETRY_PAUSE = 0.1
 """Seconds between two attempts of a command."""

@@ -12,8 +12,9 @@ import pytest
 
 from command_server.kernel.admission import MAX_QUEUE_TIME
 from command_server.kernel.batch import Request
+from command_server.kernel.command_queue import MAX_BATCH_BYTES
 from command_server.kernel.decider import RejectionKind
-from command_server.kernel.group_commit import MAX_BATCH_BYTES, GroupCommit
+from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import (
     Accepted,
     CommandResult,

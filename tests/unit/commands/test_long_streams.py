@@ -14,8 +14,9 @@ from command_server import observer
 from command_server.kernel import fold, fold_waits, ports, stream_folder, stream_loader
 from command_server.kernel.admission import MAX_QUEUE_TIME
 from command_server.kernel.batch import Request
+from command_server.kernel.command_queue import MAX_BATCH_SIZE
 from command_server.kernel.fold import BESIDE_COMMANDS
-from command_server.kernel.group_commit import MAX_BATCH_SIZE, GroupCommit
+from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import Accepted, CommandResult, DeadlinePassed, Overloaded, Rejection
 from command_server.kernel.ports import StoredEvent, StoredSnapshot, StoreUnavailable
 from runtime.telemetry import metrics

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from command_server.kernel.batch import Request
-from command_server.kernel.group_commit import MAX_BATCH_SIZE
+from command_server.kernel.command_queue import MAX_BATCH_SIZE
 from command_server.kernel.outcomes import Accepted
 from command_server.kernel.ports import StoredStream
 from command_server.kernel.stream_loader import MAX_BATCH_STREAMS, NARROW
