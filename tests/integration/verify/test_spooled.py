@@ -4,12 +4,12 @@ import pytest
 
 from operations.verify import spool
 from operations.verify.sources import postgres_reader, redis_reader
-from tests.integration.verify import test_derived, test_event_store, test_stream, test_views
+from tests.integration.verify import test_derived, test_event_store
 from tests.support.harness.verified_system import System
 
 FAULTS = {
     name: test
-    for module in (test_derived, test_event_store, test_stream, test_views)
+    for module in (test_derived, test_event_store)
     for name, test in vars(module).items()
     if name.startswith("test_")
 }
