@@ -41,6 +41,26 @@ class RecordedEvent(msgspec.Struct, frozen=True):
         return f"{self.stream}@{self.version}"
 
 
+_decode_metadata = msgspec.json.Decoder(dict[str, str]).decode
+
+
+def parse_metadata(text: str) -> dict[str, str]:
+    """Return an event's metadata; of stored data that is none, the entries that can be headers."""
+    try:
+        if "\\n" not in text and "\\r" not in text:  # as JSON escapes line ends, which end a header
+            return _decode_metadata(text)
+        value = msgspec.json.decode(text)
+    except msgspec.ValidationError:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return {}
+    return {
+        key: entry
+        for key, entry in (value.items() if isinstance(value, dict) else ())
+        if key.isidentifier() and isinstance(entry, str) and entry.isprintable()
+    }
+
+
 def to_headers(event: RecordedEvent) -> dict[str, str]:
     headers = {
         "ce-specversion": "1.0",

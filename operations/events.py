@@ -51,11 +51,14 @@ async def _read_page(engine: AsyncEngine, stream: str, after: int) -> Sequence[A
 
 
 def _decode_event(row: Any) -> dict[str, Any]:
-    message = GetMessageClass(Default().FindMessageTypeByName(row.type)).FromString(row.data)
-    return {
+    event = {
         "version": row.version,
         "type": row.type,
         "recorded_at": row.recorded_at.isoformat(),
-        "data": MessageToDict(message, preserving_proto_field_name=True),
         "metadata": row.metadata,
     }
+    try:
+        message = GetMessageClass(Default().FindMessageTypeByName(row.type)).FromString(row.data)
+        return {**event, "data": MessageToDict(message, preserving_proto_field_name=True)}
+    except Exception as error:  # the bytes may be anything, and the other events are shown
+        return {**event, "error": f"{type(error).__name__}: {error}", "bytes": row.data.hex()}

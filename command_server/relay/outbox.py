@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import asyncpg
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from command_server.relay import statements
-from contracts.envelope import RecordedEvent
+from contracts.envelope import RecordedEvent, parse_metadata
 
 POSITIONS_PAGE_SIZE = 1_000
 """Positions at which events are read at once."""
@@ -188,6 +187,4 @@ def _get_state_columns(state: RelayState) -> tuple[str, str | None, int]:
 
 def _decode_event(row: Any) -> RecordedEvent:
     stream, version, kind, data, recorded_at, position, metadata, *_ = row
-    return RecordedEvent(
-        stream, version, kind, data, recorded_at, position, msgspec.json.decode(metadata, type=dict[str, str])
-    )
+    return RecordedEvent(stream, version, kind, data, recorded_at, position, parse_metadata(metadata))

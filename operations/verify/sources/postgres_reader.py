@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from contracts.envelope import RecordedEvent
+from contracts.envelope import RecordedEvent, parse_metadata
 from operations.verify.sources import statements
 from operations.verify.spool import SPOOLED_ITEMS, SpooledEvents
 from runtime.postgres import create_engine
@@ -220,8 +219,4 @@ def select_page(versions: Mapping[str, int]) -> dict[str, int]:
 
 def _to_event(row: Any) -> RecordedEvent:
     stream, version, kind, data, metadata, recorded_at, position = row
-    return RecordedEvent(stream, version, kind, data, recorded_at, position, _parse_metadata(metadata))
-
-
-def _parse_metadata(text: str) -> Mapping[str, str]:
-    return msgspec.json.decode(text, type=dict[str, str])
+    return RecordedEvent(stream, version, kind, data, recorded_at, position, parse_metadata(metadata))

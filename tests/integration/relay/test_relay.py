@@ -44,6 +44,23 @@ async def test_events_are_published_in_order_with_all_their_metadata(
     assert events[1] == RecordedEvent("a.b.x", 1, "a.v1.Happened", b"\x00\xff", recorded_at, 1, metadata)
 
 
+@pytest.mark.parametrize(
+    "garbage", ["3", "[]", "null", '{"actor": 5}', '{"actor": "a\\r\\nx: y", "b c": "d"}']
+)
+async def test_an_event_whose_metadata_cannot_be_read_holds_back_no_other(
+    database_url: str, own_nats: Nats, writer: Writer, garbage: str
+) -> None:
+    async with feed.relay(database_url, own_nats.url) as relay:
+        await writer.commit("x", metadata=garbage)
+        await writer.commit("y")
+        await writer.wait_until_published()
+        events = await feed.assert_whole(relay.connection, writer)
+    assert [(event.stream, event.metadata) for event in events.values()] == [
+        ("a.b.x", {}),
+        ("a.b.y", {"actor": "alice"}),
+    ]
+
+
 async def test_a_message_has_its_aggregates_subject(
     database_url: str, own_nats: Nats, writer: Writer
 ) -> None:

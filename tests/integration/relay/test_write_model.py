@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -177,6 +178,24 @@ async def test_a_streams_events_are_decoded_in_pages(
     lines = [json.loads(line) async for line in events.decode_stream(settings, "ledger.account.a")]
     assert [line["version"] for line in lines] == list(range(1, 8))
     assert [int(line["data"]["amount"]) for line in lines] == list(range(1, 8))
+
+
+async def test_an_event_that_cannot_be_decoded_is_shown_among_the_others(database_url: str) -> None:
+    async with servers(database_url, 1) as (commit,):
+        for amount in range(1, 4):
+            await commit.execute(request(Deposit("a", amount)))
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("UPDATE events SET data = '\\xff' WHERE version = 1")
+    await connection.execute("UPDATE events SET type = 'x.Unknown' WHERE version = 2")
+    await connection.close()
+    settings = Settings(database_url=database_url, contexts="")
+    lines = [json.loads(line) async for line in events.decode_stream(settings, "ledger.account.a")]
+    assert [("error" in line, "data" in line) for line in lines] == [
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
+    assert lines[0]["bytes"] == "ff"
 
 
 async def test_a_frozen_servers_locks_are_bounded(database_url: str) -> None:

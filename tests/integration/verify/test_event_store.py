@@ -58,6 +58,13 @@ async def test_an_event_whose_data_does_not_parse(system: System) -> None:
     )
 
 
+async def test_an_event_whose_metadata_cannot_be_read_ends_no_check(system: System) -> None:
+    await system.sql("UPDATE events SET metadata = '3' WHERE stream = 'ledger.cheque.c-1' AND version = 1")
+    problems = await system.find_problems()
+    assert problems
+    assert all("c-1" in problem for problem in problems)
+
+
 async def test_an_event_of_an_unknown_type(system: System) -> None:
     await system.sql("UPDATE events SET type = 'a.v1.B' WHERE stream = 'ledger.cheque.c-5'")
     assert "event ledger.cheque.c-5@1: unknown type a.v1.B" in await system.find_problems()
