@@ -87,7 +87,8 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
         if not version:
             raise missing.error(view_id)
         if archived:
-            raise missing.archived_error(Archived(version, int(archived)), view_id)
+            tombstone = Archived(version, self.views.parse_version(view_id, archived))
+            raise missing.archived_error(tombstone, view_id)
         return range(self.views.parse_version(view_id, first) or 1, version + 1)
 
     async def get_counters(self, key: str) -> dict[str, int]:
