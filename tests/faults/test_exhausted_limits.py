@@ -30,7 +30,7 @@ from tests.support.ledger.installation import CONTEXT, installed
 
 pytestmark = pytest.mark.long
 
-LASTS = 2.5
+LASTS = 2.0
 """Seconds that a limit stays reached."""
 PAUSE = 0.3
 END_CLIENTS = ("CLIENT", "KILL", "SKIPME", "yes")
