@@ -20,6 +20,7 @@ from devstack.stack import Stack
 from operations import keys
 from operations.processes import QUERY_SERVER
 from runtime.process.key_file import CHECK_INTERVAL
+from runtime.process.lifecycle import cancel_and_wait
 from tests.support.harness.bearer import bearer
 from tests.support.harness.invariants import assert_consistent
 from tests.support.harness.keys import key_id_of
@@ -29,6 +30,8 @@ from tests.support.harness.waiting import until
 from tests.support.ledger.stubs import commands, queries, queries_grpc
 
 CALLERS = 6
+HELD_BACK = 2.0
+"""Seconds by which one server's copy of the key ring is late. New keys sign later than that."""
 REASONS = ("TOKEN_INVALID", "PAGE_TOKEN_INVALID", "RESUME_TOKEN_INVALID")
 
 
@@ -139,19 +142,58 @@ def truncated(path: Path) -> Iterator[None]:
     path.write_bytes(content)
 
 
+def is_changed(path: Path, copy: Path) -> bool:
+    return path.read_bytes() != copy.read_bytes()
+
+
+def copy_ring(path: Path, copy: Path) -> None:
+    copy.write_bytes(path.read_bytes())
+
+
+@asynccontextmanager
+async def late_server(stack: Stack, path: Path, copy: Path) -> AsyncIterator[None]:
+    """Run another query server, whose copy of the key ring follows each change HELD_BACK seconds later."""
+    copy_ring(path, copy)
+    server = stack.add(QUERY_SERVER, environment={"DIPTYCH_KEYS": str(copy)})
+
+    async def follow() -> None:
+        while True:
+            if is_changed(path, copy):
+                await asyncio.sleep(HELD_BACK)
+                copy_ring(path, copy)
+            await asyncio.sleep(0.05)
+
+    following = asyncio.create_task(follow())
+    try:
+        await server.start()
+        yield
+    finally:
+        await cancel_and_wait(following)
+        await server.stop()
+        stack.processes.remove(server)
+
+
 def read_ring(path: Path) -> KeyRing:
     return KeyRing.parse(path.read_bytes())
 
 
 @pytest.mark.long
-async def test_a_rotation_refuses_no_token_but_those_of_a_revoked_key(stack: Stack, traffic: Traffic) -> None:
+async def test_a_rotation_refuses_no_token_but_those_of_a_revoked_key(
+    stack: Stack, traffic: Traffic, tmp_path: Path
+) -> None:
+    async with late_server(stack, Path(stack.settings.keys), tmp_path / "late.json"):
+        await rotate(stack, traffic)
+    await assert_consistent(stack, traffic.answers)
+
+
+async def rotate(stack: Stack, traffic: Traffic) -> None:
     path, reader = Path(stack.settings.keys), Reader(stack)
     old = await reader.get_tokens(traffic, "before")
     new_ids: list[str] = []
 
     async def all_sign_with_new_keys() -> bool:
         """Get tokens twice from each server, since callers use the servers in turn."""
-        tokens = [await reader.get_tokens(traffic, "after") for _ in range(4)]
+        tokens = [await reader.get_tokens(traffic, "after") for _ in range(2 * len(reader.servers))]
         return all(set(each.key_ids) <= set(new_ids) for each in tokens)
 
     async with using_tokens(reader, traffic):
@@ -161,17 +203,16 @@ async def test_a_rotation_refuses_no_token_but_those_of_a_revoked_key(stack: Sta
         await until(all_sign_with_new_keys)
         for key_id in old.key_ids:
             keys.set_state(path, key_id, "verify-only")
-        await asyncio.sleep(3 * CHECK_INTERVAL)  # every server has read the file
+        await asyncio.sleep(HELD_BACK + 3 * CHECK_INTERVAL)  # every server has read the file
         for server in reader.servers:
             await reader.use(old, traffic, server)
         for key_id in old.key_ids:
             keys.set_state(path, key_id, "revoked")
-        await asyncio.sleep(3 * CHECK_INTERVAL)
+        await asyncio.sleep(HELD_BACK + 3 * CHECK_INTERVAL)
         for server in reader.servers:
             assert await reader.refusals(old, server) == [(reason, "REVOKED_KEY") for reason in REASONS]
         with truncated(path):  # a bad file leaves the keys in use
-            await asyncio.sleep(3 * CHECK_INTERVAL)
+            await asyncio.sleep(HELD_BACK + 3 * CHECK_INTERVAL)
             await traffic.more(20)
     assert {key.id for key in read_ring(path).keys.values()} >= {*new_ids, *old.key_ids}
     await reader.close()
-    await assert_consistent(stack, traffic.answers)

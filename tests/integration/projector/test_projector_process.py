@@ -16,16 +16,20 @@ from contracts.envelope import RecordedEvent
 from devstack.processes import Process
 from devstack.servers import Nats, Valkey
 from devstack.tcp_ports import free_port
+from operations.parked_aggregates import retry
 from operations.processes import PROJECTOR, check_health
 from projector import observer
 from projector.redis_connection import connect
 from runtime.process import logs
+from runtime.process.settings import Settings
+from tests.integration.projector.test_event_counters import read_event_counters
 from tests.support.harness import projection_run
 from tests.support.harness.log_lines import parse_log_line
 from tests.support.harness.projection_run import ALL_PARTITIONS, VIEW, EventPublisher, projector
 from tests.support.harness.waiting import until
-from tests.support.ledger.histories import cheque_events, recorded, written
+from tests.support.ledger.histories import cheque_events, day_counters, paid, recorded, written
 from tests.support.ledger.installation import ENVIRONMENT
+from tests.support.ledger.projections import ACCOUNTS
 
 GROUP = "ledger"
 """The projectors that run the ledger alone."""
@@ -164,6 +168,42 @@ async def test_a_stopped_projector_releases_its_partitions_at_once(
         assert await process.process.stop() == 0
     assert await read_shares(redis) == []
     assert await redis.zcard(f"projectors:{GROUP}") == 0
+
+
+@pytest.mark.long
+async def test_a_process_stops_within_seconds_during_a_replay_of_20000_events(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
+) -> None:
+    view, history = ACCOUNTS.view, [recorded(number, paid("a-1", number)) for number in range(1, 20_001)]
+    for at in range(0, len(history), 2_000):
+        await publisher.publish(*history[at : at + 2_000])
+
+    async def is_complete() -> bool:
+        fields: Any = await redis.hmget(view.key("a-1"), "version", "parked")
+        return bool(fields == [b"20000", None]) and not await redis.hlen(view.parked)
+
+    async def read_revision() -> int:
+        return int(await redis.hget(view.key("a-1"), "revision") or 0)
+
+    async with running(redis_url, nats_url) as first:
+        await until(is_complete, 60)
+        assert await retry(Settings(redis_url=redis_url), view, ["a-1"]) == 1
+        begin = await read_revision()
+
+        async def is_under_way() -> bool:
+            return await read_revision() >= begin + 20
+
+        await until(is_under_way)
+        began = monotonic()
+        assert await first.process.stop() == 0
+        duration = monotonic() - began
+    assert not await is_complete(), "the replay was under way"
+    print(f"stopped after {duration:.1f} s, {await read_revision() - begin} slices written")
+    assert duration < 10
+    async with running(redis_url, nats_url):
+        await until(is_complete, 60)
+    assert await redis.hlen(view.history("a-1")) == 20_000
+    assert await read_event_counters(redis) == day_counters([history])
 
 
 async def test_a_redis_that_may_evict_views_ends_the_start_in_one_line(
