@@ -18,6 +18,7 @@ from operations.server_errors import UNREACHABLE, summarize
 from process_manager.feed_reader import FeedReader
 from process_manager.saga_reader import SagaReader
 from process_manager.saga_records import SilentTarget
+from projector.redis_memory import compute_used_percent
 from runtime import jetstream
 from runtime.jetstream import StreamIdentity, read_stream_identity
 from runtime.postgres import create_engine
@@ -30,6 +31,9 @@ PENDING = """
 SELECT count(*) AS pending, extract(epoch FROM now() - min(e.recorded_at)) AS oldest
 FROM outbox o JOIN events e USING (position) WHERE o.sequence IS NULL
 """
+
+FULL = 100
+"""Percent of maxmemory from which on Redis refuses writes."""
 
 Row = tuple[str, str]
 """A subject and its state."""
@@ -110,11 +114,10 @@ async def _check_projections(settings: Settings, stream: StreamIdentity | str | 
 
 
 def _describe_memory(memory: Mapping[str, int]) -> str:
-    used, limit = memory["used_memory"], memory["maxmemory"]
-    if not limit:
-        return f"{used / 1e6:.0f} MB used, no maxmemory"
-    full = "; it refuses writes" if used >= limit else ""
-    return f"{used / 1e6:.0f} MB used, {used * 100 // limit} % of maxmemory{full}"
+    used, percent = f"{memory['used_memory'] / 1e6:.0f} MB used", compute_used_percent(memory)
+    if percent is None:
+        return f"{used}, no maxmemory"
+    return f"{used}, {percent} % of maxmemory" + ("; it refuses writes" if percent >= FULL else "")
 
 
 async def _describe_projection(redis: Redis, view: View, stream: StreamIdentity | None) -> str:

@@ -100,20 +100,21 @@ class RedisArchive(RedisStore):
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in page:
                     pipe.hmget(key, "version", "history_from", "archived")
-                rows: Any = await pipe.execute()
+                rows: Any = await pipe.execute(raise_on_error=False)
             ids = [key.decode().partition("{")[2].removesuffix("}") for key in page]
             yield [
-                History(id_, int(first or 1), int(version or 0))
-                for id_, (version, first, archived) in zip(ids, rows, strict=True)
-                if archived is None
+                history
+                for id_, row in zip(ids, rows, strict=True)
+                if isinstance(row, list) and (history := _read_history(id_, *row)) is not None
             ]
 
     async def read_entries(self, places: Sequence[tuple[str, int]]) -> list[bytes | None]:
-        """Return the serialised history entries of these views and versions."""
+        """Return the serialised history entries of these views and versions, each None if missing."""
         async with self._redis.pipeline(transaction=False) as pipe:
             for view_id, version in places:
                 pipe.hget(self._view.history(view_id), str(version))
-            return list(await pipe.execute())
+            replies = await pipe.execute(raise_on_error=False)
+        return [reply if isinstance(reply, bytes) else None for reply in replies]
 
     async def trim(self, history: History, first: int) -> bool:
         """Remove the entries below a version; return whether the view allowed it.
@@ -124,3 +125,13 @@ class RedisArchive(RedisStore):
         keys = [self._view.build, self._view.key(history.id), self._view.history(history.id)]
         reply = await self._trim_script(keys=keys, args=[self._name, history.first, first])
         return bool(self._check_current(reply))
+
+
+def _read_history(
+    view_id: str, version: bytes | None, first: bytes | None, archived: bytes | None
+) -> History | None:
+    """Return a view's history; None if the view is archived or cannot be read."""
+    numbers = version or b"0", first or b"1"
+    if archived is not None or not all(number.isdigit() for number in numbers):
+        return None
+    return History(view_id, int(numbers[1]), int(numbers[0]))

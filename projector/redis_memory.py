@@ -4,6 +4,7 @@ A full Redis refuses all writes (`maxmemory-policy noeviction`): the views stand
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import NoReturn
 
 from redis.asyncio import Redis
@@ -38,6 +39,10 @@ async def watch_memory(redis: Redis, interval: float = INTERVAL) -> NoReturn:
 
 async def read_used_percent(redis: Redis) -> int | None:
     """Return the used percentage of maxmemory, or None if Redis has no limit."""
-    memory = await redis.info("memory")
+    return compute_used_percent(await redis.info("memory"))
+
+
+def compute_used_percent(memory: Mapping[str, int]) -> int | None:
+    """Return the used percentage of maxmemory, or None if there is no limit, from `INFO memory`."""
     limit = int(memory["maxmemory"])
     return int(memory["used_memory"]) * 100 // limit if limit else None

@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from projector.ports import BuildSuperseded
 from projector.projection import Projection
@@ -29,7 +30,7 @@ async def work_on_projections(settings: Settings, work: Work) -> tuple[int, str,
         The number of items; a note that names the projections without a result; the number of archived views.
     """
     projections = load_parts(choose_contexts(settings), "projections", "PROJECTIONS", Projection)
-    count, archived, skipped = 0, 0, list[str]()
+    count, archived, notes = 0, 0, list[str]()
     async with Redis.from_url(settings.redis_url, socket_timeout=TIMEOUT) as redis:
         for projection in projections:
             archive = RedisArchive(redis, projection.view)
@@ -37,11 +38,14 @@ async def work_on_projections(settings: Settings, work: Work) -> tuple[int, str,
                 if await archive.read_build() is None or not await archive.is_ready():
                     raise BuildSuperseded
                 count += await work(projection, archive)
+                archived += await archive.count_archived()
             except BuildSuperseded:
-                skipped.append(projection.view.projection)
-            archived += await archive.count_archived()
-    note = f"not {', '.join(skipped)}, which is being built" if skipped else ""
-    return count, note, archived
+                notes.append(f"not {projection.view.projection}, which is being built")
+            except (
+                ResponseError
+            ) as error:  # a key of another type, for instance, which is that projection's fault
+                notes.append(f"not all of {projection.view.projection}: {error}")
+    return count, ", ".join(notes), archived
 
 
 class Pace:

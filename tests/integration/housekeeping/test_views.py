@@ -209,3 +209,26 @@ async def test_a_history_that_changed_meanwhile_is_left_to_the_next_round(
     assert await ledgers.read_versions("a-1") == [5, 6, 7, 8, 9]
     assert await trim_projection(LEDGERS, ledgers.store, before, False) == 4
     assert await ledgers.read_versions("a-1") == [9]
+
+
+async def test_damaged_histories_are_left_alone_and_the_others_go_on(
+    house: House, redis_url: str, ledgers: StoredProjection
+) -> None:
+    accounts = [make_account(f"a-{number}", *(3 * MONTH for _ in range(4))) for number in range(4)]
+    await ledgers.write(*(account.events for account in accounts))
+    await ledgers.redis.hset(ledgers.view.history("a-0"), "3", b"\xff")
+    await ledgers.redis.hset(ledgers.view.key("a-1"), "history_from", "x")
+    await ledgers.redis.set(ledgers.view.key("a-9"), "no hash")
+    await ledgers.redis.delete(ledgers.view.history("a-2"))
+    await ledgers.redis.set(ledgers.view.history("a-2"), "no hash")
+    await keep(house, redis_url, keep_history=MONTH)
+    assert "4 entries removed" in house.line_of("history")
+    assert await ledgers.read_versions("a-3") == [5]
+
+
+async def test_a_damaged_index_stops_only_its_projection(
+    house: House, redis_url: str, holds: StoredProjection
+) -> None:
+    await holds.redis.set(holds.view.index("ended"), "no sorted set")
+    assert await keep(house, redis_url, keep_views=MONTH) == 0
+    assert "not all of banking.hold: WRONGTYPE" in house.line_of("views")
