@@ -2,7 +2,7 @@
 
 One hash per view under `view:<projection>:<generation>:{<id>}` with the fields
 
-    data           the serialised view message; query servers return it without parsing it
+    data           the serialised view message; query servers return it as it is stored
     version        the version of the last event of its stream
     revision       number of writes of the hash; every write first compares it and the version
     entries        the view's current index entries, JSON [[index key, member], ...]
