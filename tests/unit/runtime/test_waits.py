@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -14,6 +13,7 @@ from runtime.grpc.caller import Caller
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.waits import Waits, Woken
 from tests.support.harness.freshness import make_waits
+from tests.support.harness.virtual_time import VirtualTimeLoop, in_virtual_time
 from tests.support.harness.waiting import until
 
 
@@ -41,18 +41,25 @@ async def test_a_wait_whose_deadline_is_near_ends_at_once() -> None:
         assert await measure(make_waits(), remaining) < 0.04 + waits.TICK
 
 
-async def test_many_waits_end_earlier_than_one_because_their_errors_take_time() -> None:
+@in_virtual_time
+async def test_many_waits_end_earlier_than_one_because_their_errors_take_time(loop: VirtualTimeLoop) -> None:
     waiting = make_waits()
     alone = waiting.margin
     with ExitStack() as stack:
         for _ in range(400):
             stack.enter_context(waiting.begin(None))
         assert waiting.margin == pytest.approx(alone + 400 * waits.MARGIN_PER_WAIT)
-    many = await asyncio.gather(*(measure(waiting, 0.4) for _ in range(400)))
-    assert max(many) < 0.4
+
+    async def is_late() -> bool:
+        took = await measure(waiting, 0.4)
+        loop.advance(0.0004)  # the time to send its error
+        return took >= 0.4
+
+    assert not any(await asyncio.gather(*(is_late() for _ in range(400))))
 
 
-async def test_waits_end_before_their_deadlines_while_the_loop_is_busy() -> None:
+@in_virtual_time
+async def test_waits_end_before_their_deadlines_while_the_loop_is_busy(loop: VirtualTimeLoop) -> None:
     """Blocks the loop for up to 80 ms again and again; the margin on an idle loop is 50 ms."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -60,7 +67,7 @@ async def test_waits_end_before_their_deadlines_while_the_loop_is_busy() -> None
 
     async def block() -> None:
         while not stopped:
-            time.sleep(choose.uniform(0.06, 0.08))  # noqa: ASYNC251 - blocks the loop, as busy code does
+            loop.advance(choose.uniform(0.06, 0.08))
             await asyncio.sleep(0.01)
 
     async def is_late(remaining: float) -> bool:
@@ -75,11 +82,11 @@ async def test_waits_end_before_their_deadlines_while_the_loop_is_busy() -> None
     assert sum(late) == 0
 
 
-async def test_the_margin_shrinks_again_after_a_stall(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waits, "LATENESS_DECAY", 0.5)
+@in_virtual_time
+async def test_the_margin_shrinks_again_after_a_stall(loop: VirtualTimeLoop) -> None:
     waiting = make_waits()
-    with waiting.begin(None):
-        time.sleep(0.3)  # noqa: ASYNC251 - blocks the loop
+    with waiting.begin(waits.compute_deadline(60)):
+        loop.advance(0.3)
         await asyncio.sleep(0.03)
         margin = waiting.margin
         assert margin > 0.1
