@@ -112,12 +112,17 @@ class JetStreamEventFeed:
             raise errors[0]
         return PartitionReader(readers, arrived)
 
-    async def request_removed_events(self) -> None:
-        """Ask the relay for a stream with all events, if housekeeping has removed some from this one."""
+    async def request_removed_events(self) -> bool:
+        """Ask the relay for a stream with all events, if housekeeping has removed some from this one.
+
+        Returns:
+            Whether the stream lacks events that it will have: it is recreated, or being filled.
+        """
         identity = await self.read_identity()
         if identity is not None and identity.removed_to:
             log.info("Requesting removed events", sourceStreams=self._source_streams, epoch=identity.epoch)
             await request_recreation(self._connection, identity.epoch)
+        return identity is None or bool(identity.removed_to) or not identity.complete
 
     def _build_subject_filter(self, partition: int) -> str:
         """Return one filter for all source streams; `decode` skips the messages of other streams in it."""

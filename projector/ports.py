@@ -56,8 +56,12 @@ class EventFeed(Protocol):
             ReaderLost: the stream has another epoch, or does not exist.
         """
 
-    async def request_removed_events(self) -> None:
-        """Ask for a stream with all events, if housekeeping has removed some from this one."""
+    async def request_removed_events(self) -> bool:
+        """Ask for a stream with all events, if housekeeping has removed some from this one.
+
+        Returns:
+            Whether the stream lacks events that it will have: it is recreated, or being filled.
+        """
 
     def decode(self, message: Message) -> RecordedEvent | None:
         """Return a message's event; None if it is not an event of the source streams."""

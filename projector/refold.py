@@ -52,6 +52,11 @@ class Refold:
     def is_complete(self) -> bool:
         return self._limit != UNLIMITED and self.version >= self._limit
 
+    @property
+    def lacks_events(self) -> bool:
+        """Whether events are known to exist that were not folded."""
+        return self._limit != UNLIMITED and not self.is_complete
+
     def fold(self, events: Sequence[RecordedEvent]) -> Update | None:
         """Fold a slice of events; return the write of their history entries, None if there are none.
 

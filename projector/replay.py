@@ -37,6 +37,9 @@ MAX_SLICE = 100
 FOLD_TIME = 0.005
 """Seconds that the fold of a slice may take; one event at least is folded."""
 
+STREAM_PAUSE = 1_000
+"""Milliseconds before a view that waits for a stream with all events is tried again."""
+
 
 class ReplicaBehind(Exception):
     """The server that answered lacks messages that the leader of the stream has."""
@@ -127,7 +130,8 @@ class Replay:
 
     async def _step_refold(self, refold: Refold) -> None:
         """Fold the next slice again, and write its history; after the last one write the view."""
-        if refold.is_complete or not await self._read_after(refold.version):
+        unread = not refold.is_complete and await self._read_after(refold.version)
+        if not unread and not refold.lacks_events:
             update = refold.finish()
             self._refold = None
             if update is None:
@@ -135,23 +139,26 @@ class Replay:
             else:
                 await self._write(update)
             return
-        events, started = self._take_slice(), perf_counter()
+        events, started = self._take_slice() if unread else [], perf_counter()
         try:
             update = refold.fold(events)
         except Exception as error:  # any event may have caused it
-            if isinstance(error, EventsMissing):
-                await self._feed.request_removed_events()
-            await self._park_refold(refold.record, error)
+            waits = isinstance(error, EventsMissing) and await self._feed.request_removed_events()
+            await self._park_refold(refold.record, error, waits)
             return
         self._adapt_slice_size(len(events), perf_counter() - started)
         if update is None or await self._write(update):
             self._record = refold.record = refold.record if update is None else update.after
 
-    async def _park_refold(self, record: Record, error: Exception) -> None:
+    async def _park_refold(self, record: Record, error: Exception, waits: bool) -> None:
+        """Park the view again; waiting for a stream with all events is no attempt."""
         before, now = record.parked, clock.read_milliseconds()
         version = before.version if before else record.version + 1
         parked = self._retries.park(self._stream, version, error, before, now)
         parked = replace(parked, refold=before is not None and before.refold)
+        if waits:
+            attempts = before.attempts if before else 0
+            parked = replace(parked, state="retrying", attempts=attempts, next_attempt=now + STREAM_PAUSE)
         after = replace(record, parked=parked, revision=record.revision + 1)
         if await self._write(Update(record, after, None, (), None, time_ns())):
             self.failure = parked

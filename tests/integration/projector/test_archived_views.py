@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -15,6 +16,7 @@ from operations.housekeeping.views import archive_projection
 from projector.ports import BuildSuperseded
 from projector.redis_archive import History, RedisArchive
 from projector.redis_store import RedisStore
+from projector.retry_schedule import RetryPolicy
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from tests.support.harness import projection_run
@@ -286,6 +288,37 @@ async def test_a_restored_view_that_lacks_an_event_asks_for_it(
         await publisher.publish(*ended, later)
         await until(lambda: is_restored(redis, [*ended, later]))
     await assert_views(redis, [[*ended, later]])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("with_event", [True, False])
+async def test_a_restore_waits_for_a_stream_that_is_being_filled(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, with_event: bool
+) -> None:
+    ended, later = cheque_events("c-1"), recorded(4, endorsed("c-1", "eve"))
+    run = [*ended, later] if with_event else ended
+    await write_views(redis_url, nats_url, redis, publisher, ended)
+    await archive(redis)
+    await publisher.delete()
+    await publisher.create(complete=False)
+    times = set()
+
+    async def has_tried_thrice() -> bool:
+        record = await redis.hget(VIEW.parked, "c-1")
+        times.add(msgspec.json.decode(record)["next_attempt"] if record else None)
+        return len(times - {None, 0}) >= 3
+
+    few = RetryPolicy(attempts=1, first_pause=0.01)
+    async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, retries=few):
+        if with_event:
+            await publisher.publish(later)
+        else:
+            assert await parked_aggregates.retry(Settings(redis_url=redis_url), VIEW, ["c-1"]) == 1
+        await until(has_tried_thrice)
+        await publisher.publish(*ended)
+        await publisher.mark_complete()
+        await until(lambda: is_restored(redis, run))
+    await assert_views(redis, [run])
 
 
 async def test_the_store_shows_a_tombstone(redis: Redis) -> None:
