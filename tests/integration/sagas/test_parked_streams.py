@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
+import asyncpg
 import pytest
 
 from contracts.envelope import RecordedEvent
@@ -24,6 +25,11 @@ from tests.support.harness.waiting import until
 
 ACCOUNTS = Feed(ACCOUNT_WATCH.name, "ledger.account", 0)
 CHEQUES = Feed(ACCOUNT_WATCH.name, "ledger.cheque", 0)
+
+END_OTHER_CONNECTIONS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 
 
 class HeldRun(SagaRun):
@@ -156,6 +162,34 @@ async def test_a_failing_slice_keeps_the_progress(run: HeldRun, monkeypatch: pyt
     monkeypatch.setattr(account_watch, "BROKEN_KEY", "")
     await run.replay(CHEQUES)
     assert await read_versions(run, "ledger.cheque.c") == [2, 3, 4, 5, 6, 8, 9, 10, 11]
+
+
+async def test_a_manager_killed_in_a_slice_repeats_and_loses_nothing(run: HeldRun, database_url: str) -> None:
+    """Ends the manager's connections at random moments, as its death does."""
+    chance = random.Random(seed := secrets.randbits(32))
+    print(f"seed {seed}")
+    run.allowed.set()
+    events = [paid("a", version=n) for n in range(1, 201)]
+    run.stream_events += events[:-1]
+    (parked,) = await run.deliver_only(ACCOUNTS, events[-1])  # all events before it are missing
+    killer = await asyncpg.connect(database_url)
+    for _ in range(10):
+        replay = asyncio.create_task(run.replay(ACCOUNTS, [parked]))
+        await asyncio.sleep(chance.uniform(0.0, 0.03))  # the moment of the kill, not a wait
+        await killer.execute(END_OTHER_CONNECTIONS)
+        replay.cancel()
+        await asyncio.gather(replay, return_exceptions=True)
+    await killer.close()
+    await until(lambda: is_replayed(run, parked))
+    assert await read_versions(run, "ledger.account.a") == list(range(1, 201))
+
+
+async def is_replayed(run: HeldRun, stream: str) -> bool:
+    try:
+        await run.replay(ACCOUNTS, [stream])
+    except Exception:  # the pool still has connections that were ended
+        return False
+    return True
 
 
 async def test_many_events_of_a_failing_stream_cause_few_attempts(
