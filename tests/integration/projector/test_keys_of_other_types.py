@@ -17,6 +17,11 @@ from tests.support.ledger.histories import cheque_events, day_counters, paid, re
 from tests.support.ledger.projections import ACCOUNTS
 
 
+@pytest.fixture(autouse=True)
+def replays_begin_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("projector.replayer.REFRESH_INTERVAL", 0.1)
+
+
 async def replace_key(redis: Redis, key: str) -> None:
     """Put a list in the place of a key."""
     await redis.delete(key)
