@@ -178,11 +178,11 @@ class ChangeNotifications:
 
     async def _watch_builds(self) -> None:
         keys = [view.build for view in self._views.values()]
-        previous: list[bytes | None] = []
+        previous: list[bytes | None] | None = None
         while True:
             try:
                 builds = await self._redis.call("MGET", *keys)
-                if previous and builds != previous:
+                if builds != previous:  # also at first: a watcher may have begun before, with another build
                     self._wake_all()  # a new build clears views without a notification
                 previous = builds
             except RpcError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import secrets
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -69,8 +70,8 @@ async def own_server(redis_url: str, model: ReadModel, jwks: Path) -> AsyncItera
 
 
 async def set_build(model: ReadModel, name: str, incarnation: str = INCARNATION) -> None:
-    """Begin another build, already caught up."""
-    await model.redis.set(CHEQUE.build, f"{incarnation}/{name}")
+    """Begin another build, already caught up; as always, it has an id that no build had before."""
+    await model.redis.set(CHEQUE.build, f"{incarnation}/{name}-{secrets.token_hex(4)}")
     await model.mark_ready(incarnation)
 
 
