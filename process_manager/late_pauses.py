@@ -12,9 +12,10 @@ from sqlalchemy import text
 
 from process_manager.step_dispatcher import UNREADABLE_PAUSE
 from process_manager.store import SagaStore
+from process_manager.timer_dispatcher import UNREADABLE_INTERVAL
 from runtime.process import logs
 
-LONGEST_PAUSE = UNREADABLE_PAUSE + 10
+LONGEST_PAUSE = max(UNREADABLE_PAUSE, UNREADABLE_INTERVAL) + 10
 """Seconds; the part beyond the pause covers a clock that was set back a little."""
 INTERVAL = 10.0
 """Seconds between two searches."""

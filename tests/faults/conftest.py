@@ -8,6 +8,7 @@ import pytest
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from tests.support.harness.traffic import Traffic
+from tests.support.ledger.clerk import Clerk
 from tests.support.ledger.installation import CONTEXT, installed
 
 
@@ -28,3 +29,10 @@ async def traffic(stack: Stack) -> AsyncIterator[Traffic]:
     traffic = Traffic(stack, secrets.randbits(32))
     yield traffic
     await traffic.close()
+
+
+@pytest.fixture
+async def clerk(stack: Stack) -> AsyncIterator[Clerk]:
+    clerk = Clerk(stack)
+    yield clerk
+    await clerk.close()

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import resource
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from signal import SIGHUP
@@ -56,20 +55,6 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
 def _add_options(patch: pytest.MonkeyPatch, server: type[Postgres | Nats], *options: str) -> None:
     command = server._command
     patch.setattr(server, "_command", lambda self: [*command(self), *options])
-
-
-@pytest.fixture
-async def clerk(stack: Stack) -> AsyncIterator[Clerk]:
-    clerk = Clerk(stack)
-    yield clerk
-    await clerk.close()
-
-
-@pytest.fixture
-async def traffic(stack: Stack) -> AsyncIterator[Traffic]:
-    traffic = Traffic(stack, secrets.randbits(32))
-    yield traffic
-    await traffic.close()
 
 
 async def test_postgresql_takes_no_more_connections(stack: Stack, traffic: Traffic, clerk: Clerk) -> None:

@@ -1,7 +1,6 @@
 """A store has no room left: its disk is full, or it has reached its limit. All heals once there is room."""
 
 import asyncio
-import secrets
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import ExitStack, suppress
@@ -50,20 +49,6 @@ async def stack(disks: Mapping[str, Path]) -> AsyncIterator[Stack]:
     with installed(CONTEXT):
         async with temporary_stack(folder, contexts=CONTEXT, process_managers=1) as stack:
             yield stack
-
-
-@pytest.fixture
-async def clerk(stack: Stack) -> AsyncIterator[Clerk]:
-    clerk = Clerk(stack)
-    yield clerk
-    await clerk.close()
-
-
-@pytest.fixture
-async def traffic(stack: Stack) -> AsyncIterator[Traffic]:
-    traffic = Traffic(stack, secrets.randbits(32))
-    yield traffic
-    await traffic.close()
 
 
 async def test_a_full_disk_of_postgresql_refuses_commands(

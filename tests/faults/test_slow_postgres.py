@@ -11,7 +11,7 @@ from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, check_health
 from tests.support.harness.depositors import CALLERS, Depositors
 from tests.support.harness.invariants import verify_stack
-from tests.support.harness.slow_commits import SlowCommits, slow_commits
+from tests.support.harness.slow_postgres import Delay, slow_commits
 
 pytestmark = pytest.mark.long
 COMMIT = 2.0
@@ -25,7 +25,7 @@ EARLY = 0.5
 
 
 @pytest.fixture
-async def commits(stack: Stack) -> AsyncIterator[SlowCommits]:
+async def commits(stack: Stack) -> AsyncIterator[Delay]:
     async with slow_commits(stack.settings.database_url) as commits:
         yield commits
 
@@ -39,10 +39,10 @@ async def depositors(stack: Stack) -> AsyncIterator[Depositors]:
 
 @pytest.mark.parametrize("limit", [None, 2.0, 1.0], ids=["no deadline", "2 s", "1 s"])
 async def test_callers_are_answered_or_refused_early_while_commits_are_slow(
-    stack: Stack, commits: SlowCommits, depositors: Depositors, limit: float | None
+    stack: Stack, commits: Delay, depositors: Depositors, limit: float | None
 ) -> None:
     await depositors.run(limit, 1.0)
-    await commits.delay(COMMIT)
+    await commits.set(COMMIT)
     await depositors.run(limit, 2 * COMMIT)  # the servers measure commits that are slow
     before, start = await commits.count(), monotonic()
     slow, late = await asyncio.gather(
@@ -51,7 +51,7 @@ async def test_callers_are_answered_or_refused_early_while_commits_are_slow(
     )
     count, lasted = await commits.count() - before, monotonic() - start
     health = [await check_health(process.address) for process in stack.processes]
-    await commits.delay(0.0)
+    await commits.set(0.0)
     recovery = await depositors.measure_recovery()
     goodput = slow.answered / lasted
     print(f"deadline {limit}: {slow.summarise()}; {count} commits in {lasted:.1f} s, {goodput:.1f} answers/s")

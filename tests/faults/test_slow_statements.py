@@ -10,7 +10,7 @@ from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, check_health
 from tests.support.harness.depositors import Depositors
 from tests.support.harness.invariants import verify_stack
-from tests.support.harness.slow_statements import slow_statements
+from tests.support.harness.slow_postgres import slow_statements
 
 pytestmark = pytest.mark.long
 STATEMENT = 2.0
@@ -25,7 +25,7 @@ async def test_callers_are_answered_or_refused_early_while_statements_are_slow(s
     depositors = Depositors(stack, secrets.randbits(32))
     async with slow_statements(stack.settings.database_url) as statements:
         await depositors.run(None, 0.5)
-        await statements.delay(STATEMENT)
+        await statements.set(STATEMENT)
         await depositors.run(None, 0.5)  # the servers measure batches that are slow
         before, start = await statements.count(), monotonic()
         slow, late = await asyncio.gather(
@@ -33,7 +33,7 @@ async def test_callers_are_answered_or_refused_early_while_statements_are_slow(s
         )
         count, lasted = await statements.count() - before, monotonic() - start
         health = [await check_health(process.address) for process in stack.processes]
-        await statements.delay(0.0)
+        await statements.set(0.0)
         recovery = await depositors.measure_recovery()
         print(f"{slow.summarise()}; {count} statements in {lasted:.1f} s, {slow.answered / lasted:.1f}/s")
         print(f"between: {late.summarise()}; recovered in {recovery:.2f} s")
