@@ -64,10 +64,6 @@ STORAGE_FULL_PAUSE = 5.0
 """Seconds after which a caller may repeat a command that a full database has refused."""
 SERVER_ID_NAMESPACE = UUID("6f6dd3a5-1f5b-5c7e-9a43-2d7f0c1e8b64")
 """UUID namespace of generated aggregate ids."""
-MAX_ID_LENGTH = 128
-"""Characters of a correlation or causation id. Every event carries both, so their size is bounded."""
-CORRELATION_ID, CAUSATION_ID = "diptych-correlation-id", "diptych-causation-id"
-"""gRPC metadata keys: the conversation of a command, and the message that caused it."""
 
 
 def command_services(context: Context, execute: Execute, tokens: ConsistencyTokens) -> list[Service]:
@@ -136,7 +132,9 @@ def _build_handler(
 
 def _read_request(kind: CommandType, message: Any, context: ServicerContext[Any, Any]) -> Request:
     arrived_at, remaining = perf_counter(), context.time_remaining()
-    identity, ids = caller.current(), _read_ids()
+    identity, (ids, ignored) = caller.current(), metadata.read_ids()
+    if ignored:
+        context.set_trailing_metadata(((metadata.IGNORED, ",".join(ignored)),))
     request_id = message.request_id.lower()  # the validation interceptor has checked that it is a UUID
     content = _serialize_content(message)  # before the id is generated: a retry leaves it empty again
     if not getattr(message, kind.decider.key):
@@ -152,20 +150,13 @@ def _read_request(kind: CommandType, message: Any, context: ServicerContext[Any,
         hash=sha256(content).digest(),
         expected_version=message.expected_version if has_expected else None,
         on_behalf_of=identity.on_behalf_of,
-        correlation_id=ids.get(CORRELATION_ID, request_id),
-        causation_id=ids.get(CAUSATION_ID),
+        correlation_id=ids.get(metadata.CORRELATION_ID, request_id),
+        causation_id=ids.get(metadata.CAUSATION_ID),
         traceparent=tracing.current_traceparent(),
         arrived_at=arrived_at,
         deadline=None if remaining is None else arrived_at + remaining,
         size=len(content),
     )
-
-
-def _read_ids() -> Mapping[str, str]:
-    ids = {key: str(value) for key, value in metadata.current() if key in (CORRELATION_ID, CAUSATION_ID)}
-    if too_long := [key for key, value in ids.items() if len(value) > MAX_ID_LENGTH]:
-        raise RpcError("REQUEST_INVALID", f"metadata {too_long[0]}: longer than {MAX_ID_LENGTH} characters")
-    return ids
 
 
 def _serialize_content(message: Any) -> bytes:

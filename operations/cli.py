@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from contracts.key_ring import ALGORITHMS, KeyState, Purpose
-from operations.cli_parts import CommandGroup, Duration, read_settings
+from operations.cli_parts import CommandGroup, Duration, Reason, echo, read_settings
 
 
 @click.group(cls=CommandGroup)
@@ -26,7 +26,7 @@ def migrate() -> None:
     from operations.migrate import migrate
 
     asyncio.run(migrate(read_settings().database_url))
-    click.echo("the database is at the newest revision")
+    echo("the database is at the newest revision")
 
 
 @main.command()
@@ -34,7 +34,7 @@ def status() -> None:
     """Show the state of processes, outbox, stream and projections."""
     from operations import status
 
-    click.echo(asyncio.run(status.render(read_settings())))
+    echo(asyncio.run(status.render(read_settings())))
 
 
 @main.group()
@@ -54,7 +54,7 @@ def rebuild(name: str, within: timedelta) -> None:
     settings = read_settings()
     view = projections.find_view(settings, name)
     seconds = asyncio.run(projections.rebuild(settings, view, within.total_seconds()))
-    click.echo(f"{name} is ready again after {seconds:.1f} s")
+    echo(f"{name} is ready again after {seconds:.1f} s")
 
 
 @projections.command("retry")
@@ -72,7 +72,7 @@ def retry_parked(name: str, ids: tuple[str, ...]) -> None:
     settings = read_settings()
     view = projections.find_view(settings, name)
     count = asyncio.run(parked_aggregates.retry(settings, view, ids))
-    click.echo(f"{count} aggregates of {name} are retried within seconds")
+    echo(f"{count} aggregates of {name} are retried within seconds")
 
 
 @main.group()
@@ -98,9 +98,7 @@ def list_(kind: str, state: str, ended: bool, limit: int) -> None:
     """List sagas that have not ended, overdue ones first."""
     from operations import sagas
 
-    click.echo(
-        asyncio.run(sagas.list_sagas(read_settings(), kind, state.upper(), ended or bool(state), limit))
-    )
+    echo(asyncio.run(sagas.list_sagas(read_settings(), kind, state.upper(), ended or bool(state), limit)))
 
 
 @sagas.command()
@@ -110,7 +108,7 @@ def show(saga_id: str, kind: str) -> None:
     """Show the status, steps and timers of all sagas of SAGA_ID, for instance an order's id."""
     from operations import sagas
 
-    click.echo(asyncio.run(sagas.show_sagas(read_settings(), saga_id, kind)))
+    echo(asyncio.run(sagas.show_sagas(read_settings(), saga_id, kind)))
 
 
 @sagas.command()
@@ -120,18 +118,20 @@ def retry(saga_id: str, kind: str) -> None:
     """Repeat the step or input at which a saga is blocked."""
     from operations import sagas
 
-    click.echo(asyncio.run(sagas.retry(read_settings(), saga_id, kind)))
+    echo(asyncio.run(sagas.retry(read_settings(), saga_id, kind)))
 
 
 @sagas.command()
 @click.argument("saga_id")
 @_kind
-@click.option("--reason", required=True, help="The reason; it is recorded, and callers see it.")
+@click.option(
+    "--reason", required=True, type=Reason(), help="The reason; it is recorded, and callers see it."
+)
 def abort(saga_id: str, kind: str, reason: str) -> None:
     """End a saga, undoing every step that can be undone."""
     from operations import sagas
 
-    click.echo(asyncio.run(sagas.abort(read_settings(), saga_id, kind, reason)))
+    echo(asyncio.run(sagas.abort(read_settings(), saga_id, kind, reason)))
 
 
 @sagas.command()
@@ -140,7 +140,7 @@ def scopes() -> None:
     from operations import sagas
     from process_manager.scopes import required_scopes
 
-    click.echo("\n".join(required_scopes(sagas.load_sagas(read_settings()))))
+    echo("\n".join(required_scopes(sagas.load_sagas(read_settings()))))
 
 
 @main.command()
@@ -154,7 +154,7 @@ def events(stream: str) -> None:
 
     async def show() -> None:
         async for line in events.decode_stream(settings, stream):
-            click.echo(line)
+            echo(line)
 
     settings = read_settings()
     asyncio.run(show())
@@ -190,7 +190,7 @@ def list_keys() -> None:
     """List the keys, without their secrets."""
     from operations import keys
 
-    click.echo(keys.list_keys(Path(read_settings().keys)))
+    echo(keys.list_keys(Path(read_settings().keys)))
 
 
 @keys.command("check")
@@ -198,7 +198,7 @@ def check_keys() -> None:
     """Check the file as the processes do. Exit code 1: they refuse it."""
     from operations import keys
 
-    click.echo(keys.check(Path(read_settings().keys)))
+    echo(keys.check(Path(read_settings().keys)))
 
 
 @keys.command("new")
@@ -222,7 +222,7 @@ def new_key(purpose: str, algorithm: str, after: timedelta) -> None:
     """Add a key with a random secret, and print its id. The file is created if need be."""
     from operations import keys
 
-    click.echo(keys.create(Path(read_settings().keys), purpose, algorithm, after))
+    echo(keys.create(Path(read_settings().keys), purpose, algorithm, after))
 
 
 @keys.command("set")
@@ -233,7 +233,7 @@ def set_key_state(key_id: str, state: str) -> None:
     from operations import keys
 
     keys.set_state(Path(read_settings().keys), key_id, state)
-    click.echo(f"{key_id} is {state}")
+    echo(f"{key_id} is {state}")
 
 
 @main.command()
@@ -248,7 +248,7 @@ def housekeeping(every: timedelta | None, dry_run: bool) -> None:
 
     if every == timedelta(0):
         raise click.BadParameter("an interval is at least 1s", param_hint="--every")
-    sys.exit(command.run(read_settings(), every, dry_run, click.echo))
+    sys.exit(command.run(read_settings(), every, dry_run, echo))
 
 
 @main.command()
@@ -257,7 +257,7 @@ def restored() -> None:
     from operations import incarnation
 
     old, new = asyncio.run(incarnation.replace_incarnation(read_settings().database_url))
-    click.echo(f"old incarnation  {old}\nnew incarnation  {new}\n{incarnation.NEXT_STEPS}")
+    echo(f"old incarnation  {old}\nnew incarnation  {new}\n{incarnation.NEXT_STEPS}")
 
 
 @main.command()
@@ -270,7 +270,7 @@ def new(name: str, aggregate: str) -> None:
     """
     from operations.new_context import repository
 
-    click.echo(repository.create(name, aggregate))
+    echo(repository.create(name, aggregate))
 
 
 @main.command()
@@ -281,7 +281,7 @@ def generate(protos: Path, out: Path) -> None:
     from operations.generate import generate
 
     files = generate(protos, out)
-    click.echo(f"generated the stubs of {len(files)} protos")
+    echo(f"generated the stubs of {len(files)} protos")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,10 @@ import click
 from runtime.process.durations import parse_duration
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+from runtime.process.terminal import escape, escape_lines
+
+MAX_REASON_LENGTH = 500
+"""Characters of an operator's reason: a context's commands take it over."""
 
 
 class Duration(click.ParamType[timedelta]):
@@ -23,20 +27,49 @@ class Duration(click.ParamType[timedelta]):
             self.fail(str(error), param, ctx)
 
 
+class Reason(click.ParamType[str]):
+    """A text that every command of a context takes as a reason: one printable line of limited length."""
+
+    name = "text"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the text; fail if a context would refuse it, which would block the saga."""
+        text = str(value)
+        if not 0 < len(text.strip()) <= len(text) <= MAX_REASON_LENGTH or not text.isprintable():
+            self.fail(f"must be one line of 1 to {MAX_REASON_LENGTH} printable characters", param, ctx)
+        return text
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text has no lone surrogates, as Python makes them of bytes that are not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print lines to stdout, or to stderr. What callers or servers wrote in them is escaped."""
+    click.echo(escape_lines(text), err=err)
+
+
 class CommandGroup(click.Group):
     """Commands that fail with one line instead of a traceback."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if any(not is_unicode(argument) for argument in args):
+            raise click.UsageError("an argument is not UTF-8", ctx)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
         except StartError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(escape(str(error))) from error
         except Exception as error:
             from operations.server_errors import UNREACHABLE, summarize
 
             if not isinstance(error, UNREACHABLE):
                 raise
-            raise click.ClickException(f"a server is unreachable: {summarize(error)}") from error
+            text = f"a server is unreachable: {summarize(error)}"
+            raise click.ClickException(escape(text)) from error
 
 
 def read_settings() -> Settings:

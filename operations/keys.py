@@ -15,6 +15,7 @@ from typing import Any
 
 from contracts.key_ring import ALGORITHMS, KeyRing, KeyState, Purpose
 from runtime.process.start_error import StartError
+from runtime.process.terminal import escape
 
 DEFAULT_ALGORITHM = next(iter(ALGORITHMS))
 _SECRET_SIZE = 32
@@ -27,7 +28,10 @@ Entry = dict[str, Any]
 def list_keys(path: Path) -> str:
     """Return a line for each key, without its secret."""
     rows = [("id", "purpose", "algorithm", "state", "from")]
-    rows += [(key["id"], key["purpose"], key["algorithm"], key["state"], key["from"]) for key in _read(path)]
+    rows += [
+        (escape(key["id"]), escape(key["purpose"]), key["algorithm"], key["state"], key["from"])
+        for key in _read(path)
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -49,7 +53,9 @@ def check(path: Path) -> str:
     if (mode := path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
         lines.append(f"warning: {path} is open to others ({stat.filemode(mode)})")
     unknown = sorted({entry["purpose"] for entry in entries} - set(Purpose))
-    lines += [f"warning: unknown purpose {purpose} (known: {', '.join(Purpose)})" for purpose in unknown]
+    lines += [
+        f"warning: unknown purpose {escape(purpose)} (known: {', '.join(Purpose)})" for purpose in unknown
+    ]
     return "\n".join([*lines, f"{path}: {len(entries)} keys, one to sign with for each purpose"])
 
 

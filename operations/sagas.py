@@ -19,6 +19,10 @@ from runtime import jetstream
 from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+from runtime.process.terminal import escape
+
+MAX_OPERATOR_LENGTH = 100
+"""Characters of an operator's name that are recorded."""
 
 
 def load_sagas(settings: Settings) -> list[Saga[Any]]:
@@ -60,7 +64,7 @@ async def list_sagas(settings: Settings, saga_name: str, state: str, ended: bool
         if not saga_name:
             notes += _describe_unknown(await sagas.count_open(), chosen)
     lines = _align(_list_cells(row) for row in rows) if rows else ["no sagas" if ended else "no open sagas"]
-    return "\n".join([*lines, *notes])
+    return "\n".join([*lines, *map(escape, notes)])
 
 
 def _describe_unknown(counts: Mapping[str, SagaCounts], known: Sequence[Saga[Any]]) -> list[str]:
@@ -94,7 +98,7 @@ async def show_sagas(settings: Settings, id_: str, saga_name: str) -> str:
     async with _open_store(settings) as store:
         sagas = SagaReader(store.engine, chosen)
         all_details = [await sagas.find(name, id_) for name in await _find_names(sagas, id_, chosen)]
-    return "\n\n".join("\n".join(_describe(details)) for details in all_details if details)
+    return "\n\n".join(describe(details) for details in all_details if details)
 
 
 async def retry(settings: Settings, id_: str, saga_name: str) -> str:
@@ -109,7 +113,7 @@ async def retry(settings: Settings, id_: str, saga_name: str) -> str:
         async with _open_store(settings) as store:
             name = await _choose_name(SagaReader(store.engine), id_, chosen, "retry")
             engine = Engine(store, chosen, read_stream_from(connection))
-            return _format_status(await engine.retry(name, id_, getuser()))
+            return _format_status(await engine.retry(name, id_, find_operator()))
     except (UnknownSaga, ActionNotPossible, RowUnreadable) as error:
         raise StartError(str(error)) from error
     finally:
@@ -131,9 +135,14 @@ async def abort(settings: Settings, id_: str, saga_name: str, reason: str) -> st
         name = await _choose_name(SagaReader(store.engine), id_, chosen, "abort", f"--reason {quote(reason)}")
         try:
             engine = Engine(store, chosen, read_no_stream)  # type: ignore[arg-type]
-            return _format_status(await engine.abort(name, id_, reason, getuser()))
+            return _format_status(await engine.abort(name, id_, reason, find_operator()))
         except (UnknownSaga, ActionNotPossible, RowUnreadable) as error:
             raise StartError(str(error)) from error
+
+
+def find_operator() -> str:
+    """Return the name to record: that of the user in the environment, which may hold anything."""
+    return escape(getuser())[:MAX_OPERATOR_LENGTH]
 
 
 def _choose_sagas(settings: Settings, saga_name: str) -> list[Saga[Any]]:
@@ -166,9 +175,8 @@ async def _choose_name(
 
 def _format_status(instance: Instance) -> str:
     status = instance.status
-    return f"{instance.saga.name} {instance.id} is {status.state}" + (
-        f": {status.blocked_reason}" if status.blocked_reason else ""
-    )
+    reason = f": {status.blocked_reason}" if status.blocked_reason else ""
+    return escape(f"{instance.saga.name} {instance.id} is {status.state}{reason}")
 
 
 def _list_cells(row: SagaRow) -> Sequence[str]:
@@ -187,7 +195,12 @@ def _format_progress(row: SagaRow) -> str:
     return ", ".join(parts)
 
 
-def _describe(details: SagaDetails) -> Iterable[str]:
+def describe(details: SagaDetails) -> str:
+    """Return the status, steps, timers and operators' actions of a saga, a line each."""
+    return "\n".join(map(escape, _list_facts(details)))
+
+
+def _list_facts(details: SagaDetails) -> Iterable[str]:
     row = details.row
     yield f"{row.saga} {row.id}: {row.status} since {_format_time(row.status_since)}"
     if progress := _format_progress(row):
@@ -212,7 +225,7 @@ def _describe(details: SagaDetails) -> Iterable[str]:
 
 
 def _align(rows: Iterable[Sequence[str]]) -> list[str]:
-    table = list(rows)
+    table = [list(map(escape, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()

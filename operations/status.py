@@ -23,6 +23,7 @@ from runtime import jetstream
 from runtime.jetstream import StreamIdentity, read_stream_identity
 from runtime.postgres import create_engine
 from runtime.process.settings import Settings
+from runtime.process.terminal import escape
 
 TIMEOUT = 3.0
 """Seconds within which each server must respond."""
@@ -50,7 +51,7 @@ async def render(settings: Settings) -> str:
     )
     rows = [*sections[0], *sections[1], ("stream", _describe_stream(stream)), *sections[2], *sections[3]]
     width = max(len(subject) for subject, _ in rows)
-    return "\n".join(f"{subject:{width}}  {state}" for subject, state in rows)
+    return "\n".join(escape(f"{subject:{width}}  {state}") for subject, state in rows)
 
 
 async def _check_processes(settings: Settings) -> list[Row]:

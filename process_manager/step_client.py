@@ -17,8 +17,10 @@ from google.rpc import error_details_pb2, status_pb2
 from contracts.manifest import context_of
 from process_manager.due_work import DueStep
 from runtime.codec import message_class
+from runtime.grpc.metadata import CAUSATION_ID, CORRELATION_ID, ID_PATTERNS
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+from runtime.telemetry import tracing
 
 FINAL_STATUSES = frozenset(
     {
@@ -150,19 +152,20 @@ class StepClient:
         return self._channels[service]
 
     def _create_metadata(self, step: DueStep, traceparent: str | None) -> tuple[tuple[str, str], ...]:
-        metadata = {
-            # Read from the file for each call, since the token may have been renewed.
-            "authorization": f"Bearer {self._token_file.read_text().strip()}",
-            "diptych-correlation-id": step.correlation_id,
-            "diptych-causation-id": f"{step.saga}/{step.id}"[:128],
-            "traceparent": traceparent,
+        ids = {
+            CORRELATION_ID: step.correlation_id,
+            CAUSATION_ID: f"{step.saga}/{step.id}"[:128],
         }
-        # gRPC would refuse the whole call for a row's value that is no text of a header.
-        return tuple(
-            (key, value)
-            for key, value in metadata.items()
-            if value and value.isascii() and value.isprintable()
-        )
+        # gRPC would refuse the whole call for a value that is no text of a header. A saga that began with an
+        # event of an earlier release may have one.
+        sent = [(key, value) for key, value in ids.items() if ID_PATTERNS[key].fullmatch(value)]
+        if traceparent and (valid := tracing.parse_traceparent(traceparent)):
+            sent.append(("traceparent", valid))
+        # Read from the file for each call, since the token may have been renewed.
+        token = self._token_file.read_text().strip()
+        if not (token.isascii() and token.isprintable()):
+            raise OutcomeUnknown("DIPTYCH_PROCESS_MANAGER_TOKEN: the file holds no token", denied=True)
+        return (("authorization", f"Bearer {token}"), *sent)
 
 
 def _parse_targets(text: str) -> dict[str, str]:

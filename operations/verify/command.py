@@ -2,8 +2,7 @@
 
 import asyncio
 
-import click
-
+from operations.cli_parts import echo
 from operations.server_errors import summarize
 from operations.verify.verification import UNVERIFIABLE, verify
 from runtime.process.settings import Settings
@@ -16,7 +15,7 @@ def run(settings: Settings, within: float, max_findings: int, as_json: bool) -> 
     try:
         report = asyncio.run(verify(settings, within=within, max_findings=max_findings))
     except UNVERIFIABLE as error:
-        click.echo(f"cannot verify: {summarize(error)}", err=True)
+        echo(f"cannot verify: {summarize(error)}", err=True)
         return UNCHECKED
-    click.echo(report.to_json() if as_json else report.to_text())
+    echo(report.to_json() if as_json else report.to_text())
     return CLEAN if report.clean else DRIFT

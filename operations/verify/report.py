@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from operations.verify.model import Problem
+from runtime.process.terminal import escape
 
 CHECKS = {
     "events": ("{events:,} in {streams:,} streams", "versions without gaps"),
@@ -79,8 +80,8 @@ class Report:
     def to_text(self) -> str:
         """Return the report for people, several lines."""
         lines = [f"{check:14}  {self._summarise(check)}" for check in CHECKS]
-        lines += [f"note: {note}" for note in self.notes]
-        lines += [f"{problem.subject}: {problem.text}" for problem in self.problems]
+        lines += [escape(f"note: {note}") for note in self.notes]
+        lines += [escape(f"{problem.subject}: {problem.text}") for problem in self.problems]
         if hidden := self.findings.total() - len(self.problems):
             lines.append(f"and {hidden:,} more findings; --findings shows more of them")
         return "\n".join(lines)

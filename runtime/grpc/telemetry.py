@@ -117,7 +117,6 @@ def _trace(method: Method, handler: Handler) -> Handler:
 
 
 def _find_traceparent() -> str | None:
-    for key, value in metadata.current():
-        if key == "traceparent":
-            return str(value)
-    return None
+    """Return the traceparent of the call; None if there is none or several, or it is malformed."""
+    values = [value for key, value in metadata.current() if key == "traceparent"]
+    return tracing.parse_traceparent(str(values[0])) if len(values) == 1 else None

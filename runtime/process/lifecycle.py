@@ -26,6 +26,7 @@ from runtime.process import logs
 from runtime.process.logs import output
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
+from runtime.process.terminal import escape
 from runtime.process.watchdog import Watchdog
 from runtime.telemetry import setup
 
@@ -125,7 +126,7 @@ def read_contexts() -> dict[str, Manifest]:
 
 def _report_start_error(name: str, message: str) -> int:
     logs.flush()  # earlier log lines must precede this one if stdout and stderr share a file
-    output.write_to_stderr(f"{name}: {message}\n")
+    output.write_to_stderr(f"{name}: {escape(message)}\n")
     return EXIT_START_ERROR
 
 

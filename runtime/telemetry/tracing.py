@@ -23,6 +23,10 @@ from runtime.grpc.rpc_error import RpcError
 Attributes = Mapping[str, str | int | float | bool]
 
 _TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_RECEIVED_TRACEPARENT = re.compile(
+    "([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(-.*)?"
+)
+"""The grammar of W3C Trace Context: the version, the ids and flags, and what later versions may append."""
 _NO_SPAN: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 _UNSAMPLED = trace.set_span_in_context(NonRecordingSpan(SpanContext(1, 1, is_remote=False)), Context())
 _tracer: Tracer | None = None
@@ -136,6 +140,14 @@ def context_from(parent: str) -> Context:
     trace_id, span_id, flags = (int(part, 16) for part in parts.groups())
     remote = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
     return trace.set_span_in_context(NonRecordingSpan(remote), Context())
+
+
+def parse_traceparent(value: str) -> str | None:
+    """Return a received traceparent as one of version 00; None if it is malformed."""
+    if (parts := _RECEIVED_TRACEPARENT.fullmatch(value)) is None:
+        return None
+    version, ids, appended = parts.groups()
+    return None if version == "ff" or (version == "00" and appended) else f"00-{ids}"
 
 
 def log_fields(traceparent: str | None) -> Mapping[str, str]:

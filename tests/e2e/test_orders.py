@@ -138,9 +138,3 @@ async def test_every_stream_is_gapless_in_the_store_and_published_once(shop: Sho
         shop, "SELECT sequence FROM outbox WHERE sequence > 0 GROUP BY epoch, sequence HAVING count(*) > 1"
     )
     assert (gaps, twice) == ([], [])
-
-
-async def test_a_correlation_id_that_is_too_long_is_refused(shop: Shop) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await shop.place(order_of("fay"), ("diptych-correlation-id", "x" * 129))
-    assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT

@@ -1,0 +1,20 @@
+"""Text for a terminal: what callers or servers wrote neither moves the cursor nor forges a line."""
+
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def escape(text: str) -> str:
+    """Return a text as one line; characters that are not printable become escapes, as in JSON."""
+    return text if text.isprintable() else "".join(map(_escape_character, text))
+
+
+def escape_lines(text: str) -> str:
+    """Return lines of our own making, each escaped."""
+    return text if text.isprintable() else "\n".join(map(escape, text.split("\n")))
+
+
+def _escape_character(character: str) -> str:
+    if character.isprintable():
+        return character
+    units = character.encode("utf-16-be", "surrogatepass").hex()
+    return _SHORT.get(character) or "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
