@@ -10,7 +10,7 @@ How it works:
 - An instance whose row this release cannot read accepts no input: events become failed inputs, replies and
   timers stay undelivered. All of them are delivered once a release can read the row.
 - Step names are unique, so a step that is sent twice is a bug, and so is a request of a type that the saga
-  does not declare. Only an operator's retry repeats a step, as a new attempt with a new request id.
+  does not declare. Only an operator's action repeats a step, as a new attempt with a new request id.
 """
 
 from dataclasses import dataclass, field, replace
@@ -20,7 +20,16 @@ from uuid import UUID, uuid5
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from process_manager.saga import EventReceived, Input, Reaction, RetryRequested, Saga, SagaStatus, Send
+from process_manager.saga import (
+    AbortRequested,
+    EventReceived,
+    Input,
+    Reaction,
+    RetryRequested,
+    Saga,
+    SagaStatus,
+    Send,
+)
 from process_manager.step_requests import method_of, path_of, serialize_with_id
 from process_manager.stored_values import check_storable, to_text
 
@@ -209,7 +218,7 @@ class Instance:
             type_name = send.request.DESCRIPTOR.full_name
             raise ValueError(f"{send.step}: {self.saga.name} does not declare {type_name} in its requests")
         previous = self.attempts.get(send.step, 0)
-        if previous and not isinstance(input_, RetryRequested):
+        if previous and not isinstance(input_, RetryRequested | AbortRequested):
             raise ValueError(f"{send.step} was sent before")
         attempt = previous + 1
         request_id = uuid5(REQUEST_ID_NAMESPACE, f"{self.saga.name}/{self.id}/{send.step}/{attempt}")

@@ -40,6 +40,15 @@ class StepSucceeded:
     response: Any
     at: datetime
 
+    @property
+    def version(self) -> int:
+        """The version of the command's aggregate after it; 0 for a query.
+
+        Events of that aggregate may have been received already, up to this version and beyond.
+        """
+        receipt = getattr(self.response, "receipt", None)
+        return receipt.version if receipt is not None else 0
+
 
 @dataclass(frozen=True, slots=True)
 class StepRejected:
@@ -49,6 +58,11 @@ class StepRejected:
     reason: str
     details: Mapping[str, str]
     at: datetime
+
+    @property
+    def version(self) -> int:
+        """The version of the aggregate that rejected the request; 0 if the rejection does not name it."""
+        return int(self.details.get("actual_version", 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +99,7 @@ class ActionNotPossible(Exception):
 class Send:
     """A step: a command or a query, sent until it is answered.
 
-    The name of a step is unique within its saga instance. Only an operator's retry may repeat a step.
+    The name of a step is unique within its saga instance. Only an operator's action may repeat a step.
     """
 
     step: str

@@ -59,7 +59,8 @@ def describe_status(fulfilment: Fulfilment) -> SagaStatus:
         case "PLACED" if fulfilment.rejection_reason:
             return SagaStatus("UNWINDING", False, unattended, blocked_reason=blocked_reason)
         case "PLACED":
-            return SagaStatus("PREPARING", False, CONFIRMATION_TIMEOUT, blocked_reason=blocked_reason)
+            waiting_for = f"version {fulfilment.awaited_version} of the order" if fulfilment.is_behind else ""
+            return SagaStatus("PREPARING", False, CONFIRMATION_TIMEOUT, waiting_for, blocked_reason)
         case "CONFIRMED":
             return SagaStatus("CONFIRMED", False, None, "shipment", blocked_reason)
         case "RETURNED" if _is_taken_back(fulfilment):

@@ -1,4 +1,13 @@
-"""The facts known about a fulfilment, and how each input changes them."""
+"""The facts known about a fulfilment, and how each input changes them.
+
+How it works:
+
+- The events of the order alone tell its status. An answer to a command on the order comes before its event,
+  after it, or after later events; so it tells only the version that the order has, and `plan` decides nothing
+  before the event of that version was received.
+- A time that is up is a reason to reject the order as it was: a review, an approval or a confirmation ends
+  the reason. The rejection is sent for that one version of the order, so it never overtakes such a change.
+"""
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -64,7 +73,7 @@ class Fulfilment:
     nanos: int = 0
     placed_at: datetime | None = None
     order_status: str = "NONE"
-    """PLACED, HELD, CONFIRMED, SHIPPED, RETURNED, REJECTED or CANCELLED, as known from events and replies."""
+    """PLACED, HELD, CONFIRMED, SHIPPED, RETURNED, REJECTED or CANCELLED, as known from events."""
     order_version: int = 0
     """The version of the order's last event received."""
     generation: int = 1
@@ -79,12 +88,16 @@ class Fulfilment:
     money: ClaimState = ClaimState.NONE
     lines_changed: bool = False
     """Whether the order's lines have changed since stock was reserved or money held for them."""
+    claim_lost: bool = False
+    """Whether a claim has expired or was released before it was firm."""
     rejection_reason: str = ""
     """Why the order cannot be fulfilled; empty if it can."""
     pending_steps: tuple[str, ...] = ()
     """The steps without an answer."""
     awaits_event: bool = False
-    """Whether the order has rejected a step because of an event that this saga has not received yet."""
+    """Whether the next event of the order is awaited. Only an earlier release sets it."""
+    awaited_version: int = 0
+    """The version of the order that its last answer told; the event of that version may not be here yet."""
     sent_at_version: int = 0
     """`order_version` when steps were last sent."""
     refunded: bool = False
@@ -102,8 +115,19 @@ class Fulfilment:
         return quantities
 
     @property
+    def is_behind(self) -> bool:
+        """Whether an event of the order is missing that an answer has told of."""
+        return self.awaits_event or self.order_version < self.awaited_version
+
+    @property
     def has_cost(self) -> bool:
         return bool(self.units or self.nanos)
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether stock and money are firm for the present lines."""
+        money_is_firm = self.money == ClaimState.FIRM or not self.has_cost
+        return self.stock == ClaimState.FIRM and money_is_firm and not self.lines_changed
 
     @property
     def settled(self) -> bool:
@@ -111,25 +135,61 @@ class Fulfilment:
         return self.stock == ClaimState.SETTLED and (self.money == ClaimState.SETTLED or not self.has_cost)
 
 
+TIMEOUTS = {"PLACED": "FULFILMENT_TIMED_OUT", "HELD": "REVIEW_TIMED_OUT"}
+"""The reasons to reject an order that was in a status for too long."""
+CONFIRMED_BUT = "confirmed, but "
+"""How the blocked reason of an order begins that a person has confirmed and that cannot be fulfilled."""
+
+
 def apply_input(fulfilment: Fulfilment, input_: Input) -> Fulfilment:
     match input_:
         case EventReceived(event, version):
-            return replace(apply_event(fulfilment, event), order_version=version, awaits_event=False)
+            changed = apply_event(fulfilment, event)
+            if changed.order_status != fulfilment.order_status:
+                changed = _end_reasons(changed)
+            return replace(changed, order_version=version, awaits_event=False)
         case StepSucceeded(step, response):
-            return apply_success(_remove_pending(fulfilment, step), _get_step_kind(step), response)
+            fulfilment = _remove_pending(fulfilment, step)
+            return apply_success(fulfilment, _get_step_kind(step), response, input_.version)
         case StepRejected(step, reason):
-            return apply_rejection(_remove_pending(fulfilment, step), _get_step_kind(step), reason)
+            fulfilment = _remove_pending(fulfilment, step)
+            return apply_rejection(fulfilment, _get_step_kind(step), reason, input_.version)
         case TimerFired():
-            timeouts = {"PLACED": "FULFILMENT_TIMED_OUT", "HELD": "REVIEW_TIMED_OUT"}
-            return _set_rejection_reason(fulfilment, timeouts.get(fulfilment.order_status, ""))
+            return _set_rejection_reason(fulfilment, TIMEOUTS.get(fulfilment.order_status, ""))
         case AbortRequested(reason):
-            if fulfilment.order_status not in ("PLACED", "HELD"):
-                raise ActionNotPossible(
-                    f"cannot abort: the order is {fulfilment.order_status}, cancel it instead"
-                )
-            return replace(_set_rejection_reason(fulfilment, reason), blocked_reason="")
+            return abort(fulfilment, reason)
         case RetryRequested():
-            return replace(fulfilment, blocked_reason="")
+            return replace(fulfilment, blocked_reason="", awaits_event=False, awaited_version=0)
+
+
+def abort(fulfilment: Fulfilment, reason: str) -> Fulfilment:
+    """Set an operator's reason to reject the order.
+
+    Raises:
+        ActionNotPossible: the order is confirmed or has ended, or may have been confirmed meanwhile.
+    """
+    if fulfilment.order_status not in TIMEOUTS:
+        raise ActionNotPossible(f"cannot abort: the order is {fulfilment.order_status}, cancel it instead")
+    if any(_get_step_kind(step) == "confirm" for step in fulfilment.pending_steps):
+        raise ActionNotPossible("cannot abort: the order is being confirmed, cancel it once it is")
+    if fulfilment.order_version < fulfilment.awaited_version:
+        version = fulfilment.awaited_version
+        raise ActionNotPossible(f"cannot abort: version {version} of the order has not arrived yet")
+    return replace(_set_rejection_reason(fulfilment, reason), blocked_reason="")
+
+
+def is_timed_out(fulfilment: Fulfilment) -> bool:
+    """Whether the order is to be rejected because a time is up."""
+    return fulfilment.rejection_reason in TIMEOUTS.values()
+
+
+def _end_reasons(fulfilment: Fulfilment) -> Fulfilment:
+    """Drop the reasons that the order's new status has ended."""
+    if is_timed_out(fulfilment) and fulfilment.order_status in (*TIMEOUTS, "CONFIRMED"):
+        fulfilment = replace(fulfilment, rejection_reason="")
+    if fulfilment.order_status == "CANCELLED" and fulfilment.blocked_reason.startswith(CONFIRMED_BUT):
+        fulfilment = replace(fulfilment, blocked_reason="")
+    return fulfilment
 
 
 def _get_step_kind(step: str) -> str:
@@ -143,8 +203,12 @@ def _remove_pending(fulfilment: Fulfilment, step: str) -> Fulfilment:
 
 
 def _set_rejection_reason(fulfilment: Fulfilment, reason: str) -> Fulfilment:
-    """Set the reason unless there is one: the first reason is the cause, the others follow from it."""
-    return replace(fulfilment, rejection_reason=fulfilment.rejection_reason or reason)
+    """Set the reason unless there is one: the first reason is the cause, the others follow from it.
+
+    A time that is up gives way to any other reason, since that one does not end with the order's status.
+    """
+    first = "" if is_timed_out(fulfilment) else fulfilment.rejection_reason
+    return replace(fulfilment, rejection_reason=first or reason or fulfilment.rejection_reason)
 
 
 STATUS_BY_EVENT = {
@@ -223,18 +287,21 @@ CHANGES_ON_SUCCESS: dict[str, dict[str, Any]] = {
     "release_money": {"money": ClaimState.RELEASED},
     "capture_money": {"money": ClaimState.SETTLED},
     "refund": {"refunded": True},
-    "reject": {"order_status": "REJECTED"},
 }
 """The fields to set when a step of this kind succeeds."""
 ORDER_STEPS = ("hold_order", "confirm", "reject")
-"""Steps that an order rejects if it has changed. The event of the change may arrive before or after the
-rejection."""
+"""Steps that change the order, and that it rejects if it has changed otherwise. The event of either change
+may arrive before or after the answer."""
+REASONS_OF_CHANGE = ("VERSION_MISMATCH", "ORDER_HELD", "ORDER_ALREADY_")
+"""How the reasons begin with which an order that has changed rejects these steps."""
+LOST_CLAIM_REASONS = ("_EXPIRED", "_ALREADY_RELEASED")
+"""How the reasons end with which a claim that is gone rejects to become firm."""
 FALLIBLE_STEPS = ("reserve", "hold_money", "firm_stock", "firm_money")
 """Steps whose rejection means that the order cannot be fulfilled."""
 
 
-def apply_success(fulfilment: Fulfilment, kind: str, response: Any) -> Fulfilment:
-    """Apply the success of a step of this kind."""
+def apply_success(fulfilment: Fulfilment, kind: str, response: Any, version: int) -> Fulfilment:
+    """Apply the success of a step of this kind, which left its aggregate at a version."""
     match kind:
         case "assess" if isinstance(response, ListOrdersResponse):  # asked by an earlier release
             return replace(fulfilment, assess_again=True)
@@ -242,24 +309,31 @@ def apply_success(fulfilment: Fulfilment, kind: str, response: Any) -> Fulfilmen
             order = fraud.Order(fulfilment.units, fulfilment.currency_code, fulfilment.address_hashes)
             suspicions = fraud.find_suspicions(order, response.order_count, response.known_address_digests)
             return replace(fulfilment, assessed=True, suspicion="; ".join(suspicions))
-        case "hold_order" | "confirm":
-            # The order's own event may have arrived before this reply, and later events with it.
-            if fulfilment.order_status != "PLACED":
-                return fulfilment
-            return replace(fulfilment, order_status={"hold_order": "HELD", "confirm": "CONFIRMED"}[kind])
+        case "hold_order" | "confirm" | "reject":
+            return replace(fulfilment, awaited_version=version)
         case "restock":
             return replace(fulfilment, restocked=fulfilment.restocked + 1)
         case _:
             return replace(fulfilment, **CHANGES_ON_SUCCESS[kind])
 
 
-def apply_rejection(fulfilment: Fulfilment, kind: str, reason: str) -> Fulfilment:
-    """Apply the rejection of a step of this kind."""
+def apply_rejection(fulfilment: Fulfilment, kind: str, reason: str, version: int) -> Fulfilment:
+    """Apply the rejection of a step of this kind.
+
+    Args:
+        fulfilment: the fulfilment without the pending step.
+        kind: the kind of the step.
+        reason: the reason of the rejection.
+        version: the version of the aggregate that rejected it; 0 if unknown.
+    """
     if kind == "assess":
         return replace(fulfilment, assessed=True, suspicion=f"assessment failed: {reason}")
-    if kind in ORDER_STEPS:
-        # Unless the event has arrived since the step was sent, wait for it before any other step.
-        return replace(fulfilment, awaits_event=fulfilment.order_version == fulfilment.sent_at_version)
+    # An order of a later version than the step was sent for has changed; no later version is no explanation.
+    later = version or fulfilment.sent_at_version + 1
+    if kind in ORDER_STEPS and reason.startswith(REASONS_OF_CHANGE) and later > fulfilment.sent_at_version:
+        return replace(fulfilment, awaited_version=later)
+    if kind in ("firm_stock", "firm_money") and reason.endswith(LOST_CLAIM_REASONS):
+        fulfilment = replace(fulfilment, claim_lost=True)
     if kind in FALLIBLE_STEPS:
         return _set_rejection_reason(fulfilment, reason)
     if (kind, reason) == ("restock", "PRODUCT_DISCONTINUED"):  # skip these goods, a person must count them

@@ -3,10 +3,12 @@
 How it works:
 
 - `plan` runs after every input. It returns no steps while any step is pending, while an event of the order
-  is awaited, or while the fulfilment is blocked; so every decision is made on facts that are complete.
+  is missing that an answer told of, or while the fulfilment is blocked; so every decision is made on facts
+  that are complete.
 - Before shipping the order of steps is: assess, reserve, hold money, make both firm, confirm. When a step
   is rejected, a timeout expires or an operator aborts, `rejection_reason` is set, and `compensate` releases
   the claims, the latest first and one at a time, before the order is rejected.
+- What is confirmed with stock and money firm is confirmed: a reason to reject it that came meanwhile ends.
 - Changed lines, or a review that released the claims, end the current generation of claims: they are
   released, and the next generation reserves and holds under new ids.
 - Once shipped nothing is compensated. Commit and capture are sent together, and a rejection blocks the
@@ -19,12 +21,12 @@ from datetime import datetime
 
 from process_manager.saga import Send
 from process_manager.sagas.fulfilment import requests
-from process_manager.sagas.fulfilment.facts import ClaimState, Fulfilment
+from process_manager.sagas.fulfilment.facts import CONFIRMED_BUT, ClaimState, Fulfilment
 
 
 def plan(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
     """Return the steps to send now, and the fulfilment with the changes that the plan itself makes."""
-    if fulfilment.pending_steps or fulfilment.awaits_event or fulfilment.blocked_reason:
+    if fulfilment.pending_steps or fulfilment.is_behind or fulfilment.blocked_reason:
         return fulfilment, ()
     match fulfilment.order_status:
         case "CANCELLED" | "REJECTED":
@@ -54,9 +56,10 @@ def plan_confirmation(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment,
 def plan_delivery(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
     """Plan the next steps of an order that is confirmed, shipped or returned."""
     if ClaimState.SETTLED not in (fulfilment.stock, fulfilment.money):
-        if fulfilment.rejection_reason:  # a person has confirmed an order that cannot be fulfilled
-            reason = f"confirmed, but {fulfilment.rejection_reason}"
-            return replace(fulfilment, blocked_reason=reason, rejection_reason=""), ()
+        reason = fulfilment.rejection_reason
+        fulfilment = replace(fulfilment, rejection_reason="")
+        if reason and not fulfilment.is_claimed:  # a person has confirmed an order that cannot be fulfilled
+            return replace(fulfilment, blocked_reason=f"{CONFIRMED_BUT}{reason}"), ()
         fulfilment, steps = claim(fulfilment, at)
         if steps or fulfilment.order_status == "CONFIRMED":
             return fulfilment, steps
@@ -69,7 +72,8 @@ def plan_delivery(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment, Seq
 def claim(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Send]]:
     """Reserve stock, hold money, then make both firm; no steps once both are firm."""
     claims = (fulfilment.stock, fulfilment.money)
-    outdated = fulfilment.lines_changed and claims != (ClaimState.NONE, ClaimState.NONE)
+    unfit = fulfilment.lines_changed or fulfilment.claim_lost
+    outdated = unfit and claims != (ClaimState.NONE, ClaimState.NONE)
     if outdated or ClaimState.RELEASED in claims:
         if steps := compensate(fulfilment):
             return fulfilment, steps
@@ -79,7 +83,7 @@ def claim(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment, Sequence[Se
             stock=ClaimState.NONE,
             money=ClaimState.NONE,
         )
-    fulfilment = replace(fulfilment, lines_changed=False)
+    fulfilment = replace(fulfilment, lines_changed=False, claim_lost=False)
     if fulfilment.stock == ClaimState.NONE:
         return fulfilment, [requests.reserve(fulfilment, at)]
     if fulfilment.money == ClaimState.NONE and fulfilment.has_cost:

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 
 from process_manager.saga import Send
-from process_manager.sagas.fulfilment.facts import Fulfilment
+from process_manager.sagas.fulfilment.facts import Fulfilment, is_timed_out
 from process_manager.sagas.fulfilment.fraud import HOUR
 
 REQUESTS: tuple[type[Message], ...] = (
@@ -56,10 +56,10 @@ def assess(fulfilment: Fulfilment) -> Send:
 
 
 def hold_order(fulfilment: Fulfilment) -> Send:
-    """Put the order up for review by a person."""
-    reason = fulfilment.suspicion[:MAX_REASON_LENGTH]
-    request = ordering.HoldOrderRequest(order_id=fulfilment.order_id, reason=reason)
-    return Send(f"hold_order-{fulfilment.order_version}", request)
+    """Put the order up for review by a person, unless it is at a later version: it may have been reviewed."""
+    reason, version = fulfilment.suspicion[:MAX_REASON_LENGTH], fulfilment.order_version
+    request = ordering.HoldOrderRequest(order_id=fulfilment.order_id, reason=reason, expected_version=version)
+    return Send(f"hold_order-{version}", request)
 
 
 def confirm(fulfilment: Fulfilment) -> Send:
@@ -70,8 +70,11 @@ def confirm(fulfilment: Fulfilment) -> Send:
 
 
 def reject(fulfilment: Fulfilment) -> Send:
+    """Reject the order; one whose time is up only at the version for which that was found."""
     reason = fulfilment.rejection_reason[:MAX_REASON_LENGTH]
     request = ordering.RejectOrderRequest(order_id=fulfilment.order_id, reason=reason)
+    if is_timed_out(fulfilment):
+        request.expected_version = fulfilment.order_version
     return Send(f"reject-{fulfilment.order_version}", request)
 
 

@@ -1,4 +1,7 @@
-"""In any order of events, replies, timers and commands, an order ends with all its claims or with none."""
+"""In any order of events, replies, timers, commands and operators' actions, an order ends as people decided.
+
+It has all its claims or none; a blocked saga is no end, so an operator ends it.
+"""
 
 from contextlib import suppress
 from datetime import timedelta
@@ -11,9 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.decider import Rejected
 from command_server.kernel.money import Money
+from process_manager.saga import ActionNotPossible
 from process_manager.sagas.fulfilment import FULFILMENT
 from process_manager.sagas.fulfilment.requests import CLAIM_LIFETIME
 from tests.support.models.fulfilment_simulation import ORDER, Simulation
+from tests.support.models.verdicts import find_wrong_timeouts
 
 STEPS = (
     "reserve",
@@ -44,9 +49,10 @@ class Machine(RuleBasedStateMachine):
         money=st.sampled_from([30, 40, 1000]),
         price=st.sampled_from([0, 10, 10, 200]),
         steps=st.integers(0, 8),
+        ending=st.sampled_from(["retry", "abort", "cancel"]),
     )
-    def begin(self, money: int, price: int, steps: int) -> None:
-        self.money = money
+    def begin(self, money: int, price: int, steps: int, ending: str) -> None:
+        self.ending = ending
         self.simulation = Simulation(money=money, price=price)
         self.simulation.place_order()
         self.proceed(steps)
@@ -84,6 +90,11 @@ class Machine(RuleBasedStateMachine):
     def end_or_advance(self, command: Any) -> None:
         self.try_to_execute(command)
 
+    @rule()
+    def abort(self) -> None:
+        with suppress(ActionNotPossible):
+            self.simulation.abort(FULFILMENT.name, "o-1", "enough")
+
     def try_to_execute(self, command: Any) -> None:
         with suppress(Rejected):
             self.simulation.execute(command)
@@ -101,39 +112,51 @@ class Machine(RuleBasedStateMachine):
             assert 0 <= held <= balance
 
     def teardown(self) -> None:
-        """Run the order to its end, with timers fired and the operator retrying, then check it."""
+        """Run the order to its end, with timers fired and an operator at work, then check it."""
         if not hasattr(self, "simulation"):
             return
         simulation = self.simulation
         simulation.rejections = {}
         for _ in range(4):
             simulation.settle()
-            simulation.retry(FULFILMENT.name, "o-1")
+            assert simulation.known_status == simulation.order_status
+            if simulation.instance.status.blocked_reason:
+                assert not (simulation.order_status == "CONFIRMED" and simulation.instance.state.is_claimed)
+                self.end_blocked()
+                simulation.settle()
             simulation.advance_time(timedelta(days=4))
-            simulation.settle()
+        simulation.settle()
         self.check(simulation)
+        assert find_wrong_timeouts(simulation.world.history) == []
+
+    def end_blocked(self) -> None:
+        """Do what the documentation tells an operator to do about a blocked saga."""
+        if self.ending == "abort":
+            self.abort()
+        if self.ending == "cancel" and self.simulation.order_status == "CONFIRMED":
+            self.simulation.execute(orders.CancelOrder("o-1", "cannot be fulfilled"))
+            self.simulation.settle()
+        else:
+            self.simulation.supply()
+        self.simulation.retry(FULFILMENT.name, "o-1")
 
     def check(self, simulation: Simulation) -> None:
+        assert not simulation.instance.status.blocked_reason
         (tea, reserved), (balance, held) = simulation.stock(), simulation.money()
         lines = simulation.world.state(ORDER).contents.lines
         pieces = sum(line.quantity for line in lines if line.sku == "tea")
         cost = sum(line.quantity * line.unit_price.units for line in lines)
+        all_tea, all_money = simulation.supplied
         match simulation.order_status:
-            case "CANCELLED" | "REJECTED":
-                assert (tea, reserved, balance, held) == (10, 0, self.money, 0)
-            case "CONFIRMED" if not simulation.instance.status.blocked_reason:
-                assert (tea, reserved, balance, held) == (10, pieces, self.money, cost)
-            case "SHIPPED" | "DELIVERED" if not simulation.instance.status.blocked_reason:
-                assert (tea, reserved, balance, held) == (10 - pieces, 0, self.money - cost, 0)
-            case "RETURNED" if not simulation.instance.status.blocked_reason:
-                assert (tea, reserved, balance, held) == (10, 0, self.money, 0)
+            case "CANCELLED" | "REJECTED" | "RETURNED":
+                assert (tea, reserved, balance, held) == (all_tea, 0, all_money, 0)
+            case "CONFIRMED":
+                assert (tea, reserved, balance, held) == (all_tea, pieces, all_money, cost)
+            case "SHIPPED" | "DELIVERED":
+                assert (tea, reserved, balance, held) == (all_tea - pieces, 0, all_money - cost, 0)
             case status:
-                assert simulation.instance.status.blocked_reason, f"{status} is not final"
-        assert (
-            simulation.instance.status.ended
-            or simulation.order_status == "CONFIRMED"
-            or simulation.instance.status.blocked_reason
-        )
+                raise AssertionError(f"{status} is not final")
+        assert simulation.instance.status.ended or simulation.order_status == "CONFIRMED"
 
 
 assert timedelta(minutes=61) > CLAIM_LIFETIME
