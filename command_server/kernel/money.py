@@ -1,6 +1,10 @@
 """Exact amounts of money: the domain's counterpart of `google.type.Money`."""
 
+import re
 from dataclasses import dataclass
+from typing import Annotated
+
+from command_server.kernel.field_rules import FieldRule
 
 NANOS = 1_000_000_000
 MAX_UNITS = 2**63 - 1
@@ -56,3 +60,33 @@ def _from_nanos(currency_code: str, total: int) -> Money:
     if units > MAX_UNITS:
         raise AmountOverflow(f"{currency_code} {units}: more units than 64 bits hold")
     return Money(currency_code, sign * units, sign * nanos)
+
+
+# Field rules of amounts in commands.
+
+UNITS_LIMIT = 10**12
+"""Exclusive upper bound of the whole units of a payment or a limit."""
+_is_currency_code = re.compile("[A-Z]{3}").fullmatch
+
+
+def _is_price(amount: Money) -> bool:
+    """Return whether an amount is well formed and not negative."""
+    in_range = 0 <= amount.units <= MAX_UNITS and 0 <= amount.nanos < NANOS
+    return in_range and _is_currency_code(amount.currency_code) is not None
+
+
+def _is_limit(amount: Money) -> bool:
+    return _is_price(amount) and amount.units < UNITS_LIMIT
+
+
+def _is_payment(amount: Money) -> bool:
+    return _is_limit(amount) and bool(amount)
+
+
+Price = Annotated[Money, FieldRule(_is_price, "must have a currency code and not be negative")]
+Limit = Annotated[
+    Money, FieldRule(_is_limit, f"must have a currency code, not be negative, and be below {UNITS_LIMIT}")
+]
+Payment = Annotated[
+    Money, FieldRule(_is_payment, f"must have a currency code, be above zero, and be below {UNITS_LIMIT}")
+]

@@ -1,5 +1,8 @@
 """Rules of inventory: products, deliveries, counts and transfers."""
 
+import pytest
+
+from command_server.contexts.inventory.domain import stock
 from command_server.contexts.inventory.domain.messages import (
     AdjustStock,
     CompleteTransfer,
@@ -9,7 +12,6 @@ from command_server.contexts.inventory.domain.messages import (
     TransferStock,
 )
 from command_server.contexts.inventory.domain.product import MAX_WAREHOUSES
-from command_server.contexts.inventory.domain.stock import MAX_PIECES
 from diptych_testing.world import names_of
 from tests.support.builders.warehouse import (
     ELSEWHERE,
@@ -48,9 +50,11 @@ def test_an_unregistered_product_is_neither_received_nor_transferred() -> None:
     )
 
 
-def test_a_stock_has_a_maximum_size() -> None:
+def test_a_stock_has_a_maximum_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 10**9  # the largest count, since only millions of deliveries reach the actual maximum
+    monkeypatch.setattr(stock, "MAX_PIECES", most)
     world = make_warehouse(on_hand=1)
-    world.execute(AdjustStock(SKU, WAREHOUSE, MAX_PIECES, "counted"))
+    world.execute(AdjustStock(SKU, WAREHOUSE, most, "counted"))
     world.assert_rejected(receive(1, "n-2"), "STOCK_TOO_LARGE")
     world.execute(receive(1, warehouse=ELSEWHERE))
     world.assert_rejected(TransferStock("t-1", SKU, ELSEWHERE, WAREHOUSE, 1), "STOCK_TOO_LARGE")

@@ -20,12 +20,14 @@ from command_server.contexts.banking.domain.messages import (
     Withdraw,
 )
 from command_server.kernel.decider import AlreadyExists, Rejected, one_stream
+from command_server.kernel.field_rules import check_fields
 from command_server.kernel.money import Money
 
 Command = OpenAccount | Deposit | Withdraw | FreezeAccount | UnfreezeAccount | CloseAccount
 
 
 def decide(command: Command, account: Account, now: datetime) -> Sequence[Event]:
+    check_fields(command)
     id_ = command.account_id
     match command:
         case OpenAccount():

@@ -28,6 +28,7 @@ from command_server.contexts.banking.domain.messages import (
     ReleaseHold,
 )
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
+from command_server.kernel.field_rules import check_fields
 from command_server.kernel.money import Money
 
 MAX_DURATION = timedelta(days=7)
@@ -94,6 +95,7 @@ def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str
 
 
 def decide(command: Command, states: Mapping[str, Any], now: datetime) -> EventsByStream:
+    check_fields(command)
     id_ = command.hold_id
     name = HOLD.stream(id_)
     hold: Hold = states[name]

@@ -5,8 +5,14 @@ The server sets the field `caller` of a command to the subject of the caller's t
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 
-from command_server.kernel.money import Money
+from command_server.kernel.field_rules import Id, length, matching
+from command_server.kernel.money import Limit, Money, Payment
+
+CurrencyCode = Annotated[str, matching("[A-Z]{3}")]
+Reference = Annotated[str, length(1, 140)]
+Reason = Annotated[str, length(1, 500)]
 
 # Commands
 
@@ -15,51 +21,51 @@ from command_server.kernel.money import Money
 class OpenAccount:
     """Open an account; an overdraft limit of None means zero, a daily limit of None means no limit."""
 
-    account_id: str
-    owner_id: str
-    currency_code: str
-    overdraft_limit: Money | None
-    daily_withdrawal_limit: Money | None
+    account_id: Id
+    owner_id: Id
+    currency_code: CurrencyCode
+    overdraft_limit: Limit | None
+    daily_withdrawal_limit: Limit | None
 
 
 @dataclass(frozen=True, slots=True)
 class Deposit:
     """Pay money into an account from outside the bank."""
 
-    account_id: str
-    amount: Money
-    reference: str
+    account_id: Id
+    amount: Payment
+    reference: Reference
 
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
     """Pay money out of an account."""
 
-    account_id: str
-    amount: Money
-    reference: str
+    account_id: Id
+    amount: Payment
+    reference: Reference
 
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
     """Move money between two accounts without an approval."""
 
-    transfer_id: str
-    from_account_id: str
-    to_account_id: str
-    amount: Money
-    reference: str
+    transfer_id: Id
+    from_account_id: Id
+    to_account_id: Id
+    amount: Payment
+    reference: Reference
 
 
 @dataclass(frozen=True, slots=True)
 class RequestTransfer:
     """Request a transfer that another caller approves or declines."""
 
-    transfer_id: str
-    from_account_id: str
-    to_account_id: str
-    amount: Money
-    reference: str
+    transfer_id: Id
+    from_account_id: Id
+    to_account_id: Id
+    amount: Payment
+    reference: Reference
     caller: str = ""
 
 
@@ -67,7 +73,7 @@ class RequestTransfer:
 class ApproveTransfer:
     """Approve a requested transfer, which moves the money."""
 
-    transfer_id: str
+    transfer_id: Id
     caller: str = ""
 
 
@@ -75,8 +81,8 @@ class ApproveTransfer:
 class DeclineTransfer:
     """Decline a requested transfer."""
 
-    transfer_id: str
-    reason: str
+    transfer_id: Id
+    reason: Reason
     caller: str = ""
 
 
@@ -84,49 +90,49 @@ class DeclineTransfer:
 class PlaceHold:
     """Hold money of an account."""
 
-    hold_id: str
-    account_id: str
-    amount: Money
+    hold_id: Id
+    account_id: Id
+    amount: Payment
     deadline: datetime
-    reference: str
+    reference: Reference
 
 
 @dataclass(frozen=True, slots=True)
 class FirmHold:
     """Remove the deadline of a hold."""
 
-    hold_id: str
+    hold_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class CaptureHold:
     """Pay out a part of a hold, or all of it if the amount is None."""
 
-    hold_id: str
-    amount: Money | None
+    hold_id: Id
+    amount: Payment | None
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseHold:
     """Make the held money available again."""
 
-    hold_id: str
-    reason: str
+    hold_id: Id
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
 class ExpireHold:
     """Release a hold whose deadline has passed."""
 
-    hold_id: str
+    hold_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class FreezeAccount:
     """Block outgoing payments and new holds and, with `incoming_too`, incoming payments."""
 
-    account_id: str
-    reason: str
+    account_id: Id
+    reason: Reason
     incoming_too: bool
 
 
@@ -134,14 +140,14 @@ class FreezeAccount:
 class UnfreezeAccount:
     """End the freeze of an account."""
 
-    account_id: str
+    account_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class CloseAccount:
     """Close an account for good."""
 
-    account_id: str
+    account_id: Id
 
 
 # Events

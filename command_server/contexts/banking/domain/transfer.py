@@ -25,6 +25,7 @@ from command_server.contexts.banking.domain.messages import (
     TransferSent,
 )
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
+from command_server.kernel.field_rules import check_fields
 from command_server.kernel.money import Money
 
 APPROVAL_THRESHOLD = 10_000
@@ -96,6 +97,7 @@ def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str
 
 
 def decide(command: Command, states: Mapping[str, Any], now: datetime) -> EventsByStream:
+    check_fields(command)
     id_ = command.transfer_id
     name = TRANSFER.stream(id_)
     transfer: TransferState = states[name]

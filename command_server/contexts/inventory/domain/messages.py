@@ -2,15 +2,26 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
+
+from command_server.kernel.field_rules import Id, at_least, at_most, between, length
+
+MAX_LINES = 100
+"""Maximum number of lines of a reservation."""
+Sku = Annotated[str, length(1, 64)]
+DocumentNumber = Annotated[str, length(1, 64)]
+Count = Annotated[int, between(0, 10**9)]
+Quantity = Annotated[int, between(1, 10**6)]
+"""The pieces of one delivery, reservation line or transfer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReservationLine:
     """A quantity of a sku in a warehouse."""
 
-    sku: str
-    warehouse_id: str
-    quantity: int
+    sku: Sku
+    warehouse_id: Id
+    quantity: Quantity
 
 
 # Commands
@@ -20,28 +31,28 @@ class ReservationLine:
 class RegisterProduct:
     """Register a product under its sku."""
 
-    sku: str
-    title: str
-    reorder_point: int
+    sku: Sku
+    title: Annotated[str, length(1, 200)]
+    reorder_point: Count
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiveStock:
     """Record a delivery to a warehouse."""
 
-    sku: str
-    warehouse_id: str
-    quantity: int
-    purchase_order: str
-    delivery_note: str
+    sku: Sku
+    warehouse_id: Id
+    quantity: Quantity
+    purchase_order: DocumentNumber
+    delivery_note: DocumentNumber
 
 
 @dataclass(frozen=True, slots=True)
 class ReserveStock:
     """Reserve all lines or none."""
 
-    reservation_id: str
-    lines: tuple[ReservationLine, ...]
+    reservation_id: Id
+    lines: Annotated[tuple[ReservationLine, ...], at_least(1, "RESERVATION_HAS_NO_LINES"), at_most(MAX_LINES)]
     deadline: datetime
 
 
@@ -49,73 +60,73 @@ class ReserveStock:
 class FirmReservation:
     """Remove the deadline of a reservation."""
 
-    reservation_id: str
+    reservation_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseReservation:
     """Make the reserved stock available again."""
 
-    reservation_id: str
-    reason: str
+    reservation_id: Id
+    reason: Annotated[str, length(1, 500)]
 
 
 @dataclass(frozen=True, slots=True)
 class CommitReservation:
     """Remove the reserved stock from its warehouses."""
 
-    reservation_id: str
+    reservation_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class ExpireReservation:
     """Release a reservation whose deadline has passed."""
 
-    reservation_id: str
+    reservation_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class TransferStock:
     """Send stock from one warehouse to another."""
 
-    transfer_id: str
-    sku: str
-    from_warehouse_id: str
-    to_warehouse_id: str
-    quantity: int
+    transfer_id: Id
+    sku: Sku
+    from_warehouse_id: Id
+    to_warehouse_id: Id
+    quantity: Quantity
 
 
 @dataclass(frozen=True, slots=True)
 class CompleteTransfer:
     """Record the arrival of stock in transit."""
 
-    transfer_id: str
+    transfer_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class AdjustStock:
     """Correct the quantity on hand to a counted quantity."""
 
-    sku: str
-    warehouse_id: str
-    counted: int
-    reason: str
+    sku: Sku
+    warehouse_id: Id
+    counted: Count
+    reason: Annotated[str, length(1, 500)]
 
 
 @dataclass(frozen=True, slots=True)
 class SetReorderPoint:
     """Set the available quantity at or below which an alert is raised."""
 
-    sku: str
-    warehouse_id: str
-    reorder_point: int
+    sku: Sku
+    warehouse_id: Id
+    reorder_point: Count
 
 
 @dataclass(frozen=True, slots=True)
 class DiscontinueProduct:
     """Stop deliveries and alerts of a product."""
 
-    sku: str
+    sku: Sku
 
 
 # Events

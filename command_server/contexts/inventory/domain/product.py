@@ -24,6 +24,7 @@ from command_server.contexts.inventory.domain.stock import (
 )
 from command_server.contexts.inventory.domain.stock import Event as StockEvent
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
+from command_server.kernel.field_rules import check_fields
 
 PRODUCT_IDS = UUID("0d7a6a1f-0a8e-5a0b-9f33-6b8d1c5c2e02")
 """UUID namespace of product ids. An id is derived from the sku, so a sku belongs to one product stream."""
@@ -89,6 +90,7 @@ def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str
 
 
 def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mapping[str, Sequence[Any]]:
+    check_fields(command)
     name, *stock_names = states
     product: Product = states[name]
     match command:

@@ -35,6 +35,7 @@ from command_server.contexts.inventory.domain.stock import (
 )
 from command_server.contexts.inventory.domain.stock import Event as StockEvent
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
+from command_server.kernel.field_rules import check_fields
 
 MAX_DURATION = timedelta(days=7)
 """Maximum time from a reservation to its deadline."""
@@ -101,6 +102,7 @@ def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str
 
 
 def decide(command: Command, states: Mapping[str, Any], now: datetime) -> EventsByStream:
+    check_fields(command)
     id_ = command.reservation_id
     name = RESERVATION.stream(id_)
     reservation: Reservation = states[name]

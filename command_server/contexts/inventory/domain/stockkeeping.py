@@ -35,6 +35,7 @@ from command_server.contexts.inventory.domain.stock import (
 )
 from command_server.contexts.inventory.domain.stock import Event as StockEvent
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
+from command_server.kernel.field_rules import check_fields
 
 DELIVERY_IDS = UUID("0d7a6a1f-0a8e-5a0b-9f33-6b8d1c5c2e03")
 """UUID namespace of delivery ids. An id is derived from purchase order, delivery note, sku and warehouse."""
@@ -70,6 +71,7 @@ def streams(command: Command) -> Sequence[str]:
 
 
 def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mapping[str, Sequence[Any]]:
+    check_fields(command)
     if isinstance(command, ReceiveStock):
         return receive(command, states, now)
     ((name, stock),) = states.items()

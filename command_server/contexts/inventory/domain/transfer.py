@@ -36,6 +36,7 @@ from command_server.contexts.inventory.domain.stock import (
 )
 from command_server.contexts.inventory.domain.stock import Event as StockEvent
 from command_server.kernel.decider import Aggregate, AlreadyExists, Decider, NotFound, Rejected, members
+from command_server.kernel.field_rules import check_fields
 
 Command = TransferStock | CompleteTransfer
 Event = TransferStarted | TransferCompleted
@@ -82,6 +83,7 @@ def related_streams(command: Command, states: Mapping[str, Any]) -> Sequence[str
 
 
 def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mapping[str, Sequence[Any]]:
+    check_fields(command)
     name, *stock_names = states
     transfer: Transfer = states[name]
     match command:

@@ -2,39 +2,46 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Annotated
 
-from command_server.kernel.money import Money
+from command_server.kernel.field_rules import Id, OptionalId, at_least, at_most, between, length, matching
+from command_server.kernel.money import Money, Price
+
+MAX_GROUPS = 10
+"""Maximum number of shipping groups of an order."""
+Sku = Annotated[str, length(1, 64)]
+ShortText = Annotated[str, length(1, 200)]
 
 
 @dataclass(frozen=True, slots=True)
 class OrderLine:
     """A quantity of one article at the ordered unit price."""
 
-    sku: str
-    title: str
-    quantity: int
-    unit_price: Money
+    sku: Sku
+    title: ShortText
+    quantity: Annotated[int, between(1, 10_000)]
+    unit_price: Price
 
 
 @dataclass(frozen=True, slots=True)
 class ShippingAddress:
     """A postal address."""
 
-    recipient: str
-    address_lines: tuple[str, ...]
-    postal_code: str
-    locality: str
-    region_code: str
+    recipient: ShortText
+    address_lines: Annotated[tuple[ShortText, ...], at_least(1), at_most(4)]
+    postal_code: Annotated[str, length(0, 20)]
+    locality: ShortText
+    region_code: Annotated[str, matching("[A-Z]{2}")]
 
 
 @dataclass(frozen=True, slots=True)
 class ShippingGroup:
     """Order lines that are shipped together to one address."""
 
-    shipping_group_id: str
-    lines: tuple[OrderLine, ...]
+    shipping_group_id: Id
+    lines: Annotated[tuple[OrderLine, ...], at_least(1, "ORDER_HAS_NO_LINES")]
     shipping_address: ShippingAddress
-    warehouse_id: str
+    warehouse_id: Id
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +60,22 @@ class PersonalData:
 class PlaceOrder:
     """Place a new order."""
 
-    order_id: str
-    customer_id: str
-    shipping_groups: tuple[ShippingGroup, ...]
-    account_id: str
+    order_id: Id
+    customer_id: Id
+    shipping_groups: Annotated[
+        tuple[ShippingGroup, ...],
+        at_least(1, "ORDER_HAS_NO_LINES"),
+        at_most(MAX_GROUPS, "ORDER_TOO_MANY_GROUPS"),
+    ]
+    account_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class AddOrderLine:
     """Add a line to a shipping group; an empty group id means the order's only group."""
 
-    order_id: str
-    shipping_group_id: str
+    order_id: Id
+    shipping_group_id: OptionalId
     line: OrderLine
 
 
@@ -72,17 +83,17 @@ class AddOrderLine:
 class RemoveOrderLine:
     """Remove a line from a shipping group; an empty group id means the order's only group."""
 
-    order_id: str
-    shipping_group_id: str
-    sku: str
+    order_id: Id
+    shipping_group_id: OptionalId
+    sku: Sku
 
 
 @dataclass(frozen=True, slots=True)
 class ChangeShippingAddress:
     """Change a shipping group's address; an empty group id means the order's only group."""
 
-    order_id: str
-    shipping_group_id: str
+    order_id: Id
+    shipping_group_id: OptionalId
     shipping_address: ShippingAddress
 
 
@@ -90,62 +101,62 @@ class ChangeShippingAddress:
 class HoldOrder:
     """Hold the order for review."""
 
-    order_id: str
-    reason: str
+    order_id: Id
+    reason: Annotated[str, length(1, 500)]
 
 
 @dataclass(frozen=True, slots=True)
 class ApproveOrder:
     """Approve a held order."""
 
-    order_id: str
+    order_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class RejectOrder:
     """Reject the order on the seller's behalf."""
 
-    order_id: str
-    reason: str
+    order_id: Id
+    reason: Annotated[str, length(1, 500)]
 
 
 @dataclass(frozen=True, slots=True)
 class ConfirmOrder:
     """Confirm that the seller will deliver the order."""
 
-    order_id: str
+    order_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class ShipOrder:
     """Hand the goods over to a carrier."""
 
-    order_id: str
-    carrier: str
-    tracking_code: str
+    order_id: Id
+    carrier: Annotated[str, length(1, 100)]
+    tracking_code: Annotated[str, length(1, 100)]
 
 
 @dataclass(frozen=True, slots=True)
 class DeliverOrder:
     """Record the arrival of the goods."""
 
-    order_id: str
+    order_id: Id
 
 
 @dataclass(frozen=True, slots=True)
 class ReturnOrder:
     """Record the return of the goods."""
 
-    order_id: str
-    reason: str
+    order_id: Id
+    reason: Annotated[str, length(1, 500)]
 
 
 @dataclass(frozen=True, slots=True)
 class CancelOrder:
     """Cancel the order on the customer's behalf."""
 
-    order_id: str
-    reason: str
+    order_id: Id
+    reason: Annotated[str, length(1, 500)]
 
 
 Edit = AddOrderLine | RemoveOrderLine | ChangeShippingAddress

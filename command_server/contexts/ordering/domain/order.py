@@ -43,6 +43,7 @@ from command_server.contexts.ordering.domain.messages import (
     ShippingGroup,
 )
 from command_server.kernel.decider import Aggregate, AlreadyExists, NotFound, Rejected, members, one_stream
+from command_server.kernel.field_rules import check_fields
 
 # State
 
@@ -79,6 +80,7 @@ def decide(command: Command, order: Order, now: datetime) -> Sequence[Event]:
     Raises:
         Rejected: the status or another rule does not allow the command.
     """
+    check_fields(command)
     match command, order.status:
         case PlaceOrder(), Status.NONE:
             return [place(command, now)]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from command_server.kernel.decider import Aggregate, Decider, Rejected
+from command_server.kernel.field_rules import check_fields
 from tests.support.ledger.rules.messages import Deposit, Distribute, Paid, Transfer
 
 POISON = 666
@@ -42,6 +43,7 @@ def streams(command: Deposit | Transfer | Distribute) -> Sequence[str]:
 def decide(
     command: Deposit | Transfer | Distribute, states: Mapping[str, Account], now: datetime
 ) -> Mapping[str, Sequence[Paid]]:
+    check_fields(command)
     payments = list_payments(command)
     if POISON in payments.values():
         raise RuntimeError("the ledger's code is broken")

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from command_server.kernel.decider import Aggregate, Decider, NotFound, Rejected
+from command_server.kernel.field_rules import check_fields
 from tests.support.ledger.rules.account import ACCOUNT
 from tests.support.ledger.rules.messages import (
     CashCheque,
@@ -77,6 +78,7 @@ def find_drawn_account(command: Command, states: Mapping[str, Cheque]) -> Sequen
 
 
 def decide(command: Command, states: Mapping[str, Any], now: datetime) -> Mapping[str, Sequence[Any]]:
+    check_fields(command)
     stream, *accounts = states
     cheque: Cheque = states[stream]
     match command:
