@@ -17,6 +17,8 @@ STATUS_OF_CALL = {
 }
 """The names by which a rule's error is made. `of_rule`, `not_found` and the read side's `NotFound` take the
 context first."""
+REASON_OF_FIELD_RULE = {"at_least": 1, "at_most": 1, "FieldRule": 2}
+"""The position of the reason among the arguments of field rules, which `check_fields` raises for them."""
 REASON = r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+|_<STATE>)*"
 """A reason; `<STATE>` stands for the name of a state of the aggregate."""
 
@@ -36,7 +38,16 @@ def find_rule_reasons(*paths: Path) -> Reasons:
             for node in ast.walk(module):
                 if isinstance(node, ast.Call) and (status := STATUS_OF_CALL.get(_name(node.func))):
                     reasons[status].update(_find_reasons(node, module, file))
+                elif isinstance(node, ast.Call):
+                    reasons[StatusCode.FAILED_PRECONDITION].update(_find_reason_of_field_rule(node))
     return reasons
+
+
+def _find_reason_of_field_rule(call: ast.Call) -> Iterator[str]:
+    position = REASON_OF_FIELD_RULE.get(_name(call.func), len(call.args))
+    for argument in call.args[position:]:
+        if isinstance(argument, ast.Constant):
+            yield argument.value
 
 
 def _name(node: ast.expr) -> str:
@@ -64,6 +75,8 @@ def _resolve(node: ast.expr, module: ast.Module) -> Iterator[str]:
             yield from _resolve_returned(name, module)
         case ast.Name(id=name):
             yield from _resolve_constant(name, module)
+        case ast.Attribute(value=ast.Name(id="rule"), attr="reason"):  # its default; others are found above
+            yield from _resolve_constant("FIELD_INVALID", module)
         case _:
             raise ValueError(ast.unparse(node))
 
