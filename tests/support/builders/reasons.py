@@ -46,7 +46,7 @@ def find_rule_reasons(*paths: Path) -> Reasons:
 def _find_reason_of_field_rule(call: ast.Call) -> Iterator[str]:
     position = REASON_OF_FIELD_RULE.get(_name(call.func), len(call.args))
     for argument in call.args[position:]:
-        if isinstance(argument, ast.Constant):
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
             yield argument.value
 
 
