@@ -43,7 +43,7 @@ async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]
         max_size=CONNECTIONS,
         server_settings={**SESSION_SETTINGS, "role": SERVICE_ROLE},
     )
-    (aggregate,) = aggregates.values()
+    aggregate = aggregates["ordering.order"]
 
     async def commit_in_group(request: Request) -> None:
         await commits.execute(request)

@@ -5,13 +5,21 @@ from functools import partial
 
 from command_server.fold_helper.fold_process import FoldProcess
 from command_server.kernel.context import Context, aggregate_types
+from command_server.kernel.event_lookups import EventLookups
 from command_server.kernel.group_commit import GroupCommit
-from command_server.observer import TimeSetAsideReport, instrument, log_fold, report_folds
+from command_server.observer import (
+    TimeSetAsideReport,
+    instrument,
+    log_fold,
+    log_unreadable_event,
+    report_folds,
+)
+from command_server.postgres.event_index import PostgresEventIndex
 from command_server.postgres.event_store import PostgresEventStore, session_settings
 from command_server.postgres.refused_calls import RefusedCallLog
 from command_server.postgres.schema import SERVICE_ROLE
 from command_server.relay.notifier import RelayNotifier
-from command_server.service import command_services
+from command_server.service import command_services, look_up_first
 from contracts.consistency_tokens import ConsistencyTokens
 from contracts.key_ring import Purpose
 from contracts.manifest import Manifest
@@ -33,9 +41,10 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     modules = [manifest.commands for manifest in manifests if manifest.commands]
     store = PostgresEventStore(lifecycle.settings.database_url)
     notifier = RelayNotifier(lifecycle.settings.nats_url)
+    aggregates = aggregate_types(contexts)
     commits = GroupCommit(
         store,
-        aggregate_types(contexts),
+        aggregates,
         notifier.notify,
         TimeSetAsideReport(),
         log_fold,
@@ -46,7 +55,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS])
     lifecycle.spawn(keys.run(), "key ring")
     tokens = ConsistencyTokens(keys.get_ring)
-    execute = instrument(commits.execute)
+    lookups = EventLookups(PostgresEventIndex(store), contexts, aggregates, log_unreadable_event)
+    execute = instrument(look_up_first(lookups, commits.execute))
     services = [service for context in contexts for service in command_services(context, execute, tokens)]
     edge = server.build(
         lifecycle.settings,
@@ -62,6 +72,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     await edge.serve(lifecycle)
     commits.close()
     await writer
+    lookups.close()
     await store.close()
 
 

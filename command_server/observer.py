@@ -29,6 +29,11 @@ def log_fold(stream: str, events: int, seconds: float) -> None:
     log.info("Long stream folded", stream=stream, events=events, seconds=round(seconds, 3))
 
 
+def log_unreadable_event(stream: str, version: int, error: Exception) -> None:
+    """Log that an event is missing in an index, so that rules decide without it."""
+    log.error("Event not indexed", stream=stream, version=version, error=repr(error))
+
+
 async def report_folds(folder: StreamFolder) -> None:
     """Record the number and the age of the folds under way, every REPORT_INTERVAL seconds."""
     while True:

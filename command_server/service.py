@@ -18,6 +18,7 @@ from grpc.aio import ServicerContext
 from command_server.kernel.batch import Request, StreamLocked
 from command_server.kernel.context import CommandType, Context, command_types
 from command_server.kernel.decider import RejectionKind
+from command_server.kernel.event_lookups import EventLookups
 from command_server.kernel.outcomes import (
     Accepted,
     CommandResult,
@@ -64,6 +65,17 @@ STORAGE_FULL_PAUSE = 5.0
 """Seconds after which a caller may repeat a command that a full database has refused."""
 SERVER_ID_NAMESPACE = UUID("6f6dd3a5-1f5b-5c7e-9a43-2d7f0c1e8b64")
 """UUID namespace of generated aggregate ids."""
+
+
+def look_up_first(lookups: EventLookups, execute: Execute) -> Execute:
+    """Return an `execute` that gives each command the earlier events that it needs."""
+
+    async def complete_and_execute(request: Request) -> CommandResult:
+        if request.kind.decider.lookup is not None:
+            request = await lookups.complete(request)
+        return await execute(request)
+
+    return complete_and_execute
 
 
 def command_services(context: Context, execute: Execute, tokens: ConsistencyTokens) -> list[Service]:

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from functools import reduce
 from typing import Any
 
 import msgspec
 
 from command_server.kernel.decider import Aggregate, Decider, Rejected
-from contracts.streams import stream_type
+from command_server.kernel.event_index import EarlierEvents, IndexEntry, Lookup
+from contracts.streams import aggregate_id, stream_type
 from diptych_testing.scenario import NOW
 
 
@@ -23,6 +26,8 @@ class World:
         self.states: dict[str, Any] = {}
         self.history: list[tuple[str, Any]] = []
         """Every event with the name of its stream, in the order of recording."""
+        self.times: list[datetime] = []
+        """The times of the events in `history`."""
         self.now: datetime = NOW
 
     def execute(self, *commands: Any) -> list[Any]:
@@ -35,6 +40,8 @@ class World:
     def _execute(self, command: Any) -> list[Any]:
         assert type(command) in self._deciders, f"no decider here has the command {type(command).__name__}"
         decider = self._deciders[type(command)]
+        if decider.lookup is not None:
+            command = replace(command, earlier_events=self.find_earlier_events(decider.lookup, command))
         states = {name: self.state(name) for name in decider.streams(command)}
         states |= {name: self.state(name) for name in decider.related_streams(command, states)}
         decision = decider.decide(command, states, self.now)
@@ -45,6 +52,7 @@ class World:
             assert type(event) in aggregate.events
             self.states[name] = aggregate.evolve(self.state(name), event)
         self.history += new_events
+        self.times += [self.now] * len(new_events)
         return [event for _, event in new_events]
 
     def state(self, name: str) -> Any:
@@ -53,6 +61,35 @@ class World:
     def version(self, name: str) -> int:
         """Return the number of a stream's events."""
         return sum(stream == name for stream, _ in self.history)
+
+    def find_earlier_events(self, lookup: Lookup, command: Any) -> EarlierEvents | None:
+        """Return what a command may know of the events before the stream that it is about."""
+        stream, version = lookup.stream(command)
+        own = [number for number, (name, _) in enumerate(self.history) if name == stream][:version]
+        if len(own) < version:
+            return None
+        state = self._fold(stream, version)
+        earlier = [(self._find_index_keys(lookup, number), number) for number in range(own[0])]
+        entries = {
+            key: [self._build_entry(number) for keys, number in reversed(earlier) if key in keys][:limit]
+            for key, limit in lookup.keys(state).items()
+        }
+        return EarlierEvents(state, self.times[own[0]], entries)
+
+    def _find_index_keys(self, lookup: Lookup, number: int) -> Sequence[str]:
+        stream, event = self.history[number]
+        if stream_type(stream) != lookup.index.stream_type or type(event) not in lookup.index.events:
+            return ()
+        version = sum(name == stream for name, _ in self.history[: number + 1])
+        return lookup.index.keys(event, self._fold(stream, version))
+
+    def _build_entry(self, number: int) -> IndexEntry:
+        return IndexEntry(aggregate_id(self.history[number][0]), self.times[number])
+
+    def _fold(self, stream: str, version: int) -> Any:
+        aggregate = self._aggregates[stream_type(stream)]
+        events = [event for name, event in self.history if name == stream][:version]
+        return reduce(aggregate.evolve, events, aggregate.initial)
 
     def assert_rejected(self, command: Any, reason: str, **details: str) -> None:
         """Assert that a command is rejected for this reason, with at least these details."""

@@ -27,6 +27,8 @@ REQUEST_FIELDS = ("request_id", "expected_version")
 """Fields that belong to the request and not to its command."""
 CALLER_FIELD = "caller"
 """The command field for the caller's identity. It comes from the access token; requests do not have it."""
+LOOKUP_FIELD = "earlier_events"
+"""The command field for the result of the decider's lookup; requests do not have it."""
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,12 @@ class CommandType:
         self.name = f"{request.file.package}.{command.__name__}"
         self.decider = decider
         self.request_fields = frozenset(REQUEST_FIELDS).intersection(request.fields_by_name)
-        needs_caller = {CALLER_FIELD}.intersection(field.name for field in fields(command))
-        decode_newest = codec.decoder(newest, command, ignored=self.request_fields, defaulted=needs_caller)
+        defaulted = {CALLER_FIELD, LOOKUP_FIELD}.intersection(field.name for field in fields(command))
+        if (LOOKUP_FIELD in defaulted) != (decider.lookup is not None):
+            raise TypeError(f"{command.__name__}: {LOOKUP_FIELD} belongs to deciders with a lookup")
+        decode_newest = codec.decoder(newest, command, ignored=self.request_fields, defaulted=defaulted)
         self._decode = _upcast_first(context, request, newest, decode_newest)
-        self._needs_caller = bool(needs_caller)
+        self._needs_caller = CALLER_FIELD in defaulted
 
     def decode(self, request: Any, caller: str) -> Any:
         """Return the command of a request.
@@ -109,6 +113,10 @@ class AggregateType:
         """Return the full name of an event's message, and its bytes."""
         kind = type(event)
         return self._names[kind], self._encoders[kind](event).SerializeToString()
+
+    def list_versions(self, event: type) -> Sequence[str]:
+        """Return the full names of an event's messages in all versions."""
+        return self._events.list_versions(self._events.newest(self._names[event]))
 
     def decodes(self, event_type: str) -> bool:
         """Return whether messages of this full name are events of the aggregate, in any version."""

@@ -10,6 +10,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, TypeVar, get_args
 
+from command_server.kernel.event_index import Lookup
+
 S = TypeVar("S")
 
 
@@ -81,8 +83,8 @@ class Decider:
     All streams of a command commit together or not at all. The first one is the command's target: the receipt
     contains its id and version, and `expected_version` refers to it.
 
-    A command class may have a field `caller`, which requests do not have. It holds the subject of the access
-    token.
+    A command class may have fields that requests do not have: `caller`, the subject of the access token, and
+    `earlier_events`, the result of the decider's lookup.
     """
 
     commands: tuple[type, ...]
@@ -97,6 +99,8 @@ class Decider:
     """`related_streams(command, states)`: additional streams that the command affects, derived from the state
     of its first streams. A release, for example, also changes the stock that only the reservation's state
     names. Return none if the states do not allow the command."""
+    lookup: Lookup | None = None
+    """The events of other streams that the commands need; None if they need none."""
 
 
 def members(union: object) -> tuple[type, ...]:

@@ -87,11 +87,12 @@ class PostgresEventStore:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["PostgresTransaction"]:
-        async with self._connect() as driver, driver.transaction(isolation="read_committed"):
+        async with self.connect() as driver, driver.transaction(isolation="read_committed"):
             yield PostgresTransaction(driver)
 
     @asynccontextmanager
-    async def _connect(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    async def connect(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
+        """Open a connection, and translate its errors to those of the port."""
         try:
             async with self.engine.connect() as connection:
                 driver = await _get_driver(connection)
@@ -115,17 +116,17 @@ class PostgresEventStore:
             raise StoreUnavailable(str(error.orig), _find_cause(error.orig)) from error
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
-        async with self._connect() as driver:
+        async with self.connect() as driver:
             rows = await driver.fetch(statements.READ_CHUNK, stream, after, limit, MAX_READ_BYTES)
         return [StoredEvent(row[0], row[1]) for row in rows]
 
     async def read_snapshot(self, stream: str, fingerprint: str) -> StoredSnapshot | None:
-        async with self._connect() as driver:
+        async with self.connect() as driver:
             row = await driver.fetchrow(statements.READ_SNAPSHOT, stream, fingerprint)
         return None if row is None else StoredSnapshot(row[0], row[1])
 
     async def keep_snapshot(self, stream: str, fingerprint: str, snapshot: StoredSnapshot) -> None:
-        async with self._connect() as driver:
+        async with self.connect() as driver:
             await driver.execute(
                 statements.KEEP_SNAPSHOT, stream, fingerprint, snapshot.version, snapshot.state
             )

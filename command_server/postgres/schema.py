@@ -68,6 +68,22 @@ EVENTS = Table(
     UniqueConstraint("stream", "version", name="events_stream_version"),
 )
 
+EVENT_INDEX = Table(
+    "event_index",
+    METADATA,
+    Column("index", Text, primary_key=True, comment="<context>.<name>, as a context declares it"),
+    Column("key", Text, primary_key=True),
+    Column("position", BigInteger, primary_key=True, autoincrement=False, comment="position of the event"),
+    comment="finds earlier events by key; built from `events` when a command needs it",
+)
+
+EVENT_INDEX_PROGRESS = Table(
+    "event_index_progress",
+    METADATA,
+    Column("index", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False, comment="the index has all events up to this position"),
+)
+
 OUTBOX = Table(
     "outbox",
     METADATA,

@@ -1,9 +1,9 @@
-"""Ordering: orders from placing to delivery, cancellation or return."""
+"""Ordering: orders from placing to delivery, cancellation or return, and the activity of customers."""
 
 from diptych.ordering.v1 import command_service_pb2 as commands_v1
 from diptych.ordering.v2 import command_service_pb2 as commands_v2
 
-from command_server.contexts.ordering.domain import order
+from command_server.contexts.ordering.domain import customer_activity, order
 from command_server.contexts.ordering.upcasters import REQUEST_UPCASTERS
 from command_server.kernel.context import Context
 from contracts.events.ordering import EVENTS
@@ -12,6 +12,6 @@ CONTEXT = Context(
     "ordering",
     commands=(commands_v1, commands_v2),
     events=EVENTS,
-    deciders=(order.DECIDER,),
+    deciders=(order.DECIDER, customer_activity.DECIDER),
     request_upcasters=REQUEST_UPCASTERS,
 )

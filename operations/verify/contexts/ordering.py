@@ -1,9 +1,10 @@
-"""The independent fold of orders: tables over plain dicts, where the projector and `evolve` have handlers.
+"""The independent folds of ordering: tables over plain dicts, where the projector and `evolve` have handlers.
 
 `STEPS` maps each event to the order's next state and to the view fields that it sets. `GROUPS` maps an event
 to its change of the shipping groups.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from diptych.ordering.v2 import events_pb2 as v2
 from contracts.address_digest import digest_address
 from contracts.events.ordering import EVENTS
 from contracts.view_layout import View, index_member
-from operations.verify.events import describe, find_last
+from operations.verify.events import describe, find_last, iterate
 from operations.verify.formats import (
     columns,
     encode_money,
@@ -215,4 +216,21 @@ ORDER = Aggregate(
         ),
     ),
 )
-AGGREGATES = (ORDER,)
+
+
+MAX_ASSESSMENTS = 20
+"""Assessments in the state of a customer's activity: the latest."""
+
+
+def fold_activity(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the state of a customer's activity, as JSON."""
+    names = ("order_id", "order_version")
+    latest: deque[dict[str, Any]] = deque(maxlen=MAX_ASSESSMENTS)
+    latest.extend(
+        {name: getattr(message, name) for name in names} for message in iterate(events, v1.OrderAssessed)
+    )
+    return {"assessments": list(latest)}
+
+
+ACTIVITY = Aggregate("ordering.customer_activity", events=EVENTS, snapshot=fold_activity, projections=())
+AGGREGATES = (ORDER, ACTIVITY)

@@ -80,6 +80,11 @@ class CommandServiceStub:
                 request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.RejectOrderRequest.SerializeToString,
                 response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.RejectOrderResponse.FromString,
                 _registered_method=True)
+        self.AssessOrder = channel.unary_unary(
+                '/diptych.ordering.v1.CommandService/AssessOrder',
+                request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.AssessOrderRequest.SerializeToString,
+                response_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.AssessOrderResponse.FromString,
+                _registered_method=True)
         self.ConfirmOrder = channel.unary_unary(
                 '/diptych.ordering.v1.CommandService/ConfirmOrder',
                 request_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.ConfirmOrderRequest.SerializeToString,
@@ -174,6 +179,17 @@ class CommandServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AssessOrder(self, request, context):
+        """Assesses an order by its total, by its addresses and by the customer's orders before it, and records
+        `OrderAssessed` on the stream of the customer's activity. It takes into account what was recorded before the
+        order was placed and nothing else, so the answer is the same whenever, in whatever order and however often it
+        is asked. Rejected with `ORDER_NOT_FOUND` if the order does not have that version, and with
+        `ORDER_OF_ANOTHER_CUSTOMER`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ConfirmOrder(self, request, context):
         """Confirms a placed order: the seller will deliver it.
         """
@@ -246,6 +262,11 @@ def add_CommandServiceServicer_to_server(servicer, server):
                     servicer.RejectOrder,
                     request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.RejectOrderRequest.FromString,
                     response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.RejectOrderResponse.SerializeToString,
+            ),
+            'AssessOrder': grpc.unary_unary_rpc_method_handler(
+                    servicer.AssessOrder,
+                    request_deserializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.AssessOrderRequest.FromString,
+                    response_serializer=diptych_dot_ordering_dot_v1_dot_command__service__pb2.AssessOrderResponse.SerializeToString,
             ),
             'ConfirmOrder': grpc.unary_unary_rpc_method_handler(
                     servicer.ConfirmOrder,
@@ -473,6 +494,33 @@ class CommandService:
             '/diptych.ordering.v1.CommandService/RejectOrder',
             diptych_dot_ordering_dot_v1_dot_command__service__pb2.RejectOrderRequest.SerializeToString,
             diptych_dot_ordering_dot_v1_dot_command__service__pb2.RejectOrderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AssessOrder(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.ordering.v1.CommandService/AssessOrder',
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.AssessOrderRequest.SerializeToString,
+            diptych_dot_ordering_dot_v1_dot_command__service__pb2.AssessOrderResponse.FromString,
             options,
             channel_credentials,
             insecure,

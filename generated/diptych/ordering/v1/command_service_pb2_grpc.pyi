@@ -65,6 +65,13 @@ class CommandServiceStub:
     """Approves a held order, which returns to the placed state."""
     RejectOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.RejectOrderRequest, _command_service_pb2.RejectOrderResponse]
     """Rejects a held or placed order: the seller will not deliver it."""
+    AssessOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.AssessOrderRequest, _command_service_pb2.AssessOrderResponse]
+    """Assesses an order by its total, by its addresses and by the customer's orders before it, and records
+    `OrderAssessed` on the stream of the customer's activity. It takes into account what was recorded before the
+    order was placed and nothing else, so the answer is the same whenever, in whatever order and however often it
+    is asked. Rejected with `ORDER_NOT_FOUND` if the order does not have that version, and with
+    `ORDER_OF_ANOTHER_CUSTOMER`.
+    """
     ConfirmOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ConfirmOrderRequest, _command_service_pb2.ConfirmOrderResponse]
     """Confirms a placed order: the seller will deliver it."""
     ShipOrder: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.ShipOrderRequest, _command_service_pb2.ShipOrderResponse]
@@ -113,6 +120,13 @@ class CommandServiceAsyncStub(CommandServiceStub):
     """Approves a held order, which returns to the placed state."""
     RejectOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.RejectOrderRequest, _command_service_pb2.RejectOrderResponse]  # type: ignore[assignment]
     """Rejects a held or placed order: the seller will not deliver it."""
+    AssessOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.AssessOrderRequest, _command_service_pb2.AssessOrderResponse]  # type: ignore[assignment]
+    """Assesses an order by its total, by its addresses and by the customer's orders before it, and records
+    `OrderAssessed` on the stream of the customer's activity. It takes into account what was recorded before the
+    order was placed and nothing else, so the answer is the same whenever, in whatever order and however often it
+    is asked. Rejected with `ORDER_NOT_FOUND` if the order does not have that version, and with
+    `ORDER_OF_ANOTHER_CUSTOMER`.
+    """
     ConfirmOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ConfirmOrderRequest, _command_service_pb2.ConfirmOrderResponse]  # type: ignore[assignment]
     """Confirms a placed order: the seller will deliver it."""
     ShipOrder: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ShipOrderRequest, _command_service_pb2.ShipOrderResponse]  # type: ignore[assignment]
@@ -200,6 +214,19 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_command_service_pb2.RejectOrderResponse, _abc.Awaitable[_command_service_pb2.RejectOrderResponse]]:
         """Rejects a held or placed order: the seller will not deliver it."""
+
+    @_abc_1.abstractmethod
+    def AssessOrder(
+        self,
+        request: _command_service_pb2.AssessOrderRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.AssessOrderResponse, _abc.Awaitable[_command_service_pb2.AssessOrderResponse]]:
+        """Assesses an order by its total, by its addresses and by the customer's orders before it, and records
+        `OrderAssessed` on the stream of the customer's activity. It takes into account what was recorded before the
+        order was placed and nothing else, so the answer is the same whenever, in whatever order and however often it
+        is asked. Rejected with `ORDER_NOT_FOUND` if the order does not have that version, and with
+        `ORDER_OF_ANOTHER_CUSTOMER`.
+        """
 
     @_abc_1.abstractmethod
     def ConfirmOrder(

@@ -484,3 +484,65 @@ class OrderReturned(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___OrderReturned: _TypeAlias = OrderReturned  # noqa: Y015
+
+@_typing.final
+class OrderAssessed(_message.Message):
+    """An order was assessed, on the stream of its customer's activity. The decision is a function of the order and of
+    what was recorded before it was placed, so it does not depend on when it is taken.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CUSTOMER_ID_FIELD_NUMBER: _builtins.int
+    ORDER_ID_FIELD_NUMBER: _builtins.int
+    ORDER_VERSION_FIELD_NUMBER: _builtins.int
+    TOTAL_FIELD_NUMBER: _builtins.int
+    RECENT_ORDER_IDS_FIELD_NUMBER: _builtins.int
+    NEW_ADDRESS_GROUP_IDS_FIELD_NUMBER: _builtins.int
+    SUSPICIONS_FIELD_NUMBER: _builtins.int
+    ASSESSED_AT_FIELD_NUMBER: _builtins.int
+    customer_id: _builtins.str
+    """The customer who placed the order."""
+    order_id: _builtins.str
+    """The order's id."""
+    order_version: _builtins.int
+    """The version of the order whose lines and addresses were assessed."""
+    @_builtins.property
+    def total(self) -> _money_pb2.Money:
+        """The order's total at that version."""
+
+    @_builtins.property
+    def recent_order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The customer's orders that were placed within the hour before this one, the latest first; five at most."""
+
+    @_builtins.property
+    def new_address_group_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The shipping groups whose address no order of the customer had that was confirmed before this one was placed."""
+
+    @_builtins.property
+    def suspicions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Why a person should review the order, as texts for people; empty if nobody need do so."""
+
+    @_builtins.property
+    def assessed_at(self) -> _timestamp_pb2.Timestamp:
+        """The time of the decision."""
+
+    def __init__(
+        self,
+        *,
+        customer_id: _builtins.str = ...,
+        order_id: _builtins.str = ...,
+        order_version: _builtins.int = ...,
+        total: _money_pb2.Money | None = ...,
+        recent_order_ids: _abc.Iterable[_builtins.str] | None = ...,
+        new_address_group_ids: _abc.Iterable[_builtins.str] | None = ...,
+        suspicions: _abc.Iterable[_builtins.str] | None = ...,
+        assessed_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["assessed_at", b"assessed_at", "total", b"total"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assessed_at", b"assessed_at", "customer_id", b"customer_id", "new_address_group_ids", b"new_address_group_ids", "order_id", b"order_id", "order_version", b"order_version", "recent_order_ids", b"recent_order_ids", "suspicions", b"suspicions", "total", b"total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OrderAssessed: _TypeAlias = OrderAssessed  # noqa: Y015

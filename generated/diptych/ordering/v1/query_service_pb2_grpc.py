@@ -120,8 +120,9 @@ class QueryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetCustomerActivity(self, request, context):
-        """Counts a customer's other orders since a time, and tells which of some addresses they were sent to: the facts
-        by which an order is assessed, in a small response. Archived orders are not counted; their addresses are known.
+        """Deprecated: a view may be ahead of an order or behind it, so use the command `AssessOrder` to assess an order.
+        Counts a customer's other orders since a time, and tells which of some addresses they were sent to. Archived
+        orders are not counted; their addresses are known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from diptych.ordering.v1 import query_service_pb2 as _query_service_pb2
 from grpc import aio as _aio
 import abc as _abc_1
+import builtins as _builtins
 import grpc as _grpc
 import sys
 import typing as _typing
@@ -15,6 +16,11 @@ if sys.version_info >= (3, 11):
     from typing import Self as _Self
 else:
     from typing_extensions import Self as _Self
+
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
 
 _T = _typing.TypeVar("_T")
 
@@ -53,10 +59,13 @@ class QueryServiceStub:
     """Returns the number and the totals of a customer's orders by state, archived ones included. A customer
     without orders has an empty summary.
     """
-    GetCustomerActivity: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerActivityRequest, _query_service_pb2.GetCustomerActivityResponse]
-    """Counts a customer's other orders since a time, and tells which of some addresses they were sent to: the facts
-    by which an order is assessed, in a small response. Archived orders are not counted; their addresses are known.
-    """
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def GetCustomerActivity(self) -> _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerActivityRequest, _query_service_pb2.GetCustomerActivityResponse]:
+        """Deprecated: a view may be ahead of an order or behind it, so use the command `AssessOrder` to assess an order.
+        Counts a customer's other orders since a time, and tells which of some addresses they were sent to. Archived
+        orders are not counted; their addresses are known.
+        """
     GetOrderHistory: _grpc.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderHistoryRequest, _query_service_pb2.GetOrderHistoryResponse]
     """Returns the events of an order, newest first, each with its time, actor and command. Fails with
     `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist, and with `NOT_FOUND` (`VIEW_ARCHIVED`) if its
@@ -102,10 +111,13 @@ class QueryServiceAsyncStub(QueryServiceStub):
     """Returns the number and the totals of a customer's orders by state, archived ones included. A customer
     without orders has an empty summary.
     """
-    GetCustomerActivity: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerActivityRequest, _query_service_pb2.GetCustomerActivityResponse]  # type: ignore[assignment]
-    """Counts a customer's other orders since a time, and tells which of some addresses they were sent to: the facts
-    by which an order is assessed, in a small response. Archived orders are not counted; their addresses are known.
-    """
+    @_builtins.property
+    @_deprecated("""This method has been marked as deprecated using proto method options.""")
+    def GetCustomerActivity(self) -> _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetCustomerActivityRequest, _query_service_pb2.GetCustomerActivityResponse]:  # type: ignore[override]
+        """Deprecated: a view may be ahead of an order or behind it, so use the command `AssessOrder` to assess an order.
+        Counts a customer's other orders since a time, and tells which of some addresses they were sent to. Archived
+        orders are not counted; their addresses are known.
+        """
     GetOrderHistory: _aio.UnaryUnaryMultiCallable[_query_service_pb2.GetOrderHistoryRequest, _query_service_pb2.GetOrderHistoryResponse]  # type: ignore[assignment]
     """Returns the events of an order, newest first, each with its time, actor and command. Fails with
     `NOT_FOUND` (`ORDER_NOT_FOUND`) if the order does not exist, and with `NOT_FOUND` (`VIEW_ARCHIVED`) if its
@@ -173,14 +185,16 @@ class QueryServiceServicer(metaclass=_abc_1.ABCMeta):
         without orders has an empty summary.
         """
 
+    @_deprecated("""Deprecated: a view may be ahead of an order or behind it, so use the command `AssessOrder` to assess an order.\nCounts a customer's other orders since a time, and tells which of some addresses they were sent to. Archived\norders are not counted; their addresses are known.""")
     @_abc_1.abstractmethod
     def GetCustomerActivity(
         self,
         request: _query_service_pb2.GetCustomerActivityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_query_service_pb2.GetCustomerActivityResponse, _abc.Awaitable[_query_service_pb2.GetCustomerActivityResponse]]:
-        """Counts a customer's other orders since a time, and tells which of some addresses they were sent to: the facts
-        by which an order is assessed, in a small response. Archived orders are not counted; their addresses are known.
+        """Deprecated: a view may be ahead of an order or behind it, so use the command `AssessOrder` to assess an order.
+        Counts a customer's other orders since a time, and tells which of some addresses they were sent to. Archived
+        orders are not counted; their addresses are known.
         """
 
     @_abc_1.abstractmethod
