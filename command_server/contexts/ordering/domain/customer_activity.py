@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from hashlib import blake2b
-from typing import Any
+from typing import Annotated, Any
 
 from command_server.contexts.ordering.domain import contents, fraud
 from command_server.contexts.ordering.domain.messages import OrderConfirmed, OrderPlaced, ShippingAddress
 from command_server.contexts.ordering.domain.order import ORDER, Order
 from command_server.kernel.decider import Aggregate, NotFound, Rejected, one_stream
 from command_server.kernel.event_index import EarlierEvents, EventIndex, Lookup
+from command_server.kernel.field_rules import Id, between, check_fields
 from command_server.kernel.money import Money
 
 MAX_ASSESSMENTS = 20
@@ -30,9 +31,9 @@ MAX_ASSESSMENTS = 20
 class AssessOrder:
     """Assess an order as it is at a version."""
 
-    customer_id: str
-    order_id: str
-    order_version: int
+    customer_id: Id
+    order_id: Id
+    order_version: Annotated[int, between(1)]
     earlier_events: EarlierEvents | None = None
 
 
@@ -117,8 +118,9 @@ def decide(command: AssessOrder, activity: CustomerActivity, now: datetime) -> S
 
     Raises:
         NotFound: the order does not have this version.
-        Rejected: the order is another customer's.
+        Rejected: the order is another customer's, or a field violates its rule.
     """
+    check_fields(command)
     if command.earlier_events is None:
         raise NotFound("ORDER_NOT_FOUND", order_id=command.order_id, order_version=command.order_version)
     if command.earlier_events.state.customer_id != command.customer_id:
