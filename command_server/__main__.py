@@ -16,7 +16,6 @@ from command_server.observer import (
 )
 from command_server.postgres.event_index import PostgresEventIndex
 from command_server.postgres.event_store import PostgresEventStore, session_settings
-from command_server.postgres.refused_calls import RefusedCallLog
 from command_server.postgres.schema import SERVICE_ROLE
 from command_server.relay.notifier import RelayNotifier
 from command_server.service import command_services, look_up_first
@@ -24,6 +23,7 @@ from contracts.consistency_tokens import ConsistencyTokens
 from contracts.key_ring import Purpose
 from contracts.manifest import Manifest
 from runtime.grpc import server
+from runtime.grpc.refused_call_table import RefusedCallTable
 from runtime.postgres import is_ready
 from runtime.process import workers
 from runtime.process.contexts import load_parts
@@ -65,7 +65,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         probe=partial(is_ready, store.engine),
         probe_address=lifecycle.settings.command_probe_address,
         max_pending=MAX_PENDING_CALLS,
-        record_refused_call=RefusedCallLog(store.engine).record,
+        record_refused_call=RefusedCallTable(store.engine).record,
     )
     lifecycle.spawn(notifier.run(), "relay notifier")
     writer = lifecycle.spawn(commits.run(), "writer")

@@ -252,6 +252,16 @@ def housekeeping(every: timedelta | None, dry_run: bool) -> None:
 
 
 @main.command()
+@click.option("--since", type=Duration(), default="1h", show_default=True, help="The time until now.")
+@click.option("--limit", default=50, show_default=True, help="The maximum number of lines.")
+def refused(since: timedelta, limit: int) -> None:
+    """List the calls that were refused: unauthenticated, denied or invalid ones, the most frequent first."""
+    from operations import refused_calls
+
+    echo(asyncio.run(refused_calls.list_refused_calls(read_settings(), since, limit)))
+
+
+@main.command()
 def restored() -> None:
     """Give the database a new incarnation after it was restored from a backup or failed over with loss."""
     from operations import incarnation

@@ -22,6 +22,7 @@ from process_manager.stream_replayer import StreamReplayer
 from process_manager.timer_dispatcher import TimerDispatcher
 from runtime import jetstream
 from runtime.grpc import request_tokens, server
+from runtime.grpc.refused_call_table import RefusedCallTable
 from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.waits import Waits
 from runtime.jetstream import read_stream_identity
@@ -66,6 +67,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             [query_service.create_service(queries), *services],
             address=lifecycle.settings.process_manager_address,
             probe=probe,
+            record_refused_call=RefusedCallTable(store.engine).record,
         )
         replayer = StreamReplayer(engine, leases)
         await asyncio.gather(

@@ -138,6 +138,7 @@ REFUSED_CALLS = Table(
     Column("caller", Text, comment="null for an unauthenticated call"),
     Column("details", JSON, nullable=False),
     Column("peer", Text, nullable=False),
+    Column("calls", BigInteger, nullable=False, server_default=text("1"), comment="number of equal calls"),
     comment="calls that the edge refused: unauthenticated, denied or invalid; in partitions by month",
     postgresql_partition_by="RANGE (recorded_at)",
 )

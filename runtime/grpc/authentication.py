@@ -22,6 +22,7 @@ from runtime.grpc.caller import Caller
 from runtime.grpc.jwks import ALGORITHMS, KeySet
 from runtime.grpc.method import Context, Handler, Interceptor, Method
 from runtime.grpc.rpc_error import RpcError
+from runtime.grpc.unauthenticated import Cause, Unauthenticated
 
 CLOCK_SKEW = 5.0
 """Seconds by which the issuer's clock may differ from ours."""
@@ -56,7 +57,7 @@ def _find_bearer_token() -> str:
             scheme, _, token = str(value).partition(" ")
             if scheme.lower() == "bearer" and token:
                 return token
-    raise RpcError("UNAUTHENTICATED", "the call has no metadata `authorization: Bearer <token>`")
+    raise Unauthenticated(Cause.MISSING, "the call has no metadata `authorization: Bearer <token>`")
 
 
 class TokenVerifier:
@@ -95,7 +96,7 @@ class TokenVerifier:
         try:
             key = await self._keys.find(str(jwt.get_unverified_header(token).get("kid")))
             if key is None:
-                raise self._unknown_key_error()
+                raise self._unknown_key_error(token)
             claims = jwt.decode(
                 token,
                 key.key,
@@ -106,30 +107,30 @@ class TokenVerifier:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except jwt.InvalidTokenError as error:
-            raise RpcError("UNAUTHENTICATED", f"the token is not valid: {error}") from error
-        return _caller_from_claims(claims)
+            raise Unauthenticated.of(error, token) from error
+        return _caller_from_claims(claims, token)
 
-    def _unknown_key_error(self) -> RpcError:
+    def _unknown_key_error(self, token: str) -> RpcError:
         if self._keys.loaded and not self._keys.reloading:
-            return RpcError("UNAUTHENTICATED", "the token is not valid: its key (kid) is unknown")
+            text = "the token is not valid: its key (kid) is unknown"
+            return Unauthenticated(Cause.UNKNOWN_KEY, text, token)
         return RpcError("KEYS_UNAVAILABLE", "the keys of callers' tokens cannot be read", retry_after=1.0)
 
 
-def _caller_from_claims(claims: dict[str, Any]) -> Caller:
+def _caller_from_claims(claims: dict[str, Any], token: str) -> Caller:
     scopes = claims.get("scope")
     on_behalf_of = claims.get("on_behalf_of")
     return Caller(
-        subject=_check_name("sub", claims["sub"]),
+        subject=_check_name("sub", claims["sub"], token),
         scopes=frozenset(scopes.split()) if isinstance(scopes, str) else frozenset(),
-        on_behalf_of=None if on_behalf_of is None else _check_name("on_behalf_of", on_behalf_of),
+        on_behalf_of=None if on_behalf_of is None else _check_name("on_behalf_of", on_behalf_of, token),
         expires_at=int(claims["exp"]) + CLOCK_SKEW,
     )
 
 
-def _check_name(claim: str, value: object) -> str:
+def _check_name(claim: str, value: object, token: str) -> str:
     """Return a name if it is safe in rows, headers and logs: one printable line of limited length."""
     if isinstance(value, str) and 0 < len(value) <= _MAX_NAME_LENGTH and value.isprintable():
         return value
-    raise RpcError(
-        "UNAUTHENTICATED", f"the token is not valid: {claim} is not a name of printable characters"
-    )
+    text = f"the token is not valid: {claim} is not a name of printable characters"
+    raise Unauthenticated(Cause.CLAIM_INVALID, text, token)

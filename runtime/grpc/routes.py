@@ -13,7 +13,7 @@ rest of this module makes the server stop without failing a call.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -54,13 +54,24 @@ class Service:
 class Routes(grpc.GenericRpcHandler):
     """The handlers of all methods. Calls of unknown methods are rejected, and after `drain` all calls."""
 
-    def __init__(self, services: Sequence[Service], interceptors: Sequence[Interceptor]) -> None:
+    def __init__(
+        self,
+        services: Sequence[Service],
+        interceptors: Sequence[Interceptor],
+        on_unknown: Callable[[Context], Awaitable[None]],
+    ) -> None:
         """Wrap the handlers in the interceptors, the first being the outermost.
+
+        Args:
+            services: the services.
+            interceptors: of all methods.
+            on_unknown: called before a call of an unknown method is answered.
 
         Raises:
             StartError: a method has no access rule or no handler, or a handler has no method.
         """
         self._handlers: dict[str, MethodHandler] = {}
+        self._on_unknown = on_unknown
         self._rejecting = False
         self._call_count = 0
         for service in services:
@@ -78,7 +89,8 @@ class Routes(grpc.GenericRpcHandler):
             return _create_rejection(RpcError("STOPPING", "the server is stopping", retry_after=_RETRY_AFTER))
         if handler := self._handlers.get(path):
             return handler
-        return _create_rejection(RpcError("METHOD_UNKNOWN", f"unknown method {path}", {"method": path}))
+        error = RpcError("METHOD_UNKNOWN", f"unknown method {path}", {"method": path})
+        return _create_rejection(error, self._on_unknown)
 
     async def drain(self) -> None:
         """Reject new calls, and return when none waits to be handed over, so that the server can stop."""
@@ -119,10 +131,14 @@ def _serialize(response: Any) -> bytes:
     return response if type(response) is bytes else response.SerializeToString()
 
 
-def _create_rejection(error: RpcError) -> MethodHandler:
+def _create_rejection(
+    error: RpcError, before: Callable[[Context], Awaitable[None]] | None = None
+) -> MethodHandler:
     """Return a handler that rejects a call, unary or streaming."""
 
     async def reject(_requests: object, context: Context) -> None:
+        if before is not None:
+            await before(context)
         await errors.abort(context, error)
 
     return grpc.stream_stream_rpc_method_handler(reject)

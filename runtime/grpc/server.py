@@ -6,11 +6,12 @@ from collections.abc import Sequence
 import grpc
 from grpc_health.v1 import health_pb2_grpc
 
-from runtime.grpc import authentication, errors, refused_calls, telemetry, validation
+from runtime.grpc import authentication, errors, telemetry, validation
 from runtime.grpc.authentication import TokenVerifier
 from runtime.grpc.health import Health, Probe
 from runtime.grpc.jwks import KeySet
 from runtime.grpc.method import Interceptor
+from runtime.grpc.refused_calls import RecordRefusedCall, RefusedCalls, log_refused_call
 from runtime.grpc.routes import Routes, Service
 from runtime.process import logs
 from runtime.process.lifecycle import Lifecycle
@@ -23,9 +24,7 @@ __all__ = ["Server", "Service", "build"]
 log = logs.get_logger(__name__)
 
 
-def build_interceptors(
-    settings: Settings, record_refused_call: refused_calls.RecordRefusedCall
-) -> list[Interceptor]:
+def build_interceptors(settings: Settings, refused_calls: RefusedCalls) -> list[Interceptor]:
     """Return the interceptors of all services, the outermost first.
 
     Health and reflection have none: they are public and give access to no data.
@@ -35,7 +34,7 @@ def build_interceptors(
         errors.send_error,  # turns an RpcError into a status with details
         telemetry.observe,  # records the call's duration and span
         errors.contain_exceptions,  # turns any other exception into INTERNAL
-        refused_calls.record(record_refused_call),  # records unauthenticated, denied and invalid calls
+        refused_calls.intercept,  # records unauthenticated, denied and invalid calls
         authentication.authenticate(tokens),  # requires a valid token with the method's scope
         validation.validate,  # decodes the request and checks it against its proto
     ]
@@ -77,7 +76,7 @@ def build(
     probe: Probe,
     probe_address: str = "",
     max_pending: int = MAX_PENDING,
-    record_refused_call: refused_calls.RecordRefusedCall = refused_calls.log_refused_call,
+    record_refused_call: RecordRefusedCall = log_refused_call,
 ) -> "Server":
     """Return a server that does not listen yet. Must be called within the event loop.
 
@@ -94,9 +93,11 @@ def build(
     Raises:
         StartError: a method has no access rule or no handler, or the file of keys cannot be read.
     """
-    interceptors = build_interceptors(settings, record_refused_call) if services else []
+    refused_calls = RefusedCalls(record_refused_call)
+    interceptors = build_interceptors(settings, refused_calls) if services else []
     names = [service.descriptor.full_name for service in services]
-    return Server(settings, Routes(services, interceptors), names, address, probe, probe_address, max_pending)
+    routes = Routes(services, interceptors, refused_calls.add_unknown)
+    return Server(settings, routes, names, address, probe, probe_address, max_pending, refused_calls)
 
 
 class Server:
@@ -111,6 +112,7 @@ class Server:
         probe: Probe,
         probe_address: str,
         max_pending: int,
+        refused_calls: RefusedCalls,
     ) -> None:
         self._settings = settings
         self._routes = routes
@@ -119,6 +121,7 @@ class Server:
         self._probe = probe
         self._probe_address = probe_address
         self._max_pending = max_pending
+        self._refused_calls = refused_calls
         self._server: grpc.aio.Server | None = None
         self._probe_server: grpc.aio.Server | None = None
         self.health = Health(names)
@@ -181,6 +184,7 @@ class Server:
         if server is not None:
             await self._routes.drain()
             await server.stop(self._settings.stop_grace)
+            await self._refused_calls.close()
         if probe_server is not None:
             await probe_server.stop(None)
 

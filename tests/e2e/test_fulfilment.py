@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import grpc
 import pytest
 from diptych.fulfilment.v1 import query_service_pb2 as fulfilment_queries
 from diptych.fulfilment.v1.types_pb2 import Fulfilment
@@ -25,6 +26,7 @@ from process_manager.sagas.fulfilment import FULFILMENT
 from tests.e2e.test_commandline import diptych
 from tests.e2e.test_fuzz import ELSEWHERE, answered_clearly, name_of, some
 from tests.support.harness.caller import Caller
+from tests.support.harness.callers import bearer
 from tests.support.harness.contexts import CONTEXTS
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.process_managers import Call, FaultyClient, run_managers, wait_for_status
@@ -208,3 +210,28 @@ async def test_a_rejected_step_ends_the_order_without_claims(
         await wait_for_status(sagas, order, "REJECTED")
         await trade.wait_for_stock(sku, (3, 0))
         await trade.wait_for_account(account, (PRICE, 0))
+
+
+@pytest.mark.parametrize(
+    ("process", "path"),
+    [
+        (COMMAND_SERVER, "/diptych.banking.v1.CommandService/Deposit"),
+        (PROCESS_MANAGER, "/diptych.sagas.v1.QueryService/GetSaga"),
+    ],
+)
+async def test_unauthenticated_calls_are_counted_and_listed(stack: Stack, process: Any, path: str) -> None:
+    servers = dict(zip((context.name for context in CONTEXTS), stack.of(COMMAND_SERVER), strict=True))
+    server = servers["banking"] if process is COMMAND_SERVER else stack.of(process)[0]
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        call: Any = channel.unary_unary(path)
+        for _ in range(3):
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAUTHENTICATED"):
+                await call(b"", metadata=bearer("no token"))
+
+    async def is_listed() -> bool:
+        code, out, err = await diptych(stack, "refused", "--since", "5m")
+        assert code == 0, err
+        lines = [line for line in out.splitlines() if "cause=MALFORMED" in line and path in line]
+        return sum(int(line.split()[0]) for line in lines) == 3
+
+    await until(is_listed)

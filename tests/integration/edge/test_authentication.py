@@ -21,6 +21,7 @@ from runtime.grpc.authentication import CLOCK_SKEW, TokenVerifier
 from runtime.grpc.caller import Caller
 from runtime.grpc.jwks import KeySet
 from runtime.grpc.rpc_error import RpcError
+from runtime.grpc.unauthenticated import Unauthenticated
 from tests.support.harness.callers import AUDIENCE, ISSUER, Issuer, ed25519, rsa
 
 
@@ -73,37 +74,55 @@ async def test_a_token_may_have_further_audiences(tokens: TokenVerifier, issuer:
 
 
 @pytest.mark.parametrize(
-    ("claims", "message"),
+    ("claims", "message", "cause"),
     [
-        ({"exp": time() - 60}, "expired"),
-        ({"nbf": time() + 86_400}, "not yet valid"),
-        ({"aud": "other"}, "[Aa]udience"),
-        ({"iss": "other"}, "[Ii]ssuer"),
-        ({"sub": ""}, "sub"),
-        ({"sub": "a\nb"}, "sub"),
-        ({"sub": "a\0b"}, "sub"),
-        ({"sub": "a\x1b[2J"}, "sub"),
-        ({"sub": "a\u202eb"}, "sub"),
-        ({"sub": "a\ud800"}, "sub"),
-        ({"sub": "a" * 256}, "sub"),
-        ({"sub": "a" * 10_000}, "sub"),
-        ({"on_behalf_of": "a\r\nb"}, "on_behalf_of"),
-        ({"on_behalf_of": {"sub": "bob"}}, "on_behalf_of"),
-        ({"without": ("exp",)}, "exp"),
-        ({"without": ("sub",)}, "sub"),
-        ({"without": ("aud",)}, "aud"),
-        ({"without": ("iss",)}, "iss"),
-        ({"key_id": "unknown"}, "kid"),
-        ({"key": ed25519()}, "[Ss]ignature"),
-        ({"key": rsa()}, "alg"),
+        ({"exp": time() - 60}, "expired", "EXPIRED"),
+        ({"nbf": time() + 86_400}, "not yet valid", "NOT_YET_VALID"),
+        ({"aud": "other"}, "[Aa]udience", "WRONG_AUDIENCE"),
+        ({"iss": "other"}, "[Ii]ssuer", "WRONG_ISSUER"),
+        ({"sub": ""}, "sub", "CLAIM_INVALID"),
+        ({"sub": "a\nb"}, "sub", "CLAIM_INVALID"),
+        ({"sub": "a\0b"}, "sub", "CLAIM_INVALID"),
+        ({"sub": "a\x1b[2J"}, "sub", "CLAIM_INVALID"),
+        ({"sub": "a\u202eb"}, "sub", "CLAIM_INVALID"),
+        ({"sub": "a\ud800"}, "sub", "CLAIM_INVALID"),
+        ({"sub": "a" * 256}, "sub", "CLAIM_INVALID"),
+        ({"sub": "a" * 10_000}, "sub", "CLAIM_INVALID"),
+        ({"on_behalf_of": "a\r\nb"}, "on_behalf_of", "CLAIM_INVALID"),
+        ({"on_behalf_of": {"sub": "bob"}}, "on_behalf_of", "CLAIM_INVALID"),
+        ({"without": ("exp",)}, "exp", "CLAIM_MISSING"),
+        ({"without": ("sub",)}, "sub", "CLAIM_MISSING"),
+        ({"without": ("aud",)}, "aud", "CLAIM_MISSING"),
+        ({"without": ("iss",)}, "iss", "CLAIM_MISSING"),
+        ({"key_id": "unknown"}, "kid", "UNKNOWN_KEY"),
+        ({"key": ed25519()}, "[Ss]ignature", "FORGED"),
+        ({"key": rsa()}, "alg", "FORGED"),
     ],
 )
-async def test_an_invalid_token_is_rejected(
-    tokens: TokenVerifier, issuer: Issuer, claims: dict[str, Any], message: str
+async def test_an_invalid_token_is_rejected_with_its_cause(
+    tokens: TokenVerifier, issuer: Issuer, claims: dict[str, Any], message: str, cause: str
 ) -> None:
     error = await verify_error(tokens, issuer.token(**claims))
-    assert error.reason == "UNAUTHENTICATED"
+    assert isinstance(error, Unauthenticated)
+    assert (error.reason, error.metadata) == ("UNAUTHENTICATED", {"cause": cause})
     assert re.search(message, error.message), error.message
+    assert error.claimed_key == claims.get("key_id", issuer.key_id)
+    assert error.claimed_issuer == ("" if "iss" in claims.get("without", ()) else claims.get("iss", ISSUER))
+
+
+@pytest.mark.parametrize(
+    ("claims", "key", "claimed_issuer"),
+    [
+        ({"iss": "a\x1b[2J\r\n\0b"}, "key-1", r"a\u001b[2J\r\n\u0000b"),
+        ({"iss": "é" * 100, "key_id": "k" * 100}, "k" * 64, "é" * 64),
+    ],
+)
+async def test_the_claims_of_an_invalid_token_are_cut_and_escaped(
+    tokens: TokenVerifier, issuer: Issuer, claims: dict[str, Any], key: str, claimed_issuer: str
+) -> None:
+    error = await verify_error(tokens, issuer.token(**claims))
+    assert isinstance(error, Unauthenticated)
+    assert (error.claimed_key, error.claimed_issuer) == (key, claimed_issuer)
 
 
 def forge_token(header: dict[str, str], claims: dict[str, Any], secret: bytes) -> str:
@@ -138,7 +157,7 @@ async def test_a_symmetric_key_in_the_key_set_is_never_used(issuer: Issuer) -> N
 
 @pytest.mark.parametrize("token", ["", "x", "a.b.c", "é.é.é", "." * 10_000])
 async def test_a_malformed_token_is_rejected(tokens: TokenVerifier, token: str) -> None:
-    assert (await verify_error(tokens, token)).reason == "UNAUTHENTICATED"
+    assert (await verify_error(tokens, token)).metadata == {"cause": "MALFORMED"}
 
 
 async def test_a_caller_without_scopes_has_none(tokens: TokenVerifier, issuer: Issuer) -> None:

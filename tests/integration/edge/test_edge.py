@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import process_time
+from time import process_time, time
 from typing import Any
 
 import grpc
@@ -17,7 +17,7 @@ from grpc import StatusCode
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from runtime.grpc import server
-from runtime.grpc.refused_calls import RefusedCall
+from runtime.grpc.refused_call_counts import RefusedCall
 from runtime.grpc.rpc_error import STATUS, RpcError
 from runtime.grpc.server import MAX_RECEIVED_BYTES, Server, Service
 from runtime.grpc.validation import MAX_REQUEST_BYTES
@@ -27,6 +27,7 @@ from tests.support.harness import toy_server
 from tests.support.harness.callers import Issuer, bearer
 from tests.support.harness.made_service import made_service
 from tests.support.harness.rpc_failure import rpc_failure
+from tests.support.harness.waiting import until
 from tests.support.ledger.stubs import commands, queries, queries_grpc
 
 PATH = "/acme.ledger.v1.QueryService/GetCheque"
@@ -275,12 +276,23 @@ async def test_a_nul_in_a_string_is_rejected(edge: Edge) -> None:
 # Authentication
 
 
-async def test_a_call_without_a_token_is_unauthenticated_and_recorded(edge: Edge) -> None:
-    failure = await rpc_failure(edge.get(metadata=()))
-    assert (failure.code, failure.reason) == (StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+async def test_a_call_without_a_token_is_unauthenticated_and_recorded(issuer: Issuer) -> None:
+    async with run_server(issuer) as edge:
+        failure = await rpc_failure(edge.get(metadata=()))
+        assert (failure.code, failure.reason) == (StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+        await until(lambda: bool(edge.refused_calls))
     (call,) = edge.refused_calls
     assert (call.method, call.reason, call.caller) == (PATH, "UNAUTHENTICATED", None)
-    assert call.peer.startswith("ipv4:127.0.0.1:")
+    assert (call.peer, call.details["cause"], call.calls) == ("ipv4:127.0.0.1", "MISSING", 1)
+
+
+async def test_unauthenticated_calls_that_are_alike_share_a_record(issuer: Issuer) -> None:
+    expired = issuer.bearer(exp=time() - 60)
+    async with run_server(issuer) as edge:
+        calls = [edge.get(metadata=metadata) for metadata in [(), expired] * 5]
+        assert {(await rpc_failure(call)).reason for call in calls} == {"UNAUTHENTICATED"}
+    found = {(call.details["cause"], call.details.get("key"), call.calls) for call in edge.refused_calls}
+    assert found == {("MISSING", None, 5), ("EXPIRED", issuer.key_id, 5)}, "recorded when the server stops"
 
 
 async def test_a_caller_without_the_scope_is_denied_and_recorded(edge: Edge) -> None:
@@ -289,6 +301,17 @@ async def test_a_caller_without_the_scope_is_denied_and_recorded(edge: Edge) -> 
     assert failure.metadata == {"scope": "ledger.read", "method": PATH}
     (call,) = edge.refused_calls
     assert (call.reason, call.caller) == ("SCOPE_MISSING", "alice")
+
+
+async def test_a_call_of_an_unknown_method_is_recorded_without_the_name_that_anybody_can_make_up(
+    issuer: Issuer,
+) -> None:
+    async with run_server(issuer) as edge:
+        for name in ("Get\\x1b", "Got"):
+            failure = await rpc_failure(edge.unary(f"/acme.ledger.v1.QueryService/{name}")(b"", metadata=()))
+            assert failure.reason == "METHOD_UNKNOWN"
+    (call,) = edge.refused_calls
+    assert (call.method, call.reason, call.calls) == ("other", "METHOD_UNKNOWN", 2)
 
 
 async def test_an_unauthenticated_request_is_not_decoded(edge: Edge) -> None:
@@ -302,14 +325,18 @@ async def test_a_failed_recording_does_not_change_the_answer(issuer: Issuer) -> 
 
     async with run_server(issuer, record_refused_call=fail) as edge:
         assert (await rpc_failure(edge.get(metadata=()))).reason == "UNAUTHENTICATED"
+        denied = edge.get(metadata=issuer.bearer(scope=""))
+        assert (await rpc_failure(denied)).reason == "SCOPE_MISSING"
 
 
 async def test_a_recording_that_takes_too_long_is_abandoned(issuer: Issuer) -> None:
     async def hang(call: RefusedCall) -> None:
         await asyncio.Event().wait()
 
-    async with run_server(issuer, record_refused_call=hang) as edge, asyncio.timeout(8):
+    async with asyncio.timeout(8), run_server(issuer, record_refused_call=hang) as edge:
         assert (await rpc_failure(edge.get(metadata=()))).reason == "UNAUTHENTICATED"
+        denied = edge.get(metadata=issuer.bearer(scope=""))
+        assert (await rpc_failure(denied)).reason == "SCOPE_MISSING"
 
 
 # The server

@@ -16,6 +16,10 @@ async def handler(request: Any, context: Any) -> Any:
     return request
 
 
+async def on_unknown(context: Any) -> None:
+    raise AssertionError(context)
+
+
 def test_a_methods_scope_is_read_from_its_proto() -> None:
     deposit = commands.DESCRIPTOR.services_by_name["CommandService"].methods_by_name["Deposit"]
     assert access.scope_of(deposit) == "ledger.write"
@@ -24,15 +28,16 @@ def test_a_methods_scope_is_read_from_its_proto() -> None:
 @pytest.mark.parametrize(("name", "rule"), [("Bare", None), ("Empty", access_pb2.Rule())])
 def test_a_method_without_a_rule_prevents_the_start(name: str, rule: access_pb2.Rule | None) -> None:
     with pytest.raises(StartError, match=rf"test\.{name}\.Do has no option diptych\.access\.v1\.rule"):
-        Routes([Service(made_service(name, rule=rule), {"Do": handler})], [])
+        Routes([Service(made_service(name, rule=rule), {"Do": handler})], [], on_unknown)
 
 
 def test_a_service_made_at_run_time_with_a_rule_is_accepted() -> None:
-    Routes([Service(made_service("Ruled", rule=access_pb2.Rule(scope="test.do")), {"Do": handler})], [])
+    ruled = made_service("Ruled", rule=access_pb2.Rule(scope="test.do"))
+    Routes([Service(ruled, {"Do": handler})], [], on_unknown)
 
 
 @pytest.mark.parametrize("handlers", [["GetCheque"], ["GetCheque", "ListCheques", "DropCheques"]])
 def test_methods_and_handlers_that_differ_prevent_the_start(handlers: list[str]) -> None:
     service = queries.DESCRIPTOR.services_by_name["QueryService"]
     with pytest.raises(StartError, match=r"ListCheques|DropCheques"):
-        Routes([Service(service, dict.fromkeys(handlers, handler))], [])
+        Routes([Service(service, dict.fromkeys(handlers, handler))], [], on_unknown)

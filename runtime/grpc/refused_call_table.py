@@ -1,19 +1,27 @@
-"""The audit record of calls that the gRPC edge refused: unauthenticated, denied or invalid."""
+"""The audit record of refused calls in PostgreSQL, for the servers that have it."""
 
 import asyncio
+import json
 
-from sqlalchemy import insert
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from command_server.postgres.schema import REFUSED_CALLS
-from runtime.grpc.refused_calls import RefusedCall
+from runtime.grpc.refused_call_counts import RefusedCall
 
 MAX_PENDING = 1_000
-"""Refused calls that may wait for their insert. Further ones are only logged."""
+"""Records that may wait for their insert. Further ones are only logged."""
+INSERT = text(
+    "INSERT INTO refused_calls (method, reason, caller, details, peer, calls)"
+    " VALUES (:method, :reason, :caller, CAST(:details AS json), :peer, :calls)"
+)
 
 
-class RefusedCallLog:
-    """Records refused calls in batches: calls that arrive during an insert share the next one."""
+class RefusedCallTable:
+    """Records refused calls in batches: those that arrive during an insert share the next one.
+
+    Args:
+        engine: of a role that may INSERT into `refused_calls`.
+    """
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -24,7 +32,7 @@ class RefusedCallLog:
         """Return once the call is recorded.
 
         Raises:
-            BufferError: too many calls are pending.
+            BufferError: too many records are pending.
             Exception: the insert failed.
         """
         if len(self._pending) >= MAX_PENDING:
@@ -40,7 +48,7 @@ class RefusedCallLog:
             batch, self._pending = self._pending, []
             try:
                 async with self._engine.begin() as connection:
-                    await connection.execute(insert(REFUSED_CALLS), [_build_row(call) for call, _ in batch])
+                    await connection.execute(INSERT, [_build_row(call) for call, _ in batch])
             except Exception as error:  # `record` raises it for each call
                 for _, completion in batch:
                     if not completion.done():
@@ -55,6 +63,7 @@ def _build_row(call: RefusedCall) -> dict[str, object]:
         "method": call.method,
         "reason": call.reason,
         "caller": call.caller,
-        "details": dict(call.details),
+        "details": json.dumps(dict(call.details)),
         "peer": call.peer,
+        "calls": call.calls,
     }
