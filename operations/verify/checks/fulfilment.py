@@ -47,7 +47,11 @@ WHERE saga = 'fulfilment.fulfilment' AND id = ANY(CAST(:ids AS text[])) AND outc
 
 RESERVE = "/diptych.inventory.v1.CommandService/ReserveStock"
 HOLD = "/diptych.banking.v1.CommandService/PlaceHold"
-REFUND = "/diptych.banking.v1.CommandService/Deposit"
+REFUNDS: Mapping[str, type[Any]] = {
+    "/diptych.banking.v1.CommandService/PayRefund": banking_commands.PayRefundRequest,
+    "/diptych.banking.v1.CommandService/Deposit": banking_commands.DepositRequest,
+}
+"""The requests of refunds by their methods. Deposit is that of earlier releases."""
 
 
 async def check(
@@ -122,8 +126,8 @@ class Effects:
         elif row.method == HOLD:
             id_ = banking_commands.PlaceHoldRequest.FromString(row.request).hold_id
             self.streams.append(f"banking.hold.{id_}")
-        elif row.method == REFUND:
-            self.refunds.append(banking_commands.DepositRequest.FromString(row.request).amount)
+        elif request := REFUNDS.get(row.method):
+            self.refunds.append(request.FromString(row.request).amount)
 
 
 def _compare(id_: str, status: str, effects: Effects, views: Mapping[str, Any]) -> Iterator[str]:

@@ -316,6 +316,22 @@ def fold_transfer_snapshot(events: Sequence[Event]) -> dict[str, Any]:
     }
 
 
+def fold_refund_snapshot(events: Sequence[Event]) -> dict[str, Any]:
+    """Return the state that `decide` works on, as JSON.
+
+    Raises:
+        ValueError: the refund was paid more than once.
+    """
+    if len(events) != 1:
+        raise ValueError("a refund is paid once")
+    paid = get_first(events, events_pb2.RefundPaid)
+    return {
+        "account_id": paid.account_id,
+        "amount": encode_money(paid.amount),
+        "reference": paid.reference,
+    }
+
+
 AGGREGATES = (
     Aggregate(
         "banking.account",
@@ -363,5 +379,6 @@ AGGREGATES = (
             ),
         ),
     ),
+    Aggregate("banking.refund", events=EVENTS, snapshot=fold_refund_snapshot, projections=()),
 )
 SAGAS = (SagaSpec("banking.hold_deadline", "banking.hold"),)

@@ -29,7 +29,7 @@ REQUESTS: tuple[type[Message], ...] = (
     banking.FirmHoldRequest,
     banking.ReleaseHoldRequest,
     banking.CaptureHoldRequest,
-    banking.DepositRequest,
+    banking.PayRefundRequest,
 )
 """The types of all requests below."""
 CLAIM_LIFETIME = timedelta(hours=1)
@@ -155,8 +155,9 @@ def capture_money(fulfilment: Fulfilment) -> Send:
 
 
 def refund(fulfilment: Fulfilment) -> Send:
-    """Deposit the total of a returned order into the account that paid."""
-    request = banking.DepositRequest(
+    """Pay the total of a returned order back into the account that paid."""
+    request = banking.PayRefundRequest(
+        refund_id=derive_refund_id(fulfilment),
         account_id=fulfilment.account_id,
         amount=_build_total(fulfilment),
         reference=f"refund of order {fulfilment.order_id}",
@@ -173,6 +174,11 @@ def derive_reservation_id(fulfilment: Fulfilment) -> str:
 def derive_hold_id(fulfilment: Fulfilment) -> str:
     """Return the id of this generation's hold."""
     return str(uuid5(CLAIM_ID_NAMESPACE, f"hold/{fulfilment.order_id}/{fulfilment.generation}"))
+
+
+def derive_refund_id(fulfilment: Fulfilment) -> str:
+    """Return the id of the refund of what this generation's hold has paid."""
+    return str(uuid5(CLAIM_ID_NAMESPACE, f"refund/{fulfilment.order_id}/{fulfilment.generation}"))
 
 
 def _build_total(fulfilment: Fulfilment) -> Money:

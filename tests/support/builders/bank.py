@@ -7,6 +7,7 @@ from command_server.contexts.banking.domain.account import ACCOUNT, Account
 from command_server.contexts.banking.domain.messages import (
     Deposit,
     OpenAccount,
+    PayRefund,
     PlaceHold,
     Transfer,
     Withdraw,
@@ -46,6 +47,10 @@ def transfer(id_: str, units: int, sender: str = "a", recipient: str = "b") -> T
 
 def hold(id_: str, units: int, account_id: str = "a", deadline: datetime = DEADLINE) -> PlaceHold:
     return PlaceHold(id_, account_id, eur(units), deadline, "order o-1")
+
+
+def refund(id_: str, units: int, account_id: str = "a") -> PayRefund:
+    return PayRefund(id_, account_id, eur(units), "refund of order o-1")
 
 
 def get_account(world: World, account_id: str = "a") -> Account:

@@ -1,5 +1,6 @@
-"""Rules of banking: accounts, holds and transfers."""
+"""Rules of banking: accounts, holds, transfers and refunds."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from command_server.contexts.banking.domain.messages import (
     FirmHold,
     FreezeAccount,
     OpenAccount,
+    PayRefund,
     ReleaseHold,
     RequestTransfer,
     UnfreezeAccount,
@@ -29,6 +31,7 @@ from tests.support.builders.bank import (
     get_levels,
     hold,
     make_bank,
+    refund,
     transfer,
     withdraw,
 )
@@ -205,3 +208,34 @@ def test_an_accounts_state_does_not_grow_with_its_holds() -> None:
     world.execute(*(hold(f"h-{n}", 1) for n in range(1_010, 2_010)))
     assert len(world.snapshot("banking.account.a")) == before + len("1010") - len("10")
     assert get_account(world).held == eur(1_010)
+
+
+def test_a_refund_is_paid_once_for_its_id() -> None:
+    world = make_bank(a=10, b=10)
+    assert names_of(world.execute(refund("r-1", 3))) == ["MoneyDeposited", "RefundPaid"]
+    world.execute(withdraw("a", 3))
+    world.assert_unchanged(refund("r-1", 3))
+    assert (get_levels(world), get_levels(world, "b")) == ((10, 0), (10, 0))
+    assert names_of(world.execute(refund("r-2", 3))) == ["MoneyDeposited", "RefundPaid"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [refund("r-1", 4), refund("r-1", 3, "b"), replace(refund("r-1", 3), reference="another order")],
+    ids=["amount", "account", "reference"],
+)
+def test_another_refund_under_the_same_id_is_rejected(other: PayRefund) -> None:
+    world = make_bank(a=10, b=10)
+    world.execute(refund("r-1", 3))
+    world.assert_rejected(other, "REFUND_EXISTS", refund_id="r-1")
+
+
+def test_a_repeated_refund_is_done_although_its_account_takes_no_money_now() -> None:
+    world = make_bank(a=10)
+    world.execute(refund("r-1", 3), FreezeAccount("a", "odd", incoming_too=True))
+    world.assert_unchanged(refund("r-1", 3))
+    world.assert_rejected(refund("r-2", 3), "ACCOUNT_FROZEN")
+    world.execute(UnfreezeAccount("a"), withdraw("a", 13), CloseAccount("a"))
+    world.assert_unchanged(refund("r-1", 3))
+    world.assert_rejected(refund("r-2", 3), "ACCOUNT_CLOSED")
+    world.assert_rejected(refund("r-2", 3, "x"), "ACCOUNT_NOT_FOUND")

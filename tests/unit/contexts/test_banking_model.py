@@ -25,7 +25,7 @@ from command_server.contexts.banking.domain.messages import (
 from command_server.kernel.decider import Rejected
 from diptych_testing import folds
 from diptych_testing.world import World
-from tests.support.builders.bank import deposit, eur, get_account, hold, transfer, withdraw
+from tests.support.builders.bank import deposit, eur, get_account, hold, refund, transfer, withdraw
 
 ACCOUNTS = ("a", "b", "c")
 accounts, ids = st.sampled_from(ACCOUNTS), st.integers(1, 4).map(str)
@@ -55,8 +55,9 @@ class BankingMachine(RuleBasedStateMachine):
         self.accounts: dict[str, AccountModel] = {}
         self.holds: dict[str, dict[str, Any]] = {}
         self.transfers: dict[str, dict[str, Any]] = {}
+        self.refunds: dict[str, tuple[str, int]] = {}
         self.paid_out = 0
-        """Withdrawals and captured holds minus deposits."""
+        """Withdrawals and captured holds minus deposits and refunds."""
 
     @initialize(overdraft=st.integers(0, 20), daily=st.none() | st.integers(1, 20_000))
     def begin(self, overdraft: int, daily: int | None) -> None:
@@ -107,6 +108,15 @@ class BankingMachine(RuleBasedStateMachine):
     @rule(name=accounts, amount=amounts)
     def deposit(self, name: str, amount: int) -> None:
         if self.execute(deposit(name, amount), allowed=self.can_receive(name)):
+            self.accounts[name].balance += amount
+            self.paid_out -= amount
+
+    @rule(id_=ids, name=accounts, amount=amounts)
+    def pay_refund(self, id_: str, name: str, amount: int) -> None:
+        before = self.refunds.get(id_)
+        possible = before is None and self.can_receive(name)
+        if self.execute(refund(id_, amount, name), allowed=possible or before == (name, amount)) and possible:
+            self.refunds[id_] = name, amount
             self.accounts[name].balance += amount
             self.paid_out -= amount
 

@@ -128,6 +128,16 @@ class ExpireHold:
 
 
 @dataclass(frozen=True, slots=True)
+class PayRefund:
+    """Pay money back into an account, once for each refund id."""
+
+    refund_id: Id
+    account_id: Id
+    amount: Payment
+    reference: Reference
+
+
+@dataclass(frozen=True, slots=True)
 class FreezeAccount:
     """Block outgoing payments and new holds and, with `incoming_too`, incoming payments."""
 
@@ -369,3 +379,14 @@ class TransferDeclined:
     reason: str
     declined_by: str
     declined_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class RefundPaid:
+    """A refund was paid into an account."""
+
+    refund_id: str
+    account_id: str
+    amount: Money
+    reference: str
+    paid_at: datetime

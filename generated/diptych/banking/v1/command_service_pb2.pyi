@@ -792,6 +792,70 @@ class ExpireHoldResponse(_message.Message):
 Global___ExpireHoldResponse: _TypeAlias = ExpireHoldResponse  # noqa: Y015
 
 @_typing.final
+class PayRefundRequest(_message.Message):
+    """Request message for `PayRefund`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    REFUND_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_ID_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Idempotency key: a UUID, unique for its caller and the same in every retry."""
+    refund_id: _builtins.str
+    """The refund's id. Derive it from what is refunded, so that every repetition has the same one."""
+    account_id: _builtins.str
+    """The account that receives the money."""
+    reference: _builtins.str
+    """The reference text, for people."""
+    @_builtins.property
+    def amount(self) -> _money_pb2.Money:
+        """The amount, in the account's currency; positive, and below 10^12 units."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        refund_id: _builtins.str = ...,
+        account_id: _builtins.str = ...,
+        amount: _money_pb2.Money | None = ...,
+        reference: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_id", b"account_id", "amount", b"amount", "reference", b"reference", "refund_id", b"refund_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PayRefundRequest: _TypeAlias = PayRefundRequest  # noqa: Y015
+
+@_typing.final
+class PayRefundResponse(_message.Message):
+    """Response message for `PayRefund`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def receipt(self) -> _consistency_pb2.Receipt:
+        """The receipt of the command."""
+
+    def __init__(
+        self,
+        *,
+        receipt: _consistency_pb2.Receipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["receipt", b"receipt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PayRefundResponse: _TypeAlias = PayRefundResponse  # noqa: Y015
+
+@_typing.final
 class FreezeAccountRequest(_message.Message):
     """Request message for `FreezeAccount`."""
 

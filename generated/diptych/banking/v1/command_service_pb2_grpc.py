@@ -103,6 +103,11 @@ class CommandServiceStub:
                 request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ExpireHoldRequest.SerializeToString,
                 response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ExpireHoldResponse.FromString,
                 _registered_method=True)
+        self.PayRefund = channel.unary_unary(
+                '/diptych.banking.v1.CommandService/PayRefund',
+                request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.PayRefundRequest.SerializeToString,
+                response_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.PayRefundResponse.FromString,
+                _registered_method=True)
         self.FreezeAccount = channel.unary_unary(
                 '/diptych.banking.v1.CommandService/FreezeAccount',
                 request_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.FreezeAccountRequest.SerializeToString,
@@ -233,6 +238,15 @@ class CommandServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PayRefund(self, request, context):
+        """Pays money back into an account, once for each refund id, whoever calls. Repeating the same refund changes
+        nothing; a different refund with the same id is rejected with `REFUND_EXISTS`. Also rejected for the
+        reasons of `Deposit`. The receipt names the account.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def FreezeAccount(self, request, context):
         """Freezes an account: outgoing payments and new holds are rejected and, with `incoming_too`, incoming
         payments as well. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`.
@@ -318,6 +332,11 @@ def add_CommandServiceServicer_to_server(servicer, server):
                     servicer.ExpireHold,
                     request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ExpireHoldRequest.FromString,
                     response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.ExpireHoldResponse.SerializeToString,
+            ),
+            'PayRefund': grpc.unary_unary_rpc_method_handler(
+                    servicer.PayRefund,
+                    request_deserializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.PayRefundRequest.FromString,
+                    response_serializer=diptych_dot_banking_dot_v1_dot_command__service__pb2.PayRefundResponse.SerializeToString,
             ),
             'FreezeAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.FreezeAccount,
@@ -668,6 +687,33 @@ class CommandService:
             '/diptych.banking.v1.CommandService/ExpireHold',
             diptych_dot_banking_dot_v1_dot_command__service__pb2.ExpireHoldRequest.SerializeToString,
             diptych_dot_banking_dot_v1_dot_command__service__pb2.ExpireHoldResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PayRefund(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/diptych.banking.v1.CommandService/PayRefund',
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.PayRefundRequest.SerializeToString,
+            diptych_dot_banking_dot_v1_dot_command__service__pb2.PayRefundResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -94,6 +94,11 @@ class CommandServiceStub:
     """Releases an open hold after its deadline. A hold that is firm, released or captured does not change.
     Rejected with `HOLD_NOT_FOUND`, or before the deadline with `HOLD_NOT_EXPIRED`.
     """
+    PayRefund: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.PayRefundRequest, _command_service_pb2.PayRefundResponse]
+    """Pays money back into an account, once for each refund id, whoever calls. Repeating the same refund changes
+    nothing; a different refund with the same id is rejected with `REFUND_EXISTS`. Also rejected for the
+    reasons of `Deposit`. The receipt names the account.
+    """
     FreezeAccount: _grpc.UnaryUnaryMultiCallable[_command_service_pb2.FreezeAccountRequest, _command_service_pb2.FreezeAccountResponse]
     """Freezes an account: outgoing payments and new holds are rejected and, with `incoming_too`, incoming
     payments as well. Rejected with `ACCOUNT_NOT_FOUND` or `ACCOUNT_CLOSED`.
@@ -170,6 +175,11 @@ class CommandServiceAsyncStub(CommandServiceStub):
     ExpireHold: _aio.UnaryUnaryMultiCallable[_command_service_pb2.ExpireHoldRequest, _command_service_pb2.ExpireHoldResponse]  # type: ignore[assignment]
     """Releases an open hold after its deadline. A hold that is firm, released or captured does not change.
     Rejected with `HOLD_NOT_FOUND`, or before the deadline with `HOLD_NOT_EXPIRED`.
+    """
+    PayRefund: _aio.UnaryUnaryMultiCallable[_command_service_pb2.PayRefundRequest, _command_service_pb2.PayRefundResponse]  # type: ignore[assignment]
+    """Pays money back into an account, once for each refund id, whoever calls. Repeating the same refund changes
+    nothing; a different refund with the same id is rejected with `REFUND_EXISTS`. Also rejected for the
+    reasons of `Deposit`. The receipt names the account.
     """
     FreezeAccount: _aio.UnaryUnaryMultiCallable[_command_service_pb2.FreezeAccountRequest, _command_service_pb2.FreezeAccountResponse]  # type: ignore[assignment]
     """Freezes an account: outgoing payments and new holds are rejected and, with `incoming_too`, incoming
@@ -316,6 +326,17 @@ class CommandServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_command_service_pb2.ExpireHoldResponse, _abc.Awaitable[_command_service_pb2.ExpireHoldResponse]]:
         """Releases an open hold after its deadline. A hold that is firm, released or captured does not change.
         Rejected with `HOLD_NOT_FOUND`, or before the deadline with `HOLD_NOT_EXPIRED`.
+        """
+
+    @_abc_1.abstractmethod
+    def PayRefund(
+        self,
+        request: _command_service_pb2.PayRefundRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_command_service_pb2.PayRefundResponse, _abc.Awaitable[_command_service_pb2.PayRefundResponse]]:
+        """Pays money back into an account, once for each refund id, whoever calls. Repeating the same refund changes
+        nothing; a different refund with the same id is rejected with `REFUND_EXISTS`. Also rejected for the
+        reasons of `Deposit`. The receipt names the account.
         """
 
     @_abc_1.abstractmethod
