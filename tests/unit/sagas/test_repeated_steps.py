@@ -111,7 +111,7 @@ def test_an_order_whose_review_took_too_long_is_rejected_once() -> None:
     assert "reject" in simulation.repeated
 
 
-def test_the_step_after_an_approval_that_its_hold_never_heard_of_does_not_hold_again() -> None:
+def test_an_approved_order_is_not_held_again_by_a_step_whose_answer_was_lost() -> None:
     """The answer to HoldOrder is lost, a person approves, and another caller sends the step again."""
     simulation = Simulation(money=20_000, price=2_000)
     simulation.place_order()
