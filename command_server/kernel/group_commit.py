@@ -7,14 +7,16 @@ A repetition of a recorded request does not wait for that commit. On StoreConfli
 whole batch runs again: nothing of it is kept in memory, and request ids make a rerun safe even if the first
 commit took effect. `rerun_budget.py` limits that, `admission.py` refuses commands that would wait too long,
 and `deadline_watch.py` answers those whose deadline comes first. Any other error may come from a single
-command, so the halves of the batch then run one after the other, until the faulty one fails alone. A command
-whose related streams were not loaded is decided in the next batch. A command whose stream is long and has to
-be folded first waits for that outside the batches (`stream_folder.py`), and so does one whose stream another
-transaction has locked for long (`lock_waits.py`), while all others continue.
+command, so the batch is divided until the faulty one fails alone (`isolation.py`), and further ones run apart
+from the batches (`quarantine.py`). A command whose related streams were not loaded is decided in the next
+batch. A command whose stream is long and has to be folded first waits for that outside the batches
+(`stream_folder.py`), and so does one whose stream another transaction has locked for long (`lock_waits.py`),
+while all others continue.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from itertools import chain
 from time import perf_counter
@@ -27,6 +29,7 @@ from command_server.kernel.context import AggregateType
 from command_server.kernel.deadline_watch import DeadlineWatch
 from command_server.kernel.fold import FoldHelper
 from command_server.kernel.fold_waits import FoldWaits, merge_folded
+from command_server.kernel.isolation import isolate
 from command_server.kernel.lock_waits import LockWaits
 from command_server.kernel.outcomes import CommandResult, Outcome, OutcomePending, Overloaded
 from command_server.kernel.ports import (
@@ -37,10 +40,10 @@ from command_server.kernel.ports import (
     StoreLocked,
     StoreUnavailable,
 )
+from command_server.kernel.quarantine import Quarantine
 from command_server.kernel.queued_command import (
     QueuedCommand,
     complete,
-    drop_expired,
     fail,
     is_awaited,
     is_waiting,
@@ -96,8 +99,9 @@ class GroupCommit:
         """Whether they have locked their streams."""
         self._forms_batch = False
         self.folder = StreamFolder(store, aggregates, on_folded, lambda: self._forms_batch, fold_helper)
-        self._fold_waits = FoldWaits(self.folder, self._queue.put_back, self._work_available.set)
-        self._lock_waits = LockWaits(self._queue.put_back, self._work_available.set)
+        self._fold_waits = FoldWaits(self.folder, self._put_back, self._work_available.set)
+        self._lock_waits = LockWaits(self._put_back, self._work_available.set)
+        self._quarantine = Quarantine()
         self._batch_ready = asyncio.Event()
         self._closed = False
 
@@ -118,7 +122,11 @@ class GroupCommit:
         batches_ahead = self._queue.count() // MAX_BATCH_SIZE
         self._admission.check(request.arrived_at, request.deadline, batches_ahead, self._queue.oldest)
         queued = QueuedCommand(request, asyncio.get_running_loop().create_future())
-        self._queue.put(queued)
+        if self._quarantine.includes(request):
+            self._quarantine.check()
+            self._quarantine.put(queued)
+        else:
+            self._queue.put(queued)
         self._work_available.set()
         return await queued.result
 
@@ -126,6 +134,9 @@ class GroupCommit:
         """Execute queued commands until `close` is called and none is left."""
         batcher = AdaptiveBatcher(self._queue.count, self._batch_ready.set, MAX_BATCH_WAIT)
         while await self._wait_for_work():
+            if self._quarantine.compute_pause() == 0.0 or not self._queue.count():
+                await self._execute_group(self._quarantine.take_group())
+                continue
             self._batch_ready.clear()
             self._forms_batch = True
             batcher.begin()
@@ -142,11 +153,16 @@ class GroupCommit:
     async def _wait_for_work(self) -> bool:
         """Wait until a command is queued; return False once there will be no more."""
         while not self._queue.count():
+            pause = self._quarantine.compute_pause()
+            if pause == 0.0 or (self._closed and pause is not None):
+                return True
             if self._closed and not self._fold_waits.count + self._lock_waits.count:
                 return False
             self._admission.mark_idle()
             self._work_available.clear()
-            await self._work_available.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._work_available.wait()
         return True
 
     def close(self) -> None:
@@ -155,20 +171,47 @@ class GroupCommit:
         self._work_available.set()
 
     async def _execute_batch(self, batch: Sequence[QueuedCommand]) -> None:
-        if not batch:
-            return
+        try:
+            if batch:
+                await self._commit_with_reruns(batch)
+        except (StoreUnavailable, StoreLocked) as error:
+            fail(batch, error)
+        except Exception as error:  # for example for one command's data, which the store refuses
+            await isolate(batch, error, self._commit_part, self._refuse)
+
+    async def _commit_part(self, batch: Sequence[QueuedCommand]) -> None:
+        began_at = perf_counter()
         try:
             await self._commit_with_reruns(batch)
+        finally:
+            self._quarantine.add_cost(perf_counter() - began_at)
+
+    async def _execute_group(self, group: Sequence[QueuedCommand]) -> None:
+        """Execute commands that the store will probably refuse, in one transaction."""
+        began_at, self._batch = perf_counter(), group
+        try:
+            if group:
+                await self._commit_part(group)
+        except (StoreUnavailable, StoreLocked) as error:
+            fail(group, error)
         except Exception as error:
-            # Without a store, parts of the batch would fail as well, each after its own reruns.
-            if len(batch) == 1 or isinstance(error, StoreUnavailable | StoreLocked):
-                fail(batch, error)
-                return
-            # One command may have failed the whole transaction, for example with data that the store refuses.
-            # Halves find it in fewer transactions than single commands.
-            middle = len(batch) // 2
-            await self._execute_batch(drop_expired(batch[:middle]))
-            await self._execute_batch(drop_expired(batch[middle:]))
+            if len(group) > 1:
+                self._quarantine.divide(group)
+            else:
+                self._refuse(group[0], error)
+        self._quarantine.leave_time(perf_counter() - began_at)
+
+    def _refuse(self, queued: QueuedCommand, error: Exception) -> None:
+        """Answer a command that failed by itself."""
+        delay = 0.0 if isinstance(error, StoreConflict) else self._quarantine.report(queued.request)
+        asyncio.get_running_loop().call_later(delay, fail, [queued], error)
+
+    def _put_back(self, queued: QueuedCommand) -> None:
+        """Queue a command that was in a batch already."""
+        if self._quarantine.includes(queued.request):
+            self._quarantine.put(queued)
+        else:
+            self._queue.put_back(queued)
 
     async def _commit_with_reruns(self, batch: Sequence[QueuedCommand]) -> None:
         is_slow = self._admission.compute_batching_pause() > 0
@@ -208,13 +251,14 @@ class GroupCommit:
                 await transaction.write(changes)
             else:
                 self._admission.ignore_commit()
+        self._quarantine.note_committed(requests)
         if changes.events:
             self._on_commit()
         if decisions.times_set_aside:
             self._on_time_set_aside(decisions.times_set_aside)
         for queued, result in zip(batch, results, strict=True):
             if isinstance(result, NotLoaded):
-                self._queue.put_back(queued)
+                self._put_back(queued)
             elif isinstance(result, NotFolded):
                 self._fold_waits.begin(queued, result)
             elif isinstance(result, StreamLocked):

@@ -321,38 +321,6 @@ async def test_an_absent_store_is_asked_about_once_for_each_batch() -> None:
     assert store.transactions <= batches * (1 + RATIO) + CAPACITY
 
 
-@pytest.mark.parametrize("bad", [0, 97, 255])
-async def test_a_faulty_command_is_found_in_few_transactions(bad: int) -> None:
-    class RefusingStore(CountingStore):
-        @asynccontextmanager
-        async def begin(self) -> AsyncIterator[Any]:
-            async with super().begin() as transaction:
-                yield transaction
-                if any(row.stream == f"ledger.account.a-{bad}" for row in transaction._changes.events):
-                    raise ValueError("not storable")
-
-    store = RefusingStore([])
-    outcomes = await execute(group_commit(store), [request(Deposit(f"a-{n}", 1)) for n in range(256)])
-    assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, ValueError)] == [bad]
-    assert store.transactions == 2 * 8 + 1, "both halves at each level"
-
-
-async def test_a_write_that_the_store_refuses_fails_its_own_command_only() -> None:
-    class RefusingStore(MemoryEventStore):
-        @asynccontextmanager
-        async def begin(self) -> AsyncIterator[Any]:
-            async with super().begin() as transaction:
-                yield transaction
-                if any(row.stream.endswith(".bad") for row in transaction._changes.events):
-                    raise ValueError("not storable")
-
-    store = RefusingStore()
-    good, bad = await execute(group_commit(store), [request(Deposit("a", 1)), request(Deposit("bad", 1))])
-    assert good.versions == {"ledger.account.a": 1}
-    assert isinstance(bad, ValueError)
-    assert list_versions(store) == {"ledger.account.a": 1}
-
-
 async def test_the_relay_is_notified_only_of_commits_with_events() -> None:
     notifications: list[None] = []
     store = MemoryEventStore()
