@@ -201,4 +201,5 @@ async def _fold_streams(
 
 
 AGGREGATES: Sequence[Aggregate] = ()
-SAGAS = (SagaSpec(SAGA, "ordering.order", check),)
+ASSESSMENTS = {"ordering.customer_activity": lambda message: str(getattr(message, "order_id", ""))}
+SAGAS = (SagaSpec(SAGA, "ordering.order", check, keys=ASSESSMENTS),)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+from diptych.ordering.v1.events_pb2 import OrderAssessed
+
 from contracts.events.ordering import EVENTS
 from process_manager.saga import Input, Reaction, Saga, SagaStatus, Timer
 from process_manager.sagas.fulfilment.facts import Fulfilment, apply_input
@@ -58,8 +60,12 @@ def describe_status(fulfilment: Fulfilment) -> SagaStatus:
             return SagaStatus("IN_REVIEW", False, REVIEW_TIMEOUT, "approval or rejection", blocked_reason)
         case "PLACED" if fulfilment.rejection_reason:
             return SagaStatus("UNWINDING", False, unattended, blocked_reason=blocked_reason)
+        case "NONE":  # an assessment has arrived before the order's own event
+            return SagaStatus("PREPARING", False, unattended, "the order")
         case "PLACED":
             waiting_for = f"version {fulfilment.awaited_version} of the order" if fulfilment.is_behind else ""
+            if not waiting_for and not fulfilment.pending_steps and fulfilment.awaits_assessment:
+                waiting_for = f"the assessment of version {fulfilment.asked_version}"
             return SagaStatus("PREPARING", False, CONFIRMATION_TIMEOUT, waiting_for, blocked_reason)
         case "CONFIRMED":
             return SagaStatus("CONFIRMED", False, None, "shipment", blocked_reason)
@@ -79,7 +85,10 @@ def _is_taken_back(fulfilment: Fulfilment) -> bool:
 
 FULFILMENT: Saga[Fulfilment] = Saga(
     name="fulfilment.fulfilment",
-    subscribes_to=(Subscription("ordering.order", EVENTS),),
+    subscribes_to=(
+        Subscription("ordering.order", EVENTS),
+        Subscription("ordering.customer_activity", EVENTS, key={OrderAssessed: "order_id"}),
+    ),
     begins="first_event",
     requests=REQUESTS,
     initial=Fulfilment(),

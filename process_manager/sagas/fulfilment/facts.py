@@ -5,20 +5,19 @@ How it works:
 - The events of the order alone tell its status. An answer to a command on the order comes before its event,
   after it, or after later events; so it tells only the version that the order has, and `plan` decides nothing
   before the event of that version was received.
+- The assessment of an order comes as an event of its customer's activity. It is of one version of the order,
+  so an edit makes another one necessary.
 - A time that is up is a reason to reject the order as it was: a review, an approval or a confirmation ends
   the reason. The rejection is sent for that one version of the order, so it never overtakes such a change.
 """
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
 from diptych.ordering.v1 import events_pb2 as v1
-from diptych.ordering.v1.query_service_pb2 import ListOrdersResponse
 from diptych.ordering.v2 import events_pb2 as v2
 
-from contracts.address_digest import digest_address
 from process_manager.saga import (
     AbortRequested,
     ActionNotPossible,
@@ -29,7 +28,6 @@ from process_manager.saga import (
     StepSucceeded,
     TimerFired,
 )
-from process_manager.sagas.fulfilment import fraud
 
 
 class ClaimState(StrEnum):
@@ -66,21 +64,22 @@ class Fulfilment:
     lines: tuple[Line, ...] = ()
     warehouses: tuple[tuple[str, str], ...] = ()
     """Pairs of shipping group id and warehouse id."""
-    address_hashes: tuple[str, ...] = ()
-    """The digests of the groups' addresses, in the order of `warehouses`."""
     currency_code: str = ""
     units: int = 0
     nanos: int = 0
-    placed_at: datetime | None = None
     order_status: str = "NONE"
     """PLACED, HELD, CONFIRMED, SHIPPED, RETURNED, REJECTED or CANCELLED, as known from events."""
     order_version: int = 0
     """The version of the order's last event received."""
+    contents_version: int = 0
+    """The version at which the order's lines or addresses last changed; 0 if an earlier release knew it."""
     generation: int = 1
     """Number of the current reservation and hold, part of their ids; replacing them increments it."""
     assessed: bool = False
-    assess_again: bool = False
-    """Whether the reply to the first assessment was one that this release does not ask for."""
+    assessed_version: int = 0
+    """The latest version of the order that was assessed; 0 if an earlier release has assessed it."""
+    asked_version: int = 0
+    """The latest version of the order for which an assessment was asked."""
     suspicion: str = ""
     """For people: why the order must be reviewed; empty if it need not be."""
     approved: bool = False
@@ -120,6 +119,20 @@ class Fulfilment:
         return self.awaits_event or self.order_version < self.awaited_version
 
     @property
+    def is_assessed(self) -> bool:
+        """Whether the order as it is was assessed, or a person approved it after an assessment."""
+        return self.assessed and (self.approved or self.assessed_version >= self.contents_version)
+
+    @property
+    def version_to_assess(self) -> int:
+        return self.contents_version or self.order_version
+
+    @property
+    def awaits_assessment(self) -> bool:
+        """Whether an assessment of the order as it is was asked for and has not arrived."""
+        return not self.is_assessed and self.asked_version >= self.version_to_assess
+
+    @property
     def has_cost(self) -> bool:
         return bool(self.units or self.nanos)
 
@@ -143,14 +156,18 @@ CONFIRMED_BUT = "confirmed, but "
 
 def apply_input(fulfilment: Fulfilment, input_: Input) -> Fulfilment:
     match input_:
+        case EventReceived(v1.OrderAssessed() as event):
+            return apply_assessment(fulfilment, event.order_version, "; ".join(event.suspicions))
         case EventReceived(event, version):
             changed = apply_event(fulfilment, event)
+            if isinstance(event, CONTENTS_EVENTS):
+                changed = replace(changed, contents_version=version)
             if changed.order_status != fulfilment.order_status:
                 changed = _end_reasons(changed)
             return replace(changed, order_version=version, awaits_event=False)
-        case StepSucceeded(step, response):
+        case StepSucceeded(step):
             fulfilment = _remove_pending(fulfilment, step)
-            return apply_success(fulfilment, _get_step_kind(step), response, input_.version)
+            return apply_success(fulfilment, _get_step_kind(step), input_.version)
         case StepRejected(step, reason):
             fulfilment = _remove_pending(fulfilment, step)
             return apply_rejection(fulfilment, _get_step_kind(step), reason, input_.version)
@@ -159,7 +176,8 @@ def apply_input(fulfilment: Fulfilment, input_: Input) -> Fulfilment:
         case AbortRequested(reason):
             return abort(fulfilment, reason)
         case RetryRequested():
-            return replace(fulfilment, blocked_reason="", awaits_event=False, awaited_version=0)
+            fulfilment = replace(fulfilment, blocked_reason="", awaits_event=False, awaited_version=0)
+            return replace(fulfilment, asked_version=fulfilment.assessed_version)
 
 
 def abort(fulfilment: Fulfilment, reason: str) -> Fulfilment:
@@ -222,11 +240,15 @@ STATUS_BY_EVENT = {
 """The status after an event, by its name in any version. Other events, also future ones, leave the status."""
 
 
+CONTENTS_EVENTS = (v2.OrderPlaced, v1.OrderLineAdded, v1.OrderLineRemoved, v1.ShippingAddressChanged)
+"""The events that change the order's lines or addresses."""
+
+
 def apply_event(fulfilment: Fulfilment, event: Any) -> Fulfilment:
     """Apply an event of the order."""
     match event:
         case v2.OrderPlaced():
-            return begin_fulfilment(event)
+            return begin_fulfilment(fulfilment, event)
         case v1.OrderLineAdded():
             group = event.shipping_group_id
             line = Line(group, event.line.sku, dict(fulfilment.warehouses)[group], event.line.quantity)
@@ -235,8 +257,6 @@ def apply_event(fulfilment: Fulfilment, event: Any) -> Fulfilment:
             removed = (event.shipping_group_id, event.sku)
             lines = (line for line in fulfilment.lines if (line.shipping_group_id, line.sku) != removed)
             return replace_lines(fulfilment, event, tuple(lines))
-        case v1.ShippingAddressChanged():
-            return replace_address(fulfilment, event)
         case v1.OrderApproved():
             return replace(fulfilment, order_status="PLACED", approved=True)
         case _:
@@ -244,19 +264,19 @@ def apply_event(fulfilment: Fulfilment, event: Any) -> Fulfilment:
             return replace(fulfilment, order_status=status)
 
 
-def begin_fulfilment(event: v2.OrderPlaced) -> Fulfilment:
+def begin_fulfilment(before: Fulfilment, event: v2.OrderPlaced) -> Fulfilment:
+    """Begin with a placed order. Before its event only an assessment can have arrived."""
     lines = [
         Line(group.shipping_group_id, line.sku, group.warehouse_id, line.quantity)
         for group in event.groups
         for line in group.lines
     ]
-    fulfilment = Fulfilment(
-        event.order_id,
-        event.customer_id,
-        event.account_id,
+    fulfilment = replace(
+        before,
+        order_id=event.order_id,
+        customer_id=event.customer_id,
+        account_id=event.account_id,
         warehouses=tuple((group.shipping_group_id, group.warehouse_id) for group in event.groups),
-        address_hashes=tuple(digest_address(group.personal.shipping_address) for group in event.groups),
-        placed_at=event.placed_at.ToDatetime(UTC),
         order_status="PLACED",
     )
     return replace(replace_lines(fulfilment, event, tuple(lines)), lines_changed=False)
@@ -269,12 +289,11 @@ def replace_lines(fulfilment: Fulfilment, event: Any, lines: tuple[Line, ...]) -
     return replace(fulfilment, lines=lines, lines_changed=True, **amount)
 
 
-def replace_address(fulfilment: Fulfilment, event: v1.ShippingAddressChanged) -> Fulfilment:
-    """Replace the digest of a group's address, so that their number does not grow with each change."""
-    groups = [group_id for group_id, _ in fulfilment.warehouses]
-    digests = list(fulfilment.address_hashes)
-    digests[groups.index(event.shipping_group_id)] = digest_address(event.personal.shipping_address)
-    return replace(fulfilment, address_hashes=tuple(digests))
+def apply_assessment(fulfilment: Fulfilment, version: int, suspicion: str) -> Fulfilment:
+    """Apply the assessment of a version of the order, unless that version or a later one was assessed."""
+    if fulfilment.assessed and version <= fulfilment.assessed_version:
+        return fulfilment
+    return replace(fulfilment, assessed=True, assessed_version=version, suspicion=suspicion)
 
 
 CHANGES_ON_SUCCESS: dict[str, dict[str, Any]] = {
@@ -300,15 +319,11 @@ FALLIBLE_STEPS = ("reserve", "hold_money", "firm_stock", "firm_money")
 """Steps whose rejection means that the order cannot be fulfilled."""
 
 
-def apply_success(fulfilment: Fulfilment, kind: str, response: Any, version: int) -> Fulfilment:
+def apply_success(fulfilment: Fulfilment, kind: str, version: int) -> Fulfilment:
     """Apply the success of a step of this kind, which left its aggregate at a version."""
     match kind:
-        case "assess" if isinstance(response, ListOrdersResponse):  # asked by an earlier release
-            return replace(fulfilment, assess_again=True)
-        case "assess":
-            order = fraud.Order(fulfilment.units, fulfilment.currency_code, fulfilment.address_hashes)
-            suspicions = fraud.find_suspicions(order, response.order_count, response.known_address_digests)
-            return replace(fulfilment, assessed=True, suspicion="; ".join(suspicions))
+        case "assess":  # the assessment is an event; the answer to an earlier release's query is not used
+            return fulfilment
         case "hold_order" | "confirm" | "reject":
             return replace(fulfilment, awaited_version=version)
         case "restock":
@@ -327,7 +342,7 @@ def apply_rejection(fulfilment: Fulfilment, kind: str, reason: str, version: int
         version: the version of the aggregate that rejected it; 0 if unknown.
     """
     if kind == "assess":
-        return replace(fulfilment, assessed=True, suspicion=f"assessment failed: {reason}")
+        return apply_assessment(fulfilment, fulfilment.asked_version, f"assessment failed: {reason}")
     # An order of a later version than the step was sent for has changed; no later version is no explanation.
     later = version or fulfilment.sent_at_version + 1
     if kind in ORDER_STEPS and reason.startswith(REASONS_OF_CHANGE) and later > fulfilment.sent_at_version:

@@ -5,6 +5,7 @@ How it works:
 - `plan` runs after every input. It returns no steps while any step is pending, while an event of the order
   is missing that an answer told of, or while the fulfilment is blocked; so every decision is made on facts
   that are complete.
+- An order is assessed as it is before anything is claimed for it, and again if it was edited meanwhile.
 - Before shipping the order of steps is: assess, reserve, hold money, make both firm, confirm. When a step
   is rejected, a timeout expires or an operator aborts, `rejection_reason` is set, and `compensate` releases
   the claims, the latest first and one at a time, before the order is rejected.
@@ -45,8 +46,11 @@ def plan_confirmation(fulfilment: Fulfilment, at: datetime) -> tuple[Fulfilment,
     """Plan a placed order's next step towards its confirmation or its rejection."""
     if fulfilment.rejection_reason:
         return fulfilment, compensate(fulfilment) or [requests.reject(fulfilment)]
-    if not fulfilment.assessed:
-        return fulfilment, [requests.assess(fulfilment)]
+    if fulfilment.awaits_assessment:
+        return fulfilment, ()
+    if not fulfilment.is_assessed:
+        version = fulfilment.version_to_assess
+        return replace(fulfilment, asked_version=version), [requests.assess(fulfilment)]
     if fulfilment.suspicion and not fulfilment.approved:
         return fulfilment, [requests.hold_order(fulfilment)]
     fulfilment, steps = claim(fulfilment, at)

@@ -13,10 +13,10 @@ from google.type.money_pb2 import Money
 
 from process_manager.saga import Send
 from process_manager.sagas.fulfilment.facts import Fulfilment, is_timed_out
-from process_manager.sagas.fulfilment.fraud import HOUR
 
 REQUESTS: tuple[type[Message], ...] = (
-    ordering_queries.GetCustomerActivityRequest,
+    ordering_queries.GetCustomerActivityRequest,  # of steps that an earlier release has sent
+    ordering.AssessOrderRequest,
     ordering.HoldOrderRequest,
     ordering.ConfirmOrderRequest,
     ordering.RejectOrderRequest,
@@ -34,8 +34,6 @@ REQUESTS: tuple[type[Message], ...] = (
 """The types of all requests below."""
 CLAIM_LIFETIME = timedelta(hours=1)
 """Time until the deadline of a reservation or hold; longer than the time allowed for confirming an order."""
-MAX_DIGESTS = 100
-"""Address digests in a request. An order has up to ten, but an earlier release kept former ones, too."""
 MAX_REASON_LENGTH = 500
 CLAIM_ID_NAMESPACE = UUID("7be3c5e2-55b6-5b8e-9c0d-0f6a3b1d7a44")
 
@@ -44,15 +42,13 @@ CLAIM_ID_NAMESPACE = UUID("7be3c5e2-55b6-5b8e-9c0d-0f6a3b1d7a44")
 
 
 def assess(fulfilment: Fulfilment) -> Send:
-    """Read the facts about the customer's other orders that the fraud rules need."""
-    request = ordering_queries.GetCustomerActivityRequest(
-        customer_id=fulfilment.customer_id,
-        except_order_id=fulfilment.order_id,
-        address_digests=fulfilment.address_hashes[:MAX_DIGESTS],
+    """Assess the order as it is."""
+    version = fulfilment.version_to_assess
+    request = ordering.AssessOrderRequest(
+        customer_id=fulfilment.customer_id, order_id=fulfilment.order_id, order_version=version
     )
-    if fulfilment.placed_at is not None:
-        request.placed_from.FromDatetime(fulfilment.placed_at - HOUR)
-    return Send("assess-2" if fulfilment.assess_again else "assess", request)
+    # An earlier release has named its steps `assess` and `assess-2`.
+    return Send(f"assess-v{version}", request)
 
 
 def hold_order(fulfilment: Fulfilment) -> Send:

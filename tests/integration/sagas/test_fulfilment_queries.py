@@ -4,8 +4,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from diptych.consistency.v1.consistency_pb2 import Receipt
 from diptych.fulfilment.v1.types_pb2 import Fulfilment
 from diptych.ordering.v1 import events_pb2 as events
+from diptych.ordering.v1.command_service_pb2 import HoldOrderResponse
 from diptych.ordering.v2 import events_pb2 as events_v2
 
 from process_manager.sagas.fulfilment import FULFILMENT
@@ -58,15 +60,18 @@ def orders(store: SagaStore) -> Orders:
 async def test_a_fulfilment_shows_its_steps_and_the_reply_it_waits_for(orders: Orders) -> None:
     await orders.place("o-1")
     waiting = await orders.get("o-1")
-    assert (waiting.state, waiting.waiting_for) == (Fulfilment.STATE_PREPARING, "the reply to assess")
+    assert (waiting.state, waiting.waiting_for) == (Fulfilment.STATE_PREPARING, "the reply to assess-v1")
     assert waiting.due_time.ToDatetime() - waiting.state_start_time.ToDatetime() == timedelta(minutes=15)
     await orders.answer("o-1", StepReply(reason="READ_MODEL_LOST"))
-    await orders.answer("o-1", StepReply())  # the order is held for review
+    await orders.answer("o-1", StepReply(HoldOrderResponse(receipt=Receipt(version=2))))
+    answered = await orders.get("o-1")
+    assert (answered.state, answered.waiting_for) == (Fulfilment.STATE_PREPARING, "version 2 of the order")
+    await orders.deliver("o-1", events.OrderHeld(order_id="o-1"), 2)
     held = await orders.get("o-1")
     assert (held.state, held.waiting_for) == (Fulfilment.STATE_IN_REVIEW, "approval or rejection")
     assert held.suspicion == "assessment failed: READ_MODEL_LOST"
     assert [(step.name, step.outcome, bool(step.request_id)) for step in held.steps] == [
-        ("assess", "READ_MODEL_LOST", False),
+        ("assess-v1", "READ_MODEL_LOST", True),
         ("hold_order-1", "OK", True),
     ]
     assert all(step.HasField("answer_time") and step.tries == 1 for step in held.steps)

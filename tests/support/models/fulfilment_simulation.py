@@ -1,70 +1,49 @@
 """Simulates the fulfilment of one order in memory: the real saga on the real rules of the contexts."""
 
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-
-from diptych.ordering.v1 import query_service_pb2 as queries
-from diptych.ordering.v1.types_pb2 import ShippingAddress
-
 from command_server.contexts import banking, inventory, ordering
 from command_server.contexts.banking.domain.messages import Deposit, OpenAccount
 from command_server.contexts.inventory.domain.messages import ReceiveStock, RegisterProduct
 from command_server.contexts.inventory.domain.stock import stock_stream
 from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.money import Money
-from contracts.address_digest import digest_address
 from diptych_testing.saga_simulation import SagaSimulation
-from diptych_testing.scenario import NOW
 from process_manager.instance import Instance
 from process_manager.sagas.fulfilment import FULFILMENT
 
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)
 ORDER = "ordering.order.o-1"
+ACTIVITY = "ordering.customer_activity.ada"
 HOME = orders.ShippingAddress("Ada", ("Main Street 1",), "10115", "Berlin", "DE")
-
-
-@dataclass(frozen=True)
-class EarlierOrder:
-    """An order of the same customer."""
-
-    placed_at: datetime
-    address: ShippingAddress
 
 
 class Simulation(SagaSimulation):
     """The order o-1, its saga instance, and the product and account that the order needs."""
 
     def __init__(self, *, stock: int = 10, money: int = 100, price: int = 10) -> None:
-        super().__init__(
-            [FULFILMENT], CONTEXTS, {queries.GetCustomerActivityRequest: self._get_customer_activity}
-        )
+        super().__init__([FULFILMENT], CONTEXTS)
         self.price = price
         self.supplied = (stock, money)
         """The pieces of tea and the money that came in."""
-        self.earlier_orders: list[EarlierOrder] = []
         for sku in ("tea", "mug"):
             self.execute(RegisterProduct(sku, sku, 0), ReceiveStock(sku, "w-1", stock, "po", "n"))
         self.execute(OpenAccount("a-1", "ada", "EUR", None, None))
         if money:
             self.execute(Deposit("a-1", Money("EUR", money), "pay"))
 
-    def _get_customer_activity(
-        self, request: queries.GetCustomerActivityRequest
-    ) -> queries.GetCustomerActivityResponse:
-        since = request.placed_from.ToDatetime(UTC)
-        known = {digest_address(each.address) for each in self.earlier_orders}
-        return queries.GetCustomerActivityResponse(
-            order_count=sum(each.placed_at >= since for each in self.earlier_orders),
-            known_address_digests=[digest for digest in request.address_digests if digest in known],
-        )
-
-    def place_order(self, quantity: int = 2, address: orders.ShippingAddress = HOME) -> None:
+    def place_order(
+        self, quantity: int = 2, address: orders.ShippingAddress = HOME, order_id: str = "o-1"
+    ) -> None:
         """Place an order of two lines, tea and mugs."""
         lines = tuple(
             orders.OrderLine(sku, sku, quantity, Money("EUR", self.price)) for sku in ("tea", "mug")
         )
         group = orders.ShippingGroup("main", lines, address, "w-1")
-        self.execute(orders.PlaceOrder("o-1", "ada", (group,), "a-1"))
+        self.execute(orders.PlaceOrder(order_id, "ada", (group,), "a-1"))
+
+    def proceed_to(self, step: str) -> None:
+        """Answer steps and deliver assessments, but no events of orders, until this step is the next one."""
+        while not self.pending or self.pending[0].name != step:
+            assert self.deliver_event(stream=ACTIVITY) or self.answer_step()
 
     def supply(self) -> None:
         """Bring in what an order may lack."""
@@ -107,15 +86,3 @@ class Simulation(SagaSimulation):
         """Return the account's balance, and the part of it that is held."""
         account = self.world.state("banking.account.a-1")
         return account.balance.units, account.held.units
-
-
-def earlier_order(minutes: int, address: orders.ShippingAddress = HOME) -> EarlierOrder:
-    """Return an order of the same customer, placed that many minutes before NOW."""
-    shipping_address = ShippingAddress(
-        recipient=address.recipient,
-        address_lines=address.address_lines,
-        postal_code=address.postal_code,
-        locality=address.locality,
-        region_code=address.region_code,
-    )
-    return EarlierOrder((NOW - timedelta(minutes=minutes)).astimezone(UTC), shipping_address)

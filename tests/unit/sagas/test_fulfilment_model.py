@@ -17,7 +17,7 @@ from command_server.kernel.money import Money
 from process_manager.saga import ActionNotPossible
 from process_manager.sagas.fulfilment import FULFILMENT
 from process_manager.sagas.fulfilment.requests import CLAIM_LIFETIME
-from tests.support.models.fulfilment_simulation import ORDER, Simulation
+from tests.support.models.fulfilment_simulation import ACTIVITY, ORDER, Simulation
 from tests.support.models.verdicts import find_wrong_timeouts
 
 STEPS = (
@@ -57,9 +57,9 @@ class Machine(RuleBasedStateMachine):
         self.simulation.place_order()
         self.proceed(steps)
 
-    @rule()
-    def deliver_event(self) -> None:
-        self.simulation.deliver_event()
+    @rule(stream=st.sampled_from(["", ORDER, ACTIVITY]))
+    def deliver_event(self, stream: str) -> None:
+        self.simulation.deliver_event(stream=stream)
 
     @rule()
     def answer_step(self) -> None:

@@ -21,8 +21,7 @@ def confirming() -> Simulation:
     simulation = Simulation()
     simulation.place_order()
     simulation.deliver_event()
-    while simulation.pending[0].name != "confirm-1":
-        simulation.answer_step()
+    simulation.proceed_to("confirm-1")
     simulation.lose_reply()
     assert simulation.order_status == "CONFIRMED"
     return simulation
@@ -34,7 +33,7 @@ def holding() -> Simulation:
     simulation = Simulation(money=10_000, price=200)
     simulation.place_order()
     simulation.deliver_event()
-    simulation.answer_step("assess")
+    simulation.proceed_to("hold_order-1")
     simulation.lose_reply()
     assert simulation.order_status == "HELD"
     return simulation
@@ -69,8 +68,7 @@ def test_an_abort_before_the_confirmation_ends_once_a_person_confirms_what_is_fi
     simulation = Simulation()
     simulation.place_order()
     simulation.deliver_event()
-    while simulation.pending[0].name != "firm_stock-1":
-        simulation.answer_step()
+    simulation.proceed_to("firm_stock-1")
     simulation.abort(FULFILMENT.name, "o-1", "enough")
     simulation.execute(CONFIRM)
     simulation.settle()
@@ -148,7 +146,7 @@ def test_an_expired_claim_of_a_confirmed_order_is_replaced_after_a_retry() -> No
     simulation = Simulation()
     simulation.place_order()
     simulation.deliver_event()
-    simulation.answer_step("assess")
+    simulation.proceed_to("reserve-1")
     simulation.answer_step("reserve")
     simulation.execute(CONFIRM)
     simulation.advance_time(timedelta(hours=2))
@@ -166,8 +164,7 @@ def test_a_rejection_that_no_event_explains_blocks_until_an_operator_acts() -> N
     simulation = Simulation()
     simulation.place_order()
     simulation.deliver_event()
-    while simulation.pending[0].name != "confirm-1":
-        simulation.answer_step()
+    simulation.proceed_to("confirm-1")
     sent = simulation.pending.popleft()
     at = simulation.world.now
     simulation.deliver(
