@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -23,12 +24,15 @@ from command_server.kernel.event_lookups import EventLookups
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.money import Money
 from command_server.kernel.outcomes import Accepted, Outcome
+from command_server.kernel.ports import StoreConflict, StoreUnavailable
 from command_server.postgres.event_index import PostgresEventIndex
 from command_server.postgres.event_store import PostgresEventStore
 from command_server.service import look_up_first
 from contracts.events.ordering import EVENTS
 from tests.support.builders.requests import request
 
+PATIENCE = 30.0
+"""Seconds for which a command is repeated while the store does not answer."""
 KINDS = {name.rpartition(".")[2]: kind for name, kind in command_types(ordering.CONTEXT).items()}
 
 
@@ -51,8 +55,16 @@ class Seller:
         self._execute = look_up_first(self.lookups, self.commits.execute)
 
     async def execute(self, command: Any, caller: str = "alice") -> Outcome:
-        kind = KINDS[type(command).__name__]
-        return (await self._execute(request(command, caller=caller, kind=kind))).outcome
+        """Return the outcome of a command, which is repeated under its id as a client does."""
+        repeated = request(command, caller=caller, kind=KINDS[type(command).__name__])
+        deadline = monotonic() + PATIENCE
+        while True:
+            try:
+                return (await self._execute(repeated)).outcome
+            except (StoreConflict, StoreUnavailable) as error:
+                if monotonic() > deadline:
+                    raise
+                await asyncio.sleep(error.retry_after)
 
     async def place(
         self, order_id: str, customer_id: str = "c-1", street: str = "Main", units: int = 40
