@@ -2,9 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import Any
 
 from grpc import StatusCode
-from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from runtime.grpc.method import Context
@@ -104,6 +105,10 @@ class Health(health_pb2_grpc.HealthServicer):
         if self._reason:
             context.set_trailing_metadata(((REASON_KEY, self._reason),))
         return self._build_response(request.service)
+
+    async def List(self, request: Any, context: Context) -> Any:  # noqa: N802
+        statuses = {name: self._build_response(name) for name in self._names}
+        return health_pb2.HealthListResponse(statuses=statuses)  # type: ignore[attr-defined] # the stub is older
 
     async def Watch(  # noqa: N802
         self, request: HealthCheckRequest, context: Context

@@ -13,7 +13,7 @@ rest of this module makes the server stop without failing a call.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -80,16 +80,20 @@ class Routes(grpc.GenericRpcHandler):
                 method = Method.of(service.descriptor.methods_by_name[name])
                 self._handlers[method.path] = _wrap(method, handler, interceptors)
 
+    @property
+    def paths(self) -> Collection[str]:
+        """The paths of all methods."""
+        return self._handlers.keys()
+
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> MethodHandler:
         """Return the handler of a call; gRPC calls this method when it hands the call over."""
         self._call_count += 1
         metadata.set_current(handler_call_details.invocation_metadata or ())
-        path = handler_call_details.method
         if self._rejecting:
             return _create_rejection(RpcError("STOPPING", "the server is stopping", retry_after=_RETRY_AFTER))
-        if handler := self._handlers.get(path):
+        if handler := self._handlers.get(handler_call_details.method):
             return handler
-        error = RpcError("METHOD_UNKNOWN", f"unknown method {path}", {"method": path})
+        error = RpcError("METHOD_UNKNOWN", "this server has no such method")
         return _create_rejection(error, self._on_unknown)
 
     async def drain(self) -> None:

@@ -2,11 +2,12 @@
 
 import socket
 from collections.abc import Sequence
+from typing import Any
 
-import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from runtime.grpc import authentication, errors, telemetry, validation
+from runtime.grpc.aio_server import Server as AioServer
 from runtime.grpc.authentication import TokenVerifier
 from runtime.grpc.health import Health, Probe
 from runtime.grpc.jwks import KeySet
@@ -122,8 +123,8 @@ class Server:
         self._probe_address = probe_address
         self._max_pending = max_pending
         self._refused_calls = refused_calls
-        self._server: grpc.aio.Server | None = None
-        self._probe_server: grpc.aio.Server | None = None
+        self._server: AioServer | None = None
+        self._probe_server: AioServer | None = None
         self.health = Health(names)
         self.port = 0
         """The port that it listens at; 0 before `start`."""
@@ -131,10 +132,14 @@ class Server:
     async def serve(self, lifecycle: Lifecycle) -> None:
         """Serve calls until the process stops and the calls in progress have ended.
 
+        A server that ends by itself stops the process with an error.
+
         Raises:
             StartError: the address is in use, or does not belong to this machine.
         """
         await self.start()
+        for part in filter(None, (self._server, self._probe_server)):
+            lifecycle.spawn(part.wait_failed(), "gRPC server")
         try:
             await self.health.run_probe(self._probe, lifecycle.stopping)
         finally:
@@ -149,14 +154,15 @@ class Server:
         server = self._server = self._create_server()
         self.port = self._bind(server, self._address)
         if self._probe_address:
-            probe_server = self._probe_server = grpc.aio.server(options=build_options(self._settings))
+            probe_server: Any = AioServer(build_options(self._settings))
             health_pb2_grpc.add_HealthServicer_to_server(self.health, probe_server)
             self._bind(probe_server, self._probe_address)
+            self._probe_server = probe_server
             await probe_server.start()
         await server.start()
         log.info("Listening", address=self._address, port=self.port, version=VERSION)
 
-    def _bind(self, server: grpc.aio.Server, address: str) -> int:
+    def _bind(self, server: AioServer, address: str) -> int:
         if not self._settings.reuse_port:
             check_address_free(address)
         try:
@@ -164,15 +170,15 @@ class Server:
         except RuntimeError as error:
             raise StartError(f"cannot listen on {address}: {error}") from error
 
-    def _create_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(options=build_options(self._settings, self._max_pending))
+    def _create_server(self) -> Any:
+        server: Any = AioServer(build_options(self._settings, self._max_pending))
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         if self._settings.reflection:
             from grpc_reflection.v1alpha import reflection  # the import takes a tenth of a second
 
             public = [*self._names, "grpc.health.v1.Health", reflection.SERVICE_NAME]
             reflection.enable_server_reflection(public, server)
-        server.add_generic_rpc_handlers([self._routes])
+        server.add_methods(self._routes, self._routes.paths)
         return server
 
     async def stop(self) -> None:

@@ -18,7 +18,9 @@ import select
 import stat
 import sys
 import threading
+from collections import Counter
 from contextlib import suppress
+from time import monotonic
 from typing import Any
 
 from runtime.process.logs.lines import MAX_LINE_LENGTH
@@ -26,6 +28,8 @@ from runtime.process.logs.logger import Logger, pipeline
 from runtime.process.logs.stream_writer import FLUSH_TIMEOUT
 
 STDOUT, STDERR = 1, 2
+_MAX_LIBRARY_LINES = 10
+"""Lines of one library logger in a second."""
 _LIBRARY_LEVELS = (("error", logging.ERROR), ("warning", logging.WARNING), ("info", logging.INFO))
 
 
@@ -113,15 +117,36 @@ class _LineStream(io.TextIOBase):
 
 
 class LibraryHandler(logging.Handler):
-    """Turns records of Python's `logging` into lines."""
+    """Turns records of Python's `logging` into lines, a limited number a second of each logger.
+
+    Callers can make libraries log: grpcio does so for every call with a header that is no UTF-8.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._counts: Counter[str] = Counter()
+        """The records of each logger since `_counted_since`."""
+        self._counted_since = 0.0
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._is_too_many(record):
+            return
         try:
             message = record.getMessage()
         except Exception:  # arguments that do not fit the message
             message = str(record.msg)
         level = next((name for name, number in _LIBRARY_LEVELS if record.levelno >= number), "debug")
         _log(level, record.name, message, {"exc_info": record.exc_info} if record.exc_info else {})
+
+    def _is_too_many(self, record: logging.LogRecord) -> bool:
+        if (now := monotonic()) - self._counted_since >= 1.0:
+            for name, count in self._counts.items():
+                if count > _MAX_LIBRARY_LINES:
+                    _log("warning", name, "Lines omitted", {"omitted": count - _MAX_LIBRARY_LINES})
+            self._counts.clear()
+            self._counted_since = now
+        self._counts[record.name] += 1
+        return self._counts[record.name] > _MAX_LIBRARY_LINES
 
 
 def _log(level: str, logger: str, message: str, fields: dict[str, Any]) -> None:
