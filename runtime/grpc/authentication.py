@@ -29,6 +29,8 @@ CLOCK_SKEW = 5.0
 _CACHE_SIZE = 10_000
 """Maximum number of verified tokens in the cache."""
 _MAX_NAME_LENGTH = 255
+_MAX_TIME = 253_402_300_799
+"""The end of the year 9999, in seconds since 1970."""
 
 
 def authenticate(tokens: "TokenVerifier") -> Interceptor:
@@ -108,6 +110,9 @@ class TokenVerifier:
             )
         except jwt.InvalidTokenError as error:
             raise Unauthenticated.of(error, token) from error
+        except (ArithmeticError, ValueError, TypeError, RecursionError) as error:
+            # PyJWT calculates with what the claims hold, and parses JSON of any depth.
+            raise Unauthenticated(Cause.MALFORMED, "the token cannot be read", token) from error
         return _caller_from_claims(claims, token)
 
     def _unknown_key_error(self, token: str) -> RpcError:
@@ -118,6 +123,8 @@ class TokenVerifier:
 
 
 def _caller_from_claims(claims: dict[str, Any], token: str) -> Caller:
+    for claim in ("exp", "nbf", "iat"):
+        _check_time(claim, claims.get(claim, 0), token)
     scopes = claims.get("scope")
     on_behalf_of = claims.get("on_behalf_of")
     return Caller(
@@ -126,6 +133,12 @@ def _caller_from_claims(claims: dict[str, Any], token: str) -> Caller:
         on_behalf_of=None if on_behalf_of is None else _check_name("on_behalf_of", on_behalf_of, token),
         expires_at=int(claims["exp"]) + CLOCK_SKEW,
     )
+
+
+def _check_time(claim: str, value: object, token: str) -> None:
+    """Refuse a claim that is no time; PyJWT takes texts, booleans and numbers of any size."""
+    if type(value) not in (int, float) or not 0 <= value <= _MAX_TIME:  # type: ignore[operator]
+        raise Unauthenticated(Cause.CLAIM_INVALID, f"the token is not valid: {claim} is no time", token)
 
 
 def _check_name(claim: str, value: object, token: str) -> str:

@@ -1,12 +1,12 @@
 """Decodes requests and checks them against the rules in their protos."""
 
 from collections.abc import Iterator
-from typing import Any
+from itertools import islice
 
 from google.protobuf.message import DecodeError, Message
-from google.protobuf.timestamp_pb2 import Timestamp
-from protovalidate import FieldPathElementPb, Validator, Violation
+from protovalidate import EvaluationError, FieldPathElementPb, Validator, Violation
 
+from runtime.grpc import times
 from runtime.grpc.method import Context, Handler, Method
 from runtime.grpc.rpc_error import RpcError
 
@@ -18,20 +18,17 @@ _FULL_CHECK_SIZE = 4096
 """Bytes up to which all violations of a request are collected; the check of a larger request stops at the
 first one. A hundred kilobytes of empty list items violate so many rules that a full check takes seconds."""
 _MAX_VIOLATIONS = 50
-_TIMESTAMP = Timestamp.DESCRIPTOR.full_name
-_MIN_SECONDS, _MAX_SECONDS = -62_135_596_800, 253_402_300_799
-"""From the year 1 to the year 9999, the range that google.protobuf.Timestamp permits."""
 
 
 def validate(method: Method, handler: Handler) -> Handler:
     """Decode requests, and reject those that are too large or violate a rule of their proto.
 
-    Requests with a NUL in a string or a Timestamp out of its range are rejected by every method.
+    Requests with a NUL in a string or a Timestamp or Duration out of its range are rejected by every method.
     """
     decode = method.request.FromString
     check = _VALIDATOR.collect_violations
     check(method.request())  # compiles the rules now rather than during the first call
-    has_timestamps = _has_timestamps(method.request.DESCRIPTOR, set())
+    find_invalid_times = times.build_finder(method.request.DESCRIPTOR)
 
     async def validate_request(request: bytes, context: Context) -> object:
         if len(request) > MAX_REQUEST_BYTES:
@@ -41,16 +38,27 @@ def validate(method: Method, handler: Handler) -> Handler:
             message = decode(request)
         except DecodeError as error:
             raise RpcError("REQUEST_INVALID", f"not a {method.request.DESCRIPTOR.full_name}") from error
-        if violations := check(message, fail_fast=len(request) > _FULL_CHECK_SIZE):
+        # Before the rules, which cannot be evaluated for times out of range.
+        if find_invalid_times:
+            _refuse_fields(find_invalid_times(message, ""), "is no time")
+        try:
+            violations = check(message, fail_fast=len(request) > _FULL_CHECK_SIZE)
+        except EvaluationError as error:  # numbers with which a rule cannot calculate
+            raise RpcError("REQUEST_INVALID", f"a rule cannot be evaluated: {error}") from error
+        if violations:
             raise _invalid_request(_group_by_field(violations))
         # PostgreSQL cannot store a NUL in text; one such request would fail its whole batch of commands.
-        if b"\0" in request and (nuls := dict.fromkeys(_find_nuls(message, ""), "holds U+0000")):
-            raise _invalid_request(nuls)
-        if has_timestamps and (times := dict.fromkeys(_find_invalid_timestamps(message, ""), "is no time")):
-            raise _invalid_request(times)
+        if b"\0" in request:
+            _refuse_fields(_find_nuls(message, ""), "holds U+0000")
         return await handler(message, context)
 
     return validate_request
+
+
+def _refuse_fields(paths: Iterator[str], text: str) -> None:
+    """Raise the error of the fields with these paths, if there are any."""
+    if violations := dict.fromkeys(islice(paths, _MAX_VIOLATIONS), text):
+        raise _invalid_request(violations)
 
 
 def _invalid_request(violations: dict[str, str]) -> RpcError:
@@ -93,28 +101,3 @@ def _find_nuls_in_value(value: object, path: str) -> Iterator[str]:
             yield path
     elif isinstance(value, Message):
         yield from _find_nuls(value, path)
-
-
-def _has_timestamps(descriptor: Any, visited: set[str]) -> bool:
-    """Return whether a message, or a message in its fields, can hold a Timestamp."""
-    if descriptor.full_name in visited:
-        return False
-    visited.add(descriptor.full_name)
-    messages = [field.message_type for field in descriptor.fields if field.message_type is not None]
-    return any(message.full_name == _TIMESTAMP or _has_timestamps(message, visited) for message in messages)
-
-
-def _find_invalid_timestamps(message: Message, path: str) -> Iterator[str]:
-    """Yield the path of every Timestamp that is no time, in a message and its nested messages."""
-    for field, value in message.ListFields():
-        if field.message_type is None:
-            continue
-        field_path = f"{path}.{field.name}" if path else field.name
-        items = value if field.is_repeated else (value,)
-        for index, item in enumerate(items):
-            item_path = f"{field_path}[{index}]" if field.is_repeated else field_path
-            if isinstance(item, Timestamp):
-                if not (_MIN_SECONDS <= item.seconds <= _MAX_SECONDS and 0 <= item.nanos < 1_000_000_000):
-                    yield item_path
-            elif isinstance(item, Message):
-                yield from _find_invalid_timestamps(item, item_path)

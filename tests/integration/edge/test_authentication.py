@@ -125,6 +125,51 @@ async def test_the_claims_of_an_invalid_token_are_cut_and_escaped(
     assert (error.claimed_key, error.claimed_issuer) == (key, claimed_issuer)
 
 
+ODD_TIMES = [
+    10**400,
+    -(10**400),
+    -1,
+    float("inf"),
+    float("nan"),
+    1e300,
+    True,
+    "4102444800",
+    "x",
+    "",
+    [],
+    {},
+    None,
+]
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat"])
+@pytest.mark.parametrize("value", ODD_TIMES, ids=lambda value: repr(value)[:12])
+async def test_a_time_that_is_none_is_rejected(
+    tokens: TokenVerifier, issuer: Issuer, claim: str, value: Any
+) -> None:
+    error = await verify_error(tokens, sign_claims(issuer, {claim: value}))
+    assert error.reason == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize(
+    "claims", ['{"a":' * 3_000 + "1" + "}" * 3_000, "[" * 3_000, "[]", "1", '{"exp":1e999}']
+)
+async def test_claims_that_cannot_be_read_are_rejected(
+    tokens: TokenVerifier, issuer: Issuer, claims: str
+) -> None:
+    assert (await verify_error(tokens, sign_text(issuer, claims))).reason == "UNAUTHENTICATED"
+
+
+def sign_claims(issuer: Issuer, claims: dict[str, Any]) -> str:
+    """Return a valid token with other claims, which may be no JSON; PyJWT would refuse to sign them."""
+    valid = jwt.decode(issuer.token(), options={"verify_signature": False})
+    return sign_text(issuer, json.dumps(valid | claims))
+
+
+def sign_text(issuer: Issuer, claims: str) -> str:
+    return jwt.api_jws.encode(claims.encode(), issuer.key, algorithm="EdDSA", headers={"kid": issuer.key_id})
+
+
 def forge_token(header: dict[str, str], claims: dict[str, Any], secret: bytes) -> str:
     def encode(data: bytes) -> str:
         return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
