@@ -77,7 +77,7 @@ def retry_parked(name: str, ids: tuple[str, ...]) -> None:
 
 @main.group()
 def sagas() -> None:
-    """List, show, retry and abort sagas; name the scopes that they need."""
+    """List, show, retry and abort sagas; name the scopes that they need, and their caller."""
 
 
 _kind = click.option(
@@ -141,6 +141,31 @@ def scopes() -> None:
     from process_manager.scopes import required_scopes
 
     echo("\n".join(required_scopes(sagas.load_sagas(read_settings()))))
+
+
+@sagas.command()
+def callers() -> None:
+    """Print the recorded caller of each saga: the subject of the process manager's token."""
+    from operations import saga_callers
+
+    echo(asyncio.run(saga_callers.show_callers(read_settings())))
+
+
+@sagas.command("change-caller")
+@click.argument("subject")
+@_kind
+@click.option(
+    "--repeat-unanswered",
+    is_flag=True,
+    help="Change it although steps are unanswered: they are sent again under the new subject. Safe if their "
+    "targets know each repetition by an id of their own, as those of Diptych's contexts do.",
+)
+def change_caller(subject: str, kind: str, repeat_unanswered: bool) -> None:
+    """Let process managers start with a token of SUBJECT. Stop them first."""
+    from operations import saga_callers
+
+    change = saga_callers.change_caller(read_settings(), subject, kind, repeat_unanswered=repeat_unanswered)
+    echo(asyncio.run(change))
 
 
 @main.command()

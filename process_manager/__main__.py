@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from contracts.manifest import Manifest
 from process_manager import query_service
+from process_manager.caller_record import CallerRecord, WrongCaller
 from process_manager.engine import Engine
 from process_manager.event_consumer import EventConsumer, read_stream_end_from, read_stream_from
 from process_manager.feed_reader import FeedReader
@@ -27,10 +28,13 @@ from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.waits import Waits
 from runtime.jetstream import read_stream_identity
 from runtime.postgres import is_ready
-from runtime.process import workers
+from runtime.process import logs, workers
 from runtime.process.contexts import load_modules, load_parts, name_group
 from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
+from runtime.process.start_error import StartError
+
+log = logs.get_logger(__name__)
 
 
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
@@ -38,9 +42,12 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     keys = KeyFile(lifecycle.settings.keys, request_tokens.PURPOSES)
     lifecycle.spawn(keys.run(), "key ring")
     tokens = RequestTokens(keys.get_ring)
-    store, client = SagaStore(lifecycle.settings.database_url), StepClient(lifecycle.settings)
+    sagas = load_parts(manifests, "sagas", "SAGAS", Saga)
+    store = SagaStore(lifecycle.settings.database_url)
+    callers = CallerRecord(store.reserved, [saga.name for saga in sagas])
+    client = StepClient(lifecycle.settings, callers.check)
+    await check_token(client)
     async with await jetstream.connect(lifecycle.settings.nats_url, "process_manager") as nats:
-        sagas = load_parts(manifests, "sagas", "SAGAS", Saga)
         engine = Engine(store, sagas, read_stream_from(nats))
         leases = Leases(store, name_group(manifests, "sagas"))
 
@@ -83,6 +90,22 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         await leases.leave()
     await client.close()
     await store.close()
+
+
+async def check_token(client: StepClient) -> None:
+    """Compare the subject of the token with the record, as far as both can be read now.
+
+    What cannot be read is checked before the first step is sent.
+
+    Raises:
+        StartError: the token has another subject.
+    """
+    try:
+        await client.read_token()
+    except WrongCaller as error:
+        raise StartError(str(error)) from error
+    except Exception as error:  # the file is not there yet, or PostgreSQL is away
+        log.warning("Token not checked at the start", error=repr(error))
 
 
 if __name__ == "__main__":

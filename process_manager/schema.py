@@ -25,6 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 METADATA = MetaData()
+LATER_METADATA = MetaData()
+"""Tables that are younger than revision sagas_3, which reads all tables of METADATA."""
 ROLE = "diptych_process_manager"
 HOUSEKEEPING_ROLE = "diptych_housekeeping"
 
@@ -161,6 +163,13 @@ BEGINNINGS = Table(
     METADATA,
     Column("saga", Text, primary_key=True),
     Column("at", _INSTANT, comment="events recorded before are passed over; null to begin with the first"),
+)
+CALLERS = Table(
+    "saga_callers",
+    LATER_METADATA,
+    Column("saga", Text, primary_key=True),
+    Column("subject", Text, nullable=False, comment="of the token with which its steps are sent"),
+    Column("since", _INSTANT, nullable=False, comment="when it was recorded or changed"),
 )
 PARKED_STREAMS = Table(
     "saga_parked_streams",

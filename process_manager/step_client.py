@@ -5,7 +5,7 @@ another process, so a call here is one attempt.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pool
 from google.rpc import error_details_pb2, status_pb2
 
 from contracts.manifest import context_of
+from process_manager.caller_record import WrongCaller
 from process_manager.due_work import DueStep
 from runtime.codec import message_class
 from runtime.grpc.metadata import CAUSATION_ID, CORRELATION_ID, ID_PATTERNS
@@ -22,6 +23,7 @@ from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from runtime.telemetry import tracing
 
+CheckToken = Callable[[str], Awaitable[None]]
 FINAL_STATUSES = frozenset(
     {
         grpc.StatusCode.FAILED_PRECONDITION,
@@ -85,9 +87,11 @@ class StepClient:
 
     Args:
         settings: the addresses of the servers, and the file of this process's token.
+        check_token: raises WrongCaller for a token that must not be used.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, check_token: CheckToken | None = None) -> None:
+        self._check_token = check_token
         self._command_address, self._query_address = settings.command_address, settings.query_address
         self._context_addresses = _parse_targets(settings.command_targets)
         self._token_file = Path(settings.process_manager_token)
@@ -117,7 +121,7 @@ class StepClient:
             step.method, response_deserializer=message_class(descriptor.output_type).FromString
         )
         try:
-            metadata = self._create_metadata(step, traceparent)
+            metadata = self._create_metadata(step, traceparent, await self.read_token())
             return StepReply(await call(step.request, timeout=within, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             info, retry_after = _read_details(error)
@@ -130,6 +134,8 @@ class StepClient:
                 silent=error.code() in SILENT_STATUSES and not (info and info.reason.startswith("VIEW_")),
                 retry_after=retry_after,
             ) from error
+        except WrongCaller as error:
+            raise OutcomeUnknown(str(error), denied=True) from error
         except OSError as error:
             raise OutcomeUnknown(f"DIPTYCH_PROCESS_MANAGER_TOKEN: cannot read the file: {error}") from error
 
@@ -151,7 +157,9 @@ class StepClient:
             self._channels[service] = grpc.aio.insecure_channel(address, OPTIONS)
         return self._channels[service]
 
-    def _create_metadata(self, step: DueStep, traceparent: str | None) -> tuple[tuple[str, str], ...]:
+    def _create_metadata(
+        self, step: DueStep, traceparent: str | None, token: str
+    ) -> tuple[tuple[str, str], ...]:
         ids = {
             CORRELATION_ID: step.correlation_id,
             CAUSATION_ID: f"{step.saga}/{step.id}"[:128],
@@ -161,11 +169,22 @@ class StepClient:
         sent = [(key, value) for key, value in ids.items() if ID_PATTERNS[key].fullmatch(value)]
         if traceparent and (valid := tracing.parse_traceparent(traceparent)):
             sent.append(("traceparent", valid))
-        # Read from the file for each call, since the token may have been renewed.
+        return (("authorization", f"Bearer {token}"), *sent)
+
+    async def read_token(self) -> str:
+        """Return the token, which is read for each call, since it may have been renewed.
+
+        Raises:
+            WrongCaller: it must not be used.
+            OutcomeUnknown: the file holds no token.
+            OSError: the file cannot be read.
+        """
         token = self._token_file.read_text().strip()
         if not (token.isascii() and token.isprintable()):
             raise OutcomeUnknown("DIPTYCH_PROCESS_MANAGER_TOKEN: the file holds no token", denied=True)
-        return (("authorization", f"Bearer {token}"), *sent)
+        if self._check_token is not None:
+            await self._check_token(token)
+        return token
 
 
 def _parse_targets(text: str) -> dict[str, str]:
