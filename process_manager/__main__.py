@@ -7,12 +7,18 @@ from contracts.manifest import Manifest
 from process_manager import query_service
 from process_manager.caller_record import CallerRecord, WrongCaller
 from process_manager.engine import Engine
-from process_manager.event_consumer import EventConsumer, read_stream_end_from, read_stream_from
+from process_manager.event_consumer import (
+    EventConsumer,
+    read_stream_end_from,
+    read_stream_ends_from,
+    read_stream_from,
+)
 from process_manager.feed_reader import FeedReader
 from process_manager.freshness import Freshness
 from process_manager.inspection import Inspection
 from process_manager.late_pauses import LatePauses
 from process_manager.leases import Leases
+from process_manager.preceding_inputs import PrecedingInputs
 from process_manager.saga import Saga
 from process_manager.saga_queries import SagaQueries
 from process_manager.saga_reader import SagaReader
@@ -77,13 +83,16 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             record_refused_call=RefusedCallTable(store.engine).record,
         )
         replayer = StreamReplayer(engine, leases)
+        preceding = PrecedingInputs(
+            engine.sagas, store, read_stream_ends_from(nats), lambda: leases.silent_targets
+        )
         await asyncio.gather(
             query_server.serve(lifecycle),
             leases.run(lifecycle.stopping),
             EventConsumer(nats, engine, store, leases, replayer).run(lifecycle.stopping),
             replayer.run(lifecycle.stopping),
             StepDispatcher(engine, store, client, leases).run(lifecycle.stopping),
-            TimerDispatcher(engine, store, leases).run(lifecycle.stopping),
+            TimerDispatcher(engine, store, leases, preceding).run(lifecycle.stopping),
             Inspection(engine, store, leases).run(lifecycle.stopping),
             LatePauses(store).run(lifecycle.stopping),
         )

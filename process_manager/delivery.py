@@ -13,6 +13,7 @@ How it works:
   delivered. Feed and slice both lock the row of the parked stream, so no event is lost between them.
 - An instance that fails on an event keeps the error as a failed input, and its stream is unparked: the next
   event of that stream parks it again. In streams other than an instance's own a gap means nothing.
+- The timers of an instance whose own stream is parked are stopped as long.
 - Events recorded before the saga's beginning are passed over. Within a stream they come first, because
   recorded times never decrease.
 """
@@ -108,6 +109,8 @@ class Delivery:
                     self._apply(instance, stream, own_events)
         await self._park(feed, failures, latest)
         await self.transaction.park_behind(feed, behind, latest)
+        if not keyed:
+            await self.transaction.stop_timers(self.saga, [streams.aggregate_id(each) for each in behind])
         await self.transaction.write(instances.values())
         return Delivered(instances.values(), {*parked, *failures, *behind})
 
@@ -126,6 +129,7 @@ class Delivery:
         if not read.events and not read.ended:
             error = f"EventsMissing: version {version} is missing"
             await self._park(feed, {stream: (version, error)}, {stream: latest})
+            await self.transaction.stop_timers(self.saga, list(instances))
             return Progress.FAILED, ()
         assigned, failures = self._assign({stream: read.events})
         if not own and assigned:
@@ -140,6 +144,9 @@ class Delivery:
             return Progress.MORE, instances.values()
         else:
             await self.transaction.unpark(feed, stream)
+            if own:
+                readable = [id_ for id_, each in instances.items() if not (each.failure or each.unreadable)]
+                await self.transaction.resume_timers(self.saga, readable)
         done = processed and not failures
         return Progress.ENDED if done else Progress.FAILED, instances.values()
 

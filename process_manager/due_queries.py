@@ -1,4 +1,4 @@
-"""The statements that read due steps and due timers.
+"""The statements that read due steps and due timers, and how far the instances of timers are.
 
 How it works:
 
@@ -8,10 +8,11 @@ How it works:
 - Each queue yields no more rows than its target may send, so a target without places costs nothing, however
   many steps wait for it. The longest due of all its queues are sent first.
 - Timers are read from the queues of their sagas and partitions likewise: those that another manager has to
-  fire are not read again and again.
+  fire are not read again and again. Timers that are stopped are not in the index.
 """
 
 from sqlalchemy import text
+from sqlalchemy.dialects.postgresql import JSONB
 
 DUE_STEPS = text("""
 WITH RECURSIVE queues AS (
@@ -53,8 +54,24 @@ FROM unnest(CAST(:sagas AS text[])) AS g (saga)
 CROSS JOIN unnest(CAST(:partitions AS int[])) AS q (partition)
 CROSS JOIN LATERAL (
   SELECT t.saga, t.id, t.name, t.due_at, coalesce(t.postponed_to, t.due_at) AS at FROM saga_timers t
-  WHERE t.saga = g.saga AND t.partition = q.partition AND coalesce(t.postponed_to, t.due_at) <= now()
+  WHERE t.saga = g.saga AND t.partition = q.partition AND t.stopped_at IS NULL
+  AND coalesce(t.postponed_to, t.due_at) <= now()
   ORDER BY coalesce(t.postponed_to, t.due_at) LIMIT :limit
 ) d
 ORDER BY d.at LIMIT :limit
+""")
+
+PROGRESS = text("""
+SELECT k.saga, k.id, s.version, coalesce((
+  SELECT jsonb_agg(jsonb_build_array(t.step, t.attempt, t.method)) FROM saga_steps t
+  WHERE t.saga = k.saga AND t.id = k.id AND t.outcome IS NULL
+), '[]') AS pending
+FROM unnest(CAST(:sagas AS text[]), CAST(:ids AS text[])) AS k (saga, id) LEFT JOIN sagas s USING (saga, id)
+""").columns(pending=JSONB)
+
+POSTPONE_TIMERS = text("""
+UPDATE saga_timers t SET postponed_to = now() + make_interval(secs => k.pause)
+FROM unnest(CAST(:sagas AS text[]), CAST(:ids AS text[]), CAST(:names AS text[]),
+  CAST(:times AS timestamptz[]), CAST(:pauses AS float[])) AS k (saga, id, name, due_at, pause)
+WHERE t.saga = k.saga AND t.id = k.id AND t.name = k.name AND t.due_at = k.due_at
 """)

@@ -63,10 +63,11 @@ def matches_step(step: DueStep) -> ColumnElement[bool]:
 
 
 def matches_timer(timer: DueTimer) -> ColumnElement[bool]:
-    """Return the condition that selects a timer's row, unless the timer was set to another time."""
+    """Return the condition that selects a timer's row, unless the timer was set anew or stopped."""
     return and_(
         TIMERS.c.saga == timer.saga,
         TIMERS.c.id == timer.id,
         TIMERS.c.name == timer.name,
         TIMERS.c.due_at == timer.due_at,
+        TIMERS.c.stopped_at.is_(None),
     )

@@ -15,7 +15,7 @@ How it works:
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from contracts import streams
 from contracts.envelope import RecordedEvent, from_message
@@ -23,6 +23,7 @@ from process_manager.awaited_events import ReadStreamEnd, StreamEnd
 from process_manager.due_work import Feed
 from process_manager.engine import Engine, ReadStream
 from process_manager.leases import Leases
+from process_manager.preceding_inputs import ReadStreamEnds
 from process_manager.store import SagaStore
 from process_manager.stream_replayer import StreamReplayer
 from runtime.jetstream import (
@@ -181,17 +182,40 @@ async def _read_on(reader: SubjectReader, version: int) -> list[RecordedEvent]:
 
 def read_stream_end_from(connection: Connection) -> ReadStreamEnd:
     """Return a function that reads the end of one stream in JetStream."""
+    read_ends = read_stream_ends_from(connection)
 
     async def read_stream_end(stream: str) -> StreamEnd | None:
-        identity = await read_stream_identity(connection.js)
-        message = await read_last_message(connection.js, streams.subject(stream))
-        again = await read_stream_identity(connection.js)
-        if message is None or identity is None or again is None or identity.epoch != again.epoch:
-            return None  # between two epochs, the message's sequence could be of either
-        versions = [event.version for event in _parse_events([message])]
-        return StreamEnd(identity.epoch, message.sequence, versions[0]) if versions else None
+        subject = streams.subject(stream)
+        return (await read_ends([subject])).get(subject)
 
     return read_stream_end
+
+
+def read_stream_ends_from(connection: Connection) -> ReadStreamEnds:
+    """Return a function that reads the last messages of several subjects, with wildcards or without.
+
+    It returns none of them while the stream is recreated: a sequence could be of either epoch.
+    """
+
+    async def read_stream_ends(subjects: Collection[str]) -> Mapping[str, StreamEnd | None]:
+        identity = await read_stream_identity(connection.js)
+        reads = (read_last_message(connection.js, subject) for subject in subjects)
+        messages = dict(zip(subjects, await asyncio.gather(*reads), strict=True))
+        again = await read_stream_identity(connection.js)
+        if identity is None or again is None or identity.epoch != again.epoch:
+            return {}
+        return {
+            subject: _find_end(identity.epoch, message) if message else None
+            for subject, message in messages.items()
+        }
+
+    return read_stream_ends
+
+
+def _find_end(epoch: str, message: Message) -> StreamEnd | None:
+    """Return the end of a stream; None if its message is not an event."""
+    versions = [event.version for event in _parse_events([message])]
+    return StreamEnd(epoch, message.sequence, versions[0]) if versions else None
 
 
 def _parse_events(messages: Sequence[Message]) -> list[RecordedEvent]:

@@ -84,6 +84,7 @@ class Instance:
         unreadable: why this release cannot read the row; empty if it can. `state` then means nothing.
         positions_unreadable: whether `other_streams` means nothing either.
         was_unreadable: whether the row was marked as unreadable when it was loaded.
+        was_failing: whether it had not processed the next event of a stream when it was loaded.
         steps: the steps to write.
         timers: the timers to set, and those to cancel with None, by their names.
     """
@@ -103,6 +104,7 @@ class Instance:
     unreadable: str = ""
     positions_unreadable: bool = False
     was_unreadable: bool = False
+    was_failing: bool = False
     steps: list[Step] = field(default_factory=list)
     timers: dict[str, datetime | None] = field(default_factory=dict)
 

@@ -117,7 +117,7 @@ def from_row(saga: Saga[Any], row: Any) -> Instance:
     positions, positions_error = _try(lambda: _read_positions(saga, row.other_streams), no_positions)
     no_attempts: dict[str, int] = {}
     attempts, attempts_error = _try(lambda: _read_attempts(row.archived_steps), no_attempts)
-    return Instance(
+    instance = Instance(
         saga,
         row.id,
         state,
@@ -134,6 +134,8 @@ def from_row(saga: Saga[Any], row: Any) -> Instance:
         positions_unreadable=bool(positions_error),
         was_unreadable=row.unreadable,
     )
+    instance.was_failing = bool(instance.failure)
+    return instance
 
 
 def find_error(

@@ -1,6 +1,7 @@
 """Read-only queries over saga instances, for operators and for the QueryService."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, Table, exists, func, select, text, tuple_, union_all
@@ -38,6 +39,11 @@ WHERE m.until > now()
 GROUP BY t.target ORDER BY 2, 1
 """)
 
+TIMER_TIME = (
+    TIMERS.c.due_at + func.coalesce(func.greatest(func.now() - TIMERS.c.stopped_at, timedelta()), timedelta())
+).label("due_at")
+"""The time of a timer; one that is stopped fires this late at least."""
+
 
 class SagaReader:
     """Reads the process manager's tables.
@@ -58,14 +64,14 @@ class SagaReader:
             if not sagas:
                 return None
             steps = _select_fields(STEPS, SentStep).where(STEPS.c.saga == saga, STEPS.c.id == id_)
-            timers = select(TIMERS.c.name, TIMERS.c.due_at).where(TIMERS.c.saga == saga, TIMERS.c.id == id_)
+            timers = select(TIMERS.c.name, TIMER_TIME).where(TIMERS.c.saga == saga, TIMERS.c.id == id_)
             actions = _select_fields(OPERATOR_ACTIONS, OperatorAction).where(
                 OPERATOR_ACTIONS.c.saga == saga, OPERATOR_ACTIONS.c.id == id_
             )
             return SagaDetails(
                 sagas[0],
                 [SentStep(*row) for row in await connection.execute(steps.order_by(STEPS.c.number))],
-                {row.name: row.due_at for row in await connection.execute(timers.order_by(TIMERS.c.due_at))},
+                {row.name: row.due_at for row in await connection.execute(timers.order_by(TIMER_TIME))},
                 [
                     OperatorAction(*row)
                     for row in await connection.execute(actions.order_by(OPERATOR_ACTIONS.c.number))

@@ -127,12 +127,14 @@ TIMERS = Table(
     Column("partition", Integer, nullable=False),
     Column("due_at", _INSTANT, nullable=False),
     Column("postponed_to", _INSTANT, comment="when to fire it, after a delivery that failed"),
+    Column("stopped_at", _INSTANT, comment="since when its instance lacks an event that it cannot read"),
 )
 Index(
     "saga_timers_due",
     TIMERS.c.saga,
     TIMERS.c.partition,
     func.coalesce(TIMERS.c.postponed_to, TIMERS.c.due_at),
+    postgresql_where=TIMERS.c.stopped_at.is_(None),
 )
 
 OPERATOR_ACTIONS = Table(

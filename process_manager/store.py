@@ -6,7 +6,7 @@ of instances are locked while they change, and a step takes one outcome.
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy import func, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from process_manager.due_queries import DUE_STEPS, DUE_TIMERS
+from process_manager.due_queries import DUE_STEPS, DUE_TIMERS, POSTPONE_TIMERS, PROGRESS
 from process_manager.due_work import (
     NO_CHECKPOINT,
     Checkpoint,
@@ -22,10 +22,9 @@ from process_manager.due_work import (
     DueTimer,
     Feed,
     matches_step,
-    matches_timer,
 )
 from process_manager.saga import Saga
-from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS, ROLE, SAGAS, STEPS, TIMERS
+from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS, ROLE, SAGAS, STEPS
 from process_manager.targets import PLACES
 from process_manager.transaction import Transaction
 from runtime.postgres import create_engine
@@ -37,6 +36,18 @@ SESSION = {
     "transaction_timeout": "10s",
 }
 RESERVED_CONNECTIONS = 6
+
+
+@dataclass(frozen=True)
+class InstanceProgress:
+    """How far an instance is."""
+
+    version: int = 0
+    """Of the last processed event of its own stream."""
+    pending: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """By step and attempt without an answer: the method."""
+    checkpoints: Mapping[Feed, Checkpoint] = field(default_factory=dict)
+    """Those of all feeds of its saga."""
 
 
 class SagaStore:
@@ -146,6 +157,26 @@ class SagaStore:
         async with self.reserved.connect() as connection:
             return [DueTimer(*row) for row in await connection.execute(DUE_TIMERS, parameters)]
 
+    async def read_progress(self, timers: Collection[DueTimer]) -> dict[tuple[str, str], InstanceProgress]:
+        """Return how far the instances of these timers are, by saga and id."""
+        keys = sorted({(timer.saga, timer.id) for timer in timers})
+        columns = {"sagas": [saga for saga, _ in keys], "ids": [id_ for _, id_ in keys]}
+        query = select(CHECKPOINTS).where(CHECKPOINTS.c.saga.in_({saga for saga, _ in keys}))
+        async with self.reserved.connect() as connection:
+            rows = (await connection.execute(PROGRESS, columns)).all()
+            checkpoint_rows = await connection.execute(query)
+        checkpoints: dict[str, dict[Feed, Checkpoint]] = {saga: {} for saga, _ in keys}
+        for row in checkpoint_rows:
+            checkpoints[row.saga][Feed(row.saga, row.stream_type, row.partition)] = row.epoch, row.sequence
+        return {
+            (row.saga, row.id): InstanceProgress(
+                row.version or 0,
+                {(step, attempt): method for step, attempt, method in row.pending},
+                checkpoints[row.saga],
+            )
+            for row in rows
+        }
+
     async def read_open(
         self, sagas: Collection[str], partitions: Collection[int], after: tuple[str, str], limit: int
     ) -> Sequence[Any]:
@@ -181,10 +212,17 @@ class SagaStore:
                 .values(tries=STEPS.c.tries + 1, due_at=due_at, error=error, denied=denied)
             )
 
-    async def postpone_timer(self, timer: DueTimer, seconds: float) -> None:
-        """Make an expired timer due again after `seconds`."""
+    async def postpone_timers(self, pauses: Mapping[DueTimer, float]) -> None:
+        """Make expired timers due again after these seconds."""
+        if not pauses:
+            return
+        timers = sorted(pauses, key=lambda timer: (timer.saga, timer.id, timer.name))
+        parameters = {
+            "sagas": [timer.saga for timer in timers],
+            "ids": [timer.id for timer in timers],
+            "names": [timer.name for timer in timers],
+            "times": [timer.due_at for timer in timers],
+            "pauses": [pauses[timer] for timer in timers],
+        }
         async with self.reserved.begin() as connection:
-            postponed_to = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-            await connection.execute(
-                update(TIMERS).where(matches_timer(timer)).values(postponed_to=postponed_to)
-            )
+            await connection.execute(POSTPONE_TIMERS, parameters)

@@ -4,6 +4,7 @@ How it works:
 
 - A loop of its own polls the due rows of `saga_timers` in the leased partitions. `Engine.timers_set`
   wakes it.
+- A timer waits for the replies and events that are due before it (`PrecedingInputs`).
 - Timers use connections that steps, events and queries do not (`SagaStore.reserved`).
 - A timer whose delivery fails, because of PostgreSQL or a bug in the saga, is postponed; the others fire.
 """
@@ -15,6 +16,7 @@ from process_manager.due_work import DueTimer
 from process_manager.engine import Engine
 from process_manager.instance import RowUnreadable
 from process_manager.leases import Leases
+from process_manager.preceding_inputs import PrecedingInputs
 from process_manager.store import SagaStore
 from runtime.process import logs
 
@@ -38,12 +40,14 @@ class TimerDispatcher:
         engine: delivers timers to the sagas.
         store: reads due timers.
         leases: the leased partitions.
+        preceding: chooses the timers whose turn it is.
     """
 
-    def __init__(self, engine: Engine, store: SagaStore, leases: Leases) -> None:
+    def __init__(self, engine: Engine, store: SagaStore, leases: Leases, preceding: PrecedingInputs) -> None:
         self._engine = engine
         self._store = store
         self._leases = leases
+        self._preceding = preceding
         self._places = asyncio.Semaphore(CONCURRENT_TIMERS)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -61,13 +65,17 @@ class TimerDispatcher:
                 await asyncio.wait_for(self._engine.timers_set.wait(), POLL_INTERVAL)
 
     async def _fire_due_timers(self) -> int:
-        """Fire the timers that have expired; return their number."""
+        """Fire the expired timers whose turn it is; return the number of all that have expired."""
         if not self._leases.partitions:
             return 0
         sagas, partitions = self._engine.sagas.keys(), self._leases.partitions
         timers = await self._store.read_due_timers(sagas, partitions, MAX_BATCH)
+        if not timers:
+            return 0
+        ready, pauses = await self._preceding.choose(timers)
+        await self._store.postpone_timers(pauses)
         async with asyncio.TaskGroup() as group:
-            for timer in timers:
+            for timer in ready:
                 group.create_task(self._fire(timer))
         return len(timers)
 
@@ -76,7 +84,7 @@ class TimerDispatcher:
             try:
                 await self._engine.fire_timer(timer)
             except RowUnreadable:  # `Inspection` marks it, and fires the timer when it can be read
-                await self._store.postpone_timer(timer, UNREADABLE_INTERVAL)
+                await self._store.postpone_timers({timer: UNREADABLE_INTERVAL})
             except Exception as error:  # perhaps a bug in one saga, which must not stop the others
                 log.exception("Timer delivery failed", saga=timer.saga, sagaId=timer.id, error=repr(error))
-                await self._store.postpone_timer(timer, RETRY_INTERVAL)
+                await self._store.postpone_timers({timer: RETRY_INTERVAL})

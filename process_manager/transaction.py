@@ -10,6 +10,8 @@ How it works:
   `record_outcome` sets an outcome only where there is none, and `remove_timer` deletes exactly the timer
   that was read. A caller that sees a guard fail writes nothing.
 - `write` upserts the instances' rows, inserts their new steps, and sets or cancels their timers.
+- The timers of an instance that lacks an event are stopped: when it fails on one, when its row cannot be
+  read, and while its own stream is parked. They are set again to fire later by as long as they were stopped.
 - All times are the database's (`now`, read when the transaction begins), so managers' clocks do not matter.
 """
 
@@ -23,7 +25,7 @@ from sqlalchemy import ColumnElement, and_, delete, func, select, text, tuple_, 
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from process_manager import rows
+from process_manager import rows, stopped_timers
 from process_manager.due_work import (
     NO_CHECKPOINT,
     Checkpoint,
@@ -214,6 +216,7 @@ class Transaction:
         for instance in (existing := [instance for instance in instances if instance.exists]):
             if instance.unreadable:
                 await self._mark_unreadable(instance)
+                await self.stop_timers(instance.saga, [instance.id])
         begun = [instance for instance in existing if not instance.unreadable]
         if not begun:
             return
@@ -226,6 +229,7 @@ class Transaction:
         if steps := [row for instance in begun for row in rows.to_step_rows(instance, self.now)]:
             await self._connection.execute(insert(STEPS), steps)
         await self._write_timers([rows.to_timer_rows(instance) for instance in begun])
+        await self._stop_or_resume_timers(begun[0].saga, begun)
         for instance in begun:
             if instance.was_unreadable:
                 await self.resume(instance)
@@ -251,10 +255,26 @@ class Transaction:
             .values(postponed_to=None)
         )
 
+    async def _stop_or_resume_timers(self, saga: Saga[Any], written: Sequence[Instance]) -> None:
+        """Stop the timers of instances that fail on an event; resume those of instances that did so far."""
+        await self.stop_timers(saga, [each.id for each in written if each.failure])
+        resumed = [each for each in written if each.was_failing or each.was_unreadable]
+        await self.resume_timers(saga, [each.id for each in resumed if not each.failure])
+        set_ids = [each.id for each in written if any(each.timers.values())]
+        await stopped_timers.stop_parked(self._connection, saga, set_ids, self.now)
+
+    async def stop_timers(self, saga: Saga[Any], ids: Collection[str]) -> None:
+        """Stop the timers of instances that lack an event."""
+        await stopped_timers.stop(self._connection, saga, ids, self.now)
+
+    async def resume_timers(self, saga: Saga[Any], ids: Collection[str]) -> None:
+        """Let the stopped timers of these instances fire later by as long as they were stopped."""
+        await stopped_timers.resume(self._connection, saga, ids, self.now)
+
     async def _write_timers(self, timers: Sequence[tuple[list[Any], list[Any]]]) -> None:
         if timer_rows := [row for set_rows, _ in timers for row in set_rows]:
             statement = insert(TIMERS).values(timer_rows)
-            changes = {"due_at": statement.excluded.due_at, "postponed_to": None}
+            changes = {"due_at": statement.excluded.due_at, "postponed_to": None, "stopped_at": None}
             await self._connection.execute(
                 statement.on_conflict_do_update(index_elements=["saga", "id", "name"], set_=changes)
             )

@@ -325,7 +325,7 @@ def apply_success(fulfilment: Fulfilment, kind: str, version: int) -> Fulfilment
         case "assess":  # the assessment is an event; the answer to an earlier release's query is not used
             return fulfilment
         case "hold_order" | "confirm" | "reject":
-            return replace(fulfilment, awaited_version=version)
+            return replace(fulfilment, awaited_version=max(version, fulfilment.sent_at_version + 1))
         case "restock":
             return replace(fulfilment, restocked=fulfilment.restocked + 1)
         case _:

@@ -188,7 +188,7 @@ async def dispatching(run: SagaRun, client: StepClient) -> AsyncIterator[None]:
     await leases.renew()
     dispatchers = (
         StepDispatcher(run.engine, run.store, client, leases),
-        TimerDispatcher(run.engine, run.store, leases),
+        TimerDispatcher(run.engine, run.store, leases, run.create_preceding()),
     )
     async with asyncio.TaskGroup() as group:
         for dispatcher in dispatchers:

@@ -80,9 +80,10 @@ async def dispatching(run: SagaRun, proxy: TcpProxy, folder: Path) -> AsyncItera
     token.write_text("token")
     client = StepClient(Settings(command_address=f"127.0.0.1:{proxy.port}", process_manager_token=str(token)))
     await leases.renew()
+    timers = TimerDispatcher(run.engine, run.store, leases, run.create_preceding())
     async with asyncio.TaskGroup() as group:
         group.create_task(StepDispatcher(run.engine, run.store, client, leases).run(stopping))
-        group.create_task(TimerDispatcher(run.engine, run.store, leases).run(stopping))
+        group.create_task(timers.run(stopping))
         try:
             yield leases
         finally:
@@ -189,8 +190,9 @@ async def test_the_longest_due_steps_of_a_target_come_first(run: SagaRun) -> Non
 
 
 async def test_timers_fire_while_all_connections_of_steps_are_taken(
-    run: SagaRun, ledger: tuple[Ledger, TcpProxy], tmp_path: Path
+    run: SagaRun, ledger: tuple[Ledger, TcpProxy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("process_manager.preceding_inputs.MAX_WAIT", 1.0)  # their steps are not answered
     _, proxy = ledger
     proxy.flowing.clear()
     await run.deliver(*(written(f"c-{number}") for number in range(50)))

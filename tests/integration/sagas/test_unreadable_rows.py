@@ -92,7 +92,7 @@ async def test_replies_and_timers_wait_and_go_on_at_once_when_the_row_is_readabl
     timers = {t.id: t for t in await run.store.read_due_timers([COLLECTION.name], ALL_PARTITIONS, 10)}
     with pytest.raises(RowUnreadable):
         await run.engine.fire_timer(timers["c"])
-    await run.store.postpone_timer(timers["c"], 300)
+    await run.store.postpone_timers({timers["c"]: 300})
     remaining = await run.store.read_due_timers([COLLECTION.name], ALL_PARTITIONS, 10)
     assert [timer.id for timer in remaining] == ["d"]
     await plant(run, readable)

@@ -7,8 +7,9 @@ from typing import Any
 
 from process_manager.due_work import DueStep
 from process_manager.engine import Engine
-from process_manager.event_consumer import EventConsumer, read_stream_from
+from process_manager.event_consumer import EventConsumer, read_stream_ends_from, read_stream_from
 from process_manager.leases import Leases
+from process_manager.preceding_inputs import PrecedingInputs
 from process_manager.saga_reader import SagaReader
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
@@ -92,13 +93,14 @@ async def _run_in_turn(nats: jetstream.Connection, store: SagaStore, client: Fau
             asyncio.Event(),
         )
         replayer = StreamReplayer(engine, leases)
+        preceding = PrecedingInputs(engine.sagas, store, read_stream_ends_from(nats), tuple)
         tasks = [
             asyncio.create_task(part.run(stopping))
             for part in (
                 EventConsumer(nats, engine, store, leases, replayer),
                 replayer,
                 StepDispatcher(engine, store, client, leases),
-                TimerDispatcher(engine, store, leases),
+                TimerDispatcher(engine, store, leases, preceding),
             )
         ]
         tasks.append(asyncio.create_task(leases.run(stopping)))

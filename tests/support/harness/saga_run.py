@@ -1,6 +1,6 @@
 """An engine on the real PostgreSQL whose events the test delivers, and events of the toy ledger."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueStep, Feed
 from process_manager.engine import Engine
 from process_manager.feed_reader import FeedReader
 from process_manager.freshness import Freshness
+from process_manager.preceding_inputs import PrecedingInputs
 from process_manager.saga import Saga
 from process_manager.saga_queries import SagaQueries
 from process_manager.saga_reader import SagaReader
@@ -151,6 +152,17 @@ class SagaRun:
     async def read_sagas(self) -> dict[str, Any]:
         """Return the rows of all instances by id."""
         return {row.id: row for row in await self.query("SELECT * FROM sagas")}
+
+    def create_preceding(self) -> PrecedingInputs:
+        """Return what timers wait for: of events, those of an instance's own stream. No target is silent."""
+        return PrecedingInputs(self.engine.sagas, self.store, self._read_ends, tuple)
+
+    async def _read_ends(self, subjects: Collection[str]) -> Mapping[str, StreamEnd | None]:
+        versions = {streams.subject(event.stream): event.version for event in self.stream_events}
+        return {
+            subject: StreamEnd("epoch", 0, versions[subject]) if subject in versions else None
+            for subject in subjects
+        }
 
     async def read_due_steps(self) -> list[DueStep]:
         return await self.store.read_due_steps([saga.name for saga in self.sagas], ALL_PARTITIONS, {})
