@@ -1,13 +1,13 @@
 """Timers of instances that lack an event are stopped, those of instances that lack one now included.
 
-Revision ID: sagas_10
-Revises: sagas_9
+Revision ID: sagas_11
+Revises: sagas_10
 """
 
 from alembic import op
 
-revision = "sagas_10"
-down_revision = "sagas_9"
+revision = "sagas_11"
+down_revision = "sagas_10"
 
 CHANGES = (
     "ALTER TABLE saga_timers ADD COLUMN stopped_at timestamptz",
