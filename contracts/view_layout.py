@@ -8,7 +8,9 @@ One hash per view under `view:<projection>:<generation>:{<id>}` with the fields
     entries        the view's current index entries, JSON [[index key, member], ...]
     contributions  the view's current contributions, JSON [[counters key, counter, digits], ...]
     counted        the contributions that counters include; fewer only after an overflow of a counter
-    parked         JSON, only while the aggregate is parked in this projection
+    parked         JSON, only while the aggregate is parked in this projection. `stale_since` in it is a time
+                   (ms since 1970, by Redis's clock) before which the view includes all committed events;
+                   0 if that is unknown
     archived       time (ms since 1970) at which housekeeping left a tombstone in place of the view, until the
                    view is restored: `version`, `revision`, `counted`, and `entries` that stay
     history_from   the first version with a history entry, only once housekeeping has removed older ones
@@ -126,7 +128,8 @@ class View:
 
     @property
     def as_of(self) -> str:
-        """The key of the hash partition -> time (ms since 1970): includes all events published by then."""
+        """The key of the hash partition -> time (ms since 1970, by Redis's clock): the views include all
+        events of the partition that were committed before; 0 if they have caught up and that is unknown."""
         return self._scope("as_of")
 
     @property
@@ -138,6 +141,11 @@ class View:
     def parked(self) -> str:
         """The key of the hash aggregate id -> JSON record of the failure that parked the aggregate."""
         return self._scope("parked")
+
+    @property
+    def parked_since(self) -> str:
+        """The key of the sorted set of the parked aggregates, scored by `stale_since` of their records."""
+        return self._scope("parked_since")
 
 
 def parse_checkpoint(value: bytes | str | None) -> tuple[str, int]:

@@ -6,7 +6,9 @@ from time import time
 import redis.asyncio as redis
 from msgspec.structs import replace
 
+from contracts import streams
 from contracts.view_layout import View
+from projector.ports import Build
 from projector.records import Parked, Record, Update
 from projector.redis_store import RedisStore
 from runtime.process.settings import Settings
@@ -36,7 +38,7 @@ async def retry(settings: Settings, view: View, ids: Collection[str]) -> int:
     """
     async with redis.from_url(settings.redis_url) as client:
         store = RedisStore(client, view)
-        if await store.read_build() is None:
+        if (build := await store.read_build()) is None:
             raise StartError(f"{view.projection} is being built; all aggregates are retried by that")
         parked = await store.load_parked()
         others = sorted(set(ids) - parked.keys())
@@ -44,7 +46,7 @@ async def retry(settings: Settings, view: View, ids: Collection[str]) -> int:
         chosen = [view_id for view_id in dict.fromkeys(ids) if view_id in parked] if ids else list(parked)
         pages = [chosen[at : at + PAGE_SIZE] for at in range(0, len(chosen), PAGE_SIZE)]
         retried = sum([await _retry_page(store, page) for page in pages])
-        return retried + sum([await _refold(store, view, view_id) for view_id in others])
+        return retried + sum([await _refold(store, view, view_id, build) for view_id in others])
 
 
 async def _retry_page(store: RedisStore, ids: Sequence[str]) -> int:
@@ -72,7 +74,7 @@ async def _check_views(store: RedisStore, view: View, ids: Sequence[str]) -> Non
         raise StartError(f"{view.projection} has several source streams: rebuild it instead")
 
 
-async def _refold(store: RedisStore, view: View, view_id: str) -> bool:
+async def _refold(store: RedisStore, view: View, view_id: str, build: Build) -> bool:
     """Have a view folded again; return False if a projector kept changing it."""
     await store.restore_hash(view_id, 0)
     for _ in range(MAX_CONFLICTS):
@@ -85,6 +87,7 @@ async def _refold(store: RedisStore, view: View, view_id: str) -> bool:
             attempts=0,
             next_attempt=0,
             state="retrying",
+            stale_since=build.as_of.get(streams.partition(view_id), 0),
         )
         after = replace(record, parked=replace(parked, refold=True), revision=record.revision + 1)
         if not await store.write([Update(record, after, None, (), None, 0)]):

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from redis.asyncio import Redis
 
 from contracts.manifest import Manifest
+from projector.code_version import compute_code_version
 from projector.event_feed import JetStreamEventFeed
 from projector.leases import RedisLeases
 from projector.observer import create_observer
@@ -14,10 +16,11 @@ from projector.projection import Projection
 from projector.redis_connection import connect, is_ready, prepare
 from projector.redis_memory import watch_memory
 from projector.redis_store import RedisStore
+from projector.retry_schedule import RETRY_POLICY
 from projector.runner import Runner
 from runtime import jetstream
 from runtime.grpc import server
-from runtime.jetstream import Connection
+from runtime.jetstream import Connection, PublicationClock
 from runtime.process import workers
 from runtime.process.contexts import load_parts, name_group
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
@@ -53,15 +56,20 @@ async def run_projections(
     leases = RedisLeases(redis, group, can_work=lambda: nats.connected)
     lifecycle.spawn(leases.keep(), "leases")
     lifecycle.spawn(watch_memory(redis), "memory of Redis")
+    publication = PublicationClock(nats)
+    lifecycle.spawn(publication.run(), "publication clock")
     replay_turn = asyncio.Semaphore(1)
+    retries = replace(RETRY_POLICY, code=compute_code_version())
     runners = [
         Runner(
             projection,
             RedisStore(redis, projection.view),
             JetStreamEventFeed(nats, projection.view.source_streams),
             leases,
+            retries,
             observe=create_observer(projection.view),
             replay_turn=replay_turn,
+            get_publication=lambda: publication.latest,
         )
         for projection in projections
     ]

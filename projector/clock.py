@@ -18,4 +18,9 @@ def set_time(now: float) -> None:
 
 def read_milliseconds() -> int:
     """Return milliseconds since 1970."""
-    return int((monotonic() + _lead) * 1000)
+    return to_milliseconds(monotonic())
+
+
+def to_milliseconds(moment: float) -> int:
+    """Return the milliseconds since 1970 at a moment of the monotonic clock."""
+    return int((moment + _lead) * 1000)

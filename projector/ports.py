@@ -1,13 +1,16 @@
 """The ports of the runner: the event feed, the store of the views, and the partition leases."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from contracts.envelope import RecordedEvent
 from projector.records import Parked, Record, Update
-from runtime.jetstream import Message, StreamIdentity
+from runtime.jetstream import Message, Publication, StreamIdentity
+
+GetPublication = Callable[[], Publication | None]
+"""Returns the relay's last confirmation of the stream; None if there was none."""
 
 
 class BuildSuperseded(Exception):
@@ -78,6 +81,8 @@ class Build:
     """The database incarnation that the events come from."""
     checkpoints: Mapping[int, str]
     """Partition to `<epoch>/<sequence>`, for every partition."""
+    as_of: Mapping[int, int] = field(default_factory=dict)
+    """Partition to the time up to which the views include all committed events; 0 or missing if unknown."""
 
     @property
     def positions(self) -> list[tuple[str, int]]:
@@ -124,8 +129,9 @@ class Store(Protocol):
 
         Args:
             advances: the expected and the new checkpoints.
-            as_of: partition to a time in milliseconds since 1970: the views include all events published in
-                the partition up to then. The projection is ready once every partition has a time.
+            as_of: partition to a time in milliseconds since 1970: the views include all events of the
+                partition that were committed before; 0 if that is unknown, which replaces no known time. The
+                projection is ready once every partition has a time.
 
         Raises:
             BuildSuperseded: another build has begun, or a checkpoint is not as expected.

@@ -29,6 +29,11 @@ class Parked(msgspec.Struct, frozen=True):
     state: Literal["retrying", "parked"]
     refold: bool = False
     """The view is folded again from its first event, because an operator doubts it."""
+    stale_since: int = 0
+    """The time before which the view includes all committed events, in milliseconds since 1970 by Redis's
+    clock; 0 if it is unknown."""
+    tried_by: tuple[str, ...] = ()
+    """The codes of the projectors that failed at this event (code_version.py), the last MAX_CODES of them."""
 
 
 class Record(msgspec.Struct, frozen=True):

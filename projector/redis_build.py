@@ -42,7 +42,8 @@ class RedisBuild:
 
     async def read_build(self) -> Build | None:
         """Read and return the build; None if a new one has to begin."""
-        name, flat = await _call(self._read_script, [self._view.build, self._view.checkpoints])
+        keys = [self._view.build, self._view.checkpoints, self._view.as_of]
+        name, flat, flat_times = await _call(self._read_script, keys)
         self._name = (name or b"").decode(errors="replace")
         pairs = zip(flat[::2], flat[1::2], strict=True)
         # A checkpoint under another name, or with other bytes than text, counts as missing.
@@ -50,13 +51,16 @@ class RedisBuild:
         # A build has no checkpoints while the keys of the previous build are cleared.
         if not self._name or len(checkpoints) < streams.PARTITIONS:
             return None
-        return Build(self._name.partition("/")[0], checkpoints)
+        times = zip(flat_times[::2], flat_times[1::2], strict=True)
+        as_of = {int(k): int(v) for k, v in times if k.isdigit() and v.isdigit()}
+        return Build(self._name.partition("/")[0], checkpoints, as_of)
 
     async def begin_build(self, incarnation: str, epoch: str) -> None:
         """Clear the projection and begin a new build, unless another projector has begun one meanwhile."""
         view = self._view
         if not (self._name.startswith(f"{incarnation}/") and self._name.endswith(CLEARING)):
-            keys = [view.build, view.ready, view.as_of, view.checkpoints, view.parked, view.archived]
+            parked = (view.parked, view.parked_since)
+            keys = [view.build, view.ready, view.as_of, view.checkpoints, *parked, view.archived]
             new_name = f"{incarnation}/{uuid4()}{CLEARING}"
             await _call(self._begin_script, keys, [self._name, new_name])
             self._name = new_name

@@ -54,6 +54,7 @@ class RedisStore(RedisBuild):
         scripts = ("types", "checkpoints", "counters_and_feeds", "write")
         self._write_script = redis.register_script(read_script(*scripts))
         self._unlist_script = redis.register_script(read_script("unlist_parked"))
+        self._date_script = redis.register_script(read_script("types", "date_parked"))
         self._restore_script = redis.register_script(read_script("types", "restore_hash"))
 
     async def load(self, view_ids: Iterable[str]) -> Mapping[str, Record]:
@@ -108,7 +109,7 @@ class RedisStore(RedisBuild):
         contents = [data for update in updates for data in _list_contents(update)]
         arguments = self._build_advance_arguments(advances, as_of)
         reply = await self._write_script(
-            keys=[*self._checkpoint_keys, self._view.parked, self._view.archived],
+            keys=[*self._checkpoint_keys, self._view.parked, self._view.archived, self._view.parked_since],
             args=[
                 *arguments,
                 packed_updates,
@@ -153,6 +154,7 @@ class RedisStore(RedisBuild):
 
     async def load_parked(self) -> Mapping[str, Parked]:
         """Return the parked aggregates, by view id."""
+        await self._date_script(keys=[self._view.parked, self._view.parked_since])
         # In pages, since a release with a fault may have parked any number of aggregates.
         records: Any = self._redis.hscan_iter(self._view.parked, count=PARKED_PAGE_SIZE)
         return {
@@ -167,7 +169,8 @@ class RedisStore(RedisBuild):
 
     async def unlist_parked(self, view_id: str) -> None:
         """Remove an aggregate from the list of the parked ones, unless its view is parked."""
-        await self._unlist_script(keys=[self._view.key(view_id), self._view.parked], args=[view_id])
+        keys = [self._view.key(view_id), self._view.parked, self._view.parked_since]
+        await self._unlist_script(keys=keys, args=[view_id])
 
 
 def _parse_number(value: bytes | None) -> int:

@@ -30,7 +30,7 @@ from projector.ports import EventFeed, Store
 from projector.projection import Projection
 from projector.records import Parked, Record, Update
 from projector.refold import Refold
-from projector.retry_schedule import RetryPolicy
+from projector.retry_schedule import RetryPolicy, compute_stale_since
 
 MAX_SLICE = 100
 """Events in one write, at most: Redis serves nobody else meanwhile, and takes up to 0.1 ms for each."""
@@ -211,10 +211,14 @@ class Replay:
         """Return the record of a failure, or of the progress while the view is parked."""
         version, now = result.record.version + 1, clock.read_milliseconds()
         if result.error is not None:
-            return self._retries.park(self._stream, version, result.error, before.parked, now)
+            failed = None if isinstance(result.error, EventsMissing) else result.failed_event
+            stale_since = compute_stale_since(failed, now)
+            return self._retries.park(self._stream, version, result.error, before.parked, now, stale_since)
         if before.parked is None:
             return None
-        return replace(before.parked, version=version, attempts=0, next_attempt=now, state="retrying")
+        return replace(
+            before.parked, version=version, attempts=0, next_attempt=now, state="retrying", tried_by=()
+        )
 
     async def _write(self, update: Update) -> bool:
         """Write a view; return False on a version conflict, after which it has to be loaded again."""

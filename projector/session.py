@@ -8,10 +8,11 @@ exception as soon as the build, a checkpoint or the stream has changed; the runn
 from the stored checkpoints. A kill at any point repeats one batch at most, and the writer ignores events that
 a view already includes.
 
-The session also determines `as_of`: for each partition, the time up to which the views include all published
-events. A partition gets a time once it has caught up, that is, once it has read up to the last sequence that
-the complete stream had at the first check. From then on each of its batches, and each check that finds it
-drained, renews the time. The store marks the projection ready when all partitions have one.
+The session also determines `as_of`: for each partition, the time up to which the views include all committed
+events. A check of the stream takes the last reply of the relay (`PublicationClock`): the events committed
+before its moment are in the stream, up to the sequence that the stream has then. A partition gets that time
+once it has applied messages up to that sequence, or is found drained (catch_up.py). The store marks the
+projection ready when all partitions have a time; it is UNKNOWN where no relay has replied yet.
 """
 
 import asyncio
@@ -23,11 +24,19 @@ from time import monotonic
 
 from contracts import streams
 from projector import clock
+from projector.catch_up import UNKNOWN, CatchUp
 from projector.checkpoints import Checkpoints
-from projector.ports import BuildSuperseded, EventFeed, EventReader, Store
+from projector.ports import (
+    NO_PARTITIONS,
+    BuildSuperseded,
+    EventFeed,
+    EventReader,
+    GetPublication,
+    Store,
+)
 from projector.projection import OutOfTime
 from projector.writer import Writer
-from runtime.jetstream import Message, StreamIdentity
+from runtime.jetstream import Message, Publication, StreamIdentity
 
 BATCH_SIZE = 500
 """Events in a batch, at most."""
@@ -36,7 +45,8 @@ MAX_FOLD_TIME = 0.1
 MAX_WAIT = 0.25
 """Seconds that a reader waits for the first event of a batch."""
 STREAM_CHECK_INTERVAL = 0.5
-"""Seconds between checks of the stream's identity and of the partitions' ends."""
+"""Seconds between checks of the stream's identity and of the partitions' ends, at most: the next reply of the
+relay, of which there are two in a second, begins one at once."""
 DRAIN_CHECK_INTERVAL = 2.0
 """Seconds between drain checks once all partitions have caught up. A check costs one request per partition,
 and under traffic the batches already set the times of the busy partitions."""
@@ -52,6 +62,7 @@ class Session:
         identity: the stream at the start of the session.
         checkpoints: the positions at which the reader began.
         reader: reads the partitions of `checkpoints`.
+        get_publication: returns the last reply of the relay; None if there was none.
     """
 
     def __init__(
@@ -62,6 +73,7 @@ class Session:
         identity: StreamIdentity,
         checkpoints: Checkpoints,
         reader: EventReader,
+        get_publication: GetPublication,
     ) -> None:
         self._writer = writer
         self._store = store
@@ -75,9 +87,9 @@ class Session:
         """Messages that are applied at once, at most."""
         self._last_stream_check = 0.0
         self._last_drain_check = 0.0
-        self._as_of: dict[int, int] = {}
-        self._catch_up_target: int | None = None
-        self._caught_up: frozenset[int] = frozenset()
+        self._get_publication = get_publication
+        self._used_publication: Publication | None = None
+        self._catch_up = CatchUp()
         self._all_drained_at: int | None = None
 
     async def step(self) -> None:
@@ -90,6 +102,9 @@ class Session:
         if not self._messages:
             self._messages.extend(await self._reader.read_batch(BATCH_SIZE, MAX_WAIT))
         messages = list(islice(self._messages, self._size))
+        if not messages:
+            await self._apply((), inf, await self._check_stream())
+            return
         try:
             seconds = await self._apply(messages, MAX_FOLD_TIME if len(messages) > 1 else inf)
         except OutOfTime:
@@ -98,20 +113,28 @@ class Session:
         else:
             for _ in messages:
                 self._messages.popleft()
-            affordable = int(MAX_FOLD_TIME * len(messages) / max(seconds, 1e-9)) if messages else BATCH_SIZE
+            affordable = int(MAX_FOLD_TIME * len(messages) / max(seconds, 1e-9))
             self._size = max(1, min(BATCH_SIZE, 2 * self._size, affordable))
-        self._as_of = await self._check_stream()
+        if drained := await self._check_stream():
+            await self._apply((), inf, drained)
 
-    async def _apply(self, messages: Sequence[Message], max_seconds: float) -> float:
+    async def _apply(
+        self, messages: Sequence[Message], max_seconds: float, drained: Mapping[int, int] = NO_PARTITIONS
+    ) -> float:
         """Write the views and checkpoints after these messages; return the seconds that the handlers took.
+
+        Args:
+            messages: may be empty.
+            max_seconds: that the handlers may take.
+            drained: the times of drained partitions.
 
         Raises:
             OutOfTime: the handlers take longer than `max_seconds`.
         """
         events = (self._feed.decode(message) for message in messages)
         last = {streams.partition_of_subject(message.subject): message for message in messages}
-        as_of = self._as_of | self._get_published_times(last)
         sequences = {partition: message.sequence for partition, message in last.items()}
+        as_of = {**self._catch_up.reach(sequences), **drained}
         # A partition with a time but no message is listed too: its checkpoint is compared, not advanced.
         advances = self._checkpoints.plan_advances(sequences, unchanged=as_of)
         pending = (event for event in events if event is not None)
@@ -119,22 +142,14 @@ class Session:
         self._checkpoints.record_advances(advances)
         return seconds
 
-    def _get_published_times(self, last: Mapping[int, Message]) -> dict[int, int]:
-        """Return the publishing time, in ms, of the last message of each partition that has caught up."""
-        if self._catch_up_target is not None:
-            self._caught_up |= {p for p, message in last.items() if message.sequence >= self._catch_up_target}
-        return {
-            partition: int(message.published_at.timestamp() * 1000)
-            for partition, message in last.items()
-            if partition in self._caught_up and message.published_at is not None
-        }
-
     async def _check_stream(self) -> dict[int, int]:
-        """Check that the stream is the same; return the time of this check for each drained partition."""
-        if monotonic() - self._last_stream_check < STREAM_CHECK_INTERVAL:
+        """Check that the stream is the same, and add a target; return the times of drained partitions."""
+        # The reply is taken before the requests, so that the stream has everything that it confirms.
+        publication = self._get_publication()
+        is_due = monotonic() - self._last_stream_check >= STREAM_CHECK_INTERVAL
+        if not is_due and publication is self._used_publication:
             return {}
-        # The time is taken before the requests, so that no event published meanwhile is covered by it.
-        self._last_stream_check, now = monotonic(), clock.read_milliseconds()
+        self._last_stream_check, self._used_publication = monotonic(), publication
         current, expected = await self._feed.read_identity(), self._identity
         if current is None or (current.epoch, current.incarnation) != (expected.epoch, expected.incarnation):
             raise BuildSuperseded("the stream was replaced")
@@ -142,22 +157,34 @@ class Session:
         # partition gets a time before the stream is complete, and `ready` needs the times of all partitions.
         if not current.complete:
             return {}
-        if self._catch_up_target is None:
-            self._catch_up_target = current.last_sequence
+        self._catch_up.add_target(current.last_sequence, _get_confirmed_time(publication, current))
         if self._messages:  # the reader counts them as read, and they are not applied
             return {}
-        drained_partitions = await self._fetch_drained(current.last_sequence)
-        self._caught_up |= drained_partitions
-        return dict.fromkeys(drained_partitions, now)
+        return self._catch_up.drain(await self._fetch_drained(current.last_sequence))
 
     async def _fetch_drained(self, last_sequence: int) -> frozenset[int]:
         """Return the partitions that were read to their ends; none between two drain checks."""
         partitions = frozenset(self._checkpoints.starts)
         if last_sequence == self._all_drained_at:  # nothing was published since: no requests needed
             return partitions
-        if self._caught_up == partitions and monotonic() - self._last_drain_check < DRAIN_CHECK_INTERVAL:
+        if (
+            self._catch_up.caught_up == partitions
+            and monotonic() - self._last_drain_check < DRAIN_CHECK_INTERVAL
+        ):
             return frozenset()
         self._last_drain_check = monotonic()
         drained_partitions = await self._reader.fetch_drained_partitions()
         self._all_drained_at = last_sequence if drained_partitions == partitions else None
         return drained_partitions
+
+
+def _get_confirmed_time(publication: Publication | None, stream: StreamIdentity) -> int:
+    """Return the time, in ms since 1970, before which all committed events are in the stream; or UNKNOWN.
+
+    A stream that has not reached the confirmed sequence lost messages; the relay publishes them again.
+    """
+    if publication is None or publication.epoch != stream.epoch:
+        return UNKNOWN
+    if stream.last_sequence < publication.sequence:
+        return UNKNOWN
+    return clock.to_milliseconds(publication.asked_at)

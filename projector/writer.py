@@ -26,7 +26,7 @@ from projector.fold import EventsMissing, fold
 from projector.ports import NO_PARTITIONS, Advances, Store
 from projector.projection import Projection
 from projector.records import Parked, Record, Update
-from projector.retry_schedule import RetryPolicy, RetrySchedule
+from projector.retry_schedule import RetryPolicy, RetrySchedule, compute_stale_since
 
 Observer = Callable[[Sequence[Update]], None]
 
@@ -66,10 +66,17 @@ class Writer:
         self._retries = retries
         self._observe = observe
         self._cache: OrderedDict[str, Record] = OrderedDict()
+        self._as_of: dict[int, int] = {}
+        """The times that the store has, by partition."""
 
-    def clear_cache(self) -> None:
-        """Evict all cached views, before a session whose partitions another projector may have had."""
+    def begin_session(self, as_of: Mapping[int, int]) -> None:
+        """Evict all cached views: another projector may have had the session's partitions.
+
+        Args:
+            as_of: the times that the store has, by partition.
+        """
         self._cache.clear()
+        self._as_of = dict(as_of)
 
     async def apply(
         self,
@@ -115,6 +122,7 @@ class Writer:
                 [update for update in updates if update is not None], advances, as_of
             )
             if not conflicts:
+                self._as_of.update({partition: time for partition, time in as_of.items() if time})
                 return seconds
             # A view in `new_ids` that conflicts exists after all, so the next round has to load it.
             pending_events, new_ids = {view_id: pending_events[view_id] for view_id in conflicts}, set()
@@ -129,32 +137,39 @@ class Writer:
             first = min(event.version for event in events)
             # The version may be what cannot be read; the events before the first one were applied.
             version = record.version + 1 if record.version else first
-            parked = self._create_parked(events[0].stream, version, error)
+            parked = self._create_parked(events[0].stream, version, error, None)
             after = replace(record, parked=parked, revision=record.revision + 1)
             return Update(record, after, None, (), None, started)
         if record.archived:  # the replay restores the view
             if all(event.version <= record.version for event in events):
                 return None
             archived = ViewArchived("the view is archived and will be restored")
-            parked = self._create_parked(events[0].stream, record.version + 1, archived)
+            parked = self._create_parked(events[0].stream, record.version + 1, archived, None)
             after = replace(record, parked=replace(parked, refold=True), revision=record.revision + 1)
             return Update(record, after, None, (), None, started)
         result = fold(self._projection, record, events, deadline)
         after = result.record
         if result.error is not None:
-            parked = self._create_parked(events[0].stream, after.version + 1, result.error)
+            failed = None if isinstance(result.error, EventsMissing) else result.failed_event
+            parked = self._create_parked(events[0].stream, after.version + 1, result.error, failed)
             after = replace(after, parked=parked, revision=record.revision + 1)
         elif result.content is None:
             return None
         return Update(record, after, result.content, result.applied_events, result.failed_event, started)
 
-    def _create_parked(self, stream: str, version: int, error: Exception) -> Parked:
+    def _create_parked(
+        self, stream: str, version: int, error: Exception, failed: RecordedEvent | None
+    ) -> Parked:
+        """Return the record of an aggregate whose event of this version failed; None if it is missing."""
         now = clock.read_milliseconds()
+        # The view includes what had been committed by the time that the store has now.
+        as_of = self._as_of.get(streams.partition(streams.aggregate_id(stream)), 0)
+        stale_since = max(as_of, compute_stale_since(failed, now))
         # Publishers may overtake each other, and a view may be older than the checkpoint (deleted by hand,
         # or restored). The aggregate's own subject has all events, including those missing here.
         if isinstance(error, EventsMissing | ViewUnreadable | ViewArchived):
-            return self._retries.wait_for_events(stream, version, error, now)
-        return self._retries.park(stream, version, error, None, now)
+            return self._retries.wait_for_events(stream, version, error, now, stale_since)
+        return self._retries.park(stream, version, error, None, now, stale_since)
 
     async def _load(
         self, pending_events: Mapping[str, Sequence[RecordedEvent]], new_ids: Set[str]

@@ -7,6 +7,7 @@ from query_server.change_notifications import ChangeNotifications
 from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.service import QueryContext, ReadModel, query_service
+from query_server.staleness import StalenessSampler
 from runtime.grpc import request_tokens, server
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.request_tokens import RequestTokens
@@ -32,8 +33,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         notifications = ChangeNotifications(address, redis, views)
         lifecycle.spawn(notifications.run(lifecycle.stopping), "change notifications")
         models = {view: ReadModel.of(view, redis, notifications, tokens, waits) for view in views}
-        for model in models.values():
-            lifecycle.spawn(model.staleness.run(), "staleness")
+        sampler = StalenessSampler(redis, [model.staleness for model in models.values()])
+        lifecycle.spawn(sampler.run(), "staleness")
         watch_limit = CallLimit(
             "TOO_MANY_WATCHES",
             "watches",

@@ -98,7 +98,10 @@ class AwaitedVersions:
             incarnation, versions = await self._views.read_while_ready(
                 *map(self._views.version_command, view_ids)
             )
-            parsed = list(map(self._views.parse_version, view_ids, versions))
+            parsed = [
+                self._views.parse_version(view_id, version)
+                for view_id, (version, _) in zip(view_ids, versions, strict=True)
+            ]
         except Exception:  # the waiting calls of one view read again, and end with this error themselves
             if len(view_ids) > 1:
                 await asyncio.gather(*(self._check([view_id]) for view_id in view_ids))

@@ -44,7 +44,8 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
         """
         found: bytes | Archived | None
         if self.token:
-            (data,) = await self.read(self.views.data_command(view_id))
+            (fields,) = await self._read(self.views.data_command(view_id))
+            data = self.views.select_data(*fields)
             # What a later read returns includes the token's writes, too.
             found = self.views.check(view_id, data) if data else await self.views.find(view_id)
         else:
@@ -68,12 +69,12 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
         if not self.token:
             return await self.views.get_all(view_ids)
         try:
-            views = await self.read(*map(self.views.data_command, view_ids))
+            rows = await self._read(*map(self.views.data_command, view_ids))
         except RpcError as error:
             if error.reason != "VIEW_UNREADABLE":
                 raise
             return [None] * len(view_ids)
-        return self.views.check_all(view_ids, views)
+        return self.views.check_all(view_ids, [self.views.select_data(*row) for row in rows])
 
     async def get_history(self, view_id: str, missing: NotFound) -> range:
         """Return the versions that have an entry in a view's history.
@@ -81,8 +82,12 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
         Raises:
             RpcError: `missing`, the view does not exist; `VIEW_ARCHIVED`.
         """
-        fields = ("version", "history_from", "archived")
-        ((stored, first, archived),) = await self.read(("HMGET", self.views.view.key(view_id), *fields))
+        fields = ("version", "history_from", "archived", "parked")
+        ((stored, first, archived, parked),) = await self._read(
+            ("HMGET", self.views.view.key(view_id), *fields)
+        )
+        if parked:
+            self.views.age.include_parked(parked)
         version = self.views.parse_version(view_id, stored)
         if not version:
             raise missing.error(view_id)
@@ -98,12 +103,16 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
 
     async def read(self, *commands: Command) -> list[Any]:
         """Return replies that were read while the projection had caught up."""
+        self.views.age.include_all()  # they may be about any view
+        return await self._read(*commands)
+
+    async def _read(self, *commands: Command) -> list[Any]:
         if self.token:
-            return await self.freshness.read(self.token, *commands, deadline=self.deadline)
+            return await self.freshness.read(self.token, *commands, deadline=self.deadline, views=self.views)
         _, replies = await self.views.read_while_ready(*commands)
         return replies
 
     async def wait_until_fresh(self) -> None:
         """Wait until every later read of `views` includes the writes of the token."""
         if self.token:
-            await self.freshness.read(self.token, deadline=self.deadline)
+            await self.freshness.read(self.token, deadline=self.deadline, views=self.views)

@@ -60,6 +60,8 @@ class RedisClient:
         self._timeout = timeout
         self._connection: _Connection | None = None
         self._attempted = asyncio.Event()
+        self.connections = 0
+        """Changes with every connection and loss of one, after which Redis may have other data."""
 
     async def __aenter__(self) -> Self:
         self._connector = asyncio.create_task(self._keep_connected())
@@ -137,11 +139,13 @@ class RedisClient:
     async def _serve_with(self, connection: "_Connection") -> None:
         """Let calls use a connection until it breaks."""
         self._connection = connection
+        self.connections += 1
         self._attempted.set()
         try:
             await connection.lost
         finally:
             self._connection = None
+            self.connections += 1
 
     async def _connect(self, connection: "_Connection") -> None:
         async with asyncio.timeout(self._timeout):

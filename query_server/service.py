@@ -14,7 +14,7 @@ from query_server.change_notifications import ChangeNotifications
 from query_server.fresh_reader import FreshReader
 from query_server.freshness import Freshness
 from query_server.redis_client import RedisClient
-from query_server.staleness import Staleness
+from query_server.staleness import AnswerAge, Staleness
 from query_server.view_reader import ViewReader
 from query_server.watches import Watch, WatchResponses
 from query_server.wire_format import RESUME_TOKEN, VIEW, check_numbers, encode_field
@@ -115,16 +115,17 @@ def query_service(
 
 def _make_query_handler(handler: QueryHandler, model: ReadModel) -> Handler:
     async def handle(request: Any, context: Context) -> bytes:
+        age = AnswerAge(model.staleness)
         try:
             reader = FreshReader(
-                model.views,
+                model.views.for_answer(age),
                 model.freshness,
                 request.at_least_as_fresh,
                 compute_deadline(context.time_remaining()),
             )
             return check_response_size(await handler(reader, request))
         finally:  # errors carry the staleness as well
-            context.set_trailing_metadata(model.staleness.metadata())
+            context.set_trailing_metadata(age.metadata())
 
     return handle
 

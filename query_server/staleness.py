@@ -1,7 +1,22 @@
-"""An upper bound on the age of a projection, sent with every response in trailing metadata."""
+"""The bound on the age of an answer, sent with every response in trailing metadata.
+
+How it works. Projectors store the time up to which a projection includes all committed events, and with each
+parked view the time since which it lacks one, both by Redis's clock. One sampler reads these times for all
+projections of the process, together with Redis's clock, and moves them to the monotonic clock of this
+process: as early as the round trip allows, so that the bound is never too small. Between samples it grows.
+
+An answer takes the sample that is there when it begins to read (`AnswerAge`). What it reads cannot be older,
+unless Redis was replaced by one with older data; that ends the connection, and a sample counts only for the
+connection on which it was taken. Where nothing is known, nothing is sent.
+"""
 
 import asyncio
+from collections.abc import Iterable, Sequence
+from math import ceil, inf
 from time import monotonic
+from typing import Any, NoReturn
+
+import msgspec
 
 from contracts.streams import PARTITIONS
 from contracts.view_layout import View
@@ -9,43 +24,154 @@ from query_server.redis_client import RedisClient
 from runtime.grpc.metadata import STALENESS
 from runtime.grpc.rpc_error import RpcError
 
-INTERVAL = 0.5
+INTERVAL = 0.25
 """Seconds between two samples."""
+UNKNOWN = -inf
+"""The moment of a bound that nobody knows."""
+
+
+class Sample(msgspec.Struct, frozen=True, gc=False):
+    """One reading of a projection's times. Moments are seconds of the monotonic clock, or UNKNOWN."""
+
+    connection: int
+    """The number of the connection to Redis."""
+    stale_since: float
+    """Before this moment all committed events were included, except those of parked aggregates."""
+    parked_since: float
+    """Since when the aggregate that is parked the longest lacks an event; infinite if none is parked."""
+    lead: float
+    """The lead of Redis's clock over the monotonic clock, in seconds, or more."""
+
+
+def _to_moment(millis: float, lead: float) -> float:
+    """Return the moment of a time of Redis's clock in milliseconds since 1970; 0 is UNKNOWN."""
+    return millis / 1000 - lead if millis else UNKNOWN
 
 
 class Staleness:
-    """Samples the time up to which a projection includes all published events, and Redis's time.
-
-    The bound grows with the age of the sample and is never too small. Projectors store that time by the same
-    clock of Redis, so the clocks of machines do not matter.
-    """
+    """The last sample of one projection."""
 
     def __init__(self, redis: RedisClient, view: View) -> None:
-        self._redis = redis
-        self._view = view
-        self._stale_since: float | None = None
-        """On the monotonic clock, in seconds."""
+        self.redis = redis
+        self.view = view
+        self.sample: Sample | None = None
 
-    async def run(self) -> None:
+    def set(self, connection: int, lead: float, times: list[bytes], parked: list[Any], count: int) -> None:
+        """Set the sample.
+
+        Args:
+            connection: the number of the connection on which it was taken.
+            lead: of Redis's clock over the monotonic clock.
+            times: the hash `as_of`, flat.
+            parked: the first of the set `parked_since`, with its score.
+            count: the number of parked aggregates without the number of those in that set.
+
+        Raises:
+            ValueError: a time is no number.
+        """
+        as_of = min(map(int, times[1::2])) if len(times) == 2 * PARTITIONS else 0
+        parked_since = _to_moment(float(parked[1]), lead) if parked else inf
+        if count:
+            parked_since = UNKNOWN
+        self.sample = Sample(connection, _to_moment(as_of, lead), parked_since, lead)
+
+
+class StalenessSampler:
+    """Takes the samples of all projections of a process."""
+
+    def __init__(self, redis: RedisClient, models: Iterable[Staleness]) -> None:
+        self._redis = redis
+        self._models = list(models)
+
+    async def run(self) -> NoReturn:
         """Take samples until cancelled."""
         while True:
-            await self.sample()
+            await self.take()
             await asyncio.sleep(INTERVAL)
 
-    async def sample(self) -> None:
-        """Take one sample; the bound is unknown if Redis fails or a partition has not reported."""
+    async def take(self) -> None:
+        """Take one sample of each projection. While Redis is away the last ones stay, and grow old."""
         try:
-            entries, (seconds, microseconds) = await self._redis.pipeline(
-                ("HGETALL", self._view.as_of), ("TIME",)
-            )
-            read_at, now = monotonic(), int(seconds) + int(microseconds) / 1e6
-            as_of = min(map(int, entries[1::2])) / 1000 if len(entries) == 2 * PARTITIONS else None
-            self._stale_since = None if as_of is None else read_at - (now - as_of)
-        except (RpcError, ValueError):
-            self._stale_since = None
+            await self._take(self._models)
+        except RpcError as error:
+            if error.reason == "VIEW_UNREADABLE":  # a key of another type: its own projection's fault alone
+                for model in self._models:
+                    await self._take_alone(model)
+
+    async def _take_alone(self, model: Staleness) -> None:
+        try:
+            await self._take([model])
+        except RpcError as error:
+            if error.reason == "VIEW_UNREADABLE":
+                model.sample = None
+
+    async def _take(self, models: Sequence[Staleness]) -> None:
+        connection, sent_at = self._redis.connections, monotonic()
+        commands = [command for model in models for command in _list_commands(model.view)]
+        *replies, (seconds, microseconds) = await self._redis.pipeline(*commands, ("TIME",))
+        # Redis read its clock after `sent_at`, so its lead is not greater than this.
+        lead = int(seconds) + int(microseconds) / 1e6 - sent_at
+        for position, model in enumerate(models):
+            times, first_parked, listed, dated = replies[4 * position : 4 * position + 4]
+            try:
+                model.set(connection, lead, times, first_parked, listed - dated)
+            except ValueError:
+                model.sample = None
+
+
+def _list_commands(view: View) -> Iterable[tuple[str | int, ...]]:
+    yield ("HGETALL", view.as_of)
+    yield ("ZRANGE", view.parked_since, 0, 0, "WITHSCORES")
+    yield ("HLEN", view.parked)
+    yield ("ZCARD", view.parked_since)
+
+
+class _Parked(msgspec.Struct):
+    """The record of a parked aggregate."""
+
+    stale_since: int = 0
+    """Milliseconds since 1970, by Redis's clock; 0 if it is unknown."""
+
+
+_decode_parked = msgspec.json.Decoder(_Parked).decode
+
+
+class AnswerAge:
+    """The bound on the age of one answer: of the projection, and of the parked views that it shows."""
+
+    __slots__ = ("_own_since", "_sample", "_shows_all", "_staleness")
+
+    def __init__(self, staleness: Staleness | None = None) -> None:
+        self._staleness = staleness
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what was read: the answer is read again from here on."""
+        self._sample = None if self._staleness is None else self._staleness.sample
+        self._own_since = inf
+        self._shows_all = False
+
+    def include_parked(self, record: bytes) -> None:
+        """Include a parked view, by its record."""
+        try:
+            since = _decode_parked(record).stale_since
+        except msgspec.MsgspecError:
+            since = 0
+        if self._sample is not None:
+            self._own_since = min(self._own_since, _to_moment(since, self._sample.lead))
+
+    def include_all(self) -> None:
+        """Include all parked views: a list or a sum may lack any of them, or show it out of date."""
+        self._shows_all = True
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Return the trailing metadata of a response that is sent now; empty if the bound is unknown."""
-        if self._stale_since is None:
+        sample, staleness = self._sample, self._staleness
+        if sample is None or staleness is None or sample.connection != staleness.redis.connections:
             return ()
-        return ((STALENESS, str(max(0, int((monotonic() - self._stale_since) * 1000)))),)
+        since = min(sample.stale_since, self._own_since)
+        if self._shows_all:
+            since = min(since, sample.parked_since)
+        if since == UNKNOWN:
+            return ()
+        return ((STALENESS, str(max(0, ceil((monotonic() - since) * 1000)))),)

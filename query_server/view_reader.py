@@ -1,7 +1,8 @@
 """Reads the views of a projection, and decides whether a missing key proves that a view does not exist.
 
-Redis may have been flushed, or a projection may be rebuilding. A view that exists is returned even then. A
-missing key proves absence only if the projection's caught-up marker was the same before and after the read.
+Redis may have been flushed, or a projection may be rebuilding. Until it has caught up, its views are older
+than those that were served before, and a missing key proves nothing. So nothing is returned unless the
+projection's caught-up marker was there before the read. Absence needs more: the same marker before and after.
 
 Views are returned as they are stored, but each is parsed first (0.4 us for an order of one line): a view that
 no client could read fails alone, and not the list or batch that it is in.
@@ -17,6 +18,7 @@ from google.protobuf.message import DecodeError
 from contracts.view_layout import View, index_bound
 from query_server.not_found import Archived
 from query_server.redis_client import Command, RedisClient, unreadable
+from query_server.staleness import AnswerAge
 from query_server.timestamps import Period
 from runtime.grpc.response_size import MAX_PAGE_BYTES, PageBudget
 from runtime.grpc.rpc_error import RpcError
@@ -75,22 +77,35 @@ class ViewReader:
         self._max_page_bytes = max_page_bytes
         self._read_marker: Command = ("GET", view.ready)
         self._parse = view.message.FromString
+        self.age = AnswerAge()
+        """Told of the parked views that are read."""
         self._unreadable_entries = logs.LimitedErrors(
             log, "Index entries cannot be read", projection=view.projection
         )
 
+    def for_answer(self, age: AnswerAge) -> "ViewReader":
+        """Return a reader for one answer, which tells `age` of the parked views that it reads."""
+        reader = ViewReader.__new__(ViewReader)
+        reader.__dict__.update(self.__dict__)
+        reader.age = age
+        return reader
+
     async def get(self, view_id: str) -> bytes | Archived | None:
         """Return a serialised view, its tombstone if it is archived, or None if it does not exist."""
-        data: bytes | None = await self._redis.call(*self.data_command(view_id))
-        if data:
+        marker, fields = await self._redis.pipeline(self._read_marker, self.data_command(view_id))
+        if marker is None:
+            raise self.rebuilding_error()
+        if data := self.select_data(*fields):
             return self.check(view_id, data)
         # A marker proves nothing about a read before it, so a missing view is read again between two markers.
         return await self.find(view_id)
 
     async def find(self, view_id: str) -> bytes | Archived | None:
         """Return a serialised view or tombstone as `get` does, read while the projection had caught up."""
-        command = ("HMGET", self.view.key(view_id), "data", "version", "archived")
-        _, ((data, version, archived),) = await self.read_while_ready(command)
+        command = ("HMGET", self.view.key(view_id), "data", "version", "archived", "parked")
+        _, ((data, version, archived, parked),) = await self.read_while_ready(command)
+        if parked:
+            self.age.include_parked(parked)
         return self.check_found(view_id, data, version, archived)
 
     def check_found(
@@ -125,16 +140,18 @@ class ViewReader:
     async def get_all(self, view_ids: Sequence[str]) -> list[StoredView]:
         """Return serialised views, each None if it must be found by another read (`find_all`)."""
         try:
-            before, *views, after = await self._redis.pipeline(
-                self._read_marker, *map(self.data_command, view_ids), self._read_marker
-            )
+            _, rows = await self.read_while_ready(*map(self.data_command, view_ids))
         except RpcError as error:
             if error.reason != "VIEW_UNREADABLE":
                 raise
             return [None] * len(view_ids)
-        if not all(views):
-            self._check_ready(before, after)
-        return self.check_all(view_ids, views)
+        return self.check_all(view_ids, [self.select_data(*row) for row in rows])
+
+    def select_data(self, data: bytes | None, parked: bytes | None) -> bytes | None:
+        """Return the serialised view in a reply to `data_command`."""
+        if parked:
+            self.age.include_parked(parked)
+        return data
 
     def check_all(self, view_ids: Sequence[str], views: Sequence[bytes | None]) -> list[StoredView]:
         """Return serialised views, an error in the place of each that cannot be read."""
@@ -211,6 +228,7 @@ class ViewReader:
         """
         below = after or window.high
         top, bottom = f"({below}" if below else "+", f"[{window.low}" if window.low else "-"
+        self.age.include_all()
         _, (members,) = await self.read_while_ready(
             ("ZRANGE", window.index, top, bottom, "BYLEX", "REV", "LIMIT", 0, count)
         )
@@ -246,9 +264,9 @@ class ViewReader:
             return ()
 
     def data_command(self, view_id: str) -> Command:
-        """Return the command that reads a serialised view."""
-        return ("HGET", self.view.key(view_id), "data")
+        """Return the command that reads a serialised view; `select_data` takes its reply."""
+        return ("HMGET", self.view.key(view_id), "data", "parked")
 
     def version_command(self, view_id: str) -> Command:
-        """Return the command that reads a view's version."""
-        return ("HGET", self.view.key(view_id), "version")
+        """Return the command that reads a view's version, and the record of its parked aggregate."""
+        return ("HMGET", self.view.key(view_id), "version", "parked")

@@ -11,7 +11,7 @@ the subject, no stream receives the batch.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from uuid import uuid4
 
@@ -22,8 +22,15 @@ from nats.js.errors import APIError, NotFoundError
 
 from contracts import streams
 from contracts.envelope import MAX_MESSAGE_BYTES, RecordedEvent, from_message, to_headers
-from runtime.jetstream import Connection, Message, StreamIdentity, StreamReader, read_stream_identity
-from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
+from runtime.jetstream import (
+    UNREACHABLE,
+    Connection,
+    Message,
+    StreamIdentity,
+    StreamReader,
+    read_stream_identity,
+)
+from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, HISTORY_KEY, INCARNATION_KEY
 
 MAX_BATCH_SIZE = 1_000
 """Messages per atomic batch, a limit of the NATS server."""
@@ -85,10 +92,17 @@ class EventStream:
                 await js.delete_stream(PROBE)
         return True
 
+    async def declare_history(self) -> None:
+        """Record in the stream's metadata that it has all events that had been published before."""
+        await self._set_metadata(HISTORY_KEY)
+
     async def declare_complete(self) -> None:
         """Record in the stream's metadata that it contains all earlier events."""
+        await self._set_metadata(COMPLETE_KEY)
+
+    async def _set_metadata(self, key: str) -> None:
         info = await self._connection.js.stream_info(streams.JETSTREAM)
-        metadata = {**(info.config.metadata or {}), COMPLETE_KEY: "true"}
+        metadata = {**(info.config.metadata or {}), key: "true"}
         await self._connection.js.update_stream(info.config.evolve(metadata=metadata))
 
     async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
@@ -133,6 +147,23 @@ class EventStream:
     def subscribe_recreation_requests(self, epoch: str) -> AbstractAsyncContextManager[asyncio.Event]:
         """Yield an event that is set whenever a reader needs removed messages of this epoch."""
         return self._subscribe(streams.RECREATE_SUBJECT, epoch.encode())
+
+    @asynccontextmanager
+    async def subscribe_publication_requests(self, receive: Callable[[str], None]) -> AsyncIterator[None]:
+        """Call `receive` with the reply subject of each request of a reader (`PublicationClock`)."""
+        subscription = await self._connection.subscribe(
+            streams.PUBLISHED_SUBJECT, lambda _subject, reply, _data, _headers: receive(reply)
+        )
+        try:
+            yield
+        finally:
+            with suppress(nats.errors.Error):
+                await self._connection.unsubscribe(subscription)
+
+    async def confirm_publication(self, reply: str, epoch: str, sequence: int) -> None:
+        """Reply to a publication request. A reply that gets lost is requested again."""
+        with suppress(*UNREACHABLE):
+            await self._connection.client.publish(reply, f"{epoch}/{sequence}".encode())
 
     @asynccontextmanager
     async def _subscribe(self, subject: str, data: bytes | None = None) -> AsyncIterator[asyncio.Event]:

@@ -142,6 +142,11 @@ class Outbox:
         (row,) = await self._fetch(statements.SNAPSHOT)
         return TransactionSnapshot(*row)
 
+    async def read_last_position(self) -> int:
+        """Return the highest position of all committed events that are in the outbox."""
+        ((position,),) = await self._fetch(statements.LAST_POSITION)
+        return int(position)
+
     async def count_pending(self) -> int:
         ((count,),) = await self._fetch(statements.COUNT)
         return int(count)

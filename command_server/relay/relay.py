@@ -12,13 +12,14 @@ recovers if they differ.
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from time import monotonic
 from typing import NoReturn, Protocol
 
 from command_server.relay.event_stream import MAX_BATCH_SIZE, EventStream, decode_event, is_copy
 from command_server.relay.outbox import Outbox, RelayState
 from command_server.relay.outbox_floor import OutboxFloor
+from command_server.relay.publication_requests import PublicationRequests
 from contracts.envelope import RecordedEvent
 from runtime.backoff import Backoff
 from runtime.jetstream import Message, StreamIdentity
@@ -97,7 +98,7 @@ class Relay:
         await self._republish_lost_tail(stream)
         await self._mark_published_tail(stream)
         if not stream.complete:
-            await self._publish_history()
+            await self._publish_history(stream)
 
     async def _ensure_stream(self) -> StreamIdentity:
         """Return the stream, recreated if it is unusable, and load the state that belongs to it."""
@@ -202,31 +203,41 @@ class Relay:
             marked_positions.add(event.position)
         return positions
 
-    async def _publish_history(self) -> None:
-        """Publish all events that are not pending, in order, after the stream's last one.
+    async def _publish_history(self, stream: StreamIdentity) -> None:
+        """Publish all events that are not pending, in order, after the last one; then the pending ones.
 
-        Pending events follow as usual, so a late commit at a low position is not lost.
+        A late commit at a low position is pending, and so is an event that readers of the previous stream may
+        have seen, if its mark was lost. So the stream is complete only once it has these, too.
         """
-        after = await self._stream.read_last_position(self._state.sequence)
-        log.info("Stream build started", after=after)
-        while True:
-            end, events = await self._outbox.read_history(after, MAX_BATCH_SIZE)
-            if end == after:
-                break
-            await self._publish_and_mark(self._stream, events)
-            after = end
+        if not stream.has_history:  # afterwards the last event's position would not tell where to continue
+            after = await self._stream.read_last_position(self._state.sequence)
+            log.info("Stream build started", after=after)
+            while True:
+                end, events = await self._outbox.read_history(after, MAX_BATCH_SIZE)
+                if end == after:
+                    break
+                await self._publish_and_mark(self._stream, events)
+                after = end
+            await self._stream.declare_history()
+        has_more = True
+        while has_more:
+            events, has_more = await self._outbox.read_pending(0, MAX_BATCH_SIZE)
+            await self._publish_and_mark(self._publisher, events)
         await self._stream.declare_complete()
         log.info("Stream build finished", events=self._state.sequence)
 
     async def _publish_pending(self) -> NoReturn:
         """Publish pending events as they are committed."""
         floor, published_to, checked_at = OutboxFloor(), 0, monotonic()
+        requests = PublicationRequests()
         async with (
             self._stream.subscribe_notifications() as notified,
             self._stream.subscribe_recreation_requests(self._state.epoch) as recreation_requested,
+            self._subscribe_requests(requests, notified),
         ):
             while True:
                 notified.clear()  # before the read: a later commit sets it again
+                requests.begin_read()
                 events, is_full_batch = await self._outbox.read_pending(floor.position, MAX_BATCH_SIZE)
                 if events:
                     await self._publish_and_mark(self._publisher, events)
@@ -235,7 +246,8 @@ class Relay:
                     published_to = (
                         events[-1].position if is_full_batch else max(published_to, events[-1].position)
                     )
-                else:
+                await self._reply_to(requests, events[-1].position if is_full_batch else None)
+                if not events:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(POLL_INTERVAL):
                             await notified.wait()
@@ -243,6 +255,24 @@ class Relay:
                     await self._check(recreation_requested)
                     floor.observe(published_to, monotonic(), await self._outbox.read_snapshot())
                     checked_at = monotonic()
+
+    def _subscribe_requests(
+        self, requests: PublicationRequests, notified: asyncio.Event
+    ) -> AbstractAsyncContextManager[None]:
+        """Receive the requests of readers; each lets the next read begin at once."""
+
+        def receive(reply: str) -> None:
+            requests.receive(reply)
+            notified.set()
+
+        return self._stream.subscribe_publication_requests(receive)
+
+    async def _reply_to(self, requests: PublicationRequests, published_to: int | None) -> None:
+        """Reply to the requests that are fulfilled after a read (`PublicationRequests.take_fulfilled`)."""
+        for reply in requests.take_fulfilled(published_to):
+            await self._stream.confirm_publication(reply, self._state.epoch, self._state.sequence)
+        if requests.has_unbound:
+            requests.bind(await self._outbox.read_last_position())
 
     async def _publish_and_mark(self, publisher: Publisher, events: Sequence[RecordedEvent]) -> None:
         for batch in _split(events):

@@ -67,6 +67,8 @@ SELECT CAST(CAST(pg_snapshot_xmin(s) AS text) AS bigint), CAST(CAST(pg_snapshot_
 FROM pg_current_snapshot() s
 """
 
+LAST_POSITION = "SELECT coalesce(max(position), 0) FROM outbox"
+
 COUNT = "SELECT count(*) FROM outbox WHERE sequence IS NULL"
 
 PRUNE = """

@@ -15,7 +15,7 @@ local function advance_checkpoints(advances, incarnation, partitions)
     local partition, old, new, time = unpack(advance)
     if old ~= new then redis.call('HSET', checkpoints, partition, new) end
     if time ~= '' then
-      overwrite('HSET', as_of, partition, time)
+      overwrite(time == '0' and 'HSETNX' or 'HSET', as_of, partition, time) -- 0: unknown
       caught_up = true
     end
   end

@@ -6,7 +6,7 @@
 -- that another projector has changed, and what could not be written as (view id, key, error) each.
 local name, incarnation, partitions, advances, updates, channel, max_feed_size = unpack(ARGV, 1, 7)
 local function number(value) return value and string.match(value, '^%d+$') or '0' end -- anything else is no version
-local parked_list, archived_count, conflicts, next_argument = KEYS[5], KEYS[6], {}, 8
+local parked_list, archived_count, parked_since, conflicts, next_argument = KEYS[5], KEYS[6], KEYS[7], {}, 8
 advances = cmsgpack.unpack(advances)
 if value_of(build) ~= name or not as_expected(advances) then return -1 end
 for i, update in ipairs(cmsgpack.unpack(updates)) do
@@ -41,6 +41,7 @@ for i, update in ipairs(cmsgpack.unpack(updates)) do
     else
       redis.call('HSET', key, 'parked', parked)
       overwrite('HSET', parked_list, id, parked)
+      overwrite('ZADD', parked_since, cjson.decode(parked).stale_since or 0, id)
     end
   else
     conflicts[#conflicts + 1] = i

@@ -1,6 +1,7 @@
 """JetStream access: a lasting connection, the event stream, and readers that detect gaps."""
 
 from runtime.jetstream.connection import UNREACHABLE, Connection, connect
+from runtime.jetstream.publication import Publication, PublicationClock
 from runtime.jetstream.reader import ReaderLost, StreamReader
 from runtime.jetstream.stream import (
     Message,
@@ -15,6 +16,8 @@ __all__ = [
     "UNREACHABLE",
     "Connection",
     "Message",
+    "Publication",
+    "PublicationClock",
     "ReaderLost",
     "StreamIdentity",
     "StreamReader",

@@ -15,6 +15,7 @@ from runtime.jetstream.connection import Connection
 EPOCH_KEY = "diptych-epoch"
 INCARNATION_KEY = "diptych-incarnation"
 COMPLETE_KEY = "diptych-complete"
+HISTORY_KEY = "diptych-history"
 # Housekeeping writes this key.
 REMOVED_KEY = "diptych-removed-to"
 
@@ -48,6 +49,8 @@ class StreamIdentity:
     created: datetime | None
     removed_to: int = 0
     """The sequence up to which housekeeping has removed messages, or is about to."""
+    has_history: bool = False
+    """Whether it has all events that had been published before it was created."""
 
     @property
     def intact(self) -> bool:
@@ -86,6 +89,7 @@ async def read_stream_identity(js: JetStreamContext) -> StreamIdentity | None:
         messages=info.state.messages,
         created=info.created,
         removed_to=int(metadata.get(REMOVED_KEY, 0)),
+        has_history=metadata.get(HISTORY_KEY) == "true",
     )
 
 

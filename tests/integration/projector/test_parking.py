@@ -17,7 +17,7 @@ from projector.projection import Projection
 from projector.records import Parked, Update
 from projector.redis_store import RedisStore
 from projector.replayer import Replayer
-from projector.retry_schedule import RetryPolicy, RetrySchedule
+from projector.retry_schedule import MAX_CLOCK_OFFSET, RetryPolicy, RetrySchedule
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from tests.support.harness import projection_run
@@ -104,6 +104,96 @@ async def test_a_malformed_event_parks_its_own_aggregate_and_no_other(
     assert [
         update.failed_event and update.failed_event.version for update in updates if update.after.parked
     ] == [2]
+
+
+class Counting(Fragile):
+    """Counts the attempts to apply ChequeEndorsed."""
+
+    attempts = 0
+
+    def endorsed(self, cheque: Any, event: Any) -> None:
+        self.attempts += 1
+        super().endorsed(cheque, event)
+
+
+async def test_a_projector_with_other_code_retries_by_itself_and_once(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replayer, "REFRESH_INTERVAL", 0.05)
+    one, fragile = cheque_events("c-1"), Counting()
+
+    async def run(code: str, until_: Any) -> None:
+        retries = RetryPolicy(attempts=2, first_pause=0.02, code=code)
+        async with projector(
+            redis_url,
+            nats_url,
+            partitions=ALL_PARTITIONS,
+            projection=fragile.projection,
+            retries=retries,
+        ):
+            await until(until_)
+            await until(lambda: projection_run.is_ready(redis))
+
+    async def is_tried_by(*codes: str) -> bool:
+        parked = (await read_parked(redis)).get("c-1")
+        return parked is not None and (parked.state, parked.tried_by) == ("parked", codes)
+
+    await publisher.publish(*one)
+    await run("old", lambda: is_tried_by("old"))
+    attempts = fragile.attempts
+    await run("other", lambda: is_tried_by("old", "other"))
+    assert fragile.attempts - attempts <= 2  # one attempt; the fold repeats an event that failed
+    attempts = fragile.attempts
+    for code in ("old", "other"):  # both have failed: neither tries again
+        await redis.zadd(VIEW.parked_since, {code: 1})
+        await run(code, lambda: is_reconciled(redis))
+    assert fragile.attempts == attempts
+    fragile.broken = False
+    await run("new", lambda: are_parked(redis))
+    assert await redis.zcard(VIEW.parked_since) == 0
+    await projection_run.assert_views(redis, [one])
+
+
+async def test_a_parked_view_tells_since_when_it_lacks_an_event(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
+) -> None:
+    one = cheque_events("c-1")
+    async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, retries=SLOW):
+        await publisher.publish(one[0])
+        await until(lambda: projection_run.has_applied(redis, [one[:1]]))
+        await until(lambda: has_known_times(redis))
+        before = int(time() * 1000)
+        event = malformed("c-1", 2)
+        await publisher.publish(event)
+        await until(lambda: are_parked(redis, "c-1"))
+        parked = (await read_parked(redis))["c-1"]
+        assert before - 5_000 < parked.stale_since <= before  # the last time that included all events
+        assert await redis.zscore(VIEW.parked_since, "c-1") == parked.stale_since
+    await redis.delete(VIEW.build)
+    async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, retries=SLOW):
+        await until(lambda: are_parked(redis, "c-1"))
+        rebuilt = (await read_parked(redis))["c-1"]
+    recorded_at = int(event.recorded_at.timestamp() * 1000)
+    assert rebuilt.stale_since == recorded_at - MAX_CLOCK_OFFSET  # a build has no time yet
+
+
+async def is_reconciled(redis: Redis) -> bool:
+    """Return whether a projector has read the list of the parked aggregates."""
+    return await redis.zcard(VIEW.parked_since) == 1
+
+
+async def has_known_times(redis: Redis) -> bool:
+    times: Any = await redis.hvals(VIEW.as_of)
+    return len(times) == 16 and all(map(int, times))
+
+
+async def test_times_of_parked_aggregates_follow_the_list(redis: Redis) -> None:
+    store = RedisStore(redis, VIEW)
+    record = msgspec.json.encode(Parked("ledger.cheque.c-1", 2, "oops", 0, 6, None, "parked"))
+    await redis.hset(VIEW.parked, "c-1", record)  # by a release that kept no times
+    await redis.zadd(VIEW.parked_since, {"c-2": 5, "c-3": 6})  # unparked by such a release
+    assert set(await store.load_parked()) == {"c-1"}
+    assert await redis.zrange(VIEW.parked_since, 0, -1, withscores=True) == [(b"c-1", 0)]
 
 
 async def test_the_first_event_of_an_aggregate_may_be_malformed(

@@ -1,15 +1,17 @@
 """A response to `at_least_as_fresh` includes that write, or it is an error."""
 
 import asyncio
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 from grpc import StatusCode
 
 from contracts import incarnations
 from query_server import awaited_versions
-from query_server.freshness import Freshness
+from query_server.freshness import PARKED_RETRY_AFTER, Freshness
 from runtime.grpc import caller, waits
 from runtime.grpc.caller import Caller
 from runtime.grpc.rpc_error import RpcError
@@ -19,7 +21,7 @@ from tests.support.harness.freshness import NO_NOTIFICATIONS, make_freshness, ma
 from tests.support.harness.keys import mint_token
 from tests.support.harness.read_model import INCARNATION, ReadModel
 from tests.support.harness.waiting import until
-from tests.support.ledger.stored_views import cheque
+from tests.support.ledger.stored_views import CHEQUE, cheque
 from tests.support.ledger.stubs import types
 
 LATER = incarnations.create(INCARNATION)
@@ -37,7 +39,7 @@ async def read_cheque(
 ) -> Any:
     freshness = freshness or make_freshness(model.views)
     deadline = waits.compute_deadline(remaining)
-    (data,) = await freshness.read(token, model.views.data_command("c-1"), deadline=deadline)
+    ((data, _),) = await freshness.read(token, model.views.data_command("c-1"), deadline=deadline)
     return types.Cheque.FromString(data)
 
 
@@ -218,6 +220,38 @@ async def test_a_restore_while_waiting_is_detected(model: ReadModel) -> None:
     await asyncio.sleep(0.01)
     await model.mark_ready(LATER)
     assert (await expect_error(reading)).reason == "TOKEN_OUTDATED"
+
+
+def parked_record(*, version: int, attempts: int, state: str) -> bytes:
+    return msgspec.json.encode({"version": version, "attempts": attempts, "state": state, "stale_since": 1})
+
+
+async def test_nobody_waits_for_a_view_that_is_parked_for_good(model: ReadModel) -> None:
+    await model.put(cheque("c-1", version=2))
+    record = parked_record(version=3, attempts=6, state="parked")
+    await model.redis.hset(CHEQUE.key("c-1"), "parked", record)
+    assert (await read_cheque(model, make_token(c_1=2))).version == 2
+    began = monotonic()
+    with pytest.raises(RpcError) as error:
+        await read_cheque(model, make_token(c_1=4), remaining=5.0)
+    assert monotonic() - began < 2
+    assert (error.value.reason, error.value.code) == ("VIEW_PARKED", StatusCode.UNAVAILABLE)
+    assert error.value.metadata == {"projection": CHEQUE.projection, "version": "3"}
+    assert error.value.retry_after == PARKED_RETRY_AFTER
+
+
+@pytest.mark.parametrize(("attempts", "reason"), [(0, "VIEW_BEHIND"), (2, "VIEW_PARKED")])
+async def test_a_view_that_is_retried_is_waited_for(model: ReadModel, attempts: int, reason: str) -> None:
+    await model.put(cheque("c-1", version=2))
+    record = parked_record(version=3, attempts=attempts, state="retrying")
+    await model.redis.hset(CHEQUE.key("c-1"), "parked", record)
+    with pytest.raises(RpcError) as error:
+        await read_cheque(model, make_token(c_1=4), remaining=0.2)
+    assert error.value.reason == reason
+    reading = asyncio.create_task(read_cheque(model, make_token(c_1=4)))
+    await asyncio.sleep(0.03)
+    await model.put(cheque("c-1", version=4))
+    assert (await reading).version == 4
 
 
 async def test_a_token_is_refused_during_a_rebuild(model: ReadModel) -> None:

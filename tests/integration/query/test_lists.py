@@ -90,7 +90,6 @@ async def test_a_batch_is_one_round_trip(model: ReadModel, monkeypatch: pytest.M
 async def test_views_are_only_missing_while_the_projection_is_ready(model: ReadModel) -> None:
     await model.put(cheque("c-1"))
     await model.mark_rebuilding()
-    assert len((await get_batch(model, "c-1")).cheques) == 1
     with pytest.raises(RpcError) as error:
         await get_batch(model, "c-1", "c-2")
     assert error.value.reason == "VIEW_REBUILDING"

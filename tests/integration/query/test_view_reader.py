@@ -1,15 +1,17 @@
 """ViewReader and Staleness: a missing view proves absence only while the projection has caught up."""
 
+import asyncio
 from time import time
 
 import pytest
 
-from query_server.staleness import Staleness
+from query_server.staleness import AnswerAge, Staleness, StalenessSampler
 from query_server.view_reader import Window
 from runtime.grpc.metadata import STALENESS as METADATA
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.read_model import ReadModel
-from tests.support.ledger.stored_views import CHEQUE, cheque
+from tests.support.harness.waiting import until
+from tests.support.ledger.stored_views import CHEQUE, HISTORY, cheque
 
 
 async def test_a_view_is_read_as_it_is_stored(model: ReadModel) -> None:
@@ -29,26 +31,29 @@ async def test_a_missing_view_proves_nothing_during_a_rebuild(model: ReadModel) 
     assert error.value.retry_after
 
 
-async def test_an_existing_view_is_served_during_a_rebuild(model: ReadModel) -> None:
+async def test_no_view_is_served_during_a_rebuild(model: ReadModel) -> None:
     await model.put(cheque("c-1"))
     await model.mark_rebuilding()
-    assert await model.views.get("c-1") is not None
+    with pytest.raises(RpcError) as error:
+        await model.views.get("c-1")  # it may be older than the one that was served before
+    assert error.value.reason == "VIEW_REBUILDING"
+    with pytest.raises(RpcError) as error:
+        await model.views.get_all(["c-1"])
+    assert error.value.reason == "VIEW_REBUILDING"
 
 
 async def test_a_view_written_between_the_miss_and_the_marker_is_returned(
     model: ReadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rebuild ends after the first read has missed; the marker then proves nothing about that read."""
-    await model.mark_rebuilding()
-    call = model.reader.call
+    """The marker that is read with the miss proves nothing about the moment of the miss."""
+    pipeline = model.reader.pipeline
 
-    async def call_then_finish_rebuild(*command: str | bytes | int) -> object:
-        reply = await call(*command)
+    async def read_then_write(*commands: tuple[str | bytes | int, ...]) -> list[object]:
+        replies = await pipeline(*commands)
         await model.put(cheque("c-1"))
-        await model.mark_ready()
-        return reply
+        return replies
 
-    monkeypatch.setattr(model.reader, "call", call_then_finish_rebuild)
+    monkeypatch.setattr(model.reader, "pipeline", read_then_write)
     assert await model.views.get("c-1") is not None
 
 
@@ -67,27 +72,92 @@ async def test_a_list_is_refused_during_a_rebuild(model: ReadModel) -> None:
     assert error.value.reason == "VIEW_REBUILDING"
 
 
-async def test_staleness_is_that_of_the_oldest_partition(model: ReadModel) -> None:
+async def read_bound(model: ReadModel, *parked: bytes, lists: bool = False) -> int | None:
+    """Return the bound of an answer, in milliseconds, that shows these parked views, or all in a list."""
     staleness = Staleness(model.reader, CHEQUE)
+    await StalenessSampler(model.reader, [staleness]).take()
+    age = AnswerAge(staleness)
+    for record in parked:
+        age.include_parked(record)
+    if lists:
+        age.include_all()
+    return int(dict(age.metadata())[METADATA]) if age.metadata() else None
+
+
+async def park(model: ReadModel, view_id: str, since: int) -> bytes:
+    record = b'{"stale_since": %d, "attempts": 6, "version": 3, "state": "parked"}' % since
+    await model.redis.hset(CHEQUE.key(view_id), mapping={"version": "2", "parked": record})
+    await model.redis.hset(CHEQUE.parked, view_id, record)
+    await model.redis.zadd(CHEQUE.parked_since, {view_id: since})
+    return record
+
+
+async def test_staleness_is_that_of_the_oldest_partition(model: ReadModel) -> None:
     now = int(time() * 1000)
     await model.set_as_of(now)
     await model.set_as_of(now - 7_000, [3])
-    await staleness.sample()
-    ((key, millis),) = staleness.metadata()
-    assert key == METADATA
-    assert 7_000 <= int(millis) < 12_000
+    bound = await read_bound(model)
+    assert bound is not None
+    assert 7_000 <= bound < 12_000
 
 
-async def test_staleness_is_unknown_until_every_partition_has_reported(model: ReadModel) -> None:
-    staleness = Staleness(model.reader, CHEQUE)
-    assert staleness.metadata() == ()
+async def test_staleness_is_unknown_until_the_time_of_every_partition_is_known(model: ReadModel) -> None:
     await model.set_as_of(int(time() * 1000), range(15))
-    await staleness.sample()
-    assert staleness.metadata() == ()
+    assert await read_bound(model) is None
+    await model.set_as_of(0, [15])  # it has caught up, and no relay has confirmed the stream
+    assert await read_bound(model) is None
+    await model.set_as_of(int(time() * 1000), [15])
+    assert await read_bound(model) is not None
 
 
 async def test_staleness_is_never_negative_when_clocks_differ(model: ReadModel) -> None:
-    staleness = Staleness(model.reader, CHEQUE)
     await model.set_as_of(int(time() * 1000) + 60_000)
-    await staleness.sample()
-    assert staleness.metadata() == ((METADATA, "0"),)
+    assert await read_bound(model) == 0
+
+
+async def test_a_parked_view_has_a_staleness_of_its_own(model: ReadModel) -> None:
+    now = int(time() * 1000)
+    await model.set_as_of(now)
+    await park(model, "c-1", now - 20_000)
+    record = await park(model, "c-2", now - 10_000)
+    of_others, of_parked, of_list = await asyncio.gather(
+        read_bound(model), read_bound(model, record), read_bound(model, lists=True)
+    )
+    assert of_others is not None
+    assert of_parked is not None
+    assert of_list is not None
+    assert of_others < 5_000
+    assert 10_000 <= of_parked < 15_000
+    assert 20_000 <= of_list < 25_000
+
+
+async def test_staleness_of_a_parked_view_is_unknown_without_a_time(model: ReadModel) -> None:
+    await model.set_as_of(int(time() * 1000))
+    assert await read_bound(model, b"{}") is None
+    assert await read_bound(model, b"no record") is None
+    await model.redis.hset(CHEQUE.parked, "c-1", "{}")  # by a release that knew no times
+    assert await read_bound(model, lists=True) is None
+    assert await read_bound(model) is not None
+
+
+async def test_a_sample_does_not_count_after_a_lost_connection(model: ReadModel) -> None:
+    await model.set_as_of(int(time() * 1000))
+    staleness = Staleness(model.reader, CHEQUE)
+    await StalenessSampler(model.reader, [staleness]).take()
+    assert AnswerAge(staleness).metadata()
+    await model.redis.client_kill_filter(_type="normal", skipme=True)
+    await until(lambda: is_without_bound(staleness))
+
+
+async def is_without_bound(staleness: Staleness) -> bool:
+    return not AnswerAge(staleness).metadata()
+
+
+async def test_a_damaged_time_hides_the_bound_of_its_projection_alone(model: ReadModel) -> None:
+    await model.set_as_of(int(time() * 1000))
+    damaged = Staleness(model.reader, HISTORY)
+    await model.redis.set(damaged.view.as_of, "a string")
+    staleness = Staleness(model.reader, CHEQUE)
+    await StalenessSampler(model.reader, [damaged, staleness]).take()
+    assert AnswerAge(staleness).metadata()
+    assert not AnswerAge(damaged).metadata()

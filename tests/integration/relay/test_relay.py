@@ -18,6 +18,7 @@ from command_server.relay.relay import Publisher
 from contracts.envelope import RecordedEvent
 from contracts.streams import WAKE_SUBJECT, subject
 from devstack.servers import Nats
+from runtime.jetstream import PublicationClock
 from runtime.process import logs
 from runtime.telemetry import tracing
 from tests.support.harness import feed
@@ -129,6 +130,38 @@ async def test_a_notification_spares_the_wait_for_the_next_poll(
             await relay.connection.client.publish(WAKE_SUBJECT)
             await writer.wait_until_published(seconds=2)
             assert monotonic() - started < 2
+
+
+async def test_it_confirms_that_all_earlier_events_are_published(
+    database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("command_server.relay.relay.POLL_INTERVAL", 60.0)
+    gate = asyncio.Event()
+    gate.set()
+
+    class GatedPublisher:
+        def __init__(self, publisher: Publisher) -> None:
+            self._publisher = publisher
+
+        async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
+            await gate.wait()
+            return await self._publisher.publish(epoch, events, after)
+
+    async with feed.relay(database_url, own_nats.url, GatedPublisher) as relay:
+        clock = PublicationClock(relay.connection)
+        asking = asyncio.create_task(clock.run())
+        await until(lambda: clock.latest is not None)
+        gate.clear()
+        await writer.commit(*[str(n % 50) for n in range(2_500)])
+        committed_at = monotonic()
+        await asyncio.sleep(1)  # for requests that must stay without a reply
+        assert clock.latest is not None
+        assert clock.latest.asked_at < committed_at
+        gate.set()
+        await until(lambda: clock.latest is not None and clock.latest.asked_at > committed_at)
+        identity = await feed.read_identity(relay.connection)
+        assert (clock.latest.epoch, clock.latest.sequence) == (identity.epoch, 2_500)
+        asking.cancel()
 
 
 async def test_only_marked_rows_are_deleted_after_their_retention(

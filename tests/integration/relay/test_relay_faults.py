@@ -18,6 +18,7 @@ from contracts.envelope import RecordedEvent, to_headers
 from contracts.streams import JETSTREAM, subject
 from devstack.servers import Nats, Postgres
 from runtime.jetstream import Connection
+from runtime.jetstream.stream import COMPLETE_KEY, HISTORY_KEY
 from runtime.postgres import create_engine
 from tests.support.harness import feed
 from tests.support.harness.feed import EventsBySequence, Writer
@@ -235,7 +236,8 @@ async def test_a_relay_thawed_after_a_recreation_marks_nothing(
         second = Gate()
         async with feed.relay(database_url, own_nats.url, stop_before_publish(second)):
             await second.reached.wait()
-            await feed.wait_until_complete(observer, other_than=epoch)
+            begun = await feed.read_identity(observer)
+            assert (begun.epoch != epoch, begun.has_history) == (True, True)
             gate.open.set()
             await asyncio.wait_for(refused.wait(), 5)
             second.open.set()
@@ -400,6 +402,43 @@ async def test_a_stream_build_resumes_where_another_relay_stopped(
         interrupted.epoch,
         interrupted.created,
     )
+
+
+@pytest.mark.parametrize("fails_at", ["declare_history", "declare_complete"])
+async def test_a_stream_is_complete_once_it_has_the_pending_events_too(
+    database_url: str, own_nats: Nats, writer: Writer, observer: Connection, fails_at: str
+) -> None:
+    """Readers may have seen a pending event in the previous stream, if its mark was lost."""
+    failed = asyncio.Event()
+
+    class FailingStream(EventStream):
+        async def _set_metadata(self, key: str) -> None:
+            if key == {"declare_history": HISTORY_KEY, "declare_complete": COMPLETE_KEY}[fails_at]:
+                failed.set()
+                await asyncio.Event().wait()
+            await super()._set_metadata(key)
+
+    await writer.commit(*[str(n % 20) for n in range(300)])
+    async with feed.relay(database_url, own_nats.url):
+        await writer.wait_until_published()
+    # Two events at low positions whose marks were lost, and one that was never published.
+    await writer.query(
+        "UPDATE outbox SET sequence = NULL, epoch = NULL, published_at = NULL WHERE position IN (50, 51)"
+    )
+    await writer.commit("new")
+    await observer.js.delete_stream(JETSTREAM)
+    async with feed.relay(database_url, own_nats.url, stream=FailingStream):
+        await failed.wait()
+        interrupted = await feed.read_identity(observer)
+    expected = 298 if fails_at == "declare_history" else 301
+    assert (interrupted.complete, interrupted.last_sequence) == (False, expected)
+    async with feed.relay(database_url, own_nats.url):
+        complete = await feed.wait_until_complete(observer)
+        assert complete.last_sequence == 301
+        await writer.wait_until_published()
+    positions = [event.position for event in (await feed.read_stream(observer)).values()]
+    assert sorted(positions) == list(range(1, 302))
+    assert positions[298:] == [50, 51, 301]
 
 
 async def lose_tail(observer: Connection, count: int) -> EventsBySequence:

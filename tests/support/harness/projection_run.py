@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+from nats.aio.msg import Msg
 from nats.js import api
 from redis.asyncio import Redis
 
@@ -21,7 +22,7 @@ from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy
 from projector.runner import Runner
 from projector.writer import Observer
-from runtime.jetstream import Connection, connect
+from runtime.jetstream import Connection, PublicationClock, connect
 from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
 from tests.support.ledger import histories as expect
 from tests.support.ledger.projections import CHEQUES
@@ -73,12 +74,18 @@ class EventPublisher:
         async with asyncio.timeout(60):
             await asyncio.gather(*acks)
 
+    async def confirm(self, request: Msg) -> None:
+        """Reply as a relay does that has published everything."""
+        await request.respond(f"{self.epoch}/0".encode())
+
 
 @asynccontextmanager
 async def publisher(nats_url: str) -> AsyncIterator[EventPublisher]:
     async with await connect(nats_url, "publisher") as connection:
         await connection.wait_until_connected()
-        yield EventPublisher(connection)
+        publisher = EventPublisher(connection)
+        await connection.client.subscribe(streams.PUBLISHED_SUBJECT, cb=publisher.confirm)
+        yield publisher
 
 
 @dataclass
@@ -199,9 +206,21 @@ async def projector(
         if partitions is not None:
             leases._partitions = frozenset(partitions)
         feed = JetStreamEventFeed(connection, projection.view.source_streams)
-        runner = Runner(projection, views_store, feed, leases, retries, observe)
+        publication = PublicationClock(connection)
+        runner = Runner(
+            projection,
+            views_store,
+            feed,
+            leases,
+            retries,
+            observe,
+            get_publication=lambda: publication.latest,
+        )
         running = RunningProjector(views_store, leases, [])
-        running.tasks = [asyncio.create_task(runner.run(running.stopping))]
+        running.tasks = [
+            asyncio.create_task(runner.run(running.stopping)),
+            asyncio.create_task(publication.run()),
+        ]
         if partitions is None:
             running.tasks.append(asyncio.create_task(leases.keep()))
         try:

@@ -4,7 +4,14 @@ import pytest
 
 from projector.checkpoints import Checkpoints
 from projector.records import Parked
-from projector.retry_schedule import RetryPolicy, RetrySchedule
+from projector.retry_schedule import (
+    MAX_CLOCK_OFFSET,
+    MAX_CODES,
+    RetryPolicy,
+    RetrySchedule,
+    compute_stale_since,
+)
+from tests.support.ledger.histories import recorded, voided
 
 OOPS = ValueError("oops")
 STREAM = "ledger.cheque.c-1"
@@ -51,6 +58,38 @@ class TestRetryPolicy:
 
     def test_long_errors_are_truncated(self) -> None:
         assert len(RetryPolicy().park(STREAM, 4, ValueError("x" * 10_000), None, 0).error) == 500
+
+    def test_a_projector_with_other_code_tries_once_more(self) -> None:
+        old, new = RetryPolicy(attempts=2, code="old"), RetryPolicy(attempts=2, code="new")
+        parked = old.park(STREAM, 4, OOPS, old.park(STREAM, 4, OOPS, None, 0), 1)
+        assert (parked.state, parked.tried_by) == ("parked", ("old",))
+        assert not old.must_retry(parked)
+        assert new.must_retry(parked)
+        again = new.park(STREAM, 4, OOPS, parked, 2)
+        assert (again.state, again.tried_by) == ("parked", ("old", "new"))
+        assert not old.must_retry(again)
+        assert not new.must_retry(again)
+
+    def test_two_releases_in_turn_do_not_try_for_ever(self) -> None:
+        parked = None
+        for number in range(20):
+            parked = RetryPolicy(code=f"code {number}").park(STREAM, 4, OOPS, parked, 0)
+        assert parked is not None
+        assert len(parked.tried_by) == MAX_CODES
+
+    def test_a_view_is_stale_since_the_first_event_that_it_lacks(self) -> None:
+        first = RetryPolicy().park(STREAM, 4, OOPS, None, 50, stale_since=10)
+        assert RetryPolicy().park(STREAM, 4, OOPS, first, 90, stale_since=70).stale_since == 10
+        assert RetryPolicy().park(STREAM, 5, OOPS, first, 90, stale_since=70).stale_since == 70
+        assert RetryPolicy().park(STREAM, 5, OOPS, first, 90).stale_since == 10
+
+
+def test_an_event_dates_the_staleness_unless_it_is_from_the_future() -> None:
+    event = recorded(1, voided("c-1"))
+    at = int(event.recorded_at.timestamp() * 1000)
+    assert compute_stale_since(event, at + 60_000) == at - MAX_CLOCK_OFFSET
+    assert compute_stale_since(event, at - 60_000) == 0  # a wrong clock has recorded it
+    assert compute_stale_since(None, at) == 0
 
 
 class TestRetrySchedule:
