@@ -1,4 +1,4 @@
-"""`diptych-staleness-ms` is never smaller than the age of an answer, whichever part of the way stands still."""
+"""`diptych-staleness-ms` is never below the age of an answer, whichever part of the way stands still."""
 
 import asyncio
 import secrets

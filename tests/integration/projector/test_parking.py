@@ -169,7 +169,7 @@ async def test_a_parked_view_tells_since_when_it_lacks_an_event(
         parked = (await read_parked(redis))["c-1"]
         assert before - 5_000 < parked.stale_since <= before  # the last time that included all events
         assert await redis.zscore(VIEW.parked_since, "c-1") == parked.stale_since
-    await redis.delete(VIEW.build)
+    await redis.flushall()
     async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS, retries=SLOW):
         await until(lambda: are_parked(redis, "c-1"))
         rebuilt = (await read_parked(redis))["c-1"]

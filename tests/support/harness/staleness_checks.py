@@ -1,9 +1,9 @@
 """A checker of `diptych-staleness-ms`: no answer may be older than it says.
 
 How it works. A writer endorses cheques and records when each command was acknowledged: its event was
-committed by then. Readers get cheques and compare. The oldest event that was committed before a call began and
-is not in the answer gives the true age, and the answer's bound must not be smaller. All times are of this
-process's monotonic clock, so that no clocks are compared.
+committed by then. Readers get cheques and compare. The oldest event that was committed before a call began
+and is not in the answer gives the true age, and the answer's bound must not be smaller. All times are of
+this process's monotonic clock, so that no clocks are compared.
 """
 
 import asyncio
