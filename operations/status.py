@@ -130,7 +130,9 @@ async def _describe_projection(redis: Redis, view: View, stream: StreamIdentity 
     if stream is not None and checkpoints:
         last_sequence = max(sequence if epoch == stream.epoch else 0 for epoch, sequence in checkpoints)
         facts.append(f"applied up to sequence {last_sequence}")
-    if as_of:
+    if as_of and not min(as_of):
+        facts.append("age unknown: no relay has confirmed the stream")
+    elif as_of:
         seconds, microseconds = await redis.time()  # the projector's times are Redis's
         facts.append(f"as of {seconds + microseconds / 1e6 - min(as_of) / 1000:.1f} s ago")
     facts.append(f"{parked} parked")

@@ -87,6 +87,12 @@ class RedisClient:
                 _unwrap(result, command)
         return results
 
+    async def call_behind(self, first: Command, command: Command) -> tuple[Any, Any]:
+        """Return the replies to two commands; the first is sent once for all calls that leave together."""
+        shared, reply = self._share(first), self._send(command)
+        result = await reply  # replies come in order, so the shared one is there
+        return _unwrap(shared.result(), first), _unwrap(result, command)
+
     async def read_time(self) -> float:
         """Return Redis's time, in seconds since 1970."""
         seconds, microseconds = await self.call("TIME")
@@ -116,6 +122,11 @@ class RedisClient:
         if self._connection is None or self._connection.lost.done():
             raise _unavailable()
         return self._connection.send(command)
+
+    def _share(self, command: Command) -> asyncio.Future[Any]:
+        if self._connection is None or self._connection.lost.done():
+            raise _unavailable()
+        return self._connection.share(command)
 
     async def _keep_connected(self) -> None:
         backoff = Backoff(INITIAL_PAUSE, MAX_PAUSE)
@@ -168,6 +179,8 @@ class _Connection(asyncio.Protocol):
         self._output: list[bytes] = []
         self._batcher = AdaptiveBatcher(lambda: len(self._output), self._flush, MAX_WAIT)
         self._pending: deque[asyncio.Future[Any]] = deque()
+        self._shared: dict[Command, asyncio.Future[Any]] = {}
+        """Replies to commands in the output that other calls may use."""
         self._transport: Any = None
         self._failure = ConnectionError()
         """Why the connection is lost."""
@@ -188,7 +201,15 @@ class _Connection(asyncio.Protocol):
         self._output.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub means a 1-tuple
         return reply
 
+    def share(self, command: Command) -> asyncio.Future[Any]:
+        """Return the reply to a command that precedes all later ones, and is in the output but once."""
+        reply = self._shared.get(command)
+        if reply is None:
+            reply = self._shared[command] = self.send(command)
+        return reply
+
     def _flush(self) -> None:
+        self._shared.clear()
         if self.lost.done():
             return
         self._transport.write(b"".join(self._output))

@@ -92,10 +92,12 @@ class ViewReader:
 
     async def get(self, view_id: str) -> bytes | Archived | None:
         """Return a serialised view, its tombstone if it is archived, or None if it does not exist."""
-        marker, fields = await self._redis.pipeline(self._read_marker, self.data_command(view_id))
+        marker, (data, parked) = await self._redis.call_behind(self._read_marker, self.data_command(view_id))
         if marker is None:
             raise self.rebuilding_error()
-        if data := self.select_data(*fields):
+        if data:
+            if parked:
+                self.age.include_parked(parked)
             return self.check(view_id, data)
         # A marker proves nothing about a read before it, so a missing view is read again between two markers.
         return await self.find(view_id)

@@ -68,6 +68,20 @@ async def test_a_pipeline_returns_every_reply(reader: RedisClient, redis: Redis)
     assert await reader.pipeline() == []
 
 
+async def test_reads_that_leave_together_share_the_read_before_them(
+    reader: RedisClient, redis: Redis
+) -> None:
+    await redis.mset({"first": "f", "a": "1", "b": "2"})
+    await redis.config_resetstat()
+    reads = [asyncio.create_task(reader.call_behind(("GET", "first"), ("GET", key))) for key in "abab"]
+    await asyncio.sleep(0)
+    reads[0].cancel()
+    assert await asyncio.gather(*reads[1:]) == [(b"f", b"2"), (b"f", b"1"), (b"f", b"2")]
+    assert (await redis.info("commandstats"))["cmdstat_get"]["calls"] == 5
+    await redis.set("first", "g")
+    assert await reader.call_behind(("GET", "first"), ("GET", "a")) == (b"g", b"1")
+
+
 async def test_a_cancelled_read_does_not_shift_the_replies_of_others(
     reader: RedisClient, redis: Redis
 ) -> None:

@@ -46,14 +46,14 @@ async def test_a_view_written_between_the_miss_and_the_marker_is_returned(
     model: ReadModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The marker that is read with the miss proves nothing about the moment of the miss."""
-    pipeline = model.reader.pipeline
+    call_behind = model.reader.call_behind
 
-    async def read_then_write(*commands: tuple[str | bytes | int, ...]) -> list[object]:
-        replies = await pipeline(*commands)
+    async def read_then_write(*commands: tuple[str | bytes | int, ...]) -> tuple[object, object]:
+        replies = await call_behind(*commands)
         await model.put(cheque("c-1"))
         return replies
 
-    monkeypatch.setattr(model.reader, "pipeline", read_then_write)
+    monkeypatch.setattr(model.reader, "call_behind", read_then_write)
     assert await model.views.get("c-1") is not None
 
 
