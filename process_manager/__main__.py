@@ -9,6 +9,7 @@ from process_manager.caller_record import CallerRecord, WrongCaller
 from process_manager.engine import Engine
 from process_manager.event_consumer import (
     EventConsumer,
+    read_ends_from,
     read_stream_end_from,
     read_stream_ends_from,
     read_stream_from,
@@ -22,6 +23,7 @@ from process_manager.preceding_inputs import PrecedingInputs
 from process_manager.saga import Saga
 from process_manager.saga_queries import SagaQueries
 from process_manager.saga_reader import SagaReader
+from process_manager.staleness import SagaStaleness, add_staleness
 from process_manager.step_client import StepClient
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
@@ -32,7 +34,7 @@ from runtime.grpc import request_tokens, server
 from runtime.grpc.refused_call_table import RefusedCallTable
 from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.waits import Waits
-from runtime.jetstream import read_stream_identity
+from runtime.jetstream import PublicationClock, read_stream_identity
 from runtime.postgres import is_ready
 from runtime.process import logs, workers
 from runtime.process.contexts import load_modules, load_parts, name_group
@@ -74,10 +76,23 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         )
         engine.after_delivery = freshness.wake
         queries = SagaQueries(sagas, reader, freshness, tokens)
+        publication = PublicationClock(nats)
+        staleness = SagaStaleness(
+            sagas,
+            FeedReader(store.engine),
+            lambda: publication.latest,
+            lambda: read_stream_identity(nats.js),
+            read_ends_from(nats),
+        )
+        lifecycle.spawn(publication.run(), "publication clock")
+        lifecycle.spawn(staleness.run(), "staleness")
         services = [module.create_service(queries) for module in load_modules(manifests, "saga_queries")]
         query_server = server.build(
             lifecycle.settings,
-            [query_service.create_service(queries), *services],
+            [
+                add_staleness(service, staleness, list(queries.sagas))
+                for service in (query_service.create_service(queries), *services)
+            ],
             address=lifecycle.settings.process_manager_address,
             probe=probe,
             record_refused_call=RefusedCallTable(store.engine).record,

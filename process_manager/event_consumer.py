@@ -24,6 +24,7 @@ from process_manager.due_work import Feed
 from process_manager.engine import Engine, ReadStream
 from process_manager.leases import Leases
 from process_manager.preceding_inputs import ReadStreamEnds
+from process_manager.staleness import ReadEnds
 from process_manager.store import SagaStore
 from process_manager.stream_replayer import StreamReplayer
 from runtime.jetstream import (
@@ -210,6 +211,18 @@ def read_stream_ends_from(connection: Connection) -> ReadStreamEnds:
         }
 
     return read_stream_ends
+
+
+def read_ends_from(connection: Connection) -> ReadEnds:
+    """Return a function that asks JetStream's leader for the ends of stream types and partitions."""
+
+    async def read_ends(ends: Collection[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+        subjects = [streams.partition_subject(partition, stream_type) for stream_type, partition in ends]
+        reads = (read_last_message(connection.js, subject, direct=False) for subject in subjects)
+        messages = zip(ends, await asyncio.gather(*reads), strict=True)
+        return {end: message.sequence if message else 0 for end, message in messages}
+
+    return read_ends
 
 
 def _find_end(epoch: str, message: Message) -> StreamEnd | None:

@@ -7,9 +7,9 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts import streams
-from process_manager.due_work import Checkpoint
+from process_manager.due_work import Checkpoint, Feed
 from process_manager.saga_records import ParkedStream
-from process_manager.schema import BEGINNINGS, PARKED_STREAMS
+from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS
 
 Position = tuple[str, str, Checkpoint]
 """A saga, a stream, and a checkpoint of its feed."""
@@ -36,6 +36,16 @@ WHERE NOT EXISTS (SELECT FROM saga_parked_streams p WHERE p.saga = k.saga AND p.
   )
 """)
 
+FIND_WAITING = text("""
+SELECT saga FROM unnest(CAST(:sagas AS text[])) AS k(saga)
+WHERE EXISTS (SELECT FROM saga_parked_streams p WHERE p.saga = k.saga) OR EXISTS (
+  SELECT FROM sagas s
+  WHERE s.saga = k.saga AND s.blocked_reason <> '' AND (
+    s.unreadable OR s.failed_input <> '' OR jsonb_path_exists(s.other_streams, '$.*.failed_input ? (@ != "")')
+  )
+)
+""")
+
 
 class FeedReader:
     """Reads the process manager's tables.
@@ -57,6 +67,21 @@ class FeedReader:
         async with self._engine.connect() as connection:
             rows = await connection.execute(READ_VERSIONS, dict(zip(("sagas", "ids"), columns, strict=True)))
             return {(row.saga, row.id): row.version for row in rows}
+
+    async def read_checkpoints(self, sagas: Collection[str]) -> dict[Feed, Checkpoint]:
+        """Return the checkpoints of all feeds of these sagas."""
+        columns = CHECKPOINTS.c
+        query = select(
+            columns.saga, columns.stream_type, columns.partition, columns.epoch, columns.sequence
+        ).where(columns.saga.in_(sagas))
+        async with self._engine.connect() as connection:
+            rows = await connection.execute(query)
+            return {Feed(row[0], row[1], row[2]): (row[3], row[4]) for row in rows}
+
+    async def find_waiting(self, sagas: Collection[str]) -> set[str]:
+        """Return those of these sagas for which events wait: a stream is parked, or an instance failed."""
+        async with self._engine.connect() as connection:
+            return set(await connection.scalars(FIND_WAITING, {"sagas": list(sagas)}))
 
     async def find_passed(self, positions: Collection[Position]) -> set[Position]:
         """Return the positions that the feeds have reached, without those of streams whose events wait."""

@@ -13,6 +13,7 @@ from process_manager.freshness import Freshness
 from process_manager.saga import Saga
 from process_manager.saga_reader import SagaReader
 from process_manager.saga_records import ListPosition, SagaDetails, SagaFilter, SagaRow
+from process_manager.staleness import include_sagas
 from runtime import jetstream
 from runtime.grpc.request_tokens import RequestTokens, invalid_page_token
 from runtime.grpc.response_size import MAX_PAGE_BYTES, PageBudget
@@ -130,6 +131,7 @@ class SagaQueries:
         return messages, after
 
     def _choose(self, saga: str) -> Sequence[Saga[Any]]:
+        include_sagas([saga] if saga else self.sagas)
         if not saga:
             return list(self.sagas.values())
         if saga not in self.sagas:

@@ -104,14 +104,19 @@ async def request_recreation(connection: Connection, epoch: str) -> None:
     await connection.client.publish(streams.RECREATE_SUBJECT, epoch.encode())
 
 
-async def read_last_message(js: JetStreamContext, subject: str) -> Message | None:
-    """Return the last message of one subject; None if there is none.
+async def read_last_message(js: JetStreamContext, subject: str, *, direct: bool = True) -> Message | None:
+    """Return the last message of one subject, or of those that match a pattern; None if there is none.
+
+    Args:
+        js: the connection.
+        subject: the subject or the pattern.
+        direct: whether any replica may answer, also one that lags behind the leader.
 
     Raises:
         nats.errors.Error: JetStream cannot be reached.
     """
     try:
-        message = await js.get_last_msg(streams.JETSTREAM, subject, direct=True)
+        message = await js.get_last_msg(streams.JETSTREAM, subject, direct=direct)
     except NotFoundError:
         return None
     return Message(subject, message.headers or {}, message.data or b"", message.seq or 0, 0, message.time)

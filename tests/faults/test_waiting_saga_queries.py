@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -16,8 +17,11 @@ from operations.processes import PROCESS_MANAGER, RELAY
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.shop import Shop, order_of
+from tests.support.harness.waiting import until
 
 CALLS, READS, MAX_WAITS = 500, 50, 250
+AWAY = 4.0
+"""Seconds for which the relay stands still."""
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +77,40 @@ async def test_waiting_queries_end_in_time_and_slow_no_other_caller(stack: Stack
         assert outcomes["VIEW_BEHIND"] + outcomes["TOO_MANY_WAITS"] == CALLS - overdue
         assert took < 10  # the cap is 5 s
         assert await get(eves, late.aggregate_id, late.consistency_token, 20) == "OK"
+    await shop.close()
+    report = await verify_stack(stack)
+    assert report.clean, report.to_text()
+
+
+@pytest.mark.long
+async def test_answers_say_how_old_they_are_while_the_relay_is_away(stack: Stack) -> None:
+    shop, relay = Shop(stack), stack.of(RELAY)[0]
+    metadata = (("authorization", f"Bearer {stack.token('fulfilment.read', subject='ada')}"),)
+    async with grpc.aio.insecure_channel(stack.of(PROCESS_MANAGER)[0].address) as channel:
+        stub: Any = QueryServiceStub(channel)
+
+        async def read_bound(order_id: str) -> int:
+            """Return the bound in milliseconds of an answer, which may be an error; 0 for none."""
+            call = stub.GetFulfilment(queries.GetFulfilmentRequest(order_id=order_id), metadata=metadata)
+            with suppress(grpc.aio.AioRpcError):
+                await call
+            return int(dict(await call.trailing_metadata() or ()).get("diptych-staleness-ms", 0))
+
+        async def is_current() -> bool:
+            return 0 < await read_bound("none") < 5_000
+
+        await until(is_current)
+        clock = asyncio.get_running_loop().time
+        relay.child.freeze()
+        try:
+            late = await shop.place(order_of("eve"))
+            committed_by = clock()
+            while (age := clock() - committed_by) < AWAY:
+                assert await read_bound(late.aggregate_id) >= age * 1000
+                await asyncio.sleep(0.1)
+        finally:
+            relay.child.thaw()
+        await until(is_current)
     await shop.close()
     report = await verify_stack(stack)
     assert report.clean, report.to_text()

@@ -2,19 +2,26 @@
 
 import asyncio
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
 import nats
+import pytest
 from redis.asyncio import Redis
 
+from command_server.relay.event_stream import EventStream
 from contracts import streams
+from contracts.envelope import RecordedEvent
 from devstack.stack import Stack
+from operations.processes import QUERY_SERVER, RELAY
+from tests.support.harness import feed
 from tests.support.harness.invariants import assert_consistent
 from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
 from tests.support.ledger.clerk import Clerk
+from tests.support.ledger.stored_views import CHEQUE
 
 UNAVAILABLE_REASONS = ("VIEW_REBUILDING", "READ_MODEL_UNAVAILABLE")
 
@@ -93,3 +100,66 @@ async def _wait_until_listed(clerk: Clerk, count: int) -> None:
         return len(await clerk.list(account_id="flushed")) == count
 
     await until(are_listed)
+
+
+@pytest.mark.long
+async def test_no_view_goes_back_while_an_empty_redis_is_filled_from_half_a_stream(
+    stack: Stack, traffic: Traffic, clerk: Clerk
+) -> None:
+    """JetStream lost its disk, and Redis is flushed when the relay has published half of the history again."""
+    receipt = await traffic.write("refill")
+    cheque_id = receipt.aggregate_id
+    while receipt.version < 22:
+        receipt = await clerk.endorse(cheque_id)
+    assert (await clerk.get(cheque_id, receipt.consistency_token)).version == 22
+    relays, nats_server = stack.of(RELAY), stack.servers["nats_url"]
+    for relay in relays:
+        await relay.child.kill()
+    try:
+        await nats_server.kill()
+        shutil.rmtree(Path(nats_server.folder, "jetstream"))
+        await nats_server.start()
+        await _publish_history_to(stack, f"ledger.cheque.{cheque_id}", 18)
+        async with Redis.from_url(stack.settings.redis_url) as redis:
+            await redis.flushall()
+
+            async def is_half_built() -> bool:
+                return await redis.hget(CHEQUE.key(cheque_id), "version") == b"18"
+
+            await until(is_half_built)
+        for _ in stack.of(QUERY_SERVER):
+            with pytest.raises(grpc.aio.AioRpcError) as error:
+                await clerk.get(cheque_id)
+            assert reason_of(error.value) == "VIEW_REBUILDING"
+    finally:
+        for relay in relays:
+            await relay.start()
+    seen: set[int] = set()
+
+    async def is_built() -> bool:
+        try:
+            seen.add((await clerk.get(cheque_id)).version)
+        except grpc.aio.AioRpcError as error:
+            assert reason_of(error) in UNAVAILABLE_REASONS
+        return bool(seen)
+
+    await until(is_built, 40)
+    assert seen == {22}
+    await assert_consistent(stack, traffic.answers)
+
+
+async def _publish_history_to(stack: Stack, stream: str, version: int) -> None:
+    """Run a relay that dies as soon as it has published an event."""
+    stopped = asyncio.Event()
+
+    class DyingStream(EventStream):
+        async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
+            ids = [event.id for event in events]
+            if (last := f"{stream}@{version}") in ids:
+                await super().publish(epoch, events[: ids.index(last) + 1], after)
+                stopped.set()
+                await asyncio.Event().wait()
+            return await super().publish(epoch, events, after)
+
+    async with feed.relay(stack.settings.database_url, stack.settings.nats_url, stream=DyingStream):
+        await asyncio.wait_for(stopped.wait(), 30)

@@ -1,0 +1,152 @@
+"""The age of answers about sagas: counted from the oldest committed event that a saga has not processed."""
+
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from contracts import streams
+from process_manager import staleness as module
+from process_manager.feed_reader import FeedReader
+from process_manager.query_service import create_service
+from process_manager.staleness import SagaStaleness, add_staleness
+from process_manager.store import SagaStore
+from runtime.codec import message_class
+from runtime.grpc.metadata import STALENESS
+from runtime.grpc.rpc_error import RpcError
+from runtime.jetstream import Publication, StreamIdentity
+from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN
+from tests.support.harness.saga_run import SagaRun, cashed, paid, written
+from tests.support.ledger.sagas import COLLECTION
+
+
+class Feed:
+    """What the relay and JetStream say; the sequences are those of a `SagaRun`, in partition 0."""
+
+    def __init__(self, run: SagaRun) -> None:
+        self.publication: Publication | None = None
+        self.last_sequence, self.ends = 0, dict[str, int]()
+        self.epoch = "epoch"
+        self.staleness = SagaStaleness(
+            run.sagas,
+            FeedReader(run.store.engine),
+            lambda: self.publication,
+            self.read_identity,
+            self.read_ends,
+        )
+        self.service = add_staleness(
+            create_service(run.queries), self.staleness, [saga.name for saga in run.sagas]
+        )
+
+    def publish(self, stream_type: str, sequence: int) -> None:
+        self.last_sequence += 1
+        self.ends[stream_type] = sequence
+
+    async def confirm(self, seconds_ago: float = 0.0) -> None:
+        """Confirm what is published, and take a sample."""
+        self.publication = Publication(monotonic() - seconds_ago, self.epoch, self.last_sequence)
+        await self.staleness.take_sample()
+
+    async def read_identity(self) -> StreamIdentity:
+        return StreamIdentity(self.epoch, "i", True, 1, self.last_sequence, self.last_sequence, None)
+
+    async def read_ends(self, ends: Collection[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
+        assert {partition for _, partition in ends} == set(range(streams.PARTITIONS))
+        return {end: self.ends.get(end[0], 0) if end[1] == 0 else 0 for end in ends}
+
+
+class Context:
+    """Keeps the trailing metadata of a call."""
+
+    trailing: Mapping[str, str]
+
+    def time_remaining(self) -> None:
+        return None
+
+    def set_trailing_metadata(self, metadata: Any) -> None:
+        self.trailing = dict(metadata)
+
+
+async def read_bound(feed: Feed, method: str = "ListSagas", **request: Any) -> int | None:
+    """Return the bound of an answer in milliseconds; None if it has none."""
+    context: Any = Context()
+    request_type = message_class(feed.service.descriptor.methods_by_name[method].input_type)
+    with suppress(RpcError):  # errors say it, too
+        await feed.service.handlers[method](request_type(**request), context)
+    bound = context.trailing.get(STALENESS)
+    return None if bound is None else int(bound)
+
+
+@pytest.fixture
+def run(store: SagaStore) -> SagaRun:
+    return SagaRun(store, COLLECTION, ACCOUNT_WATCH)
+
+
+@pytest.fixture
+def feed(run: SagaRun, monkeypatch: pytest.MonkeyPatch) -> Feed:
+    monkeypatch.setattr(module, "BUSY_INTERVAL", 0.0)
+    return Feed(run)
+
+
+async def test_it_is_unknown_until_the_relay_has_confirmed_the_stream(run: SagaRun, feed: Feed) -> None:
+    await feed.staleness.take_sample()
+    assert await read_bound(feed) is None
+    await feed.confirm(seconds_ago=5)
+    bound = await read_bound(feed)
+    assert bound is not None
+    assert 5_000 <= bound < 10_000
+
+
+async def test_it_counts_from_the_last_moment_whose_events_a_saga_has_processed(
+    run: SagaRun, feed: Feed
+) -> None:
+    await feed.confirm(seconds_ago=60)
+    await run.deliver(written("c-1"))
+    feed.publish("ledger.cheque", 2)  # the second one is not delivered
+    await feed.confirm(seconds_ago=30)
+    name = COLLECTION.name
+    behind = await read_bound(feed, saga=name)
+    assert behind is not None
+    assert behind >= 60_000
+    unaffected = await read_bound(feed, "GetSaga", saga=ACCOUNT_WATCH.name, id="none")
+    assert unaffected is not None
+    if "ledger.cheque" not in {each.stream_type for each in ACCOUNT_WATCH.subscribes_to}:
+        assert 30_000 <= unaffected < 60_000
+    await run.deliver(cashed("c-1"))
+    await feed.staleness.take_sample()
+    current = await read_bound(feed, saga=name)
+    assert current is not None
+    assert 30_000 <= current < 60_000
+
+
+async def test_it_grows_while_nothing_is_confirmed(run: SagaRun, feed: Feed) -> None:
+    await feed.confirm()
+    feed.publication = None
+    first = await read_bound(feed)
+    await feed.staleness.take_sample()
+    second = await read_bound(feed)
+    assert first is not None
+    assert second is not None
+    assert second >= first
+
+
+async def test_a_stream_that_lost_messages_or_was_replaced_confirms_nothing(run: SagaRun, feed: Feed) -> None:
+    await feed.confirm(seconds_ago=60)
+    feed.publication = Publication(monotonic(), "epoch", feed.last_sequence + 1)
+    await feed.staleness.take_sample()
+    bound = await read_bound(feed)
+    assert bound is not None
+    assert bound >= 60_000
+    feed.publication = Publication(monotonic(), "another", 0)
+    await feed.staleness.take_sample()
+    assert (await read_bound(feed) or 0) >= 60_000
+
+
+async def test_a_saga_with_events_that_wait_has_no_bound(run: SagaRun, feed: Feed) -> None:
+    await run.deliver(paid("a", amount=BROKEN))
+    await feed.confirm()
+    assert await read_bound(feed, saga=ACCOUNT_WATCH.name) is None
+    assert await read_bound(feed) is None  # of all sagas
+    assert await read_bound(feed, saga=COLLECTION.name) is not None
