@@ -106,7 +106,7 @@ async def _wait_until_listed(clerk: Clerk, count: int) -> None:
 async def test_no_view_goes_back_while_an_empty_redis_is_filled_from_half_a_stream(
     stack: Stack, traffic: Traffic, clerk: Clerk
 ) -> None:
-    """JetStream lost its disk, and Redis is flushed when the relay has published half of the history again."""
+    """JetStream lost its disk, and Redis is flushed while the relay has published half of the history."""
     receipt = await traffic.write("refill")
     cheque_id = receipt.aggregate_id
     while receipt.version < 22:
