@@ -50,6 +50,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         log_fold,
         lifecycle.settings.keep_requests,
         FoldProcess(lifecycle.settings.database_url, session_settings(SERVICE_ROLE), modules),
+        lambda: notifier.max_payload,
     )
     lifecycle.spawn(report_folds(commits.folder), "fold report")
     keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS])

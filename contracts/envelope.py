@@ -11,9 +11,11 @@ import msgspec
 from contracts import streams
 
 MAX_EVENT_BYTES = 512 * 1024
-"""Bytes of one event's data. A command whose event is larger is rejected."""
-MAX_MESSAGE_BYTES = MAX_EVENT_BYTES + 64 * 1024
-"""Bytes of a message with its headers. NATS servers accept 1 MiB by default (`max_payload`)."""
+"""Bytes of one event's data, at most. A command whose event is larger is rejected."""
+DEFAULT_MAX_PAYLOAD = 1024 * 1024
+"""Bytes of a message with its headers that a NATS server accepts unless it is configured otherwise."""
+HEADER_ALLOWANCE = 1024
+"""Bytes for the names of all headers, for their values of a bounded size, and for those of a batch."""
 
 
 class RecordedEvent(msgspec.Struct, frozen=True):
@@ -39,6 +41,19 @@ class RecordedEvent(msgspec.Struct, frozen=True):
     def id(self) -> str:
         """`<stream>@<version>`, the event's identity in messages, logs and views."""
         return f"{self.stream}@{self.version}"
+
+
+def max_data_bytes(max_payload: int, stream: str, type_name: str, metadata: str) -> int:
+    """Return the bytes of data that an event may have, so that NATS accepts its message.
+
+    Args:
+        max_payload: bytes of a message with its headers that the NATS server accepts.
+        stream: the event's stream.
+        type_name: the full name of its message.
+        metadata: its metadata as JSON, in which no entry is shorter than as a header.
+    """
+    names = 2 * len(stream) + len(type_name)
+    return min(MAX_EVENT_BYTES, max_payload - HEADER_ALLOWANCE - names - len(metadata.encode()))
 
 
 _decode_metadata = msgspec.json.Decoder(dict[str, str]).decode

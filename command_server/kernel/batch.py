@@ -26,7 +26,7 @@ from command_server.kernel.ports import (
 )
 from command_server.kernel.request_ages import RequestAges
 from command_server.kernel.snapshot import FoldedState
-from contracts.envelope import MAX_EVENT_BYTES
+from contracts.envelope import DEFAULT_MAX_PAYLOAD, max_data_bytes
 
 _encode_json = msgspec.json.Encoder().encode
 
@@ -123,6 +123,7 @@ class Batch:
         requests: the requests among them that are already recorded.
         clock: returns the store's time in UTC.
         ages: the request ids that may be executed.
+        max_payload: bytes that the message of an event may have.
     """
 
     def __init__(
@@ -131,11 +132,13 @@ class Batch:
         requests: Mapping[RequestKey, StoredRequest],
         clock: Callable[[], datetime],
         ages: RequestAges = RequestAges(),  # noqa: B008 - immutable
+        max_payload: int = DEFAULT_MAX_PAYLOAD,
     ) -> None:
         self._streams, self._failures = loaded.streams, loaded.failures
         self._recorded_requests = dict(requests)
         self._clock = clock
         self._ages = ages
+        self._max_payload = max_payload
         self._changes = Changes()
         self.times_set_aside: dict[str, timedelta] = {}
         """How far the last event of a stream was ahead of the store's time, for streams that got events."""
@@ -221,7 +224,7 @@ class Batch:
             for version, event in enumerate(events, stream.version + 1):
                 state = stream.type.evolve(state, event)
                 type_name, data = stream.type.encode(event)
-                _check_event_size(type_name, data)
+                self._check_event_size(name, type_name, data, metadata)
                 rows.append(EventRow(name, version, type_name, data, metadata, now))
             if events and name in ahead:
                 first = replace(rows[-len(events)], metadata=_encode_metadata(request, ahead[name]))
@@ -235,11 +238,11 @@ class Batch:
                 stream.version += count
                 stream.state, stream.updated_at, stream.changed = state, now, True
 
-
-def _check_event_size(type_name: str, data: bytes) -> None:
-    """Raise Rejected if an event is too large for the stream: the relay could publish no event after it."""
-    if len(data) > MAX_EVENT_BYTES:
-        raise Rejected("EVENT_TOO_LARGE", event=type_name, bytes=len(data), most=MAX_EVENT_BYTES)
+    def _check_event_size(self, stream: str, type_name: str, data: bytes, metadata: str) -> None:
+        """Raise Rejected if NATS would not accept an event: the relay could publish no event after it."""
+        most = max_data_bytes(self._max_payload, stream, type_name, metadata)
+        if len(data) > most:
+            raise Rejected("EVENT_TOO_LARGE", event=type_name, bytes=len(data), most=most)
 
 
 def _encode_metadata(request: Request, set_aside: datetime | None = None) -> str:

@@ -52,6 +52,7 @@ from command_server.kernel.request_ages import RequestAges
 from command_server.kernel.rerun_budget import RerunBudget
 from command_server.kernel.stream_folder import OnFolded, StreamFolder
 from command_server.kernel.stream_loader import load_streams
+from contracts.envelope import DEFAULT_MAX_PAYLOAD
 from runtime.batching import AdaptiveBatcher
 
 MAX_BATCH_WAIT = 0.02
@@ -71,6 +72,7 @@ class GroupCommit:
         on_folded: called after each fold of a long stream.
         keep_requests: how long answers to repeated requests are kept; None for no limit.
         fold_helper: folds long streams off the event loop.
+        max_payload: returns the bytes that the message of an event may have.
     """
 
     def __init__(
@@ -82,12 +84,14 @@ class GroupCommit:
         on_folded: OnFolded = lambda *_: None,
         keep_requests: timedelta | None = None,
         fold_helper: FoldHelper | None = None,
+        max_payload: Callable[[], int] = lambda: DEFAULT_MAX_PAYLOAD,
     ) -> None:
         self._store = store
         self._aggregates = aggregates
         self._on_commit = on_commit
         self._on_time_set_aside = on_time_set_aside
         self._keep_requests = keep_requests
+        self._max_payload = max_payload
         self._admission = Admission()
         self._deadlines = DeadlineWatch(self._answer_due)
         self._reruns = RerunBudget()
@@ -242,7 +246,7 @@ class GroupCommit:
             lookup = await transaction.find_requests({request.key for request in requests})
             self._has_locks = True
             ages = RequestAges(self._keep_requests, lookup.kept_since)
-            decisions = Batch(streams, lookup.requests, continue_from(lookup.now), ages)
+            decisions = Batch(streams, lookup.requests, continue_from(lookup.now), ages, self._max_payload())
             results = [_decide(decisions, request) for request in requests]
             if lookup.requests:
                 _complete_recorded(batch, results, lookup)

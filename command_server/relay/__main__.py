@@ -10,6 +10,7 @@ from command_server.relay.outbox import Outbox
 from command_server.relay.outbox_maintenance import maintain_outbox
 from command_server.relay.relay import Relay
 from runtime.grpc import server
+from runtime.grpc.health import NotReady
 from runtime.jetstream import connect
 from runtime.leader_lease import Lease
 from runtime.postgres import create_engine, is_ready
@@ -28,6 +29,8 @@ async def main(lifecycle: Lifecycle) -> None:
         maintain = partial(maintain_outbox, Outbox(engine), settings.outbox_retention, metrics.outbox_pending)
 
         async def probe() -> bool:
+            if relay.blocked:
+                raise NotReady("the next event is larger than NATS accepts (max_payload); the feed waits")
             return connection.connected and await is_ready(engine)
 
         health = server.build(settings, address=settings.relay_address, probe=probe)

@@ -13,6 +13,7 @@ the subject, no stream receives the batch.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import NoReturn
 from uuid import uuid4
 
 import nats.errors
@@ -21,7 +22,7 @@ from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
 from contracts import streams
-from contracts.envelope import MAX_MESSAGE_BYTES, RecordedEvent, from_message, to_headers
+from contracts.envelope import RecordedEvent, from_message, to_headers
 from runtime.jetstream import (
     UNREACHABLE,
     Connection,
@@ -43,12 +44,18 @@ WRONG_LAST_SEQUENCE = 10071
 _EVENTS = streams.SUBJECTS.removesuffix(">")
 
 
+USUAL_HEADER_BYTES = 64 * 1024
+"""Bytes that no event's headers exceed; smaller events need no measuring."""
+BATCH_HEADER_BYTES = 200
+"""Bytes of the headers of batch and fence."""
+
+
 class Fenced(Exception):
     """The stream's last sequence is not the expected one: another client has published."""
 
 
-class MessagesTooLarge(Exception):
-    """The NATS server is configured to refuse messages of a size that events may have."""
+class MessageTooLarge(Exception):
+    """The NATS server refuses the message of an event because of its size; no later event is published."""
 
 
 class EventStream:
@@ -57,17 +64,27 @@ class EventStream:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def check_max_payload(self) -> None:
-        """Check that the server accepts every event that can be recorded.
+    async def count_accepted(self, events: Sequence[RecordedEvent]) -> int:
+        """Return the number of events before the first whose message the server refuses."""
+        accepted = self._count_fitting(events)
+        if accepted < len(events):
+            await self._connection.refresh_max_payload()  # it may have been raised since
+            accepted = self._count_fitting(events)
+        return accepted
 
-        Raises:
-            MessagesTooLarge: it does not.
-        """
-        accepted = self._connection.client.max_payload
-        if accepted < MAX_MESSAGE_BYTES:
-            raise MessagesTooLarge(
-                f"the NATS server's max_payload is {accepted}, but events need {MAX_MESSAGE_BYTES}"
-            )
+    def _count_fitting(self, events: Sequence[RecordedEvent]) -> int:
+        limit = self._connection.max_payload
+        for index, event in enumerate(events):
+            if len(event.data) + USUAL_HEADER_BYTES > limit and _measure(event) > limit:
+                return index
+        return len(events)
+
+    def refuse(self, event: RecordedEvent) -> NoReturn:
+        """Raise MessageTooLarge for an event that `count_accepted` does not count."""
+        raise MessageTooLarge(
+            f"{event.id} makes a message of {_measure(event)} bytes, and the NATS server's max_payload is"
+            f" {self._connection.max_payload}: raise it; no later event is published before this one"
+        )
 
     async def read_identity(self) -> StreamIdentity | None:
         """Return the stream's identity, or None if there is no stream or no relay has created it."""
@@ -201,6 +218,12 @@ def is_copy(event: RecordedEvent, recorded: RecordedEvent | None) -> bool:
         recorded.type,
         recorded.data,
     )
+
+
+def _measure(event: RecordedEvent) -> int:
+    """Return the bytes of an event's message with its headers, as NATS counts them."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in to_headers(event).items())
+    return len(f"NATS/1.0\r\n{lines}\r\n".encode()) + BATCH_HEADER_BYTES + len(event.data)
 
 
 def _encode_batch(

@@ -8,6 +8,10 @@ from the outbox, publish it, mark it. Every batch names the epoch and the sequen
 mark compares the relay's state in PostgreSQL. A relay that was frozen and replaced can therefore neither
 publish nor mark. Once per CHECK_INTERVAL the relay compares stream and state with its expectation, and
 recovers if they differ.
+
+An event that NATS refuses because of its size blocks the feed, since nothing may overtake it. Command servers
+reject commands that would make one, so this needs a limit that was lowered. The relay shows it in its log and
+its health, reads the limit again and again, and continues once it is raised.
 """
 
 import asyncio
@@ -16,7 +20,13 @@ from contextlib import AbstractAsyncContextManager, suppress
 from time import monotonic
 from typing import NoReturn, Protocol
 
-from command_server.relay.event_stream import MAX_BATCH_SIZE, EventStream, decode_event, is_copy
+from command_server.relay.event_stream import (
+    MAX_BATCH_SIZE,
+    EventStream,
+    MessageTooLarge,
+    decode_event,
+    is_copy,
+)
 from command_server.relay.outbox import Outbox, RelayState
 from command_server.relay.outbox_floor import OutboxFloor
 from command_server.relay.publication_requests import PublicationRequests
@@ -71,9 +81,12 @@ class Relay:
         self._publisher = publisher
         self._state = RelayState("", "", 0)
         self._timeouts = 0
+        self.blocked = False
+        """Whether the next event is larger than NATS accepts."""
 
     async def lead(self) -> NoReturn:
         """Recover and publish until cancelled; restart after every error."""
+        self.blocked = False  # what blocked an earlier term may be published by now
         backoff, failures = (
             Backoff(INITIAL_PAUSE, MAX_PAUSE),
             logs.RepeatedErrors(log, "Relay failed; restarting"),
@@ -85,15 +98,26 @@ class Relay:
                     await self._recover()
                     failures.reset()
                     await self._publish_pending()
+                except MessageTooLarge as error:
+                    self._report_blocked(error)
                 except Exception as error:
                     failures.report(error)
                 if monotonic() - started > STABLE_AFTER:
                     backoff.reset()
                 await asyncio.sleep(backoff.next_pause())
 
+    def _report_blocked(self, error: MessageTooLarge) -> None:
+        if not self.blocked:
+            log.error("Feed blocked by a large event", error=str(error))
+        self.blocked = True
+
+    def _report_continued(self) -> None:
+        if self.blocked:
+            log.info("Feed no longer blocked")
+        self.blocked = False
+
     async def _recover(self) -> None:
         """Bring stream and marks into agreement."""
-        self._stream.check_max_payload()
         stream = await self._ensure_stream()
         await self._republish_lost_tail(stream)
         await self._mark_published_tail(stream)
@@ -150,8 +174,11 @@ class Relay:
             raise OutOfSync("the outbox no longer has all events that the stream has lost")
         positions = list(lost_positions.values())
         async for events in self._outbox.read_events(positions):
-            for batch in _split(events):
+            accepted = await self._stream.count_accepted(events)
+            for batch in _split(events[:accepted]):
                 end = await self._publish(self._stream, stream.epoch, batch, end)
+            if accepted < len(events):
+                self._stream.refuse(events[accepted])
 
     async def _mark_published_tail(self, stream: StreamIdentity) -> None:
         """Mark the events that the stream has after the last mark.
@@ -275,9 +302,13 @@ class Relay:
             requests.bind(await self._outbox.read_last_position())
 
     async def _publish_and_mark(self, publisher: Publisher, events: Sequence[RecordedEvent]) -> None:
-        for batch in _split(events):
+        accepted = await self._stream.count_accepted(events)
+        for batch in _split(events[:accepted]):
             last = await self._publish(publisher, self._state.epoch, batch, self._state.sequence)
             self._state = await self._outbox.mark(self._state, [event.position for event in batch], last)
+        if accepted < len(events):
+            self._stream.refuse(events[accepted])
+        self._report_continued()
 
     async def _publish(
         self, publisher: Publisher, epoch: str, batch: Sequence[RecordedEvent], after: int

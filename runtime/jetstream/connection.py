@@ -6,6 +6,8 @@ How it works:
   by itself without a limit. On some server errors the client closes itself; the task connects it again.
 - `sessions` counts connections. Requests and replies in flight are lost with their connection, so a component
   that waits for some compares the count, as `StreamReader` does.
+- `max_payload` is the last known limit of the server. The client learns it when it connects; a reload of the
+  server's configuration changes it without a word to clients, so `refresh_max_payload` reads a new greeting.
 - `_Client` overrides three private methods of nats-py that took most of the time per event. A received
   message goes straight to a callback, without a queue and a task; headers are written and parsed in fewer
   steps. `tests/unit/runtime/test_nats_client.py` fails when nats-py changes these methods.
@@ -13,18 +15,25 @@ How it works:
 
 import asyncio
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
+import msgspec
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
+from contracts.envelope import DEFAULT_MAX_PAYLOAD
 from runtime.process import logs
 from runtime.process.start_error import StartError
 
 UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
 """The errors of calls to NATS and JetStream. Their usual cause is that the server is unreachable."""
+
+GREETING_TIMEOUT = 2.0
+"""Seconds that a server may take to greet."""
+DEFAULT_PORT = 4222
 
 log = logs.get_logger(__name__)
 
@@ -83,6 +92,8 @@ class Connection:
         self.js: JetStreamContext = self.client.jetstream()
         self.sessions = 0
         """Number of connections so far, including the current one."""
+        self.max_payload = DEFAULT_MAX_PAYLOAD
+        """Bytes of a message with its headers that the server accepts, as last known."""
         self._url = url
         self._name = name
         self._first_connected = asyncio.Event()
@@ -110,6 +121,16 @@ class Connection:
         """End a subscription made by `subscribe`."""
         self._client.receivers.pop(subscription._id, None)
         await subscription.unsubscribe()
+
+    async def refresh_max_payload(self) -> None:
+        """Read the server's limit again; keep the last known one while the server is unreachable."""
+        url = self.client.connected_url
+        if not self.connected or url is None or not url.hostname:
+            return
+        with suppress(*UNREACHABLE, ValueError, KeyError, EOFError):
+            async with asyncio.timeout(GREETING_TIMEOUT):
+                self.max_payload = await _read_max_payload(url.hostname, url.port or DEFAULT_PORT)
+                self._client._max_payload = self.max_payload
 
     async def close(self) -> None:
         """Close the connection and do not reconnect."""
@@ -150,6 +171,7 @@ class Connection:
 
     async def _on_connected(self) -> None:
         self.sessions += 1
+        self.max_payload = self.client.max_payload
         self._first_connected.set()
         self._failures.reset()
         url = self.client.connected_url  # without its user and password
@@ -167,6 +189,16 @@ class Connection:
 
     async def _on_closed(self) -> None:
         self._client_closed.set()
+
+
+async def _read_max_payload(host: str, port: int) -> int:
+    """Return the limit that a server's greeting names: `INFO {"max_payload":1048576,…}`."""
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        greeting = await reader.readuntil(b"\r\n")
+        return int(msgspec.json.decode(greeting.removeprefix(b"INFO "))["max_payload"])
+    finally:
+        writer.close()
 
 
 async def connect(url: str, name: str) -> Connection:

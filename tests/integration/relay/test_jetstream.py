@@ -3,17 +3,13 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from nats.js import api
 
-from command_server.relay.event_stream import EventStream, MessagesTooLarge
 from contracts import streams
-from contracts.envelope import MAX_MESSAGE_BYTES
 from devstack.servers import Nats
-from devstack.tcp_ports import free_port
 from runtime.jetstream import (
     UNREACHABLE,
     Connection,
@@ -264,22 +260,3 @@ async def test_the_largest_message_that_the_server_accepts_is_read(connection: C
     reader = await StreamReader.open(connection, epoch, 1)
     assert [len(message.data) for message in await read(reader, 3)] == [2**20, 1, 2**20]
     await reader.close()
-
-
-class SmallNats(Nats):
-    """NATS that refuses messages of a size that events may have."""
-
-    def _command(self) -> list[str | Path]:
-        config = self.folder / "small.conf"
-        config.write_text(f"max_payload: {MAX_MESSAGE_BYTES - 1}\n")
-        return [*super()._command(), "-c", config]
-
-
-async def test_a_server_that_refuses_large_messages_is_named_before_any_is_published(
-    connection: Connection, tmp_path: Path
-) -> None:
-    EventStream(connection).check_max_payload()
-    async with SmallNats(tmp_path / "nats", free_port()) as server, await connect(server.url, "t") as small:
-        await small.wait_until_connected()
-        with pytest.raises(MessagesTooLarge, match=f"max_payload is {MAX_MESSAGE_BYTES - 1}"):
-            EventStream(small).check_max_payload()

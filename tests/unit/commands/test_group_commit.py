@@ -121,6 +121,26 @@ async def test_a_command_whose_event_is_too_large_for_the_stream_is_rejected(
     assert voided.versions == {"ledger.cheque.c": 2}
 
 
+@pytest.mark.parametrize("actor", ["alice", "a" * 1_000], ids=["usual metadata", "large metadata"])
+async def test_the_limit_of_the_nats_server_bounds_events_with_their_headers(
+    actor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cheque, "check_fields", lambda _: None)
+    store, limit = MemoryEventStore(), 10_000
+    limited = group_commit(store, max_payload=lambda: limit)
+    await execute(limited, [request(WriteCheque("c", "a", 5)), request(WriteCheque("d", "a", 5))])
+    texts = ["x" * (limit - 1_500 - len(actor)), "x" * (limit - len(actor))]
+    requests = [request(VoidCheque(id_, text), caller=actor) for id_, text in zip("cd", texts, strict=True)]
+    voided, rejected = await execute(group_commit(store, max_payload=lambda: limit), requests)
+    assert voided.versions == {"ledger.cheque.c": 2}
+    assert rejected.reason == "EVENT_TOO_LARGE"
+    assert int(rejected.details["bytes"]) > int(rejected.details["most"])
+    assert limit - 1_400 - len(actor) * 2 < int(rejected.details["most"]) < limit - len(actor)
+    raised = group_commit(store, max_payload=lambda: 2 * limit)
+    (again,) = await execute(raised, [request(VoidCheque("d", texts[1]), caller=actor)])
+    assert again.versions == {"ledger.cheque.d": 2}
+
+
 async def test_a_command_also_changes_the_streams_that_its_first_state_names() -> None:
     store = MemoryEventStore()
     await execute(group_commit(store), [request(Deposit("a", 9)), request(WriteCheque("c", "a", 5))])
