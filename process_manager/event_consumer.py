@@ -200,7 +200,8 @@ def read_stream_ends_from(connection: Connection) -> ReadStreamEnds:
 
     async def read_stream_ends(subjects: Collection[str]) -> Mapping[str, StreamEnd | None]:
         identity = await read_stream_identity(connection.js)
-        reads = (read_last_message(connection.js, subject) for subject in subjects)
+        # A direct read has the subject in its own, which may hold no wildcard.
+        reads = (read_last_message(connection.js, subject, direct="*" not in subject) for subject in subjects)
         messages = dict(zip(subjects, await asyncio.gather(*reads), strict=True))
         again = await read_stream_identity(connection.js)
         if identity is None or again is None or identity.epoch != again.epoch:

@@ -114,7 +114,7 @@ class Connection:
             receipt = self._call(method, command, schedule, metadata).receipt
         except Rejection as rejection:
             raise schedule.outcome_of(rejection, request_id) from rejection.__cause__
-        self.session.last_receipt.consistency_token = receipt.consistency_token
+        self.session.last_receipt.record(receipt)
         return receipt
 
     def query(

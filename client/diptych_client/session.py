@@ -1,5 +1,6 @@
 """State that the calls of a connection share, and the preparation of their requests; no input or output."""
 
+import threading
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -34,9 +35,32 @@ class WatchResponse(Protocol):
 
 
 class LastReceipt:
-    """The consistency token of the last receipt, shared by the connections that follow each other."""
+    """The last receipt, shared by the connections that follow each other and by their threads."""
 
-    consistency_token = ""
+    def __init__(self) -> None:
+        self._receipt = Receipt()
+        self._lock = threading.Lock()
+
+    @property
+    def consistency_token(self) -> str:
+        """Its token; empty if there was no receipt."""
+        return self._receipt.consistency_token
+
+    def record(self, receipt: Receipt) -> None:
+        """Record a receipt, unless it is of an earlier version of the same aggregate.
+
+        Answers to concurrent commands arrive in any order, and a repeated command gets its old receipt.
+        """
+        with self._lock:
+            if not _is_older(receipt, self._receipt):
+                self._receipt = receipt
+
+
+def _is_older(receipt: Receipt, other: Receipt) -> bool:
+    # Two aggregates of different types may have one id; the times tell them apart in nearly every case.
+    times = [(each.record_time.seconds, each.record_time.nanos) for each in (receipt, other)]
+    is_same = receipt.aggregate_id == other.aggregate_id
+    return is_same and receipt.version < other.version and times[0] <= times[1]
 
 
 class Session:

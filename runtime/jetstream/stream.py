@@ -119,4 +119,5 @@ async def read_last_message(js: JetStreamContext, subject: str, *, direct: bool 
         message = await js.get_last_msg(streams.JETSTREAM, subject, direct=direct)
     except NotFoundError:
         return None
-    return Message(subject, message.headers or {}, message.data or b"", message.seq or 0, 0, message.time)
+    found = message.subject or subject
+    return Message(found, message.headers or {}, message.data or b"", message.seq or 0, 0, message.time)

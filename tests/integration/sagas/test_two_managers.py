@@ -10,8 +10,14 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
+from contracts import streams
 from process_manager.engine import Engine
-from process_manager.event_consumer import EventConsumer, read_stream_end_from, read_stream_from
+from process_manager.event_consumer import (
+    EventConsumer,
+    read_stream_end_from,
+    read_stream_ends_from,
+    read_stream_from,
+)
 from process_manager.feed_reader import FeedReader
 from process_manager.freshness import Freshness
 from process_manager.leases import Leases
@@ -98,6 +104,19 @@ async def assert_fresh(store: SagaStore, connection: jetstream.Connection) -> No
         await freshness.wait_for([ACCOUNT_WATCH], missing, 0)
 
 
+async def assert_ends_are_read(connection: jetstream.Connection, events: int) -> None:
+    """Assert that the last message of each partition is found, and so the last one of all."""
+    subjects = [
+        streams.partition_subject(partition, type_)
+        for partition in range(streams.PARTITIONS)
+        for type_ in ("ledger.account", "ledger.cheque")
+    ]
+    ends = await read_stream_ends_from(connection)(subjects)
+    found = [end for end in ends.values() if end is not None]
+    assert max(end.sequence for end in found) == events
+    assert all(end.version for end in found)
+
+
 async def read_watches(reader: SagaReader) -> dict[str, Watch]:
     rows = await reader.read_page([ACCOUNT_WATCH.name], SagaFilter(), limit=1000)
     return {row.id: msgspec.convert(row.state, Watch) for row in rows}
@@ -134,6 +153,7 @@ async def test_events_of_two_streams_are_delivered_once_in_their_order(
         async with run_manager(database_url, nats_url), run_manager(database_url, nats_url):
             await until(everything_is_delivered, 30)
             await assert_fresh(store, running.connection)
+            await assert_ends_are_read(running.connection, accounts * (PAYMENTS + CHEQUES))
     watches = await read_watches(reader)
     for name in names:
         assert watches[name].versions_of(f"ledger.account.{name}") == list(range(1, PAYMENTS + 1))

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import grpc
@@ -14,6 +15,7 @@ from diptych.inventory.v1 import command_service_pb2 as inventory
 from diptych.inventory.v1 import query_service_pb2 as inventory_queries
 from diptych.inventory.v1.types_pb2 import ReservationLine
 from diptych.ordering.v1 import command_service_pb2 as ordering
+from diptych.ordering.v1.query_service_pb2 import WatchOrderRequest
 from google.type.money_pb2 import Money
 
 from tests.support.harness.caller import Caller
@@ -59,7 +61,12 @@ class Trade:
         return account_id
 
     async def place_order(
-        self, sku: str, account_id: str, before: Callable[[str], None] = lambda _: None
+        self,
+        sku: str,
+        account_id: str,
+        before: Callable[[str], None] = lambda _: None,
+        *,
+        total: int = PRICE,
     ) -> str:
         """Place an order of three pieces for a new customer; return its id.
 
@@ -67,11 +74,12 @@ class Trade:
             sku: the product.
             account_id: the account that pays.
             before: called with the order's id before the order is placed.
+            total: what the pieces cost in whole euros, a multiple of three.
         """
         request = order_of(f"c-{uuid4().hex[:8]}")
         request.order_id, request.account_id = uuid4().hex, account_id
         request.lines[0].sku = sku
-        request.lines[0].unit_price.CopyFrom(Money(currency_code="EUR", units=PRICE // 3))
+        request.lines[0].unit_price.CopyFrom(Money(currency_code="EUR", units=total // 3))
         before(request.order_id)
         while True:
             try:
@@ -86,6 +94,20 @@ class Trade:
             else:
                 self._tokens[request.order_id] = receipt.consistency_token
                 return request.order_id
+
+    async def watch_until(self, order_id: str, state: int) -> None:
+        """Watch an order until it is in this state."""
+        call: Any = self.caller.watch(
+            WatchOrderRequest(order_id=order_id, at_least_as_fresh=self._tokens[order_id])
+        )
+        try:
+            async for response in call:
+                if response.order.state == state:
+                    call.cancel()
+                    return
+        except grpc.aio.AioRpcError as error:
+            shown = await self.get_fulfilment(order_id)
+            raise AssertionError(f"{order_id} is not in state {state}: {error.code()}, {shown}") from error
 
     async def claim_without_order(self, sku: str, account_id: str, lifetime: timedelta) -> str:
         """Reserve two pieces and hold one euro for this time, for no order; return the id of both."""
