@@ -28,7 +28,7 @@ from command_server.kernel.outcomes import (
     Rejection,
     RequestIdReused,
 )
-from command_server.kernel.ports import StoreConflict, StoreFull, StoreLocked, StoreUnavailable
+from command_server.kernel.ports import StoreConflict, StoreFailed, StoreFull, StoreLocked, StoreUnavailable
 from command_server.kernel.request_ages import RequestTooNew, RequestTooOld
 from contracts.consistency_tokens import ConsistencyTokens
 from contracts.streams import aggregate_id
@@ -57,6 +57,7 @@ REASON_OF_FAILURE: Mapping[type, str] = {
     StoreLocked: "WRITE_MODEL_LOCKED",
     StreamLocked: "WRITE_MODEL_LOCKED",
     StoreUnavailable: "WRITE_MODEL_UNAVAILABLE",
+    StoreFailed: "WRITE_MODEL_UNAVAILABLE",
     StoreConflict: "WRITE_MODEL_UNAVAILABLE",
     CancelledError: "CANCELLED",
 }
@@ -133,10 +134,11 @@ def _build_handler(
         except StoreLocked as error:
             text = "another transaction holds a lock that the command needs; it was not executed"
             raise RpcError("WRITE_MODEL_LOCKED", text, retry_after=error.retry_after) from error
-        except (StoreUnavailable, StoreConflict) as error:
+        except (StoreUnavailable, StoreFailed, StoreConflict) as error:
             text = "the command may have taken effect; retry with the same request_id"
-            cause = {"cause": error.cause} if isinstance(error, StoreUnavailable) and error.cause else None
-            raise RpcError("WRITE_MODEL_UNAVAILABLE", text, cause, retry_after=error.retry_after) from error
+            cause = getattr(error, "cause", "")
+            facts = {"cause": cause} if cause else None
+            raise RpcError("WRITE_MODEL_UNAVAILABLE", text, facts, retry_after=error.retry_after) from error
         return response(receipt=_build_receipt(kind, result, tokens))
 
     return handle

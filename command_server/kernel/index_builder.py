@@ -18,7 +18,7 @@ from command_server.kernel.context import AggregateType
 from command_server.kernel.event_index import EventIndex
 from command_server.kernel.fold import fill_read
 from command_server.kernel.index_ports import IndexStore, PositionedEvent
-from command_server.kernel.ports import StoreConflict, StoreUnavailable
+from command_server.kernel.ports import StoreConflict, StoreFailed, StoreUnavailable
 
 WINDOW = 20_000
 """Positions of a window: some 20 ms where no event has a key."""
@@ -113,7 +113,7 @@ class IndexBuilder:
                 else:
                     state = await self.fold(event.stream, event.version)
                 keys = self._index.keys(self._aggregate.decode(event.stored), state)
-            except (StoreConflict, StoreUnavailable):
+            except (StoreConflict, StoreFailed, StoreUnavailable):
                 raise
             except Exception as error:  # an event of one stream must not stop the index of all others
                 self._on_unreadable(event.stream, event.version, error)

@@ -41,6 +41,24 @@ class StoreUnavailable(Exception):
     """Seconds after which another attempt makes sense."""
 
 
+class StoreFailed(Exception):
+    """The store could not execute a statement, for example because its data are damaged. Nothing was written.
+
+    One command may be the reason: others may read sound data.
+
+    Args:
+        text: the error, for the log.
+        cause: why, for callers, in UPPER_SNAKE_CASE.
+    """
+
+    def __init__(self, text: str = "", cause: str = "") -> None:
+        super().__init__(text)
+        self.cause = cause
+
+    retry_after = 1.0
+    """Seconds after which another attempt makes sense."""
+
+
 class StoreFull(StoreUnavailable):
     """The store has no disk space or memory left. The transaction has not taken effect."""
 
@@ -196,7 +214,8 @@ class EventStore(Protocol):
         """Open a transaction. It commits when the block ends and rolls back when the block raises.
 
         Raises:
-            StoreConflict, StoreLocked, StoreUnavailable: retry. Any other error would occur again.
+            StoreConflict, StoreLocked, StoreFailed, StoreUnavailable: retry. Any other error would occur
+                again.
         """
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
@@ -205,14 +224,14 @@ class EventStore(Protocol):
         They end with the event that reaches MAX_READ_BYTES.
 
         Raises:
-            StoreUnavailable: retry.
+            StoreFailed, StoreUnavailable: retry.
         """
 
     async def read_snapshot(self, stream: str, fingerprint: str) -> StoredSnapshot | None:
         """Return the kept snapshot of a stream by code of this fingerprint.
 
         Raises:
-            StoreUnavailable: retry.
+            StoreFailed, StoreUnavailable: retry.
         """
 
     async def keep_snapshot(self, stream: str, fingerprint: str, snapshot: StoredSnapshot) -> None:
@@ -221,5 +240,5 @@ class EventStore(Protocol):
         The stream's snapshots of other fingerprints are dropped except the one that was kept last.
 
         Raises:
-            StoreUnavailable: retry.
+            StoreFailed, StoreUnavailable: retry.
         """

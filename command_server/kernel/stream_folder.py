@@ -29,7 +29,13 @@ import msgspec
 from command_server.kernel.batch import NotFolded
 from command_server.kernel.context import AggregateType
 from command_server.kernel.fold import BESIDE_COMMANDS, Fold, FoldHelper, FoldStore, Pace
-from command_server.kernel.ports import StoreConflict, StoredEvent, StoredSnapshot, StoreUnavailable
+from command_server.kernel.ports import (
+    StoreConflict,
+    StoredEvent,
+    StoredSnapshot,
+    StoreFailed,
+    StoreUnavailable,
+)
 from command_server.kernel.snapshot import FoldedState
 from contracts.streams import stream_type
 
@@ -149,7 +155,7 @@ class StreamFolder:
             async with asyncio.timeout(CLOSE_TIMEOUT):
                 for fold in folds:
                     await self._keep(fold)
-        except (TimeoutError, StoreUnavailable, StoreConflict):
+        except (TimeoutError, StoreUnavailable, StoreFailed, StoreConflict):
             return  # the states of up to KEEP_INTERVAL events ago are kept
 
     async def _run(self) -> None:
@@ -173,7 +179,7 @@ class StreamFolder:
                 if fold.read_version < 0:
                     await self._begin(fold)
                 events = await self._store.read_chunk(fold.stream, fold.read_version, self._pace.chunk_size)
-            except (StoreUnavailable, StoreConflict) as error:
+            except (StoreUnavailable, StoreFailed, StoreConflict) as error:
                 fold.failures += 1
                 if fold.failures == ATTEMPTS:
                     self._end(fold, error)

@@ -4,21 +4,16 @@ How it works. Connections come from SQLAlchemy's pool; the statements run on asy
 SQLAlchemy's executor costs a fifth of their rate. A transaction runs at READ COMMITTED: row locks in
 `streams`, taken in order of their ids, serialise writers of the same stream, and unique keys of streams,
 events and requests catch every other race. The whole batch is one INSERT over arrays. Session settings bound
-the time that a frozen server can hold locks. Errors are of five sorts: CONFLICTS, which a rerun on fresh
-reads solves; a lock that another transaction holds for longer than LOCK_TIMEOUT; CONNECTION_ERRORS, after
-which a commit may have taken effect and the whole pool is discarded; InsufficientResourcesError, after which
-nothing was written; all others, which are bugs and pass through.
+the time that a frozen server can hold locks. `store_errors` says what an error means for a command.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from errno import EMFILE, ENFILE
 from operator import attrgetter
 from typing import Any
 
 import asyncpg
 import msgspec
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from command_server.kernel.decider import RejectionKind
@@ -28,17 +23,14 @@ from command_server.kernel.ports import (
     Changes,
     RequestKey,
     RequestLookup,
-    StoreConflict,
     StoredEvent,
     StoredRequest,
     StoredSnapshot,
     StoredStream,
-    StoreFull,
-    StoreLocked,
-    StoreUnavailable,
 )
 from command_server.postgres import statements
 from command_server.postgres.schema import SERVICE_ROLE
+from command_server.postgres.store_errors import discards_connections, translate
 from runtime.postgres import create_engine
 
 SESSION_SETTINGS = {
@@ -53,21 +45,6 @@ SESSION_SETTINGS = {
     "enable_mergejoin": "off",
 }
 
-CONFLICTS = (asyncpg.UniqueViolationError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-CONNECTION_ERRORS = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # the server is stopping
-    asyncpg.CannotConnectNowError,
-    asyncpg.ReadOnlySQLTransactionError,  # the server became a standby in a failover
-    asyncpg.TransactionTimeoutError,
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
-
-TOO_MANY_CONNECTIONS = "TOO_MANY_CONNECTIONS"
 LOCK_TIMEOUT = "300ms"
 """Time after which a batch continues without the streams that others have locked: many times as long as
 another server's batch takes."""
@@ -98,22 +75,19 @@ class PostgresEventStore:
                 driver = await _get_driver(connection)
                 try:
                     yield driver
-                except CONNECTION_ERRORS:
-                    await connection.invalidate()
+                except Exception as error:
+                    if discards_connections(error):
+                        await connection.invalidate()
                     raise
-        except CONFLICTS as error:
-            raise StoreConflict(str(error)) from error
-        except asyncpg.LockNotAvailableError as error:
-            raise StoreLocked(str(error)) from error
-        except asyncpg.TooManyConnectionsError as error:
-            raise StoreUnavailable(str(error), TOO_MANY_CONNECTIONS) from error
-        except asyncpg.InsufficientResourcesError as error:  # a full disk, or no memory
-            raise StoreFull(str(error)) from error
-        except CONNECTION_ERRORS as error:
-            await self.engine.dispose()  # the other pooled connections may be dead too, without an error yet
-            raise StoreUnavailable(str(error), _find_cause(error)) from error
-        except DBAPIError as error:  # SQLAlchemy wraps errors of the connection attempt
-            raise StoreUnavailable(str(error.orig), _find_cause(error.orig)) from error
+        except Exception as error:
+            failure = translate(error)
+            if failure is None:
+                raise
+            if discards_connections(error):
+                await (
+                    self.engine.dispose()
+                )  # the other pooled connections may be dead too, without an error yet
+            raise failure from error
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
         async with self.connect() as driver:
@@ -134,13 +108,6 @@ class PostgresEventStore:
 
     async def close(self) -> None:
         await self.engine.dispose()
-
-
-def _find_cause(error: BaseException | None) -> str:
-    """Return the cause of a failed connection, as far as callers may know it."""
-    if getattr(error, "sqlstate", None) == asyncpg.TooManyConnectionsError.sqlstate:
-        return TOO_MANY_CONNECTIONS
-    return "TOO_MANY_OPEN_FILES" if getattr(error, "errno", None) in (EMFILE, ENFILE) else ""
 
 
 async def _get_driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
