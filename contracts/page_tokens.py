@@ -5,7 +5,7 @@ nor repeat records while new ones arrive. It is valid for one list alone, with t
 """
 
 from contracts.key_ring import Purpose
-from contracts.signed_tokens import GetKeyRing, TokenSigner
+from contracts.signed_tokens import GetKeyRing, InvalidToken, TokenSigner
 
 
 class PageTokens:
@@ -38,4 +38,7 @@ class PageTokens:
         Raises:
             InvalidToken: the string was not minted here for this list, or its key is revoked.
         """
-        return self._signer.verify(token, list_id).decode() if token else ""
+        try:
+            return self._signer.verify(token, list_id).decode() if token else ""
+        except UnicodeDecodeError:
+            raise InvalidToken("MALFORMED") from None

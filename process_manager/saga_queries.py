@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
+from datetime import UTC
 from typing import Any, TypeVar
 
 import msgspec
@@ -24,6 +25,9 @@ PAGE_SIZE = 20
 
 MAX_TEXT_LENGTH = 1_000
 """Characters of an error or a reason in a response; the rest is cut off."""
+
+_BUGS = ("21", "22")
+"""Classes of SQLSTATE of values that a query should not have: a repetition would get the same."""
 
 M = TypeVar("M", bound=Message)
 
@@ -187,8 +191,11 @@ def build_step(step_class: Callable[..., M], sent_step: Any, **more: Any) -> M:
 
 def _parse_position(last: str) -> ListPosition | None:
     try:
-        return msgspec.json.decode(last, type=ListPosition) if last else None
-    except msgspec.MsgspecError:
+        if not last:
+            return None
+        due_at, began_at, id_, saga = msgspec.json.decode(last, type=ListPosition)
+        return due_at.astimezone(UTC), began_at.astimezone(UTC), id_, saga
+    except (msgspec.MsgspecError, OverflowError):  # a time zone can move a time out of the calendar
         raise invalid_page_token() from None
 
 
@@ -197,4 +204,6 @@ def _report_unavailable() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, OSError, *jetstream.UNREACHABLE) as error:
+        if getattr(getattr(error, "orig", None), "sqlstate", "")[:2] in _BUGS:
+            raise
         raise RpcError("READ_MODEL_UNAVAILABLE", "the sagas cannot be read", retry_after=1.0) from error

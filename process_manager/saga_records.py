@@ -3,13 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
+
+import msgspec
 
 NEVER = datetime(9999, 1, 1, tzinfo=UTC)  # asyncpg would send datetime.max to PostgreSQL as infinity
 """Sort key of a saga without a due time; lists end with these sagas."""
 
-ListPosition = tuple[datetime, datetime, str, str]
+_Instant = Annotated[datetime, msgspec.Meta(tz=True)]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$")]
+ListPosition = tuple[_Instant, _Instant, _Name, _Name]
 """A position in a list: due time (NEVER if it has none), when the instance began, its id, its saga."""
 
 

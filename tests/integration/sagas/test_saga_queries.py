@@ -1,17 +1,19 @@
 """`diptych.sagas.v1.QueryService` on toy sagas: one instance, lists, filters and pages."""
 
-from dataclasses import replace
+import json
+from dataclasses import astuple, replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from diptych.sagas.v1.query_service_pb2 import ListSagasRequest
 from diptych.sagas.v1.types_pb2 import Saga as SagaMessage
 
 from process_manager import saga
 from process_manager.query_service import create_service
 from process_manager.saga_queries import MAX_TEXT_LENGTH, SagaQueries
-from process_manager.saga_records import SagaCounts
+from process_manager.saga_records import SagaCounts, SagaFilter
 from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError
@@ -138,6 +140,45 @@ async def test_pages_neither_skip_nor_repeat_equal_positions(run: SagaRun) -> No
     keys = await list_keys(run)
     assert len(keys) == len(set(keys)) == 11
     assert keys == sorted(keys, key=lambda key: (key[1], key[0]))
+
+
+INSTANT = "2026-01-01T00:00:00Z"
+ODD_POSITIONS = [
+    "junk",
+    "{}",
+    "[]",
+    "null",
+    json.dumps([INSTANT, INSTANT, "c"]),
+    json.dumps(["2026-01-01T00:00:00", INSTANT, "c", "ledger.collection"]),
+    json.dumps([INSTANT, INSTANT, "a\0b", "ledger.collection"]),
+    json.dumps([INSTANT, INSTANT, "c", "\0"]),
+    json.dumps([INSTANT, "0000-01-01T00:00:00Z", "c", "ledger.collection"]),
+    json.dumps([INSTANT, "10000-01-01T00:00:00Z", "c", "ledger.collection"]),
+    f'["{INSTANT}", "{INSTANT}", "\\ud800", "ledger.collection"]',
+    json.dumps([1e400, INSTANT, "c", "ledger.collection"]),
+]
+
+
+@pytest.mark.parametrize("position", ODD_POSITIONS)
+async def test_a_page_token_of_another_build_is_rejected(run: SagaRun, position: str) -> None:
+    request = ListSagasRequest()
+    list_id = f" {astuple(SagaFilter())}"
+    token = TOKENS.mint_page_token(request, list_id, position)
+    with pytest.raises(RpcError) as error:
+        await call(create_service(run.queries), "ListSagas", page_token=token)
+    assert error.value.reason == "PAGE_TOKEN_INVALID"
+
+
+@pytest.mark.parametrize(
+    "instant", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00Z"]
+)
+async def test_a_page_token_of_an_extreme_time_is_a_page(run: SagaRun, instant: str) -> None:
+    position = json.dumps([instant, instant, "c", "ledger.collection"])
+    token = TOKENS.mint_page_token(ListSagasRequest(), f" {astuple(SagaFilter())}", position)
+    try:
+        await call(create_service(run.queries), "ListSagas", page_token=token)
+    except RpcError as error:
+        assert error.reason == "PAGE_TOKEN_INVALID"
 
 
 @pytest.mark.parametrize("change", [{"open_only": True}, {"saga": REMINDER.name}, {"state": "CASHING"}])

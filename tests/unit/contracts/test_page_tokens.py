@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.view_layout import index_member
-from runtime.grpc import caller
+from runtime.grpc import caller, request_tokens
 from runtime.grpc.caller import Caller
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.keys import TOKENS
@@ -43,6 +43,12 @@ def test_no_token_is_the_first_page() -> None:
 @given(MEMBERS)
 def test_a_token_of_other_filters_is_rejected(member: str) -> None:
     assert is_refused(mint(member, "index:ledger.cheque:2:{account/a-2}"))
+
+
+def test_a_signed_token_that_is_no_text_is_rejected() -> None:
+    request = queries.ListChequesRequest()
+    token = TOKENS._page_tokens._signer.sign(b"\xff", request_tokens._scope(request, INDEX))
+    assert is_refused(token)
 
 
 def test_a_token_of_another_method_is_rejected() -> None:
