@@ -46,18 +46,26 @@ def build_finder(message: Any) -> Find | None:
 
 def _build(message: Descriptor, built: dict[str, list[tuple[FieldDescriptor, Any]]]) -> Find | None:
     """Return the finder of a type; `built` has those of the types around it, which may contain themselves."""
-    name = message.full_name
-    if name not in built:
-        fields = built[name] = []
+    if message.full_name not in built:
+        fields = built[message.full_name] = []
         for field in message.fields:
             item = _get_item_type(field)
-            if item is None:
+            if item is None or not _can_hold_time(item, set()):
                 continue
-            if item.full_name in _CHECKS:
-                fields.append((field, _CHECKS[item.full_name]))
-            elif item.full_name in built or _build(item, built):
-                fields.append((field, built[item.full_name]))
-    return (lambda value, path: _find(value, path, built[name])) if built[name] else None
+            if item.full_name not in _CHECKS:
+                _build(item, built)
+            fields.append((field, _CHECKS.get(item.full_name) or built[item.full_name]))
+    found = built[message.full_name]
+    return (lambda value, path: _find(value, path, found)) if found else None
+
+
+def _can_hold_time(message: Descriptor, visited: set[str]) -> bool:
+    """Return whether a type is a time, or has a field that leads to one."""
+    if message.full_name in visited:
+        return False
+    visited.add(message.full_name)
+    items = filter(None, map(_get_item_type, message.fields))
+    return message.full_name in _CHECKS or any(_can_hold_time(item, visited) for item in items)
 
 
 def _get_item_type(field: FieldDescriptor) -> Descriptor | None:

@@ -24,7 +24,7 @@ from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
 from process_manager.saga_reader import SagaReader
 from process_manager.sagas.fulfilment import FULFILMENT
 from tests.e2e.test_commandline import diptych
-from tests.e2e.test_fuzz import ELSEWHERE, answered_clearly, name_of, some
+from tests.e2e.test_fuzz import ELSEWHERE, answered_clearly, fields_answered_clearly, name_of, some
 from tests.support.harness.caller import Caller
 from tests.support.harness.callers import bearer
 from tests.support.harness.contexts import CONTEXTS
@@ -129,6 +129,10 @@ async def test_open_claims_are_released_after_their_deadline(trade: Trade) -> No
 @given(data=st.data())
 def test_every_query_is_answered_clearly(stack: Stack, method: MethodDescriptor, data: Any) -> None:
     answered_clearly(stack, method, data)
+
+
+async def test_every_value_of_every_field_of_a_query_is_answered_clearly(stack: Stack) -> None:
+    await fields_answered_clearly(stack, ELSEWHERE)
 
 
 # Runs before `faulty_manager` replaces the process managers: it kills and restarts them.

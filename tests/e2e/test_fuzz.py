@@ -1,6 +1,7 @@
 """Random requests to every method: no answer is INTERNAL or shows implementation details."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import grpc
 import pytest
 from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
 from diptych.sagas.v1 import query_service_pb2 as sagas
-from google.protobuf.descriptor import MethodDescriptor
+from diptych_client import Rejection
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, QUERY_SERVER
 from runtime.grpc import access
 from tests.support.builders import fuzz
+from tests.support.builders.hostile_fields import HostileRequest, hostile_requests
 from tests.support.harness.bearer import Bearer, bearer
 from tests.support.harness.contexts import CONTEXTS as COMMANDS
 from tests.support.harness.contexts import QUERY_CONTEXTS as QUERIES
@@ -46,6 +49,9 @@ CLEAR = {
 }
 PATIENCE = 0.3
 """Deadline of a call in seconds; a call that waits for a token or a change uses all of it."""
+LONG_PATIENCE = 10.0
+"""The same of calls that nothing delays but the load of other calls."""
+CALLS_AT_ONCE = 24
 LATE = {("UNAVAILABLE", "VIEW_BEHIND"), ("UNAVAILABLE", "VIEW_REBUILDING"), ("DEADLINE_EXCEEDED", "")}
 """Answers to tokens of a later version or of another incarnation of the database."""
 TOO_LARGE = ("RESOURCE_EXHAUSTED", "")
@@ -85,11 +91,16 @@ def name_of(method: MethodDescriptor) -> str:
     return f"{method.containing_service.full_name}/{method.name}"
 
 
-def call(stack: Stack, method: MethodDescriptor, request: bytes, more: Any) -> tuple[str, str]:
-    """Return the status of a call and the reason in its ErrorInfo."""
+def address_of(stack: Stack, method: MethodDescriptor) -> str:
+    """Return the address of a server with this method."""
     queried = PROCESS_MANAGER if method in ELSEWHERE else QUERY_SERVER
     kind = COMMAND_SERVER if method.containing_service.name == "CommandService" else queried
-    open_channel = channel(stack.of(kind)[0].address)
+    return stack.of(kind)[0].address
+
+
+def call(stack: Stack, method: MethodDescriptor, request: bytes, more: Any) -> tuple[str, str]:
+    """Return the status of a call and the reason in its ErrorInfo."""
+    open_channel = channel(address_of(stack, method))
     made: Any = open_channel.unary_stream if method.server_streaming else open_channel.unary_unary
     who = () if any(key == "authorization" for key, _ in more) else anybody(stack)
     try:
@@ -134,6 +145,50 @@ def answered_clearly(stack: Stack, method: MethodDescriptor, data: Any) -> None:
         status,
         reason,
     )
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.full_name)
+async def test_every_value_of_every_field_is_answered_clearly(
+    stack: Stack, service: ServiceDescriptor
+) -> None:
+    await fields_answered_clearly(stack, service.methods)
+
+
+async def fields_answered_clearly(stack: Stack, methods: Iterable[MethodDescriptor]) -> None:
+    """Send methods each hostile value of each field; assert that each is answered by a documented error."""
+    places = asyncio.Semaphore(CALLS_AT_ONCE)
+    unclear: list[str] = []
+
+    async def send(method: MethodDescriptor, request: HostileRequest) -> None:
+        async with places:
+            code, rejection = await call_async(stack, method, request.request)
+        answer = (code, rejection.reason if rejection else "")
+        if request.is_invalid_time:
+            paths = rejection.violations.keys() & {request.path, f"{request.path}[0]"} if rejection else ()
+            is_clear = code == "INVALID_ARGUMENT" and bool(paths)
+        else:
+            is_clear = answer in {*LATE, TOO_LARGE} or (code in CLEAR and bool(answer[1] or code == "OK"))
+        if not is_clear:
+            unclear.append(f"{name_of(method)} {request.path}={request.value}: {answer}")
+
+    requests = [(method, each) for method in methods for each in hostile_requests(method.input_type)]
+    await asyncio.gather(*(send(*each) for each in requests))
+    assert not unclear, unclear[:20]
+
+
+async def call_async(stack: Stack, method: MethodDescriptor, request: bytes) -> tuple[str, Rejection | None]:
+    """Return the status of a call, and its error."""
+    async with grpc.aio.insecure_channel(address_of(stack, method)) as channel:
+        made: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
+        timeout = PATIENCE if method.server_streaming else LONG_PATIENCE
+        answer: Any = made(f"/{name_of(method)}")(request, metadata=anybody(stack), timeout=timeout)
+        try:
+            await (anext(aiter(answer)) if method.server_streaming else answer)
+        except grpc.aio.AioRpcError as error:
+            return error.code().name, Rejection.from_error(error)
+        except StopAsyncIteration:
+            pass
+        return "OK", None
 
 
 @pytest.fixture(scope="module", autouse=True)
