@@ -9,14 +9,17 @@ from typing import Any
 import pytest
 from diptych.sagas.v1.query_service_pb2 import ListSagasRequest
 from diptych.sagas.v1.types_pb2 import Saga as SagaMessage
+from sqlalchemy.engine import make_url
 
 from process_manager import saga
 from process_manager.query_service import create_service
 from process_manager.saga_queries import MAX_TEXT_LENGTH, SagaQueries
+from process_manager.saga_reader import SagaReader
 from process_manager.saga_records import SagaCounts, SagaFilter
 from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError
+from runtime.postgres import create_engine
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN
 from tests.support.harness.keys import TOKENS, mint_token
 from tests.support.harness.saga_run import (
@@ -232,3 +235,17 @@ async def test_an_instance_shows_its_latest_steps_and_actions_if_it_has_too_many
     run.queries = SagaQueries(run.sagas, run.reader, create_freshness(run), TOKENS, max_page_bytes=200)
     tiny = await get(run, LIMITED.name, "c")
     assert (len(tiny.steps), len(tiny.operator_actions), len(tiny.timers)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["missing", "missing-role"])
+async def test_a_database_that_refuses_connections_is_unavailable(
+    run: SagaRun, database_url: str, name: str
+) -> None:
+    url = make_url(database_url)
+    url = url.set(database="missing") if name == "missing" else url.set(username="missing", password="x")
+    engine = create_engine(url.render_as_string(hide_password=False))
+    queries = SagaQueries([LIMITED], SagaReader(engine), create_freshness(run), TOKENS)
+    with pytest.raises(RpcError) as error:
+        await call(create_service(queries), "ListSagas")
+    assert error.value.reason == "READ_MODEL_UNAVAILABLE"
+    await engine.dispose()
