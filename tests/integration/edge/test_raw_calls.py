@@ -31,8 +31,8 @@ PATH = b"/" + SERVICE + b"/GetCheque"
 HEALTH = b"/grpc.health.v1.Health/"
 REFLECTION = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 UNIMPLEMENTED, INVALID_ARGUMENT, UNKNOWN = 12, 3, 2
-AT_ONCE = 40
-"""Connections at a time. gRPC core answers malformed headers with a delay of up to a second."""
+AT_ONCE = 100
+"""Connections at a time. Malformed headers and many unauthenticated calls are answered a second late."""
 MAX_LIBRARY_LINES = 60
 """Lines that the libraries of a server may log during a test of some seconds: ten a second of a logger."""
 
@@ -171,8 +171,8 @@ async def test_random_calls_harm_nobody(tmp_path: Path) -> None:
     paths = [PATH, HEALTH + b"Check", HEALTH + b"List", b"/" + SERVICE + b"/ListCheques", b"/no/such"]
     async with toy_process(tmp_path) as toy:
         await toy.wait_serving()
-        for _ in range(15):
-            answers = await send(toy, (random_call(choose, paths) for _ in range(200)))
+        for _ in range(12):
+            answers = await send(toy, [random_call(choose, paths) for _ in range(200)])
             assert await serves(toy), answers
         assert toy.process.returncode is None
         assert count_library_lines(toy) < 500
