@@ -166,6 +166,8 @@ async def fields_answered_clearly(stack: Stack, methods: Iterable[MethodDescript
         if request.is_invalid_time:
             paths = rejection.violations.keys() & {request.path, f"{request.path}[0]"} if rejection else ()
             is_clear = code == "INVALID_ARGUMENT" and bool(paths)
+        elif request.is_made_up_token:
+            is_clear = answer[1] in ("PAGE_TOKEN_INVALID", "REQUEST_INVALID")
         else:
             is_clear = answer in {*LATE, TOO_LARGE} or (code in CLEAR and bool(answer[1] or code == "OK"))
         if not is_clear:

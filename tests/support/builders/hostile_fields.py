@@ -1,5 +1,6 @@
 """Requests with one hostile value each: every field of a request type, at every depth, with every value."""
 
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,18 +43,22 @@ INVALID_TIMES = [
 """Seconds and nanoseconds that are no Timestamp: the years 10000 and 0, and nanoseconds out of range."""
 INVALID_DURATIONS = [(2**63 - 1, 0), (-(2**63), 0), (315_576_000_001, 0), (0, 10**9), (1, -1), (-1, 1)]
 EXTREME_TIMES = [(FIRST, 0), (LAST, 999_999_999), (0, 0), (-1, 999_999_999)]
+MADE_UP_TOKENS = [
+    urlsafe_b64encode(data).decode() for data in (b"junk", b"\xff" * 60, b"z\x12\x01k" + b"m" * 17)
+]
 UNKNOWN_FIELD = b"\xf8\xff\xff\xff\x0f\x01"
 DEEP_GROUP = b"\xf3\xff\xff\xff\x0f" * 300 + b"\xf4\xff\xff\xff\x0f" * 300
 
 
 @dataclass(frozen=True)
 class HostileRequest:
-    """A serialised request, the path of its hostile field, and whether that field is an invalid time."""
+    """A serialised request, the path of its hostile field, and what is wrong with that."""
 
     path: str
     value: str
     request: bytes
     is_invalid_time: bool = False
+    is_made_up_token: bool = False
 
 
 def build_usual(descriptor: Descriptor, depth: int = 0) -> Any:
@@ -112,7 +117,8 @@ def _serialize(request: Message, field: FieldDescriptor, path: str, value: Any) 
     invalid = {"google.protobuf.Timestamp": INVALID_TIMES, "google.protobuf.Duration": INVALID_DURATIONS}
     kind = field.message_type.full_name if field.message_type is not None else ""
     is_invalid = (value.seconds, value.nanos) in invalid[kind] if kind in TIMES else False
-    return HostileRequest(path, repr(value)[:40], data, is_invalid)
+    is_made_up = field.name.endswith("page_token") and value != ""
+    return HostileRequest(path, repr(value)[:40], data, is_invalid, is_made_up)
 
 
 def _hostile_values(field: FieldDescriptor) -> list[Any]:
@@ -123,7 +129,8 @@ def _hostile_values(field: FieldDescriptor) -> list[Any]:
         return [made(seconds=s, nanos=n) for s, n in (*pairs, *(EXTREME_TIMES if pairs else ()))] or [made()]
     match field.type:
         case field.TYPE_STRING:
-            return [*ODD_TEXTS, MARKER, "9" * 400, "x" * 70_000]
+            tokens = MADE_UP_TOKENS if field.name.endswith("_token") else ()
+            return [*ODD_TEXTS, MARKER, "9" * 400, "x" * 70_000, *tokens]
         case field.TYPE_BYTES:
             return [b"", b"\0", b"\xff" * 70_000]
         case field.TYPE_BOOL:
