@@ -70,6 +70,8 @@ class Staleness:
             ValueError: a time is no number.
         """
         as_of = min(map(int, times[1::2])) if len(times) == 2 * PARTITIONS else 0
+        if as_of / 1000 > lead + monotonic():
+            as_of = 0  # Redis's clock was set back, or belongs to another machine now
         parked_since = _to_moment(float(parked[1]), lead) if parked else inf
         if count:
             parked_since = UNKNOWN
