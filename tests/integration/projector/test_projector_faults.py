@@ -214,11 +214,13 @@ async def test_checkpoints_advance_with_the_views_or_not_at_all(redis: Redis) ->
         b"epoch/1",
         {b"0": b"7"},
     )
+    await store.advance({0: ("epoch/1", "epoch/1"), 1: ("epoch/0", "epoch/0")}, {0: 0, 1: 0})
+    assert await redis.hgetall(VIEW.as_of) == {b"0": b"7", b"1": b"0"}  # 0, unknown, replaces no time
     late = Update(blank, second.record, second.content, ONE[:2], None, 0)
     assert await store.write([late], {0: ("epoch/1", "epoch/2")}, {0: 8}) == {"c-1"}
     assert (await redis.hget(VIEW.checkpoints, "0"), await redis.hgetall(VIEW.as_of)) == (
         b"epoch/1",
-        {b"0": b"7"},
+        {b"0": b"7", b"1": b"0"},
     )
 
 
