@@ -17,8 +17,8 @@ class CallLimit:
     Args:
         reason: of the error of a call that finds no place; its status is RESOURCE_EXHAUSTED.
         kind: of the calls, in the plural, for the error.
-        per_caller: places of one caller.
-        in_all: places of all callers together.
+        per_caller: places of one caller; 0 for no limit.
+        in_all: places of all callers together; 0 for no limit.
     """
 
     def __init__(self, reason: str, kind: str, per_caller: int, in_all: int) -> None:
@@ -39,9 +39,9 @@ class CallLimit:
         """
         current_caller = caller.current_or_none()
         subject = current_caller.subject if current_caller else ""
-        if self._taken[subject] >= self._per_caller:
+        if 0 < self._per_caller <= self._taken[subject]:
             raise self._create_error("one caller", self._per_caller)
-        if self.taken >= self._in_all:
+        if 0 < self._in_all <= self.taken:
             raise self._create_error("all callers", self._in_all)
         self._taken[subject] += 1
         self.taken += 1

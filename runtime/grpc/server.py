@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2_grpc
 from runtime.grpc import authentication, errors, telemetry, validation
 from runtime.grpc.aio_server import Server as AioServer
 from runtime.grpc.authentication import TokenVerifier
+from runtime.grpc.call_places import CallPlaces
 from runtime.grpc.health import Health, Probe
 from runtime.grpc.jwks import KeySet
 from runtime.grpc.method import Interceptor
@@ -37,6 +38,7 @@ def build_interceptors(settings: Settings, refused_calls: RefusedCalls) -> list[
         errors.contain_exceptions,  # turns any other exception into INTERNAL
         refused_calls.intercept,  # records unauthenticated, denied and invalid calls
         authentication.authenticate(tokens),  # requires a valid token with the method's scope
+        CallPlaces(settings.max_calls_per_caller).intercept,  # limits the calls of each caller
         validation.validate,  # decodes the request and checks it against its proto
     ]
 

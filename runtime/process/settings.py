@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from runtime.process.durations import Retention
@@ -61,14 +61,17 @@ class Settings(BaseSettings):
 
     max_wait: PositiveFloat = 5.0
     """Seconds after which a query with `at_least_as_fresh` stops waiting and answers VIEW_BEHIND."""
-    max_waits: PositiveInt = 1_000
-    """Queries with `at_least_as_fresh` that may wait in one process at the same time."""
-    max_waits_per_caller: PositiveInt = 250
-    """Those of one caller."""
-    max_watches: PositiveInt = 10_000
-    """Watches that one query server may serve at the same time."""
-    max_watches_per_caller: PositiveInt = 5_000
-    """Those of one caller."""
+    max_calls_per_caller: NonNegativeInt = 0
+    """Calls of one caller that one process executes at the same time, watches excepted; 0 for any number.
+    The others wait for a second, then they are refused."""
+    max_waits: NonNegativeInt = 1_000
+    """Queries with `at_least_as_fresh` that may wait in one process at the same time; 0 for any number."""
+    max_waits_per_caller: NonNegativeInt = 250
+    """Those of one caller; 0 for any number."""
+    max_watches: NonNegativeInt = 10_000
+    """Watches that one query server may serve at the same time; 0 for any number."""
+    max_watches_per_caller: NonNegativeInt = 5_000
+    """Those of one caller; 0 for any number."""
 
     reuse_port: bool = False
     """Whether several processes may listen at one address (SO_REUSEPORT). `--workers` sets it for workers."""

@@ -63,6 +63,7 @@ class QueryServer:
     process: Process
     channel: grpc.aio.Channel
     queries: Any
+    address: str
 
     async def get_health(self) -> Any:
         stub: Any = health_pb2_grpc.HealthStub(self.channel)
@@ -98,7 +99,7 @@ async def run_server(redis_url: str, jwks: Path, **more: str) -> AsyncIterator[Q
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub: Any = queries_grpc.QueryServiceStub(channel)
-            yield QueryServer(process, channel, stub)
+            yield QueryServer(process, channel, stub, f"127.0.0.1:{port}")
             process.send_signal(signal.SIGTERM)
             await asyncio.wait_for(process.communicate(), 10)
         assert process.returncode == 0
