@@ -4,7 +4,7 @@ How it works. A rule is metadata of a field's type, for instance `title: Annotat
 `check_fields`, the first line of every `decide`, compares a command with the rules of its class, of the
 dataclasses nested in it and of the items of tuples. A rule of a whole dataclass, such as an amount of money,
 replaces those of its fields. Besides, every field needs a value unless its type allows None, and no string
-may contain U+0000, which PostgreSQL cannot store.
+may contain U+0000, which PostgreSQL cannot store, and a time needs its zone.
 
 The protos have the same rules for clients. Events are facts and are not checked, although they share classes
 with commands. `diptych_testing.field_rules` compares the rules of a context with its protos.
@@ -14,6 +14,7 @@ import re
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -97,6 +98,7 @@ class _Violation(Exception):
 
 _REQUIRED = FieldRule(lambda value: value is not None, "must be set")
 _NO_NUL = FieldRule(lambda value: "\0" not in value, "must not contain U+0000")
+_HAS_ZONE = FieldRule(lambda value: value.tzinfo is not None, "must have a time zone")
 
 
 @cache
@@ -127,6 +129,8 @@ def _build_value_check(hint: Any) -> Check:
         return _build_optional_check(_build_value_check(required))
     if hint is str:
         return _build_text_check(rules)
+    if hint is datetime:
+        rules.append(_HAS_ZONE)
     nested = None
     if get_origin(hint) is tuple:
         nested = _build_items_check(_build_value_check(get_args(hint)[0]))

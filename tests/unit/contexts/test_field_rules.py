@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.descriptor import Descriptor
 
 from command_server.contexts.inventory.domain import reservation
-from command_server.contexts.inventory.domain.messages import ReserveStock
+from command_server.contexts.inventory.domain.messages import ReservationLine, ReserveStock
 from command_server.contexts.ordering.domain import order
 from command_server.contexts.ordering.domain.messages import PlaceOrder, ShippingGroup
 from command_server.kernel import field_rules
@@ -84,3 +84,9 @@ def test_a_reservation_without_lines_is_refused() -> None:
     states = {"inventory.reservation.r-1": reservation.Reservation()}
     with pytest.raises(Rejected, match="RESERVATION_HAS_NO_LINES"):
         reservation.decide(command, states, NOW)
+
+
+def test_a_time_without_a_zone_is_refused() -> None:
+    command = ReserveStock("r-1", (ReservationLine("tea", "w-1", 1),), NOW.replace(tzinfo=None))
+    with pytest.raises(Rejected, match="FIELD_INVALID"):
+        reservation.decide(command, {"inventory.reservation.r-1": reservation.Reservation()}, NOW)

@@ -7,6 +7,7 @@ from command_server.contexts.inventory.domain.messages import (
     AdjustStock,
     CompleteTransfer,
     DiscontinueProduct,
+    ReceiveStock,
     RegisterProduct,
     SetReorderPoint,
     TransferStock,
@@ -40,6 +41,16 @@ def test_a_delivery_counts_once() -> None:
     assert get_levels(world) == (5, 0, 0)
     world.execute(receive(5, "n-2"), receive(5, warehouse=ELSEWHERE))
     assert (get_levels(world), get_levels(world, ELSEWHERE)) == ((10, 0, 0), (5, 0, 0))
+
+
+def test_deliveries_whose_documents_have_line_ends_are_distinct() -> None:
+    world = make_warehouse()
+    documents = [("po\nn", "1"), ("po", "n\n1"), ("po", "n")]
+    for purchase_order, note in documents:
+        delivery = ReceiveStock(SKU, WAREHOUSE, 5, purchase_order, note)
+        assert world.execute(delivery)
+        world.assert_unchanged(delivery)
+    assert get_levels(world)[0] == 5 * len(documents)
 
 
 def test_an_unregistered_product_is_neither_received_nor_transferred() -> None:

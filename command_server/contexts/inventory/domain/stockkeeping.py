@@ -3,6 +3,7 @@
 A delivery has an aggregate of its own, which makes the same delivery count only once.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -58,8 +59,12 @@ DELIVERY = Aggregate("inventory.delivery", Delivery(), evolve, (DeliveryReceived
 
 
 def delivery_stream(command: ReceiveStock) -> str:
+    """Return the stream of a delivery; different documents never share one."""
     parts = (command.purchase_order, command.delivery_note, command.sku, command.warehouse_id)
-    return DELIVERY.stream(str(uuid5(DELIVERY_IDS, "\n".join(parts))))
+    # A line end in a document would let two deliveries have the same name.
+    is_ambiguous = any("\n" in part for part in parts)
+    name = "\n" + json.dumps(parts) if is_ambiguous else "\n".join(parts)
+    return DELIVERY.stream(str(uuid5(DELIVERY_IDS, name)))
 
 
 def streams(command: Command) -> Sequence[str]:
