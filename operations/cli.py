@@ -1,4 +1,4 @@
-"""The `diptych` command line. A failure is one line on stderr and exit code 1.
+"""The `diptych` command line. A failure is one line on stderr and exit code 1, or 2 for a setting.
 
 Commands import their modules when they run, so that each starts as fast as it can.
 """
@@ -220,7 +220,7 @@ def list_keys() -> None:
 
 @keys.command("check")
 def check_keys() -> None:
-    """Check the file as the processes do. Exit code 1: they refuse it."""
+    """Check the file as the processes do. Exit code 2: they refuse it."""
     from operations import keys
 
     echo(keys.check(Path(read_settings().keys)))

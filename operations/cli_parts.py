@@ -1,4 +1,7 @@
-"""Parts of a command line: durations, settings, and failures that are one line on stderr with exit code 1."""
+"""Parts of a command line: durations, settings, and failures that are one line on stderr.
+
+Their exit code is 1, or 2 for an invalid setting or argument.
+"""
 
 import sys
 from datetime import timedelta
@@ -7,7 +10,7 @@ import click
 
 from runtime.process.durations import parse_duration
 from runtime.process.settings import Settings
-from runtime.process.start_error import StartError
+from runtime.process.start_error import InvalidSetting, StartError
 from runtime.process.terminal import escape, escape_lines
 
 MAX_REASON_LENGTH = 500
@@ -50,11 +53,15 @@ def echo(text: str, *, err: bool = False) -> None:
     click.echo(escape_lines(text), err=err)
 
 
+class _SettingFailure(click.ClickException):
+    exit_code = InvalidSetting.exit_code
+
+
 class CommandGroup(click.Group):
     """Commands that fail with one line instead of a traceback."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if any(not is_unicode(argument) for argument in args):
+        if not all(map(is_unicode, args)):
             raise click.UsageError("an argument is not UTF-8", ctx)
         return super().parse_args(ctx, args)
 
@@ -62,7 +69,8 @@ class CommandGroup(click.Group):
         try:
             return super().invoke(ctx)
         except StartError as error:
-            raise click.ClickException(escape(str(error))) from error
+            failure = _SettingFailure if isinstance(error, InvalidSetting) else click.ClickException
+            raise failure(escape(str(error))) from error
         except Exception as error:
             from operations.server_errors import UNREACHABLE, summarize
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from contracts.key_ring import ALGORITHMS, KeyRing, KeyState, Purpose
-from runtime.process.start_error import StartError
+from runtime.process.regular_file import UNUSABLE, read_regular_file
+from runtime.process.start_error import InvalidSetting, StartError
 from runtime.process.terminal import escape
 
 DEFAULT_ALGORITHM = next(iter(ALGORITHMS))
@@ -42,14 +43,14 @@ def check(path: Path) -> str:
     """Check the file as the processes do; return a line that says so, and warnings.
 
     Raises:
-        StartError: the processes refuse the file.
+        InvalidSetting: the processes refuse the file.
     """
     entries = _read(path)
     lines = []
     try:
         KeyRing.parse(path.read_bytes()).check(Purpose, datetime.now(UTC).timestamp())
-    except (OSError, ValueError) as error:
-        raise StartError(f"{path}: {error}") from error
+    except UNUSABLE as error:
+        raise InvalidSetting(f"DIPTYCH_KEYS={path}: {error}") from error
     if (mode := path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
         lines.append(f"warning: {path} is open to others ({stat.filemode(mode)})")
     unknown = sorted({entry["purpose"] for entry in entries} - set(Purpose))
@@ -113,10 +114,10 @@ def ensure(path: Path, purposes: Iterable[str] = tuple(Purpose)) -> None:
 
 def _read(path: Path) -> list[Entry]:
     try:
-        content = path.read_bytes()
+        content = read_regular_file(path)
         KeyRing.parse(content)
-    except (OSError, ValueError) as error:
-        raise StartError(f"DIPTYCH_KEYS={path}: {error}") from error
+    except UNUSABLE as error:
+        raise InvalidSetting(f"DIPTYCH_KEYS={path}: {error}") from error
     return list(json.loads(content)["keys"])
 
 

@@ -1,11 +1,18 @@
 """The errors of an unreachable server, and their text in one line."""
 
+import asyncpg
 from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from runtime import jetstream
 
-UNREACHABLE = (*jetstream.UNREACHABLE, RedisError, SQLAlchemyError)
+UNREACHABLE = (
+    *jetstream.UNREACHABLE,
+    RedisError,
+    SQLAlchemyError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+)
 """Raised by the clients of PostgreSQL, NATS and Redis."""
 
 

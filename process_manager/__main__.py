@@ -60,7 +60,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         leases = Leases(store, name_group(manifests, "sagas"))
 
         async def probe() -> bool:
-            return nats.connected and await is_ready(store.engine)
+            nats.check_connected()
+            return await is_ready(store.engine)
 
         async def read_incarnation() -> str:
             identity = await read_stream_identity(nats.js)

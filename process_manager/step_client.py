@@ -19,8 +19,9 @@ from process_manager.caller_record import WrongCaller
 from process_manager.due_work import DueStep
 from runtime.codec import message_class
 from runtime.grpc.metadata import CAUSATION_ID, CORRELATION_ID, ID_PATTERNS
+from runtime.process.regular_file import read_regular_file
 from runtime.process.settings import Settings
-from runtime.process.start_error import StartError
+from runtime.process.start_error import InvalidSetting
 from runtime.telemetry import tracing
 
 CheckToken = Callable[[str], Awaitable[None]]
@@ -95,6 +96,8 @@ class StepClient:
         self._command_address, self._query_address = settings.command_address, settings.query_address
         self._context_addresses = _parse_targets(settings.command_targets)
         self._token_file = Path(settings.process_manager_token)
+        if self._token_file.exists() and not self._token_file.is_file():
+            raise InvalidSetting(f"DIPTYCH_PROCESS_MANAGER_TOKEN={self._token_file}: is not a regular file")
         self._channels: dict[str, grpc.aio.Channel] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -136,7 +139,7 @@ class StepClient:
             ) from error
         except WrongCaller as error:
             raise OutcomeUnknown(str(error), denied=True) from error
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise OutcomeUnknown(f"DIPTYCH_PROCESS_MANAGER_TOKEN: cannot read the file: {error}") from error
 
     async def close(self) -> None:
@@ -177,9 +180,9 @@ class StepClient:
         Raises:
             WrongCaller: it must not be used.
             OutcomeUnknown: the file holds no token.
-            OSError: the file cannot be read.
+            OSError, ValueError: the file cannot be read.
         """
-        token = self._token_file.read_text().strip()
+        token = read_regular_file(self._token_file).decode().strip()
         if not (token.isascii() and token.isprintable()):
             raise OutcomeUnknown("DIPTYCH_PROCESS_MANAGER_TOKEN: the file holds no token", denied=True)
         if self._check_token is not None:
@@ -189,10 +192,8 @@ class StepClient:
 
 def _parse_targets(text: str) -> dict[str, str]:
     """Return the addresses of `context=host:port,…` by context."""
-    targets = dict(part.strip().partition("=")[::2] for part in text.split(",") if part.strip())
-    if invalid := [context for context, address in targets.items() if ":" not in address]:
-        raise StartError(f"DIPTYCH_COMMAND_TARGETS: {invalid[0]} has no address like inventory=host:port")
-    return targets
+    parts = (part.strip().partition("=") for part in text.split(",") if part.strip())
+    return {context.strip(): address for context, _, address in parts}
 
 
 def _read_details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo | None, float]:

@@ -36,7 +36,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     ):
 
         async def probe() -> bool:
-            return nats.connected and await is_ready(redis)
+            nats.check_connected()
+            return await is_ready(redis)
 
         health = server.build(lifecycle.settings, address=lifecycle.settings.projector_address, probe=probe)
         await asyncio.gather(

@@ -3,13 +3,13 @@
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError, RedisError, ResponseError, TimeoutError  # noqa: A004 - redis-py's names
+from redis.exceptions import ConnectionError, ResponseError, TimeoutError  # noqa: A004 - redis-py's names
 
 from projector import clock
 from runtime.grpc.clock_check import check_clock
 from runtime.process import logs
 from runtime.process.lifecycle import Lifecycle
-from runtime.process.start_error import StartError
+from runtime.process.start_error import InvalidSetting, StartError
 
 CONNECTIONS = 8
 TIMEOUT = 5.0
@@ -24,7 +24,7 @@ def connect(url: str) -> Redis:
     """Return a client that connects on first use; close it with `aclose`.
 
     Raises:
-        StartError: the URL is not a Redis URL.
+        InvalidSetting: the URL is not a Redis URL.
     """
     try:
         pool = BlockingConnectionPool.from_url(
@@ -35,8 +35,9 @@ def connect(url: str) -> Redis:
             # One immediate retry, for connections that died while idle. The caller retries everything else.
             retry=Retry(NoBackoff(), 1),
         )
-    except ValueError as error:
-        raise StartError(f"DIPTYCH_REDIS_URL: {error}") from error
+        pool.connection_class(**pool.connection_kwargs)  # checks the options; it connects on first use
+    except (ValueError, TypeError) as error:
+        raise InvalidSetting(f"DIPTYCH_REDIS_URL: {error}") from error
     return Redis.from_pool(pool)
 
 
@@ -74,12 +75,10 @@ async def is_ready(redis: Redis) -> bool:
 
     Raises:
         NotReady: this machine's clock is away from Redis's.
+        RedisError, OSError: Redis does not reply.
     """
-    try:
-        await check_clock("Redis", lambda: read_time(redis))
-        return bool(await redis.ping())  # which a Redis that takes no writes refuses
-    except (RedisError, OSError):
-        return False
+    await check_clock("Redis", lambda: read_time(redis))
+    return bool(await redis.ping())  # which a Redis that takes no writes refuses
 
 
 async def read_time(redis: Redis) -> float:

@@ -16,7 +16,7 @@ from runtime.process import workers
 from runtime.process.contexts import load_parts
 from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
-from runtime.process.start_error import StartError
+from runtime.process.start_error import InvalidSetting
 
 
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
@@ -55,8 +55,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
 def _parse_address(url: str) -> RedisAddress:
     try:
         return RedisAddress(url)
-    except ValueError as error:
-        raise StartError(f"DIPTYCH_REDIS_URL: {error}") from error
+    except (ValueError, TypeError, OSError) as error:  # OSError: a certificate's file
+        raise InvalidSetting(f"DIPTYCH_REDIS_URL: {error}") from error
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from query_server.redis_address import RedisAddress
 from runtime.backoff import Backoff
 from runtime.batching import AdaptiveBatcher
 from runtime.grpc.clock_check import check_clock
+from runtime.grpc.health import NotReady
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
 
@@ -110,13 +111,13 @@ class RedisClient:
         """Return whether Redis serves reads.
 
         Raises:
-            NotReady: this machine's clock is away from Redis's.
+            NotReady: Redis serves no reads, or this machine's clock is away from Redis's.
+            RpcError: Redis does not reply.
         """
-        try:
-            await check_clock("Redis", self.read_time)
-        except RpcError:
-            return False
-        return await self.serves_reads()
+        await check_clock("Redis", self.read_time)
+        if not await self.serves_reads():
+            raise NotReady("Redis serves no reads")
+        return True
 
     def _send(self, command: Command) -> asyncio.Future[Any]:
         if self._connection is None or self._connection.lost.done():

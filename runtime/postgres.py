@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from runtime.grpc.clock_check import check_clock
+from runtime.grpc.health import NotReady
+from runtime.postgres_connection import CONNECT_TIMEOUT, connect, parse_url
 
 PROBE = text("SELECT NOT pg_is_in_recovery(), extract(epoch FROM clock_timestamp())")
-CONNECT_TIMEOUT = 5.0
-"""Seconds until an attempt to connect fails."""
 
 
 def create_engine(
@@ -34,13 +33,19 @@ def create_engine(
         pool_timeout: seconds to wait for a free connection.
         command_timeout: seconds until a statement fails; None for no limit.
         options: further arguments of SQLAlchemy's `create_async_engine`.
+
+    Raises:
+        InvalidSetting: the URL is malformed, or a certificate cannot be read.
     """
+    url, arguments = parse_url(database_url)
     return create_async_engine(
-        make_url(database_url).set(drivername="postgresql+asyncpg"),
+        url,
         connect_args={
+            "async_creator_fn": connect,
             "server_settings": dict(session or {}),
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": command_timeout,
+            **arguments,
         },
         pool_size=pool_size,
         max_overflow=max_overflow,
@@ -50,10 +55,10 @@ def create_engine(
 
 
 async def is_ready(engine: AsyncEngine) -> bool:
-    """Return whether PostgreSQL accepts writes.
+    """Return True if PostgreSQL accepts writes.
 
     Raises:
-        NotReady: this machine's clock is away from PostgreSQL's.
+        NotReady: it is a standby, or this machine's clock is away from PostgreSQL's.
         Exception: PostgreSQL does not answer.
     """
     async with engine.connect() as connection:
@@ -65,4 +70,6 @@ async def is_ready(engine: AsyncEngine) -> bool:
             return float(now)
 
         await check_clock("PostgreSQL", read_time)
-    return accepts_writes
+    if not accepts_writes:
+        raise NotReady("PostgreSQL is a standby and accepts no writes")
+    return True

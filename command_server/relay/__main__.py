@@ -31,7 +31,8 @@ async def main(lifecycle: Lifecycle) -> None:
         async def probe() -> bool:
             if relay.blocked:
                 raise NotReady("the next event is larger than NATS accepts (max_payload); the feed waits")
-            return connection.connected and await is_ready(engine)
+            connection.check_connected()
+            return await is_ready(engine)
 
         health = server.build(settings, address=settings.relay_address, probe=probe)
         leader = lifecycle.spawn(lease.run_as_leader(relay.lead, maintain), "relay")

@@ -1,6 +1,7 @@
 """The standard gRPC health service: SERVING while a probe, run once a second, succeeds."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
@@ -10,6 +11,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from runtime.grpc.method import Context
 from runtime.process import logs
+from runtime.process.logs.repeated_errors import describe_error
 
 log = logs.get_logger(__name__)
 
@@ -23,6 +25,11 @@ _PROBE_INTERVAL = 1.0
 _PROBE_TIMEOUT = 2.0
 """Seconds after which a probe counts as failed."""
 
+
+MIN_FAILURES = 2
+"""Failed probes after which a process that has not served yet says why."""
+_NUMBERS = re.compile(r"0x[0-9a-f]+|[0-9]+(\.[0-9]+)?")
+"""Parts in which two equal reasons differ, such as the offset of a clock."""
 
 LIVENESS = "liveness"
 """The name under which a process is SERVING whatever it lacks: it answers as long as its event loop turns."""
@@ -45,6 +52,10 @@ class Health(health_pb2_grpc.HealthServicer):
         self._stopped = False
         self._reason = ""
         """The text of the last `NotReady`; empty while serving, and for other causes."""
+        self._failures = 0
+        """Failed probes since the last one that succeeded."""
+        self._logged = ""
+        """The last reason that was logged; empty while serving."""
         self._changed = asyncio.Event()
         """Set at the next change, and then replaced by another event."""
 
@@ -62,12 +73,9 @@ class Health(health_pb2_grpc.HealthServicer):
             async with asyncio.timeout(_PROBE_TIMEOUT):
                 self.set_serving(await probe())
         except NotReady as error:
-            if not self._reason:  # logged once, also if the process has never been ready
-                log.warning("Not ready", error=str(error))
             self.set_serving(False, str(error))
         except Exception as error:
-            log.debug("Health probe failed", error=repr(error))
-            self.set_serving(False, error=repr(error))
+            self.set_serving(False, error=describe_error(error))
 
     def set_serving(self, serving: bool, reason: str = "", error: str = "") -> None:
         """Change the status, and notify watchers. Has no effect after `stop`.
@@ -78,10 +86,24 @@ class Health(health_pb2_grpc.HealthServicer):
             error: why not, for the log.
         """
         self._reason = reason
-        if serving != self._serving and not self._stopped:
-            log.info("Serving") if serving else log.warning("Not serving", error=reason or error or None)
+        if self._stopped:
+            return
+        self._failures = 0 if serving else self._failures + 1
+        if not serving:
+            self._log_failure(reason or error or "the probe failed")
+        elif not self._serving:
+            self._logged = ""
+            log.info("Serving")
+        if serving != self._serving:
             self._serving = serving
             self._notify()
+
+    def _log_failure(self, reason: str) -> None:
+        """Log why the process does not serve, once for each reason; a process that starts gets a second."""
+        kind = _NUMBERS.sub("0", reason)
+        if kind != self._logged and (self._serving or self._failures >= MIN_FAILURES):
+            self._logged = kind
+            log.warning("Not serving", error=reason)
 
     def stop(self) -> None:
         """Change the status to NOT_SERVING permanently, and end all watches."""

@@ -7,10 +7,12 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from jwt import PyJWK, PyJWKSet, PyJWTError
+from jwt import PyJWK, PyJWKSet
 
 from runtime.process import logs
-from runtime.process.start_error import StartError
+from runtime.process.logs.repeated_errors import describe_error
+from runtime.process.regular_file import read_regular_file
+from runtime.process.start_error import InvalidSetting
 
 log = logs.get_logger(__name__)
 
@@ -40,7 +42,7 @@ class KeySet:
             source: a file's path or an http(s) URL.
 
         Raises:
-            StartError: the file cannot be read or is not a key set.
+            InvalidSetting: the file cannot be read or is not a key set.
         """
         self._source = source
         self._is_url = source.startswith(("http://", "https://"))
@@ -67,8 +69,9 @@ class KeySet:
     def _load_file(self) -> None:
         try:
             self._parse(self._read())
-        except (OSError, ValueError, PyJWTError) as error:
-            raise StartError(f"DIPTYCH_JWKS={self._source}: cannot read the keys: {error}") from error
+        except Exception as error:
+            text = f"DIPTYCH_JWKS={self._source}: cannot read the keys: {describe_error(error)}"
+            raise InvalidSetting(text) from error
 
     def refresh(self) -> None:
         """Start to reload the keys in the background if they are too old."""
@@ -95,7 +98,7 @@ class KeySet:
         try:
             self._parse(await asyncio.to_thread(self._read))
             self._failures.reset()
-        except (OSError, ValueError, PyJWTError) as error:
+        except Exception as error:  # PyJWT raises anything for a document that is no key set
             self._failures.report(error)
         finally:
             self._loaded_at = time.monotonic()
@@ -103,7 +106,7 @@ class KeySet:
 
     def _read(self) -> bytes:
         if not self._is_url:
-            return Path(self._source).read_bytes()
+            return read_regular_file(Path(self._source))
         with urllib.request.urlopen(self._source, timeout=_FETCH_TIMEOUT) as response:  # noqa: S310 - http(s) only
             return _read_within(response, time.monotonic() + _FETCH_TIMEOUT)
 

@@ -25,8 +25,9 @@ from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 
 from contracts.envelope import DEFAULT_MAX_PAYLOAD
+from runtime.grpc.health import NotReady
 from runtime.process import logs
-from runtime.process.start_error import StartError
+from runtime.process.start_error import InvalidSetting
 
 UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
 """The errors of calls to NATS and JetStream. Their usual cause is that the server is unreachable."""
@@ -106,6 +107,15 @@ class Connection:
     def connected(self) -> bool:
         """Whether the client is connected. It may take 15 seconds to notice a silent server."""
         return self.client.is_connected
+
+    def check_connected(self) -> None:
+        """Check the connection.
+
+        Raises:
+            NotReady: there is none.
+        """
+        if not self.connected:
+            raise NotReady("NATS is unreachable")
 
     async def wait_until_connected(self) -> None:
         """Wait for the first connection, without a time limit."""
@@ -209,10 +219,10 @@ async def connect(url: str, name: str) -> Connection:
         name: the connection's name in the server's monitoring.
 
     Raises:
-        StartError: the URL is malformed.
+        InvalidSetting: the URL is malformed.
     """
     connection = Connection(url, name)
     await asyncio.sleep(0)  # lets the client parse the URL
     if connection._keeper.done():
-        raise StartError("DIPTYCH_NATS_URL: not a NATS URL") from connection._keeper.exception()
+        raise InvalidSetting("DIPTYCH_NATS_URL: not a NATS URL") from connection._keeper.exception()
     return connection

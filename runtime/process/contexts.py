@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from contracts.manifest import Manifest, find_manifests
 from runtime.process.settings import Settings
-from runtime.process.start_error import StartError
+from runtime.process.start_error import InvalidSetting, StartError
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ def choose_contexts(settings: Settings) -> list[Manifest]:
     try:
         names = parse_names(settings.contexts, manifests) or list(manifests)
     except ValueError as error:
-        raise StartError(f"DIPTYCH_CONTEXTS: {error}") from error
+        raise InvalidSetting(f"DIPTYCH_CONTEXTS: {error}") from error
     return [manifests[name] for name in names]
 
 
@@ -41,6 +41,10 @@ def parse_names(text: str, known: Collection[str]) -> list[str]:
     return names
 
 
+class _Default(str):
+    """The names in the setting, which argparse parses as it does those of the command line."""
+
+
 def add_contexts_argument(
     parser: argparse.ArgumentParser, settings: Settings, known: Mapping[str, object]
 ) -> None:
@@ -50,7 +54,8 @@ def add_contexts_argument(
         try:
             names = parse_names(text, known)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
+            source = "DIPTYCH_CONTEXTS: " if isinstance(text, _Default) else ""
+            raise argparse.ArgumentTypeError(f"{source}{error}") from error
         if known and not names:
             raise argparse.ArgumentTypeError("must name at least one context")
         return names
@@ -58,7 +63,7 @@ def add_contexts_argument(
     parser.add_argument(
         "--contexts",
         type=parse,
-        default=settings.contexts or ",".join(known),
+        default=_Default(settings.contexts) or ",".join(known),
         metavar="A,B",
         help="contexts to run (default: DIPTYCH_CONTEXTS, or all: %(default)s)",
     )

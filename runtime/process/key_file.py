@@ -8,7 +8,8 @@ from time import time
 
 from contracts.key_ring import KeyRing, Purpose
 from runtime.process import logs
-from runtime.process.start_error import StartError
+from runtime.process.regular_file import UNUSABLE, read_regular_file
+from runtime.process.start_error import InvalidSetting
 from runtime.telemetry import metrics
 
 CHECK_INTERVAL = 1.0
@@ -28,7 +29,7 @@ class KeyFile:
         purposes: those for which this process signs or verifies.
 
     Raises:
-        StartError: the file cannot be read, is no key ring, or has no key to sign with for a purpose.
+        InvalidSetting: the file cannot be read, is no key ring, or has no key to sign with for a purpose.
     """
 
     def __init__(self, path: str, purposes: Collection[Purpose]) -> None:
@@ -36,8 +37,8 @@ class KeyFile:
         self._purposes = purposes
         try:
             self._signature, self._ring = self._load()
-        except (OSError, ValueError) as error:
-            raise StartError(f"DIPTYCH_KEYS={path}: cannot use the key ring: {error}") from error
+        except UNUSABLE as error:
+            raise InvalidSetting(f"DIPTYCH_KEYS={path}: cannot use the key ring: {error}") from error
         self._error = ""
         metrics.key_ring_valid(True)
 
@@ -56,7 +57,7 @@ class KeyFile:
             if await asyncio.to_thread(self._read_signature) == self._signature and not self._error:
                 return
             self._signature, self._ring = await asyncio.to_thread(self._load)
-        except (OSError, ValueError) as error:
+        except UNUSABLE as error:
             if repr(error) != self._error:
                 self._error = repr(error)
                 metrics.key_ring_valid(False)
@@ -70,7 +71,7 @@ class KeyFile:
 
     def _load(self) -> tuple[_Signature, KeyRing]:
         signature = self._read_signature()  # before the content: a change in between is seen by the next look
-        ring = KeyRing.parse(self._path.read_bytes())
+        ring = KeyRing.parse(read_regular_file(self._path))
         ring.check(self._purposes, time())
         if (mode := self._path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
             log.warning("Key ring open to others", keys=str(self._path), mode=stat.filemode(mode))

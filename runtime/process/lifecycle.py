@@ -7,12 +7,15 @@ How it works:
    returns. It gets `stop_grace` seconds and a small margin; after that the process ends with an error.
 3. Tasks started by `lifecycle.spawn` run beside `main`. A task that fails sets `stopping` and `failed`, so
    that the process never continues without one of its parts. Remaining tasks are cancelled after `main`.
-4. Exit codes: 0 after SIGTERM or SIGINT, 1 if the process could not start (`StartError`), 70 if `main` or a
-   task failed, the time to stop ran out, or the event loop stood still (`runtime.process.watchdog`).
+4. Exit codes: 0 after SIGTERM or SIGINT, 1 if the process could not start (`StartError`), 2 if a setting is
+   invalid, 70 if `main` or a task failed, the time to stop ran out, or the event loop stood still
+   (`runtime.process.watchdog`).
 """
 
 import asyncio
 import gc
+import os
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -20,17 +23,17 @@ from typing import Any, NoReturn
 
 import uvloop
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from contracts.manifest import Manifest, find_manifests
 from runtime.process import logs
 from runtime.process.logs import output
 from runtime.process.settings import Settings
-from runtime.process.start_error import StartError
+from runtime.process.start_error import InvalidSetting, StartError
 from runtime.process.terminal import escape
 from runtime.process.watchdog import Watchdog
 from runtime.telemetry import setup
 
-EXIT_START_ERROR = 1
 EXIT_FAILURE = 70  # EX_SOFTWARE of sysexits.h
 
 _STOP_MARGIN = 5.0
@@ -41,6 +44,8 @@ GC_THRESHOLDS = 20_000, 20, 50
 caches again and again, which costs a twentieth of a command server's time under load and a fifth of a
 projector's."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Python's decoding of bytes that are not UTF-8."""
 _CANCEL_INTERVAL = 1.0
 """Seconds after which a task that has not ended is cancelled again."""
 
@@ -106,14 +111,31 @@ Main = Callable[[Lifecycle], Awaitable[None]]
 
 
 def read_settings() -> Settings:
-    """Read the settings from the environment. Invalid settings end the process with exit code 1."""
+    """Read the settings from the environment. Invalid settings end the process with exit code 2."""
+    try:
+        return parse_settings()
+    except InvalidSetting as error:
+        sys.exit(_report_start_error("settings", error))
+
+
+def parse_settings() -> Settings:
+    """Return the settings in the environment.
+
+    Raises:
+        InvalidSetting: some are invalid; the message names them all.
+    """
+    for name, value in os.environ.items():
+        if name.startswith(("DIPTYCH_", "OTEL_")) and _SURROGATE.search(value):
+            raise InvalidSetting(f"{name}: is not UTF-8")
     try:
         return Settings()
     except ValidationError as error:
-        message = "; ".join(
-            f"DIPTYCH_{'_'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors()
-        )
-        sys.exit(_report_start_error("settings", message))
+        raise InvalidSetting("; ".join(map(_describe, error.errors()))) from error
+
+
+def _describe(error: ErrorDetails) -> str:
+    name = "_".join(map(str, error["loc"])).upper()
+    return f"DIPTYCH_{name}: {error['msg'].removeprefix('Value error, ')}"
 
 
 def read_contexts() -> dict[str, Manifest]:
@@ -121,13 +143,13 @@ def read_contexts() -> dict[str, Manifest]:
     try:
         return find_manifests()
     except ValueError as error:
-        sys.exit(_report_start_error("contexts", str(error)))
+        sys.exit(_report_start_error("contexts", StartError(str(error))))
 
 
-def _report_start_error(name: str, message: str) -> int:
+def _report_start_error(name: str, error: StartError) -> int:
     logs.flush()  # earlier log lines must precede this one if stdout and stderr share a file
-    output.write_to_stderr(f"{name}: {escape(message)}\n")
-    return EXIT_START_ERROR
+    output.write_to_stderr(f"{name}: {escape(str(error))}\n")
+    return error.exit_code
 
 
 def run_process(main: Main, name: str, settings: Settings) -> NoReturn:
@@ -145,7 +167,7 @@ def run_process(main: Main, name: str, settings: Settings) -> NoReturn:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(_run_main(main, name, Lifecycle(settings)))
     except StartError as error:
-        sys.exit(_report_start_error(name, str(error)))
+        sys.exit(_report_start_error(name, error))
     finally:
         setup.shutdown()
     sys.exit(code)
@@ -165,7 +187,7 @@ async def _run_main(main: Main, name: str, lifecycle: Lifecycle) -> int:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait_for(running, lifecycle.settings.stop_grace + _STOP_MARGIN)
     except StartError as error:
-        return _report_start_error(name, str(error))
+        return _report_start_error(name, error)
     except TimeoutError:
         log.error("Process did not stop in time", seconds=lifecycle.settings.stop_grace + _STOP_MARGIN)
         return EXIT_FAILURE

@@ -3,10 +3,22 @@
 from datetime import timedelta
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from runtime.process.durations import Retention
+from runtime.process.durations import MAX_RETENTION, Retention
+from runtime.process.setting_types import (
+    Address,
+    DatabaseUrl,
+    KeySource,
+    NatsUrl,
+    OptionalAddress,
+    PositiveSeconds,
+    RedisUrl,
+    Seconds,
+    Targets,
+    Text,
+)
 
 
 class Settings(BaseSettings):
@@ -18,48 +30,49 @@ class Settings(BaseSettings):
     """The contexts of all processes and of `diptych`, separated by commas; empty for all installed ones. A
     process's own `--contexts` takes precedence."""
 
-    database_url: str = "postgresql://diptych@127.0.0.1:5433/diptych"
-    """PostgreSQL, as `postgresql://user[:password]@host:port/database`."""
-    nats_url: str = "nats://127.0.0.1:4223"
+    database_url: DatabaseUrl = "postgresql://diptych@127.0.0.1:5433/diptych"
+    """PostgreSQL, as `postgresql://user[:password]@host:port/database`, with the options of DATABASE_OPTIONS,
+    for instance `?sslmode=verify-full`."""
+    nats_url: NatsUrl = "nats://127.0.0.1:4223"
     """NATS, as `nats://[user:password@]host:port`; several servers separated by commas."""
-    redis_url: str = "redis://127.0.0.1:6380/0"
+    redis_url: RedisUrl = "redis://127.0.0.1:6380/0"
     """Redis, as `redis://[user:password@]host:port/database`."""
 
-    command_address: str = "127.0.0.1:50051"
+    command_address: Address = "127.0.0.1:50051"
     """`host:port` at which the command server listens and at which the process manager calls it."""
-    query_address: str = "127.0.0.1:50052"
+    query_address: Address = "127.0.0.1:50052"
     """`host:port` at which the query server listens."""
-    command_probe_address: str = ""
+    command_probe_address: OptionalAddress = ""
     """`host:port` at which the command server answers health checks only; empty for none. At
     `command_address` a health check queues with the calls and can be shed with them under overload."""
-    query_probe_address: str = ""
+    query_probe_address: OptionalAddress = ""
     """`host:port` at which the query server answers health checks only; empty for none."""
-    relay_address: str = "127.0.0.1:50053"
+    relay_address: Address = "127.0.0.1:50053"
     """`host:port` at which the relay answers health checks; it serves nothing else."""
-    projector_address: str = "127.0.0.1:50054"
+    projector_address: Address = "127.0.0.1:50054"
     """`host:port` at which the projector answers health checks; it serves nothing else."""
-    process_manager_address: str = "127.0.0.1:50055"
+    process_manager_address: Address = "127.0.0.1:50055"
     """`host:port` at which the process manager answers health checks and queries about sagas."""
-    command_targets: str = ""
+    command_targets: Targets = ""
     """Command servers of single contexts, for the process manager's calls, for instance
     `inventory=host:port,banking=host:port`. It calls all other contexts at `command_address`."""
-    process_manager_token: str = ".diptych/process-manager.token"  # noqa: S105 - the name of a file
+    process_manager_token: Text = ".diptych/process-manager.token"  # noqa: S105 - the name of a file
     """File with the token that the process manager sends with its calls. The process manager reads the file
     before each call."""
 
-    jwks: str = ".diptych/jwks.json"
+    jwks: KeySource = ".diptych/jwks.json"
     """The public keys that verify callers' tokens: a JSON Web Key Set, as a file or an http(s) URL."""
-    token_issuer: str = "diptych-local"  # noqa: S105 - the name of an issuer, not a secret
+    token_issuer: Text = "diptych-local"  # noqa: S105 - the name of an issuer, not a secret
     """The issuer (`iss`) that every token must have."""
-    token_audience: str = "diptych"  # noqa: S105 - the name of an audience, not a secret
+    token_audience: Text = "diptych"  # noqa: S105 - the name of an audience, not a secret
     """The audience (`aud`) that every token must include."""
 
-    keys: str = ".diptych/keys.json"
+    keys: Text = ".diptych/keys.json"
     """The key ring: a JSON file with the secret keys that sign consistency, page and resume tokens (`diptych
     keys`). Command servers, query servers and process managers need the same one, and read it again when it
     changes."""
 
-    max_wait: PositiveFloat = 5.0
+    max_wait: PositiveSeconds = 5.0
     """Seconds after which a query with `at_least_as_fresh` stops waiting and answers VIEW_BEHIND."""
     max_calls_per_caller: NonNegativeInt = 0
     """Calls of one caller that one process executes at the same time, watches excepted; 0 for any number.
@@ -81,11 +94,11 @@ class Settings(BaseSettings):
     """The lowest level of the lines that are logged."""
     log_format: Literal["json", "console"] = "json"
     """`json` for machines, `console` for coloured lines."""
-    stall_report: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    stall_report: PositiveSeconds = 10.0
     """Seconds that the event loop may stand still before the log shows where."""
-    stall_exit: float = Field(default=60.0, ge=0, allow_inf_nan=False)
+    stall_exit: Seconds = 60.0
     """Seconds that the event loop may stand still before the process ends (exit code 70); 0 for any time."""
-    stop_grace: float = 10.0
+    stop_grace: Seconds = 10.0
     """Seconds that calls in progress get to finish after SIGTERM."""
     keep_requests: Retention = timedelta(days=30)
     """How long the answers to repeated requests are kept, as `30d`; `unlimited` for no limit. Command servers
@@ -104,6 +117,8 @@ class Settings(BaseSettings):
     and a later event restores it from the stream."""
     keep_history: Retention = None
     """How long the entries of histories, ledgers and statements are kept in Redis, from the event on."""
-    outbox_retention: float = 86_400.0
+    outbox_retention: float = Field(
+        default=86_400.0, gt=0, le=MAX_RETENTION.total_seconds(), allow_inf_nan=False
+    )
     """Seconds before published outbox rows are deleted. Until then the relay can republish events that
     JetStream loses."""

@@ -15,9 +15,10 @@ from typing import NoReturn, TypeVar
 from runtime.grpc.server import check_address_free
 from runtime.process import logs
 from runtime.process.contexts import add_contexts_argument
-from runtime.process.lifecycle import EXIT_START_ERROR, Lifecycle, Main, run_process
+from runtime.process.lifecycle import Lifecycle, Main, run_process
 from runtime.process.settings import Settings
-from runtime.process.start_error import StartError
+from runtime.process.start_error import InvalidSetting, StartError
+from runtime.process.terminal import escape
 
 C = TypeVar("C")
 
@@ -85,10 +86,14 @@ def _parse_arguments(name: str, settings: Settings, contexts: Mapping[str, objec
     return arguments
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """End the process with one line, without the usage."""
+        self.exit(InvalidSetting.exit_code, f"{self.prog}: {escape(message)}\n")
+
+
 def _create_parser(name: str, settings: Settings, contexts: Mapping[str, object]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {name}", description=f"Run the {name.replace('_', ' ')}."
-    )
+    parser = _Parser(prog=f"python -m {name}", description=f"Run the {name.replace('_', ' ')}.")
     add_contexts_argument(parser, settings, contexts)
     return parser
 
@@ -125,8 +130,9 @@ async def _supervise(lifecycle: Lifecycle, worker: Sequence[str], count: int, ad
     if address.endswith(":0"):
         raise StartError(f"workers cannot share {address}: the port must not be 0")
     codes = await asyncio.gather(*[_keep_running(lifecycle, worker) for _ in range(count)])
-    if EXIT_START_ERROR in codes:
-        raise StartError("a worker did not start")
+    for error in (InvalidSetting, StartError):
+        if error.exit_code in codes:
+            raise error("a worker did not start")
     lifecycle.failed = lifecycle.failed or any(codes)
 
 
@@ -137,7 +143,7 @@ async def _keep_running(lifecycle: Lifecycle, arguments: Sequence[str]) -> int:
         worker = await create_subprocess_exec(sys.executable, "-m", *arguments, stdin=PIPE)
         log.info("Worker started", pid=worker.pid)
         code = await _wait_ended(worker, lifecycle)
-        if code == EXIT_START_ERROR:
+        if code in (StartError.exit_code, InvalidSetting.exit_code):
             lifecycle.stop()
         elif not lifecycle.stopping.is_set():
             log.error("Worker died; replacing it", pid=worker.pid, code=code)

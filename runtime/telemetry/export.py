@@ -27,7 +27,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Tracer
 
 from runtime.process import logs
-from runtime.process.start_error import StartError
+from runtime.process.start_error import InvalidSetting
 from runtime.process.version import VERSION
 from runtime.telemetry.instruments import BOUNDS, Counter, Durations, Instruments, LastValue, LastValues
 
@@ -75,11 +75,11 @@ def start_metrics_export(resource: Resource, instruments: Instruments) -> Callab
     """Export metrics periodically in a thread; return a function that exports a last time and stops.
 
     Raises:
-        StartError: OTEL_METRIC_EXPORT_INTERVAL is not a number of milliseconds.
+        InvalidSetting: OTEL_METRIC_EXPORT_INTERVAL is not a number of milliseconds.
     """
     interval = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL") or "60000"
     if not interval.isdecimal() or not int(interval):
-        raise StartError(f"OTEL_METRIC_EXPORT_INTERVAL={interval}: not a number of milliseconds")
+        raise InvalidSetting(f"OTEL_METRIC_EXPORT_INTERVAL={interval}: not a number of milliseconds")
     exporter, stopping, start = OTLPMetricExporter(), Event(), time_ns()
     failures = logs.RepeatedErrors(log, "Metrics export failed")
 

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from threading import Thread
 from time import monotonic
 
-from runtime.process.start_error import StartError
+from runtime.process.logs.repeated_errors import describe_error
+from runtime.process.start_error import InvalidSetting
 from runtime.telemetry import metrics, tracing
 from runtime.telemetry.instruments import Instruments
 
@@ -26,8 +27,17 @@ def configure(service: str) -> None:
         service: the resource attribute `service.name`, unless OTEL_SERVICE_NAME overrides it.
 
     Raises:
-        StartError: a variable names an unsupported exporter or protocol, or an invalid interval.
+        InvalidSetting: a variable names an unsupported exporter or protocol, or has an invalid value.
     """
+    try:
+        _configure(service)
+    except InvalidSetting:
+        raise
+    except Exception as error:  # the SDK reads many variables, and does not name them
+        raise InvalidSetting(f"OTEL_*: the export cannot be set up: {describe_error(error)}") from error
+
+
+def _configure(service: str) -> None:
     export_traces, export_metrics = _is_enabled("TRACES"), _is_enabled("METRICS")
     if export_traces or export_metrics:
         from runtime.telemetry import export  # the import takes a third of a second
@@ -51,9 +61,9 @@ def _is_enabled(signal: str) -> bool:
     exporter = os.environ.get(f"OTEL_{signal}_EXPORTER") or default
     protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "grpc"
     if exporter not in ("otlp", "none"):
-        raise StartError(f"OTEL_{signal}_EXPORTER={exporter}: only otlp and none are supported")
+        raise InvalidSetting(f"OTEL_{signal}_EXPORTER={exporter}: only otlp and none are supported")
     if exporter == "otlp" and protocol != "grpc":
-        raise StartError(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only grpc is supported")
+        raise InvalidSetting(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only grpc is supported")
     return exporter == "otlp"
 
 

@@ -181,9 +181,11 @@ async def test_a_process_whose_clock_is_wrong_is_not_ready_until_it_is_right(
     clocks.set(0)
     await until(lambda: has_health(stack, "SERVING"))
     for kind, server in SERVERS.items():
-        lines = lines_of(tmp_path / f"{kind.name}.log", "Not ready")
-        assert [line["error"] for line in lines if line["error"].endswith(f" s behind that of {server}")]
-        assert len(lines) == 1, "logged once, until the process is ready again"
+        lines = lines_of(tmp_path / f"{kind.name}.log", "Not serving")
+        errors = [line["error"] for line in lines if "the clock is" in line["error"]]
+        assert errors[0].endswith(f" s behind that of {server}")
+        assert errors[1].endswith(f" s ahead of that of {server}")
+        assert len(errors) == 2, "once for each reason"
     report = await verify_stack(stack)
     assert report.clean, report.to_text()
 

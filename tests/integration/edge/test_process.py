@@ -143,7 +143,7 @@ async def test_an_invalid_setting_is_reported_in_one_line(
     tmp_path: Path, environment: dict[str, str], message: str
 ) -> None:
     async with toy_process(tmp_path, environment=environment) as toy:
-        assert await toy.wait_ended() == 1
+        assert await toy.wait_ended() == 2
         (line,) = toy.stderr().splitlines()
         assert message in line
 
@@ -221,7 +221,7 @@ async def test_workers_that_cannot_start_end_the_parent(tmp_path: Path) -> None:
     async with toy_process(
         tmp_path, "--workers", "2", environment={"DIPTYCH_JWKS": "/nowhere/jwks.json"}
     ) as toy:
-        assert await toy.wait_ended() == 1
+        assert await toy.wait_ended() == 2
         assert "DIPTYCH_JWKS=/nowhere/jwks.json" in toy.stderr()
 
 
@@ -311,6 +311,6 @@ async def test_a_frozen_process_continues_and_reports_nothing(tmp_path: Path) ->
 @pytest.mark.parametrize("name", ["DIPTYCH_STALL_REPORT", "DIPTYCH_STALL_EXIT"])
 async def test_an_invalid_time_to_stand_still_is_reported_in_one_line(tmp_path: Path, name: str) -> None:
     async with toy_process(tmp_path, environment={name: "-1"}) as toy:
-        assert await toy.wait_ended() == 1
+        assert await toy.wait_ended() == 2
         (line,) = toy.stderr().splitlines()
         assert line.startswith(f"settings: {name}: ")

@@ -62,7 +62,7 @@ async def test_a_stack_that_does_not_start_says_why_and_leaves_nothing_running(
     stack = small(tmp_path, urls, DIPTYCH_JWKS="/nowhere/jwks.json")
     stack.add(RELAY)
     with pytest.raises(
-        StartError, match=r"^query_server ended with exit code 1: .*DIPTYCH_JWKS.*cannot read the keys"
+        StartError, match=r"^query_server ended with exit code 2: .*DIPTYCH_JWKS.*cannot read the keys"
     ) as error:
         await stack.start()
     assert "\n" not in str(error.value)

@@ -80,7 +80,7 @@ def test_a_file_that_is_no_ring_is_reported_in_one_line(path: Path, arguments: t
         if content:
             path.write_text(content)
         result = run(*arguments)
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert result.output.startswith(f"Error: DIPTYCH_KEYS={path}: ")
         assert result.output.count("\n") == 1
 
@@ -95,6 +95,6 @@ def test_check_fails_without_a_key_to_sign_with(path: Path) -> None:
     keys.create(path, "page-tokens")
     result = run("check")
     assert (result.exit_code, result.output) == (
-        1,
-        f"Error: {path}: no active key for consistency-tokens\n",
+        2,
+        f"Error: DIPTYCH_KEYS={path}: no active key for consistency-tokens\n",
     )
