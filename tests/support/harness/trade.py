@@ -81,6 +81,10 @@ class Trade:
         request.lines[0].sku = sku
         request.lines[0].unit_price.CopyFrom(Money(currency_code="EUR", units=total // 3))
         before(request.order_id)
+        return await self.place(request)
+
+    async def place(self, request: ordering.PlaceOrderRequest) -> str:
+        """Place an order; return its id."""
         while True:
             try:
                 receipt = await self.caller.execute(request)
