@@ -8,8 +8,12 @@ from typing import Any
 
 import asyncpg
 import pytest
+from diptych.ordering.v1 import events_pb2 as v1
+from diptych.ordering.v2 import events_pb2 as v2
 
 from command_server.contexts.ordering.domain.messages import ChangeShippingAddress, ConfirmOrder, RejectOrder
+from command_server.kernel import index_builder
+from command_server.kernel.index_builder import MAX_HISTORY
 from command_server.kernel.outcomes import Accepted, Rejection
 from tests.support.harness.assessments import (
     Seller,
@@ -196,3 +200,90 @@ async def test_answers_do_not_depend_on_when_and_in_which_order_they_are_asked(
         for event in await read_assessments(database_url)
     }
     assert answers == expected
+
+
+async def test_events_of_an_earlier_release_are_indexed(sellers: list[Seller], database_url: str) -> None:
+    """An earlier release has recorded orders in version 1 of the event, long ones too, and indexed none."""
+    seller = sellers[0]
+    await seller.place("edited")
+    for number in range(MAX_HISTORY + 5):
+        await seller.execute(ChangeShippingAddress("edited", "", address(f"Side {number}")))
+    await seller.execute(ConfirmOrder("edited"))
+    await seller.place("first")
+    await seller.execute(ConfirmOrder("first"))
+    await replace_by_version_1(database_url, "first")
+    for number in range(3):
+        street = ("Main", f"Side {MAX_HISTORY + 4}", "Away")[number]
+        await seller.place(f"o-{number}", street=street, units=600)
+    await drop_index(database_url)
+    for number in range(3):
+        await sellers[number % 2].assess(f"o-{number}")
+    assert await find_suspects(database_url) == ["o-2"]
+    (assessment,) = [each for each in await read_assessments(database_url) if each.order_id == "o-0"]
+    assert list(assessment.recent_order_ids) == ["first", "edited"]
+
+
+async def replace_by_version_1(database_url: str, order_id: str) -> None:
+    """Replace the first event of an order by the one that the first release would have recorded."""
+    connection = await asyncpg.connect(database_url)
+    stream = f"ordering.order.{order_id}"
+    data = await connection.fetchval("SELECT data FROM events WHERE stream = $1 AND version = 1", stream)
+    newest = v2.OrderPlaced.FromString(data)
+    (group,) = newest.groups
+    old = v1.OrderPlaced(
+        order_id=newest.order_id,
+        customer_id=newest.customer_id,
+        lines=group.lines,
+        total=newest.total,
+        personal=group.personal,
+        placed_at=newest.placed_at,
+    )
+    await connection.execute(
+        "UPDATE events SET type = $2, data = $3 WHERE stream = $1 AND version = 1",
+        stream,
+        "diptych.ordering.v1.OrderPlaced",
+        old.SerializeToString(),
+    )
+    await connection.close()
+
+
+async def drop_index(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("TRUNCATE event_index, event_index_progress")
+    await connection.close()
+
+
+async def test_an_event_that_cannot_be_read_stops_no_assessment_of_others(
+    sellers: list[Seller], database_url: str
+) -> None:
+    await sellers[0].place("broken")
+    await sellers[0].place("o-1")
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("UPDATE events SET data = '\\xff' WHERE stream = 'ordering.order.broken'")
+    await connection.close()
+    assert isinstance(await sellers[0].assess("o-1"), Accepted)
+    assert sellers[0].unreadable == ["ordering.order.broken"]
+
+
+async def test_servers_that_build_the_index_at_once_build_the_same(
+    sellers: list[Seller], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_builder, "WINDOW", 3)
+    for number in range(12):
+        await sellers[0].place(f"o-{number}", street=str(number % 3))
+        await sellers[0].execute(ConfirmOrder(f"o-{number}"))
+    await asyncio.gather(*(sellers[number % 2].assess(f"o-{number}") for number in range(12)))
+    before = await read_index(database_url)
+    assert len(before) == 24
+    await drop_index(database_url)
+    await sellers[0].place("last")
+    await asyncio.gather(*(seller.assess("last", caller=str(seller)[:64]) for seller in sellers))
+    after = await read_index(database_url)
+    assert after[: len(before)] == before
+
+
+async def read_index(database_url: str) -> list[Any]:
+    connection = await asyncpg.connect(database_url)
+    rows = await connection.fetch("SELECT position, key FROM event_index ORDER BY position, key")
+    await connection.close()
+    return [tuple(row) for row in rows]
