@@ -10,6 +10,7 @@ many unauthenticated calls gets its answers late (`Pace`): most floods wait for 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from time import monotonic
 
 from grpc import StatusCode
@@ -105,8 +106,8 @@ class RefusedCalls:
             await self._pace.wait(strip_port(call.peer))
         elif self._may_record_alone(call.caller):
             await self._record_or_log(call)
-        else:
-            self._count(call)
+        else:  # callers can make up details without end, and would share no record with themselves
+            self._count(replace(call, details={}))
 
     def _may_record_alone(self, subject: str) -> bool:
         if monotonic() - self._singles_since > self._intervals[1]:

@@ -101,9 +101,9 @@ def no_delay(monkeypatch: pytest.MonkeyPatch) -> None:
 class Recorded:
     """Refused calls with short intervals, and what they record."""
 
-    def __init__(self) -> None:
+    def __init__(self, intervals: tuple[float, float] = (0.01, 0.05)) -> None:
         self.calls: list[RefusedCall] = []
-        self.refused = RefusedCalls(self._record, intervals=(0.01, 0.05))
+        self.refused = RefusedCalls(self._record, intervals)
 
     async def _record(self, call: RefusedCall) -> None:
         self.calls.append(call)
@@ -133,10 +133,11 @@ async def test_counts_are_recorded_soon_and_then_at_intervals_until_nothing_is_r
 
 
 async def test_invalid_calls_of_a_caller_are_recorded_alone_while_they_are_few() -> None:
-    recorded, calls = Recorded(), 500
+    recorded, calls = Recorded(intervals=(60.0, 60.0)), 500
     caller.set_current(Caller("eve", frozenset()))
-    invalid = RpcError("REQUEST_INVALID", "no", violations={"id": "is no id"})
-    await recorded.refuse(invalid, calls)
+    for number in range(calls):
+        invalid = RpcError("REQUEST_INVALID", "no", violations={f"names[{number}]": "is no name"})
+        await recorded.refuse(invalid, 1)
     await recorded.refused.close()
     alone, (rest,) = recorded.calls[:-1], recorded.calls[-1:]
     assert len(alone) == MAX_SINGLE_RECORDS_OF_CALLER
