@@ -138,8 +138,9 @@ def _make_watch_handler(
             await serve(request, context)
 
     async def serve(request: Any, context: Context) -> None:
+        age = AnswerAge(model.staleness)
         watch = Watch(
-            model.views,
+            model.views.for_answer(age),
             notifications,
             model.freshness,
             request.resume_token,
@@ -151,7 +152,11 @@ def _make_watch_handler(
                 asyncio.timeout(caller.current().expires_in()) as token_lifetime,
                 aclosing(handler(watch, request)) as responses,
             ):
+                is_first = True
                 async for view, token in responses:
+                    if is_first:
+                        await context.send_initial_metadata(age.metadata())
+                        is_first = False
                     response = encode_field(VIEW, view) + encode_field(RESUME_TOKEN, token.encode())
                     await context.write(check_response_size(response))
         except TimeoutError:

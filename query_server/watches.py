@@ -131,7 +131,11 @@ async def watch_view(watch: Watch, view_id: str, missing: NotFound) -> WatchResp
         build = await watch.begin(key, signal)
         sent_version = build.begins_after
         while True:
-            (fields,) = await build.read(("HMGET", key, "data", "version", "archived"))
+            watch.views.age.restart()
+            (fields,) = await build.read(("HMGET", key, "data", "version", "archived", "parked"))
+            *fields, parked = fields
+            if parked:
+                watch.views.age.include_parked(parked)
             found = watch.views.check_found(view_id, *fields)
             version = watch.views.parse_version(view_id, fields[1])
             if found is None:
@@ -162,6 +166,8 @@ async def watch_feed(watch: Watch, feed_key: str, index: str) -> WatchResponses:
         build = await watch.begin(feed_key, signal)
         after, sent_versions = build.begins_after, SentVersions()
         while True:
+            watch.views.age.restart()
+            watch.views.age.include_all()
             changes, feed_range = await _read_changes(build, after)
             if after > feed_range.highest:  # a failover of Redis has lost numbers that were already sent
                 after = 0

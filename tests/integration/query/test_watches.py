@@ -450,3 +450,23 @@ async def test_thousands_of_watchers_each_receive_their_own_changes(
     assert {(await read(call)).cheque.version for call in calls} == {3}
     for call in calls:
         call.cancel()
+
+
+async def test_a_watch_begins_with_the_age_of_its_first_state(server: QueryServer, model: ReadModel) -> None:
+    now = int(time() * 1000)
+    await model.set_as_of(now)
+    await change(model, cheque("c-1"), cheque("c-2"))
+    record = b'{"stale_since": %d}' % (now - 600_000)
+    await model.redis.hset(CHEQUE.key("c-1"), "parked", record)
+    await model.redis.hset(CHEQUE.parked, "c-1", record)
+    await model.redis.zadd(CHEQUE.parked_since, {"c-1": now - 600_000})
+
+    async def has_age(call: Any, low: float, high: float) -> bool:
+        await read(call)
+        age = dict(await call.initial_metadata()).get("diptych-staleness-ms")
+        call.cancel()
+        return age is not None and low <= int(age) / 1000 < high
+
+    await until(lambda: has_age(watch(server), 600, 660))
+    await until(lambda: has_age(watch(server, cheque_id="c-2"), 0, 60))
+    await until(lambda: has_age(watch_account(server), 600, 660))
