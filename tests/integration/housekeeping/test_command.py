@@ -108,7 +108,7 @@ async def test_an_interval_of_nothing_is_refused(house: House) -> None:
 @pytest.mark.parametrize("value", ["0s", "30", "never"])
 async def test_a_bad_retention_is_one_line(house: House, value: str) -> None:
     code, _, error = await finish(await start(house, DIPTYCH_KEEP_REQUESTS=value))
-    assert code == 1
+    assert code == 2
     assert error.startswith("settings: DIPTYCH_KEEP_REQUESTS: ")
     assert error.count("\n") == 1
 

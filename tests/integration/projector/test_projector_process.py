@@ -232,9 +232,9 @@ async def test_a_redis_that_forbids_config_is_accepted_with_a_warning(
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "not a url"])
 async def test_a_malformed_redis_url_ends_the_start_in_one_line(nats_url: str, url: str) -> None:
     async with running(url, nats_url, ready=False) as process:
-        assert await process.process.child.wait_ended() == 1
+        assert await process.process.child.wait_ended() == 2
     assert len(process.lines) == 1
-    assert process.lines[0].startswith("projector: DIPTYCH_REDIS_URL: ")
+    assert process.lines[0].startswith("settings: DIPTYCH_REDIS_URL: ")
 
 
 async def test_every_write_is_logged_with_the_last_events_id_and_the_lag(

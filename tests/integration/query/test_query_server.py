@@ -209,15 +209,15 @@ async def test_a_wrong_setting_is_reported_in_one_line(
 ) -> None:
     process = await start(redis_url, jwks, free_port(), **setting)
     _, stderr = await asyncio.wait_for(process.communicate(), 15)
-    assert (process.returncode, stderr.count(b"\n")) == (1, 1)
+    assert (process.returncode, stderr.count(b"\n")) == (2, 1)
     assert stderr.decode().startswith(problem)
 
 
 async def test_a_wrong_redis_address_is_reported_in_one_line(jwks: Path) -> None:
     process = await start("http://example.org", jwks, free_port())
     _, stderr = await asyncio.wait_for(process.communicate(), 15)
-    assert process.returncode == 1
-    assert stderr.startswith(b"query_server: DIPTYCH_REDIS_URL: ")
+    assert process.returncode == 2
+    assert stderr.startswith(b"settings: DIPTYCH_REDIS_URL: ")
     assert stderr.count(b"\n") == 1
 
 
