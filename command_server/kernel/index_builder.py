@@ -56,14 +56,20 @@ class IndexBuilder:
         self._build_task: asyncio.Task[int] | None = None
 
     async def build_to(self, position: int) -> None:
-        """Return once the index is built up to the position of this committed event."""
-        reached = 0
-        while reached < position:
+        """Return once the index is built up to the position of this committed event.
+
+        Raises:
+            StoreConflict: the event is gone, for instance after a failover with loss.
+        """
+        for _ in range(2):  # the first build may have begun before the event was committed
             if self._build_task is None or self._build_task.done():
                 self._build_task = asyncio.create_task(self._build())
                 # Its error goes to those that wait; without them it would be reported as one nobody has seen.
                 self._build_task.add_done_callback(lambda task: task.cancelled() or task.exception())
-            reached = await asyncio.shield(self._build_task)  # callers share it: one that leaves ends nothing
+            # Callers share the build: one that leaves does not end it.
+            if await asyncio.shield(self._build_task) >= position:
+                return
+        raise StoreConflict(f"no event at position {position} or above")
 
     def close(self) -> None:
         """Stop. The index keeps the entries that it has."""

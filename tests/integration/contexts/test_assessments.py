@@ -11,10 +11,14 @@ import pytest
 from diptych.ordering.v1 import events_pb2 as v1
 from diptych.ordering.v2 import events_pb2 as v2
 
+from command_server.contexts.ordering import CONTEXT
+from command_server.contexts.ordering.domain.customer_activity import ORDERS
 from command_server.contexts.ordering.domain.messages import ChangeShippingAddress, ConfirmOrder, RejectOrder
 from command_server.kernel import index_builder
-from command_server.kernel.index_builder import MAX_HISTORY
+from command_server.kernel.context import aggregate_types
+from command_server.kernel.index_builder import MAX_HISTORY, IndexBuilder
 from command_server.kernel.outcomes import Accepted, Rejection
+from command_server.kernel.ports import StoreConflict
 from tests.support.harness.assessments import (
     Seller,
     address,
@@ -287,3 +291,11 @@ async def read_index(database_url: str) -> list[Any]:
     rows = await connection.fetch("SELECT position, key FROM event_index ORDER BY position, key")
     await connection.close()
     return [tuple(row) for row in rows]
+
+
+async def test_a_build_up_to_an_event_that_is_gone_ends(sellers: list[Seller]) -> None:
+    await sellers[0].place("o-1")
+    aggregate = aggregate_types([CONTEXT])[ORDERS.stream_type]
+    builder = IndexBuilder(sellers[0].index, ORDERS, aggregate, lambda *_: None)
+    with pytest.raises(StoreConflict, match="no event at position 1000000"):
+        await builder.build_to(1_000_000)
