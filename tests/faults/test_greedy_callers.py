@@ -14,7 +14,7 @@ from tests.support.harness.load_caller import Outcomes, run_caller
 from tests.support.ledger.installation import CONTEXT, installed
 
 pytestmark = pytest.mark.long
-SECONDS, ROUNDS = 2.0, 3
+SECONDS, ROUNDS = 1.5, 3
 SHARE = 8
 """Calls in flight of a caller: its limit."""
 MIN_RATIO = 0.5

@@ -14,7 +14,7 @@ from tests.support.harness.load_caller import run_caller
 from tests.support.harness.waiting import until
 
 pytestmark = pytest.mark.long
-SECONDS = 4.0
+SECONDS = 2.5
 HONEST_CALLS, FLOOD_CALLS = 8, 64
 MIN_REFUSED = 100
 """Unauthenticated calls of a flood that is one, on a busy machine too."""
