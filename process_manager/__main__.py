@@ -100,7 +100,11 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         )
         replayer = StreamReplayer(engine, leases)
         preceding = PrecedingInputs(
-            engine.sagas, store, read_stream_ends_from(nats), lambda: leases.silent_targets
+            engine.sagas,
+            store,
+            read_stream_ends_from(nats),
+            lambda: leases.silent_targets,
+            lambda: publication.latest,
         )
         await asyncio.gather(
             query_server.serve(lifecycle),

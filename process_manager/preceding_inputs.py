@@ -7,9 +7,11 @@ How it works:
   delay it, so it fires in the end, however busy its saga is.
 - Of its own stream an instance needs the messages of that stream alone. An event of a stream with a key may
   be of any stream of that type, so the feeds of all partitions must pass the messages that are there.
+- The messages are read once the relay has confirmed, at most CONFIRMATION_AGE seconds before the timer was
+  seen, that everything committed is in the stream: a relay that was away publishes first what it missed.
 - Nothing holds a timer for ever. It fires without a reply after QUIET seconds if the step's target is silent,
   and after MAX_WAIT seconds in any case; without an event after QUIET seconds in which no feed of its saga
-  advanced, for instance because JetStream is away.
+  advanced, for instance because JetStream or the relay is away.
 - This process remembers what its timers wait for. Another one that takes over a lease begins again.
 """
 
@@ -25,12 +27,15 @@ from process_manager.due_work import DueTimer, Feed
 from process_manager.saga import Saga
 from process_manager.store import InstanceProgress, SagaStore
 from process_manager.targets import target_of
+from runtime.jetstream import Publication
 from runtime.process import logs
 
 QUIET = 15.0
 """Seconds that a timer waits for the step of a silent target, and for feeds that do not advance."""
 MAX_WAIT = 300.0
 """Seconds that a timer waits for the steps of other targets."""
+CONFIRMATION_AGE = 1.0
+"""Seconds before a timer is first seen in which the relay must have confirmed the stream."""
 READ_TIMEOUT = 1.0
 """Seconds to read the ends of streams of one batch of timers; what is missing is read with the next one."""
 INITIAL_PAUSE, MAX_PAUSE = 0.25, 2.0
@@ -98,6 +103,7 @@ class PrecedingInputs:
         store: reads how far instances are.
         read_ends: reads the ends of streams.
         list_silent: returns the targets that do not answer.
+        get_publication: returns the relay's last confirmation of the stream; None if there was none.
     """
 
     def __init__(
@@ -106,11 +112,13 @@ class PrecedingInputs:
         store: SagaStore,
         read_ends: ReadStreamEnds,
         list_silent: Callable[[], Container[str]],
+        get_publication: Callable[[], Publication | None],
     ) -> None:
         self._sagas = sagas
         self._store = store
         self._read_ends = read_ends
         self._list_silent = list_silent
+        self._get_publication = get_publication
         self._waits: dict[DueTimer, _Wait] = {}
 
     async def choose(self, timers: Sequence[DueTimer]) -> tuple[list[DueTimer], dict[DueTimer, float]]:
@@ -162,7 +170,11 @@ class PrecedingInputs:
         return streams.subject(streams.stream_name(type_, timer.id)) if type_ else ""
 
     async def _read_missing_ends(self, timers: Sequence[DueTimer]) -> None:
-        waits = [self._waits[timer] for timer in timers]
+        publication = self._get_publication()
+        if publication is None:
+            return
+        confirmed_at = publication.asked_at + CONFIRMATION_AGE
+        waits = [wait for timer in timers if (wait := self._waits[timer]).began <= confirmed_at]
         missing = {subject for wait in waits for subject in wait.subjects if subject not in wait.ends}
         if not missing:
             return

@@ -14,7 +14,7 @@ from diptych.ordering.v1.types_pb2 import Order
 
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
-from operations.processes import PROCESS_MANAGER
+from operations.processes import PROCESS_MANAGER, RELAY
 from process_manager.due_work import DueStep
 from process_manager.sagas.fulfilment import FULFILMENT
 from process_manager.step_client import StepReply
@@ -88,10 +88,11 @@ async def expire_timers(stack: Stack, orders: list[str]) -> None:
     assert changed == f"UPDATE {len(orders)}"
 
 
-async def count_timers(stack: Stack, orders: list[str]) -> int:
+async def count_timers(stack: Stack, orders: list[str], condition: str = "true") -> int:
     connection = await asyncpg.connect(stack.settings.database_url)
     try:
-        query = "SELECT count(*) FROM saga_timers WHERE saga = $1 AND id = ANY ($2::text[])"
+        query = "SELECT count(*) FROM saga_timers WHERE saga = $1 AND id = ANY ($2::text[]) AND "
+        query += condition
         return int(await connection.fetchval(query, FULFILMENT.name, orders))
     finally:
         await connection.close()
@@ -145,19 +146,29 @@ async def test_a_timer_that_fires_while_orders_are_confirmed_changes_nothing(
     assert report.clean, report.to_text()
 
 
+@pytest.mark.parametrize("relay_is_away", [False, True])
 async def test_orders_approved_while_the_manager_was_away_for_days_are_confirmed(
-    stack: Stack, trade: Trade
+    stack: Stack, trade: Trade, relay_is_away: bool
 ) -> None:
-    (manager,) = stack.of(PROCESS_MANAGER)
+    (manager,), (relay,) = stack.of(PROCESS_MANAGER), stack.of(RELAY)
     sku, account = await trade.create_product(3 * ORDERS), await trade.open_account(SUSPICIOUS * ORDERS)
     orders = [await trade.place_order(sku, account, total=SUSPICIOUS) for _ in range(ORDERS)]
     for order in orders:
         await trade.wait_for_state(order, "IN_REVIEW")
     await manager.kill()
+    if relay_is_away:
+        await relay.kill()
     for order in orders:
         await trade.caller.execute(ordering.ApproveOrderRequest(order_id=order))
     await expire_timers(stack, orders)
     await manager.start()
+    if relay_is_away:
+
+        async def are_waiting() -> bool:
+            return await count_timers(stack, orders, "postponed_to IS NOT NULL") == ORDERS
+
+        await until(are_waiting)
+        await relay.start()
     assert await wait_for_ends(trade, orders, "CONFIRMED") == {("CONFIRMED", ""): ORDERS}
     report = await verify_stack(stack)
     assert report.clean, report.to_text()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection, Mapping
+from time import monotonic
 
 import pytest
 
@@ -11,7 +12,8 @@ from process_manager.due_work import DueTimer, Feed
 from process_manager.preceding_inputs import PrecedingInputs
 from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
-from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, cashed, written
+from runtime.jetstream import Publication
+from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, cashed, confirm_now, written
 from tests.support.ledger.sagas import COLLECTION
 from tests.support.ledger.stubs import commands
 
@@ -67,7 +69,7 @@ async def test_a_timer_that_a_reply_cancels_does_not_fire(run: SagaRun) -> None:
 async def test_the_wait_for_a_reply_is_bounded_and_shorter_for_a_silent_target(
     run: SagaRun, silent: Collection[str], bound: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    preceding = PrecedingInputs(run.engine.sagas, run.store, read_no_ends, lambda: silent)
+    preceding = PrecedingInputs(run.engine.sagas, run.store, read_no_ends, lambda: silent, confirm_now)
     timers = await read_due(run)
     assert (await preceding.choose(timers))[0] == []
     other = "MAX_WAIT" if bound == "QUIET" else "QUIET"
@@ -119,8 +121,31 @@ async def test_a_timer_does_not_wait_for_ever_while_jetstream_is_away(
         raise OSError("away")
 
     await run.query("UPDATE saga_steps SET outcome = 'OK'")
-    preceding = PrecedingInputs(run.engine.sagas, run.store, fail, tuple)
+    preceding = PrecedingInputs(run.engine.sagas, run.store, fail, tuple, confirm_now)
     timers = await read_due(run)
+    assert (await preceding.choose(timers))[0] == []
+    monkeypatch.setattr("process_manager.preceding_inputs.QUIET", 0.0)
+    assert (await preceding.choose(timers))[0] == timers
+
+
+async def test_a_timer_waits_until_the_relay_has_published_what_was_committed(
+    run: SagaRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await run.query("UPDATE saga_steps SET outcome = 'OK'")
+    latest: list[Publication | None] = [None]
+
+    async def read_ends(subjects: Collection[str]) -> Mapping[str, StreamEnd | None]:
+        assert latest[0] is not None, "the relay is away, so the ends mean nothing"
+        return await read_no_ends(subjects)
+
+    preceding = PrecedingInputs(run.engine.sagas, run.store, read_ends, tuple, lambda: latest[0])
+    timers = await read_due(run)
+    assert (await preceding.choose(timers))[0] == []
+    latest[0] = Publication(monotonic() - 60, "epoch", 0)  # from before the relay was away
+    assert (await preceding.choose(timers))[0] == []
+    latest[0] = confirm_now()
+    assert (await preceding.choose(timers))[0] == timers
+    latest[0] = None
     assert (await preceding.choose(timers))[0] == []
     monkeypatch.setattr("process_manager.preceding_inputs.QUIET", 0.0)
     assert (await preceding.choose(timers))[0] == timers

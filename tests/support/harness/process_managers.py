@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 from process_manager.due_work import DueStep
@@ -93,7 +94,10 @@ async def _run_in_turn(nats: jetstream.Connection, store: SagaStore, client: Fau
             asyncio.Event(),
         )
         replayer = StreamReplayer(engine, leases)
-        preceding = PrecedingInputs(engine.sagas, store, read_stream_ends_from(nats), tuple)
+        publication = jetstream.PublicationClock(nats)
+        preceding = PrecedingInputs(
+            engine.sagas, store, read_stream_ends_from(nats), tuple, partial(getattr, publication, "latest")
+        )
         tasks = [
             asyncio.create_task(part.run(stopping))
             for part in (
@@ -103,7 +107,7 @@ async def _run_in_turn(nats: jetstream.Connection, store: SagaStore, client: Fau
                 TimerDispatcher(engine, store, leases, preceding),
             )
         ]
-        tasks.append(asyncio.create_task(leases.run(stopping)))
+        tasks += [asyncio.create_task(leases.run(stopping)), asyncio.create_task(publication.run())]
         try:
             await client.kill.wait()
         finally:

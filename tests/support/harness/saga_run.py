@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import text
@@ -21,6 +22,7 @@ from process_manager.saga_reader import SagaReader
 from process_manager.store import SagaStore
 from runtime.codec import message_class
 from runtime.grpc.server import Service
+from runtime.jetstream import Publication
 from tests.support.harness.freshness import make_waits
 from tests.support.harness.keys import TOKENS
 from tests.support.ledger.stubs import events, events_v2
@@ -73,6 +75,11 @@ def create_freshness(run: "SagaRun", incarnation: str = INCARNATION) -> Freshnes
         return None
 
     return Freshness(TOKENS, make_waits(), FeedReader(run.store.engine), read_incarnation, read_stream_end)
+
+
+def confirm_now() -> Publication:
+    """Return a relay's confirmation that everything committed until now is in the stream."""
+    return Publication(monotonic(), "epoch", 0)
 
 
 class Call:
@@ -155,7 +162,7 @@ class SagaRun:
 
     def create_preceding(self) -> PrecedingInputs:
         """Return what timers wait for: of events, those of an instance's own stream. No target is silent."""
-        return PrecedingInputs(self.engine.sagas, self.store, self._read_ends, tuple)
+        return PrecedingInputs(self.engine.sagas, self.store, self._read_ends, tuple, confirm_now)
 
     async def _read_ends(self, subjects: Collection[str]) -> Mapping[str, StreamEnd | None]:
         versions = {streams.subject(event.stream): event.version for event in self.stream_events}
