@@ -16,7 +16,7 @@ def receipt(aggregate_id: str, version: int, seconds: int) -> Receipt:
 RECEIPTS = (receipt("a", 4, 10), receipt("a", 5, 11), receipt("a", 7, 11))
 
 
-@pytest.mark.parametrize("order", permutations(RECEIPTS))
+@pytest.mark.parametrize("order", list(permutations(RECEIPTS)))
 def test_the_answer_to_an_earlier_command_does_not_replace_a_later_one(order: tuple[Receipt, ...]) -> None:
     last = LastReceipt()
     for each in order:
