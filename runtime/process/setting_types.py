@@ -115,8 +115,6 @@ def _check_database_url(text: str) -> str:
     options = _check_options(parts, DATABASE_OPTIONS)
     if not parts.hostname and "host" not in options:
         raise ValueError("names no host")
-    if not parts.path.removeprefix("/"):
-        raise ValueError("names no database")
     return text
 
 
