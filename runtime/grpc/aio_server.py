@@ -5,8 +5,9 @@ byte ends the loop and the server with it. gRPC can also hand calls over by regi
 decodes a path. `Server` therefore registers all its methods, and takes their calls in one task each
 (`_CallIntake`). Calls of all other methods are taken in a further task, as calls of UNKNOWN_METHOD, because
 their path cannot be read without decoding it. grpc.aio's own loop only starts the server and waits for its
-end. Calls without a complete message, which grpc.aio would leave open, get REQUEST_INVALID, as do messages
-that the services of gRPC itself (health, reflection) cannot decode.
+end. Calls without a complete message, which grpc.aio would leave open, get REQUEST_INVALID: at once if they
+have ended, otherwise after MESSAGE_TIMEOUT (`late_messages.py`). So do messages that the services of gRPC
+itself (health, reflection) cannot decode.
 
 The methods of grpc.aio that are overridden or called here are private; tests/unit/runtime/test_aio_server.py
 checks them, and pyproject.toml excludes other minor versions.
@@ -24,6 +25,7 @@ from grpc._cython import cygrpc
 from grpc.aio import _server
 
 from runtime.grpc import errors
+from runtime.grpc.late_messages import MESSAGE_TIMEOUT, LateMessages
 from runtime.grpc.rpc_error import RpcError
 
 UNKNOWN_METHOD = "unknown"
@@ -37,13 +39,16 @@ class Server(_server.Server):
 
     Args:
         options: of gRPC core.
+        intake: calls of one method that are taken at a time. More than one are a burden unless handlers let
+            calls wait, for instance for a place of their caller.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, intake: int = 1) -> None:
         # Not super().__init__, which would make grpc.aio's own intake.
         self._loop = cygrpc.get_working_loop()
         arguments = _server._augment_channel_arguments(tuple(options), None)
         self._server = _CallIntake(self._loop, None, (), None, arguments, None)
+        self._server.size = intake
 
     def add_methods(self, handler: grpc.GenericRpcHandler, paths: Iterable[str]) -> None:
         """Let a handler find the handlers of these methods, and those of calls of unknown methods."""
@@ -64,6 +69,9 @@ class Server(_server.Server):
 class _CallIntake(cygrpc.AioServer):  # type: ignore[misc] # has no stub
     """Takes calls by method."""
 
+    size = 1
+    """Calls of one method that are taken at a time."""
+
     def __init__(self, loop: asyncio.AbstractEventLoop, *arguments: Any) -> None:
         super().__init__(loop, *arguments)
         self._event_loop = loop
@@ -72,11 +80,12 @@ class _CallIntake(cygrpc.AioServer):  # type: ignore[misc] # has no stub
         self.ended: asyncio.Future[None] = loop.create_future()
         """Fails when the intake of a method has ended, and so ends grpc.aio's loop."""
         self._tasks: set[asyncio.Task[None]] = set()
+        self._late_messages = LateMessages()
 
     def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
         super().add_generic_rpc_handlers(handlers)
         if hasattr(self, "_handlers"):  # the constructor of grpc.aio calls this method with no handlers
-            self._handlers.extend(handlers)
+            self._handlers.extend(map(self._late_messages.observe, handlers))
 
     def add_registered_method_handlers(self, handlers: dict[str, Any]) -> None:
         super().add_registered_method_handlers(handlers)
@@ -86,10 +95,12 @@ class _CallIntake(cygrpc.AioServer):  # type: ignore[misc] # has no stub
         """Start the intake of a method, None for all that are not registered; called once for each."""
         resolver = cygrpc._MethodResolver(self._handlers, self._paths)
         if path is None:
+            self._spawn(self._late_messages.run(self.is_running))
             self._spawn(self._take_calls(UNKNOWN_METHOD, self._request_call, resolver))
         else:
             request_call = partial(self._request_registered_call, path)
-            self._spawn(self._take_calls(path.decode(), request_call, resolver))
+            for _ in range(self.size):
+                self._spawn(self._take_calls(path.decode(), request_call, resolver))
         return self.ended
 
     async def _take_calls(
@@ -111,9 +122,12 @@ class _CallIntake(cygrpc.AioServer):  # type: ignore[misc] # has no stub
     async def _handle_call(self, method: str, resolver: Any, state: Any) -> None:
         problem = "the call has no complete message"
         try:
-            await cygrpc._handle_rpc(method, resolver, (), state, self._event_loop, False)
+            with self._late_messages.limit():
+                await cygrpc._handle_rpc(method, resolver, (), state, self._event_loop, False)
         except DecodeError:
             problem = f"not a request of {method}"
+        except TimeoutError:
+            problem = f"no complete message arrived within {MESSAGE_TIMEOUT:.0f} seconds"
         context = cygrpc._ServicerContext(state, None, None, self._event_loop)
         if not context.done():
             try:

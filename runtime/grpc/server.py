@@ -50,6 +50,9 @@ MAX_PENDING = 1_000
 """Number of calls waiting to be handed over to Python from which gRPC sheds some new calls; from twice that
 number it sheds all."""
 
+INTAKE_FOR_LIMITS = 32
+"""Calls of one method that are taken at a time if callers have places: what gRPC core holds back has none."""
+
 
 def build_options(settings: Settings, max_pending: int = MAX_PENDING) -> list[tuple[str, int]]:
     """Return the options of the gRPC server."""
@@ -173,7 +176,8 @@ class Server:
             raise StartError(f"cannot listen on {address}: {error}") from error
 
     def _create_server(self) -> Any:
-        server: Any = AioServer(build_options(self._settings, self._max_pending))
+        intake = INTAKE_FOR_LIMITS if self._settings.max_calls_per_caller else 1
+        server: Any = AioServer(build_options(self._settings, self._max_pending), intake)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
         if self._settings.reflection:
             from grpc_reflection.v1alpha import reflection  # the import takes a tenth of a second

@@ -8,7 +8,7 @@ import pytest
 
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
-from operations.processes import COMMAND_SERVER
+from operations.processes import COMMAND_SERVER, QUERY_SERVER
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.load_caller import Outcomes, run_caller
 from tests.support.ledger.installation import CONTEXT, installed
@@ -30,14 +30,17 @@ async def limited_stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
             yield stack
 
 
-async def test_a_caller_at_ten_times_its_share_leaves_the_others_theirs(limited_stack: Stack) -> None:
-    stack, address = limited_stack, limited_stack.of(COMMAND_SERVER)[0].address
-    ada, eve = (stack.token("ledger.write", subject=name) for name in ("ada", "eve"))
+@pytest.mark.parametrize(("kind", "process"), [("write", COMMAND_SERVER), ("read", QUERY_SERVER)])
+async def test_a_caller_at_ten_times_its_share_leaves_the_others_theirs(
+    kind: str, process: str, limited_stack: Stack
+) -> None:
+    stack, address = limited_stack, limited_stack.of(process)[0].address
+    ada, eve = (stack.token("ledger.write", "ledger.read", subject=name) for name in ("ada", "eve"))
 
     async def run_both(calls: int) -> tuple[Outcomes, Outcomes]:
         return await asyncio.gather(
-            run_caller("write", address, ada, SHARE, SECONDS),
-            run_caller("write", address, eve, calls, SECONDS, obeys=False),
+            run_caller(kind, address, ada, SHARE, SECONDS),
+            run_caller(kind, address, eve, calls, SECONDS, obeys=False),
         )
 
     ratios = []

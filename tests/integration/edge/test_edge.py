@@ -17,7 +17,7 @@ from grpc import StatusCode
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from runtime.grpc import aio_server, server
+from runtime.grpc import aio_server, late_messages, server
 from runtime.grpc.refused_call_counts import RefusedCall
 from runtime.grpc.rpc_error import STATUS, RpcError
 from runtime.grpc.server import MAX_RECEIVED_BYTES, Server, Service
@@ -28,6 +28,14 @@ from runtime.process.start_error import StartError
 from tests.support.harness import toy_server
 from tests.support.harness.callers import Issuer, bearer
 from tests.support.harness.made_service import made_service
+from tests.support.harness.raw_http2 import (
+    END_HEADERS,
+    HEADERS,
+    encode_frame,
+    encode_headers,
+    grpc_headers,
+    raw_connection,
+)
 from tests.support.harness.rpc_failure import rpc_failure
 from tests.support.harness.waiting import until
 from tests.support.ledger.stubs import commands, queries, queries_grpc
@@ -397,6 +405,21 @@ async def test_a_server_whose_intake_fails_ends_the_process(
     async with asyncio.timeout(10):
         await edge.serve(lifecycle)
     assert lifecycle.failed, "so that the exit code is not 0"
+
+
+@pytest.mark.parametrize("path", [PATH, "/grpc.health.v1.Health/Check", "/no/such"])
+async def test_a_call_whose_message_does_not_arrive_is_ended(
+    path: str, edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late_messages, "MESSAGE_TIMEOUT", 0.5)
+    slow = asyncio.ensure_future(edge.get("slow-2000"))
+    async with raw_connection(edge.server.port) as connection:
+        stream = connection.take_stream()
+        headers = encode_headers(grpc_headers(path.encode()))
+        await connection.send(encode_frame(HEADERS, END_HEADERS, stream, headers))
+        answer = await connection.read_answer(stream)
+    assert answer.grpc_status in (StatusCode.INVALID_ARGUMENT.value[0], StatusCode.UNIMPLEMENTED.value[0])
+    assert (await slow).cheque.cheque_id == "slow-2000", "a call with its message goes on"
 
 
 async def test_a_server_does_not_start_on_the_port_of_another_one(edge: Edge) -> None:
