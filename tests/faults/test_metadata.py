@@ -23,8 +23,8 @@ from operations.processes import COMMAND_SERVER
 from runtime.grpc.metadata import CAUSATION_ID, CORRELATION_ID, IGNORED, VALID_CAUSE
 from tests.e2e.test_commandline import diptych
 from tests.support.builders.requests import group_commit, request
-from tests.support.harness import raw_call
 from tests.support.harness.invariants import verify_stack
+from tests.support.harness.raw_http2 import Header, encode_message, grpc_headers, raw_connection
 from tests.support.harness.waiting import until
 from tests.support.ledger.clerk import Clerk, cheque_of
 from tests.support.ledger.installation import CONTEXT, installed
@@ -65,12 +65,13 @@ async def fetch(stack: Stack, statement: str, *arguments: object) -> list[asyncp
         await connection.close()
 
 
-async def write_raw(stack: Stack, clerk: Clerk, account: str, *metadata: raw_call.Header) -> None:
+async def write_raw(stack: Stack, clerk: Clerk, account: str, *metadata: Header) -> None:
     """Write a cheque with any bytes in the metadata of the call."""
-    headers = [(key.encode(), value.encode()) for key, value in clerk.bearer]
-    address = stack.of(COMMAND_SERVER)[0].address
-    message = cheque_of(account).SerializeToString()
-    await raw_call.call(address, f"/{SERVICE}/WriteCheque", message, [*headers, *metadata])
+    bearer = [(key.encode(), value.encode()) for key, value in clerk.bearer]
+    headers = grpc_headers(f"/{SERVICE}/WriteCheque".encode(), *bearer, *metadata)
+    async with raw_connection(int(stack.of(COMMAND_SERVER)[0].address.rpartition(":")[2])) as connection:
+        answer = await connection.call(headers, encode_message(cheque_of(account).SerializeToString()))
+    assert not answer.is_reset and not answer.is_closed
 
 
 async def test_only_ids_are_taken_over_from_the_metadata_of_a_call(stack: Stack, clerk: Clerk) -> None:
