@@ -112,8 +112,10 @@ class SagaStaleness:
     async def take_sample(self) -> None:
         """Add a target if there is a confirmation, and find out which ones are reached."""
         publication = self._get_publication()  # before the stream, which has what it confirms
+        if publication is None:
+            return  # none since this process began; perhaps NATS has not started yet
         stream = await self._read_identity()
-        if publication and stream and _has_confirmed(stream, publication):
+        if stream and _has_confirmed(stream, publication):
             await self._add_target(publication, stream)
         if not self._targets:
             return
