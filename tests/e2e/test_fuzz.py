@@ -124,7 +124,6 @@ def reason_of(error: Any) -> str:
 
 some = settings(
     max_examples=30,
-    deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )

@@ -35,9 +35,7 @@ def test_orders_follow_the_model(stack: Stack) -> None:
         def __init__(self) -> None:
             super().__init__(who, [here, there], queries[0])
 
-    run_state_machine_as_test(
-        Through, settings=settings(max_examples=12, stateful_step_count=20, deadline=None)
-    )
+    run_state_machine_as_test(Through, settings=settings(max_examples=12, stateful_step_count=20))
     for channel in channels:
         channel.close()
 

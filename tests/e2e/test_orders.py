@@ -55,7 +55,7 @@ async def test_a_request_id_used_for_another_request_is_refused_and_on_record(sh
         "SELECT caller, reason FROM refused_calls WHERE details ->> 'request_id' = $1",
         request.request_id,
     )
-    assert [tuple(row) for row in found] == [("alice", "REQUEST_ID_REUSED")]
+    assert [tuple(row) for row in found] == [(shop.subject, "REQUEST_ID_REUSED")]
 
 
 async def test_a_request_id_older_than_the_answers_is_refused_and_on_record(shop: Shop) -> None:
@@ -76,7 +76,7 @@ async def test_a_request_id_older_than_the_answers_is_refused_and_on_record(shop
         "SELECT caller, reason FROM refused_calls WHERE details ->> 'request_id' = $1",
         request.request_id,
     )
-    assert [tuple(row) for row in found] == [("alice", "REQUEST_TOO_OLD")]
+    assert [tuple(row) for row in found] == [(shop.subject, "REQUEST_TOO_OLD")]
     request.request_id = request_id_of(datetime.now(UTC) + timedelta(days=2))
     with pytest.raises(grpc.aio.AioRpcError) as invalid:
         await shop.place(request)

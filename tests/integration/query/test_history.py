@@ -63,7 +63,7 @@ async def test_a_page_holds_twenty_entries_by_default(model: ReadModel) -> None:
     assert second.next_page_token == ""
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     initial=st.integers(1, 12),
     arriving=st.lists(st.integers(0, 3), max_size=12),

@@ -252,7 +252,7 @@ async def test_a_page_token_of_other_bounds_is_refused(model: ReadModel) -> None
 TIMES = st.integers(0, 6)  # a small range, so that many cheques share a time
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     initial=st.lists(TIMES, max_size=12),
     arriving=st.lists(st.lists(TIMES, max_size=4), max_size=15),

@@ -25,7 +25,7 @@ from tests.support.ledger import queries as ledger
 from tests.support.ledger.stored_views import CHEQUE, HISTORY, cheque
 from tests.support.ledger.stubs import queries, types
 
-some = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+some = settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 LIMIT = 1_000
 SIZES = st.lists(st.integers(0, 1_500), min_size=1, max_size=12)
 """Lengths of texts, some of which make their item larger than a page."""

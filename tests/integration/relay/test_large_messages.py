@@ -17,6 +17,7 @@ from runtime.process.lifecycle import cancel_and_wait
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
 from tests.support.harness.limited_nats import LimitedNats
+from tests.support.harness.log_lines import own_lines
 from tests.support.harness.waiting import until
 
 LIMIT = 20_000
@@ -40,22 +41,24 @@ async def test_small_events_are_published_to_a_server_with_a_low_limit(
 
 
 async def test_a_larger_event_blocks_the_feed_until_the_limit_is_raised(
-    database_url: str, nats: LimitedNats, writer: Writer, capsys: pytest.CaptureFixture[str]
+    database_url: str, nats: LimitedNats, writer: Writer
 ) -> None:
-    async with feed.relay(database_url, nats.url) as relay:
-        await writer.commit("x", "x", data=b"small")
-        await writer.commit("x", data=b"x" * LIMIT)
-        await writer.commit("y")
-        await until(lambda: relay.relay.blocked)
-        identity = await feed.read_identity(relay.connection)
-        assert identity is not None and identity.last_sequence == 2
-        assert "Feed blocked by a large event" in (said := capsys.readouterr().err)
-        assert "a.b.x@3 makes a message of" in said and f"max_payload is {LIMIT}: raise it" in said
-        nats.set_max_payload(2 * LIMIT)  # a reload, of which no client hears
-        await writer.wait_until_published()
-        await until(lambda: not relay.relay.blocked)
-        await feed.assert_whole(relay.connection, writer)
-        assert "Feed no longer blocked" in capsys.readouterr().err
+    with own_lines() as lines:
+        async with feed.relay(database_url, nats.url) as relay:
+            await writer.commit("x", "x", data=b"small")
+            await writer.commit("x", data=b"x" * LIMIT)
+            await writer.commit("y")
+            await until(lambda: relay.relay.blocked)
+            identity = await feed.read_identity(relay.connection)
+            assert identity is not None and identity.last_sequence == 2
+            (blocked,) = lines.of("Feed blocked by a large event")
+            assert "a.b.x@3 makes a message of" in blocked["error"]
+            assert f"max_payload is {LIMIT}: raise it" in blocked["error"]
+            nats.set_max_payload(2 * LIMIT)  # a reload, of which no client hears
+            await writer.wait_until_published()
+            await until(lambda: not relay.relay.blocked)
+            await feed.assert_whole(relay.connection, writer)
+        assert lines.of("Feed no longer blocked")
 
 
 @pytest.mark.long

@@ -5,5 +5,5 @@ from devstack.stack import Stack
 Bearer = tuple[tuple[str, str], ...]
 
 
-def bearer(stack: Stack, *scopes: str) -> Bearer:
-    return (("authorization", f"Bearer {stack.token(*scopes)}"),)
+def bearer(stack: Stack, *scopes: str, subject: str = "alice") -> Bearer:
+    return (("authorization", f"Bearer {stack.token(*scopes, subject=subject)}"),)

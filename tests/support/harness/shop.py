@@ -24,11 +24,15 @@ if TYPE_CHECKING:  # these exist for the type checker alone
 
 
 class Shop:
-    """Calls the command servers and the query servers of a stack in turn."""
+    """Calls the command servers and the query servers of a stack in turn, as a caller of its own.
+
+    Servers record only so many refused calls of one caller.
+    """
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.bearer: Bearer = bearer(stack, "ordering.write", "ordering.read")
+        self.subject = f"shop-{uuid4().hex[:8]}"
+        self.bearer: Bearer = bearer(stack, "ordering.write", "ordering.read", subject=self.subject)
         self._channels = [
             grpc.aio.insecure_channel(process.address)
             for process in (*stack.of(COMMAND_SERVER), *stack.of(QUERY_SERVER))

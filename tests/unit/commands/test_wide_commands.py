@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from command_server.kernel import admission
 from command_server.kernel.batch import Request
 from command_server.kernel.command_queue import MAX_BATCH_SIZE
 from command_server.kernel.outcomes import Accepted
@@ -19,6 +20,13 @@ from tests.support.ledger.rules.messages import CashCheque, Deposit, Distribute,
 from tests.support.ledger.rules.shares import Memo, Share
 
 WIDTH = 100
+
+
+@pytest.fixture(autouse=True)
+def _any_wait_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Admit all commands, however long a busy machine takes for a batch."""
+    for limit in ("MAX_QUEUE_TIME", "MAX_TURN_TIME"):
+        monkeypatch.setattr(admission, limit, 60.0)
 
 
 class CountingStore(MemoryEventStore):

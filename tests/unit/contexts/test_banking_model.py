@@ -264,5 +264,5 @@ class BankingMachine(RuleBasedStateMachine):
         folds.compare(self.world)
 
 
-BankingMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=50, deadline=None)
+BankingMachine.TestCase.settings = settings(max_examples=120, stateful_step_count=50)
 TestBankingModel = BankingMachine.TestCase

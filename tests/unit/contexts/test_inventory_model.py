@@ -14,5 +14,5 @@ class ComparedMachine(InventoryMachine):
         folds.compare(self.world)
 
 
-ComparedMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+ComparedMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=50)
 TestInventoryModel = ComparedMachine.TestCase

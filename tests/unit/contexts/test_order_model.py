@@ -46,5 +46,5 @@ class DomainMachine(OrderMachine):
             assert amount.units * NANOS + amount.nanos == self.model.total()
 
 
-DomainMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+DomainMachine.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
 TestOrderModel = DomainMachine.TestCase

@@ -160,5 +160,5 @@ class Machine(RuleBasedStateMachine):
 
 
 assert timedelta(minutes=61) > CLAIM_LIFETIME
-Machine.TestCase.settings = settings(max_examples=400, stateful_step_count=8, deadline=None)
+Machine.TestCase.settings = settings(max_examples=400, stateful_step_count=8)
 TestFulfilmentModel = Machine.TestCase
