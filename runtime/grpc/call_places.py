@@ -3,10 +3,14 @@
 How it works. Each caller has the same number of places (`DIPTYCH_MAX_CALLS_PER_CALLER`). A call takes one
 before its request is decoded, and gives it back when it is answered. A call that finds none waits for one of
 its caller, first come, first served; it costs nothing meanwhile, so a caller that waits for its answers slows
-itself down and nobody else. After MAX_WAIT, or shortly before its deadline, it is refused with a hint.
-Refusing it at once would cost as much as an answer, each time that a caller without patience tries again.
+itself down and nobody else. It begins HAND_OVER_PAUSE after the place became free: a caller that keeps within
+its places leaves each of them unused while an answer and the next call are on the way, and without the pause
+a caller with many calls would be served twice as often. After MAX_WAIT, or shortly before its deadline, a
+call is refused with a hint. Refusing it at once would cost as much as an answer, each time that a caller
+without patience tries again.
 
-Calls that gRPC has not handed over are in no place: Python does not see them (docs/adr/0037).
+Calls that gRPC has not handed over are in no place, because Python does not see them. With a limit the server
+therefore takes many calls at a time (`server.INTAKE_FOR_LIMITS`, docs/adr/0037).
 """
 
 import asyncio
@@ -22,6 +26,8 @@ DEADLINE_MARGIN = 0.05
 """Seconds before its deadline at which it is refused."""
 MAX_WAITING, MAX_WAITING_OF_CALLER = 2_000, 1_000
 """Calls that wait, of all callers and of one; the next one is refused at once, to bound the memory."""
+HAND_OVER_PAUSE = 0.002
+"""Seconds until a place that has become free is taken by a call that waits for it."""
 RETRY_AFTER = 0.5
 """Seconds after which a refused call may find a place."""
 
@@ -90,7 +96,13 @@ class CallPlaces:
             self._forget_if_idle(subject)
 
     def _give_back(self, subject: str) -> None:
-        """Hand the place over to the caller's next call, or free it."""
+        """Free the place, or hand it over to a call that waits for it."""
+        if self._waiting.get(subject):
+            asyncio.get_running_loop().call_later(HAND_OVER_PAUSE, self._hand_over, subject)
+        else:
+            self._hand_over(subject)
+
+    def _hand_over(self, subject: str) -> None:
         if waiting := self._waiting.get(subject):
             waiting.popleft().set_result(None)
         else:
