@@ -84,9 +84,8 @@ class PostgresEventStore:
             if failure is None:
                 raise
             if discards_connections(error):
-                await (
-                    self.engine.dispose()
-                )  # the other pooled connections may be dead too, without an error yet
+                # The other pooled connections may be dead too, without an error yet.
+                await self.engine.dispose()
             raise failure from error
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:

@@ -87,10 +87,8 @@ class Relay:
     async def lead(self) -> NoReturn:
         """Recover and publish until cancelled; restart after every error."""
         self.blocked = False  # what blocked an earlier term may be published by now
-        backoff, failures = (
-            Backoff(INITIAL_PAUSE, MAX_PAUSE),
-            logs.RepeatedErrors(log, "Relay failed; restarting"),
-        )
+        backoff = Backoff(INITIAL_PAUSE, MAX_PAUSE)
+        failures = logs.RepeatedErrors(log, "Relay failed; restarting")
         async with self._outbox:
             while True:
                 started = monotonic()
