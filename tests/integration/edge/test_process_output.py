@@ -67,7 +67,7 @@ async def test_a_process_that_fails_ends_though_nobody_reads_its_output(
         assert await toy.wait_ended(STOP) == 70
     for invalid in ({"DIPTYCH_JWKS": "/nowhere/jwks.json"}, {"DIPTYCH_LOG_LEVEL": "loud"}):
         async with toy_process(tmp_path, environment=invalid, redirection=f"> {unread_pipe} 2>&1") as toy:
-            assert await toy.wait_ended(60) == 1
+            assert await toy.wait_ended(60) == 2
 
 
 async def test_whatever_libraries_print_becomes_lines(tmp_path: Path) -> None:
