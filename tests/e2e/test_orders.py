@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -11,8 +12,17 @@ import grpc
 import pytest
 from diptych.ordering.v1.types_pb2 import Order
 
+from devstack.stack import Stack
 from tests.support.builders.request_ids import request_id_of
 from tests.support.harness.shop import Shop, order_of
+
+
+@pytest.fixture
+async def own_shop(stack: Stack) -> AsyncIterator[Shop]:
+    """A shop with a subject of its own, since servers record only so many refused calls of one caller."""
+    shop = Shop(stack, "own")
+    yield shop
+    await shop.close()
 
 
 async def rows(shop: Shop, sql: str, *arguments: object) -> list[asyncpg.Record]:
@@ -43,27 +53,27 @@ async def test_a_command_repeated_at_the_other_server_has_one_effect_and_one_ans
     assert [order.order_id for order in orders] == [receipts[0].aggregate_id]
 
 
-async def test_a_request_id_used_for_another_request_is_refused_and_on_record(shop: Shop) -> None:
+async def test_a_request_id_used_for_another_request_is_refused_and_on_record(own_shop: Shop) -> None:
     request = order_of("bea")
-    await shop.place(request)
+    await own_shop.place(request)
     request.customer_id = "mallory"
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await shop.place(request)
+        await own_shop.place(request)
     assert error.value.code() == grpc.StatusCode.ALREADY_EXISTS
     found = await rows(
-        shop,
+        own_shop,
         "SELECT caller, reason FROM refused_calls WHERE details ->> 'request_id' = $1",
         request.request_id,
     )
-    assert [tuple(row) for row in found] == [(shop.subject, "REQUEST_ID_REUSED")]
+    assert [tuple(row) for row in found] == [("own", "REQUEST_ID_REUSED")]
 
 
-async def test_a_request_id_older_than_the_answers_is_refused_and_on_record(shop: Shop) -> None:
+async def test_a_request_id_older_than_the_answers_is_refused_and_on_record(own_shop: Shop) -> None:
     request = order_of("bea")
     request.request_id = request_id_of(datetime.now(UTC) - timedelta(days=31))
     with pytest.raises(diptych_client.Rejection) as rejected:
         try:
-            await shop.place(request)
+            await own_shop.place(request)
         except grpc.aio.AioRpcError as error:
             raise diptych_client.Rejection.from_error(error) from error
     assert (rejected.value.code, rejected.value.reason) == (
@@ -72,14 +82,14 @@ async def test_a_request_id_older_than_the_answers_is_refused_and_on_record(shop
     )
     assert rejected.value.metadata["request_id"] == request.request_id
     found = await rows(
-        shop,
+        own_shop,
         "SELECT caller, reason FROM refused_calls WHERE details ->> 'request_id' = $1",
         request.request_id,
     )
-    assert [tuple(row) for row in found] == [(shop.subject, "REQUEST_TOO_OLD")]
+    assert [tuple(row) for row in found] == [("own", "REQUEST_TOO_OLD")]
     request.request_id = request_id_of(datetime.now(UTC) + timedelta(days=2))
     with pytest.raises(grpc.aio.AioRpcError) as invalid:
-        await shop.place(request)
+        await own_shop.place(request)
     assert invalid.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 

@@ -18,6 +18,7 @@ from process_manager.store import SagaStore
 from process_manager.stream_replayer import StreamReplayer
 from process_manager.timer_dispatcher import TimerDispatcher
 from runtime import jetstream
+from runtime.process.lifecycle import cancel_and_wait
 from runtime.process.settings import Settings
 from tests.support.harness.contexts import SAGAS
 from tests.support.harness.waiting import until
@@ -111,10 +112,8 @@ async def _run_in_turn(nats: jetstream.Connection, store: SagaStore, client: Fau
         try:
             await client.kill.wait()
         finally:
-            stopping.set()  # asyncio.wait_for of Python 3.11 may swallow a cancellation
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            stopping.set()
+            await cancel_and_wait(*tasks)
             await leases.leave()  # as if they had expired
 
 

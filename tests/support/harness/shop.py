@@ -24,15 +24,11 @@ if TYPE_CHECKING:  # these exist for the type checker alone
 
 
 class Shop:
-    """Calls the command servers and the query servers of a stack in turn, as a caller of its own.
+    """Calls the command servers and the query servers of a stack in turn."""
 
-    Servers record only so many refused calls of one caller.
-    """
-
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, subject: str = "alice") -> None:
         self.stack = stack
-        self.subject = f"shop-{uuid4().hex[:8]}"
-        self.bearer: Bearer = bearer(stack, "ordering.write", "ordering.read", subject=self.subject)
+        self.bearer: Bearer = bearer(stack, "ordering.write", "ordering.read", subject=subject)
         self._channels = [
             grpc.aio.insecure_channel(process.address)
             for process in (*stack.of(COMMAND_SERVER), *stack.of(QUERY_SERVER))
