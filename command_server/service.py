@@ -72,9 +72,7 @@ def look_up_first(lookups: EventLookups, execute: Execute) -> Execute:
     """Return an `execute` that gives each command the earlier events that it needs."""
 
     async def complete_and_execute(request: Request) -> CommandResult:
-        if request.kind.decider.lookup is not None:
-            request = await lookups.complete(request)
-        return await execute(request)
+        return await execute(await lookups.complete(request))
 
     return complete_and_execute
 

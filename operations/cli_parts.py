@@ -11,7 +11,7 @@ import click
 from runtime.process.durations import parse_duration
 from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting, StartError
-from runtime.process.terminal import escape, escape_lines
+from runtime.process.terminal import escape, escape_lines, is_unicode
 
 MAX_REASON_LENGTH = 500
 """Characters of an operator's reason: a context's commands take it over."""
@@ -41,11 +41,6 @@ class Reason(click.ParamType[str]):
         if not 0 < len(text.strip()) <= len(text) <= MAX_REASON_LENGTH or not text.isprintable():
             self.fail(f"must be one line of 1 to {MAX_REASON_LENGTH} printable characters", param, ctx)
         return text
-
-
-def is_unicode(text: str) -> bool:
-    """Return whether a text has no lone surrogates, as Python makes them of bytes that are not UTF-8."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def echo(text: str, *, err: bool = False) -> None:

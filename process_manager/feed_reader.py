@@ -4,7 +4,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import func, select, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts import streams
 from process_manager.due_work import Checkpoint, Feed
@@ -47,6 +47,12 @@ WHERE EXISTS (SELECT FROM saga_parked_streams p WHERE p.saga = k.saga) OR EXISTS
 """)
 
 
+async def read_checkpoints(connection: AsyncConnection, sagas: Collection[str]) -> dict[Feed, Checkpoint]:
+    """Return the checkpoints of all feeds of these sagas."""
+    rows = await connection.execute(select(CHECKPOINTS).where(CHECKPOINTS.c.saga.in_(sagas)))
+    return {Feed(row.saga, row.stream_type, row.partition): (row.epoch, row.sequence) for row in rows}
+
+
 class FeedReader:
     """Reads the process manager's tables.
 
@@ -70,13 +76,8 @@ class FeedReader:
 
     async def read_checkpoints(self, sagas: Collection[str]) -> dict[Feed, Checkpoint]:
         """Return the checkpoints of all feeds of these sagas."""
-        columns = CHECKPOINTS.c
-        query = select(
-            columns.saga, columns.stream_type, columns.partition, columns.epoch, columns.sequence
-        ).where(columns.saga.in_(sagas))
         async with self._engine.connect() as connection:
-            rows = await connection.execute(query)
-            return {Feed(row[0], row[1], row[2]): (row[3], row[4]) for row in rows}
+            return await read_checkpoints(connection, sagas)
 
     async def find_waiting(self, sagas: Collection[str]) -> set[str]:
         """Return those of these sagas for which events wait: a stream is parked, or an instance failed."""

@@ -20,6 +20,7 @@ from process_manager.due_work import DueStep
 from runtime.codec import message_class
 from runtime.grpc.metadata import CAUSATION_ID, CORRELATION_ID, ID_PATTERNS
 from runtime.process.regular_file import read_regular_file
+from runtime.process.setting_types import split_targets
 from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting
 from runtime.telemetry import tracing
@@ -94,7 +95,7 @@ class StepClient:
     def __init__(self, settings: Settings, check_token: CheckToken | None = None) -> None:
         self._check_token = check_token
         self._command_address, self._query_address = settings.command_address, settings.query_address
-        self._context_addresses = _parse_targets(settings.command_targets)
+        self._context_addresses = dict(split_targets(settings.command_targets))
         self._token_file = Path(settings.process_manager_token)
         if self._token_file.exists() and not self._token_file.is_file():
             raise InvalidSetting(f"DIPTYCH_PROCESS_MANAGER_TOKEN={self._token_file}: is not a regular file")
@@ -188,12 +189,6 @@ class StepClient:
         if self._check_token is not None:
             await self._check_token(token)
         return token
-
-
-def _parse_targets(text: str) -> dict[str, str]:
-    """Return the addresses of `context=host:port,…` by context."""
-    parts = (part.strip().partition("=") for part in text.split(",") if part.strip())
-    return {context.strip(): address for context, _, address in parts}
 
 
 def _read_details(error: grpc.aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo | None, float]:

@@ -23,6 +23,7 @@ from process_manager.due_work import (
     Feed,
     matches_step,
 )
+from process_manager.feed_reader import read_checkpoints
 from process_manager.saga import Saga
 from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS, ROLE, SAGAS, STEPS
 from process_manager.targets import PLACES
@@ -47,7 +48,7 @@ class InstanceProgress:
     pending: Mapping[tuple[str, int], str] = field(default_factory=dict)
     """By step and attempt without an answer: the method."""
     checkpoints: Mapping[Feed, Checkpoint] = field(default_factory=dict)
-    """Those of all feeds of its saga."""
+    """Those of all feeds of its saga, and perhaps of others."""
 
 
 class SagaStore:
@@ -161,18 +162,14 @@ class SagaStore:
         """Return how far the instances of these timers are, by saga and id."""
         keys = sorted({(timer.saga, timer.id) for timer in timers})
         columns = {"sagas": [saga for saga, _ in keys], "ids": [id_ for _, id_ in keys]}
-        query = select(CHECKPOINTS).where(CHECKPOINTS.c.saga.in_({saga for saga, _ in keys}))
         async with self.reserved.connect() as connection:
             rows = (await connection.execute(PROGRESS, columns)).all()
-            checkpoint_rows = await connection.execute(query)
-        checkpoints: dict[str, dict[Feed, Checkpoint]] = {saga: {} for saga, _ in keys}
-        for row in checkpoint_rows:
-            checkpoints[row.saga][Feed(row.saga, row.stream_type, row.partition)] = row.epoch, row.sequence
+            checkpoints = await read_checkpoints(connection, {saga for saga, _ in keys})
         return {
             (row.saga, row.id): InstanceProgress(
                 row.version or 0,
                 {(step, attempt): method for step, attempt, method in row.pending},
-                checkpoints[row.saga],
+                checkpoints,
             )
             for row in rows
         }

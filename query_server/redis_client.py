@@ -90,7 +90,8 @@ class RedisClient:
 
     async def call_behind(self, first: Command, command: Command) -> tuple[Any, Any]:
         """Return the replies to two commands; the first is sent once for all calls that leave together."""
-        shared, reply = self._share(first), self._send(command)
+        connection = self._require_connection()
+        shared, reply = connection.share(first), connection.send(command)
         result = await reply  # replies come in order, so the shared one is there
         return _unwrap(shared.result(), first), _unwrap(result, command)
 
@@ -120,14 +121,12 @@ class RedisClient:
         return True
 
     def _send(self, command: Command) -> asyncio.Future[Any]:
-        if self._connection is None or self._connection.lost.done():
-            raise _unavailable()
-        return self._connection.send(command)
+        return self._require_connection().send(command)
 
-    def _share(self, command: Command) -> asyncio.Future[Any]:
+    def _require_connection(self) -> "_Connection":
         if self._connection is None or self._connection.lost.done():
             raise _unavailable()
-        return self._connection.share(command)
+        return self._connection
 
     async def _keep_connected(self) -> None:
         backoff = Backoff(INITIAL_PAUSE, MAX_PAUSE)

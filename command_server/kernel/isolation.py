@@ -2,7 +2,7 @@
 
 A half whose other half succeeded is known to hold the faulty command, so it is divided without running it.
 What follows a half that failed waits, and then runs as one batch. One faulty command among n therefore costs
-at most 2 log2 n further transactions, and the others commit in their order of arrival.
+some log2 n further transactions (docs/adr/0036), and the others commit in their order of arrival.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

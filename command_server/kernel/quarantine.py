@@ -71,10 +71,6 @@ class Quarantine:
         self._answer_at = 0.0
         """When that command is answered."""
 
-    @property
-    def count(self) -> int:
-        return len(self._waiting) + sum(map(len, self._groups))
-
     def report(self, request: Request) -> float:
         """Remember a command that the store has refused; return the seconds by which to delay its answer."""
         now = self._clock()

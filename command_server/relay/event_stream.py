@@ -17,7 +17,6 @@ from typing import NoReturn
 from uuid import uuid4
 
 import nats.errors
-from nats.aio.msg import Msg
 from nats.js import api
 from nats.js.errors import APIError, NotFoundError
 
@@ -27,6 +26,7 @@ from runtime.jetstream import (
     UNREACHABLE,
     Connection,
     Message,
+    Receive,
     StreamIdentity,
     StreamReader,
     read_stream_identity,
@@ -168,14 +168,10 @@ class EventStream:
     @asynccontextmanager
     async def subscribe_publication_requests(self, receive: Callable[[str], None]) -> AsyncIterator[None]:
         """Call `receive` with the reply subject of each request of a reader (`PublicationClock`)."""
-        subscription = await self._connection.subscribe(
+        async with self._receive(
             streams.PUBLISHED_SUBJECT, lambda _subject, reply, _data, _headers: receive(reply)
-        )
-        try:
+        ):
             yield
-        finally:
-            with suppress(nats.errors.Error):
-                await self._connection.unsubscribe(subscription)
 
     async def confirm_publication(self, reply: str, epoch: str, sequence: int) -> None:
         """Reply to a publication request. A reply that gets lost is requested again."""
@@ -187,16 +183,22 @@ class EventStream:
         """Yield an event that is set by the messages of a subject, or by those with this data."""
         notified = asyncio.Event()
 
-        async def receive(message: Msg) -> None:
-            if data in (None, message.data):
+        def receive(_subject: str, _reply: str, received: bytes, _headers: object) -> None:
+            if data in (None, received):
                 notified.set()
 
-        subscription = await self._connection.client.subscribe(subject, cb=receive)
-        try:
+        async with self._receive(subject, receive):
             yield notified
+
+    @asynccontextmanager
+    async def _receive(self, subject: str, receive: Receive) -> AsyncIterator[None]:
+        """Call a function with each message of a subject."""
+        subscription = await self._connection.subscribe(subject, receive)
+        try:
+            yield
         finally:
             with suppress(nats.errors.Error):
-                await subscription.unsubscribe()
+                await self._connection.unsubscribe(subscription)
 
 
 def decode_event(message: Message) -> RecordedEvent | None:

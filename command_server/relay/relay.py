@@ -15,7 +15,7 @@ its health, reads the limit again and again, and continues once it is raised.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from time import monotonic
 from typing import NoReturn, Protocol
@@ -172,11 +172,8 @@ class Relay:
             raise OutOfSync("the outbox no longer has all events that the stream has lost")
         positions = list(lost_positions.values())
         async for events in self._outbox.read_events(positions):
-            accepted = await self._stream.count_accepted(events)
-            for batch in _split(events[:accepted]):
+            async for batch in self._divide(events):
                 end = await self._publish(self._stream, stream.epoch, batch, end)
-            if accepted < len(events):
-                self._stream.refuse(events[accepted])
 
     async def _mark_published_tail(self, stream: StreamIdentity) -> None:
         """Mark the events that the stream has after the last mark.
@@ -300,13 +297,22 @@ class Relay:
             requests.bind(await self._outbox.read_last_position())
 
     async def _publish_and_mark(self, publisher: Publisher, events: Sequence[RecordedEvent]) -> None:
-        accepted = await self._stream.count_accepted(events)
-        for batch in _split(events[:accepted]):
+        async for batch in self._divide(events):
             last = await self._publish(publisher, self._state.epoch, batch, self._state.sequence)
             self._state = await self._outbox.mark(self._state, [event.position for event in batch], last)
+        self._report_continued()
+
+    async def _divide(self, events: Sequence[RecordedEvent]) -> AsyncIterator[Sequence[RecordedEvent]]:
+        """Yield the events in batches, up to the first one that the server refuses.
+
+        Raises:
+            MessageTooLarge: there is such an event, and all before it were yielded.
+        """
+        accepted = await self._stream.count_accepted(events)
+        for batch in _split(events[:accepted]):
+            yield batch
         if accepted < len(events):
             self._stream.refuse(events[accepted])
-        self._report_continued()
 
     async def _publish(
         self, publisher: Publisher, epoch: str, batch: Sequence[RecordedEvent], after: int

@@ -1,6 +1,6 @@
 """JetStream access: a lasting connection, the event stream, and readers that detect gaps."""
 
-from runtime.jetstream.connection import UNREACHABLE, Connection, connect
+from runtime.jetstream.connection import UNREACHABLE, Connection, Receive, connect
 from runtime.jetstream.publication import Publication, PublicationClock
 from runtime.jetstream.reader import ReaderLost, StreamReader
 from runtime.jetstream.stream import (
@@ -19,6 +19,7 @@ __all__ = [
     "Publication",
     "PublicationClock",
     "ReaderLost",
+    "Receive",
     "StreamIdentity",
     "StreamReader",
     "SubjectReader",

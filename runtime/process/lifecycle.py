@@ -15,7 +15,6 @@ How it works:
 import asyncio
 import gc
 import os
-import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
@@ -30,7 +29,7 @@ from runtime.process import logs
 from runtime.process.logs import output
 from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting, StartError
-from runtime.process.terminal import escape
+from runtime.process.terminal import escape, is_unicode
 from runtime.process.watchdog import Watchdog
 from runtime.telemetry import setup
 
@@ -44,8 +43,6 @@ GC_THRESHOLDS = 20_000, 20, 50
 caches again and again, which costs a twentieth of a command server's time under load and a fifth of a
 projector's."""
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Python's decoding of bytes that are not UTF-8."""
 _CANCEL_INTERVAL = 1.0
 """Seconds after which a task that has not ended is cancelled again."""
 
@@ -125,7 +122,7 @@ def parse_settings() -> Settings:
         InvalidSetting: some are invalid; the message names them all.
     """
     for name, value in os.environ.items():
-        if name.startswith(("DIPTYCH_", "OTEL_")) and _SURROGATE.search(value):
+        if name.startswith(("DIPTYCH_", "OTEL_")) and not is_unicode(value):
             raise InvalidSetting(f"{name}: is not UTF-8")
     try:
         return Settings()

@@ -58,12 +58,17 @@ def _check_optional_address(text: str) -> str:
     return text and _check_address(text)
 
 
+def split_targets(text: str) -> list[tuple[str, str]]:
+    """Return the pairs of context and address in `context=host:port,…`."""
+    parts = (part.strip().partition("=") for part in text.split(",") if part.strip())
+    return [(context.strip(), address) for context, _, address in parts]
+
+
 def _check_targets(text: str) -> str:
     names = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        name, _, address = part.partition("=")
+    for name, address in split_targets(text):
         try:
-            names.append(_check_text(name.strip()))
+            names.append(_check_text(name))
             _check_address(address)
         except ValueError as error:
             raise ValueError(f"an entry is not context=host:port: its address {error}") from error

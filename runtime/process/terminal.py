@@ -1,4 +1,7 @@
-"""Text for a terminal: what callers or servers wrote neither moves the cursor nor forges a line."""
+"""Text for a terminal: what callers or servers wrote neither moves the cursor nor forges a line.
+
+And text from one, or from the environment, which may be no text.
+"""
 
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -11,6 +14,11 @@ def escape(text: str) -> str:
 def escape_lines(text: str) -> str:
     """Return lines of our own making, each escaped."""
     return text if text.isprintable() else "\n".join(map(escape, text.split("\n")))
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text has no lone surrogates, as Python makes them of bytes that are not UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _escape_character(character: str) -> str:
