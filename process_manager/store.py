@@ -60,10 +60,10 @@ class SagaStore:
 
     def __init__(self, database_url: str) -> None:
         self.engine: AsyncEngine = create_engine(
-            database_url, session=SESSION, pool_size=8, max_overflow=8, pool_timeout=10.0
+            database_url, session=SESSION, pool_size=16, pool_timeout=10.0
         )
         self.reserved: AsyncEngine = create_engine(
-            database_url, session=SESSION, pool_size=RESERVED_CONNECTIONS, max_overflow=0, pool_timeout=10.0
+            database_url, session=SESSION, pool_size=RESERVED_CONNECTIONS, pool_timeout=10.0
         )
         """For timers, leases and the reading of due work: no other load can use up its connections."""
 

@@ -17,19 +17,20 @@ def create_engine(
     database_url: str,
     *,
     session: Mapping[str, str] | None = None,
-    pool_size: int = 4,
-    max_overflow: int = 4,
+    pool_size: int = 8,
     pool_timeout: float = 5.0,
     command_timeout: float | None = 10.0,
     **options: Any,
 ) -> AsyncEngine:
-    """Return an engine on asyncpg.
+    """Return an engine on asyncpg with a fixed pool.
+
+    A pool that overflows closes the additional connections as soon as they are free, so that under load most
+    transactions would open a session of their own.
 
     Args:
         database_url: `postgresql://…`.
         session: PostgreSQL parameters of every session, for instance its role.
-        pool_size: number of connections that stay open.
-        max_overflow: number of additional connections under load.
+        pool_size: maximum number of connections; they are opened when needed, and stay open.
         pool_timeout: seconds to wait for a free connection.
         command_timeout: seconds until a statement fails; None for no limit.
         options: further arguments of SQLAlchemy's `create_async_engine`.
@@ -48,7 +49,7 @@ def create_engine(
             **arguments,
         },
         pool_size=pool_size,
-        max_overflow=max_overflow,
+        max_overflow=0,
         pool_timeout=pool_timeout,
         **options,
     )

@@ -35,7 +35,7 @@ class Database:
 
     def __init__(self, database_url: str) -> None:
         self.engine: AsyncEngine = create_engine(
-            database_url, session=SESSION, pool_size=2, command_timeout=60.0, isolation_level="AUTOCOMMIT"
+            database_url, session=SESSION, pool_size=6, command_timeout=60.0, isolation_level="AUTOCOMMIT"
         )
 
     async def close(self) -> None:

@@ -97,8 +97,7 @@ class PostgresReader:
         self._engine: AsyncEngine = create_engine(
             database_url,
             session=statements.SESSION,
-            pool_size=5,
-            max_overflow=10,
+            pool_size=15,
             command_timeout=None,
             isolation_level="REPEATABLE READ",
         )
