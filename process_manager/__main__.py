@@ -106,17 +106,21 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             lambda: leases.silent_targets,
             lambda: publication.latest,
         )
-        await asyncio.gather(
-            query_server.serve(lifecycle),
-            leases.run(lifecycle.stopping),
-            EventConsumer(nats, engine, store, leases, replayer).run(lifecycle.stopping),
-            replayer.run(lifecycle.stopping),
-            StepDispatcher(engine, store, client, leases).run(lifecycle.stopping),
-            TimerDispatcher(engine, store, leases, preceding).run(lifecycle.stopping),
-            Inspection(engine, store, leases).run(lifecycle.stopping),
-            LatePauses(store).run(lifecycle.stopping),
+        workers = (
+            leases,
+            EventConsumer(nats, engine, store, leases, replayer),
+            replayer,
+            StepDispatcher(engine, store, client, leases),
+            TimerDispatcher(engine, store, leases, preceding),
+            Inspection(engine, store, leases),
+            LatePauses(store),
         )
-        await leases.leave()
+
+        async def work() -> None:
+            await asyncio.gather(*(worker.run(lifecycle.stopping) for worker in workers))
+            await leases.leave()  # queries may still be served
+
+        await asyncio.gather(query_server.serve(lifecycle), work())
     await client.close()
     await store.close()
 

@@ -2,73 +2,40 @@
 
 How it works:
 
-- Every manager renews its membership and its leases once per RENEW_INTERVAL, in one transaction. An
-  advisory lock runs these transactions one at a time, and PostgreSQL's clock alone decides on expiry.
-- The share of a manager is the number of partitions divided by the number of members, rounded up. A manager
-  releases the partitions beyond its share, so a manager that joins finds free partitions on its next
-  renewal.
-- A manager that stops releases everything at once. The leases of a killed manager expire after LEASE
-  seconds.
+- Every manager renews its membership and its leases once per RENEWAL_INTERVAL, in one statement that also
+  tells whether anything has changed: a member has come or gone, or partitions are free.
+- Only then it rebalances, in a transaction that an advisory lock runs one at a time. The share of a manager
+  is the number of partitions divided by the number of members, rounded up. A manager releases the partitions
+  beyond its share, so a manager that joins finds free partitions.
+- A manager that stops, releases partitions or needs some notifies the others, which renew at once.
+- Membership and leases end with the manager's session (`KeptSession`), so the partitions of a killed manager
+  are free at the next renewal of another. Those of a frozen one expire after LEASE seconds by PostgreSQL's
+  clock. The manager itself counts them as lost then, by its own clock, and whenever a renewal fails.
 - Managers that run the same contexts form a group, which divides all partitions among its members.
-- A lease that lasts longer than LEASE seconds was written while PostgreSQL's clock was ahead, and counts as
+- A lease that lasts longer than LONGEST_LEASE was written while PostgreSQL's clock was ahead, and counts as
   expired; so does such a membership.
 - Leases only save work: they keep two managers from reading the same events and sending the same steps. If
   two managers work on one partition, locks, checkpoints and request ids keep the result correct.
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import Mapping
 from time import monotonic
-from uuid import uuid4
-
-from sqlalchemy import text
+from typing import Any
 
 from contracts import streams
+from process_manager import lease_statements as statements
 from process_manager.store import SagaStore
 from process_manager.targets import Target
+from runtime.kept_session import KeptSession
 from runtime.process import logs
 
-LEASE = 5.0
+LEASE = 2.0
 """Seconds after which a lease or a membership expires unless it is renewed."""
-RENEWAL_INTERVAL = 1.0
+RENEWAL_INTERVAL = 0.5
 """Seconds."""
-
-LOCK = "SELECT pg_advisory_xact_lock(0x53414741)"
-RENEW_MEMBERSHIP = """
-INSERT INTO saga_managers (contexts, name, until, silent_targets)
-SELECT :contexts, :me, now() + make_interval(secs => :lease), coalesce(jsonb_object_agg(
-  target, jsonb_build_object('since', now() - make_interval(secs => seconds), 'error', error)
-), '{}') FROM unnest(CAST(:targets AS text[]), CAST(:seconds AS float[]), CAST(:errors AS text[]))
-  AS t (target, seconds, error)
-ON CONFLICT (contexts, name) DO UPDATE SET until = excluded.until, silent_targets = excluded.silent_targets
-"""
-END_MEMBERSHIP = "DELETE FROM saga_managers WHERE name = :me OR until < now()"
-DELETE_EXPIRED_MEMBERS = """
-DELETE FROM saga_managers WHERE until NOT BETWEEN now() AND now() + make_interval(secs => :lease + 1)
-"""
-COMPUTE_SHARE = """
-SELECT ceil(CAST(:partitions AS numeric) / count(*)) FROM saga_managers WHERE contexts = :contexts
-"""
-RELEASE_EXCESS = """
-DELETE FROM saga_leases
-WHERE until NOT BETWEEN now() AND now() + make_interval(secs => :lease + 1)
-OR holder = :me AND partition NOT IN (
-  SELECT partition FROM saga_leases WHERE holder = :me ORDER BY partition LIMIT :share
-)
-"""
-ACQUIRE = """
-INSERT INTO saga_leases (contexts, partition, holder, until)
-SELECT :contexts, partition, :me, now() + make_interval(secs => :lease)
-FROM generate_series(0, :partitions - 1) AS partition
-WHERE partition NOT IN (SELECT partition FROM saga_leases WHERE contexts = :contexts)
-LIMIT greatest(0, :share - (SELECT count(*) FROM saga_leases WHERE holder = :me))
-"""
-RENEW = """
-UPDATE saga_leases SET until = now() + make_interval(secs => :lease) WHERE holder = :me RETURNING partition
-"""
-RELEASE_ALL = "DELETE FROM saga_leases WHERE holder = :me"
+LONGEST_LEASE = 6.0
+"""Seconds; managers of earlier releases take leases of 5 s."""
 
 log = logs.get_logger(__name__)
 
@@ -82,58 +49,112 @@ class Leases:
     """
 
     def __init__(self, store: SagaStore, contexts: str) -> None:
-        self._engine = store.reserved
+        self._session = KeptSession(store.reserved)
         self._contexts = contexts
-        self._name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        self.partitions: frozenset[int] = frozenset()
-        """The partitions leased at the last renewal."""
+        self._partitions: frozenset[int] = frozenset()
+        self._expire_at = 0.0
+        self._notified = asyncio.Event()
         self.silent_targets: Mapping[str, Target] = {}
         """The targets that do not answer this process; recorded with each renewal, for operators."""
+
+    @property
+    def partitions(self) -> frozenset[int]:
+        """The partitions leased at the last renewal; none if these leases may have expired."""
+        return self._partitions if monotonic() < self._expire_at else frozenset()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Renew the leases until the process stops; `leave` then releases them."""
         failures = logs.RepeatedErrors(log, "Lease renewal failed")
         while not stopping.is_set():
+            self._notified.clear()
             try:
                 await self.renew()
                 failures.reset()
             except Exception as error:  # for example, PostgreSQL is unavailable
                 failures.report(error)
-            try:
-                await asyncio.wait_for(stopping.wait(), RENEWAL_INTERVAL)
-            except TimeoutError:
-                continue
+            await self._wait(stopping)
+
+    async def _wait(self, stopping: asyncio.Event) -> None:
+        """Wait until the next renewal is due, another manager notifies, or the process stops."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (stopping, self._notified)]
+        try:
+            await asyncio.wait(waits, timeout=RENEWAL_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
 
     async def renew(self) -> None:
         """Renew leases, acquire free partitions, and release those that exceed the share."""
-        silent = list(self.silent_targets.values())
-        parameters: dict[str, object] = {
-            "targets": [target.name for target in silent],
-            "seconds": [monotonic() - target.silent_since for target in silent],
-            "errors": [target.error for target in silent],
-            "me": self._name,
-            "contexts": self._contexts,
-            "lease": LEASE,
-            "partitions": streams.PARTITIONS,
-        }
-        async with self._engine.begin() as connection:
-            for statement in (LOCK, RENEW_MEMBERSHIP, DELETE_EXPIRED_MEMBERS):
-                await connection.execute(text(statement), parameters)
-            parameters["share"] = int(await connection.scalar(text(COMPUTE_SHARE), parameters) or 1)
-            for statement in (RELEASE_EXCESS, ACQUIRE):
-                await connection.execute(text(statement), parameters)
-            rows = await connection.execute(text(RENEW), parameters)
-            partitions = frozenset(row.partition for row in rows)
-        if partitions != self.partitions:
+        began = monotonic()
+        try:
+            # What takes longer than a lease returns after its end.
+            async with asyncio.timeout(LEASE):
+                partitions = await self._renew_or_rebalance()
+        except BaseException:
+            self._partitions = frozenset()
+            await self._session.close()  # the others need not wait until the leases expire
+            raise
+        if partitions != self._partitions:
             log.info("Partitions changed", partitions=sorted(partitions))
-        self.partitions = partitions
+        self._partitions, self._expire_at = partitions, began + LEASE
+
+    async def _renew_or_rebalance(self) -> frozenset[int]:
+        session = await self._open_session()
+        row: Any = await session.fetchrow(
+            statements.RENEW, self._contexts, self._session.name, LEASE, LONGEST_LEASE, *self._list_silent()
+        )
+        share = -(-streams.PARTITIONS // max(1, row["members"]))
+        held = len(row["partitions"])
+        free = streams.PARTITIONS - held - row["leased_by_others"]
+        if row["is_member"] and not row["ended"] and held <= share and (held == share or free <= 0):
+            return frozenset(row["partitions"])
+        return await self._rebalance(session)
+
+    async def _rebalance(self, session: Any) -> frozenset[int]:
+        contexts, me = self._contexts, self._session.name
+        async with session.transaction():
+            await session.execute(statements.LOCK)
+            await session.execute(statements.JOIN, contexts, me, LEASE, *self._list_silent())
+            await session.execute(statements.DELETE_ENDED_MEMBERS, me, LONGEST_LEASE)
+            share = await session.fetchval(statements.COMPUTE_SHARE, contexts, streams.PARTITIONS)
+            released = await session.fetch(statements.RELEASE, me, share, LONGEST_LEASE)
+            await session.execute(statements.ACQUIRE, contexts, me, LEASE, streams.PARTITIONS, share)
+            rows = await session.fetch(statements.LIST_HELD, me)
+            if len(rows) < share or any(row["holder"] == me for row in released):
+                await session.execute(statements.NOTIFY, contexts)
+        return frozenset(row["partition"] for row in rows)
+
+    async def _open_session(self) -> Any:
+        name = self._session.name
+        session = await self._session.open()
+        if self._session.name != name:
+            await session.add_listener(statements.CHANNEL, self._on_notification)
+        return session
+
+    def _on_notification(self, _connection: object, _pid: int, _channel: str, contexts: object) -> None:
+        if contexts == self._contexts:
+            self._notified.set()
+
+    def _list_silent(self) -> tuple[list[str], list[float], list[str]]:
+        """Return the silent targets, the seconds since when they are silent, and their errors."""
+        silent, now = list(self.silent_targets.values()), monotonic()
+        return (
+            [target.name for target in silent],
+            [now - target.silent_since for target in silent],
+            [target.error for target in silent],
+        )
 
     async def leave(self) -> None:
         """Release all leases, so that other managers need not wait until they expire."""
-        self.partitions = frozenset()
+        self._partitions = frozenset()
         try:
-            async with self._engine.begin() as connection:
-                for statement in (RELEASE_ALL, END_MEMBERSHIP):
-                    await connection.execute(text(statement), {"me": self._name})
+            async with asyncio.timeout(LEASE):
+                session = await self._session.open()
+                async with session.transaction():
+                    await session.execute(statements.RELEASE_ALL, self._session.name)
+                    await session.execute(statements.END_MEMBERSHIP, self._session.name)
+                    await session.execute(statements.NOTIFY, self._contexts)
         except Exception as error:
             log.warning("Lease release failed", error=repr(error))
+        finally:
+            await self._session.close()

@@ -1,21 +1,21 @@
 """The lease of the one process that leads: a row in PostgreSQL, on PostgreSQL's clock.
 
+It ends with its holder's session (`KeptSession`), so a standby takes over from a killed leader with its next
+attempt; from a frozen one once the lease has expired.
+
 The lease saves work and keeps relays from disturbing each other. Correctness does not depend on it: a relay
 that has not noticed the end of its lease is stopped by the stream's fences and the comparison in every mark.
 A lease that lasts longer than DURATION was written while PostgreSQL's clock was ahead, and counts as expired.
 """
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, NoReturn
-from uuid import uuid4
 
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from runtime.kept_session import KeptSession, has_ended
 from runtime.process import logs
 
 DURATION = 5.0
@@ -26,12 +26,13 @@ STANDBY_INTERVAL = 0.5
 """Seconds between a standby's attempts to acquire the lease."""
 
 ACQUIRE = """
-UPDATE {table} SET leader = :holder, lease_until = now() + make_interval(secs => :seconds)
-WHERE id = 1 AND (leader = :holder OR leader IS NULL
-  OR lease_until NOT BETWEEN now() AND now() + make_interval(secs => :seconds + 1)) RETURNING 1
+UPDATE {table} SET leader = $1, lease_until = now() + make_interval(secs => $2)
+WHERE id = 1 AND (leader = $1 OR leader IS NULL
+  OR lease_until NOT BETWEEN now() AND now() + make_interval(secs => $2 + 1)
+  OR {has_ended}) RETURNING 1
 """
 
-RELEASE = "UPDATE {table} SET leader = NULL WHERE id = 1 AND leader = :holder"
+RELEASE = "UPDATE {table} SET leader = NULL WHERE id = 1 AND leader = $1"
 
 log = logs.get_logger(__name__)
 
@@ -50,11 +51,11 @@ class Lease:
     """
 
     def __init__(self, engine: AsyncEngine, can_lead: Callable[[], bool], table: str = "relay_state") -> None:
-        self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = engine
+        self._session = KeptSession(engine)
         self._can_lead = can_lead
-        self._acquire = text(ACQUIRE.format(table=table))
-        self._release = text(RELEASE.format(table=table))
+        self._acquire = ACQUIRE.format(table=table, has_ended=has_ended("leader"))
+        self._release = RELEASE.format(table=table)
 
     async def run_as_leader(self, *tasks: Callable[[], Coroutine[Any, Any, Any]]) -> NoReturn:
         """Run the tasks whenever this process holds the lease, until cancelled.
@@ -65,7 +66,7 @@ class Lease:
         while True:
             try:
                 if self._can_lead() and await self.acquire():
-                    log.info("Lease acquired", holder=self.holder)
+                    log.info("Lease acquired", holder=self._session.name)
                     failures.reset()
                     async with asyncio.TaskGroup() as group:
                         for task in (self.renew_until_lost, *tasks):
@@ -79,9 +80,14 @@ class Lease:
     async def acquire(self) -> bool:
         """Acquire or renew the lease for DURATION seconds; return whether this process holds it."""
         # A longer wait could return after the end of the lease that it renews.
-        async with asyncio.timeout(DURATION - RENEWAL_INTERVAL), self._engine.connect() as connection:
-            result = await connection.execute(self._acquire, {"holder": self.holder, "seconds": DURATION})
-            return result.first() is not None
+        try:
+            async with asyncio.timeout(DURATION - RENEWAL_INTERVAL):
+                session = await self._session.open()
+                row = await session.fetchrow(self._acquire, self._session.name, DURATION)
+        except BaseException:
+            await self._session.close()
+            raise
+        return row is not None
 
     async def renew_until_lost(self) -> NoReturn:
         """Renew the lease until cancelled.
@@ -99,5 +105,8 @@ class Lease:
     async def release(self) -> None:
         """Release the lease, so that a standby need not wait for its end. Errors are ignored."""
         with suppress(Exception):
-            async with asyncio.timeout(1), self._engine.connect() as connection:
-                await connection.execute(self._release, {"holder": self.holder})
+            async with asyncio.timeout(1):
+                session = await self._session.open()
+                await session.execute(self._release, self._session.name)
+        with suppress(Exception):
+            await self._session.close()

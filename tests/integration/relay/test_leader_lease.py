@@ -1,5 +1,6 @@
-"""A lease excludes others for its duration, and no longer if PostgreSQL's clock was ahead."""
+"""A lease excludes others while its holder's session lasts, and no longer than it says."""
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 
@@ -18,5 +19,34 @@ async def test_a_lease_counts_for_no_longer_than_its_duration(
     engine = create_engine(database_url)
     async with engine.begin() as connection:
         await connection.execute(LEASE_OF_ANOTHER, {"lasts": lasts})
-    assert await Lease(engine, can_lead=lambda: True).acquire() is acquired
+    lease = Lease(engine, can_lead=lambda: True)
+    assert await lease.acquire() is acquired
+    await lease.release()
+    await engine.dispose()
+
+
+async def test_a_standby_takes_over_as_soon_as_the_session_of_the_leader_ends(database_url: str) -> None:
+    engine = create_engine(database_url)
+    leader, standby = Lease(engine, can_lead=lambda: True), Lease(engine, can_lead=lambda: True)
+    assert await leader.acquire()
+    assert not await standby.acquire()
+    assert await leader.acquire()
+    session = await leader._session.open()
+    owner = await asyncpg.connect(database_url)
+    assert await owner.fetchval("SELECT pg_terminate_backend($1, 5000)", session.get_server_pid())
+    assert await standby.acquire()
+    assert not await leader.acquire()
+    for lease in (leader, standby):
+        await lease.release()
+    await owner.close()
+    await engine.dispose()
+
+
+async def test_a_released_lease_is_free(database_url: str) -> None:
+    engine = create_engine(database_url)
+    leader, standby = Lease(engine, can_lead=lambda: True), Lease(engine, can_lead=lambda: True)
+    assert await leader.acquire()
+    await leader.release()
+    assert await standby.acquire()
+    await standby.release()
     await engine.dispose()

@@ -1,12 +1,10 @@
-"""Leases and pauses written while PostgreSQL's clock was three hours ahead end once the clock is right."""
+"""Pauses written while PostgreSQL's clock was three hours ahead end once the clock is right."""
 
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from process_manager.late_pauses import LatePauses
-from process_manager.leases import Leases
 from process_manager.step_dispatcher import UNREADABLE_PAUSE
 from process_manager.store import SagaStore
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, written
@@ -18,16 +16,6 @@ SAGAS = {COLLECTION.name}
 @pytest.fixture
 def run(store: SagaStore) -> SagaRun:
     return SagaRun(store, COLLECTION)
-
-
-async def test_a_lease_of_a_killed_manager_is_taken_over(store: SagaStore) -> None:
-    killed, other = Leases(store, "ledger"), Leases(store, "ledger")
-    await killed.renew()
-    async with store.engine.begin() as connection:
-        for table in ("saga_leases", "saga_managers"):
-            await connection.execute(text(f"UPDATE {table} SET until = until + interval '3 hours'"))
-    await other.renew()
-    assert other.partitions == set(ALL_PARTITIONS)
 
 
 async def test_a_step_that_is_due_in_three_hours_is_due_now(run: SagaRun) -> None:

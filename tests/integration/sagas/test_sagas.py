@@ -11,7 +11,6 @@ from uuid import UUID
 
 import pytest
 
-from contracts import streams
 from contracts.envelope import RecordedEvent
 from operations.status import check_sagas
 from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep, Feed
@@ -186,17 +185,19 @@ class ScriptedClient(StepClient):
 async def dispatching(run: SagaRun, client: StepClient) -> AsyncIterator[None]:
     stopping, leases = asyncio.Event(), Leases(run.store, "ledger")
     await leases.renew()
-    dispatchers = (
+    parts = (
+        leases,
         StepDispatcher(run.engine, run.store, client, leases),
         TimerDispatcher(run.engine, run.store, leases, run.create_preceding()),
     )
     async with asyncio.TaskGroup() as group:
-        for dispatcher in dispatchers:
-            group.create_task(dispatcher.run(stopping))
+        for part in parts:
+            group.create_task(part.run(stopping))
         try:
             yield
         finally:
             stopping.set()
+    await leases.leave()
 
 
 async def test_an_unanswered_step_is_sent_again_under_its_request_id(
@@ -246,26 +247,6 @@ async def test_the_dispatcher_fires_expired_timers(run: SagaRun) -> None:
             return bool((await run.read_sagas())["c"].status == "GIVEN_UP")
 
         await until(has_given_up)
-
-
-async def test_managers_share_the_partitions_and_take_over_released_ones(store: SagaStore) -> None:
-    first, second = Leases(store, "ledger"), Leases(store, "ledger")
-    await first.renew()
-    assert first.partitions == frozenset(ALL_PARTITIONS)
-    for leases in (second, first, second):
-        await leases.renew()
-    assert len(first.partitions) == len(second.partitions) == streams.PARTITIONS // 2
-    assert first.partitions | second.partitions == frozenset(ALL_PARTITIONS)
-    await second.leave()
-    await first.renew()
-    assert (first.partitions, second.partitions) == (frozenset(ALL_PARTITIONS), frozenset())
-
-
-async def test_managers_of_other_contexts_do_not_share_the_partitions(store: SagaStore) -> None:
-    ledger, toys = Leases(store, "ledger"), Leases(store, "ledger,toys")
-    for leases in (ledger, toys, ledger):
-        await leases.renew()
-    assert ledger.partitions == toys.partitions == frozenset(ALL_PARTITIONS)
 
 
 async def test_a_manager_sends_no_steps_of_sagas_that_it_does_not_run(run: SagaRun) -> None:

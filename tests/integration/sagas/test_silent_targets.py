@@ -84,10 +84,12 @@ async def dispatching(run: SagaRun, proxy: TcpProxy, folder: Path) -> AsyncItera
     async with asyncio.TaskGroup() as group:
         group.create_task(StepDispatcher(run.engine, run.store, client, leases).run(stopping))
         group.create_task(timers.run(stopping))
+        group.create_task(leases.run(stopping))
         try:
             yield leases
         finally:
             stopping.set()
+    await leases.leave()
     await client.close()
 
 

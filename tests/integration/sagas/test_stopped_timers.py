@@ -94,8 +94,9 @@ async def test_a_timer_is_stopped_while_the_row_cannot_be_read(run: SagaRun) -> 
 
 async def inspect(run: SagaRun) -> None:
     leases = Leases(run.store, "ledger")
-    leases.partitions = frozenset(ALL_PARTITIONS)
+    await leases.renew()
     await Inspection(run.engine, run.store, leases).inspect_page()
+    await leases.leave()
 
 
 async def test_a_timer_is_stopped_while_its_own_stream_is_parked(run: SagaRun) -> None:
