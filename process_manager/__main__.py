@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contracts.manifest import Manifest
 from process_manager import query_service
 from process_manager.caller_record import CallerRecord, WrongCaller
+from process_manager.deadlines import Deadlines
 from process_manager.engine import Engine
 from process_manager.event_consumer import (
     EventConsumer,
@@ -106,12 +107,13 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             lambda: leases.silent_targets,
             lambda: publication.latest,
         )
+        deadlines = Deadlines(engine, store)
         workers = (
             leases,
-            EventConsumer(nats, engine, store, leases, replayer),
+            EventConsumer(nats, engine, store, leases, replayer, deadlines),
             replayer,
             StepDispatcher(engine, store, client, leases),
-            TimerDispatcher(engine, store, leases, preceding),
+            TimerDispatcher(engine, store, leases, preceding, deadlines),
             Inspection(engine, store, leases),
             LatePauses(store),
         )
@@ -119,6 +121,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         async def work() -> None:
             await asyncio.gather(*(worker.run(lifecycle.stopping) for worker in workers))
             await leases.leave()  # queries may still be served
+            await deadlines.close()
 
         await asyncio.gather(query_server.serve(lifecycle), work())
     await client.close()

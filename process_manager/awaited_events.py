@@ -63,7 +63,8 @@ class RequiredEvents:
     @classmethod
     def of(cls, saga: Saga[Any], stream: str, version: int) -> "RequiredEvents":
         is_own = streams.stream_type(stream) == saga.own_type
-        return cls(saga.name, stream, version, is_own, not is_own or saga.begins != "first_event")
+        can_be_passed_over = not is_own or saga.begins != "first_event" or saga.deadline is not None
+        return cls(saga.name, stream, version, is_own, can_be_passed_over)
 
 
 class AwaitedEvents:

@@ -20,6 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contracts import streams
 from contracts.envelope import RecordedEvent, from_message
 from process_manager.awaited_events import ReadStreamEnd, StreamEnd
+from process_manager.deadlines import Deadlines
 from process_manager.due_work import Feed
 from process_manager.engine import Engine, ReadStream
 from process_manager.leases import Leases
@@ -67,6 +68,7 @@ class EventConsumer:
         store: reads the checkpoints.
         leases: the leased partitions.
         replayer: delivers parked streams.
+        deadlines: delivers the events of sagas with deadlines.
     """
 
     def __init__(
@@ -76,9 +78,11 @@ class EventConsumer:
         store: SagaStore,
         leases: Leases,
         replayer: StreamReplayer,
+        deadlines: Deadlines,
     ) -> None:
         self._connection = connection
         self._engine = engine
+        self._deadlines = deadlines
         self._store = store
         self._leases = leases
         self._replayer = replayer
@@ -130,13 +134,14 @@ class EventConsumer:
         epoch, sequence = checkpoint
         start = sequence + 1 if epoch == identity.epoch else 1
         subject = streams.partition_subject(feed.partition, feed.stream_type)
+        deliver = (self._deadlines if feed.saga in self._deadlines.sagas else self._engine).deliver_events
         reader = await StreamReader.open(self._connection, identity.epoch, start, [subject])
         try:
             while feed.partition in self._leases.partitions and not stopping.is_set():
                 if messages := await reader.read_batch(MAX_BATCH, MAX_WAIT):
                     reached = (identity.epoch, messages[-1].sequence)
                     events = _parse_events(messages)
-                    parked = await self._engine.deliver_events(feed, events, checkpoint, reached)
+                    parked = await deliver(feed, events, checkpoint, reached)
                     checkpoint = reached
                     self._replayer.request(feed, parked)
                 failures.reset()

@@ -1,8 +1,9 @@
-"""Ends the pauses of steps and timers that were written while PostgreSQL's clock was ahead.
+"""Ends the pauses of steps, timers and deadlines that were written while PostgreSQL's clock was ahead.
 
 Without this, one moment of a clock three hours ahead would delay for three hours each step that a saga sent
 then, and each retry that began then. No pause is longer than LONGEST_PAUSE, so a step or retry that is due
-later has a wrong time and becomes due at once. A timer itself may be due at any time, so its own time stays.
+later has a wrong time and becomes due at once. A timer or a deadline may be due at any time, so its own time
+stays.
 """
 
 import asyncio
@@ -24,10 +25,13 @@ END_STEP_PAUSES = text("""
 UPDATE saga_steps SET due_at = now()
 WHERE outcome IS NULL AND due_at > now() + make_interval(secs => :longest)
 """)
-END_TIMER_PAUSES = text("""
-UPDATE saga_timers SET postponed_to = now()
+END_TIMER_PAUSES, END_DEADLINE_PAUSES = (
+    text(f"""
+UPDATE {table} SET postponed_to = now()
 WHERE postponed_to > now() + make_interval(secs => :longest)
-""")
+""")  # noqa: S608 - composed of constants
+    for table in ("saga_timers", "saga_deadlines")
+)
 
 log = logs.get_logger(__name__)
 
@@ -59,7 +63,9 @@ class LatePauses:
         async with self._store.reserved.begin() as connection:
             ended = [
                 (await connection.execute(statement, {"longest": LONGEST_PAUSE})).rowcount
-                for statement in (END_STEP_PAUSES, END_TIMER_PAUSES)
+                for statement in (END_STEP_PAUSES, END_TIMER_PAUSES, END_DEADLINE_PAUSES)
             ]
         if any(ended):
-            log.warning("Late pauses ended; PostgreSQL's clock was ahead", steps=ended[0], timers=ended[1])
+            log.warning(
+                "Late pauses ended; PostgreSQL's clock was ahead", steps=ended[0], timers=sum(ended[1:])
+            )

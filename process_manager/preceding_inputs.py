@@ -17,7 +17,7 @@ How it works:
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
@@ -121,17 +121,27 @@ class PrecedingInputs:
         self._get_publication = get_publication
         self._waits: dict[DueTimer, _Wait] = {}
 
-    async def choose(self, timers: Sequence[DueTimer]) -> tuple[list[DueTimer], dict[DueTimer, float]]:
-        """Return the timers to fire now, and of the others the seconds until they are looked at again."""
+    async def choose(
+        self, timers: Sequence[DueTimer], deadlines: Collection[DueTimer] = ()
+    ) -> tuple[list[DueTimer], dict[DueTimer, float]]:
+        """Return the timers to fire now, and of the others the seconds until they are looked at again.
+
+        Args:
+            timers: all that are due.
+            deadlines: those among them without an instance, whose streams' first events are delivered.
+        """
         await self._begin_waits([timer for timer in timers if timer not in self._waits])
         await self._read_missing_ends(timers)
         # After the ends, so that whatever is delivered meanwhile counts as delivered.
         progress, now = await self._store.read_progress(timers), monotonic()
         silent = self._list_silent()
+        without_instance = set(deadlines)
         ready: list[DueTimer] = []
         pauses: dict[DueTimer, float] = {}
         for timer in timers:
             wait, own = self._waits[timer], progress[timer.saga, timer.id]
+            if timer in without_instance:
+                own = replace(own, version=1)
             wait.seen_at = now
             wait.update(own.checkpoints, now)
             replies = wait.awaits_reply(own.pending.keys(), silent, now)

@@ -140,6 +140,24 @@ class SagaStatus:
 
 
 @dataclass(frozen=True)
+class Deadline(Generic[S]):
+    """Lets the instances of a saga begin at a deadline; until then a row with the deadline is all there is.
+
+    Args:
+        set_by: the event that sets the deadline, as the first one of its stream. Any other event ends it.
+        find: returns the deadline that an event sets.
+        timer: the name of the timer that fires at the deadline.
+        begin: returns the state of an instance, from its id and its deadline. It is not an ended one, and has
+            no maximum duration.
+    """
+
+    set_by: type[Message]
+    find: Callable[[Any], datetime]
+    timer: str
+    begin: Callable[[str, datetime], S]
+
+
+@dataclass(frozen=True)
 class Saga(Generic[S]):
     """The definition of a saga.
 
@@ -155,9 +173,10 @@ class Saga(Generic[S]):
         react: returns the reaction to an input. The only exception it raises on purpose is
             `ActionNotPossible`, for an operator's action.
         describe_status: returns the status that follows from a state.
+        deadline: lets the instances begin at a deadline; None to begin with the first event.
 
     Raises:
-        ValueError: the subscriptions exclude each other.
+        ValueError: the subscriptions exclude each other, or the deadline.
     """
 
     name: str
@@ -167,6 +186,7 @@ class Saga(Generic[S]):
     initial: S
     react: Callable[[S, Input], Reaction[S]]
     describe_status: Callable[[S], SagaStatus]
+    deadline: Deadline[S] | None = None
 
     def __post_init__(self) -> None:
         types = [subscription.stream_type for subscription in self.subscribes_to]
@@ -176,6 +196,12 @@ class Saga(Generic[S]):
             raise ValueError(f"{self.name}: only one subscription may be without a key")
         if self.begins not in ("first_event", "now"):
             raise ValueError(f"{self.name}: begins must be first_event or now")
+        if self.deadline is not None:
+            if len(types) > 1 or not self.own_type or self.begins != "first_event":
+                raise ValueError(
+                    f"{self.name}: a deadline needs one subscription without a key, and begins first_event"
+                )
+            self.subscribes_to[0].events.check_newest(self.deadline.set_by)
 
     @property
     def own_type(self) -> str:

@@ -137,6 +137,25 @@ Index(
     postgresql_where=TIMERS.c.stopped_at.is_(None),
 )
 
+DEADLINES = Table(
+    "saga_deadlines",
+    LATER_METADATA,
+    Column("saga", Text, primary_key=True),
+    Column("id", Text, primary_key=True, comment="of the instance that begins at the deadline"),
+    Column("partition", Integer, nullable=False),
+    Column("due_at", _INSTANT, nullable=False),
+    Column("postponed_to", _INSTANT, comment="when to look again whether inputs precede it"),
+    Column("set_at", _INSTANT, nullable=False, comment="when the event that sets it was delivered"),
+    Column("correlation_id", Text, nullable=False, comment="of that event"),
+    Column("traceparent", Text, comment="of that event"),
+)
+Index(
+    "saga_deadlines_due",
+    DEADLINES.c.saga,
+    DEADLINES.c.partition,
+    func.coalesce(DEADLINES.c.postponed_to, DEADLINES.c.due_at),
+)
+
 OPERATOR_ACTIONS = Table(
     "saga_operator_actions",
     METADATA,

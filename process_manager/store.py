@@ -36,7 +36,7 @@ SESSION = {
     "idle_in_transaction_session_timeout": "5s",
     "transaction_timeout": "10s",
 }
-RESERVED_CONNECTIONS = 7
+RESERVED_CONNECTIONS = 8
 
 
 @dataclass(frozen=True)

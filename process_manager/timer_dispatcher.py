@@ -2,8 +2,9 @@
 
 How it works:
 
-- A loop of its own polls the due rows of `saga_timers` in the leased partitions. `Engine.timers_set`
-  wakes it.
+- A loop of its own polls the due rows of `saga_timers` and `saga_deadlines` in the leased partitions.
+  `Engine.timers_set` wakes it.
+- A deadline whose turn it is becomes an instance with a timer, which fires at once.
 - A timer waits for the replies and events that are due before it (`PrecedingInputs`).
 - Timers use connections that steps, events and queries do not (`SagaStore.reserved`).
 - A timer whose delivery fails, because of PostgreSQL or a bug in the saga, is postponed; the others fire.
@@ -12,6 +13,7 @@ How it works:
 import asyncio
 from contextlib import suppress
 
+from process_manager.deadlines import Deadlines
 from process_manager.due_work import DueTimer
 from process_manager.engine import Engine
 from process_manager.instance import RowUnreadable
@@ -41,13 +43,22 @@ class TimerDispatcher:
         store: reads due timers.
         leases: the leased partitions.
         preceding: chooses the timers whose turn it is.
+        deadlines: reads due deadlines, and begins their instances.
     """
 
-    def __init__(self, engine: Engine, store: SagaStore, leases: Leases, preceding: PrecedingInputs) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: SagaStore,
+        leases: Leases,
+        preceding: PrecedingInputs,
+        deadlines: Deadlines,
+    ) -> None:
         self._engine = engine
         self._store = store
         self._leases = leases
         self._preceding = preceding
+        self._deadlines = deadlines
         self._places = asyncio.Semaphore(CONCURRENT_TIMERS)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -68,16 +79,20 @@ class TimerDispatcher:
         """Fire the expired timers whose turn it is; return the number of all that have expired."""
         if not self._leases.partitions:
             return 0
-        sagas, partitions = self._engine.sagas.keys(), self._leases.partitions
-        timers = await self._store.read_due_timers(sagas, partitions, MAX_BATCH)
-        if not timers:
+        partitions = self._leases.partitions
+        timers = await self._store.read_due_timers(self._engine.sagas.keys(), partitions, MAX_BATCH)
+        deadlines = await self._deadlines.read_due(partitions, MAX_BATCH)
+        if not timers and not deadlines:
             return 0
-        ready, pauses = await self._preceding.choose(timers)
-        await self._store.postpone_timers(pauses)
+        ready, pauses = await self._preceding.choose([*timers, *deadlines], deadlines)
+        is_deadline = set(deadlines).__contains__
+        await self._store.postpone_timers({t: pause for t, pause in pauses.items() if not is_deadline(t)})
+        await self._deadlines.postpone({t: pause for t, pause in pauses.items() if is_deadline(t)})
+        begun = await self._deadlines.begin_instances([timer for timer in ready if is_deadline(timer)])
         async with asyncio.TaskGroup() as group:
-            for timer in ready:
+            for timer in (*begun, *(timer for timer in ready if not is_deadline(timer))):
                 group.create_task(self._fire(timer))
-        return len(timers)
+        return max(len(timers), len(deadlines))
 
     async def _fire(self, timer: DueTimer) -> None:
         async with self._places:

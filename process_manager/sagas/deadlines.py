@@ -1,16 +1,19 @@
 """Expire reservations and holds after their deadlines, whether or not another saga made them.
 
 Inventory and banking reject a firm, commit or capture that comes after the deadline. These sagas also end
-the reservation or hold itself, so that it does not stay open.
+the reservation or hold itself, so that it does not stay open. Most end before their deadlines, so an instance
+begins only at the deadline (`Deadline`).
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from google.protobuf.message import Message
 
 from contracts.event_types import EventTypes
 from process_manager.saga import (
+    Deadline,
     EventReceived,
     Input,
     Reaction,
@@ -65,14 +68,19 @@ def deadline_saga(
     Raises:
         ValueError: `first_event` is not the newest version of an event.
     """
-    events.check_newest(first_event)
     id_field = first_event.DESCRIPTOR.fields[0].name
+
+    def find_deadline(event: Any) -> datetime:
+        return event.deadline.ToDatetime(UTC)  # type: ignore[no-any-return]
+
+    def begin(id_: str, deadline: datetime) -> Expiry:
+        return Expiry(id_, deadline=deadline)
 
     def react(expiry: Expiry, input_: Input) -> Reaction[Expiry]:
         match input_:
-            case EventReceived(event) if isinstance(event, first_event):
-                at = event.deadline.ToDatetime(input_.at.tzinfo)  # type: ignore[attr-defined]
-                return Reaction(Expiry(getattr(event, id_field), deadline=at), timers=[Timer(DEADLINE, at)])
+            case EventReceived(event) if isinstance(event, first_event):  # read again, to close a gap
+                at = find_deadline(event)
+                return Reaction(begin(getattr(event, id_field), at), timers=[Timer(DEADLINE, at)])
             case EventReceived():
                 return Reaction(replace(expiry, over=True), timers=[Timer(DEADLINE, None)])
             case TimerFired() | RetryRequested() if not expiry.over:
@@ -94,6 +102,7 @@ def deadline_saga(
         initial=Expiry(),
         react=react,
         describe_status=describe_status,
+        deadline=Deadline(first_event, find_deadline, DEADLINE, begin),
     )
 
 

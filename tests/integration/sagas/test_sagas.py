@@ -188,7 +188,7 @@ async def dispatching(run: SagaRun, client: StepClient) -> AsyncIterator[None]:
     parts = (
         leases,
         StepDispatcher(run.engine, run.store, client, leases),
-        TimerDispatcher(run.engine, run.store, leases, run.create_preceding()),
+        TimerDispatcher(run.engine, run.store, leases, run.create_preceding(), run.deadlines),
     )
     async with asyncio.TaskGroup() as group:
         for part in parts:

@@ -80,7 +80,7 @@ async def dispatching(run: SagaRun, proxy: TcpProxy, folder: Path) -> AsyncItera
     token.write_text("token")
     client = StepClient(Settings(command_address=f"127.0.0.1:{proxy.port}", process_manager_token=str(token)))
     await leases.renew()
-    timers = TimerDispatcher(run.engine, run.store, leases, run.create_preceding())
+    timers = TimerDispatcher(run.engine, run.store, leases, run.create_preceding(), run.deadlines)
     async with asyncio.TaskGroup() as group:
         group.create_task(StepDispatcher(run.engine, run.store, client, leases).run(stopping))
         group.create_task(timers.run(stopping))

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from contracts import streams
+from process_manager.deadlines import Deadlines
 from process_manager.engine import Engine
 from process_manager.event_consumer import (
     EventConsumer,
@@ -75,7 +76,7 @@ async def run_manager(database_url: str, nats_url: str) -> AsyncIterator[None]:
     async with await jetstream.connect(nats_url, "manager") as nats:
         engine = Engine(store, [ACCOUNT_WATCH], read_stream_from(nats))
         replayer = StreamReplayer(engine, leases)
-        consumer = EventConsumer(nats, engine, store, leases, replayer)
+        consumer = EventConsumer(nats, engine, store, leases, replayer, Deadlines(engine, store))
         tasks = [asyncio.create_task(part.run(stopping)) for part in (leases, consumer, replayer)]
         yield
         stopping.set()  # asyncio.wait_for of Python 3.11 may swallow a cancellation

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
+from process_manager.deadlines import Deadlines
 from process_manager.due_work import DueStep
 from process_manager.engine import Engine
 from process_manager.event_consumer import EventConsumer, read_stream_ends_from, read_stream_from
@@ -94,7 +95,7 @@ async def _run_in_turn(nats: jetstream.Connection, store: SagaStore, client: Fau
             Leases(store, "ledger"),
             asyncio.Event(),
         )
-        replayer = StreamReplayer(engine, leases)
+        replayer, deadlines = StreamReplayer(engine, leases), Deadlines(engine, store)
         publication = jetstream.PublicationClock(nats)
         preceding = PrecedingInputs(
             engine.sagas, store, read_stream_ends_from(nats), tuple, partial(getattr, publication, "latest")
@@ -102,10 +103,10 @@ async def _run_in_turn(nats: jetstream.Connection, store: SagaStore, client: Fau
         tasks = [
             asyncio.create_task(part.run(stopping))
             for part in (
-                EventConsumer(nats, engine, store, leases, replayer),
+                EventConsumer(nats, engine, store, leases, replayer, deadlines),
                 replayer,
                 StepDispatcher(engine, store, client, leases),
-                TimerDispatcher(engine, store, leases, preceding),
+                TimerDispatcher(engine, store, leases, preceding, deadlines),
             )
         ]
         tasks += [asyncio.create_task(leases.run(stopping)), asyncio.create_task(publication.run())]
@@ -115,6 +116,7 @@ async def _run_in_turn(nats: jetstream.Connection, store: SagaStore, client: Fau
             stopping.set()
             await cancel_and_wait(*tasks)
             await leases.leave()  # as if they had expired
+            await deadlines.close()
 
 
 async def wait_for_status(sagas: SagaReader, order_id: str, status: str) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from contracts import incarnations, streams
 from contracts.envelope import RecordedEvent
 from process_manager.awaited_events import StreamEnd
+from process_manager.deadlines import Deadlines
 from process_manager.delivery import Progress
 from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueStep, Feed
 from process_manager.engine import Engine
@@ -123,6 +124,7 @@ class SagaRun:
         self.store, self.sagas = store, sagas
         self.stream_events: list[RecordedEvent] = []
         self.engine = Engine(store, sagas, self.read_stream)
+        self.deadlines = Deadlines(self.engine, store)
         self.reader = SagaReader(store.engine, sagas)
         self.checkpoints: dict[Feed, Checkpoint] = {}
         self.queries = SagaQueries(sagas, self.reader, create_freshness(self), TOKENS)
@@ -146,7 +148,8 @@ class SagaRun:
     async def _deliver(self, feed: Feed, events: Sequence[RecordedEvent]) -> None:
         old = self.checkpoints.get(feed, NO_CHECKPOINT)
         new = ("epoch", old[1] + 1)
-        parked = await self.engine.deliver_events(feed, events, old, new)
+        deliver = (self.deadlines if feed.saga in self.deadlines.sagas else self.engine).deliver_events
+        parked = await deliver(feed, events, old, new)
         self.checkpoints[feed] = new
         await self.replay(feed, parked)
 
