@@ -7,6 +7,7 @@ from getpass import getuser
 from shlex import quote
 from typing import Any
 
+from process_manager.deadline_reader import WatchedDeadlines, count_deadlines
 from process_manager.engine import Engine, UnknownSaga
 from process_manager.event_consumer import read_stream_from
 from process_manager.feed_reader import FeedReader
@@ -61,6 +62,7 @@ async def list_sagas(settings: Settings, saga_name: str, state: str, ended: bool
         sagas = SagaReader(store.engine, chosen)
         rows = [row for saga in chosen for row in await sagas.read_page([saga.name], filter_, limit=limit)]
         notes = await _describe_feeds(FeedReader(store.engine), [saga.name for saga in chosen])
+        notes += _describe_deadlines(await count_deadlines(store.engine, [saga.name for saga in chosen]))
         if not saga_name:
             notes += _describe_unknown(await sagas.count_open(), chosen)
     lines = _align(_list_cells(row) for row in rows) if rows else ["no sagas" if ended else "no open sagas"]
@@ -71,6 +73,14 @@ def _describe_unknown(counts: Mapping[str, SagaCounts], known: Sequence[Saga[Any
     """Return a line for each saga with open instances that no chosen context has."""
     names = sorted(counts.keys() - {saga.name for saga in known})
     return [f"{name} has {counts[name].open} open, but no chosen context has this saga" for name in names]
+
+
+def _describe_deadlines(deadlines: Mapping[str, WatchedDeadlines]) -> list[str]:
+    """Return a line for each saga with deadlines at which instances begin."""
+    return [
+        f"{name} has {each.count} deadlines to come, the next one at {_format_time(each.next_at)}"
+        for name, each in sorted(deadlines.items())
+    ]
 
 
 async def _describe_feeds(feeds: FeedReader, names: Sequence[str]) -> list[str]:

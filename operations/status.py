@@ -15,6 +15,7 @@ from contracts.view_layout import View, parse_checkpoint
 from operations.processes import KINDS, explain_health
 from operations.projections import list_views
 from operations.server_errors import UNREACHABLE, summarize
+from process_manager.deadline_reader import count_all_deadlines
 from process_manager.feed_reader import FeedReader
 from process_manager.saga_reader import SagaReader
 from process_manager.saga_records import SilentTarget
@@ -155,7 +156,8 @@ async def check_sagas(settings: Settings) -> list[Row]:
         parked = await FeedReader(engine).count_parked_streams()
         silent.extend(await SagaReader(engine).read_silent_targets())
         parts = [f"{number} {name}" for name, number in numbers.items()]
-        return ", ".join([*parts, f"{parked} parked streams"]) + " (diptych sagas list)"
+        parts += [f"{parked} parked streams", f"{await count_all_deadlines(engine)} deadlines to come"]
+        return ", ".join(parts) + " (diptych sagas list)"
 
     try:
         sagas = await _query_or_describe(count_sagas, "PostgreSQL")

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, Table, exists, func, select, text, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from process_manager.deadline_reader import find_deadline, find_sagas
 from process_manager.rows import find_error
 from process_manager.saga import Saga
 from process_manager.saga_records import (
@@ -58,11 +59,13 @@ class SagaReader:
         self._sagas = None if sagas is None else {saga.name: saga for saga in sagas}
 
     async def find(self, saga: str, id_: str) -> SagaDetails | None:
+        """Return an instance, also one that begins at a deadline; None if there is none of this id."""
         async with self._engine.connect() as connection:
             query = _select_sagas().where(SAGAS.c.saga == saga, SAGAS.c.id == id_)
             sagas = await self._read_rows(connection, query)
             if not sagas:
-                return None
+                definition = (self._sagas or {}).get(saga)
+                return await find_deadline(connection, definition, id_) if definition else None
             steps = _select_fields(STEPS, SentStep).where(STEPS.c.saga == saga, STEPS.c.id == id_)
             timers = select(TIMERS.c.name, TIMER_TIME).where(TIMERS.c.saga == saga, TIMERS.c.id == id_)
             actions = _select_fields(OPERATOR_ACTIONS, OperatorAction).where(
@@ -105,12 +108,10 @@ class SagaReader:
             return await self._read_rows(connection, query)
 
     async def find_names(self, id_: str) -> list[str]:
-        """Return the names of the sagas that have an instance of this id."""
+        """Return the names of the sagas that have an instance or a deadline of this id."""
         async with self._engine.connect() as connection:
-            names = await connection.scalars(
-                select(SAGAS.c.saga).where(SAGAS.c.id == id_).order_by(SAGAS.c.saga)
-            )
-            return list(names)
+            names = await connection.scalars(select(SAGAS.c.saga).where(SAGAS.c.id == id_))
+            return sorted({*names, *await find_sagas(connection, id_)})
 
     async def count_open(self) -> dict[str, SagaCounts]:
         """Return the numbers of the instances that have not ended or cannot be read, by saga."""

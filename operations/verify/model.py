@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from google.protobuf.message import Message
@@ -103,12 +104,15 @@ class SagaSpec:
             stream type, the `Report`, and the deadline (`time.monotonic`) for effects that change meanwhile.
         keys: the types of the other streams that its instances follow, each with a function from a message
             to the id of the instance to which the event belongs; empty if it belongs to none.
+        deadline: returns the deadline that a first event sets; until then a row stands for the instance.
+            None: an instance begins with the first event.
     """
 
     name: str
     subscribes_to: str
     check: Callable[..., Awaitable[None]] | None = None
     keys: Mapping[str, Callable[[Any], str]] = field(default_factory=dict)
+    deadline: Callable[[Any], datetime | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

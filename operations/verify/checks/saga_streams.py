@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from contracts import streams
+from operations.verify.checks import saga_deadlines
 from operations.verify.checks.stored_streams import parse_events
 from operations.verify.model import Aggregate, Problem, SagaSpec
 from operations.verify.recheck import confirm
@@ -24,8 +25,10 @@ WHERE s.type = :stream_type AND g.version IS DISTINCT FROM s.version
 AND (CAST(:beginning AS timestamptz) IS NULL OR EXISTS (
   SELECT FROM events e WHERE e.stream = s.id AND e.version = s.version AND e.recorded_at >= :beginning
 ))
+AND (NOT :has_deadlines OR g.version IS NOT NULL)
 ORDER BY s.id LIMIT 1000
 """
+"""Where deadlines stand for instances, `saga_deadlines` checks the streams without one."""
 
 WITHOUT_STREAM = """
 SELECT id FROM sagas g WHERE saga = :saga AND (version > 0 OR other_streams = '{}')
@@ -78,6 +81,8 @@ async def check(
     report.add_all(await confirm(partial(_find_unreadable, postgres, spec), deadline))
     if spec.subscribes_to:
         report.add_all(await confirm(partial(_find_behind, postgres, spec, beginning), deadline))
+        if spec.deadline is not None:
+            await saga_deadlines.check(postgres, spec, aggregates, report, deadline)
         for (id_,) in await postgres.fetch(WITHOUT_STREAM, saga=spec.name, stream_type=spec.subscribes_to):
             report.add(_describe(spec, id_, f"no stream {spec.subscribes_to}.{id_}"))
     for stream_type in spec.keys:
@@ -96,7 +101,11 @@ async def _find_behind(
 ) -> Sequence[Problem]:
     """Return the instances that are not at the end of their own streams."""
     rows = await postgres.fetch(
-        NOT_AT_END, saga=spec.name, stream_type=spec.subscribes_to, beginning=beginning
+        NOT_AT_END,
+        saga=spec.name,
+        stream_type=spec.subscribes_to,
+        beginning=beginning,
+        has_deadlines=spec.deadline is not None,
     )
     return [_describe_behind(spec, row) for row in rows]
 

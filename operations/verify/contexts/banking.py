@@ -381,4 +381,10 @@ AGGREGATES = (
     ),
     Aggregate("banking.refund", events=EVENTS, snapshot=fold_refund_snapshot, projections=()),
 )
-SAGAS = (SagaSpec("banking.hold_deadline", "banking.hold"),)
+
+
+def find_deadline(event: Any) -> datetime | None:
+    return event.deadline.ToDatetime(UTC) if isinstance(event, events_pb2.HoldPlaced) else None
+
+
+SAGAS = (SagaSpec("banking.hold_deadline", "banking.hold", deadline=find_deadline),)

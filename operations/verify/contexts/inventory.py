@@ -4,6 +4,7 @@ Stock is a sum of differences here, where rules and projector copy the levels th
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from diptych.inventory.v1 import events_pb2
@@ -303,4 +304,10 @@ AGGREGATES = (
     ),
     Aggregate("inventory.transfer", events=EVENTS, snapshot=fold_transfer_snapshot, projections=()),
 )
-SAGAS = (SagaSpec("inventory.reservation_deadline", "inventory.reservation"),)
+
+
+def find_deadline(event: Any) -> datetime | None:
+    return event.deadline.ToDatetime(UTC) if isinstance(event, events_pb2.ReservationMade) else None
+
+
+SAGAS = (SagaSpec("inventory.reservation_deadline", "inventory.reservation", deadline=find_deadline),)

@@ -24,6 +24,9 @@ INSERT INTO sagas VALUES ('fulfilment.fulfilment', 'o-1', 3, 2, '{}', 'PREPARING
   'KeyError', 'c-1', NULL, now(), now(), NULL);
 INSERT INTO saga_steps VALUES ('fulfilment.fulfilment', 'o-1', 'assess', 1, 3, 1, '/a.v1.QueryService/B', '',
   gen_random_uuid(), now(), now(), 0, NULL, NULL, NULL);
+INSERT INTO sagas VALUES ('inventory.reservation_deadline', 'r-1', 3, 1, '{"id": "r-1"}', 'WATCHING',
+  false, '', '', '', 'c-1', NULL, now(), now(), NULL);
+INSERT INTO saga_timers VALUES ('inventory.reservation_deadline', 'r-1', 'deadline', 3, now());
 INSERT INTO saga_checkpoints VALUES ('fulfilment.fulfilment', 3, 'epoch', 17), ('toys.toy', 0, 'epoch', 5);
 """
 _numbers = count(1)
@@ -65,6 +68,8 @@ async def test_sagas_and_checkpoints_of_an_earlier_version_are_kept(empty_url: s
         assert await store.read_checkpoint(feed) == ("epoch", 17)
         for saga in ("fulfilment.fulfilment", "toys.toy"):
             assert await store.read_beginning(saga) is None
+        (timer,) = await store.read_due_timers(["inventory.reservation_deadline"], [3], 10)
+        assert (timer.id, timer.name) == ("r-1", "deadline")
     finally:
         await store.close()
 

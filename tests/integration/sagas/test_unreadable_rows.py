@@ -153,8 +153,8 @@ async def test_commands_of_operators_answer_in_one_line(run: SagaRun, environmen
     with pytest.raises(StartError, match=r"^ledger.collection c: its row cannot be read: .*$"):
         await sagas.abort(environment, "c", "", "enough")
     await inspect(run)
-    line = "2 open, 1 overdue, 1 blocked, 0 denied, 1 unreadable, 0 parked streams (diptych sagas list)"
-    assert await check_sagas(environment) == [("sagas", line)]
+    line = "2 open, 1 overdue, 1 blocked, 0 denied, 1 unreadable, 0 parked streams, 0 deadlines to come"
+    assert await check_sagas(environment) == [("sagas", f"{line} (diptych sagas list)")]
 
 
 async def test_a_saga_that_no_context_has_is_named(run: SagaRun, environment: Settings) -> None:

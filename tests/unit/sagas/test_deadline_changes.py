@@ -34,7 +34,9 @@ def test_the_first_event_sets_a_deadline() -> None:
 
 
 def test_the_second_event_ends_it_and_later_ones_find_none() -> None:
-    changes = find_changes(SAGA, [ended("r", 2), ended("s", 3), ended("s", 4), made("t", NOON), ended("t", 2)])
+    changes = find_changes(
+        SAGA, [ended("r", 2), ended("s", 3), ended("s", 4), made("t", NOON), ended("t", 2)]
+    )
     assert changes == DeadlineChanges(ended=[name("r")], over=[name("s")], passed=[name("t")])
 
 
