@@ -3,55 +3,51 @@
 How it works. The stream is a copy of the recorded events and can be recreated from PostgreSQL at any time.
 Each new stream gets a random epoch. Its metadata holds the epoch, the incarnation of the database, and
 whether the stream is complete, that is, contains all earlier events. Two fences keep a replaced relay from
-publishing. A batch is atomic and names the sequence that it follows; JetStream refuses it if that is not the
-stream's last. And a batch is published to `diptych.feed.<epoch>.>`, which the stream maps to the
-`diptych.events.>` of the readers. The second fence is needed because a recreated stream passes through every
-sequence of its predecessor, so the old relay's expected sequence could match by chance. With the old epoch in
-the subject, no stream receives the batch.
+publishing. Every message names the sequence that it follows, and the first message of a batch that would not
+follow it ends the batch (`BatchPublisher`). And a batch is published to `diptych.feed.<epoch>.>`, which the
+stream maps to the `diptych.events.>` of the readers. The second fence is needed because a recreated stream
+passes through every sequence of its predecessor, so the old relay's expected sequence could match by chance.
+With the old epoch in the subject, no stream receives the batch.
+
+A stream takes fast batches if its configuration allows them; `enable_batches` changes that. While the server
+refuses (NATS before 2.14 does), events are published one by one.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import NoReturn
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import NoReturn, TypeVar
 from uuid import uuid4
 
 import nats.errors
-from nats.js import api
+from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NotFoundError
 
+from command_server.relay.event_messages import encode_events, feed_subjects, fits, measure_message
+from command_server.relay.signals import Signals
 from contracts import streams
-from contracts.envelope import RecordedEvent, from_message, to_headers
+from contracts.envelope import RecordedEvent
 from runtime.jetstream import (
-    UNREACHABLE,
+    BatchPublisher,
     Connection,
-    Message,
-    Receive,
     StreamIdentity,
     StreamReader,
+    read_last_message,
     read_stream_identity,
 )
 from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, HISTORY_KEY, INCARNATION_KEY
+from runtime.process import logs
 
 MAX_BATCH_SIZE = 1_000
-"""Messages per atomic batch, a limit of the NATS server."""
-MAX_POSITION = 2**63 - 1
+"""Events per batch."""
 PROBE = f"{streams.JETSTREAM}_PROBE"
 """Name and subject of the stream that `can_store` creates and deletes."""
-WRONG_LAST_SEQUENCE = 10071
-"""JetStream's error code: the expected sequence is not the stream's last."""
+READ_TIMEOUTS = (0.25, 0.5, 1.0, 2.0)
+"""Seconds to wait for an answer about the stream before asking again. A leader that died while it was asked
+never answers; the next one leads within some seconds."""
 
-_EVENTS = streams.SUBJECTS.removesuffix(">")
+log = logs.get_logger(__name__)
 
-
-USUAL_HEADER_BYTES = 64 * 1024
-"""Bytes that no event's headers exceed; smaller events need no measuring."""
-BATCH_HEADER_BYTES = 200
-"""Bytes of the headers of batch and fence."""
-
-
-class Fenced(Exception):
-    """The stream's last sequence is not the expected one: another client has published."""
+_Result = TypeVar("_Result")
 
 
 class MessageTooLarge(Exception):
@@ -62,7 +58,12 @@ class EventStream:
     """The stream of all events, for the relay."""
 
     def __init__(self, connection: Connection) -> None:
+        self.signals = Signals(connection)
         self._connection = connection
+        self._publisher = BatchPublisher(connection)
+        self._takes_batches = False
+        self._refused_in_session = 0
+        """The last session of the connection in which the server has refused fast batches."""
 
     async def count_accepted(self, events: Sequence[RecordedEvent]) -> int:
         """Return the number of events before the first whose message the server refuses."""
@@ -74,27 +75,63 @@ class EventStream:
 
     def _count_fitting(self, events: Sequence[RecordedEvent]) -> int:
         limit = self._connection.max_payload
-        for index, event in enumerate(events):
-            if len(event.data) + USUAL_HEADER_BYTES > limit and _measure(event) > limit:
-                return index
-        return len(events)
+        return next((index for index, event in enumerate(events) if not fits(event, limit)), len(events))
 
     def refuse(self, event: RecordedEvent) -> NoReturn:
         """Raise MessageTooLarge for an event that `count_accepted` does not count."""
         raise MessageTooLarge(
-            f"{event.id} makes a message of {_measure(event)} bytes, and the NATS server's max_payload is"
-            f" {self._connection.max_payload}: raise it; no later event is published before this one"
+            f"{event.id} makes a message of {measure_message(event)} bytes, and the NATS server's max_payload"
+            f" is {self._connection.max_payload}: raise it; no later event is published before this one"
         )
 
     async def read_identity(self) -> StreamIdentity | None:
         """Return the stream's identity, or None if there is no stream or no relay has created it."""
-        return await read_stream_identity(self._connection.js)
+        return await self._ask(read_stream_identity)
+
+    async def read_end(self) -> int:
+        """Return the sequence of the last message according to the stream's leader; 0 if there is none.
+
+        The identity may come from a server that lags behind, while no server leads.
+        """
+        message = await self._ask(lambda js: read_last_message(js, ">", direct=False))
+        return message.sequence if message else 0
+
+    async def _ask(self, read: Callable[[JetStreamContext], Awaitable[_Result]]) -> _Result:
+        """Read something from JetStream, and ask again if there is no answer.
+
+        Raises:
+            TimeoutError: there is no answer within the sum of READ_TIMEOUTS.
+            nats.errors.Error: JetStream cannot be reached.
+        """
+        for timeout in READ_TIMEOUTS[:-1]:
+            with suppress(TimeoutError):
+                return await read(self._connection.client.jetstream(timeout=timeout))
+        return await read(self._connection.client.jetstream(timeout=READ_TIMEOUTS[-1]))
 
     async def recreate(self, incarnation: str) -> None:
         """Replace the stream, if there is one, by an empty one with a new epoch."""
         with suppress(NotFoundError):
             await self._connection.js.delete_stream(streams.JETSTREAM)
         await self._connection.js.add_stream(_build_config(str(uuid4()), incarnation))
+
+    async def enable_batches(self, stream: StreamIdentity) -> None:
+        """Let the stream take fast batches; if the server refuses, publish one by one from now on.
+
+        A server is asked once per session of the connection, since an upgrade ends the session.
+        """
+        self._takes_batches = stream.takes_batches
+        if self._takes_batches or self._refused_in_session == self._connection.sessions:
+            return
+        session, cause = self._connection.sessions, "the setting has no effect"
+        config = (await self._connection.js.stream_info(streams.JETSTREAM)).config
+        try:
+            changed = await self._connection.js.update_stream(config.evolve(allow_batched=True))
+            self._takes_batches = bool(changed.config.allow_batched)
+        except APIError as error:
+            cause = str(error)
+        if not self._takes_batches:
+            self._refused_in_session = session
+            log.warning("NATS refuses fast batches; publishing events one by one", error=cause)
 
     async def can_store(self) -> bool:
         """Return whether JetStream stores a message in another, temporary stream."""
@@ -118,12 +155,12 @@ class EventStream:
         await self._set_metadata(COMPLETE_KEY)
 
     async def _set_metadata(self, key: str) -> None:
-        info = await self._connection.js.stream_info(streams.JETSTREAM)
-        metadata = {**(info.config.metadata or {}), key: "true"}
-        await self._connection.js.update_stream(info.config.evolve(metadata=metadata))
+        config = (await self._connection.js.stream_info(streams.JETSTREAM)).config
+        metadata = {**(config.metadata or {}), key: "true"}
+        await self._connection.js.update_stream(config.evolve(metadata=metadata))
 
     async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
-        """Publish events as one atomic batch, and return the sequence of the last one.
+        """Publish events in order, and return the sequence of the last one.
 
         Args:
             epoch: the epoch of the stream to publish to.
@@ -131,20 +168,13 @@ class EventStream:
             after: the expected last sequence of the stream.
 
         Raises:
-            Fenced: the stream's last sequence is not `after`; nothing was published.
-            nats.errors.Error: the events may or may not have been published.
+            Fenced: the stream's last sequence was not the expected one; it may hold the first events.
+            BatchIncomplete, TimeoutError, nats.errors.Error: the stream may hold the first events, or all.
         """
-        *first_messages, last_message = _encode_batch(epoch, events, after)
-        for subject, data, headers in first_messages:
-            await self._connection.client.publish(subject, data, headers=headers)
-        subject, data, headers = last_message
-        try:
-            acknowledgement = await self._connection.js.publish(subject, data, headers=headers)
-        except APIError as error:
-            if error.err_code == WRONG_LAST_SEQUENCE:
-                raise Fenced(f"expected last sequence {after}: the stream has a different one") from error
-            raise
-        return acknowledgement.seq
+        messages = encode_events(epoch, events)
+        if self._takes_batches:
+            return await self._publisher.publish(messages, after)
+        return await self._publisher.publish_singly(messages, after)
 
     async def open_reader(self, epoch: str, start: int) -> StreamReader:
         """Return a reader that begins at sequence `start`."""
@@ -157,106 +187,18 @@ class EventStream:
         message = await self._connection.js.get_msg(streams.JETSTREAM, seq=last_sequence)
         return int((message.headers or {})["diptych-position"])
 
-    def subscribe_notifications(self) -> AbstractAsyncContextManager[asyncio.Event]:
-        """Yield an event that is set whenever a command server has committed events."""
-        return self._subscribe(streams.WAKE_SUBJECT)
-
-    def subscribe_recreation_requests(self, epoch: str) -> AbstractAsyncContextManager[asyncio.Event]:
-        """Yield an event that is set whenever a reader needs removed messages of this epoch."""
-        return self._subscribe(streams.RECREATE_SUBJECT, epoch.encode())
-
-    @asynccontextmanager
-    async def subscribe_publication_requests(self, receive: Callable[[str], None]) -> AsyncIterator[None]:
-        """Call `receive` with the reply subject of each request of a reader (`PublicationClock`)."""
-        async with self._receive(
-            streams.PUBLISHED_SUBJECT, lambda _subject, reply, _data, _headers: receive(reply)
-        ):
-            yield
-
-    async def confirm_publication(self, reply: str, epoch: str, sequence: int) -> None:
-        """Reply to a publication request. A reply that gets lost is requested again."""
-        with suppress(*UNREACHABLE):
-            await self._connection.client.publish(reply, f"{epoch}/{sequence}".encode())
-
-    @asynccontextmanager
-    async def _subscribe(self, subject: str, data: bytes | None = None) -> AsyncIterator[asyncio.Event]:
-        """Yield an event that is set by the messages of a subject, or by those with this data."""
-        notified = asyncio.Event()
-
-        def receive(_subject: str, _reply: str, received: bytes, _headers: object) -> None:
-            if data in (None, received):
-                notified.set()
-
-        async with self._receive(subject, receive):
-            yield notified
-
-    @asynccontextmanager
-    async def _receive(self, subject: str, receive: Receive) -> AsyncIterator[None]:
-        """Call a function with each message of a subject."""
-        subscription = await self._connection.subscribe(subject, receive)
-        try:
-            yield
-        finally:
-            with suppress(nats.errors.Error):
-                await self._connection.unsubscribe(subscription)
-
-
-def decode_event(message: Message) -> RecordedEvent | None:
-    """Return the message's event, or None if no relay can have published the message."""
-    try:
-        event = from_message(message.subject, message.headers, message.data)
-    except (KeyError, ValueError, IndexError):
-        return None
-    return event if 0 < event.position <= MAX_POSITION else None
-
-
-def is_copy(event: RecordedEvent, recorded: RecordedEvent | None) -> bool:
-    """Return whether an event from the stream equals the event recorded at its position."""
-    if recorded is None:
-        return False
-    return (event.stream, event.version, event.type, event.data) == (
-        recorded.stream,
-        recorded.version,
-        recorded.type,
-        recorded.data,
-    )
-
-
-def _measure(event: RecordedEvent) -> int:
-    """Return the bytes of an event's message with its headers, as NATS counts them."""
-    lines = "".join(f"{name}: {value}\r\n" for name, value in to_headers(event).items())
-    return len(f"NATS/1.0\r\n{lines}\r\n".encode()) + BATCH_HEADER_BYTES + len(event.data)
-
-
-def _encode_batch(
-    epoch: str, events: Sequence[RecordedEvent], after: int
-) -> list[tuple[str, bytes, dict[str, str]]]:
-    """Return subject, data and headers of each message of a batch, with the headers of the fence."""
-    prefix, batch_id = f"diptych.feed.{epoch}.", uuid4().hex
-    messages = []
-    for number, event in enumerate(events, 1):
-        headers = to_headers(event)
-        if len(events) > 1:
-            headers["Nats-Batch-Id"] = batch_id
-            headers["Nats-Batch-Sequence"] = str(number)
-        messages.append((prefix + streams.subject(event.stream).removeprefix(_EVENTS), event.data, headers))
-    messages[0][2]["Nats-Expected-Last-Sequence"] = str(after)
-    if len(events) > 1:
-        messages[-1][2]["Nats-Batch-Commit"] = "1"
-    return messages
-
 
 def _build_config(epoch: str, incarnation: str) -> api.StreamConfig:
     """Return the configuration of a new stream: it keeps all messages, and refuses new ones when full."""
     return api.StreamConfig(
         name=streams.JETSTREAM,
         description="Diptych's events; a copy of the recorded events, safe to delete: the relay recreates it",
-        subjects=[f"diptych.feed.{epoch}.>"],
-        subject_transform=api.SubjectTransform(src=f"diptych.feed.{epoch}.>", dest=streams.SUBJECTS),
+        subjects=[feed_subjects(epoch)],
+        subject_transform=api.SubjectTransform(src=feed_subjects(epoch), dest=streams.SUBJECTS),
         retention=api.RetentionPolicy.LIMITS,
         storage=api.StorageType.FILE,
         discard=api.DiscardPolicy.NEW,
-        allow_atomic=True,
         allow_direct=True,
+        allow_atomic=True,  # for relays of earlier releases, which may take over during an upgrade
         metadata={EPOCH_KEY: epoch, INCARNATION_KEY: incarnation, COMPLETE_KEY: "false"},
     )

@@ -5,7 +5,7 @@ from time import time_ns
 
 from opentelemetry.trace import SpanKind
 
-from command_server.relay.relay import Publisher
+from command_server.relay.batch_sender import Publisher
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from runtime.process import logs

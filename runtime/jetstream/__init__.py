@@ -1,5 +1,6 @@
-"""JetStream access: a lasting connection, the event stream, and readers that detect gaps."""
+"""JetStream access: a lasting connection, the event stream, fenced batches, and readers that detect gaps."""
 
+from runtime.jetstream.batch_publisher import BatchIncomplete, BatchPublisher, Fenced, OutgoingMessage
 from runtime.jetstream.connection import UNREACHABLE, Connection, Receive, connect
 from runtime.jetstream.publication import Publication, PublicationClock
 from runtime.jetstream.reader import ReaderLost, StreamReader
@@ -14,8 +15,12 @@ from runtime.jetstream.subject import SubjectReader
 
 __all__ = [
     "UNREACHABLE",
+    "BatchIncomplete",
+    "BatchPublisher",
     "Connection",
+    "Fenced",
     "Message",
+    "OutgoingMessage",
     "Publication",
     "PublicationClock",
     "ReaderLost",

@@ -51,6 +51,8 @@ class StreamIdentity:
     """The sequence up to which housekeeping has removed messages, or is about to."""
     has_history: bool = False
     """Whether it has all events that had been published before it was created."""
+    takes_batches: bool = False
+    """Whether its configuration allows fast batches (`BatchPublisher`)."""
 
     @property
     def intact(self) -> bool:
@@ -90,6 +92,7 @@ async def read_stream_identity(js: JetStreamContext) -> StreamIdentity | None:
         created=info.created,
         removed_to=int(metadata.get(REMOVED_KEY, 0)),
         has_history=metadata.get(HISTORY_KEY) == "true",
+        takes_batches=bool(info.config.allow_batched),
     )
 
 

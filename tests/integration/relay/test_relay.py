@@ -12,9 +12,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from command_server.relay import outbox_maintenance
+from command_server.relay.batch_sender import Publisher
 from command_server.relay.observer import ObservedPublisher
 from command_server.relay.outbox import Outbox
-from command_server.relay.relay import Publisher
 from contracts.envelope import RecordedEvent
 from contracts.streams import WAKE_SUBJECT, subject
 from devstack.servers import Nats

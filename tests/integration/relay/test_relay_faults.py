@@ -11,13 +11,13 @@ from nats.js.errors import NoStreamResponseError
 from command_server.postgres.event_store import session_settings
 from command_server.postgres.schema import RELAY_ROLE
 from command_server.relay import outbox
-from command_server.relay.event_stream import EventStream, Fenced
+from command_server.relay.batch_sender import Publisher
+from command_server.relay.event_stream import EventStream
 from command_server.relay.outbox import Outbox, RelayState, RelayStateChanged
-from command_server.relay.relay import Publisher
 from contracts.envelope import RecordedEvent, to_headers
 from contracts.streams import JETSTREAM, subject
 from devstack.servers import Nats, Postgres
-from runtime.jetstream import Connection
+from runtime.jetstream import Connection, Fenced
 from runtime.jetstream.stream import COMPLETE_KEY, HISTORY_KEY
 from runtime.postgres import create_engine
 from tests.support.harness import feed

@@ -13,9 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from command_server.postgres.event_store import session_settings
 from command_server.postgres.schema import RELAY_ROLE
+from command_server.relay.batch_sender import Publisher
 from command_server.relay.event_stream import EventStream
 from command_server.relay.outbox import Outbox
-from command_server.relay.relay import Publisher, Relay
+from command_server.relay.relay import Relay
 from contracts.envelope import RecordedEvent, from_message
 from runtime.jetstream import Connection, StreamIdentity, StreamReader, connect, read_stream_identity
 from runtime.postgres import create_engine

@@ -1,0 +1,100 @@
+"""Divides events into batches that the server accepts, and notices a stream that stores nothing."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Protocol
+
+from command_server.relay.event_stream import EventStream
+from command_server.relay.outbox import Outbox, RelayState
+from contracts.envelope import RecordedEvent
+from runtime.process import logs
+
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+"""Event data per batch. A single larger event is a batch of its own."""
+MAX_TIMEOUTS = 6
+"""Publications in a row without an answer after which the relay checks whether the stream can be written.
+After a write error, for example on a full disk, NATS ignores all that is published to the stream until it
+restarts; other streams work again as soon as there is room."""
+
+log = logs.get_logger(__name__)
+
+
+class OutOfSync(Exception):
+    """The stream or the relay's state differs from the relay's expectation; the relay must recover."""
+
+
+class Publisher(Protocol):
+    """Publishes fenced batches, as `EventStream.publish` does."""
+
+    async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
+        """Publish the events and return the sequence of the last one."""
+
+
+class BatchSender:
+    """Publishes to the stream for the relay and its recovery."""
+
+    def __init__(self, outbox: Outbox, stream: EventStream) -> None:
+        self._outbox = outbox
+        self._stream = stream
+        self._timeouts = 0
+
+    async def send(
+        self, publisher: Publisher, state: RelayState, events: Sequence[RecordedEvent], after: int
+    ) -> AsyncIterator[tuple[Sequence[RecordedEvent], int]]:
+        """Publish events, and yield each batch with the sequence of its last event.
+
+        Args:
+            publisher: the stream, or a decorator of it.
+            state: the relay's state as it is in PostgreSQL.
+            events: in order.
+            after: the stream's last sequence.
+
+        Raises:
+            MessageTooLarge: the server refuses an event because of its size; all before it were yielded.
+        """
+        accepted = await self._stream.count_accepted(events)
+        for batch in _split(events[:accepted]):
+            after = await self._publish(publisher, state, batch, after)
+            yield batch, after
+        if accepted < len(events):
+            self._stream.refuse(events[accepted])
+
+    async def _publish(
+        self, publisher: Publisher, state: RelayState, batch: Sequence[RecordedEvent], after: int
+    ) -> int:
+        try:
+            last = await publisher.publish(state.epoch, batch, after)
+        except TimeoutError:
+            self._timeouts += 1
+            if self._timeouts >= MAX_TIMEOUTS and await self._stream.can_store():
+                log.error("Stream stores nothing; recreating", timeouts=self._timeouts)
+                self._timeouts = 0
+                await self.recreate_stream(state)
+            raise
+        self._timeouts = 0
+        return last
+
+    async def recreate_stream(self, state: RelayState) -> None:
+        """Replace the stream by an empty one.
+
+        Args:
+            state: the relay's state as it is in PostgreSQL.
+
+        Raises:
+            OutOfSync: another relay has begun an epoch or marked events.
+        """
+        # If another relay was active since this one read the state, the stream may be whole by now.
+        if await self._outbox.read_state() != state:
+            raise OutOfSync("another relay is active")
+        await self._stream.recreate(state.incarnation)
+
+
+def _split(events: Sequence[RecordedEvent]) -> Iterator[Sequence[RecordedEvent]]:
+    """Split events into batches of at most MAX_BATCH_BYTES of data, or of a single event."""
+    start = size = 0
+    for index, event in enumerate(events):
+        size += len(event.data)
+        if size > MAX_BATCH_BYTES and index > start:
+            yield events[start:index]
+            start, size = index, len(event.data)
+    if start < len(events):
+        yield events[start:]
