@@ -10,13 +10,14 @@ How it works. It runs after a start, a takeover, a timeout or any error, and tru
 """
 
 from collections.abc import Sequence
+from time import monotonic
 
 from command_server.relay.batch_sender import BatchSender, OutOfSync, Publisher
 from command_server.relay.event_messages import decode_event, is_copy
 from command_server.relay.event_stream import MAX_BATCH_SIZE, EventStream
 from command_server.relay.outbox import Outbox, RelayState
 from contracts.envelope import RecordedEvent
-from runtime.jetstream import Message, StreamIdentity
+from runtime.jetstream import Message, StreamIdentity, StreamReader
 from runtime.process import logs
 
 READ_TIMEOUT = 5.0
@@ -112,9 +113,7 @@ class Recovery:
         reader = await self._stream.open_reader(stream.epoch, self._state.sequence + 1)
         try:
             while self._state.sequence < stream.last_sequence:
-                messages = await reader.read_batch(MAX_BATCH_SIZE, READ_TIMEOUT)
-                if not messages:
-                    raise TimeoutError(f"no message within {READ_TIMEOUT} s although the stream has more")
+                messages = await _read_batch(reader)
                 positions = await self._verify_messages(messages)
                 self._state = await self._outbox.mark(self._state, positions, messages[-1].sequence)
         finally:
@@ -179,6 +178,20 @@ class Recovery:
         batches = self._sender.send(publisher, self._state, events, self._state.sequence)
         async for batch, last in batches:
             self._state = await self._outbox.mark(self._state, [event.position for event in batch], last)
+
+
+async def _read_batch(reader: StreamReader) -> Sequence[Message]:
+    """Return the next messages of a stream that has more.
+
+    Raises:
+        TimeoutError: none arrives within READ_TIMEOUT.
+    """
+    deadline = monotonic() + READ_TIMEOUT
+    while (remaining := deadline - monotonic()) > 0:
+        # It returns early without a message where a request ended with the message before, by its bytes.
+        if messages := await reader.read_batch(MAX_BATCH_SIZE, remaining):
+            return messages
+    raise TimeoutError(f"no message within {READ_TIMEOUT} s although the stream has more")
 
 
 def is_usable(stream: StreamIdentity, state: RelayState) -> bool:

@@ -168,11 +168,10 @@ async def read_stream(connection: Connection) -> EventsBySequence:
     stream = await read_identity(connection)
     reader = await StreamReader.open(connection, stream.epoch, 1)
     events: EventsBySequence = {}
-    while len(events) < stream.messages:
-        batch = await reader.read_batch(1_000, 5)
-        assert batch
-        for message in batch:
-            events[message.sequence] = from_message(message.subject, message.headers, message.data)
+    async with asyncio.timeout(20):
+        while len(events) < stream.messages:
+            for message in await reader.read_batch(1_000, 5):
+                events[message.sequence] = from_message(message.subject, message.headers, message.data)
     await reader.close()
     return events
 
