@@ -6,6 +6,7 @@ aggregate are in one partition.
 """
 
 import re
+from typing import Literal
 from zlib import crc32
 
 PARTITIONS = 16
@@ -50,8 +51,8 @@ def subject(stream: str) -> str:
     return f"diptych.events.{partition(aggregate_id(stream))}.{stream}"
 
 
-def partition_subject(partition: int, stream_type: str) -> str:
-    """Return the subject filter of all streams of one type in one partition."""
+def partition_subject(partition: int | Literal["*"], stream_type: str) -> str:
+    """Return the subject filter of all streams of one type in one partition; `*` means any partition."""
     return f"diptych.events.{partition}.{stream_type}.*"
 
 

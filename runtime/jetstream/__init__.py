@@ -2,8 +2,11 @@
 
 from runtime.jetstream.batch_publisher import BatchIncomplete, BatchPublisher, Fenced, OutgoingMessage
 from runtime.jetstream.connection import UNREACHABLE, Connection, Receive, connect
+from runtime.jetstream.cursor import Cursor
+from runtime.jetstream.event_log import EventMessage, Limits
 from runtime.jetstream.publication import Publication, PublicationClock
 from runtime.jetstream.reader import ReaderLost, StreamReader
+from runtime.jetstream.shared_reader import SharedReader, StreamCheck
 from runtime.jetstream.stream import (
     Message,
     StreamIdentity,
@@ -18,13 +21,18 @@ __all__ = [
     "BatchIncomplete",
     "BatchPublisher",
     "Connection",
+    "Cursor",
+    "EventMessage",
     "Fenced",
+    "Limits",
     "Message",
     "OutgoingMessage",
     "Publication",
     "PublicationClock",
     "ReaderLost",
     "Receive",
+    "SharedReader",
+    "StreamCheck",
     "StreamIdentity",
     "StreamReader",
     "SubjectReader",

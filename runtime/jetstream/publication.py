@@ -42,6 +42,8 @@ class PublicationClock:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.latest: Publication | None = None
+        self.replied = asyncio.Event()
+        """Set at each reply."""
 
     async def run(self) -> NoReturn:
         """Ask until cancelled."""
@@ -51,6 +53,7 @@ class PublicationClock:
                 reply = await self._connection.client.request(streams.PUBLISHED_SUBJECT, timeout=TIMEOUT)
                 epoch, sequence = parse_checkpoint(reply.data)
                 self.latest = Publication(began, epoch, sequence)
+                self.replied.set()
             except Exception:  # no relay leads, or NATS is away, or starts: the last reply stays true
                 log.debug("No reply of the relay", exc_info=True)
             await asyncio.sleep(max(0.0, INTERVAL - (monotonic() - began)))

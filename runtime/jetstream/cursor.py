@@ -1,0 +1,159 @@
+"""A consumer's place in a stream that is read once for several consumers.
+
+How it works. A cursor returns messages from the log of a reading. Its positions name, for each partition, the
+sequence up to which all of its messages were returned. They hold in every reading, so a cursor changes to
+another one without losing or repeating a message: it begins with the first message of that log and skips
+those up to its positions. It may change only to a log that has all messages behind them.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Protocol
+
+from runtime.jetstream.event_log import EventMessage
+from runtime.jetstream.reader import ReaderLost
+from runtime.jetstream.reading import Reading
+
+
+class Readings(Protocol):
+    """The readings of a process."""
+
+    async def enter(self, cursor: "Cursor") -> None:
+        """Let a cursor begin in the reading that has its next messages; open one if there is none."""
+
+    def find_main(self) -> Reading | None:
+        """Return the reading that the cursors near the end of the stream share."""
+
+    def is_near_end(self, position: int) -> bool:
+        """Return whether a position is near the end of the stream, as far as that is known."""
+
+
+class Cursor:
+    """Returns the messages of some stream types and partitions, each partition's in order.
+
+    Args:
+        readings: of the process.
+        epoch: of the stream.
+        starts: partition to the first sequence.
+        stream_types: the stream types.
+    """
+
+    def __init__(
+        self, readings: Readings, epoch: str, starts: Mapping[int, int], stream_types: Collection[str]
+    ) -> None:
+        self._readings = readings
+        self.epoch = epoch
+        self.stream_types = stream_types
+        self.keys = frozenset((each, partition) for each in stream_types for partition in starts)
+        self.positions = {partition: start - 1 for partition, start in starts.items()}
+        """Partition to a sequence up to which all of its messages were returned."""
+        self.arrived = asyncio.Event()
+        self.next = 0
+        self._reading: Reading | None = None
+
+    def is_covered_by(self, reading: Reading) -> bool:
+        """Return whether a reading has, or will soon have, all messages behind the cursor's positions."""
+        return (
+            reading.epoch == self.epoch
+            and reading.partitions.issuperset(self.positions)
+            and (reading.stream_types is None or reading.stream_types.issuperset(self.stream_types))
+            and all(
+                reading.log.covers(reading.lanes[partition], position)
+                for partition, position in self.positions.items()
+            )
+        )
+
+    def begin(self, reading: Reading) -> None:
+        """Go on in a reading; what it has up to the cursor's positions is passed over."""
+        self._reading, self.next = reading, reading.log.first
+        reading.add(self)
+
+    async def read_batch(self, limit: int, max_wait: float) -> list[EventMessage]:
+        """Return the next messages.
+
+        Args:
+            limit: maximum number of messages.
+            max_wait: seconds after which the list is returned empty; a check of the stream ends the wait.
+
+        Raises:
+            ReaderLost: messages may be missing from here on.
+            nats.errors.Error: JetStream cannot be reached.
+        """
+        self.arrived.clear()
+        await self._change_reading()
+        if messages := self._take(limit):
+            return messages
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max_wait):
+                await self.arrived.wait()
+        return self._take(limit)
+
+    def read_positions(self) -> Mapping[int, int]:
+        """Return the positions after the messages that were returned; none while the reading has others.
+
+        A position may exceed the last message, where the stream is known to have no further one.
+        """
+        self.skip()
+        log = self._get_reading().log
+        if self.next < log.next:
+            return {}
+        for partition, position in self.positions.items():
+            self.positions[partition] = max(position, log.ends[self._get_reading().lanes[partition]])
+        return dict(self.positions)
+
+    def skip(self) -> None:
+        """Pass over messages that the cursor does not return."""
+        log = self._get_reading().log
+        while log.first <= self.next < log.next:
+            if self._must_return(log.messages[self.next - log.first]):
+                return
+            self.next += 1
+
+    async def close(self) -> None:
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            await reading.remove(self)
+
+    def _take(self, limit: int) -> list[EventMessage]:
+        reading = self._get_reading()
+        at = self.next - reading.log.first
+        if at < 0:  # the next call finds another reading
+            return []
+        messages, taken = reading.log.messages, list[EventMessage]()
+        while at < len(messages) and len(taken) < limit:
+            message = messages[at]
+            at += 1
+            if self._must_return(message):
+                taken.append(message)
+        self.next = reading.log.first + at
+        for message in taken:
+            self.positions[message.partition] = message.sequence
+        reading.note_progress()
+        if reading.loss and not taken:
+            raise ReaderLost(reading.loss)
+        return taken
+
+    def _must_return(self, message: EventMessage) -> bool:
+        return (message.stream_type, message.partition) in self.keys and (
+            message.sequence > self.positions[message.partition]
+        )
+
+    async def _change_reading(self) -> None:
+        """Leave a log whose limits the cursor has exceeded; join the main reading once that is near."""
+        reading, main = self._get_reading(), self._readings.find_main()
+        if self.next >= reading.log.first:
+            if reading is main or reading.loss or not self.read_positions():
+                return
+            if main is None:
+                if not self._readings.is_near_end(min(self.positions.values())):
+                    return
+            elif not self.is_covered_by(main):
+                return
+        await self.close()
+        await self._readings.enter(self)
+
+    def _get_reading(self) -> Reading:
+        if self._reading is None:
+            raise ReaderLost("the cursor is closed")
+        return self._reading

@@ -1,0 +1,158 @@
+"""The messages of one reading of the stream, kept for several cursors. Pure.
+
+How it works. A log has lanes: each is one consumer's messages, in the order of their sequences. For each
+lane it knows two sequences. All messages above the `base` and up to the `end` are in the log; the end
+advances also where the stream is known to have no further message of the lane. A cursor is a number in the
+log, so a message is stored and decoded once, however many cursors return it. The log keeps the latest
+messages, where cursors that read elsewhere can join, and older ones that some cursor has not returned, within
+`Limits`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+
+from contracts import streams
+from contracts.envelope import RecordedEvent, from_message
+from runtime.jetstream.stream import Message
+from runtime.process import logs
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many messages a log keeps, and how many bytes of their data."""
+
+    messages: int = 20_000
+    size: int = 64 * 1024 * 1024
+    """A cursor that is farther behind the newest message has to read elsewhere."""
+    retained_messages: int = 2_000
+    retained_size: int = 4 * 1024 * 1024
+    """Kept although all cursors have returned them."""
+    messages_ahead: int = 2_000
+    size_ahead: int = 8 * 1024 * 1024
+    """Read ahead of the foremost cursor."""
+
+
+PARTITIONS = {str(partition): partition for partition in range(streams.PARTITIONS)}
+
+log = logs.get_logger(__name__)
+_foreign = logs.LimitedErrors(log, "Message is not an event")
+
+
+class EventMessage(msgspec.Struct):
+    """A message of the stream, whose event is decoded when it is first needed."""
+
+    sequence: int
+    partition: int
+    """-1 if the subject is not one of an event."""
+    stream_type: str
+    published_at: datetime | None
+    lane: int
+    offset: int
+    """Bytes of data in the log up to the end of this message, including those that were removed."""
+    _message: Message | None
+    _event: RecordedEvent | None = None
+
+    @property
+    def event(self) -> RecordedEvent | None:
+        """The event; None if the relay cannot have published the message, which is logged once.
+
+        If such a message has replaced an event, the next event of the stream reveals the missing version.
+        """
+        if (message := self._message) is not None:
+            self._message = None
+            try:
+                self._event = from_message(message.subject, message.headers, message.data)
+            except (KeyError, ValueError) as error:
+                _foreign.report(subject=message.subject, at=message.sequence, error=repr(error))
+        return self._event
+
+
+class EventLog:
+    """The messages of a reading.
+
+    Args:
+        starts: the first sequence of each lane.
+        limits: of the messages that it keeps.
+    """
+
+    def __init__(self, starts: Sequence[int], limits: Limits) -> None:
+        self.limits = limits
+        self.messages: list[EventMessage] = []
+        self.first = 0
+        """The number of the first message in the log; messages are numbered in the order of their arrival."""
+        self.bases = [start - 1 for start in starts]
+        self.ends = list(self.bases)
+        self._offset = 0
+        """Bytes of data that have arrived."""
+        self._removed = 0
+        """Bytes of data that were removed."""
+
+    @property
+    def next(self) -> int:
+        """The number of the next message that arrives."""
+        return self.first + len(self.messages)
+
+    def append(self, lane: int, messages: Sequence[Message]) -> set[tuple[str, int]]:
+        """Append messages of a lane; return their stream types and partitions."""
+        keys = set()
+        for message in messages:
+            self._offset += len(message.data)
+            parts = message.subject.split(".")
+            is_event = len(parts) == 6
+            partition = PARTITIONS.get(parts[2], -1) if is_event else -1
+            stream_type = f"{parts[3]}.{parts[4]}" if is_event else ""
+            keys.add((stream_type, partition))
+            self.messages.append(
+                EventMessage(
+                    sequence=message.sequence,
+                    partition=partition,
+                    stream_type=stream_type,
+                    published_at=message.published_at,
+                    lane=lane,
+                    offset=self._offset,
+                    _message=message,
+                )
+            )
+        if messages:
+            self.ends[lane] = max(self.ends[lane], messages[-1].sequence)
+        return keys
+
+    def confirm_end(self, lane: int, sequence: int) -> None:
+        """Record that the stream has no message of the lane between its last one and this sequence."""
+        self.ends[lane] = max(self.ends[lane], sequence)
+
+    def covers(self, lane: int, position: int) -> bool:
+        """Return whether it has, or will soon have, all messages of a lane behind a position."""
+        return self.bases[lane] <= position <= self.ends[lane] + self.limits.messages
+
+    def exceeds(self, number: int, messages: int, size: int) -> bool:
+        """Return whether there are more messages, or more bytes of their data, from a number on."""
+        at = number - self.first
+        before = self.messages[at - 1].offset if at > 0 else self._removed
+        return len(self.messages) - at > messages or self._offset - before > size
+
+    def is_retained(self, number: int) -> bool:
+        """Return whether the message of a number is one of the latest, which stay in the log."""
+        return not self.exceeds(number, self.limits.retained_messages, self.limits.retained_size)
+
+    def trim(self, returned: int) -> None:
+        """Remove the oldest messages: returned ones that are not retained, and all beyond the limits.
+
+        Args:
+            returned: the number of the first message that some cursor has not returned.
+        """
+        while self.messages:
+            # Several at once, since to remove the first of a list moves all others.
+            last = len(self.messages) // 20
+            number = self.first + last
+            may_go = number < returned and not self.is_retained(number)
+            if not may_go and not self.exceeds(number, self.limits.messages, self.limits.size):
+                return
+            for message in self.messages[: last + 1]:
+                self.bases[message.lane] = message.sequence
+            self._removed = self.messages[last].offset
+            del self.messages[: last + 1]
+            self.first = number + 1

@@ -1,0 +1,161 @@
+"""One reading of the stream for all consumers of a process, each with a cursor of its own.
+
+How it works:
+
+1. `open` returns a cursor, which begins at its owner's checkpoints. `run` has to run beside it. To leave is
+   to `close` the cursor. The owner stores its checkpoints with its data; after `ReaderLost` it opens another
+   cursor from them.
+2. Cursors that are near the end of the stream share the *main* reading, which has all stream types and the
+   partitions of the process. Its log also holds the latest messages, so a cursor that comes close finds its
+   next message there: it continues in that log behind the last message that it returned.
+3. A cursor that is far behind (a rebuild, a slow consumer) reads by itself, or with others that are as far,
+   and only its own stream types. Each time it has returned everything that its reading has, it looks whether
+   the main reading covers its positions, and then changes to it. One that falls behind the limits of the main
+   reading's log leaves it in the same way: it opens a reading at its own positions.
+4. `run` checks the stream for all: its identity after each reply of the relay, and then up to where each
+   reading has all of its messages. So a cursor knows its positions also where no message has arrived.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn
+
+from runtime.jetstream.connection import UNREACHABLE, Connection
+from runtime.jetstream.cursor import Cursor
+from runtime.jetstream.event_log import Limits
+from runtime.jetstream.publication import Publication, PublicationClock
+from runtime.jetstream.reader import ReaderLost
+from runtime.jetstream.reading import Reading
+from runtime.jetstream.stream import StreamIdentity, read_stream_identity
+
+CHECK_INTERVAL = 0.5
+"""Seconds between checks of the stream, at most: each reply of the relay begins one at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCheck:
+    """What a check has found. The relay replied before it, so the stream has what the reply confirms."""
+
+    publication: Publication | None
+    identity: StreamIdentity | None
+
+
+class SharedReader:
+    """Reads the stream for the cursors of one process.
+
+    Args:
+        connection: to NATS.
+        get_partitions: returns the partitions that the process works on.
+        publications: the relay's replies; None if nobody needs them.
+        limits: of the messages that are kept.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        get_partitions: Callable[[], Collection[int]],
+        publications: PublicationClock | None = None,
+        limits: Limits = Limits(),  # noqa: B008 - it is frozen
+    ) -> None:
+        self._connection = connection
+        self._get_partitions = get_partitions
+        self._publications = publications
+        self._limits = limits
+        self._readings: list[Reading] = []
+        self._main: Reading | None = None
+        self._entering = asyncio.Lock()
+        self.latest_check: StreamCheck | None = None
+
+    async def run(self) -> NoReturn:
+        """Check the stream again and again until cancelled."""
+        while True:
+            with suppress(*UNREACHABLE):  # the readers notice a lost connection, too
+                await self._check()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CHECK_INTERVAL):
+                    await self._wait_for_reply()
+
+    async def _wait_for_reply(self) -> None:
+        if self._publications is None:
+            await asyncio.sleep(CHECK_INTERVAL)
+        else:
+            await self._publications.replied.wait()
+            self._publications.replied.clear()
+
+    async def _check(self) -> None:
+        if not self._readings:
+            return
+        publication = self._publications.latest if self._publications else None
+        identity = await read_stream_identity(self._connection.js)
+        if identity is not None:
+            readings = [reading for reading in self._readings if reading.epoch == identity.epoch]
+            confirming = (reading.confirm_ends(identity.last_sequence) for reading in readings)
+            await asyncio.gather(*confirming, return_exceptions=True)  # a reading may be lost, or close now
+        self.latest_check = StreamCheck(publication, identity)
+        for reading in self._readings:
+            reading.wake_all()
+
+    async def open(self, epoch: str, starts: Mapping[int, int], stream_types: Collection[str]) -> Cursor:
+        """Return a cursor.
+
+        Args:
+            epoch: of the stream that `starts` belongs to.
+            starts: partition to the first sequence to read, 1 or higher.
+            stream_types: the stream types to read, `<context>.<aggregate>`.
+
+        Raises:
+            ReaderLost: there is no stream, or it has another epoch.
+            nats.errors.Error: JetStream cannot be reached.
+        """
+        cursor = Cursor(self, epoch, starts, stream_types)
+        await self.enter(cursor)
+        return cursor
+
+    async def enter(self, cursor: Cursor) -> None:
+        """Give a cursor the reading that has its next messages, a new one if need be."""
+        async with self._entering:  # the first cursor opens the reading that the others share
+            self._readings = [reading for reading in self._readings if not reading.loss]
+            main = self.find_main()
+            if main is None or not cursor.is_covered_by(main):
+                main = await self._find_or_open(cursor)
+            cursor.begin(main)
+
+    def find_main(self) -> Reading | None:
+        """Return the main reading; None if there is none of the partitions that the process works on now."""
+        partitions = frozenset(self._get_partitions())
+        if self._main is None or not self._main.serves_all(partitions):
+            candidates = [reading for reading in self._readings if reading.serves_all(partitions)]
+            self._main = max(candidates, key=lambda reading: max(reading.log.ends), default=None)
+        return self._main
+
+    def is_near_end(self, position: int) -> bool:
+        """Return whether a position is as near to the stream's end as the main reading's log reaches back."""
+        check = self.latest_check
+        if check is None or check.identity is None:
+            return False
+        return position >= check.identity.last_sequence - self._limits.retained_messages
+
+    async def _find_or_open(self, cursor: Cursor) -> Reading:
+        identity = await read_stream_identity(self._connection.js)
+        if identity is None or identity.epoch != cursor.epoch:
+            raise ReaderLost("there is no stream of this epoch")
+        position, end = min(cursor.positions.values()), identity.last_sequence
+        is_far = end - position > self._limits.messages
+        for reading in self._readings:
+            if (is_far or reading.stream_types is None) and cursor.is_covered_by(reading):
+                return reading
+        partitions, types, start = frozenset(cursor.positions), frozenset(cursor.stream_types), position + 1
+        if not is_far:
+            partitions |= frozenset(self._get_partitions())
+            # Early enough for the other cursors of the process, which are as far, or nearly so.
+            start = max(1, min(start, end + 1) - self._limits.retained_messages)
+        reading = await Reading.open(
+            self._connection, cursor.epoch, partitions, types if is_far else None, start, self._limits
+        )
+        self._readings.append(reading)
+        main = self.find_main()
+        if main is not None and not is_far and start > max(main.log.ends):
+            self._main = reading
+        return reading
