@@ -1,4 +1,4 @@
-"""Delivers events to the instances to which they belong, in one transaction.
+"""Delivers events to the instances to which they belong. Pure.
 
 How it works:
 
@@ -8,12 +8,11 @@ How it works:
   instance's own stream, after a failed input, or because an event cannot be assigned (a key's function has a
   bug). The events that the feed brings meanwhile are skipped, and only the version of the latest is noted.
   All other streams continue.
-- No transaction reads a stream. `deliver_slice` gets events that were read before, from the first version
+- No delivery reads a stream. `deliver_slice` gets events that were read before, from the first version
   that waits on, and notes how far it came. The stream is unparked once the latest skipped event was
-  delivered. Feed and slice both lock the row of the parked stream, so no event is lost between them.
+  delivered. Feed and slice both need the row of the parked stream as it is, so no event is lost between them.
 - An instance that fails on an event keeps the error as a failed input, and its stream is unparked: the next
   event of that stream parks it again. In streams other than an instance's own a gap means nothing.
-- The timers of an instance whose own stream is parked are stopped as long.
 - Events recorded before the saga's beginning are passed over. Within a stream they come first, because
   recorded times never decrease.
 """
@@ -30,12 +29,10 @@ from process_manager.due_work import Feed
 from process_manager.instance import Instance, StreamPosition
 from process_manager.saga import Saga
 from process_manager.stored_values import to_text
-from process_manager.transaction import Transaction
+from process_manager.unit_of_work import UnitOfWork
 from runtime.process import logs
 
 log = logs.get_logger(__name__)
-
-EventsByStream = Mapping[str, Sequence[RecordedEvent]]
 
 
 class Progress(Enum):
@@ -44,15 +41,6 @@ class Progress(Enum):
     MORE = "more events wait"
     ENDED = "the stream is not parked"
     FAILED = "an event is missing, cannot be assigned, or was not processed"
-
-
-@dataclass(frozen=True)
-class Delivered:
-    """The result of a delivery."""
-
-    instances: Collection[Instance]
-    parked: Collection[str]
-    """The streams with events that wait."""
 
 
 @dataclass(frozen=True)
@@ -73,142 +61,162 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """Delivers the events of a saga's feeds.
+class Assignment:
+    """Events by the instances to which they belong.
 
     Args:
-        transaction: locks and writes the instances.
-        saga: their definition.
-        beginning: the time before which no event is delivered; None to begin with the first event.
+        instances: the events by instance and stream.
+        failures: by stream, the version of the first event that has no instance, and why.
+        latest: by stream, the version of the last event.
     """
 
-    transaction: Transaction
-    saga: Saga[Any]
-    beginning: datetime | None
+    instances: Mapping[str, Mapping[str, Sequence[RecordedEvent]]]
+    failures: Mapping[str, tuple[int, str]]
+    latest: Mapping[str, int]
 
-    async def deliver(self, feed: Feed, events: Sequence[RecordedEvent]) -> Delivered:
-        """Deliver events of a feed."""
-        by_stream: dict[str, list[RecordedEvent]] = {}
-        for event in events:
-            by_stream.setdefault(event.stream, []).append(event)
-        latest = {stream: own_events[-1].version for stream, own_events in by_stream.items()}
-        keyed = feed.stream_type != self.saga.own_type
-        parked = await self.transaction.skip_parked(feed, latest) if keyed else set()
-        assigned, failures = self._assign({s: each for s, each in by_stream.items() if s not in parked})
-        instances = await self.transaction.lock(self.saga, list(assigned)) if assigned else {}
+
+def assign(saga: Saga[Any], beginning: datetime | None, events: Sequence[RecordedEvent]) -> Assignment:
+    """Return events by instance.
+
+    Args:
+        saga: the saga.
+        beginning: the time before which no event is delivered; None to begin with the first event.
+        events: those of one feed, in the order of their streams.
+    """
+    by_stream: dict[str, list[RecordedEvent]] = {}
+    for event in events:
+        by_stream.setdefault(event.stream, []).append(event)
+    instances: dict[str, dict[str, list[RecordedEvent]]] = {}
+    failures: dict[str, tuple[int, str]] = {}
+    for stream, own_events in by_stream.items():
+        subscription = saga.find_subscription(stream)
+        if _is_before(beginning, own_events[-1]):
+            continue
+        for event in own_events:
+            if subscription.key is not None and _is_before(beginning, event):
+                continue
+            try:
+                id_ = subscription.find_instance(event)
+            except Exception as error:  # an event or a key's function may be broken
+                failures[stream] = event.version, to_text(f"{type(error).__name__}: {error}")
+                break
+            if id_:
+                instances.setdefault(id_, {}).setdefault(stream, []).append(event)
+    latest = {stream: own_events[-1].version for stream, own_events in by_stream.items()}
+    return Assignment(instances, failures, latest)
+
+
+def _is_before(beginning: datetime | None, event: RecordedEvent) -> bool:
+    return beginning is not None and event.recorded_at < beginning
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """Delivers assigned events of a feed.
+
+    Args:
+        unit: has the instances and parked streams.
+        saga: the saga.
+        feed: the feed.
+        beginning: the time before which no event is delivered; None to begin with the first event.
+        assigned: the events.
+    """
+
+    unit: UnitOfWork
+    saga: Saga[Any]
+    feed: Feed
+    beginning: datetime | None
+    assigned: Assignment
+
+    @property
+    def _is_own(self) -> bool:
+        return self.feed.stream_type == self.saga.own_type
+
+    def deliver(self) -> Collection[str]:
+        """Deliver the events; return those of their streams that are parked now."""
+        latest = self.assigned.latest
+        parked = set() if self._is_own else self._skip_parked()
+        failures = {stream: each for stream, each in self.assigned.failures.items() if stream not in parked}
         behind: dict[str, int] = {}
-        for id_, own_streams in assigned.items():
-            for stream, own_events in own_streams.items():
-                instance = instances[id_]
+        for id_, own_streams in self.assigned.instances.items():
+            instance = self.unit.find(self.saga.name, id_)
+            delivered = {stream: events for stream, events in own_streams.items() if stream not in parked}
+            for stream, events in delivered.items():
                 if obstacle := instance.find_obstacle(stream):
-                    failures[stream] = own_events[0].version, obstacle
-                elif not instance.unreadable and self._is_behind(instance, stream, own_events):
+                    failures[stream] = events[0].version, obstacle
+                elif not instance.unreadable and _is_behind(instance, stream, events):
                     wanted = instance.find_position(stream).version + 1
                     behind[stream] = min(wanted, behind.get(stream, wanted))
                 else:
-                    self._apply(instance, stream, own_events)
-        await self._park(feed, failures, latest)
-        await self.transaction.park_behind(feed, behind, latest)
-        if not keyed:
-            await self.transaction.stop_timers(self.saga, [streams.aggregate_id(each) for each in behind])
-        await self.transaction.write(instances.values())
-        return Delivered(instances.values(), {*parked, *failures, *behind})
+                    self._apply(instance, stream, events)
+            if delivered:
+                self.unit.save(instance)
+        for stream, (version, error) in failures.items():
+            self._park(stream, version, latest[stream], error)
+        for stream, version in behind.items():
+            self.unit.park_behind(self.feed, stream, version, latest[stream])
+        return {*parked, *failures, *behind}
 
-    async def deliver_slice(self, feed: Feed, read: Slice) -> tuple[Progress, Collection[Instance]]:
+    def _skip_parked(self) -> set[str]:
+        """Return the parked streams, and note the versions of their latest events, which wait."""
+        parked = set()
+        for stream, version in self.assigned.latest.items():
+            if row := self.unit.find_parked((self.saga.name, stream)):
+                self.unit.park_behind(self.feed, stream, row.version, version)
+                parked.add(stream)
+        return parked
+
+    def deliver_slice(self, read: Slice) -> Progress:
         """Deliver events of a parked stream; advance the version from which its events wait, or unpark it."""
-        stream, own = read.stream, feed.stream_type == self.saga.own_type
-        instances: dict[str, Instance] = {}
-        if own:  # in the order of `deliver`: the instance before the row of the parked stream
-            instances = await self.transaction.lock(self.saga, [streams.aggregate_id(stream)])
-        row = await self.transaction.lock_parked(feed, stream)
+        stream, row = read.stream, self.unit.find_parked((self.saga.name, read.stream))
         if row is None:
-            return Progress.ENDED, ()
-        version, latest = row
-        if version != read.version:
-            return Progress.MORE, ()  # another manager was faster
+            return Progress.ENDED
+        if row.version != read.version:
+            return Progress.MORE  # another manager was faster
+        instances = {id_: self.unit.find(self.saga.name, id_) for id_ in self.assigned.instances}
+        if self._is_own:  # its timers stop or go on with its stream
+            self.unit.save(self.unit.find(self.saga.name, streams.aggregate_id(stream)))
         if not read.events and not read.ended:
-            error = f"EventsMissing: version {version} is missing"
-            await self._park(feed, {stream: (version, error)}, {stream: latest})
-            await self.transaction.stop_timers(self.saga, list(instances))
-            return Progress.FAILED, ()
-        assigned, failures = self._assign({stream: read.events})
-        if not own and assigned:
-            instances = await self.transaction.lock(self.saga, list(assigned))
-        processed = self._apply_slice(stream, assigned, instances, failures)
-        await self.transaction.write(instances.values())
-        next_version = version + len(read.events)
+            self._park(stream, row.version, row.latest, f"EventsMissing: version {row.version} is missing")
+            return Progress.FAILED
+        failures = dict(self.assigned.failures)
+        processed = self._apply_slice(stream, instances, failures)
+        self.unit.save(*instances.values())
+        next_version = row.version + len(read.events)
+        more = read.events and (next_version <= row.latest or not row.latest)
         if failures:
-            await self._park(feed, failures, {stream: latest})
-        elif (processed or not own) and read.events and (next_version <= latest or not latest):
-            await self.transaction.advance_parked(feed, stream, next_version)
-            return Progress.MORE, instances.values()
+            version, error = failures[stream]
+            self._park(stream, version, row.latest, error)
+        elif (processed or not self._is_own) and more:
+            self.unit.park(self.feed, stream, next_version, row.latest, "")
+            return Progress.MORE
         else:
-            await self.transaction.unpark(feed, stream)
-            if own:
-                readable = [id_ for id_, each in instances.items() if not (each.failure or each.unreadable)]
-                await self.transaction.resume_timers(self.saga, readable)
-        done = processed and not failures
-        return Progress.ENDED if done else Progress.FAILED, instances.values()
+            self.unit.unpark(self.feed, stream)
+        return Progress.ENDED if processed and not failures else Progress.FAILED
 
     def _apply_slice(
-        self,
-        stream: str,
-        assigned: Mapping[str, EventsByStream],
-        instances: Mapping[str, Instance],
-        failures: dict[str, tuple[int, str]],
+        self, stream: str, instances: Mapping[str, Instance], failures: dict[str, tuple[int, str]]
     ) -> bool:
         """Deliver the events of one stream; return False if an instance has a failed input now."""
         processed = True
-        for id_, own_streams in assigned.items():
-            obstacle = instances[id_].find_obstacle(stream)
+        for id_, instance in instances.items():
+            events = self.assigned.instances[id_][stream]
+            obstacle = instance.find_obstacle(stream)
             if not obstacle:
-                processed &= self._apply(instances[id_], stream, own_streams[stream])
+                processed &= self._apply(instance, stream, events)
             elif stream not in failures:
-                failures[stream] = own_streams[stream][0].version, obstacle
+                failures[stream] = events[0].version, obstacle
         return processed
 
-    async def _park(
-        self, feed: Feed, failures: Mapping[str, tuple[int, str]], latest: Mapping[str, int]
-    ) -> None:
-        for stream, (version, error) in failures.items():
-            log.error("Stream parked", saga=self.saga.name, stream=stream, version=version, error=error)
-        await self.transaction.park(feed, failures, latest)
-
-    def _assign(
-        self, by_stream: EventsByStream
-    ) -> tuple[dict[str, dict[str, list[RecordedEvent]]], dict[str, tuple[int, str]]]:
-        """Return events by instance and stream, and the first event of each stream that has no instance."""
-        assigned: dict[str, dict[str, list[RecordedEvent]]] = {}
-        failures: dict[str, tuple[int, str]] = {}
-        for stream, events in by_stream.items():
-            subscription = self.saga.find_subscription(stream)
-            if not events or self._is_before_beginning(events[-1]):
-                continue
-            for event in events:
-                if subscription.key is not None and self._is_before_beginning(event):
-                    continue
-                try:
-                    id_ = subscription.find_instance(event)
-                except Exception as error:  # an event or a key's function may be broken
-                    failures[stream] = event.version, to_text(f"{type(error).__name__}: {error}")
-                    break
-                if id_:
-                    assigned.setdefault(id_, {}).setdefault(stream, []).append(event)
-        return assigned, failures
-
-    def _is_behind(self, instance: Instance, stream: str, events: Sequence[RecordedEvent]) -> bool:
-        """Return whether an instance needs events of a stream that precede these."""
-        position = instance.find_position(stream)
-        new = [event.version for event in events if event.version > position.version]
-        if position.failed_input or stream != instance.own_stream:
-            return bool(position.failed_input and new)
-        return new != list(range(position.version + 1, position.version + 1 + len(new)))
+    def _park(self, stream: str, version: int, latest: int, error: str) -> None:
+        log.error("Stream parked", saga=self.saga.name, stream=stream, version=version, error=error)
+        self.unit.park(self.feed, stream, version, latest, error)
 
     def _apply(self, instance: Instance, stream: str, events: Sequence[RecordedEvent]) -> bool:
         """Deliver the new events of one stream to an instance; return False if it fails on one.
 
         Args:
-            instance: locked by the transaction.
+            instance: one of the unit.
             stream: the stream.
             events: those of its events that belong to the instance.
         """
@@ -220,12 +228,18 @@ class Delivery:
         for event in events:
             if event.version <= instance.find_position(stream).version:
                 continue
-            if self._is_before_beginning(event):
+            if _is_before(self.beginning, event):
                 if stream == instance.own_stream:
                     instance.set_position(stream, StreamPosition(event.version))
-            elif not instance.receive_event(event, self.transaction.now):
+            elif not instance.receive_event(event, self.unit.now):
                 return False
         return True
 
-    def _is_before_beginning(self, event: RecordedEvent) -> bool:
-        return self.beginning is not None and event.recorded_at < self.beginning
+
+def _is_behind(instance: Instance, stream: str, events: Sequence[RecordedEvent]) -> bool:
+    """Return whether an instance needs events of a stream that precede these."""
+    position = instance.find_position(stream)
+    new = [event.version for event in events if event.version > position.version]
+    if position.failed_input or stream != instance.own_stream:
+        return bool(position.failed_input and new)
+    return new != list(range(position.version + 1, position.version + 1 + len(new)))

@@ -1,9 +1,9 @@
-"""A saga instance during one transaction: its state, and the steps and timers to write. Pure.
+"""A saga instance in a unit of work: its state, and the steps and timers to write. Pure.
 
 How it works:
 
-- `Transaction.lock` loads an instance, the engine delivers one or more inputs to it, and
-  `Transaction.write` stores the new state together with the steps and timers that accumulated meanwhile.
+- A `UnitOfWork` loads an instance and delivers one or more inputs to it; the new state is then written
+  together with the steps and timers that accumulated meanwhile.
 - `react_to` is all or nothing: an exception from the saga's code leaves the instance unchanged.
 - An event that the saga cannot process must not stop its partition. `receive_event` records the error as the
   failed input of the event's stream, the instance stays at the version before, and redelivery starts there.
@@ -85,6 +85,8 @@ class Instance:
         positions_unreadable: whether `other_streams` means nothing either.
         was_unreadable: whether the row was marked as unreadable when it was loaded.
         was_failing: whether it had not processed the next event of a stream when it was loaded.
+        pending: the names and attempts of its steps without an outcome.
+        revision: of the stored row; None if it has none.
         steps: the steps to write.
         timers: the timers to set, and those to cancel with None, by their names.
     """
@@ -105,6 +107,8 @@ class Instance:
     positions_unreadable: bool = False
     was_unreadable: bool = False
     was_failing: bool = False
+    pending: set[tuple[str, int]] = field(default_factory=set)
+    revision: int | None = None
     steps: list[Step] = field(default_factory=list)
     timers: dict[str, datetime | None] = field(default_factory=dict)
 
@@ -115,6 +119,15 @@ class Instance:
             return SagaStatus(self.stored_status, False, blocked_reason=self.unreadable)
         status = self.saga.describe_status(self.state)
         return replace(status, blocked_reason=self.failure or status.blocked_reason)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.saga.name, self.id
+
+    @property
+    def own_key(self) -> tuple[str, str]:
+        """The saga and the own stream."""
+        return self.saga.name, self.own_stream
 
     @property
     def own_stream(self) -> str:
@@ -129,17 +142,18 @@ class Instance:
     @property
     def failure(self) -> str:
         """Why it could not process the next event of a stream; empty if there is no such event."""
-        return self.failed_input or next(
-            filter(None, (each.failed_input for each in self.other_streams.values())), ""
-        )
+        if self.failed_input or not self.other_streams:
+            return self.failed_input
+        failures = ((stream, each.failed_input) for stream, each in self.other_streams.items())
+        return min((each for each in failures if each[1]), default=("", ""))[1]
 
     @property
     def failed_event_id(self) -> str | None:
         """The id of the event that it could not process; None if there is none."""
         positions = {self.own_stream: self.find_position(self.own_stream), **self.other_streams}
-        return next(
-            (f"{stream}@{each.version + 1}" for stream, each in positions.items() if each.failed_input), None
-        )
+        failed = (stream for stream, each in positions.items() if each.failed_input)
+        stream = self.own_stream if self.failed_input else min(failed, default=None)
+        return None if stream is None else f"{stream}@{positions[stream].version + 1}"
 
     @property
     def _follows_maximum(self) -> bool:

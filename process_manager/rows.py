@@ -13,21 +13,6 @@ from process_manager.stored_values import to_json, to_text
 
 T = TypeVar("T")
 
-MUTABLE_COLUMNS = (
-    "version",
-    "other_streams",
-    "state",
-    "status",
-    "ended",
-    "waiting_for",
-    "blocked_reason",
-    "failed_input",
-    "status_since",
-    "due_at",
-    "unreadable",
-)
-"""The columns of `sagas` that an input may change."""
-
 
 def to_row(instance: Instance, now: datetime) -> dict[str, Any]:
     """Return the row of `sagas`; a change of status begins `now`."""
@@ -39,7 +24,7 @@ def to_row(instance: Instance, now: datetime) -> dict[str, Any]:
         **to_key(instance),
         "partition": streams.partition(instance.id),
         "version": instance.version,
-        "other_streams": msgspec.to_builtins(instance.other_streams),
+        "other_streams": _to_positions(instance),
         "state": to_json(instance.state),
         "status": status.state,
         "ended": status.ended,
@@ -51,7 +36,6 @@ def to_row(instance: Instance, now: datetime) -> dict[str, Any]:
         "began_at": instance.began_at or now,
         "status_since": status_since,
         "due_at": _compute_due_at(status, status_since),
-        "unreadable": False,
     }
 
 
@@ -60,15 +44,13 @@ def to_unreadable_row(instance: Instance) -> dict[str, Any]:
 
     All that this release could not read stays as it is.
     """
-    columns = {
+    return {
+        **to_key(instance),
         "failed_input": instance.failed_input,
         "blocked_reason": instance.failure or instance.unreadable,
         "due_at": instance.status_since,
-        "unreadable": True,
+        "other_streams": None if instance.positions_unreadable else _to_positions(instance),
     }
-    if instance.positions_unreadable:
-        return columns
-    return {**columns, "other_streams": msgspec.to_builtins(instance.other_streams)}
 
 
 def to_step_rows(instance: Instance, now: datetime) -> list[dict[str, Any]]:
@@ -83,26 +65,20 @@ def to_step_rows(instance: Instance, now: datetime) -> list[dict[str, Any]]:
             "method": step.method,
             "request": step.request,
             "request_id": step.request_id,
-            "decided_at": now,
-            "due_at": now,
-            "tries": 0,
+            "at": now,
         }
         for step in instance.steps
     ]
 
 
-def to_timer_rows(instance: Instance) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
-    """Return the rows of the timers to set, and the keys (saga, id, name) of the timers to cancel."""
+def to_timer_rows(instance: Instance, stopped_at: datetime | None) -> list[dict[str, Any]]:
+    """Return the rows of the timers to set."""
     partition = streams.partition(instance.id)
-    rows = [
-        {**to_key(instance), "name": name, "partition": partition, "due_at": at}
+    return [
+        {**to_key(instance), "name": name, "partition": partition, "due_at": at, "stopped_at": stopped_at}
         for name, at in instance.timers.items()
         if at is not None
     ]
-    cancelled = [
-        (instance.saga.name, instance.id, name) for name, at in instance.timers.items() if at is None
-    ]
-    return rows, cancelled
 
 
 def to_key(instance: Instance) -> dict[str, str]:
@@ -110,29 +86,42 @@ def to_key(instance: Instance) -> dict[str, str]:
     return {"saga": instance.saga.name, "id": instance.id}
 
 
-def from_row(saga: Saga[Any], row: Any) -> Instance:
-    """Return the instance of a row; one that cannot be read says so."""
-    state, state_error = _try(lambda: _read_state(saga, row.state), saga.initial)
+def from_row(saga: Saga[Any], id_: str, row: Any) -> Instance:
+    """Return the instance of a row with its steps; one that cannot be read says so."""
+    steps = list(zip(row["steps"] or (), row["attempts"] or (), row["pending"] or (), strict=True))
+    pending = {(step, attempt) for step, attempt, is_pending in steps if is_pending}
+    if row["version"] is None:
+        return Instance(saga, id_, saga.initial, pending=pending)
+    instance = _from_existing_row(saga, row)
+    instance.pending = pending
+    for step, attempt, _ in steps:
+        instance.attempts[step] = max(attempt, instance.attempts.get(step, 0))
+    return instance
+
+
+def _from_existing_row(saga: Saga[Any], row: Any) -> Instance:
+    state, state_error = _try(lambda: _read_state(saga, row["state"]), saga.initial)
     no_positions: dict[str, StreamPosition] = {}
-    positions, positions_error = _try(lambda: _read_positions(saga, row.other_streams), no_positions)
+    positions, positions_error = _try(lambda: _read_positions(saga, row["other_streams"]), no_positions)
     no_attempts: dict[str, int] = {}
-    attempts, attempts_error = _try(lambda: _read_attempts(row.archived_steps), no_attempts)
+    attempts, attempts_error = _try(lambda: _read_attempts(row["archived_steps"]), no_attempts)
     instance = Instance(
         saga,
-        row.id,
+        row["id"],
         state,
-        row.version,
-        row.began_at,
-        row.correlation_id,
-        row.traceparent,
+        row["version"],
+        row["began_at"],
+        row["correlation_id"],
+        row["traceparent"],
         attempts=attempts,
-        failed_input=row.failed_input,
+        failed_input=row["failed_input"],
         other_streams=positions,
-        stored_status=row.status,
-        status_since=row.status_since,
+        stored_status=row["status"],
+        status_since=row["status_since"],
         unreadable=state_error or positions_error or attempts_error,
         positions_unreadable=bool(positions_error),
-        was_unreadable=row.unreadable,
+        was_unreadable=row["unreadable"],
+        revision=row["revision"],
     )
     instance.was_failing = bool(instance.failure)
     return instance
@@ -176,6 +165,10 @@ def _read_positions(saga: Saga[Any], column: object) -> dict[str, StreamPosition
         stream: position if streams.stream_type(stream) in types else StreamPosition(position.version)
         for stream, position in msgspec.convert(column, dict[str, StreamPosition]).items()
     }
+
+
+def _to_positions(instance: Instance) -> str:
+    return msgspec.json.encode(instance.other_streams).decode()
 
 
 def _compute_due_at(status: SagaStatus, status_since: datetime) -> datetime | None:

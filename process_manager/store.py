@@ -1,11 +1,9 @@
 """Saga instances, their steps, timers and checkpoints in PostgreSQL.
 
-Two managers may work on the same partition without harm: checkpoints are compared before they advance, rows
-of instances are locked while they change, and a step takes one outcome.
+Two managers may work on the same partition without harm: see `write_statement.py`.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -24,10 +22,11 @@ from process_manager.due_work import (
     matches_step,
 )
 from process_manager.feed_reader import read_checkpoints
+from process_manager.group_store import SESSION as GROUP_SESSION
+from process_manager.group_store import GroupStore
 from process_manager.saga import Saga
 from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS, ROLE, SAGAS, STEPS
 from process_manager.targets import PLACES
-from process_manager.transaction import Transaction
 from runtime.postgres import create_engine
 
 SESSION = {
@@ -52,7 +51,7 @@ class InstanceProgress:
 
 
 class SagaStore:
-    """Opens transactions, and reads due work.
+    """Reads due work, and holds the pools of connections.
 
     Args:
         database_url: `postgresql://…`.
@@ -60,27 +59,20 @@ class SagaStore:
 
     def __init__(self, database_url: str) -> None:
         self.engine: AsyncEngine = create_engine(
-            database_url, session=SESSION, pool_size=16, pool_timeout=10.0
+            database_url, session=SESSION, pool_size=8, pool_timeout=10.0
         )
         self.reserved: AsyncEngine = create_engine(
             database_url, session=SESSION, pool_size=RESERVED_CONNECTIONS, pool_timeout=10.0
         )
         """For timers, leases and the reading of due work: no other load can use up its connections."""
+        self.groups = GroupStore(
+            create_engine(database_url, session={**SESSION, **GROUP_SESSION}, pool_size=1, pool_timeout=10.0)
+        )
 
     async def close(self) -> None:
+        await self.groups.close()
         await self.engine.dispose()
         await self.reserved.dispose()
-
-    @asynccontextmanager
-    async def begin(self, *, reserved: bool = False) -> AsyncIterator[Transaction]:
-        """Open a transaction, committed when the block ends and rolled back when it raises.
-
-        Args:
-            reserved: whether to use a reserved connection.
-        """
-        async with (self.reserved if reserved else self.engine).begin() as connection:
-            now: Any = await connection.scalar(select(func.clock_timestamp()))
-            yield Transaction(connection, now)
 
     async def read_checkpoint(self, feed: Feed) -> Checkpoint:
         """Return a feed's checkpoint, or NO_CHECKPOINT."""

@@ -17,8 +17,8 @@ MAX_ERROR_LENGTH = 2000
 """Characters of an error that a row keeps."""
 
 
-def to_json(state: Any) -> Any:
-    """Return a saga's state as JSON values.
+def to_json(state: Any) -> str:
+    """Return a saga's state as JSON.
 
     Raises:
         Exception: it has a value that JSON or PostgreSQL cannot hold.
@@ -28,7 +28,7 @@ def to_json(state: Any) -> Any:
     text.encode()  # fails on half of a surrogate pair
     if NUL.search(text):
         raise ValueError("the state holds the character U+0000")
-    return values
+    return text
 
 
 def to_text(text: str) -> str:

@@ -4,7 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from process_manager.inputs import RowInspection
 from process_manager.store import SagaStore
+from process_manager.unit_of_work import UnitOfWork
 from tests.integration.housekeeping.conftest import House
 from tests.support.harness.account_watch import ACCOUNT_WATCH
 from tests.support.harness.saga_run import SagaRun, cashed, paid, written
@@ -31,8 +33,9 @@ async def test_steps_go_and_their_attempts_stay(house: House, run: SagaRun) -> N
     await house.keep()
     assert "1 sagas' steps removed" in house.line_of("sagas")
     assert await house.count("saga_steps") == 0
-    async with run.store.begin() as transaction:
-        instance = (await transaction.lock(ACCOUNT_WATCH, ["a"]))["a"]
+    inspected = RowInspection(ACCOUNT_WATCH.name, "a")
+    rows = await run.store.groups.read(run.engine.sagas, [inspected], [])
+    instance = UnitOfWork(run.engine.sagas, rows).find(ACCOUNT_WATCH.name, "a")
     assert instance.attempts == dict.fromkeys(names, 1)
 
 

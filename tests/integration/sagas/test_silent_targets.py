@@ -198,7 +198,7 @@ async def test_timers_fire_while_all_connections_of_steps_are_taken(
     _, proxy = ledger
     proxy.flowing.clear()
     await run.deliver(*(written(f"c-{number}") for number in range(50)))
-    connections = [await run.store.engine.connect() for _ in range(16)]
+    connections = [await run.store.engine.connect() for _ in range(run.store.engine.pool.size())]  # type: ignore[attr-defined]
     try:
         async with dispatching(run, proxy, tmp_path):
             async with run.store.reserved.begin() as connection:
