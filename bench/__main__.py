@@ -1,136 +1,165 @@
-"""`make bench`: rates and latencies as ratios to ceilings, in one run of six to eleven minutes."""
+"""`make bench`: rates, latencies and CPU time as ratios to ceilings, in one run.
+
+A group that fails is reported at the end, beside the table of all others, and makes the exit code 1.
+"""
 
 import argparse
 import sys
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
 
 import uvloop
 
-from bench import client, feed, lag, overload, plots, report, store
-from bench.comparison import Comparison, InvalidRun, Results, interleave, select_percentile
-from bench.environment import ORDERS, Environment, run_echo
+from bench import client, feed, idle, isolation, lag, mix, overload, plots, report, sagas, store
+from bench.comparison import InvalidRun, Results, Subject, interleave, repeat
+from bench.environment import Environment
 from bench.load_generator import LoadGenerator
-from bench.services import BATCH_SIZE, Services
+from bench.plan import COMPLETE, QUICK, Plan
+from bench.services import Services
+from bench.table import TABLE
+from bench.telemetry import run_collector
 from devstack.stack_kinds import temporary_stack
 from runtime.process import logs
 from runtime.process.start_error import StartError
 
-ROUNDS = 3
-ROUNDS_BY_GROUP = {"feed": (1, 0), "client": (10, 1), "levels": (1, 0), "overload": (1, 0)}
-"""Rounds, and warm-up rounds before them, of the groups that ignore `--rounds`."""
-GROUPS = ("feed", "client", "services", "levels", "variants", "store", "lag", "overload")
-TABLE = (
-    Comparison("GetOrder", "echo of GetOrder", 0.80, 1.0),
-    Comparison("PlaceOrder", "echo of PlaceOrder", 0.55, 0.80),
-    Comparison("ReserveStock", "PlaceOrder", 0.7, 1.0),
-    Comparison("BatchGetOrders", "echo of GetOrder", 8, 20, factor=BATCH_SIZE),
-    Comparison("ListOrders", "GetOrder", 0.4, 0.7),
-    Comparison("the store alone", "a commit a command", 3, 4),
-    Comparison("PlaceOrder", "eventsourcing", 5, 7),
-    Comparison("relay", "bare publish", 0.6, 0.9),
-    Comparison("projector", "fetch and ack", 0.5, 1.0),
-    Comparison(
-        "commit to visible", "publish, fetch, HSET", 3, 1.5, select_percentile("50"), "p50", at_most=True
-    ),
-    Comparison(
-        "commit to visible", "publish, fetch, HSET", 5, 2, select_percentile("99"), "p99", at_most=True
-    ),
-    *(
-        Comparison(f"{name} with all", f"{name} without {part}", 0.90, 0.97)
-        for name in ("GetOrder", "PlaceOrder")
-        for part in ("telemetry", "validation", "JWT")
-    ),
-    *(
-        Comparison(f"{name}{when}", f"{name}, peak", 0.80, 1.0)
-        for name in ("GetOrder", "PlaceOrder")
-        for when in (" at 3 times that", ", 10 s later")
-    ),
-    *(Comparison(f"{name} with 2 workers", f"{name} with all") for name in ("GetOrder", "PlaceOrder")),
-    *(
-        Comparison(
-            client.name_client(method, kind),
-            client.name_stub(method, kind),
-            1.10,
-            1.05,
-            select_percentile("50"),
-            "p50",
-            at_most=True,
-        )
-        for method in client.METHODS
-        for kind in client.KINDS
-    ),
-)
-COLLECTOR_METHODS = (
-    "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
-    "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
-)
+Open = Callable[[Environment], AbstractAsyncContextManager[list[Subject]]]
+
+GROUPS: Mapping[str, Open] = {
+    "feed": feed.open_subjects,
+    "client": client.open_subjects,
+    "services": lambda environment: Services(environment).open_subjects(),
+    "levels": lambda environment: Services(environment).open_levels(),
+    "variants": lambda environment: Services(environment).open_variants(),
+    "store": store.open_subjects,
+    "lag": lag.open_subjects,
+    "mix": mix.open_subjects,
+    "isolation": isolation.open_subjects,
+    "overload": overload.open_subjects,
+}
+"""The groups that share one stack. "feed" is the first, since it needs orders that are not projected yet."""
+OWN_STACK_GROUPS = ("idle", "sagas")
+NO_ROUNDS = {"levels"}
+"""Measured once, for the plots alone."""
 
 
-async def measure(environment: Environment, rounds: int, chosen_groups: Collection[str]) -> Results:
-    """Return the samples of every subject of the chosen groups.
+class Failures(list[str]):
+    """The groups that failed, with the reasons."""
 
-    Raises:
-        InvalidRun: a call failed, or responses and recorded events differ in number.
-    """
-    start = monotonic()
-    await environment.stop_workers()
-    await environment.place_orders(ORDERS)
-    print(f"{ORDERS:,} orders placed in {monotonic() - start:.0f} s", flush=True)
-    groups = {
-        "feed": lambda: feed.open_subjects(environment),
-        "client": lambda: client.open_subjects(environment),
-        "services": lambda: Services(environment).open_subjects(),
-        "levels": lambda: Services(environment).open_levels(),
-        "variants": lambda: Services(environment).open_variants(),
-        "store": lambda: store.open_subjects(environment),
-        "lag": lambda: lag.open_subjects(environment),
-        "overload": lambda: overload.open_subjects(environment),
-    }
-    results: Results = {}
-    if "feed" not in chosen_groups:
-        await feed.catch_up(environment)
-    for name in filter(chosen_groups.__contains__, groups):  # "feed" needs orders that are not projected yet
+    async def collect(self, name: str, measure: Callable[[], Awaitable[Results]]) -> Results:
+        """Measure a group; a failure is kept, and leaves no results."""
         print(name, flush=True)
-        async with groups[name]() as subjects:
-            results |= await interleave(subjects, *ROUNDS_BY_GROUP.get(name, (rounds, 1)))
-        await environment.check_recorded_events()
+        start = monotonic()
+        try:
+            return await measure()
+        except Exception as error:  # whatever a group raises, the others are measured
+            self.append(f"{name}: {type(error).__name__}: {error}")
+            print(f"FAILED: {self[-1]}", flush=True)
+            return {}
+        finally:
+            print(f"  {monotonic() - start:.0f} s", flush=True)
+
+
+async def measure_shared(environment: Environment, chosen: Collection[str], failures: Failures) -> Results:
+    """Return the samples of the groups that share a stack."""
+    plan, results = environment.plan, Results()
+    await environment.stop_workers()
+    await environment.place_orders(plan.backlog)
+    for name in filter(chosen.__contains__, GROUPS):
+        if name != "feed" and environment.placed_orders < plan.orders:
+            await environment.grow(plan.orders)
+        measured = await failures.collect(name, partial(_measure_group, environment, name))
+        results |= measured
+        if not measured:
+            await environment.recover()
     return results
 
 
-async def main(rounds: int, chosen_groups: Collection[str]) -> None:
-    """Measure, print the tables and save the results.
+async def _measure_group(environment: Environment, name: str) -> Results:
+    rounds, warm_up = environment.plan.rounds, 1
+    if name == "client":
+        rounds = environment.plan.client_rounds
+    elif name in NO_ROUNDS:
+        rounds, warm_up = 1, 0
+    elif name in ("feed", "overload"):
+        warm_up = 0
+    async with GROUPS[name](environment) as subjects:
+        results = await interleave(subjects, rounds, warm_up)
+    await environment.check_recorded_events()
+    return results
+
+
+async def measure(plan: Plan, chosen: Collection[str], failures: Failures) -> Results:
+    """Return the samples of every subject of the chosen groups."""
+    results = Results()
+    with TemporaryDirectory(prefix="diptych-bench-") as name:
+        folder = Path(name)
+        generator = await LoadGenerator.build(folder)
+        async with run_collector(folder) as variables:
+            if set(chosen) & set(GROUPS):
+                async with _open_environment(folder, generator, variables, plan) as environment:
+                    results |= await measure_shared(environment, chosen, failures)
+            if "idle" in chosen:
+                measure_idle = partial(idle.measure, plan.rounds, plan.idle_seconds, variables)
+                results |= await failures.collect("idle", measure_idle)
+            if "sagas" in chosen:
+                load = sagas.Load(plan.queued_orders, seconds=plan.paced_seconds)
+                measure_round = partial(sagas.measure_round, generator, load, variables)
+                results |= await failures.collect("sagas", partial(repeat, measure_round, plan.rounds))
+    return results
+
+
+@asynccontextmanager
+async def _open_environment(
+    folder: Path, generator: LoadGenerator, variables: Mapping[str, str], plan: Plan
+) -> AsyncIterator[Environment]:
+    async with temporary_stack(folder / "stack", durable=True, environment=variables) as stack:
+        yield Environment(stack, generator, folder, plan)
+
+
+async def main(plan: Plan, chosen: Collection[str]) -> Failures:
+    """Measure, print the tables and save the results; return what failed.
 
     Raises:
         InvalidRun, StartError, RuntimeError: there are no results.
     """
-    with TemporaryDirectory(prefix="diptych-bench-") as name:
-        folder = Path(name)
-        generator = await LoadGenerator.build(folder)
-        async with run_echo(folder, dict.fromkeys(COLLECTOR_METHODS, b"")) as (collector, _):
-            telemetry = {
-                "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://{collector}",
-                "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
-                "OTEL_TRACES_SAMPLER_ARG": "0.1",
-            }
-            async with temporary_stack(folder / "stack", durable=True, environment=telemetry) as stack:
-                results = await measure(Environment(stack, generator, folder), rounds, chosen_groups)
+    failures, start = Failures(), monotonic()
+    results = await measure(plan, chosen, failures)
     report.print_tables(TABLE, results)
-    for path in (report.save("bench", TABLE, results), *plots.draw("bench", results)):
+    if plan.is_quick:
+        print("A quick bench: single short rounds. Take figures from `make bench`.")
+    print(f"{monotonic() - start:.0f} s")
+    paths = (report.save(plan.name, TABLE, results, failures), *plots.draw(plan.name, results))
+    for path in paths:
         print(path.relative_to(Path.cwd()))
+    return failures
+
+
+def parse_arguments() -> tuple[Plan, Collection[str]]:
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("--quick", action="store_true", help="the same rows with fewer and shorter rounds")
+    parser.add_argument("--rounds", type=int, help="rounds of every group but client")
+    known = (*GROUPS, *OWN_STACK_GROUPS)
+    parser.add_argument("groups", nargs="*", default=known, metavar="group", help=f"of {', '.join(known)}")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.groups) - set(known):
+        parser.error(f"unknown group: {', '.join(sorted(unknown))}")
+    if arguments.rounds is not None and arguments.rounds < 1:
+        parser.error("--rounds: must be 1 or more")
+    plan = QUICK if arguments.quick else COMPLETE
+    return replace(plan, rounds=arguments.rounds or plan.rounds), arguments.groups
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m bench")
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("groups", nargs="*", default=GROUPS, metavar="group", help=f"of {', '.join(GROUPS)}")
-    arguments = parser.parse_args()
-    if unknown := set(arguments.groups) - set(GROUPS):
-        parser.error(f"unknown group: {', '.join(sorted(unknown))}")
+    plan, chosen = parse_arguments()
     logs.configure("warning", "console")
     try:
-        uvloop.run(main(arguments.rounds, arguments.groups))
+        failures = uvloop.run(main(plan, chosen))
     except (InvalidRun, StartError, RuntimeError) as error:
         sys.exit(f"bench: {error}")
+    if failures:
+        sys.exit("".join(f"\nbench: FAILED {failure}" for failure in failures))

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 Run = Callable[[], Awaitable["Sample"]]
 
 
+ABSOLUTE = ""
+"""Of a comparison without another subject."""
+
+
 class InvalidRun(Exception):
     """A run proves nothing, for instance because a call failed."""
 
@@ -23,7 +27,7 @@ class Sample:
     latency: Mapping[str, float] = field(default_factory=dict)
     """Milliseconds by percentile (`50`, `99`); empty if single operations were not timed."""
     cpu: Mapping[str, float] = field(default_factory=dict)
-    """Microseconds of CPU time per operation, by process."""
+    """Microseconds of CPU time per operation, by process. Negative where a greater cost was subtracted."""
     lags: Sequence[float] = ()
     """Milliseconds of every single operation, for histograms."""
 
@@ -39,6 +43,11 @@ class Subject:
 def select_percentile(name: str) -> Callable[[Sample], float | None]:
     """Return the function that reads a percentile of a sample's latency."""
     return lambda sample: sample.latency.get(name)
+
+
+def select_cpu(sample: Sample) -> float | None:
+    """Return the CPU time of all processes together; None if none was measured."""
+    return sum(sample.cpu.values()) if sample.cpu else None
 
 
 Results = dict[str, list[Sample]]
@@ -57,12 +66,23 @@ async def interleave(subjects: Sequence[Subject], rounds: int, warm_up: int = 1)
     return results
 
 
+async def repeat(measure_round: Callable[[], Awaitable[Mapping[str, Sample]]], rounds: int) -> Results:
+    """Run rounds that measure all their subjects by themselves."""
+    results: Results = {}
+    for number in range(1, rounds + 1):
+        print(f"  round {number} of {rounds}", flush=True)
+        for name, sample in (await measure_round()).items():
+            results.setdefault(name, []).append(sample)
+    return results
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A line of the table: the ratio of a subject to another subject of the same run."""
 
     name: str
     against: str
+    """The other subject; ABSOLUTE for the measured value itself."""
     must: float | None = None
     """The ratio to reach; None if the line has no target."""
     moonshot: float | None = None
@@ -72,6 +92,12 @@ class Comparison:
     """Items per operation, if the ratio counts items."""
     at_most: bool = False
     """Whether lower is better, as with latencies."""
+    against_metric: Callable[[Sample], float | None] | None = None
+    """Of the other subject, if it is another one."""
+
+    @property
+    def title(self) -> str:
+        return self.name if self.metric_name == "rate" else f"{self.name}, {self.metric_name}"
 
     @property
     def better(self) -> str:
@@ -80,8 +106,14 @@ class Comparison:
 
     def ratios(self, results: Mapping[str, Sequence[Sample]]) -> list[float]:
         """Return the ratio of each round; empty if one of the two subjects was not measured."""
-        samples, references = results.get(self.name, ()), results.get(self.against, ())
-        pairs = [(self.metric(a), self.metric(b)) for a, b in zip(samples, references, strict=False)]
+        samples = results.get(self.name, ())
+        if self.against == ABSOLUTE:
+            values = [self.metric(sample) for sample in samples]
+            return [self.factor * value for value in values if value is not None]
+        pairs = [
+            (self.metric(a), (self.against_metric or self.metric)(b))
+            for a, b in zip(samples, results.get(self.against, ()), strict=False)
+        ]
         return [self.factor * a / b for a, b in pairs if a is not None and b]
 
     def verdict(self, ratio: float) -> str:

@@ -1,4 +1,4 @@
-"""The environment of all measurements: a stack with production-like settings and 100,000 orders."""
+"""The environment of most measurements: a stack with production-like settings and many orders."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -16,9 +16,11 @@ from diptych.ordering.v1.types_pb2 import Order
 from google.protobuf.message import Message
 from redis.asyncio import Redis
 
-from bench import requests
+from bench import requests, stack_host
 from bench.comparison import InvalidRun, Sample
+from bench.hosted_stack import RunningSystem
 from bench.load_generator import LoadGenerator, write_requests
+from bench.plan import COMPLETE, Plan
 from bench.process_cost import CpuMeter
 from command_server.contexts import ordering
 from command_server.kernel.batch import Request
@@ -33,8 +35,6 @@ from devstack.tcp_ports import free_port
 from operations.processes import PROJECTOR, RELAY
 from operations.projections import wait_until_ready
 
-ORDERS = 100_000
-"""Orders that exist before the first measurement."""
 IN_FLIGHT = 64
 CATCH_UP_TIMEOUT = 300.0
 """Seconds within which relay and projector have to process the backlog."""
@@ -49,12 +49,14 @@ class Environment:
         stack: the system.
         generator: sends the load.
         folder: for requests files.
+        plan: how much is measured.
     """
 
-    def __init__(self, stack: Stack, generator: LoadGenerator, folder: Path) -> None:
+    def __init__(self, stack: Stack, generator: LoadGenerator, folder: Path, plan: Plan = COMPLETE) -> None:
         self.stack = stack
         self.generator = generator
         self.folder = folder
+        self.plan = plan
         self.token = stack.token(*SCOPES, subject="bench")
         self.expected_events = 0
         """Events that the successful commands so far must have recorded."""
@@ -79,6 +81,31 @@ class Environment:
         await store.close()
         self.expected_events += count
         self.placed_orders += count
+
+    async def grow(self, size: int) -> None:
+        """Place orders until there are this many, and let the read model catch up."""
+        start = monotonic()
+        await self.place_orders(size - self.placed_orders)
+        placing_seconds = monotonic() - start
+        await self.catch_up()
+        print(
+            f"{size:,} orders: placed in {placing_seconds:.0f} s,"
+            f" in the read model after {monotonic() - start:.0f} s",
+            flush=True,
+        )
+
+    async def start_workers(self) -> None:
+        """Start relay and projector, and wait until the read model has caught up."""
+        for process in (*self.stack.of(RELAY), *self.stack.of(PROJECTOR)):
+            await process.start()
+        await self.wait_for_read_model()
+
+    async def catch_up(self, within: float = CATCH_UP_TIMEOUT) -> None:
+        """Let relay and projector process the backlog, without measuring it."""
+        for process in (*self.stack.of(RELAY), *self.stack.of(PROJECTOR)):
+            await process.start()
+        await self.wait_for_read_model(within)
+        await self.stop_workers()
 
     async def stop_workers(self) -> None:
         """Stop relay and projector, which would compete with the measured servers for CPU time."""
@@ -140,10 +167,20 @@ class Environment:
         if recorded != self.expected_events:
             raise InvalidRun(f"expected {self.expected_events} events, {recorded} were recorded")
 
-    def list_processes(self) -> dict[str, int]:
-        """Return the ids of all running servers and processes, by name."""
-        servers = {server.name: server.child.process.pid for server in self.stack.servers.values()}
-        return servers | {p.name: get_pid(p) for p in self.stack.processes if p.child.running}
+    def describe_system(self) -> RunningSystem:
+        """Return the stack with the ids of all servers and processes that run now."""
+        return RunningSystem(**stack_host.describe(self.stack, self.token))
+
+    def select_servers(self, *settings: str) -> dict[str, int]:
+        """Return the process ids, by name, of the servers of these settings, for instance `nats_url`."""
+        servers = [self.stack.servers[setting] for setting in settings]
+        return {server.name: server.child.process.pid for server in servers}
+
+    async def recover(self) -> None:
+        """Make the next measurements possible after one that failed."""
+        await self.stop_workers()
+        await self.catch_up()
+        await self.reset_expected_events()
 
     async def reset_expected_events(self) -> None:
         """Expect the events that are recorded now."""

@@ -1,7 +1,7 @@
 """The rates at which relay and projector process a backlog, each against a bare NATS client."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from time import monotonic, perf_counter, process_time
 
@@ -52,7 +52,12 @@ class Feed:
         """Publish the backlog into a new stream with the relay."""
         await self._nats.js.delete_stream(streams.JETSTREAM)
         await self._environment.execute(*RESET_OUTBOX)
-        sample = await self._measure(self._relay, self._environment.placed_orders, self._count_published)
+        sample = await self._measure(
+            self._relay,
+            ("database_url", "nats_url"),
+            self._environment.placed_orders,
+            self._count_published,
+        )
         await self._relay.stop()
         return sample
 
@@ -62,6 +67,7 @@ class Feed:
         js = self._nats.client.jetstream(publish_async_max_pending=PUBLISH_WINDOW)
         messages = await self._read_messages()
         count = self._environment.placed_orders
+        nats = CpuMeter(self._environment.select_servers("nats_url"))
         start, cpu = perf_counter(), process_time()
         for message in messages:
             await js.publish_async(message.subject, message.data, headers=dict(message.headers))
@@ -69,12 +75,17 @@ class Feed:
         await asyncio.wait_for(js.publish_async_completed(), CATCH_UP_TIMEOUT)
         seconds, own_cpu = perf_counter() - start, process_time() - cpu
         await self._nats.js.delete_stream(SCRATCH_STREAM)
-        return Sample(count / seconds, cpu={"publisher": own_cpu * 1e6 / count})
+        return Sample(count / seconds, cpu={"publisher": own_cpu * 1e6 / count, **nats.measure(count)})
 
     async def project(self) -> Sample:
         """Build all views of orders from an empty Redis."""
         await self._redis.flushall()
-        sample = await self._measure(self._projector, self._environment.placed_orders, self._count_projected)
+        sample = await self._measure(
+            self._projector,
+            ("nats_url", "redis_url"),
+            self._environment.placed_orders,
+            self._count_projected,
+        )
         await wait_until_ready(self._environment.stack.settings)
         await self._projector.stop()
         return sample
@@ -86,6 +97,7 @@ class Feed:
             "", durable=SCRATCH_STREAM, stream=streams.JETSTREAM, config=config
         )
         total = self._environment.placed_orders
+        nats = CpuMeter(self._environment.select_servers("nats_url"))
         start, cpu, count = perf_counter(), process_time(), 0
         while count < total:
             for message in await subscription.fetch(FETCH_SIZE):
@@ -93,17 +105,22 @@ class Feed:
                 count += 1
         seconds, own_cpu = perf_counter() - start, process_time() - cpu
         await self._nats.js.delete_consumer(streams.JETSTREAM, SCRATCH_STREAM)
-        return Sample(total / seconds, cpu={"fetcher": own_cpu * 1e6 / total})
+        return Sample(total / seconds, cpu={"fetcher": own_cpu * 1e6 / total, **nats.measure(total)})
 
     async def _measure(
-        self, process: Process, total: int, count_done: Callable[[], Awaitable[int]]
+        self,
+        process: Process,
+        servers: Sequence[str],
+        total: int,
+        count_done: Callable[[], Awaitable[int]],
     ) -> Sample:
         """Start a process and time it from its first result to its last, so without its start."""
         deadline = monotonic() + CATCH_UP_TIMEOUT
         await process.start(ready=False)
         while not (first := await count_done()):
             await asyncio.sleep(CHECK_INTERVAL)
-        meter, start = CpuMeter({process.name: get_pid(process)}), perf_counter()
+        meter = CpuMeter({process.name: get_pid(process), **self._environment.select_servers(*servers)})
+        start = perf_counter()
         while (done := await count_done()) < total:
             if monotonic() > deadline:
                 raise InvalidRun(
@@ -111,6 +128,8 @@ class Feed:
                 )
             await asyncio.sleep(CHECK_INTERVAL)
         seconds = perf_counter() - start
+        if done != total:
+            raise InvalidRun(f"{process.name} processed {done} events, there are {total}")
         return Sample((total - first) / seconds, cpu=meter.measure(total - first))
 
     async def _count_published(self) -> int:
@@ -159,11 +178,3 @@ async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]
             Subject("projector", feed.project),
             Subject("fetch and ack", feed.fetch),
         ]
-
-
-async def catch_up(environment: Environment, within: float = CATCH_UP_TIMEOUT) -> None:
-    """Let relay and projector process the backlog, without measuring it."""
-    for kind in (RELAY, PROJECTOR):
-        await environment.stack.of(kind)[0].start()
-    await environment.wait_for_read_model(within)
-    await environment.stop_workers()

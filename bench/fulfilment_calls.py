@@ -92,7 +92,7 @@ def generate_supplies() -> Iterator[Message]:
 
 
 def generate_orders(prefix: str, count: int, first: int) -> Iterator[PlaceOrderRequest]:
-    """Yield orders that are fulfilled without a review; a customer's sixth within an hour would be reviewed."""
+    """Yield orders that need no review: each of another customer, since many of one are suspicious."""
     for number, order in enumerate(requests.generate_orders(count, f"{prefix}-", first), first):
         order.customer_id = f"{prefix}-{number}"
         order.account_id = f"account-{number % ACCOUNTS}"
@@ -120,7 +120,7 @@ def list_steps(order: PlaceOrderRequest) -> Steps:
     confirm = ConfirmOrderRequest(order_id=order.order_id, expected_version=1)
     steps = ((assess,), (reserve,), (hold,), firm, (confirm,))
     for number, command in enumerate(command for group in steps for command in group):
-        command.request_id = str(uuid5(NAMESPACE_OID, f"{order.order_id}/{number}"))  # type: ignore[attr-defined]
+        command.request_id = str(uuid5(NAMESPACE_OID, f"{order.order_id}/{number}"))
     return steps
 
 

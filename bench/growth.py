@@ -24,7 +24,6 @@ from bench.comparison import (
     select_percentile,
 )
 from bench.environment import Environment, get_pid
-from bench.feed import catch_up
 from bench.load_generator import LoadGenerator
 from bench.process_cost import read_memory
 from bench.services import Services
@@ -73,7 +72,7 @@ class Growth:
             start = monotonic()
             await self._environment.place_orders(size - self._environment.placed_orders)
             placing_seconds = monotonic() - start
-            await catch_up(self._environment, CATCH_UP_TIMEOUT)
+            await self._environment.catch_up(CATCH_UP_TIMEOUT)
             print(
                 f"{size:,} orders: placed in {placing_seconds:.0f} s, "
                 f"in the read model after {monotonic() - start:.0f} s",
@@ -81,7 +80,7 @@ class Growth:
             )
             self._results |= await interleave(self._subjects(size), ROUNDS)
             await self._environment.check_recorded_events()
-            await catch_up(self._environment, CATCH_UP_TIMEOUT)
+            await self._environment.catch_up(CATCH_UP_TIMEOUT)
             await self._print_sizes()
             self._results[name_at_size("rebuild", size)] = [await self._measure_rebuild()]
         return self._results

@@ -2,20 +2,21 @@
 
 import asyncio
 import json
-from asyncio.subprocess import PIPE, Process
+from asyncio import StreamReader, StreamWriter
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 from bench.comparison import InvalidRun
 
 ROOT = Path(__file__).parent.parent
 HOST = Path(__file__).with_name("stack_host.py")
-START_TIMEOUT = VERIFY_TIMEOUT = 120.0
-"""Seconds."""
+REPLY_TIMEOUT = 120.0
+"""Seconds that a start or a verification may take."""
 LINE_LIMIT = 2**24
 """Bytes of a reply, at most."""
 
@@ -38,8 +39,8 @@ class RunningSystem:
 class HostedStack:
     """A running stack; created by `run_stack`."""
 
-    def __init__(self, process: Process, system: RunningSystem) -> None:
-        self._process = process
+    def __init__(self, requests: StreamWriter, replies: StreamReader, system: RunningSystem) -> None:
+        self._requests, self._replies = requests, replies
         self.system = system
 
     async def check_consistency(self) -> None:
@@ -48,11 +49,13 @@ class HostedStack:
         Raises:
             InvalidRun: it has findings.
         """
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"verify\n")
-        report = await _read_reply(self._process, VERIFY_TIMEOUT)
+        report = await self._request(b"verify\n")
         if not report["clean"]:
             raise InvalidRun(f"the verifier has findings:\n{report['text']}")
+
+    async def _request(self, line: bytes) -> Any:
+        self._requests.write(line)
+        return await _read_reply(self._replies)
 
 
 @asynccontextmanager
@@ -78,20 +81,19 @@ async def run_stack(
             stdout=PIPE,
             limit=LINE_LIMIT,
         )
+        requests, replies = cast("StreamWriter", process.stdin), cast("StreamReader", process.stdout)
         try:
-            yield HostedStack(process, RunningSystem(**await _read_reply(process, START_TIMEOUT)))
+            yield HostedStack(requests, replies, RunningSystem(**await _read_reply(replies)))
         finally:
-            assert process.stdin is not None
-            process.stdin.close()
+            requests.close()
             await process.wait()
 
 
-async def _read_reply(process: Process, timeout: float) -> Any:
-    assert process.stdout is not None
+async def _read_reply(replies: StreamReader) -> Any:
     try:
-        line = await asyncio.wait_for(process.stdout.readline(), timeout)
+        line = await asyncio.wait_for(replies.readline(), REPLY_TIMEOUT)
     except TimeoutError as error:
-        raise InvalidRun(f"the stack has not replied for {timeout:.0f} s") from error
+        raise InvalidRun(f"the stack has not replied for {REPLY_TIMEOUT:.0f} s") from error
     if not line:
         raise InvalidRun("the stack has ended; its errors are above")
     return json.loads(line)

@@ -6,9 +6,11 @@ echo server ghz took 350 us of CPU per call and this program 100. `make load` us
 
 import asyncio
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from google.protobuf.message import Message
@@ -38,11 +40,32 @@ class LoadResult:
     """The same percentiles of failed calls."""
     timeline: Sequence[Mapping[str, float]]
     """By second: successful and failed calls, and the 99th percentile of the successful ones."""
+    mixed: "LoadResult | None" = None
+    """Of the calls of the other method alone, if there was one; all other fields count both."""
 
     @property
     def ok(self) -> int:
         """The number of successful calls."""
         return self.statuses.get(OK, 0)
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Another method that a closed loop calls in turn with the first."""
+
+    address: str
+    method: str
+    requests_file: Path
+    every: int
+    """Every call of this number is one of this method."""
+
+    def to_arguments(self) -> list[str]:
+        return [
+            f"-mixed-address={self.address}",
+            f"-mixed-method={self.method}",
+            f"-mixed-requests={self.requests_file}",
+            f"-mixed-every={self.every}",
+        ]
 
 
 def write_requests(path: Path, requests: Iterable[Message]) -> int:
@@ -94,6 +117,8 @@ class LoadGenerator:
         rate: float = 0.0,
         deadline: float = 0.0,
         connections: int = CONNECTIONS,
+        mixed: Mixed | None = None,
+        cores: Collection[int] | None = None,
     ) -> LoadResult:
         """Send requests and return the result.
 
@@ -107,7 +132,9 @@ class LoadGenerator:
             in_flight: the number of concurrent calls; with a `rate`, their maximum.
             rate: calls per second, independent of responses (an open loop); 0 for a closed loop.
             deadline: seconds per call; 0 for none.
-            connections: the number of HTTP/2 connections.
+            connections: the number of HTTP/2 connections, to each server.
+            mixed: another method that is called, too.
+            cores: those on which the program runs; None for all.
 
         Raises:
             RuntimeError: the server is unreachable, or closed a connection.
@@ -124,20 +151,32 @@ class LoadGenerator:
             f"-rate={rate}",
             f"-deadline={deadline}s",
             f"-connections={min(connections, in_flight)}",
+            *(mixed.to_arguments() if mixed else ()),
+            cores=cores,
         )
-        return LoadResult(**json.loads(output))
+        report = json.loads(output)
+        other = report.pop("mixed", None)
+        return LoadResult(**report, mixed=LoadResult(**other) if other else None)
 
 
-async def _run_program(*command: str) -> bytes:
+async def _run_program(*command: str, cores: Collection[int] | None = None) -> bytes:
     """Return a program's output.
 
     Raises:
         RuntimeError: it failed; the message is its error output.
     """
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        *command,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=None if cores is None else partial(os.sched_setaffinity, 0, cores),
     )
-    out, error = await process.communicate()
+    try:
+        out, error = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode:
         raise RuntimeError(error.decode().strip() or f"{command[0]} failed")
     return out

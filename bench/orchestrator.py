@@ -1,10 +1,9 @@
 """The ceiling of the sagas: the same fulfilment by hand, durable, and able to do nothing else.
 
-Run as `python -m bench.orchestrator COMMAND_ADDRESS DATABASE_URL NATS_URL`, with the access token in BENCH_TOKEN.
-A durable consumer puts placed orders into a table, which is the queue. Workers take orders from it with SKIP
-LOCKED, send each order's commands and commit the number of the next group after each answer; commands have ids of
-the order, so a repetition changes nothing. It has no timers, no compensation, no status and no second instance's
-fairness.
+Run as `python -m bench.orchestrator COMMAND_ADDRESS DATABASE_URL NATS_URL`, with the access token in
+BENCH_TOKEN. A durable consumer puts placed orders into a table, which is the queue. Workers take orders from
+it with SKIP LOCKED, send each order's commands and commit the number of the next group after each answer;
+commands have ids of the order, so a repetition changes nothing. It has no timers, no compensation, no status.
 """
 
 import asyncio
@@ -46,6 +45,8 @@ COUNT_ABANDONED = "SELECT count(*) FROM orchestrations WHERE next_group < 5 AND 
 
 
 class Orchestrator:
+    """A consumer and workers that share a connection pool."""
+
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", caller: Caller) -> None:
         self._pool, self._caller = pool, caller
         self._queued = asyncio.Semaphore(0)

@@ -1,4 +1,4 @@
-"""Overload: a server at its peak, at three times that rate, and ten seconds later."""
+"""Overload: a server at its peak, at three times that rate, and some seconds later."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,11 +17,8 @@ from operations.processes import COMMAND_SERVER, QUERY_SERVER
 
 FACTOR = 3
 """The overload, as a multiple of the peak rate."""
-SECONDS = 5.0
 DEADLINE = 5.0
 """Seconds per call; callers should set a deadline too."""
-RECOVERY_SECONDS = 10.0
-"""Seconds after the overload at which the server has to reach its peak again."""
 MAX_IN_FLIGHT = 50_000
 """Concurrent calls during the overload."""
 
@@ -44,15 +41,15 @@ class Overload:
             Subject(f"{self._name}, peak", self.measure_peak),
             Subject(f"{self._name} at {FACTOR} times that", self.measure_overload),
             Subject(
-                f"{self._name}, {RECOVERY_SECONDS:.0f} s later",
-                partial(self.measure_peak, after=RECOVERY_SECONDS),
+                f"{self._name}, later",
+                partial(self.measure_peak, after=self._environment.plan.recovery_seconds),
             ),
         ]
 
     async def measure_peak(self, after: float = 0.0) -> Sample:
         """Run a closed loop after a pause of some seconds; without a pause, its rate is the peak."""
         await asyncio.sleep(after)
-        result = await self._run(SECONDS, in_flight=IN_FLIGHT)
+        result = await self._run(self._environment.plan.seconds, in_flight=IN_FLIGHT)
         if result.ok != sum(result.statuses.values()):
             raise InvalidRun(f"{self._name} returned {dict(result.statuses)}")
         if not after:
@@ -65,7 +62,9 @@ class Overload:
         memory_before = read_memory(pid)
         meter = CpuMeter({self._process.name: pid})
         rate = FACTOR * self._peak
-        result = await self._run(SECONDS, in_flight=MAX_IN_FLIGHT, rate=rate, deadline=DEADLINE)
+        result = await self._run(
+            self._environment.plan.seconds, in_flight=MAX_IN_FLIGHT, rate=rate, deadline=DEADLINE
+        )
         median, p99 = (result.error_latency.get(name, 0.0) for name in ("50", "99"))
         growth = (read_memory(pid) - memory_before) / 1e6
         print(

@@ -1,7 +1,7 @@
 """CPU time and memory of processes, from /proc."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -12,10 +12,12 @@ class CpuMeter:
 
     Args:
         roots: process ids by the name under which their CPU time is reported.
+        descendants: whether theirs counts too.
     """
 
-    def __init__(self, roots: Mapping[str, int]) -> None:
+    def __init__(self, roots: Mapping[str, int], *, descendants: bool = True) -> None:
         self._roots = roots
+        self._descendants = descendants
         self._start = self._read_seconds()
 
     def measure(self, operations: int) -> dict[str, float]:
@@ -27,12 +29,23 @@ class CpuMeter:
         parents, used = _read_processes()
         seconds = {}
         for name, root in self._roots.items():
-            family, unvisited = set[int](), [root]
-            while unvisited:
-                family.add(process := unvisited.pop())
-                unvisited += [child for child, parent in parents.items() if parent == process]
+            family = _find_family(root, parents) if self._descendants else {root}
             seconds[name] = sum(used.get(process, 0.0) for process in family)
         return seconds
+
+
+def list_families(roots: Iterable[int]) -> set[int]:
+    """Return processes with all their descendants."""
+    parents, _ = _read_processes()
+    return set[int]().union(*(_find_family(root, parents) for root in roots))
+
+
+def _find_family(root: int, parents: Mapping[int, int]) -> set[int]:
+    family, unvisited = set[int](), [root]
+    while unvisited:
+        family.add(process := unvisited.pop())
+        unvisited += [child for child, parent in parents.items() if parent == process]
+    return family
 
 
 def _read_processes() -> tuple[dict[int, int], dict[int, float]]:

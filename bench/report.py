@@ -3,13 +3,13 @@
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from bench.comparison import Comparison, Sample, select_percentile
+from bench.comparison import Comparison, Sample, select_cpu, select_percentile
 
 RESULTS = Path(__file__).with_name("results")
 
@@ -28,19 +28,47 @@ def print_tables(table: Sequence[Comparison], results: Mapping[str, Sequence[Sam
             f"{name:32}{median(rates):10,.0f}/s{min(rates):10,.0f}{max(rates):10,.0f}{half:>9}{most:>9}   "
             + ", ".join(f"{process} {cost:,.0f}" for process, cost in cpu.items())
         )
-    print("\n| measure | relative to | better | ratio (min to max) | goal | moonshot |  |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("\n" + "\n".join(format_table(table, results)))
+
+
+def format_table(table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> Iterator[str]:
+    """Yield the lines of the Markdown table of all comparisons whose subjects were measured."""
+    yield "| measure | relative to | better | ratio (min to max) | CPU us | goal | moonshot |  |"
+    yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
     for line in table:
         if ratios := line.ratios(results):
-            title = line.name if line.metric_name == "rate" else f"{line.name}, {line.metric_name}"
-            ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-            bounds = f"{line.must or '':4} | {line.moonshot or '':4}"
-            verdict = line.verdict(median(ratios))
-            print(f"| {title:38} | {line.against:28} | {line.better:6} | {ratio:22} | {bounds} | {verdict} |")
+            yield "| " + " | ".join(_format_line(line, ratios, results)) + " |"
 
 
-def save(name: str, table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> Path:
-    """Write the table and all samples to `results/<name>.json`; return its path."""
+def _format_line(
+    line: Comparison, ratios: Sequence[float], results: Mapping[str, Sequence[Sample]]
+) -> Sequence[str]:
+    costs = [_format_cost(results.get(name, ())) for name in (line.name, line.against)]
+    return (
+        line.title,
+        line.against or "itself",
+        line.better,
+        f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        " / ".join(filter(None, costs)),
+        f"{line.must or ''}",
+        f"{line.moonshot or ''}",
+        line.verdict(median(ratios)),
+    )
+
+
+def _format_cost(samples: Sequence[Sample]) -> str:
+    """Return the median CPU time of an operation; empty if it was not measured."""
+    costs = [cost for sample in samples if (cost := select_cpu(sample)) is not None]
+    return f"{median(costs):,.0f}" if costs else ""
+
+
+def save(
+    name: str,
+    table: Sequence[Comparison],
+    results: Mapping[str, Sequence[Sample]],
+    failures: Sequence[str] = (),
+) -> Path:
+    """Write the table, all samples and the failures to `results/<name>.json`; return its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     lines = [_describe(line, ratios) for line in table if (ratios := line.ratios(results))]
@@ -48,6 +76,7 @@ def save(name: str, table: Sequence[Comparison], results: Mapping[str, Sequence[
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "table": lines,
+        "failures": list(failures),
         "samples": {name: [asdict(sample) for sample in samples] for name, samples in results.items()},
     }
     path.write_text(json.dumps(content, indent=1))

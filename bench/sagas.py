@@ -1,8 +1,8 @@
 """Orders that the process manager fulfils: what that costs beyond the commands, how many, and how soon.
 
-An order counts as fulfilled once it is confirmed: placed, assessed, its stock reserved, its money held, both made
-firm, and confirmed. Three runs of a round send the same seven commands for each order, and each has a stack of its
-own:
+An order counts as fulfilled once it is confirmed: placed, assessed, its stock reserved, its money held, both
+made firm, and confirmed. Three runs of a round send the same seven commands for each order, each on a stack of
+its own:
 
 - *managed*: the caller places orders, and the process manager sends the other commands;
 - *direct*: the caller sends all of them, and no process manager runs;
@@ -46,7 +46,7 @@ CHECK_INTERVAL = 0.05
 """Seconds between two counts of the confirmed orders in the read model."""
 CONFIRMED = View.of(Order).index("state", Order.State.Name(Order.STATE_CONFIRMED))
 SELECT_TIMES = """
-SELECT stream, type ~ 'OrderConfirmed$' AS confirmed, extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8
+SELECT stream, type ~ 'OrderConfirmed$', extract(epoch FROM pg_xact_commit_timestamp(xmin))::float8
 FROM events WHERE stream LIKE $1 AND type ~ 'Order(Placed|Confirmed)$'
 """
 
@@ -159,7 +159,9 @@ class Fulfilments:
                 if confirmed > most:
                     most, changed_at = confirmed, monotonic()
                 if monotonic() - changed_at > STALLED_AFTER:
-                    raise InvalidRun(f"{confirmed} of {self._placed} orders are confirmed, and no more follow")
+                    raise InvalidRun(
+                        f"{confirmed} of {self._placed} orders are confirmed, and no more follow"
+                    )
                 await asyncio.sleep(CHECK_INTERVAL)
 
     async def _read_sample(self, prefix: str, count: int, cpu: Mapping[str, float]) -> Sample:
@@ -178,7 +180,7 @@ def make_sample(
 ) -> Sample:
     """Return the sample of orders that were placed and confirmed at these times in seconds.
 
-    Its rate counts from the first placed order to the last confirmed one; latencies are from placed to confirmed.
+    Its rate counts from the first placed order to the last confirmed one, latencies from placed to confirmed.
     """
     lags = sorted(1000 * (at - placed[order]) for order, at in confirmed.items())
     seconds = max(confirmed.values()) - min(placed.values())
@@ -239,7 +241,7 @@ async def measure_round(
     root: Path = ROOT,
     orchestrators: Sequence[str] = (MANAGED, BY_HAND),
 ) -> dict[str, Sample]:
-    """Run a round: direct commands, then each orchestrator; return the samples by the names of their subjects.
+    """Run a round: direct commands, then each orchestrator; return the samples by the subjects' names.
 
     Raises:
         InvalidRun: a run proves nothing.

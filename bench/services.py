@@ -23,7 +23,7 @@ GET, BATCH, LIST = f"{QUERY}/GetOrder", f"{QUERY}/BatchGetOrders", f"{QUERY}/Lis
 STOCKKEEPING = "/diptych.inventory.v1.CommandService"
 PLACE, RESERVE = f"{COMMAND}/PlaceOrder", f"{STOCKKEEPING}/ReserveStock"
 CALLS = 4_000
-"""Calls per run."""
+"""Calls per run of the complete bench."""
 BATCH_CALLS, LIST_CALLS = 800, 1_500
 BATCH_SIZE, PAGE_SIZE = 50, 20
 LEVELS = (1, 4, 16, 64, 256)
@@ -37,12 +37,25 @@ def name_at_level(name: str, in_flight: int) -> str:
     return f"{name}, {in_flight} in flight"
 
 
+@asynccontextmanager
+async def run_call_echo(environment: Environment) -> AsyncIterator[tuple[str, dict[str, int]]]:
+    """Run an echo of GetOrder and PlaceOrder; yield its address, and its process id by name."""
+    query, command = (environment.stack.of(kind)[0].address for kind in (QUERY_SERVER, COMMAND_SERVER))
+    order = await environment.call(query, GET, ordering.GetOrderRequest(order_id="o-1"))
+    receipt = await environment.call(command, PLACE, next(requests.generate_orders(1)))
+    await environment.reset_expected_events()
+    async with environment.run_echo({GET: order, PLACE: receipt}) as (address, process):
+        yield address, {"echo": process}
+
+
 class Services:
     """Subjects that are called through gRPC."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._runs = count()
+        scale = environment.plan.scale
+        self._calls, self._batch_calls, self._list_calls = scale(CALLS), scale(BATCH_CALLS), scale(LIST_CALLS)
         stack = environment.stack
         self._query, self._command = stack.of(QUERY_SERVER)[0], stack.of(COMMAND_SERVER)[0]
         servers = {name: server.child.process.pid for name, server in stack.servers.items()}
@@ -53,28 +66,19 @@ class Services:
         }
 
     @asynccontextmanager
-    async def _run_echo(self) -> AsyncIterator[tuple[str, dict[str, int]]]:
-        """Run an echo of GetOrder and PlaceOrder; yield its address, and its process id by name."""
-        environment = self._environment
-        order = await environment.call(self._query.address, GET, ordering.GetOrderRequest(order_id="o-1"))
-        receipt = await environment.call(self._command.address, PLACE, next(requests.generate_orders(1)))
-        await environment.reset_expected_events()
-        async with environment.run_echo({GET: order, PLACE: receipt}) as (address, process):
-            yield address, {"echo": process}
-
-    @asynccontextmanager
     async def open_subjects(self) -> AsyncIterator[list[Subject]]:
         """Yield queries, commands, the echoes and the baseline."""
         for request in requests.create_stock_requests():
             name = type(request).__name__.removesuffix("Request")
             await self._environment.call(self._command.address, f"{STOCKKEEPING}/{name}", request)
-        async with self._run_echo() as (echo, process):
+        async with run_call_echo(self._environment) as (echo, process):
 
             async def echo_get() -> Sample:
-                return await self._measure(echo, GET, self._generate_reads(), CALLS, process)
+                return await self._measure(echo, GET, self.generate_reads(), self._calls, process)
 
             async def echo_place() -> Sample:
-                return await self._measure(echo, PLACE, requests.generate_orders(CALLS), CALLS, process)
+                orders = requests.generate_orders(self._calls)
+                return await self._measure(echo, PLACE, orders, self._calls, process)
 
             baseline = Baseline(self._environment.stack.settings.database_url)
             yield [
@@ -91,8 +95,8 @@ class Services:
     @asynccontextmanager
     async def open_levels(self) -> AsyncIterator[list[Subject]]:
         """Yield an echo, GetOrder and PlaceOrder, each at every level of concurrency."""
-        async with self._run_echo() as (echo, process):
-            reads = self._environment.write_requests("requests-levels", self._generate_reads())
+        async with run_call_echo(self._environment) as (echo, process):
+            reads = self._environment.write_requests("requests-levels", self.generate_reads())
 
             async def get(address: str, processes: dict[str, int], in_flight: int) -> Sample:
                 return await self._environment.measure(
@@ -100,7 +104,7 @@ class Services:
                 )
 
             async def place(in_flight: int) -> Sample:
-                calls = min(CALLS, 60 * in_flight)
+                calls = min(self._calls, 60 * in_flight)
                 orders = self._environment.write_requests(
                     "requests-PlaceOrder", requests.generate_orders(calls)
                 )
@@ -162,16 +166,18 @@ class Services:
         """Read single orders, spread over all of them."""
         server = server or self._query
         processes = {**self._query_processes, "query_server": get_pid(server)}
-        return await self._measure(server.address, GET, self._generate_reads(), CALLS, processes)
+        return await self._measure(server.address, GET, self.generate_reads(), self._calls, processes)
 
     async def batch_get_orders(self) -> Sample:
         """Read orders in batches of BATCH_SIZE."""
-        reads = (read.order_id for read in self._generate_reads(BATCH_CALLS * BATCH_SIZE))
+        reads = (read.order_id for read in self.generate_reads(self._batch_calls * BATCH_SIZE))
         messages = (
             ordering.BatchGetOrdersRequest(order_ids=[next(reads) for _ in range(BATCH_SIZE)])
-            for _ in range(BATCH_CALLS)
+            for _ in range(self._batch_calls)
         )
-        return await self._measure(self._query.address, BATCH, messages, BATCH_CALLS, self._query_processes)
+        return await self._measure(
+            self._query.address, BATCH, messages, self._batch_calls, self._query_processes
+        )
 
     async def list_orders(self, state: "Order.State.ValueType" = Order.STATE_UNSPECIFIED) -> Sample:
         """List the first PAGE_SIZE orders of single customers, optionally of one state."""
@@ -179,22 +185,24 @@ class Services:
             ordering.ListOrdersRequest(
                 customer_id=f"customer-{number % 1000}", state=state, page_size=PAGE_SIZE
             )
-            for number in range(LIST_CALLS)
+            for number in range(self._list_calls)
         )
-        return await self._measure(self._query.address, LIST, messages, LIST_CALLS, self._query_processes)
+        return await self._measure(
+            self._query.address, LIST, messages, self._list_calls, self._query_processes
+        )
 
     async def place_orders(self, server: Process | None = None) -> Sample:
         """Place orders, each in a stream of its own."""
         server = server or self._command
         processes = {**self._command_processes, "command_server": get_pid(server)}
-        orders = requests.generate_orders(CALLS)
-        return await self._measure(server.address, PLACE, orders, CALLS, processes, events=1)
+        orders = requests.generate_orders(self._calls)
+        return await self._measure(server.address, PLACE, orders, self._calls, processes, events=1)
 
     async def reserve_stock(self) -> Sample:
         """Reserve pieces of one stock, so that all commands change the same stream."""
-        reservations = requests.generate_reservations(CALLS)
+        reservations = requests.generate_reservations(self._calls)
         return await self._measure(
-            self._command.address, RESERVE, reservations, CALLS, self._command_processes, events=2
+            self._command.address, RESERVE, reservations, self._calls, self._command_processes, events=2
         )
 
     async def _measure(
@@ -211,6 +219,7 @@ class Services:
             address, method, requests_file, calls, processes=processes, events=events, in_flight=IN_FLIGHT
         )
 
-    def _generate_reads(self, number: int = CALLS) -> Iterator[ordering.GetOrderRequest]:
+    def generate_reads(self, number: int = CALLS) -> Iterator[ordering.GetOrderRequest]:
+        """Yield reads that go on where the last ones ended."""
         first = next(self._runs) * number
         return requests.generate_reads("o-", self._environment.placed_orders, first, number)

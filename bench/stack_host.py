@@ -1,9 +1,9 @@
 """Runs a stack of the version of Diptych that its interpreter has installed; `bench.hosted_stack` starts it.
 
-Run as `python -P stack_host.py FOLDER MANAGERS VARIABLES`: an empty folder, the number of process managers, and
-further variables of all processes as JSON. It imports nothing of `bench`, so that it runs in an older version's
-tree. Replies are lines of JSON on stdout: the stack's description once it serves, then one for each line
-`verify` on stdin. The end of stdin stops it.
+Run as `python -P stack_host.py FOLDER MANAGERS VARIABLES`: an empty folder, the number of process managers,
+and further variables of all processes as JSON. It imports nothing of `bench`, so that it runs in the tree of
+another version. Replies are lines of JSON on stdout: the stack's description once it serves, then one for each
+line `verify` on stdin. The end of stdin stops it.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ SCOPES = (
 )
 
 
-def describe(stack: Stack) -> dict[str, Any]:
+def describe(stack: Stack, token: str) -> dict[str, Any]:
     """Return the fields of `bench.hosted_stack.RunningSystem`."""
     settings = stack.settings
     children = {
@@ -37,8 +37,8 @@ def describe(stack: Stack) -> dict[str, Any]:
         "database_url": settings.database_url,
         "nats_url": settings.nats_url,
         "redis_url": settings.redis_url,
-        "token": stack.token(*SCOPES, subject="bench"),
-        "processes": {name: child.process.pid for name, child in children.items()},
+        "token": token,
+        "processes": {name: child.process.pid for name, child in children.items() if child.running},
     }
 
 
@@ -52,7 +52,7 @@ async def main(folder: Path, managers: int, variables: dict[str, str]) -> None:
     async with temporary_stack(
         folder, process_managers=managers, durable=True, environment=variables
     ) as stack:
-        reply(describe(stack))
+        reply(describe(stack, stack.token(*SCOPES, subject="bench")))
         while await asyncio.to_thread(sys.stdin.readline) == "verify\n":
             report = await verify(stack.settings)
             reply({"clean": report.clean, "text": report.to_text()})

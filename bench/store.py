@@ -24,7 +24,7 @@ from command_server.postgres.event_store import SESSION_SETTINGS, PostgresEventS
 from command_server.postgres.schema import SERVICE_ROLE
 
 COMMANDS = 6_000
-"""Commands per run."""
+"""Commands per run of the complete bench."""
 CONNECTIONS = 16
 """Connections for single commits; more of them make PostgreSQL slower."""
 
@@ -44,6 +44,7 @@ async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]
         server_settings={**SESSION_SETTINGS, "role": SERVICE_ROLE},
     )
     aggregate = aggregates["ordering.order"]
+    commands = environment.plan.scale(COMMANDS)
 
     async def commit_in_group(request: Request) -> None:
         await commits.execute(request)
@@ -53,10 +54,10 @@ async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]
             await PostgresTransaction(cast("asyncpg.Connection[Any]", connection)).write(changes)
 
     async def measure_group_commit() -> Sample:
-        return await _measure(environment, commit_in_group, list(_generate_requests()))
+        return await _measure(environment, commit_in_group, list(_generate_requests(commands)))
 
     async def measure_single_commits() -> Sample:
-        changes = [_decide(aggregate, request) for request in _generate_requests()]
+        changes = [_decide(aggregate, request) for request in _generate_requests(commands)]
         return await _measure(environment, commit_alone, changes)
 
     try:
@@ -71,9 +72,9 @@ async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]
         await pool.close()
 
 
-def _generate_requests() -> Iterator[Request]:
+def _generate_requests(count: int) -> Iterator[Request]:
     kind = place_order_type()
-    return (build_request(kind, message) for message in requests.generate_orders(COMMANDS, f"{uuid4()}-"))
+    return (build_request(kind, message) for message in requests.generate_orders(count, f"{uuid4()}-"))
 
 
 def _decide(aggregate: AggregateType, request: Request) -> Changes:
@@ -102,6 +103,7 @@ async def _measure(
 
     await asyncio.gather(*(work() for _ in range(IN_FLIGHT)))
     seconds = perf_counter() - start
-    environment.expected_events += COMMANDS
-    own_cpu = (process_time() - cpu) * 1e6 / COMMANDS
-    return Sample(COMMANDS / seconds, cpu={"store": own_cpu, **meter.measure(COMMANDS)})
+    count = len(items)
+    environment.expected_events += count
+    own_cpu = (process_time() - cpu) * 1e6 / count
+    return Sample(count / seconds, cpu={"store": own_cpu, **meter.measure(count)})

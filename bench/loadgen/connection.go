@@ -45,6 +45,8 @@ type connection struct {
 	unread     int  // bytes received since the last window update
 	responses  []response
 	current    *call
+	mixer      *mixer // of a mix of two methods; nil otherwise
+	free       int    // places that responses have freed since the mixer was asked last
 }
 
 func dial(o options, s *source, start time.Time) (*connection, error) {
@@ -85,12 +87,22 @@ func (c *connection) run() error {
 		c.Lock()
 		err = c.handle(frame)
 		// Flush only when the input is drained, so that the next calls leave in one write.
-		if err == nil && c.reader.Buffered() == 0 {
+		drained := c.reader.Buffered() == 0
+		if err == nil && drained {
 			err = c.writer.Flush()
+		}
+		free := c.free
+		if drained {
+			c.free = 0
 		}
 		c.Unlock()
 		if err != nil {
 			return err
+		}
+		if drained && free > 0 {
+			if err := c.mixer.refill(free); err != nil {
+				return err
+			}
 		}
 		if c.leaving && len(c.calls) == 0 {
 			c.transport.Close()
@@ -109,7 +121,7 @@ func (c *connection) run() error {
 func (c *connection) startCalls() error {
 	c.Lock()
 	defer c.Unlock()
-	for i := 0; c.options.rate == 0 && i < c.share; i++ {
+	for i := 0; c.options.rate == 0 && c.mixer == nil && i < c.share; i++ {
 		if err := c.startNext(); err != nil {
 			return err
 		}
@@ -269,6 +281,10 @@ func (c *connection) end(stream uint32, ended *call) error {
 		status:     ended.status,
 		hasDetails: ended.hasDetails,
 	})
+	if c.mixer != nil {
+		c.free++
+		return nil
+	}
 	if c.options.rate == 0 {
 		return c.startNext()
 	}

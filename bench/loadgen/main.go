@@ -7,6 +7,8 @@
 // By default it runs a closed loop: -in-flight calls are always in flight, and each response starts the next call.
 // With -rate it runs an open loop: calls are sent at that rate, independent of responses, and their latency counts
 // from the time at which they were due.
+//
+// With -mixed-address a closed loop calls another method, too: every -mixed-every'th call is one of it (mixed.go).
 package main
 
 import (
@@ -26,6 +28,13 @@ type options struct {
 	connections, inFlight, count        int
 	rate                                float64
 	seconds, deadline                   time.Duration
+	mixed                               target
+	mixedEvery                          int
+}
+
+// target is a method, and the requests to send to it.
+type target struct {
+	address, method, requests string
 }
 
 func main() {
@@ -40,6 +49,10 @@ func main() {
 	flag.DurationVar(&o.seconds, "seconds", 0, "duration, for instance 2s; 0 for no limit")
 	flag.Float64Var(&o.rate, "rate", 0, "calls per second of an open loop; 0 for a closed loop")
 	flag.DurationVar(&o.deadline, "deadline", 0, "deadline of each call; 0 for none")
+	flag.StringVar(&o.mixed.address, "mixed-address", "", "host:port of the server of another method to call in turn")
+	flag.StringVar(&o.mixed.method, "mixed-method", "", "that method")
+	flag.StringVar(&o.mixed.requests, "mixed-requests", "", "its requests")
+	flag.IntVar(&o.mixedEvery, "mixed-every", 0, "every call of this number is one of that method")
 	flag.Parse()
 	result, err := run(o)
 	if err == nil {
@@ -63,6 +76,9 @@ func run(o options) (*report, error) {
 	if o.seconds > 0 {
 		s.end = time.Now().Add(o.seconds)
 	}
+	if o.mixed.address != "" {
+		return runMixed(o, s)
+	}
 	start := time.Now()
 	connections := make([]*connection, o.connections)
 	for i := range connections {
@@ -70,32 +86,38 @@ func run(o options) (*report, error) {
 			return nil, err
 		}
 	}
-	var group sync.WaitGroup
-	failures := make(chan error, o.connections+1)
+	tasks := []func() error{}
 	for _, c := range connections {
-		group.Add(1)
-		go func() {
-			defer group.Done()
-			if err := c.run(); err != nil {
-				failures <- err
-			}
-		}()
+		tasks = append(tasks, c.run)
 	}
 	if o.rate > 0 {
+		tasks = append(tasks, func() error { return pace(o, s, connections) })
+	}
+	if err := runAll(tasks); err != nil {
+		return nil, err
+	}
+	return summarise(connections, s.unsent), nil
+}
+
+// runAll runs functions concurrently until all have returned; it returns the first error.
+func runAll(tasks []func() error) error {
+	var group sync.WaitGroup
+	failures := make(chan error, len(tasks))
+	for _, task := range tasks {
 		group.Add(1)
 		go func() {
 			defer group.Done()
-			if err := pace(o, s, connections); err != nil {
+			if err := task(); err != nil {
 				failures <- err
 			}
 		}()
 	}
 	group.Wait()
 	select {
-	case err = <-failures:
-		return nil, err
+	case err := <-failures:
+		return err
 	default:
-		return summarise(connections, s.unsent), nil
+		return nil
 	}
 }
 

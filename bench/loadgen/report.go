@@ -29,6 +29,8 @@ type report struct {
 	ErrorLatency map[string]float64 `json:"error_latency"`
 	// By second of the run.
 	Timeline []second `json:"timeline"`
+	// The calls of the mixed method alone; all other fields count both methods.
+	Mixed *report `json:"mixed,omitempty"`
 }
 
 type second struct {

@@ -1,0 +1,80 @@
+"""The lines of the table that `make bench` prints, with their goals."""
+
+from bench import client, idle, isolation, lag, mix, sagas
+from bench.comparison import ABSOLUTE, Comparison, select_cpu, select_percentile
+from bench.services import BATCH_SIZE
+
+P50, P99 = select_percentile("50"), select_percentile("99")
+MANAGED_QUEUE, MANAGED_PACED = (f"{each}, {sagas.MANAGED}" for each in (sagas.QUEUED, sagas.PACED))
+
+SERVICES = (
+    Comparison("GetOrder", "echo of GetOrder", 0.80, 1.0),
+    Comparison("PlaceOrder", "echo of PlaceOrder", 0.55, 0.80),
+    Comparison("ReserveStock", "PlaceOrder", 0.7, 1.0),
+    Comparison("BatchGetOrders", "echo of GetOrder", 8, 20, factor=BATCH_SIZE),
+    Comparison("ListOrders", "GetOrder", 0.4, 0.7),
+    Comparison("the store alone", "a commit a command", 2.5, 3.5),
+    Comparison("PlaceOrder", "eventsourcing", 5, 7),
+)
+FEED = (
+    Comparison("relay", "bare publish", 0.8, 1.0),
+    Comparison("projector", "fetch and ack", 0.33, 0.5),
+    *(
+        Comparison(
+            lag.name_system(rate),
+            lag.name_script(rate),
+            must,
+            moonshot,
+            select_percentile(percentile),
+            f"p{percentile}",
+            at_most=True,
+        )
+        for rate in lag.RATES
+        for percentile, must, moonshot in (("50", 3, 1.5), ("99", 5, 2))
+    ),
+    Comparison(lag.name_system(100), lag.ECHO, 6, 4, select_cpu, "CPU", at_most=True),
+)
+SAGAS = (
+    Comparison(MANAGED_PACED, sagas.LONE, 25, 15, P50, "p50", at_most=True, against_metric=P50),
+    Comparison(MANAGED_PACED, sagas.LONE, 50, 30, P99, "p99", at_most=True, against_metric=P50),
+    Comparison(MANAGED_QUEUE, f"{sagas.QUEUED}, {sagas.BY_HAND}"),
+    Comparison(
+        MANAGED_QUEUE, f"{sagas.QUEUED}, {sagas.BY_HAND}", metric=select_cpu, metric_name="CPU", at_most=True
+    ),
+    Comparison(
+        MANAGED_PACED, f"{sagas.PACED}, {sagas.BY_HAND}", metric=select_cpu, metric_name="CPU", at_most=True
+    ),
+)
+TOGETHER = (
+    Comparison(idle.IDLE, ABSOLUTE, 4, 2, select_cpu, "all processes", factor=idle.PERCENT, at_most=True),
+    Comparison(isolation.BESIDE, isolation.ALONE, 1.5, 1.2, P99, "p99", at_most=True),
+    Comparison(mix.MIX, mix.ECHO),
+    Comparison(mix.MIX, mix.ECHO, metric=P99, metric_name="p99", at_most=True),
+)
+PARTS = (
+    *(
+        Comparison(f"{name} with all", f"{name} without {part}", 0.90, 0.97)
+        for name in ("GetOrder", "PlaceOrder")
+        for part in ("telemetry", "validation", "JWT")
+    ),
+    *(
+        Comparison(f"{name}{when}", f"{name}, peak", 0.80, 1.0)
+        for name in ("GetOrder", "PlaceOrder")
+        for when in (" at 3 times that", ", later")
+    ),
+    *(Comparison(f"{name} with 2 workers", f"{name} with all") for name in ("GetOrder", "PlaceOrder")),
+    *(
+        Comparison(
+            client.name_client(method, kind),
+            client.name_stub(method, kind),
+            1.10,
+            1.05,
+            P50,
+            "p50",
+            at_most=True,
+        )
+        for method in client.METHODS
+        for kind in client.KINDS
+    ),
+)
+TABLE = (*SERVICES, *FEED, *SAGAS, *TOGETHER, *PARTS)
