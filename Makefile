@@ -12,7 +12,7 @@ BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && ec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up demo bench bench-growth bench-long-streams capacity load dist tools clean-data
+.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up demo bench bench-quick bench-against bench-growth bench-long-streams capacity load dist tools clean-data
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -105,15 +105,22 @@ demo: $(READY) ## show orders from placing to fulfilment on a stack of its own
 	@exec $(BIN)/python -m devstack.demo
 
 bench-growth: $(READY) ## run the bench at 10,000 to 1,000,000 orders, and a rebuild; half an hour
-	@$(BIN)/uv sync --locked --inexact --quiet --all-extras --group bench
-	@exec $(BIN)/python -m bench.growth
+	@$(BENCH) bench.growth
 
 bench-long-streams: $(READY) ## command streams of up to a million events that have to be folded; two minutes, needs Go
 	@exec $(BIN)/python -m bench.long_streams
 
-bench: $(READY) ## measure the system against ceilings of the same run; needs Go
-	@$(BIN)/uv sync --locked --inexact --quiet --all-extras --group bench
-	@exec $(BIN)/python -m bench
+BENCH = $(BIN)/uv sync --locked --inexact --quiet --all-extras --group bench && exec $(BIN)/python -m
+
+bench: $(READY) ## measure the system against ceilings of the same run; twenty minutes, needs Go
+	@$(BENCH) bench
+
+bench-quick: $(READY) ## measure the same with fewer and shorter rounds; five minutes, needs Go
+	@$(BENCH) bench --quick
+
+bench-against: $(READY) ## measure this version and another one in turns: make bench-against REV=v1.0; needs Go
+	@test -n "$(REV)" || { echo "make: REV is missing: make bench-against REV=v1.0"; exit 1; }
+	@$(BENCH) bench.against "$(REV)" $(GROUPS)
 
 capacity: $(READY) ## measure the bytes that an order takes in each store
 	@exec $(BIN)/python -m bench.capacity

@@ -5,7 +5,7 @@ A group that fails is reported at the end, beside the table of all others, and m
 
 import argparse
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ import uvloop
 from bench import client, feed, idle, isolation, lag, mix, overload, plots, report, sagas, store
 from bench.comparison import InvalidRun, Results, Subject, interleave, repeat
 from bench.environment import Environment
+from bench.failures import Failures
 from bench.load_generator import LoadGenerator
 from bench.plan import COMPLETE, QUICK, Plan
 from bench.services import Services
@@ -47,23 +48,6 @@ NO_ROUNDS = {"levels"}
 """Measured once, for the plots alone."""
 
 
-class Failures(list[str]):
-    """The groups that failed, with the reasons."""
-
-    async def collect(self, name: str, measure: Callable[[], Awaitable[Results]]) -> Results:
-        """Measure a group; a failure is kept, and leaves no results."""
-        print(name, flush=True)
-        start = monotonic()
-        try:
-            return await measure()
-        except Exception as error:  # whatever a group raises, the others are measured
-            self.append(f"{name}: {type(error).__name__}: {error}")
-            print(f"FAILED: {self[-1]}", flush=True)
-            return {}
-        finally:
-            print(f"  {monotonic() - start:.0f} s", flush=True)
-
-
 async def measure_shared(environment: Environment, chosen: Collection[str], failures: Failures) -> Results:
     """Return the samples of the groups that share a stack."""
     plan, results = environment.plan, Results()
@@ -72,14 +56,20 @@ async def measure_shared(environment: Environment, chosen: Collection[str], fail
     for name in filter(chosen.__contains__, GROUPS):
         if name != "feed" and environment.placed_orders < plan.orders:
             await environment.grow(plan.orders)
-        measured = await failures.collect(name, partial(_measure_group, environment, name))
+        measured = await failures.collect(name, partial(_measure_group, environment, name, failures))
         results |= measured
         if not measured:
             await environment.recover()
     return results
 
 
-async def _measure_group(environment: Environment, name: str) -> Results:
+async def _measure_group(environment: Environment, name: str, failures: Failures) -> Results:
+    """Return the samples of a group; a subject that fails has none."""
+
+    async def keep_failure(subject: str, error: Exception) -> None:
+        failures.add(f"{name}, {subject}", error)
+        await environment.reset_expected_events()
+
     rounds, warm_up = environment.plan.rounds, 1
     if name == "client":
         rounds = environment.plan.client_rounds
@@ -88,7 +78,7 @@ async def _measure_group(environment: Environment, name: str) -> Results:
     elif name in ("feed", "overload"):
         warm_up = 0
     async with GROUPS[name](environment) as subjects:
-        results = await interleave(subjects, rounds, warm_up)
+        results = await interleave(subjects, rounds, warm_up, keep_failure)
     await environment.check_recorded_events()
     return results
 

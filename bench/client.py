@@ -116,7 +116,7 @@ def _measure(call: Call, messages: Sequence[Message]) -> Sample:
         start = perf_counter()
         call(message)
         times.append(perf_counter() - start)
-    return _make_sample(times, process_time() - cpu)
+    return make_sample(times, process_time() - cpu)
 
 
 async def _measure_asyncio(call: Call, messages: Sequence[Message]) -> Sample:
@@ -125,10 +125,10 @@ async def _measure_asyncio(call: Call, messages: Sequence[Message]) -> Sample:
         start = perf_counter()
         await call(message)
         times.append(perf_counter() - start)
-    return _make_sample(times, process_time() - cpu)
+    return make_sample(times, process_time() - cpu)
 
 
-def _make_sample(times: Sequence[float], cpu: float) -> Sample:
+def make_sample(times: Sequence[float], cpu: float) -> Sample:
     """Return the sample of calls; their times and the caller's CPU time are in seconds."""
     latencies = sorted(1000 * time for time in times)
     percentiles = {"50": latencies[len(latencies) // 2], "99": latencies[int(len(latencies) * 0.99)]}

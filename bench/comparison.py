@@ -54,15 +54,36 @@ Results = dict[str, list[Sample]]
 """The samples of each subject by its name, one per round."""
 
 
-async def interleave(subjects: Sequence[Subject], rounds: int, warm_up: int = 1) -> Results:
-    """Run all subjects in each round; the samples of the first `warm_up` rounds are discarded."""
+async def raise_failure(_name: str, error: Exception) -> None:
+    """Let the failure of a subject end the measurement."""
+    raise error
+
+
+async def interleave(
+    subjects: Sequence[Subject],
+    rounds: int,
+    warm_up: int = 1,
+    on_failure: Callable[[str, Exception], Awaitable[None]] = raise_failure,
+) -> Results:
+    """Run all subjects in each round.
+
+    Args:
+        subjects: in the order in which they run.
+        rounds: the samples of each subject.
+        warm_up: rounds before them, whose samples are discarded.
+        on_failure: called with a subject's name and error. If it returns, the others continue without it.
+    """
     results: Results = {subject.name: [] for subject in subjects}
     for number in range(1 - warm_up, rounds + 1):
         print(f"  round {number} of {rounds}" if number > 0 else "  warming up", flush=True)
-        for subject in subjects:
-            sample = await subject.run()
-            if number > 0:
-                results[subject.name].append(sample)
+        for subject in [each for each in subjects if each.name in results]:
+            try:
+                sample = await subject.run()
+            except Exception as error:  # a subject may raise whatever its client raises
+                await on_failure(subject.name, error)
+                del results[subject.name]
+            else:
+                results[subject.name] += [sample] if number > 0 else []
     return results
 
 

@@ -38,7 +38,6 @@ from operations.projections import wait_until_ready
 IN_FLIGHT = 64
 CATCH_UP_TIMEOUT = 300.0
 """Seconds within which relay and projector have to process the backlog."""
-SCOPES = ("ordering.read", "ordering.write", "inventory.write", "inventory.reserve")
 PLACED = View.of(Order).index("all")
 
 
@@ -57,7 +56,7 @@ class Environment:
         self.generator = generator
         self.folder = folder
         self.plan = plan
-        self.token = stack.token(*SCOPES, subject="bench")
+        self.token = stack.token(*stack_host.SCOPES, subject="bench")
         self.expected_events = 0
         """Events that the successful commands so far must have recorded."""
         self.placed_orders = 0

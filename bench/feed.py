@@ -17,7 +17,6 @@ from contracts import streams
 from contracts.view_layout import View
 from devstack.processes import Process
 from operations.processes import PROJECTOR, RELAY
-from operations.projections import wait_until_ready
 from runtime.jetstream import Connection, Message, StreamReader, connect, read_stream_identity
 
 PUBLISH_WINDOW = 4_000
@@ -52,14 +51,7 @@ class Feed:
         """Publish the backlog into a new stream with the relay."""
         await self._nats.js.delete_stream(streams.JETSTREAM)
         await self._environment.execute(*RESET_OUTBOX)
-        sample = await self._measure(
-            self._relay,
-            ("database_url", "nats_url"),
-            self._environment.placed_orders,
-            self._count_published,
-        )
-        await self._relay.stop()
-        return sample
+        return await self._measure(self._relay, ("database_url", "nats_url"), self._count_published)
 
     async def publish(self) -> Sample:
         """Publish the same messages with a bare client."""
@@ -80,15 +72,7 @@ class Feed:
     async def project(self) -> Sample:
         """Build all views of orders from an empty Redis."""
         await self._redis.flushall()
-        sample = await self._measure(
-            self._projector,
-            ("nats_url", "redis_url"),
-            self._environment.placed_orders,
-            self._count_projected,
-        )
-        await wait_until_ready(self._environment.stack.settings)
-        await self._projector.stop()
-        return sample
+        return await self._measure(self._projector, ("nats_url", "redis_url"), self._count_projected)
 
     async def fetch(self) -> Sample:
         """Fetch and acknowledge the same messages with a bare client."""
@@ -108,29 +92,31 @@ class Feed:
         return Sample(total / seconds, cpu={"fetcher": own_cpu * 1e6 / total, **nats.measure(total)})
 
     async def _measure(
-        self,
-        process: Process,
-        servers: Sequence[str],
-        total: int,
-        count_done: Callable[[], Awaitable[int]],
+        self, process: Process, servers: Sequence[str], count_done: Callable[[], Awaitable[int]]
     ) -> Sample:
         """Start a process and time it from its first result to its last, so without its start."""
-        deadline = monotonic() + CATCH_UP_TIMEOUT
+        total = self._environment.placed_orders
         await process.start(ready=False)
-        while not (first := await count_done()):
-            await asyncio.sleep(CHECK_INTERVAL)
-        meter = CpuMeter({process.name: get_pid(process), **self._environment.select_servers(*servers)})
-        start = perf_counter()
-        while (done := await count_done()) < total:
-            if monotonic() > deadline:
-                raise InvalidRun(
-                    f"{process.name} processed {done} of {total} events in {CATCH_UP_TIMEOUT:.0f} s"
-                )
-            await asyncio.sleep(CHECK_INTERVAL)
-        seconds = perf_counter() - start
+        try:
+            first = await self._wait(process.name, 1, count_done)
+            meter = CpuMeter({process.name: get_pid(process), **self._environment.select_servers(*servers)})
+            start = perf_counter()
+            done = await self._wait(process.name, total, count_done)
+            sample = Sample((total - first) / (perf_counter() - start), cpu=meter.measure(total - first))
+        finally:
+            await process.stop()
         if done != total:
             raise InvalidRun(f"{process.name} processed {done} events, there are {total}")
-        return Sample((total - first) / seconds, cpu=meter.measure(total - first))
+        return sample
+
+    async def _wait(self, name: str, least: int, count_done: Callable[[], Awaitable[int]]) -> int:
+        """Return how many events a process has processed, as soon as there are so many."""
+        deadline = monotonic() + CATCH_UP_TIMEOUT
+        while (done := await count_done()) < least:
+            if monotonic() > deadline:
+                raise InvalidRun(f"{name} processed {done} of {least} events in {CATCH_UP_TIMEOUT:.0f} s")
+            await asyncio.sleep(CHECK_INTERVAL)
+        return done
 
     async def _count_published(self) -> int:
         identity = await read_stream_identity(self._nats.js)

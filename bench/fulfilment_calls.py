@@ -32,7 +32,7 @@ CLAIM_LIFETIME = timedelta(hours=1)
 SUPPLIES = 1_000_000
 """Pieces of each product, and euros of each account: enough for every run."""
 LINES = 3
-TIMEOUT = 30.0
+TIMEOUT = 60.0
 """Seconds per call."""
 
 Steps = Sequence[Sequence[Message]]
@@ -66,10 +66,14 @@ class Caller:
         await self._channel.close()
 
     def _make_method(self, kind: type[Message]) -> Any:
-        name = kind.DESCRIPTOR.name.removesuffix("Request")
-        path = f"/{kind.DESCRIPTOR.file.package}.CommandService/{name}"
-        self._methods[kind] = self._channel.unary_unary(path)
+        self._methods[kind] = self._channel.unary_unary(name_method(kind))
         return self._methods[kind]
+
+
+def name_method(kind: type[Message]) -> str:
+    """Return the path of the command that has this request."""
+    package, name = kind.DESCRIPTOR.file.package, kind.DESCRIPTOR.name.removesuffix("Request")
+    return f"/{package}.CommandService/{name}"
 
 
 def generate_supplies() -> Iterator[Message]:

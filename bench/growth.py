@@ -1,4 +1,4 @@
-"""`make bench-growth`: rates at 10,000 to 1,000,000 orders, and the duration of a rebuild at each size."""
+"""`make bench-growth`: rates at 10,000 to 1,000,000 orders, a rebuild at each size, and one long stream."""
 
 import asyncio
 import sys
@@ -13,7 +13,7 @@ import uvloop
 from diptych.ordering.v1.types_pb2 import Order, OrderHistory
 from redis.asyncio import Redis
 
-from bench import report
+from bench import long_stream_growth, report
 from bench.comparison import (
     Comparison,
     InvalidRun,
@@ -25,6 +25,7 @@ from bench.comparison import (
 )
 from bench.environment import Environment, get_pid
 from bench.load_generator import LoadGenerator
+from bench.long_stream_growth import LongStreamGrowth
 from bench.process_cost import read_memory
 from bench.services import Services
 from contracts.view_layout import View
@@ -56,6 +57,7 @@ TABLE = (
         for size in SIZES[1:]
     ),
     Comparison(name_at_size("rebuild", SIZES[-1]), name_at_size("rebuild", SIZES[0]), 0.90, 1.0),
+    *long_stream_growth.TABLE,
 )
 
 
@@ -153,6 +155,7 @@ async def main() -> None:
     """
     async with _open_environment() as environment:
         results = await Growth(environment).measure()
+        results |= await LongStreamGrowth(environment).measure()
     report.print_tables(TABLE, results)
     samples = results[name_at_size(FILTERED_LIST, SIZES[-1])]
     slowest = max(select_percentile("99")(sample) or 0.0 for sample in samples)

@@ -43,21 +43,27 @@ class Isolation:
     async def measure_beside(self) -> Sample:
         environment = self._environment
         await environment.start_workers()
-        with self._pin_all():
-            queries = asyncio.create_task(self._send_queries())
-            try:
-                sample = await self._send_commands()
-                if queries.done():
-                    raise InvalidRun("the queries ended before the commands")
-                result = await queries
-            finally:
-                queries.cancel()
+        try:
+            with self._pin_all():
+                sample, queries = await self._send_both()
+            print(f"  beside {queries.rate:,.0f} queries/s", flush=True)
+            await environment.wait_for_read_model()
+        finally:
+            await environment.stop_workers()
+        return sample
+
+    async def _send_both(self) -> tuple[Sample, LoadResult]:
+        queries = asyncio.create_task(self._send_queries())
+        try:
+            sample = await self._send_commands()
+            if queries.done():
+                raise InvalidRun("the queries ended before the commands")
+            result = await queries
+        finally:
+            queries.cancel()
         if result.ok != sum(result.statuses.values()):
             raise InvalidRun(f"queries beside commands returned {dict(result.statuses)}")
-        print(f"  beside {result.rate:,.0f} queries/s", flush=True)
-        await environment.wait_for_read_model()
-        await environment.stop_workers()
-        return sample
+        return sample, result
 
     @contextmanager
     def _pin_all(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ from itertools import count
 from bench import requests
 from bench.comparison import InvalidRun, Sample, Subject
 from bench.environment import IN_FLIGHT, Environment
-from bench.load_generator import Mixed
+from bench.load_generator import CONNECTIONS, Mixed
 from bench.process_cost import CpuMeter
 from bench.services import GET, PLACE, run_call_echo
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
@@ -69,6 +69,13 @@ async def measure(
         in_flight=IN_FLIGHT,
         mixed=Mixed(command, PLACE, orders_file, every=QUERIES + 1),
     )
-    if result.mixed is None or result.ok != sum(result.statuses.values()):
+    if result.mixed is None or not is_mixed(result.ok, result.mixed.ok):
+        raise InvalidRun(f"{result.ok} calls are no mix of {QUERIES} queries to a command")
+    if result.ok != sum(result.statuses.values()):
         raise InvalidRun(f"the mix returned {dict(result.statuses)}")
     return Sample(result.rate, result.latency, meter.measure(result.ok)), result.mixed.ok
+
+
+def is_mixed(calls: int, commands: int) -> bool:
+    """Return whether every eleventh of these calls was a command, on each of the generator's connections."""
+    return abs(calls - commands * (QUERIES + 1)) <= QUERIES * CONNECTIONS

@@ -1,8 +1,8 @@
 """Orders that the process manager fulfils: what that costs beyond the commands, how many, and how soon.
 
 An order counts as fulfilled once it is confirmed: placed, assessed, its stock reserved, its money held, both
-made firm, and confirmed. Three runs of a round send the same seven commands for each order, each on a stack of
-its own:
+made firm, and confirmed. Three runs of a round send the same seven commands for each order, each on a stack
+of its own:
 
 - *managed*: the caller places orders, and the process manager sends the other commands;
 - *direct*: the caller sends all of them, and no process manager runs;

@@ -2,8 +2,8 @@
 
 Run as `python -P stack_host.py FOLDER MANAGERS VARIABLES`: an empty folder, the number of process managers,
 and further variables of all processes as JSON. It imports nothing of `bench`, so that it runs in the tree of
-another version. Replies are lines of JSON on stdout: the stack's description once it serves, then one for each
-line `verify` on stdin. The end of stdin stops it.
+another version. Replies are lines of JSON on stdout: the stack's description once it serves, then one for
+each line `verify` on stdin. The end of stdin stops it.
 """
 
 import asyncio
