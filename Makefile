@@ -104,7 +104,7 @@ up: $(READY) ## run the local stack until Ctrl-C; data stays in .diptych/
 demo: $(READY) ## show orders from placing to fulfilment on a stack of its own
 	@exec $(BIN)/python -m devstack.demo
 
-bench-growth: $(READY) ## run the bench at 10,000 to 1,000,000 orders, and a rebuild; half an hour
+bench-growth: $(READY) ## run the bench at 10,000 to 1,000,000 orders, and with a stream of a million events
 	@$(BENCH) bench.growth
 
 bench-long-streams: $(READY) ## command streams of up to a million events that have to be folded; two minutes, needs Go

@@ -16,7 +16,7 @@ from time import monotonic
 import uvloop
 
 from bench import client, feed, idle, isolation, lag, mix, overload, plots, report, sagas, store
-from bench.comparison import InvalidRun, Results, Subject, interleave, repeat
+from bench.comparison import InvalidRun, Results, Subject, interleave
 from bench.environment import Environment
 from bench.failures import Failures
 from bench.load_generator import LoadGenerator
@@ -48,9 +48,11 @@ NO_ROUNDS = {"levels"}
 """Measured once, for the plots alone."""
 
 
-async def measure_shared(environment: Environment, chosen: Collection[str], failures: Failures) -> Results:
-    """Return the samples of the groups that share a stack."""
-    plan, results = environment.plan, Results()
+async def measure_shared(
+    environment: Environment, chosen: Collection[str], failures: Failures, results: Results
+) -> None:
+    """Add the samples of the groups that share a stack to the results."""
+    plan = environment.plan
     await environment.stop_workers()
     await environment.place_orders(plan.backlog)
     for name in filter(chosen.__contains__, GROUPS):
@@ -60,7 +62,6 @@ async def measure_shared(environment: Environment, chosen: Collection[str], fail
         results |= measured
         if not measured:
             await environment.recover()
-    return results
 
 
 async def _measure_group(environment: Environment, name: str, failures: Failures) -> Results:
@@ -91,15 +92,17 @@ async def measure(plan: Plan, chosen: Collection[str], failures: Failures) -> Re
         generator = await LoadGenerator.build(folder)
         async with run_collector(folder) as variables:
             if set(chosen) & set(GROUPS):
-                async with _open_environment(folder, generator, variables, plan) as environment:
-                    results |= await measure_shared(environment, chosen, failures)
-            if "idle" in chosen:
-                measure_idle = partial(idle.measure, plan.rounds, plan.idle_seconds, variables)
-                results |= await failures.collect("idle", measure_idle)
-            if "sagas" in chosen:
-                load = sagas.Load(plan.queued_orders, seconds=plan.paced_seconds)
-                measure_round = partial(sagas.measure_round, generator, load, variables)
-                results |= await failures.collect("sagas", partial(repeat, measure_round, plan.rounds))
+                try:
+                    async with _open_environment(folder, generator, variables, plan) as environment:
+                        await measure_shared(environment, chosen, failures, results)
+                except Exception as error:  # the groups with stacks of their own are measured all the same
+                    failures.add("the shared stack", error)
+            own_stacks = {
+                "idle": partial(idle.measure, plan.rounds, plan.idle_seconds, variables),
+                "sagas": partial(sagas.measure, plan, generator, variables),
+            }
+            for group in filter(chosen.__contains__, OWN_STACK_GROUPS):
+                results |= await failures.collect(group, own_stacks[group])
     return results
 
 

@@ -52,8 +52,7 @@ class Versions:
         }
 
     async def _measure_sagas(self, root: Path) -> Samples:
-        load = sagas.Load(self._plan.queued_orders, seconds=self._plan.paced_seconds)
-        return await sagas.measure_round(self._generator, load, self._variables, root, [sagas.MANAGED])
+        return await sagas.measure_round(self._plan, self._generator, self._variables, root, [sagas.MANAGED])
 
     async def _measure_lag(self, root: Path) -> Samples:
         samples: dict[str, Sample] = {}

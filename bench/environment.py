@@ -1,17 +1,13 @@
 """The environment of most measurements: a stack with production-like settings and many orders."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
-from hashlib import sha256
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from sys import executable
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import Any
 
 import asyncpg
 import grpc
-from diptych.ordering.v1.command_service_pb2 import PlaceOrderRequest
 from diptych.ordering.v1.types_pb2 import Order
 from google.protobuf.message import Message
 from redis.asyncio import Redis
@@ -19,19 +15,19 @@ from redis.asyncio import Redis
 from bench import requests, stack_host
 from bench.comparison import InvalidRun, Sample
 from bench.hosted_stack import RunningSystem
+from bench.kernel_requests import build_request, place_order_type
 from bench.load_generator import LoadGenerator, write_requests
 from bench.plan import COMPLETE, Plan
 from bench.process_cost import CpuMeter
 from command_server.contexts import ordering
 from command_server.kernel.batch import Request
-from command_server.kernel.context import CommandType, aggregate_types, command_types
+from command_server.kernel.context import aggregate_types
 from command_server.kernel.group_commit import GroupCommit
+from command_server.kernel.outcomes import Overloaded
 from command_server.postgres.event_store import PostgresEventStore
 from contracts.view_layout import View
-from devstack.child import Child
 from devstack.processes import Process
 from devstack.stack import Stack
-from devstack.tcp_ports import free_port
 from operations.processes import PROJECTOR, RELAY
 from operations.projections import wait_until_ready
 
@@ -72,7 +68,7 @@ class Environment:
 
         async def place() -> None:
             for message in orders:
-                await commits.execute(build_request(kind, message))
+                await _execute(commits, build_request(kind, message))
 
         await asyncio.gather(*(place() for _ in range(256)))
         commits.close()
@@ -239,54 +235,17 @@ class Environment:
             response: bytes = await call(request.SerializeToString(), metadata=bearer)
             return response
 
-    @asynccontextmanager
-    async def run_echo(self, responses: Mapping[str, bytes]) -> AsyncIterator[tuple[str, int]]:
-        """Run an echo server, as the function `run_echo` does."""
-        async with run_echo(self.folder, responses) as echo:
-            yield echo
+
+async def _execute(commits: GroupCommit, request: Request) -> None:
+    """Execute a command, again if there were too many."""
+    while True:
+        try:
+            await commits.execute(request)
+        except Overloaded as error:
+            await asyncio.sleep(error.retry_after)
+        else:
+            return
 
 
 def get_pid(process: Process) -> int:
     return process.child.process.pid
-
-
-@asynccontextmanager
-async def run_echo(folder: Path, responses: Mapping[str, bytes]) -> AsyncIterator[tuple[str, int]]:
-    """Run a `bench.echo` server with the response of each method; yield its address and process id."""
-    arguments = []
-    for number, (method, response) in enumerate(responses.items()):
-        file = folder / f"response-{number}-{id(responses)}"
-        file.write_bytes(response)
-        arguments.append(f"{method}={file}")
-    address = f"127.0.0.1:{free_port()}"
-    child = Child("echo", [executable, "-m", "bench.echo", address, *arguments], folder / "echo.log")
-    await child.start()
-    try:
-        async with grpc.aio.insecure_channel(address) as channel:
-            await asyncio.wait_for(channel.channel_ready(), 30)
-        yield address, child.process.pid
-    finally:
-        await child.stop()
-
-
-def place_order_type() -> CommandType:
-    """Return the command type of PlaceOrder."""
-    return command_types(ordering.CONTEXT)["diptych.ordering.v1.CommandService.PlaceOrder"]
-
-
-def build_request(kind: CommandType, message: PlaceOrderRequest) -> Request:
-    """Return a command as the gRPC edge passes it to the kernel."""
-    return Request(
-        kind=kind,
-        command=kind.decode(message, "bench"),
-        caller="bench",
-        request_id=message.request_id,
-        hash=sha256(message.SerializeToString()).digest(),
-        expected_version=None,
-        on_behalf_of=None,
-        correlation_id=message.request_id,
-        causation_id=None,
-        traceparent=None,
-        arrived_at=perf_counter(),
-        deadline=None,
-    )

@@ -22,8 +22,8 @@ ALONE, BESIDE = "commands alone", "commands beside queries and projector"
 RATE = 200
 """Commands a second."""
 READS = 20_000
-MARGIN_SECONDS = 2.0
-"""For which queries continue after the commands."""
+MAX_SECONDS = 60.0
+"""After which queries end even if commands do not."""
 COMMAND_SIDE = {"command_server", "PostgreSQL"}
 
 
@@ -53,14 +53,15 @@ class Isolation:
         return sample
 
     async def _send_both(self) -> tuple[Sample, LoadResult]:
-        queries = asyncio.create_task(self._send_queries())
+        stop = asyncio.Event()
+        queries = asyncio.create_task(self._send_queries(stop))
         try:
             sample = await self._send_commands()
             if queries.done():
                 raise InvalidRun("the queries ended before the commands")
-            result = await queries
         finally:
-            queries.cancel()
+            stop.set()
+            result = await queries
         if result.ok != sum(result.statuses.values()):
             raise InvalidRun(f"queries beside commands returned {dict(result.statuses)}")
         return sample, result
@@ -92,15 +93,16 @@ class Isolation:
         environment.expected_events += count
         return Sample(result.rate, result.latency, meter.measure(count))
 
-    async def _send_queries(self) -> LoadResult:
+    async def _send_queries(self, stop: asyncio.Event) -> LoadResult:
         environment = self._environment
         reads = requests.generate_reads("o-", environment.placed_orders, 0, READS)
         return await environment.generator.run(
             *(self._query.address, GET, environment.write_requests("requests-beside", reads)),
             token=environment.token,
-            seconds=environment.plan.seconds + MARGIN_SECONDS,
+            seconds=MAX_SECONDS,
             in_flight=IN_FLIGHT,
             cores=self._query_cores,
+            stop=stop,
         )
 
 

@@ -119,6 +119,7 @@ class LoadGenerator:
         connections: int = CONNECTIONS,
         mixed: Mixed | None = None,
         cores: Collection[int] | None = None,
+        stop: asyncio.Event | None = None,
     ) -> LoadResult:
         """Send requests and return the result.
 
@@ -135,6 +136,7 @@ class LoadGenerator:
             connections: the number of HTTP/2 connections, to each server.
             mixed: another method that is called, too.
             cores: those on which the program runs; None for all.
+            stop: ends the calls once it is set, if that is earlier.
 
         Raises:
             RuntimeError: the server is unreachable, or closed a connection.
@@ -153,13 +155,16 @@ class LoadGenerator:
             f"-connections={min(connections, in_flight)}",
             *(mixed.to_arguments() if mixed else ()),
             cores=cores,
+            stop=stop,
         )
         report = json.loads(output)
         other = report.pop("mixed", None)
         return LoadResult(**report, mixed=LoadResult(**other) if other else None)
 
 
-async def _run_program(*command: str, cores: Collection[int] | None = None) -> bytes:
+async def _run_program(
+    *command: str, cores: Collection[int] | None = None, stop: asyncio.Event | None = None
+) -> bytes:
     """Return a program's output.
 
     Raises:
@@ -171,12 +176,19 @@ async def _run_program(*command: str, cores: Collection[int] | None = None) -> b
         stderr=asyncio.subprocess.PIPE,
         preexec_fn=None if cores is None else partial(os.sched_setaffinity, 0, cores),
     )
+    stopping = asyncio.create_task(_stop_program(process, stop or asyncio.Event()))
     try:
         out, error = await process.communicate()
     finally:
+        stopping.cancel()
         if process.returncode is None:
             process.kill()
             await process.wait()
     if process.returncode:
         raise RuntimeError(error.decode().strip() or f"{command[0]} failed")
     return out
+
+
+async def _stop_program(process: asyncio.subprocess.Process, stop: asyncio.Event) -> None:
+    await stop.wait()
+    process.terminate()

@@ -7,6 +7,7 @@ of them. The events are then published and projected like any others.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from time import monotonic, perf_counter
 
 import asyncpg
@@ -97,9 +98,8 @@ class LongStreamGrowth:
         self._environment.expected_events += 3 + 2 * LATER_COMMANDS
         print(f"  {self._events:,} events in one stream: first command after {first:.1f} s", flush=True)
         return {
-            FIRST: [make_sample([first], 0.0)],
-            LATER: [make_sample(later, 0.0)],
-            LATER_SHORT: [make_sample(short, 0.0)],
+            name: [replace(make_sample(times, 0.0), cpu={})]
+            for name, times in ((FIRST, [first]), (LATER, later), (LATER_SHORT, short))
         }
 
     async def _deposit(self, account_id: str) -> float:

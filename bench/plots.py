@@ -1,6 +1,7 @@
 """Plots of a run's results, saved beside its JSON."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -9,13 +10,17 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from bench.comparison import Sample, select_percentile
+from bench.lag import RATES, name_script, name_system
 from bench.report import RESULTS
+from bench.sagas import BY_HAND, MANAGED, PACED, QUEUED
 from bench.services import LEVELS, name_at_level
 
 CALLS = ("echo of GetOrder", "GetOrder", "PlaceOrder")
 PERCENTILES = ("50", "90", "95", "99", "99.9")
-LAGS = ("publish, fetch, HSET", "commit to visible")
+LAGS = [name(rate) for name in (name_script, name_system) for rate in (RATES[0], RATES[-1])]
+FULFILMENTS = [f"{load}, {orchestrator}" for load in (QUEUED, PACED) for orchestrator in (MANAGED, BY_HAND)]
 COSTS = ("echo of GetOrder", "GetOrder", "ListOrders", "BatchGetOrders", "PlaceOrder", "ReserveStock")
+FEED_COSTS = [name_system(rate) for rate in RATES]
 
 Results = Mapping[str, Sequence[Sample]]
 
@@ -23,11 +28,14 @@ Results = Mapping[str, Sequence[Sample]]
 def draw(name: str, results: Results) -> list[Path]:
     """Save the plots for which there are samples as `<name>-<plot>.png`; return their paths."""
     mpl.rcParams.update({"axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True, "font.size": 9})
-    plots = {
+    plots: Mapping[str, Callable[[Any, Results], bool]] = {
         "concurrency": _draw_concurrency,
         "latency": _draw_latency,
         "lag": _draw_lag,
-        "cpu": _draw_cpu,
+        "cpu": partial(_draw_cpu, COSTS),
+        "cpu-feed": partial(_draw_cpu, FEED_COSTS),
+        "cpu-sagas": partial(_draw_cpu, FULFILMENTS),
+        "fulfilment": _draw_fulfilment,
     }
     paths = []
     for plot_name, draw_plot in plots.items():
@@ -77,12 +85,22 @@ def _draw_lag(axes: Any, results: Results) -> bool:
     return _add_legend(axes)
 
 
-def _draw_cpu(axes: Any, results: Results) -> bool:
-    """Draw the CPU time per operation, stacked by process."""
-    calls = [call for call in COSTS if call in results]
+def _draw_fulfilment(axes: Any, results: Results) -> bool:
+    """Draw the share of orders that are confirmed within a time."""
+    for name in FULFILMENTS:
+        if name in results:
+            lags = sorted(lag for sample in results[name] for lag in sample.lags)
+            axes.plot(lags, [number / len(lags) for number in range(1, len(lags) + 1)], label=name)
+    axes.set(xlabel="ms from placed to confirmed", ylabel="share of orders", xscale="log")
+    return _add_legend(axes)
+
+
+def _draw_cpu(names: Sequence[str], axes: Any, results: Results) -> bool:
+    """Draw the CPU time per operation, stacked by process; negative differences are left out."""
+    calls = [call for call in names if call in results]
     left = dict.fromkeys(calls, 0.0)
     for process in dict.fromkeys(process for call in calls for process in results[call][0].cpu):
-        costs = [median(sample.cpu.get(process, 0.0) for sample in results[call]) for call in calls]
+        costs = [max(0.0, median(s.cpu.get(process, 0.0) for s in results[call])) for call in calls]
         axes.barh(calls, costs, left=list(left.values()), label=process)
         left = {call: left[call] + cost for call, cost in zip(calls, costs, strict=True)}
     axes.invert_yaxis()

@@ -1,13 +1,18 @@
-"""The results of a run: tables on stdout, and all samples as JSON."""
+"""The results of a run: tables on stdout, and all samples as JSON.
+
+`python -m bench.report bench/results/bench.json ...` prints the tables of finished runs again.
+"""
 
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from bench.comparison import Comparison, Sample, select_cpu, select_percentile
 
@@ -28,38 +33,25 @@ def print_tables(table: Sequence[Comparison], results: Mapping[str, Sequence[Sam
             f"{name:32}{median(rates):10,.0f}/s{min(rates):10,.0f}{max(rates):10,.0f}{half:>9}{most:>9}   "
             + ", ".join(f"{process} {cost:,.0f}" for process, cost in cpu.items())
         )
-    print("\n" + "\n".join(format_table(table, results)))
+    print("\n" + "\n".join(format_table(describe(table, results))))
 
 
-def format_table(table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]) -> Iterator[str]:
-    """Yield the lines of the Markdown table of all comparisons whose subjects were measured."""
+def format_table(lines: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the Markdown table of lines as `describe` returns them and the JSON has them."""
     yield "| measure | relative to | better | ratio (min to max) | CPU us | goal | moonshot |  |"
     yield "| --- | --- | --- | --- | --- | --- | --- | --- |"
-    for line in table:
-        if ratios := line.ratios(results):
-            yield "| " + " | ".join(_format_line(line, ratios, results)) + " |"
-
-
-def _format_line(
-    line: Comparison, ratios: Sequence[float], results: Mapping[str, Sequence[Sample]]
-) -> Sequence[str]:
-    costs = [_format_cost(results.get(name, ())) for name in (line.name, line.against)]
-    return (
-        line.title,
-        line.against or "itself",
-        line.better,
-        f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
-        " / ".join(filter(None, costs)),
-        f"{line.must or ''}",
-        f"{line.moonshot or ''}",
-        line.verdict(median(ratios)),
-    )
-
-
-def _format_cost(samples: Sequence[Sample]) -> str:
-    """Return the median CPU time of an operation; empty if it was not measured."""
-    costs = [cost for sample in samples if (cost := select_cpu(sample)) is not None]
-    return f"{median(costs):,.0f}" if costs else ""
+    for line in lines:
+        costs = [f"{cost:,.0f}" for cost in line["cpu"] if cost is not None]
+        cells = (
+            line["title"],
+            line["against"] or "itself",
+            line["better"],
+            f"{line['ratio']:.2f} ({line['least']:.2f} to {line['most']:.2f})",
+            " / ".join(costs),
+            *("" if line[name] is None else f"{line[name]:.3g}" for name in ("must", "moonshot")),
+            line["verdict"],
+        )
+        yield "| " + " | ".join(cells) + " |"
 
 
 def save(
@@ -71,11 +63,10 @@ def save(
     """Write the table, all samples and the failures to `results/<name>.json`; return its path."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    lines = [_describe(line, ratios) for line in table if (ratios := line.ratios(results))]
     content = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "table": lines,
+        "table": describe(table, results),
         "failures": list(failures),
         "samples": {name: [asdict(sample) for sample in samples] for name, samples in results.items()},
     }
@@ -83,22 +74,45 @@ def save(
     return path
 
 
-def _describe(line: Comparison, ratios: Sequence[float]) -> Mapping[str, object]:
+def describe(
+    table: Sequence[Comparison], results: Mapping[str, Sequence[Sample]]
+) -> list[Mapping[str, object]]:
+    """Return the lines of the table whose subjects were measured."""
+    return [_describe(line, ratios, results) for line in table if (ratios := line.ratios(results))]
+
+
+def _describe(
+    line: Comparison, ratios: Sequence[float], results: Mapping[str, Sequence[Sample]]
+) -> Mapping[str, object]:
     return {
-        "name": line.name,
+        "title": line.title,
         "against": line.against,
-        "metric": line.metric_name,
         "better": line.better,
         "ratio": median(ratios),
         "least": min(ratios),
         "most": max(ratios),
+        "cpu": [_find_cost(results.get(name, ())) for name in (line.name, line.against)],
         "must": line.must,
         "moonshot": line.moonshot,
         "verdict": line.verdict(median(ratios)),
     }
 
 
+def _find_cost(samples: Sequence[Sample]) -> float | None:
+    """Return the median CPU time of an operation; None if it was not measured."""
+    costs = [cost for sample in samples if (cost := select_cpu(sample)) is not None]
+    return median(costs) if costs else None
+
+
 def _format_median(values: Sequence[float | None]) -> str:
     """Return the median with one decimal; empty if there are no values."""
     numbers = [value for value in values if value is not None]
     return f"{median(numbers):.1f}" if numbers else ""
+
+
+if __name__ == "__main__":
+    for file in sys.argv[1:]:
+        content = json.loads(Path(file).read_text())
+        print(f"{file}, measured {content['when']}\n")
+        print("\n".join(format_table(content["table"])))
+        print("".join(f"\nFAILED {failure}" for failure in content["failures"]))

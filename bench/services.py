@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from bench import requests
 from bench.baseline import Baseline
 from bench.comparison import Sample, Subject
+from bench.echo_process import run_echo
 from bench.environment import IN_FLIGHT, Environment, get_pid
 from devstack.processes import Process
 from operations.processes import COMMAND_SERVER, QUERY_SERVER, ProcessKind
@@ -44,7 +45,7 @@ async def run_call_echo(environment: Environment) -> AsyncIterator[tuple[str, di
     order = await environment.call(query, GET, ordering.GetOrderRequest(order_id="o-1"))
     receipt = await environment.call(command, PLACE, next(requests.generate_orders(1)))
     await environment.reset_expected_events()
-    async with environment.run_echo({GET: order, PLACE: receipt}) as (address, process):
+    async with run_echo(environment.folder, {GET: order, PLACE: receipt}) as (address, process):
         yield address, {"echo": process}
 
 

@@ -12,7 +12,8 @@ import asyncpg
 
 from bench import requests
 from bench.comparison import Sample, Subject
-from bench.environment import IN_FLIGHT, Environment, build_request, place_order_type
+from bench.environment import IN_FLIGHT, Environment
+from bench.kernel_requests import build_request, place_order_type
 from bench.process_cost import CpuMeter
 from command_server.contexts import ordering
 from command_server.kernel.batch import Batch, LoadedStreams, Request, Stream

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from bench.environment import run_echo
+from bench.echo_process import run_echo
 
 COLLECTOR_METHODS = (
     "/opentelemetry.proto.collector.trace.v1.TraceService/Export",

@@ -18,8 +18,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -76,6 +78,7 @@ func run(o options) (*report, error) {
 	if o.seconds > 0 {
 		s.end = time.Now().Add(o.seconds)
 	}
+	go s.stopOnSignal()
 	if o.mixed.address != "" {
 		return runMixed(o, s)
 	}
@@ -179,6 +182,16 @@ func (s *source) next() ([]byte, bool) {
 	body := s.bodies[s.index%len(s.bodies)]
 	s.index++
 	return body, true
+}
+
+// stopOnSignal ends the requests at SIGTERM, as if the time were over; calls in flight are still answered.
+func (s *source) stopOnSignal() {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	<-signals
+	s.Lock()
+	defer s.Unlock()
+	s.end = time.Now()
 }
 
 // readRequests returns the requests of a file, each as a gRPC message frame.

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from bench import cores, lag, mix, plan, sagas
+from bench import cores, fulfilments, lag, mix, plan, sagas
 from bench.comparison import InvalidRun, Sample, select_cpu
 from bench.fulfilment_calls import generate_orders, list_steps, name_method, sum_prices
 from bench.process_cost import CpuMeter, list_families
@@ -24,7 +24,7 @@ def test_orchestration_is_what_direct_commands_do_not_cost() -> None:
 def test_fulfilled_orders_are_counted_from_the_first_placed_to_the_last_confirmed() -> None:
     placed = {f"o-{number}": 10.0 + number for number in range(10)}
     confirmed = {order: at + 1.0 for order, at in placed.items()} | {"o-0": 20.0}
-    sample = sagas.make_sample(placed, confirmed, {})
+    sample = fulfilments.make_sample(placed, confirmed, {})
     assert sample.rate == pytest.approx(10 / 10.0)
     assert sample.latency == {"10": 1000.0, "50": 1000.0, "99": 10_000.0}
 

@@ -16,7 +16,7 @@ from bench.comparison import (
     select_percentile,
 )
 from bench.failures import Failures
-from bench.report import format_table
+from bench.report import describe, format_table
 
 Run = Callable[[], Awaitable[Sample]]
 
@@ -77,7 +77,7 @@ def test_the_table_shows_the_median_its_bounds_and_the_cpu_of_both() -> None:
         "a": [Sample(rate, cpu={"x": 900.0, "y": 100.0}) for rate in (1.0, 5.0, 3.0)],
         "b": [Sample(1.0, cpu={"z": 250.0})] * 3,
     }
-    *_, line = format_table([Comparison("a", "b", 2, 4), Comparison("a", "c")], results)
+    *_, line = format_table(describe([Comparison("a", "b", 2, 4), Comparison("a", "c")], results))
     assert line == "| a | b | higher | 3.00 (1.00 to 5.00) | 1,000 / 250 | 2 | 4 | reached |"
 
 
