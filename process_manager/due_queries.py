@@ -6,7 +6,8 @@ How it works:
   `queues` finds the pairs of saga and target that have pending steps by skipping from one to the next in that
   index, so its cost depends on their number alone.
 - Each queue yields no more rows than its target may send, so a target without places costs nothing, however
-  many steps wait for it. The longest due of all its queues are sent first.
+  many steps wait for it. The longest due of all its queues are read first. Steps that the process has in
+  memory are passed over.
 - Timers are read from the queues of their sagas and partitions likewise: those that another manager has to
   fire are not read again and again. Timers that are stopped are not in the index.
 """
@@ -37,12 +38,13 @@ WITH RECURSIVE queues AS (
     SELECT s.saga, s.id, s.step, s.attempt, s.due_at FROM saga_steps s
     WHERE s.outcome IS NULL AND s.saga = p.saga AND split_part(s.method, '/', 2) = p.target
     AND s.partition = q.partition AND s.due_at <= now()
+    AND s.saga || '/' || s.id || '/' || s.step <> ALL (CAST(:known AS text[]))
     ORDER BY s.due_at LIMIT p.places
   ) d
   WHERE p.places > 0
 )
 SELECT s.saga, s.id, s.step, s.attempt, s.method, s.request, s.tries, s.denied,
-       coalesce(g.correlation_id, '') AS correlation_id, g.traceparent
+       coalesce(g.correlation_id, '') AS correlation_id, g.traceparent, g.began_at
 FROM due d JOIN saga_steps s USING (saga, id, step, attempt) LEFT JOIN sagas g USING (saga, id)
 WHERE d.rank <= d.places
 ORDER BY d.due_at

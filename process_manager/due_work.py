@@ -40,6 +40,8 @@ class DueStep:
     """Whether the last try was denied."""
     correlation_id: str
     traceparent: str | None
+    began_at: datetime | None = None
+    """When its saga began; steps of older sagas are sent first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,11 @@
 
 How it works:
 
-- A loop polls the due rows of `saga_steps` in the leased partitions. `Engine.work_added` wakes it when
-  a reaction in this process adds a step; POLL_INTERVAL finds retries and the work of others.
-- Each step runs in a task of its own and occupies a place of its target (`targets.py`). The poll reads of
-  each target only as many steps as have a place, so the steps that wait for one target neither hide nor
-  delay those of another, however many they are.
+- The engine hands over each new step of a leased partition after its commit. It waits in memory for a place
+  of its target (`step_queue.py`, `targets.py`), those of older sagas first, and runs in a task of its own.
+  So the steps that wait for one target neither hide nor delay those of another, however many they are.
+- A loop polls the due rows of `saga_steps` for what is not in memory: after a start or a change of leases,
+  steps that are due again, those that found no place in memory, and those that another process has added.
 - A final answer goes to the engine, which records it once. A step with an unknown outcome is postponed and
   sent again under the same request id, without a limit on tries: with exponential backoff, but only briefly
   if its target did not answer, because then the target's breaker sets the pace.
@@ -17,24 +17,29 @@ How it works:
 """
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 from time import monotonic
 
 from opentelemetry.trace import SpanKind
 
+from contracts import streams
 from process_manager.due_work import DueStep
 from process_manager.engine import Engine
-from process_manager.instance import RowUnreadable
+from process_manager.instance import Instance, RowUnreadable, Step
 from process_manager.leases import Leases
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
+from process_manager.step_queue import StepKey, StepQueue, key_of
 from process_manager.store import SagaStore
-from process_manager.targets import CALL_TIMEOUT, Target, Targets, target_of
+from process_manager.targets import CALL_TIMEOUT, PLACES, Target, Targets, target_of
 from runtime.backoff import compute_pause
 from runtime.process import logs
 from runtime.telemetry import metrics, tracing
 
-POLL_INTERVAL = 0.25
-"""Seconds between polls of due work, unless a reaction in this process adds some."""
+INTERVAL = 0.25
+"""Seconds between two checks whether a silent target is to be probed, or a poll is due."""
+POLL_INTERVAL, LONE_POLL_INTERVAL = 0.25, 1.0
+"""Seconds between two polls of due work: while other managers have leases too, and otherwise."""
 INITIAL_PAUSE, MAX_PAUSE = 0.2, 10.0
 """Seconds before an unanswered step is sent again."""
 UNREADABLE_PAUSE = 300.0
@@ -63,22 +68,30 @@ class StepDispatcher:
         self._client = client
         self._leases = leases
         self._targets = Targets()
-        self._tasks: dict[tuple[str, str, str], asyncio.Task[None]] = {}
-        """The steps being sent, by saga, id and step."""
+        self._queue = StepQueue()
+        self._polled_at = 0.0
+        self._stopped = False
+        self._polled_partitions: frozenset[int] = frozenset()
+        self._tasks: dict[StepKey, asyncio.Task[None]] = {}
+        """The steps being sent."""
+        engine.on_steps = self._add_steps
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Dispatch until the process stops, then wait for the steps being sent."""
         failures = logs.RepeatedErrors(log, "Polling due steps failed")
         while not stopping.is_set():
-            self._engine.work_added.clear()
+            self._leases.silent_targets = self._targets.list_silent()
             try:
-                self._leases.silent_targets = self._targets.list_silent()
-                await self._send_due_steps()
-                failures.reset()
+                if self._must_poll():
+                    await self._poll()
+                    failures.reset()
             except Exception as error:  # for example, PostgreSQL is unavailable
                 failures.report(error)
+            for target in self._targets.list_all():
+                self._send(target)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._engine.work_added.wait(), POLL_INTERVAL)
+                await asyncio.wait_for(self._engine.work_added.wait(), INTERVAL)
+        self._stopped = True
         await self._end_tasks()
 
     async def _end_tasks(self) -> None:
@@ -89,27 +102,63 @@ class StepDispatcher:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    async def _send_due_steps(self) -> None:
-        if not self._leases.partitions:
-            return
-        # A step that ends during the query may still be in its result, so take the keys before it.
-        active = set(self._tasks)
-        limits = self._targets.compute_limits(monotonic())
-        sagas = self._engine.sagas.keys()
-        due = await self._store.read_due_steps(sagas, self._leases.partitions, limits)
-        for step in due:
-            key, target = (step.saga, step.id, step.step), self._targets.find(target_of(step.method))
-            if key not in active and key not in self._tasks and target.count_free(monotonic()):
-                target.active += 1
-                task = self._tasks[key] = asyncio.create_task(self._execute_step(step, target))
-                task.add_done_callback(lambda _, key=key, target=target: self._remove_task(key, target))  # type: ignore[misc]
+    def _must_poll(self) -> bool:
+        partitions = self._leases.partitions
+        if self._engine.work_added.is_set() or partitions != self._polled_partitions:
+            return bool(partitions)
+        is_lone = len(partitions) == streams.PARTITIONS
+        interval = LONE_POLL_INTERVAL if is_lone else POLL_INTERVAL
+        return bool(partitions) and monotonic() - self._polled_at >= interval
 
-    def _remove_task(self, key: tuple[str, str, str], target: Target) -> None:
+    async def _poll(self) -> None:
+        """Take over due steps that are not in memory, of each target as many as it has places."""
+        partitions, now = self._leases.partitions, monotonic()
+        self._engine.work_added.clear()
+        limits = {each.name: each.count_free(now) for each in self._targets.list_silent().values()}
+        # A step that ends during the query may still be in its result, so take the keys before it.
+        known = {*self._queue, *self._tasks}
+        due = await self._store.read_due_steps(self._engine.sagas.keys(), partitions, limits, known)
+        self._polled_at, self._polled_partitions = now, partitions
+        for name, number in Counter(target_of(step.method) for step in due).items():
+            self._targets.find(name).overflowed |= number == limits.get(name, PLACES)  # there may be more
+        for step in due:
+            self._put(step)
+
+    def _add_steps(self, instance: Instance) -> None:
+        """Take over the new steps of an instance, unless its partition is leased to another process."""
+        if streams.partition(instance.id) in self._leases.partitions:
+            for step in instance.steps:
+                self._put(create_due_step(instance, step))
+
+    def _put(self, step: DueStep) -> None:
+        if key_of(step) in self._tasks:
+            return
+        target = self._targets.find(target_of(step.method))
+        target.overflowed |= self._queue.put(step)
+        self._send(target)
+
+    def _send(self, target: Target) -> None:
+        """Send waiting steps to a target that has places."""
+        while not self._stopped and target.count_free(monotonic()):
+            step = self._queue.take(target.name)
+            if step is None:
+                if target.overflowed:
+                    target.overflowed = False
+                    self._engine.work_added.set()
+                return
+            if streams.partition(step.id) in self._leases.partitions:
+                self._start(step, target)
+
+    def _start(self, step: DueStep, target: Target) -> None:
+        key = key_of(step)
+        target.active += 1
+        task = self._tasks[key] = asyncio.create_task(self._execute_step(step, target))
+        task.add_done_callback(lambda _: self._remove_task(key, target))
+
+    def _remove_task(self, key: StepKey, target: Target) -> None:
         del self._tasks[key]
-        was_full = not target.count_free(monotonic())
         target.active -= 1
-        if was_full and not target.silent:
-            self._engine.work_added.set()
+        self._send(target)
 
     async def _execute_step(self, step: DueStep, target: Target) -> None:
         try:
@@ -163,6 +212,7 @@ class StepDispatcher:
             seconds_silent = round(monotonic() - target.silent_since, 1)
             log.info("Step target answers again", target=target.name, seconds=seconds_silent)
             self._engine.work_added.set()
+        self._send(target)
 
     async def _postpone(
         self, step: DueStep, target: Target, error: OutcomeUnknown, initial_pause: float = INITIAL_PAUSE
@@ -178,6 +228,23 @@ class StepDispatcher:
             self._postponed.report(**fields, error=str(error))
         try:
             await self._store.postpone_step(step, pause, str(error), denied=error.denied)
+            asyncio.get_running_loop().call_later(pause, self._engine.work_added.set)
         except Exception as store_error:
             self._failures.report(**fields, error=repr(store_error))
             await asyncio.sleep(POLL_INTERVAL)
+
+
+def create_due_step(instance: Instance, step: Step) -> DueStep:
+    return DueStep(
+        instance.saga.name,
+        instance.id,
+        step.step,
+        step.attempt,
+        step.method,
+        step.request,
+        tries=0,
+        denied=False,
+        correlation_id=instance.correlation_id,
+        traceparent=instance.traceparent,
+        began_at=instance.began_at,
+    )

@@ -3,7 +3,7 @@
 Two managers may work on the same partition without harm: see `write_statement.py`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -26,6 +26,7 @@ from process_manager.group_store import SESSION as GROUP_SESSION
 from process_manager.group_store import GroupStore
 from process_manager.saga import Saga
 from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS, ROLE, SAGAS, STEPS
+from process_manager.step_queue import StepKey
 from process_manager.targets import PLACES
 from runtime.postgres import create_engine
 
@@ -122,7 +123,11 @@ class SagaStore:
             return at
 
     async def read_due_steps(
-        self, sagas: Collection[str], partitions: Collection[int], limits: Mapping[str, int]
+        self,
+        sagas: Collection[str],
+        partitions: Collection[int],
+        limits: Mapping[str, int],
+        known: Iterable[StepKey] = (),
     ) -> list[DueStep]:
         """Return the steps of these sagas to send now, the longest due first.
 
@@ -130,6 +135,7 @@ class SagaStore:
             sagas: the names of the sagas.
             partitions: the partitions of their instances.
             limits: the maximum number of steps of each target; PLACES where it is not named.
+            known: the steps to pass over.
         """
         parameters = {
             "sagas": list(sagas),
@@ -137,6 +143,7 @@ class SagaStore:
             "targets": list(limits),
             "limits": list(limits.values()),
             "places": PLACES,
+            "known": ["/".join(key) for key in known],
         }
         async with self.reserved.connect() as connection:
             rows: Any = await connection.execute(DUE_STEPS, parameters)

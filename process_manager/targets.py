@@ -40,6 +40,8 @@ class Target:
     error: str = ""
     """The error of the call that made it silent; empty while it answers."""
     silent_since: float = 0.0
+    overflowed: bool = False
+    """Whether steps have found no place in memory since the last poll."""
     _failures: int = 0
     _places: int = PLACES
     _slow: bool = False
@@ -89,10 +91,5 @@ class Targets:
     def list_silent(self) -> Mapping[str, Target]:
         return {name: target for name, target in self._by_name.items() if target.silent}
 
-    def compute_limits(self, now: float) -> dict[str, int]:
-        """Return the number of due steps to read of each target: those being sent, and those to send now.
-
-        It is 0 for a target without a free place; one that is not returned has PLACES.
-        """
-        frees = {name: target.count_free(now) for name, target in self._by_name.items()}
-        return {name: free + self._by_name[name].active if free else 0 for name, free in frees.items()}
+    def list_all(self) -> list[Target]:
+        return list(self._by_name.values())

@@ -56,12 +56,11 @@ def test_a_slow_target_has_more_time_until_it_is_fast_again(silent: Target) -> N
     assert silent.timeout == CALL_TIMEOUT
 
 
-def test_the_poll_reads_what_is_being_sent_and_what_may_be_sent() -> None:
-    targets = Targets()
-    targets.find("busy").active = PLACES - 1
+def test_only_targets_that_do_not_answer_are_silent(silent: Target) -> None:
+    targets = Targets({silent.name: silent})
     targets.find("full").active = PLACES
-    assert targets.compute_limits(0.0) == {"busy": PLACES, "full": 0}
-    assert targets.list_silent() == {}
+    assert targets.find("full").count_free(0.0) == 0
+    assert targets.list_silent() == {silent.name: silent}
 
 
 @pytest.mark.parametrize(
