@@ -20,7 +20,7 @@ from projector.retry_schedule import RETRY_POLICY
 from projector.runner import Runner
 from runtime import jetstream
 from runtime.grpc import server
-from runtime.jetstream import Connection, PublicationClock
+from runtime.jetstream import Connection, PublicationClock, SharedReader
 from runtime.process import workers
 from runtime.process.contexts import load_parts, name_group
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
@@ -59,18 +59,19 @@ async def run_projections(
     lifecycle.spawn(watch_memory(redis), "memory of Redis")
     publication = PublicationClock(nats)
     lifecycle.spawn(publication.run(), "publication clock")
+    shared = SharedReader(nats, lambda: leases.partitions, publication)
+    lifecycle.spawn(shared.run(), "stream checks")
     replay_turn = asyncio.Semaphore(1)
     retries = replace(RETRY_POLICY, code=compute_code_version())
     runners = [
         Runner(
             projection,
             RedisStore(redis, projection.view),
-            JetStreamEventFeed(nats, projection.view.source_streams),
+            JetStreamEventFeed(nats, shared, projection.view.source_streams),
             leases,
             retries,
             observe=create_observer(projection.view),
             replay_turn=replay_turn,
-            get_publication=lambda: publication.latest,
         )
         for projection in projections
     ]

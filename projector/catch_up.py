@@ -1,13 +1,12 @@
 """The times up to which a session's partitions include all committed events. Pure.
 
 How it works. A target is a moment and the sequence of the stream that a partition has to reach: the stream
-was complete, and everything that had been committed at that moment was in it up to that sequence. A partition
-that has applied a message of that sequence or a later one, or that was found drained afterwards, includes all
-events that were committed before the moment. Several targets are kept, because a projector that is behind
-reaches older ones first.
+was complete, and everything that had been committed at that moment was in it up to that sequence. So a
+partition that includes all events up to that sequence, or a later one, includes all that were committed
+before the moment. Several targets are kept, because a projector that is behind reaches older ones first.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 UNKNOWN = 0
 """The time of a partition that has caught up with the stream while no relay confirmed the stream."""
@@ -16,13 +15,11 @@ MAX_TARGETS = 120
 
 
 class CatchUp:
-    """The targets of a session, and the partitions that have reached the first one."""
+    """The targets of a session."""
 
     def __init__(self) -> None:
         self._targets: list[tuple[int, int]] = []
         """Sequence and time in milliseconds since 1970, both rising."""
-        self.caught_up: frozenset[int] = frozenset()
-        """The partitions that have reached a target."""
 
     def add_target(self, sequence: int, time: int) -> None:
         """Add a target: all events committed before `time` are in the stream up to `sequence`."""
@@ -44,13 +41,4 @@ class CatchUp:
             reached = [time for target, time in self._targets if target <= sequence]
             if reached:
                 times[partition] = reached[-1]
-        self.caught_up |= times.keys()
-        return times
-
-    def drain(self, partitions: Iterable[int]) -> dict[int, int]:
-        """Return the times of partitions that were found drained after the last target was added."""
-        if not self._targets:
-            return {}
-        times = dict.fromkeys(partitions, self._targets[-1][1])
-        self.caught_up |= times.keys()
         return times

@@ -30,22 +30,15 @@ class Checkpoints:
         """Partition to the first sequence to read."""
         return {partition: sequence + 1 for partition, sequence in self._sequences.items()}
 
-    def plan_advances(
-        self, sequences: Mapping[int, int], unchanged: Iterable[int] = ()
-    ) -> Mapping[int, tuple[str, str]]:
-        """Return expected and new checkpoints, by partition; those of all partitions if none is given.
+    def plan_advances(self, sequences: Mapping[int, int]) -> Mapping[int, tuple[str, str]]:
+        """Return expected and new checkpoints, by partition.
 
         Args:
             sequences: partition to the last sequence that the write includes.
-            unchanged: partitions without new events; the write only compares their checkpoints.
         """
-        partitions = {*sequences, *unchanged} or self._stored
         return {
-            partition: (
-                self._stored[partition],
-                f"{self._epoch}/{sequences.get(partition, self._sequences[partition])}",
-            )
-            for partition in partitions
+            partition: (self._stored[partition], f"{self._epoch}/{sequence}")
+            for partition, sequence in sequences.items()
         }
 
     def record_advances(self, advances: Mapping[int, tuple[str, str]]) -> None:

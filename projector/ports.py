@@ -1,16 +1,13 @@
 """The ports of the runner: the event feed, the store of the views, and the partition leases."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from contracts.envelope import RecordedEvent
 from projector.records import Parked, Record, Update
-from runtime.jetstream import Message, Publication, StreamIdentity
-
-GetPublication = Callable[[], Publication | None]
-"""Returns the relay's last confirmation of the stream; None if there was none."""
+from runtime.jetstream import EventMessage, StreamCheck, StreamIdentity
 
 
 class BuildSuperseded(Exception):
@@ -20,15 +17,15 @@ class BuildSuperseded(Exception):
 class EventReader(Protocol):
     """Reads the messages of some partitions, each partition's in order."""
 
-    async def read_batch(self, limit: int, max_wait: float) -> Sequence[Message]:
-        """Return the next messages, at least one unless none arrives within `max_wait` seconds.
+    async def read_batch(self, limit: int, max_wait: float) -> Sequence[EventMessage]:
+        """Return the next messages; none if none arrives within `max_wait` seconds, or a check was made.
 
         Raises:
             ReaderLost: the reader may have missed messages.
         """
 
-    async def fetch_drained_partitions(self) -> frozenset[int]:
-        """Return the partitions whose messages have all been delivered (`num_pending == 0`) and returned."""
+    def read_positions(self) -> Mapping[int, int]:
+        """Return for each partition a sequence up to which all of its messages were returned."""
 
     async def close(self) -> None: ...
 
@@ -59,15 +56,15 @@ class EventFeed(Protocol):
             ReaderLost: the stream has another epoch, or does not exist.
         """
 
+    def get_check(self) -> StreamCheck | None:
+        """Return the last check of the stream, which is made for all projections; None before the first."""
+
     async def request_removed_events(self) -> bool:
         """Ask for a stream with all events, if housekeeping has removed some from this one.
 
         Returns:
             Whether the stream lacks events that it will have: it is recreated, or being filled.
         """
-
-    def decode(self, message: Message) -> RecordedEvent | None:
-        """Return a message's event; None if it is not an event of the source streams."""
 
     def open_aggregate(self, stream: str) -> AggregateReader:
         """Return a reader of one aggregate's events, from the first on."""

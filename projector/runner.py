@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Any
 
 from projector.checkpoints import Checkpoints
-from projector.ports import Build, EventFeed, GetPublication, Leases, Store
+from projector.ports import Build, EventFeed, Leases, Store
 from projector.projection import Projection
 from projector.replayer import Replayer
 from projector.retry_schedule import RETRY_POLICY, RetryPolicy, RetrySchedule
@@ -43,7 +43,6 @@ class Runner:
         retries: when a failed event is retried.
         observe: called with every batch of successful updates.
         replay_turn: shared with the other runners of the process, so that all replays take turns.
-        get_publication: returns the relay's last confirmation of the stream.
     """
 
     def __init__(
@@ -55,7 +54,6 @@ class Runner:
         retries: RetryPolicy = RETRY_POLICY,
         observe: Observer = lambda _: None,
         replay_turn: asyncio.Semaphore | None = None,
-        get_publication: GetPublication = lambda: None,
     ) -> None:
         self._name = projection.view.projection
         self._store = store
@@ -65,7 +63,6 @@ class Runner:
         self._writer = Writer(projection, store, retries, observe, self._schedule)
         turn = asyncio.Semaphore(1) if replay_turn is None else replay_turn
         self._replayer = Replayer(projection, store, feed, retries, observe, self._schedule, turn)
-        self._get_publication = get_publication
         self._waits_for_stream = False
         self._failures = logs.RepeatedErrors(log, "Session failed", projection=self._name)
 
@@ -101,15 +98,7 @@ class Runner:
             reader = await self._feed.open(identity.epoch, checkpoints.starts)
             replays = asyncio.create_task(self._replayer.run(partitions))
             try:
-                session = Session(
-                    self._writer,
-                    self._store,
-                    self._feed,
-                    identity,
-                    checkpoints,
-                    reader,
-                    self._get_publication,
-                )
+                session = Session(self._writer, self._feed, identity, checkpoints, reader)
                 while not stopping.is_set() and self._leases.partitions == partitions:
                     await session.step()
                     self._failures.reset()

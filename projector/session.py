@@ -9,47 +9,34 @@ from the stored checkpoints. A kill at any point repeats one batch at most, and 
 a view already includes.
 
 The session also determines `as_of`: for each partition, the time up to which the views include all committed
-events. A check of the stream takes the last reply of the relay (`PublicationClock`): the events committed
-before its moment are in the stream, up to the sequence that the stream has then. A partition gets that time
-once it has applied messages up to that sequence, or is found drained (catch_up.py). The store marks the
-projection ready when all partitions have a time; it is UNKNOWN where no relay has replied yet.
+events. The stream is checked once for all projections of the process (`SharedReader`). A check takes the last
+reply of the relay (`PublicationClock`): the events committed before its moment are in the stream, up to the
+sequence that the stream has then. A partition gets that time once the session has applied everything up to
+that sequence (catch_up.py). After each check the session writes how far it has come in all partitions, also
+in those without events. The store marks the projection ready when all partitions have a time; it is UNKNOWN
+where no relay has replied yet.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from math import inf
-from time import monotonic
 
-from contracts import streams
 from projector import clock
 from projector.catch_up import UNKNOWN, CatchUp
 from projector.checkpoints import Checkpoints
-from projector.ports import (
-    NO_PARTITIONS,
-    BuildSuperseded,
-    EventFeed,
-    EventReader,
-    GetPublication,
-    Store,
-)
+from projector.ports import BuildSuperseded, EventFeed, EventReader
 from projector.projection import OutOfTime
 from projector.writer import Writer
-from runtime.jetstream import Message, Publication, StreamIdentity
+from runtime.jetstream import EventMessage, Publication, StreamIdentity
 
 BATCH_SIZE = 500
 """Events in a batch, at most."""
 MAX_FOLD_TIME = 0.1
 """Seconds that the handlers of a batch may take before it is applied in smaller parts."""
-MAX_WAIT = 0.25
-"""Seconds that a reader waits for the first event of a batch."""
-STREAM_CHECK_INTERVAL = 0.5
-"""Seconds between checks of the stream's identity and of the partitions' ends, at most: the next reply of the
-relay, of which there are two in a second, begins one at once."""
-DRAIN_CHECK_INTERVAL = 2.0
-"""Seconds between drain checks once all partitions have caught up. A check costs one request per partition,
-and under traffic the batches already set the times of the busy partitions."""
+MAX_WAIT = 0.5
+"""Seconds that a reader waits for the first event of a batch, and between looks at the leases."""
 
 
 class Session:
@@ -57,40 +44,31 @@ class Session:
 
     Args:
         writer: applies events to views.
-        store: the views and checkpoints.
         feed: the feed that the reader belongs to.
         identity: the stream at the start of the session.
         checkpoints: the positions at which the reader began.
         reader: reads the partitions of `checkpoints`.
-        get_publication: returns the last reply of the relay; None if there was none.
     """
 
     def __init__(
         self,
         writer: Writer,
-        store: Store,
         feed: EventFeed,
         identity: StreamIdentity,
         checkpoints: Checkpoints,
         reader: EventReader,
-        get_publication: GetPublication,
     ) -> None:
         self._writer = writer
-        self._store = store
         self._feed = feed
         self._identity = identity
         self._checkpoints = checkpoints
         self._reader = reader
-        self._messages: deque[Message] = deque()
+        self._messages: deque[EventMessage] = deque()
         """Messages that were read and are not applied."""
         self._size = BATCH_SIZE
         """Messages that are applied at once, at most."""
-        self._last_stream_check = 0.0
-        self._last_drain_check = 0.0
-        self._get_publication = get_publication
-        self._used_publication: Publication | None = None
+        self._last_check = feed.get_check()  # which may precede the session's identity
         self._catch_up = CatchUp()
-        self._all_drained_at: int | None = None
 
     async def step(self) -> None:
         """Apply one batch, and check the stream.
@@ -101,81 +79,54 @@ class Session:
         """
         if not self._messages:
             self._messages.extend(await self._reader.read_batch(BATCH_SIZE, MAX_WAIT))
-        messages = list(islice(self._messages, self._size))
-        if not messages:
-            await self._apply((), inf, await self._check_stream())
-            return
+        if messages := list(islice(self._messages, self._size)):
+            await self._apply_in_time(messages)
+        await self._check_stream()
+
+    async def _apply_in_time(self, messages: Sequence[EventMessage]) -> None:
+        """Apply messages, or make the next batch smaller if the handlers take too long."""
         try:
             seconds = await self._apply(messages, MAX_FOLD_TIME if len(messages) > 1 else inf)
         except OutOfTime:
             self._size = max(1, len(messages) // 4)
             await asyncio.sleep(0)
-        else:
-            for _ in messages:
-                self._messages.popleft()
-            affordable = int(MAX_FOLD_TIME * len(messages) / max(seconds, 1e-9))
-            self._size = max(1, min(BATCH_SIZE, 2 * self._size, affordable))
-        if drained := await self._check_stream():
-            await self._apply((), inf, drained)
+            return
+        for _ in messages:
+            self._messages.popleft()
+        affordable = int(MAX_FOLD_TIME * len(messages) / max(seconds, 1e-9))
+        self._size = max(1, min(BATCH_SIZE, 2 * self._size, affordable))
 
-    async def _apply(
-        self, messages: Sequence[Message], max_seconds: float, drained: Mapping[int, int] = NO_PARTITIONS
-    ) -> float:
+    async def _apply(self, messages: Sequence[EventMessage], max_seconds: float) -> float:
         """Write the views and checkpoints after these messages; return the seconds that the handlers took.
-
-        Args:
-            messages: may be empty.
-            max_seconds: that the handlers may take.
-            drained: the times of drained partitions.
 
         Raises:
             OutOfTime: the handlers take longer than `max_seconds`.
         """
-        events = (self._feed.decode(message) for message in messages)
-        last = {streams.partition_of_subject(message.subject): message for message in messages}
-        sequences = {partition: message.sequence for partition, message in last.items()}
-        as_of = {**self._catch_up.reach(sequences), **drained}
-        # A partition with a time but no message is listed too: its checkpoint is compared, not advanced.
-        advances = self._checkpoints.plan_advances(sequences, unchanged=as_of)
-        pending = (event for event in events if event is not None)
-        seconds = await self._writer.apply(pending, advances, as_of, max_seconds)
+        sequences = {message.partition: message.sequence for message in messages}
+        advances = self._checkpoints.plan_advances(sequences)
+        pending = (event for message in messages if (event := message.event) is not None)
+        seconds = await self._writer.apply(pending, advances, self._catch_up.reach(sequences), max_seconds)
         self._checkpoints.record_advances(advances)
         return seconds
 
-    async def _check_stream(self) -> dict[int, int]:
-        """Check that the stream is the same, and add a target; return the times of drained partitions."""
-        # The reply is taken before the requests, so that the stream has everything that it confirms.
-        publication = self._get_publication()
-        is_due = monotonic() - self._last_stream_check >= STREAM_CHECK_INTERVAL
-        if not is_due and publication is self._used_publication:
-            return {}
-        self._last_stream_check, self._used_publication = monotonic(), publication
-        current, expected = await self._feed.read_identity(), self._identity
+    async def _check_stream(self) -> None:
+        """After each check, compare the stream, and write how far the session has come."""
+        check = self._feed.get_check()
+        if check is None or check is self._last_check:
+            return
+        self._last_check = check
+        current, expected = check.identity, self._identity
         if current is None or (current.epoch, current.incarnation) != (expected.epoch, expected.incarnation):
             raise BuildSuperseded("the stream was replaced")
-        # While the relay republishes the history, a drained partition may still lack old events. So no
-        # partition gets a time before the stream is complete, and `ready` needs the times of all partitions.
-        if not current.complete:
-            return {}
-        self._catch_up.add_target(current.last_sequence, _get_confirmed_time(publication, current))
-        if self._messages:  # the reader counts them as read, and they are not applied
-            return {}
-        return self._catch_up.drain(await self._fetch_drained(current.last_sequence))
-
-    async def _fetch_drained(self, last_sequence: int) -> frozenset[int]:
-        """Return the partitions that were read to their ends; none between two drain checks."""
-        partitions = frozenset(self._checkpoints.starts)
-        if last_sequence == self._all_drained_at:  # nothing was published since: no requests needed
-            return partitions
-        if (
-            self._catch_up.caught_up == partitions
-            and monotonic() - self._last_drain_check < DRAIN_CHECK_INTERVAL
-        ):
-            return frozenset()
-        self._last_drain_check = monotonic()
-        drained_partitions = await self._reader.fetch_drained_partitions()
-        self._all_drained_at = last_sequence if drained_partitions == partitions else None
-        return drained_partitions
+        # While the relay republishes the history, a partition that was read to its end may still lack old
+        # events. So none gets a time before the stream is complete, and `ready` needs the times of all.
+        if current.complete:
+            self._catch_up.add_target(current.last_sequence, _get_confirmed_time(check.publication, current))
+        if not self._messages:  # the reader counts them as returned, and they are not applied
+            positions = self._reader.read_positions()
+            advances = self._checkpoints.plan_advances(positions)
+            await self._writer.apply((), advances, self._catch_up.reach(positions))
+            self._checkpoints.record_advances(advances)
 
 
 def _get_confirmed_time(publication: Publication | None, stream: StreamIdentity) -> int:

@@ -90,16 +90,19 @@ class Cursor:
         return self._take(limit)
 
     def read_positions(self) -> Mapping[int, int]:
-        """Return the positions after the messages that were returned; none while the reading has others.
+        """Return the positions after the messages that were returned.
 
-        A position may exceed the last message, where the stream is known to have no further one.
+        They may exceed the last one, where the stream is known to have no further message to return.
         """
         self.skip()
-        log = self._get_reading().log
-        if self.next < log.next:
-            return {}
-        for partition, position in self.positions.items():
-            self.positions[partition] = max(position, log.ends[self._get_reading().lanes[partition]])
+        reading = self._get_reading()
+        log, lanes = reading.log, reading.lanes
+        if self.next >= log.first:
+            ends = list(log.ends)
+            for message in reversed(log.messages[self.next - log.first :]):
+                ends[message.lane] = message.sequence - 1
+            for partition, position in self.positions.items():
+                self.positions[partition] = max(position, ends[lanes[partition]])
         return dict(self.positions)
 
     def skip(self) -> None:
@@ -143,8 +146,9 @@ class Cursor:
         """Leave a log whose limits the cursor has exceeded; join the main reading once that is near."""
         reading, main = self._get_reading(), self._readings.find_main()
         if self.next >= reading.log.first:
-            if reading is main or reading.loss or not self.read_positions():
+            if reading is main or reading.loss:
                 return
+            self.read_positions()
             if main is None:
                 if not self._readings.is_near_end(min(self.positions.values())):
                     return

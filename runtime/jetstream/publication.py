@@ -8,6 +8,7 @@ PostgreSQL is away there are no replies, and the moment of the last one grows ol
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import NoReturn
@@ -42,8 +43,8 @@ class PublicationClock:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self.latest: Publication | None = None
-        self.replied = asyncio.Event()
-        """Set at each reply."""
+        self.observe: Callable[[], None] = lambda: None
+        """Called at each reply."""
 
     async def run(self) -> NoReturn:
         """Ask until cancelled."""
@@ -53,7 +54,7 @@ class PublicationClock:
                 reply = await self._connection.client.request(streams.PUBLISHED_SUBJECT, timeout=TIMEOUT)
                 epoch, sequence = parse_checkpoint(reply.data)
                 self.latest = Publication(began, epoch, sequence)
-                self.replied.set()
+                self.observe()
             except Exception:  # no relay leads, or NATS is away, or starts: the last reply stays true
                 log.debug("No reply of the relay", exc_info=True)
             await asyncio.sleep(max(0.0, INTERVAL - (monotonic() - began)))

@@ -67,6 +67,9 @@ class SharedReader:
         self._main: Reading | None = None
         self._entering = asyncio.Lock()
         self.latest_check: StreamCheck | None = None
+        self._check_due = asyncio.Event()
+        if publications is not None:
+            publications.observe = self._check_due.set
 
     async def run(self) -> NoReturn:
         """Check the stream again and again until cancelled."""
@@ -75,14 +78,8 @@ class SharedReader:
                 await self._check()
             with suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_INTERVAL):
-                    await self._wait_for_reply()
-
-    async def _wait_for_reply(self) -> None:
-        if self._publications is None:
-            await asyncio.sleep(CHECK_INTERVAL)
-        else:
-            await self._publications.replied.wait()
-            self._publications.replied.clear()
+                    await self._check_due.wait()
+            self._check_due.clear()
 
     async def _check(self) -> None:
         if not self._readings:
@@ -111,6 +108,7 @@ class SharedReader:
         """
         cursor = Cursor(self, epoch, starts, stream_types)
         await self.enter(cursor)
+        self._check_due.set()
         return cursor
 
     async def enter(self, cursor: Cursor) -> None:

@@ -18,6 +18,7 @@ from projector.records import Parked, Update
 from projector.redis_store import RedisStore
 from projector.replayer import Replayer
 from projector.retry_schedule import MAX_CLOCK_OFFSET, RetryPolicy, RetrySchedule
+from runtime.jetstream import SharedReader
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from tests.support.harness import projection_run
@@ -64,7 +65,9 @@ def malformed(cheque_id: str, version: int) -> RecordedEvent:
 
 async def replay(redis: Redis, publisher: EventPublisher, projection: Projection[Any]) -> None:
     """Replay the aggregate c-1, as another process."""
-    store, feed = RedisStore(redis, VIEW), JetStreamEventFeed(publisher.connection, VIEW.source_streams)
+    shared = SharedReader(publisher.connection, frozenset)  # a replay reads single subjects
+    store = RedisStore(redis, VIEW)
+    feed = JetStreamEventFeed(publisher.connection, shared, VIEW.source_streams)
     assert await store.read_build()
     operator = Replayer(projection, store, feed, SLOW, lambda _: None, RetrySchedule(), asyncio.Semaphore(1))
     assert await operator.replay("c-1", "ledger.cheque.c-1") is None

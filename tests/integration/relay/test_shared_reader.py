@@ -103,9 +103,9 @@ class Owner:
             self.checkpoints[message.partition] = message.sequence
 
     def _take_positions(self, cursor: Cursor) -> None:
-        if positions := dict(cursor.read_positions()):
-            self.proofs.append((len(self.returned), positions))
-            self.checkpoints.update(positions)
+        positions = dict(cursor.read_positions())
+        self.proofs.append((len(self.returned), positions))
+        self.checkpoints.update(positions)
 
     def list_expected(self, keys: Sequence[tuple[str, int]]) -> list[tuple[str, int, int]]:
         return [

@@ -22,7 +22,7 @@ from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy
 from projector.runner import Runner
 from projector.writer import Observer
-from runtime.jetstream import Connection, PublicationClock, connect
+from runtime.jetstream import Connection, PublicationClock, SharedReader, connect
 from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
 from tests.support.ledger import histories as expect
 from tests.support.ledger.projections import CHEQUES
@@ -205,8 +205,9 @@ async def projector(
         views_store, leases = store(redis, projection.view), RedisLeases(redis, "ledger")
         if partitions is not None:
             leases._partitions = frozenset(partitions)
-        feed = JetStreamEventFeed(connection, projection.view.source_streams)
         publication = PublicationClock(connection)
+        shared = SharedReader(connection, lambda: leases.partitions, publication)
+        feed = JetStreamEventFeed(connection, shared, projection.view.source_streams)
         runner = Runner(
             projection,
             views_store,
@@ -214,12 +215,12 @@ async def projector(
             leases,
             retries,
             observe,
-            get_publication=lambda: publication.latest,
         )
         running = RunningProjector(views_store, leases, [])
         running.tasks = [
             asyncio.create_task(runner.run(running.stopping)),
             asyncio.create_task(publication.run()),
+            asyncio.create_task(shared.run()),
         ]
         if partitions is None:
             running.tasks.append(asyncio.create_task(leases.keep()))

@@ -24,14 +24,14 @@ class TestCheckpoints:
     def test_a_checkpoint_of_another_epoch_starts_at_the_beginning(self) -> None:
         assert Checkpoints("new", {0: "old/7", 1: "new/3"}, [0, 1]).starts == {0: 1, 1: 4}
 
-    def test_the_given_partitions_advance_or_all_if_none_is_given(self) -> None:
+    def test_the_given_partitions_advance(self) -> None:
         checkpoints = Checkpoints("e", {0: "e/7", 1: "e/3", 2: "old/9"}, [0, 1, 2])
         assert checkpoints.plan_advances({1: 5}) == {1: ("e/3", "e/5")}
-        advances = checkpoints.plan_advances({1: 5}, unchanged=[0, 2])
+        advances = checkpoints.plan_advances({0: 7, 1: 5, 2: 0})
         assert advances == {0: ("e/7", "e/7"), 1: ("e/3", "e/5"), 2: ("old/9", "e/0")}
         checkpoints.record_advances(advances)
         assert checkpoints.starts == {0: 8, 1: 6, 2: 1}
-        assert checkpoints.plan_advances({}) == {0: ("e/7", "e/7"), 1: ("e/5", "e/5"), 2: ("e/0", "e/0")}
+        assert checkpoints.plan_advances({2: 3}) == {2: ("e/0", "e/3")}
 
 
 class TestRetryPolicy:
