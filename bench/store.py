@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from time import perf_counter, process_time
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -21,7 +21,8 @@ from command_server.kernel.context import AggregateType, aggregate_types
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.ports import Changes
 from command_server.kernel.stream_loader import NEVER
-from command_server.postgres.event_store import SESSION_SETTINGS, PostgresEventStore, PostgresTransaction
+from command_server.postgres import statements
+from command_server.postgres.event_store import SESSION_SETTINGS, PostgresEventStore, encode_changes
 from command_server.postgres.schema import SERVICE_ROLE
 
 COMMANDS = 6_000
@@ -52,7 +53,7 @@ async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]
 
     async def commit_alone(changes: Changes) -> None:
         async with pool.acquire() as connection:
-            await PostgresTransaction(cast("asyncpg.Connection[Any]", connection)).write(changes)
+            await connection.execute(statements.WRITE, *encode_changes(changes))
 
     async def measure_group_commit() -> Sample:
         return await _measure(environment, commit_in_group, list(_generate_requests(commands)))

@@ -1,6 +1,6 @@
 """PostgreSQL engines: the pool and timeout settings that all processes share."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from sqlalchemy import text
@@ -17,6 +17,7 @@ def create_engine(
     database_url: str,
     *,
     session: Mapping[str, str] | None = None,
+    creator: Callable[..., Awaitable[Any]] = connect,
     pool_size: int = 8,
     pool_timeout: float = 5.0,
     command_timeout: float | None = 10.0,
@@ -30,6 +31,7 @@ def create_engine(
     Args:
         database_url: `postgresql://…`.
         session: PostgreSQL parameters of every session, for instance its role.
+        creator: makes a connection; takes the arguments of `connect`.
         pool_size: maximum number of connections; they are opened when needed, and stay open.
         pool_timeout: seconds to wait for a free connection.
         command_timeout: seconds until a statement fails; None for no limit.
@@ -42,7 +44,7 @@ def create_engine(
     return create_async_engine(
         url,
         connect_args={
-            "async_creator_fn": connect,
+            "async_creator_fn": creator,
             "server_settings": dict(session or {}),
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": command_timeout,

@@ -6,38 +6,35 @@ dataclasses nested in it and of the items of tuples. A rule of a whole dataclass
 replaces those of its fields. Besides, every field needs a value unless its type allows None, and no string
 may contain U+0000, which PostgreSQL cannot store, and a time needs its zone.
 
+Nearly all commands are valid, so a single expression, compiled once per class, decides that first
+(`field_predicates.py`). Only for the others is it worth finding the field and the rule.
+
 The protos have the same rules for clients. Events are facts and are not checked, although they share classes
 with commands. `diptych_testing.field_rules` compares the rules of a context with its protos.
 """
 
 import re
-import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from functools import cache
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from command_server.kernel.decider import Rejected
+from command_server.kernel.field_hints import (
+    FIELD_INVALID,
+    HAS_ZONE,
+    FieldRule,
+    find_required,
+    split_rules,
+)
+from command_server.kernel.field_predicates import build_predicate
 
-FIELD_INVALID = "FIELD_INVALID"
-"""The reason of a rule that names no other. Details: the path of the field, and what it must be."""
 MAX_INTEGER = 2**63 - 1
 """The largest int64 of Protobuf."""
 
 Check = Callable[[Any], None]
 """Raises _Violation if a value violates a rule."""
-
-
-@dataclass(frozen=True, slots=True)
-class FieldRule:
-    """A rule of one field."""
-
-    accepts: Callable[[Any], Any]
-    """Returns something true for a valid value."""
-    text: str
-    """What the value must be, for people."""
-    reason: str = FIELD_INVALID
 
 
 def matching(pattern: str, text: str = "") -> FieldRule:
@@ -77,6 +74,8 @@ def check_fields(command: Any) -> None:
         Rejected: a field violates a rule of its annotation.
     """
     kind: type = type(command)
+    if build_predicate(kind)(command):
+        return
     try:
         _build_check(kind)(command)
     except _Violation as violation:
@@ -98,7 +97,6 @@ class _Violation(Exception):
 
 _REQUIRED = FieldRule(lambda value: value is not None, "must be set")
 _NO_NUL = FieldRule(lambda value: "\0" not in value, "must not contain U+0000")
-_HAS_ZONE = FieldRule(lambda value: value.tzinfo is not None, "must have a time zone")
 
 
 @cache
@@ -120,17 +118,13 @@ def _build_check(cls: type) -> Check:
 
 def _build_value_check(hint: Any) -> Check:
     """Return a function that checks a value of an annotated type."""
-    rules: list[FieldRule] = []
-    if get_origin(hint) is Annotated:
-        hint, *metadata = get_args(hint)
-        rules = [rule for rule in metadata if isinstance(rule, FieldRule)]
-    if get_origin(hint) in (Union, types.UnionType):
-        (required,) = (part for part in get_args(hint) if part is not type(None))
+    hint, rules = split_rules(hint)
+    if (required := find_required(hint)) is not None:
         return _build_optional_check(_build_value_check(required))
     if hint is str:
         return _build_text_check(rules)
     if hint is datetime:
-        rules.append(_HAS_ZONE)
+        rules.append(HAS_ZONE)
     nested = None
     if get_origin(hint) is tuple:
         nested = _build_items_check(_build_value_check(get_args(hint)[0]))

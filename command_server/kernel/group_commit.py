@@ -238,12 +238,11 @@ class GroupCommit:
     async def _commit(self, batch: Sequence[QueuedCommand], skip_locked: bool) -> None:
         requests, self._has_locks = [queued.request for queued in batch], False
         async with self._store.begin() as transaction:
-            # Streams are locked before requests are looked up: a retry that runs on another server waits here
-            # for the lock, and then finds the request that the lock's holder has recorded.
-            streams = await load_streams(
+            # Requests are looked up after the locks: a retry that runs on another server waits for the lock,
+            # and then finds the request that the lock's holder has recorded.
+            streams, lookup = await load_streams(
                 transaction, self._aggregates, requests, merge_folded(batch), skip_locked=skip_locked
             )
-            lookup = await transaction.find_requests({request.key for request in requests})
             self._has_locks = True
             ages = RequestAges(self._keep_requests, lookup.kept_since)
             decisions = Batch(streams, lookup.requests, continue_from(lookup.now), ages, self._max_payload())
@@ -252,7 +251,7 @@ class GroupCommit:
                 _complete_recorded(batch, results, lookup)
             changes = decisions.collect_changes()
             if changes.requests:
-                await transaction.write(changes)
+                await transaction.commit(changes)
             else:
                 self._admission.ignore_commit()
         self._quarantine.note_committed(requests)

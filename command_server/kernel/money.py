@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from command_server.kernel.field_rules import FieldRule
+from command_server.kernel.field_hints import FieldRule
 
 NANOS = 1_000_000_000
 MAX_UNITS = 2**63 - 1

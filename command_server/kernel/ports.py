@@ -108,7 +108,7 @@ class RequestLookup:
     incarnation: str
     requests: Mapping[RequestKey, StoredRequest]
     now: datetime
-    """The store's time at the lookup, in UTC. After `lock_streams` no other writer can have a later one."""
+    """The store's time at the lookup, in UTC. No earlier writer of the locked streams had a later one."""
     kept_since: datetime | None = None
     """Records of request ids from before this time may have been removed; None: no record was."""
 
@@ -177,21 +177,22 @@ class Transaction(Protocol):
     async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         """Return the existing streams, not locked: other transactions may change them at any time."""
 
-    async def lock_streams(
-        self, streams: Collection[str], *, skip_locked: bool = False
-    ) -> Mapping[str, StoredStream]:
-        """Return the existing streams, locked against other writers until the transaction ends.
+    async def lock_and_find(
+        self, streams: Collection[str], keys: Collection[RequestKey], *, skip_locked: bool = False
+    ) -> tuple[Mapping[str, StoredStream], RequestLookup]:
+        """Lock streams against other writers until the transaction ends, and look for recorded requests.
+
+        Return the streams that exist, and the lookup. Its time is later than the locks. Requests that another
+        writer has recorded in the last moments before may be missing; `commit` then raises `StoreConflict`.
 
         Args:
             streams: their names.
+            keys: the requests.
             skip_locked: leave out the streams that another transaction has locked, instead of waiting.
 
         Raises:
             StoreLocked: another transaction has locked one of them, or all, for too long.
         """
-
-    async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
-        """Return the requests among these that are already recorded."""
 
     async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
         """Return the events above these versions, in order, by stream; streams without any are omitted.
@@ -199,11 +200,12 @@ class Transaction(Protocol):
         They end with the event that reaches MAX_READ_BYTES, in order of the streams' names.
         """
 
-    async def write(self, changes: Changes) -> None:
-        """Write all rows; they take effect with the commit.
+    async def commit(self, changes: Changes) -> None:
+        """Write all rows and commit: when this returns, they are durable.
 
         Raises:
             StoreConflict: another transaction has taken a new stream, an event's version or a request id.
+            StoreUnavailable: the rows may have been written.
         """
 
 
@@ -211,7 +213,7 @@ class EventStore(Protocol):
     """A store of streams, events and requests."""
 
     def begin(self) -> AbstractAsyncContextManager[Transaction]:
-        """Open a transaction. It commits when the block ends and rolls back when the block raises.
+        """Open a transaction. It rolls back at the end of the block unless `commit` was called.
 
         Raises:
             StoreConflict, StoreLocked, StoreFailed, StoreUnavailable: retry. Any other error would occur

@@ -30,7 +30,7 @@ from command_server.kernel.batch import LoadedStreams, NotFolded, Request, Strea
 from command_server.kernel.context import AggregateType
 from command_server.kernel.decider import no_related_streams
 from command_server.kernel.fold import fill_read
-from command_server.kernel.ports import StoredStream, Transaction
+from command_server.kernel.ports import RequestLookup, StoredStream, Transaction
 from command_server.kernel.snapshot import FoldedState
 from contracts.streams import stream_type
 
@@ -53,8 +53,10 @@ async def load_streams(
     folded: FoldedStates,
     *,
     skip_locked: bool = False,
-) -> LoadedStreams:
-    """Lock and return all streams of the requests by name. Streams that do not exist are at version 0.
+) -> tuple[LoadedStreams, RequestLookup]:
+    """Lock all streams of the requests; return them by name, and the requests that are already recorded.
+
+    Streams that do not exist are at version 0.
 
     Args:
         transaction: holds the locks until it ends.
@@ -75,13 +77,14 @@ async def load_streams(
         _add_streams(names, await loader.find_related_streams(transaction, dependent))
         folded = {**folded, **loader.list_folded()}
     loader = _Loader(aggregates, folded)
-    rows = await transaction.lock_streams(names, skip_locked=skip_locked)
+    keys = {request.key for request in requests}
+    rows, lookup = await transaction.lock_and_find(names, keys, skip_locked=skip_locked)
     if skip_locked and (missing := names.keys() - rows.keys()):
         # A stream that was left out is either new or locked by another transaction.
         for name in await transaction.read_streams(missing):
             del names[name]
             loader.loaded.failures[name] = StreamLocked(name)
-    return await loader.load(transaction, names, rows)
+    return await loader.load(transaction, names, rows), lookup
 
 
 def _add_streams(names: dict[str, None], streams_of_requests: Sequence[Sequence[str]]) -> None:

@@ -29,6 +29,7 @@ from command_server.kernel.ports import (
     StoredStream,
 )
 from command_server.postgres import statements
+from command_server.postgres.pipelined_connection import PipelinedConnection, connect_pipelined
 from command_server.postgres.schema import SERVICE_ROLE
 from command_server.postgres.store_errors import discards_connections, translate
 from runtime.postgres import create_engine
@@ -60,32 +61,62 @@ class PostgresEventStore:
 
     def __init__(self, database_url: str) -> None:
         session = {**session_settings(SERVICE_ROLE), "lock_timeout": LOCK_TIMEOUT}
-        self.engine = create_engine(database_url, session=session)
+        self.engine = create_engine(database_url, session=session, creator=connect_pipelined)
+        self._kept: AsyncConnection | None = None
+        """The connection of the last transaction, for the next one: a pool costs more than a statement."""
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["PostgresTransaction"]:
-        async with self.connect() as driver, driver.transaction(isolation="read_committed"):
-            yield PostgresTransaction(driver)
+        async with self._translate_errors():
+            connection = await self._take_connection()
+            try:
+                driver = await _get_driver(connection)
+                async with _roll_back_at_end(driver):
+                    yield PostgresTransaction(driver)
+            except Exception as error:
+                if discards_connections(error):
+                    await connection.invalidate()
+                raise
+            finally:
+                await self._keep_connection(connection)
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator["asyncpg.Connection[Any]"]:
         """Open a connection, and translate its errors to those of the port."""
+        async with self._translate_errors(), self.engine.connect() as connection:
+            try:
+                yield await _get_driver(connection)
+            except Exception as error:
+                if discards_connections(error):
+                    await connection.invalidate()
+                raise
+
+    async def _take_connection(self) -> AsyncConnection:
+        kept, self._kept = self._kept, None
+        if kept is None:
+            return await self.engine.connect()
+        if (await _get_driver(kept)).is_closed():
+            await _discard(kept)
+            return await self.engine.connect()
+        return kept
+
+    async def _keep_connection(self, connection: AsyncConnection) -> None:
+        if self._kept is None and not connection.invalidated:
+            self._kept = connection
+        else:
+            await connection.close()
+
+    @asynccontextmanager
+    async def _translate_errors(self) -> AsyncIterator[None]:
         try:
-            async with self.engine.connect() as connection:
-                driver = await _get_driver(connection)
-                try:
-                    yield driver
-                except Exception as error:
-                    if discards_connections(error):
-                        await connection.invalidate()
-                    raise
+            yield
         except Exception as error:
             failure = translate(error)
             if failure is None:
                 raise
             if discards_connections(error):
-                # The other pooled connections may be dead too, without an error yet.
-                await self.engine.dispose()
+                # The other connections may be dead too, without an error yet.
+                await self.close()
             raise failure from error
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
@@ -106,66 +137,83 @@ class PostgresEventStore:
             await driver.execute(statements.DROP_OLD_SNAPSHOTS, [stream])
 
     async def close(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            await _discard(kept)
         await self.engine.dispose()
 
 
-async def _get_driver(connection: AsyncConnection) -> "asyncpg.Connection[Any]":
+async def _discard(connection: AsyncConnection) -> None:
+    await connection.invalidate()
+    await connection.close()
+
+
+@asynccontextmanager
+async def _roll_back_at_end(driver: PipelinedConnection) -> AsyncIterator[None]:
+    """Roll back the transaction at the end of the block, if there still is one."""
+    try:
+        yield
+    finally:
+        if not driver.is_closed() and driver.is_in_transaction():
+            await driver.execute("ROLLBACK")
+
+
+async def _get_driver(connection: AsyncConnection) -> PipelinedConnection:
     raw = await connection.get_raw_connection()
-    driver: asyncpg.Connection[Any] = raw.driver_connection  # type: ignore[assignment]
+    driver: PipelinedConnection = raw.driver_connection  # type: ignore[assignment]
     return driver
 
 
 class PostgresTransaction:
-    """A `Transaction` on one asyncpg connection."""
+    """A `Transaction` on one connection. Its first statement begins it, and `commit` ends it."""
 
-    def __init__(self, connection: "asyncpg.Connection[Any]") -> None:
+    def __init__(self, connection: PipelinedConnection) -> None:
         self._connection = connection
 
     async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
-        return await self._fetch_streams(statements.READ_STREAMS, streams)
-
-    async def lock_streams(
-        self, streams: Collection[str], *, skip_locked: bool = False
-    ) -> Mapping[str, StoredStream]:
-        statement = statements.LOCK_FREE_STREAMS if skip_locked else statements.LOCK_STREAMS
-        return await self._fetch_streams(statement, streams)
-
-    async def _fetch_streams(self, statement: str, streams: Collection[str]) -> Mapping[str, StoredStream]:
-        rows = await self._connection.fetch(statement, list(streams))
+        rows = await self._connection.fetch_in_transaction(statements.READ_STREAMS, list(streams))
         return {row[0]: StoredStream(*row[1:]) for row in rows}
 
-    async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
-        callers, ids = zip(*keys, strict=True)
-        rows = await self._connection.fetch(statements.FIND_REQUESTS, callers, ids)
-        requests = {
-            (row["caller"], str(row["request_id"])): _decode_request(row) for row in rows if row["caller"]
-        }
-        first = rows[0]
-        return RequestLookup(str(first["incarnation"]), requests, first["now"], first["kept_since"])
+    async def lock_and_find(
+        self, streams: Collection[str], keys: Collection[RequestKey], *, skip_locked: bool = False
+    ) -> tuple[Mapping[str, StoredStream], RequestLookup]:
+        callers, ids = [key[0] for key in keys], [key[1] for key in keys]
+        statement = statements.LOCK_FREE_AND_FIND if skip_locked else statements.LOCK_AND_FIND
+        rows = await self._connection.fetch_in_transaction(statement, callers, ids, list(streams))
+        found = {row["id"]: StoredStream(*row[1:6]) for row in rows if row["id"] is not None}
+        requests = rows[len(found) :]
+        if requests[0]["has_waited"]:
+            requests = await self._connection.fetch_in_transaction(statements.FIND_REQUESTS, callers, ids)
+        return found, _decode_lookup(requests)
 
     async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
         events: dict[str, list[StoredEvent]] = {}
-        rows = await self._connection.fetch(
+        rows = await self._connection.fetch_in_transaction(
             statements.READ_EVENTS, list(after), list(after.values()), MAX_READ_BYTES
         )
         for stream, type_, data in rows:
             events.setdefault(stream, []).append(StoredEvent(type_, data))
         return events
 
-    async def write(self, changes: Changes) -> None:
+    async def commit(self, changes: Changes) -> None:
         if changes.kept_snapshots:
-            await self._connection.execute(statements.KEEP_REPLACED_SNAPSHOTS, changes.kept_snapshots)
-            await self._connection.execute(statements.DROP_OLD_SNAPSHOTS, changes.kept_snapshots)
-        # One order on all servers: inserts of the same new keys must not wait for each other in a circle.
-        requests = sorted(changes.requests, key=attrgetter("caller", "request_id"))
-        outcomes = [_encode_outcome(row.outcome) for row in requests]
-        await self._connection.execute(
-            statements.WRITE,
-            *_transpose(changes.streams, statements.STREAM_COLUMNS),
-            *_transpose(changes.events, statements.EVENT_COLUMNS),
-            *_transpose(requests, statements.REQUEST_COLUMNS),
-            *([row[index] for row in outcomes] for index in range(3)),
-        )
+            kept = changes.kept_snapshots
+            await self._connection.fetch_in_transaction(statements.KEEP_REPLACED_SNAPSHOTS, kept)
+            await self._connection.fetch_in_transaction(statements.DROP_OLD_SNAPSHOTS, kept)
+        await self._connection.execute_and_commit(statements.WRITE, *encode_changes(changes))
+
+
+def encode_changes(changes: Changes) -> list[list[Any]]:
+    """Return the values of `statements.WRITE`."""
+    # One order on all servers: inserts of the same new keys must not wait for each other in a circle.
+    requests = sorted(changes.requests, key=attrgetter("caller", "request_id"))
+    outcomes = [_encode_outcome(row.outcome) for row in requests]
+    return [
+        *_transpose(changes.streams, statements.STREAM_COLUMNS),
+        *_transpose(changes.events, statements.EVENT_COLUMNS),
+        *_transpose(requests, statements.REQUEST_COLUMNS),
+        *([row[index] for row in outcomes] for index in range(3)),
+    ]
 
 
 def _transpose(rows: Sequence[object], names: Sequence[str]) -> list[list[Any]]:
@@ -179,6 +227,14 @@ def _encode_outcome(outcome: Outcome) -> tuple[str, str | None, str | None]:
             return "ACCEPTED", None, msgspec.json.encode(versions).decode()
         case Rejection(reason, kind, details):
             return reason, msgspec.json.encode({"kind": kind, "details": details}).decode(), None
+
+
+def _decode_lookup(rows: Sequence[Any]) -> RequestLookup:
+    requests = {
+        (row["caller"], str(row["request_id"])): _decode_request(row) for row in rows if row["caller"]
+    }
+    first = rows[0]
+    return RequestLookup(str(first["incarnation"]), requests, first["now"], first["kept_since"])
 
 
 def _decode_request(row: Any) -> StoredRequest:

@@ -1,22 +1,44 @@
 """The SQL of the event store. A batch of any size is one statement over arrays."""
 
-READ_STREAMS = """
-SELECT id, version, updated_at, state::text, state_version, fingerprint FROM streams WHERE id = ANY($1)
-"""
-LOCK_STREAMS = f"{READ_STREAMS} ORDER BY id FOR UPDATE"
-LOCK_FREE_STREAMS = f"{LOCK_STREAMS} SKIP LOCKED"
+_STREAM = "id, version, updated_at, state::text AS state, state_version, fingerprint"
+
+READ_STREAMS = f"SELECT {_STREAM} FROM streams WHERE id = ANY($1)"  # noqa: S608 - no part of it is data
 
 # The left join returns at least one row, so that the incarnation and the time are always read. `now()` would
 # be the time at which the transaction began, before it waited for its locks. The timeout of locks is longer
 # after the lookup: who inserts the same new stream or request waits until the other transaction has ended.
-FIND_REQUESTS = """
-SELECT s.incarnation, (SELECT kept_since FROM retention WHERE kind = 'requests') AS kept_since,
-  r.caller, r.request_id, r.type, r.hash, r.outcome, r.rejection::text, r.receipt::text, r.recorded_at,
-  clock_timestamp() AS now, set_config('lock_timeout', '1500ms', true)
-FROM relay_state s LEFT JOIN (
+_FOUND = """
+  s.incarnation, (SELECT kept_since FROM retention WHERE kind = 'requests') AS kept_since,
+  r.caller, r.request_id, r.type, r.hash, r.outcome, r.rejection::text AS rejection,
+  r.receipt::text AS receipt, r.recorded_at, clock_timestamp() AS now,
+  set_config('lock_timeout', '1500ms', true)
+"""
+_REQUESTS = """
+relay_state s LEFT JOIN (
   unnest($1::text[], $2::uuid[]) AS k(caller, request_id) JOIN requests r USING (caller, request_id)
 ) ON true
 """
+FIND_REQUESTS = f"SELECT {_FOUND} FROM {_REQUESTS}"  # noqa: S608 - no part of it is data
+
+# The time is read when all streams are locked, since the second half joins the number of the locks. Its
+# requests are as old as the statement. A transaction that had to wait for a lock therefore looks for them
+# again: the one that held the lock may have recorded them.
+_LOCK_AND_FIND = f"""
+WITH locked AS MATERIALIZED (
+  SELECT {_STREAM} FROM streams WHERE id = ANY($3::text[]) ORDER BY id FOR UPDATE{{}}
+)
+SELECT id, version, updated_at, state, state_version, fingerprint,
+  NULL::uuid AS incarnation, NULL::timestamptz AS kept_since, NULL AS caller, NULL::uuid AS request_id,
+  NULL AS type, NULL::bytea AS hash, NULL AS outcome, NULL AS rejection, NULL AS receipt,
+  NULL::timestamptz AS recorded_at, NULL::timestamptz AS now, NULL, NULL::bool AS has_waited
+FROM locked
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, {_FOUND},
+  clock_timestamp() - statement_timestamp() > interval '1 ms'
+FROM (SELECT count(*) FROM locked) AS l, {_REQUESTS}
+"""  # noqa: S608 - no part of it is data
+LOCK_AND_FIND = _LOCK_AND_FIND.format("")
+LOCK_FREE_AND_FIND = _LOCK_AND_FIND.format(" SKIP LOCKED")
 
 # Both read up to the event that reaches a number of bytes. A value that is stored apart is not read for the
 # sum, since its length is in its row.

@@ -1,7 +1,7 @@
 """The contract of the event store, tested on each adapter: memory and PostgreSQL."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
@@ -15,6 +15,8 @@ from command_server.kernel.ports import (
     Changes,
     EventRow,
     EventStore,
+    RequestKey,
+    RequestLookup,
     RequestRow,
     StoreConflict,
     StoredEvent,
@@ -22,6 +24,7 @@ from command_server.kernel.ports import (
     StoredSnapshot,
     StoredStream,
     StreamRow,
+    Transaction,
 )
 from command_server.postgres.event_store import PostgresEventStore
 from tests.support.harness.memory_event_store import MemoryEventStore
@@ -61,14 +64,22 @@ def request_row(outcome: Outcome, caller: str = "alice") -> RequestRow:
 
 async def write(store: EventStore, changes: Changes) -> None:
     async with store.begin() as transaction:
-        await transaction.lock_streams([row.id for row in changes.streams])
-        await transaction.write(changes)
+        await lock(transaction, *(row.id for row in changes.streams))
+        await transaction.commit(changes)
+
+
+async def lock(transaction: Transaction, *streams: str) -> Mapping[str, StoredStream]:
+    return (await transaction.lock_and_find(streams, []))[0]
+
+
+async def find(transaction: Transaction, *keys: RequestKey) -> RequestLookup:
+    return (await transaction.lock_and_find([], keys))[1]
 
 
 async def test_unwritten_streams_requests_and_events_are_not_found(store: EventStore) -> None:
     async with store.begin() as transaction:
-        assert await transaction.lock_streams(["a.b.1"]) == {}
-        assert (await transaction.find_requests([("alice", str(uuid4()))])).requests == {}
+        assert await lock(transaction, "a.b.1") == {}
+        assert (await find(transaction, ("alice", str(uuid4())))).requests == {}
         assert await transaction.read_events({"a.b.1": 0}) == {}
 
 
@@ -77,11 +88,9 @@ async def test_streams_events_and_requests_come_back_as_written(store: EventStor
     rejected = request_row(Rejection("WHY_NOT", RejectionKind.NOT_FOUND, {"id": "1"}))
     await write(store, Changes([replace(stream(2), is_new=True)], [event(1), event(2)], [accepted, rejected]))
     async with store.begin() as transaction:
-        assert await transaction.lock_streams(["a.b.1", "a.b.2"]) == {
-            "a.b.1": StoredStream(2, NOW, "{}", 2, "print")
-        }
+        assert await lock(transaction, "a.b.1", "a.b.2") == {"a.b.1": StoredStream(2, NOW, "{}", 2, "print")}
         keys = [(row.caller, row.request_id) for row in (accepted, rejected)]
-        requests = (await transaction.find_requests(keys)).requests
+        requests = (await find(transaction, *keys)).requests
         assert list(requests.values()).count(StoredRequest("t.Do", b"#", accepted.outcome)) == 1
         assert list(requests.values()).count(StoredRequest("t.Do", b"#", rejected.outcome)) == 1
         first, second = StoredEvent("t.Event", b"\1"), StoredEvent("t.Event", b"\2")
@@ -103,7 +112,7 @@ async def test_a_receipt_keeps_the_commands_own_stream_first(store: EventStore) 
     row = request_row(Accepted({"z.z.1": 1, "a.a.1": 9}, NOW))
     await write(store, Changes(requests=[row]))
     async with store.begin() as transaction:
-        (stored,) = (await transaction.find_requests([(row.caller, row.request_id)])).requests.values()
+        (stored,) = (await find(transaction, (row.caller, row.request_id))).requests.values()
     assert isinstance(stored.outcome, Accepted)
     assert list(stored.outcome.versions) == ["z.z.1", "a.a.1"]
 
@@ -113,7 +122,7 @@ async def test_a_streams_row_is_updated(store: EventStore) -> None:
     later = StreamRow("a.b.1", "a.b", 2, NOW + timedelta(1), '{"n": 2}', "other", is_new=False)
     await write(store, Changes([later], [event(2)]))
     async with store.begin() as transaction:
-        streams = await transaction.lock_streams(["a.b.1"])
+        streams = await lock(transaction, "a.b.1")
     assert streams == {"a.b.1": StoredStream(2, NOW + timedelta(1), '{"n": 2}', 2, "other")}
 
 
@@ -121,7 +130,7 @@ async def test_a_request_id_belongs_to_its_caller(store: EventStore) -> None:
     row = request_row(Accepted({"a.b.1": 1}, NOW))
     await write(store, Changes(requests=[row]))
     async with store.begin() as transaction:
-        assert (await transaction.find_requests([("mallory", row.request_id)])).requests == {}
+        assert (await find(transaction, ("mallory", row.request_id))).requests == {}
 
 
 @pytest.mark.parametrize(
@@ -149,10 +158,10 @@ async def test_a_taken_key_is_a_conflict_and_changes_nothing(
 async def test_a_block_that_raises_writes_nothing(store: EventStore) -> None:
     with pytest.raises(ZeroDivisionError):
         async with store.begin() as transaction:
-            await transaction.write(Changes([stream(1)], [event(1)]))
+            await lock(transaction, "a.b.1")
             raise ZeroDivisionError
     async with store.begin() as transaction:
-        assert await transaction.lock_streams(["a.b.1"]) == {}
+        assert await lock(transaction, "a.b.1") == {}
 
 
 async def test_concurrent_writers_of_a_stream_lock_it_one_after_the_other(store: EventStore) -> None:
@@ -160,21 +169,21 @@ async def test_concurrent_writers_of_a_stream_lock_it_one_after_the_other(store:
 
     async def append() -> None:
         async with store.begin() as transaction:
-            version = (await transaction.lock_streams(["a.b.1"]))["a.b.1"].version + 1
+            version = (await lock(transaction, "a.b.1"))["a.b.1"].version + 1
             await asyncio.sleep(0)  # lets the other writers run
-            await transaction.write(Changes([stream(version)], [event(version)]))
+            await transaction.commit(Changes([stream(version)], [event(version)]))
 
     await asyncio.gather(*(append() for _ in range(4)))
     async with store.begin() as transaction:
-        assert (await transaction.lock_streams(["a.b.1"]))["a.b.1"].version == 5
+        assert (await lock(transaction, "a.b.1"))["a.b.1"].version == 5
         assert len((await transaction.read_events({"a.b.1": 0}))["a.b.1"]) == 5
 
 
 async def test_the_incarnation_stays_the_same(store: EventStore) -> None:
     async with store.begin() as first:
-        incarnation = (await first.find_requests([("alice", str(uuid4()))])).incarnation
+        incarnation = (await find(first, ("alice", str(uuid4())))).incarnation
     async with store.begin() as second:
-        assert (await second.find_requests([("bob", str(uuid4()))])).incarnation == incarnation
+        assert (await find(second, ("bob", str(uuid4())))).incarnation == incarnation
 
 
 async def test_the_time_of_a_lookup_is_later_than_the_locks(store: EventStore) -> None:
@@ -183,13 +192,12 @@ async def test_the_time_of_a_lookup_is_later_than_the_locks(store: EventStore) -
 
     async def read_time_under_lock() -> datetime:
         async with store.begin() as transaction:
-            await transaction.lock_streams(["a.b.1"])
-            return (await transaction.find_requests([key])).now
+            return (await transaction.lock_and_find(["a.b.1"], [key]))[1].now
 
     async with store.begin() as transaction:
-        await transaction.lock_streams(["a.b.1"])
+        await lock(transaction, "a.b.1")
         waiting = asyncio.create_task(read_time_under_lock())
-        times = [(await transaction.find_requests([key])).now for _ in range(20)]  # the other one begins
+        times = [(await find(transaction, key)).now for _ in range(20)]  # the other one begins
     times.append(await waiting)
     assert times == sorted(times)
 

@@ -3,19 +3,16 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from redis.asyncio import Redis
 
 from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from runtime.grpc.rpc_error import RpcError
+from tests.support.harness.certificates import write_certificate
 from tests.support.harness.tcp_proxy import TcpProxy
 from tests.support.harness.waiting import until
 
@@ -182,18 +179,7 @@ async def _has_new_denial(redis: Redis, previous: int) -> bool:
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
-    """A PEM file with a key and its self-signed certificate for localhost."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
-    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-    encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
-    pem = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain)
-    path = tmp_path / "redis.pem"
-    path.write_bytes(pem + builder.sign(key, hashes.SHA256()).public_bytes(encoding))
-    return path
+    return write_certificate(tmp_path / "redis.pem")
 
 
 async def test_tls_is_used_and_the_certificate_is_checked(

@@ -79,7 +79,8 @@ async def test_rows_of_the_previous_release_are_carried_over(
     assert await previous.fetchval("SELECT method FROM refused_calls") == "/a.B/C"
     store = PostgresEventStore(previous_url)
     async with store.begin() as transaction:
-        (stored,) = (await transaction.find_requests([("alice", str(old))])).requests.values()
+        _, lookup = await transaction.lock_and_find([], [("alice", str(old))])
+    (stored,) = lookup.requests.values()
     await store.close()
     assert isinstance(stored.outcome, Accepted)
 

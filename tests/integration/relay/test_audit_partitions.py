@@ -33,7 +33,7 @@ async def record_at(database_url: str, time: datetime) -> None:
     row = RequestRow("alice", str(uuid4()), "t.Do", b"#", outcome, "a.b.1", None, "c", None, None, 7, time)
     store = PostgresEventStore(database_url)
     async with store.begin() as transaction:
-        await transaction.write(Changes(requests=[row]))
+        await transaction.commit(Changes(requests=[row]))
     await store.close()
 
 

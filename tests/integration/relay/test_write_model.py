@@ -206,7 +206,7 @@ async def test_a_frozen_servers_locks_are_bounded(database_url: str) -> None:
         async with asyncio.timeout(30):
             with pytest.raises(Exception, match=r"."):
                 async with frozen.begin() as transaction:
-                    await transaction.lock_streams(["ledger.account.a"])
+                    await transaction.lock_and_find(["ledger.account.a"], [])
                     await commit.execute(request(Deposit("a", 1)))  # succeeds despite the frozen writer
                     await transaction.read_events({"ledger.account.a": 0})
     await frozen.close()

@@ -45,7 +45,7 @@ class MemoryEventStore:
         async with self._lock:
             transaction = MemoryTransaction(self)
             yield transaction
-            transaction.commit()
+            transaction.apply()
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
         await asyncio.sleep(0)
@@ -72,23 +72,21 @@ class MemoryEventStore:
 
 
 class MemoryTransaction:
-    """A `Transaction` that collects its changes until the commit."""
+    """A `Transaction` whose changes take effect at the end of its block."""
 
     def __init__(self, store: MemoryEventStore) -> None:
         self._store = store
         self._changes = Changes()
 
     async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
-        return await self.lock_streams(streams)
-
-    async def lock_streams(
-        self, streams: Collection[str], *, skip_locked: bool = False
-    ) -> Mapping[str, StoredStream]:
         return {name: self._store.streams[name] for name in streams if name in self._store.streams}
 
-    async def find_requests(self, keys: Collection[RequestKey]) -> RequestLookup:
+    async def lock_and_find(
+        self, streams: Collection[str], keys: Collection[RequestKey], *, skip_locked: bool = False
+    ) -> tuple[Mapping[str, StoredStream], RequestLookup]:
         requests = {key: self._store.requests[key] for key in keys if key in self._store.requests}
-        return RequestLookup(self._store.incarnation, requests, self._store.clock())
+        lookup = RequestLookup(self._store.incarnation, requests, self._store.clock())
+        return await MemoryTransaction.read_streams(self, streams), lookup
 
     async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
         events: dict[str, list[StoredEvent]] = {}
@@ -97,7 +95,7 @@ class MemoryTransaction:
             events.setdefault(name, []).append(stored)
         return events
 
-    async def write(self, changes: Changes) -> None:
+    async def commit(self, changes: Changes) -> None:
         versions = {(row.stream, row.version) for row in self._store.events}
         if (
             any(row.is_new and row.id in self._store.streams for row in changes.streams)
@@ -107,7 +105,7 @@ class MemoryTransaction:
             raise StoreConflict("a stream, version or request id is taken")
         self._changes = changes
 
-    def commit(self) -> None:
+    def apply(self) -> None:
         for name in self._changes.kept_snapshots:
             replaced = self._store.streams[name]
             assert replaced.state is not None

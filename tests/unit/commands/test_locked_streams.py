@@ -11,7 +11,7 @@ import pytest
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.lock_waits import MAX_WAIT, MAX_WAITS_OF_STREAM
 from command_server.kernel.outcomes import Accepted
-from command_server.kernel.ports import StoredStream, StoreLocked
+from command_server.kernel.ports import RequestKey, RequestLookup, StoredStream, StoreLocked
 from tests.support.builders.requests import group_commit, request
 from tests.support.harness.memory_event_store import MemoryEventStore, MemoryTransaction
 from tests.support.harness.waiting import until
@@ -42,17 +42,14 @@ class LockingStore(MemoryEventStore):
 class LockingTransaction(MemoryTransaction):
     _store: LockingStore
 
-    async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
-        return await super().lock_streams(streams)
-
-    async def lock_streams(
-        self, streams: Collection[str], *, skip_locked: bool = False
-    ) -> Mapping[str, StoredStream]:
+    async def lock_and_find(
+        self, streams: Collection[str], keys: Collection[RequestKey], *, skip_locked: bool = False
+    ) -> tuple[Mapping[str, StoredStream], RequestLookup]:
         if self._store.is_locked or (not skip_locked and not self._store.locked.isdisjoint(streams)):
             self._store.waits += 1
             raise StoreLocked("timeout")
         self._store.attempts += skip_locked
-        return await super().lock_streams([name for name in streams if name not in self._store.locked])
+        return await super().lock_and_find([name for name in streams if name not in self._store.locked], keys)
 
 
 @asynccontextmanager

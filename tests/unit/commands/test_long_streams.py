@@ -59,7 +59,7 @@ class CountingStore(MemoryEventStore):
         async with self._lock:
             transaction = CountingTransaction(self)
             yield transaction
-            transaction.commit()
+            transaction.apply()
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
         self.chunks.append(stream)

@@ -11,7 +11,7 @@ from command_server.kernel import admission
 from command_server.kernel.batch import Request
 from command_server.kernel.command_queue import MAX_BATCH_SIZE
 from command_server.kernel.outcomes import Accepted
-from command_server.kernel.ports import StoredStream
+from command_server.kernel.ports import RequestKey, RequestLookup, StoredStream
 from command_server.kernel.stream_loader import MAX_BATCH_STREAMS, NARROW
 from tests.support.builders.requests import group_commit, request
 from tests.support.harness.memory_event_store import MemoryEventStore, MemoryTransaction
@@ -49,11 +49,11 @@ class CountingStore(MemoryEventStore):
 class CountingTransaction(MemoryTransaction):
     _store: CountingStore
 
-    async def lock_streams(
-        self, streams: Collection[str], *, skip_locked: bool = False
-    ) -> Mapping[str, StoredStream]:
+    async def lock_and_find(
+        self, streams: Collection[str], keys: Collection[RequestKey], *, skip_locked: bool = False
+    ) -> tuple[Mapping[str, StoredStream], RequestLookup]:
         self._store.locked.append(len(streams))
-        return await super().lock_streams(streams)
+        return await super().lock_and_find(streams, keys)
 
 
 def distribute(number: int, width: int = WIDTH) -> Request:

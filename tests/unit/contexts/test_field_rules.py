@@ -10,7 +10,7 @@ from command_server.contexts.inventory.domain import reservation
 from command_server.contexts.inventory.domain.messages import ReservationLine, ReserveStock
 from command_server.contexts.ordering.domain import order
 from command_server.contexts.ordering.domain.messages import PlaceOrder, ShippingGroup
-from command_server.kernel import field_rules
+from command_server.kernel import field_hints, field_rules
 from command_server.kernel.context import Context
 from command_server.kernel.decider import Rejected
 from contracts.manifest import find_manifests
@@ -61,7 +61,7 @@ def test_an_unchecked_command_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_rule_that_is_stricter_than_the_proto_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def check_fields(command: Any) -> None:
         if getattr(command, "reason", "") == "x" * 500:
-            raise Rejected(field_rules.FIELD_INVALID, field="reason", rule="must be shorter")
+            raise Rejected(field_hints.FIELD_INVALID, field="reason", rule="must be shorter")
         field_rules.check_fields(command)
 
     monkeypatch.setattr(order, "check_fields", check_fields)

@@ -1,0 +1,177 @@
+"""A commit takes two exchanges with PostgreSQL, and whichever is lost, its commands have one effect."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy.engine import make_url
+
+from command_server.kernel.batch import Request
+from command_server.kernel.group_commit import GroupCommit
+from command_server.kernel.outcomes import Accepted
+from command_server.kernel.ports import Changes, EventRow, StoreConflict
+from command_server.postgres.event_store import PostgresEventStore
+from command_server.postgres.pipelined_connection import PipelinedConnection, connect_pipelined
+from tests.support.builders.requests import group_commit, request
+from tests.support.harness.certificates import write_certificate
+from tests.support.harness.postgres_proxy import PostgresProxy
+from tests.support.ledger.rules.messages import CashCheque, Deposit, WriteCheque
+
+EVENT = EventRow("a.b.1", 1, "t.Event", b"1", "{}", datetime(2026, 1, 2, tzinfo=UTC))
+
+
+@pytest.fixture
+async def observer(database_url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def proxy(database_url: str) -> PostgresProxy:
+    return PostgresProxy(make_url(database_url).port or 5432)
+
+
+@asynccontextmanager
+async def running(database_url: str, proxy: PostgresProxy) -> AsyncIterator[GroupCommit]:
+    """Run a writer whose connections lead through the proxy, and are open."""
+    async with proxy.run() as port:
+        url = make_url(database_url).set(host="127.0.0.1", port=port)
+        store = PostgresEventStore(url.render_as_string(hide_password=False))
+        commits = group_commit(store)
+        writer = asyncio.create_task(commits.run())
+        try:
+            await commits.execute(request(WriteCheque("first", "a", 1)))
+            await commits.execute(request(CashCheque("first")))
+            yield commits
+        finally:
+            commits.close()
+            await writer
+            await store.close()
+
+
+async def count_exchanges(proxy: PostgresProxy, commits: GroupCommit, commands: list[Request]) -> float:
+    """Return the median of the exchanges of the commands, one after the other."""
+    counts = []
+    for command in commands:
+        before = proxy.exchanges
+        await commits.execute(command)
+        counts.append(proxy.exchanges - before)
+    return median(counts)
+
+
+async def test_a_commit_takes_two_exchanges(database_url: str, proxy: PostgresProxy) -> None:
+    """A lock that another process delays takes one more, hence the median."""
+    deposits = [request(Deposit(account, 1)) for account in "aabcdefghi"]
+    cheques = [request(WriteCheque(f"c-{number}", "a", 1)) for number in range(5)]
+    async with running(database_url, proxy) as commits:
+        assert await count_exchanges(proxy, commits, deposits) == 2
+        assert await count_exchanges(proxy, commits, deposits) == 2, "a repetition is read and rolled back"
+        assert await count_exchanges(proxy, commits, cheques) == 3, "the first states name other streams"
+
+
+@pytest.mark.parametrize("exchange", [1, 2])
+@pytest.mark.parametrize("is_delivered", [False, True], ids=["cut before it", "answer lost"])
+@pytest.mark.parametrize("account", ["a", "new"])
+async def test_a_lost_exchange_has_one_effect_and_one_answer(
+    database_url: str,
+    proxy: PostgresProxy,
+    observer: "asyncpg.Connection[Any]",
+    exchange: int,
+    is_delivered: bool,
+    account: str,
+) -> None:
+    deposit = request(Deposit(account, 5))
+    async with running(database_url, proxy) as commits:
+        proxy.cut(exchange, is_delivered=is_delivered)
+        result = await commits.execute(deposit)
+        assert isinstance(result.outcome, Accepted)
+        assert await commits.execute(deposit) == result
+    stream = f"ledger.account.{account}"
+    query = "SELECT array_agg(version ORDER BY version) FROM events WHERE stream = $1"
+    version = result.outcome.versions[stream]
+    assert await observer.fetchval(query, stream) == list(range(1, version + 1))
+    query = "SELECT count(*) FROM requests WHERE request_id = $1"
+    assert await observer.fetchval(query, deposit.request_id) == 1
+
+
+async def test_a_transaction_that_lost_its_second_exchange_holds_no_locks(
+    database_url: str, proxy: PostgresProxy
+) -> None:
+    other = PostgresEventStore(database_url)
+    async with running(database_url, proxy) as commits:
+        proxy.cut(2, is_delivered=False)
+        await commits.execute(request(Deposit("a", 1)))
+        async with asyncio.timeout(10), other.begin() as transaction:
+            streams, _ = await transaction.lock_and_find(["ledger.account.a"], [])
+    assert streams
+    await other.close()
+
+
+async def test_a_commit_is_durable_when_it_returns(
+    database_url: str, observer: "asyncpg.Connection[Any]"
+) -> None:
+    store = PostgresEventStore(database_url)
+    async with store.begin() as transaction:
+        await transaction.commit(Changes(events=[EVENT]))
+        assert await observer.fetchval("SELECT count(*) FROM events") == 1
+    await store.close()
+
+
+async def test_a_commit_that_fails_at_its_end_is_no_success(
+    database_url: str, observer: "asyncpg.Connection[Any]"
+) -> None:
+    await observer.execute("""
+        CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE unique_violation; END $$;
+        CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON events DEFERRABLE INITIALLY DEFERRED
+          FOR EACH ROW EXECUTE FUNCTION fail();
+    """)
+    store = PostgresEventStore(database_url)
+    with pytest.raises(StoreConflict):
+        async with store.begin() as transaction:
+            await transaction.lock_and_find([EVENT.stream], [])
+            await transaction.commit(Changes(events=[EVENT]))
+    await observer.execute("DROP TRIGGER fail ON events")
+    async with store.begin() as transaction:
+        await transaction.commit(Changes(events=[EVENT]))
+    assert await observer.fetchval("SELECT count(*) FROM events") == 1
+    await store.close()
+
+
+async def test_values_that_cannot_be_sent_begin_no_transaction(database_url: str) -> None:
+    connection = await connect_pipelined(dsn=database_url, server_settings={})
+    assert isinstance(connection, PipelinedConnection)
+    with pytest.raises(asyncpg.DataError):
+        await connection.fetch_in_transaction("SELECT $1::int", "one")
+    assert not connection.is_in_transaction()
+    assert await connection.fetchval("SELECT 1") == 1
+    await connection.fetch_in_transaction("SELECT $1::int", 1)
+    with pytest.raises(asyncpg.DataError):
+        await connection.execute_and_commit("SELECT $1::int", "one")
+    assert connection.is_in_transaction()
+    await connection.close()
+
+
+async def test_transactions_are_pipelined_over_tls(
+    database_url: str, observer: "asyncpg.Connection[Any]", tmp_path: Path
+) -> None:
+    certificate = write_certificate(tmp_path / "postgres.pem")
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    proxy = PostgresProxy(make_url(database_url).port or 5432, tls)
+    async with proxy.run() as port:
+        url = make_url(database_url).set(host="localhost", port=port)
+        url = url.update_query_dict({"sslmode": "verify-full", "sslrootcert": str(certificate)})
+        store = PostgresEventStore(url.render_as_string(hide_password=False))
+        async with store.begin() as transaction:
+            await transaction.commit(Changes(events=[EVENT]))
+        await store.close()
+    assert await observer.fetchval("SELECT count(*) FROM events") == 1
