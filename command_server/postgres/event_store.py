@@ -3,8 +3,9 @@
 How it works. Connections come from SQLAlchemy's pool; the statements run on asyncpg directly, because
 SQLAlchemy's executor costs a fifth of their rate. A transaction runs at READ COMMITTED: row locks in
 `streams`, taken in order of their ids, serialise writers of the same stream, and unique keys of streams,
-events and requests catch every other race. The whole batch is one INSERT over arrays. Session settings bound
-the time that a frozen server can hold locks. `store_errors` says what an error means for a command.
+events and requests catch every other race. The whole batch is one INSERT over arrays. BEGIN and COMMIT are
+sent with the first and the last statement (`pipelined_connection.py`). Session settings bound the time that a
+frozen server can hold locks. `store_errors` says what an error means for a command.
 """
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
