@@ -4,7 +4,7 @@ Commands are decided in order of arrival. Each sees the state that the commands 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import perf_counter
 from typing import Any
@@ -13,7 +13,7 @@ import msgspec
 
 from command_server.kernel.clock import choose_time
 from command_server.kernel.context import AggregateType, CommandType
-from command_server.kernel.decider import Rejected, RejectionKind
+from command_server.kernel.decider import Rejected, RejectionKind, no_related_streams
 from command_server.kernel.outcomes import Accepted, Outcome, Rejection, RequestIdReused
 from command_server.kernel.ports import (
     Changes,
@@ -169,6 +169,8 @@ class Batch:
     def _select_streams(self, request: Request) -> dict[str, Stream]:
         decider, command = request.kind.decider, request.command
         streams = {name: self._get_stream(name) for name in decider.streams(command)}
+        if decider.related_streams is no_related_streams:
+            return streams
         related_streams = decider.related_streams(
             command, {name: stream.state for name, stream in streams.items()}
         )
@@ -227,7 +229,9 @@ class Batch:
                 self._check_event_size(name, type_name, data, metadata)
                 rows.append(EventRow(name, version, type_name, data, metadata, now))
             if events and name in ahead:
-                first = replace(rows[-len(events)], metadata=_encode_metadata(request, ahead[name]))
+                first = msgspec.structs.replace(
+                    rows[-len(events)], metadata=_encode_metadata(request, ahead[name])
+                )
                 rows[-len(events)] = first
             results.append((stream, len(events), state))
         # Nothing below this line can fail, so a request changes all its streams or none.

@@ -55,11 +55,10 @@ class Money:
 
 
 def _from_nanos(currency_code: str, total: int) -> Money:
-    sign = -1 if total < 0 else 1
     units, nanos = divmod(abs(total), NANOS)
     if units > MAX_UNITS:
         raise AmountOverflow(f"{currency_code} {units}: more units than 64 bits hold")
-    return Money(currency_code, sign * units, sign * nanos)
+    return Money(currency_code, units, nanos) if total >= 0 else Money(currency_code, -units, -nanos)
 
 
 # Field rules of amounts in commands.

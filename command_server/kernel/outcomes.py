@@ -1,14 +1,14 @@
 """The outcomes of a command: accepted with the new versions, or rejected with a reason."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
+
+import msgspec
 
 from command_server.kernel.decider import RejectionKind
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
+class Accepted(msgspec.Struct, frozen=True, gc=False):
     """The command took effect. Its events, if there are any, are durable."""
 
     versions: Mapping[str, int]
@@ -16,20 +16,18 @@ class Accepted:
     recorded_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(msgspec.Struct, frozen=True, gc=False):
     """A domain rule or the expected version rejected the command. No event was recorded."""
 
     reason: str
     kind: RejectionKind
-    details: Mapping[str, str] = field(default_factory=dict)
+    details: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
 Outcome = Accepted | Rejection
 
 
-@dataclass(frozen=True, slots=True)
-class CommandResult:
+class CommandResult(msgspec.Struct, frozen=True, gc=False):
     """The outcome of a command, and the database incarnation that recorded it."""
 
     outcome: Outcome

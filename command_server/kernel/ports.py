@@ -92,8 +92,7 @@ class StoredSnapshot:
     """The state as JSON."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRequest:
+class StoredRequest(msgspec.Struct, frozen=True, gc=False):
     """A recorded request and its outcome."""
 
     type: str
@@ -113,8 +112,7 @@ class RequestLookup:
     """Records of request ids from before this time may have been removed; None: no record was."""
 
 
-@dataclass(frozen=True, slots=True)
-class StreamRow:
+class StreamRow(msgspec.Struct, frozen=True, gc=False):
     """A stream to insert (`is_new`) or update."""
 
     id: str
@@ -126,8 +124,7 @@ class StreamRow:
     is_new: bool
 
 
-@dataclass(frozen=True, slots=True)
-class EventRow:
+class EventRow(msgspec.Struct, frozen=True, gc=False):
     """An event to insert."""
 
     stream: str
@@ -138,8 +135,7 @@ class EventRow:
     recorded_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRow:
+class RequestRow(msgspec.Struct, frozen=True, gc=False):
     """A request to insert: the answer to its repetitions, and its row of the audit."""
 
     caller: str

@@ -204,7 +204,7 @@ class PostgresTransaction:
         await self._connection.execute_and_commit(statements.WRITE, *encode_changes(changes))
 
 
-def encode_changes(changes: Changes) -> list[list[Any]]:
+def encode_changes(changes: Changes) -> list[Sequence[Any]]:
     """Return the values of `statements.WRITE`."""
     # One order on all servers: inserts of the same new keys must not wait for each other in a circle.
     requests = sorted(changes.requests, key=attrgetter("caller", "request_id"))
@@ -217,8 +217,8 @@ def encode_changes(changes: Changes) -> list[list[Any]]:
     ]
 
 
-def _transpose(rows: Sequence[object], names: Sequence[str]) -> list[list[Any]]:
-    return [[getattr(row, name) for row in rows] for name in names]
+def _transpose(rows: Sequence[object], names: Sequence[str]) -> list[Sequence[Any]]:
+    return [*zip(*map(attrgetter(*names), rows), strict=True)] or [()] * len(names)
 
 
 def _encode_outcome(outcome: Outcome) -> tuple[str, str | None, str | None]:

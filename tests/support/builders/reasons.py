@@ -7,6 +7,8 @@ from pathlib import Path
 
 from grpc import StatusCode
 
+from command_server.kernel.field_hints import FIELD_INVALID
+
 ROOT = Path(__file__).parents[3]
 STATUS_OF_CALL = {
     "Rejected": StatusCode.FAILED_PRECONDITION,
@@ -76,7 +78,7 @@ def _resolve(node: ast.expr, module: ast.Module) -> Iterator[str]:
         case ast.Name(id=name):
             yield from _resolve_constant(name, module)
         case ast.Attribute(value=ast.Name(id="rule"), attr="reason"):  # its default; others are found above
-            yield from _resolve_constant("FIELD_INVALID", module)
+            yield FIELD_INVALID
         case _:
             raise ValueError(ast.unparse(node))
 
