@@ -99,6 +99,20 @@ CROSS JOIN LATERAL (
 ORDER BY d.at LIMIT $3
 """
 
+READ_NEXT = """
+SELECT clock_timestamp() AS now, (
+  SELECT min(n.at) FROM unnest($1::text[]) AS g (saga) CROSS JOIN unnest($2::int[]) AS q (partition)
+  CROSS JOIN LATERAL (
+    (SELECT coalesce(postponed_to, due_at) AS at FROM saga_timers
+     WHERE saga = g.saga AND partition = q.partition AND stopped_at IS NULL
+     ORDER BY coalesce(postponed_to, due_at) LIMIT 1)
+    UNION ALL
+    (SELECT coalesce(postponed_to, due_at) FROM saga_deadlines
+     WHERE saga = g.saga AND partition = q.partition ORDER BY coalesce(postponed_to, due_at) LIMIT 1)
+  ) n
+) AS next_at
+"""
+
 POSTPONE = """
 UPDATE saga_deadlines d SET postponed_to = now() + make_interval(secs => n.pause)
 FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::float[]) AS n (saga, id, due_at, pause)

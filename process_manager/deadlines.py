@@ -13,11 +13,10 @@ How it works:
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
-
-import msgspec
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
@@ -26,6 +25,7 @@ from process_manager.deadline_changes import DeadlineChanges, DeadlineSaga, Key,
 from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed
 from process_manager.engine import Engine
 from process_manager.store import SagaStore
+from process_manager.stored_values import to_json
 from runtime.kept_session import KeptSession
 
 MAX_FEEDS = 32
@@ -68,6 +68,8 @@ class Deadlines:
             if saga.deadline is not None
         }
         """The sagas with deadlines by name."""
+        self.on_deadlines: Callable[[datetime], None] = lambda _: None
+        """Called with the earliest of the deadlines that events have set."""
         self._session = KeptSession(store.reserved)
         self._session_lock = asyncio.Lock()
         self._group_lock = asyncio.Lock()
@@ -154,6 +156,8 @@ class Deadlines:
             *_transpose(map(self._add_stream, changes.keys), 3),
             *_transpose(begun, 6),
         )
+        if rows[0]["held"] and changes.begun:
+            self.on_deadlines(min(each.due_at for each in changes.begun))
         return bool(rows[0]["held"])
 
     async def _deliver_apart(self, delivery: _Delivery) -> Collection[str]:
@@ -201,7 +205,7 @@ class Deadlines:
         state = saga.deadline.begin(timer.id, timer.due_at)
         status = saga.saga.describe_status(state)
         key = timer.saga, timer.id, timer.due_at, timer.name
-        return *key, msgspec.json.encode(state).decode(), status.state, status.waiting_for
+        return *key, to_json(state), status.state, status.waiting_for
 
     async def read_due(self, partitions: Collection[int], limit: int) -> list[DueTimer]:
         """Return the deadlines that have passed, the longest passed first."""
@@ -209,6 +213,11 @@ class Deadlines:
             return []
         rows = await self._fetch(statements.READ_DUE, list(self.sagas), list(partitions), limit)
         return [self._to_timer(*row) for row in rows]
+
+    async def read_next(self, partitions: Collection[int]) -> tuple[datetime, datetime | None]:
+        """Return PostgreSQL's time, and when the next timer or deadline is due; None if there is none."""
+        rows = await self._fetch(statements.READ_NEXT, list(self._engine.sagas), list(partitions))
+        return rows[0]["now"], rows[0]["next_at"]
 
     async def postpone(self, pauses: Mapping[DueTimer, float]) -> None:
         """Read deadlines that have passed again after these seconds."""

@@ -13,7 +13,7 @@ How it works:
 - No transaction waits for JetStream: where earlier events of a stream are needed, `Delivery` parks it, and
   `deliver_parked` reads them before its input, slice by slice (`StreamReplayer` calls it).
 - Steps and timers are not executed here. `StepDispatcher` gets each step after the commit, and polls for what
-  it does not get; `timers_set` wakes `TimerDispatcher`.
+  it does not get; `on_timers` wakes `TimerDispatcher`.
 """
 
 import asyncio
@@ -61,8 +61,8 @@ class Engine:
         self.sagas: Mapping[str, Saga[Any]] = {saga.name: saga for saga in sagas}
         self.work_added = asyncio.Event()
         """Set whenever a reaction adds a step that `on_steps` has not taken."""
-        self.timers_set = asyncio.Event()
-        """Set whenever a reaction changes a timer."""
+        self.on_timers: Callable[[datetime], None] = lambda _: None
+        """Called with the earliest of the timers that a reaction has set."""
         self.after_delivery: Callable[[], None] = lambda: None
         """Called after each delivery of events."""
         self.on_steps: Callable[[Instance], None] = lambda _: self.work_added.set()
@@ -190,8 +190,8 @@ class Engine:
                 )
             if instance.steps:
                 self.on_steps(instance)
-            if any(instance.timers.values()):
-                self.timers_set.set()
+            if times := [at for at in instance.timers.values() if at is not None]:
+                self.on_timers(min(times))
 
 
 def list_successive(version: int, events: Sequence[RecordedEvent]) -> list[RecordedEvent]:

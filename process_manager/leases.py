@@ -19,7 +19,7 @@ How it works:
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -29,6 +29,7 @@ from process_manager.store import SagaStore
 from process_manager.targets import Target
 from runtime.kept_session import KeptSession
 from runtime.process import logs
+from runtime.process.wakeups import wait_for_any
 
 LEASE = 2.0
 """Seconds after which a lease or a membership expires unless it is renewed."""
@@ -54,6 +55,7 @@ class Leases:
         self._partitions: frozenset[int] = frozenset()
         self._expire_at = 0.0
         self._notified = asyncio.Event()
+        self._listeners: list[Callable[[], None]] = []
         self.silent_targets: Mapping[str, Target] = {}
         """The targets that do not answer this process; recorded with each renewal, for operators."""
 
@@ -72,16 +74,7 @@ class Leases:
                 failures.reset()
             except Exception as error:  # for example, PostgreSQL is unavailable
                 failures.report(error)
-            await self._wait(stopping)
-
-    async def _wait(self, stopping: asyncio.Event) -> None:
-        """Wait until the next renewal is due, another manager notifies, or the process stops."""
-        waits = [asyncio.ensure_future(event.wait()) for event in (stopping, self._notified)]
-        try:
-            await asyncio.wait(waits, timeout=RENEWAL_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
+            await wait_for_any(stopping, self._notified, timeout=RENEWAL_INTERVAL)
 
     async def renew(self) -> None:
         """Renew leases, acquire free partitions, and release those that exceed the share."""
@@ -94,9 +87,16 @@ class Leases:
             self._partitions = frozenset()
             await self._session.close()  # the others need not wait until the leases expire
             raise
-        if partitions != self._partitions:
-            log.info("Partitions changed", partitions=sorted(partitions))
+        changed = partitions != self._partitions
         self._partitions, self._expire_at = partitions, began + LEASE
+        if changed:
+            log.info("Partitions changed", partitions=sorted(partitions))
+            for listener in self._listeners:
+                listener()
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call this whenever a renewal has brought other partitions."""
+        self._listeners.append(listener)
 
     async def _renew_or_rebalance(self) -> frozenset[int]:
         session = await self._open_session()

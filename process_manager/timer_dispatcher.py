@@ -2,8 +2,10 @@
 
 How it works:
 
-- A loop of its own polls the due rows of `saga_timers` and `saga_deadlines` in the leased partitions.
-  `Engine.timers_set` wakes it.
+- A loop of its own reads the due rows of `saga_timers` and `saga_deadlines` in the leased partitions. It
+  sleeps until the next one is due, also one that a reaction in this process sets meanwhile, and wakes when
+  partitions are leased. Every MAX_INTERVAL it looks for what other processes have set.
+- Times are PostgreSQL's; this process only measures how long it sleeps.
 - A deadline whose turn it is becomes an instance with a timer, which fires at once.
 - A timer waits for the replies and events that are due before it (`PrecedingInputs`).
 - Timers use connections that steps, events and queries do not (`SagaStore.reserved`).
@@ -11,7 +13,7 @@ How it works:
 """
 
 import asyncio
-from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 from process_manager.deadlines import Deadlines
 from process_manager.due_work import DueTimer
@@ -21,16 +23,22 @@ from process_manager.leases import Leases
 from process_manager.preceding_inputs import PrecedingInputs
 from process_manager.store import SagaStore
 from runtime.process import logs
+from runtime.process.wakeups import wait_for_any
 
 CONCURRENT_TIMERS = 3
 MAX_BATCH = 100
 """Timers that one poll reads."""
-POLL_INTERVAL = 0.25
-"""Seconds between polls of due timers, unless a reaction in this process sets one."""
+MAX_INTERVAL = 2.0
+"""Seconds between polls while no timer is due, as far as this process knows."""
+MIN_INTERVAL = 0.02
+"""Seconds between polls while timers are due at short intervals."""
 RETRY_INTERVAL = 10.0
 """Seconds before a timer fires again whose delivery failed."""
 UNREADABLE_INTERVAL = 300.0
 """Seconds before a timer fires again whose instance cannot be read."""
+
+NEVER = datetime.max.replace(tzinfo=UTC)
+"""Later than any timer."""
 
 log = logs.get_logger(__name__)
 
@@ -60,20 +68,38 @@ class TimerDispatcher:
         self._preceding = preceding
         self._deadlines = deadlines
         self._places = asyncio.Semaphore(CONCURRENT_TIMERS)
+        self._woken = asyncio.Event()
+        self._wakes_at = NEVER
+        """The time of the next poll; timers that are set later need no earlier one."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Fire timers until the process stops."""
         failures = logs.RepeatedErrors(log, "Polling due timers failed")
+        self._engine.on_timers = self._deadlines.on_deadlines = self._wake_for
+        self._leases.on_change(self._woken.set)
         while not stopping.is_set():
-            self._engine.timers_set.clear()
+            self._woken.clear()
+            self._wakes_at, pause = NEVER, MAX_INTERVAL
             try:
                 if await self._fire_due_timers() == MAX_BATCH:
                     continue
+                pause = await self._compute_pause()
                 failures.reset()
             except Exception as error:  # for example, PostgreSQL is unavailable
                 failures.report(error)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._engine.timers_set.wait(), POLL_INTERVAL)
+            await asyncio.sleep(MIN_INTERVAL)
+            await wait_for_any(stopping, self._woken, timeout=pause - MIN_INTERVAL)
+
+    def _wake_for(self, at: datetime) -> None:
+        """Poll when a timer of this time is due."""
+        if at < self._wakes_at:
+            self._woken.set()
+
+    async def _compute_pause(self) -> float:
+        """Return the seconds until the next timer is due, at most MAX_INTERVAL."""
+        now, next_at = await self._deadlines.read_next(self._leases.partitions)
+        self._wakes_at = min(next_at or NEVER, now + timedelta(seconds=MAX_INTERVAL))
+        return max(MIN_INTERVAL, (self._wakes_at - now).total_seconds())
 
     async def _fire_due_timers(self) -> int:
         """Fire the expired timers whose turn it is; return the number of all that have expired."""

@@ -198,6 +198,7 @@ async def dispatching(run: SagaRun, client: StepClient) -> AsyncIterator[None]:
         finally:
             stopping.set()
     await leases.leave()
+    await run.deadlines.close()
 
 
 async def test_an_unanswered_step_is_sent_again_under_its_request_id(

@@ -90,6 +90,7 @@ async def dispatching(run: SagaRun, proxy: TcpProxy, folder: Path) -> AsyncItera
         finally:
             stopping.set()
     await leases.leave()
+    await run.deadlines.close()
     await client.close()
 
 

@@ -1,0 +1,105 @@
+"""The dispatcher sleeps until a timer is due, and wakes for those that are set or leased meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from process_manager import timer_dispatcher
+from process_manager.leases import Leases
+from process_manager.sagas.inventory import RESERVATIONS
+from process_manager.step_client import StepReply
+from process_manager.store import SagaStore
+from process_manager.timer_dispatcher import TimerDispatcher
+from tests.support.builders.reservations import made
+from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun
+from tests.support.harness.waiting import until
+
+
+@pytest.fixture
+async def run(store: SagaStore, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SagaRun]:
+    monkeypatch.setattr(timer_dispatcher, "MAX_INTERVAL", 60.0)
+    run = SagaRun(store, RESERVATIONS)
+    yield run
+    await run.deadlines.close()
+
+
+class Partitions(Leases):
+    """Leases that the test gives."""
+
+    partitions = frozenset[int]()
+
+    def give(self) -> None:
+        self.partitions = frozenset(ALL_PARTITIONS)
+        for listener in self._listeners:
+            listener()
+
+
+@asynccontextmanager
+async def dispatching(run: SagaRun) -> AsyncIterator[tuple[Partitions, list[int]]]:
+    """Run a dispatcher; yield its leases and the numbers of timers that its polls found."""
+    leases, stopping, polls = Partitions(run.store, "inventory"), asyncio.Event(), list[int]()
+    preceding = run.create_preceding()
+    dispatcher = TimerDispatcher(run.engine, run.store, leases, preceding, run.deadlines)
+    fire: Any = dispatcher._fire_due_timers
+
+    async def count() -> int:
+        polls.append(await fire())
+        return polls[-1]
+
+    dispatcher._fire_due_timers = count  # type: ignore[method-assign]
+    async with asyncio.TaskGroup() as group:
+        group.create_task(dispatcher.run(stopping))
+        try:
+            await until(lambda: len(polls) > 0)
+            yield leases, polls
+        finally:
+            stopping.set()
+
+
+def in_seconds(seconds: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+async def count_steps(run: SagaRun, count: int) -> bool:
+    return len(await run.query("SELECT 1 FROM saga_steps")) == count
+
+
+async def test_deadlines_and_timers_fire_when_they_are_due(run: SagaRun) -> None:
+    async with dispatching(run) as (leases, polls):
+        leases.give()
+        await run.deliver(made("later", in_seconds(3600)))
+        await run.deliver(made("soon", in_seconds(0.5)), made("sooner", in_seconds(0.2)))
+        await until(lambda: count_steps(run, 2), 10)
+        assert len(polls) < 30
+
+
+async def test_a_timer_that_a_reaction_sets_fires_when_it_is_due(run: SagaRun) -> None:
+    async with dispatching(run) as (leases, _):
+        leases.give()
+        await run.deliver(made("soon", in_seconds(0.1)))
+        await until(lambda: count_steps(run, 1), 10)
+        (step,) = await run.read_due_steps()
+        await run.engine.record_reply(step, StepReply(reason="RESERVATION_NOT_EXPIRED"))
+        await until(lambda: count_steps(run, 2), 10)
+
+
+async def test_timers_of_partitions_that_are_leased_fire_at_once(run: SagaRun) -> None:
+    await run.deliver(made("due", in_seconds(-1)))
+    async with dispatching(run) as (leases, _):
+        assert not await run.query("SELECT 1 FROM saga_steps")
+        leases.give()
+        await until(lambda: count_steps(run, 1), 10)
+
+
+async def test_a_dispatcher_without_due_timers_does_not_poll(run: SagaRun) -> None:
+    await run.deliver(made("later", in_seconds(3600)))
+    async with dispatching(run) as (leases, polls):
+        leases.give()
+        await until(lambda: len(polls) == 2)
+        for number in range(20):
+            await run.deliver(made(f"even-later-{number}", in_seconds(7200)))
+        assert len(polls) <= 3
