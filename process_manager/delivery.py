@@ -74,6 +74,11 @@ class Assignment:
     failures: Mapping[str, tuple[int, str]]
     latest: Mapping[str, int]
 
+    @property
+    def streams(self) -> Collection[str]:
+        """The streams with an event that has an instance, or whose instance cannot be found."""
+        return {*self.failures, *(stream for streams in self.instances.values() for stream in streams)}
+
 
 def assign(saga: Saga[Any], beginning: datetime | None, events: Sequence[RecordedEvent]) -> Assignment:
     """Return events by instance.
@@ -160,9 +165,9 @@ class Delivery:
     def _skip_parked(self) -> set[str]:
         """Return the parked streams, and note the versions of their latest events, which wait."""
         parked = set()
-        for stream, version in self.assigned.latest.items():
+        for stream in self.assigned.streams:
             if row := self.unit.find_parked((self.saga.name, stream)):
-                self.unit.park_behind(self.feed, stream, row.version, version)
+                self.unit.park_behind(self.feed, stream, row.version, self.assigned.latest[stream])
                 parked.add(stream)
         return parked
 

@@ -6,6 +6,7 @@ take most of the time that they need.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple
+from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
@@ -25,6 +26,8 @@ SESSION = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
+    # Planning for the lengths of the arrays would take longer than the statement.
+    "plan_cache_mode": "force_generic_plan",
     # A row that another transaction inserts, or a checkpoint.
     "lock_timeout": "1s",
 }
@@ -41,13 +44,20 @@ LOST = (
 OF_DATA = ("22", "23", "54", "55")
 """Classes of SQLSTATE of errors that one row may cause."""
 
+OF_CONNECTION = (asyncpg.InterfaceError, asyncpg.InternalClientError, SQLAlchemyError, OSError)
+"""Errors of the driver and of the pool, all of them but `DataError`."""
+
 
 def is_outage(error: Exception) -> bool:
     """Return whether an error is that of the connection or the database, and not of a row."""
     if isinstance(error, asyncpg.PostgresError):
         return (error.sqlstate or "")[:2] not in OF_DATA
     is_data = isinstance(error, asyncpg.DataError)
-    return isinstance(error, asyncpg.InterfaceError | SQLAlchemyError | OSError) and not is_data
+    return isinstance(error, OF_CONNECTION) and not is_data
+
+
+NO_ROWS = StoredRows(datetime.min.replace(tzinfo=UTC), {}, {}, (), {})
+"""Of inputs that only advance checkpoints."""
 
 
 class GroupStore:
@@ -59,12 +69,15 @@ class GroupStore:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._kept: AsyncConnection | None = None
+        self._kept: tuple[AsyncConnection, Any] | None = None
+        """The connection of the pool, and the driver's."""
 
     async def read(
         self, sagas: Mapping[str, Saga[Any]], inputs: Sequence[Needs], feeds: Collection[Feed]
     ) -> StoredRows:
         """Return the rows that these inputs need, and the checkpoints of these feeds."""
+        if not feeds and not any(each.instances or each.streams for each in inputs):
+            return NO_ROWS
         driver = await self._connect()
         try:
             return await _read(driver, sagas, inputs, feeds)
@@ -89,13 +102,14 @@ class GroupStore:
 
     async def close(self) -> None:
         if self._kept is not None:
-            await self._kept.close()
+            await self._kept[0].close()
         await self._engine.dispose()
 
     async def _connect(self) -> Any:
         if self._kept is None:
-            self._kept = await self._engine.connect()
-        return (await self._kept.get_raw_connection()).driver_connection
+            connection = await self._engine.connect()
+            self._kept = connection, (await connection.get_raw_connection()).driver_connection
+        return self._kept[1]
 
     async def _discard_if_lost(self, error: Exception) -> bool:
         """Discard the connection unless PostgreSQL has answered with an error; return whether it was lost."""
@@ -103,8 +117,8 @@ class GroupStore:
             return False
         kept, self._kept = self._kept, None
         if kept is not None:
-            await kept.invalidate()
-            await kept.close()
+            await kept[0].invalidate()
+            await kept[0].close()
         return True
 
 

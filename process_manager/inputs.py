@@ -90,7 +90,7 @@ class EventBatch(QueuedInput[Collection[str]]):
 
     @property
     def streams(self) -> Collection[Key]:
-        return [(self.saga.name, stream) for stream in self.assigned.latest]
+        return [(self.saga.name, stream) for stream in self.assigned.streams]
 
     @property
     def feed(self) -> Feed | None:

@@ -140,7 +140,8 @@ class StepDispatcher:
     def _send(self, target: Target) -> None:
         """Send waiting steps to a target that has places."""
         while not self._stopped and target.count_free(monotonic()):
-            step = self._queue.take(target.name)
+            # One request may hang in a target that answers all others: each probe is another one.
+            step = self._queue.take(target.name, in_turn=target.silent)
             if step is None:
                 if target.overflowed:
                     target.overflowed = False

@@ -46,11 +46,18 @@ class StepQueue:
         self._keys.remove(steps.pop()[1])
         return True
 
-    def take(self, target: str) -> DueStep | None:
-        """Remove and return the step of the oldest saga; None if no step waits for the target."""
+    def take(self, target: str, *, in_turn: bool = False) -> DueStep | None:
+        """Remove and return the step of the oldest saga; None if no step waits for the target.
+
+        Args:
+            target: the target.
+            in_turn: whether steps that were tried less often come first.
+        """
         steps = self._by_target.get(target)
         if not steps:
             return None
-        _, key, _, step = steps.pop(0)
+        # Of equal ones `min` returns the first, and so that of the oldest saga.
+        index = min(range(len(steps)), key=lambda number: steps[number][3].tries) if in_turn else 0
+        _, key, _, step = steps.pop(index)
         self._keys.remove(key)
         return step

@@ -1,5 +1,6 @@
 """Steps wait in memory for a place of their target, those of older sagas first."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from process_manager.due_work import DueStep
@@ -54,3 +55,13 @@ def test_beyond_the_maximum_the_youngest_find_no_place() -> None:
     assert queue.put(step("early", "1", -1))
     taken = [id_ for id_, _ in take_all(queue)]
     assert (len(taken), taken[0], taken[-1]) == (MAX_STEPS, "early", f"{MAX_STEPS - 2:04}")
+
+
+def test_probes_take_turns() -> None:
+    queue = StepQueue()
+    for each in (replace(step("old", "1", 0), tries=1), step("young", "1", 1), step("younger", "1", 2)):
+        queue.put(each)
+    found = queue.take("a.v1.CommandService", in_turn=True)
+    assert found is not None
+    assert found.id == "young"
+    assert [id_ for id_, _ in take_all(queue)] == ["old", "younger"]
