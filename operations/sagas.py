@@ -11,8 +11,8 @@ from process_manager.deadline_reader import WatchedDeadlines, count_deadlines
 from process_manager.engine import Engine
 from process_manager.event_consumer import read_stream_from
 from process_manager.feed_reader import FeedReader
-from process_manager.inputs import UnknownSaga
 from process_manager.instance import Instance, RowUnreadable
+from process_manager.instance_inputs import UnknownSaga
 from process_manager.saga import ActionNotPossible, Saga
 from process_manager.saga_reader import SagaReader
 from process_manager.saga_records import SagaCounts, SagaDetails, SagaFilter, SagaRow

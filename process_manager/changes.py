@@ -10,7 +10,8 @@ import msgspec
 from process_manager import rows
 from process_manager.due_work import NO_CHECKPOINT, Feed
 from process_manager.instance import Instance
-from process_manager.unit_of_work import ParkedStream, UnitOfWork
+from process_manager.stored_rows import ParkedStream
+from process_manager.unit_of_work import UnitOfWork
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 

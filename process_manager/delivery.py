@@ -18,17 +18,17 @@ How it works:
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
 from typing import Any
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
+from process_manager.assignment import Assignment, is_before
 from process_manager.due_work import Feed
 from process_manager.instance import Instance, StreamPosition
 from process_manager.saga import Saga
-from process_manager.stored_values import to_text
 from process_manager.unit_of_work import UnitOfWork
 from runtime.process import logs
 
@@ -61,61 +61,6 @@ class Slice:
 
 
 @dataclass(frozen=True)
-class Assignment:
-    """Events by the instances to which they belong.
-
-    Args:
-        instances: the events by instance and stream.
-        failures: by stream, the version of the first event that has no instance, and why.
-        latest: by stream, the version of the last event.
-    """
-
-    instances: Mapping[str, Mapping[str, Sequence[RecordedEvent]]]
-    failures: Mapping[str, tuple[int, str]]
-    latest: Mapping[str, int]
-
-    @property
-    def streams(self) -> Collection[str]:
-        """The streams with an event that has an instance, or whose instance cannot be found."""
-        return {*self.failures, *(stream for streams in self.instances.values() for stream in streams)}
-
-
-def assign(saga: Saga[Any], beginning: datetime | None, events: Sequence[RecordedEvent]) -> Assignment:
-    """Return events by instance.
-
-    Args:
-        saga: the saga.
-        beginning: the time before which no event is delivered; None to begin with the first event.
-        events: those of one feed, in the order of their streams.
-    """
-    by_stream: dict[str, list[RecordedEvent]] = {}
-    for event in events:
-        by_stream.setdefault(event.stream, []).append(event)
-    instances: dict[str, dict[str, list[RecordedEvent]]] = {}
-    failures: dict[str, tuple[int, str]] = {}
-    for stream, own_events in by_stream.items():
-        subscription = saga.find_subscription(stream)
-        if _is_before(beginning, own_events[-1]):
-            continue
-        for event in own_events:
-            if subscription.key is not None and _is_before(beginning, event):
-                continue
-            try:
-                id_ = subscription.find_instance(event)
-            except Exception as error:  # an event or a key's function may be broken
-                failures[stream] = event.version, to_text(f"{type(error).__name__}: {error}")
-                break
-            if id_:
-                instances.setdefault(id_, {}).setdefault(stream, []).append(event)
-    latest = {stream: own_events[-1].version for stream, own_events in by_stream.items()}
-    return Assignment(instances, failures, latest)
-
-
-def _is_before(beginning: datetime | None, event: RecordedEvent) -> bool:
-    return beginning is not None and event.recorded_at < beginning
-
-
-@dataclass(frozen=True)
 class Delivery:
     """Delivers assigned events of a feed.
 
@@ -125,6 +70,8 @@ class Delivery:
         feed: the feed.
         beginning: the time before which no event is delivered; None to begin with the first event.
         assigned: the events.
+        refused: the errors of the instances whose next event is a failed input, since PostgreSQL refuses what
+            they make of it.
     """
 
     unit: UnitOfWork
@@ -132,6 +79,7 @@ class Delivery:
     feed: Feed
     beginning: datetime | None
     assigned: Assignment
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def _is_own(self) -> bool:
@@ -233,9 +181,12 @@ class Delivery:
         for event in events:
             if event.version <= instance.find_position(stream).version:
                 continue
-            if _is_before(self.beginning, event):
+            if is_before(self.beginning, event):
                 if stream == instance.own_stream:
                     instance.set_position(stream, StreamPosition(event.version))
+            elif instance.id in self.refused:
+                instance.refuse_event(event, self.refused[instance.id])
+                return False
             elif not instance.receive_event(event, self.unit.now):
                 return False
         return True

@@ -25,10 +25,10 @@ from contracts.envelope import RecordedEvent
 from process_manager.delivery import Progress, Slice
 from process_manager.due_work import Checkpoint, DueStep, DueTimer, Feed
 from process_manager.group_commit import GroupCommit
-from process_manager.inputs import (
+from process_manager.inputs import EventBatch, ParkedSlice
+from process_manager.instance import Instance
+from process_manager.instance_inputs import (
     Cancellation,
-    EventBatch,
-    ParkedSlice,
     ParkFailed,
     Reply,
     Retry,
@@ -36,7 +36,6 @@ from process_manager.inputs import (
     TimerFiring,
     UnknownSaga,
 )
-from process_manager.instance import Instance
 from process_manager.saga import Saga
 from process_manager.step_client import StepReply
 from process_manager.store import SagaStore

@@ -14,19 +14,27 @@ How it works:
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from time import monotonic
 from typing import Any, TypeVar
 
 import asyncpg
 
-from process_manager.due_work import CheckpointConflict, Feed
 from process_manager.group_store import GroupStore, is_outage
-from process_manager.inputs import QueuedInput
+from process_manager.inputs import EventBatch, QueuedInput
 from process_manager.instance import Instance
+from process_manager.queued_inputs import (
+    Queued,
+    apply_inputs,
+    list_contended_feeds,
+    list_keys,
+    note_lost_race,
+)
+from process_manager.refused_events import find_refused
 from process_manager.saga import Saga
+from process_manager.stored_values import to_text
 from process_manager.unit_of_work import UnitOfWork, divide
 from runtime.backoff import compute_pause
 
@@ -54,23 +62,6 @@ class RaceLost(Exception):
     """Other transactions have locked or changed the rows of an input again and again."""
 
 
-@dataclass
-class _Queued:
-    input: QueuedInput[Any]
-    result: asyncio.Future[Any]
-    lost_races: int = 0
-    needs_checkpoint: bool = False
-    """Whether another manager may have advanced its feed."""
-
-    def fail(self, error: BaseException) -> None:
-        if not self.result.done():
-            self.result.set_exception(error)
-
-    def complete(self, result: object) -> None:
-        if not self.result.done():
-            self.result.set_result(result)
-
-
 class GroupCommit:
     """Delivers inputs in groups.
 
@@ -89,8 +80,8 @@ class GroupCommit:
         self._store = store
         self._get_sagas = get_sagas
         self._on_commit = on_commit
-        self._queue: deque[_Queued] = deque()
-        self._suspected: deque[_Queued] = deque()
+        self._queue: deque[Queued] = deque()
+        self._suspected: deque[Queued] = deque()
         """Inputs that run by themselves."""
         self._suspects: dict[Hashable, float] = {}
         """Keys of instances and feeds, and until when they are suspected."""
@@ -104,10 +95,10 @@ class GroupCommit:
             Exception: it failed; nothing has changed, unless the connection was lost.
         """
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._put(_Queued(input_, result))
+        self._put(Queued(input_, result))
         return await result
 
-    def _put(self, *inputs: _Queued) -> None:
+    def _put(self, *inputs: Queued) -> None:
         for each in inputs:
             (self._suspected if self._is_suspect(each.input) else self._queue).append(each)
         if self._task is None:
@@ -123,8 +114,8 @@ class GroupCommit:
         finally:
             self._task = None
 
-    def _take_group(self) -> list[_Queued]:
-        group, size = list[_Queued](), 0
+    def _take_group(self) -> list[Queued]:
+        group, size = list[Queued](), 0
         while self._queue and size < MAX_GROUP_SIZE:
             if self._queue[0].input.runs_alone:
                 return group or [self._queue.popleft()]
@@ -134,7 +125,7 @@ class GroupCommit:
                 size += queued.input.size
         return group
 
-    async def _run_group(self, group: Sequence[_Queued]) -> None:
+    async def _run_group(self, group: Sequence[Queued]) -> None:
         """Commit inputs, or fail them."""
         error: Exception | None = None
         for _ in range(1 + MAX_RERUNS):
@@ -149,9 +140,13 @@ class GroupCommit:
             except Exception as failure:
                 error = failure
                 break
-        await self._divide(group, error or RaceLost())
+        try:
+            await self._divide(group, error or RaceLost())
+        except Exception as failure:  # of the search for the faulty input
+            for each in group:
+                each.fail(failure)
 
-    async def _divide(self, group: Sequence[_Queued], error: Exception) -> None:
+    async def _divide(self, group: Sequence[Queued], error: Exception) -> None:
         """Run the halves of a group that PostgreSQL refused."""
         if is_outage(error):
             for each in group:
@@ -160,26 +155,40 @@ class GroupCommit:
             middle = len(group) // 2
             await self._run_group(group[:middle])
             await self._run_group(group[middle:])
-        else:
+        elif not await self._refuse_instances(group[0], error):
             group[0].fail(error)
             until = monotonic() + SUSPICION
-            self._suspects.update(dict.fromkeys(_list_keys(group[0].input), until))
+            self._suspects.update(dict.fromkeys(list_keys(group[0].input), until))
+
+    async def _refuse_instances(self, queued: Queued, error: Exception) -> bool:
+        """Deliver a batch of events without the reactions that PostgreSQL refuses; return whether it did.
+
+        The instances of these reactions have a failed input, as if their code had failed.
+        """
+        batch = queued.input
+        if not isinstance(batch, EventBatch) or batch.refused:
+            return False
+        ids = await find_refused(self._store, self._get_sagas(), batch, list(batch.assigned.instances))
+        if ids:
+            queued.input = replace(batch, refused=dict.fromkeys(ids, to_text(str(error))))
+            await self._run_group([queued])
+        return bool(ids)
 
     def _is_suspect(self, input_: QueuedInput[Any]) -> bool:
         if not self._suspects:
             return False
         now = monotonic()
         self._suspects = {key: until for key, until in self._suspects.items() if until > now}
-        return any(key in self._suspects for key in _list_keys(input_))
+        return any(key in self._suspects for key in list_keys(input_))
 
-    async def _commit(self, group: Sequence[_Queued]) -> list[_Queued]:
+    async def _commit(self, group: Sequence[Queued]) -> list[Queued]:
         """Commit inputs in one transaction; return those that have lost a race, in their order."""
         group = [each for each in group if not each.result.done()]
         sagas = self._get_sagas()
-        rows = await self._store.read(sagas, [each.input for each in group], _list_contended_feeds(group))
+        rows = await self._store.read(sagas, [each.input for each in group], list_contended_feeds(group))
         members = {id(each.input): each for each in group}
         units = [
-            _apply(UnitOfWork(sagas, rows), [members[id(each)] for each in inputs])
+            apply_inputs(UnitOfWork(sagas, rows), [members[id(each)] for each in inputs])
             for inputs in divide([each.input for each in group])
         ]
         to_write = [applied for applied in units if applied.unit.has_changes]
@@ -191,9 +200,9 @@ class GroupCommit:
                 for queued, result in applied.results:
                     queued.complete(result)
         left = {id(queued) for applied in units if id(applied) in lost for queued, _ in applied.results}
-        return [_note_lost_race(each) for each in group if id(each) in left]
+        return [note_lost_race(each) for each in group if id(each) in left]
 
-    def _put_off(self, lost: Sequence[_Queued]) -> None:
+    def _put_off(self, lost: Sequence[Queued]) -> None:
         """Let inputs that have lost a race join a later group, in their order."""
         for each in lost:
             if each.lost_races > MAX_LOST_RACES:
@@ -201,43 +210,3 @@ class GroupCommit:
         if left := [each for each in lost if not each.result.done()]:
             pause = compute_pause(min(each.lost_races for each in left), INITIAL_PAUSE, MAX_PAUSE)
             asyncio.get_running_loop().call_later(pause, self._put, *left)
-
-
-def _note_lost_race(queued: _Queued) -> _Queued:
-    queued.needs_checkpoint = True
-    queued.lost_races += 1
-    return queued
-
-
-@dataclass
-class _Applied:
-    """A unit of work, and the results of its inputs."""
-
-    unit: UnitOfWork
-    results: list[tuple[_Queued, Any]]
-
-
-def _apply(unit: UnitOfWork, members: Sequence[_Queued]) -> _Applied:
-    """Apply inputs; those that fail change nothing."""
-    results: list[tuple[_Queued, Any]] = []
-    for each in members:
-        try:
-            results.append((each, each.input.apply(unit)))
-        except Exception as error:  # of the saga's code, or another manager was faster
-            each.fail(error)
-            if not each.input.is_atomic and not isinstance(error, CheckpointConflict):
-                # The instances may have changed: without this input, everything once more.
-                rest = [other for other in members if other is not each and not other.result.done()]
-                return _apply(UnitOfWork(unit.sagas, unit.rows), rest)
-    return _Applied(unit, results)
-
-
-def _list_contended_feeds(group: Sequence[_Queued]) -> set[Feed]:
-    """Return the feeds whose checkpoints have to be read: they may have moved, or have several batches."""
-    counts = Counter(each.input.feed for each in group if each.input.feed is not None)
-    repeated = {feed for feed, number in counts.items() if number > 1}
-    return repeated | {each.input.feed for each in group if each.needs_checkpoint and each.input.feed}
-
-
-def _list_keys(input_: QueuedInput[Any]) -> list[Hashable]:
-    return [input_.feed] if input_.feed is not None else list(input_.instances)

@@ -4,6 +4,7 @@ The statements run on a connection that is kept, and on asyncpg directly: SQLAlc
 take most of the time that they need.
 """
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
@@ -17,7 +18,8 @@ from contracts import streams
 from process_manager import changes, read_statement, write_statement
 from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed
 from process_manager.saga import Saga
-from process_manager.unit_of_work import Needs, ParkedStream, StoredRows, UnitOfWork
+from process_manager.stored_rows import Needs, ParkedStream, StoredRows
+from process_manager.unit_of_work import UnitOfWork
 
 SESSION = {
     # Compilation takes longer than these short statements.
@@ -61,7 +63,7 @@ NO_ROWS = StoredRows(datetime.min.replace(tzinfo=UTC), {}, {}, (), {})
 
 
 class GroupStore:
-    """The rows of sagas, as groups of inputs read and write them. One group at a time.
+    """The rows of sagas, as groups of inputs read and write them. It has one connection.
 
     Args:
         engine: a pool of one connection.
@@ -71,6 +73,7 @@ class GroupStore:
         self._engine = engine
         self._kept: tuple[AsyncConnection, Any] | None = None
         """The connection of the pool, and the driver's."""
+        self._lock = asyncio.Lock()
 
     async def read(
         self, sagas: Mapping[str, Saga[Any]], inputs: Sequence[Needs], feeds: Collection[Feed]
@@ -78,13 +81,13 @@ class GroupStore:
         """Return the rows that these inputs need, and the checkpoints of these feeds."""
         if not feeds and not any(each.instances or each.streams for each in inputs):
             return NO_ROWS
-        driver = await self._connect()
-        try:
-            return await _read(driver, sagas, inputs, feeds)
-        except Exception as error:
-            if not await self._discard_if_lost(error):
-                raise
-        return await _read(await self._connect(), sagas, inputs, feeds)
+        async with self._lock:
+            try:
+                return await _read(await self._connect(), sagas, inputs, feeds)
+            except Exception as error:
+                if not await self._discard_if_lost(error):
+                    raise
+            return await _read(await self._connect(), sagas, inputs, feeds)
 
     async def write(self, units: Sequence[UnitOfWork]) -> set[int]:
         """Write the changes of units of work; return the numbers of those that no other transaction has met.
@@ -92,13 +95,36 @@ class GroupStore:
         Raises:
             Exception: nothing has been written, or it is unknown whether the connection was lost before.
         """
-        driver = await self._connect()
         write = write_statement.compose(len(units), changes.list_rows(units))
-        try:
-            return {row[0] for row in await driver.fetch(write.sql, *write.parameters)}
-        except Exception as error:
-            await self._discard_if_lost(error)
-            raise
+        async with self._lock:
+            try:
+                driver = await self._connect()
+                return {row[0] for row in await driver.fetch(write.sql, *write.parameters)}
+            except Exception as error:
+                await self._discard_if_lost(error)
+                raise
+
+    async def can_write(self, units: Sequence[UnitOfWork]) -> bool:
+        """Return whether PostgreSQL takes the changes of units of work; nothing is written.
+
+        Raises:
+            Exception: the connection was lost.
+        """
+        write = write_statement.compose(len(units), changes.list_rows(units))
+        async with self._lock:
+            transaction = (driver := await self._connect()).transaction()
+            try:
+                await transaction.start()
+                await driver.fetch(write.sql, *write.parameters)
+            except Exception as error:
+                if is_outage(error):
+                    await self._discard_if_lost(error)
+                    raise
+                return False
+            finally:
+                if self._kept is not None:
+                    await transaction.rollback()
+            return True
 
     async def close(self) -> None:
         if self._kept is not None:

@@ -219,6 +219,10 @@ class Instance:
         self.set_position(event.stream, StreamPosition(event.version))
         return True
 
+    def refuse_event(self, event: RecordedEvent, error: str) -> None:
+        """Record that what the saga makes of an event cannot be stored."""
+        self._fail(event.stream, event.version, f"cannot be stored: {error}")
+
     def keep_waiting(self, stream: str, version: int) -> None:
         """Record that the events of a stream wait from this version on, until the row can be read."""
         if not self.find_position(stream).failed_input:

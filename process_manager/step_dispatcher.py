@@ -26,10 +26,10 @@ from opentelemetry.trace import SpanKind
 from contracts import streams
 from process_manager.due_work import DueStep
 from process_manager.engine import Engine
-from process_manager.instance import Instance, RowUnreadable, Step
+from process_manager.instance import Instance, RowUnreadable
 from process_manager.leases import Leases
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
-from process_manager.step_queue import StepKey, StepQueue, key_of
+from process_manager.step_queue import StepKey, StepQueue, create_due_step, key_of
 from process_manager.store import SagaStore
 from process_manager.targets import CALL_TIMEOUT, PLACES, Target, Targets, target_of
 from runtime.backoff import compute_pause
@@ -233,19 +233,3 @@ class StepDispatcher:
         except Exception as store_error:
             self._failures.report(**fields, error=repr(store_error))
             await asyncio.sleep(POLL_INTERVAL)
-
-
-def create_due_step(instance: Instance, step: Step) -> DueStep:
-    return DueStep(
-        instance.saga.name,
-        instance.id,
-        step.step,
-        step.attempt,
-        step.method,
-        step.request,
-        tries=0,
-        denied=False,
-        correlation_id=instance.correlation_id,
-        traceparent=instance.traceparent,
-        began_at=instance.began_at,
-    )

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from process_manager.due_work import DueStep
+from process_manager.instance import Instance, Step
 from process_manager.targets import target_of
 
 MAX_STEPS = 1_000
@@ -22,6 +23,22 @@ StepKey = tuple[str, str, str]
 
 def key_of(step: DueStep) -> StepKey:
     return step.saga, step.id, step.step
+
+
+def create_due_step(instance: Instance, step: Step) -> DueStep:
+    return DueStep(
+        instance.saga.name,
+        instance.id,
+        step.step,
+        step.attempt,
+        step.method,
+        step.request,
+        tries=0,
+        denied=False,
+        correlation_id=instance.correlation_id,
+        traceparent=instance.traceparent,
+        began_at=instance.began_at,
+    )
 
 
 @dataclass

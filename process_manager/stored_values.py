@@ -13,6 +13,8 @@ from process_manager.saga import Reaction, Saga
 
 NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 """U+0000 in JSON, which PostgreSQL cannot hold; not a backslash in front of these letters."""
+MAX_NAME_LENGTH = 500
+"""Characters of a status and of the names of steps and timers, which are in indexes."""
 MAX_ERROR_LENGTH = 2000
 """Characters of an error that a row keeps."""
 
@@ -51,6 +53,9 @@ def check_storable(saga: Saga[Any], reaction: Reaction[Any]) -> None:
         text.encode()  # fails on half of a surrogate pair
         if "\0" in text:
             raise ValueError(f"{text!r} holds the character U+0000")
+    for name in (status.state, *names):
+        if len(name) > MAX_NAME_LENGTH:
+            raise ValueError(f"{name[:50]!r}… has more than {MAX_NAME_LENGTH} characters")
     for timer in reaction.timers:
         if timer.at is not None and timer.at.tzinfo is None:
             raise ValueError(f"timer {timer.name} has a time without a time zone")

@@ -11,76 +11,16 @@ How it works:
   read, and while its own stream is parked. They fire later by as long as they were stopped.
 """
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from process_manager import rows
 from process_manager.due_work import Checkpoint, CheckpointConflict, DueStep, DueTimer, Feed
 from process_manager.instance import Instance
 from process_manager.saga import Saga
-
-Key = tuple[str, str]
-"""The saga and the id of an instance, or the saga and the name of a stream."""
-
-
-@dataclass
-class ParkedStream:
-    """A stream whose events wait."""
-
-    feed: Feed
-    stream: str
-    version: int
-    """Of the first event that waits."""
-    latest: int
-    """Of the latest event that waits; 0 if it is unknown: then all events of the stream wait."""
-    error: str = ""
-    revision: int | None = None
-    """Of the stored row; None if there is none."""
-    changed: bool = False
-
-
-@dataclass(frozen=True)
-class StoredRows:
-    """The rows that a group needs."""
-
-    now: datetime
-    """PostgreSQL's time."""
-    instances: Mapping[Key, Any]
-    """With the steps of the instances; a row without a version is that of an instance to come."""
-    parked: Mapping[Key, ParkedStream]
-    timers: Collection[DueTimer]
-    """Those that have not been fired, stopped or set anew."""
-    checkpoints: Mapping[Feed, Checkpoint]
-    """Those of feeds that have lost a race."""
-
-
-@dataclass(frozen=True)
-class OperatorAction:
-    """An operator's action on an instance, for the record."""
-
-    action: str
-    reason: str
-    operator: str
-
-
-class Needs(Protocol):
-    """What an input needs."""
-
-    @property
-    def instances(self) -> Collection[Key]: ...
-
-    @property
-    def streams(self) -> Collection[Key]:
-        """Those that may be parked."""
-
-    @property
-    def feed(self) -> Feed | None: ...
-
-    @property
-    def timer(self) -> DueTimer | None: ...
-
+from process_manager.stored_rows import Key, Needs, ParkedStream, StoredRows
 
 N = TypeVar("N", bound=Needs)
 
@@ -104,6 +44,15 @@ def divide(inputs: Sequence[N]) -> list[list[N]]:
     for index, each in enumerate(inputs):
         units.setdefault(find(index), []).append(each)
     return list(units.values())
+
+
+@dataclass(frozen=True)
+class OperatorAction:
+    """An operator's action on an instance, for the record."""
+
+    action: str
+    reason: str
+    operator: str
 
 
 @dataclass

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from process_manager.inputs import RowInspection
+from process_manager.instance_inputs import RowInspection
 from process_manager.store import SagaStore
 from process_manager.unit_of_work import UnitOfWork
 from tests.integration.housekeeping.conftest import House

@@ -10,7 +10,7 @@ import pytest
 
 from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, Feed
 from process_manager.engine import Engine
-from process_manager.inputs import UnknownSaga
+from process_manager.instance_inputs import UnknownSaga
 from process_manager.saga import Saga
 from process_manager.store import SagaStore
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN

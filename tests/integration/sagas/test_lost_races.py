@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -11,7 +10,6 @@ import pytest
 from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, Feed
 from process_manager.group_commit import RaceLost
 from process_manager.group_store import GroupStore
-from process_manager.saga import Input, Reaction, StepRejected, StepSucceeded
 from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
 from process_manager.unit_of_work import UnitOfWork
@@ -155,30 +153,23 @@ async def test_a_locked_row_delays_its_own_inputs_only(
     assert await read_statuses(run) == {"c": "CASHED", "d": "CASHED"}
 
 
-LONG = "".join(f"{number:x}" for number in range(9_000))
-"""A status that PostgreSQL does not take into an index."""
+REFUSE = "ALTER TABLE sagas ADD CONSTRAINT refused CHECK (id NOT LIKE 'bad%' OR status <> 'CASHED')"
+"""What stands for a reaction that PostgreSQL does not store."""
 
 
-def describe(state: Any) -> Any:
-    return replace(COLLECTION.describe_status(state), state=LONG if state.reason == "poison" else state.state)
-
-
-def react(state: Any, input_: Input) -> Reaction[Any]:
-    reaction = COLLECTION.react(state, input_)
-    if isinstance(input_, StepSucceeded | StepRejected) and reaction.state.cheque_id.startswith("bad"):
-        return replace(reaction, state=replace(reaction.state, reason="poison"))
-    return reaction
-
-
-POISONED = replace(COLLECTION, react=react, describe_status=describe)
+async def refuse(database_url: str, constraint: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute(constraint)
+    await connection.close()
 
 
 @pytest.mark.parametrize("bad", [1, 5])
 async def test_replies_that_postgresql_refuses_fail_alone_and_cost_the_others_little(
-    store: SagaStore, bad: int
+    store: SagaStore, database_url: str, bad: int
 ) -> None:
     store.groups = groups = InterruptedStore(store.groups._engine)
-    run = SagaRun(store, POISONED)
+    run = SagaRun(store, COLLECTION)
+    await refuse(database_url, REFUSE)
     ids = [f"bad-{number}" for number in range(bad)] + [f"good-{number}" for number in range(32 - bad)]
     await run.deliver(*map(written, ids))
     steps = await read_steps(run)
@@ -198,6 +189,22 @@ async def test_replies_that_postgresql_refuses_fail_alone_and_cost_the_others_li
     later = [id_ for id_ in steps if id_.startswith("later")]
     assert await reply([*ids[:bad], *later]) == ids[:bad]
     assert groups.statements <= 2 + 2 * bad  # the faulty ones run by themselves now
+
+
+@pytest.mark.parametrize("bad", [1, 3])
+async def test_events_that_postgresql_refuses_block_their_own_instances(
+    store: SagaStore, database_url: str, bad: int
+) -> None:
+    run = SagaRun(store, COLLECTION)
+    await refuse(database_url, REFUSE.replace("'CASHED'", "'CASHING'"))
+    ids = [f"good-{number}" for number in range(20)] + [f"bad-{number}" for number in range(bad)]
+    await run.deliver(*map(written, ids))
+    rows = await run.read_sagas()
+    assert {id_ for id_, row in rows.items() if row.status == "CASHING"} == set(ids[:20])
+    assert {id_ for id_, row in rows.items() if "cannot be stored" in row.failed_input} == set(ids[20:])
+    await refuse(database_url, "ALTER TABLE sagas DROP CONSTRAINT refused")
+    retried = await run.engine.retry(COLLECTION.name, "bad-0", "ada")
+    assert (retried.version, retried.status.blocked_reason) == (1, "")
 
 
 async def test_a_lost_connection_fails_its_group_and_the_next_one_has_another(

@@ -14,7 +14,7 @@ import pytest
 from contracts.envelope import RecordedEvent
 from operations.status import check_sagas
 from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep, Feed
-from process_manager.inputs import UnknownSaga
+from process_manager.instance_inputs import UnknownSaga
 from process_manager.leases import Leases
 from process_manager.saga_records import SagaCounts
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply

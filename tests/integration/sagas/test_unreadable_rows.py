@@ -191,16 +191,17 @@ async def test_unreadable_positions_park_the_streams_whose_events_wait(
 
 async def test_a_reaction_that_cannot_be_stored_fails_its_own_instance(store: SagaStore) -> None:
     reasons: dict[str, Any] = {"nul": "\0", "surrogate": "\ud800", "object": object()}
+    names = {"name": "\0", "long": "x" * 501}
 
     def react(state: Any, input_: Any) -> Reaction[Any]:
         reaction, id_ = COLLECTION.react(state, input_), input_.event.cheque_id
-        timers = [Timer("\0", None)] if id_ == "name" else reaction.timers
+        timers = [Timer(names[id_], None)] if id_ in names else reaction.timers
         return replace(reaction, state=replace(reaction.state, reason=reasons.get(id_, "")), timers=timers)
 
     run = SagaRun(store, replace(COLLECTION, react=react))
-    await run.deliver(*map(written, (*reasons, "name", "good")))
+    await run.deliver(*map(written, (*reasons, *names, "good")))
     rows = await run.read_sagas()
-    assert {id_ for id_, row in rows.items() if row.failed_input} == {*reasons, "name"}
+    assert {id_ for id_, row in rows.items() if row.failed_input} == {*reasons, *names}
     assert rows["good"].status == "CASHING"
 
 
