@@ -81,8 +81,10 @@ class StepDispatcher:
         failures = logs.RepeatedErrors(log, "Polling due steps failed")
         while not stopping.is_set():
             self._leases.silent_targets = self._targets.list_silent()
+            work_added = self._engine.work_added.is_set()
+            self._engine.work_added.clear()
             try:
-                if self._must_poll():
+                if self._must_poll(work_added=work_added):
                     await self._poll()
                     failures.reset()
             except Exception as error:  # for example, PostgreSQL is unavailable
@@ -102,9 +104,9 @@ class StepDispatcher:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
-    def _must_poll(self) -> bool:
+    def _must_poll(self, *, work_added: bool) -> bool:
         partitions = self._leases.partitions
-        if self._engine.work_added.is_set() or partitions != self._polled_partitions:
+        if work_added or partitions != self._polled_partitions:
             return bool(partitions)
         is_lone = len(partitions) == streams.PARTITIONS
         interval = LONE_POLL_INTERVAL if is_lone else POLL_INTERVAL
@@ -113,7 +115,6 @@ class StepDispatcher:
     async def _poll(self) -> None:
         """Take over due steps that are not in memory, of each target as many as it has places."""
         partitions, now = self._leases.partitions, monotonic()
-        self._engine.work_added.clear()
         limits = {each.name: each.count_free(now) for each in self._targets.list_silent().values()}
         # A step that ends during the query may still be in its result, so take the keys before it.
         known = {*self._queue, *self._tasks}

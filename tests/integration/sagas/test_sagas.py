@@ -20,6 +20,7 @@ from process_manager.saga_records import SagaCounts
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
+from process_manager.targets import Targets
 from process_manager.timer_dispatcher import TimerDispatcher
 from runtime.process.settings import Settings
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, cashed, written
@@ -296,3 +297,22 @@ async def test_a_denied_step_is_counted_until_it_is_answered_and_logged_once(
         await until(is_cashed)
     assert await run.reader.count_open() == {COLLECTION.name: SagaCounts(1, 0, 0, denied=0)}
     assert [call.args for call in log.error.call_args_list] == [("Step denied",)]
+
+
+async def test_a_dispatcher_without_partitions_rests(run: SagaRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds, list_silent = 0, Targets.list_silent
+
+    def count(targets: Targets) -> Any:
+        nonlocal rounds
+        rounds += 1
+        run.engine.work_added.set()
+        return list_silent(targets)
+
+    monkeypatch.setattr(Targets, "list_silent", count)
+    monkeypatch.setattr("process_manager.step_dispatcher.INTERVAL", 0.05)
+    leases, stopping = Leases(run.store, "ledger"), asyncio.Event()
+    task = asyncio.create_task(StepDispatcher(run.engine, run.store, ScriptedClient(), leases).run(stopping))
+    await until(lambda: rounds >= 3)
+    assert rounds < 10
+    stopping.set()
+    await task
