@@ -21,7 +21,7 @@ RECREATE_SUBJECT = "diptych.recreate"
 the stream. Its data is the stream's epoch."""
 PUBLISHED_SUBJECT = "diptych.published"
 """Subject of the core NATS request to which the leading relay replies once all events that were committed
-before the request are in the stream: `<epoch>/<sequence>`, the stream's epoch and the last marked sequence.
+before the request are in the stream: `<epoch>/<sequence>`, the stream's epoch and its last sequence.
 A relay that does not lead, or cannot publish, does not reply."""
 
 VALID_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")

@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Protocol
 
 from command_server.relay.event_stream import EventStream
-from command_server.relay.outbox import Outbox, RelayState
+from command_server.relay.outbox import Outbox
+from command_server.relay.outbox_rows import RelayState
 from contracts.envelope import RecordedEvent
 from runtime.process import logs
 

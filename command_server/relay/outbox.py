@@ -2,21 +2,29 @@
 
 How it works. An outbox row is pending until it is marked with the epoch and the sequence of its message.
 `relay_state` has one row: the incarnation of the database, the epoch of the current stream, and the last
-marked sequence. `mark` and `begin_epoch` compare that row with the caller's `RelayState` in the statement
-that changes it. This is PostgreSQL's fence: a relay that was frozen, cut off or replaced holds an old state,
-so it changes nothing and gets RelayStateChanged. Every statement commits by itself. After an error or a
-cancellation the connection is discarded, because a statement may still be running on it.
+marked sequence. What marks or begins an epoch compares that row with the caller's `RelayState` in the
+statement that changes it. This is PostgreSQL's fence: a relay that was frozen, cut off or replaced holds an
+old state, so it changes nothing and gets RelayStateChanged. Every statement commits by itself. After an error
+or a cancellation the connection is discarded, because a statement may still be running on it.
 """
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Self
 
-import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from command_server.relay import statements
-from contracts.envelope import RecordedEvent, parse_metadata
+from command_server.relay.outbox_rows import (
+    RelayState,
+    TransactionSnapshot,
+    decode_event,
+    decode_page,
+    decode_state,
+    get_mark_parameters,
+    get_state_columns,
+)
+from contracts.envelope import RecordedEvent
 
 POSITIONS_PAGE_SIZE = 1_000
 """Positions at which events are read at once."""
@@ -28,38 +36,18 @@ class RelayStateChanged(Exception):
     """The state in PostgreSQL is not the expected one: another relay or an operator has changed it."""
 
 
-@dataclass(frozen=True, slots=True)
-class RelayState:
-    """The row of `relay_state`."""
-
-    incarnation: str
-    """Identity of the database; replaced by every restore."""
-    epoch: str
-    """Epoch of the stream that `sequence` refers to; empty before the first stream."""
-    sequence: int
-    """The last sequence that is marked in the outbox."""
-
-
-@dataclass(frozen=True, slots=True)
-class TransactionSnapshot:
-    """`pg_current_snapshot()`: the transactions that had ended at one moment."""
-
-    xmin: int
-    """All transactions with lower ids have ended, and their committed rows are visible."""
-    xmax: int
-    """The lowest transaction id that was not assigned yet."""
-
-
 class Outbox:
     """The outbox, the events and the relay's state, on one connection. For one task at a time."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self._connection: AsyncConnection | None = None
+        self._driver: Any = None
+        """asyncpg's connection under it."""
 
     async def read_state(self) -> RelayState:
-        ((incarnation, epoch, sequence),) = await self._fetch(statements.STATE)
-        return RelayState(str(incarnation), str(epoch or ""), sequence)
+        (row,) = await self._fetch(statements.STATE)
+        return decode_state(row)
 
     async def begin_epoch(self, state: RelayState, epoch: str) -> RelayState:
         """Record the epoch of a new stream, with no event marked.
@@ -67,7 +55,7 @@ class Outbox:
         Raises:
             RelayStateChanged: the state is not `state`.
         """
-        if not await self._fetch(statements.BEGIN_EPOCH, *_get_state_columns(state), epoch):
+        if not await self._fetch(statements.BEGIN_EPOCH, *get_state_columns(state), epoch):
             raise RelayStateChanged("another relay has begun an epoch")
         return RelayState(state.incarnation, epoch, 0)
 
@@ -83,12 +71,27 @@ class Outbox:
             RelayStateChanged: the state is not `state`.
             ValueError: the numbers of events and sequences differ.
         """
-        sequences = range(state.sequence + 1, last + 1)
-        if len(positions) != len(sequences):
-            raise ValueError(f"{len(positions)} events after {state.sequence} do not reach {last}")
-        if not await self._fetch(statements.MARK, *_get_state_columns(state), last, positions, sequences):
+        if not await self._fetch(statements.MARK, *get_mark_parameters(state, positions, last)):
             raise RelayStateChanged("another relay has marked events")
         return replace(state, sequence=last)
+
+    async def mark_and_read(
+        self, state: RelayState, positions: Sequence[int], last: int, floor: int, limit: int
+    ) -> tuple[RelayState, list[RecordedEvent], bool]:
+        """Mark events as `mark` does, and return the other pending ones as `read_pending` does.
+
+        Returns:
+            The new state, the events, and whether there may be more.
+
+        Raises:
+            RelayStateChanged: the state is not `state`.
+        """
+        marks = get_mark_parameters(state, positions, last)
+        rows = await self._fetch(statements.MARK_AND_READ, *marks, floor, limit, MAX_READ_BYTES)
+        if not rows:
+            raise RelayStateChanged("another relay has marked events")
+        pending = decode_page(rows if rows[0]["position"] else (), limit, MAX_READ_BYTES)
+        return replace(state, sequence=last), *pending
 
     async def read_pending(self, floor: int, limit: int) -> tuple[list[RecordedEvent], bool]:
         """Return pending events with positions above `floor`, lowest first.
@@ -101,9 +104,7 @@ class Outbox:
             The events, up to the one that reaches MAX_READ_BYTES, and whether there may be more.
         """
         rows = await self._fetch(statements.PENDING, floor, limit, MAX_READ_BYTES)
-        events = [_decode_event(row) for row in rows]
-        size = sum(len(event.data) for event in events)
-        return events, len(events) == limit or size >= MAX_READ_BYTES
+        return decode_page(rows, limit, MAX_READ_BYTES)
 
     async def read_history(self, after: int, limit: int) -> tuple[int, list[RecordedEvent]]:
         """Return one page of all recorded events in order, without the pending ones.
@@ -115,7 +116,7 @@ class Outbox:
             The last position of the page (`after` if there are no more events), and the page's events.
         """
         rows = await self._fetch(statements.HISTORY, after, limit, MAX_READ_BYTES)
-        events = [_decode_event(row) for row in rows if not row["exists"]]
+        events = [decode_event(row) for row in rows if not row["exists"]]
         return rows[-1]["position"] if rows else after, events
 
     async def read_published_positions(self, epoch: str, after: int) -> dict[int, int]:
@@ -131,16 +132,14 @@ class Outbox:
         start = 0
         while start < len(positions):
             page = positions[start : start + POSITIONS_PAGE_SIZE]
-            events = [
-                _decode_event(row) for row in await self._fetch(statements.EVENTS, page, MAX_READ_BYTES)
-            ]
+            events = [decode_event(row) for row in await self._fetch(statements.EVENTS, page, MAX_READ_BYTES)]
             is_full = sum(len(event.data) for event in events) >= MAX_READ_BYTES
             start += page.index(events[-1].position) + 1 if is_full else len(page)
             yield events
 
-    async def read_snapshot(self) -> TransactionSnapshot:
-        (row,) = await self._fetch(statements.SNAPSHOT)
-        return TransactionSnapshot(*row)
+    async def read_state_and_snapshot(self) -> tuple[RelayState, TransactionSnapshot]:
+        (row,) = await self._fetch(statements.STATE_AND_SNAPSHOT)
+        return decode_state(row), TransactionSnapshot(*row[3:])
 
     async def read_last_position(self) -> int:
         """Return the highest position of all committed events that are in the outbox."""
@@ -163,18 +162,19 @@ class Outbox:
     async def _fetch(self, statement: str, *parameters: Any) -> Sequence[Any]:
         """Run a statement on asyncpg directly; SQLAlchemy costs more than most of these statements."""
         try:
-            if self._connection is None:
+            if self._driver is None:
                 self._connection = await self._engine.connect()
-            raw = await self._connection.get_raw_connection()
-            driver: asyncpg.Connection[Any] = raw.driver_connection  # type: ignore[assignment]
-            return await driver.fetch(statement, *parameters)
+                raw = await self._connection.get_raw_connection()
+                self._driver = raw.driver_connection
+            rows: Sequence[Any] = await self._driver.fetch(statement, *parameters)
+            return rows
         except BaseException:
             await self._discard_connection()  # it may be dead, or a statement may still run on it
             raise
 
     async def _discard_connection(self) -> None:
         """Close the connection; the next statement opens another."""
-        connection, self._connection = self._connection, None
+        connection, self._connection, self._driver = self._connection, None, None
         if connection is not None:
             await connection.invalidate()
             await connection.close()
@@ -184,12 +184,3 @@ class Outbox:
 
     async def __aexit__(self, *_: object) -> None:
         await self._discard_connection()
-
-
-def _get_state_columns(state: RelayState) -> tuple[str, str | None, int]:
-    return state.incarnation, state.epoch or None, state.sequence
-
-
-def _decode_event(row: Any) -> RecordedEvent:
-    stream, version, kind, data, recorded_at, position, metadata, *_ = row
-    return RecordedEvent(stream, version, kind, data, recorded_at, position, parse_metadata(metadata))

@@ -12,7 +12,7 @@ again and publish everything that it finds up to the position.
 
 from collections import deque
 
-from command_server.relay.outbox import TransactionSnapshot
+from command_server.relay.outbox_rows import TransactionSnapshot
 
 MIN_AGE = 10.0
 """Seconds before an observation counts. A writer may have taken a position and no transaction id yet;

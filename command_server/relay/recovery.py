@@ -15,7 +15,8 @@ from time import monotonic
 from command_server.relay.batch_sender import BatchSender, OutOfSync, Publisher
 from command_server.relay.event_messages import decode_event, is_copy
 from command_server.relay.event_stream import MAX_BATCH_SIZE, EventStream
-from command_server.relay.outbox import Outbox, RelayState
+from command_server.relay.outbox import Outbox
+from command_server.relay.outbox_rows import RelayState
 from contracts.envelope import RecordedEvent
 from runtime.jetstream import Message, StreamIdentity, StreamReader
 from runtime.process import logs

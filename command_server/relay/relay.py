@@ -1,8 +1,9 @@
 """The relay: publishes committed events to the JetStream stream, in order and each of them once.
 
 How it works. After a start, a takeover, a timeout or any error the relay discards its memory and recovers
-(`Recovery`). Then it publishes pending events: read a batch from the outbox, publish it, mark it. Every
-message names the epoch and the sequence that it follows, and every mark compares the relay's state in
+(`Recovery`). Then it publishes pending events: read a batch from the outbox, publish it, and mark it with the
+statement that reads the next one. If the relay fails before that, recovery marks what it finds in the stream.
+Every message names the epoch and the sequence that it follows, and every mark compares the relay's state in
 PostgreSQL. A relay that was frozen and replaced can therefore neither publish nor mark. Once per
 CHECK_INTERVAL the relay compares stream and state with its expectation, and recovers if they differ.
 
@@ -19,14 +20,17 @@ from typing import NoReturn
 
 from command_server.relay.batch_sender import BatchSender, OutOfSync, Publisher
 from command_server.relay.event_stream import MAX_BATCH_SIZE, EventStream, MessageTooLarge
-from command_server.relay.outbox import Outbox, RelayState
+from command_server.relay.outbox import Outbox
 from command_server.relay.outbox_floor import OutboxFloor
+from command_server.relay.outbox_rows import RelayState, TransactionSnapshot
 from command_server.relay.publication_requests import PublicationRequests
 from command_server.relay.recovery import Recovery, is_usable
 from contracts.envelope import RecordedEvent
 from runtime.backoff import Backoff
 from runtime.process import logs
 
+MARK_DELAY = 0.02
+"""Seconds that published events wait for a notification, to be marked by the statement that reads on."""
 POLL_INTERVAL = 0.25
 """Seconds between reads of an empty outbox if no notification arrives."""
 CHECK_INTERVAL = 1.0
@@ -55,6 +59,8 @@ class Relay:
         self._sender = BatchSender(outbox, stream)
         self._recovery = Recovery(outbox, stream, publisher, self._sender)
         self._state = RelayState("", "", 0)
+        self._unmarked: list[int] = []
+        """Positions of the events that the stream has after `_state.sequence`, in its order."""
         self.blocked = False
         """Whether the next event is larger than NATS accepts."""
 
@@ -67,7 +73,7 @@ class Relay:
             while True:
                 started = monotonic()
                 try:
-                    self._state = await self._recovery.run()
+                    self._unmarked, self._state = [], await self._recovery.run()
                     failures.reset()
                     await self._publish_pending()
                 except MessageTooLarge as error:
@@ -100,9 +106,9 @@ class Relay:
             while True:
                 notified.clear()  # before the read: a later commit sets it again
                 requests.begin_read()
-                events, is_full_batch = await self._outbox.read_pending(floor.position, MAX_BATCH_SIZE)
+                events, is_full_batch = await self._mark_and_read(floor.position)
                 if events:
-                    await self._publish_and_mark(events)
+                    await self._publish(events)
                     # After a full batch more events may be pending above its last one, even if they are below
                     # positions that were published before.
                     published_to = (
@@ -110,13 +116,12 @@ class Relay:
                     )
                 self._report_continued()
                 await self._reply_to(requests, events[-1].position if is_full_batch else None)
-                if not events:
+                if not is_full_batch:
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(POLL_INTERVAL):
+                        async with asyncio.timeout(MARK_DELAY if self._unmarked else POLL_INTERVAL):
                             await notified.wait()
                 if monotonic() - checked_at >= CHECK_INTERVAL:
-                    await self._check(recreation_requested)
-                    floor.observe(published_to, monotonic(), await self._outbox.read_snapshot())
+                    floor.observe(published_to, monotonic(), await self._check(recreation_requested))
                     checked_at = monotonic()
 
     def _subscribe_requests(
@@ -133,17 +138,34 @@ class Relay:
     async def _reply_to(self, requests: PublicationRequests, published_to: int | None) -> None:
         """Reply to the requests that are fulfilled after a read (`PublicationRequests.take_fulfilled`)."""
         for reply in requests.take_fulfilled(published_to):
-            await self._stream.signals.confirm_publication(reply, self._state.epoch, self._state.sequence)
+            await self._stream.signals.confirm_publication(reply, self._state.epoch, self._end)
         if requests.has_unbound:
             requests.bind(await self._outbox.read_last_position())
 
-    async def _publish_and_mark(self, events: Sequence[RecordedEvent]) -> None:
-        batches = self._sender.send(self._publisher, self._state, events, self._state.sequence)
-        async for batch, last in batches:
-            self._state = await self._outbox.mark(self._state, [event.position for event in batch], last)
+    @property
+    def _end(self) -> int:
+        """The stream's last sequence."""
+        return self._state.sequence + len(self._unmarked)
 
-    async def _check(self, recreation_requested: asyncio.Event) -> None:
+    async def _mark_and_read(self, floor: int) -> tuple[list[RecordedEvent], bool]:
+        """Mark the events that were published since the last call, and return pending ones."""
+        if not self._unmarked:
+            return await self._outbox.read_pending(floor, MAX_BATCH_SIZE)
+        self._state, events, is_full_batch = await self._outbox.mark_and_read(
+            self._state, self._unmarked, self._end, floor, MAX_BATCH_SIZE
+        )
+        self._unmarked = []
+        return events, is_full_batch
+
+    async def _publish(self, events: Sequence[RecordedEvent]) -> None:
+        async for batch, _ in self._sender.send(self._publisher, self._state, events, self._end):
+            self._unmarked += [event.position for event in batch]
+
+    async def _check(self, recreation_requested: asyncio.Event) -> TransactionSnapshot:
         """Verify that stream and state are still the expected ones; recreate the stream if a reader needs it.
+
+        Returns:
+            The transactions that have ended, seen after the latest read of the outbox.
 
         Raises:
             OutOfSync: they differ, or the stream was recreated.
@@ -151,12 +173,14 @@ class Relay:
         stream = await self._stream.read_identity()
         if stream is None or not stream.complete or not is_usable(stream, self._state):
             raise OutOfSync("the stream was replaced or has gaps")
-        if stream.last_sequence != self._state.sequence:
-            raise OutOfSync("the stream's last sequence is not the last marked one")
-        if await self._outbox.read_state() != self._state:
+        if stream.last_sequence != self._end:
+            raise OutOfSync("the stream's last sequence is not the last published one")
+        state, snapshot = await self._outbox.read_state_and_snapshot()
+        if state != self._state:
             raise OutOfSync("the relay's state was changed")
         if recreation_requested.is_set() and stream.removed_to:
             await self._sender.recreate_stream(self._state)
             raise OutOfSync("a reader needs messages that housekeeping has removed; recreated the stream")
         recreation_requested.clear()
         await self._stream.enable_batches(stream)
+        return snapshot

@@ -1,6 +1,6 @@
 """The relay's SQL. Every statement commits by itself.
 
-BEGIN_EPOCH and MARK change nothing unless the relay's state is the expected one ($1 to $3).
+BEGIN_EPOCH, MARK and MARK_AND_READ change nothing unless the relay's state is the expected one ($1 to $3).
 """
 # ruff: noqa: S608 - composed of constants of this module only
 
@@ -17,16 +17,20 @@ _UNCHANGED = "id = 1 AND incarnation = $1 AND epoch IS NOT DISTINCT FROM $2 AND 
 
 BEGIN_EPOCH = f"UPDATE relay_state SET epoch = $4, sequence = 0 WHERE {_UNCHANGED} RETURNING id"
 
-MARK = f"""
-WITH state AS (
-    UPDATE relay_state SET sequence = $4 WHERE {_UNCHANGED} RETURNING epoch
+# Marks do not wait for the disk: recovery marks again what a crash of PostgreSQL loses.
+_WITHOUT_SYNC = "set_config('synchronous_commit', 'off', true) IS NOT NULL"
+
+_MARK = f"""
+state AS (
+    UPDATE relay_state SET sequence = $4 WHERE {_UNCHANGED} AND {_WITHOUT_SYNC} RETURNING epoch
 ), marked AS (
     UPDATE outbox SET epoch = state.epoch, sequence = m.sequence, published_at = now()
     FROM state, unnest(CAST($5 AS bigint[]), CAST($6 AS bigint[])) AS m (position, sequence)
     WHERE outbox.position = m.position
 )
-SELECT epoch FROM state
 """
+
+MARK = f"WITH {_MARK} SELECT epoch FROM state"
 
 # With an array, PostgreSQL looks each position up. With a join it would read all events, because it expects a
 # thousand of them.
@@ -36,6 +40,24 @@ SELECT {_EVENT} FROM (
         SELECT position FROM outbox WHERE sequence IS NULL AND position > $1 ORDER BY position LIMIT $2
     ))
 ) e WHERE e.bytes_before < $3 ORDER BY e.position
+"""
+
+# At least one row if the state is the expected one; of nulls if no event is pending. The reading half does
+# not see the marks of the other half, since both have the same snapshot, so it leaves out what is marked. A
+# set operation is hashed, whereas `<> ALL` would compare each row with each of a thousand positions.
+MARK_AND_READ = f"""
+WITH {_MARK}, pending AS (
+    SELECT {_EVENT} FROM (
+        SELECT *, {_BYTES_BEFORE} FROM events WHERE position = ANY (ARRAY(
+            SELECT position FROM (
+                (SELECT position FROM outbox WHERE sequence IS NULL AND position > $7
+                 ORDER BY position LIMIT $8 + cardinality($5))
+                EXCEPT SELECT unnest($5)
+            ) others ORDER BY position LIMIT $8
+        ))
+    ) e WHERE e.bytes_before < $9
+)
+SELECT pending.* FROM state LEFT JOIN pending ON true ORDER BY position
 """
 
 HISTORY = f"""
@@ -62,9 +84,10 @@ SELECT {_EVENT} FROM (
 ) e WHERE e.bytes_before < $2 ORDER BY e.nth
 """
 
-SNAPSHOT = """
-SELECT CAST(CAST(pg_snapshot_xmin(s) AS text) AS bigint), CAST(CAST(pg_snapshot_xmax(s) AS text) AS bigint)
-FROM pg_current_snapshot() s
+STATE_AND_SNAPSHOT = """
+SELECT incarnation, epoch, sequence,
+  CAST(CAST(pg_snapshot_xmin(s) AS text) AS bigint), CAST(CAST(pg_snapshot_xmax(s) AS text) AS bigint)
+FROM relay_state, pg_current_snapshot() s WHERE id = 1
 """
 
 LAST_POSITION = "SELECT coalesce(max(position), 0) FROM outbox"

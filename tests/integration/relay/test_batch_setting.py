@@ -111,26 +111,14 @@ async def test_the_relay_works_with_an_older_release(
             async with feed.relay(database_url, nats.url):
                 async with feed.generate_load(writer):
                     await until(lambda: bool(lines.of(REFUSED)))
-                    await wait_until_published_more(writer, 200)
+                    await writer.wait_until_marked(200)
                     await nats.kill()
                     await nats.start()
                     await until(lambda: observer.connected)
-                    await wait_until_published_more(writer, 200)
+                    await writer.wait_until_marked(200)
                     epoch = (await feed.wait_until_complete(observer)).epoch
                     await observer.js.delete_stream(JETSTREAM)
                     await feed.wait_until_complete(observer, other_than=epoch)
                 await writer.wait_until_published()
                 await feed.assert_whole(observer, writer)
         assert not (await feed.read_identity(observer)).takes_batches
-
-
-async def wait_until_published_more(writer: Writer, count: int) -> None:
-    async def count_published() -> int:
-        return int((await writer.query("SELECT count(*) FROM outbox WHERE sequence IS NOT NULL"))[0][0])
-
-    target = await count_published() + count
-
-    async def are_published() -> bool:
-        return await count_published() >= target
-
-    await until(are_published)

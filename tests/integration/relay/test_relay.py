@@ -4,7 +4,9 @@ import asyncio
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from time import monotonic
+from uuid import uuid4
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
@@ -240,3 +242,31 @@ async def test_a_read_of_the_outbox_ends_at_a_number_of_bytes(writer: Writer) ->
         assert ([event.position for event in few], is_full) == ([1, 2, 3], True)
         assert await outbox.read_history(0, 1_000) == (16, []), "all are pending"
         assert await outbox.read_history(16, 1_000) == (20, [])
+
+
+async def test_the_statement_that_marks_returns_what_else_is_pending(writer: Writer) -> None:
+    async with Outbox(writer.engine) as outbox:
+        state = await outbox.begin_epoch(await outbox.read_state(), str(uuid4()))
+        async with writer.begin() as late:
+            await writer.append(late, "late")  # position 1
+            await writer.commit(*[f"{number}" for number in range(9)])
+            events, is_full = await outbox.read_pending(0, 5)
+            assert ([event.position for event in events], is_full) == ([2, 3, 4, 5, 6], True)
+            state, events, is_full = await outbox.mark_and_read(state, [2, 3, 4, 5, 6], 5, 0, 5)
+            assert ([event.position for event in events], is_full, state.sequence) == (
+                [7, 8, 9, 10],
+                False,
+                5,
+            )
+            await late.commit()
+        # Marked in another order than that of their positions, as after a late commit.
+        state, events, is_full = await outbox.mark_and_read(state, [9, 7], 7, 0, 2)
+        assert ([event.position for event in events], is_full) == ([1, 8], True)
+        state, events, is_full = await outbox.mark_and_read(state, [1, 8], 9, 9, 5)
+        assert ([event.position for event in events], is_full) == ([10], False)
+        assert await outbox.mark_and_read(state, [10], 10, 0, 5) == (replace(state, sequence=10), [], False)
+        assert await outbox.read_state() == replace(state, sequence=10)
+    marked = await writer.query("SELECT position, sequence FROM outbox ORDER BY sequence")
+    assert [tuple(row) for row in marked] == list(
+        zip([2, 3, 4, 5, 6, 9, 7, 1, 8, 10], range(1, 11), strict=True)
+    )

@@ -81,6 +81,18 @@ class Writer:
 
         await until(nothing_pending, seconds)
 
+    async def read_marked_sequence(self) -> int:
+        return int((await self.query("SELECT sequence FROM relay_state"))[0][0])
+
+    async def wait_until_marked(self, more: int) -> None:
+        """Wait until this many more events of the stream are marked."""
+        start = await self.read_marked_sequence()
+
+        async def are_marked() -> bool:
+            return await self.read_marked_sequence() >= start + more
+
+        await until(are_marked)
+
 
 @asynccontextmanager
 async def writer(database_url: str) -> AsyncIterator[Writer]:

@@ -23,7 +23,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("tests/faults",),
     ("tests/e2e/test_up.py",),
     ("tests/integration/contexts/test_verify_fulfilment.py",),
-    ("tests/integration/relay/test_relay_faults.py",),
+    ("tests/integration/relay/test_relay_errors.py", "tests/integration/relay/test_stream_builds.py"),
     ("tests/integration/relay/test_relay_process.py",),
     ("tests/integration/projector/test_projector_process.py",),
     ("tests/integration/edge/test_process.py",),

@@ -1,7 +1,7 @@
 """The floor of the outbox rises only when no lower position can become pending."""
 
-from command_server.relay.outbox import TransactionSnapshot
 from command_server.relay.outbox_floor import MIN_AGE, OutboxFloor
+from command_server.relay.outbox_rows import TransactionSnapshot
 
 
 def snapshot(transactions: int, running: int = 0) -> TransactionSnapshot:
