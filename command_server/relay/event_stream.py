@@ -109,10 +109,13 @@ class EventStream:
         return await read(self._connection.client.jetstream(timeout=READ_TIMEOUTS[-1]))
 
     async def recreate(self, incarnation: str) -> None:
-        """Replace the stream, if there is one, by an empty one with a new epoch."""
+        """Replace the stream, if there is one, by an empty one with a new epoch and as many replicas."""
+        replicas = None
         with suppress(NotFoundError):
+            replicas = (await self._connection.js.stream_info(streams.JETSTREAM)).config.num_replicas
             await self._connection.js.delete_stream(streams.JETSTREAM)
-        await self._connection.js.add_stream(_build_config(str(uuid4()), incarnation))
+        config = _build_config(str(uuid4()), incarnation)
+        await self._connection.js.add_stream(config.evolve(num_replicas=replicas))
 
     async def enable_batches(self, stream: StreamIdentity) -> None:
         """Let the stream take fast batches; if the server refuses, publish one by one from now on.

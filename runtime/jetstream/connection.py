@@ -160,7 +160,7 @@ class Connection:
         while not self._closing:
             self._client_closed.clear()
             await self.client.connect(
-                self._url,
+                self._url.split(","),
                 name=self._name,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; sleep takes a float

@@ -1,0 +1,110 @@
+"""Three NATS servers on this machine that replicate the event stream."""
+
+from pathlib import Path
+from typing import Self
+
+import nats.errors
+from nats.js.errors import NotFoundError
+
+from contracts.streams import JETSTREAM
+from devstack.servers import Nats
+from devstack.tcp_ports import free_port
+from runtime.jetstream import Connection, connect
+from tests.support.harness.waiting import until
+
+SIZE = 3
+
+
+class ClusteredNats(Nats):
+    """One server of a cluster."""
+
+    routes: list[int]
+    number: int
+    sync_always: bool
+
+    def _command(self) -> list[str | Path]:
+        config = self.folder.with_name(f"{self.folder.name}.conf")
+        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self.routes)
+        sync = "sync_interval: always" if self.sync_always else ""
+        config.write_text(
+            f"server_name: n{self.number}\n"
+            f"jetstream {{ {sync} }}\n"
+            f"cluster {{ name: c, listen: 127.0.0.1:{self.routes[self.number]}, routes: [{routes}] }}\n"
+        )
+        return [*super()._command(), "-c", config]
+
+
+class NatsCluster:
+    """A cluster whose servers can be killed and frozen one by one.
+
+    Args:
+        folder: for their data.
+        sync_always: whether each acknowledged message is on disk.
+    """
+
+    def __init__(self, folder: Path, sync_always: bool) -> None:
+        routes = [free_port() for _ in range(SIZE)]
+        self.servers = [ClusteredNats(folder / f"nats-{number}") for number in range(SIZE)]
+        for number, server in enumerate(self.servers):
+            server.routes, server.number, server.sync_always = routes, number, sync_always
+
+    @property
+    def url(self) -> str:
+        return ",".join(server.url for server in self.servers)
+
+    async def replicate(self, connection: Connection) -> None:
+        """Give the stream three replicas, and wait until all of them are current."""
+
+        async def is_replicated() -> bool:
+            try:
+                info = await connection.js.stream_info(JETSTREAM)
+                if info.config.num_replicas != SIZE:
+                    await connection.js.update_stream(info.config.evolve(num_replicas=SIZE))
+                    return False
+            except (nats.errors.Error, TimeoutError):
+                return False
+            replicas = info.cluster.replicas or [] if info.cluster else []
+            return len(replicas) == SIZE - 1 and all(replica.current for replica in replicas)
+
+        await until(is_replicated, 60)
+
+    async def find_leader(self, connection: Connection) -> ClusteredNats:
+        """Return the server that leads the stream."""
+        leader = -1
+
+        async def is_led() -> bool:
+            nonlocal leader
+            try:
+                info = await connection.js.stream_info(JETSTREAM)
+            except (NotFoundError, nats.errors.Error, TimeoutError):
+                return False
+            name = info.cluster.leader if info.cluster else None
+            leader = int(name.removeprefix("n")) if name else -1
+            return leader >= 0
+
+        await until(is_led, 60)
+        return self.servers[leader]
+
+    async def step_down(self, connection: Connection) -> None:
+        await connection.client.request(f"$JS.API.STREAM.LEADER.STEPDOWN.{JETSTREAM}", b"", timeout=5)
+
+    async def __aenter__(self) -> Self:
+        for server in self.servers:
+            await server.start()
+        async with await connect(self.url, "test") as connection:
+            await connection.wait_until_connected()
+
+            async def has_leader() -> bool:
+                try:
+                    await connection.js.account_info()
+                except (nats.errors.Error, TimeoutError):
+                    return False
+                return True
+
+            await until(has_leader, 60)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for server in self.servers:
+            server.child.thaw()
+            await server.stop()
