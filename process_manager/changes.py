@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -12,6 +13,14 @@ from process_manager.due_work import NO_CHECKPOINT, Feed
 from process_manager.instance import Instance
 from process_manager.stored_rows import ParkedStream
 from process_manager.unit_of_work import UnitOfWork
+
+INSERTED_IN_ORDER = {
+    "first_checkpoints": ("saga", "stream_type", "partition"),
+    "begun": ("saga", "id"),
+    "first_parked": ("saga", "stream"),
+}
+"""By part with rows that two managers may insert at once: their key. In one order, neither waits for a row of
+the other while the other waits for one of its own."""
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
@@ -24,6 +33,9 @@ def list_rows(units: Sequence[UnitOfWork]) -> Rows:
         changes.add_all()
         for part, part_rows in changes.rows.items():
             collected[part] += [{**row, "unit": number} for row in part_rows]
+    for part, key in INSERTED_IN_ORDER.items():
+        if part in collected:
+            collected[part].sort(key=itemgetter(*key))
     return collected
 
 
