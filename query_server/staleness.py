@@ -11,7 +11,8 @@ connection on which it was taken. Where nothing is known, nothing is sent.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from math import ceil, inf
 from time import monotonic
 from typing import Any, NoReturn
@@ -25,7 +26,9 @@ from runtime.grpc.metadata import STALENESS
 from runtime.grpc.rpc_error import RpcError
 
 INTERVAL = 0.25
-"""Seconds between two samples."""
+"""Seconds between two samples while there are queries."""
+IDLE_INTERVAL = 1.0
+"""Seconds between two samples while there are none; the next query brings the next sample forward."""
 UNKNOWN = -inf
 """The moment of a bound that nobody knows."""
 
@@ -55,6 +58,8 @@ class Staleness:
         self.redis = redis
         self.view = view
         self.sample: Sample | None = None
+        self.on_use: Callable[[], None] = lambda: None
+        """Called by each query that uses the sample."""
 
     def set(self, connection: int, lead: float, times: list[bytes], parked: list[Any], count: int) -> None:
         """Set the sample.
@@ -84,12 +89,19 @@ class StalenessSampler:
     def __init__(self, redis: RedisClient, models: Iterable[Staleness]) -> None:
         self._redis = redis
         self._models = list(models)
+        self._is_used = asyncio.Event()
+        for model in self._models:
+            model.on_use = self._is_used.set
 
     async def run(self) -> NoReturn:
         """Take samples until cancelled."""
         while True:
+            self._is_used.clear()
             await self.take()
             await asyncio.sleep(INTERVAL)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(IDLE_INTERVAL - INTERVAL):
+                    await self._is_used.wait()
 
     async def take(self) -> None:
         """Take one sample of each projection. While Redis is away the last ones stay, and grow old."""
@@ -149,7 +161,10 @@ class AnswerAge:
 
     def restart(self) -> None:
         """Forget what was read: the answer is read again from here on."""
-        self._sample = None if self._staleness is None else self._staleness.sample
+        self._sample = None
+        if self._staleness is not None:
+            self._staleness.on_use()
+            self._sample = self._staleness.sample
         self._own_since = inf
         self._shows_all = False
 

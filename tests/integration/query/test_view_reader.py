@@ -161,3 +161,18 @@ async def test_a_damaged_time_hides_the_bound_of_its_projection_alone(model: Rea
     await StalenessSampler(model.reader, [damaged, staleness]).take()
     assert AnswerAge(staleness).metadata()
     assert not AnswerAge(damaged).metadata()
+
+
+async def test_a_query_after_an_idle_time_brings_the_next_sample_forward(
+    model: ReadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("query_server.staleness.IDLE_INTERVAL", 600.0)
+    staleness = Staleness(model.reader, CHEQUE)
+    running = asyncio.create_task(StalenessSampler(model.reader, [staleness]).run())
+    await until(lambda: staleness.sample is not None)
+    for _ in range(2):
+        first = staleness.sample
+        AnswerAge(staleness)
+        await until(lambda sample=first: staleness.sample is not sample)  # type: ignore[misc]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

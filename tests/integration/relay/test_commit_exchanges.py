@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -16,14 +17,25 @@ from sqlalchemy.engine import make_url
 from command_server.kernel.batch import Request
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import Accepted
-from command_server.kernel.ports import Changes, EventRow, StoreConflict
+from command_server.kernel.ports import (
+    Changes,
+    EventRow,
+    RequestLookup,
+    RequestRow,
+    StoreConflict,
+    StreamRow,
+)
 from command_server.postgres.event_store import PostgresEventStore
 from command_server.postgres.pipelined_connection import PipelinedConnection, connect_pipelined
 from tests.support.builders.requests import group_commit, request
 from tests.support.harness.certificates import write_certificate
 from tests.support.harness.postgres_proxy import PostgresProxy
+from tests.support.harness.waiting import until
 from tests.support.ledger.rules.messages import CashCheque, Deposit, WriteCheque
 
+VERSIONS = "SELECT array_agg(version ORDER BY version) FROM events WHERE stream = $1"
+COUNT = "SELECT count(*) FROM requests WHERE request_id = $1"
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
 EVENT = EventRow("a.b.1", 1, "t.Event", b"1", "{}", datetime(2026, 1, 2, tzinfo=UTC))
 
 
@@ -79,27 +91,23 @@ async def test_a_commit_takes_two_exchanges(database_url: str, proxy: PostgresPr
 
 @pytest.mark.parametrize("exchange", [1, 2])
 @pytest.mark.parametrize("is_delivered", [False, True], ids=["cut before it", "answer lost"])
-@pytest.mark.parametrize("account", ["a", "new"])
 async def test_a_lost_exchange_has_one_effect_and_one_answer(
     database_url: str,
     proxy: PostgresProxy,
     observer: "asyncpg.Connection[Any]",
     exchange: int,
     is_delivered: bool,
-    account: str,
 ) -> None:
-    deposit = request(Deposit(account, 5))
     async with running(database_url, proxy) as commits:
-        proxy.cut(exchange, is_delivered=is_delivered)
-        result = await commits.execute(deposit)
-        assert isinstance(result.outcome, Accepted)
-        assert await commits.execute(deposit) == result
-    stream = f"ledger.account.{account}"
-    query = "SELECT array_agg(version ORDER BY version) FROM events WHERE stream = $1"
-    version = result.outcome.versions[stream]
-    assert await observer.fetchval(query, stream) == list(range(1, version + 1))
-    query = "SELECT count(*) FROM requests WHERE request_id = $1"
-    assert await observer.fetchval(query, deposit.request_id) == 1
+        for account in ("a", "new"):
+            deposit, stream = request(Deposit(account, 5)), f"ledger.account.{account}"
+            proxy.cut(exchange, is_delivered=is_delivered)
+            result = await commits.execute(deposit)
+            assert isinstance(result.outcome, Accepted)
+            assert await commits.execute(deposit) == result
+            versions = await observer.fetchval(VERSIONS, stream)
+            assert versions == list(range(1, result.outcome.versions[stream] + 1))
+            assert await observer.fetchval(COUNT, deposit.request_id) == 1
 
 
 async def test_a_transaction_that_lost_its_second_exchange_holds_no_locks(
@@ -123,6 +131,33 @@ async def test_a_commit_is_durable_when_it_returns(
         await transaction.commit(Changes(events=[EVENT]))
         assert await observer.fetchval("SELECT count(*) FROM events") == 1
     await store.close()
+
+
+async def test_a_request_that_the_holder_of_a_lock_records_is_found_after_the_wait(
+    database_url: str, observer: "asyncpg.Connection[Any]"
+) -> None:
+    store, late = PostgresEventStore(database_url), PostgresEventStore(database_url)
+    stream = StreamRow("a.b.1", "a.b", 1, EVENT.recorded_at, "{}", "print", is_new=True)
+    async with store.begin() as transaction:
+        await transaction.commit(Changes([stream], [EVENT]))
+    key, outcome = ("alice", str(uuid4())), Accepted({"a.b.1": 1}, EVENT.recorded_at)
+    row = RequestRow(*key, "t.Do", b"#", outcome, "a.b.1", None, "c", None, None, 7, EVENT.recorded_at)
+
+    async def look_up() -> RequestLookup:
+        async with late.begin() as transaction:
+            return (await transaction.lock_and_find(["a.b.1"], [key]))[1]
+
+    async def is_waiting() -> bool:
+        return bool(await observer.fetchval(WAITING))
+
+    async with store.begin() as transaction:
+        await transaction.lock_and_find(["a.b.1"], [])
+        waiting = asyncio.create_task(look_up())
+        await until(is_waiting)
+        await transaction.commit(Changes(requests=[row]))
+    assert key in (await waiting).requests
+    await store.close()
+    await late.close()
 
 
 async def test_a_commit_that_fails_at_its_end_is_no_success(
