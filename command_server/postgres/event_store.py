@@ -11,7 +11,7 @@ frozen server can hold locks. `store_errors` says what an error means for a comm
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import msgspec
@@ -63,7 +63,7 @@ class PostgresEventStore:
     def __init__(self, database_url: str) -> None:
         session = {**session_settings(SERVICE_ROLE), "lock_timeout": LOCK_TIMEOUT}
         self.engine = create_engine(database_url, session=session, creator=connect_pipelined)
-        self._kept: AsyncConnection | None = None
+        self._kept: _Connection | None = None
         """The connection of the last transaction, for the next one: a pool costs more than a statement."""
 
     @asynccontextmanager
@@ -71,12 +71,11 @@ class PostgresEventStore:
         async with self._translate_errors():
             connection = await self._take_connection()
             try:
-                driver = await _get_driver(connection)
-                async with _roll_back_at_end(driver):
-                    yield PostgresTransaction(driver)
+                async with _roll_back_at_end(connection.driver):
+                    yield PostgresTransaction(connection.driver)
             except Exception as error:
                 if discards_connections(error):
-                    await connection.invalidate()
+                    await connection.pooled.invalidate()
                 raise
             finally:
                 await self._keep_connection(connection)
@@ -92,20 +91,20 @@ class PostgresEventStore:
                     await connection.invalidate()
                 raise
 
-    async def _take_connection(self) -> AsyncConnection:
+    async def _take_connection(self) -> "_Connection":
         kept, self._kept = self._kept, None
-        if kept is None:
-            return await self.engine.connect()
-        if (await _get_driver(kept)).is_closed():
+        if kept is not None and not kept.driver.is_closed():
+            return kept
+        if kept is not None:
             await _discard(kept)
-            return await self.engine.connect()
-        return kept
+        pooled = await self.engine.connect()
+        return _Connection(pooled, await _get_driver(pooled))
 
-    async def _keep_connection(self, connection: AsyncConnection) -> None:
-        if self._kept is None and not connection.invalidated:
+    async def _keep_connection(self, connection: "_Connection") -> None:
+        if self._kept is None and not connection.pooled.invalidated:
             self._kept = connection
         else:
-            await connection.close()
+            await connection.pooled.close()
 
     @asynccontextmanager
     async def _translate_errors(self) -> AsyncIterator[None]:
@@ -144,9 +143,16 @@ class PostgresEventStore:
         await self.engine.dispose()
 
 
-async def _discard(connection: AsyncConnection) -> None:
-    await connection.invalidate()
-    await connection.close()
+class _Connection(NamedTuple):
+    """A connection that is taken from the pool."""
+
+    pooled: AsyncConnection
+    driver: PipelinedConnection
+
+
+async def _discard(connection: _Connection) -> None:
+    await connection.pooled.invalidate()
+    await connection.pooled.close()
 
 
 @asynccontextmanager
