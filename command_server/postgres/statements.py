@@ -20,9 +20,9 @@ relay_state s LEFT JOIN (
 """
 FIND_REQUESTS = f"SELECT {_FOUND} FROM {_REQUESTS}"  # noqa: S608 - no part of it is data
 
-# The time is read when all streams are locked, since the second half joins the number of the locks. Its
-# requests are as old as the statement. A transaction that had to wait for a lock therefore looks for them
-# again: the one that held the lock may have recorded them.
+# The rows without an id are those of the requests. The time is read when all streams are locked, since these
+# rows need the number of the locks. Their requests are as old as the statement. A transaction that has waited
+# for a lock therefore looks for them again: the one that held the lock may have recorded them.
 _LOCK_AND_FIND = f"""
 WITH locked AS MATERIALIZED (
   SELECT {_STREAM} FROM streams WHERE id = ANY($3::text[]) ORDER BY id FOR UPDATE{{}}

@@ -27,6 +27,8 @@ class PostgresProxy:
         self._tls = tls
         self.exchanges = 0
         """The number of exchanges that clients have begun."""
+        self.cuts = 0
+        """The number of connections that were cut."""
         self._cut_at: int | None = None
         self._is_delivered = False
 
@@ -58,6 +60,7 @@ class PostgresProxy:
                     self.exchanges += 1
                     is_cut = self.exchanges == self._cut_at
                     if is_cut:
+                        self.cuts += 1
                         answers.cancel()
                         await asyncio.gather(answers, return_exceptions=True)
                     if is_cut and not self._is_delivered:

@@ -1,0 +1,106 @@
+"""Connections of several writers to PostgreSQL are cut at random exchanges of their commits."""
+
+import asyncio
+import random
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import asyncpg
+from sqlalchemy.engine import make_url
+
+from command_server.kernel.batch import Request
+from command_server.kernel.group_commit import GroupCommit
+from command_server.kernel.outcomes import Accepted
+from command_server.kernel.ports import StoreConflict, StoreUnavailable
+from command_server.postgres.event_store import PostgresEventStore
+from tests.support.builders.requests import group_commit, request
+from tests.support.harness.postgres_proxy import PostgresProxy
+from tests.support.ledger.rules.messages import Deposit
+
+ACCOUNTS = "abcd"
+DEPOSITS = 240
+CALLERS = 12
+CUTS = 30
+
+
+@asynccontextmanager
+async def running(database_url: str, proxy: PostgresProxy) -> AsyncIterator[GroupCommit]:
+    async with proxy.run() as port:
+        url = make_url(database_url).set(host="127.0.0.1", port=port)
+        store = PostgresEventStore(url.render_as_string(hide_password=False))
+        commits = group_commit(store)
+        writer = asyncio.create_task(commits.run())
+        try:
+            yield commits
+        finally:
+            commits.close()
+            await writer
+            await store.close()
+
+
+async def execute(dice: random.Random, writers: list[GroupCommit], deposit: Request) -> Accepted:
+    """Execute a command at any of the writers, until one knows its outcome."""
+    while True:
+        try:
+            outcome = (await dice.choice(writers).execute(deposit)).outcome
+        except (StoreConflict, StoreUnavailable):
+            continue
+        assert isinstance(outcome, Accepted)
+        return outcome
+
+
+async def cut(dice: random.Random, proxies: list[PostgresProxy], is_over: asyncio.Event) -> int:
+    """Cut connections until the commands are executed, CUTS at most; return their number."""
+    for number in range(CUTS):
+        proxy = dice.choice(proxies)
+        proxy.cut(dice.randint(1, 4), is_delivered=dice.random() < 0.5)
+        before = proxy.cuts
+        while proxy.cuts == before:
+            if is_over.is_set():
+                return number
+            await asyncio.sleep(0.002)
+    return CUTS
+
+
+async def test_each_command_has_one_effect_and_one_answer_however_often_connections_are_cut(
+    database_url: str,
+) -> None:
+    print(f"seed {(seed := secrets.randbits(32))}")
+    dice = random.Random(seed)
+    proxies = [PostgresProxy(make_url(database_url).port or 5432) for _ in range(2)]
+    deposits = [request(Deposit(dice.choice(ACCOUNTS), dice.randint(1, 9))) for _ in range(DEPOSITS)]
+    outcomes: dict[str, Accepted] = {}
+    async with AsyncExitStack() as stack:
+        writers = [await stack.enter_async_context(running(database_url, proxy)) for proxy in proxies]
+        remaining, is_over = iter(deposits), asyncio.Event()
+
+        async def call() -> None:
+            for deposit in remaining:
+                outcomes[deposit.request_id] = await execute(dice, writers, deposit)
+
+        cutting = asyncio.create_task(cut(dice, proxies, is_over))
+        await asyncio.gather(*(call() for _ in range(CALLERS)))
+        is_over.set()
+        assert await cutting
+        for proxy in proxies:
+            proxy.cut(0, is_delivered=True)  # the past: no further one
+        for deposit in dice.sample(deposits, 40):
+            assert await execute(dice, writers, deposit) == outcomes[deposit.request_id]
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(database_url)
+    events = await connection.fetch("SELECT stream, version FROM events ORDER BY position")
+    balances = await connection.fetch("SELECT id, (state ->> 'balance')::int FROM streams")
+    await connection.close()
+    versions = Counter[str]()
+    for stream, version in events:
+        versions[stream] += 1
+        assert version == versions[stream], "gapless, and in order"
+    assert sorted(tuple(row) for row in events) == sorted(
+        item for outcome in outcomes.values() for item in outcome.versions.items()
+    )
+    expected = Counter[str]()
+    for deposit in deposits:
+        expected[f"ledger.account.{deposit.command.account_id}"] += deposit.command.amount
+    assert dict(tuple(row) for row in balances) == expected
