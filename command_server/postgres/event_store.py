@@ -188,7 +188,7 @@ class PostgresTransaction:
         statement = statements.LOCK_FREE_AND_FIND if skip_locked else statements.LOCK_AND_FIND
         rows = await self._connection.fetch_in_transaction(statement, callers, ids, list(streams))
         found = {row["id"]: StoredStream(*row[1:6]) for row in rows if row["id"] is not None}
-        requests = [row for row in rows if row["id"] is None]
+        requests: Sequence[Any] = [row for row in rows if row["id"] is None]
         if requests[0]["has_waited"]:
             requests = await self._connection.fetch_in_transaction(statements.FIND_REQUESTS, callers, ids)
         return found, _decode_lookup(requests)

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import asyncpg
+import pytest
 from sqlalchemy.engine import make_url
 
 from command_server.kernel.batch import Request
@@ -21,9 +22,8 @@ from tests.support.harness.postgres_proxy import PostgresProxy
 from tests.support.ledger.rules.messages import Deposit
 
 ACCOUNTS = "abcd"
-DEPOSITS = 240
 CALLERS = 12
-CUTS = 30
+DEPOSITS_PER_CUT = 8
 
 
 @asynccontextmanager
@@ -52,9 +52,9 @@ async def execute(dice: random.Random, writers: list[GroupCommit], deposit: Requ
         return outcome
 
 
-async def cut(dice: random.Random, proxies: list[PostgresProxy], is_over: asyncio.Event) -> int:
-    """Cut connections until the commands are executed, CUTS at most; return their number."""
-    for number in range(CUTS):
+async def cut(dice: random.Random, proxies: list[PostgresProxy], cuts: int, is_over: asyncio.Event) -> int:
+    """Cut connections, but none after the commands are executed; return their number."""
+    for number in range(cuts):
         proxy = dice.choice(proxies)
         proxy.cut(dice.randint(1, 4), is_delivered=dice.random() < 0.5)
         before = proxy.cuts
@@ -62,16 +62,19 @@ async def cut(dice: random.Random, proxies: list[PostgresProxy], is_over: asynci
             if is_over.is_set():
                 return number
             await asyncio.sleep(0.002)
-    return CUTS
+    return cuts
 
 
+@pytest.mark.parametrize("cuts", [8, pytest.param(60, marks=pytest.mark.long)])
 async def test_each_command_has_one_effect_and_one_answer_however_often_connections_are_cut(
-    database_url: str,
+    database_url: str, cuts: int
 ) -> None:
     print(f"seed {(seed := secrets.randbits(32))}")
     dice = random.Random(seed)
     proxies = [PostgresProxy(make_url(database_url).port or 5432) for _ in range(2)]
-    deposits = [request(Deposit(dice.choice(ACCOUNTS), dice.randint(1, 9))) for _ in range(DEPOSITS)]
+    deposits = [
+        request(Deposit(dice.choice(ACCOUNTS), dice.randint(1, 9))) for _ in range(cuts * DEPOSITS_PER_CUT)
+    ]
     outcomes: dict[str, Accepted] = {}
     async with AsyncExitStack() as stack:
         writers = [await stack.enter_async_context(running(database_url, proxy)) for proxy in proxies]
@@ -81,7 +84,7 @@ async def test_each_command_has_one_effect_and_one_answer_however_often_connecti
             for deposit in remaining:
                 outcomes[deposit.request_id] = await execute(dice, writers, deposit)
 
-        cutting = asyncio.create_task(cut(dice, proxies, is_over))
+        cutting = asyncio.create_task(cut(dice, proxies, cuts, is_over))
         await asyncio.gather(*(call() for _ in range(CALLERS)))
         is_over.set()
         assert await cutting
