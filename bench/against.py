@@ -162,6 +162,8 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     if unknown := set(arguments.groups) - set(known):
         parser.error(f"unknown group: {', '.join(sorted(unknown))}")
+    if arguments.rounds < 1:
+        parser.error("--rounds: must be 1 or more")
     logs.configure("warning", "console")
     plan = QUICK if arguments.quick else COMPLETE
     try:

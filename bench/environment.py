@@ -116,6 +116,7 @@ class Environment:
         *,
         seconds: float = 0.0,
         in_flight: int = IN_FLIGHT,
+        rate: float = 0.0,
         processes: Mapping[str, int],
         events: int = 0,
     ) -> Sample:
@@ -127,7 +128,8 @@ class Environment:
             requests_file: the serialised requests.
             count: the number of calls; 0 for as many as fit into `seconds`.
             seconds: the duration; 0 for no limit.
-            in_flight: the number of concurrent calls.
+            in_flight: the number of concurrent calls, at most with a rate.
+            rate: calls per second, whether or not they are answered; 0 for a closed loop.
             processes: ids, by name, of the processes whose CPU time is measured.
             events: the number of events that each call records.
 
@@ -143,6 +145,7 @@ class Environment:
             count=count,
             seconds=seconds,
             in_flight=in_flight,
+            rate=rate,
         )
         cpu = meter.measure(result.ok)
         if result.ok != (count or sum(result.statuses.values())):

@@ -32,7 +32,8 @@ TIMEOUT = 20.0
 """Seconds after the last command within which the last effect has to be visible."""
 SCRATCH_STREAM = "bench"
 CHANGE_CHANNEL = View.of(Order).change_channel
-ECHO = "a call of the echo"
+ECHO, ECHO_PACED = "a call of the echo", f"a call of the echo at {RATES[0]}/s"
+"""With as many calls in flight as in other groups, and at the lowest rate, at which a call costs more."""
 
 SELECT_COMMIT_TIMES = """
 SELECT stream, extract(epoch FROM pg_xact_commit_timestamp(xmin)) FROM events
@@ -173,7 +174,12 @@ async def open_subjects(environment: Environment) -> AsyncIterator[list[Subject]
             orders = environment.write_requests("requests-echo", requests.generate_orders(calls))
             return await environment.measure(echo, PLACE, orders, calls, processes=process)
 
-        subjects = [Subject(ECHO, run_echo)]
+        async def run_paced_echo() -> Sample:
+            count = int(RATES[0] * seconds)
+            orders = environment.write_requests("requests-echo", requests.generate_orders(count))
+            return await environment.measure(echo, PLACE, orders, count, rate=RATES[0], processes=process)
+
+        subjects = [Subject(ECHO, run_echo), Subject(ECHO_PACED, run_paced_echo)]
         for rate in RATES:
             subjects += [
                 Subject(name_system(rate), partial(run_system, rate)),

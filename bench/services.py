@@ -30,7 +30,7 @@ BATCH_SIZE, PAGE_SIZE = 50, 20
 LEVELS = (1, 4, 16, 64, 256)
 """Concurrent calls, for the subjects that are measured at several levels."""
 LEVEL_SECONDS = 1.0
-"""Seconds per run at one level."""
+"""Seconds per run at one level of the complete bench."""
 
 
 def name_at_level(name: str, in_flight: int) -> str:
@@ -101,7 +101,12 @@ class Services:
 
             async def get(address: str, processes: dict[str, int], in_flight: int) -> Sample:
                 return await self._environment.measure(
-                    address, GET, reads, seconds=LEVEL_SECONDS, processes=processes, in_flight=in_flight
+                    address,
+                    GET,
+                    reads,
+                    seconds=LEVEL_SECONDS * self._environment.plan.calls,
+                    processes=processes,
+                    in_flight=in_flight,
                 )
 
             async def place(in_flight: int) -> Sample:

@@ -32,7 +32,8 @@ FEED = (
         for rate in lag.RATES
         for percentile, must, moonshot in (("50", 3, 1.5), ("99", 5, 2))
     ),
-    Comparison(lag.name_system(100), lag.ECHO, 6, 4, select_cpu, "CPU", at_most=True),
+    Comparison(lag.name_system(100), lag.ECHO_PACED, 6, 4, select_cpu, "CPU", at_most=True),
+    Comparison(lag.name_system(100), lag.ECHO, metric=select_cpu, metric_name="CPU", at_most=True),
 )
 SAGAS = (
     Comparison(MANAGED_PACED, sagas.LONE, 25, 15, P50, "p50", at_most=True, against_metric=P50),

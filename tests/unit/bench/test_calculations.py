@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from time import monotonic, sleep
 
 import pytest
 
@@ -87,11 +88,16 @@ def test_orders_of_a_run_have_different_customers() -> None:
 def test_cpu_time_of_a_process_counts_its_descendants_unless_it_must_not() -> None:
     both = CpuMeter({"all": os.getpid()})
     own = CpuMeter({"own": os.getpid()}, descendants=False)
+    deadline = monotonic() + 20
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as child:
-        while both.measure(1)["all"] < own.measure(1)["own"] + 0.1e6:
-            continue
-        assert child.pid in list_families([os.getpid()])
+        difference = 0.0
+        while difference < 0.1e6 and monotonic() < deadline:
+            sleep(0.02)
+            difference = both.measure(1)["all"] - own.measure(1)["own"]
+        family = list_families([os.getpid()])
         child.kill()
+    assert difference >= 0.1e6
+    assert child.pid in family
 
 
 def test_processes_are_pinned_to_cores_and_released() -> None:
