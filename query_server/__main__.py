@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from contracts.manifest import Manifest
 from query_server.change_notifications import ChangeNotifications
-from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.service import QueryContext, ReadModel, query_service
 from query_server.staleness import StalenessSampler
@@ -17,6 +16,7 @@ from runtime.process.contexts import load_parts
 from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 from runtime.process.start_error import InvalidSetting
+from runtime.redis.address import RedisAddress
 
 
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:

@@ -18,12 +18,12 @@ from typing import Protocol
 import msgspec
 
 from contracts.view_layout import View
-from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.subscription import Subscription
 from runtime.backoff import Backoff
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
+from runtime.redis.address import RedisAddress
 
 INITIAL_PAUSE, MAX_PAUSE = 0.01, 1.0
 """Seconds between attempts to subscribe."""

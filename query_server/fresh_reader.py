@@ -8,10 +8,10 @@ import msgspec
 from query_server.counters import parse_counters
 from query_server.freshness import Freshness
 from query_server.not_found import Archived, NotFound
-from query_server.redis_client import Command
 from query_server.view_reader import StoredView, ViewReader
 from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.rpc_error import RpcError
+from runtime.redis.pipeline import Command
 
 
 # Every call makes one, so it is cheap: a struct that the garbage collector need not track.

@@ -17,11 +17,11 @@ from diptych.consistency.v1.consistency_pb2 import StreamVersion, Token
 from contracts import streams
 from query_server.awaited_versions import AwaitedVersions
 from query_server.change_notifications import ChangeNotifications
-from query_server.redis_client import Command
 from query_server.view_reader import ViewReader
 from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.waits import Waits, Woken
+from runtime.redis.pipeline import Command
 
 RETRY_AFTER = 0.1
 """Seconds after which a projection that was behind may include the token's command."""

@@ -9,9 +9,10 @@ from typing import Any
 import msgspec
 from google.protobuf.message import DecodeError, Message
 
-from query_server.redis_client import Command, unreadable
+from query_server.redis_client import unreadable
 from query_server.view_reader import ViewReader
 from runtime.grpc.rpc_error import RpcError
+from runtime.redis.pipeline import Command
 
 ReadTime = Callable[[bytes], int]
 """Returns the time of a serialised history entry, in nanoseconds since 1970."""

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import hiredis
 
-from query_server.redis_address import RedisAddress
+from runtime.redis.address import RedisAddress
 
 TIMEOUT = 2.0
 """Seconds for subscribing, without a message before a probe, and for the reply to a probe."""

@@ -17,12 +17,13 @@ from google.protobuf.message import DecodeError
 
 from contracts.view_layout import View, index_bound
 from query_server.not_found import Archived
-from query_server.redis_client import Command, RedisClient, unreadable
+from query_server.redis_client import RedisClient, unreadable
 from query_server.staleness import AnswerAge
 from query_server.timestamps import Period
 from runtime.grpc.response_size import MAX_PAGE_BYTES, PageBudget
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
+from runtime.redis.pipeline import Command
 
 log = logs.get_logger(__name__)
 

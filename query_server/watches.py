@@ -20,10 +20,10 @@ from contracts.view_layout import MAX_CHANGE_FEED_SIZE, id_of_member
 from query_server.change_notifications import ChangeNotifications, Signal
 from query_server.freshness import Freshness
 from query_server.not_found import Archived, NotFound
-from query_server.redis_client import Command
 from query_server.view_reader import ViewReader, Window
 from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.rpc_error import RpcError
+from runtime.redis.pipeline import Command
 
 BATCH_SIZE = 50
 """Views per read of one watcher, which holds them until its caller has taken them."""

@@ -12,12 +12,12 @@ from query_server import batches, history_pages, list_pages, watches
 from query_server.counters import parse_enum
 from query_server.fresh_reader import FreshReader
 from query_server.not_found import NotFound
-from query_server.redis_client import Command
 from query_server.service import Query, QueryContext, WatchQuery
 from query_server.timestamps import read_period, to_nanoseconds
 from query_server.view_reader import Window
 from query_server.watches import Watch, WatchResponses
 from query_server.wire_format import encode_view
+from runtime.redis.pipeline import Command
 
 ORDERS, HISTORIES = View.of(Order), View.of(OrderHistory)
 MAX_COUNTED_ORDERS = 100

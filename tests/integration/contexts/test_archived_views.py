@@ -8,11 +8,11 @@ from google.protobuf.message_factory import GetMessageClass
 from redis.asyncio import Redis
 
 from contracts.view_layout import View
-from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.service import Query
 from query_server.view_reader import ViewReader
 from runtime.grpc.rpc_error import RpcError
+from runtime.redis.address import RedisAddress
 from tests.support.harness.contexts import PROJECTIONS, QUERY_CONTEXTS
 from tests.support.harness.read_model import ARCHIVED_AT, INCARNATION, respond
 

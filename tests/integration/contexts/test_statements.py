@@ -23,10 +23,11 @@ from projector.redis_archive import RedisArchive
 from projector.redis_store import RedisStore
 from query_server import history_pages
 from query_server.contexts import banking
-from query_server.redis_address import RedisAddress
-from query_server.redis_client import Command, RedisClient
+from query_server.redis_client import RedisClient
 from query_server.view_reader import ViewReader
 from runtime.grpc.rpc_error import RpcError
+from runtime.redis.address import RedisAddress
+from runtime.redis.pipeline import Command
 from tests.support.harness.keys import mint_token
 from tests.support.harness.read_model import respond
 from tests.support.models import accounts

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 from redis.asyncio import Redis
 
-from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from runtime.grpc.rpc_error import RpcError
+from runtime.redis.address import RedisAddress
 from tests.support.harness.certificates import write_certificate
 from tests.support.harness.tcp_proxy import TcpProxy
 from tests.support.harness.waiting import until

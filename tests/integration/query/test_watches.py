@@ -18,7 +18,7 @@ import pytest
 from devstack.servers import Valkey
 from query_server import watches
 from query_server.change_notifications import ChangeNotifications
-from query_server.redis_address import RedisAddress
+from runtime.redis.address import RedisAddress
 from tests.integration.query.test_query_server import (
     KEY,
     QueryServer,

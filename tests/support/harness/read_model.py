@@ -12,11 +12,11 @@ from redis.asyncio import Redis
 from contracts.streams import PARTITIONS
 from contracts.view_layout import View
 from query_server.fresh_reader import FreshReader
-from query_server.redis_address import RedisAddress
 from query_server.redis_client import RedisClient
 from query_server.service import QueryHandler
 from query_server.view_reader import ViewReader
 from runtime.grpc.waits import compute_deadline
+from runtime.redis.address import RedisAddress
 from tests.support.harness.freshness import make_freshness
 
 INCARNATION = "5a1f3c8e-0000-4000-8000-000000000001"

@@ -1,0 +1,1 @@
+"""Redis access: its address, and pipelined commands on one connection."""
