@@ -307,6 +307,22 @@ async def test_ready_requires_that_all_partitions_read_a_complete_stream(
     assert await redis.hlen(VIEW.as_of) == 16
 
 
+async def test_a_redis_that_lost_its_scripts_or_its_connections_is_used_again(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
+) -> None:
+    async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
+        await publisher.publish(*ONE)
+        await until(lambda: projection_run.has_applied(redis, [ONE]))
+        await redis.script_flush()
+        await publisher.publish(*TWO)
+        await until(lambda: projection_run.has_applied(redis, [ONE, TWO]))
+        kill: Any = redis.client_kill_filter
+        await kill(_type="normal", skipme=True)
+        await publisher.publish(*THREE)
+        await until(lambda: projection_run.has_applied(redis, [ONE, TWO, THREE]))
+    await projection_run.assert_views(redis, [ONE, TWO, THREE])
+
+
 async def test_as_of_advances_without_new_events(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
