@@ -24,6 +24,9 @@ class EventReader(Protocol):
             ReaderLost: the reader may have missed messages.
         """
 
+    def reads_apart(self) -> bool:
+        """Return whether the reader is behind, while other projections of the process have caught up."""
+
     def read_positions(self) -> Mapping[int, int]:
         """Return for each partition a sequence up to which all of its messages were returned."""
 

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Sequence
 from itertools import islice
 from math import inf
+from time import perf_counter
 
 from projector import clock
 from projector.catch_up import UNKNOWN, CatchUp
@@ -33,6 +34,11 @@ from runtime.jetstream import EventMessage, Publication, StreamIdentity
 
 BATCH_SIZE = 500
 """Events in a batch, at most."""
+APART_SIZE = 20
+"""Events that a session applies at once while it is behind and others are not. It then pauses for as long as
+that took: a large batch holds the event loop and Redis up, and the views of the others would be late."""
+MAX_PAUSE = 0.1
+"""Seconds of such a pause, at most: Redis may have been slow for another reason."""
 MAX_FOLD_TIME = 0.1
 """Seconds that the handlers of a batch may take before it is applied in smaller parts."""
 MAX_WAIT = 0.5
@@ -79,9 +85,13 @@ class Session:
         """
         if not self._messages:
             self._messages.extend(await self._reader.read_batch(BATCH_SIZE, MAX_WAIT))
-        if messages := list(islice(self._messages, self._size)):
+        apart, began = self._reader.reads_apart(), perf_counter()
+        size = min(self._size, APART_SIZE) if apart else self._size
+        if messages := list(islice(self._messages, size)):
             await self._apply_in_time(messages)
         await self._check_stream()
+        if messages and apart:
+            await asyncio.sleep(min(MAX_PAUSE, perf_counter() - began))
 
     async def _apply_in_time(self, messages: Sequence[EventMessage]) -> None:
         """Apply messages, or make the next batch smaller if the handlers take too long."""

@@ -105,6 +105,11 @@ class Cursor:
                 self.positions[partition] = max(position, ends[lanes[partition]])
         return dict(self.positions)
 
+    def reads_apart(self) -> bool:
+        """Return whether the cursor is behind, while others share the main reading."""
+        main = self._readings.find_main()
+        return main is not None and main is not self._reading
+
     def skip(self) -> None:
         """Pass over messages that the cursor does not return."""
         log = self._get_reading().log

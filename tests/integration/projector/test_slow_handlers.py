@@ -1,7 +1,7 @@
 """A handler that takes much of the process's time: batches end early, and the process goes on."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from time import monotonic, perf_counter
 from typing import Any
 
@@ -10,6 +10,8 @@ from redis.asyncio import Redis
 
 from contracts import streams
 from projector import session
+from projector.records import Update
+from runtime.jetstream import Cursor
 from tests.support.harness.fragile_accounts import (
     HOT,
     NEIGHBOURS,
@@ -91,3 +93,25 @@ async def test_a_batch_whose_handlers_are_slow_is_applied_in_parts(
         await until(has_passed_all)
     assert (max(sizes), sum(sizes)) == (1, 120)
     await assert_accounts(redis, hot, other)
+
+
+async def test_a_projection_that_is_behind_the_others_is_applied_in_small_parts(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Cursor, "reads_apart", lambda _: True)
+    hot, sizes = list_payments(HOT, 200), list[int]()
+    await publisher.publish(*hot)
+
+    def observe(updates: Sequence[Update]) -> None:
+        sizes.extend(len(update.applied_events) for update in updates)
+
+    async with projector(
+        redis_url,
+        nats_url,
+        partitions=ALL_PARTITIONS,
+        projection=FragileAccounts().projection,
+        observe=observe,
+    ):
+        await until(lambda: is_complete(redis, hot))
+    assert sum(sizes) == len(hot)
+    assert max(sizes) <= session.APART_SIZE

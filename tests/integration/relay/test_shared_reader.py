@@ -236,7 +236,10 @@ async def test_a_slow_cursor_leaves_and_joins_again(connection: Connection) -> N
             assert await read(fast, 30) == list(range(30 * n + 1, 30 * n + 31))
         assert main is not None
         assert main.log.first > 0
+        assert not slow.reads_apart()
         assert await read(slow, 1) != []
+        assert slow.reads_apart()
+        assert not fast.reads_apart()
         assert await count_consumers(connection) == 2
         await read(slow, 300 - main.log.limits.messages_ahead - slow.next)
         assert slow.positions[9] == 300
@@ -245,6 +248,7 @@ async def test_a_slow_cursor_leaves_and_joins_again(connection: Connection) -> N
         assert (await read(slow, 1), await read(fast, 1)) == ([301], [301])
         assert await count_consumers(connection) == 1
         assert main.members == {fast, slow}
+        assert not slow.reads_apart()
         for cursor in (fast, slow):
             await cursor.close()
 
