@@ -25,7 +25,7 @@ class EventReader(Protocol):
         """
 
     def reads_apart(self) -> bool:
-        """Return whether the reader is behind, while other projections of the process have caught up."""
+        """Return whether the reader is behind, while other projections have caught up and get messages."""
 
     def read_positions(self) -> Mapping[int, int]:
         """Return for each partition a sequence up to which all of its messages were returned."""

@@ -35,8 +35,9 @@ from runtime.jetstream import EventMessage, Publication, StreamIdentity
 BATCH_SIZE = 500
 """Events in a batch, at most."""
 APART_SIZE = 20
-"""Events that a session applies at once while it is behind and others are not. It then pauses for as long as
-that took: a large batch holds the event loop and Redis up, and the views of the others would be late."""
+"""Events that a session applies at once while it is behind and others, which are not, get events. It then
+pauses for as long as that took: a large batch holds the event loop and Redis up, and the views of the others
+would be late."""
 MAX_PAUSE = 0.1
 """Seconds of such a pause, at most: Redis may have been slow for another reason."""
 MAX_FOLD_TIME = 0.1

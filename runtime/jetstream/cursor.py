@@ -106,9 +106,9 @@ class Cursor:
         return dict(self.positions)
 
     def reads_apart(self) -> bool:
-        """Return whether the cursor is behind, while others share the main reading."""
+        """Return whether the cursor is behind, while messages arrive for others in the main reading."""
         main = self._readings.find_main()
-        return main is not None and main is not self._reading
+        return main is not None and main is not self._reading and main.is_busy
 
     def skip(self) -> None:
         """Pass over messages that the cursor does not return."""

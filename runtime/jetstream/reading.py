@@ -11,6 +11,8 @@ error of a consumer all cursors raise `ReaderLost` once they have returned what 
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from math import inf
+from time import monotonic
 from typing import Protocol
 
 from contracts import streams
@@ -19,6 +21,8 @@ from runtime.jetstream.event_log import EventLog, Limits
 from runtime.jetstream.reader import ReaderLost, StreamReader
 from runtime.process.lifecycle import cancel_and_wait
 
+BUSY_TIME = 1.0
+"""Seconds."""
 CHECK_INTERVAL = 0.25
 """Seconds between two checks of silent consumers."""
 
@@ -69,6 +73,7 @@ class Reading:
         self._readers: list[StreamReader] = []
         self._arrived = asyncio.Event()
         self._pauses = False
+        self._last_arrival = -inf
         self._taken = [0] * len(self.log.ends)
         self._known_ends: list[int | None] = [None] * len(self.log.ends)
         self._task: asyncio.Task[None] | None = None
@@ -190,7 +195,13 @@ class Reading:
     def _wake(self, arrived: set[tuple[str, int]]) -> None:
         for member in self.members:
             if not member.keys.isdisjoint(arrived):
+                self._last_arrival = monotonic()
                 member.arrived.set()
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether messages have arrived for its cursors within the last BUSY_TIME."""
+        return monotonic() - self._last_arrival < BUSY_TIME
 
     def wake_all(self) -> None:
         for member in self.members:

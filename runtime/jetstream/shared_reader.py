@@ -140,15 +140,14 @@ class SharedReader:
         if identity is None or identity.epoch != cursor.epoch:
             raise ReaderLost("there is no stream of this epoch")
         position, end = min(cursor.positions.values()), identity.last_sequence
-        is_far = end - position > self._limits.messages
+        is_far = end - position > self._limits.retained_messages
         for reading in self._readings:
             if (is_far or reading.stream_types is None) and cursor.is_covered_by(reading):
                 return reading
         partitions, types, start = frozenset(cursor.positions), frozenset(cursor.stream_types), position + 1
         if not is_far:
             partitions |= frozenset(self._get_partitions())
-            # Early enough for the other cursors of the process, which are as far, or nearly so.
-            start = max(1, min(start, end + 1) - self._limits.retained_messages)
+            start = max(1, end + 1 - self._limits.retained_messages)  # early enough for all that are near
         reading = await Reading.open(
             self._connection, cursor.epoch, partitions, types if is_far else None, start, self._limits
         )
