@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from ssl import SSLContext
 
-ENDS = (b"S", b"H", b"Q", b"p")
-"""The messages after which a client waits for an answer: Sync, Flush, Query and the password."""
+ENDS = (b"S", b"H", b"Q", b"p", b"X")
+"""The messages after which a client waits: Sync, Flush, Query, its password, and the end of its session."""
 SSL_REQUEST = 8
 """Bytes of the message that asks for TLS; no other one before the start is as short."""
 
