@@ -72,7 +72,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         freshness = Freshness(
             tokens,
             Waits.of(lifecycle.settings),
-            FeedReader(store.engine),
+            FeedReader(store.reads),
             read_incarnation,
             read_stream_end_from(nats),
         )
@@ -81,7 +81,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         publication = PublicationClock(nats)
         staleness = SagaStaleness(
             sagas,
-            FeedReader(store.engine),
+            FeedReader(store.reads),
             lambda: publication.latest,
             lambda: read_stream_identity(nats.js),
             read_ends_from(nats),

@@ -28,7 +28,7 @@ from process_manager.saga import Saga
 from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS, ROLE, SAGAS, STEPS
 from process_manager.step_queue import StepKey
 from process_manager.targets import PLACES
-from runtime.postgres import create_engine
+from runtime.postgres import autocommit, create_engine
 
 SESSION = {
     "role": ROLE,
@@ -66,6 +66,8 @@ class SagaStore:
             database_url, session=SESSION, pool_size=RESERVED_CONNECTIONS, pool_timeout=10.0
         )
         """For timers, leases and the reading of due work: no other load can use up its connections."""
+        self.reads = autocommit(self.engine)
+        self._reserved_reads = autocommit(self.reserved)
         self.groups = GroupStore(
             create_engine(database_url, session={**SESSION, **GROUP_SESSION}, pool_size=1, pool_timeout=10.0)
         )
@@ -80,7 +82,7 @@ class SagaStore:
         query = select(CHECKPOINTS.c.epoch, CHECKPOINTS.c.sequence).where(
             *(CHECKPOINTS.c[name] == value for name, value in asdict(feed).items())
         )
-        async with self.engine.connect() as connection:
+        async with self.reads.connect() as connection:
             row = (await connection.execute(query)).one_or_none()
             return NO_CHECKPOINT if row is None else (row.epoch, row.sequence)
 
@@ -90,14 +92,14 @@ class SagaStore:
         query = select(columns.stream).where(
             *(columns[name] == value for name, value in asdict(feed).items())
         )
-        async with self.engine.connect() as connection:
+        async with self.reads.connect() as connection:
             return list((await connection.execute(query)).scalars())
 
     async def read_parked_version(self, feed: Feed, stream: str) -> int | None:
         """Return the version of the first event of a parked stream that waits; None if it is not parked."""
         columns = PARKED_STREAMS.c
         query = select(columns.version).where(columns.saga == feed.saga, columns.stream == stream)
-        async with self.engine.connect() as connection:
+        async with self.reads.connect() as connection:
             version: int | None = await connection.scalar(query)
             return version
 
@@ -116,7 +118,7 @@ class SagaStore:
 
     async def read_beginning(self, saga: str) -> datetime | None:
         """Return the moment at which a saga begins; None if with the first event, or if it never ran."""
-        async with self.engine.connect() as connection:
+        async with self.reads.connect() as connection:
             at: datetime | None = await connection.scalar(
                 select(BEGINNINGS.c.at).where(BEGINNINGS.c.saga == saga)
             )
@@ -145,7 +147,7 @@ class SagaStore:
             "places": PLACES,
             "known": ["/".join(key) for key in known],
         }
-        async with self.reserved.connect() as connection:
+        async with self._reserved_reads.connect() as connection:
             rows: Any = await connection.execute(DUE_STEPS, parameters)
             return [DueStep(*row) for row in rows]
 
@@ -154,14 +156,14 @@ class SagaStore:
     ) -> list[DueTimer]:
         """Return the expired timers of these sagas, the longest expired first."""
         parameters = {"sagas": list(sagas), "partitions": list(partitions), "limit": limit}
-        async with self.reserved.connect() as connection:
+        async with self._reserved_reads.connect() as connection:
             return [DueTimer(*row) for row in await connection.execute(DUE_TIMERS, parameters)]
 
     async def read_progress(self, timers: Collection[DueTimer]) -> dict[tuple[str, str], InstanceProgress]:
         """Return how far the instances of these timers are, by saga and id."""
         keys = sorted({(timer.saga, timer.id) for timer in timers})
         columns = {"sagas": [saga for saga, _ in keys], "ids": [id_ for _, id_ in keys]}
-        async with self.reserved.connect() as connection:
+        async with self._reserved_reads.connect() as connection:
             rows = (await connection.execute(PROGRESS, columns)).all()
             checkpoints = await read_checkpoints(connection, {saga for saga, _ in keys})
         return {
@@ -195,7 +197,7 @@ class SagaStore:
             .order_by(columns.saga, columns.id)
             .limit(limit)
         )
-        async with self.reserved.connect() as connection:
+        async with self._reserved_reads.connect() as connection:
             return (await connection.execute(query)).all()
 
     async def postpone_step(self, step: DueStep, seconds: float, error: str, *, denied: bool = False) -> None:

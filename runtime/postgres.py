@@ -57,6 +57,11 @@ def create_engine(
     )
 
 
+def autocommit(engine: AsyncEngine) -> AsyncEngine:
+    """Return an engine on the same pool for single statements: they need neither BEGIN nor ROLLBACK."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
 async def is_ready(engine: AsyncEngine) -> bool:
     """Return True if PostgreSQL accepts writes.
 
