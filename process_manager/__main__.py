@@ -8,13 +8,7 @@ from process_manager import query_service
 from process_manager.caller_record import CallerRecord, WrongCaller
 from process_manager.deadlines import Deadlines
 from process_manager.engine import Engine
-from process_manager.event_consumer import (
-    EventConsumer,
-    read_ends_from,
-    read_stream_end_from,
-    read_stream_ends_from,
-    read_stream_from,
-)
+from process_manager.event_consumer import EventConsumer
 from process_manager.feed_reader import FeedReader
 from process_manager.freshness import Freshness
 from process_manager.inspection import Inspection
@@ -28,6 +22,12 @@ from process_manager.staleness import SagaStaleness, add_staleness
 from process_manager.step_client import StepClient
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
+from process_manager.stream_reads import (
+    read_ends_from,
+    read_stream_end_from,
+    read_stream_ends_from,
+    read_stream_from,
+)
 from process_manager.stream_replayer import StreamReplayer
 from process_manager.timer_dispatcher import TimerDispatcher
 from runtime import jetstream

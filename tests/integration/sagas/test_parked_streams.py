@@ -13,8 +13,8 @@ from contracts.envelope import RecordedEvent
 from process_manager.delivery import Progress
 from process_manager.due_work import NO_CHECKPOINT, Feed
 from process_manager.engine import Engine
-from process_manager.event_consumer import read_stream_from
 from process_manager.store import SagaStore
+from process_manager.stream_reads import read_stream_from
 from process_manager.stream_replayer import StreamReplayer
 from runtime.jetstream import SubjectReader
 from tests.support.harness import account_watch, projection_run

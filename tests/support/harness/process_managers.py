@@ -9,13 +9,14 @@ from typing import Any
 from process_manager.deadlines import Deadlines
 from process_manager.due_work import DueStep
 from process_manager.engine import Engine
-from process_manager.event_consumer import EventConsumer, read_stream_ends_from, read_stream_from
+from process_manager.event_consumer import EventConsumer
 from process_manager.leases import Leases
 from process_manager.preceding_inputs import PrecedingInputs
 from process_manager.saga_reader import SagaReader
 from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.step_dispatcher import StepDispatcher
 from process_manager.store import SagaStore
+from process_manager.stream_reads import read_stream_ends_from, read_stream_from
 from process_manager.stream_replayer import StreamReplayer
 from process_manager.timer_dispatcher import TimerDispatcher
 from runtime import jetstream

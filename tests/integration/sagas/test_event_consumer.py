@@ -1,0 +1,177 @@
+"""All feeds share one reading of the stream; one that fails or is far behind does not delay the others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from contracts import streams
+from contracts.envelope import RecordedEvent
+from devstack.servers import Nats
+from process_manager import feed_group
+from process_manager.deadlines import Deadlines
+from process_manager.due_work import Checkpoint, Feed
+from process_manager.engine import Engine
+from process_manager.event_consumer import EventConsumer
+from process_manager.leases import Leases
+from process_manager.store import SagaStore
+from process_manager.stream_reads import read_stream_from
+from process_manager.stream_replayer import StreamReplayer
+from runtime.jetstream import Connection, connect
+from runtime.process.lifecycle import cancel_and_wait
+from tests.support.harness.account_watch import ACCOUNT_WATCH
+from tests.support.harness.projection_run import EventPublisher
+from tests.support.harness.saga_run import cashed, paid, written
+from tests.support.harness.waiting import until
+from tests.support.ledger.sagas import COLLECTION
+
+BROKEN = streams.partition("broken")
+
+
+class FaultyEngine(Engine):
+    """Fails on one feed while the test says so."""
+
+    fails = False
+    failures = 0
+
+    async def deliver_events(
+        self, feed: Feed, events: Sequence[RecordedEvent], old: Checkpoint, new: Checkpoint
+    ) -> Collection[str]:
+        if self.fails and (feed.saga, feed.partition) == (COLLECTION.name, BROKEN):
+            self.failures += 1
+            raise ZeroDivisionError
+        return await super().deliver_events(feed, events, old, new)
+
+
+@pytest.fixture
+async def connection(own_nats: Nats) -> AsyncIterator[Connection]:
+    async with await connect(own_nats.url, "test") as connection:
+        await connection.wait_until_connected()
+        yield connection
+
+
+@pytest.fixture
+async def publisher(connection: Connection) -> EventPublisher:
+    publisher = EventPublisher(connection)
+    await publisher.create()
+    return publisher
+
+
+@asynccontextmanager
+async def consuming(store: SagaStore, connection: Connection) -> AsyncIterator[FaultyEngine]:
+    engine = FaultyEngine(store, [COLLECTION, ACCOUNT_WATCH], read_stream_from(connection))
+    leases, stopping = Leases(store, "ledger"), asyncio.Event()
+    deadlines = Deadlines(engine, store)
+    consumer = EventConsumer(connection, engine, store, leases, StreamReplayer(engine, leases), deadlines)
+    tasks = [asyncio.create_task(each.run(stopping)) for each in (leases, consumer)]
+    try:
+        yield engine
+    finally:
+        stopping.set()
+        _, running = await asyncio.wait(tasks, timeout=10)
+        assert not running
+        await cancel_and_wait(*tasks)
+        await leases.leave()
+        await deadlines.close()
+
+
+async def count_consumers(connection: Connection) -> int:
+    return len(await connection.js.consumers_info(streams.JETSTREAM))
+
+
+async def read_instances(store: SagaStore) -> dict[str, Any]:
+    async with store.engine.connect() as connection:
+        query = f"SELECT id, status FROM sagas WHERE saga = '{COLLECTION.name}'"
+        return {row.id: row.status for row in await connection.exec_driver_sql(query)}
+
+
+async def test_all_feeds_share_one_consumer(
+    store: SagaStore, connection: Connection, publisher: EventPublisher
+) -> None:
+    ids = [f"c-{number}" for number in range(40)]
+    await publisher.publish(*(written(id_) for id_ in ids))
+    async with consuming(store, connection):
+
+        async def are_delivered() -> bool:
+            return (await read_instances(store)).keys() == set(ids)
+
+        await until(are_delivered)
+        assert await count_consumers(connection) == 1
+        ids.append("one-more")
+        await publisher.publish(written("one-more"), paid("a"))
+        await until(are_delivered)
+
+
+async def test_a_feed_that_fails_delays_no_other_and_rejoins(
+    store: SagaStore, connection: Connection, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_group, "REJOIN_INTERVAL", 0.5)
+    async with consuming(store, connection) as engine:
+        engine.fails = True
+        await publisher.publish(written("broken"), *(written(f"c-{number}") for number in range(20)))
+        await until(lambda: engine.failures > 2)
+        others = {f"c-{number}" for number in range(20) if streams.partition(f"c-{number}") != BROKEN}
+
+        async def others_are_delivered() -> bool:
+            return (await read_instances(store)).keys() >= others
+
+        await until(others_are_delivered)
+        assert "broken" not in await read_instances(store)
+        engine.fails = False
+
+        async def all_are_delivered() -> bool:
+            return len(await read_instances(store)) == 21
+
+        await until(all_are_delivered)
+        await publisher.publish(cashed("broken"))
+        await until(lambda: count_is(connection, 1))
+
+
+async def count_is(connection: Connection, count: int) -> bool:
+    return await count_consumers(connection) == count
+
+
+async def test_a_feed_that_is_far_behind_reads_by_itself_and_joins(
+    store: SagaStore, connection: Connection, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_group, "REJOIN_INTERVAL", 0.5)
+    monkeypatch.setattr(feed_group, "MAX_DISTANCE", 50)
+    await publisher.publish(written("idle"))
+    async with consuming(store, connection):
+        await until(lambda: has_instance(store, "idle"))
+    busy = next(f"b-{n}" for n in range(100) if streams.partition(f"b-{n}") != streams.partition("idle"))
+    await publisher.publish(written(busy), *(cashed(busy, version) for version in range(2, 300)))
+    async with consuming(store, connection):
+        await until(lambda: has_instance(store, busy))
+        await publisher.publish(written("late"), cashed("idle"))
+        await until(lambda: has_instance(store, "late"))
+        await until(lambda: has_version(store, "idle", 2))
+        await until(lambda: count_is(connection, 1))
+    assert await has_version(store, busy, 299)
+
+
+async def has_instance(store: SagaStore, id_: str) -> bool:
+    return id_ in await read_instances(store)
+
+
+async def has_version(store: SagaStore, id_: str, version: int) -> bool:
+    async with store.engine.connect() as connection:
+        query = f"SELECT version FROM sagas WHERE saga = '{COLLECTION.name}' AND id = '{id_}'"
+        return (await connection.exec_driver_sql(query)).scalar() == version
+
+
+async def test_a_stream_that_is_created_later_or_again_is_read(
+    store: SagaStore, connection: Connection
+) -> None:
+    publisher = EventPublisher(connection)
+    async with consuming(store, connection):
+        await publisher.create()
+        await publisher.publish(written("a"))
+        await until(lambda: has_instance(store, "a"))
+        await publisher.delete()
+        await publisher.create()
+        await publisher.publish(written("a"), written("b"), cashed("a"))
+        await until(lambda: has_instance(store, "b"))
+        await until(lambda: has_version(store, "a", 2))
