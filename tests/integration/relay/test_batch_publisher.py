@@ -142,6 +142,23 @@ async def test_a_lost_message_ends_the_batch(stream: ScratchStream, lost: int) -
     assert await stream.read_data() == [f"m{n}" for n in range(1, lost)]
 
 
+@pytest.mark.parametrize("lost", [1, 2, 3])
+async def test_strangers_in_the_places_of_lost_messages_end_the_batch(
+    stream: ScratchStream, lost: int
+) -> None:
+    """The next message would fit, were it not of the same batch: the stream would have a hole."""
+
+    class Lossy(FaultyPublisher):
+        async def before(self, after: int) -> bool:
+            if after < lost:
+                await stream.connection.js.publish(stream.subject, b"stranger")
+            return after >= lost
+
+    with pytest.raises((Fenced, BatchIncomplete, APIError)):
+        await Lossy(stream.connection).publish(stream.make_messages(4), 0)
+    assert await stream.read_data() == ["stranger"] * lost
+
+
 async def test_a_lost_last_message_is_noticed(stream: ScratchStream, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its batch stays open on the server; the next one is not disturbed by it."""
     monkeypatch.setattr(batch_publisher, "ANSWER_TIMEOUT", 0.5)

@@ -1,4 +1,4 @@
-"""Three NATS servers on this machine that replicate the event stream."""
+"""One NATS server, or several that replicate the event stream, to kill and to freeze one by one."""
 
 from pathlib import Path
 from typing import Self
@@ -12,8 +12,6 @@ from devstack.tcp_ports import free_port
 from runtime.jetstream import Connection, connect
 from tests.support.harness.waiting import until
 
-SIZE = 3
-
 
 class ClusteredNats(Nats):
     """One server of a cluster."""
@@ -24,13 +22,13 @@ class ClusteredNats(Nats):
 
     def _command(self) -> list[str | Path]:
         config = self.folder.with_name(f"{self.folder.name}.conf")
-        routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self.routes)
         sync = "sync_interval: always" if self.sync_always else ""
-        config.write_text(
-            f"server_name: n{self.number}\n"
-            f"jetstream {{ {sync} }}\n"
-            f"cluster {{ name: c, listen: 127.0.0.1:{self.routes[self.number]}, routes: [{routes}] }}\n"
-        )
+        lines = [f"server_name: n{self.number}", f"jetstream {{ {sync} }}"]
+        if len(self.routes) > 1:
+            routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in self.routes)
+            listen = f"127.0.0.1:{self.routes[self.number]}"
+            lines.append(f"cluster {{ name: c, listen: {listen}, routes: [{routes}] }}")
+        config.write_text("\n".join(lines))
         return [*super()._command(), "-c", config]
 
 
@@ -39,12 +37,14 @@ class NatsCluster:
 
     Args:
         folder: for their data.
+        size: number of servers and of the stream's replicas.
         sync_always: whether each acknowledged message is on disk.
     """
 
-    def __init__(self, folder: Path, sync_always: bool) -> None:
-        routes = [free_port() for _ in range(SIZE)]
-        self.servers = [ClusteredNats(folder / f"nats-{number}") for number in range(SIZE)]
+    def __init__(self, folder: Path, size: int, sync_always: bool) -> None:
+        self.size = size
+        routes = [free_port() for _ in range(size)]
+        self.servers = [ClusteredNats(folder / f"nats-{number}") for number in range(size)]
         for number, server in enumerate(self.servers):
             server.routes, server.number, server.sync_always = routes, number, sync_always
 
@@ -53,23 +53,25 @@ class NatsCluster:
         return ",".join(server.url for server in self.servers)
 
     async def replicate(self, connection: Connection) -> None:
-        """Give the stream three replicas, and wait until all of them are current."""
+        """Give the stream a replica on each server, and wait until all of them are current."""
 
         async def is_replicated() -> bool:
             try:
                 info = await connection.js.stream_info(JETSTREAM)
-                if info.config.num_replicas != SIZE:
-                    await connection.js.update_stream(info.config.evolve(num_replicas=SIZE))
+                if info.config.num_replicas != self.size:
+                    await connection.js.update_stream(info.config.evolve(num_replicas=self.size))
                     return False
             except (nats.errors.Error, TimeoutError):
                 return False
             replicas = info.cluster.replicas or [] if info.cluster else []
-            return len(replicas) == SIZE - 1 and all(replica.current for replica in replicas)
+            return len(replicas) == self.size - 1 and all(replica.current for replica in replicas)
 
         await until(is_replicated, 60)
 
     async def find_leader(self, connection: Connection) -> ClusteredNats:
         """Return the server that leads the stream."""
+        if self.size == 1:
+            return self.servers[0]
         leader = -1
 
         async def is_led() -> bool:
