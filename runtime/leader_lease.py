@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from runtime.kept_session import KeptSession, has_ended
 from runtime.process import logs
+from runtime.process.lifecycle import cancel_and_wait
 
 DURATION = 5.0
 """Seconds that a lease lasts."""
@@ -68,9 +69,7 @@ class Lease:
                 if self._can_lead() and await self.acquire():
                     log.info("Lease acquired", holder=self._session.name)
                     failures.reset()
-                    async with asyncio.TaskGroup() as group:
-                        for task in (self.renew_until_lost, *tasks):
-                            group.create_task(task())
+                    await _run_until_one_ends(self.renew_until_lost, *tasks)
             except Exception as error:
                 failures.report(error)
                 await self.release()
@@ -110,3 +109,17 @@ class Lease:
                 await session.execute(self._release, self._session.name)
         with suppress(Exception):
             await self._session.close()
+
+
+async def _run_until_one_ends(*tasks: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    """Run tasks until one of them raises, end the others, and raise its error.
+
+    A task group would cancel each of them once only.
+    """
+    running = [asyncio.create_task(task()) for task in tasks]
+    try:
+        ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+    finally:
+        await cancel_and_wait(*running)
