@@ -98,10 +98,12 @@ class FeedGroup:
         async with asyncio.TaskGroup() as tasks:
             for part in parts:
                 tasks.create_task(self._run_part(part, tasks, is_apart=part is not parts[0]))
-            await self._wait_for_end(partitions, stopping)
-            self._partitions = frozenset()
-            for cursor in self._cursors:
-                cursor.arrived.set()
+            try:
+                await self._wait_for_end(partitions, stopping)
+            finally:
+                self._partitions = frozenset()
+                for cursor in self._cursors:
+                    cursor.arrived.set()
 
     async def _wait_for_end(self, partitions: frozenset[int], stopping: asyncio.Event) -> None:
         """Wait until other partitions are leased, the process stops, or a cursor has caught up."""
