@@ -16,6 +16,31 @@ local function attempt(id, command, key, ...)
   failed_writes[#failed_writes + 1] = {id, key, reply.err}
 end
 
+local MAX_PAIRS = 1000 -- of a ZADD; Lua passes 8,000 arguments at most
+local added_entries = {}
+
+-- Collects an entry of an index. The indexes are shared by the views of a batch, so each is written once, at its end.
+local function add_entry(id, key, member)
+  local added = added_entries[key]
+  if not added then
+    added = {ids = {}, pairs = {}}
+    added_entries[key] = added
+  end
+  local count = #added.ids
+  added.ids[count + 1], added.pairs[2 * count + 1], added.pairs[2 * count + 2] = id, 0, member
+end
+
+local function write_entries()
+  for key, added in pairs(added_entries) do
+    for first = 1, #added.ids, MAX_PAIRS do
+      local last = math.min(#added.ids, first + MAX_PAIRS - 1)
+      if not attempt(added.ids[first], 'ZADD', key, unpack(added.pairs, 2 * first - 1, 2 * last)) then
+        for i = first + 1, last do failed_writes[#failed_writes + 1] = {added.ids[i], key, failed_writes[#failed_writes][3]} end
+      end
+    end
+  end
+end
+
 local function add(id, key, counter, amount)
   local sum = attempt(id, 'HINCRBY', key, counter, amount)
   if sum == 0 then redis.call('HDEL', key, counter) end
@@ -30,7 +55,8 @@ end
 -- A repaired view, which is folded again, has contributed the same before if no record of that can be read.
 local function replace_contributions(id, contributions, counted, repairs)
   local now_counted, complete = {}, true
-  local readable, previous = pcall(cjson.decode, counted or '[]')
+  local readable, previous = true, {}
+  if counted and counted ~= '[]' then readable, previous = pcall(cjson.decode, counted) end
   readable = readable and type(previous) == 'table'
   if repairs and not (counted and readable) then return contributions end
   for _, old in ipairs(readable and previous or {}) do -- `diptych verify` reports the counters otherwise

@@ -6,6 +6,7 @@
 -- that another projector has changed, and what could not be written as (view id, key, error) each.
 local name, incarnation, partitions, advances, updates, channel, max_feed_size = unpack(ARGV, 1, 7)
 local function number(value) return value and string.match(value, '^%d+$') or '0' end -- anything else is no version
+local function extend(fields, name, value) fields[#fields + 1], fields[#fields + 2] = name, value end
 local parked_list, archived_count, parked_since, conflicts, next_argument = KEYS[5], KEYS[6], KEYS[7], {}, 8
 advances = cmsgpack.unpack(advances)
 if value_of(build) ~= name or not as_expected(advances) then return -1 end
@@ -13,20 +14,20 @@ for i, update in ipairs(cmsgpack.unpack(updates)) do
   local key, id, version, revision, fields, parked, repairs, history, entry_versions, event_contributions =
     unpack(update, 1, 10)
   -- A key of another type is a conflict: the projector loads the view, and restores its hash.
-  local stored = redis.pcall('HMGET', key, 'version', 'revision', 'contributions', 'counted', 'archived')
+  local stored = redis.pcall('HMGET', key, 'version', 'revision', 'contributions', 'counted', 'archived', 'parked')
   if not error_of(stored) and number(stored[1]) == version and number(stored[2]) == revision then
-    redis.call('HSET', key, unpack(fields))
-    if #fields > 4 then -- the view itself, and not only its parked record
-      redis.call('HSET', key, 'data', ARGV[next_argument])
+    local has_view = #fields > 4 -- the view itself, and not only its parked record
+    if has_view then
+      extend(fields, 'data', ARGV[next_argument])
       local contributions, entries, removed_entries, feeds = unpack(update, 11)
-      for _, entry in ipairs(entries) do attempt(id, 'ZADD', entry[1], 0, entry[2]) end
+      for _, entry in ipairs(entries) do add_entry(id, entry[1], entry[2]) end
       for _, entry in ipairs(removed_entries) do attempt(id, 'ZREM', entry[1], entry[2]) end
       local archived = stored[5]
       if archived or contributions ~= (stored[4] or '[]') then
         local counted = replace_contributions(id, contributions, stored[4], repairs)
-        redis.call('HSET', key, 'contributions', contributions, 'counted', counted)
+        extend(fields, 'contributions', contributions)
+        extend(fields, 'counted', counted)
       end
-      if repairs then redis.call('HDEL', key, 'archived', 'history_from') end -- its history was written again
       if archived then overwrite('DECR', archived_count) end
       if not archived or fields[2] ~= version then record_change(id, feeds) end -- a restored view has not changed
     end
@@ -36,18 +37,21 @@ for i, update in ipairs(cmsgpack.unpack(updates)) do
       else attempt(id, 'HSET', history, entry_version, entry) end
     end
     for _, contribution in ipairs(event_contributions) do attempt(id, 'HINCRBY', unpack(contribution)) end
-    if parked == '' then
-      redis.call('HDEL', key, 'parked')
-    else
-      redis.call('HSET', key, 'parked', parked)
+    if parked ~= '' then
+      extend(fields, 'parked', parked)
       overwrite('HSET', parked_list, id, parked)
       overwrite('ZADD', parked_since, cjson.decode(parked).stale_since or 0, id)
+    elseif stored[6] then
+      redis.call('HDEL', key, 'parked')
     end
+    redis.call('HSET', key, unpack(fields)) -- one call for all fields: a call costs more than what it writes
+    if has_view and repairs then redis.call('HDEL', key, 'archived', 'history_from') end -- its history was written again
   else
     conflicts[#conflicts + 1] = i
   end
   next_argument = next_argument + 1 + #entry_versions
 end
+write_entries()
 notify(channel, tonumber(max_feed_size))
 if #conflicts == 0 then advance_checkpoints(advances, incarnation, partitions) end
 return {conflicts, failed_writes}
