@@ -4,7 +4,7 @@ They are msgspec structs rather than dataclasses, because every event creates so
 and replaced ten times faster.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -68,3 +68,13 @@ class Update(msgspec.Struct, frozen=True):
     """When the fold began, in nanoseconds since 1970."""
     repairs: Literal["", "history", "view"] = ""
     """What is written again, for events that were applied before; empty for new events."""
+
+
+class FoldedBatch(msgspec.Struct, frozen=True):
+    """The updates of views by some events."""
+
+    pending_events: Mapping[str, Sequence[RecordedEvent]]
+    """The events, by view."""
+    updates: Sequence[Update]
+    seconds: float
+    """The time that the handlers took."""

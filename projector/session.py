@@ -1,12 +1,13 @@
 """A session: batches of one reader, applied to one build of the views while the event stream stays the same.
 
-How it works. `step` reads a batch, writes the views and the new checkpoints in one call, and compares the
-stream with the one that the session began with. A batch whose handlers take longer than MAX_FOLD_TIME is
-applied in smaller parts, so that slow handlers delay no lease, health check or other projection. Parked
-aggregates are replayed beside it (replayer.py), so that no batch waits for them. The session ends with an
-exception as soon as the build, a checkpoint or the stream has changed; the runner then starts a new session
-from the stored checkpoints. A kill at any point repeats one batch at most, and the writer ignores events that
-a view already includes.
+How it works. `step` reads messages, applies them in batches, and compares the stream with the one that the
+session began with. A batch is one write, of its views and the new checkpoints. While it is on its way, the
+next batch is folded on its result; no other write begins before its end. A batch whose handlers take longer
+than MAX_FOLD_TIME is applied in smaller parts, so that slow handlers delay no lease, health check or other
+projection. Parked aggregates are replayed beside it (replayer.py), so that no batch waits for them. The
+session ends with an exception as soon as the build, a checkpoint or the stream has changed; the runner then
+starts a new session from the stored checkpoints. A kill at any point repeats one batch at most, and the
+writer ignores events that a view already includes.
 
 The session also determines `as_of`: for each partition, the time up to which the views include all committed
 events. The stream is checked once for all projections of the process (`SharedReader`). A check takes the last
@@ -19,21 +20,30 @@ where no relay has replied yet.
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from math import inf
 from time import perf_counter
 
+from contracts.envelope import RecordedEvent
 from projector import clock
 from projector.catch_up import UNKNOWN, CatchUp
 from projector.checkpoints import Checkpoints
 from projector.ports import BuildSuperseded, EventFeed, EventReader
 from projector.projection import OutOfTime
-from projector.writer import Writer
+from projector.records import FoldedBatch
+from projector.writer import NO_EVENTS, Writer
 from runtime.jetstream import EventMessage, Publication, StreamIdentity
+from runtime.process.lifecycle import cancel_and_wait
 
-BATCH_SIZE = 500
-"""Events in a batch, at most."""
+READ_SIZE = 1_000
+"""Messages that are read at once, at most."""
+BATCH_SIZE = 250
+"""Messages in a batch, at most."""
+MAX_BATCHES = 4
+"""Batches that are applied between two checks of the leases and the stream, at most."""
+SEND_TICKS = 2
+"""Iterations of the event loop after which a write has left. The fold of the next batch then occupies it."""
 APART_SIZE = 20
 """Events that a session applies at once while it is behind and others, which are not, get events. It then
 pauses for as long as that took: a large batch holds the event loop and Redis up, and the views of the others
@@ -78,47 +88,63 @@ class Session:
         self._catch_up = CatchUp()
 
     async def step(self) -> None:
-        """Apply one batch, and check the stream.
+        """Apply some batches, and check the stream.
 
         Raises:
             BuildSuperseded: the build, a checkpoint or the stream has changed.
             ReaderLost: the reader may have missed messages.
         """
         if not self._messages:
-            self._messages.extend(await self._reader.read_batch(BATCH_SIZE, MAX_WAIT))
-        apart, began = self._reader.reads_apart(), perf_counter()
-        size = min(self._size, APART_SIZE) if apart else self._size
-        if messages := list(islice(self._messages, size)):
-            await self._apply_in_time(messages)
+            self._messages.extend(await self._reader.read_batch(READ_SIZE, MAX_WAIT))
+        apart, began, had_messages = self._reader.reads_apart(), perf_counter(), bool(self._messages)
+        await self._apply_batches(*((1, APART_SIZE) if apart else (MAX_BATCHES, BATCH_SIZE)))
         await self._check_stream()
-        if messages and apart:
+        if had_messages and apart:
             await asyncio.sleep(min(MAX_PAUSE, perf_counter() - began))
 
-    async def _apply_in_time(self, messages: Sequence[EventMessage]) -> None:
-        """Apply messages, or make the next batch smaller if the handlers take too long."""
+    async def _apply_batches(self, count: int, max_size: int) -> None:
+        """Apply messages in batches. Each is folded while the one before it is written."""
+        writing: asyncio.Task[bool] | None = None
         try:
-            seconds = await self._apply(messages, MAX_FOLD_TIME if len(messages) > 1 else inf)
+            for _ in range(count):
+                messages = list(islice(self._messages, min(self._size, max_size)))
+                batch = await self._fold_in_time(messages) if messages else None
+                if batch is None:
+                    break
+                if writing is not None and not await writing:
+                    self._writer.discard(batch)
+                    batch = await self._writer.fold(_list_events(messages))
+                for _ in messages:
+                    self._messages.popleft()
+                sequences = {message.partition: message.sequence for message in messages}
+                writing = asyncio.create_task(self._write(batch, sequences))
+                for _ in range(SEND_TICKS):
+                    await asyncio.sleep(0)
+            if writing is not None:
+                await writing
+        finally:
+            if writing is not None:
+                await cancel_and_wait(writing)
+
+    async def _fold_in_time(self, messages: Sequence[EventMessage]) -> FoldedBatch | None:
+        """Fold messages; if the handlers take too long, return None, and make the next batch smaller."""
+        try:
+            max_seconds = MAX_FOLD_TIME if len(messages) > 1 else inf
+            batch = await self._writer.fold(_list_events(messages), max_seconds)
         except OutOfTime:
             self._size = max(1, len(messages) // 4)
             await asyncio.sleep(0)
-            return
-        for _ in messages:
-            self._messages.popleft()
-        affordable = int(MAX_FOLD_TIME * len(messages) / max(seconds, 1e-9))
+            return None
+        affordable = int(MAX_FOLD_TIME * len(messages) / max(batch.seconds, 1e-9))
         self._size = max(1, min(BATCH_SIZE, 2 * self._size, affordable))
+        return batch
 
-    async def _apply(self, messages: Sequence[EventMessage], max_seconds: float) -> float:
-        """Write the views and checkpoints after these messages; return the seconds that the handlers took.
-
-        Raises:
-            OutOfTime: the handlers take longer than `max_seconds`.
-        """
-        sequences = {message.partition: message.sequence for message in messages}
-        advances = self._checkpoints.plan_advances(sequences)
-        pending = (event for message in messages if (event := message.event) is not None)
-        seconds = await self._writer.apply(pending, advances, self._catch_up.reach(sequences), max_seconds)
+    async def _write(self, batch: FoldedBatch, positions: Mapping[int, int]) -> bool:
+        """Write a batch and the checkpoints at these positions; return what `Writer.write` does."""
+        advances = self._checkpoints.plan_advances(positions)
+        was_current = await self._writer.write(batch, advances, self._catch_up.reach(positions))
         self._checkpoints.record_advances(advances)
-        return seconds
+        return was_current
 
     async def _check_stream(self) -> None:
         """After each check, compare the stream, and write how far the session has come."""
@@ -134,10 +160,11 @@ class Session:
         if current.complete:
             self._catch_up.add_target(current.last_sequence, _get_confirmed_time(check.publication, current))
         if not self._messages:  # the reader counts them as returned, and they are not applied
-            positions = self._reader.read_positions()
-            advances = self._checkpoints.plan_advances(positions)
-            await self._writer.apply((), advances, self._catch_up.reach(positions))
-            self._checkpoints.record_advances(advances)
+            await self._write(NO_EVENTS, self._reader.read_positions())
+
+
+def _list_events(messages: Iterable[EventMessage]) -> Iterable[RecordedEvent]:
+    return (event for message in messages if (event := message.event) is not None)
 
 
 def _get_confirmed_time(publication: Publication | None, stream: StreamIdentity) -> int:

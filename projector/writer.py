@@ -1,9 +1,10 @@
 """Applies events to views and writes them by compare-and-set.
 
-How it works. `apply` groups a batch by view, loads the views that are not cached, folds the events into
-copies and writes all changed views and the checkpoints in one call. On a version conflict the writer evicts
-the cached view, reloads it and folds again. Redelivery and concurrent projectors therefore cost work but
-never change the result.
+How it works. `fold` groups a batch by view, loads the views that are not cached, folds the events into
+copies and caches those. `write` writes all changed views and the checkpoints in one call. On a version
+conflict it evicts the cached view, reloads it and folds again. Redelivery and concurrent projectors therefore
+cost work but never change the result. The next batch may be folded during a write, since it finds the copies
+in the cache; after a conflict it has to be folded again.
 
 An event that cannot be applied parks its aggregate: the view keeps the state before that event, and the
 record of the failure is stored with it. Later events of the aggregate are ignored while it is parked; the
@@ -25,7 +26,7 @@ from projector import clock
 from projector.fold import EventsMissing, fold
 from projector.ports import NO_PARTITIONS, Advances, Store
 from projector.projection import Projection
-from projector.records import Parked, Record, Update
+from projector.records import FoldedBatch, Parked, Record, Update
 from projector.retry_schedule import RetryPolicy, RetrySchedule, compute_stale_since
 
 Observer = Callable[[Sequence[Update]], None]
@@ -39,6 +40,9 @@ class ViewUnreadable(Exception):
 
 class ViewArchived(Exception):
     """The stored view is a tombstone, and a new event has arrived."""
+
+
+NO_EVENTS = FoldedBatch({}, (), 0.0)
 
 
 class Writer:
@@ -78,54 +82,72 @@ class Writer:
         self._cache.clear()
         self._as_of = dict(as_of)
 
-    async def apply(
-        self,
-        events: Iterable[RecordedEvent],
-        advances: Advances = NO_PARTITIONS,
-        as_of: Mapping[int, int] = NO_PARTITIONS,
-        max_seconds: float = inf,
-    ) -> float:
-        """Apply events to their views and advance the checkpoints; return when the store has both.
+    async def fold(self, events: Iterable[RecordedEvent], max_seconds: float = inf) -> FoldedBatch:
+        """Apply events to copies of their views.
 
         Events that a view already includes, and those of parked aggregates, are ignored. An event that cannot
-        be applied parks its aggregate.
+        be applied parks its aggregate. Later batches are folded on the result, before or after it is written.
 
         Args:
             events: the events.
-            advances: the checkpoints after them.
-            as_of: the times up to which the views then include all events.
             max_seconds: that the handlers may take, of the process's time.
 
-        Returns:
-            The seconds that they took.
-
         Raises:
-            OutOfTime: the handlers take longer. Some views may be written, the checkpoints are not.
-            BuildSuperseded: another build has begun, or a checkpoint is not as expected.
+            OutOfTime: the handlers take longer. Nothing has changed.
         """
         pending_events: dict[str, list[RecordedEvent]] = {}
         for event in events:
             pending_events.setdefault(streams.aggregate_id(event.stream), []).append(event)
         new_ids = {view_id for view_id, events in pending_events.items() if events[0].version == 1}
-        seconds = 0.0
+        return await self._fold_views(pending_events, new_ids, max_seconds)
+
+    async def _fold_views(
+        self, pending_events: Mapping[str, Sequence[RecordedEvent]], new_ids: Set[str], max_seconds: float
+    ) -> FoldedBatch:
+        records = await self._load(pending_events, new_ids)
+        began = perf_counter()
+        updates = [
+            update
+            for view_id, events in pending_events.items()
+            if (update := self._fold_view(records[view_id], events, began + max_seconds)) is not None
+        ]
+        self._cache_records(update.after for update in updates)
+        return FoldedBatch(pending_events, updates, perf_counter() - began)
+
+    async def write(
+        self,
+        batch: FoldedBatch,
+        advances: Advances = NO_PARTITIONS,
+        as_of: Mapping[int, int] = NO_PARTITIONS,
+    ) -> bool:
+        """Write a batch, and advance the checkpoints; return when the store has both.
+
+        Args:
+            batch: of `fold`.
+            advances: the checkpoints after the batch.
+            as_of: the times up to which the views then include all events.
+
+        Returns:
+            Whether the stored views were those that the batch was folded on. If not, it was folded again, and
+            one that was folded on it must be, too (`discard`).
+
+        Raises:
+            BuildSuperseded: another build has begun, or a checkpoint is not as expected.
+        """
+        was_current = True
         # Each round writes the views that have no conflict. The checkpoints advance with the last round, so a
         # kill between two rounds repeats the whole batch.
-        while True:
-            records = await self._load(pending_events, new_ids)
-            began = perf_counter()
-            updates = [
-                self._fold_view(records[view_id], events, began + max_seconds)
-                for view_id, events in pending_events.items()
-            ]
-            seconds += perf_counter() - began
-            conflicts = await self._write(
-                [update for update in updates if update is not None], advances, as_of
-            )
-            if not conflicts:
-                self._as_of.update({partition: time for partition, time in as_of.items() if time})
-                return seconds
-            # A view in `new_ids` that conflicts exists after all, so the next round has to load it.
-            pending_events, new_ids = {view_id: pending_events[view_id] for view_id in conflicts}, set()
+        while conflicts := await self._write(batch.updates, advances, as_of):
+            was_current = False
+            pending_events = {view_id: batch.pending_events[view_id] for view_id in conflicts}
+            # A view that was assumed to be new exists after all, so it has to be loaded.
+            batch = await self._fold_views(pending_events, set(), inf)
+        self._as_of.update({partition: time for partition, time in as_of.items() if time})
+        return was_current
+
+    def discard(self, batch: FoldedBatch) -> None:
+        """Forget the views of a batch that is not written."""
+        self._evict(batch.pending_events)
 
     def _fold_view(self, record: Record, events: Sequence[RecordedEvent], deadline: float) -> Update | None:
         """Return the update of a view by these events; None if it does not change."""
@@ -209,7 +231,6 @@ class Writer:
         conflicts = await self._store.write(updates, advances, as_of)
         self._evict(conflicts)
         written_updates = [update for update in updates if update.after.id not in conflicts]
-        self._cache_records(update.after for update in written_updates)
         for update in written_updates:
             if update.after.parked is not None:
                 self._schedule.add(update.after.id, update.after.parked)

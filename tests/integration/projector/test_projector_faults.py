@@ -1,6 +1,7 @@
 """Faults: projectors that are killed, doubled or late, and a Redis or a stream that is replaced."""
 
 import asyncio
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -10,11 +11,14 @@ from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
 from contracts.view_layout import parse_checkpoint
+from projector import session
 from projector.fold import fold
 from projector.ports import BuildSuperseded
 from projector.projection import Projection
 from projector.records import Record, Update
 from projector.redis_store import RedisStore
+from projector.retry_schedule import RetryPolicy, RetrySchedule
+from projector.writer import Writer
 from tests.support.harness import projection_run
 from tests.support.harness.projection_run import (
     ALL_PARTITIONS,
@@ -88,9 +92,11 @@ async def test_two_projectors_on_the_same_partitions_do_no_harm(
     await projection_run.assert_views(redis, histories)
 
 
-REASONS = Projection[Any](
-    VIEW, events=EVENTS, indexes=lambda cheque: [(VIEW.index("reason", cheque.void_reason), "c-1")]
-)
+def index_reason(cheque: Any) -> list[tuple[str, str]]:
+    return [(VIEW.index("reason", cheque.void_reason), "c-1")]
+
+
+REASONS = Projection[Any](VIEW, events=EVENTS, indexes=index_reason)
 
 
 @REASONS.on(events.ChequeVoided)
@@ -126,6 +132,58 @@ async def test_a_late_projector_undoes_no_newer_version(
         await publisher.publish(history[4])
         await until(lambda: projection_run.has_applied(redis, [history[:5]]))
     assert await projection_run.read_indexes(redis) == {"index:ledger.cheque:2:{reason/a}": {"c-1"}}
+
+
+OTHER_CODE = Projection[Any](VIEW, events=EVENTS, indexes=lambda _: [(VIEW.index("reason", "other"), "c-1")])
+
+
+@OTHER_CODE.on(events.ChequeVoided)
+def ignore(*_: Any) -> None:
+    pass
+
+
+folded_reasons = set[str]()
+RECORDING = Projection[Any](VIEW, events=EVENTS, indexes=index_reason)
+
+
+@RECORDING.on(events.ChequeVoided)
+def record_reason(cheque: Any, event: Any) -> None:
+    set_reason(cheque, event)
+    folded_reasons.add(event.reason)
+
+
+async def have_folded_both() -> bool:
+    return folded_reasons == {"a", "b"}
+
+
+class OvertakenStore(RedisStore):
+    """Before its first write, a projector with other code writes the first event's view."""
+
+    overtaking = True
+
+    async def write(self, updates: Sequence[Update], *arguments: Any) -> set[str]:
+        if self.overtaking:
+            self.overtaking = False
+            await until(have_folded_both)
+            other = RedisStore(self._redis, VIEW)
+            await other.read_build()
+            writer = Writer(OTHER_CODE, other, RetryPolicy(), lambda _: None, RetrySchedule(lambda _: False))
+            await writer.write(await writer.fold([recorded(1, voided("c-1", "a"))]))
+        return await super().write(updates, *arguments)
+
+
+async def test_a_batch_that_was_folded_on_a_view_with_a_conflict_is_folded_again(
+    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "BATCH_SIZE", 1)
+    history = [recorded(n, voided("c-1", reason)) for n, reason in enumerate("ab", 1)]
+    await publisher.publish(*history)
+    # Its view has the version and the revision of the one that the second batch was folded on.
+    async with projector(
+        redis_url, nats_url, partitions=ALL_PARTITIONS, projection=RECORDING, store=OvertakenStore
+    ):
+        await until(lambda: projection_run.has_applied(redis, [history]))
+    assert await projection_run.read_indexes(redis) == {"index:ledger.cheque:2:{reason/b}": {"c-1"}}
 
 
 async def test_a_flushed_redis_is_rebuilt_without_new_events(
