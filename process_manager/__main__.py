@@ -79,13 +79,16 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         engine.after_delivery = freshness.wake
         queries = SagaQueries(sagas, reader, freshness, tokens)
         publication = PublicationClock(nats)
+        replayer, deadlines = StreamReplayer(engine, leases), Deadlines(engine, store)
+        events = EventConsumer(nats, engine, store, leases, replayer, deadlines, publication)
         staleness = SagaStaleness(
             sagas,
             FeedReader(store.reads),
-            lambda: publication.latest,
+            lambda: events.reader.latest_check,
             lambda: read_stream_identity(nats.js),
             read_ends_from(nats),
         )
+        events.reader.on_check = staleness.note_check
         lifecycle.spawn(publication.run(), "publication clock")
         lifecycle.spawn(staleness.run(), "staleness")
         services = [module.create_service(queries) for module in load_modules(manifests, "saga_queries")]
@@ -99,7 +102,6 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             probe=probe,
             record_refused_call=RefusedCallTable(store.engine).record,
         )
-        replayer = StreamReplayer(engine, leases)
         preceding = PrecedingInputs(
             engine.sagas,
             store,
@@ -107,10 +109,9 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             lambda: leases.silent_targets,
             lambda: publication.latest,
         )
-        deadlines = Deadlines(engine, store)
         workers = (
             leases,
-            EventConsumer(nats, engine, store, leases, replayer, deadlines),
+            events,
             replayer,
             StepDispatcher(engine, store, client, leases),
             TimerDispatcher(engine, store, leases, preceding, deadlines),

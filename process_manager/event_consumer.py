@@ -26,7 +26,7 @@ from process_manager.feed_source import Source
 from process_manager.leases import Leases
 from process_manager.store import SagaStore
 from process_manager.stream_replayer import StreamReplayer
-from runtime.jetstream import Connection, SharedReader
+from runtime.jetstream import Connection, PublicationClock, SharedReader
 from runtime.process.lifecycle import cancel_and_wait
 
 
@@ -40,6 +40,7 @@ class EventConsumer:
         leases: the leased partitions.
         replayer: delivers parked streams.
         deadlines: delivers the events of sagas with deadlines.
+        publications: the relay's replies; None if nobody needs them.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class EventConsumer:
         leases: Leases,
         replayer: StreamReplayer,
         deadlines: Deadlines,
+        publications: PublicationClock | None = None,
     ) -> None:
-        self._reader = SharedReader(connection, lambda: leases.partitions)
-        source = Source(connection, self._reader, FeedReader(store.engine), leases, replayer)
+        self.reader = SharedReader(connection, lambda: leases.partitions, publications)
+        source = Source(connection, self.reader, FeedReader(store.reads), leases, replayer)
         self._groups: Collection[FeedGroup] = [
             FeedGroup(
                 saga,
@@ -68,6 +70,6 @@ class EventConsumer:
     async def run(self, stopping: asyncio.Event) -> None:
         """Consume until the process stops; restart after every error."""
         async with asyncio.TaskGroup() as tasks:
-            checks = tasks.create_task(self._reader.run())
+            checks = tasks.create_task(self.reader.run())
             await asyncio.gather(*(group.run(stopping) for group in self._groups))
             await cancel_and_wait(checks)

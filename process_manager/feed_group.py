@@ -22,8 +22,8 @@ MAX_BATCH = 500
 """Events that are delivered at once."""
 MAX_DISTANCE = 2_000
 """Messages behind the end of the stream up to which feeds share a cursor; the shared log has so many."""
-MAX_WAIT = 0.5
-"""Seconds that a cursor waits for events before the lease is checked."""
+MAX_WAIT = 1.0
+"""Seconds between two checks whether the leases have expired, which nobody reports."""
 REJOIN_INTERVAL = 5.0
 """Seconds after which a feed that has a cursor of its own may share one again."""
 RESTART_INTERVAL = 0.25

@@ -1,9 +1,10 @@
 """The bound on the age of answers about sagas, sent with every response in trailing metadata.
 
-How it works. The relay confirms the moment up to which everything committed is in the stream
-(`PublicationClock`). A sample then reads the sequence of the last event of each type and partition that sagas
-follow: a target. A saga has reached a target once all its checkpoints, which any process manager may have
-advanced, are at these sequences. Its answers count from the moment of the last target that it has reached.
+How it works. The relay confirms the moment up to which everything committed is in the stream, and the shared
+reading then checks the stream (`StreamCheck`). A sample reads the sequence of the last event of each type and
+partition that sagas follow: a target. A saga has reached a target once all its checkpoints, which any process
+manager may have advanced, are at these sequences. Its answers count from the moment of the last target that
+it has reached. At rest a sample takes one statement: the checkpoints are read again if their digest differs.
 
 A saga with events that wait, because a stream is parked or an instance failed, has no bound: since when they
 wait, but not when they were committed, is on record.
@@ -12,7 +13,9 @@ wait, but not when they were committed, is on record.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from contextvars import ContextVar
+from decimal import Decimal
 from math import ceil
 from time import monotonic
 from typing import Any, NoReturn
@@ -26,11 +29,11 @@ from process_manager.saga import Saga
 from runtime.grpc.metadata import STALENESS
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.server import Service
-from runtime.jetstream import Publication, StreamIdentity
+from runtime.jetstream import Publication, StreamCheck, StreamIdentity
 from runtime.process import logs
 
 INTERVAL = 0.5
-"""Seconds between two samples."""
+"""Seconds between two samples while a saga is behind; each check of the stream begins one at once."""
 BUSY_INTERVAL = 2.0
 """Seconds between two samples while events arrive: each then reads the ends of all types and partitions."""
 MAX_TARGETS = 30
@@ -73,7 +76,7 @@ class SagaStaleness:
     Args:
         sagas: the definitions.
         feeds: reads the checkpoints.
-        get_publication: returns the relay's last confirmation of the stream.
+        get_check: returns the last check of the stream; None if there was none.
         read_identity: reads the stream's identity.
         read_ends: reads the ends of types and partitions.
     """
@@ -82,17 +85,21 @@ class SagaStaleness:
         self,
         sagas: Iterable[Saga[Any]],
         feeds: FeedReader,
-        get_publication: Callable[[], Publication | None],
+        get_check: Callable[[], StreamCheck | None],
         read_identity: Callable[[], Awaitable[StreamIdentity | None]],
         read_ends: ReadEnds,
     ) -> None:
         self._sagas = list(sagas)
         self._feeds = feeds
-        self._get_publication = get_publication
+        self._get_check = get_check
         self._read_identity = read_identity
         self._read_ends = read_ends
         self._targets: deque[Target] = deque()
         self._moments: dict[str, float] = {}
+        self._checkpoints: Mapping[Feed, Checkpoint] = {}
+        self._digest: Decimal | None = None
+        """Of these checkpoints."""
+        self._checked = asyncio.Event()
         self._waiting: Collection[str] = ()
         """Sagas with events that wait."""
         self._last_stream: tuple[str, int] | None = None
@@ -107,24 +114,38 @@ class SagaStaleness:
                 failures.reset()
             except Exception as error:  # NATS or PostgreSQL is away: the last samples stay, and grow old
                 failures.report(error)
-            await asyncio.sleep(INTERVAL)
+            await self._wait_for_check()
+
+    def note_check(self) -> None:
+        """Let the next sample begin: the stream has been checked."""
+        self._checked.set()
+
+    async def _wait_for_check(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(INTERVAL if self._is_behind() else None):
+                await self._checked.wait()
+        self._checked.clear()
+
+    def _is_behind(self) -> bool:
+        return bool(self._targets) and self._targets[-1].moment > min(self._moments.values(), default=-1.0)
 
     async def take_sample(self) -> None:
         """Add a target if there is a confirmation, and find out which ones are reached."""
-        publication = self._get_publication()  # before the stream, which has what it confirms
-        if publication is None:
-            return  # none since this process began; perhaps NATS has not started yet
-        stream = await self._read_identity()
-        if stream and _has_confirmed(stream, publication):
+        check = self._get_check()
+        publication, stream = (check.publication, check.identity) if check else (None, None)
+        if publication and stream and _has_confirmed(stream, publication):
             await self._add_target(publication, stream)
         if not self._targets:
-            return
-        checkpoints = await self._feeds.read_checkpoints([saga.name for saga in self._sagas])
-        waiting = await self._feeds.find_waiting([saga.name for saga in self._sagas])
+            return  # nothing is confirmed since this process began; perhaps NATS has not started yet
+        names = [saga.name for saga in self._sagas]
+        progress = await self._feeds.read_progress(names)
+        if progress.checkpoints_digest != self._digest:
+            self._checkpoints = await self._feeds.read_checkpoints(names)
+            self._digest = progress.checkpoints_digest
         for saga in self._sagas:
-            reached = [target.moment for target in self._targets if target.is_reached(saga, checkpoints)]
+            reached = [each.moment for each in self._targets if each.is_reached(saga, self._checkpoints)]
             self._moments[saga.name] = max([self._moments.get(saga.name, -1.0), *reached])
-        self._waiting = waiting
+        self._waiting = progress.waiting
         while len(self._targets) > 1 and self._targets[0].moment < min(self._moments.values()):
             self._targets.popleft()
 

@@ -69,7 +69,7 @@ async def is_ready(engine: AsyncEngine) -> bool:
         NotReady: it is a standby, or this machine's clock is away from PostgreSQL's.
         Exception: PostgreSQL does not answer.
     """
-    async with engine.connect() as connection:
+    async with autocommit(engine).connect() as connection:
         accepts_writes = False
 
         async def read_time() -> float:

@@ -31,7 +31,7 @@ from runtime.process import logs
 
 MARK_DELAY = 0.02
 """Seconds that published events wait for a notification, to be marked by the statement that reads on."""
-POLL_INTERVAL = 0.25
+POLL_INTERVAL = 0.5
 """Seconds between reads of an empty outbox if no notification arrives."""
 CHECK_INTERVAL = 1.0
 """Seconds between checks of the stream and the relay's state."""

@@ -20,7 +20,7 @@ from runtime.process import logs
 
 log = logs.get_logger(__name__)
 
-INTERVAL = 0.45
+INTERVAL = 0.7
 """Seconds between two requests."""
 TIMEOUT = 2.0
 """Seconds to wait for a reply. A request that the relay missed is not repeated by NATS."""

@@ -30,7 +30,7 @@ from runtime.jetstream.reader import ReaderLost
 from runtime.jetstream.reading import Reading
 from runtime.jetstream.stream import StreamIdentity, read_stream_identity
 
-CHECK_INTERVAL = 0.5
+CHECK_INTERVAL = 1.0
 """Seconds between checks of the stream, at most: each reply of the relay begins one at once."""
 
 
@@ -67,6 +67,8 @@ class SharedReader:
         self._main: Reading | None = None
         self._entering = asyncio.Lock()
         self.latest_check: StreamCheck | None = None
+        self.on_check: Callable[[], None] = lambda: None
+        """Called after each check."""
         self._check_due = asyncio.Event()
         if publications is not None:
             publications.observe = self._check_due.set
@@ -82,7 +84,7 @@ class SharedReader:
             self._check_due.clear()
 
     async def _check(self) -> None:
-        if not self._readings:
+        if not self._readings and self._publications is None:
             return
         publication = self._publications.latest if self._publications else None
         identity = await read_stream_identity(self._connection.js)
@@ -93,6 +95,7 @@ class SharedReader:
         self.latest_check = StreamCheck(publication, identity)
         for reading in self._readings:
             reading.wake_all()
+        self.on_check()
 
     async def open(self, epoch: str, starts: Mapping[int, int], stream_types: Collection[str]) -> Cursor:
         """Return a cursor.

@@ -1,5 +1,6 @@
 """The age of answers about sagas: counted from the oldest committed event that a saga has not processed."""
 
+import asyncio
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from time import monotonic
@@ -16,9 +17,11 @@ from process_manager.store import SagaStore
 from runtime.codec import message_class
 from runtime.grpc.metadata import STALENESS
 from runtime.grpc.rpc_error import RpcError
-from runtime.jetstream import Publication, StreamIdentity
+from runtime.jetstream import Publication, StreamCheck, StreamIdentity
+from runtime.process.lifecycle import cancel_and_wait
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN
 from tests.support.harness.saga_run import SagaRun, cashed, paid, written
+from tests.support.harness.waiting import until
 from tests.support.ledger.sagas import COLLECTION
 
 
@@ -32,7 +35,7 @@ class Feed:
         self.staleness = SagaStaleness(
             run.sagas,
             FeedReader(run.store.engine),
-            lambda: self.publication,
+            lambda: StreamCheck(self.publication, self.stream),
             self.read_identity,
             self.read_ends,
         )
@@ -49,8 +52,12 @@ class Feed:
         self.publication = Publication(monotonic() - seconds_ago, self.epoch, self.last_sequence)
         await self.staleness.take_sample()
 
-    async def read_identity(self) -> StreamIdentity:
+    @property
+    def stream(self) -> StreamIdentity:
         return StreamIdentity(self.epoch, "i", True, 1, self.last_sequence, self.last_sequence, None)
+
+    async def read_identity(self) -> StreamIdentity:
+        return self.stream
 
     async def read_ends(self, ends: Collection[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         assert {partition for _, partition in ends} == set(range(streams.PARTITIONS))
@@ -150,3 +157,47 @@ async def test_a_saga_with_events_that_wait_has_no_bound(run: SagaRun, feed: Fee
     assert await read_bound(feed, saga=ACCOUNT_WATCH.name) is None
     assert await read_bound(feed) is None  # of all sagas
     assert await read_bound(feed, saga=COLLECTION.name) is not None
+
+
+async def test_at_rest_the_checkpoints_are_not_read_again(
+    run: SagaRun, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads = 0
+    read_checkpoints = FeedReader.read_checkpoints
+
+    async def count_reads(reader: FeedReader, sagas: Collection[str]) -> Mapping[Any, Any]:
+        nonlocal reads
+        reads += 1
+        return await read_checkpoints(reader, sagas)
+
+    monkeypatch.setattr(FeedReader, "read_checkpoints", count_reads)
+    await run.deliver(written("c-1"))
+    feed.publish("ledger.cheque", 1)
+    for _ in range(3):
+        await feed.confirm()
+    assert reads == 1
+    assert await read_bound(feed, saga=COLLECTION.name) is not None
+    await run.deliver(cashed("c-1"))
+    await feed.staleness.take_sample()
+    assert reads == 2
+
+
+async def test_a_check_of_the_stream_begins_a_sample(feed: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "INTERVAL", 600.0)
+    feed.publication = Publication(monotonic() - 60, "epoch", 0)
+
+    async def is_sampled() -> bool:
+        return await read_bound(feed) is not None
+
+    sampling = asyncio.create_task(feed.staleness.run())
+    try:
+        await until(is_sampled)
+        feed.publication = Publication(monotonic(), "epoch", 0)
+        feed.staleness.note_check()
+
+        async def is_recent() -> bool:
+            return (await read_bound(feed) or 60_000) < 60_000
+
+        await until(is_recent)
+    finally:
+        await cancel_and_wait(sampling)
