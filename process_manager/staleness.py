@@ -24,7 +24,7 @@ import msgspec
 
 from contracts import streams
 from process_manager.due_work import Checkpoint, Feed
-from process_manager.feed_reader import FeedReader
+from process_manager.feed_reader import FeedProgress, FeedReader
 from process_manager.saga import Saga
 from runtime.grpc.metadata import STALENESS
 from runtime.grpc.method import Context, Handler
@@ -137,17 +137,23 @@ class SagaStaleness:
             await self._add_target(publication, stream)
         if not self._targets:
             return  # nothing is confirmed since this process began; perhaps NATS has not started yet
-        names = [saga.name for saga in self._sagas]
-        progress = await self._feeds.read_progress(names)
-        if progress.checkpoints_digest != self._digest:
-            self._checkpoints = await self._feeds.read_checkpoints(names)
-            self._digest = progress.checkpoints_digest
+        progress = await self._read_progress([saga.name for saga in self._sagas])
         for saga in self._sagas:
             reached = [each.moment for each in self._targets if each.is_reached(saga, self._checkpoints)]
             self._moments[saga.name] = max([self._moments.get(saga.name, -1.0), *reached])
         self._waiting = progress.waiting
         while len(self._targets) > 1 and self._targets[0].moment < min(self._moments.values()):
             self._targets.popleft()
+
+    async def _read_progress(self, sagas: Collection[str]) -> FeedProgress:
+        """Return how far the feeds are, after their checkpoints were read if some have changed."""
+        progress = await self._feeds.read_progress(sagas)
+        if progress.checkpoints_digest == self._digest:
+            return progress
+        self._checkpoints = await self._feeds.read_checkpoints(sagas)
+        self._digest = progress.checkpoints_digest
+        # Again, since a checkpoint that has advanced meanwhile may have passed an event that waits.
+        return await self._feeds.read_progress(sagas)
 
     async def _add_target(self, publication: Publication, stream: StreamIdentity) -> None:
         end = (stream.epoch, stream.last_sequence)

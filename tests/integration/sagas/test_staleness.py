@@ -201,3 +201,19 @@ async def test_a_check_of_the_stream_begins_a_sample(feed: Feed, monkeypatch: py
         await until(is_recent)
     finally:
         await cancel_and_wait(sampling)
+
+
+async def test_an_event_that_waits_since_the_checkpoints_are_read_is_noticed(
+    run: SagaRun, feed: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_checkpoints = FeedReader.read_checkpoints
+
+    async def fail_before(reader: FeedReader, sagas: Collection[str]) -> Mapping[Any, Any]:
+        await run.deliver(paid("a", amount=BROKEN))
+        return await read_checkpoints(reader, sagas)
+
+    await feed.confirm()
+    await run.deliver(paid("b", amount=1))
+    monkeypatch.setattr(FeedReader, "read_checkpoints", fail_before)
+    await feed.staleness.take_sample()
+    assert await read_bound(feed, saga=ACCOUNT_WATCH.name) is None
