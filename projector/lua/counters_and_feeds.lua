@@ -16,29 +16,40 @@ local function attempt(id, command, key, ...)
   failed_writes[#failed_writes + 1] = {id, key, reply.err}
 end
 
-local MAX_PAIRS = 1000 -- of a ZADD; Lua passes 8,000 arguments at most
-local added_entries = {}
+local MAX_ENTRIES = 1000 -- of a call; Lua passes 8,000 arguments at most
+local added_entries, removed_entries = {}, {}
 
--- Collects an entry of an index. The indexes are shared by the views of a batch, so each is written once, at its end.
-local function add_entry(id, key, member)
-  local added = added_entries[key]
-  if not added then
-    added = {ids = {}, pairs = {}}
-    added_entries[key] = added
+-- Collects an index entry to add or remove. Views of a batch share indexes, so each is written once, after the views:
+-- a full Redis refuses the first command of a script that needs memory, and then a removal must not precede it.
+local function collect(entries, id, key, member)
+  local collected = entries[key]
+  if not collected then
+    collected = {ids = {}, members = {}}
+    entries[key] = collected
   end
-  local count = #added.ids
-  added.ids[count + 1], added.pairs[2 * count + 1], added.pairs[2 * count + 2] = id, 0, member
+  local count = #collected.ids
+  collected.ids[count + 1], collected.members[count + 1] = id, member
 end
 
-local function write_entries()
-  for key, added in pairs(added_entries) do
-    for first = 1, #added.ids, MAX_PAIRS do
-      local last = math.min(#added.ids, first + MAX_PAIRS - 1)
-      if not attempt(added.ids[first], 'ZADD', key, unpack(added.pairs, 2 * first - 1, 2 * last)) then
-        for i = first + 1, last do failed_writes[#failed_writes + 1] = {added.ids[i], key, failed_writes[#failed_writes][3]} end
+local function write_collected(command, entries, score)
+  for key, collected in pairs(entries) do
+    for first = 1, #collected.ids, MAX_ENTRIES do
+      local last, arguments = math.min(#collected.ids, first + MAX_ENTRIES - 1), {}
+      for i = first, last do
+        if score then arguments[#arguments + 1] = score end
+        arguments[#arguments + 1] = collected.members[i]
+      end
+      if not attempt(collected.ids[first], command, key, unpack(arguments)) then
+        local error = failed_writes[#failed_writes][3]
+        for i = first + 1, last do failed_writes[#failed_writes + 1] = {collected.ids[i], key, error} end
       end
     end
   end
+end
+
+local function write_entries()
+  write_collected('ZREM', removed_entries)
+  write_collected('ZADD', added_entries, 0)
 end
 
 local function add(id, key, counter, amount)

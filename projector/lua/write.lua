@@ -19,9 +19,9 @@ for i, update in ipairs(cmsgpack.unpack(updates)) do
     local has_view = #fields > 4 -- the view itself, and not only its parked record
     if has_view then
       extend(fields, 'data', ARGV[next_argument])
-      local contributions, entries, removed_entries, feeds = unpack(update, 11)
-      for _, entry in ipairs(entries) do add_entry(id, entry[1], entry[2]) end
-      for _, entry in ipairs(removed_entries) do attempt(id, 'ZREM', entry[1], entry[2]) end
+      local contributions, entries, previous_entries, feeds = unpack(update, 11)
+      for _, entry in ipairs(entries) do collect(added_entries, id, entry[1], entry[2]) end
+      for _, entry in ipairs(previous_entries) do collect(removed_entries, id, entry[1], entry[2]) end
       local archived = stored[5]
       if archived or contributions ~= (stored[4] or '[]') then
         local counted = replace_contributions(id, contributions, stored[4], repairs)

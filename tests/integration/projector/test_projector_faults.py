@@ -1,7 +1,8 @@
 """Faults: projectors that are killed, doubled or late, and a Redis or a stream that is replaced."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -9,6 +10,7 @@ from uuid import uuid4
 import pytest
 from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from contracts.view_layout import parse_checkpoint
 from projector import session
@@ -16,6 +18,7 @@ from projector.fold import fold
 from projector.ports import BuildSuperseded
 from projector.projection import Projection
 from projector.records import Record, Update
+from projector.redis_connection import connect as connect_redis
 from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy, RetrySchedule
 from projector.writer import Writer
@@ -132,6 +135,52 @@ async def test_a_late_projector_undoes_no_newer_version(
         await publisher.publish(history[4])
         await until(lambda: projection_run.has_applied(redis, [history[:5]]))
     assert await projection_run.read_indexes(redis) == {"index:ledger.cheque:2:{reason/a}": {"c-1"}}
+
+
+@asynccontextmanager
+async def create_writer(redis_url: str) -> AsyncIterator[tuple[RedisStore, Writer]]:
+    """A writer of cheques in an empty build."""
+    async with connect_redis(redis_url) as redis:
+        store = RedisStore(redis, VIEW)
+        await store.read_build()
+        await store.begin_build(INCARNATION_ID, "epoch")
+        await store.read_build()
+        yield store, Writer(CHEQUES, store, RetryPolicy(), lambda _: None, RetrySchedule(lambda _: False))
+
+
+async def test_a_full_redis_refuses_a_write_that_would_first_remove_an_index_entry(
+    redis_url: str, redis: Redis
+) -> None:
+    async with create_writer(redis_url) as (_, writer):
+        await writer.write(await writer.fold([*ONE[:1], *TWO[:1]]))
+        before = await projection_run.read_indexes(redis)
+        batch = await writer.fold([ONE[1], TWO[1]])
+        await redis.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(ResponseError, match="OOM"):
+                await writer.write(batch)
+        finally:
+            await redis.config_set("maxmemory", 0)
+        assert await projection_run.read_indexes(redis) == before
+        assert [await projection_run.read_version(redis, name) for name in ("c-1", "c-2")] == [1, 1]
+        await writer.write(batch)
+    await projection_run.assert_views(redis, [ONE[:2], TWO[:2]])
+
+
+async def test_an_index_of_another_type_is_reported_for_each_view_of_the_batch(
+    redis_url: str, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = list[tuple[str, str]]()
+    async with create_writer(redis_url) as (store, writer):
+        await redis.rpush(key := VIEW.index("all"), "x")
+
+        def report(**fields: str) -> None:
+            reports.append((fields["recordId"], fields["key"]))
+
+        monkeypatch.setattr(store._failed_writes, "report", report)
+        await writer.write(await writer.fold([ONE[0], TWO[0], THREE[0]]))
+        assert sorted(reports) == [("c-1", key), ("c-2", key), ("c-3", key)]
+        assert [await projection_run.read_version(redis, f"c-{n}") for n in (1, 2, 3)] == [1, 1, 1]
 
 
 OTHER_CODE = Projection[Any](VIEW, events=EVENTS, indexes=lambda _: [(VIEW.index("reason", "other"), "c-1")])
