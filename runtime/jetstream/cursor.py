@@ -1,9 +1,11 @@
 """A consumer's place in a stream that is read once for several consumers.
 
 How it works. A cursor returns messages from the log of a reading. Its positions name, for each partition, the
-sequence up to which all of its messages were returned. They hold in every reading, so a cursor changes to
-another one without losing or repeating a message: it begins with the first message of that log and skips
-those up to its positions. It may change only to a log that has all messages behind them.
+sequence up to which the stream has no message for the cursor that was not returned. They hold in every
+reading, so a cursor changes to another one without losing or repeating a message: it may change only to a log
+that has all messages behind them, begins with its first message and skips those up to the last one that was
+returned. A position can exceed that one; should a message arrive between the two, the cursor reads again
+from the last returned ones.
 """
 
 import asyncio
@@ -47,7 +49,9 @@ class Cursor:
         self.stream_types = stream_types
         self.keys = frozenset((each, partition) for each in stream_types for partition in starts)
         self.positions = {partition: start - 1 for partition, start in starts.items()}
-        """Partition to a sequence up to which all of its messages were returned."""
+        """Partition to a sequence up to which the stream has no message that was not returned."""
+        self._returned = dict(self.positions)
+        """Partition to the last sequence that was returned, or the one before the start."""
         self.arrived = asyncio.Event()
         self.next = 0
         self._reading: Reading | None = None
@@ -136,26 +140,30 @@ class Cursor:
                 taken.append(message)
         self.next = reading.log.first + at
         for message in taken:
-            self.positions[message.partition] = message.sequence
+            self._returned[message.partition] = self.positions[message.partition] = message.sequence
         reading.note_progress()
-        if reading.loss and not taken:
+        if reading.loss and not taken and not reading.had_late_message:
             raise ReaderLost(reading.loss)
         return taken
 
     def _must_return(self, message: EventMessage) -> bool:
         return (message.stream_type, message.partition) in self.keys and (
-            message.sequence > self.positions[message.partition]
+            message.sequence > self._returned[message.partition]
         )
 
     async def _change_reading(self) -> None:
         """Leave a log whose limits the cursor has exceeded; join the main reading once that is near."""
         reading, main = self._get_reading(), self._readings.find_main()
-        if self.next >= reading.log.first:
+        if reading.had_late_message and not reading.log.first <= self.next < reading.log.next:
+            self.positions = dict(self._returned)
+        elif self.next >= reading.log.first:
             if reading is main or reading.loss:
                 return
             self.read_positions()
             if main is None:
-                if not self._readings.is_near_end(min(self.positions.values())):
+                # One of all stream types is as good until there is a main one of the process's partitions.
+                is_near = self._readings.is_near_end(min(self.positions.values()))
+                if reading.stream_types is None or not is_near:
                     return
             elif not self.is_covered_by(main):
                 return

@@ -16,6 +16,7 @@ import msgspec
 
 from contracts import streams
 from contracts.envelope import RecordedEvent, from_message
+from runtime.jetstream.reader import ReaderLost
 from runtime.jetstream.stream import Message
 from runtime.process import logs
 
@@ -36,6 +37,11 @@ class Limits:
 
 
 PARTITIONS = {str(partition): partition for partition in range(streams.PARTITIONS)}
+
+
+class LateMessage(ReaderLost):
+    """A message has arrived at or below the end of its lane: the end was wrong, or messages are repeated."""
+
 
 log = logs.get_logger(__name__)
 _foreign = logs.LimitedErrors(log, "Message is not an event")
@@ -96,7 +102,15 @@ class EventLog:
         return self.first + len(self.messages)
 
     def append(self, lane: int, messages: Sequence[Message]) -> set[tuple[str, int]]:
-        """Append messages of a lane; return their stream types and partitions."""
+        """Append messages of a lane; return their stream types and partitions.
+
+        Raises:
+            LateMessage: the first one is not behind the lane's end; none was appended.
+        """
+        if messages and messages[0].sequence <= self.ends[lane]:
+            raise LateMessage(
+                f"message {messages[0].sequence} of lane {lane} is at or below {self.ends[lane]}"
+            )
         keys = set()
         for message in messages:
             self._offset += len(message.data)
@@ -117,7 +131,7 @@ class EventLog:
                 )
             )
         if messages:
-            self.ends[lane] = max(self.ends[lane], messages[-1].sequence)
+            self.ends[lane] = messages[-1].sequence
         return keys
 
     def confirm_end(self, lane: int, sequence: int) -> None:

@@ -137,15 +137,6 @@ class StreamReader:
         await self._pull()
         return messages
 
-    async def count_sent(self) -> int | None:
-        """Return how many messages the server has sent to this reader, or None while more are pending.
-
-        Raises:
-            nats.errors.Error: JetStream cannot be reached.
-        """
-        info = await self._connection.js.consumer_info(streams.JETSTREAM, self._consumer)
-        return info.delivered.consumer_seq if info.delivered and info.num_pending == 0 else None
-
     async def close(self) -> None:
         """Stop reading, and delete the consumer if the server is reachable."""
         with suppress(nats.errors.Error, OSError, TimeoutError):

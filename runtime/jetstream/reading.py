@@ -17,14 +17,18 @@ from typing import Protocol
 
 from contracts import streams
 from runtime.jetstream.connection import Connection
-from runtime.jetstream.event_log import EventLog, Limits
+from runtime.jetstream.event_log import EventLog, LateMessage, Limits
 from runtime.jetstream.reader import ReaderLost, StreamReader
+from runtime.jetstream.stream import read_next_sequence
+from runtime.process import logs
 from runtime.process.lifecycle import cancel_and_wait
 
 BUSY_TIME = 1.0
 """Seconds."""
 CHECK_INTERVAL = 0.25
 """Seconds between two checks of silent consumers."""
+
+log = logs.get_logger(__name__)
 
 
 class Member(Protocol):
@@ -44,6 +48,7 @@ class Reading:
     """A reading; created by `open`, and closed by itself when its last cursor leaves.
 
     Args:
+        connection: to NATS.
         epoch: of the stream.
         partitions: the partitions that it reads.
         stream_types: the stream types that it reads; None for all.
@@ -53,28 +58,33 @@ class Reading:
 
     def __init__(
         self,
+        connection: Connection,
         epoch: str,
         partitions: frozenset[int],
         stream_types: frozenset[str] | None,
         start: int,
         limits: Limits,
     ) -> None:
+        self._connection = connection
         self.epoch = epoch
         self.partitions = partitions
         self.stream_types = stream_types
         self.loss = ""
-        """Why the reading has ended; empty while it goes on."""
+        """Why the reading has ended; empty before."""
+        self.had_late_message = False
+        """Whether it has ended because an end, and so a cursor's position, was wrong."""
         self.members: set[Member] = set()
         is_whole = len(partitions) == streams.PARTITIONS
         self.lanes = {partition: 0 if is_whole else lane for lane, partition in enumerate(sorted(partitions))}
         """The lane of each partition."""
         self.log = EventLog([start] * (1 if is_whole else len(partitions)), limits)
         self._is_whole = is_whole
+        self._subjects = self._list_subjects()
+        """The subject filter of each lane."""
         self._readers: list[StreamReader] = []
         self._arrived = asyncio.Event()
         self._pauses = False
         self._last_arrival = -inf
-        self._taken = [0] * len(self.log.ends)
         self._known_ends: list[int | None] = [None] * len(self.log.ends)
         self._task: asyncio.Task[None] | None = None
 
@@ -94,10 +104,10 @@ class Reading:
             ReaderLost: there is no stream, or it has another epoch.
             nats.errors.Error: JetStream cannot be reached.
         """
-        reading = cls(epoch, partitions, stream_types, start, limits)
+        reading = cls(connection, epoch, partitions, stream_types, start, limits)
         opening = [
             asyncio.create_task(StreamReader.open(connection, epoch, start, [subject], reading._arrived))
-            for subject in reading._list_subjects()
+            for subject in reading._subjects
         ]
         try:
             reading._readers = await asyncio.gather(*opening)
@@ -154,10 +164,12 @@ class Reading:
         # Where messages arrive they show the end; the server is asked for that of an idle lane.
         if end >= last_sequence or (known is not None and end > known):
             return
-        # Messages may be on their way, so the server's count is compared with that in the log.
-        if await self._readers[lane].count_sent() == self._taken[lane]:
-            self.log.confirm_end(lane, last_sequence)
-            self._known_ends[lane] = self.log.ends[lane]
+        # A consumer's counts prove nothing: it learns of a message after the store has it, long after if its
+        # server is a follower that lags. The leader's store has each message up to `last_sequence`.
+        following = await read_next_sequence(self._connection.js, self._subjects[lane], end + 1)
+        reached = last_sequence if following is None else min(last_sequence, following - 1)
+        self.log.confirm_end(lane, reached)
+        self._known_ends[lane] = self.log.ends[lane]
 
     async def _run(self) -> None:
         try:
@@ -168,7 +180,11 @@ class Reading:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(CHECK_INTERVAL):
                             await self._arrived.wait()
-        except Exception as error:  # also a bug in this code: the cursors must not wait for ever
+        except LateMessage as error:
+            log.error("Late message in the stream; reading again from the last messages", error=str(error))
+            self.had_late_message = True
+            self._lose(str(error))
+        except Exception as error:  # also a bug in this code: the cursors must not wait without end
             self._lose(str(error) if isinstance(error, ReaderLost) else repr(error))
         finally:
             self._lose("it was closed")
@@ -179,7 +195,6 @@ class Reading:
         total = 0
         for lane, reader in enumerate(self._readers):
             messages = await reader.take(self.log.limits.messages_ahead)
-            self._taken[lane] += len(messages)
             total += len(messages)
             self._wake(self.log.append(lane, messages))
         if total:

@@ -29,9 +29,12 @@ from runtime.jetstream.publication import Publication, PublicationClock
 from runtime.jetstream.reader import ReaderLost
 from runtime.jetstream.reading import Reading
 from runtime.jetstream.stream import StreamIdentity, read_stream_identity
+from runtime.process import logs
 
 CHECK_INTERVAL = 1.0
 """Seconds between checks of the stream, at most: each reply of the relay begins one at once."""
+
+log = logs.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +73,21 @@ class SharedReader:
         self.on_check: Callable[[], None] = lambda: None
         """Called after each check."""
         self._check_due = asyncio.Event()
+        self._failures = logs.RepeatedErrors(log, "Check of the stream failed")
         if publications is not None:
             publications.observe = self._check_due.set
 
     async def run(self) -> NoReturn:
         """Check the stream again and again until cancelled."""
         while True:
-            with suppress(*UNREACHABLE):  # the readers notice a lost connection, too
+            try:
                 await self._check()
+            except UNREACHABLE:
+                pass  # the readers notice a lost connection, too
+            except Exception as error:  # for instance, malformed metadata of the stream
+                self._failures.report(error)
+            else:
+                self._failures.reset()
             with suppress(TimeoutError):
                 async with asyncio.timeout(CHECK_INTERVAL):
                     await self._check_due.wait()
@@ -144,12 +154,14 @@ class SharedReader:
             raise ReaderLost("there is no stream of this epoch")
         position, end = min(cursor.positions.values()), identity.last_sequence
         is_far = end - position > self._limits.retained_messages
+        near = frozenset(self._get_partitions()) | frozenset(cursor.positions)
         for reading in self._readings:
-            if (is_far or reading.stream_types is None) and cursor.is_covered_by(reading):
+            # A cursor near the end would keep one of other partitions from giving way to a new main reading.
+            if not reading.loss and cursor.is_covered_by(reading) and (is_far or reading.serves_all(near)):
                 return reading
         partitions, types, start = frozenset(cursor.positions), frozenset(cursor.stream_types), position + 1
         if not is_far:
-            partitions |= frozenset(self._get_partitions())
+            partitions = near
             start = max(1, end + 1 - self._limits.retained_messages)  # early enough for all that are near
         reading = await Reading.open(
             self._connection, cursor.epoch, partitions, types if is_far else None, start, self._limits

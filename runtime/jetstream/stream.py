@@ -96,6 +96,19 @@ async def read_stream_identity(js: JetStreamContext) -> StreamIdentity | None:
     )
 
 
+async def read_next_sequence(js: JetStreamContext, subject: str, start: int) -> int | None:
+    """Return the sequence of the first message from `start` on that matches; None if the leader has none.
+
+    Raises:
+        nats.errors.Error: JetStream cannot be reached.
+    """
+    try:
+        message = await js.get_msg(streams.JETSTREAM, seq=start, subject=subject, next=True, direct=False)
+    except NotFoundError:
+        return None
+    return message.seq
+
+
 async def request_recreation(connection: Connection, epoch: str) -> None:
     """Ask the relay to recreate a stream of this epoch from PostgreSQL, if messages were removed from it.
 

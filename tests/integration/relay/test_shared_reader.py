@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,7 +14,16 @@ from nats.js.errors import NotFoundError
 from contracts import streams
 from contracts.envelope import to_headers
 from devstack.servers import Nats
-from runtime.jetstream import Connection, Cursor, EventMessage, Limits, ReaderLost, SharedReader, connect
+from runtime.jetstream import (
+    Connection,
+    Cursor,
+    EventMessage,
+    Limits,
+    ReaderLost,
+    SharedReader,
+    StreamReader,
+    connect,
+)
 from runtime.process.lifecycle import cancel_and_wait
 from tests.support.harness.waiting import until
 from tests.support.ledger.histories import cheque_events
@@ -46,6 +56,7 @@ async def make_stream(connection: Connection) -> str:
 async def share(
     connection: Connection, partitions: Iterable[int] = ALL, limits: Limits = SMALL
 ) -> AsyncIterator[SharedReader]:
+    """Share a reading. `partitions` may be a set that changes meanwhile."""
     shared = SharedReader(connection, lambda: frozenset(partitions), limits=limits)
     checks = asyncio.create_task(shared.run())
     yield shared
@@ -340,9 +351,176 @@ async def test_no_position_exceeds_a_message_that_still_waits_in_a_consumer(conn
 
         async def was_checked() -> bool:
             checks.add(id(shared.latest_check))
-            return len(checks) > 3 and await reading._readers[0].count_sent() == 90
+            (consumer,) = await connection.js.consumers_info(streams.JETSTREAM)
+            return len(checks) > 3 and consumer.num_pending == 0
 
         await until(was_checked)
         assert reading.log.ends[0] == len(reading.log.messages) < 90
         assert await read(cursor, 90) == list(range(1, 91))
+        await cursor.close()
+
+
+class HeldMessages:
+    """Holds back what the server sends to readers, as a consumer does that lags behind the stream."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.is_holding = False
+        self._calls: list[tuple[StreamReader, str, str, bytes, Mapping[str, str]]] = []
+        self._receive = StreamReader._receive
+        monkeypatch.setattr(StreamReader, "_receive", lambda *call: self._hold(*call))
+
+    def _hold(
+        self, reader: StreamReader, subject: str, reply: str, data: bytes, headers: Mapping[str, str]
+    ) -> None:
+        if self.is_holding and reply:
+            self._calls.append((reader, subject, reply, data, headers))
+        else:
+            self._receive(reader, subject, reply, data, headers)
+
+    def release(self) -> None:
+        self.is_holding = False
+        for call in self._calls:
+            self._receive(*call)
+        self._calls.clear()
+
+
+async def wait_for_checks(shared: SharedReader, count: int) -> None:
+    """Wait for checks that began after this call."""
+    checks: list[object] = []
+
+    def was_checked() -> bool:
+        if not any(shared.latest_check is check for check in checks):
+            checks.append(shared.latest_check)
+        shared._check_due.set()
+        return len(checks) > count
+
+    await until(was_checked)
+
+
+@pytest.mark.parametrize("partitions", [ALL, frozenset({1, 2})], ids=["all partitions", "some"])
+async def test_no_position_exceeds_a_stored_message_that_its_consumer_lacks(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, partitions: frozenset[int]
+) -> None:
+    held = HeldMessages(monkeypatch)
+    epoch = await make_stream(connection)
+    async with share(connection, partitions) as shared:
+        cursor = await shared.open(epoch, dict.fromkeys(partitions, 1), TYPES)
+        await publish(connection, [("a.b", 1), ("a.b", 2)])
+        assert await read(cursor, 2) == [1, 2]
+        held.is_holding = True
+        await publish(connection, [("a.b", 1), ("a.b", 2), ("a.b", 1)])
+        await wait_for_checks(shared, 4)
+        positions = cursor.read_positions()
+        assert positions[1] == 2
+        assert positions[2] <= 3
+        held.release()
+        assert sorted(await read(cursor, 3)) == [3, 4, 5]
+        await cursor.close()
+
+
+async def test_a_wrong_end_is_logged_and_loses_no_message(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def miss_all(*_: object) -> None:
+        return None
+
+    held = HeldMessages(monkeypatch)
+    epoch = await make_stream(connection)
+    async with share(connection) as shared:
+        cursors = [await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES) for _ in range(2)]
+        await publish(connection, [("a.b", n % 16) for n in range(20)])
+        for cursor in cursors:
+            assert len(await read(cursor, 20)) == 20
+        held.is_holding = True
+        with monkeypatch.context() as patches:
+            patches.setattr("runtime.jetstream.reading.read_next_sequence", miss_all)
+            await publish(connection, [("a.b", n % 16) for n in range(5)])
+            await until(lambda: min(cursors[0].read_positions().values()) == 25)
+        held.release()
+        for cursor in cursors:
+            assert await read(cursor, 5) == [21, 22, 23, 24, 25]
+        assert "Late message in the stream" in "".join(capfd.readouterr())
+        await publish(connection, [("a.b", 1)])
+        for cursor in cursors:
+            assert await read(cursor, 1) == [26]
+            await cursor.close()
+
+
+async def test_the_end_of_a_stream_whose_last_messages_are_gone_is_confirmed(connection: Connection) -> None:
+    epoch = await make_stream(connection)
+    await publish(connection, [("a.b", 1)] * 5)
+    await connection.js.delete_msg(streams.JETSTREAM, 5)
+    async with share(connection) as shared:
+        cursor = await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES)
+        assert await read(cursor, 4) == [1, 2, 3, 4]
+        await until(lambda: min(cursor.read_positions().values()) == 5)
+        await connection.js.purge_stream(streams.JETSTREAM)
+        await publish(connection, [("a.b", 1)])
+        assert await read(cursor, 1) == [6]
+        await cursor.close()
+
+
+async def test_cursors_of_fewer_partitions_share_a_new_main_reading(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epoch = await make_stream(connection)
+    await publish(connection, [("a.b", n % 16) for n in range(50)])
+    leased = set(ALL)
+    async with share(connection, leased) as shared:
+        old = [await shared.open(epoch, dict.fromkeys(ALL, 1), ["a.b"]) for _ in range(3)]
+        for cursor in old[:2]:
+            await read(cursor, 50)
+        leased -= set(range(8, 16))
+        for cursor in old[:2]:  # the third is slow: it still has the old partitions
+            await cursor.close()
+        new = [await shared.open(epoch, dict.fromkeys(leased, 51), ["a.b"]) for _ in range(2)]
+        main = shared.find_main()
+        assert main is not None
+        assert main.members == set(new)
+        entries = 0
+        enter = SharedReader.enter
+
+        async def count_entries(*args: Any) -> None:
+            nonlocal entries
+            entries += 1
+            await enter(*args)
+
+        monkeypatch.setattr(SharedReader, "enter", count_entries)
+        await publish(connection, [("a.b", n % 16) for n in range(32)])
+        for cursor in new:
+            assert sorted(await read(cursor, 16)) == [each for each in range(51, 83) if (each - 51) % 16 < 8]
+        assert await read(old[2], 82) == list(range(1, 83))
+        for _ in range(5):
+            for cursor in (*new, old[2]):
+                assert await cursor.read_batch(10, 0) == []
+        assert entries == 0
+        for cursor in (*new, old[2]):
+            await cursor.close()
+    await until_closed(connection)
+
+
+async def test_an_error_of_a_check_is_logged_and_checks_continue(
+    connection: Connection, capfd: pytest.CaptureFixture[str]
+) -> None:
+    epoch = await make_stream(connection)
+    async with share(connection, {1}) as shared:
+        cursor = await shared.open(epoch, {1: 1}, ["a.b"])
+        await wait_for_checks(shared, 1)
+        info = await connection.js.stream_info(streams.JETSTREAM)
+        metadata = info.config.metadata or {}
+        info.config.metadata = {**metadata, "diptych-removed-to": "x"}
+        await connection.js.update_stream(info.config)
+        shared._check_due.set()
+        output = ""
+
+        def was_logged() -> bool:
+            nonlocal output
+            output += "".join(capfd.readouterr())
+            return "Check of the stream failed" in output
+
+        await until(was_logged)
+        info.config.metadata = metadata
+        await connection.js.update_stream(info.config)
+        await publish(connection, [("a.c", 1)])
+        await until(lambda: cursor.read_positions() == {1: 1})
         await cursor.close()
