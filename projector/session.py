@@ -117,6 +117,9 @@ class Session:
                 for _ in messages:
                     self._messages.popleft()
                 sequences = {message.partition: message.sequence for message in messages}
+                if not self._messages:  # nothing to fold meanwhile, and a task costs more than the call
+                    await self._write(batch, sequences)
+                    return
                 writing = asyncio.create_task(self._write(batch, sequences))
                 for _ in range(SEND_TICKS):
                     await asyncio.sleep(0)
