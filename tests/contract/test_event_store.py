@@ -164,6 +164,15 @@ async def test_a_block_that_raises_writes_nothing(store: EventStore) -> None:
         assert await lock(transaction, "a.b.1") == {}
 
 
+async def test_a_commit_is_durable_when_it_returns(store: EventStore) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with store.begin() as transaction:
+            await transaction.commit(Changes([stream(1)], [event(1)]))
+            assert await store.read_chunk("a.b.1", 0, 9) == [StoredEvent("t.Event", b"\1")]
+            raise ZeroDivisionError
+    assert await store.read_chunk("a.b.1", 0, 9) == [StoredEvent("t.Event", b"\1")]
+
+
 async def test_concurrent_writers_of_a_stream_lock_it_one_after_the_other(store: EventStore) -> None:
     await write(store, Changes([stream(1)], [event(1)]))
 

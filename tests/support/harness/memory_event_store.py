@@ -43,9 +43,7 @@ class MemoryEventStore:
     @asynccontextmanager
     async def begin(self) -> AsyncIterator["MemoryTransaction"]:
         async with self._lock:
-            transaction = MemoryTransaction(self)
-            yield transaction
-            transaction.apply()
+            yield MemoryTransaction(self)
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
         await asyncio.sleep(0)
@@ -72,11 +70,10 @@ class MemoryEventStore:
 
 
 class MemoryTransaction:
-    """A `Transaction` whose changes take effect at the end of its block."""
+    """A `Transaction` whose changes take effect in `commit`."""
 
     def __init__(self, store: MemoryEventStore) -> None:
         self._store = store
-        self._changes = Changes()
 
     async def read_streams(self, streams: Collection[str]) -> Mapping[str, StoredStream]:
         return {name: self._store.streams[name] for name in streams if name in self._store.streams}
@@ -103,20 +100,20 @@ class MemoryTransaction:
             or any((row.caller, row.request_id) in self._store.requests for row in changes.requests)
         ):
             raise StoreConflict("a stream, version or request id is taken")
-        self._changes = changes
+        self._apply(changes)
 
-    def apply(self) -> None:
-        for name in self._changes.kept_snapshots:
+    def _apply(self, changes: Changes) -> None:
+        for name in changes.kept_snapshots:
             replaced = self._store.streams[name]
             assert replaced.state is not None
             snapshot = StoredSnapshot(replaced.state_version, replaced.state)
             self._store.keep(name, replaced.fingerprint, snapshot)
-        for stream in self._changes.streams:
+        for stream in changes.streams:
             self._store.streams[stream.id] = StoredStream(
                 stream.version, stream.updated_at, stream.state, stream.version, stream.fingerprint
             )
-        self._store.events += self._changes.events
-        for row in self._changes.requests:
+        self._store.events += changes.events
+        for row in changes.requests:
             self._store.requests[(row.caller, row.request_id)] = StoredRequest(
                 row.type, row.hash, row.outcome
             )

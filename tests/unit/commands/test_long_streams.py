@@ -57,9 +57,7 @@ class CountingStore(MemoryEventStore):
                 return events
 
         async with self._lock:
-            transaction = CountingTransaction(self)
-            yield transaction
-            transaction.apply()
+            yield CountingTransaction(self)
 
     async def read_chunk(self, stream: str, after: int, limit: int) -> Sequence[StoredEvent]:
         self.chunks.append(stream)

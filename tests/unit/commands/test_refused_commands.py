@@ -15,11 +15,11 @@ from command_server.kernel import quarantine
 from command_server.kernel.admission import MAX_QUEUE_TIME
 from command_server.kernel.batch import Request
 from command_server.kernel.outcomes import Accepted, CommandResult, Overloaded
-from command_server.kernel.ports import EventRow, StoreUnavailable
+from command_server.kernel.ports import Changes, EventRow, StoreUnavailable
 from command_server.kernel.quarantine import MAX_DELAY, MIN_REFUSED, SUSPICION, Quarantine
 from command_server.kernel.queued_command import QueuedCommand
 from tests.support.builders.requests import group_commit, request
-from tests.support.harness.memory_event_store import MemoryEventStore
+from tests.support.harness.memory_event_store import MemoryEventStore, MemoryTransaction
 from tests.support.ledger.rules.messages import Deposit
 
 BAD = "mallory"
@@ -41,11 +41,19 @@ class RefusingStore(MemoryEventStore):
         async with super().begin() as transaction:
             if self.lost_after is not None and len(self.transactions) >= self.lost_after:
                 raise StoreUnavailable("gone")
+            transaction.__class__ = RefusingTransaction
             yield transaction
-            ids = [_find_request_id(row) for row in transaction._changes.events]
-            self.transactions.append(ids)
-            if not self.bad.isdisjoint(ids):
-                raise ValueError("not storable")
+
+
+class RefusingTransaction(MemoryTransaction):
+    _store: RefusingStore
+
+    async def commit(self, changes: Changes) -> None:
+        ids = [_find_request_id(row) for row in changes.events]
+        self._store.transactions.append(ids)
+        if not self._store.bad.isdisjoint(ids):
+            raise ValueError("not storable")
+        await super().commit(changes)
 
 
 def _find_request_id(row: EventRow) -> str:

@@ -11,8 +11,9 @@ import pytest
 
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import Accepted, DeadlinePassed, OutcomePending
+from command_server.kernel.ports import Changes
 from tests.support.builders.requests import group_commit, request
-from tests.support.harness.memory_event_store import MemoryEventStore
+from tests.support.harness.memory_event_store import MemoryEventStore, MemoryTransaction
 from tests.support.harness.waiting import until
 from tests.support.ledger.rules.messages import Deposit
 
@@ -28,10 +29,18 @@ class HangingStore(MemoryEventStore):
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Any]:
         async with super().begin() as transaction:
+            transaction.__class__ = HangingTransaction
             yield transaction
-            if self.hangs and transaction._changes.requests:
-                self.reached.set()
-                await self.released.wait()
+
+
+class HangingTransaction(MemoryTransaction):
+    _store: HangingStore
+
+    async def commit(self, changes: Changes) -> None:
+        if self._store.hangs and changes.requests:
+            self._store.reached.set()
+            await self._store.released.wait()
+        await super().commit(changes)
 
 
 @asynccontextmanager
