@@ -22,7 +22,8 @@ from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.ports import Changes
 from command_server.kernel.stream_loader import NEVER
 from command_server.postgres import statements
-from command_server.postgres.event_store import SESSION_SETTINGS, PostgresEventStore, encode_changes
+from command_server.postgres.event_rows import encode_changes
+from command_server.postgres.event_store import SESSION_SETTINGS, PostgresEventStore
 from command_server.postgres.schema import SERVICE_ROLE
 
 COMMANDS = 6_000

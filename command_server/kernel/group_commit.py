@@ -238,8 +238,8 @@ class GroupCommit:
     async def _commit(self, batch: Sequence[QueuedCommand], skip_locked: bool) -> None:
         requests, self._has_locks = [queued.request for queued in batch], False
         async with self._store.begin() as transaction:
-            # Requests are looked up after the locks: a retry that runs on another server waits for the lock,
-            # and then finds the request that the lock's holder has recorded.
+            # A retry that runs on another server waits for the lock, and then mostly finds the request that
+            # the lock's holder has recorded. If it does not, the keys make it a conflict, and it runs again.
             streams, lookup = await load_streams(
                 transaction, self._aggregates, requests, merge_folded(batch), skip_locked=skip_locked
             )

@@ -10,26 +10,22 @@ frozen server can hold locks. `store_errors` says what an error means for a comm
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 import asyncpg
-import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from command_server.kernel.decider import RejectionKind
-from command_server.kernel.outcomes import Accepted, Outcome, Rejection
 from command_server.kernel.ports import (
     MAX_READ_BYTES,
     Changes,
     RequestKey,
     RequestLookup,
     StoredEvent,
-    StoredRequest,
     StoredSnapshot,
     StoredStream,
 )
 from command_server.postgres import statements
+from command_server.postgres.event_rows import decode_lookup, encode_changes
 from command_server.postgres.pipelined_connection import PipelinedConnection, connect_pipelined
 from command_server.postgres.schema import SERVICE_ROLE
 from command_server.postgres.store_errors import discards_connections, translate
@@ -73,8 +69,9 @@ class PostgresEventStore:
             try:
                 async with _roll_back_at_end(connection.driver):
                     yield PostgresTransaction(connection.driver)
-            except Exception as error:
+            except BaseException as error:
                 if discards_connections(error):
+                    connection.driver.terminate()  # otherwise SQLAlchemy waits for PostgreSQL's answer
                     await connection.pooled.invalidate()
                 raise
             finally:
@@ -157,12 +154,19 @@ async def _discard(connection: _Connection) -> None:
 
 @asynccontextmanager
 async def _roll_back_at_end(driver: PipelinedConnection) -> AsyncIterator[None]:
-    """Roll back the transaction at the end of the block, if there still is one."""
+    """Roll back the transaction at the end of the block, if there still is one and its connection is kept."""
     try:
         yield
-    finally:
-        if not driver.is_closed() and driver.is_in_transaction():
-            await driver.execute("ROLLBACK")
+    except BaseException as error:
+        if not discards_connections(error):
+            await _roll_back(driver)
+        raise
+    await _roll_back(driver)
+
+
+async def _roll_back(driver: PipelinedConnection) -> None:
+    if not driver.is_closed() and driver.is_in_transaction():
+        await driver.execute("ROLLBACK")
 
 
 async def _get_driver(connection: AsyncConnection) -> PipelinedConnection:
@@ -191,7 +195,7 @@ class PostgresTransaction:
         requests: Sequence[Any] = [row for row in rows if row["id"] is None]
         if requests[0]["has_waited"]:
             requests = await self._connection.fetch_in_transaction(statements.FIND_REQUESTS, callers, ids)
-        return found, _decode_lookup(requests)
+        return found, decode_lookup(requests)
 
     async def read_events(self, after: Mapping[str, int]) -> Mapping[str, Sequence[StoredEvent]]:
         events: dict[str, list[StoredEvent]] = {}
@@ -208,47 +212,3 @@ class PostgresTransaction:
             await self._connection.fetch_in_transaction(statements.KEEP_REPLACED_SNAPSHOTS, kept)
             await self._connection.fetch_in_transaction(statements.DROP_OLD_SNAPSHOTS, kept)
         await self._connection.execute_and_commit(statements.WRITE, *encode_changes(changes))
-
-
-def encode_changes(changes: Changes) -> list[Sequence[Any]]:
-    """Return the values of `statements.WRITE`."""
-    # One order on all servers: inserts of the same new keys must not wait for each other in a circle.
-    requests = sorted(changes.requests, key=attrgetter("caller", "request_id"))
-    outcomes = [_encode_outcome(row.outcome) for row in requests]
-    return [
-        *_transpose(changes.streams, statements.STREAM_COLUMNS),
-        *_transpose(changes.events, statements.EVENT_COLUMNS),
-        *_transpose(requests, statements.REQUEST_COLUMNS),
-        *([row[index] for row in outcomes] for index in range(3)),
-    ]
-
-
-def _transpose(rows: Sequence[object], names: Sequence[str]) -> list[Sequence[Any]]:
-    return [*zip(*map(attrgetter(*names), rows), strict=True)] or [()] * len(names)
-
-
-def _encode_outcome(outcome: Outcome) -> tuple[str, str | None, str | None]:
-    """Return the values of the columns `outcome`, `rejection` and `receipt`."""
-    match outcome:
-        case Accepted(versions):
-            return "ACCEPTED", None, msgspec.json.encode(versions).decode()
-        case Rejection(reason, kind, details):
-            return reason, msgspec.json.encode({"kind": kind, "details": details}).decode(), None
-
-
-def _decode_lookup(rows: Sequence[Any]) -> RequestLookup:
-    requests = {
-        (row["caller"], str(row["request_id"])): _decode_request(row) for row in rows if row["caller"]
-    }
-    first = rows[0]
-    return RequestLookup(str(first["incarnation"]), requests, first["now"], first["kept_since"])
-
-
-def _decode_request(row: Any) -> StoredRequest:
-    outcome: Outcome
-    if row["receipt"] is not None:
-        outcome = Accepted(msgspec.json.decode(row["receipt"]), row["recorded_at"])
-    else:
-        rejection = msgspec.json.decode(row["rejection"])
-        outcome = Rejection(row["outcome"], RejectionKind(rejection["kind"]), rejection["details"])
-    return StoredRequest(row["type"], row["hash"], outcome)

@@ -3,9 +3,9 @@
 How it works. PostgreSQL executes all messages before a Sync one after the other, and after an error it skips
 the rest. So BEGIN, put before a statement in the same Sync, and COMMIT, put behind it, cost no round trip of
 their own. asyncpg sends one statement per Sync and offers no pipeline, but it reads the answers of such a
-sequence as those of one statement. Therefore `_Pipeline` stands between asyncpg and its transport, and adds
-the two commands to the messages of the next statement. Everything else is asyncpg's: the connection, its
-prepared statements, the encoding of values, time-outs and errors.
+sequence as those of one statement. Therefore asyncpg writes to a `_Pipeline`, which adds the two commands to
+the messages of the next statement and passes them to the transport. Everything else is asyncpg's: the
+connection, its prepared statements, the encoding of values, time-outs and errors.
 """
 
 import asyncio
@@ -37,8 +37,9 @@ SYNC = _build_message(b"S", b"")
 class PipelinedConnection(asyncpg.Connection):
     """A connection that begins and commits transactions without round trips of their own."""
 
-    def __init__(self, protocol: Any, transport: "_Pipeline", *arguments: Any) -> None:
-        super().__init__(protocol, transport, *arguments)
+    def __init__(self, protocol: Any, transport: "_Pipeline", loop: "_PipelineLoop", *arguments: Any) -> None:
+        # asyncpg finds its tasks by their loop, and its cancel requests need no pipeline.
+        super().__init__(protocol, transport, loop.wrapped, *arguments)
         self._pipeline = transport
         self._kept_statements: dict[str, PreparedStatement[Any]] = {}
 
@@ -113,28 +114,28 @@ class _PipelineLoop:
     """An event loop whose connections have a `_Pipeline` for a transport."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.wrapped = asyncio.get_running_loop()
 
     async def create_connection(
         self, factory: Callable[[], asyncio.Protocol], *arguments: Any, **options: Any
     ) -> tuple[_Pipeline, asyncio.Protocol]:
-        transport, _ = await self._loop.create_connection(asyncio.Protocol, *arguments, **options)
+        transport, _ = await self.wrapped.create_connection(asyncio.Protocol, *arguments, **options)
         return _adopt(transport, factory())
 
     async def create_unix_connection(
         self, factory: Callable[[], asyncio.Protocol], *arguments: Any
     ) -> tuple[_Pipeline, asyncio.Protocol]:
-        transport, _ = await self._loop.create_unix_connection(asyncio.Protocol, *arguments)
+        transport, _ = await self.wrapped.create_unix_connection(asyncio.Protocol, *arguments)
         return _adopt(transport, factory())
 
     async def start_tls(self, pipeline: _Pipeline, *arguments: Any, **options: Any) -> _Pipeline:
-        transport = await self._loop.start_tls(pipeline.transport, *arguments, **options)
+        transport = await self.wrapped.start_tls(pipeline.transport, *arguments, **options)
         if transport is None:
             raise ConnectionError("the connection was closed during the TLS handshake")
         return _Pipeline(transport)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._loop, name)
+        return getattr(self.wrapped, name)
 
 
 def _adopt(transport: asyncio.Transport, protocol: asyncio.Protocol) -> tuple[_Pipeline, asyncio.Protocol]:

@@ -80,7 +80,9 @@ _WITHOUT_SQLSTATE = (
 
 
 def discards_connections(error: BaseException) -> bool:
-    """Return whether the connections of the pool should be replaced after an error."""
+    """Return whether the connection, or the whole pool after an `Exception`, should be replaced."""
+    if not isinstance(error, Exception):  # the exchange that a cancellation ended may still take effect
+        return True
     meaning = _find_meaning(error)
     return meaning is not None and meaning.discards_connections
 

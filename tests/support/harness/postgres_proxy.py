@@ -29,6 +29,8 @@ class PostgresProxy:
         """The number of exchanges that clients have begun."""
         self.cuts = 0
         """The number of connections that were cut."""
+        self.is_silent = False
+        """Whether it keeps what clients send, so that they get no answer."""
         self._cut_at: int | None = None
         self._is_delivered = False
 
@@ -65,6 +67,8 @@ class PostgresProxy:
                         await asyncio.gather(answers, return_exceptions=True)
                     if is_cut and not self._is_delivered:
                         return
+                    if self.is_silent:
+                        continue
                     to_postgres.write(messages)
                     if is_cut:
                         await postgres.read(1)
@@ -85,7 +89,8 @@ class PostgresProxy:
             if self._tls is not None:
                 await to_client.start_tls(self._tls)
             message = await _read_message(client)
-        to_postgres.write(message)
+        if not self.is_silent:
+            to_postgres.write(message)
 
 
 async def _read_message(client: asyncio.StreamReader) -> bytes:

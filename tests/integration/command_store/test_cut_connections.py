@@ -4,41 +4,24 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy.engine import make_url
 
 from command_server.kernel.batch import Request
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import Accepted
 from command_server.kernel.ports import StoreConflict, StoreUnavailable
-from command_server.postgres.event_store import PostgresEventStore
-from tests.support.builders.requests import group_commit, request
+from tests.support.builders.requests import request
 from tests.support.harness.postgres_proxy import PostgresProxy
+from tests.support.harness.proxied_writer import make_proxy, run_store, run_writer
 from tests.support.ledger.rules.messages import Deposit
 
 ACCOUNTS = "abcd"
 CALLERS = 12
 DEPOSITS_PER_CUT = 8
-
-
-@asynccontextmanager
-async def running(database_url: str, proxy: PostgresProxy) -> AsyncIterator[GroupCommit]:
-    async with proxy.run() as port:
-        url = make_url(database_url).set(host="127.0.0.1", port=port)
-        store = PostgresEventStore(url.render_as_string(hide_password=False))
-        commits = group_commit(store)
-        writer = asyncio.create_task(commits.run())
-        try:
-            yield commits
-        finally:
-            commits.close()
-            await writer
-            await store.close()
 
 
 async def execute(dice: random.Random, writers: list[GroupCommit], deposit: Request) -> Accepted:
@@ -71,13 +54,14 @@ async def test_each_command_has_one_effect_and_one_answer_however_often_connecti
 ) -> None:
     print(f"seed {(seed := secrets.randbits(32))}")
     dice = random.Random(seed)
-    proxies = [PostgresProxy(make_url(database_url).port or 5432) for _ in range(2)]
+    proxies = [make_proxy(database_url) for _ in range(2)]
     deposits = [
         request(Deposit(dice.choice(ACCOUNTS), dice.randint(1, 9))) for _ in range(cuts * DEPOSITS_PER_CUT)
     ]
     outcomes: dict[str, Accepted] = {}
     async with AsyncExitStack() as stack:
-        writers = [await stack.enter_async_context(running(database_url, proxy)) for proxy in proxies]
+        stores = [await stack.enter_async_context(run_store(database_url, proxy)) for proxy in proxies]
+        writers = [await stack.enter_async_context(run_writer(store)) for store in stores]
         remaining, is_over = iter(deposits), asyncio.Event()
 
         async def call() -> None:

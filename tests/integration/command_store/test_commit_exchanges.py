@@ -1,7 +1,6 @@
 """A commit takes two exchanges with PostgreSQL, and whichever is lost, its commands have one effect."""
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -12,7 +11,6 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy.engine import make_url
 
 from command_server.kernel.batch import Request
 from command_server.kernel.group_commit import GroupCommit
@@ -27,9 +25,10 @@ from command_server.kernel.ports import (
 )
 from command_server.postgres.event_store import PostgresEventStore
 from command_server.postgres.pipelined_connection import PipelinedConnection, connect_pipelined
-from tests.support.builders.requests import group_commit, request
+from tests.support.builders.requests import request
 from tests.support.harness.certificates import write_certificate
 from tests.support.harness.postgres_proxy import PostgresProxy
+from tests.support.harness.proxied_writer import make_proxy, run_store, run_writer
 from tests.support.harness.waiting import until
 from tests.support.ledger.rules.messages import CashCheque, Deposit, WriteCheque
 
@@ -48,25 +47,18 @@ async def observer(database_url: str) -> AsyncIterator["asyncpg.Connection[Any]"
 
 @pytest.fixture
 def proxy(database_url: str) -> PostgresProxy:
-    return PostgresProxy(make_url(database_url).port or 5432)
+    return make_proxy(database_url)
 
 
 @asynccontextmanager
-async def running(database_url: str, proxy: PostgresProxy) -> AsyncIterator[GroupCommit]:
+async def running(
+    database_url: str, proxy: PostgresProxy, certificate: Path | None = None
+) -> AsyncIterator[GroupCommit]:
     """Run a writer whose connections lead through the proxy, and are open."""
-    async with proxy.run() as port:
-        url = make_url(database_url).set(host="127.0.0.1", port=port)
-        store = PostgresEventStore(url.render_as_string(hide_password=False))
-        commits = group_commit(store)
-        writer = asyncio.create_task(commits.run())
-        try:
-            await commits.execute(request(WriteCheque("first", "a", 1)))
-            await commits.execute(request(CashCheque("first")))
-            yield commits
-        finally:
-            commits.close()
-            await writer
-            await store.close()
+    async with run_store(database_url, proxy, certificate) as store, run_writer(store) as commits:
+        await commits.execute(request(WriteCheque("first", "a", 1)))
+        await commits.execute(request(CashCheque("first")))
+        yield commits
 
 
 async def count_exchanges(proxy: PostgresProxy, commits: GroupCommit, commands: list[Request]) -> float:
@@ -89,20 +81,26 @@ async def test_a_commit_takes_two_exchanges(database_url: str, proxy: PostgresPr
         assert await count_exchanges(proxy, commits, cheques) == 3, "the first states name other streams"
 
 
+@pytest.mark.parametrize("uses_tls", [False, True], ids=["plain", "TLS"])
 @pytest.mark.parametrize("exchange", [1, 2])
 @pytest.mark.parametrize("is_delivered", [False, True], ids=["cut before it", "answer lost"])
 async def test_a_lost_exchange_has_one_effect_and_one_answer(
     database_url: str,
-    proxy: PostgresProxy,
     observer: "asyncpg.Connection[Any]",
+    tmp_path: Path,
     exchange: int,
     is_delivered: bool,
+    uses_tls: bool,
 ) -> None:
-    async with running(database_url, proxy) as commits:
+    certificate = write_certificate(tmp_path / "postgres.pem") if uses_tls else None
+    proxy = make_proxy(database_url, certificate)
+    async with running(database_url, proxy, certificate) as commits:
         for account in ("a", "new"):
             deposit, stream = request(Deposit(account, 5)), f"ledger.account.{account}"
+            cuts = proxy.cuts
             proxy.cut(exchange, is_delivered=is_delivered)
             result = await commits.execute(deposit)
+            assert proxy.cuts == cuts + 1
             assert isinstance(result.outcome, Accepted)
             assert await commits.execute(deposit) == result
             versions = await observer.fetchval(VERSIONS, stream)
@@ -121,16 +119,6 @@ async def test_a_transaction_that_lost_its_second_exchange_holds_no_locks(
             streams, _ = await transaction.lock_and_find(["ledger.account.a"], [])
     assert streams
     await other.close()
-
-
-async def test_a_commit_is_durable_when_it_returns(
-    database_url: str, observer: "asyncpg.Connection[Any]"
-) -> None:
-    store = PostgresEventStore(database_url)
-    async with store.begin() as transaction:
-        await transaction.commit(Changes(events=[EVENT]))
-        assert await observer.fetchval("SELECT count(*) FROM events") == 1
-    await store.close()
 
 
 async def test_a_request_that_the_holder_of_a_lock_records_is_found_after_the_wait(
@@ -193,20 +181,3 @@ async def test_values_that_cannot_be_sent_begin_no_transaction(database_url: str
         await connection.execute_and_commit("SELECT $1::int", "one")
     assert connection.is_in_transaction()
     await connection.close()
-
-
-async def test_transactions_are_pipelined_over_tls(
-    database_url: str, observer: "asyncpg.Connection[Any]", tmp_path: Path
-) -> None:
-    certificate = write_certificate(tmp_path / "postgres.pem")
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(certificate)
-    proxy = PostgresProxy(make_url(database_url).port or 5432, tls)
-    async with proxy.run() as port:
-        url = make_url(database_url).set(host="localhost", port=port)
-        url = url.update_query_dict({"sslmode": "verify-full", "sslrootcert": str(certificate)})
-        store = PostgresEventStore(url.render_as_string(hide_password=False))
-        async with store.begin() as transaction:
-            await transaction.commit(Changes(events=[EVENT]))
-        await store.close()
-    assert await observer.fetchval("SELECT count(*) FROM events") == 1
