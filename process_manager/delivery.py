@@ -12,7 +12,11 @@ How it works:
   that waits on, and notes how far it came. The stream is unparked once the latest skipped event was
   delivered. Feed and slice both need the row of the parked stream as it is, so no event is lost between them.
 - An instance that fails on an event keeps the error as a failed input, and its stream is unparked: the next
-  event of that stream parks it again. In streams other than an instance's own a gap means nothing.
+  event of that stream that belongs to it parks the stream again. In streams other than an instance's own a
+  gap means nothing.
+- An instance with a failed input takes no later event before that one, so a slice that begins behind the
+  failed event leaves it failed. A stream is parked at the first version that one of its instances needs, as
+  far as the rows at hand tell; a stream that waited for its assignment starts again for the others.
 - Events recorded before the saga's beginning are passed over. Within a stream they come first, because
   recorded times never decrease.
 """
@@ -21,7 +25,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
@@ -29,10 +33,13 @@ from process_manager.assignment import Assignment, is_before
 from process_manager.due_work import Feed
 from process_manager.instance import Instance, StreamPosition
 from process_manager.saga import Saga
+from process_manager.stored_rows import ParkedStream
 from process_manager.unit_of_work import UnitOfWork
 from runtime.process import logs
 
 log = logs.get_logger(__name__)
+
+V = TypeVar("V", int, tuple[int, str])
 
 
 class Progress(Enum):
@@ -91,21 +98,23 @@ class Delivery:
         parked = set() if self._is_own else self._skip_parked()
         failures = {stream: each for stream, each in self.assigned.failures.items() if stream not in parked}
         behind: dict[str, int] = {}
+        failed: dict[str, int] = {}
         for id_, own_streams in self.assigned.instances.items():
             instance = self.unit.find(self.saga.name, id_)
             delivered = {stream: events for stream, events in own_streams.items() if stream not in parked}
             for stream, events in delivered.items():
                 if obstacle := instance.find_obstacle(stream):
-                    failures[stream] = events[0].version, obstacle
+                    _keep_first(failures, stream, (events[0].version, obstacle))
                 elif not instance.unreadable and _is_behind(instance, stream, events):
-                    wanted = instance.find_position(stream).version + 1
-                    behind[stream] = min(wanted, behind.get(stream, wanted))
-                else:
-                    self._apply(instance, stream, events)
+                    _keep_first(behind, stream, instance.find_position(stream).version + 1)
+                elif (
+                    not self._apply(instance, stream, events) and instance.find_position(stream).failed_input
+                ):
+                    _keep_first(failed, stream, instance.find_position(stream).failed_version)
             if delivered:
                 self.unit.save(instance)
         for stream, (version, error) in failures.items():
-            self._park(stream, version, latest[stream], error)
+            self._park(stream, min(version, failed.get(stream, version)), latest[stream], error)
         for stream, version in behind.items():
             self.unit.park_behind(self.feed, stream, version, latest[stream])
         return {*parked, *failures, *behind}
@@ -132,34 +141,53 @@ class Delivery:
         if not read.events and not read.ended:
             self._park(stream, row.version, row.latest, f"EventsMissing: version {row.version} is missing")
             return Progress.FAILED
-        failures = dict(self.assigned.failures)
-        processed = self._apply_slice(stream, instances, failures)
+        left = _find_failed_before(row.version, stream, instances)
+        failures, processed = self._apply_slice(stream, instances, left)
         self.unit.save(*instances.values())
         next_version = row.version + len(read.events)
         more = read.events and (next_version <= row.latest or not row.latest)
-        if failures:
-            version, error = failures[stream]
-            self._park(stream, version, row.latest, error)
-        elif (processed or not self._is_own) and more:
+        if stream in failures:
+            self._park_failed(row, instances, *failures[stream])
+            return Progress.FAILED
+        if left and row.error:  # when it was parked, the rows of these instances were not at hand
+            self.unit.park(self.feed, stream, min(left.values()), row.latest, "")
+            return Progress.MORE
+        if (processed or not self._is_own) and more:
             self.unit.park(self.feed, stream, next_version, row.latest, "")
             return Progress.MORE
-        else:
-            self.unit.unpark(self.feed, stream)
-        return Progress.ENDED if processed and not failures else Progress.FAILED
+        self.unit.unpark(self.feed, stream)
+        return Progress.ENDED if processed else Progress.FAILED
 
     def _apply_slice(
-        self, stream: str, instances: Mapping[str, Instance], failures: dict[str, tuple[int, str]]
-    ) -> bool:
-        """Deliver the events of one stream; return False if an instance has a failed input now."""
-        processed = True
+        self, stream: str, instances: Mapping[str, Instance], left: Collection[str]
+    ) -> tuple[Mapping[str, tuple[int, str]], bool]:
+        """Deliver the events of one stream.
+
+        Args:
+            stream: the stream.
+            instances: those of the events.
+            left: the instances that take none of the events.
+
+        Returns:
+            The first event by stream that has no instance that can take it, and whether no instance has a
+            failed input now.
+        """
+        failures, processed = dict(self.assigned.failures), not left
         for id_, instance in instances.items():
             events = self.assigned.instances[id_][stream]
-            obstacle = instance.find_obstacle(stream)
-            if not obstacle:
+            if obstacle := instance.find_obstacle(stream):
+                _keep_first(failures, stream, (events[0].version, obstacle))
+            elif id_ not in left:
                 processed &= self._apply(instance, stream, events)
-            elif stream not in failures:
-                failures[stream] = events[0].version, obstacle
-        return processed
+        return failures, processed
+
+    def _park_failed(
+        self, row: ParkedStream, instances: Mapping[str, Instance], version: int, error: str
+    ) -> None:
+        """Park a stream again, at the first event of a slice that has to be delivered once more."""
+        failed = (each.find_position(row.stream).failed_version for each in instances.values())
+        first = min([version, *(each for each in failed if each >= row.version)])
+        self._park(row.stream, first, row.latest, error)
 
     def _park(self, stream: str, version: int, latest: int, error: str) -> None:
         log.error("Stream parked", saga=self.saga.name, stream=stream, version=version, error=error)
@@ -190,6 +218,16 @@ class Delivery:
             elif not instance.receive_event(event, self.unit.now):
                 return False
         return True
+
+
+def _keep_first(versions: dict[str, V], stream: str, version: V) -> None:
+    versions[stream] = min(version, versions.get(stream, version))
+
+
+def _find_failed_before(version: int, stream: str, instances: Mapping[str, Instance]) -> Mapping[str, int]:
+    """Return the instances that failed on an earlier event, with the version from which they need events."""
+    positions = {id_: instance.find_position(stream) for id_, instance in instances.items()}
+    return {id_: each.version + 1 for id_, each in positions.items() if 0 < each.failed_version < version}
 
 
 def _is_behind(instance: Instance, stream: str, events: Sequence[RecordedEvent]) -> bool:

@@ -13,6 +13,7 @@ How it works:
   does not declare. Only an operator's action repeats a step, as a new attempt with a new request id.
 """
 
+import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -61,7 +62,18 @@ class StreamPosition:
     version: int = 0
     """Of the last processed event."""
     failed_input: str = ""
-    """Why the next event could not be processed; empty if there is no such event."""
+    """Why the next event could not be processed; empty if there is no such event. `_fail` writes it."""
+
+    @property
+    def failed_version(self) -> int:
+        """The version of the event that could not be processed; 0 if there is none.
+
+        In a stream whose events belong to several instances it need not follow `version`.
+        """
+        if not self.failed_input:
+            return 0
+        match = re.match(r"version (\d+)", self.failed_input, re.ASCII)
+        return int(match[1]) if match else self.version + 1
 
 
 @dataclass
@@ -153,7 +165,7 @@ class Instance:
         positions = {self.own_stream: self.find_position(self.own_stream), **self.other_streams}
         failed = (stream for stream, each in positions.items() if each.failed_input)
         stream = self.own_stream if self.failed_input else min(failed, default=None)
-        return None if stream is None else f"{stream}@{positions[stream].version + 1}"
+        return None if stream is None else f"{stream}@{positions[stream].failed_version}"
 
     @property
     def _follows_maximum(self) -> bool:

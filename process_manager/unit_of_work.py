@@ -153,14 +153,15 @@ class UnitOfWork:
         parked.version, parked.error = version, error
 
     def park_behind(self, feed: Feed, stream: str, version: int, latest: int) -> ParkedStream:
-        """Park a stream that has to be read from this version on; keep the version of a parked one."""
+        """Park a stream that has to be read from this version on, or from an earlier one if it is parked."""
         key = feed.saga, stream
         parked = self.find_parked(key)
         if parked is None:
             stored = self.rows.parked.get(key)
             parked = ParkedStream(feed, stream, version, latest, revision=stored.revision if stored else None)
             self.parked[key] = parked
-        parked.latest, parked.changed = max(parked.latest, latest), True
+        parked.version, parked.latest = min(parked.version, version), max(parked.latest, latest)
+        parked.changed = True
         return parked
 
     def unpark(self, feed: Feed, stream: str) -> None:

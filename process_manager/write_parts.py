@@ -153,7 +153,8 @@ CHANGES: Mapping[str, Part] = {
         f"{_STREAM}, stream_type text, partition int, version bigint, latest bigint, error text,"
         " since timestamptz",
         conflict="ON CONFLICT (saga, stream) DO UPDATE"
-        " SET latest = greatest(saga_parked_streams.latest, excluded.latest)",
+        " SET version = least(saga_parked_streams.version, excluded.version),"
+        " latest = greatest(saga_parked_streams.latest, excluded.latest)",
     ),
     "parked_on": Part(
         f"{_STREAM}, version bigint, latest bigint, error text",

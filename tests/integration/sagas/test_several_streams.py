@@ -160,6 +160,87 @@ async def test_two_feeds_that_begin_the_same_instances_lose_no_input(run: SagaRu
         ]
 
 
+async def read_versions(run: SagaRun, id_: str, stream: str = "ledger.cheque.q") -> list[int]:
+    return [version for name, version in await read_received(run, id_) if name == stream]
+
+
+async def read_parked(run: SagaRun) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in await run.query("SELECT stream, version, error FROM saga_parked_streams")]
+
+
+async def test_a_slice_behind_the_failed_event_leaves_the_instance_failed(run: SagaRun) -> None:
+    broken = written("q", BROKEN, account="a1")
+    await run.deliver(paid("a1"), paid("a2"))
+    await run.deliver(broken)
+    for version, account in [(2, "a2"), (3, "a1"), (4, "a2"), (5, "a1")]:
+        await run.deliver(written("q", version=version, account=account))
+    assert await read_versions(run, "a1") == []
+    assert "version 1 of ledger.cheque.q failed" in (await run.read_sagas())["a1"].blocked_reason
+    assert await read_versions(run, "a2") == [2, 4]
+    assert await read_parked(run) == []
+    repair(run, broken, written("q", account="a1"))
+    await run.deliver(written("q", version=6, account="a1"))
+    assert await read_versions(run, "a1") == [1, 3, 5, 6]
+    assert (await run.read_sagas())["a1"].blocked_reason == ""
+
+
+async def test_a_failed_event_behind_those_of_others_is_delivered_again(run: SagaRun) -> None:
+    broken = written("q", BROKEN, version=8, account="a1")
+    others = [written("q", version=version, account="a2") for version in range(1, 8)]
+    await run.deliver(*others, broken)
+    repair(run, broken, written("q", version=8, account="a1"))
+    await run.deliver(written("q", version=9, account="a1"))
+    assert (await read_versions(run, "a1"), await read_versions(run, "a2")) == ([8, 9], list(range(1, 8)))
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["in one batch", "in batches of their own"])
+async def test_a_stream_that_cannot_be_assigned_waits_from_an_earlier_failed_event_on(
+    run: SagaRun, monkeypatch: pytest.MonkeyPatch, together: bool
+) -> None:
+    await run.deliver(paid("a1"))
+    broken, wrong = written("q", BROKEN, account="a1"), written("q", version=2, account=BROKEN_KEY)
+    for batch in [(broken, wrong)] if together else [(broken,), (wrong,)]:
+        await run.deliver(*batch)
+    version = 1 if together else 2  # no row at hand tells that an instance has failed before
+    assert await read_parked(run) == [("ledger.cheque.q", version, "RuntimeError: the key is broken")]
+    await run.deliver(written("q", version=3, account="a1"))
+    await run.replay(CHEQUES)
+    assert await read_versions(run, "a1") == []
+    repair(run, broken, written("q", account="a1"))
+    monkeypatch.setattr(account_watch, "BROKEN_KEY", "")
+    await run.replay(CHEQUES)
+    assert await read_versions(run, "a1") == [1, 3]
+    assert (await read_parked(run), (await run.read_sagas())["a1"].blocked_reason) == ([], "")
+
+
+async def test_a_retry_lowers_the_version_of_a_stream_that_another_manager_parks(run: SagaRun) -> None:
+    broken = written("q", BROKEN, account="a1")
+    await run.deliver(broken)
+    await run.deliver(written("q", version=2, account=BROKEN_KEY))
+    assert [row[1] for row in await read_parked(run)] == [2]
+    repair(run, broken, written("q", account="a1"))
+    retried = await run.engine.retry(ACCOUNT_WATCH.name, "a1", "ada")
+    assert retried.status.blocked_reason == ""
+    assert await read_versions(run, "a1") == [1]
+    assert [row[1] for row in await read_parked(run)] == [2]
+
+
+async def test_a_stream_waits_from_the_first_event_that_an_instance_cannot_record(
+    run: SagaRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for account in ("a1", "a2"):
+        await run.deliver(*(written(f"{account}-{number}", account=account) for number in range(3)))
+    monkeypatch.setattr(instance, "MAX_OTHER_STREAMS", 1)
+    events = [written("q", account="a2"), written("q", version=2, account="a1"), written("q", version=3)]
+    await run.deliver(*events, written("q", version=4, account=BROKEN_KEY))
+    assert [row[1] for row in await read_parked(run)] == [1]
+    monkeypatch.setattr(instance, "MAX_OTHER_STREAMS", 9)
+    await run.replay(CHEQUES)
+    assert await read_versions(run, "a2") == [1]
+    assert await read_versions(run, "a1") == [2]
+    assert [row[1] for row in await read_parked(run)] == [4]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -1,6 +1,7 @@
 """Random inputs of sagas in rounds, delivered one by one or in groups, and the rows that result."""
 
 import asyncio
+import json
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +26,9 @@ SAGAS: Sequence[Saga[Any]] = (COLLECTION, ACCOUNT_WATCH)
 FEEDS = [Feed(saga.name, each.stream_type, 0) for saga in SAGAS for each in saga.subscribes_to]
 ACCOUNTS, CHEQUES = [f"a-{n}" for n in range(4)], [f"c-{n}" for n in range(6)]
 ROWS = {
-    "sagas": "SELECT saga, id, version, other_streams::text, state - 'written_at' AS state, status, ended,"
-    " waiting_for, blocked_reason, failed_input, unreadable, due_at IS NULL FROM sagas ORDER BY saga, id",
+    "sagas": "SELECT saga, id, version, other_streams::text,"
+    " coalesce(state -> 0, state) - 'written_at' AS state, status, ended, waiting_for, blocked_reason,"
+    " failed_input, unreadable, due_at IS NULL FROM sagas ORDER BY saga, id",
     "saga_steps": "SELECT saga, id, step, attempt, number, request_id, outcome, tries, answered_at IS NULL"
     " FROM saga_steps ORDER BY 1, 2, 3, 4",
     "saga_timers": "SELECT saga, id, name, stopped_at IS NULL, postponed_to IS NULL FROM saga_timers"
@@ -57,10 +59,11 @@ class World:
 
 @dataclass
 class Round:
-    """Inputs in their order of arrival, the events recorded until then, and a change of rows before them."""
+    """Inputs in their order of arrival, the events until then, and a change of rows before them."""
 
     prepared: list[Prepare]
     stream_events: list[RecordedEvent]
+    delivered: list[RecordedEvent]
     change: str = ""
 
 
@@ -75,6 +78,8 @@ class Script:
     chance: random.Random
     events: list[RecordedEvent] = field(default_factory=list)
     checkpoints: dict[Feed, Checkpoint] = field(default_factory=dict)
+    delivered: list[RecordedEvent] = field(default_factory=list)
+    """Those that feeds have brought to the account watch, except those behind a later one of their stream."""
 
     def write_round(self) -> Round:
         kinds = [self._deliver, self._reply, self._fire, self._retry, self._abort, self._replay, self._park]
@@ -82,13 +87,17 @@ class Script:
         inputs = [make() for make in self.chance.choices(kinds, weights, k=self.chance.randint(2, 12))]
         if self.chance.random() < 0.3:
             inputs.append(self._inspect())
-        return Round(inputs, list(self.events), self._write_change())
+        return Round(inputs, list(self.events), list(self.delivered), self._write_change())
 
     def _write_change(self) -> str:
         """Return a statement that makes rows unreadable or readable."""
         saga, id_ = self._choose_instance()
-        unreadable = f"UPDATE sagas SET state = '[]' WHERE saga = '{saga}' AND id = '{id_}'"
-        readable = """UPDATE sagas SET state = '{}' WHERE state = '[]'"""
+        is_array = "jsonb_typeof(state) = 'array'"
+        unreadable = (
+            f"UPDATE sagas SET state = jsonb_build_array(state)"
+            f" WHERE saga = '{saga}' AND id = '{id_}' AND NOT {is_array}"
+        )
+        readable = f"UPDATE sagas SET state = state -> 0 WHERE {is_array}"
         return self.chance.choices(["", unreadable, readable], [6, 1, 1])[0]
 
     def _deliver(self) -> Prepare:
@@ -111,7 +120,14 @@ class Script:
             old = ("epoch", 10_000)
         else:
             self.checkpoints[feed] = new
+            if saga is ACCOUNT_WATCH:
+                self._note_delivered(delivered)
         return lambda _: EventBatch(saga, None, feed, delivered, old, new)
+
+    def _note_delivered(self, events: Sequence[RecordedEvent]) -> None:
+        for event in events:
+            if all(each.version < event.version for each in self.delivered if each.stream == event.stream):
+                self.delivered.append(event)
 
     def _record(self, stream_type: str, id_: str) -> RecordedEvent:
         version = 1 + sum(event.stream == f"{stream_type}.{id_}" for event in self.events)
@@ -206,6 +222,31 @@ async def play(
         rows = {table: [tuple(row) for row in await run.query(sql)] for table, sql in ROWS.items()}
         played.append({"results": [_describe(result) for result in results], **rows})
     return played
+
+
+def find_skipped(each: Round, rows: dict[str, Any]) -> list[tuple[str, str, int]]:
+    """Return instance, stream and version of each event that an account has passed over."""
+    skipped = []
+    for saga, id_, version, other_streams, state, *_ in rows["sagas"]:
+        if saga != ACCOUNT_WATCH.name:
+            continue
+        received = {(stream, number) for stream, number in state["received"]}
+        own = f"ledger.account.{id_}"
+        positions = {stream: place["version"] for stream, place in json.loads(other_streams).items()}
+        expected = [(own, number) for number in range(1, version + 1)] + [
+            (event.stream, event.version)
+            for event in each.delivered
+            if event.version <= positions.get(event.stream, 0) and _belongs_to(id_, event)
+        ]
+        skipped += [(id_, *key) for key in expected if key not in received]
+    return skipped
+
+
+def _belongs_to(id_: str, event: RecordedEvent) -> bool:
+    try:
+        return ACCOUNT_WATCH.find_subscription(event.stream).find_instance(event) == id_
+    except RuntimeError:  # of the broken key
+        return False
 
 
 def _describe(result: Any) -> Any:
