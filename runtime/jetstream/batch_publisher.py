@@ -77,7 +77,7 @@ class BatchPublisher:
         self._subscription: Subscription | None = None
         self._id = uuid4().hex
         self._number = 0
-        self._in_flight: _Publication | None = None
+        self._in_flight: _BatchInFlight | None = None
 
     async def publish(self, messages: Sequence[OutgoingMessage], after: int) -> int:
         """Publish messages as one fast batch, and return the sequence of the last one.
@@ -91,27 +91,27 @@ class BatchPublisher:
             BatchIncomplete, TimeoutError, nats.errors.Error: the stream may hold the first messages, or all.
         """
         size = len(messages)
-        async with self._begin(size) as publication:
+        async with self._begin(size) as batch:
             for number, message in enumerate(messages, 1):
                 operation = _COMMIT if number == size else _START if number == 1 else _APPEND
-                reply = f"{publication.reply}.{FLOW}.fail.{number}.{operation}.$FI"
+                reply = f"{batch.reply}.{FLOW}.fail.{number}.{operation}.$FI"
                 await self._send(message, after + number - 1, reply)
-            return await publication.wait(after + size)
+            return await batch.wait(after + size)
 
     async def publish_singly(self, messages: Sequence[OutgoingMessage], after: int) -> int:
         """Publish each message after the acknowledgement of the one before; otherwise as `publish`."""
         for last, message in enumerate(messages, after + 1):
-            async with self._begin(1) as publication:
-                await self._send(message, last - 1, publication.reply)
-                await publication.wait(last)
+            async with self._begin(1) as batch:
+                await self._send(message, last - 1, batch.reply)
+                await batch.wait(last)
         return after + len(messages)
 
     @asynccontextmanager
-    async def _begin(self, size: int) -> AsyncIterator["_Publication"]:
+    async def _begin(self, size: int) -> AsyncIterator["_BatchInFlight"]:
         if self._session != self._connection.sessions:
             await self._subscribe()
         self._number += 1
-        self._in_flight = _Publication(f"{self._inbox}.{self._id}-{self._number}", size)
+        self._in_flight = _BatchInFlight(f"{self._inbox}.{self._id}-{self._number}", size)
         try:
             yield self._in_flight
         finally:
@@ -134,12 +134,12 @@ class BatchPublisher:
         )
 
     def _receive(self, subject: str, _reply: str, data: bytes, headers: Mapping[str, str]) -> None:
-        publication = self._in_flight
-        if publication is not None and f"{subject}.".startswith(f"{publication.reply}."):
-            publication.receive(data, headers)  # any other answers a publication that was given up
+        batch = self._in_flight
+        if batch is not None and f"{subject}.".startswith(f"{batch.reply}."):
+            batch.receive(data, headers)  # any other answers a publication that was given up
 
 
-class _Publication:
+class _BatchInFlight:
     """Messages in flight and the server's answers."""
 
     def __init__(self, reply: str, size: int) -> None:
@@ -161,22 +161,26 @@ class _Publication:
         if self._last.done():
             return
         if headers.get("Status") == "503":
-            self._last.set_exception(NoStreamResponseError())
+            self._fail(NoStreamResponseError())
             return
         with suppress(msgspec.DecodeError):  # not from JetStream
             self._receive_answer(_decode_answer(data))
 
     def _receive_answer(self, answer: _Answer) -> None:
         if answer.error is not None:
-            self._last.set_exception(_translate(answer.error))
+            self._fail(_translate(answer.error))
         elif answer.type:  # `ack` or `gap`: after a gap the acknowledgement of the messages before it follows
             if self._limit is not None:
                 self._limit.reschedule(asyncio.get_running_loop().time() + ANSWER_TIMEOUT)
         elif answer.count != self._size:
             incomplete = f"the server has stored {answer.count} of {self._size} messages"
-            self._last.set_exception(BatchIncomplete(incomplete))
+            self._fail(BatchIncomplete(incomplete))
         else:
             self._last.set_result(answer.seq)
+
+    def _fail(self, error: Exception) -> None:
+        self._last.set_exception(error)
+        self._last.exception()  # retrieved: nothing waits for it if a later message cannot be sent
 
 
 def _translate(error: dict[str, Any]) -> Exception:

@@ -1,7 +1,9 @@
 """Fenced batches: a stream holds a prefix of each, whatever happens to the messages."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -171,6 +173,26 @@ async def test_a_lost_last_message_is_noticed(stream: ScratchStream, monkeypatch
         await Lossy(stream.connection).publish(stream.make_messages(5), 0)
     assert await stream.read_data() == ["m1", "m2", "m3", "m4"]
     assert await BatchPublisher(stream.connection).publish(stream.make_messages(3), 4) == 7
+
+
+async def test_an_error_answer_to_a_batch_that_cannot_be_sent_is_no_stray_error(
+    stream: ScratchStream,
+) -> None:
+    stray: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: stray.append(context))
+
+    class Disconnected(FaultyPublisher):
+        async def before(self, after: int) -> bool:
+            assert self._in_flight is not None
+            if after == 2:
+                self._in_flight.receive(b'{"error": {"err_code": 10071}}', {})
+                raise ConnectionError("disconnected")
+            return True
+
+    with pytest.raises(ConnectionError):
+        await Disconnected(stream.connection).publish(stream.make_messages(3), 0)
+    gc.collect()
+    assert not stray
 
 
 async def test_without_a_stream_it_fails_at_once(nats_url: str) -> None:
