@@ -15,6 +15,7 @@ refuses (NATS before 2.14 does), events are published one by one.
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from time import monotonic
 from typing import NoReturn, TypeVar
 from uuid import uuid4
 
@@ -45,6 +46,10 @@ READ_TIMEOUTS = (0.25, 0.5, 1.0, 2.0)
 """Seconds to wait for an answer about the stream before asking again. A leader that died while it was asked
 never answers; the next one leads within some seconds."""
 
+RETRY_INTERVAL = 60.0
+"""Seconds after which a server that has refused fast batches is asked again. It may have refused because of
+an error that has passed, or before the last server of its cluster was upgraded."""
+
 log = logs.get_logger(__name__)
 
 _Result = TypeVar("_Result")
@@ -64,6 +69,8 @@ class EventStream:
         self._takes_batches = False
         self._refused_in_session = 0
         """The last session of the connection in which the server has refused fast batches."""
+        self._refused_at = 0.0
+        """When it has refused last, on the monotonic clock."""
 
     async def count_accepted(self, events: Sequence[RecordedEvent]) -> int:
         """Return the number of events before the first whose message the server refuses."""
@@ -120,10 +127,12 @@ class EventStream:
     async def enable_batches(self, stream: StreamIdentity) -> None:
         """Let the stream take fast batches; if the server refuses, publish one by one from now on.
 
-        A server is asked once per session of the connection, since an upgrade ends the session.
+        A server that refuses is asked again after RETRY_INTERVAL and in the next session of the connection.
+        The log shows the first rejection in a session.
         """
         self._takes_batches = stream.takes_batches
-        if self._takes_batches or self._refused_in_session == self._connection.sessions:
+        has_refused = self._refused_in_session == self._connection.sessions
+        if self._takes_batches or (has_refused and monotonic() - self._refused_at < RETRY_INTERVAL):
             return
         session, cause = self._connection.sessions, "the setting has no effect"
         config = (await self._connection.js.stream_info(streams.JETSTREAM)).config
@@ -132,8 +141,10 @@ class EventStream:
             self._takes_batches = bool(changed.config.allow_batched)
         except APIError as error:
             cause = str(error)
-        if not self._takes_batches:
-            self._refused_in_session = session
+        if self._takes_batches:
+            return
+        self._refused_in_session, self._refused_at = session, monotonic()
+        if not has_refused:
             log.warning("NATS refuses fast batches; publishing events one by one", error=cause)
 
     async def can_store(self) -> bool:

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from command_server.relay.event_stream import EventStream
 from contracts.streams import JETSTREAM
 from devstack.servers import Nats
-from runtime.jetstream import Connection, connect
+from runtime.jetstream import Connection, StreamIdentity, connect
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
 from tests.support.harness.log_lines import own_lines
@@ -97,6 +98,39 @@ async def test_a_server_that_refuses_batches_gets_one_event_after_the_other(
                 await feed.assert_whole(observer, writer)
             assert len(lines.of(REFUSED)) == 1
         assert (await feed.read_identity(observer)).epoch == epoch
+
+
+async def test_a_server_that_no_longer_refuses_gets_batches_in_the_same_session(
+    database_url: str, refusing_nats: RefusingNats, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after the upgrade of another server of its cluster, or after an error that has passed."""
+    monkeypatch.setattr("command_server.relay.event_stream.RETRY_INTERVAL", 0.2)
+    monkeypatch.setattr("command_server.relay.relay.CHECK_INTERVAL", 0.1)
+    answers = 0
+
+    class CountingStream(EventStream):
+        async def enable_batches(self, stream: StreamIdentity) -> None:
+            nonlocal answers
+            before = self._refused_at
+            await super().enable_batches(stream)
+            answers += self._refused_at != before
+
+    async with await connect(refusing_nats.url, "observer") as observer:
+        await observer.wait_until_connected()
+        async with feed.relay(database_url, refusing_nats.url):
+            await feed.wait_until_complete(observer)
+        await set_batches(observer, False)
+        refusing_nats.refuse_updates(True)
+        with own_lines() as lines:
+            async with feed.relay(database_url, refusing_nats.url, stream=CountingStream) as relay:
+                await until(lambda: answers >= 3)
+                refusing_nats.refuse_updates(False)
+                await until_batches_are_allowed(observer)
+                await writer.commit(*"abc")
+                await writer.wait_until_published()
+                await feed.assert_whole(observer, writer)
+                assert relay.connection.sessions == 1
+            assert len(lines.of(REFUSED)) == 1
 
 
 @pytest.mark.long
