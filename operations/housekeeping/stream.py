@@ -83,6 +83,8 @@ class StreamRemoval:
         for follower in await self._read_followers(stream.epoch):
             if not _includes(follower, stream.epoch, end):
                 return Result(0, note=f"{follower.name} began meanwhile")
+        if not await self._is_recorded(stream.epoch, end):
+            return Result(0, note="the relay has changed the stream meanwhile")
         await self._connection.js.purge_stream(streams.JETSTREAM, seq=end + 1)
         return Result(count, kept_since)
 
@@ -95,6 +97,15 @@ class StreamRemoval:
         await self._connection.js.update_stream(
             info.config.evolve(metadata={**metadata, REMOVED_KEY: removed_to})
         )
+
+    async def _is_recorded(self, epoch: str, end: int) -> bool:
+        """Return whether the stream's metadata still says that messages up to `end` are removed.
+
+        JetStream has no compare-and-set for a configuration, so the relay may have written back what it had
+        read before. Without the metadata it would take the purge for a loss and recreate the stream.
+        """
+        stream = await read_stream_identity(self._connection.js)
+        return stream is not None and stream.epoch == epoch and stream.removed_to >= end
 
     async def _find_end(self, stream: StreamIdentity, before: datetime) -> int:
         """Return the last sequence of the messages that were published before this time."""

@@ -1,0 +1,52 @@
+"""Removal of old messages while the relay changes the stream's configuration."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from nats.js import api
+
+from contracts.streams import JETSTREAM
+from devstack.servers import Nats
+from operations.housekeeping.database import Database
+from operations.housekeeping.followers import Follower
+from operations.housekeeping.stream import StreamRemoval
+from runtime.jetstream import Connection, connect
+from tests.support.harness import feed
+
+
+class RelayBetweenTwoReads:
+    """No followers; a relay reads the configuration before housekeeping changes it, and writes it after."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._js = connection.js
+        self._config: api.StreamConfig | None = None
+
+    async def read(self, _epoch: str) -> Sequence[Follower]:
+        if self._config is None:
+            self._config = (await self._js.stream_info(JETSTREAM)).config
+        else:
+            await self._js.update_stream(self._config)
+        return ()
+
+
+async def test_no_message_is_removed_if_the_relay_overwrites_the_record_of_the_removal(
+    database_url: str, own_nats: Nats
+) -> None:
+    database = Database(database_url)
+    try:
+        async with feed.writer(database_url) as writer, feed.relay(database_url, own_nats.url) as relay:
+            await writer.commit(*"abcde")
+            await writer.wait_until_published()
+            before = await feed.wait_until_complete(relay.connection)
+            async with await connect(own_nats.url, "housekeeping") as connection:
+                await connection.wait_until_connected()
+                sources = [RelayBetweenTwoReads(connection)]
+                interrupted = await StreamRemoval(database, connection, sources).remove(timedelta(0), False)
+                assert (interrupted.removed, "relay" in interrupted.note) == (0, True)
+                assert await feed.read_identity(connection) == before
+                following = await StreamRemoval(database, connection, ()).remove(timedelta(0), False)
+                assert following.removed == 5
+                after = await feed.read_identity(connection)
+            assert (after.epoch, after.intact, after.messages) == (before.epoch, True, 0)
+    finally:
+        await database.close()
