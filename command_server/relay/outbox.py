@@ -75,10 +75,21 @@ class Outbox:
             raise RelayStateChanged("another relay has marked events")
         return replace(state, sequence=last)
 
+    async def sync_marks(self, state: RelayState) -> None:
+        """Make all marks durable, as those of `mark` are already and those of `mark_and_read` are not.
+
+        Raises:
+            RelayStateChanged: the state is not `state`.
+        """
+        if not await self._fetch(statements.SYNC_MARKS, *get_state_columns(state)):
+            raise RelayStateChanged("another relay has marked events")
+
     async def mark_and_read(
         self, state: RelayState, positions: Sequence[int], last: int, floor: int, limit: int
     ) -> tuple[RelayState, list[RecordedEvent], bool]:
         """Mark events as `mark` does, and return the other pending ones as `read_pending` does.
+
+        A crash of PostgreSQL may lose these marks until `sync_marks` or `mark` returns.
 
         Returns:
             The new state, the events, and whether there may be more.

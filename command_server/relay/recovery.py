@@ -7,6 +7,7 @@ How it works. It runs after a start, a takeover, a timeout or any error, and tru
 2. It publishes again the tail that a power failure lost, under the old sequences.
 3. It marks the events that were published but not marked, after comparing each with the recorded event.
 4. It fills a new stream with all earlier events.
+5. It makes all marks durable, also those of another relay.
 """
 
 from collections.abc import Sequence
@@ -58,6 +59,7 @@ class Recovery:
         await self._mark_published_tail(stream)
         if not stream.complete:
             await self._publish_history(stream)
+        await self._outbox.sync_marks(self._state)
         return self._state
 
     async def _ensure_stream(self) -> StreamIdentity:

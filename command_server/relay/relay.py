@@ -7,6 +7,10 @@ Every message names the epoch and the sequence that it follows, and every mark c
 PostgreSQL. A relay that was frozen and replaced can therefore neither publish nor mark. Once per
 CHECK_INTERVAL the relay compares stream and state with its expectation, and recovers if they differ.
 
+Marks do not wait for the disk. A power failure may lose them, and the events' messages with them; then the
+relay publishes these events again by position. They get their old sequences only if they were published by
+position before. So the marks are made durable ahead of an event that is below one published since.
+
 An event that NATS refuses because of its size blocks the feed, since nothing may overtake it. Command servers
 reject commands that would make one, so this needs a limit that was lowered. The relay shows it in its log and
 its health, reads the limit again and again, and continues once it is raised.
@@ -61,6 +65,8 @@ class Relay:
         self._state = RelayState("", "", 0)
         self._unmarked: list[int] = []
         """Positions of the events that the stream has after `_state.sequence`, in its order."""
+        self._last_position = 0
+        """The position of the last event that was published since all marks were durable; 0 if none was."""
         self.blocked = False
         """Whether the next event is larger than NATS accepts."""
 
@@ -73,7 +79,8 @@ class Relay:
             while True:
                 started = monotonic()
                 try:
-                    self._unmarked, self._state = [], await self._recovery.run()
+                    self._unmarked, self._last_position = [], 0
+                    self._state = await self._recovery.run()
                     failures.reset()
                     await self._publish_pending()
                 except MessageTooLarge as error:
@@ -158,6 +165,10 @@ class Relay:
         return events, is_full_batch
 
     async def _publish(self, events: Sequence[RecordedEvent]) -> None:
+        """Publish the events of one read, which has marked all earlier ones."""
+        if events[0].position < self._last_position:
+            await self._outbox.sync_marks(self._state)
+        self._last_position = events[-1].position
         async for batch, _ in self._sender.send(self._publisher, self._state, events, self._end):
             self._unmarked += [event.position for event in batch]
 

@@ -1,6 +1,7 @@
 """The relay's SQL. Every statement commits by itself.
 
-BEGIN_EPOCH, MARK and MARK_AND_READ change nothing unless the relay's state is the expected one ($1 to $3).
+BEGIN_EPOCH, MARK, MARK_AND_READ and SYNC_MARKS change nothing unless the relay's state is the expected one
+($1 to $3).
 """
 # ruff: noqa: S608 - composed of constants of this module only
 
@@ -17,12 +18,14 @@ _UNCHANGED = "id = 1 AND incarnation = $1 AND epoch IS NOT DISTINCT FROM $2 AND 
 
 BEGIN_EPOCH = f"UPDATE relay_state SET epoch = $4, sequence = 0 WHERE {_UNCHANGED} RETURNING id"
 
-# Marks do not wait for the disk: recovery marks again what a crash of PostgreSQL loses.
+# A commit that waits for the disk also makes all earlier commits durable.
+SYNC_MARKS = f"UPDATE relay_state SET sequence = $3 WHERE {_UNCHANGED} RETURNING id"
+
 _WITHOUT_SYNC = "set_config('synchronous_commit', 'off', true) IS NOT NULL"
 
-_MARK = f"""
-state AS (
-    UPDATE relay_state SET sequence = $4 WHERE {_UNCHANGED} AND {_WITHOUT_SYNC} RETURNING epoch
+_MARK = """
+WITH state AS (
+    UPDATE relay_state SET sequence = $4 WHERE {condition} RETURNING epoch
 ), marked AS (
     UPDATE outbox SET epoch = state.epoch, sequence = m.sequence, published_at = now()
     FROM state, unnest(CAST($5 AS bigint[]), CAST($6 AS bigint[])) AS m (position, sequence)
@@ -30,7 +33,7 @@ state AS (
 )
 """
 
-MARK = f"WITH {_MARK} SELECT epoch FROM state"
+MARK = f"{_MARK.format(condition=_UNCHANGED)} SELECT epoch FROM state"
 
 # With an array, PostgreSQL looks each position up. With a join it would read all events, because it expects a
 # thousand of them.
@@ -45,8 +48,9 @@ SELECT {_EVENT} FROM (
 # At least one row if the state is the expected one; of nulls if no event is pending. The reading half does
 # not see the marks of the other half, since both have the same snapshot, so it leaves out what is marked. A
 # set operation is hashed, whereas `<> ALL` would compare each row with each of a thousand positions.
+# It does not wait for the disk: the relay runs SYNC_MARKS where the loss of a mark would change the order.
 MARK_AND_READ = f"""
-WITH {_MARK}, pending AS (
+{_MARK.format(condition=f"{_UNCHANGED} AND {_WITHOUT_SYNC}")}, pending AS (
     SELECT {_EVENT} FROM (
         SELECT *, {_BYTES_BEFORE} FROM events WHERE position = ANY (ARRAY(
             SELECT position FROM (

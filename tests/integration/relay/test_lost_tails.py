@@ -4,11 +4,13 @@ import pytest
 
 from command_server.relay import outbox
 from contracts.envelope import to_headers
-from contracts.streams import JETSTREAM, subject
-from devstack.servers import Nats
-from runtime.jetstream import Connection
+from contracts.streams import JETSTREAM, WAKE_SUBJECT, subject
+from devstack.servers import Nats, Postgres
+from runtime.jetstream import Connection, read_stream_identity
 from tests.support.harness import feed
 from tests.support.harness.feed import EventsBySequence, Writer
+from tests.support.harness.relay_hooks import Gate
+from tests.support.harness.servers import TEMPLATE
 from tests.support.harness.waiting import until
 
 
@@ -77,9 +79,50 @@ async def test_an_idle_relay_notices_a_lost_tail(
         await writer.commit(*"abcdefg")
         await writer.wait_until_published()
         before = await lose_tail(observer, 3)
-
-        async def is_whole() -> bool:
-            return (await feed.read_identity(observer)).last_sequence == 7
-
-        await until(is_whole)
+        await wait_for_end(observer, 7)
         assert list_event_ids(await feed.read_stream(observer)) == list_event_ids(before)
+
+
+@pytest.mark.parametrize("taken_over", [False, True], ids=["one relay", "two relays"])
+async def test_lost_marks_and_a_lost_tail_keep_the_order_of_publication(
+    own_postgres: Postgres,
+    own_nats: Nats,
+    observer: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    taken_over: bool,
+) -> None:
+    """A reader that has received position 2 still receives position 1, which was published after it."""
+    await own_postgres.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    await own_postgres.execute("SELECT pg_reload_conf()")
+    url, gate = own_postgres.url_of(TEMPLATE), Gate()
+    with monkeypatch.context() as patched:
+        patched.setattr("command_server.relay.relay.MARK_DELAY", 60.0)
+        async with feed.writer(url) as writer:
+            async with feed.relay(url, own_nats.url) as first:
+                await feed.wait_until_complete(observer)
+                async with writer.begin() as transaction:
+                    await writer.append(transaction, "late")
+                    await writer.commit("a")
+                    await wait_for_end(observer, 1)
+                if taken_over:
+                    patched.setattr(first.outbox, "sync_marks", lambda _state: gate())
+                await observer.client.publish(WAKE_SUBJECT)  # the relay marks position 2 and reads 1
+                await (gate.reached.wait() if taken_over else wait_for_end(observer, 2))
+            if taken_over:
+                async with feed.relay(url, own_nats.url):
+                    await wait_for_end(observer, 2)
+    await own_postgres.kill()
+    before = await lose_tail(observer, 0)
+    assert [event.position for event in before.values()] == [2, 1]
+    await own_postgres.start()
+    async with feed.writer(url) as writer, feed.relay(url, own_nats.url):
+        await writer.wait_until_published()
+        assert list_event_ids(await feed.assert_whole(observer, writer)) == list_event_ids(before)
+
+
+async def wait_for_end(observer: Connection, sequence: int) -> None:
+    async def is_reached() -> bool:
+        identity = await read_stream_identity(observer.js)
+        return identity is not None and identity.last_sequence == sequence
+
+    await until(is_reached)

@@ -137,6 +137,7 @@ async def test_marks_that_a_crash_of_postgresql_loses_are_made_again(
     await own_postgres.execute("SELECT pg_reload_conf()")
     url = own_postgres.url_of(TEMPLATE)
     async with feed.relay(url, own_nats.url), feed.writer(url) as writer:
+        await feed.wait_until_complete(observer)  # the marks of its build wait for the disk
         await writer.commit(*"abc")
         await writer.wait_until_published()
     await own_postgres.kill()
