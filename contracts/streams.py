@@ -56,9 +56,5 @@ def partition_subject(partition: int | Literal["*"], stream_type: str) -> str:
     return f"diptych.events.{partition}.{stream_type}.*"
 
 
-def partition_of_subject(subject: str) -> int:
-    return int(subject.split(".", 3)[2])
-
-
 def stream_of_subject(subject: str) -> str:
     return subject.split(".", 3)[3]

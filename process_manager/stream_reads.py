@@ -2,23 +2,27 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from contracts import streams
-from contracts.envelope import RecordedEvent, from_message
+from contracts.envelope import RecordedEvent
 from process_manager.awaited_events import ReadStreamEnd, StreamEnd
 from process_manager.engine import ReadStream
 from process_manager.preceding_inputs import ReadStreamEnds
 from process_manager.staleness import ReadEnds
-from runtime.jetstream import Connection, Message, SubjectReader, read_last_message, read_stream_identity
-from runtime.process import logs
+from runtime.jetstream import (
+    Connection,
+    Message,
+    SubjectReader,
+    decode_event,
+    read_last_message,
+    read_stream_identity,
+)
 
 MAX_BATCH = 200
 """Messages of one read."""
 MAX_READERS = 64
 """Readers of streams that are kept for the next slice of their stream."""
-
-log = logs.get_logger(__name__)
 
 
 class ReplicaBehind(Exception):
@@ -54,7 +58,8 @@ async def _read_on(reader: SubjectReader, version: int) -> list[RecordedEvent]:
         ReplicaBehind: the server that answered lacks messages that the leader of the stream has.
     """
     while messages := await reader.read_batch(MAX_BATCH):
-        events = [event for event in _parse_events(messages) if event.version >= version]
+        decoded = (decode_event(message) for message in messages)
+        events = [event for event in decoded if event is not None and event.version >= version]
         if events:
             return sorted(events, key=lambda event: event.version)
     if not await reader.has_ended():
@@ -109,21 +114,5 @@ def read_ends_from(connection: Connection) -> ReadEnds:
 
 def _find_end(epoch: str, message: Message) -> StreamEnd | None:
     """Return the end of a stream; None if its message is not an event."""
-    versions = [event.version for event in _parse_events([message])]
-    return StreamEnd(epoch, message.sequence, versions[0]) if versions else None
-
-
-def _parse_events(messages: Sequence[Message]) -> list[RecordedEvent]:
-    """Return the events of messages, without the messages that no relay can have published.
-
-    If such a message has replaced an event, the engine notices the missing version.
-    """
-    events = []
-    for message in messages:
-        try:
-            events.append(from_message(message.subject, message.headers, message.data))
-        except (KeyError, ValueError) as error:
-            log.error(
-                "Message is not an event", subject=message.subject, at=message.sequence, error=repr(error)
-            )
-    return events
+    event = decode_event(message)
+    return StreamEnd(epoch, message.sequence, event.version) if event else None

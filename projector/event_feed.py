@@ -8,15 +8,15 @@ the views.
 from collections.abc import Mapping, Sequence
 
 from contracts import streams
-from contracts.envelope import RecordedEvent, from_message
+from contracts.envelope import RecordedEvent
 from runtime.jetstream import (
     Connection,
     Cursor,
-    Message,
     SharedReader,
     StreamCheck,
     StreamIdentity,
     SubjectReader,
+    decode_event,
     read_stream_identity,
     request_recreation,
 )
@@ -76,8 +76,6 @@ class JetStreamEventFeed:
 class JetStreamAggregateReader:
     """Decodes the messages of one aggregate. The port `AggregateReader` documents the methods."""
 
-    _foreign = logs.LimitedErrors(log, "Message is not an event")
-
     def __init__(self, reader: SubjectReader) -> None:
         self._reader = reader
         self.seek = reader.seek
@@ -86,13 +84,5 @@ class JetStreamAggregateReader:
     async def read_batch(self) -> list[RecordedEvent] | None:
         """Return the next events; None if no message follows, as far as the answering server knows."""
         messages = await self._reader.read_batch()
-        events = [event for message in messages if (event := self._decode(message)) is not None]
+        events = [event for message in messages if (event := decode_event(message)) is not None]
         return events if messages else None
-
-    def _decode(self, message: Message) -> RecordedEvent | None:
-        """Return a message's event; None if the relay cannot have published it."""
-        try:
-            return from_message(message.subject, message.headers, message.data)
-        except (KeyError, ValueError) as error:
-            self._foreign.report(subject=message.subject, at=message.sequence, error=repr(error))
-            return None

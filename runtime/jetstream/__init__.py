@@ -3,6 +3,7 @@
 from runtime.jetstream.batch_publisher import BatchIncomplete, BatchPublisher, Fenced, OutgoingMessage
 from runtime.jetstream.connection import UNREACHABLE, Connection, Receive, connect
 from runtime.jetstream.cursor import Cursor
+from runtime.jetstream.event_decoder import decode_event
 from runtime.jetstream.event_log import EventMessage, Limits
 from runtime.jetstream.publication import Publication, PublicationClock
 from runtime.jetstream.reader import ReaderLost, StreamReader
@@ -37,6 +38,7 @@ __all__ = [
     "StreamReader",
     "SubjectReader",
     "connect",
+    "decode_event",
     "read_last_message",
     "read_stream_identity",
     "request_recreation",

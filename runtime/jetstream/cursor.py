@@ -1,8 +1,8 @@
 """A consumer's place in a stream that is read once for several consumers.
 
-How it works. A cursor returns messages from the log of a reading. Its positions name, for each partition, the
+How it works. A cursor returns messages from the log of a reader. Its positions name, for each partition, the
 sequence up to which the stream has no message for the cursor that was not returned. They hold in every
-reading, so a cursor changes to another one without losing or repeating a message: it may change only to a log
+log, so a cursor changes to another one without losing or repeating a message: it may change only to a log
 that has all messages behind them, begins with its first message and skips those up to the last one that was
 returned. A position can exceed that one; should a message arrive between the two, the cursor reads again
 from the last returned ones.
@@ -14,18 +14,18 @@ from contextlib import suppress
 from typing import Protocol
 
 from runtime.jetstream.event_log import EventMessage
+from runtime.jetstream.log_reader import LogReader
 from runtime.jetstream.reader import ReaderLost
-from runtime.jetstream.reading import Reading
 
 
-class Readings(Protocol):
-    """The readings of a process."""
+class LogReaders(Protocol):
+    """The log readers of a process."""
 
     async def enter(self, cursor: "Cursor") -> None:
-        """Let a cursor begin in the reading that has its next messages; open one if there is none."""
+        """Let a cursor begin in the reader that has its next messages; open one if there is none."""
 
-    def find_main(self) -> Reading | None:
-        """Return the reading that the cursors near the end of the stream share."""
+    def find_main(self) -> LogReader | None:
+        """Return the reader that the cursors near the end of the stream share."""
 
     def is_near_end(self, position: int) -> bool:
         """Return whether a position is near the end of the stream, as far as that is known."""
@@ -35,16 +35,16 @@ class Cursor:
     """Returns the messages of some stream types and partitions, each partition's in order.
 
     Args:
-        readings: of the process.
+        readers: of the process.
         epoch: of the stream.
         starts: partition to the first sequence.
         stream_types: the stream types.
     """
 
     def __init__(
-        self, readings: Readings, epoch: str, starts: Mapping[int, int], stream_types: Collection[str]
+        self, readers: LogReaders, epoch: str, starts: Mapping[int, int], stream_types: Collection[str]
     ) -> None:
-        self._readings = readings
+        self._readers = readers
         self.epoch = epoch
         self.stream_types = stream_types
         self.keys = frozenset((each, partition) for each in stream_types for partition in starts)
@@ -54,24 +54,24 @@ class Cursor:
         """Partition to the last sequence that was returned, or the one before the start."""
         self.arrived = asyncio.Event()
         self.next = 0
-        self._reading: Reading | None = None
+        self._reader: LogReader | None = None
 
-    def is_covered_by(self, reading: Reading) -> bool:
-        """Return whether a reading has, or will soon have, all messages behind the cursor's positions."""
+    def is_covered_by(self, reader: LogReader) -> bool:
+        """Return whether a reader has, or will soon have, all messages behind the cursor's positions."""
         return (
-            reading.epoch == self.epoch
-            and reading.partitions.issuperset(self.positions)
-            and (reading.stream_types is None or reading.stream_types.issuperset(self.stream_types))
+            reader.epoch == self.epoch
+            and reader.partitions.issuperset(self.positions)
+            and (reader.stream_types is None or reader.stream_types.issuperset(self.stream_types))
             and all(
-                reading.log.covers(reading.lanes[partition], position)
+                reader.log.covers(reader.lanes[partition], position)
                 for partition, position in self.positions.items()
             )
         )
 
-    def begin(self, reading: Reading) -> None:
-        """Go on in a reading; what it has up to the cursor's positions is passed over."""
-        self._reading, self.next = reading, reading.log.first
-        reading.add(self)
+    def begin(self, reader: LogReader) -> None:
+        """Continue in a reader's log; messages up to the last returned ones are passed over."""
+        self._reader, self.next = reader, reader.log.first
+        reader.add(self)
 
     async def read_batch(self, limit: int, max_wait: float) -> list[EventMessage]:
         """Return the next messages.
@@ -85,7 +85,7 @@ class Cursor:
             nats.errors.Error: JetStream cannot be reached.
         """
         self.arrived.clear()
-        await self._change_reading()
+        await self._change_reader()
         if messages := self._take(limit):
             return messages
         with suppress(TimeoutError):
@@ -99,8 +99,8 @@ class Cursor:
         They may exceed the last one, where the stream is known to have no further message to return.
         """
         self.skip()
-        reading = self._get_reading()
-        log, lanes = reading.log, reading.lanes
+        reader = self._get_reader()
+        log, lanes = reader.log, reader.lanes
         if self.next >= log.first:
             ends = list(log.ends)
             for message in reversed(log.messages[self.next - log.first :]):
@@ -110,40 +110,40 @@ class Cursor:
         return dict(self.positions)
 
     def reads_apart(self) -> bool:
-        """Return whether the cursor is behind, while messages arrive for others in the main reading."""
-        main = self._readings.find_main()
-        return main is not None and main is not self._reading and main.is_busy
+        """Return whether the cursor is behind, while messages arrive for others in the main reader."""
+        main = self._readers.find_main()
+        return main is not None and main is not self._reader and main.is_busy
 
     def skip(self) -> None:
         """Pass over messages that the cursor does not return."""
-        log = self._get_reading().log
+        log = self._get_reader().log
         while log.first <= self.next < log.next:
             if self._must_return(log.messages[self.next - log.first]):
                 return
             self.next += 1
 
     async def close(self) -> None:
-        reading, self._reading = self._reading, None
-        if reading is not None:
-            await reading.remove(self)
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader.remove(self)
 
     def _take(self, limit: int) -> list[EventMessage]:
-        reading = self._get_reading()
-        at = self.next - reading.log.first
+        reader = self._get_reader()
+        at = self.next - reader.log.first
         if at < 0:  # the next call finds another reading
             return []
-        messages, taken = reading.log.messages, list[EventMessage]()
+        messages, taken = reader.log.messages, list[EventMessage]()
         while at < len(messages) and len(taken) < limit:
             message = messages[at]
             at += 1
             if self._must_return(message):
                 taken.append(message)
-        self.next = reading.log.first + at
+        self.next = reader.log.first + at
         for message in taken:
             self._returned[message.partition] = self.positions[message.partition] = message.sequence
-        reading.note_progress()
-        if reading.loss and not taken and not reading.had_late_message:
-            raise ReaderLost(reading.loss)
+        reader.note_progress()
+        if reader.loss and not taken and not reader.had_late_message:
+            raise ReaderLost(reader.loss)
         return taken
 
     def _must_return(self, message: EventMessage) -> bool:
@@ -151,26 +151,26 @@ class Cursor:
             message.sequence > self._returned[message.partition]
         )
 
-    async def _change_reading(self) -> None:
-        """Leave a log whose limits the cursor has exceeded; join the main reading once that is near."""
-        reading, main = self._get_reading(), self._readings.find_main()
-        if reading.had_late_message and not reading.log.first <= self.next < reading.log.next:
+    async def _change_reader(self) -> None:
+        """Leave a log whose limits the cursor has exceeded; join the main reader once that is near."""
+        reader, main = self._get_reader(), self._readers.find_main()
+        if reader.had_late_message and not reader.log.first <= self.next < reader.log.next:
             self.positions = dict(self._returned)
-        elif self.next >= reading.log.first:
-            if reading is main or reading.loss:
+        elif self.next >= reader.log.first:
+            if reader is main or reader.loss:
                 return
             self.read_positions()
             if main is None:
                 # One of all stream types is as good until there is a main one of the process's partitions.
-                is_near = self._readings.is_near_end(min(self.positions.values()))
-                if reading.stream_types is None or not is_near:
+                is_near = self._readers.is_near_end(min(self.positions.values()))
+                if reader.stream_types is None or not is_near:
                     return
             elif not self.is_covered_by(main):
                 return
         await self.close()
-        await self._readings.enter(self)
+        await self._readers.enter(self)
 
-    def _get_reading(self) -> Reading:
-        if self._reading is None:
+    def _get_reader(self) -> LogReader:
+        if self._reader is None:
             raise ReaderLost("the cursor is closed")
-        return self._reading
+        return self._reader

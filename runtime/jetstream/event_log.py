@@ -15,10 +15,10 @@ from datetime import datetime
 import msgspec
 
 from contracts import streams
-from contracts.envelope import RecordedEvent, from_message
+from contracts.envelope import RecordedEvent
+from runtime.jetstream.event_decoder import decode_event
 from runtime.jetstream.reader import ReaderLost
 from runtime.jetstream.stream import Message
-from runtime.process import logs
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +43,6 @@ class LateMessage(ReaderLost):
     """A message has arrived at or below the end of its lane: the end was wrong, or messages are repeated."""
 
 
-log = logs.get_logger(__name__)
-_foreign = logs.LimitedErrors(log, "Message is not an event")
-
-
 class EventMessage(msgspec.Struct):
     """A message of the stream, whose event is decoded when it is first needed."""
 
@@ -63,16 +59,10 @@ class EventMessage(msgspec.Struct):
 
     @property
     def event(self) -> RecordedEvent | None:
-        """The event; None if the relay cannot have published the message, which is logged once.
-
-        If such a message has replaced an event, the next event of the stream reveals the missing version.
-        """
-        if (message := self._message) is not None:
+        """The event; None if the relay cannot have published the message, which is logged once."""
+        if self._message is not None:
+            self._event = decode_event(self._message)
             self._message = None
-            try:
-                self._event = from_message(message.subject, message.headers, message.data)
-            except (KeyError, ValueError) as error:
-                _foreign.report(subject=message.subject, at=message.sequence, error=repr(error))
         return self._event
 
 

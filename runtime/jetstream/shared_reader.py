@@ -25,9 +25,9 @@ from typing import NoReturn
 from runtime.jetstream.connection import UNREACHABLE, Connection
 from runtime.jetstream.cursor import Cursor
 from runtime.jetstream.event_log import Limits
+from runtime.jetstream.log_reader import LogReader
 from runtime.jetstream.publication import Publication, PublicationClock
 from runtime.jetstream.reader import ReaderLost
-from runtime.jetstream.reading import Reading
 from runtime.jetstream.stream import StreamIdentity, read_stream_identity
 from runtime.process import logs
 
@@ -39,7 +39,7 @@ log = logs.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class StreamCheck:
-    """What a check has found. The relay replied before it, so the stream has what the reply confirms."""
+    """The result of a check of the stream, which has what the relay's reply confirms."""
 
     publication: Publication | None
     identity: StreamIdentity | None
@@ -66,8 +66,8 @@ class SharedReader:
         self._get_partitions = get_partitions
         self._publications = publications
         self._limits = limits
-        self._readings: list[Reading] = []
-        self._main: Reading | None = None
+        self._readers: list[LogReader] = []
+        self._main: LogReader | None = None
         self._entering = asyncio.Lock()
         self.latest_check: StreamCheck | None = None
         self.on_check: Callable[[], None] = lambda: None
@@ -78,7 +78,7 @@ class SharedReader:
             publications.observe = self._check_due.set
 
     async def run(self) -> NoReturn:
-        """Check the stream again and again until cancelled."""
+        """Check the stream until cancelled."""
         while True:
             try:
                 await self._check()
@@ -94,17 +94,17 @@ class SharedReader:
             self._check_due.clear()
 
     async def _check(self) -> None:
-        if not self._readings and self._publications is None:
+        if not self._readers and self._publications is None:
             return
         publication = self._publications.latest if self._publications else None
         identity = await read_stream_identity(self._connection.js)
         if identity is not None:
-            readings = [reading for reading in self._readings if reading.epoch == identity.epoch]
-            confirming = (reading.confirm_ends(identity.last_sequence) for reading in readings)
+            readers = [reader for reader in self._readers if reader.epoch == identity.epoch]
+            confirming = (reader.confirm_ends(identity.last_sequence) for reader in readers)
             await asyncio.gather(*confirming, return_exceptions=True)  # a reading may be lost, or close now
         self.latest_check = StreamCheck(publication, identity)
-        for reading in self._readings:
-            reading.wake_all()
+        for reader in self._readers:
+            reader.wake_all()
         self.on_check()
 
     async def open(self, epoch: str, starts: Mapping[int, int], stream_types: Collection[str]) -> Cursor:
@@ -127,18 +127,18 @@ class SharedReader:
     async def enter(self, cursor: Cursor) -> None:
         """Give a cursor the reading that has its next messages, a new one if need be."""
         async with self._entering:  # the first cursor opens the reading that the others share
-            self._readings = [reading for reading in self._readings if not reading.loss]
+            self._readers = [reader for reader in self._readers if not reader.loss]
             main = self.find_main()
             if main is None or not cursor.is_covered_by(main):
                 main = await self._find_or_open(cursor)
             cursor.begin(main)
 
-    def find_main(self) -> Reading | None:
+    def find_main(self) -> LogReader | None:
         """Return the main reading; None if there is none of the partitions that the process works on now."""
         partitions = frozenset(self._get_partitions())
         if self._main is None or not self._main.serves_all(partitions):
-            candidates = [reading for reading in self._readings if reading.serves_all(partitions)]
-            self._main = max(candidates, key=lambda reading: max(reading.log.ends), default=None)
+            candidates = [reader for reader in self._readers if reader.serves_all(partitions)]
+            self._main = max(candidates, key=lambda reader: max(reader.log.ends), default=None)
         return self._main
 
     def is_near_end(self, position: int) -> bool:
@@ -148,26 +148,26 @@ class SharedReader:
             return False
         return position >= check.identity.last_sequence - self._limits.retained_messages
 
-    async def _find_or_open(self, cursor: Cursor) -> Reading:
+    async def _find_or_open(self, cursor: Cursor) -> LogReader:
         identity = await read_stream_identity(self._connection.js)
         if identity is None or identity.epoch != cursor.epoch:
             raise ReaderLost("there is no stream of this epoch")
         position, end = min(cursor.positions.values()), identity.last_sequence
         is_far = end - position > self._limits.retained_messages
         near = frozenset(self._get_partitions()) | frozenset(cursor.positions)
-        for reading in self._readings:
+        for reader in self._readers:
             # A cursor near the end would keep one of other partitions from giving way to a new main reading.
-            if not reading.loss and cursor.is_covered_by(reading) and (is_far or reading.serves_all(near)):
-                return reading
+            if not reader.loss and cursor.is_covered_by(reader) and (is_far or reader.serves_all(near)):
+                return reader
         partitions, types, start = frozenset(cursor.positions), frozenset(cursor.stream_types), position + 1
         if not is_far:
             partitions = near
             start = max(1, end + 1 - self._limits.retained_messages)  # early enough for all that are near
-        reading = await Reading.open(
+        reader = await LogReader.open(
             self._connection, cursor.epoch, partitions, types if is_far else None, start, self._limits
         )
-        self._readings.append(reading)
+        self._readers.append(reader)
         main = self.find_main()
         if main is not None and not is_far and start > max(main.log.ends):
-            self._main = reading
-        return reading
+            self._main = reader
+        return reader

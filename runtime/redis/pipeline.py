@@ -108,8 +108,8 @@ class RedisPipeline:
 class PipelinedConnection(asyncio.Protocol):
     """One connection.
 
-    When it breaks, pending futures get the exception as their result: `pipeline` awaits only its last future,
-    and asyncio would report an exception in any of the others as never retrieved.
+    When it breaks, pending futures get the exception as their result: a caller of several commands may await
+    only the last future, and asyncio would report an exception in any of the others as never retrieved.
     """
 
     def __init__(self, timeout: float, max_wait: float) -> None:
@@ -135,10 +135,11 @@ class PipelinedConnection(asyncio.Protocol):
         if self.lost.done():
             reply.set_result(self._failure)
             return reply
-        self._pending.append(reply)
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub means a 1-tuple
+        self._pending.append(reply)  # not before: a command that cannot be packed gets no reply
         if not self._output:
             self._batcher.begin()
-        self._output.append(hiredis.pack_command(command))  # type: ignore[arg-type]  # its stub means a 1-tuple
+        self._output.append(packed)
         return reply
 
     def share(self, command: Command) -> asyncio.Future[Any]:

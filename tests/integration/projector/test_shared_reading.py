@@ -110,7 +110,7 @@ async def test_a_failing_and_a_slow_projection_do_not_hold_up_the_others(
         await until(lambda: projection_run.has_applied(redis, histories))
         assert await read_version(redis) < PAYMENTS  # the others were not held up until it was done
         await until(lambda: are_parked(CHEQUE_COUNT))
-        assert len(shared._readings) == 1
+        assert len(shared._readers) == 1
         await until(lambda: is_complete(redis, hot), 60)
     await projection_run.assert_views(redis, histories)
     await assert_accounts(redis, hot)

@@ -271,8 +271,8 @@ async def test_a_far_cursor_reads_only_its_own_types_until_it_has_caught_up(
     await publish(connection, [("a.b", 1), *[("d.e", n % 16) for n in range(200)], ("a.b", 2)])
     async with share(connection) as shared:
         far = await shared.open(epoch, dict.fromkeys(ALL, 1), ["a.b"])
-        (reading,) = shared._readings
-        assert reading.stream_types == frozenset({"a.b"})
+        (reader,) = shared._readers
+        assert reader.stream_types == frozenset({"a.b"})
         assert await read(far, 2) == [1, 202]
         # Behind the end of its reading it opens the main one, which the next cursor shares.
         await until(lambda: shared.is_near_end(202))
@@ -346,7 +346,7 @@ async def test_no_position_exceeds_a_message_that_still_waits_in_a_consumer(conn
     async with share(connection) as shared:
         cursor = await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES)
         await publish(connection, [("a.b", 1)] * 90)  # the reading pauses before it has all of them
-        (reading,) = shared._readings
+        (reader,) = shared._readers
         checks = set()
 
         async def was_checked() -> bool:
@@ -355,7 +355,7 @@ async def test_no_position_exceeds_a_message_that_still_waits_in_a_consumer(conn
             return len(checks) > 3 and consumer.num_pending == 0
 
         await until(was_checked)
-        assert reading.log.ends[0] == len(reading.log.messages) < 90
+        assert reader.log.ends[0] == len(reader.log.messages) < 90
         assert await read(cursor, 90) == list(range(1, 91))
         await cursor.close()
 
@@ -433,17 +433,27 @@ async def test_a_wrong_end_is_logged_and_loses_no_message(
             assert len(await read(cursor, 20)) == 20
         held.is_holding = True
         with monkeypatch.context() as patches:
-            patches.setattr("runtime.jetstream.reading.read_next_sequence", miss_all)
-            await publish(connection, [("a.b", n % 16) for n in range(5)])
-            await until(lambda: min(cursors[0].read_positions().values()) == 25)
+            patches.setattr("runtime.jetstream.log_reader.read_next_sequence", miss_all)
+            await publish(connection, [("a.b", n % 16) for n in range(40)])
+            await until(lambda: min(cursors[0].read_positions().values()) == 60)
         held.release()
         for cursor in cursors:
-            assert await read(cursor, 5) == [21, 22, 23, 24, 25]
+            assert await read(cursor, 40) == list(range(21, 61))
         assert "Late message in the stream" in "".join(capfd.readouterr())
         await publish(connection, [("a.b", 1)])
         for cursor in cursors:
-            assert await read(cursor, 1) == [26]
+            assert await read(cursor, 1) == [61]
             await cursor.close()
+
+
+async def test_a_position_that_is_too_high_hides_no_message(connection: Connection) -> None:
+    epoch = await make_stream(connection)
+    async with share(connection) as shared:
+        cursor = await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES)
+        cursor.positions[1] = 99
+        await publish(connection, [("a.b", 1)])
+        assert await read(cursor, 1) == [1]
+        await cursor.close()
 
 
 async def test_the_end_of_a_stream_whose_last_messages_are_gone_is_confirmed(connection: Connection) -> None:
@@ -464,16 +474,23 @@ async def test_cursors_of_fewer_partitions_share_a_new_main_reading(
     connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     epoch = await make_stream(connection)
-    await publish(connection, [("a.b", n % 16) for n in range(50)])
+    await publish(connection, [("a.b", n % 16) for n in range(16)])
     leased = set(ALL)
     async with share(connection, leased) as shared:
         old = [await shared.open(epoch, dict.fromkeys(ALL, 1), ["a.b"]) for _ in range(3)]
         for cursor in old[:2]:
-            await read(cursor, 50)
+            await read(cursor, 16)
         leased -= set(range(8, 16))
         for cursor in old[:2]:  # the third is slow: it still has the old partitions
             await cursor.close()
-        new = [await shared.open(epoch, dict.fromkeys(leased, 51), ["a.b"]) for _ in range(2)]
+        (reader,) = shared._readers
+        await until(lambda: shared.is_near_end(0))
+        assert await old[2].read_batch(0, 0) == []
+        assert (shared.find_main(), old[2]._reader) == (
+            None,
+            reader,
+        )  # nothing better until there is a main one
+        new = [await shared.open(epoch, dict.fromkeys(leased, 17), ["a.b"]) for _ in range(2)]
         main = shared.find_main()
         assert main is not None
         assert main.members == set(new)
@@ -485,11 +502,11 @@ async def test_cursors_of_fewer_partitions_share_a_new_main_reading(
             entries += 1
             await enter(*args)
 
-        monkeypatch.setattr(SharedReader, "enter", count_entries)
         await publish(connection, [("a.b", n % 16) for n in range(32)])
         for cursor in new:
-            assert sorted(await read(cursor, 16)) == [each for each in range(51, 83) if (each - 51) % 16 < 8]
-        assert await read(old[2], 82) == list(range(1, 83))
+            assert sorted(await read(cursor, 16)) == [*range(17, 25), *range(33, 41)]
+        assert sorted(await read(old[2], 48)) == list(range(1, 49))
+        monkeypatch.setattr(SharedReader, "enter", count_entries)
         for _ in range(5):
             for cursor in (*new, old[2]):
                 assert await cursor.read_batch(10, 0) == []
@@ -523,4 +540,22 @@ async def test_an_error_of_a_check_is_logged_and_checks_continue(
         await connection.js.update_stream(info.config)
         await publish(connection, [("a.c", 1)])
         await until(lambda: cursor.read_positions() == {1: 1})
+        await cursor.close()
+
+
+async def test_many_consumers_together_do_not_exceed_the_log(connection: Connection) -> None:
+    epoch = await make_stream(connection)
+    some = sorted(ALL)[:15]
+    async with share(connection, some) as shared:
+        cursor = await shared.open(epoch, dict.fromkeys(some, 1), ["a.b"])
+        (reader,) = shared._readers
+        with pytest.MonkeyPatch.context() as patches:
+            patches.setattr(reader, "_must_pause", lambda: True)
+            await publish(connection, [("a.b", n % 15) for n in range(300)])
+            await until(lambda: all(len(each._buffer) == 20 for each in reader._readers))
+        reader._arrived.set()
+        await until(lambda: reader._pauses and bool(reader.log.messages))
+        assert reader.log.first == 0
+        assert sorted(await read(cursor, 300)) == list(range(1, 301))
+        assert cursor._reader is reader
         await cursor.close()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pytest
 
 from runtime.jetstream import Limits, Message
-from runtime.jetstream.event_log import EventLog
+from runtime.jetstream.event_log import EventLog, LateMessage
 
 LIMITS = Limits(messages=100, size=1_000, retained_messages=10, retained_size=500)
 
@@ -59,6 +59,31 @@ def test_each_lane_knows_what_the_log_has_of_it() -> None:
     log.confirm_end(0, 8)
     assert (log.bases, log.ends) == ([0, 0], [9, 8])
     assert [log.exceeds(number, 1, 1_000) for number in range(4)] == [True, True, False, False]
+
+
+def test_an_event_that_could_not_be_decoded_is_decoded_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = EventLog([1], LIMITS)
+    log.append(0, messages([1]))
+
+    def fail(_: Message) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patches:
+        patches.setattr("runtime.jetstream.event_log.decode_event", fail)
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                _ = log.messages[0].event
+
+
+@pytest.mark.parametrize("sequence", [3, 8])
+def test_a_message_at_or_below_the_end_is_refused(sequence: int) -> None:
+    log = EventLog([1, 1], LIMITS)
+    log.append(0, messages([3]))
+    log.confirm_end(0, 8)
+    with pytest.raises(LateMessage):
+        log.append(0, messages([sequence, 9]))
+    assert log.next == 1
+    log.append(1, messages([sequence]))
 
 
 @pytest.mark.parametrize("subject", ["3", "3.a.b", "x.a.b.c", "16.a.b.c", "03.a.b.c", "3.a.b.c.d"])

@@ -1,6 +1,6 @@
-"""One reading of the stream: its consumers, and the log in which its cursors find their messages.
+"""Reads a part of the stream into a log, in which cursors find their messages.
 
-How it works. A reading of all partitions has one consumer. One of some partitions has a consumer for each: a
+How it works. A reader of all partitions has one consumer. One of some partitions has a consumer for each: a
 consumer with one subject filter delivers 30,000 messages a second here, one with several filters 90 to 280,
 because NATS 2.15 then searches all subjects for each message. A task moves the messages into the log and
 wakes the cursors for which some have arrived. It pauses while even the foremost cursor has many messages to
@@ -24,15 +24,15 @@ from runtime.process import logs
 from runtime.process.lifecycle import cancel_and_wait
 
 BUSY_TIME = 1.0
-"""Seconds."""
-CHECK_INTERVAL = 0.25
-"""Seconds between two checks of silent consumers."""
+"""Seconds after the last message for its cursors in which a reader is busy."""
+SILENCE_INTERVAL = 0.25
+"""Seconds without a message after which the consumers are checked for errors."""
 
 log = logs.get_logger(__name__)
 
 
 class Member(Protocol):
-    """A cursor, as its reading sees it."""
+    """A cursor, as its reader sees it."""
 
     next: int
     """The number of the message that it examines next."""
@@ -44,8 +44,8 @@ class Member(Protocol):
         """Pass over messages that it need not return."""
 
 
-class Reading:
-    """A reading; created by `open`, and closed by itself when its last cursor leaves.
+class LogReader:
+    """Consumers and their log; created by `open`, and closed by itself when its last cursor leaves.
 
     Args:
         connection: to NATS.
@@ -70,7 +70,7 @@ class Reading:
         self.partitions = partitions
         self.stream_types = stream_types
         self.loss = ""
-        """Why the reading has ended; empty before."""
+        """Why it has ended; empty before."""
         self.had_late_message = False
         """Whether it has ended because an end, and so a cursor's position, was wrong."""
         self.members: set[Member] = set()
@@ -97,27 +97,27 @@ class Reading:
         stream_types: frozenset[str] | None,
         start: int,
         limits: Limits,
-    ) -> "Reading":
-        """Return a reading of the stream with this epoch.
+    ) -> "LogReader":
+        """Return a reader of the stream with this epoch.
 
         Raises:
             ReaderLost: there is no stream, or it has another epoch.
             nats.errors.Error: JetStream cannot be reached.
         """
-        reading = cls(connection, epoch, partitions, stream_types, start, limits)
+        reader = cls(connection, epoch, partitions, stream_types, start, limits)
         opening = [
-            asyncio.create_task(StreamReader.open(connection, epoch, start, [subject], reading._arrived))
-            for subject in reading._subjects
+            asyncio.create_task(StreamReader.open(connection, epoch, start, [subject], reader._arrived))
+            for subject in reader._subjects
         ]
         try:
-            reading._readers = await asyncio.gather(*opening)
+            reader._readers = await asyncio.gather(*opening)
         except BaseException:
             results = await asyncio.gather(*opening, return_exceptions=True)
-            reading._readers = [result for result in results if isinstance(result, StreamReader)]
-            await reading._close_readers()
+            reader._readers = [result for result in results if isinstance(result, StreamReader)]
+            await reader._close_readers()
             raise
-        reading._task = asyncio.create_task(reading._run())
-        return reading
+        reader._task = asyncio.create_task(reader._run())
+        return reader
 
     def _list_subjects(self) -> Sequence[str]:
         types = self.stream_types
@@ -128,14 +128,14 @@ class Reading:
         return [streams.SUBJECTS if stream_type == "*.*" else streams.partition_subject("*", stream_type)]
 
     def serves_all(self, partitions: frozenset[int]) -> bool:
-        """Return whether it goes on, with all stream types and exactly these partitions."""
+        """Return whether it has not ended, and has all stream types and exactly these partitions."""
         return not self.loss and self.stream_types is None and self.partitions == partitions
 
     def add(self, member: Member) -> None:
         self.members.add(member)
 
     async def remove(self, member: Member) -> None:
-        """Remove a cursor; after the last one, end the reading."""
+        """Remove a cursor; after the last one, close."""
         self.members.discard(member)
         if not self.members:
             await self.close("no cursor is left")
@@ -146,7 +146,7 @@ class Reading:
             await cancel_and_wait(self._task)
 
     def note_progress(self) -> None:
-        """Continue, if the reading pauses because its cursors were behind."""
+        """Continue after a pause in which the cursors were behind."""
         if self._pauses:
             self._arrived.set()
 
@@ -178,7 +178,7 @@ class Reading:
                 self._pauses = self._must_pause()
                 if self._pauses or not await self._take():
                     with suppress(TimeoutError):
-                        async with asyncio.timeout(CHECK_INTERVAL):
+                        async with asyncio.timeout(SILENCE_INTERVAL):
                             await self._arrived.wait()
         except LateMessage as error:
             log.error("Late message in the stream; reading again from the last messages", error=str(error))
@@ -193,8 +193,10 @@ class Reading:
     async def _take(self) -> int:
         """Move messages from the consumers into the log; return their number."""
         total = 0
+        # Together not more than the reader may be ahead, or the foremost cursor would lose its place.
+        limit = max(1, self.log.limits.messages_ahead // len(self._readers))
         for lane, reader in enumerate(self._readers):
-            messages = await reader.take(self.log.limits.messages_ahead)
+            messages = await reader.take(limit)
             total += len(messages)
             self._wake(self.log.append(lane, messages))
         if total:
