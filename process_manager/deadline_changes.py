@@ -12,7 +12,7 @@ How it works:
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from contracts import streams
@@ -115,6 +115,9 @@ def _read_deadline(saga: DeadlineSaga, event: RecordedEvent) -> NewDeadline | No
     """Return the deadline that an event sets; None if it cannot be read."""
     try:
         due_at = saga.deadline.find(saga.events.decode(event))
+        if due_at.utcoffset() is None:
+            return None
+        due_at = due_at.astimezone(UTC)  # fails on times that PostgreSQL cannot get
     except Exception:  # the instance that the ordinary way creates tells the error
         return None
     id_, metadata = streams.aggregate_id(event.stream), event.metadata

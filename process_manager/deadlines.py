@@ -22,21 +22,25 @@ from contracts import streams
 from contracts.envelope import RecordedEvent
 from process_manager import deadline_statements as statements
 from process_manager.deadline_changes import DeadlineChanges, DeadlineSaga, Key, find_changes
+from process_manager.deadline_session import DeadlineSession
 from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed
 from process_manager.engine import Engine
+from process_manager.group_store import is_outage
 from process_manager.store import SagaStore
 from process_manager.stored_values import to_json
-from runtime.kept_session import KeptSession
+from runtime.process import logs
 
 MAX_FEEDS = 32
 """Feeds whose events share a statement."""
 MAX_ATTEMPTS = 5
 """Attempts at the events of a feed whose rows change meanwhile."""
-TIMEOUT = 10.0
-"""Seconds for a statement."""
+RETRY_INTERVAL = 10.0
+"""Seconds before a deadline or timer is tried again after a failure."""
+
+log = logs.get_logger(__name__)
 
 
-class DeliveryFailed(Exception):
+class DeadlinesNotWritten(Exception):
     """The events were not delivered, or perhaps they were; the feed starts again at its checkpoint."""
 
 
@@ -50,6 +54,11 @@ class _Delivery:
     old: Checkpoint
     new: Checkpoint
     written: "asyncio.Future[bool]"
+
+    def fail(self, error: BaseException) -> None:
+        if not self.written.done():
+            self.written.set_exception(DeadlinesNotWritten(repr(error)))
+            self.written.exception()  # nobody may wait for it any more
 
 
 class Deadlines:
@@ -70,8 +79,7 @@ class Deadlines:
         """The sagas with deadlines by name."""
         self.on_deadlines: Callable[[datetime], None] = lambda _: None
         """Called with the earliest of the deadlines that events have set."""
-        self._session = KeptSession(store.reserved)
-        self._session_lock = asyncio.Lock()
+        self._session = DeadlineSession(store.reserved)
         self._group_lock = asyncio.Lock()
         self._waiting: list[_Delivery] = []
 
@@ -113,15 +121,32 @@ class Deadlines:
     async def _write_group(self, group: Sequence[_Delivery]) -> None:
         """Write the changes of deliveries: together if that is possible, otherwise each on its own."""
         try:
-            together = len(group) > 1 and await self._write(group)
+            together = len(group) > 1 and await self._write_together(group)
             for each in group:
-                each.written.set_result(together or await self._write([each]))
+                if together:
+                    each.written.set_result(True)
+                else:
+                    await self._write_alone(each)
         except BaseException as error:
             for each in group:
-                if not each.written.done():
-                    each.written.set_exception(DeliveryFailed(repr(error)))
-                    each.written.exception()  # nobody may wait for it any more
+                each.fail(error)
             raise
+
+    async def _write_together(self, group: Sequence[_Delivery]) -> bool:
+        try:
+            return await self._write(group)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            return False  # PostgreSQL refuses a row of one of them
+
+    async def _write_alone(self, delivery: _Delivery) -> None:
+        try:
+            delivery.written.set_result(await self._write([delivery]))
+        except Exception as error:
+            if is_outage(error):
+                raise
+            delivery.fail(error)
 
     async def _write(
         self, group: Sequence[_Delivery], without: Collection[Key] = (), *, advances: bool = True
@@ -170,7 +195,7 @@ class Deadlines:
                 ids = {id_ for _, id_ in ordinary}
                 events = [each for each in delivery.events if streams.aggregate_id(each.stream) in ids]
                 return await self._engine.deliver_events(feed, events, old, delivery.new)
-        raise DeliveryFailed(f"the deadlines of {feed} changed again and again")
+        raise DeadlinesNotWritten(f"the deadlines of {feed} changed again and again")
 
     async def _find_ordinary(self, changes: DeadlineChanges) -> set[Key] | None:
         """Return the streams that go the ordinary way, after their deadlines became instances.
@@ -191,13 +216,38 @@ class Deadlines:
         return ordinary if len(begun) == len(deadlines) else None
 
     async def begin_instances(self, due: Collection[DueTimer]) -> list[DueTimer]:
-        """Turn deadlines into instances with ordinary timers; return those that were still there."""
-        if not due:
-            return []
-        rows = [self._to_instance(timer) for timer in due]
-        begun = await self._fetch(statements.BEGIN_INSTANCES, *_transpose(rows, 7))
-        keys = {(row["saga"], row["id"]) for row in begun}
+        """Turn deadlines into instances with ordinary timers; return those that were still there.
+
+        One whose instance cannot begin, perhaps because of a bug in its saga, is postponed.
+        """
+        rows, failed = dict[DueTimer, Sequence[Any]](), dict[DueTimer, Exception]()
+        for timer in due:
+            try:
+                rows[timer] = self._to_instance(timer)
+            except Exception as error:
+                failed[timer] = error
+        keys = await self._begin_rows(rows, failed)
+        for timer, reason in failed.items():
+            log.error("Deadline failed", saga=timer.saga, sagaId=timer.id, error=repr(reason))
+        await self.postpone(dict.fromkeys(failed, RETRY_INTERVAL))
         return [timer for timer in due if (timer.saga, timer.id) in keys]
+
+    async def _begin_rows(
+        self, rows: Mapping[DueTimer, Sequence[Any]], failed: dict[DueTimer, Exception]
+    ) -> set[Key]:
+        """Write instances: together if that is possible, otherwise each on its own; return their keys."""
+        if not rows:
+            return set()
+        try:
+            begun = await self._fetch(statements.BEGIN_INSTANCES, *_transpose(rows.values(), 7))
+        except Exception as error:
+            if is_outage(error):
+                raise
+            if len(rows) == 1:  # PostgreSQL refuses it
+                failed.update(dict.fromkeys(rows, error))
+                return set()
+            return {key for each in rows.items() for key in await self._begin_rows(dict([each]), failed)}
+        return {(row["saga"], row["id"]) for row in begun}
 
     def _to_instance(self, timer: DueTimer) -> Sequence[Any]:
         """Return the columns of a deadline's instance: key, deadline, timer, state and status."""
@@ -233,13 +283,7 @@ class Deadlines:
         return saga, id_, streams.stream_name(self.sagas[saga].saga.own_type, id_)
 
     async def _fetch(self, statement: str, *parameters: Any) -> Any:
-        try:
-            async with self._session_lock, asyncio.timeout(TIMEOUT):
-                session = await self._session.open()
-                return await session.fetch(statement, *parameters)
-        except BaseException:  # also a cancellation, which may leave a statement behind
-            await self._session.close()
-            raise
+        return await self._session.fetch(statement, *parameters)
 
 
 def _transpose(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:

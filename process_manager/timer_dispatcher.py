@@ -9,13 +9,14 @@ How it works:
 - A deadline whose turn it is becomes an instance with a timer, which fires at once.
 - A timer waits for the replies and events that are due before it (`PrecedingInputs`).
 - Timers use connections that steps, events and queries do not (`SagaStore.reserved`).
-- A timer whose delivery fails, because of PostgreSQL or a bug in the saga, is postponed; the others fire.
+- A timer whose delivery fails, because of PostgreSQL or a bug in the saga, is postponed; the others fire. So
+  is a deadline whose instance cannot begin.
 """
 
 import asyncio
 from datetime import UTC, datetime, timedelta
 
-from process_manager.deadlines import Deadlines
+from process_manager.deadlines import RETRY_INTERVAL, Deadlines
 from process_manager.due_work import DueTimer
 from process_manager.engine import Engine
 from process_manager.instance import RowUnreadable
@@ -32,8 +33,6 @@ MAX_INTERVAL = 2.0
 """Seconds between polls while no timer is due, as far as this process knows."""
 MIN_INTERVAL = 0.02
 """Seconds between polls while timers are due at short intervals."""
-RETRY_INTERVAL = 10.0
-"""Seconds before a timer fires again whose delivery failed."""
 UNREADABLE_INTERVAL = 300.0
 """Seconds before a timer fires again whose instance cannot be read."""
 

@@ -30,6 +30,15 @@ PAGE = "SELECT id, due_at FROM saga_deadlines WHERE saga = :saga AND id > :after
 STILL = "SELECT id, due_at FROM saga_deadlines WHERE saga = :saga AND id = ANY(CAST(:ids AS text[]))"
 
 
+LATE = """
+SELECT id, due_at FROM saga_deadlines
+WHERE saga = :saga AND due_at < now() - make_interval(secs => CAST(:seconds AS float)) ORDER BY id LIMIT 1000
+"""
+LATE_SECONDS = 900.0
+"""After a deadline, until its instance must have begun. A process manager lets it wait for steps and events,
+for some minutes at most."""
+
+
 async def check(
     postgres: PostgresReader,
     spec: SagaSpec,
@@ -47,6 +56,7 @@ async def check(
         deadline: of `time.monotonic`, for feeds that are behind.
     """
     report.add_all(await confirm(partial(_find_different, postgres, spec), deadline))
+    report.add_all(await confirm(partial(_find_late, postgres, spec), deadline))
     if spec.subscribes_to not in aggregates:
         report.notes.append(f"deadlines of {spec.name} not compared: its context is not chosen")
         return
@@ -69,6 +79,14 @@ async def _find_different(postgres: PostgresReader, spec: SagaSpec) -> Sequence[
             else "its deadline is not watched",
             transient=True,
         )
+        for row in rows
+    ]
+
+
+async def _find_late(postgres: PostgresReader, spec: SagaSpec) -> Sequence[Problem]:
+    rows = await postgres.fetch(LATE, saga=spec.name, seconds=LATE_SECONDS)
+    return [
+        _describe(spec, row.id, f"nothing has begun at its deadline {row.due_at.isoformat()}", transient=True)
         for row in rows
     ]
 

@@ -4,6 +4,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,16 +12,19 @@ import msgspec
 import pytest
 from diptych.inventory.v1 import command_service_pb2 as commands
 
+from contracts.envelope import RecordedEvent
 from process_manager.deadline_statements import WRITE
-from process_manager.due_work import CheckpointConflict, DueTimer, Feed
+from process_manager.deadlines import DeadlinesNotWritten
+from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, DueTimer, Feed
 from process_manager.late_pauses import LatePauses
-from process_manager.sagas.deadlines import DEADLINE
+from process_manager.sagas.deadlines import DEADLINE, Expiry
 from process_manager.sagas.inventory import RESERVATIONS
 from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
 from process_manager.timer_dispatcher import TimerDispatcher
 from tests.support.builders.reservations import ended, made
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun
+from tests.support.harness.waiting import until
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 FAR = datetime.now(UTC) + timedelta(days=1)
@@ -81,6 +85,78 @@ async def test_an_expiry_that_is_rejected_is_tried_again_and_ends_with_the_event
     await run.deliver(ended("a", 2))
     assert not await run.query("SELECT * FROM saga_timers")
     assert (await run.read_sagas())["a"].status == "OVER"
+
+
+def break_begin(run: SagaRun, break_: Any) -> None:
+    """Let the saga begin the instance `bad` with what `break_` returns."""
+    saga = run.deadlines.sagas[RESERVATIONS.name]
+
+    def begin(id_: str, due_at: datetime) -> Any:
+        return break_() if id_ == "bad" else saga.deadline.begin(id_, due_at)
+
+    broken = replace(saga, deadline=replace(saga.deadline, begin=begin))
+    run.deadlines.sagas = {RESERVATIONS.name: broken}
+
+
+@pytest.mark.parametrize(
+    "break_",
+    [lambda: 1 / 0, lambda: Expiry("bad\0"), lambda: Expiry("\ud800")],
+    ids=["raises", "NUL", "surrogate"],
+)
+async def test_a_deadline_that_cannot_begin_delays_no_other(run: SagaRun, break_: Any) -> None:
+    await run.deliver(made("a", NOON), made("bad", NOON), made("z", NOON))
+    break_begin(run, break_)
+    await fire(run)
+    assert {id_: row.status for id_, row in (await run.read_sagas()).items()} == {
+        "a": "EXPIRING",
+        "z": "EXPIRING",
+    }
+    (row,) = await run.query("SELECT id, postponed_to FROM saga_deadlines")
+    assert row.id == "bad"
+    assert row.postponed_to is not None
+
+
+async def test_an_instance_that_postgresql_refuses_delays_no_other(
+    run: SagaRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "process_manager.deadlines.to_json", lambda state: '"\\u0000"' if state.id == "bad" else "{}"
+    )
+    await run.deliver(made("a", NOON), made("bad", NOON), made("z", NOON))
+    due = await run.deadlines.read_due(ALL_PARTITIONS, 10)
+    assert {timer.id for timer in await run.deadlines.begin_instances(due)} == {"a", "z"}
+    assert await run.deadlines.read_due(ALL_PARTITIONS, 10) == []
+    assert await read_deadlines(run) == {"bad"}
+
+
+async def test_a_feed_that_postgresql_refuses_fails_alone(run: SagaRun) -> None:
+    feeds = [Feed(RESERVATIONS.name, "inventory.reservation", number) for number in range(5)]
+    for feed in feeds:
+        await run.deadlines.deliver_events(feed, [], NO_CHECKPOINT, ("epoch", 1))
+
+    def make(number: int) -> RecordedEvent:
+        event = made(f"r-{number}", FAR)
+        return msgspec.structs.replace(event, metadata={"correlation_id": "\0"}) if number == 2 else event
+
+    deliveries = (
+        run.deadlines.deliver_events(feed, [make(feed.partition)], ("epoch", 1), ("epoch", 2))
+        for feed in feeds
+    )
+    results = await asyncio.gather(*deliveries, return_exceptions=True)
+    assert [type(each) for each in results] == [tuple, tuple, DeadlinesNotWritten, tuple, tuple]
+    assert await read_deadlines(run) == {"r-0", "r-1", "r-3", "r-4"}
+
+
+async def test_a_caller_that_is_cancelled_ends_no_statement_of_another(run: SagaRun) -> None:
+    await run.deliver(made("a", NOON))
+    running = asyncio.create_task(run.deadlines._fetch("SELECT pg_sleep(0.3) IS NULL AS slept"))
+    await until(run.deadlines._session._lock.locked)
+    waiting = asyncio.create_task(run.deadlines.read_due(ALL_PARTITIONS, 10))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    assert len(await running) == 1
+    assert waiting.cancelled()
+    assert len(await run.deadlines.read_due(ALL_PARTITIONS, 10)) == 1
 
 
 async def test_a_deadline_waits_for_the_events_that_precede_it(run: SagaRun) -> None:

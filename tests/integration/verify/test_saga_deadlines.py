@@ -65,6 +65,16 @@ async def test_a_deadline_at_another_time_is_found(database: Database, database_
     assert problem.startswith("a: its deadline is watched for ")
 
 
+async def test_a_deadline_that_is_long_past_is_found(database: Database, database_url: str) -> None:
+    past = datetime.now(UTC).replace(microsecond=123_000) - timedelta(hours=1)
+    await database.record_and_deliver(made("late", past))
+    assert await find_problems(database_url) == [
+        f"late: nothing has begun at its deadline {past.isoformat()}"
+    ]
+    await database.run.deadlines.begin_instances(await database.run.deadlines.read_due(range(16), 10))
+    assert await find_problems(database_url) == []
+
+
 async def test_an_instance_that_began_at_its_deadline_is_compared_as_any_other(
     database: Database, database_url: str
 ) -> None:

@@ -4,7 +4,7 @@ import random
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -53,6 +53,22 @@ def test_the_second_event_ends_it_and_later_ones_find_none() -> None:
 )
 def test_events_that_cannot_be_judged_go_the_ordinary_way(events: Sequence[RecordedEvent]) -> None:
     assert find_changes(SAGA, events) == DeadlineChanges(unclear=[name("r")])
+
+
+@pytest.mark.parametrize(
+    "due_at",
+    [
+        NOON.replace(tzinfo=None),
+        NOON.date(),
+        "noon",
+        None,
+        datetime.max.replace(tzinfo=timezone(-timedelta(hours=1))),
+    ],
+    ids=["no time zone", "a date", "a text", "none", "too late"],
+)
+def test_a_deadline_that_is_no_time_goes_the_ordinary_way(due_at: Any) -> None:
+    saga = DeadlineSaga(RESERVATIONS, replace(SAGA.deadline, find=lambda _: due_at))
+    assert find_changes(saga, [made("r", NOON)]) == DeadlineChanges(unclear=[name("r")])
 
 
 @pytest.mark.parametrize("_round", range(20))
