@@ -19,7 +19,7 @@ from contracts import streams
 from runtime.jetstream.connection import Connection
 from runtime.jetstream.event_log import EventLog, LateMessage, Limits
 from runtime.jetstream.reader import ReaderLost, StreamReader
-from runtime.jetstream.stream import read_next_sequence
+from runtime.jetstream.stream import read_next_sequence, read_stream_identity
 from runtime.process import logs
 from runtime.process.lifecycle import cancel_and_wait
 
@@ -156,20 +156,28 @@ class LogReader:
         Raises:
             nats.errors.Error: JetStream cannot be reached.
         """
-        await asyncio.gather(*(self._confirm_end(lane, last_sequence) for lane in range(len(self._readers))))
+        idle = [lane for lane in range(len(self._readers)) if self._is_idle(lane, last_sequence)]
+        ends = await asyncio.gather(*(self._read_end(lane, last_sequence) for lane in idle))
+        # Another stream, or none, has no messages that this one may have had.
+        identity = await read_stream_identity(self._connection.js) if idle else None
+        if identity is not None and identity.epoch == self.epoch:
+            for lane, end in zip(idle, ends, strict=True):
+                self.log.confirm_end(lane, end)
+                self._known_ends[lane] = self.log.ends[lane]
 
-    async def _confirm_end(self, lane: int, last_sequence: int) -> None:
+    def _is_idle(self, lane: int, last_sequence: int) -> bool:
+        """Return whether no message of a lane has shown how far it is read since the last call."""
         end, known = self.log.ends[lane], self._known_ends[lane]
         self._known_ends[lane] = end
-        # Where messages arrive they show the end; the server is asked for that of an idle lane.
-        if end >= last_sequence or (known is not None and end > known):
-            return
+        return end < last_sequence and (known is None or end == known)
+
+    async def _read_end(self, lane: int, last_sequence: int) -> int:
+        """Return the sequence up to which the stream has nothing of a lane that is not in the log."""
         # A consumer's counts prove nothing: it learns of a message after the store has it, long after if its
         # server is a follower that lags. The leader's store has each message up to `last_sequence`.
-        following = await read_next_sequence(self._connection.js, self._subjects[lane], end + 1)
-        reached = last_sequence if following is None else min(last_sequence, following - 1)
-        self.log.confirm_end(lane, reached)
-        self._known_ends[lane] = self.log.ends[lane]
+        start = self.log.ends[lane] + 1
+        following = await read_next_sequence(self._connection.js, self._subjects[lane], start)
+        return last_sequence if following is None else min(last_sequence, following - 1)
 
     async def _run(self) -> None:
         try:

@@ -446,6 +446,26 @@ async def test_a_wrong_end_is_logged_and_loses_no_message(
             await cursor.close()
 
 
+async def test_a_stream_that_was_replaced_during_a_check_proves_no_end(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def replace_stream(*_: object) -> None:
+        await connection.js.delete_stream(streams.JETSTREAM)
+        await make_stream(connection)
+
+    held = HeldMessages(monkeypatch)
+    epoch = await make_stream(connection)
+    shared = SharedReader(connection, lambda: ALL, limits=SMALL)
+    cursor = await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES)
+    held.is_holding = True
+    await publish(connection, [("a.b", 1)])
+    monkeypatch.setattr("runtime.jetstream.log_reader.read_next_sequence", replace_stream)
+    await shared._check()
+    assert shared.latest_check is not None
+    assert set(cursor.read_positions().values()) == {0}
+    await cursor.close()
+
+
 async def test_a_position_that_is_too_high_hides_no_message(connection: Connection) -> None:
     epoch = await make_stream(connection)
     async with share(connection) as shared:
