@@ -72,7 +72,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         freshness = Freshness(
             tokens,
             Waits.of(lifecycle.settings),
-            FeedReader(store.reads),
+            FeedReader(store.statements),
             read_incarnation,
             read_stream_end_from(nats),
         )
@@ -83,7 +83,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         events = EventConsumer(nats, engine, store, leases, replayer, deadlines, publication)
         staleness = SagaStaleness(
             sagas,
-            FeedReader(store.reads),
+            FeedReader(store.statements),
             lambda: events.reader.latest_check,
             lambda: read_stream_identity(nats.js),
             read_ends_from(nats),

@@ -88,6 +88,7 @@ class _Changes:
                 f"{s.step}/{s.attempt}" for s, _ in self._unit.outcomes if (s.saga, s.id) == instance.key
             ]
             self._add("hurried_steps", {**rows.to_key(instance), "without": _to_json(without), "at": now})
+            self._add("pending_steps", rows.to_key(instance))
         self._add_timers(instance)
 
     def _add_timers(self, instance: Instance) -> None:
@@ -96,7 +97,10 @@ class _Changes:
         self._add("set_timers", *rows.to_timer_rows(instance, now if stops else None))
         cancelled = [name for name, at in instance.timers.items() if at is None]
         self._add("cancelled_timers", *({**rows.to_key(instance), "name": name} for name in cancelled))
-        if stops or resumes or hurries:
+        changes_others = stops or resumes or hurries
+        if instance.revision is not None and (instance.timers or changes_others):
+            self._add("timers", rows.to_key(instance))
+        if changes_others:
             flags = {"stops": stops, "resumes": resumes, "hurries": hurries, "at": now}
             without = _to_json(list(instance.timers))
             self._add("other_timers", {**rows.to_key(instance), "without": without, **flags})

@@ -73,7 +73,11 @@ FROM unnest(CAST(:sagas AS text[]), CAST(:ids AS text[])) AS k (saga, id) LEFT J
 
 POSTPONE_TIMERS = text("""
 UPDATE saga_timers t SET postponed_to = now() + make_interval(secs => k.pause)
-FROM unnest(CAST(:sagas AS text[]), CAST(:ids AS text[]), CAST(:names AS text[]),
-  CAST(:times AS timestamptz[]), CAST(:pauses AS float[])) AS k (saga, id, name, due_at, pause)
+FROM (
+  SELECT saga, id, name, due_at, pause
+  FROM unnest(CAST(:sagas AS text[]), CAST(:ids AS text[]), CAST(:names AS text[]),
+    CAST(:times AS timestamptz[]), CAST(:pauses AS float[])) AS n (saga, id, name, due_at, pause)
+  JOIN saga_timers l USING (saga, id, name, due_at) FOR UPDATE OF l SKIP LOCKED
+) k
 WHERE t.saga = k.saga AND t.id = k.id AND t.name = k.name AND t.due_at = k.due_at
 """)

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import ColumnElement, and_
 
-from process_manager.schema import STEPS, TIMERS
+from process_manager.schema import STEPS
 
 Checkpoint = tuple[str, int]
 """An epoch of the JetStream stream, and the last sequence in it that the sagas have processed."""
@@ -61,15 +61,4 @@ def matches_step(step: DueStep) -> ColumnElement[bool]:
         STEPS.c.id == step.id,
         STEPS.c.step == step.step,
         STEPS.c.attempt == step.attempt,
-    )
-
-
-def matches_timer(timer: DueTimer) -> ColumnElement[bool]:
-    """Return the condition that selects a timer's row, unless the timer was set anew or stopped."""
-    return and_(
-        TIMERS.c.saga == timer.saga,
-        TIMERS.c.id == timer.id,
-        TIMERS.c.name == timer.name,
-        TIMERS.c.due_at == timer.due_at,
-        TIMERS.c.stopped_at.is_(None),
     )

@@ -54,7 +54,7 @@ class EventConsumer:
         publications: PublicationClock | None = None,
     ) -> None:
         self.reader = SharedReader(connection, lambda: leases.partitions, publications)
-        source = Source(connection, self.reader, FeedReader(store.reads), leases, replayer)
+        source = Source(connection, self.reader, FeedReader(store.statements), leases, replayer)
         self._groups: Collection[FeedGroup] = [
             FeedGroup(
                 saga,

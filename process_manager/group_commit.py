@@ -9,6 +9,8 @@ How it works:
 - An input that fails in the saga's code fails alone. If PostgreSQL refuses the group, its halves run apart,
   until the faulty input fails alone. From then on inputs of the same instances and feeds run by themselves
   for SUSPICION seconds, one after each group, so that a faulty saga does not divide every group.
+- A lock is never a refusal: a unit that meets one has lost a race. If a whole table is locked, the units that
+  use other tables are written by themselves.
 - The end of a group without an answer, for instance a lost connection, fails its inputs: their callers repeat
   them, and each takes effect once.
 """
@@ -22,19 +24,20 @@ from typing import Any, TypeVar
 
 import asyncpg
 
-from process_manager.group_store import GroupStore, is_outage
-from process_manager.inputs import EventBatch, QueuedInput
+from process_manager.group_store import LOCKED, GroupStore, is_outage
+from process_manager.inputs import EventBatch, ParkedSlice, QueuedInput
 from process_manager.instance import Instance
 from process_manager.queued_inputs import (
+    AppliedUnit,
     Queued,
     apply_inputs,
+    divide_by_tables,
     list_contended_feeds,
     list_keys,
     note_lost_race,
 )
 from process_manager.refused_events import find_refused
 from process_manager.saga import Saga
-from process_manager.stored_values import to_text
 from process_manager.unit_of_work import UnitOfWork, divide
 from runtime.backoff import compute_pause
 
@@ -155,24 +158,24 @@ class GroupCommit:
             middle = len(group) // 2
             await self._run_group(group[:middle])
             await self._run_group(group[middle:])
-        elif not await self._refuse_instances(group[0], error):
+        elif not await self._refuse_instances(group[0]):
             group[0].fail(error)
             until = monotonic() + SUSPICION
             self._suspects.update(dict.fromkeys(list_keys(group[0].input), until))
 
-    async def _refuse_instances(self, queued: Queued, error: Exception) -> bool:
-        """Deliver a batch of events without the reactions that PostgreSQL refuses; return whether it did.
+    async def _refuse_instances(self, queued: Queued) -> bool:
+        """Deliver events without the reactions that PostgreSQL refuses; return whether it did.
 
         The instances of these reactions have a failed input, as if their code had failed.
         """
-        batch = queued.input
-        if not isinstance(batch, EventBatch) or batch.refused:
+        events = queued.input
+        if not isinstance(events, EventBatch | ParkedSlice) or events.refused:
             return False
-        ids = await find_refused(self._store, self._get_sagas(), batch, list(batch.assigned.instances))
-        if ids:
-            queued.input = replace(batch, refused=dict.fromkeys(ids, to_text(str(error))))
+        refused = await find_refused(self._store, self._get_sagas(), events)
+        if refused:
+            queued.input = replace(events, refused=refused)
             await self._run_group([queued])
-        return bool(ids)
+        return bool(refused)
 
     def _is_suspect(self, input_: QueuedInput[Any]) -> bool:
         if not self._suspects:
@@ -191,16 +194,31 @@ class GroupCommit:
             apply_inputs(UnitOfWork(sagas, rows), [members[id(each)] for each in inputs])
             for inputs in divide([each.input for each in group])
         ]
-        to_write = [applied for applied in units if applied.unit.has_changes]
-        written = await self._store.write([applied.unit for applied in to_write]) if to_write else set()
-        lost = {id(each) for number, each in enumerate(to_write) if number not in written}
+        try:
+            lost = await self._write(units)
+        except LOCKED:
+            lost = [each for part in divide_by_tables(units) for each in await self._try_to_write(part)]
+        left = {id(queued) for applied in lost for queued, _ in applied.results}
+        return [note_lost_race(each) for each in group if id(each) in left]
+
+    async def _try_to_write(self, units: Sequence[AppliedUnit]) -> Sequence[AppliedUnit]:
+        """Write units that use the same tables; return those that have lost a race, all if one is locked."""
+        try:
+            return await self._write(units)
+        except LOCKED:
+            return units
+
+    async def _write(self, units: Sequence[AppliedUnit]) -> Sequence[AppliedUnit]:
+        """Write units, and complete their inputs; return those that have lost a race."""
+        to_write = [each for each in units if each.unit.has_changes]
+        written = await self._store.write([each.unit for each in to_write]) if to_write else set()
+        lost = {id(each): each for number, each in enumerate(to_write) if number not in written}
         for applied in units:
             if id(applied) not in lost:
                 self._on_commit(applied.unit.saved.values())
                 for queued, result in applied.results:
                     queued.complete(result)
-        left = {id(queued) for applied in units if id(applied) in lost for queued, _ in applied.results}
-        return [note_lost_race(each) for each in group if id(each) in left]
+        return list(lost.values())
 
     def _put_off(self, lost: Sequence[Queued]) -> None:
         """Let inputs that have lost a race join a later group, in their order."""

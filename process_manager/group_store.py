@@ -30,8 +30,8 @@ SESSION = {
     "enable_mergejoin": "off",
     # Planning for the lengths of the arrays would take longer than the statement.
     "plan_cache_mode": "force_generic_plan",
-    # A row that another transaction inserts, or a checkpoint.
-    "lock_timeout": "1s",
+    # Of a table that somebody has locked, or a key that an open transaction has inserted; rows are skipped.
+    "lock_timeout": "100ms",
 }
 """Of the session that writes groups, besides those of all sessions of a manager."""
 
@@ -43,8 +43,10 @@ LOST = (
     asyncpg.ReadOnlySQLTransactionError,  # of a standby, after a failover
 )
 """Errors of PostgreSQL after which another connection may succeed."""
-OF_DATA = ("22", "23", "54", "55")
+OF_DATA = ("22", "23", "54")
 """Classes of SQLSTATE of errors that one row may cause."""
+LOCKED = asyncpg.LockNotAvailableError
+"""Of a statement that has waited for `lock_timeout`."""
 
 OF_CONNECTION = (asyncpg.InterfaceError, asyncpg.InternalClientError, SQLAlchemyError, OSError)
 """Errors of the driver and of the pool, all of them but `DataError`."""
@@ -104,13 +106,13 @@ class GroupStore:
                 await self._discard_if_lost(error)
                 raise
 
-    async def can_write(self, units: Sequence[UnitOfWork]) -> bool:
-        """Return whether PostgreSQL takes the changes of units of work; nothing is written.
+    async def find_error(self, unit: UnitOfWork) -> Exception | None:
+        """Return the error with which PostgreSQL refuses the changes of a unit of work; nothing is written.
 
         Raises:
-            Exception: the connection was lost.
+            Exception: it says nothing about the changes, for instance that a table is locked.
         """
-        write = write_statement.compose(len(units), changes.list_rows(units))
+        write = write_statement.compose(1, changes.list_rows([unit]))
         async with self._lock:
             transaction = (driver := await self._connect()).transaction()
             try:
@@ -120,11 +122,11 @@ class GroupStore:
                 if is_outage(error):
                     await self._discard_if_lost(error)
                     raise
-                return False
+                return error
             finally:
                 if self._kept is not None:
                     await transaction.rollback()
-            return True
+            return None
 
     async def close(self) -> None:
         if self._kept is not None:

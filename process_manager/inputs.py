@@ -116,6 +116,8 @@ class ParkedSlice(QueuedInput[Progress]):
     beginning: datetime | None
     source: Feed
     slice: Slice
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """By instance whose reaction PostgreSQL refuses: the error."""
 
     @cached_property
     def assigned(self) -> Assignment:
@@ -141,5 +143,5 @@ class ParkedSlice(QueuedInput[Progress]):
         return False
 
     def apply(self, unit: UnitOfWork) -> Progress:
-        delivery = Delivery(unit, self.saga, self.source, self.beginning, self.assigned)
+        delivery = Delivery(unit, self.saga, self.source, self.beginning, self.assigned, self.refused)
         return delivery.deliver_slice(self.slice)

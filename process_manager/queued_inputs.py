@@ -2,13 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
+from process_manager import changes
 from process_manager.due_work import CheckpointConflict, Feed
 from process_manager.inputs import QueuedInput
 from process_manager.unit_of_work import UnitOfWork
+from process_manager.write_statement import PARTS
 
 
 @dataclass
@@ -57,6 +59,16 @@ def apply_inputs(unit: UnitOfWork, members: Sequence[Queued]) -> AppliedUnit:
                 rest = [other for other in members if other is not each and not other.result.done()]
                 return apply_inputs(UnitOfWork(unit.sagas, unit.rows), rest)
     return AppliedUnit(unit, results)
+
+
+def divide_by_tables(units: Sequence[AppliedUnit]) -> list[list[AppliedUnit]]:
+    """Return the units by the tables that their changes use, those with the fewest tables first."""
+    divided: dict[Set[str], list[AppliedUnit]] = {}
+    for each in units:
+        parts = changes.list_rows([each.unit])
+        tables = frozenset(table for part in parts if parts[part] for table in PARTS[part].tables)
+        divided.setdefault(tables, []).append(each)
+    return [divided[tables] for tables in sorted(divided, key=len)]
 
 
 def list_contended_feeds(group: Sequence[Queued]) -> set[Feed]:

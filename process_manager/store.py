@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from process_manager.due_queries import DUE_STEPS, DUE_TIMERS, POSTPONE_TIMERS, PROGRESS
 from process_manager.due_work import (
-    NO_CHECKPOINT,
     Checkpoint,
     DueStep,
     DueTimer,
@@ -25,7 +24,7 @@ from process_manager.feed_reader import read_checkpoints
 from process_manager.group_store import SESSION as GROUP_SESSION
 from process_manager.group_store import GroupStore
 from process_manager.saga import Saga
-from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS, ROLE, SAGAS, STEPS
+from process_manager.schema import BEGINNINGS, PARKED_STREAMS, ROLE, SAGAS, STEPS
 from process_manager.step_queue import StepKey
 from process_manager.targets import PLACES
 from runtime.postgres import autocommit, create_engine
@@ -66,8 +65,9 @@ class SagaStore:
             database_url, session=SESSION, pool_size=RESERVED_CONNECTIONS, pool_timeout=10.0
         )
         """For timers, leases and the reading of due work: no other load can use up its connections."""
-        self.reads = autocommit(self.engine)
-        self._reserved_reads = autocommit(self.reserved)
+        # Each statement is a transaction of its own: a frozen process holds no lock.
+        self.statements = autocommit(self.engine)
+        self._reserved_statements = autocommit(self.reserved)
         self.groups = GroupStore(
             create_engine(database_url, session={**SESSION, **GROUP_SESSION}, pool_size=1, pool_timeout=10.0)
         )
@@ -77,29 +77,20 @@ class SagaStore:
         await self.engine.dispose()
         await self.reserved.dispose()
 
-    async def read_checkpoint(self, feed: Feed) -> Checkpoint:
-        """Return a feed's checkpoint, or NO_CHECKPOINT."""
-        query = select(CHECKPOINTS.c.epoch, CHECKPOINTS.c.sequence).where(
-            *(CHECKPOINTS.c[name] == value for name, value in asdict(feed).items())
-        )
-        async with self.reads.connect() as connection:
-            row = (await connection.execute(query)).one_or_none()
-            return NO_CHECKPOINT if row is None else (row.epoch, row.sequence)
-
     async def read_parked(self, feed: Feed) -> list[str]:
         """Return the feed's parked streams."""
         columns = PARKED_STREAMS.c
         query = select(columns.stream).where(
             *(columns[name] == value for name, value in asdict(feed).items())
         )
-        async with self.reads.connect() as connection:
+        async with self.statements.connect() as connection:
             return list((await connection.execute(query)).scalars())
 
     async def read_parked_version(self, feed: Feed, stream: str) -> int | None:
         """Return the version of the first event of a parked stream that waits; None if it is not parked."""
         columns = PARKED_STREAMS.c
         query = select(columns.version).where(columns.saga == feed.saga, columns.stream == stream)
-        async with self.reads.connect() as connection:
+        async with self.statements.connect() as connection:
             version: int | None = await connection.scalar(query)
             return version
 
@@ -110,7 +101,7 @@ class SagaStore:
             The time before which no event is delivered; None to begin with the first event.
         """
         at = func.clock_timestamp() if saga.begins == "now" else None
-        async with self.engine.begin() as connection:
+        async with self.statements.connect() as connection:
             await connection.execute(
                 insert(BEGINNINGS).values(saga=saga.name, at=at).on_conflict_do_nothing()
             )
@@ -118,7 +109,7 @@ class SagaStore:
 
     async def read_beginning(self, saga: str) -> datetime | None:
         """Return the moment at which a saga begins; None if with the first event, or if it never ran."""
-        async with self.reads.connect() as connection:
+        async with self.statements.connect() as connection:
             at: datetime | None = await connection.scalar(
                 select(BEGINNINGS.c.at).where(BEGINNINGS.c.saga == saga)
             )
@@ -147,7 +138,7 @@ class SagaStore:
             "places": PLACES,
             "known": ["/".join(key) for key in known],
         }
-        async with self._reserved_reads.connect() as connection:
+        async with self._reserved_statements.connect() as connection:
             rows: Any = await connection.execute(DUE_STEPS, parameters)
             return [DueStep(*row) for row in rows]
 
@@ -156,14 +147,14 @@ class SagaStore:
     ) -> list[DueTimer]:
         """Return the expired timers of these sagas, the longest expired first."""
         parameters = {"sagas": list(sagas), "partitions": list(partitions), "limit": limit}
-        async with self._reserved_reads.connect() as connection:
+        async with self._reserved_statements.connect() as connection:
             return [DueTimer(*row) for row in await connection.execute(DUE_TIMERS, parameters)]
 
     async def read_progress(self, timers: Collection[DueTimer]) -> dict[tuple[str, str], InstanceProgress]:
         """Return how far the instances of these timers are, by saga and id."""
         keys = sorted({(timer.saga, timer.id) for timer in timers})
         columns = {"sagas": [saga for saga, _ in keys], "ids": [id_ for _, id_ in keys]}
-        async with self._reserved_reads.connect() as connection:
+        async with self._reserved_statements.connect() as connection:
             rows = (await connection.execute(PROGRESS, columns)).all()
             checkpoints = await read_checkpoints(connection, {saga for saga, _ in keys})
         return {
@@ -197,13 +188,13 @@ class SagaStore:
             .order_by(columns.saga, columns.id)
             .limit(limit)
         )
-        async with self._reserved_reads.connect() as connection:
+        async with self._reserved_statements.connect() as connection:
             return (await connection.execute(query)).all()
 
     async def postpone_step(self, step: DueStep, seconds: float, error: str, *, denied: bool = False) -> None:
         """Record a try without an answer, and make the step due again after `seconds`."""
         due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
-        async with self.engine.begin() as connection:
+        async with self.statements.connect() as connection:
             await connection.execute(
                 update(STEPS)
                 .where(matches_step(step), STEPS.c.outcome.is_(None))
@@ -222,5 +213,5 @@ class SagaStore:
             "times": [timer.due_at for timer in timers],
             "pauses": [pauses[timer] for timer in timers],
         }
-        async with self.reserved.begin() as connection:
+        async with self._reserved_statements.connect() as connection:
             await connection.execute(POSTPONE_TIMERS, parameters)

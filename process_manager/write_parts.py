@@ -4,7 +4,8 @@ In the SQL of a part, `{n}` stands for its rows, named n, and `{held}` for the c
 row's unit of work hold.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,6 +36,11 @@ class Part:
         """The types of the columns by name."""
         return dict(column.split() for column in f"unit int, {self.row}".split(", "))
 
+    @cached_property
+    def tables(self) -> Set[str]:
+        """The names of the tables that it locks or changes."""
+        return frozenset(re.findall(r"\b(?:sagas|saga_\w+)\b", self.sql))
+
 
 def _insert(table: str, row: str, values: Mapping[str, str] | None = None, conflict: str = "") -> Part:
     """Return the part that inserts rows.
@@ -54,6 +60,13 @@ def _insert(table: str, row: str, values: Mapping[str, str] | None = None, confl
     )
 
 
+def _lock_all(table: str, condition: str) -> Part:
+    """Return the guard of all rows of an instance, for changes of rows that were not read one by one."""
+    rows = f"FROM {table} l WHERE l.saga = n.saga AND l.id = n.id AND {condition}"
+    locked = f"SELECT count(*) FROM (SELECT {rows} FOR UPDATE SKIP LOCKED) locked"  # noqa: S608 - constants
+    return Part(_INSTANCE, f"SELECT n.unit FROM {{n}} WHERE ({locked}) = (SELECT count(*) {rows})")  # noqa: S608
+
+
 def _list_assignments(row: str) -> str:
     return ", ".join(f"{name} = n.{name}" for name in Part(row, "").columns if name != "unit")
 
@@ -62,7 +75,7 @@ GUARDS: Mapping[str, Part] = {
     "checkpoints": Part(
         f"{_FEED}, epoch text, sequence bigint",
         "SELECT n.unit FROM {n} JOIN saga_checkpoints c USING (saga, stream_type, partition, epoch, sequence)"
-        " ORDER BY n.saga, n.stream_type, n.partition FOR UPDATE OF c",
+        " ORDER BY n.saga, n.stream_type, n.partition FOR UPDATE OF c SKIP LOCKED",
     ),
     "instances": Part(
         f"{_INSTANCE}, revision xid",
@@ -85,8 +98,10 @@ GUARDS: Mapping[str, Part] = {
         "SELECT n.unit FROM {n} JOIN saga_timers t USING (saga, id, name, due_at) WHERE t.stopped_at IS NULL"
         " ORDER BY n.saga, n.id, n.name FOR UPDATE OF t SKIP LOCKED",
     ),
+    "pending_steps": _lock_all("saga_steps", "l.outcome IS NULL"),
+    "timers": _lock_all("saga_timers", "true"),
 }
-"""They lock rows in this order, and return the unit of each row that is as it was read."""
+"""They lock rows and return the unit of each row that is as it was read, and that nobody else has locked."""
 
 CHANGES: Mapping[str, Part] = {
     "first_checkpoints": _insert("saga_checkpoints", f"{_FEED}, epoch text, sequence bigint"),

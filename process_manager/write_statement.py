@@ -8,8 +8,10 @@ How it works:
 - A unit of work holds if all its guards do. Only the changes of these units are written; the others lost a
   race, and run again on fresh rows. So two managers with the same instances do no harm, and each input takes
   effect once.
-- Rows are locked in one order, table by table. Those that another transaction has locked are skipped, as if
-  they had changed: no input waits for the lock of another one. Checkpoints alone are waited for.
+- Rows that another transaction has locked are skipped, as if they had changed: no unit waits for the rows of
+  another one. Timers and pending steps that were not read are guarded together, all those of an instance.
+- A lock on a whole table (an index is built) and a key that an open transaction has inserted are waited for,
+  as long as `lock_timeout`. Then the units that use other tables are written by themselves.
 - An instance or a checkpoint that another transaction has just inserted fails the statement
   (`unique_violation`).
 - The statement is a transaction of its own, so its locks last no longer than it does, even if this process is

@@ -13,7 +13,7 @@ from process_manager.group_store import GroupStore
 from process_manager.step_client import StepReply
 from process_manager.store import SagaStore
 from process_manager.unit_of_work import UnitOfWork
-from tests.support.harness.account_watch import ACCOUNT_WATCH
+from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN_KEY
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, paid, written
 from tests.support.ledger.sagas import COLLECTION
 from tests.support.ledger.stubs import commands
@@ -205,6 +205,30 @@ async def test_events_that_postgresql_refuses_block_their_own_instances(
     await refuse(database_url, "ALTER TABLE sagas DROP CONSTRAINT refused")
     retried = await run.engine.retry(COLLECTION.name, "bad-0", "ada")
     assert (retried.version, retried.status.blocked_reason) == (1, "")
+
+
+async def test_a_parked_event_that_postgresql_refuses_blocks_its_own_instance(
+    store: SagaStore, database_url: str
+) -> None:
+    run, feed = SagaRun(store, ACCOUNT_WATCH), Feed(ACCOUNT_WATCH.name, "ledger.cheque", 0)
+    await run.deliver(written("c", account=BROKEN_KEY))  # parked: its key fails
+    run.stream_events = [written("c", account="bad"), written("c", version=2, account="good")]
+    await refuse(
+        database_url,
+        "ALTER TABLE sagas ADD CONSTRAINT refused CHECK (id <> 'bad' OR state->'received' = '[]')",
+    )
+    await run.replay(feed)
+    assert await store.read_parked(feed) == []
+    rows = await run.read_sagas()
+    assert rows["good"].state["received"] == [["ledger.cheque.c", 2]]
+    failed_input = rows["bad"].other_streams["ledger.cheque.c"]["failed_input"]
+    assert "cannot be stored" in failed_input
+    assert "Failing row contains" not in failed_input  # that would be the row's data
+    retried = await run.engine.retry(ACCOUNT_WATCH.name, "bad", "ada")
+    assert "cannot be stored" in retried.failure
+    await refuse(database_url, "ALTER TABLE sagas DROP CONSTRAINT refused")
+    retried = await run.engine.retry(ACCOUNT_WATCH.name, "bad", "ada")
+    assert (retried.state.received, retried.failure) == ((("ledger.cheque.c", 1),), "")
 
 
 async def test_a_lost_connection_fails_its_group_and_the_next_one_has_another(

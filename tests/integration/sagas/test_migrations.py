@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from devstack.servers import Postgres
 from process_manager.due_work import Feed
+from process_manager.feed_reader import FeedReader
 from process_manager.saga_reader import SagaReader
 from process_manager.schema import LATER_METADATA, METADATA
 from process_manager.store import SagaStore
@@ -65,7 +66,7 @@ async def test_sagas_and_checkpoints_of_an_earlier_version_are_kept(empty_url: s
         )
         assert [step.step for step in details.steps] == ["assess"]
         feed = Feed("fulfilment.fulfilment", "ordering.order", 3)
-        assert await store.read_checkpoint(feed) == ("epoch", 17)
+        assert await FeedReader(store.engine).read_checkpoints([feed.saga]) == {feed: ("epoch", 17)}
         for saga in ("fulfilment.fulfilment", "toys.toy"):
             assert await store.read_beginning(saga) is None
         (timer,) = await store.read_due_timers(["inventory.reservation_deadline"], [3], 10)
