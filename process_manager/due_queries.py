@@ -38,7 +38,7 @@ WITH RECURSIVE queues AS (
     SELECT s.saga, s.id, s.step, s.attempt, s.due_at FROM saga_steps s
     WHERE s.outcome IS NULL AND s.saga = p.saga AND split_part(s.method, '/', 2) = p.target
     AND s.partition = q.partition AND s.due_at <= now()
-    AND s.saga || '/' || s.id || '/' || s.step <> ALL (CAST(:known AS text[]))
+    AND s.saga || '/' || s.id || '/' || s.step || '/' || s.attempt <> ALL (CAST(:known AS text[]))
     ORDER BY s.due_at LIMIT p.places
   ) d
   WHERE p.places > 0

@@ -9,6 +9,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts import streams
+from process_manager.columns import to_columns
 from process_manager.due_work import Checkpoint, Feed
 from process_manager.saga_records import ParkedStream
 from process_manager.schema import BEGINNINGS, CHECKPOINTS, PARKED_STREAMS
@@ -83,9 +84,9 @@ class FeedReader:
         Args:
             instances: their sagas and ids.
         """
-        columns = [list(column) for column in zip(*instances, strict=True)]
+        sagas, ids = to_columns(instances, 2)
         async with self._engine.connect() as connection:
-            rows = await connection.execute(READ_VERSIONS, dict(zip(("sagas", "ids"), columns, strict=True)))
+            rows = await connection.execute(READ_VERSIONS, {"sagas": sagas, "ids": ids})
             return {(row.saga, row.id): row.version for row in rows}
 
     async def read_checkpoints(self, sagas: Collection[str]) -> dict[Feed, Checkpoint]:

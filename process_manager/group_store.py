@@ -5,7 +5,7 @@ take most of the time that they need.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts import streams
 from process_manager import changes, read_statement, write_statement
+from process_manager.columns import to_columns
 from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed
 from process_manager.saga import Saga
 from process_manager.stored_rows import Needs, ParkedStream, StoredRows
@@ -156,13 +157,13 @@ async def _read(
     instances = {key: _find_own_stream(sagas[key[0]], key[1]) for each in inputs for key in each.instances}
     keys = sorted(instances)
     found = await driver.fetch(
-        read_statement.READ_INSTANCES, *_to_columns(keys, 2), [instances[key] for key in keys]
+        read_statement.READ_INSTANCES, *to_columns(keys, 2), [instances[key] for key in keys]
     )
     own_streams = {(saga, stream) for (saga, _), stream in instances.items()}
     streams = sorted({key for each in inputs for key in each.streams} - own_streams)
     parked = [row for row in found if row["parked_stream"] is not None]
     if streams:
-        parked += await driver.fetch(read_statement.READ_PARKED, *_to_columns(streams, 2))
+        parked += await driver.fetch(read_statement.READ_PARKED, *to_columns(streams, 2))
     return StoredRows(
         found[0]["now"],
         {(row["saga"], row["id"]): row for row in found if row["saga"] is not None},
@@ -175,14 +176,14 @@ async def _read(
 async def _read_timers(driver: Any, timers: Sequence[DueTimer]) -> set[DueTimer]:
     if not timers:
         return set()
-    rows = await driver.fetch(read_statement.READ_TIMERS, *_to_columns(map(astuple, timers), 4))
+    rows = await driver.fetch(read_statement.READ_TIMERS, *to_columns(map(astuple, timers), 4))
     return {DueTimer(*row) for row in rows}
 
 
 async def _read_checkpoints(driver: Any, feeds: Collection[Feed]) -> dict[Feed, Checkpoint]:
     if not feeds:
         return {}
-    rows = await driver.fetch(read_statement.READ_CHECKPOINTS, *_to_columns(map(astuple, feeds), 3))
+    rows = await driver.fetch(read_statement.READ_CHECKPOINTS, *to_columns(map(astuple, feeds), 3))
     return {
         Feed(*row[:3]): NO_CHECKPOINT if row["epoch"] is None else (row["epoch"], row["sequence"])
         for row in rows
@@ -197,8 +198,3 @@ def _parse_parked(row: Any) -> ParkedStream:
     feed = Feed(row["saga"], row["stream_type"], row["partition"])
     stream, version, revision = row["parked_stream"], row["parked_version"], row["parked_revision"]
     return ParkedStream(feed, stream, version, row["latest"], row["error"], revision)
-
-
-def _to_columns(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
-    """Return the columns of rows, which may be none."""
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(width)]

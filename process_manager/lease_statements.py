@@ -4,6 +4,7 @@ from runtime.kept_session import has_ended
 
 CHANNEL = "saga_leases"
 LOCK = "SELECT pg_advisory_xact_lock(0x53414741)"
+TRY_LOCK = LOCK.replace("pg_advisory", "pg_try_advisory")
 NOTIFY = f"SELECT pg_notify('{CHANNEL}', $1)"
 
 _SILENT_TARGETS = """

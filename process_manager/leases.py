@@ -4,9 +4,10 @@ How it works:
 
 - Every manager renews its membership and its leases once per RENEWAL_INTERVAL, in one statement that also
   tells whether anything has changed: a member has come or gone, or partitions are free.
-- Only then it rebalances, in a transaction that an advisory lock runs one at a time. The share of a manager
-  is the number of partitions divided by the number of members, rounded up. A manager releases the partitions
-  beyond its share, so a manager that joins finds free partitions.
+- Only then it rebalances, in a transaction that an advisory lock runs one at a time. A manager that does not
+  get the lock keeps its partitions until its next renewal, since the holder may be frozen. The share of a
+  manager is the number of partitions divided by the number of members, rounded up. A manager releases the
+  partitions beyond its share, so a manager that joins finds free partitions.
 - A manager that stops, releases partitions or needs some notifies the others, which renew at once.
 - Membership and leases end with the manager's session (`KeptSession`), so the partitions of a killed manager
   are free at the next renewal of another. Those of a frozen one expire after LEASE seconds by PostgreSQL's
@@ -108,12 +109,13 @@ class Leases:
         free = streams.PARTITIONS - held - row["leased_by_others"]
         if row["is_member"] and not row["ended"] and held <= share and (held == share or free <= 0):
             return frozenset(row["partitions"])
-        return await self._rebalance(session)
+        return await self._rebalance(session, frozenset(row["partitions"]))
 
-    async def _rebalance(self, session: Any) -> frozenset[int]:
+    async def _rebalance(self, session: Any, renewed: frozenset[int]) -> frozenset[int]:
         contexts, me = self._contexts, self._session.name
         async with session.transaction():
-            await session.execute(statements.LOCK)
+            if not await session.fetchval(statements.TRY_LOCK):
+                return renewed
             await session.execute(statements.JOIN, contexts, me, LEASE, *self._list_silent())
             await session.execute(statements.DELETE_ENDED_MEMBERS, me, LONGEST_LEASE)
             share = await session.fetchval(statements.COMPUTE_SHARE, contexts, streams.PARTITIONS)

@@ -132,7 +132,7 @@ class PrecedingInputs:
         """
         await self._begin_waits([timer for timer in timers if timer not in self._waits])
         await self._read_missing_ends(timers)
-        # After the ends, so that whatever is delivered meanwhile counts as delivered.
+        # After the ends, so that events delivered meanwhile count as delivered.
         progress, now = await self._store.read_progress(timers), monotonic()
         silent = self._list_silent()
         without_instance = set(deadlines)

@@ -1,8 +1,8 @@
 """The statements that read the rows that a group of inputs needs.
 
 How it works. Nothing is locked: `write_statement.py` compares what was read here. The rows of instances come
-with their steps and their own streams in one snapshot. Each row is found by its key, whatever the planner
-knows of a table that may have grown since: hence the subqueries with OFFSET.
+with their steps and their own streams in one snapshot. Each row is found by its key, also if the
+planner takes a table that has grown for a small one: hence the subqueries with OFFSET.
 """
 
 READ_INSTANCES = """

@@ -5,6 +5,7 @@ sagas at once would all take their first step, then all their second, and none w
 """
 
 from bisect import insort
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,12 +18,15 @@ MAX_STEPS = 1_000
 """Steps of one target; the youngest beyond it are left to a poll."""
 LAST = datetime.max.replace(tzinfo=UTC)
 
-StepKey = tuple[str, str, str]
-"""Saga, id and step."""
+MAX_BYTES = 16 * 2**20
+"""Of the requests of one target's steps, likewise; a single step may be larger."""
+
+StepKey = tuple[str, str, str, int]
+"""Saga, id, step and attempt."""
 
 
 def key_of(step: DueStep) -> StepKey:
-    return step.saga, step.id, step.step
+    return step.saga, step.id, step.step, step.attempt
 
 
 def create_due_step(instance: Instance, step: Step) -> DueStep:
@@ -45,7 +49,9 @@ def create_due_step(instance: Instance, step: Step) -> DueStep:
 class StepQueue:
     """Steps by target, each once."""
 
-    _by_target: dict[str, list[tuple[datetime, StepKey, int, DueStep]]] = field(default_factory=dict)
+    _by_target: dict[str, list[tuple[datetime, StepKey, DueStep]]] = field(default_factory=dict)
+    _bytes: Counter[str] = field(default_factory=Counter)
+    """Of the requests, by target."""
     _keys: set[StepKey] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[StepKey]:
@@ -55,13 +61,15 @@ class StepQueue:
         """Add a step unless it is here; return whether a step, this one or a younger one, found no place."""
         if (key := key_of(step)) in self._keys:
             return False
-        steps = self._by_target.setdefault(target_of(step.method), [])
+        steps = self._by_target.setdefault(target := target_of(step.method), [])
         self._keys.add(key)
-        insort(steps, (step.began_at or LAST, key, step.attempt, step), key=lambda entry: entry[:3])
-        if len(steps) <= MAX_STEPS:
-            return False
-        self._keys.remove(steps.pop()[1])
-        return True
+        self._bytes[target] += len(step.request)
+        insort(steps, (step.began_at or LAST, key, step), key=lambda entry: entry[:2])
+        overflows = False
+        while len(steps) > MAX_STEPS or (len(steps) > 1 and self._bytes[target] > MAX_BYTES):
+            self._remove(target, len(steps) - 1)
+            overflows = True
+        return overflows
 
     def take(self, target: str, *, in_turn: bool = False) -> DueStep | None:
         """Remove and return the step of the oldest saga; None if no step waits for the target.
@@ -74,7 +82,11 @@ class StepQueue:
         if not steps:
             return None
         # Of equal ones `min` returns the first, and so that of the oldest saga.
-        index = min(range(len(steps)), key=lambda number: steps[number][3].tries) if in_turn else 0
-        _, key, _, step = steps.pop(index)
+        index = min(range(len(steps)), key=lambda number: steps[number][2].tries) if in_turn else 0
+        return self._remove(target, index)
+
+    def _remove(self, target: str, index: int) -> DueStep:
+        _, key, step = self._by_target[target].pop(index)
         self._keys.remove(key)
+        self._bytes[target] -= len(step.request)
         return step

@@ -136,7 +136,7 @@ class SagaStore:
             "targets": list(limits),
             "limits": list(limits.values()),
             "places": PLACES,
-            "known": ["/".join(key) for key in known],
+            "known": ["/".join(map(str, key)) for key in known],
         }
         async with self._reserved_statements.connect() as connection:
             rows: Any = await connection.execute(DUE_STEPS, parameters)

@@ -1,9 +1,10 @@
 """A PostgreSQL session that a process keeps, and whose end others notice at once.
 
 How it works. The session holds an advisory lock on its name. PostgreSQL ends the session of a killed process
-as soon as its socket closes, and the lock with it, so whoever can take the lock of a name knows that the
-session has ended (`has_ended`). A frozen process, or one behind a broken network, keeps its session: leases
-therefore expire besides. The names of earlier releases lack MARK and have no lock; only expiry ends those.
+as soon as its socket closes, and the lock with it, so a process that can take the lock of a name knows that
+the session has ended (`has_ended`). A frozen process, or one behind a broken network, keeps its session:
+leases therefore expire besides. The names of earlier releases lack MARK and have no lock; only expiry ends
+those.
 """
 
 import os

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from contracts import streams
+from process_manager import lease_statements as statements
 from process_manager import leases as module
 from process_manager.leases import LEASE, Leases
 from process_manager.store import SagaStore
@@ -73,6 +74,23 @@ async def test_a_frozen_manager_loses_its_partitions_after_the_lease(store: Saga
         assert len(frozen.partitions) == streams.PARTITIONS // 2
 
 
+async def test_a_manager_that_is_frozen_while_it_rebalances_takes_nothing_from_the_others(
+    store: SagaStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEASE", 0.5)
+    async with managers(store, "ledger") as (manager,):
+        frozen = await asyncpg.connect(database_url)
+        async with frozen.transaction():
+            assert await frozen.fetchval(statements.TRY_LOCK)
+            await frozen.execute(statements.JOIN, "ledger", "frozen", 5.0, [], [], [])
+            await add_member(database_url)  # the shares have changed
+            await manager.renew()
+            assert manager.partitions == ALL
+        await frozen.close()
+        await manager.renew()
+        assert len(manager.partitions) < streams.PARTITIONS
+
+
 async def test_a_manager_does_not_trust_a_lease_that_it_could_not_renew_in_time(
     store: SagaStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +137,12 @@ async def test_a_lease_from_a_clock_that_was_ahead_is_taken_over(store: SagaStor
         await end_leases(store, -3 * 3600)
         await other.renew()
         assert other.partitions == ALL
+
+
+async def add_member(database_url: str) -> None:
+    owner = await asyncpg.connect(database_url)
+    await owner.execute(statements.JOIN, "ledger", "other", 5.0, [], [], [])
+    await owner.close()
 
 
 async def end_session(database_url: str, leases: Leases) -> None:

@@ -12,6 +12,7 @@ import pytest
 from process_manager.leases import Leases
 from process_manager.step_client import StepClient
 from process_manager.step_dispatcher import StepDispatcher
+from process_manager.step_queue import key_of
 from process_manager.store import SagaStore
 from process_manager.targets import PLACES, target_of
 from process_manager.timer_dispatcher import TimerDispatcher
@@ -190,6 +191,14 @@ async def test_the_longest_due_steps_of_a_target_come_first(run: SagaRun) -> Non
     steps = await run.store.read_due_steps([COLLECTION.name], ALL_PARTITIONS, {})
     assert {step.id for step in steps[:2]} == {"c-40", "c-90"}
     assert len(steps) == PLACES
+
+
+async def test_steps_in_memory_are_passed_over_but_not_their_other_attempts(run: SagaRun) -> None:
+    await run.deliver(written("c-1"), written("c-2"))
+    keys = {step.id: key_of(step) for step in await run.read_due_steps()}
+    earlier = (*keys["c-2"][:3], 0)
+    steps = await run.store.read_due_steps([COLLECTION.name], ALL_PARTITIONS, {}, {keys["c-1"], earlier})
+    assert [step.id for step in steps] == ["c-2"]
 
 
 async def test_timers_fire_while_all_connections_of_steps_are_taken(

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from process_manager.due_work import DueStep
-from process_manager.step_queue import MAX_STEPS, StepQueue
+from process_manager.step_queue import MAX_BYTES, MAX_STEPS, StepQueue
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
 METHOD = "/a.v1.CommandService/Do"
@@ -41,10 +41,29 @@ def test_a_step_waits_once_and_each_target_has_its_own() -> None:
     assert not queue.put(step("a", "1", 0))
     assert not queue.put(step("a", "1", 0))
     assert not queue.put(step("a", "2", 0, "/b.v1.CommandService/Do"))
-    assert set(queue) == {("s", "a", "1"), ("s", "a", "2")}
+    assert set(queue) == {("s", "a", "1", 1), ("s", "a", "2", 1)}
     assert take_all(queue) == [("a", "1")]
     assert take_all(queue, "b.v1.CommandService") == [("a", "2")]
     assert not set(queue)
+
+
+def test_a_new_attempt_waits_beside_an_earlier_one() -> None:
+    queue = StepQueue()
+    for attempt in (1, 2, 2):
+        queue.put(replace(step("a", "1", 0), attempt=attempt))
+    taken = [queue.take("a.v1.CommandService"), queue.take("a.v1.CommandService")]
+    assert [each.attempt for each in taken if each] == [1, 2]
+    assert not set(queue)
+
+
+def test_large_requests_take_the_places_of_many() -> None:
+    queue = StepQueue()
+    for number, size in enumerate((MAX_BYTES + 1, MAX_BYTES // 2, MAX_BYTES // 2)):
+        overflows = queue.put(replace(step(str(number), "1", -number), request=bytes(size)))
+        assert overflows == (number == 1)
+    assert take_all(queue) == [("2", "1"), ("1", "1")]
+    assert not queue.put(replace(step("0", "1", 0), request=bytes(MAX_BYTES + 1)))
+    assert take_all(queue) == [("0", "1")]
 
 
 def test_beyond_the_maximum_the_youngest_find_no_place() -> None:
