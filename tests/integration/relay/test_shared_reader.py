@@ -25,6 +25,7 @@ from runtime.jetstream import (
     connect,
 )
 from runtime.process.lifecycle import cancel_and_wait
+from tests.support.harness.log_lines import own_lines
 from tests.support.harness.waiting import until
 from tests.support.ledger.histories import cheque_events
 
@@ -419,7 +420,7 @@ async def test_no_position_exceeds_a_stored_message_that_its_consumer_lacks(
 
 
 async def test_a_wrong_end_is_logged_and_loses_no_message(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def miss_all(*_: object) -> None:
         return None
@@ -436,10 +437,11 @@ async def test_a_wrong_end_is_logged_and_loses_no_message(
             patches.setattr("runtime.jetstream.log_reader.read_next_sequence", miss_all)
             await publish(connection, [("a.b", n % 16) for n in range(40)])
             await until(lambda: min(cursors[0].read_positions().values()) == 60)
-        held.release()
-        for cursor in cursors:
-            assert await read(cursor, 40) == list(range(21, 61))
-        assert "Late message in the stream" in "".join(capfd.readouterr())
+        with own_lines() as lines:
+            held.release()
+            for cursor in cursors:
+                assert await read(cursor, 40) == list(range(21, 61))
+        assert lines.of("Late message in the stream; reading again from the last messages")
         await publish(connection, [("a.b", 1)])
         for cursor in cursors:
             assert await read(cursor, 1) == [61]
@@ -536,9 +538,7 @@ async def test_cursors_of_fewer_partitions_share_a_new_main_reading(
     await until_closed(connection)
 
 
-async def test_an_error_of_a_check_is_logged_and_checks_continue(
-    connection: Connection, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_an_error_of_a_check_is_logged_and_checks_continue(connection: Connection) -> None:
     epoch = await make_stream(connection)
     async with share(connection, {1}) as shared:
         cursor = await shared.open(epoch, {1: 1}, ["a.b"])
@@ -546,16 +546,10 @@ async def test_an_error_of_a_check_is_logged_and_checks_continue(
         info = await connection.js.stream_info(streams.JETSTREAM)
         metadata = info.config.metadata or {}
         info.config.metadata = {**metadata, "diptych-removed-to": "x"}
-        await connection.js.update_stream(info.config)
-        shared._check_due.set()
-        output = ""
-
-        def was_logged() -> bool:
-            nonlocal output
-            output += "".join(capfd.readouterr())
-            return "Check of the stream failed" in output
-
-        await until(was_logged)
+        with own_lines() as lines:
+            await connection.js.update_stream(info.config)
+            shared._check_due.set()
+            await until(lambda: bool(lines.of("Check of the stream failed")))
         info.config.metadata = metadata
         await connection.js.update_stream(info.config)
         await publish(connection, [("a.c", 1)])
