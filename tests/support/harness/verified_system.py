@@ -74,7 +74,7 @@ class System:
     origin: Origin
 
     async def verify(self, within: float = 20.0) -> Report:
-        return await verify(self.settings, within=within)
+        return await verify(self.settings, within=within, max_findings=1_000)
 
     async def find_problems(self, within: float = 20.0) -> list[str]:
         report = await self.verify(within)
