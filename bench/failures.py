@@ -1,4 +1,4 @@
-"""What keeps a failed group from ending the whole bench."""
+"""Failed groups: they are reported, and the bench goes on with the others."""
 
 from collections.abc import Awaitable, Callable
 from time import monotonic

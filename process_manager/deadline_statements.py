@@ -4,8 +4,8 @@ How it works:
 
 - Each statement is a transaction of its own. It locks the rows that its changes depend on, and changes
   nothing if one is not as expected: a checkpoint that another manager has advanced, a row that is gone.
-- Rows are found by their keys, whatever the planner knows of a young table: hence the lateral queries that
-  lock or have an OFFSET.
+- Rows are found by their keys, even if the planner knows little of a young table: hence the lateral queries
+  that lock or have an OFFSET.
 """
 
 WRITE = """

@@ -13,7 +13,7 @@ How it works:
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from process_manager import deadline_statements as statements
+from process_manager.columns import to_columns
 from process_manager.deadline_changes import DeadlineChanges, DeadlineSaga, Key, find_changes
 from process_manager.deadline_session import DeadlineSession
 from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed
@@ -175,11 +176,11 @@ class Deadlines:
         ]
         rows = await self._fetch(
             statements.WRITE,
-            *_transpose(checkpoints, 7),
-            *_transpose(sorted(ended), 3),  # all managers lock in one order
-            *_transpose(changes.over, 2),
-            *_transpose(map(self._add_stream, changes.keys), 3),
-            *_transpose(begun, 6),
+            *to_columns(checkpoints, 7),
+            *to_columns(sorted(ended), 3),  # all managers lock in one order
+            *to_columns(changes.over, 2),
+            *to_columns(map(self._add_stream, changes.keys), 3),
+            *to_columns(begun, 6),
         )
         if rows[0]["held"] and changes.begun:
             self.on_deadlines(min(each.due_at for each in changes.begun))
@@ -203,7 +204,7 @@ class Deadlines:
         None if these have changed meanwhile.
         """
         keys = [*changes.keys, *changes.unclear]
-        rows = await self._fetch(statements.READ, *_transpose(map(self._add_stream, keys), 3))
+        rows = await self._fetch(statements.READ, *to_columns(map(self._add_stream, keys), 3))
         due_at = {(row["saga"], row["id"]): row["due_at"] for row in rows}
         ordinary = {
             *((row["saga"], row["id"]) for row in rows if row["has_instance"]),
@@ -239,7 +240,7 @@ class Deadlines:
         if not rows:
             return set()
         try:
-            begun = await self._fetch(statements.BEGIN_INSTANCES, *_transpose(rows.values(), 7))
+            begun = await self._fetch(statements.BEGIN_INSTANCES, *to_columns(rows.values(), 7))
         except Exception as error:
             if is_outage(error):
                 raise
@@ -273,7 +274,7 @@ class Deadlines:
         """Read deadlines that have passed again after these seconds."""
         rows = sorted((timer.saga, timer.id, timer.due_at, pause) for timer, pause in pauses.items())
         if rows:
-            await self._fetch(statements.POSTPONE, *_transpose(rows, 4))
+            await self._fetch(statements.POSTPONE, *to_columns(rows, 4))
 
     def _to_timer(self, saga: str, id_: str, due_at: Any) -> DueTimer:
         return DueTimer(saga, id_, self.sagas[saga].deadline.timer, due_at)
@@ -284,9 +285,3 @@ class Deadlines:
 
     async def _fetch(self, statement: str, *parameters: Any) -> Any:
         return await self._session.fetch(statement, *parameters)
-
-
-def _transpose(rows: Iterable[Sequence[Any]], width: int) -> list[list[Any]]:
-    """Return the columns of rows."""
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    return columns or [[] for _ in range(width)]

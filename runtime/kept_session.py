@@ -12,7 +12,9 @@ import socket
 from uuid import uuid4
 
 import asyncpg
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from runtime.kept_connection import KeptConnection
 
 MARK = "/session"
 """The end of the name of a process that keeps a session."""
@@ -31,40 +33,19 @@ def has_ended(name: str) -> str:
     return f"({name} LIKE '%{MARK}' AND pg_try_advisory_xact_lock_shared(hashtextextended({name}, 0)))"
 
 
-class KeptSession:
-    """Keeps one connection of an engine.
+class KeptSession(KeptConnection):
+    """Keeps one session, whose lock ends with it.
 
     Args:
         engine: the database.
     """
 
     def __init__(self, engine: AsyncEngine) -> None:
+        super().__init__(engine)
         self.name = ""
         """Of the open session; each has a name of its own."""
-        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._connection: AsyncConnection | None = None
-        self._driver: asyncpg.Connection[asyncpg.Record] | None = None
 
-    async def open(self) -> "asyncpg.Connection[asyncpg.Record]":
-        """Return the session; open one if there is none or if it has ended."""
-        if self._driver is not None and not self._driver.is_closed():
-            return self._driver
-        await self.close()
-        self._connection = connection = await self._engine.connect()
-        try:
-            raw = await connection.get_raw_connection()
-            driver: asyncpg.Connection[asyncpg.Record] = raw.driver_connection  # type: ignore[assignment]
-            name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}{MARK}"
-            await driver.execute(LOCK, name)
-        except BaseException:
-            await self.close()
-            raise
-        self.name, self._driver = name, driver
-        return driver
-
-    async def close(self) -> None:
-        """End the session, and its lock."""
-        connection, self._connection, self._driver = self._connection, None, None
-        if connection is not None:
-            await connection.invalidate()  # in the pool the session would keep its lock
-            await connection.close()
+    async def _prepare(self, driver: "asyncpg.Connection[asyncpg.Record]") -> None:
+        name = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}{MARK}"
+        await driver.execute(LOCK, name)
+        self.name = name
