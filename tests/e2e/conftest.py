@@ -10,9 +10,12 @@ from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from tests.support.harness.clients_page import load_page
 from tests.support.harness.shop import Shop
+from tests.support.harness.trade import trade
 from tests.support.harness.wheels import build_wheels
 from tests.support.ledger.clerk import Clerk
 from tests.support.ledger.installation import ENVIRONMENT
+
+__all__ = ["trade"]
 
 
 @pytest.fixture(scope="package")

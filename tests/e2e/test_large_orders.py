@@ -16,9 +16,8 @@ from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from runtime.grpc.response_size import MAX_PAGE_BYTES
 from tests.support.builders.large_orders import GROUPS, LINES_PER_GROUP, large_order
-from tests.support.harness.caller import Caller
 from tests.support.harness.invariants import verify_stack
-from tests.support.harness.trade import SCOPES, Trade
+from tests.support.harness.trade import Trade
 from tests.support.harness.waiting import until
 
 ORDERS = 202
@@ -30,13 +29,6 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
     folder = tmp_path_factory.mktemp("large")
     async with temporary_stack(folder, process_managers=1) as stack:
         yield stack
-
-
-@pytest.fixture
-async def trade(stack: Stack) -> AsyncIterator[Trade]:
-    caller = Caller(stack, *SCOPES)
-    yield Trade(caller)
-    await caller.close()
 
 
 async def execute_all(trade: Trade, requests: Sequence[object]) -> str:

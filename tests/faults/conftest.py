@@ -7,9 +7,12 @@ import pytest
 
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
+from tests.support.harness.trade import trade
 from tests.support.harness.traffic import Traffic
 from tests.support.ledger.clerk import Clerk
 from tests.support.ledger.installation import CONTEXT, installed
+
+__all__ = ["trade"]
 
 
 @pytest.fixture(scope="package")

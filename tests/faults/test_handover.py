@@ -13,9 +13,8 @@ from devstack.processes import Process
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import PROCESS_MANAGER
-from tests.support.harness.caller import Caller
 from tests.support.harness.invariants import verify_stack
-from tests.support.harness.trade import SCOPES, Trade
+from tests.support.harness.trade import Trade
 from tests.support.harness.waiting import until
 
 ORDERS = 60
@@ -33,13 +32,6 @@ FROM events e WHERE e.type IN ('diptych.banking.v1.HoldExpired', 'diptych.invent
 async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     async with temporary_stack(tmp_path, process_managers=2) as stack:
         yield stack
-
-
-@pytest.fixture
-async def trade(stack: Stack) -> AsyncIterator[Trade]:
-    caller = Caller(stack, *SCOPES)
-    yield Trade(caller)
-    await caller.close()
 
 
 @pytest.fixture

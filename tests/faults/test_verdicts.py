@@ -18,10 +18,9 @@ from operations.processes import PROCESS_MANAGER, RELAY
 from process_manager.due_work import DueStep
 from process_manager.sagas.fulfilment import FULFILMENT
 from process_manager.step_client import StepReply
-from tests.support.harness.caller import Caller
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.process_managers import FaultyClient, run_managers
-from tests.support.harness.trade import PRICE, SCOPES, Trade
+from tests.support.harness.trade import PRICE, Trade
 from tests.support.harness.waiting import until
 
 pytestmark = pytest.mark.long
@@ -34,13 +33,6 @@ ORDERS = 5
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     async with temporary_stack(tmp_path_factory.mktemp("verdicts"), process_managers=1) as stack:
         yield stack
-
-
-@pytest.fixture
-async def trade(stack: Stack) -> AsyncIterator[Trade]:
-    caller = Caller(stack, *SCOPES)
-    yield Trade(caller)
-    await caller.close()
 
 
 class SlowClient(FaultyClient):

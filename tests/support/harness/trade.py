@@ -1,12 +1,13 @@
 """Creates products, accounts and orders through the API, and waits for the ends of their fulfilments."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
 import grpc
+import pytest
 from diptych.banking.v1 import command_service_pb2 as banking
 from diptych.banking.v1 import query_service_pb2 as banking_queries
 from diptych.fulfilment.v1 import query_service_pb2 as fulfilment
@@ -18,6 +19,7 @@ from diptych.ordering.v1 import command_service_pb2 as ordering
 from diptych.ordering.v1.query_service_pb2 import WatchOrderRequest
 from google.type.money_pb2 import Money
 
+from devstack.stack import Stack
 from tests.support.harness.caller import Caller
 from tests.support.harness.shop import order_of
 from tests.support.harness.waiting import until
@@ -189,3 +191,10 @@ class Trade:
             return (account.balance.units, account.held.units) == levels
 
         await until(has_levels)
+
+
+@pytest.fixture
+async def trade(stack: Stack) -> AsyncIterator[Trade]:
+    caller = Caller(stack, *SCOPES)
+    yield Trade(caller)
+    await caller.close()
