@@ -23,6 +23,7 @@ from query_server.subscription import Subscription
 from runtime.backoff import Backoff
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
+from runtime.process.lifecycle import cancel_and_wait
 from runtime.redis.address import RedisAddress
 
 INITIAL_PAUSE, MAX_PAUSE = 0.01, 1.0
@@ -135,15 +136,15 @@ class ChangeNotifications:
         """Receive notifications until the process stops, then wake every watcher so that its call ends."""
         if not self._views:
             return
-        tasks = [asyncio.create_task(self._receive()), asyncio.create_task(self._watch_builds())]
+        tasks = [
+            asyncio.ensure_future(each) for each in (stopping.wait(), self._receive(), self._watch_builds())
+        ]
         try:
-            stopped = asyncio.create_task(stopping.wait())
-            done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
-            for task in tasks:
-                task.cancel()
+            await cancel_and_wait(*tasks)
             self._stopped = True
             self._wake_all()
 

@@ -47,6 +47,7 @@ class FoldHelper:
             task.add_done_callback(self._tasks.discard)
         reporting.cancel()
         await self._folder.close()
+        await asyncio.gather(reporting, *self._tasks, return_exceptions=True)  # the server may be gone
 
     async def _fold(self, request: FoldRequest) -> None:
         base = FoldedState(self._aggregates[stream_type(request.stream)].initial, 0)

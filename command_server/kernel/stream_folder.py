@@ -23,6 +23,7 @@ from contextlib import suppress
 from itertools import count
 from operator import attrgetter
 from time import perf_counter
+from typing import Any
 
 import msgspec
 
@@ -163,6 +164,7 @@ class StreamFolder:
             chunk = await self._read_next()
             while chunk is not None:
                 following = asyncio.create_task(self._read_next())
+                following.add_done_callback(_mark_retrieved)  # nothing waits for it if the chunk fails
                 try:
                     await self._fold_chunk(*chunk)
                     chunk = await following or await self._read_next()
@@ -264,7 +266,7 @@ class StreamFolder:
         self._on_folded(fold.stream, fold.folded, perf_counter() - fold.started_at)
 
 
-def _mark_retrieved(result: "asyncio.Future[FoldedState]") -> None:
-    """Retrieve the exception, which nobody else may do if all commands have given up."""
+def _mark_retrieved(result: asyncio.Future[Any]) -> None:
+    """Retrieve the exception, which nobody else may do: commands may have given up."""
     if not result.cancelled():
         result.exception()

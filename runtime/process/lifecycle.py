@@ -94,12 +94,18 @@ class Lifecycle:
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks until they have ended: `asyncio.wait_for` of Python 3.11 may swallow a cancellation."""
+    """Cancel tasks until they have ended: `asyncio.wait_for` of Python 3.11 may swallow a cancellation.
+
+    Their errors go to the log at the level `debug`: nothing else reads them, and the caller has one already.
+    """
     running = set(tasks)
     while running:
         for task in running:
             task.cancel()
         _, running = await asyncio.wait(running, timeout=_CANCEL_INTERVAL)
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()):
+            log.debug("Task failed beside another", task=task.get_name(), error=repr(error))
 
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

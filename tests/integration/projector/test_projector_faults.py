@@ -20,6 +20,7 @@ from projector.projection import Projection
 from projector.records import Record, Update
 from projector.redis_connection import connect as connect_redis
 from projector.redis_store import RedisStore
+from projector.replayer import Replayer
 from projector.retry_schedule import RetryPolicy, RetrySchedule
 from projector.writer import Writer
 from tests.support.harness import projection_run
@@ -31,6 +32,7 @@ from tests.support.harness.projection_run import (
     Killed,
     projector,
 )
+from tests.support.harness.stray_errors import no_stray_errors
 from tests.support.harness.waiting import until
 from tests.support.ledger.events import EVENTS
 from tests.support.ledger.histories import cheque_events, recorded, voided, written
@@ -502,3 +504,27 @@ async def has_times(redis: Redis, count: int) -> bool:
 
 async def is_newer(read_time: Any, than: int) -> bool:
     return bool(await read_time() > than)
+
+
+async def test_a_session_and_its_replays_that_fail_together_leave_no_stray_error(
+    redis_url: str, nats_url: str, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = 0
+
+    async def fail_replay(*_: object) -> None:
+        nonlocal failures
+        try:
+            await asyncio.Event().wait()
+        finally:
+            failures += 1
+            raise ConnectionError("lost while it ends")
+
+    async def fail_session(_: object) -> None:
+        await asyncio.sleep(0)  # the replays have begun
+        raise ConnectionError("lost")
+
+    monkeypatch.setattr(Replayer, "run", fail_replay)
+    monkeypatch.setattr(session.Session, "step", fail_session)
+    with no_stray_errors():
+        async with projector(redis_url, nats_url, partitions=ALL_PARTITIONS):
+            await until(lambda: failures >= 2)
