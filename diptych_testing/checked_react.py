@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from process_manager.dispatch.step_requests import method_of
 from process_manager.saga import Input, Reaction, Saga
-from process_manager.step_requests import method_of
 from runtime.grpc.access import scope_of
 from runtime.process.start_error import StartError
 

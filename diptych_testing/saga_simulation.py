@@ -24,7 +24,7 @@ from contracts.streams import stream_type
 from diptych_testing.checked_react import check_saga
 from diptych_testing.request_executor import Answers, RequestExecutor
 from diptych_testing.world import World
-from process_manager.instance import Instance, Step
+from process_manager.groups.instance import Instance, Step
 from process_manager.saga import (
     AbortRequested,
     Input,

@@ -6,7 +6,7 @@ from alembic.util.exc import CommandError
 
 from command_server.postgres import migrations as write_model
 from operations.server_errors import UNREACHABLE, summarize
-from process_manager import migrations as sagas
+from process_manager.postgres import migrations as sagas
 from runtime.process.start_error import StartError
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from process_manager.lease_statements import LOCK
-from process_manager.store import SagaStore
+from process_manager.postgres.lease_statements import LOCK
+from process_manager.postgres.store import SagaStore
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from runtime.process.terminal import escape

@@ -7,16 +7,16 @@ from getpass import getuser
 from shlex import quote
 from typing import Any
 
-from process_manager.deadline_reader import WatchedDeadlines, count_deadlines
+from process_manager.deadlines.reader import WatchedDeadlines, count_deadlines
 from process_manager.engine import Engine
-from process_manager.feed_reader import FeedReader
-from process_manager.instance import Instance, RowUnreadable
-from process_manager.instance_inputs import UnknownSaga
+from process_manager.feeds.stream_reads import read_stream_from
+from process_manager.groups.instance import Instance, RowUnreadable
+from process_manager.groups.instance_inputs import UnknownSaga
+from process_manager.postgres.store import SagaStore
+from process_manager.queries.feed_reader import FeedReader
+from process_manager.queries.saga_reader import SagaReader
+from process_manager.queries.saga_records import SagaCounts, SagaDetails, SagaFilter, SagaRow
 from process_manager.saga import ActionNotPossible, Saga
-from process_manager.saga_reader import SagaReader
-from process_manager.saga_records import SagaCounts, SagaDetails, SagaFilter, SagaRow
-from process_manager.store import SagaStore
-from process_manager.stream_reads import read_stream_from
 from runtime import jetstream
 from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings

@@ -15,10 +15,10 @@ from contracts.view_layout import View, parse_checkpoint
 from operations.processes import KINDS, explain_health
 from operations.projections import list_views
 from operations.server_errors import UNREACHABLE, summarize
-from process_manager.deadline_reader import count_all_deadlines
-from process_manager.feed_reader import FeedReader
-from process_manager.saga_reader import SagaReader
-from process_manager.saga_records import SilentTarget
+from process_manager.deadlines.reader import count_all_deadlines
+from process_manager.queries.feed_reader import FeedReader
+from process_manager.queries.saga_reader import SagaReader
+from process_manager.queries.saga_records import SilentTarget
 from projector.redis_memory import compute_used_percent
 from runtime import jetstream
 from runtime.jetstream import StreamIdentity, read_stream_identity

@@ -4,32 +4,32 @@ import asyncio
 from collections.abc import Sequence
 
 from contracts.manifest import Manifest
-from process_manager import query_service
-from process_manager.caller_record import CallerRecord, WrongCaller
-from process_manager.deadlines import Deadlines
+from process_manager.deadlines.deadlines import Deadlines
+from process_manager.dispatch.caller_record import CallerRecord, WrongCaller
+from process_manager.dispatch.preceding_inputs import PrecedingInputs
+from process_manager.dispatch.step_client import StepClient
+from process_manager.dispatch.step_dispatcher import StepDispatcher
+from process_manager.dispatch.timer_dispatcher import TimerDispatcher
 from process_manager.engine import Engine
-from process_manager.event_consumer import EventConsumer
-from process_manager.feed_reader import FeedReader
-from process_manager.freshness import Freshness
-from process_manager.inspection import Inspection
-from process_manager.late_pauses import LatePauses
-from process_manager.leases import Leases
-from process_manager.preceding_inputs import PrecedingInputs
-from process_manager.saga import Saga
-from process_manager.saga_queries import SagaQueries
-from process_manager.saga_reader import SagaReader
-from process_manager.staleness import SagaStaleness, add_staleness
-from process_manager.step_client import StepClient
-from process_manager.step_dispatcher import StepDispatcher
-from process_manager.store import SagaStore
-from process_manager.stream_reads import (
+from process_manager.feeds.event_consumer import EventConsumer
+from process_manager.feeds.stream_reads import (
     read_ends_from,
     read_stream_end_from,
     read_stream_ends_from,
     read_stream_from,
 )
-from process_manager.stream_replayer import StreamReplayer
-from process_manager.timer_dispatcher import TimerDispatcher
+from process_manager.feeds.stream_replayer import StreamReplayer
+from process_manager.inspection import Inspection
+from process_manager.leases import Leases
+from process_manager.postgres.late_pauses import LatePauses
+from process_manager.postgres.store import SagaStore
+from process_manager.queries import query_service
+from process_manager.queries.feed_reader import FeedReader
+from process_manager.queries.freshness import Freshness
+from process_manager.queries.saga_queries import SagaQueries
+from process_manager.queries.saga_reader import SagaReader
+from process_manager.queries.staleness import SagaStaleness, add_staleness
+from process_manager.saga import Saga
 from runtime import jetstream
 from runtime.grpc import request_tokens, server
 from runtime.grpc.refused_call_table import RefusedCallTable

@@ -22,12 +22,12 @@ from datetime import datetime
 from typing import Any
 
 from contracts.envelope import RecordedEvent
-from process_manager.delivery import Progress, Slice
-from process_manager.due_work import Checkpoint, DueStep, DueTimer, Feed
-from process_manager.group_commit import GroupCommit
-from process_manager.inputs import EventBatch, ParkedSlice
-from process_manager.instance import Instance
-from process_manager.instance_inputs import (
+from process_manager.dispatch.step_client import StepReply
+from process_manager.groups.delivery import Progress, Slice
+from process_manager.groups.group_commit import GroupCommit
+from process_manager.groups.inputs import EventBatch, ParkedSlice
+from process_manager.groups.instance import Instance
+from process_manager.groups.instance_inputs import (
     Cancellation,
     ParkFailed,
     Reply,
@@ -36,9 +36,9 @@ from process_manager.instance_inputs import (
     TimerFiring,
     UnknownSaga,
 )
+from process_manager.postgres.due_work import Checkpoint, DueStep, DueTimer, Feed
+from process_manager.postgres.store import SagaStore
 from process_manager.saga import Saga
-from process_manager.step_client import StepReply
-from process_manager.store import SagaStore
 from runtime.process import logs
 
 log = logs.get_logger(__name__)

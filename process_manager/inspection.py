@@ -14,8 +14,8 @@ from contextlib import suppress
 
 from process_manager.engine import Engine
 from process_manager.leases import Leases
-from process_manager.rows import find_error
-from process_manager.store import SagaStore
+from process_manager.postgres.rows import find_error
+from process_manager.postgres.store import SagaStore
 from runtime.process import logs
 
 PAGE_SIZE = 200

@@ -25,9 +25,9 @@ from time import monotonic
 from typing import Any
 
 from contracts import streams
-from process_manager import lease_statements as statements
-from process_manager.store import SagaStore
-from process_manager.targets import Target
+from process_manager.dispatch.targets import Target
+from process_manager.postgres import lease_statements as statements
+from process_manager.postgres.store import SagaStore
 from runtime.kept_session import KeptSession
 from runtime.process import logs
 from runtime.process.wakeups import wait_for_any

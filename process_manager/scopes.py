@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from process_manager.dispatch.step_requests import method_of
 from process_manager.saga import Saga
-from process_manager.step_requests import method_of
 from runtime.grpc.access import scope_of
 
 

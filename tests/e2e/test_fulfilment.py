@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
-from process_manager.saga_reader import SagaReader
+from process_manager.queries.saga_reader import SagaReader
 from process_manager.sagas.fulfilment import FULFILMENT
 from tests.e2e.test_commandline import diptych
 from tests.e2e.test_fuzz import ELSEWHERE, answered_clearly, fields_answered_clearly, name_of, some

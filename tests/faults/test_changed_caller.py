@@ -12,11 +12,11 @@ from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
 from operations.saga_callers import change_caller
+from process_manager.postgres.store import SagaStore
+from process_manager.queries.saga_reader import SagaReader
 from process_manager.saga import Saga
-from process_manager.saga_reader import SagaReader
 from process_manager.sagas.fulfilment import FULFILMENT
 from process_manager.scopes import required_scopes
-from process_manager.store import SagaStore
 from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.start_error import StartError
 from tests.support.harness.caller import Caller

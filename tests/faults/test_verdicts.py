@@ -15,9 +15,9 @@ from diptych.ordering.v1.types_pb2 import Order
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import PROCESS_MANAGER, RELAY
-from process_manager.due_work import DueStep
+from process_manager.dispatch.step_client import StepReply
+from process_manager.postgres.due_work import DueStep
 from process_manager.sagas.fulfilment import FULFILMENT
-from process_manager.step_client import StepReply
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.process_managers import FaultyClient, run_managers
 from tests.support.harness.trade import PRICE, Trade
@@ -111,7 +111,7 @@ async def test_a_timer_that_fires_while_orders_are_confirmed_changes_nothing(
     stack: Stack, trade: Trade, judged: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if judged == "before the reply":  # the bound of the wait has passed
-        monkeypatch.setattr("process_manager.preceding_inputs.MAX_WAIT", 0.0)
+        monkeypatch.setattr("process_manager.dispatch.preceding_inputs.MAX_WAIT", 0.0)
     sku, account = await trade.create_product(3 * ORDERS), await trade.open_account(PRICE * ORDERS)
     async with run_slow_manager(stack) as client:
         orders = [await trade.place_order(sku, account) for _ in range(ORDERS)]

@@ -7,8 +7,8 @@ import msgspec
 from diptych.fulfilment.v1 import query_service_pb2 as protocol
 from diptych.fulfilment.v1.types_pb2 import Fulfilment, Step
 
-from process_manager.saga_queries import SagaQueries, build_step, cut
-from process_manager.saga_records import SagaFilter, SagaRow
+from process_manager.queries.saga_queries import SagaQueries, build_step, cut
+from process_manager.queries.saga_records import SagaFilter, SagaRow
 from process_manager.sagas.fulfilment import FULFILMENT, facts, requests
 from process_manager.sagas.fulfilment.facts import ClaimState
 from runtime.grpc.method import Context

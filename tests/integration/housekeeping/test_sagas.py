@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from process_manager.instance_inputs import RowInspection
-from process_manager.store import SagaStore
-from process_manager.unit_of_work import UnitOfWork
+from process_manager.groups.instance_inputs import RowInspection
+from process_manager.groups.unit_of_work import UnitOfWork
+from process_manager.postgres.store import SagaStore
 from tests.integration.housekeeping.conftest import House
 from tests.support.harness.account_watch import ACCOUNT_WATCH
 from tests.support.harness.saga_run import SagaRun, cashed, paid, written

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from process_manager.store import SagaStore
+from process_manager.postgres.store import SagaStore
 
 
 @pytest.fixture

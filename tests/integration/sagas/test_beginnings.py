@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, Feed
 from process_manager.engine import Engine
-from process_manager.instance_inputs import UnknownSaga
+from process_manager.groups.instance_inputs import UnknownSaga
+from process_manager.postgres.due_work import NO_CHECKPOINT, CheckpointConflict, Feed
+from process_manager.postgres.store import SagaStore
 from process_manager.saga import Saga
-from process_manager.store import SagaStore
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN
 from tests.support.harness.saga_run import SagaRun, paid, written
 

@@ -12,11 +12,11 @@ import jwt
 import pytest
 
 from operations.saga_callers import change_caller, show_callers
-from process_manager import caller_record
-from process_manager.caller_record import CallerRecord, WrongCaller, read_subject
+from process_manager.dispatch import caller_record
+from process_manager.dispatch.caller_record import CallerRecord, WrongCaller, read_subject
+from process_manager.dispatch.step_client import OutcomeUnknown, StepClient
 from process_manager.leases import Leases
-from process_manager.step_client import OutcomeUnknown, StepClient
-from process_manager.store import SagaStore
+from process_manager.postgres.store import SagaStore
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from tests.support.harness.keys import write_ring

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from process_manager.late_pauses import LatePauses
-from process_manager.step_dispatcher import UNREADABLE_PAUSE
-from process_manager.store import SagaStore
+from process_manager.dispatch.step_dispatcher import UNREADABLE_PAUSE
+from process_manager.postgres.late_pauses import LatePauses
+from process_manager.postgres.store import SagaStore
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, written
 from tests.support.ledger.sagas import COLLECTION
 

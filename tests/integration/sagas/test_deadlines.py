@@ -13,15 +13,15 @@ import pytest
 from diptych.inventory.v1 import command_service_pb2 as commands
 
 from contracts.envelope import RecordedEvent
-from process_manager.deadline_statements import WRITE
-from process_manager.deadlines import DeadlinesNotWritten
-from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, DueTimer, Feed
-from process_manager.late_pauses import LatePauses
+from process_manager.deadlines.deadlines import DeadlinesNotWritten
+from process_manager.deadlines.statements import WRITE
+from process_manager.dispatch.step_client import StepReply
+from process_manager.dispatch.timer_dispatcher import TimerDispatcher
+from process_manager.postgres.due_work import NO_CHECKPOINT, CheckpointConflict, DueTimer, Feed
+from process_manager.postgres.late_pauses import LatePauses
+from process_manager.postgres.store import SagaStore
 from process_manager.sagas.deadlines import DEADLINE, Expiry
 from process_manager.sagas.inventory import RESERVATIONS
-from process_manager.step_client import StepReply
-from process_manager.store import SagaStore
-from process_manager.timer_dispatcher import TimerDispatcher
 from tests.support.builders.reservations import ended, made
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun
 from tests.support.harness.waiting import until
@@ -120,7 +120,8 @@ async def test_an_instance_that_postgresql_refuses_delays_no_other(
     run: SagaRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "process_manager.deadlines.to_json", lambda state: '"\\u0000"' if state.id == "bad" else "{}"
+        "process_manager.deadlines.deadlines.to_json",
+        lambda state: '"\\u0000"' if state.id == "bad" else "{}",
     )
     await run.deliver(made("a", NOON), made("bad", NOON), made("z", NOON))
     due = await run.deadlines.read_due(ALL_PARTITIONS, 10)

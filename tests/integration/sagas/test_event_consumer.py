@@ -10,15 +10,15 @@ import pytest
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from devstack.servers import Nats
-from process_manager import feed_group
-from process_manager.deadlines import Deadlines
-from process_manager.due_work import Checkpoint, Feed
+from process_manager.deadlines.deadlines import Deadlines
 from process_manager.engine import Engine
-from process_manager.event_consumer import EventConsumer
+from process_manager.feeds import feed_group
+from process_manager.feeds.event_consumer import EventConsumer
+from process_manager.feeds.stream_reads import read_stream_from
+from process_manager.feeds.stream_replayer import StreamReplayer
 from process_manager.leases import Leases
-from process_manager.store import SagaStore
-from process_manager.stream_reads import read_stream_from
-from process_manager.stream_replayer import StreamReplayer
+from process_manager.postgres.due_work import Checkpoint, Feed
+from process_manager.postgres.store import SagaStore
 from runtime.jetstream import Connection, connect
 from runtime.process.lifecycle import cancel_and_wait
 from tests.support.harness.account_watch import ACCOUNT_WATCH

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import event
 
 from contracts import incarnations, streams
-from process_manager import awaited_events
-from process_manager.awaited_events import StreamEnd
-from process_manager.due_work import NO_CHECKPOINT, Feed
-from process_manager.feed_reader import FeedReader
-from process_manager.freshness import Freshness
+from process_manager.postgres.due_work import NO_CHECKPOINT, Feed
+from process_manager.postgres.store import SagaStore
+from process_manager.queries import awaited_events
+from process_manager.queries.awaited_events import StreamEnd
+from process_manager.queries.feed_reader import FeedReader
+from process_manager.queries.freshness import Freshness
 from process_manager.saga import Saga
-from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.waits import DEADLINE_MARGIN
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN

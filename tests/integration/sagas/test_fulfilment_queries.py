@@ -10,10 +10,10 @@ from diptych.ordering.v1 import events_pb2 as events
 from diptych.ordering.v1.command_service_pb2 import HoldOrderResponse
 from diptych.ordering.v2 import events_pb2 as events_v2
 
+from process_manager.dispatch.step_client import StepReply
+from process_manager.postgres.store import SagaStore
 from process_manager.sagas.fulfilment import FULFILMENT
 from process_manager.sagas.fulfilment.queries import create_service
-from process_manager.step_client import StepReply
-from process_manager.store import SagaStore
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.saga_run import SagaRun, call, list_all, recorded_as
 

@@ -10,7 +10,7 @@ from unittest.mock import Mock
 import asyncpg
 import pytest
 
-from process_manager.store import SagaStore
+from process_manager.postgres.store import SagaStore
 from tests.support.harness.saga_run import SagaRun
 from tests.support.harness.saga_scripts import CLEAR, SAGAS, Script, find_skipped, play
 
@@ -41,7 +41,9 @@ async def clear(database_url: str) -> None:
 async def test_inputs_grouped_at_random_give_the_rows_that_they_give_one_by_one(
     run: SagaRun, database_url: str, rounds: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("process_manager.delivery.log", Mock())  # it would have a line for each parked stream
+    monkeypatch.setattr(
+        "process_manager.groups.delivery.log", Mock()
+    )  # it would have a line for each parked stream
     chance = random.Random(seed := secrets.randbits(32))
     print(f"seed {seed}")
 

@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import text
 
 from contracts import streams
-from process_manager import lease_statements as statements
 from process_manager import leases as module
 from process_manager.leases import LEASE, Leases
-from process_manager.store import SagaStore
+from process_manager.postgres import lease_statements as statements
+from process_manager.postgres.store import SagaStore
 from tests.support.harness.saga_run import ALL_PARTITIONS
 from tests.support.harness.waiting import until
 

@@ -6,9 +6,9 @@ from collections.abc import Awaitable
 import asyncpg
 import pytest
 
-from process_manager.due_work import NO_CHECKPOINT, DueTimer, Feed
-from process_manager.step_client import StepReply
-from process_manager.store import SagaStore
+from process_manager.dispatch.step_client import StepReply
+from process_manager.postgres.due_work import NO_CHECKPOINT, DueTimer, Feed
+from process_manager.postgres.store import SagaStore
 from tests.support.harness.account_watch import ACCOUNT_WATCH
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, paid, written
 from tests.support.ledger.sagas import COLLECTION

@@ -7,12 +7,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, Feed
-from process_manager.group_commit import RaceLost
-from process_manager.group_store import GroupStore
-from process_manager.step_client import StepReply
-from process_manager.store import SagaStore
-from process_manager.unit_of_work import UnitOfWork
+from process_manager.dispatch.step_client import StepReply
+from process_manager.groups.group_commit import RaceLost
+from process_manager.groups.unit_of_work import UnitOfWork
+from process_manager.postgres.due_work import NO_CHECKPOINT, CheckpointConflict, Feed
+from process_manager.postgres.group_store import GroupStore
+from process_manager.postgres.store import SagaStore
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN_KEY
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, paid, written
 from tests.support.ledger.sagas import COLLECTION
@@ -139,7 +139,7 @@ async def test_an_instance_that_another_manager_begins_is_continued(
 async def test_a_locked_row_delays_its_own_inputs_only(
     run: SagaRun, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("process_manager.group_commit.MAX_LOST_RACES", 5)
+    monkeypatch.setattr("process_manager.groups.group_commit.MAX_LOST_RACES", 5)
     steps, connection = await read_steps(run), await asyncpg.connect(database_url)
     async with connection.transaction():
         await connection.execute("SELECT FROM sagas WHERE id = 'c' FOR UPDATE")

@@ -13,11 +13,11 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection
 
 from devstack.servers import Postgres
-from process_manager.due_work import Feed
-from process_manager.feed_reader import FeedReader
-from process_manager.saga_reader import SagaReader
-from process_manager.schema import LATER_METADATA, METADATA
-from process_manager.store import SagaStore
+from process_manager.postgres.due_work import Feed
+from process_manager.postgres.schema import LATER_METADATA, METADATA
+from process_manager.postgres.store import SagaStore
+from process_manager.queries.feed_reader import FeedReader
+from process_manager.queries.saga_reader import SagaReader
 from runtime.postgres import create_engine
 
 ROWS = """
@@ -35,7 +35,7 @@ _numbers = count(1)
 
 async def upgrade(url: str, revision: str) -> None:
     config = Config()
-    config.set_main_option("script_location", "process_manager:migrations")
+    config.set_main_option("script_location", "process_manager.postgres:migrations")
     config.attributes["database_url"] = url
     await asyncio.to_thread(command.upgrade, config, revision)
 

@@ -10,12 +10,12 @@ import asyncpg
 import pytest
 
 from contracts.envelope import RecordedEvent
-from process_manager.delivery import Progress
-from process_manager.due_work import NO_CHECKPOINT, Feed
 from process_manager.engine import Engine
-from process_manager.store import SagaStore
-from process_manager.stream_reads import read_stream_from
-from process_manager.stream_replayer import StreamReplayer
+from process_manager.feeds.stream_reads import read_stream_from
+from process_manager.feeds.stream_replayer import StreamReplayer
+from process_manager.groups.delivery import Progress
+from process_manager.postgres.due_work import NO_CHECKPOINT, Feed
+from process_manager.postgres.store import SagaStore
 from runtime.jetstream import SubjectReader
 from tests.support.harness import account_watch, projection_run
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN, BROKEN_KEY

@@ -7,11 +7,11 @@ from time import monotonic
 import pytest
 
 from contracts import streams
-from process_manager.awaited_events import StreamEnd
-from process_manager.due_work import DueTimer, Feed
-from process_manager.preceding_inputs import PrecedingInputs
-from process_manager.step_client import StepReply
-from process_manager.store import SagaStore
+from process_manager.dispatch.preceding_inputs import PrecedingInputs
+from process_manager.dispatch.step_client import StepReply
+from process_manager.postgres.due_work import DueTimer, Feed
+from process_manager.postgres.store import SagaStore
+from process_manager.queries.awaited_events import StreamEnd
 from runtime.jetstream import Publication
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, cashed, confirm_now, written
 from tests.support.ledger.sagas import COLLECTION
@@ -73,9 +73,9 @@ async def test_the_wait_for_a_reply_is_bounded_and_shorter_for_a_silent_target(
     timers = await read_due(run)
     assert (await preceding.choose(timers))[0] == []
     other = "MAX_WAIT" if bound == "QUIET" else "QUIET"
-    monkeypatch.setattr(f"process_manager.preceding_inputs.{other}", 0.0)
+    monkeypatch.setattr(f"process_manager.dispatch.preceding_inputs.{other}", 0.0)
     assert (await preceding.choose(timers))[0] == []
-    monkeypatch.setattr(f"process_manager.preceding_inputs.{bound}", 0.0)
+    monkeypatch.setattr(f"process_manager.dispatch.preceding_inputs.{bound}", 0.0)
     assert (await preceding.choose(timers))[0] == timers
 
 
@@ -100,7 +100,7 @@ async def test_a_timer_waits_for_events_only_while_its_feeds_advance(
     run.stream_events.append(cashed("c"))
     preceding, timers = run.create_preceding(), await read_due(run)
     assert (await preceding.choose(timers))[0] == []
-    monkeypatch.setattr("process_manager.preceding_inputs.QUIET", 0.2)
+    monkeypatch.setattr("process_manager.dispatch.preceding_inputs.QUIET", 0.2)
     feed = Feed(COLLECTION.name, "ledger.cheque", streams.partition("c"))
     for sequence in range(4):
         await run.query(
@@ -124,7 +124,7 @@ async def test_a_timer_does_not_wait_for_ever_while_jetstream_is_away(
     preceding = PrecedingInputs(run.engine.sagas, run.store, fail, tuple, confirm_now)
     timers = await read_due(run)
     assert (await preceding.choose(timers))[0] == []
-    monkeypatch.setattr("process_manager.preceding_inputs.QUIET", 0.0)
+    monkeypatch.setattr("process_manager.dispatch.preceding_inputs.QUIET", 0.0)
     assert (await preceding.choose(timers))[0] == timers
 
 
@@ -147,7 +147,7 @@ async def test_a_timer_waits_until_the_relay_has_published_what_was_committed(
     assert (await preceding.choose(timers))[0] == timers
     latest[0] = None
     assert (await preceding.choose(timers))[0] == []
-    monkeypatch.setattr("process_manager.preceding_inputs.QUIET", 0.0)
+    monkeypatch.setattr("process_manager.dispatch.preceding_inputs.QUIET", 0.0)
     assert (await preceding.choose(timers))[0] == timers
 
 

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from operations import sagas
+from process_manager.dispatch.step_client import StepReply
+from process_manager.postgres.store import SagaStore
 from process_manager.saga import Saga
-from process_manager.step_client import StepReply
-from process_manager.store import SagaStore
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN_KEY

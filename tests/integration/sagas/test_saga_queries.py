@@ -12,12 +12,12 @@ from diptych.sagas.v1.types_pb2 import Saga as SagaMessage
 from sqlalchemy.engine import make_url
 
 from process_manager import saga
-from process_manager.query_service import create_service
-from process_manager.saga_queries import MAX_TEXT_LENGTH, SagaQueries
-from process_manager.saga_reader import SagaReader
-from process_manager.saga_records import SagaCounts, SagaFilter
-from process_manager.step_client import StepReply
-from process_manager.store import SagaStore
+from process_manager.dispatch.step_client import StepReply
+from process_manager.postgres.store import SagaStore
+from process_manager.queries.query_service import create_service
+from process_manager.queries.saga_queries import MAX_TEXT_LENGTH, SagaQueries
+from process_manager.queries.saga_reader import SagaReader
+from process_manager.queries.saga_records import SagaCounts, SagaFilter
 from runtime.grpc.rpc_error import RpcError
 from runtime.postgres import create_engine
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN

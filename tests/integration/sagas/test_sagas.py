@@ -13,15 +13,15 @@ import pytest
 
 from contracts.envelope import RecordedEvent
 from operations.status import check_sagas
-from process_manager.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep, Feed
-from process_manager.instance_inputs import UnknownSaga
+from process_manager.dispatch.step_client import OutcomeUnknown, StepClient, StepReply
+from process_manager.dispatch.step_dispatcher import StepDispatcher
+from process_manager.dispatch.targets import Targets
+from process_manager.dispatch.timer_dispatcher import TimerDispatcher
+from process_manager.groups.instance_inputs import UnknownSaga
 from process_manager.leases import Leases
-from process_manager.saga_records import SagaCounts
-from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
-from process_manager.step_dispatcher import StepDispatcher
-from process_manager.store import SagaStore
-from process_manager.targets import Targets
-from process_manager.timer_dispatcher import TimerDispatcher
+from process_manager.postgres.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep, Feed
+from process_manager.postgres.store import SagaStore
+from process_manager.queries.saga_records import SagaCounts
 from runtime.process.settings import Settings
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, cashed, written
 from tests.support.harness.waiting import until
@@ -205,7 +205,7 @@ async def dispatching(run: SagaRun, client: StepClient) -> AsyncIterator[None]:
 async def test_an_unanswered_step_is_sent_again_under_its_request_id(
     run: SagaRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("process_manager.step_dispatcher.INITIAL_PAUSE", 0.01)
+    monkeypatch.setattr("process_manager.dispatch.step_dispatcher.INITIAL_PAUSE", 0.01)
     client = ScriptedClient(
         OutcomeUnknown("unavailable"),
         OutcomeUnknown("unavailable"),
@@ -274,8 +274,8 @@ async def test_a_denied_step_is_counted_until_it_is_answered_and_logged_once(
     run: SagaRun, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = Mock()  # another test may have configured the output of logs
-    monkeypatch.setattr("process_manager.step_dispatcher.log", log)
-    monkeypatch.setattr("process_manager.step_dispatcher.INITIAL_PAUSE", 0.01)
+    monkeypatch.setattr("process_manager.dispatch.step_dispatcher.log", log)
+    monkeypatch.setattr("process_manager.dispatch.step_dispatcher.INITIAL_PAUSE", 0.01)
     client = DeniedClient()
     await run.deliver(written("c"), written("d"))
     await run.query("UPDATE saga_steps SET due_at = 'infinity' WHERE id = 'd'")
@@ -309,7 +309,7 @@ async def test_a_dispatcher_without_partitions_rests(run: SagaRun, monkeypatch: 
         return list_silent(targets)
 
     monkeypatch.setattr(Targets, "list_silent", count)
-    monkeypatch.setattr("process_manager.step_dispatcher.INTERVAL", 0.05)
+    monkeypatch.setattr("process_manager.dispatch.step_dispatcher.INTERVAL", 0.05)
     leases, stopping = Leases(run.store, "ledger"), asyncio.Event()
     task = asyncio.create_task(StepDispatcher(run.engine, run.store, ScriptedClient(), leases).run(stopping))
     await until(lambda: rounds >= 3)

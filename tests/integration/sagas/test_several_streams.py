@@ -9,9 +9,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from contracts.envelope import RecordedEvent
-from process_manager import instance
-from process_manager.due_work import NO_CHECKPOINT, Feed
-from process_manager.store import SagaStore
+from process_manager.groups import instance
+from process_manager.postgres.due_work import NO_CHECKPOINT, Feed
+from process_manager.postgres.store import SagaStore
 from tests.support.harness import account_watch
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN, BROKEN_KEY
 from tests.support.harness.saga_run import SagaRun, cashed, paid, written

@@ -9,13 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
+from process_manager.dispatch.step_client import StepClient
+from process_manager.dispatch.step_dispatcher import StepDispatcher
+from process_manager.dispatch.step_queue import key_of
+from process_manager.dispatch.targets import PLACES, target_of
+from process_manager.dispatch.timer_dispatcher import TimerDispatcher
 from process_manager.leases import Leases
-from process_manager.step_client import StepClient
-from process_manager.step_dispatcher import StepDispatcher
-from process_manager.step_queue import key_of
-from process_manager.store import SagaStore
-from process_manager.targets import PLACES, target_of
-from process_manager.timer_dispatcher import TimerDispatcher
+from process_manager.postgres.store import SagaStore
 from runtime.process.settings import Settings
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, written
 from tests.support.harness.tcp_proxy import TcpProxy
@@ -65,8 +65,8 @@ async def ledger() -> AsyncIterator[tuple[Ledger, TcpProxy]]:
 
 @pytest.fixture(autouse=True)
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("process_manager.targets.CALL_TIMEOUT", 0.5)
-    monkeypatch.setattr("process_manager.targets.SLOW_TIMEOUT", 2.0)
+    monkeypatch.setattr("process_manager.dispatch.targets.CALL_TIMEOUT", 0.5)
+    monkeypatch.setattr("process_manager.dispatch.targets.SLOW_TIMEOUT", 2.0)
     yield
 
 
@@ -204,7 +204,9 @@ async def test_steps_in_memory_are_passed_over_but_not_their_other_attempts(run:
 async def test_timers_fire_while_all_connections_of_steps_are_taken(
     run: SagaRun, ledger: tuple[Ledger, TcpProxy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("process_manager.preceding_inputs.MAX_WAIT", 1.0)  # their steps are not answered
+    monkeypatch.setattr(
+        "process_manager.dispatch.preceding_inputs.MAX_WAIT", 1.0
+    )  # their steps are not answered
     _, proxy = ledger
     proxy.flowing.clear()
     await run.deliver(*(written(f"c-{number}") for number in range(50)))

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from contracts import streams
-from process_manager import staleness as module
-from process_manager.feed_reader import FeedReader
-from process_manager.query_service import create_service
-from process_manager.staleness import SagaStaleness, add_staleness
-from process_manager.store import SagaStore
+from process_manager.postgres.store import SagaStore
+from process_manager.queries import staleness as module
+from process_manager.queries.feed_reader import FeedReader
+from process_manager.queries.query_service import create_service
+from process_manager.queries.staleness import SagaStaleness, add_staleness
 from runtime.codec import message_class
 from runtime.grpc.metadata import STALENESS
 from runtime.grpc.rpc_error import RpcError

@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from process_manager.due_work import DueStep
-from process_manager.step_client import OutcomeUnknown, StepClient
+from process_manager.dispatch.step_client import OutcomeUnknown, StepClient
+from process_manager.postgres.due_work import DueStep
 from runtime.process.settings import Settings
 from tests.support.ledger.stubs import commands
 

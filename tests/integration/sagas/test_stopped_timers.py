@@ -9,12 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from contracts.envelope import RecordedEvent
-from process_manager.due_work import DueTimer
+from process_manager.dispatch.step_client import StepReply
 from process_manager.inspection import Inspection
 from process_manager.leases import Leases
+from process_manager.postgres.due_work import DueTimer
+from process_manager.postgres.store import SagaStore
 from process_manager.saga import Input, Reaction, StepSucceeded, Timer
-from process_manager.step_client import StepReply
-from process_manager.store import SagaStore
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, cashed, recorded_as, written
 from tests.support.ledger.sagas import BROKEN, COLLECTION, Collection
 from tests.support.ledger.stubs import commands, events

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from process_manager import timer_dispatcher
+from process_manager.dispatch import timer_dispatcher
+from process_manager.dispatch.step_client import StepReply
+from process_manager.dispatch.timer_dispatcher import TimerDispatcher
 from process_manager.leases import Leases
+from process_manager.postgres.store import SagaStore
 from process_manager.sagas.inventory import RESERVATIONS
-from process_manager.step_client import StepReply
-from process_manager.store import SagaStore
-from process_manager.timer_dispatcher import TimerDispatcher
 from tests.support.builders.reservations import made
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun
 from tests.support.harness.waiting import until

@@ -11,17 +11,17 @@ import pytest
 from sqlalchemy import text
 
 from contracts import streams
-from process_manager.deadlines import Deadlines
+from process_manager.deadlines.deadlines import Deadlines
 from process_manager.engine import Engine
-from process_manager.event_consumer import EventConsumer
-from process_manager.feed_reader import FeedReader
-from process_manager.freshness import Freshness
+from process_manager.feeds.event_consumer import EventConsumer
+from process_manager.feeds.stream_reads import read_stream_end_from, read_stream_ends_from, read_stream_from
+from process_manager.feeds.stream_replayer import StreamReplayer
 from process_manager.leases import Leases
-from process_manager.saga_reader import SagaReader
-from process_manager.saga_records import SagaFilter
-from process_manager.store import SagaStore
-from process_manager.stream_reads import read_stream_end_from, read_stream_ends_from, read_stream_from
-from process_manager.stream_replayer import StreamReplayer
+from process_manager.postgres.store import SagaStore
+from process_manager.queries.feed_reader import FeedReader
+from process_manager.queries.freshness import Freshness
+from process_manager.queries.saga_reader import SagaReader
+from process_manager.queries.saga_records import SagaFilter
 from runtime import jetstream
 from runtime.grpc.rpc_error import RpcError
 from tests.support.harness.account_watch import ACCOUNT_WATCH, Watch

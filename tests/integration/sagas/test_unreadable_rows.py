@@ -7,13 +7,13 @@ import pytest
 
 from operations import sagas
 from operations.status import check_sagas
-from process_manager import query_service
+from process_manager.dispatch.step_client import StepReply
+from process_manager.groups.instance import RowUnreadable
 from process_manager.inspection import Inspection
-from process_manager.instance import RowUnreadable
 from process_manager.leases import Leases
+from process_manager.postgres.store import SagaStore
+from process_manager.queries import query_service
 from process_manager.saga import Reaction, Timer
-from process_manager.step_client import StepReply
-from process_manager.store import SagaStore
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 from tests.support.harness.account_watch import ACCOUNT_WATCH

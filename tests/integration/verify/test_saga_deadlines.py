@@ -10,8 +10,8 @@ from operations.verify.checks import sagas
 from operations.verify.contexts.inventory import AGGREGATES, SAGAS
 from operations.verify.report import Report
 from operations.verify.sources import PostgresReader
+from process_manager.postgres.store import SagaStore
 from process_manager.sagas.inventory import RESERVATIONS
-from process_manager.store import SagaStore
 from runtime.process.settings import Settings
 from tests.integration.verify.test_saga_streams import Database
 from tests.support.builders.reservations import ended, made

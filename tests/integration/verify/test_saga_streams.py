@@ -14,7 +14,7 @@ from operations.verify.checks import sagas
 from operations.verify.model import Aggregate, SagaSpec
 from operations.verify.report import Report
 from operations.verify.sources import PostgresReader
-from process_manager.store import SagaStore
+from process_manager.postgres.store import SagaStore
 from runtime.postgres import create_engine
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN, BROKEN_KEY
 from tests.support.harness.saga_run import SagaRun, cashed, paid, written

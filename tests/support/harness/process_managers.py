@@ -6,19 +6,19 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
-from process_manager.deadlines import Deadlines
-from process_manager.due_work import DueStep
+from process_manager.deadlines.deadlines import Deadlines
+from process_manager.dispatch.preceding_inputs import PrecedingInputs
+from process_manager.dispatch.step_client import OutcomeUnknown, StepClient, StepReply
+from process_manager.dispatch.step_dispatcher import StepDispatcher
+from process_manager.dispatch.timer_dispatcher import TimerDispatcher
 from process_manager.engine import Engine
-from process_manager.event_consumer import EventConsumer
+from process_manager.feeds.event_consumer import EventConsumer
+from process_manager.feeds.stream_reads import read_stream_ends_from, read_stream_from
+from process_manager.feeds.stream_replayer import StreamReplayer
 from process_manager.leases import Leases
-from process_manager.preceding_inputs import PrecedingInputs
-from process_manager.saga_reader import SagaReader
-from process_manager.step_client import OutcomeUnknown, StepClient, StepReply
-from process_manager.step_dispatcher import StepDispatcher
-from process_manager.store import SagaStore
-from process_manager.stream_reads import read_stream_ends_from, read_stream_from
-from process_manager.stream_replayer import StreamReplayer
-from process_manager.timer_dispatcher import TimerDispatcher
+from process_manager.postgres.due_work import DueStep
+from process_manager.postgres.store import SagaStore
+from process_manager.queries.saga_reader import SagaReader
 from runtime import jetstream
 from runtime.process.lifecycle import cancel_and_wait
 from runtime.process.settings import Settings

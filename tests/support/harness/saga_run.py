@@ -9,18 +9,18 @@ from sqlalchemy import text
 
 from contracts import incarnations, streams
 from contracts.envelope import RecordedEvent
-from process_manager.awaited_events import StreamEnd
-from process_manager.deadlines import Deadlines
-from process_manager.delivery import Progress
-from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueStep, Feed
+from process_manager.deadlines.deadlines import Deadlines
+from process_manager.dispatch.preceding_inputs import PrecedingInputs
 from process_manager.engine import Engine
-from process_manager.feed_reader import FeedReader
-from process_manager.freshness import Freshness
-from process_manager.preceding_inputs import PrecedingInputs
+from process_manager.groups.delivery import Progress
+from process_manager.postgres.due_work import NO_CHECKPOINT, Checkpoint, DueStep, Feed
+from process_manager.postgres.store import SagaStore
+from process_manager.queries.awaited_events import StreamEnd
+from process_manager.queries.feed_reader import FeedReader
+from process_manager.queries.freshness import Freshness
+from process_manager.queries.saga_queries import SagaQueries
+from process_manager.queries.saga_reader import SagaReader
 from process_manager.saga import Saga
-from process_manager.saga_queries import SagaQueries
-from process_manager.saga_reader import SagaReader
-from process_manager.store import SagaStore
 from runtime.codec import message_class
 from runtime.grpc.server import Service
 from runtime.jetstream import Publication

@@ -9,14 +9,21 @@ from itertools import pairwise
 from typing import Any
 
 from contracts.envelope import RecordedEvent
-from process_manager.delivery import Slice
-from process_manager.due_work import NO_CHECKPOINT, Checkpoint, DueStep, DueTimer, Feed
+from process_manager.dispatch.step_client import StepReply
 from process_manager.engine import list_successive
-from process_manager.group_commit import GroupCommit
-from process_manager.inputs import EventBatch, ParkedSlice, QueuedInput
-from process_manager.instance_inputs import Cancellation, ParkFailed, Reply, Retry, RowInspection, TimerFiring
+from process_manager.groups.delivery import Slice
+from process_manager.groups.group_commit import GroupCommit
+from process_manager.groups.inputs import EventBatch, ParkedSlice, QueuedInput
+from process_manager.groups.instance_inputs import (
+    Cancellation,
+    ParkFailed,
+    Reply,
+    Retry,
+    RowInspection,
+    TimerFiring,
+)
+from process_manager.postgres.due_work import NO_CHECKPOINT, Checkpoint, DueStep, DueTimer, Feed
 from process_manager.saga import Saga
-from process_manager.step_client import StepReply
 from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN, BROKEN_KEY
 from tests.support.harness.saga_run import SagaRun, paid, written
 from tests.support.ledger.sagas import COLLECTION

@@ -7,7 +7,7 @@ from command_server.contexts.inventory.domain.stock import stock_stream
 from command_server.contexts.ordering.domain import messages as orders
 from command_server.kernel.money import Money
 from diptych_testing.saga_simulation import SagaSimulation
-from process_manager.instance import Instance
+from process_manager.groups.instance import Instance
 from process_manager.sagas.fulfilment import FULFILMENT
 
 CONTEXTS = (ordering.CONTEXT, inventory.CONTEXT, banking.CONTEXT)

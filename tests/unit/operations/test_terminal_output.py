@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from operations import cli, cli_parts, sagas
 from operations.verify.model import Problem
 from operations.verify.report import Report
-from process_manager.saga_records import OperatorAction, SagaDetails, SagaRow, SentStep
+from process_manager.queries.saga_records import OperatorAction, SagaDetails, SagaRow, SentStep
 from runtime.process.start_error import StartError
 
 BAD = "x\x1b[2J\r\nforged\x9b\u202e"

@@ -20,7 +20,7 @@ SOURCES = {
     "inventory": ("command_server/contexts/inventory", "query_server/contexts/inventory.py"),
     "banking": ("command_server/contexts/banking", "query_server/contexts/banking.py"),
     "fulfilment": ("process_manager/sagas/fulfilment/queries.py",),
-    "sagas": ("process_manager/query_service.py", "process_manager/saga_queries.py"),
+    "sagas": ("process_manager/queries/query_service.py", "process_manager/queries/saga_queries.py"),
     "any": ("command_server/kernel",),
 }
 """The contexts that the page describes, and where their rules are."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contracts.key_ring import Purpose
-from process_manager.step_client import StepClient
+from process_manager.dispatch.step_client import StepClient
 from runtime.grpc.jwks import KeySet
 from runtime.process.key_file import KeyFile
 from runtime.process.regular_file import MAX_SIZE

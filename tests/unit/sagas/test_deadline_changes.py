@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from contracts.envelope import RecordedEvent
-from process_manager.deadline_changes import DeadlineChanges, DeadlineSaga, Key, find_changes
+from process_manager.deadlines.changes import DeadlineChanges, DeadlineSaga, Key, find_changes
 from process_manager.saga import Saga
 from process_manager.sagas.banking import HOLDS
 from process_manager.sagas.inventory import RESERVATIONS

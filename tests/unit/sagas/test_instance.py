@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from contracts.envelope import RecordedEvent
-from process_manager.instance import Instance
+from process_manager.groups.instance import Instance
 from process_manager.saga import EventReceived
 from tests.support.ledger.sagas import COLLECTION
 from tests.support.ledger.stubs import commands, events_v2

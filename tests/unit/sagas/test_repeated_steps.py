@@ -15,13 +15,13 @@ from diptych.banking.v1.command_service_pb2 import DepositRequest
 from command_server.contexts.banking.domain.messages import OpenAccount
 from command_server.contexts.ordering.domain import messages as orders
 from diptych_testing.saga_simulation import SagaSimulation, SentStep
-from process_manager.instance import Step
+from process_manager.dispatch.step_requests import method_of, path_of, serialize_with_id
+from process_manager.groups.instance import Step
 from process_manager.saga import Input
 from process_manager.sagas import banking as banking_sagas
 from process_manager.sagas import inventory as inventory_sagas
 from process_manager.sagas.fulfilment import REVIEW_TIMEOUT, requests
 from process_manager.sagas.fulfilment.facts import Fulfilment
-from process_manager.step_requests import method_of, path_of, serialize_with_id
 from tests.support.builders.bank import deposit, get_levels, hold
 from tests.support.models.fulfilment_simulation import CONTEXTS, Simulation
 

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from process_manager.due_work import DueStep
-from process_manager.step_queue import MAX_BYTES, MAX_STEPS, StepQueue
+from process_manager.dispatch.step_queue import MAX_BYTES, MAX_STEPS, StepQueue
+from process_manager.postgres.due_work import DueStep
 
 START = datetime(2026, 1, 2, tzinfo=UTC)
 METHOD = "/a.v1.CommandService/Do"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from process_manager.targets import (
+from process_manager.dispatch.targets import (
     CALL_TIMEOUT,
     PLACES,
     PROBE_INTERVAL,

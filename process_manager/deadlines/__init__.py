@@ -1,0 +1,1 @@
+"""Deadlines of sagas whose instances begin only then, kept as rows until they fire."""

@@ -1,0 +1,1 @@
+"""The execution of steps and timers after they are committed."""

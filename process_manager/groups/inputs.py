@@ -1,0 +1,147 @@
+"""Inputs that may share a group: what each needs, and how it changes the instances. Events of feeds. Pure."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from contracts import streams
+from contracts.envelope import RecordedEvent
+from process_manager.groups.assignment import Assignment, assign
+from process_manager.groups.delivery import Delivery, Progress, Slice
+from process_manager.groups.unit_of_work import UnitOfWork
+from process_manager.postgres.due_work import Checkpoint, DueTimer, Feed
+from process_manager.postgres.stored_rows import Key
+from process_manager.saga import Saga
+
+R = TypeVar("R", covariant=True)
+
+
+class QueuedInput(Generic[R]):
+    """An input, or several of one feed, with the result R."""
+
+    @property
+    def instances(self) -> Collection[Key]:
+        """The instances that it may change."""
+        return ()
+
+    @property
+    def streams(self) -> Collection[Key]:
+        """The streams whose parking it may change."""
+        return ()
+
+    @property
+    def feed(self) -> Feed | None:
+        """The feed whose checkpoint it advances."""
+        return None
+
+    @property
+    def timer(self) -> DueTimer | None:
+        """The timer that it fires."""
+        return None
+
+    @property
+    def size(self) -> int:
+        """The number of inputs."""
+        return 1
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether it shares its transaction with no other input."""
+        return False
+
+    @property
+    def is_atomic(self) -> bool:
+        """Whether `apply` changes nothing when it raises."""
+        return True
+
+    def apply(self, unit: UnitOfWork) -> R:
+        """Change the instances, and return the result.
+
+        Raises:
+            Exception: it failed.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class EventBatch(QueuedInput[Collection[str]]):
+    """Events of a feed between two checkpoints; the result are the streams of these that are parked."""
+
+    saga: Saga[Any]
+    beginning: datetime | None
+    source: Feed
+    events: Sequence[RecordedEvent]
+    old: Checkpoint
+    new: Checkpoint
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """By instance whose reaction PostgreSQL refuses: the error."""
+
+    @cached_property
+    def assigned(self) -> Assignment:
+        return assign(self.saga, self.beginning, self.events)
+
+    @property
+    def instances(self) -> Collection[Key]:
+        return [(self.saga.name, id_) for id_ in self.assigned.instances]
+
+    @property
+    def streams(self) -> Collection[Key]:
+        return [(self.saga.name, stream) for stream in self.assigned.streams]
+
+    @property
+    def feed(self) -> Feed | None:
+        return self.source
+
+    @property
+    def size(self) -> int:
+        return len(self.events)
+
+    @property
+    def is_atomic(self) -> bool:
+        return False
+
+    def apply(self, unit: UnitOfWork) -> Collection[str]:
+        unit.advance_checkpoint(self.source, self.old, self.new)
+        delivery = Delivery(unit, self.saga, self.source, self.beginning, self.assigned, self.refused)
+        return delivery.deliver()
+
+
+@dataclass(frozen=True)
+class ParkedSlice(QueuedInput[Progress]):
+    """Events of a parked stream."""
+
+    saga: Saga[Any]
+    beginning: datetime | None
+    source: Feed
+    slice: Slice
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """By instance whose reaction PostgreSQL refuses: the error."""
+
+    @cached_property
+    def assigned(self) -> Assignment:
+        return assign(self.saga, self.beginning, self.slice.events)
+
+    @property
+    def instances(self) -> Collection[Key]:
+        ids = set(self.assigned.instances)
+        if self.source.stream_type == self.saga.own_type:
+            ids.add(streams.aggregate_id(self.slice.stream))
+        return [(self.saga.name, id_) for id_ in ids]
+
+    @property
+    def streams(self) -> Collection[Key]:
+        return [(self.saga.name, self.slice.stream)]
+
+    @property
+    def size(self) -> int:
+        return len(self.slice.events)
+
+    @property
+    def is_atomic(self) -> bool:
+        return False
+
+    def apply(self, unit: UnitOfWork) -> Progress:
+        delivery = Delivery(unit, self.saga, self.source, self.beginning, self.assigned, self.refused)
+        return delivery.deliver_slice(self.slice)

@@ -1,0 +1,264 @@
+"""A saga instance in a unit of work: its state, and the steps and timers to write. Pure.
+
+How it works:
+
+- A `UnitOfWork` loads an instance and delivers one or more inputs to it; the new state is then written
+  together with the steps and timers that accumulated meanwhile.
+- `react_to` is all or nothing: an exception from the saga's code leaves the instance unchanged.
+- An event that the saga cannot process must not stop its partition. `receive_event` records the error as the
+  failed input of the event's stream, the instance stays at the version before, and redelivery starts there.
+- An instance whose row this release cannot read accepts no input: events become failed inputs, replies and
+  timers stay undelivered. All of them are delivered once a release can read the row.
+- Step names are unique, so a step that is sent twice is a bug, and so is a request of a type that the saga
+  does not declare. Only an operator's action repeats a step, as a new attempt with a new request id.
+"""
+
+import re
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID, uuid5
+
+from contracts import streams
+from contracts.envelope import RecordedEvent
+from process_manager.dispatch.step_requests import method_of, path_of, serialize_with_id
+from process_manager.postgres.stored_values import check_storable, to_text
+from process_manager.saga import (
+    AbortRequested,
+    EventReceived,
+    Input,
+    Reaction,
+    RetryRequested,
+    Saga,
+    SagaStatus,
+    Send,
+)
+
+REQUEST_ID_NAMESPACE = UUID("2a9c1f0e-7c58-5d0b-8a55-0d2f6e0c3b71")
+MAX_OTHER_STREAMS = 1000
+"""The number of streams besides its own that an instance follows; the next one is a failed input."""
+
+
+class RowUnreadable(Exception):
+    """This release cannot read the instance's row, so the instance accepts no input; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A request, to be sent until it is answered."""
+
+    step: str
+    attempt: int
+    number: int
+    method: str
+    request: bytes
+    request_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPosition:
+    """An instance's position in a stream."""
+
+    version: int = 0
+    """Of the last processed event."""
+    failed_input: str = ""
+    """Why the next event could not be processed; empty if there is no such event. `_fail` writes it."""
+
+    @property
+    def failed_version(self) -> int:
+        """The version of the event that could not be processed; 0 if there is none.
+
+        In a stream whose events belong to several instances it need not follow `version`.
+        """
+        if not self.failed_input:
+            return 0
+        match = re.match(r"version (\d+)", self.failed_input, re.ASCII)
+        return int(match[1]) if match else self.version + 1
+
+
+@dataclass
+class Instance:
+    """A saga instance, with the steps and timers of its reactions since it was loaded.
+
+    Args:
+        saga: its definition.
+        id: its id.
+        state: its state.
+        version: the version of the last event of its own stream that it has processed or passed over.
+        began_at: when it processed the first event; None before that.
+        correlation_id: the correlation id of its first event.
+        traceparent: the trace context of its first event.
+        attempts: the number of attempts of each of its steps, by the names of the steps.
+        failed_input: why it could not process the next event of its own stream; empty if there is none.
+        other_streams: its positions in the other streams that it follows, by stream.
+        stored_status: the state of its status when it was loaded.
+        status_since: when it entered that state.
+        unreadable: why this release cannot read the row; empty if it can. `state` then means nothing.
+        positions_unreadable: whether `other_streams` means nothing either.
+        was_unreadable: whether the row was marked as unreadable when it was loaded.
+        was_failing: whether it had not processed the next event of a stream when it was loaded.
+        pending: the names and attempts of its steps without an outcome.
+        revision: of the stored row; None if it has none.
+        steps: the steps to write.
+        timers: the timers to set, and those to cancel with None, by their names.
+    """
+
+    saga: Saga[Any]
+    id: str
+    state: Any
+    version: int = 0
+    began_at: datetime | None = None
+    correlation_id: str = ""
+    traceparent: str | None = None
+    attempts: dict[str, int] = field(default_factory=dict)
+    failed_input: str = ""
+    other_streams: dict[str, StreamPosition] = field(default_factory=dict)
+    stored_status: str = ""
+    status_since: datetime | None = None
+    unreadable: str = ""
+    positions_unreadable: bool = False
+    was_unreadable: bool = False
+    was_failing: bool = False
+    pending: set[tuple[str, int]] = field(default_factory=set)
+    revision: int | None = None
+    steps: list[Step] = field(default_factory=list)
+    timers: dict[str, datetime | None] = field(default_factory=dict)
+
+    @property
+    def status(self) -> SagaStatus:
+        """The status that the saga describes; an event that it could not process blocks it, too."""
+        if self.unreadable:
+            return SagaStatus(self.stored_status, False, blocked_reason=self.unreadable)
+        status = self.saga.describe_status(self.state)
+        return replace(status, blocked_reason=self.failure or status.blocked_reason)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.saga.name, self.id
+
+    @property
+    def own_key(self) -> tuple[str, str]:
+        """The saga and the own stream."""
+        return self.saga.name, self.own_stream
+
+    @property
+    def own_stream(self) -> str:
+        """The stream of the aggregate with the instance's id; empty if the saga follows no such stream."""
+        return streams.stream_name(self.saga.own_type, self.id) if self.saga.own_type else ""
+
+    @property
+    def exists(self) -> bool:
+        """Whether it has processed an event, or failed on one."""
+        return self.began_at is not None or bool(self.failure)
+
+    @property
+    def failure(self) -> str:
+        """Why it could not process the next event of a stream; empty if there is no such event."""
+        if self.failed_input or not self.other_streams:
+            return self.failed_input
+        failures = ((stream, each.failed_input) for stream, each in self.other_streams.items())
+        return min((each for each in failures if each[1]), default=("", ""))[1]
+
+    @property
+    def failed_event_id(self) -> str | None:
+        """The id of the event that it could not process; None if there is none."""
+        positions = {self.own_stream: self.find_position(self.own_stream), **self.other_streams}
+        failed = (stream for stream, each in positions.items() if each.failed_input)
+        stream = self.own_stream if self.failed_input else min(failed, default=None)
+        return None if stream is None else f"{stream}@{positions[stream].failed_version}"
+
+    @property
+    def _follows_maximum(self) -> bool:
+        return sum(position.version > 0 for position in self.other_streams.values()) >= MAX_OTHER_STREAMS
+
+    def find_obstacle(self, stream: str) -> str:
+        """Return why neither a position nor a failure in a stream can be recorded; empty if it can."""
+        if stream == self.own_stream or stream in self.other_streams:
+            return ""
+        if self.positions_unreadable:
+            return f"{self.id}: {self.unreadable}"
+        full = len(self.other_streams) > MAX_OTHER_STREAMS
+        return f"{self.id} follows too many streams" if full else ""
+
+    def find_position(self, stream: str) -> StreamPosition:
+        if stream == self.own_stream:
+            return StreamPosition(self.version, self.failed_input)
+        return self.other_streams.get(stream, StreamPosition())
+
+    def set_position(self, stream: str, position: StreamPosition) -> None:
+        if stream == self.own_stream:
+            self.version, self.failed_input = position.version, position.failed_input
+        else:
+            self.other_streams[stream] = position
+
+    def react_to(self, input_: Input) -> None:
+        """Apply the saga's reaction to an input.
+
+        Raises:
+            RowUnreadable: the instance accepts no input.
+            Exception: the saga's code failed, repeated a step, or sent a request that it does not declare; or
+                the reaction cannot be stored. The instance is unchanged.
+        """
+        if self.unreadable:
+            raise RowUnreadable(self.unreadable)
+        reaction: Reaction[Any] = self.saga.react(self.state, input_)
+        check_storable(self.saga, reaction)
+        steps = [self._create_step(send, input_, index) for index, send in enumerate(reaction.send)]
+        self.state = reaction.state
+        self.steps += steps
+        self.attempts.update({step.step: step.attempt for step in steps})
+        self.timers.update({timer.name: timer.at for timer in reaction.timers})
+
+    def receive_event(self, event: RecordedEvent, at: datetime) -> bool:
+        """React to the next event of a stream; return False if the saga could not process it.
+
+        The reason is then the failed input of the stream: an exception of the saga's code, an unknown type of
+        event, or more streams than MAX_OTHER_STREAMS.
+        """
+        position = self.find_position(event.stream)
+        try:
+            if not position.version and self._follows_maximum and event.stream != self.own_stream:
+                raise ValueError(f"{self.id} follows {MAX_OTHER_STREAMS} other streams already")
+            message = self.saga.find_subscription(event.stream).events.decode(event)
+            self.react_to(EventReceived(message, event.version, event.stream, at))
+        except Exception as error:  # an event may contain anything; it blocks this instance alone
+            self._fail(event.stream, event.version, f"failed: {type(error).__name__}: {error}")
+            return False
+        if self.began_at is None:
+            self.began_at = at
+            self.correlation_id = event.metadata.get("correlation_id", "")
+            self.traceparent = event.metadata.get("traceparent")
+        self.set_position(event.stream, StreamPosition(event.version))
+        return True
+
+    def refuse_event(self, event: RecordedEvent, error: str) -> None:
+        """Record that what the saga makes of an event cannot be stored."""
+        self._fail(event.stream, event.version, f"cannot be stored: {error}")
+
+    def keep_waiting(self, stream: str, version: int) -> None:
+        """Record that the events of a stream wait from this version on, until the row can be read."""
+        if not self.find_position(stream).failed_input:
+            self._fail(stream, version, f"waits: {self.unreadable}")
+
+    def _fail(self, stream: str, version: int, error: str) -> None:
+        name = "" if stream == self.own_stream else f" of {stream}"
+        text = to_text(f"version {version}{name} {error}")
+        self.set_position(stream, replace(self.find_position(stream), failed_input=text))
+
+    def _create_step(self, send: Send, input_: Input, index: int) -> Step:
+        if type(send.request) not in self.saga.requests:
+            type_name = send.request.DESCRIPTOR.full_name
+            raise ValueError(f"{send.step}: {self.saga.name} does not declare {type_name} in its requests")
+        previous = self.attempts.get(send.step, 0)
+        if previous and not isinstance(input_, RetryRequested | AbortRequested):
+            raise ValueError(f"{send.step} was sent before")
+        attempt = previous + 1
+        request_id = uuid5(REQUEST_ID_NAMESPACE, f"{self.saga.name}/{self.id}/{send.step}/{attempt}")
+        return Step(
+            send.step,
+            attempt,
+            sum(self.attempts.values()) + index + 1,
+            path_of(method_of(send.request)),
+            serialize_with_id(send.request, request_id),
+            request_id,
+        )

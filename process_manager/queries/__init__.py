@@ -1,0 +1,1 @@
+"""Queries about sagas, with consistency tokens and the age of each answer."""
