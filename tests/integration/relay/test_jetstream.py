@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from uuid import uuid4
 
 import pytest
+from nats.errors import ConnectionClosedError
 from nats.js import api
 
 from contracts import streams
@@ -198,6 +199,43 @@ async def test_a_connection_is_made_when_the_server_starts_later(own_nats: Nats)
         await own_nats.start()
         await asyncio.wait_for(connection.wait_until_connected(), 10)
         assert connection.connected
+
+
+async def fail_while_closed(connection: Connection) -> None:
+    """Send requests until one is refused because the client is closed, between two connections."""
+
+    async def is_refused() -> bool:
+        try:
+            await connection.js.account_info()
+        except ConnectionClosedError:
+            return True
+        except UNREACHABLE:
+            pass
+        return False
+
+    await until(is_refused)
+
+
+async def test_requests_are_answered_after_one_while_the_client_was_closed(own_nats: Nats) -> None:
+    async with await connect(own_nats.url, "test") as connection:
+        await connection.wait_until_connected()
+        await connection.client.close()  # as it does by itself after some errors of the server
+        await fail_while_closed(connection)
+        await until(lambda: connection.sessions == 2)
+        await connection.js.account_info()
+
+
+@pytest.mark.long
+async def test_requests_are_answered_after_a_start_beside_a_frozen_server(own_nats: Nats) -> None:
+    own_nats.child.freeze()
+    try:
+        connection = await connect(own_nats.url, "test")
+        await fail_while_closed(connection)
+    finally:
+        own_nats.child.thaw()
+    async with connection:
+        await connection.wait_until_connected()
+        await connection.js.account_info()
 
 
 async def test_a_malformed_url_is_rejected_at_once() -> None:

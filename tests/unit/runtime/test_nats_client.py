@@ -29,8 +29,10 @@ def parameters(method: Callable[..., Any]) -> list[tuple[str, Any, Any]]:
     return [(p.name, p.kind, p.default) for p in inspect.signature(method).parameters.values()]
 
 
-def test_exactly_three_methods_are_overridden() -> None:
-    assert sorted(OVERRIDDEN) == ["_parse_header_lines", "_process_msg", "_send_publish"]
+def test_exactly_four_methods_are_overridden() -> None:
+    assert sorted(OVERRIDDEN) == [
+        *("_init_request_sub", "_parse_header_lines", "_process_msg", "_send_publish")
+    ]
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
@@ -51,6 +53,7 @@ def test_a_called_method_takes_the_arguments_of_our_calls(name: str) -> None:
 
 def test_the_attributes_in_use_exist() -> None:
     assert Client()._flush_queue is None
+    assert Client()._resp_sub_prefix is None
     assert isinstance(Subscription(Client(), 7)._id, int)
 
 
