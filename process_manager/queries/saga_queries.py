@@ -204,6 +204,8 @@ def _report_unavailable() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, OSError, *jetstream.UNREACHABLE) as error:
-        if getattr(getattr(error, "orig", None), "sqlstate", "")[:2] in _BUGS:
+        # Errors of the driver, for instance of a closed connection, have a state of None.
+        state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+        if state[:2] in _BUGS:
             raise
         raise RpcError("READ_MODEL_UNAVAILABLE", "the sagas cannot be read", retry_after=1.0) from error

@@ -249,3 +249,16 @@ async def test_a_database_that_refuses_connections_is_unavailable(
         await call(create_service(queries), "ListSagas")
     assert error.value.reason == "READ_MODEL_UNAVAILABLE"
     await engine.dispose()
+
+
+async def test_a_closed_connection_is_unavailable(run: SagaRun, database_url: str) -> None:
+    engine = create_engine(database_url, pool_size=1)
+    async with engine.connect() as connection:
+        raw: Any = await connection.get_raw_connection()
+        driver = raw.driver_connection
+    await driver.close()
+    queries = SagaQueries([LIMITED], SagaReader(engine), create_freshness(run), TOKENS)
+    with pytest.raises(RpcError) as error:
+        await call(create_service(queries), "ListSagas")
+    assert error.value.reason == "READ_MODEL_UNAVAILABLE"
+    await engine.dispose()
