@@ -109,14 +109,15 @@ class Leases:
         free = streams.PARTITIONS - held - row["leased_by_others"]
         if row["is_member"] and not row["ended"] and held <= share and (held == share or free <= 0):
             return frozenset(row["partitions"])
-        return await self._rebalance(session, frozenset(row["partitions"]))
+        return await self._rebalance(session, row)
 
-    async def _rebalance(self, session: Any, renewed: frozenset[int]) -> frozenset[int]:
+    async def _rebalance(self, session: Any, renewed: Any) -> frozenset[int]:
         contexts, me = self._contexts, self._session.name
         async with session.transaction():
             if not await session.fetchval(statements.TRY_LOCK):
-                return renewed
-            await session.execute(statements.JOIN, contexts, me, LEASE, *self._list_silent())
+                return frozenset(renewed["partitions"])
+            if not renewed["is_member"]:
+                await session.execute(statements.JOIN, contexts, me, LEASE, *self._list_silent())
             await session.execute(statements.DELETE_ENDED_MEMBERS, me, LONGEST_LEASE)
             share = await session.fetchval(statements.COMPUTE_SHARE, contexts, streams.PARTITIONS)
             released = await session.fetch(statements.RELEASE, me, share, LONGEST_LEASE)

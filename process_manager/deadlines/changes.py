@@ -68,6 +68,11 @@ class DeadlineChanges:
         begun = [(deadline.saga, deadline.id) for deadline in self.begun]
         return [*begun, *self.ended, *self.passed, *self.over]
 
+    def distrust_begun(self) -> None:
+        """Count the streams of new deadlines among those that cannot be judged."""
+        self.unclear.extend((each.saga, each.id) for each in self.begun)
+        self.begun.clear()
+
     def add(self, other: "DeadlineChanges", without: Collection[Key] = ()) -> None:
         """Add other changes, except those of some streams."""
         self.begun.extend(each for each in other.begun if (each.saga, each.id) not in without)

@@ -6,7 +6,10 @@ How it works:
   feed's checkpoint in one statement. Feeds that arrive while a statement runs share the next one.
 - A statement that finds anything unexpected changes nothing. Its streams are then read, and those with an
   instance or with a gap go the ordinary way of sagas (`Engine.deliver_events`) with the checkpoint; a
-  deadline that stood for one of them becomes an instance first.
+  deadline that stood for one of them becomes an instance first. If it cannot begin one, it stays, and the
+  instance begins with the first event of its stream, which is read again.
+- So do streams whose rows PostgreSQL refuses: there the instance alone is blocked, and the feed goes on.
+- No statement waits for a row that another session has locked: it counts as changed.
 - A deadline that is due becomes an instance with an ordinary timer (`begin_instances`), which then fires.
 - A firing and an event that ends the deadline both lock the row: whichever is first removes it, and the other
   one sees that. So an instance misses no event.
@@ -25,7 +28,7 @@ from process_manager.deadlines.changes import DeadlineChanges, DeadlineSaga, Key
 from process_manager.deadlines.session import DeadlineSession
 from process_manager.engine import Engine
 from process_manager.postgres.columns import to_columns
-from process_manager.postgres.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed
+from process_manager.postgres.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed, list_keys
 from process_manager.postgres.group_store import is_outage
 from process_manager.postgres.store import SagaStore
 from process_manager.postgres.stored_values import to_json
@@ -147,7 +150,9 @@ class Deadlines:
         except Exception as error:
             if is_outage(error):
                 raise
-            delivery.fail(error)
+            # An event brought what PostgreSQL refuses, and only those of new deadlines bring more than ids.
+            delivery.changes.distrust_begun()
+            delivery.written.set_result(False)
 
     async def _write(
         self, group: Sequence[_Delivery], without: Collection[Key] = (), *, advances: bool = True
@@ -213,14 +218,20 @@ class Deadlines:
             *(key for key in changes.over if due_at[key] is not None),
         }
         deadlines = [self._to_timer(*key, due_at[key]) for key in ordinary if due_at[key] is not None]
-        begun = await self.begin_instances(deadlines)
-        return ordinary if len(begun) == len(deadlines) else None
+        begun, failed = await self._begin_or_fail(deadlines)
+        return ordinary if len(begun) + len(failed) == len(deadlines) else None
 
     async def begin_instances(self, due: Collection[DueTimer]) -> list[DueTimer]:
-        """Turn deadlines into instances with ordinary timers; return those that were still there.
+        """Turn deadlines that are due into instances with timers; return those that were still there.
 
         One whose instance cannot begin, perhaps because of a bug in its saga, is postponed.
         """
+        keys, failed = await self._begin_or_fail(due)
+        await self.postpone(dict.fromkeys(failed, RETRY_INTERVAL))
+        return [timer for timer in due if (timer.saga, timer.id) in keys]
+
+    async def _begin_or_fail(self, due: Collection[DueTimer]) -> tuple[set[Key], Collection[DueTimer]]:
+        """Turn deadlines into instances; return those that began, and those that cannot."""
         rows, failed = dict[DueTimer, Sequence[Any]](), dict[DueTimer, Exception]()
         for timer in due:
             try:
@@ -228,10 +239,11 @@ class Deadlines:
             except Exception as error:
                 failed[timer] = error
         keys = await self._begin_rows(rows, failed)
+        if failed:
+            await self._fetch(statements.REMOVE_REPLACED, *to_columns(((t.saga, t.id) for t in failed), 2))
         for timer, reason in failed.items():
             log.error("Deadline failed", saga=timer.saga, sagaId=timer.id, error=repr(reason))
-        await self.postpone(dict.fromkeys(failed, RETRY_INTERVAL))
-        return [timer for timer in due if (timer.saga, timer.id) in keys]
+        return keys, failed.keys()
 
     async def _begin_rows(
         self, rows: Mapping[DueTimer, Sequence[Any]], failed: dict[DueTimer, Exception]
@@ -258,16 +270,26 @@ class Deadlines:
         key = timer.saga, timer.id, timer.due_at, timer.name
         return *key, to_json(state), status.state, status.waiting_for
 
-    async def read_due(self, partitions: Collection[int], limit: int) -> list[DueTimer]:
-        """Return the deadlines that have passed, the longest passed first."""
+    async def read_due(
+        self, partitions: Collection[int], limit: int, known: Collection[DueTimer] = ()
+    ) -> list[DueTimer]:
+        """Return the deadlines that have passed, but none of the known ones; the longest passed first."""
         if not self.sagas:
             return []
-        rows = await self._fetch(statements.READ_DUE, list(self.sagas), list(partitions), limit)
-        return [self._to_timer(*row) for row in rows]
+        parameters = list(self.sagas), list(partitions), limit, list_keys(known)
+        return [self._to_timer(*row) for row in await self._fetch(statements.READ_DUE, *parameters)]
 
-    async def read_next(self, partitions: Collection[int]) -> tuple[datetime, datetime | None]:
-        """Return PostgreSQL's time, and when the next timer or deadline is due; None if there is none."""
-        rows = await self._fetch(statements.READ_NEXT, list(self._engine.sagas), list(partitions))
+    async def read_next(
+        self, partitions: Collection[int], known: Collection[DueTimer] = ()
+    ) -> tuple[datetime, datetime | None]:
+        """Return PostgreSQL's time, and when the next timer or deadline is due; None if there is none.
+
+        Args:
+            partitions: of the instances.
+            known: timers and deadlines to pass over.
+        """
+        parameters = list(self._engine.sagas), list(partitions), list_keys(known)
+        rows = await self._fetch(statements.READ_NEXT, *parameters)
         return rows[0]["now"], rows[0]["next_at"]
 
     async def postpone(self, pauses: Mapping[DueTimer, float]) -> None:

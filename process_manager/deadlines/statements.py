@@ -4,6 +4,8 @@ How it works:
 
 - Each statement is a transaction of its own. It locks the rows that its changes depend on, and changes
   nothing if one is not as expected: a checkpoint that another manager has advanced, a row that is gone.
+- Rows that another transaction has locked are skipped, as if they were gone: all deadlines and the polls of
+  timers share the connection, so one locked row would delay them all.
 - Rows are found by their keys, even if the planner knows little of a young table: hence the lateral queries
   that lock or have an OFFSET.
 """
@@ -14,17 +16,21 @@ WITH checkpoints AS MATERIALIZED (
   FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::text[], $7::bigint[])
     AS n (saga, stream_type, partition, epoch, sequence, new_epoch, new_sequence)
   JOIN saga_checkpoints c USING (saga, stream_type, partition, epoch, sequence)
-  ORDER BY saga, stream_type, partition FOR UPDATE OF c
+  ORDER BY saga, stream_type, partition FOR UPDATE OF c SKIP LOCKED
 ), ended AS MATERIALIZED (
   SELECT d.place, n.required
   FROM unnest($8::text[], $9::text[], $10::bool[]) AS n (saga, id, required)
   CROSS JOIN LATERAL (
-    SELECT ctid AS place FROM saga_deadlines WHERE saga = n.saga AND id = n.id FOR UPDATE
+    SELECT ctid AS place FROM saga_deadlines WHERE saga = n.saga AND id = n.id FOR UPDATE SKIP LOCKED
   ) d
 ), held AS MATERIALIZED (
   SELECT (SELECT count(*) FROM checkpoints) = cardinality($1::text[])
     AND (SELECT count(*) FROM ended WHERE required)
       = (SELECT count(*) FROM unnest($10::bool[]) AS n (required) WHERE required)
+    AND (SELECT count(*) FROM ended) = (
+      SELECT count(*) FROM unnest($8::text[], $9::text[]) AS n (saga, id)
+      CROSS JOIN LATERAL (SELECT FROM saga_deadlines WHERE saga = n.saga AND id = n.id OFFSET 0) d
+    )
     AND NOT EXISTS (
       SELECT FROM unnest($11::text[], $12::text[]) AS n (saga, id)
       WHERE EXISTS (SELECT FROM saga_deadlines d WHERE d.saga = n.saga AND d.id = n.id OFFSET 0)
@@ -88,12 +94,23 @@ WITH due AS MATERIALIZED (
 SELECT saga, id FROM begun
 """
 
+REMOVE_REPLACED = """
+DELETE FROM saga_deadlines WHERE ctid = ANY (ARRAY(
+  SELECT d.ctid FROM unnest($1::text[], $2::text[]) AS n (saga, id)
+  JOIN saga_deadlines d USING (saga, id)
+  WHERE EXISTS (SELECT FROM sagas s WHERE s.saga = n.saga AND s.id = n.id OFFSET 0)
+  FOR UPDATE OF d SKIP LOCKED
+))
+"""
+"""Removes deadlines that cannot begin an instance, and need not: their streams have begun it."""
+
 READ_DUE = """
 SELECT d.saga, d.id, d.due_at
 FROM unnest($1::text[]) AS g (saga) CROSS JOIN unnest($2::int[]) AS q (partition)
 CROSS JOIN LATERAL (
   SELECT t.saga, t.id, t.due_at, coalesce(t.postponed_to, t.due_at) AS at FROM saga_deadlines t
   WHERE t.saga = g.saga AND t.partition = q.partition AND coalesce(t.postponed_to, t.due_at) <= now()
+  AND t.saga || '/' || t.id <> ALL ($4::text[])
   ORDER BY coalesce(t.postponed_to, t.due_at) LIMIT $3
 ) d
 ORDER BY d.at LIMIT $3
@@ -105,10 +122,12 @@ SELECT clock_timestamp() AS now, (
   CROSS JOIN LATERAL (
     (SELECT coalesce(postponed_to, due_at) AS at FROM saga_timers
      WHERE saga = g.saga AND partition = q.partition AND stopped_at IS NULL
+     AND saga || '/' || id <> ALL ($3::text[])
      ORDER BY coalesce(postponed_to, due_at) LIMIT 1)
     UNION ALL
     (SELECT coalesce(postponed_to, due_at) FROM saga_deadlines
-     WHERE saga = g.saga AND partition = q.partition ORDER BY coalesce(postponed_to, due_at) LIMIT 1)
+     WHERE saga = g.saga AND partition = q.partition AND saga || '/' || id <> ALL ($3::text[])
+     ORDER BY coalesce(postponed_to, due_at) LIMIT 1)
   ) n
 ) AS next_at
 """
@@ -116,5 +135,9 @@ SELECT clock_timestamp() AS now, (
 POSTPONE = """
 UPDATE saga_deadlines d SET postponed_to = now() + make_interval(secs => n.pause)
 FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::float[]) AS n (saga, id, due_at, pause)
-WHERE d.saga = n.saga AND d.id = n.id AND d.due_at = n.due_at
+CROSS JOIN LATERAL (
+  SELECT ctid AS place FROM saga_deadlines
+  WHERE saga = n.saga AND id = n.id AND due_at = n.due_at FOR UPDATE SKIP LOCKED
+) l
+WHERE d.ctid = l.place
 """

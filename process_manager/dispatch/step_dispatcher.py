@@ -229,8 +229,9 @@ class StepDispatcher:
         elif not target.silent:  # a silent target is logged once
             self._postponed.report(**fields, error=str(error))
         try:
-            await self._store.postpone_step(step, pause, str(error), denied=error.denied)
-            asyncio.get_running_loop().call_later(pause, self._engine.work_added.set)
+            if await self._store.postpone_step(step, pause, str(error), denied=error.denied):
+                asyncio.get_running_loop().call_later(pause, self._engine.work_added.set)
+                return
         except Exception as store_error:
             self._failures.report(**fields, error=repr(store_error))
-            await asyncio.sleep(POLL_INTERVAL)
+        await asyncio.sleep(POLL_INTERVAL)

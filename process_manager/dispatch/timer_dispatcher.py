@@ -9,24 +9,33 @@ How it works:
 - A deadline whose turn it is becomes an instance with a timer, which fires at once.
 - A timer waits for the replies and events that are due before it (`PrecedingInputs`).
 - Timers use connections that steps, events and queries do not (`SagaStore.reserved`).
+- Each timer fires in a task of its own, and polls pass over its instance meanwhile: one whose rows another
+  session has locked, for as long as it likes, delays no other. After a failure it rests for a while before it
+  is read again.
 - A timer whose delivery fails, because of PostgreSQL or a bug in the saga, is postponed; the others fire. So
   is a deadline whose instance cannot begin.
 """
 
 import asyncio
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 
 from process_manager.deadlines.deadlines import RETRY_INTERVAL, Deadlines
 from process_manager.dispatch.preceding_inputs import PrecedingInputs
 from process_manager.engine import Engine
+from process_manager.groups.group_commit import RaceLost
 from process_manager.groups.instance import RowUnreadable
 from process_manager.leases import Leases
 from process_manager.postgres.due_work import DueTimer
 from process_manager.postgres.store import SagaStore
 from runtime.process import logs
+from runtime.process.lifecycle import cancel_and_wait
 from runtime.process.wakeups import wait_for_any
 
-CONCURRENT_TIMERS = 3
+MAX_FIRING = 1_000
+"""Timers that fire at once, at most."""
+REST = 0.25
+"""Seconds for which a timer is not read again that could not be fired, begun or postponed."""
 MAX_BATCH = 100
 """Timers that one poll reads."""
 MAX_INTERVAL = 2.0
@@ -61,33 +70,38 @@ class TimerDispatcher:
         preceding: PrecedingInputs,
         deadlines: Deadlines,
     ) -> None:
+        self._failures = logs.RepeatedErrors(log, "Polling due timers failed")
+        self._locked = logs.LimitedErrors(log, "Timer waits for a lock", level="warning")
         self._engine = engine
         self._store = store
         self._leases = leases
         self._preceding = preceding
         self._deadlines = deadlines
-        self._places = asyncio.Semaphore(CONCURRENT_TIMERS)
+        self._firing: dict[DueTimer, asyncio.Task[None]] = {}
+        self._resting: set[DueTimer] = set()
         self._woken = asyncio.Event()
         self._wakes_at = NEVER
         """The time of the next poll; timers that are set later need no earlier one."""
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Fire timers until the process stops."""
-        failures = logs.RepeatedErrors(log, "Polling due timers failed")
         self._engine.on_timers = self._deadlines.on_deadlines = self._wake_for
         self._leases.on_change(self._woken.set)
-        while not stopping.is_set():
-            self._woken.clear()
-            self._wakes_at, pause = NEVER, MAX_INTERVAL
-            try:
-                if await self._fire_due_timers() == MAX_BATCH:
-                    continue
-                pause = await self._compute_pause()
-                failures.reset()
-            except Exception as error:  # for example, PostgreSQL is unavailable
-                failures.report(error)
-            await asyncio.sleep(MIN_INTERVAL)
-            await wait_for_any(stopping, self._woken, timeout=pause - MIN_INTERVAL)
+        try:
+            while not stopping.is_set():
+                self._woken.clear()
+                self._wakes_at, pause = NEVER, MAX_INTERVAL
+                try:
+                    if await self._fire_due_timers() == MAX_BATCH:
+                        continue
+                    pause = await self._compute_pause()
+                    self._failures.reset()
+                except Exception as error:  # for example, PostgreSQL is unavailable
+                    self._failures.report(error)
+                await asyncio.sleep(MIN_INTERVAL)
+                await wait_for_any(stopping, self._woken, timeout=pause - MIN_INTERVAL)
+        finally:
+            await cancel_and_wait(*self._firing.values())
 
     def _wake_for(self, at: datetime) -> None:
         """Poll when a timer of this time is due."""
@@ -96,17 +110,23 @@ class TimerDispatcher:
 
     async def _compute_pause(self) -> float:
         """Return the seconds until the next timer is due, at most MAX_INTERVAL."""
-        now, next_at = await self._deadlines.read_next(self._leases.partitions)
+        now, next_at = await self._deadlines.read_next(self._leases.partitions, self._known)
         self._wakes_at = min(next_at or NEVER, now + timedelta(seconds=MAX_INTERVAL))
         return max(MIN_INTERVAL, (self._wakes_at - now).total_seconds())
 
+    @property
+    def _known(self) -> Collection[DueTimer]:
+        """The timers that are not to be read."""
+        return self._resting.union(self._firing)
+
     async def _fire_due_timers(self) -> int:
-        """Fire the expired timers whose turn it is; return the number of all that have expired."""
-        if not self._leases.partitions:
+        """Begin to fire the expired timers whose turn it is; return the number of all that have expired."""
+        partitions, known = self._leases.partitions, self._known
+        limit = min(MAX_BATCH, MAX_FIRING - len(self._firing))
+        if not partitions or not limit:
             return 0
-        partitions = self._leases.partitions
-        timers = await self._store.read_due_timers(self._engine.sagas.keys(), partitions, MAX_BATCH)
-        deadlines = await self._deadlines.read_due(partitions, MAX_BATCH)
+        timers = await self._store.read_due_timers(self._engine.sagas.keys(), partitions, limit, known)
+        deadlines = await self._deadlines.read_due(partitions, limit, known)
         if not timers and not deadlines:
             return 0
         ready, pauses = await self._preceding.choose([*timers, *deadlines], deadlines)
@@ -114,17 +134,39 @@ class TimerDispatcher:
         await self._store.postpone_timers({t: pause for t, pause in pauses.items() if not is_deadline(t)})
         await self._deadlines.postpone({t: pause for t, pause in pauses.items() if is_deadline(t)})
         begun = await self._deadlines.begin_instances([timer for timer in ready if is_deadline(timer)])
-        async with asyncio.TaskGroup() as group:
-            for timer in (*begun, *(timer for timer in ready if not is_deadline(timer))):
-                group.create_task(self._fire(timer))
+        # What could not be postponed or begun has a locked row, and would be read again without end.
+        self._rest(*pauses, *(timer for timer in ready if is_deadline(timer) and timer not in begun))
+        for timer in (*begun, *(timer for timer in ready if not is_deadline(timer))):
+            self._firing[timer] = asyncio.create_task(self._fire(timer))
         return max(len(timers), len(deadlines))
 
+    def _rest(self, *timers: DueTimer) -> None:
+        """Pass over timers for a while."""
+        if timers:
+            self._resting.update(timers)
+            asyncio.get_running_loop().call_later(REST, self._end_rest, timers)
+
+    def _end_rest(self, timers: Collection[DueTimer]) -> None:
+        self._resting.difference_update(timers)
+        self._woken.set()
+
     async def _fire(self, timer: DueTimer) -> None:
-        async with self._places:
-            try:
-                await self._engine.fire_timer(timer)
-            except RowUnreadable:  # `Inspection` marks it, and fires the timer when it can be read
-                await self._store.postpone_timers({timer: UNREADABLE_INTERVAL})
-            except Exception as error:  # perhaps a bug in one saga, which must not stop the others
-                log.exception("Timer delivery failed", saga=timer.saga, sagaId=timer.id, error=repr(error))
-                await self._store.postpone_timers({timer: RETRY_INTERVAL})
+        try:
+            await self._engine.fire_timer(timer)
+        except RowUnreadable:  # `Inspection` marks it, and fires the timer when it can be read
+            await self._postpone(timer, UNREADABLE_INTERVAL)
+        except RaceLost as error:  # it fires once the lock is gone
+            self._rest(timer)
+            self._locked.report(saga=timer.saga, sagaId=timer.id, error=str(error))
+        except Exception as error:  # perhaps a bug in one saga, which must not stop the others
+            log.exception("Timer delivery failed", saga=timer.saga, sagaId=timer.id, error=repr(error))
+            await self._postpone(timer, RETRY_INTERVAL)
+        finally:
+            del self._firing[timer]
+
+    async def _postpone(self, timer: DueTimer, pause: float) -> None:
+        self._rest(timer)
+        try:
+            await self._store.postpone_timers({timer: pause})
+        except Exception as error:  # for example, PostgreSQL is unavailable
+            self._failures.report(error)

@@ -45,8 +45,6 @@ MAX_GROUP_SIZE = 256
 """Inputs in one group; a batch of events counts as their number."""
 MAX_RERUNS = 3
 """Times that a group runs again after an error that another one has caused."""
-MAX_LOST_RACES = 40
-"""Times that an input joins a later group, because another transaction has locked or changed its rows."""
 INITIAL_PAUSE, MAX_PAUSE = 0.002, 0.1
 """Seconds until an input that has lost a race joins a group again."""
 SUSPICION = 30.0
@@ -223,7 +221,7 @@ class GroupCommit:
     def _put_off(self, lost: Sequence[Queued]) -> None:
         """Let inputs that have lost a race join a later group, in their order."""
         for each in lost:
-            if each.lost_races > MAX_LOST_RACES:
+            if each.lost_races > each.input.patience:
                 each.fail(RaceLost("other transactions have locked or changed its rows again and again"))
         if left := [each for each in lost if not each.result.done()]:
             pause = compute_pause(min(each.lost_races for each in left), INITIAL_PAUSE, MAX_PAUSE)

@@ -15,6 +15,11 @@ from process_manager.postgres.due_work import Checkpoint, DueTimer, Feed
 from process_manager.postgres.stored_rows import Key
 from process_manager.saga import Saga
 
+MAX_LOST_RACES = 40
+"""Times that an input joins a later group, because another transaction has locked or changed its rows."""
+LITTLE_PATIENCE = 10
+"""The same for events: a feed that fails goes on by itself, and delays no other one any more."""
+
 R = TypeVar("R", covariant=True)
 
 
@@ -55,6 +60,11 @@ class QueuedInput(Generic[R]):
     def is_atomic(self) -> bool:
         """Whether `apply` changes nothing when it raises."""
         return True
+
+    @property
+    def patience(self) -> int:
+        """How often it may lose a race before it fails. What it delays does not wait long for a lock."""
+        return MAX_LOST_RACES
 
     def apply(self, unit: UnitOfWork) -> R:
         """Change the instances, and return the result.
@@ -101,6 +111,10 @@ class EventBatch(QueuedInput[Collection[str]]):
     @property
     def is_atomic(self) -> bool:
         return False
+
+    @property
+    def patience(self) -> int:
+        return LITTLE_PATIENCE
 
     def apply(self, unit: UnitOfWork) -> Collection[str]:
         unit.advance_checkpoint(self.source, self.old, self.new)

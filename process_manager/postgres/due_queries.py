@@ -9,7 +9,8 @@ How it works:
   many steps wait for it. The longest due of all its queues are read first. Steps that the process has in
   memory are passed over.
 - Timers are read from the queues of their sagas and partitions likewise: those that another manager has to
-  fire are not read again and again. Timers that are stopped are not in the index.
+  fire are not read again and again. Timers that are stopped are not in the index. Instances whose timer is
+  being fired are passed over.
 """
 
 from sqlalchemy import text
@@ -58,6 +59,7 @@ CROSS JOIN LATERAL (
   SELECT t.saga, t.id, t.name, t.due_at, coalesce(t.postponed_to, t.due_at) AS at FROM saga_timers t
   WHERE t.saga = g.saga AND t.partition = q.partition AND t.stopped_at IS NULL
   AND coalesce(t.postponed_to, t.due_at) <= now()
+  AND t.saga || '/' || t.id <> ALL (CAST(:known AS text[]))
   ORDER BY coalesce(t.postponed_to, t.due_at) LIMIT :limit
 ) d
 ORDER BY d.at LIMIT :limit

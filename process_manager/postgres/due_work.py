@@ -1,5 +1,6 @@
 """Due steps and timers, and the feeds of sagas with their checkpoints in the event stream."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -52,6 +53,11 @@ class DueTimer:
     id: str
     name: str
     due_at: datetime
+
+
+def list_keys(timers: Iterable[DueTimer]) -> list[str]:
+    """Return the keys of the timers' instances, as the statements that read due timers compare them."""
+    return [f"{timer.saga}/{timer.id}" for timer in timers]
 
 
 def matches_step(step: DueStep) -> ColumnElement[bool]:

@@ -1,4 +1,8 @@
-"""The statements of the leases. PostgreSQL's clock alone decides on expiry."""
+"""The statements of the leases. PostgreSQL's clock alone decides on expiry.
+
+Rows that another session has locked are skipped: one row would stop all sagas of a process. A lease whose row
+is locked stays with its holder, since nobody else can take it.
+"""
 
 from runtime.kept_session import has_ended
 
@@ -15,18 +19,26 @@ _SILENT_TARGETS = """
 _IS_CURRENT = "until BETWEEN now() AND now() + make_interval(secs => ${})"
 _UNTIL = "now() + make_interval(secs => $3)"
 
+
+def _is_unlocked(table: str, condition: str) -> str:
+    """Return the condition of a row that meets another one, and that no other session has locked."""
+    locked = f"SELECT ctid FROM {table} WHERE {condition} FOR UPDATE SKIP LOCKED"  # noqa: S608 - constants
+    return f"ctid = ANY (ARRAY({locked}))"
+
+
 RENEW = f"""
 WITH member AS (
   UPDATE saga_managers SET until = {_UNTIL}, silent_targets = {_SILENT_TARGETS.format(5, 6, 7)}
-  WHERE contexts = $1 AND name = $2 RETURNING 1
+  WHERE {_is_unlocked("saga_managers", "contexts = $1 AND name = $2")}
 ), held AS (
-  UPDATE saga_leases SET until = {_UNTIL} WHERE contexts = $1 AND holder = $2 RETURNING partition
+  UPDATE saga_leases SET until = {_UNTIL}
+  WHERE {_is_unlocked("saga_leases", "contexts = $1 AND holder = $2")} RETURNING partition
 ), members AS (
   SELECT CASE WHEN name = $2 THEN false
     ELSE {has_ended("name")} OR NOT {_IS_CURRENT.format(4)} END AS ended
   FROM saga_managers WHERE contexts = $1
 )
-SELECT EXISTS (SELECT FROM member) AS is_member,
+SELECT EXISTS (SELECT FROM saga_managers WHERE contexts = $1 AND name = $2) AS is_member,
   ARRAY(SELECT partition FROM held) AS partitions,
   (SELECT count(*) FROM members) AS members,
   EXISTS (SELECT FROM members WHERE ended) AS ended,
@@ -40,19 +52,16 @@ INSERT INTO saga_managers (contexts, name, until, silent_targets)
 VALUES ($1, $2, {_UNTIL}, {_SILENT_TARGETS.format(4, 5, 6)})
 ON CONFLICT (contexts, name) DO UPDATE SET until = excluded.until, silent_targets = excluded.silent_targets
 """  # noqa: S608 - composed of constants
-DELETE_ENDED_MEMBERS = f"""
-DELETE FROM saga_managers
-WHERE CASE WHEN name = $1 THEN false ELSE {has_ended("name")} OR NOT {_IS_CURRENT.format(2)} END
-"""  # noqa: S608 - composed of constants
+_HAS_ENDED = f"CASE WHEN name = $1 THEN false ELSE {has_ended('name')} OR NOT {_IS_CURRENT.format(2)} END"
+DELETE_ENDED_MEMBERS = f"DELETE FROM saga_managers WHERE {_is_unlocked('saga_managers', _HAS_ENDED)}"  # noqa: S608
 COMPUTE_SHARE = "SELECT ceil($2::numeric / count(*))::int FROM saga_managers WHERE contexts = $1"
-RELEASE = f"""
-DELETE FROM saga_leases
-WHERE NOT {_IS_CURRENT.format(3)} OR holder NOT IN (SELECT name FROM saga_managers)
+_IS_FREE = f"""
+NOT {_IS_CURRENT.format(3)} OR holder NOT IN (SELECT name FROM saga_managers)
 OR holder = $1 AND partition NOT IN (
   SELECT partition FROM saga_leases WHERE holder = $1 ORDER BY partition LIMIT $2
 )
-RETURNING holder
 """  # noqa: S608 - composed of constants
+RELEASE = f"DELETE FROM saga_leases WHERE {_is_unlocked('saga_leases', _IS_FREE)} RETURNING holder"  # noqa: S608
 ACQUIRE = f"""
 INSERT INTO saga_leases (contexts, partition, holder, until)
 SELECT $1, partition, $2, {_UNTIL} FROM generate_series(0, $4 - 1) AS partition

@@ -20,6 +20,7 @@ from process_manager.postgres.due_work import (
     DueStep,
     DueTimer,
     Feed,
+    list_keys,
     matches_step,
 )
 from process_manager.postgres.group_store import SESSION as GROUP_SESSION
@@ -36,6 +37,11 @@ SESSION = {
     "transaction_timeout": "10s",
 }
 RESERVED_CONNECTIONS = 8
+RESERVED_SESSION = {
+    **SESSION,
+    # These statements skip rows that are locked. A locked table must not hold up what shares a connection.
+    "lock_timeout": "500ms",
+}
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ class SagaStore:
             database_url, session=SESSION, pool_size=8, pool_timeout=10.0
         )
         self.reserved: AsyncEngine = create_engine(
-            database_url, session=SESSION, pool_size=RESERVED_CONNECTIONS, pool_timeout=10.0
+            database_url, session=RESERVED_SESSION, pool_size=RESERVED_CONNECTIONS, pool_timeout=10.0
         )
         """For timers, leases and the reading of due work: no other load can use up its connections."""
         # Each statement is a transaction of its own: a frozen process holds no lock.
@@ -143,10 +149,26 @@ class SagaStore:
             return [DueStep(*row) for row in rows]
 
     async def read_due_timers(
-        self, sagas: Collection[str], partitions: Collection[int], limit: int
+        self,
+        sagas: Collection[str],
+        partitions: Collection[int],
+        limit: int,
+        known: Collection[DueTimer] = (),
     ) -> list[DueTimer]:
-        """Return the expired timers of these sagas, the longest expired first."""
-        parameters = {"sagas": list(sagas), "partitions": list(partitions), "limit": limit}
+        """Return the expired timers of these sagas, the longest expired first.
+
+        Args:
+            sagas: the names of the sagas.
+            partitions: the partitions of their instances.
+            limit: the maximum number of timers.
+            known: timers whose instances are passed over.
+        """
+        parameters = {
+            "sagas": list(sagas),
+            "partitions": list(partitions),
+            "limit": limit,
+            "known": list_keys(known),
+        }
         async with self._reserved_statements.connect() as connection:
             return [DueTimer(*row) for row in await connection.execute(DUE_TIMERS, parameters)]
 
@@ -191,15 +213,22 @@ class SagaStore:
         async with self._reserved_statements.connect() as connection:
             return (await connection.execute(query)).all()
 
-    async def postpone_step(self, step: DueStep, seconds: float, error: str, *, denied: bool = False) -> None:
-        """Record a try without an answer, and make the step due again after `seconds`."""
+    async def postpone_step(self, step: DueStep, seconds: float, error: str, *, denied: bool = False) -> bool:
+        """Record a try without an answer, and make the step due again after `seconds`.
+
+        Returns:
+            Whether it did: not if the step has an outcome, or another session has locked its row.
+        """
         due_at = func.now() + func.make_interval(0, 0, 0, 0, 0, 0, seconds)
+        pending = select(STEPS.c.step).where(matches_step(step), STEPS.c.outcome.is_(None))
+        unlocked = pending.with_for_update(skip_locked=True).cte()
         async with self.statements.connect() as connection:
-            await connection.execute(
+            result = await connection.execute(
                 update(STEPS)
-                .where(matches_step(step), STEPS.c.outcome.is_(None))
+                .where(matches_step(step), STEPS.c.step == unlocked.c.step)
                 .values(tries=STEPS.c.tries + 1, due_at=due_at, error=error, denied=denied)
             )
+        return bool(result.rowcount)
 
     async def postpone_timers(self, pauses: Mapping[DueTimer, float]) -> None:
         """Make expired timers due again after these seconds."""

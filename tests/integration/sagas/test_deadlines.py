@@ -13,7 +13,6 @@ import pytest
 from diptych.inventory.v1 import command_service_pb2 as commands
 
 from contracts.envelope import RecordedEvent
-from process_manager.deadlines.deadlines import DeadlinesNotWritten
 from process_manager.deadlines.statements import WRITE
 from process_manager.dispatch.step_client import StepReply
 from process_manager.dispatch.timer_dispatcher import TimerDispatcher
@@ -46,7 +45,9 @@ async def fire(run: SagaRun) -> None:
     """Fire what is due and whose turn it is."""
     leases: Any = type("AllLeases", (), {"partitions": frozenset(ALL_PARTITIONS)})
     preceding = run.create_preceding()
-    await TimerDispatcher(run.engine, run.store, leases, preceding, run.deadlines)._fire_due_timers()
+    dispatcher = TimerDispatcher(run.engine, run.store, leases, preceding, run.deadlines)
+    await dispatcher._fire_due_timers()
+    await asyncio.gather(*dispatcher._firing.values())
 
 
 async def test_a_deadline_is_a_row_until_an_event_ends_it(run: SagaRun) -> None:
@@ -130,22 +131,56 @@ async def test_an_instance_that_postgresql_refuses_delays_no_other(
     assert await read_deadlines(run) == {"bad"}
 
 
-async def test_a_feed_that_postgresql_refuses_fails_alone(run: SagaRun) -> None:
+async def test_a_deadline_that_postgresql_refuses_blocks_its_instance_alone(run: SagaRun) -> None:
     feeds = [Feed(RESERVATIONS.name, "inventory.reservation", number) for number in range(5)]
     for feed in feeds:
         await run.deadlines.deliver_events(feed, [], NO_CHECKPOINT, ("epoch", 1))
 
-    def make(number: int) -> RecordedEvent:
+    def make(number: int) -> list[RecordedEvent]:
         event = made(f"r-{number}", FAR)
-        return msgspec.structs.replace(event, metadata={"correlation_id": "\0"}) if number == 2 else event
+        bad = msgspec.structs.replace(event, metadata={"correlation_id": "\0"}) if number == 2 else event
+        return [bad, made(f"beside-{number}", FAR)]
 
     deliveries = (
-        run.deadlines.deliver_events(feed, [make(feed.partition)], ("epoch", 1), ("epoch", 2))
-        for feed in feeds
+        run.deadlines.deliver_events(feed, make(feed.partition), ("epoch", 1), ("epoch", 2)) for feed in feeds
     )
-    results = await asyncio.gather(*deliveries, return_exceptions=True)
-    assert [type(each) for each in results] == [tuple, tuple, DeadlinesNotWritten, tuple, tuple]
-    assert await read_deadlines(run) == {"r-0", "r-1", "r-3", "r-4"}
+    await asyncio.gather(*deliveries)
+    await run.deadlines.deliver_events(feeds[2], [made("later", FAR)], ("epoch", 2), ("epoch", 3))
+    rows = await run.read_sagas()
+    assert {id_: row.blocked_reason for id_, row in rows.items() if row.blocked_reason} == {
+        "r-2": rows["r-2"].failed_input
+    }
+    assert "version 1 cannot be stored" in rows["r-2"].failed_input
+    assert await read_deadlines(run) | rows.keys() == {
+        *(f"{name}-{number}" for name in ("r", "beside") for number in range(5)),
+        "later",
+    }
+
+
+@pytest.mark.parametrize(
+    "break_",
+    [lambda: 1 / 0, lambda: Expiry("bad\0"), lambda: Expiry("\ud800")],
+    ids=["raises", "NUL", "surrogate"],
+)
+async def test_a_deadline_that_cannot_begin_does_not_stop_its_feed(run: SagaRun, break_: Any) -> None:
+    await run.deliver(*(made(id_, FAR) for id_ in ("a", "bad", "z")))
+    break_begin(run, break_)
+    newer = [
+        msgspec.structs.replace(ended(id_, 2), type="diptych.inventory.v9.ReservationExtended")
+        for id_ in ("bad", "z")
+    ]
+    await run.deliver(*newer, ended("a", 2), made("later", FAR))
+    rows = await run.read_sagas()
+    assert rows.keys() == {"bad", "z"}
+    assert all("ReservationExtended" in row.blocked_reason for row in rows.values())
+    assert await read_deadlines(run) == {"bad", "later"}
+    assert await run.deadlines.read_due(ALL_PARTITIONS, 10) == []  # it was not postponed to an earlier time
+    timers = await run.query("SELECT id, due_at FROM saga_timers WHERE stopped_at IS NOT NULL")
+    assert {tuple(timer) for timer in timers} == {("bad", FAR), ("z", FAR)}
+    assert not await run.query("SELECT * FROM saga_parked_streams")
+    await run.query("UPDATE saga_deadlines SET due_at = now() WHERE id = 'bad'")
+    await run.deadlines.begin_instances(await run.deadlines.read_due(ALL_PARTITIONS, 10))
+    assert await read_deadlines(run) == {"later"}  # the instance has a timer of its own
 
 
 async def test_a_caller_that_is_cancelled_ends_no_statement_of_another(run: SagaRun) -> None:

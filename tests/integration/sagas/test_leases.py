@@ -159,3 +159,27 @@ async def end_leases(store: SagaStore, seconds: float) -> None:
         for table in ("saga_leases", "saga_managers"):
             change = text(f"UPDATE {table} SET until = until - make_interval(secs => :seconds)")
             await connection.execute(change, {"seconds": seconds})
+
+
+LOCKS = {
+    "a lease": "SELECT FROM saga_leases WHERE partition = 3 FOR UPDATE",
+    "a membership": "SELECT FROM saga_managers FOR UPDATE",
+}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+async def test_a_locked_row_takes_no_partition_from_a_manager(
+    store: SagaStore, database_url: str, lock: str
+) -> None:
+    async with managers(store, "ledger", "ledger") as (first, second):
+        await share(first, second)
+        held = first.partitions, second.partitions
+        holder = await asyncpg.connect(database_url)
+        async with holder.transaction():
+            await holder.execute(LOCKS[lock])
+            await share(first, second)
+            assert (first.partitions, second.partitions) == held
+        await holder.close()
+        await share(first, second)
+        assert first.partitions | second.partitions == ALL
+        assert len(first.partitions) == len(second.partitions)

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 
 import asyncpg
 import pytest
 
+from contracts.envelope import RecordedEvent
 from process_manager.dispatch.step_client import StepReply
-from process_manager.postgres.due_work import NO_CHECKPOINT, DueTimer, Feed
+from process_manager.groups.group_commit import RaceLost
+from process_manager.postgres.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed
 from process_manager.postgres.store import SagaStore
 from tests.support.harness.account_watch import ACCOUNT_WATCH
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, paid, written
@@ -40,8 +43,7 @@ async def test_a_lock_delays_the_inputs_that_need_it(store: SagaStore, database_
     await holding.start()
     await holder.execute(statement)
     reply = run.engine.record_reply(cash, StepReply(response=commands.CashChequeResponse()))
-    event = run.engine.deliver_events(CHEQUES, [written("e")], at, (at[0], at[1] + 1))
-    tasks = {"reply": start(reply), "event": start(event)}
+    tasks = {"reply": start(reply), "event": start(follow(run, written("e"), at))}
     others = await deliver_others(run, HOLD)
     assert {name for name, task in tasks.items() if not task.done()} == delayed
     await holding.rollback()
@@ -53,6 +55,14 @@ async def test_a_lock_delays_the_inputs_that_need_it(store: SagaStore, database_
         "e": ("CASHING", ""),
     }
     assert rows["b"].version == others > 0
+
+
+async def follow(run: SagaRun, event: RecordedEvent, at: Checkpoint) -> None:
+    """Deliver an event as its feed does: again until it is delivered."""
+    while True:
+        with suppress(RaceLost):
+            await run.engine.deliver_events(CHEQUES, [event], at, (at[0], at[1] + 1))
+            return
 
 
 def start(input_: Awaitable[object]) -> asyncio.Future[object]:
@@ -87,3 +97,19 @@ async def test_a_locked_timer_does_not_keep_others_from_being_postponed(
     await holder.close()
     due: list[DueTimer] = await store.read_due_timers([COLLECTION.name], ALL_PARTITIONS, 10)
     assert [timer.id for timer in due] == ["c"]
+
+
+async def test_a_locked_step_keeps_no_connection_from_the_others(store: SagaStore, database_url: str) -> None:
+    run = SagaRun(store, COLLECTION)
+    await run.deliver(*(written(f"c-{number}") for number in range(12)))  # more than there are connections
+    steps = await run.read_due_steps()
+    holder = await asyncpg.connect(database_url)
+    async with holder.transaction():
+        await holder.execute("SELECT FROM saga_steps WHERE id <> 'c-0' FOR UPDATE")
+        async with asyncio.timeout(5):
+            postponed = await asyncio.gather(
+                *(store.postpone_step(each, 60.0, "no answer") for each in steps)
+            )
+    await holder.close()
+    assert [step.id for step, done in zip(steps, postponed, strict=True) if done] == ["c-0"]
+    assert "c-0" not in {step.id for step in await run.read_due_steps()}

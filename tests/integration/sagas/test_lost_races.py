@@ -139,7 +139,7 @@ async def test_an_instance_that_another_manager_begins_is_continued(
 async def test_a_locked_row_delays_its_own_inputs_only(
     run: SagaRun, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("process_manager.groups.group_commit.MAX_LOST_RACES", 5)
+    monkeypatch.setattr("process_manager.groups.inputs.MAX_LOST_RACES", 5)
     steps, connection = await read_steps(run), await asyncpg.connect(database_url)
     async with connection.transaction():
         await connection.execute("SELECT FROM sagas WHERE id = 'c' FOR UPDATE")

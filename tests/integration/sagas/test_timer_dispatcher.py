@@ -6,17 +6,22 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
+from process_manager.deadlines.deadlines import DeadlinesNotWritten
 from process_manager.dispatch import timer_dispatcher
 from process_manager.dispatch.step_client import StepReply
 from process_manager.dispatch.timer_dispatcher import TimerDispatcher
 from process_manager.leases import Leases
+from process_manager.postgres.due_work import NO_CHECKPOINT, Feed
 from process_manager.postgres.store import SagaStore
 from process_manager.sagas.inventory import RESERVATIONS
-from tests.support.builders.reservations import made
+from tests.support.builders.reservations import ended, made
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun
 from tests.support.harness.waiting import until
+
+FEED = Feed(RESERVATIONS.name, "inventory.reservation", 0)
 
 
 @pytest.fixture
@@ -103,3 +108,77 @@ async def test_a_dispatcher_without_due_timers_does_not_poll(run: SagaRun) -> No
         for number in range(20):
             await run.deliver(made(f"even-later-{number}", in_seconds(7200)))
         assert len(polls) <= 3
+
+
+LOCKS = {
+    "a timer": "SELECT FROM saga_timers WHERE id = 'locked-1' FOR UPDATE",
+    "an instance": "SELECT FROM sagas WHERE id = 'locked-1' FOR UPDATE",
+    "instances of more timers than a poll reads": "SELECT FROM sagas WHERE id LIKE 'locked-%' FOR UPDATE",
+}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+async def test_a_locked_timer_delays_no_other(run: SagaRun, database_url: str, lock: str) -> None:
+    count = timer_dispatcher.MAX_BATCH + 20
+    events = [made(f"locked-{number}", in_seconds(3600)) for number in range(count)]
+    await run.engine.deliver_events(FEED, events, NO_CHECKPOINT, ("epoch", 1))
+    run.checkpoints[FEED] = ("epoch", 1)
+    await run.expire_timers()
+    async with locking(database_url, LOCKS[lock]), dispatching(run) as (leases, polls):
+        leases.give()
+        await run.deliver(made("soon", in_seconds(0.5)))
+        await until(lambda: has_steps(run, "soon"), 3)
+        assert not await run.query("SELECT 1 FROM saga_steps WHERE id = 'locked-1'")
+        assert len(polls) < 60
+    async with dispatching(run) as (leases, _):
+        leases.give()
+        await until(lambda: count_steps(run, count + 1), 10)
+
+
+async def test_a_locked_deadline_delays_no_other(run: SagaRun, database_url: str) -> None:
+    count = timer_dispatcher.MAX_BATCH + 20
+    await run.deliver(*(made(f"locked-{number}", in_seconds(-1)) for number in range(count)))
+    async with (
+        locking(database_url, "SELECT FROM saga_deadlines FOR UPDATE"),
+        dispatching(run) as (leases, polls),
+    ):
+        leases.give()
+        await run.deliver(made("soon", in_seconds(0.5)))
+        await until(lambda: has_steps(run, "soon"), 3)
+        assert len(polls) < 60
+    async with dispatching(run) as (leases, _):
+        leases.give()
+        await until(lambda: count_steps(run, count + 1), 10)
+
+
+async def test_a_locked_deadline_delays_the_events_of_its_own_feed_alone(
+    run: SagaRun, database_url: str
+) -> None:
+    other = Feed(RESERVATIONS.name, "inventory.reservation", 1)
+    await run.deadlines.deliver_events(other, [], NO_CHECKPOINT, ("epoch", 1))
+    await run.deliver(made("locked", in_seconds(3600)))
+    async with locking(database_url, "SELECT FROM saga_deadlines FOR UPDATE"):
+        at = run.checkpoints[FEED]
+        with pytest.raises(DeadlinesNotWritten):
+            await run.deadlines.deliver_events(FEED, [ended("locked", 2)], at, ("epoch", 2))
+        async with asyncio.timeout(2):
+            events = [made("other", in_seconds(3600))]
+            await run.deadlines.deliver_events(other, events, ("epoch", 1), ("epoch", 2))
+    await run.deliver(ended("locked", 2))
+    assert [row.id for row in await run.query("SELECT id FROM saga_deadlines")] == ["other"]
+
+
+@asynccontextmanager
+async def locking(database_url: str, statement: str) -> AsyncIterator[None]:
+    """Hold a lock, as a person does whose transaction is left open."""
+    holder = await asyncpg.connect(database_url)
+    try:
+        async with holder.transaction():
+            await holder.execute(statement)
+            yield
+    finally:
+        await holder.close()
+
+
+async def has_steps(run: SagaRun, id_: str) -> bool:
+    return len(await run.query(f"SELECT 1 FROM saga_steps WHERE id = '{id_}'")) > 0
