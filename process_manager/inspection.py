@@ -56,11 +56,10 @@ class Inspection:
         if not self._leases.partitions:
             return
         page = await self._store.read_open(sagas.keys(), self._leases.partitions, self._after, PAGE_SIZE)
-        self._after = (page[-1].saga, page[-1].id) if len(page) == PAGE_SIZE else ("", "")
-        for row in page:
-            error = find_error(sagas[row.saga], row.state, row.other_streams, row.archived_steps)
-            if bool(error) != row.unreadable:
-                await self._inspect(row.saga, row.id)
+        self._after = (page[-1]["saga"], page[-1]["id"]) if len(page) == PAGE_SIZE else ("", "")
+        for saga, id_, unreadable, *columns in page:
+            if bool(find_error(sagas[saga], *columns)) != unreadable:
+                await self._inspect(saga, id_)
 
     async def _inspect(self, saga: str, id_: str) -> None:
         try:

@@ -25,11 +25,11 @@ from contracts import streams
 from contracts.envelope import RecordedEvent
 from process_manager.deadlines import statements
 from process_manager.deadlines.changes import DeadlineChanges, DeadlineSaga, Key, find_changes
-from process_manager.deadlines.session import DeadlineSession
 from process_manager.engine import Engine
 from process_manager.postgres.columns import to_columns
 from process_manager.postgres.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed, list_keys
 from process_manager.postgres.group_store import is_outage
+from process_manager.postgres.statement_session import StatementSession
 from process_manager.postgres.store import SagaStore
 from process_manager.postgres.stored_values import to_json
 from runtime.process import logs
@@ -83,7 +83,7 @@ class Deadlines:
         """The sagas with deadlines by name."""
         self.on_deadlines: Callable[[datetime], None] = lambda _: None
         """Called with the earliest of the deadlines that events have set."""
-        self._session = DeadlineSession(store.reserved)
+        self._session = StatementSession(store.reserved)
         self._group_lock = asyncio.Lock()
         self._waiting: list[_Delivery] = []
 

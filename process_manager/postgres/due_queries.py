@@ -1,4 +1,4 @@
-"""The statements that read due steps and due timers, and how far the instances of timers are.
+"""The statements that read due steps, due timers and open instances, and how far instances and feeds are.
 
 How it works:
 
@@ -16,7 +16,7 @@ How it works:
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import JSONB
 
-DUE_STEPS = text("""
+DUE_STEPS = """
 WITH RECURSIVE queues AS (
   (SELECT saga, split_part(method, '/', 2) AS target FROM saga_steps WHERE outcome IS NULL
    ORDER BY saga, split_part(method, '/', 2) LIMIT 1)
@@ -27,19 +27,19 @@ WITH RECURSIVE queues AS (
     ORDER BY s.saga, split_part(s.method, '/', 2) LIMIT 1
   ) next
 ), places AS (
-  SELECT q.saga, q.target, coalesce(l.places, :places) AS places
+  SELECT q.saga, q.target, coalesce(l.places, $5::int) AS places
   FROM queues q
-  LEFT JOIN unnest(CAST(:targets AS text[]), CAST(:limits AS int[])) AS l (target, places) USING (target)
-  WHERE q.saga = ANY(CAST(:sagas AS text[]))
+  LEFT JOIN unnest($3::text[], $4::int[]) AS l (target, places) USING (target)
+  WHERE q.saga = ANY($1::text[])
 ), due AS (
   SELECT d.*, p.places, row_number() OVER (PARTITION BY p.target ORDER BY d.due_at) AS rank
   FROM places p
-  CROSS JOIN unnest(CAST(:partitions AS int[])) AS q (partition)
+  CROSS JOIN unnest($2::int[]) AS q (partition)
   CROSS JOIN LATERAL (
     SELECT s.saga, s.id, s.step, s.attempt, s.due_at FROM saga_steps s
     WHERE s.outcome IS NULL AND s.saga = p.saga AND split_part(s.method, '/', 2) = p.target
     AND s.partition = q.partition AND s.due_at <= now()
-    AND s.saga || '/' || s.id || '/' || s.step || '/' || s.attempt <> ALL (CAST(:known AS text[]))
+    AND s.saga || '/' || s.id || '/' || s.step || '/' || s.attempt <> ALL ($6::text[])
     ORDER BY s.due_at LIMIT p.places
   ) d
   WHERE p.places > 0
@@ -49,7 +49,26 @@ SELECT s.saga, s.id, s.step, s.attempt, s.method, s.request, s.tries, s.denied,
 FROM due d JOIN saga_steps s USING (saga, id, step, attempt) LEFT JOIN sagas g USING (saga, id)
 WHERE d.rank <= d.places
 ORDER BY d.due_at
-""")
+"""
+
+OPEN_INSTANCES = """
+SELECT saga, id, unreadable, state, other_streams, archived_steps FROM sagas
+WHERE (ended IS false OR unreadable)
+AND saga = ANY($1::text[]) AND partition = ANY($2::int[]) AND (saga, id) > ($3, $4)
+ORDER BY saga, id LIMIT $5
+"""
+
+FEED_PROGRESS = """
+SELECT (
+  SELECT coalesce(sum(hashtextextended(c::text, 0)), 0) FROM saga_checkpoints c WHERE c.saga = ANY($1::text[])
+) AS checkpoints_digest, ARRAY(SELECT saga FROM unnest($1::text[]) AS k(saga)
+WHERE EXISTS (SELECT FROM saga_parked_streams p WHERE p.saga = k.saga) OR EXISTS (
+  SELECT FROM sagas s
+  WHERE s.saga = k.saga AND s.blocked_reason <> '' AND (
+    s.unreadable OR s.failed_input <> '' OR jsonb_path_exists(s.other_streams, '$.*.failed_input ? (@ != "")')
+  )
+)) AS waiting
+"""
 
 DUE_TIMERS = text("""
 SELECT d.saga, d.id, d.name, d.due_at

@@ -6,15 +6,23 @@ Two managers may work on the same partition without harm: see `write_statement.p
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from decimal import Decimal
+from typing import Any, NamedTuple
 
-from sqlalchemy import func, select, tuple_, update
+from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from process_manager.dispatch.step_queue import StepKey
 from process_manager.dispatch.targets import PLACES
-from process_manager.postgres.due_queries import DUE_STEPS, DUE_TIMERS, POSTPONE_TIMERS, PROGRESS
+from process_manager.postgres.due_queries import (
+    DUE_STEPS,
+    DUE_TIMERS,
+    FEED_PROGRESS,
+    OPEN_INSTANCES,
+    POSTPONE_TIMERS,
+    PROGRESS,
+)
 from process_manager.postgres.due_work import (
     Checkpoint,
     DueStep,
@@ -25,7 +33,8 @@ from process_manager.postgres.due_work import (
 )
 from process_manager.postgres.group_store import SESSION as GROUP_SESSION
 from process_manager.postgres.group_store import GroupStore
-from process_manager.postgres.schema import BEGINNINGS, PARKED_STREAMS, ROLE, SAGAS, STEPS
+from process_manager.postgres.schema import BEGINNINGS, PARKED_STREAMS, ROLE, STEPS
+from process_manager.postgres.statement_session import StatementSession
 from process_manager.queries.feed_reader import read_checkpoints
 from process_manager.saga import Saga
 from runtime.postgres import autocommit, create_engine
@@ -56,6 +65,15 @@ class InstanceProgress:
     """Those of all feeds of its saga, and perhaps of others."""
 
 
+class FeedProgress(NamedTuple):
+    """How far the feeds of some sagas are, as far as it is read at rest."""
+
+    checkpoints_digest: Decimal
+    """Of all their checkpoints: the same as long as none of them has changed."""
+    waiting: Collection[str]
+    """The sagas for which events wait: a stream is parked, or an instance failed."""
+
+
 class SagaStore:
     """Reads due work, and holds the pools of connections.
 
@@ -74,12 +92,15 @@ class SagaStore:
         # Each statement is a transaction of its own: a frozen process holds no lock.
         self.statements = autocommit(self.engine)
         self._reserved_statements = autocommit(self.reserved)
+        # Each has a connection of its own, so that none waits for the statement of another one.
+        self._steps, self._inspection, self._progress = (StatementSession(self.reserved) for _ in range(3))
         self.groups = GroupStore(
             create_engine(database_url, session={**SESSION, **GROUP_SESSION}, pool_size=1, pool_timeout=10.0)
         )
 
     async def close(self) -> None:
-        await self.groups.close()
+        for session in (self.groups, self._steps, self._inspection, self._progress):
+            await session.close()
         await self.engine.dispose()
         await self.reserved.dispose()
 
@@ -136,17 +157,12 @@ class SagaStore:
             limits: the maximum number of steps of each target; PLACES where it is not named.
             known: the steps to pass over.
         """
-        parameters = {
-            "sagas": list(sagas),
-            "partitions": list(partitions),
-            "targets": list(limits),
-            "limits": list(limits.values()),
-            "places": PLACES,
-            "known": ["/".join(map(str, key)) for key in known],
-        }
-        async with self._reserved_statements.connect() as connection:
-            rows: Any = await connection.execute(DUE_STEPS, parameters)
-            return [DueStep(*row) for row in rows]
+        keys = ["/".join(map(str, key)) for key in known]
+        rows = await self._steps.fetch(
+            DUE_STEPS,
+            *(list(sagas), list(partitions), list(limits), list(limits.values()), PLACES, keys),
+        )
+        return [DueStep(*row) for row in rows]
 
     async def read_due_timers(
         self,
@@ -199,19 +215,15 @@ class SagaStore:
             after: saga and id after which the page begins.
             limit: the maximum number of instances.
         """
-        columns = SAGAS.c
-        query = (
-            select(
-                *(columns.saga, columns.id, columns.unreadable),
-                *(columns.state, columns.other_streams, columns.archived_steps),
-            )
-            .where(columns.ended.is_(False) | columns.unreadable, columns.saga.in_(sagas))
-            .where(columns.partition.in_(partitions), tuple_(columns.saga, columns.id) > after)
-            .order_by(columns.saga, columns.id)
-            .limit(limit)
+        rows: Sequence[Any] = await self._inspection.fetch(
+            OPEN_INSTANCES, list(sagas), list(partitions), *after, limit
         )
-        async with self._reserved_statements.connect() as connection:
-            return (await connection.execute(query)).all()
+        return rows
+
+    async def read_feed_progress(self, sagas: Collection[str]) -> FeedProgress:
+        """Return whether the checkpoints of these sagas have changed, and for which of them events wait."""
+        (row,) = await self._progress.fetch(FEED_PROGRESS, list(sagas))
+        return FeedProgress(*row)
 
     async def postpone_step(self, step: DueStep, seconds: float, error: str, *, denied: bool = False) -> bool:
         """Record a try without an answer, and make the step due again after `seconds`.

@@ -2,8 +2,6 @@
 
 from collections.abc import Collection
 from datetime import datetime
-from decimal import Decimal
-from typing import NamedTuple
 
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -39,28 +37,6 @@ WHERE NOT EXISTS (SELECT FROM saga_parked_streams p WHERE p.saga = k.saga AND p.
   )
 """)
 
-READ_PROGRESS = text("""
-SELECT (
-  SELECT coalesce(sum(hashtextextended(c::text, 0)), 0) FROM saga_checkpoints c
-  WHERE c.saga = ANY(CAST(:sagas AS text[]))
-) AS checkpoints_digest, ARRAY(SELECT saga FROM unnest(CAST(:sagas AS text[])) AS k(saga)
-WHERE EXISTS (SELECT FROM saga_parked_streams p WHERE p.saga = k.saga) OR EXISTS (
-  SELECT FROM sagas s
-  WHERE s.saga = k.saga AND s.blocked_reason <> '' AND (
-    s.unreadable OR s.failed_input <> '' OR jsonb_path_exists(s.other_streams, '$.*.failed_input ? (@ != "")')
-  )
-)) AS waiting
-""")
-
-
-class FeedProgress(NamedTuple):
-    """How far the feeds of some sagas are, as far as it is read at rest."""
-
-    checkpoints_digest: Decimal
-    """Of all their checkpoints: the same as long as none of them has changed."""
-    waiting: Collection[str]
-    """The sagas for which events wait: a stream is parked, or an instance failed."""
-
 
 async def read_checkpoints(connection: AsyncConnection, sagas: Collection[str]) -> dict[Feed, Checkpoint]:
     """Return the checkpoints of all feeds of these sagas."""
@@ -93,11 +69,6 @@ class FeedReader:
         """Return the checkpoints of all feeds of these sagas."""
         async with self._engine.connect() as connection:
             return await read_checkpoints(connection, sagas)
-
-    async def read_progress(self, sagas: Collection[str]) -> FeedProgress:
-        """Return whether the checkpoints of these sagas have changed, and for which of them events wait."""
-        async with self._engine.connect() as connection:
-            return FeedProgress(*(await connection.execute(READ_PROGRESS, {"sagas": list(sagas)})).one())
 
     async def find_passed(self, positions: Collection[Position]) -> set[Position]:
         """Return the positions that the feeds have reached, without those of streams whose events wait."""

@@ -24,7 +24,8 @@ import msgspec
 
 from contracts import streams
 from process_manager.postgres.due_work import Checkpoint, Feed
-from process_manager.queries.feed_reader import FeedProgress, FeedReader
+from process_manager.postgres.store import FeedProgress
+from process_manager.queries.feed_reader import FeedReader
 from process_manager.saga import Saga
 from runtime.grpc.metadata import STALENESS
 from runtime.grpc.method import Context, Handler
@@ -76,6 +77,7 @@ class SagaStaleness:
     Args:
         sagas: the definitions.
         feeds: reads the checkpoints.
+        read_feed_progress: returns how far the feeds of these sagas are.
         get_check: returns the last check of the stream; None if there was none.
         read_identity: reads the stream's identity.
         read_ends: reads the ends of types and partitions.
@@ -85,12 +87,14 @@ class SagaStaleness:
         self,
         sagas: Iterable[Saga[Any]],
         feeds: FeedReader,
+        read_feed_progress: Callable[[Collection[str]], Awaitable[FeedProgress]],
         get_check: Callable[[], StreamCheck | None],
         read_identity: Callable[[], Awaitable[StreamIdentity | None]],
         read_ends: ReadEnds,
     ) -> None:
         self._sagas = list(sagas)
         self._feeds = feeds
+        self._read_feed_progress = read_feed_progress
         self._get_check = get_check
         self._read_identity = read_identity
         self._read_ends = read_ends
@@ -147,13 +151,13 @@ class SagaStaleness:
 
     async def _read_progress(self, sagas: Collection[str]) -> FeedProgress:
         """Return how far the feeds are, after their checkpoints were read if some have changed."""
-        progress = await self._feeds.read_progress(sagas)
+        progress = await self._read_feed_progress(sagas)
         if progress.checkpoints_digest == self._digest:
             return progress
         self._checkpoints = await self._feeds.read_checkpoints(sagas)
         self._digest = progress.checkpoints_digest
         # Again, since a checkpoint that has advanced meanwhile may have passed an event that waits.
-        return await self._feeds.read_progress(sagas)
+        return await self._read_feed_progress(sagas)
 
     async def _add_target(self, publication: Publication, stream: StreamIdentity) -> None:
         end = (stream.epoch, stream.last_sequence)

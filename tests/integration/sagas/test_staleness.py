@@ -35,6 +35,7 @@ class Feed:
         self.staleness = SagaStaleness(
             run.sagas,
             FeedReader(run.store.engine),
+            run.store.read_feed_progress,
             lambda: StreamCheck(self.publication, self.stream),
             self.read_identity,
             self.read_ends,

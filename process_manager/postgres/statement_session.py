@@ -1,4 +1,7 @@
-"""The connection on which the statements on deadlines run, one after the other."""
+"""A connection on which the statements of one purpose run, one after the other.
+
+What runs every second does so here: SQLAlchemy's pool and executor would take longer than PostgreSQL does.
+"""
 
 import asyncio
 from typing import Any
@@ -11,7 +14,7 @@ TIMEOUT = 10.0
 """Seconds for a statement."""
 
 
-class DeadlineSession:
+class StatementSession:
     """Keeps one connection of an engine.
 
     Args:
