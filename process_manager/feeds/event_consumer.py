@@ -10,6 +10,8 @@ How it works:
 - What a cursor returns is delivered at once, feed by feed but all together, so that it shares a transaction.
   The checkpoint advances in the transaction that delivers the events, so that none is lost or delivered twice
   even if this process is killed.
+- Events that only set or end deadlines wait for those that follow within a moment: most deadlines end so
+  soon that their rows are never written. A deadline may fire late by that moment, if it is as short.
 - Nothing needs acknowledgements. After any error, such as a lost reading, a `CheckpointConflict` or an outage
   of PostgreSQL, the checkpoints are read again. A feed whose delivery failed then has a cursor of its own, so
   that it delays no other one.
@@ -62,6 +64,7 @@ class EventConsumer:
                 source,
                 engine.begin,
                 (deadlines if saga.name in deadlines.sagas else engine).deliver_events,
+                batches=saga.name in deadlines.sagas,
             )
             for saga in engine.sagas.values()
             for subscription in saga.subscribes_to

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -24,6 +25,8 @@ MAX_DISTANCE = 2_000
 """Messages behind the end of the stream up to which feeds share a cursor; the shared log has so many."""
 MAX_WAIT = 1.0
 """Seconds between two checks whether the leases have expired, which nobody reports."""
+BATCH_INTERVAL = 0.2
+"""Seconds between two deliveries of events that can wait, at least."""
 REJOIN_INTERVAL = 5.0
 """Seconds after which a feed that has a cursor of its own may share one again."""
 RESTART_INTERVAL = 0.25
@@ -55,6 +58,7 @@ class FeedGroup:
         source: of the events.
         begin: takes the moment at which the saga begins.
         deliver: delivers events of a feed, and returns the parked ones of their streams.
+        batches: whether events wait for those that follow soon. All such groups deliver at the same moments.
     """
 
     def __init__(
@@ -64,10 +68,12 @@ class FeedGroup:
         source: Source,
         begin: Callable[[Saga[Any]], Awaitable[object]],
         deliver: Deliver,
+        *,
+        batches: bool = False,
     ) -> None:
         self._saga, self._stream_type, self._source = saga, stream_type, source
         self._feeds = FeedSource(saga.name, stream_type, source, {})
-        self._begin, self._deliver = begin, deliver
+        self._begin, self._deliver, self._batches = begin, deliver, batches
         self._failures = logs.RepeatedErrors(
             log, "Event consumer failed; restarting", saga=saga.name, streamType=stream_type
         )
@@ -75,6 +81,8 @@ class FeedGroup:
         """Those whose feeds are consumed; none once their cursors have to end."""
         self._cursors: set[Cursor] = set()
         self._changed = asyncio.Event()
+        self._ending = asyncio.Event()
+        """Set once the cursors have to end."""
         self._has_caught_up = False
         self._waits_for_stream = False
         source.leases.on_change(self._changed.set)
@@ -93,6 +101,7 @@ class FeedGroup:
     async def _consume(self, partitions: frozenset[int], stopping: asyncio.Event) -> None:
         """Consume the feeds of these partitions until others are leased or the process stops."""
         self._partitions, self._has_caught_up = partitions, False
+        self._ending.clear()
         if not partitions or not (parts := await self._divide()):
             return
         async with asyncio.TaskGroup() as tasks:
@@ -102,6 +111,7 @@ class FeedGroup:
                 await self._wait_for_end(partitions, stopping)
             finally:
                 self._partitions = frozenset()
+                self._ending.set()
                 for cursor in self._cursors:
                     cursor.arrived.set()
 
@@ -165,6 +175,8 @@ class FeedGroup:
         try:
             while part <= self._partitions:
                 if messages := await cursor.read_batch(MAX_BATCH, MAX_WAIT):
+                    if self._batches and len(messages) < MAX_BATCH:
+                        messages += await self._read_more(cursor, MAX_BATCH - len(messages))
                     await self._deliver_all(identity.epoch, messages, checkpoints)
                 elif positions := cursor.read_positions():
                     self._feeds.positions.update(
@@ -176,6 +188,13 @@ class FeedGroup:
         finally:
             self._cursors.discard(cursor)
             await cursor.close()
+
+    async def _read_more(self, cursor: Cursor, limit: int) -> Sequence[EventMessage]:
+        """Return the messages until the next moment of delivery, or until the cursor has to end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(BATCH_INTERVAL - monotonic() % BATCH_INTERVAL):
+                await self._ending.wait()
+        return await cursor.read_batch(limit, 0.0)
 
     def _rejoin(self, position: int, end: int) -> None:
         """Let the feeds share a cursor again, since one that was apart has caught up."""

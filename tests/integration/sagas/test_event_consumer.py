@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,8 +20,11 @@ from process_manager.feeds.stream_replayer import StreamReplayer
 from process_manager.leases import Leases
 from process_manager.postgres.due_work import Checkpoint, Feed
 from process_manager.postgres.store import SagaStore
+from process_manager.saga import Saga
+from process_manager.sagas.inventory import RESERVATIONS
 from runtime.jetstream import Connection, connect
 from runtime.process.lifecycle import cancel_and_wait
+from tests.support.builders.reservations import ended, made
 from tests.support.harness.account_watch import ACCOUNT_WATCH
 from tests.support.harness.projection_run import EventPublisher
 from tests.support.harness.saga_run import cashed, paid, written
@@ -60,8 +64,10 @@ async def publisher(connection: Connection) -> EventPublisher:
 
 
 @asynccontextmanager
-async def consuming(store: SagaStore, connection: Connection) -> AsyncIterator[FaultyEngine]:
-    engine = FaultyEngine(store, [COLLECTION, ACCOUNT_WATCH], read_stream_from(connection))
+async def consuming(
+    store: SagaStore, connection: Connection, sagas: Sequence[Saga[Any]] = (COLLECTION, ACCOUNT_WATCH)
+) -> AsyncIterator[FaultyEngine]:
+    engine = FaultyEngine(store, sagas, read_stream_from(connection))
     leases, stopping = Leases(store, "ledger"), asyncio.Event()
     deadlines = Deadlines(engine, store)
     consumer = EventConsumer(connection, engine, store, leases, StreamReplayer(engine, leases), deadlines)
@@ -175,3 +181,36 @@ async def test_a_stream_that_is_created_later_or_again_is_read(
         await publisher.publish(written("a"), written("b"), cashed("a"))
         await until(lambda: has_instance(store, "b"))
         await until(lambda: has_version(store, "a", 2))
+
+
+async def test_deadlines_that_end_within_a_moment_share_statements(
+    store: SagaStore, connection: Connection, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_group, "BATCH_INTERVAL", 1.0)
+    statements, fetch = list[str](), Deadlines._fetch
+
+    async def log(self: Deadlines, statement: str, *parameters: Any) -> Any:
+        statements.append(statement)
+        return await fetch(self, statement, *parameters)
+
+    async def read_last_sequence() -> int:
+        query = f"SELECT coalesce(max(sequence), 0) FROM saga_checkpoints WHERE saga = '{RESERVATIONS.name}'"
+        async with store.engine.connect() as pool:
+            return int((await pool.exec_driver_sql(query)).scalar_one())
+
+    async def are_delivered(count: int) -> bool:
+        return await read_last_sequence() == count
+
+    far, count = datetime.now(UTC) + timedelta(days=1), 100
+    async with consuming(store, connection, [RESERVATIONS]):
+        await publisher.publish(*(made(f"first-{number}", far) for number in range(count)))
+        await until(lambda: are_delivered(count))
+        monkeypatch.setattr(Deadlines, "_fetch", log)
+        for number in range(count):
+            await publisher.publish(made(f"r-{number}", far))
+            await publisher.publish(ended(f"r-{number}", 2))
+        await until(lambda: are_delivered(3 * count))
+    assert len(statements) < count, "one by one there are two for each"
+    async with store.engine.connect() as pool:
+        rows = await pool.exec_driver_sql("SELECT id FROM saga_deadlines WHERE id LIKE 'r-%%'")
+        assert rows.all() == []
