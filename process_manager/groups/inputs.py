@@ -46,6 +46,13 @@ class QueuedInput(Generic[R]):
         """The timer that it fires."""
         return None
 
+    def accepts(self, known: Mapping[Key, Any]) -> bool:
+        """Return whether these rows of its instances, as this process has written them, are enough.
+
+        If they are outdated, then `apply` must change something, so that the comparison of rows shows it.
+        """
+        return False
+
     @property
     def size(self) -> int:
         """The number of inputs."""
@@ -103,6 +110,9 @@ class EventBatch(QueuedInput[Collection[str]]):
     @property
     def feed(self) -> Feed | None:
         return self.source
+
+    def accepts(self, known: Mapping[Key, Any]) -> bool:
+        return True
 
     @property
     def size(self) -> int:

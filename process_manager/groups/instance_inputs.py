@@ -1,7 +1,8 @@
 """Inputs of one instance: replies, timers and operators' actions. Pure."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from contracts import streams
 from process_manager.dispatch.step_client import StepReply
@@ -53,6 +54,12 @@ class Reply(_OfInstance[None]):
 
     step: DueStep
     reply: StepReply
+
+    def accepts(self, known: Mapping[Key, Any]) -> bool:
+        row = known[self.saga, self.id]
+        return (self.step.step, self.step.attempt, True) in zip(
+            row["steps"], row["attempts"], row["pending"], strict=True
+        )
 
     def apply(self, unit: UnitOfWork) -> None:
         instance, step, reply = self.find(unit), self.step, self.reply

@@ -113,6 +113,8 @@ class _Changes:
                 self._add("parked", {**key, "revision": stored.revision})
                 if parked is None:
                     self._add("unparked", key)
+            elif self._unit.rows.are_known:
+                self._add("not_parked", key)
             if parked is not None and parked.changed:
                 part = "first_parked" if stored is None else "parked_on"
                 self._add(part, _to_parked_row(parked, self._unit))

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any
 
 import asyncpg
@@ -19,7 +20,8 @@ from process_manager.groups.unit_of_work import UnitOfWork
 from process_manager.postgres import changes, read_statement, write_statement
 from process_manager.postgres.columns import to_columns
 from process_manager.postgres.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed
-from process_manager.postgres.stored_rows import Needs, ParkedStream, StoredRows
+from process_manager.postgres.known_rows import KnownRows
+from process_manager.postgres.stored_rows import Key, Needs, ParkedStream, StoredRows
 from process_manager.saga import Saga
 
 SESSION = {
@@ -77,6 +79,7 @@ class GroupStore:
         self._kept: tuple[AsyncConnection, Any] | None = None
         """The connection of the pool, and the driver's."""
         self._lock = asyncio.Lock()
+        self._known = KnownRows()
 
     async def read(
         self, sagas: Mapping[str, Saga[Any]], inputs: Sequence[Needs], feeds: Collection[Feed]
@@ -84,13 +87,23 @@ class GroupStore:
         """Return the rows that these inputs need, and the checkpoints of these feeds."""
         if not feeds and not any(each.instances or each.streams for each in inputs):
             return NO_ROWS
+        if known := self._known.take(inputs, feeds):
+            return known
         async with self._lock:
             try:
-                return await _read(await self._connect(), sagas, inputs, feeds)
+                return await self._read(sagas, inputs, feeds)
             except Exception as error:
                 if not await self._discard_if_lost(error):
                     raise
-            return await _read(await self._connect(), sagas, inputs, feeds)
+            return await self._read(sagas, inputs, feeds)
+
+    async def _read(
+        self, sagas: Mapping[str, Saga[Any]], inputs: Sequence[Needs], feeds: Collection[Feed]
+    ) -> StoredRows:
+        driver, asked = await self._connect(), monotonic()
+        rows = await _read(driver, sagas, inputs, feeds)
+        self._known.keep_time(rows.now, asked, monotonic())
+        return rows
 
     async def write(self, units: Sequence[UnitOfWork]) -> set[int]:
         """Write the changes of units of work; return the numbers of those that no other transaction has met.
@@ -98,14 +111,24 @@ class GroupStore:
         Raises:
             Exception: nothing has been written, or it is unknown whether the connection was lost before.
         """
-        write = write_statement.compose(len(units), changes.list_rows(units))
+        rows = changes.list_rows(units)
+        write = write_statement.compose(len(units), rows)
         async with self._lock:
             try:
                 driver = await self._connect()
-                return {row[0] for row in await driver.fetch(write.sql, *write.parameters)}
+                asked = monotonic()
+                written = await driver.fetch(write.sql, *write.parameters)
             except Exception as error:
                 await self._discard_if_lost(error)
                 raise
+        if written:
+            self._known.keep_time(written[0]["now"], asked, monotonic())
+        instances = {number: dict[Key, Mapping[str, Any]]() for number in range(len(units))}
+        for row in (*rows.get("begun", ()), *rows.get("updated", ())):
+            instances[row["unit"]][row["saga"], row["id"]] = row
+        for number, revision, _ in written:
+            self._known.keep_rows(units[number], instances[number], revision)
+        return {row["unit"] for row in written}
 
     async def find_error(self, unit: UnitOfWork) -> Exception | None:
         """Return the error with which PostgreSQL refuses the changes of a unit of work; nothing is written.
@@ -136,6 +159,7 @@ class GroupStore:
 
     async def _connect(self) -> Any:
         if self._kept is None:
+            self._known.clear()  # what another server has may be older
             connection = await self._engine.connect()
             self._kept = connection, (await connection.get_raw_connection()).driver_connection
         return self._kept[1]

@@ -40,6 +40,8 @@ class StoredRows:
     """Those that have not been fired, stopped or set anew."""
     checkpoints: Mapping[Feed, Checkpoint]
     """Those of feeds that have lost a race."""
+    are_known: bool = False
+    """Whether nothing was read: the rows are as this process has written them (`known_rows.py`)."""
 
 
 class Needs(Protocol):
@@ -57,3 +59,6 @@ class Needs(Protocol):
 
     @property
     def timer(self) -> DueTimer | None: ...
+
+    def accepts(self, known: Mapping[Key, Any]) -> bool:
+        """Return whether these rows of its instances, as this process has written them, are enough."""

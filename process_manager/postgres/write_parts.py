@@ -88,6 +88,11 @@ GUARDS: Mapping[str, Part] = {
         " ON p.saga = n.saga AND p.stream = n.stream AND p.xmin = n.revision"
         " ORDER BY n.saga, n.stream FOR UPDATE OF p SKIP LOCKED",
     ),
+    "not_parked": Part(
+        _STREAM,
+        "SELECT n.unit FROM {n} WHERE NOT EXISTS ("
+        "SELECT FROM saga_parked_streams p WHERE p.saga = n.saga AND p.stream = n.stream OFFSET 0)",
+    ),
     "outcomes": Part(
         f"{_INSTANCE}, step text, attempt int",
         "SELECT n.unit FROM {n} JOIN saga_steps s USING (saga, id, step, attempt) WHERE s.outcome IS NULL"

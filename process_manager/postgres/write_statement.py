@@ -35,6 +35,7 @@ held AS MATERIALIZED (
   WHERE e.guards = coalesce((SELECT c.guards FROM counted c WHERE c.unit = e.unit), 0)
 )
 """
+RESULT = "SELECT unit, pg_current_xact_id()::xid AS revision, clock_timestamp() AS now FROM held"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Write:
 
 
 def compose(units: int, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Write:
-    """Return the statement that writes these rows, and returns the units that it has written.
+    """Return the statement that writes these rows.
+
+    It returns the units that it has written, the revision of their rows (`xmin`), and PostgreSQL's time.
 
     Args:
         units: the number of units, which are numbered from 0.
@@ -70,7 +73,7 @@ def _compose(names: Sequence[str]) -> str:
     guards = [f"SELECT unit FROM ({sql[name]}) {name}" for name in GUARDS if name in sql]  # noqa: S608 - constants
     locked = " UNION ALL ".join(guards or ["SELECT 0 AS unit WHERE false"])
     changes = "".join(f", {name} AS ({sql[name]})" for name in CHANGES if name in sql)
-    return f"WITH locked AS MATERIALIZED ({locked}), {COUNT_GUARDS}{changes} SELECT unit FROM held"  # noqa: S608
+    return f"WITH locked AS MATERIALIZED ({locked}), {COUNT_GUARDS}{changes} {RESULT}"
 
 
 def _complete(part: Part, numbers: Iterator[int]) -> str:
