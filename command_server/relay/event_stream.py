@@ -100,7 +100,7 @@ class EventStream:
 
         The identity may come from a server that lags behind, while no server leads.
         """
-        message = await self._ask(lambda js: read_last_message(js, ">", direct=False))
+        message = await self._ask(lambda js: read_last_message(js, ">"))
         return message.sequence if message else 0
 
     async def _ask(self, read: Callable[[JetStreamContext], Awaitable[_Result]]) -> _Result:
@@ -193,13 +193,6 @@ class EventStream:
     async def open_reader(self, epoch: str, start: int) -> StreamReader:
         """Return a reader that begins at sequence `start`."""
         return await StreamReader.open(self._connection, epoch, start)
-
-    async def read_last_position(self, last_sequence: int) -> int:
-        """Return the position of the stream's last event, or 0 if the stream is empty."""
-        if last_sequence == 0:
-            return 0
-        message = await self._connection.js.get_msg(streams.JETSTREAM, seq=last_sequence)
-        return int((message.headers or {})["diptych-position"])
 
 
 def _build_config(epoch: str, incarnation: str) -> api.StreamConfig:

@@ -161,7 +161,7 @@ class Recovery:
         have seen, if its mark was lost. So the stream is complete only once it has these, too.
         """
         if not stream.has_history:  # afterwards the last event's position would not tell where to continue
-            after = await self._stream.read_last_position(self._state.sequence)
+            after = await self._read_last_position()
             log.info("Stream build started", after=after)
             while True:
                 end, events = await self._outbox.read_history(after, MAX_BATCH_SIZE)
@@ -176,6 +176,26 @@ class Recovery:
             await self._publish_and_mark(self._publisher, events)
         await self._stream.declare_complete()
         log.info("Stream build finished", events=self._state.sequence)
+
+    async def _read_last_position(self) -> int:
+        """Return the position of the stream's last event, or 0 if the stream is empty.
+
+        A consumer reads it, since that is bound to the epoch: asked for a sequence, a server that was frozen
+        may answer for a moment with a message of a stream that has been deleted meanwhile.
+
+        Raises:
+            OutOfSync: it is not an event.
+        """
+        if not self._state.sequence:
+            return 0
+        reader = await self._stream.open_reader(self._state.epoch, self._state.sequence)
+        try:
+            last = decode_event((await _read_batch(reader))[0])
+        finally:
+            await reader.close()
+        if last is None:
+            raise OutOfSync("the stream's last message is not an event")
+        return last.position
 
     async def _publish_and_mark(self, publisher: Publisher, events: Sequence[RecordedEvent]) -> None:
         batches = self._sender.send(publisher, self._state, events, self._state.sequence)

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from nats.js.errors import NotFoundError
 from redis.asyncio import Redis
 
 from contracts import streams
@@ -24,7 +23,7 @@ from operations.housekeeping.kinds import Result
 from process_manager.saga import Saga
 from projector.projection import Projection
 from runtime.jetstream import Connection, StreamIdentity, connect, read_stream_identity
-from runtime.jetstream.stream import EPOCH_KEY, REMOVED_KEY
+from runtime.jetstream.stream import EPOCH_KEY, REMOVED_KEY, has_message, read_next_sequence
 from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
 
@@ -129,15 +128,16 @@ class StreamRemoval:
         return None
 
     async def _has_message(self, follower: Follower, end: int) -> bool:
-        """Return whether the stream has a message for a follower after its checkpoint, up to `end`."""
+        """Return whether the stream has a message for a follower after its checkpoint, up to `end`.
+
+        So it may have if the server that answers lacks the message at `end`.
+        """
+        js = self._connection.js
         for subject in follower.subjects:
-            try:
-                message = await self._connection.js.get_msg(
-                    streams.JETSTREAM, seq=follower.checkpoint[1] + 1, subject=subject, next=True
-                )
-            except NotFoundError:
-                continue
-            if (message.seq or 0) <= end:
+            following, is_current = await asyncio.gather(
+                read_next_sequence(js, subject, follower.checkpoint[1] + 1), has_message(js, end)
+            )
+            if not is_current or (following is not None and following <= end):
                 return True
         return False
 

@@ -86,8 +86,7 @@ def read_stream_ends_from(connection: Connection) -> ReadStreamEnds:
 
     async def read_stream_ends(subjects: Collection[str]) -> Mapping[str, StreamEnd | None]:
         identity = await read_stream_identity(connection.js)
-        # A direct read has the subject in its own, which may hold no wildcard.
-        reads = (read_last_message(connection.js, subject, direct="*" not in subject) for subject in subjects)
+        reads = (read_last_message(connection.js, subject) for subject in subjects)
         messages = dict(zip(subjects, await asyncio.gather(*reads), strict=True))
         again = await read_stream_identity(connection.js)
         if identity is None or again is None or identity.epoch != again.epoch:
@@ -105,7 +104,7 @@ def read_ends_from(connection: Connection) -> ReadEnds:
 
     async def read_ends(ends: Collection[tuple[str, int]]) -> Mapping[tuple[str, int], int]:
         subjects = [streams.partition_subject(partition, stream_type) for stream_type, partition in ends]
-        reads = (read_last_message(connection.js, subject, direct=False) for subject in subjects)
+        reads = (read_last_message(connection.js, subject) for subject in subjects)
         messages = zip(ends, await asyncio.gather(*reads), strict=True)
         return {end: message.sequence if message else 0 for end, message in messages}
 

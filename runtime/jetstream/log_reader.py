@@ -19,7 +19,7 @@ from contracts import streams
 from runtime.jetstream.connection import Connection
 from runtime.jetstream.event_log import EventLog, LateMessage, Limits
 from runtime.jetstream.reader import ReaderLost, StreamReader
-from runtime.jetstream.stream import read_next_sequence, read_stream_identity
+from runtime.jetstream.stream import has_message, read_next_sequence, read_stream_identity
 from runtime.process import logs
 from runtime.process.lifecycle import cancel_and_wait
 
@@ -157,10 +157,17 @@ class LogReader:
             nats.errors.Error: JetStream cannot be reached.
         """
         idle = [lane for lane in range(len(self._readers)) if self._is_idle(lane, last_sequence)]
-        ends = await asyncio.gather(*(self._read_end(lane, last_sequence) for lane in idle))
+        if not idle:
+            return
+        reads = (self._read_end(lane, last_sequence) for lane in idle)
+        is_current, *ends = await asyncio.gather(has_message(self._connection.js, last_sequence), *reads)
         # Another stream, or none, has no messages that this one may have had.
-        identity = await read_stream_identity(self._connection.js) if idle else None
-        if identity is not None and identity.epoch == self.epoch:
+        identity = await read_stream_identity(self._connection.js)
+        if identity is None or identity.epoch != self.epoch:
+            return
+        # Somebody may have deleted the message at the end, or housekeeping all messages.
+        is_gone = identity.first_sequence > last_sequence or not identity.intact
+        if is_current or is_gone:
             for lane, end in zip(idle, ends, strict=True):
                 self.log.confirm_end(lane, end)
                 self._known_ends[lane] = self.log.ends[lane]

@@ -109,6 +109,23 @@ async def read_next_sequence(js: JetStreamContext, subject: str, start: int) -> 
     return message.seq
 
 
+async def has_message(js: JetStreamContext, sequence: int) -> bool:
+    """Return whether the leader's store has a message.
+
+    A server that was frozen and has been replaced as the leader answers for a moment as if it still led. It
+    then lacks what was stored since, and says that a subject has no later message. So such an answer counts
+    only if the server that is asked at the same time has the stream's last message.
+
+    Raises:
+        nats.errors.Error: JetStream cannot be reached.
+    """
+    try:
+        await js.get_msg(streams.JETSTREAM, seq=sequence, direct=False)
+    except NotFoundError:
+        return False
+    return True
+
+
 async def request_recreation(connection: Connection, epoch: str) -> None:
     """Ask the relay to recreate a stream of this epoch from PostgreSQL, if messages were removed from it.
 
@@ -120,19 +137,16 @@ async def request_recreation(connection: Connection, epoch: str) -> None:
     await connection.client.publish(streams.RECREATE_SUBJECT, epoch.encode())
 
 
-async def read_last_message(js: JetStreamContext, subject: str, *, direct: bool = True) -> Message | None:
-    """Return the last message of one subject, or of those that match a pattern; None if there is none.
+async def read_last_message(js: JetStreamContext, subject: str) -> Message | None:
+    """Return the last message of one subject, or of those that match a pattern; None if the leader has none.
 
-    Args:
-        js: the connection.
-        subject: the subject or the pattern.
-        direct: whether any replica may answer, also one that lags behind the leader.
+    Other replicas are not asked, since they may lag behind.
 
     Raises:
         nats.errors.Error: JetStream cannot be reached.
     """
     try:
-        message = await js.get_last_msg(streams.JETSTREAM, subject, direct=direct)
+        message = await js.get_last_msg(streams.JETSTREAM, subject, direct=False)
     except NotFoundError:
         return None
     found = message.subject or subject

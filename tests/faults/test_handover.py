@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from time import monotonic
 
 import asyncpg
@@ -17,7 +16,8 @@ from tests.support.harness.invariants import verify_stack
 from tests.support.harness.trade import Trade
 from tests.support.harness.waiting import until
 
-ORDERS = 60
+ORDERS = 30
+"""Each time that a manager goes."""
 LIMITS: Mapping[str, float] = {"kill": 1.5, "stop": 4.0, "freeze": 4.0}
 """Seconds within which the other manager has all partitions, with room for a slow machine."""
 HOLDERS = "SELECT holder, count(*) AS partitions FROM saga_leases WHERE until > now() GROUP BY holder"
@@ -28,9 +28,9 @@ FROM events e WHERE e.type IN ('diptych.banking.v1.HoldExpired', 'diptych.invent
 """
 
 
-@pytest.fixture
-async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
-    async with temporary_stack(tmp_path, process_managers=2) as stack:
+@pytest.fixture(scope="module")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    async with temporary_stack(tmp_path_factory.mktemp("handover"), process_managers=2) as stack:
         yield stack
 
 
@@ -48,20 +48,27 @@ async def fetch(url: str, query: str) -> list[asyncpg.Record]:
 
 
 async def place_orders(trade: Trade) -> None:
-    skus = [await trade.create_product(10_000) for _ in range(6)]
-    accounts = [await trade.open_account(100_000) for _ in range(6)]
+    skus = [await trade.create_product(10_000) for _ in range(3)]
+    accounts = [await trade.open_account(100_000) for _ in range(3)]
     places = asyncio.Semaphore(10)
 
     async def place(number: int) -> None:
         async with places:
-            await trade.place_order(skus[number % 6], accounts[number % 6])
+            await trade.place_order(skus[number % 3], accounts[number % 3])
 
     await asyncio.gather(*(place(number) for number in range(ORDERS)))
 
 
-async def are_confirmed(url: str, count: int) -> bool:
+async def count_confirmed(url: str) -> int:
     ((confirmed,),) = await fetch(url, CONFIRMED)
-    return bool(confirmed >= count)
+    return int(confirmed)
+
+
+async def until_confirmed(url: str, count: int) -> None:
+    async def are_confirmed() -> bool:
+        return await count_confirmed(url) >= count
+
+    await until(are_confirmed, 60)
 
 
 async def has_all(url: str, manager: Process) -> bool:
@@ -93,11 +100,12 @@ async def disturb(stack: Stack, way: str, first: Process, second: Process) -> No
 @pytest.mark.parametrize("way", ["kill", "freeze", "stop", "postgres", "nats"])
 async def test_orders_go_on_when_a_manager_goes(stack: Stack, trade: Trade, database: str, way: str) -> None:
     first, second = stack.of(PROCESS_MANAGER)
+    before = await count_confirmed(database)
     placing = asyncio.create_task(place_orders(trade))
-    await until(lambda: are_confirmed(database, ORDERS // 6), 60)
+    await until_confirmed(database, before + ORDERS // 6)
     await disturb(stack, way, first, second)
     await placing
-    await until(lambda: are_confirmed(database, ORDERS), 60)
+    await until_confirmed(database, before + ORDERS)
     if way == "freeze":
         first.child.thaw()
     else:
@@ -112,12 +120,12 @@ async def test_deadlines_pass_through_an_outage_of_all_managers(
 ) -> None:
     sku, account = await trade.create_product(1_000), await trade.open_account(1_000)
     begun = datetime.now(UTC)
-    before = [await trade.claim_without_order(sku, account, timedelta(seconds=9)) for _ in range(5)]
+    before = [await trade.claim_without_order(sku, account, timedelta(seconds=6)) for _ in range(5)]
     for manager in stack.of(PROCESS_MANAGER):
         await manager.kill()
-    during = [await trade.claim_without_order(sku, account, timedelta(seconds=4)) for _ in range(5)]
+    during = [await trade.claim_without_order(sku, account, timedelta(seconds=3)) for _ in range(5)]
     later = [await trade.claim_without_order(sku, account, timedelta(hours=1)) for _ in range(5)]
-    await until(lambda: datetime.now(UTC) > begun + timedelta(seconds=14), 20)  # the deadlines pass
+    await until(lambda: datetime.now(UTC) > begun + timedelta(seconds=10), 20)  # the deadlines pass
     assert not await fetch(database, EXPIRIES)
     for manager in stack.of(PROCESS_MANAGER):
         await manager.start()

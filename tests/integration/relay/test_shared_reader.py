@@ -8,7 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from nats.js import api
+from nats.js import JetStreamContext, api
 from nats.js.errors import NotFoundError
 
 from contracts import streams
@@ -446,6 +446,35 @@ async def test_a_wrong_end_is_logged_and_loses_no_message(
         for cursor in cursors:
             assert await read(cursor, 1) == [61]
             await cursor.close()
+
+
+async def test_a_server_that_has_led_until_now_proves_no_end(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = JetStreamContext.get_msg
+
+    async def get_from_old_store(js: JetStreamContext, name: str, **options: Any) -> Any:
+        message = await get(js, name, **options)
+        if (message.seq or 0) > 20:
+            raise NotFoundError
+        return message
+
+    held = HeldMessages(monkeypatch)
+    epoch = await make_stream(connection)
+    shared = SharedReader(connection, lambda: ALL, limits=SMALL)
+    cursor = await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES)
+    await publish(connection, [("a.b", n % 16) for n in range(20)])
+    assert len(await read(cursor, 20)) == 20
+    held.is_holding = True
+    await publish(connection, [("a.b", n % 16) for n in range(40)])
+    with monkeypatch.context() as patches:
+        patches.setattr(JetStreamContext, "get_msg", get_from_old_store)
+        for _ in range(3):
+            await shared._check()
+    assert max(cursor.read_positions().values()) <= 20
+    held.release()
+    assert await read(cursor, 40) == list(range(21, 61))
+    await cursor.close()
 
 
 async def test_a_stream_that_was_replaced_during_a_check_proves_no_end(

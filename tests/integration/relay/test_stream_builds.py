@@ -2,8 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
+from nats.js import JetStreamContext, api
 
 from command_server.relay.event_stream import EventStream
 from contracts.envelope import RecordedEvent
@@ -83,7 +85,11 @@ async def test_late_commits_at_low_positions_during_a_build_are_not_lost(
 
 
 async def test_a_stream_build_resumes_where_another_relay_stopped(
-    database_url: str, own_nats: Nats, writer: Writer, observer: Connection
+    database_url: str,
+    own_nats: Nats,
+    writer: Writer,
+    observer: Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for _ in range(5):
         await writer.commit(*[str(n) for n in range(1_000)])
@@ -109,6 +115,16 @@ async def test_a_stream_build_resumes_where_another_relay_stopped(
         await stopped.wait()
     interrupted = await feed.read_identity(observer)
     assert (interrupted.complete, interrupted.last_sequence) == (False, 2_000)
+
+    get = JetStreamContext.get_msg
+
+    async def get_from_deleted_stream(js: JetStreamContext, name: str, **options: Any) -> api.RawStreamMsg:
+        """Answer as a server that was frozen, and does not know yet that the stream was replaced."""
+        if "seq" not in options:
+            return await get(js, name, **options)
+        return api.RawStreamMsg(seq=options["seq"], headers={"diptych-position": "5000"})
+
+    monkeypatch.setattr(JetStreamContext, "get_msg", get_from_deleted_stream)
     async with feed.relay(database_url, own_nats.url):
         await writer.wait_until_published()
         resumed = await feed.read_identity(observer)
