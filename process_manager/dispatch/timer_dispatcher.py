@@ -27,6 +27,7 @@ from process_manager.groups.group_commit import RaceLost
 from process_manager.groups.instance import RowUnreadable
 from process_manager.leases import Leases
 from process_manager.postgres.due_work import DueTimer
+from process_manager.postgres.group_store import is_outage
 from process_manager.postgres.store import SagaStore
 from runtime.process import logs
 from runtime.process.lifecycle import cancel_and_wait
@@ -71,6 +72,7 @@ class TimerDispatcher:
         deadlines: Deadlines,
     ) -> None:
         self._failures = logs.RepeatedErrors(log, "Polling due timers failed")
+        self._postponed = logs.LimitedErrors(log, "Timer postponed", level="warning")
         self._locked = logs.LimitedErrors(log, "Timer waits for a lock", level="warning")
         self._engine = engine
         self._store = store
@@ -159,8 +161,12 @@ class TimerDispatcher:
             self._rest(timer)
             self._locked.report(saga=timer.saga, sagaId=timer.id, error=str(error))
         except Exception as error:  # perhaps a bug in one saga, which must not stop the others
-            log.exception("Timer delivery failed", saga=timer.saga, sagaId=timer.id, error=repr(error))
-            await self._postpone(timer, RETRY_INTERVAL)
+            if is_outage(error):
+                self._rest(timer)
+                self._postponed.report(saga=timer.saga, sagaId=timer.id, error=repr(error))
+            else:
+                log.exception("Timer delivery failed", saga=timer.saga, sagaId=timer.id, error=repr(error))
+                await self._postpone(timer, RETRY_INTERVAL)
         finally:
             del self._firing[timer]
 

@@ -18,6 +18,7 @@ from process_manager.postgres.due_work import NO_CHECKPOINT, Feed
 from process_manager.postgres.store import SagaStore
 from process_manager.sagas.inventory import RESERVATIONS
 from tests.support.builders.reservations import ended, made
+from tests.support.harness.log_lines import own_lines
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun
 from tests.support.harness.waiting import until
 
@@ -108,6 +109,25 @@ async def test_a_dispatcher_without_due_timers_does_not_poll(run: SagaRun) -> No
         for number in range(20):
             await run.deliver(made(f"even-later-{number}", in_seconds(7200)))
         assert len(polls) <= 3
+
+
+async def test_a_timer_whose_transaction_is_cut_fires_again_at_once(run: SagaRun) -> None:
+    store: Any = run.engine._commit._store
+    write = store.write
+
+    async def cut_and_write(units: Any) -> Any:
+        store.write = write
+        store._kept[1].terminate()
+        return await write(units)
+
+    await run.deliver(made("due", in_seconds(-1)))
+    store.write = cut_and_write
+    with own_lines() as lines:
+        async with dispatching(run) as (leases, _):
+            leases.give()
+            await until(lambda: count_steps(run, 1), 5)
+    assert lines.of("Timer postponed")
+    assert not lines.of("Timer delivery failed")
 
 
 LOCKS = {
