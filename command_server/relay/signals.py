@@ -16,6 +16,11 @@ class Signals:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    @property
+    def session(self) -> int:
+        """The connection's session, with which the subscriptions may end."""
+        return self._connection.sessions
+
     def subscribe_notifications(self) -> AbstractAsyncContextManager[asyncio.Event]:
         """Yield an event that is set whenever a command server has committed events."""
         return self._subscribe(streams.WAKE_SUBJECT)

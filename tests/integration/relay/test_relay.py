@@ -18,9 +18,9 @@ from command_server.relay.batch_sender import Publisher
 from command_server.relay.observer import ObservedPublisher
 from command_server.relay.outbox import Outbox
 from contracts.envelope import RecordedEvent
-from contracts.streams import WAKE_SUBJECT, subject
+from contracts.streams import PUBLISHED_SUBJECT, WAKE_SUBJECT, subject
 from devstack.servers import Nats
-from runtime.jetstream import PublicationClock
+from runtime.jetstream import UNREACHABLE, Connection, PublicationClock
 from runtime.process import logs
 from runtime.telemetry import tracing
 from tests.support.harness import feed
@@ -164,6 +164,25 @@ async def test_it_confirms_that_all_earlier_events_are_published(
         identity = await feed.read_identity(relay.connection)
         assert (clock.latest.epoch, clock.latest.sequence) == (identity.epoch, 2_500)
         asking.cancel()
+
+
+async def test_it_receives_requests_after_its_client_was_closed(
+    database_url: str, own_nats: Nats, observer: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A check while the client is closed would fail, and the relay recover.
+    monkeypatch.setattr("command_server.relay.relay.CHECK_INTERVAL", 60.0)
+
+    async def is_confirmed() -> bool:
+        try:
+            return bool((await observer.client.request(PUBLISHED_SUBJECT, timeout=1)).data)
+        except UNREACHABLE:
+            return False
+
+    async with feed.relay(database_url, own_nats.url) as relay:
+        await until(is_confirmed)
+        await relay.connection.client.close()  # as it does by itself after some errors of the server
+        assert not await is_confirmed()
+        await until(is_confirmed, 10)
 
 
 async def test_only_marked_rows_are_deleted_after_their_retention(
