@@ -113,6 +113,7 @@ class Deadlines:
         """Write the changes of a delivery together with those that wait; return whether they are written."""
         self._waiting.append(delivery)
         try:
+            await asyncio.sleep(0)  # until all feeds that arrive together are waiting
             async with self._group_lock:
                 if delivery in self._waiting:
                     group, self._waiting = self._waiting[:MAX_FEEDS], self._waiting[MAX_FEEDS:]
