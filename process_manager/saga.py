@@ -176,7 +176,7 @@ class Saga(Generic[S]):
         deadline: lets the instances begin at a deadline; None to begin with the first event.
 
     Raises:
-        ValueError: the subscriptions exclude each other, or the deadline.
+        ValueError: the subscriptions exclude each other, or the deadline, or the initial state has no status.
     """
 
     name: str
@@ -202,6 +202,10 @@ class Saga(Generic[S]):
                     f"{self.name}: a deadline needs one subscription without a key, and begins first_event"
                 )
             self.subscribes_to[0].events.check_newest(self.deadline.set_by)
+        try:  # an instance that fails on its first event has this state
+            self.describe_status(self.initial)
+        except Exception as error:
+            raise ValueError(f"{self.name}: describe_status fails on the initial state: {error!r}") from error
 
     @property
     def own_type(self) -> str:

@@ -28,7 +28,7 @@ from process_manager.deadlines.changes import DeadlineChanges, DeadlineSaga, Key
 from process_manager.engine import Engine
 from process_manager.postgres.columns import to_columns
 from process_manager.postgres.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed, list_keys
-from process_manager.postgres.group_store import is_outage
+from process_manager.postgres.group_store import LOCKED, is_outage
 from process_manager.postgres.statement_session import StatementSession
 from process_manager.postgres.store import SagaStore
 from process_manager.postgres.stored_values import to_json
@@ -141,13 +141,15 @@ class Deadlines:
         try:
             return await self._write(group)
         except Exception as error:
-            if is_outage(error):
+            if is_outage(error) and not isinstance(error, LOCKED):
                 raise
-            return False  # PostgreSQL refuses a row of one of them
+            return False  # PostgreSQL refuses a row of one of them, or another session has inserted it
 
     async def _write_alone(self, delivery: _Delivery) -> None:
         try:
             delivery.written.set_result(await self._write([delivery]))
+        except LOCKED as error:
+            delivery.fail(error)
         except Exception as error:
             if is_outage(error):
                 raise

@@ -8,6 +8,7 @@ from typing import Any
 from contracts.envelope import RecordedEvent
 from process_manager.postgres.stored_values import to_text
 from process_manager.saga import Saga
+from runtime.process.logs.repeated_errors import describe_error
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def assign(saga: Saga[Any], beginning: datetime | None, events: Sequence[Recorde
             try:
                 id_ = subscription.find_instance(event)
             except Exception as error:  # an event or a key's function may be broken
-                failures[stream] = event.version, to_text(f"{type(error).__name__}: {error}")
+                failures[stream] = event.version, to_text(describe_error(error))
                 break
             if id_:
                 instances.setdefault(id_, {}).setdefault(stream, []).append(event)

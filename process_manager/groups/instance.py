@@ -33,6 +33,7 @@ from process_manager.saga import (
     SagaStatus,
     Send,
 )
+from runtime.process.logs.repeated_errors import describe_error
 
 REQUEST_ID_NAMESPACE = UUID("2a9c1f0e-7c58-5d0b-8a55-0d2f6e0c3b71")
 MAX_OTHER_STREAMS = 1000
@@ -222,7 +223,7 @@ class Instance:
             message = self.saga.find_subscription(event.stream).events.decode(event)
             self.react_to(EventReceived(message, event.version, event.stream, at))
         except Exception as error:  # an event may contain anything; it blocks this instance alone
-            self._fail(event.stream, event.version, f"failed: {type(error).__name__}: {error}")
+            self._fail(event.stream, event.version, f"failed: {describe_error(error)}")
             return False
         if self.began_at is None:
             self.began_at = at

@@ -10,6 +10,7 @@ from contracts import streams
 from process_manager.groups.instance import Instance, StreamPosition
 from process_manager.postgres.stored_values import to_json, to_text
 from process_manager.saga import Saga, SagaStatus
+from runtime.process.logs.repeated_errors import describe_error
 
 T = TypeVar("T")
 
@@ -144,7 +145,7 @@ def _try(read: Callable[[], T], default: T) -> tuple[T, str]:
     try:
         return read(), ""
     except Exception as error:  # the row may be of another release, and hold anything
-        return default, to_text(f"its row cannot be read: {type(error).__name__}: {error}")
+        return default, to_text(f"its row cannot be read: {describe_error(error)}")
 
 
 def _read_state(saga: Saga[Any], column: object) -> Any:

@@ -2,12 +2,16 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from contracts.envelope import RecordedEvent
+from process_manager.groups.assignment import assign
 from process_manager.groups.instance import Instance
 from process_manager.saga import EventReceived
+from process_manager.subscriptions import Subscription
+from tests.support.ledger.events import EVENTS
 from tests.support.ledger.sagas import COLLECTION
 from tests.support.ledger.stubs import commands, events_v2
 
@@ -38,3 +42,35 @@ def test_an_undeclared_request_blocks_the_saga_at_its_event() -> None:
     assert not instance.receive_event(event, AT)
     assert "does not declare" in instance.status.blocked_reason
     assert instance.version == 0
+
+
+class Mute(Exception):
+    """An error that cannot be described."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_an_error_without_a_text_blocks_the_saga_at_its_event() -> None:
+    def fail(*_: object) -> Any:
+        raise Mute
+
+    saga = replace(COLLECTION, react=fail)
+    instance = Instance(saga, "c", saga.initial)
+    event = RecordedEvent(
+        "ledger.cheque.c", 1, WRITTEN.DESCRIPTOR.full_name, WRITTEN.SerializeToString(), AT, 1, {}
+    )
+    assert not instance.receive_event(event, AT)
+    assert instance.failed_input == "version 1 failed: Mute"
+    keyed = replace(
+        saga, subscribes_to=[Subscription("ledger.cheque", EVENTS, {events_v2.ChequeWritten: fail})]
+    )
+    assert assign(keyed, None, [event]).failures == {"ledger.cheque.c": (1, "Mute")}
+
+
+def test_a_saga_that_cannot_describe_its_initial_state_is_no_saga() -> None:
+    def fail(_: object) -> Any:
+        raise RuntimeError("no status")
+
+    with pytest.raises(ValueError, match=r"ledger\.collection: describe_status fails on the initial state"):
+        replace(COLLECTION, describe_status=fail)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from diptych_testing.saga_simulation import SagaSimulation
-from process_manager.saga import EventReceived, Input, Reaction, Saga, Send, Timer
+from process_manager.saga import EventReceived, Input, Reaction, Saga, SagaStatus, Send, Timer
 from runtime.process.start_error import StartError
 from tests.support.harness.account_watch import ACCOUNT_WATCH
 from tests.support.ledger.rules import CONTEXT
@@ -183,7 +183,12 @@ class Lossy:
     ("change", "message"),
     [
         (lambda saga: replace(saga, requests=(events.ChequeCashed,)), "no method takes"),
-        (lambda saga: replace(saga, initial=Lossy()), "JSON changes the state"),
+        (
+            lambda saga: replace(
+                saga, initial=Lossy(), describe_status=lambda _: SagaStatus("ANY", ended=False)
+            ),
+            "JSON changes the state",
+        ),
     ],
 )
 def test_a_mistake_in_the_definition_fails(change: Callable[[Any], Saga[Any]], message: str) -> None:
