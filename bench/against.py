@@ -1,7 +1,8 @@
 """`make bench-against REV=...`: this version against an older one, in turns on the same machine.
 
 Run as `python -m bench.against REV [group ...]`. The other version is checked out and set up with its own
-dependencies. Stacks of both are measured in turns by this version's programs, round after round.
+dependencies. Stacks of both are measured in turns by this version's programs, round after round, and each
+round begins with the other one.
 """
 
 import argparse
@@ -9,10 +10,11 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import PIPE, STDOUT
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,6 +31,8 @@ from runtime.process import logs
 
 THIS = "this version"
 Samples = Mapping[str, Sample]
+Order = Sequence[tuple[str, Path]]
+"""The versions' names and checkouts, in the order in which a round measures them."""
 
 
 class Versions:
@@ -68,13 +72,19 @@ class Versions:
         results = await idle.measure(1, self._plan.idle_seconds, self._variables, root)
         return {name: sample for name, (sample,) in results.items()}
 
-    async def measure_round(self, group: str, roots: Mapping[str, Path]) -> Samples:
-        """Return the samples of all versions, by the subject's and the version's name."""
+    async def measure_round(self, group: str, orders: Iterator[Order]) -> Samples:
+        """Measure in the next order, and return the samples by the subject's and the version's name."""
         samples: dict[str, Sample] = {}
-        for version, root in roots.items():
+        for version, root in next(orders):
             measured = await self.groups[group](root)
             samples |= {name_version(name, version): sample for name, sample in measured.items()}
         return samples
+
+
+def alternate(roots: Mapping[str, Path]) -> Iterator[Order]:
+    """Yield the order of each round. The first one changes, since the machine's speed drifts."""
+    forwards = list(roots.items())
+    return cycle((forwards, forwards[::-1]))
 
 
 def name_version(subject: str, version: str) -> str:
@@ -146,7 +156,7 @@ async def main(revision: str, groups: Collection[str], plan: Plan, rounds: int) 
             roots = {revision: root, THIS: ROOT}
             for group in groups:
                 print(group, flush=True)
-                results |= await repeat(partial(versions.measure_round, group, roots), rounds)
+                results |= await repeat(partial(versions.measure_round, group, alternate(roots)), rounds)
     table = create_table(revision)
     report.print_tables(table, results)
     print(report.save("against", table, results).relative_to(Path.cwd()))
