@@ -16,6 +16,8 @@ MAX_TIMEOUTS = 6
 After a write error, for example on a full disk, NATS ignores all that is published to the stream until it
 restarts; other streams work again as soon as there is room."""
 
+Batches = AsyncIterator[tuple[Sequence[RecordedEvent], int]]
+
 log = logs.get_logger(__name__)
 
 
@@ -31,20 +33,24 @@ class Publisher(Protocol):
 
 
 class BatchSender:
-    """Publishes to the stream for the relay and its recovery."""
+    """Publishes to the stream for the relay and its recovery.
 
-    def __init__(self, outbox: Outbox, stream: EventStream) -> None:
+    Args:
+        outbox: the source of the events.
+        stream: the destination.
+        publisher: the stream, or a decorator that observes events published for the first time.
+    """
+
+    def __init__(self, outbox: Outbox, stream: EventStream, publisher: Publisher) -> None:
         self._outbox = outbox
         self._stream = stream
+        self._publisher = publisher
         self._timeouts = 0
 
-    async def send(
-        self, publisher: Publisher, state: RelayState, events: Sequence[RecordedEvent], after: int
-    ) -> AsyncIterator[tuple[Sequence[RecordedEvent], int]]:
-        """Publish events, and yield each batch with the sequence of its last event.
+    def send(self, state: RelayState, events: Sequence[RecordedEvent], after: int) -> Batches:
+        """Publish events for the first time, and yield each batch with the sequence of its last event.
 
         Args:
-            publisher: the stream, or a decorator of it.
             state: the relay's state as it is in PostgreSQL.
             events: in order.
             after: the stream's last sequence.
@@ -52,6 +58,15 @@ class BatchSender:
         Raises:
             MessageTooLarge: the server refuses an event because of its size; all before it were yielded.
         """
+        return self._send(self._publisher, state, events, after)
+
+    def send_again(self, state: RelayState, events: Sequence[RecordedEvent], after: int) -> Batches:
+        """Publish events as `send` does, unobserved, since they were published before."""
+        return self._send(self._stream, state, events, after)
+
+    async def _send(
+        self, publisher: Publisher, state: RelayState, events: Sequence[RecordedEvent], after: int
+    ) -> Batches:
         accepted = await self._stream.count_accepted(events)
         for batch in _split(events[:accepted]):
             after = await self._publish(publisher, state, batch, after)

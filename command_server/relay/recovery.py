@@ -13,12 +13,11 @@ How it works. It runs after a start, a takeover, a timeout or any error, and tru
 from collections.abc import Sequence
 from time import monotonic
 
-from command_server.relay.batch_sender import BatchSender, OutOfSync, Publisher
+from command_server.relay.batch_sender import Batches, BatchSender, OutOfSync
 from command_server.relay.event_messages import decode_event, is_copy
 from command_server.relay.event_stream import MAX_BATCH_SIZE, EventStream
 from command_server.relay.outbox import Outbox
 from command_server.relay.outbox_rows import RelayState
-from contracts.envelope import RecordedEvent
 from runtime.jetstream import Message, StreamIdentity, StreamReader
 from runtime.process import logs
 
@@ -34,16 +33,12 @@ class Recovery:
     Args:
         outbox: the source.
         stream: the destination.
-        publisher: the stream, or a decorator that observes events published for the first time.
         sender: publishes in batches.
     """
 
-    def __init__(
-        self, outbox: Outbox, stream: EventStream, publisher: Publisher, sender: BatchSender
-    ) -> None:
+    def __init__(self, outbox: Outbox, stream: EventStream, sender: BatchSender) -> None:
         self._outbox = outbox
         self._stream = stream
-        self._publisher = publisher
         self._sender = sender
         self._state = RelayState("", "", 0)
 
@@ -103,7 +98,7 @@ class Recovery:
             raise OutOfSync("the outbox no longer has all events that the stream has lost")
         positions = list(lost_positions.values())
         async for events in self._outbox.read_events(positions):
-            async for _, last in self._sender.send(self._stream, state, events, end):
+            async for _, last in self._sender.send_again(state, events, end):
                 end = last
 
     async def _mark_published_tail(self, stream: StreamIdentity) -> None:
@@ -167,13 +162,13 @@ class Recovery:
                 end, events = await self._outbox.read_history(after, MAX_BATCH_SIZE)
                 if end == after:
                     break
-                await self._publish_and_mark(self._stream, events)
+                await self._mark_batches(self._sender.send_again(self._state, events, self._state.sequence))
                 after = end
             await self._stream.declare_history()
         has_more = True
         while has_more:
             events, has_more = await self._outbox.read_pending(0, MAX_BATCH_SIZE)
-            await self._publish_and_mark(self._publisher, events)
+            await self._mark_batches(self._sender.send(self._state, events, self._state.sequence))
         await self._stream.declare_complete()
         log.info("Stream build finished", events=self._state.sequence)
 
@@ -197,8 +192,7 @@ class Recovery:
             raise OutOfSync("the stream's last message is not an event")
         return last.position
 
-    async def _publish_and_mark(self, publisher: Publisher, events: Sequence[RecordedEvent]) -> None:
-        batches = self._sender.send(publisher, self._state, events, self._state.sequence)
+    async def _mark_batches(self, batches: Batches) -> None:
         async for batch, last in batches:
             self._state = await self._outbox.mark(self._state, [event.position for event in batch], last)
 

@@ -59,9 +59,8 @@ class Relay:
     def __init__(self, outbox: Outbox, stream: EventStream, publisher: Publisher) -> None:
         self._outbox = outbox
         self._stream = stream
-        self._publisher = publisher
-        self._sender = BatchSender(outbox, stream)
-        self._recovery = Recovery(outbox, stream, publisher, self._sender)
+        self._sender = BatchSender(outbox, stream, publisher)
+        self._recovery = Recovery(outbox, stream, self._sender)
         self._state = RelayState("", "", 0)
         self._unmarked: list[int] = []
         """Positions of the events that the stream has after `_state.sequence`, in its order."""
@@ -171,7 +170,7 @@ class Relay:
         if events[0].position < self._last_position:
             await self._outbox.sync_marks(self._state)
         self._last_position = events[-1].position
-        async for batch, _ in self._sender.send(self._publisher, self._state, events, self._end):
+        async for batch, _ in self._sender.send(self._state, events, self._end):
             self._unmarked += [event.position for event in batch]
 
     async def _check(self, recreation_requested: asyncio.Event) -> TransactionSnapshot:
