@@ -141,6 +141,18 @@ class Connection:
         self._client.receivers.pop(subscription._id, None)
         await subscription.unsubscribe()
 
+    def send_signal(self, subject: str) -> None:
+        """Write a message without data, and do not wait; drop it if there is no connection.
+
+        The client's own way takes two more turns of the event loop, behind all that runs in them.
+        """
+        client, transport = self._client, self._client._transport
+        if not self.connected or transport is None:
+            return
+        waiting, client._pending, client._pending_data_size = client._pending, [], 0
+        with suppress(OSError, RuntimeError):  # the transport is closed, which the client has not noticed yet
+            transport.writelines([*waiting, f"PUB {subject} 0\r\n\r\n".encode()])
+
     async def refresh_max_payload(self) -> None:
         """Read the server's limit again; keep the last known one while the server is unreachable."""
         url = self.client.connected_url

@@ -54,6 +54,7 @@ def test_a_called_method_takes_the_arguments_of_our_calls(name: str) -> None:
 def test_the_attributes_in_use_exist() -> None:
     assert Client()._flush_queue is None
     assert Client()._resp_sub_prefix is None
+    assert (Client()._pending, Client()._pending_data_size, Client()._transport) == ([], 0, None)
     assert isinstance(Subscription(Client(), 7)._id, int)
 
 
