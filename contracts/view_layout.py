@@ -43,6 +43,7 @@ without losing concurrent writes, so a rebuild in place deletes `build` alone.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from diptych.projection.v1 import projection_pb2
@@ -80,11 +81,19 @@ class View:
         return f"{kind}:{self.projection}:{self.generation}"
 
     def key(self, view_id: str) -> str:
-        return f"{self._scope('view')}:{{{view_id}}}"
+        return f"{self._view_prefix}{view_id}}}"
+
+    @cached_property  # a projector makes several keys of an event
+    def _view_prefix(self) -> str:
+        return f"{self._scope('view')}:{{"
+
+    @cached_property
+    def _index_prefix(self) -> str:
+        return f"{self._scope('index')}:{{"
 
     def index(self, name: str, *values: str) -> str:
         """Return the key of the sorted set of all views with these values."""
-        return f"{self._scope('index')}:{{{'/'.join((name, *values))}}}"
+        return f"{self._index_prefix}{'/'.join((name, *values))}}}"
 
     def counters(self, name: str, *values: str) -> str:
         """Return the key of the hash of counters over all views with these values."""

@@ -1,12 +1,15 @@
 """Readable columns of a view's hash, for people with redis-cli. No program reads them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from google.protobuf.message import Message
 
-ReadColumns = Callable[[Message], Mapping[str, str]]
+Column = tuple[str, str]
+"""The name of a field, and its text."""
+ReadColumns = Callable[[Message], tuple[Column, ...]]
 
 RESERVED = frozenset(
     {
@@ -35,7 +38,7 @@ def create_column_reader(message: type[Message], names: Sequence[str]) -> ReadCo
         if name in RESERVED or name not in fields or fields[name].is_repeated:
             raise ValueError(f"{name} of {message.DESCRIPTOR.full_name} cannot be a column")
     formatters = [(name, _select_formatter(fields[name])) for name in names]
-    return lambda view: {name: format_value(getattr(view, name)) for name, format_value in formatters}
+    return lambda view: tuple([(name, format_value(getattr(view, name))) for name, format_value in formatters])
 
 
 def _select_formatter(field: Any) -> Callable[[Any], str]:
@@ -54,13 +57,20 @@ def _select_formatter(field: Any) -> Callable[[Any], str]:
 
 
 def _format_money(money: Any) -> str:
-    if not money.currency_code:
+    currency, units, nanos = money.currency_code, money.units, money.nanos
+    if not currency:
         return ""
-    fraction = f"{abs(money.nanos):09d}".rstrip("0").ljust(2, "0")
-    sign = "-" if money.units < 0 or money.nanos < 0 else ""
-    return f"{sign}{abs(money.units)}.{fraction} {money.currency_code}"
+    fraction = f"{abs(nanos):09d}".rstrip("0").ljust(2, "0") if nanos else "00"
+    sign = "-" if units < 0 or nanos < 0 else ""
+    return f"{sign}{abs(units)}.{fraction} {currency}"
 
 
 def _format_timestamp(timestamp: Any) -> str:
     """Return ISO 8601 text in UTC, truncated to the second."""
-    return datetime.fromtimestamp(timestamp.seconds, UTC).isoformat() if timestamp.ByteSize() else ""
+    seconds = timestamp.seconds
+    return _format_second(seconds) if seconds or timestamp.nanos else ""
+
+
+@lru_cache(1024)  # views that change together often show the same second
+def _format_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()

@@ -11,6 +11,7 @@ from diptych.history.v1.history_pb2 import Entry
 from google.protobuf.message import Message
 
 from contracts.envelope import RecordedEvent
+from runtime.codec import encode_timestamp
 
 E = TypeVar("E", bound=Message)
 
@@ -49,10 +50,10 @@ def entry_factory(
         values["version"] = event.version
         if has_type:
             values["event_type"] = event.type
+        values[record_time] = encode_timestamp(event.recorded_at)
         entry = message(**values)
-        fields: Any = entry
-        getattr(fields, record_time).FromDatetime(event.recorded_at)
         if has_event:  # the event as it was recorded, in that version
+            fields: Any = entry
             fields.event.type_url = TYPE_URL_PREFIX + event.type
             fields.event.value = event.data
         return entry

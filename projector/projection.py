@@ -185,7 +185,7 @@ class Projection(Generic[V]):
         return RenderedView(
             message=view,
             data=view.SerializeToString(),
-            columns=tuple(self._read_columns(view).items()),
+            columns=self._read_columns(view),
             entries=tuple(self._indexes(view)),
             contributions=_to_digits(self._contributions(view)),
             change_feeds=tuple(self._change_feeds(view)),

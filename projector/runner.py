@@ -96,16 +96,19 @@ class Runner:
             self._schedule.clear()
             checkpoints = Checkpoints(identity.epoch, build.checkpoints, partitions)
             reader = await self._feed.open(identity.epoch, checkpoints.starts)
+            session = Session(self._writer, self._feed, identity, checkpoints, reader)
             replays = asyncio.create_task(self._replayer.run(partitions))
             try:
-                session = Session(self._writer, self._feed, identity, checkpoints, reader)
                 while not stopping.is_set() and self._leases.partitions == partitions:
                     await session.step()
-                    self._failures.reset()
+                    if not session.is_writing:
+                        self._failures.reset()
                     if replays.done():
                         replays.result()  # raises: it ends by an error alone
+                await session.finish()
             finally:
                 await cancel_and_wait(replays)
+                await session.close()
                 await reader.close()
 
     async def _ensure_build(self) -> tuple[Build, StreamIdentity] | None:

@@ -2,7 +2,7 @@
 
 How it works. `step` reads messages, applies them in batches, and compares the stream with the one that the
 session began with. A batch is one write, of its views and the new checkpoints. While it is on its way, the
-next batch is folded on its result; no other write begins before its end. A batch whose handlers take longer
+next batch is read and folded on its result; no other write begins before its end. A batch whose handlers take longer
 than MAX_FOLD_TIME is applied in smaller parts, so that slow handlers delay no lease, health check or other
 projection. Parked aggregates are replayed beside it (replayer.py), so that no batch waits for them. The
 session ends with an exception as soon as the build, a checkpoint or the stream has changed; the runner then
@@ -84,6 +84,8 @@ class Session:
         """Messages that were read and are not applied."""
         self._size = BATCH_SIZE
         """Messages that are applied at once, at most."""
+        self._writing: asyncio.Task[bool] | None = None
+        """The write that is on its way, and began in this step or in an earlier one."""
         self._last_check = feed.get_check()  # which may precede the session's identity
         self._catch_up = CatchUp()
 
@@ -100,34 +102,51 @@ class Session:
         await self._apply_batches(*((1, APART_SIZE) if apart else (MAX_BATCHES, BATCH_SIZE)))
         await self._check_stream()
         if had_messages and apart:
+            await self.finish()
             await asyncio.sleep(min(MAX_PAUSE, perf_counter() - began))
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether a write is on its way, so that it may still fail."""
+        return self._writing is not None
+
+    async def finish(self) -> bool:
+        """Wait for the write that is on its way; return what `Writer.write` does.
+
+        Raises:
+            BuildSuperseded: the build or a checkpoint has changed.
+        """
+        writing, self._writing = self._writing, None
+        try:
+            return writing is None or await writing
+        finally:
+            if writing is not None:
+                await _end(writing)
+
+    async def close(self) -> None:
+        """End the write that is on its way, whether or not it has taken effect."""
+        if self._writing is not None:
+            await _end(self._writing)
 
     async def _apply_batches(self, count: int, max_size: int) -> None:
         """Apply messages in batches. Each is folded while the one before it is written."""
-        writing: asyncio.Task[bool] | None = None
-        try:
-            for _ in range(count):
-                messages = list(islice(self._messages, min(self._size, max_size)))
-                batch = await self._fold_in_time(messages) if messages else None
-                if batch is None:
-                    break
-                if writing is not None and not await writing:
-                    self._writer.discard(batch)
-                    batch = await self._writer.fold(_list_events(messages))
-                for _ in messages:
-                    self._messages.popleft()
-                sequences = {message.partition: message.sequence for message in messages}
-                if not self._messages:  # nothing to fold meanwhile, and a task costs more than the call
-                    await self._write(batch, sequences)
-                    return
-                writing = asyncio.create_task(self._write(batch, sequences))
-                for _ in range(SEND_TICKS):
-                    await asyncio.sleep(0)
-            if writing is not None:
-                await writing
-        finally:
-            if writing is not None:
-                await cancel_and_wait(writing)
+        for _ in range(count):
+            messages = list(islice(self._messages, min(self._size, max_size)))
+            batch = await self._fold_in_time(messages) if messages else None
+            if batch is None:
+                return
+            if not await self.finish():
+                self._writer.discard(batch)
+                batch = await self._writer.fold(_list_events(messages))
+            for _ in messages:
+                self._messages.popleft()
+            sequences = {message.partition: message.sequence for message in messages}
+            if not self._messages and len(messages) < BATCH_SIZE:
+                await self._write(batch, sequences)  # nothing to fold meanwhile, and a task costs more
+                return
+            self._writing = asyncio.create_task(self._write(batch, sequences))
+            for _ in range(SEND_TICKS):
+                await asyncio.sleep(0)
 
     async def _fold_in_time(self, messages: Sequence[EventMessage]) -> FoldedBatch | None:
         """Fold messages; if the handlers take too long, return None, and make the next batch smaller."""
@@ -155,6 +174,7 @@ class Session:
         if check is None or check is self._last_check:
             return
         self._last_check = check
+        await self.finish()
         current, expected = check.identity, self._identity
         if current is None or (current.epoch, current.incarnation) != (expected.epoch, expected.incarnation):
             raise BuildSuperseded("the stream was replaced")
@@ -164,6 +184,12 @@ class Session:
             self._catch_up.add_target(current.last_sequence, _get_confirmed_time(check.publication, current))
         if not self._messages:  # the reader counts them as returned, and they are not applied
             await self._write(NO_EVENTS, self._reader.read_positions())
+
+
+async def _end(writing: asyncio.Task[bool]) -> None:
+    await cancel_and_wait(writing)
+    if not writing.cancelled():
+        writing.exception()  # it was raised before, or another error ends the session
 
 
 def _list_events(messages: Iterable[EventMessage]) -> Iterable[RecordedEvent]:
