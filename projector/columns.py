@@ -38,7 +38,9 @@ def create_column_reader(message: type[Message], names: Sequence[str]) -> ReadCo
         if name in RESERVED or name not in fields or fields[name].is_repeated:
             raise ValueError(f"{name} of {message.DESCRIPTOR.full_name} cannot be a column")
     formatters = [(name, _select_formatter(fields[name])) for name in names]
-    return lambda view: tuple([(name, format_value(getattr(view, name))) for name, format_value in formatters])
+    return lambda view: tuple(
+        [(name, format_value(getattr(view, name))) for name, format_value in formatters]
+    )
 
 
 def _select_formatter(field: Any) -> Callable[[Any], str]:

@@ -16,15 +16,14 @@ How it works:
 - An event that fails parks the aggregate again, with the next attempt after a longer pause.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter, time_ns
 from typing import Any
 
 from msgspec.structs import replace
 
-from contracts.envelope import RecordedEvent
 from projector import clock
+from projector.event_slices import EventSlices
 from projector.fold import EventsMissing, FoldResult, fold
 from projector.ports import EventFeed, Store
 from projector.projection import Projection
@@ -32,17 +31,8 @@ from projector.records import Parked, Record, Update
 from projector.refold import Refold
 from projector.retry_schedule import RetryPolicy, compute_stale_since
 
-MAX_SLICE = 100
-"""Events in one write, at most: Redis serves nobody else meanwhile, and takes up to 0.1 ms for each."""
-FOLD_TIME = 0.005
-"""Seconds that the fold of a slice may take; one event at least is folded."""
-
 STREAM_PAUSE = 1_000
 """Milliseconds before a view that waits for a stream with all events is tried again."""
-
-
-class ReplicaBehind(Exception):
-    """The server that answered lacks messages that the leader of the stream has."""
 
 
 class Replay:
@@ -75,12 +65,9 @@ class Replay:
         self._view_id = view_id
         self._stream = stream
         self._feed = feed
-        self._reader = feed.open_aggregate(stream)
+        self._events = EventSlices(feed.open_aggregate(stream), stream)
         self._record: Record | None = None
         """The view as this replay has written it; None if it has to be loaded."""
-        self._events: deque[RecordedEvent] = deque()
-        """Events that were read and are not applied."""
-        self._slice_size = MAX_SLICE
         self._lacks_events = False
         self._refold: Refold | None = None
         self.failure: Parked | None = None
@@ -98,7 +85,7 @@ class Replay:
         if self._refold is not None:
             await self._step_refold(self._refold)
             return self.failure is None
-        if not await self._read_after(record.version):
+        if not await self._events.read_after(record.version):
             return await self._finish(record)
         update = self._fold_slice(record)
         if self._lacks_events:  # they are retried once the stream has them again
@@ -113,24 +100,21 @@ class Replay:
         if not record.is_hash:
             await self._store.restore_hash(self._view_id, 0)
             record = (await self._store.load([self._view_id]))[self._view_id]
-        self._events.clear()
         refold = Refold.is_needed(record) or await self._must_restore(record)
         self._refold = Refold(self._projection, record) if refold else None
-        await self._reader.seek(1 if self._refold else record.version + 1)
+        await self._events.seek(1 if self._refold else record.version + 1)
         return record
 
     async def _must_restore(self, record: Record) -> bool:
         """Return whether an event has arrived for a view that was archived since it was unparked."""
         if not record.archived:
             return False
-        await self._reader.seek(record.version + 1)
-        has_arrived = await self._read_after(record.version)
-        self._events.clear()
-        return has_arrived
+        await self._events.seek(record.version + 1)
+        return await self._events.read_after(record.version)
 
     async def _step_refold(self, refold: Refold) -> None:
         """Fold the next slice again, and write its history; after the last one write the view."""
-        unread = not refold.is_complete and await self._read_after(refold.version)
+        unread = not refold.is_complete and await self._events.read_after(refold.version)
         if not unread and not refold.lacks_events:
             update = refold.finish()
             self._refold = None
@@ -139,14 +123,14 @@ class Replay:
             else:
                 await self._write(update)
             return
-        events, started = self._take_slice() if unread else [], perf_counter()
+        events, started = self._events.take() if unread else [], perf_counter()
         try:
             update = refold.fold(events)
         except Exception as error:  # any event may have caused it
             waits = isinstance(error, EventsMissing) and await self._feed.request_removed_events()
             await self._park_refold(refold.record, error, waits)
             return
-        self._adapt_slice_size(len(events), perf_counter() - started)
+        self._events.adapt_size(len(events), perf_counter() - started)
         if update is None or await self._write(update):
             self._record = refold.record = refold.record if update is None else update.after
 
@@ -163,23 +147,6 @@ class Replay:
         if await self._write(Update(record, after, None, (), None, time_ns())):
             self.failure = parked
 
-    async def _read_after(self, version: int) -> bool:
-        """Read the events after a version; return False if there are none up to the end of the subject."""
-        ended = False
-        while True:
-            while self._events and self._events[0].version <= version:
-                self._events.popleft()
-            if self._events:
-                return True
-            if (batch := await self._reader.read_batch()) is not None:
-                self._events.extend(sorted(batch, key=lambda event: event.version))
-            elif await self._reader.has_ended():
-                return False
-            elif ended:
-                raise ReplicaBehind(f"{self._stream} cannot be read beyond version {version}")
-            else:  # an event may have been published since the batch was read
-                ended = True
-
     async def _finish(self, record: Record) -> bool:
         """Unpark the view; if it is unparked already, the replay has ended."""
         if record.parked is None:
@@ -190,22 +157,15 @@ class Replay:
         return True
 
     def _fold_slice(self, record: Record) -> Update:
-        events = self._take_slice()
+        events = self._events.take()
         started_ns, started = time_ns(), perf_counter()
         result = fold(self._projection, record, events)
         self._lacks_events = isinstance(result.error, EventsMissing)
-        self._adapt_slice_size(len(result.applied_events), perf_counter() - started)
+        self._events.adapt_size(len(result.applied_events), perf_counter() - started)
         after = replace(
             result.record, parked=self._create_parked(record, result), revision=record.revision + 1
         )
         return Update(record, after, result.content, result.applied_events, result.failed_event, started_ns)
-
-    def _take_slice(self) -> list[RecordedEvent]:
-        return [self._events[at] for at in range(min(self._slice_size, len(self._events)))]
-
-    def _adapt_slice_size(self, events: int, seconds: float) -> None:
-        affordable = int(FOLD_TIME * max(events, 1) / max(seconds, 1e-9))
-        self._slice_size = max(1, min(MAX_SLICE, 2 * self._slice_size, affordable))
 
     def _create_parked(self, before: Record, result: FoldResult) -> Parked | None:
         """Return the record of a failure, or of the progress while the view is parked."""

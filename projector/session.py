@@ -2,11 +2,11 @@
 
 How it works. `step` reads messages, applies them in batches, and compares the stream with the one that the
 session began with. A batch is one write, of its views and the new checkpoints. While it is on its way, the
-next batch is read and folded on its result; no other write begins before its end. A batch whose handlers take longer
-than MAX_FOLD_TIME is applied in smaller parts, so that slow handlers delay no lease, health check or other
-projection. Parked aggregates are replayed beside it (replayer.py), so that no batch waits for them. The
-session ends with an exception as soon as the build, a checkpoint or the stream has changed; the runner then
-starts a new session from the stored checkpoints. A kill at any point repeats one batch at most, and the
+next batch is read and folded on its result; no other write begins before its end. A batch whose handlers
+take longer than MAX_FOLD_TIME is applied in smaller parts, so that slow handlers delay no lease, health check
+or other projection. Parked aggregates are replayed beside it (replayer.py), so that no batch waits for them.
+The session ends with an exception as soon as the build, a checkpoint or the stream has changed; the runner
+then starts a new session from the stored checkpoints. A kill at any point repeats one batch at most, and the
 writer ignores events that a view already includes.
 
 The session also determines `as_of`: for each partition, the time up to which the views include all committed
@@ -174,7 +174,6 @@ class Session:
         if check is None or check is self._last_check:
             return
         self._last_check = check
-        await self.finish()
         current, expected = check.identity, self._identity
         if current is None or (current.epoch, current.incarnation) != (expected.epoch, expected.incarnation):
             raise BuildSuperseded("the stream was replaced")
@@ -183,6 +182,7 @@ class Session:
         if current.complete:
             self._catch_up.add_target(current.last_sequence, _get_confirmed_time(check.publication, current))
         if not self._messages:  # the reader counts them as returned, and they are not applied
+            await self.finish()
             await self._write(NO_EVENTS, self._reader.read_positions())
 
 

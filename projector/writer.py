@@ -12,7 +12,6 @@ replayer reads them again from the aggregate's subject. A gap in the versions pa
 be replayed at once: however long its stream is, the batch does not wait for it.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from math import inf
 from time import perf_counter, time_ns
@@ -28,10 +27,9 @@ from projector.ports import NO_PARTITIONS, Advances, Store
 from projector.projection import Projection
 from projector.records import FoldedBatch, Parked, Record, Update
 from projector.retry_schedule import RetryPolicy, RetrySchedule, compute_stale_since
+from projector.view_cache import ViewCache
 
 Observer = Callable[[Sequence[Update]], None]
-
-MAX_CACHED_VIEWS = 10_000
 
 
 class ViewUnreadable(Exception):
@@ -69,7 +67,7 @@ class Writer:
         self._store = store
         self._retries = retries
         self._observe = observe
-        self._cache: OrderedDict[str, Record] = OrderedDict()
+        self._cache = ViewCache(projection.view, store)
         self._as_of: dict[int, int] = {}
         """The times that the store has, by partition."""
 
@@ -104,14 +102,14 @@ class Writer:
     async def _fold_views(
         self, pending_events: Mapping[str, Sequence[RecordedEvent]], new_ids: Set[str], max_seconds: float
     ) -> FoldedBatch:
-        records = await self._load(pending_events, new_ids)
+        records = await self._cache.load(pending_events, new_ids)
         began = perf_counter()
         updates = [
             update
             for view_id, events in pending_events.items()
             if (update := self._fold_view(records[view_id], events, began + max_seconds)) is not None
         ]
-        self._cache_records(update.after for update in updates)
+        self._cache.put(update.after for update in updates)
         return FoldedBatch(pending_events, updates, perf_counter() - began)
 
     async def write(
@@ -147,7 +145,7 @@ class Writer:
 
     def discard(self, batch: FoldedBatch) -> None:
         """Forget the views of a batch that is not written."""
-        self._evict(batch.pending_events)
+        self._cache.evict(batch.pending_events)
 
     def _fold_view(self, record: Record, events: Sequence[RecordedEvent], deadline: float) -> Update | None:
         """Return the update of a view by these events; None if it does not change."""
@@ -193,30 +191,6 @@ class Writer:
             return self._retries.wait_for_events(stream, version, error, now, stale_since)
         return self._retries.park(stream, version, error, None, now, stale_since)
 
-    async def _load(
-        self, pending_events: Mapping[str, Sequence[RecordedEvent]], new_ids: Set[str]
-    ) -> Mapping[str, Record]:
-        """Return views from the cache, the missing ones from the store.
-
-        Args:
-            pending_events: the events that are to be applied, by view.
-            new_ids: views assumed not to exist, because their first event is in the batch. They are not
-                loaded; if the assumption is wrong, the write reports a conflict.
-        """
-        records = {view_id: self._cache[view_id] for view_id in pending_events if view_id in self._cache}
-        for view_id in new_ids - records.keys():
-            records[view_id] = Record(view_id, self._projection.view.message())
-        if missing_ids := [view_id for view_id in pending_events if view_id not in records]:
-            loaded_records = await self._store.load(missing_ids)
-            if others := [record.id for record in loaded_records.values() if not record.is_hash]:
-                for view_id in others:
-                    first = min(event.version for event in pending_events[view_id])
-                    await self._store.restore_hash(view_id, first - 1)
-                loaded_records = {**loaded_records, **await self._store.load(others)}
-            self._cache_records(loaded_records.values())
-            records.update(loaded_records)
-        return records
-
     async def _write(
         self,
         updates: Sequence[Update],
@@ -229,25 +203,10 @@ class Writer:
                 await self._store.advance(advances, as_of)
             return set()
         conflicts = await self._store.write(updates, advances, as_of)
-        self._evict(conflicts)
+        self._cache.evict(conflicts)
         written_updates = [update for update in updates if update.after.id not in conflicts]
         for update in written_updates:
             if update.after.parked is not None:
                 self._schedule.add(update.after.id, update.after.parked)
         self._observe(written_updates)
         return conflicts
-
-    def _cache_records(self, records: Iterable[Record]) -> None:
-        """Cache views, and evict the least recently used ones."""
-        for record in records:
-            if record.parked is None:
-                self._cache[record.id] = record
-                self._cache.move_to_end(record.id)
-            else:  # another process may unpark it at any time, and only the store shows that
-                self._cache.pop(record.id, None)
-        while len(self._cache) > MAX_CACHED_VIEWS:
-            self._cache.popitem(last=False)
-
-    def _evict(self, view_ids: Iterable[str]) -> None:
-        for view_id in view_ids:
-            self._cache.pop(view_id, None)

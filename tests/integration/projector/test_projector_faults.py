@@ -1,7 +1,7 @@
 """Faults: projectors that are killed, doubled or late, and a Redis or a stream that is replaced."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
@@ -183,58 +183,6 @@ async def test_an_index_of_another_type_is_reported_for_each_view_of_the_batch(
         await writer.write(await writer.fold([ONE[0], TWO[0], THREE[0]]))
         assert sorted(reports) == [("c-1", key), ("c-2", key), ("c-3", key)]
         assert [await projection_run.read_version(redis, f"c-{n}") for n in (1, 2, 3)] == [1, 1, 1]
-
-
-OTHER_CODE = Projection[Any](VIEW, events=EVENTS, indexes=lambda _: [(VIEW.index("reason", "other"), "c-1")])
-
-
-@OTHER_CODE.on(events.ChequeVoided)
-def ignore(*_: Any) -> None:
-    pass
-
-
-folded_reasons = set[str]()
-RECORDING = Projection[Any](VIEW, events=EVENTS, indexes=index_reason)
-
-
-@RECORDING.on(events.ChequeVoided)
-def record_reason(cheque: Any, event: Any) -> None:
-    set_reason(cheque, event)
-    folded_reasons.add(event.reason)
-
-
-async def have_folded_both() -> bool:
-    return folded_reasons == {"a", "b"}
-
-
-class OvertakenStore(RedisStore):
-    """Before its first write, a projector with other code writes the first event's view."""
-
-    overtaking = True
-
-    async def write(self, updates: Sequence[Update], *arguments: Any) -> set[str]:
-        if self.overtaking:
-            self.overtaking = False
-            await until(have_folded_both)
-            other = RedisStore(self._redis, VIEW)
-            await other.read_build()
-            writer = Writer(OTHER_CODE, other, RetryPolicy(), lambda _: None, RetrySchedule(lambda _: False))
-            await writer.write(await writer.fold([recorded(1, voided("c-1", "a"))]))
-        return await super().write(updates, *arguments)
-
-
-async def test_a_batch_that_was_folded_on_a_view_with_a_conflict_is_folded_again(
-    redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(session, "BATCH_SIZE", 1)
-    history = [recorded(n, voided("c-1", reason)) for n, reason in enumerate("ab", 1)]
-    await publisher.publish(*history)
-    # Its view has the version and the revision of the one that the second batch was folded on.
-    async with projector(
-        redis_url, nats_url, partitions=ALL_PARTITIONS, projection=RECORDING, store=OvertakenStore
-    ):
-        await until(lambda: projection_run.has_applied(redis, [history]))
-    assert await projection_run.read_indexes(redis) == {"index:ledger.cheque:2:{reason/b}": {"c-1"}}
 
 
 async def test_a_flushed_redis_is_rebuilt_without_new_events(

@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from contracts import streams
-from projector import replay, replayer
+from projector import event_slices, replayer
 from projector.records import Update
 from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy
@@ -149,7 +149,7 @@ async def test_a_failing_replay_parks_again_and_keeps_its_progress(
 async def test_events_that_arrive_during_a_replay_are_applied_once_and_in_order(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "MAX_SLICE", 7)
+    monkeypatch.setattr(event_slices, "MAX_SLICE", 7)
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng, accounts = random.Random(seed), FragileAccounts(POISON)
@@ -337,7 +337,7 @@ async def test_a_replay_of_40000_events_delays_no_neighbour(
 async def test_a_slow_handler_gets_short_slices(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(replay, "FOLD_TIME", 0.0)  # every handler is slower than that
+    monkeypatch.setattr(event_slices, "FOLD_TIME", 0.0)  # every handler is slower than that
     accounts, sizes = FragileAccounts(POISON), list[int]()
     hot = list_payments(HOT, 250, v2=POISON)
     async with projector(
