@@ -23,7 +23,13 @@ from operations.housekeeping.kinds import Result
 from process_manager.saga import Saga
 from projector.projection import Projection
 from runtime.jetstream import Connection, StreamIdentity, connect, read_stream_identity
-from runtime.jetstream.stream import EPOCH_KEY, REMOVED_KEY, has_message, read_next_sequence
+from runtime.jetstream.stream import (
+    EPOCH_KEY,
+    FORMER_LEADER_TIME,
+    REMOVED_KEY,
+    has_message,
+    read_next_sequence,
+)
 from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
 
@@ -70,7 +76,7 @@ class StreamRemoval:
         if not count:
             return Result(0, kept_since)
         followers = await self._read_followers(stream.epoch)
-        if blocking := await self._find_blocking(followers, stream.epoch, end):
+        if blocking := await self._find_surely_blocking(followers, stream, end):
             return Result(0, note=f"{blocking.name} has not read {count:,} old messages yet")
         if dry_run:
             return Result(count, kept_since)
@@ -118,6 +124,16 @@ class StreamRemoval:
                 high = middle - 1
         return low
 
+    async def _find_surely_blocking(
+        self, followers: Sequence[Follower], stream: StreamIdentity, end: int
+    ) -> Follower | None:
+        """Return what `_find_blocking` does; with several replicas, none only if it finds none twice."""
+        blocking = await self._find_blocking(followers, stream.epoch, end)
+        if blocking is not None or stream.replicas == 1:
+            return blocking
+        await asyncio.sleep(FORMER_LEADER_TIME)
+        return await self._find_blocking(followers, stream.epoch, end)
+
     async def _find_blocking(self, followers: Sequence[Follower], epoch: str, end: int) -> Follower | None:
         """Return a follower that has not read all its messages up to `end`; None if there is none."""
         for follower in followers:
@@ -130,7 +146,7 @@ class StreamRemoval:
     async def _has_message(self, follower: Follower, end: int) -> bool:
         """Return whether the stream has a message for a follower after its checkpoint, up to `end`.
 
-        So it may have if the server that answers lacks the message at `end`.
+        So it may have if the server that answers lacks the message at `end` (`has_message`).
         """
         js = self._connection.js
         for subject in follower.subjects:

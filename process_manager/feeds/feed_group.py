@@ -72,7 +72,7 @@ class FeedGroup:
         batches: bool = False,
     ) -> None:
         self._saga, self._stream_type, self._source = saga, stream_type, source
-        self._feeds = FeedSource(saga.name, stream_type, source, {})
+        self._feeds = FeedSource(saga.name, stream_type, source)
         self._begin, self._deliver, self._batches = begin, deliver, batches
         self._failures = logs.RepeatedErrors(
             log, "Event consumer failed; restarting", saga=saga.name, streamType=stream_type
@@ -148,6 +148,7 @@ class FeedGroup:
             try:
                 await self._follow(part, is_apart=is_apart)
             except DeliveryFailed as error:
+                self._feeds.forget_positions(part)
                 self._failures.report(error)
                 if len(part) > 1:
                     part -= error.partitions
@@ -155,6 +156,7 @@ class FeedGroup:
                         tasks.create_task(self._run_part(frozenset({partition}), tasks, is_apart=True))
                     continue
             except Exception as error:  # must not stop the other feeds
+                self._feeds.forget_positions(part)
                 self._failures.report(error)
             else:
                 return
@@ -179,9 +181,7 @@ class FeedGroup:
                         messages += await self._read_more(cursor, MAX_BATCH - len(messages))
                     await self._deliver_all(identity.epoch, messages, checkpoints)
                 elif positions := cursor.read_positions():
-                    self._feeds.positions.update(
-                        {each: (identity.epoch, at) for each, at in positions.items()}
-                    )
+                    self._feeds.note_positions(identity.epoch, positions)
                     if is_apart and monotonic() > rejoins_at:
                         self._rejoin(min(positions.values()), identity.last_sequence)
                 self._failures.reset()
@@ -231,4 +231,5 @@ class FeedGroup:
         events = [event for message in messages if (event := message.event) is not None]
         parked = await self._deliver(feed, events, checkpoints[partition], reached)
         checkpoints[partition] = reached
+        self._feeds.note_delivery(partition, messages[0].sequence)
         self._source.replayer.request(feed, parked)

@@ -34,7 +34,6 @@ class Source:
     replayer: StreamReplayer
 
 
-@dataclass(frozen=True)
 class FeedSource:
     """The feeds of one saga and stream type.
 
@@ -42,13 +41,14 @@ class FeedSource:
         saga: the saga's name.
         stream_type: the type.
         source: of the events.
-        positions: by partition, up to where a feed has nothing but what was delivered, as this process knows.
     """
 
-    saga: str
-    stream_type: str
-    source: Source
-    positions: dict[int, Checkpoint]
+    def __init__(self, saga: str, stream_type: str, source: Source) -> None:
+        self.saga = saga
+        self.stream_type = stream_type
+        self.source = source
+        self._positions: dict[int, Checkpoint] = {}
+        """By partition, up to where a feed has nothing but what was delivered, as this process knows."""
 
     def name_feed(self, partition: int) -> Feed:
         return Feed(self.saga, self.stream_type, partition)
@@ -62,10 +62,24 @@ class FeedSource:
         """Return the first sequences to read, by partition."""
         starts = {}
         for partition, (epoch, sequence) in checkpoints.items():
-            known_epoch, known = self.positions.get(partition, NO_CHECKPOINT)
+            known_epoch, known = self._positions.get(partition, NO_CHECKPOINT)
             is_known = known_epoch == identity.epoch and known <= identity.last_sequence
             starts[partition] = max(sequence if epoch == identity.epoch else 0, known if is_known else 0) + 1
         return starts
+
+    def note_positions(self, epoch: str, positions: Mapping[int, int]) -> None:
+        """Record up to where the feeds have nothing but what was delivered."""
+        self._positions.update({partition: (epoch, position) for partition, position in positions.items()})
+
+    def note_delivery(self, partition: int, sequence: int) -> None:
+        """Discard all positions if one of them has passed over an event that was delivered now."""
+        if sequence <= self._positions.get(partition, NO_CHECKPOINT)[1]:
+            self._positions.clear()
+
+    def forget_positions(self, partitions: Collection[int]) -> None:
+        """Let these feeds begin at their checkpoints. After an error, nothing shows a wrong position."""
+        for partition in partitions:
+            self._positions.pop(partition, None)
 
     async def check_removed(self, checkpoints: Collection[Checkpoint], identity: StreamIdentity) -> None:
         """Check that the stream has all events behind these checkpoints.

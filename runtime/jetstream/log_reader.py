@@ -17,9 +17,9 @@ from typing import Protocol
 
 from contracts import streams
 from runtime.jetstream.connection import Connection
+from runtime.jetstream.end_checks import EndChecks
 from runtime.jetstream.event_log import EventLog, LateMessage, Limits
 from runtime.jetstream.reader import ReaderLost, StreamReader
-from runtime.jetstream.stream import has_message, read_next_sequence, read_stream_identity
 from runtime.process import logs
 from runtime.process.lifecycle import cancel_and_wait
 
@@ -85,7 +85,7 @@ class LogReader:
         self._arrived = asyncio.Event()
         self._pauses = False
         self._last_arrival = -inf
-        self._known_ends: list[int | None] = [None] * len(self.log.ends)
+        self._end_checks = EndChecks(connection.js, epoch, self._subjects, self.log)
         self._task: asyncio.Task[None] | None = None
 
     @classmethod
@@ -156,35 +156,7 @@ class LogReader:
         Raises:
             nats.errors.Error: JetStream cannot be reached.
         """
-        idle = [lane for lane in range(len(self._readers)) if self._is_idle(lane, last_sequence)]
-        if not idle:
-            return
-        reads = (self._read_end(lane, last_sequence) for lane in idle)
-        is_current, *ends = await asyncio.gather(has_message(self._connection.js, last_sequence), *reads)
-        # Another stream, or none, has no messages that this one may have had.
-        identity = await read_stream_identity(self._connection.js)
-        if identity is None or identity.epoch != self.epoch:
-            return
-        # Somebody may have deleted the message at the end, or housekeeping all messages.
-        is_gone = identity.first_sequence > last_sequence or not identity.intact
-        if is_current or is_gone:
-            for lane, end in zip(idle, ends, strict=True):
-                self.log.confirm_end(lane, end)
-                self._known_ends[lane] = self.log.ends[lane]
-
-    def _is_idle(self, lane: int, last_sequence: int) -> bool:
-        """Return whether no message of a lane has shown how far it is read since the last call."""
-        end, known = self.log.ends[lane], self._known_ends[lane]
-        self._known_ends[lane] = end
-        return end < last_sequence and (known is None or end == known)
-
-    async def _read_end(self, lane: int, last_sequence: int) -> int:
-        """Return the sequence up to which the stream has nothing of a lane that is not in the log."""
-        # A consumer's counts prove nothing: it learns of a message after the store has it, long after if its
-        # server is a follower that lags. The leader's store has each message up to `last_sequence`.
-        start = self.log.ends[lane] + 1
-        following = await read_next_sequence(self._connection.js, self._subjects[lane], start)
-        return last_sequence if following is None else min(last_sequence, following - 1)
+        await self._end_checks.run(last_sequence)
 
     async def _run(self) -> None:
         try:

@@ -19,6 +19,10 @@ HISTORY_KEY = "diptych-history"
 # Housekeeping writes this key.
 REMOVED_KEY = "diptych-removed-to"
 
+FORMER_LEADER_TIME = 1.5
+"""Seconds after which a server that answered as the leader of the stream, and was not, has learnt that it was
+replaced. The leader sends its followers a heartbeat every second."""
+
 
 class Message(msgspec.Struct, frozen=True):
     """A message of the stream."""
@@ -53,6 +57,8 @@ class StreamIdentity:
     """Whether it has all events that had been published before it was created."""
     takes_batches: bool = False
     """Whether its configuration allows fast batches (`BatchPublisher`)."""
+    replicas: int = 1
+    """The number of servers that store it, of which one leads."""
 
     @property
     def intact(self) -> bool:
@@ -93,6 +99,7 @@ async def read_stream_identity(js: JetStreamContext) -> StreamIdentity | None:
         removed_to=int(metadata.get(REMOVED_KEY, 0)),
         has_history=metadata.get(HISTORY_KEY) == "true",
         takes_batches=bool(info.config.allow_batched),
+        replicas=info.config.num_replicas or 1,
     )
 
 
@@ -114,7 +121,8 @@ async def has_message(js: JetStreamContext, sequence: int) -> bool:
 
     A server that was frozen and has been replaced as the leader answers for a moment as if it still led. It
     then lacks what was stored since, and says that a subject has no later message. So such an answer counts
-    only if the server that is asked at the same time has the stream's last message.
+    only if the server that is asked at the same time has the stream's last message. With several replicas the
+    two requests may be answered by two servers, so both are sent again after FORMER_LEADER_TIME.
 
     Raises:
         nats.errors.Error: JetStream cannot be reached.

@@ -11,8 +11,8 @@ from contracts import streams
 from devstack.servers import Nats
 from runtime.jetstream import Connection, Cursor, SharedReader, connect
 from runtime.process.lifecycle import cancel_and_wait
-from tests.integration.relay.test_shared_reader import ALL, make_stream, publish
 from tests.support.harness.nats_cluster import ClusteredNats, NatsCluster
+from tests.support.harness.shared_reading import ALL, make_stream, publish
 from tests.support.harness.waiting import until
 
 pytestmark = pytest.mark.long

@@ -1,17 +1,20 @@
 """Removal of old messages while the relay changes the stream's configuration."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from nats.js import api
+from nats.js import JetStreamContext, api
 
-from contracts.streams import JETSTREAM
+from contracts.streams import JETSTREAM, SUBJECTS
 from devstack.servers import Nats
+from operations.housekeeping import stream
 from operations.housekeeping.database import Database
 from operations.housekeeping.followers import Follower
 from operations.housekeeping.stream import StreamRemoval
-from runtime.jetstream import Connection, connect, read_stream_identity
+from runtime.jetstream import Connection, StreamIdentity, connect, read_stream_identity
+from runtime.jetstream.stream import read_next_sequence
 from tests.support.harness import feed
 from tests.support.harness.waiting import until
 
@@ -70,8 +73,8 @@ async def test_a_setting_of_the_relay_outlasts_older_settings_that_housekeeping_
                 assert not config.allow_batched
 
                 async def has_relay_changed_it() -> bool:
-                    stream = await identify(connection.js)
-                    return stream is not None and stream.takes_batches
+                    seen = await identify(connection.js)
+                    return seen is not None and seen.takes_batches
 
                 await until(has_relay_changed_it)
                 return await update(config)
@@ -84,10 +87,54 @@ async def test_a_setting_of_the_relay_outlasts_older_settings_that_housekeeping_
             await writer.wait_until_published()
 
             async def are_both_kept() -> bool:
-                stream = await identify(connection.js)
-                return stream is not None and stream.takes_batches and stream.removed_to >= result.removed
+                seen = await identify(connection.js)
+                return seen is not None and seen.takes_batches and seen.removed_to >= result.removed
 
             await until(are_both_kept)
             after = await feed.read_identity(connection)
             assert (after.epoch, after.intact, after.last_sequence) == (epoch, True, 8)
     await database.close()
+
+
+class UnreadFollower:
+    """Has read nothing of the stream."""
+
+    name = "unread"
+    subjects = (SUBJECTS,)
+
+    def __init__(self) -> None:
+        self.checkpoint = ("", 0)
+        self.advances: list[int] = []
+
+    async def read(self, epoch: str) -> Sequence[Follower]:
+        self.checkpoint = (epoch, self.checkpoint[1])
+        return (self,)
+
+    async def advance(self, sequence: int) -> None:
+        self.advances.append(sequence)
+
+
+async def test_a_follower_of_replicas_advances_only_if_two_checks_find_no_message(
+    database_url: str, own_nats: Nats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, follower, answers = Database(database_url), UnreadFollower(), []
+
+    async def answer_as_former_leader_first(js: JetStreamContext, subject: str, start: int) -> int | None:
+        answers.append(await read_next_sequence(js, subject, start))
+        return answers[-1] if len(answers) > 1 else None
+
+    async def read_replicated(js: JetStreamContext) -> StreamIdentity | None:
+        identity = await read_stream_identity(js)
+        return replace(identity, replicas=3) if identity else None
+
+    monkeypatch.setattr(stream, "read_next_sequence", answer_as_former_leader_first)
+    monkeypatch.setattr(stream, "read_stream_identity", read_replicated)
+    monkeypatch.setattr(stream, "FORMER_LEADER_TIME", 0.0)
+    async with feed.writer(database_url) as writer, feed.relay(database_url, own_nats.url) as relay:
+        await writer.commit(*"abcde")
+        await writer.wait_until_published()
+        await feed.wait_until_complete(relay.connection)
+        result = await StreamRemoval(database, relay.connection, [follower]).remove(timedelta(0), False)
+    await database.close()
+    assert (result.removed, result.note) == (0, "unread has not read 5 old messages yet")
+    assert (follower.advances, answers) == ([], [1, 1])

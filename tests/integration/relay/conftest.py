@@ -1,4 +1,4 @@
-"""A writer of events and an observer of their stream, for tests of the relay."""
+"""A writer of events, an observer of their stream, and a reader, for tests of the relay and of readings."""
 
 from collections.abc import AsyncIterator
 
@@ -19,5 +19,12 @@ async def writer(database_url: str) -> AsyncIterator[Writer]:
 @pytest.fixture
 async def observer(own_nats: Nats) -> AsyncIterator[Connection]:
     async with await connect(own_nats.url, "observer") as connection:
+        await connection.wait_until_connected()
+        yield connection
+
+
+@pytest.fixture
+async def connection(own_nats: Nats) -> AsyncIterator[Connection]:
+    async with await connect(own_nats.url, "test") as connection:
         await connection.wait_until_connected()
         yield connection

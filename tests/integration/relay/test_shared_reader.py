@@ -2,18 +2,15 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
-from uuid import uuid4
 
 import pytest
-from nats.js import JetStreamContext, api
 from nats.js.errors import NotFoundError
 
 from contracts import streams
 from contracts.envelope import to_headers
-from devstack.servers import Nats
 from runtime.jetstream import (
     Connection,
     Cursor,
@@ -21,59 +18,22 @@ from runtime.jetstream import (
     Limits,
     ReaderLost,
     SharedReader,
-    StreamReader,
-    connect,
 )
 from runtime.process.lifecycle import cancel_and_wait
 from tests.support.harness.log_lines import own_lines
+from tests.support.harness.shared_reading import (
+    ALL,
+    TYPES,
+    count_consumers,
+    make_stream,
+    publish,
+    read,
+    share,
+    until_closed,
+    wait_for_checks,
+)
 from tests.support.harness.waiting import until
 from tests.support.ledger.histories import cheque_events
-
-SMALL = Limits(messages=100, size=10_000, retained_messages=30, messages_ahead=20)
-"""Limits that cursors exceed all the time."""
-TYPES = ("a.b", "a.c", "d.e")
-ALL = frozenset(range(streams.PARTITIONS))
-
-
-@pytest.fixture
-async def connection(own_nats: Nats) -> AsyncIterator[Connection]:
-    async with await connect(own_nats.url, "test") as connection:
-        await connection.wait_until_connected()
-        yield connection
-
-
-async def make_stream(connection: Connection) -> str:
-    epoch = str(uuid4())
-    metadata = {"diptych-epoch": epoch, "diptych-incarnation": "i", "diptych-complete": "true"}
-    await connection.js.add_stream(
-        api.StreamConfig(
-            name=streams.JETSTREAM, subjects=[streams.SUBJECTS], allow_direct=True, metadata=metadata
-        )
-    )
-    return epoch
-
-
-@asynccontextmanager
-async def share(
-    connection: Connection, partitions: Iterable[int] = ALL, limits: Limits = SMALL
-) -> AsyncIterator[SharedReader]:
-    """Share a reading. `partitions` may be a set that changes meanwhile."""
-    shared = SharedReader(connection, lambda: frozenset(partitions), limits=limits)
-    checks = asyncio.create_task(shared.run())
-    yield shared
-    await cancel_and_wait(checks)
-
-
-async def publish(connection: Connection, keys: Sequence[tuple[str, int]]) -> None:
-    acks = [
-        await connection.js.publish_async(f"diptych.events.{partition}.{stream_type}.x", b"data")
-        for stream_type, partition in keys
-    ]
-    await asyncio.wait_for(asyncio.gather(*acks), 20)
-
-
-async def count_consumers(connection: Connection) -> int:
-    return len(await connection.js.consumers_info(streams.JETSTREAM))
 
 
 class Owner:
@@ -185,22 +145,6 @@ async def test_cursors_that_join_and_leave_at_any_moment_miss_and_repeat_nothing
     for owner in owners:
         owner.assert_complete(keys)
     await until_closed(connection)
-
-
-async def until_closed(connection: Connection) -> None:
-    async def is_closed() -> bool:
-        return await count_consumers(connection) == 0
-
-    await until(is_closed)
-
-
-async def read(cursor: Cursor, count: int) -> list[int]:
-    """Return the sequences of the next messages."""
-    sequences: list[int] = []
-    async with asyncio.timeout(20):
-        while len(sequences) < count:
-            sequences += [message.sequence for message in await cursor.read_batch(500, 1)]
-    return sequences
 
 
 async def test_cursors_at_different_checkpoints_share_one_consumer(connection: Connection) -> None:
@@ -325,199 +269,6 @@ async def test_a_recreated_stream_ends_all_cursors_and_new_ones_read_it(connecti
             await cursor.close()
         cursor = await shared.open(other_epoch, dict.fromkeys(ALL, 1), TYPES)
         assert await read(cursor, 1) == [1]
-        await cursor.close()
-
-
-async def test_positions_follow_the_stream_where_no_message_arrives(connection: Connection) -> None:
-    epoch = await make_stream(connection)
-    async with share(connection, {1, 2}) as shared:
-        cursor = await shared.open(epoch, {1: 1, 2: 1}, ["a.b"])
-        await publish(connection, [("a.c", 5), ("a.b", 1), ("a.c", 5)])
-
-        async def have_followed() -> bool:
-            await cursor.read_batch(10, 0.1)
-            return cursor.read_positions() == {1: 3, 2: 3}
-
-        await until(have_followed)
-        await cursor.close()
-
-
-async def test_no_position_exceeds_a_message_that_still_waits_in_a_consumer(connection: Connection) -> None:
-    epoch = await make_stream(connection)
-    async with share(connection) as shared:
-        cursor = await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES)
-        await publish(connection, [("a.b", 1)] * 90)  # the reading pauses before it has all of them
-        (reader,) = shared._readers
-        checks = set()
-
-        async def was_checked() -> bool:
-            checks.add(id(shared.latest_check))
-            (consumer,) = await connection.js.consumers_info(streams.JETSTREAM)
-            return len(checks) > 3 and consumer.num_pending == 0
-
-        await until(was_checked)
-        assert reader.log.ends[0] == len(reader.log.messages) < 90
-        assert await read(cursor, 90) == list(range(1, 91))
-        await cursor.close()
-
-
-class HeldMessages:
-    """Holds back what the server sends to readers, as a consumer does that lags behind the stream."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.is_holding = False
-        self._calls: list[tuple[StreamReader, str, str, bytes, Mapping[str, str]]] = []
-        self._receive = StreamReader._receive
-        monkeypatch.setattr(StreamReader, "_receive", lambda *call: self._hold(*call))
-
-    def _hold(
-        self, reader: StreamReader, subject: str, reply: str, data: bytes, headers: Mapping[str, str]
-    ) -> None:
-        if self.is_holding and reply:
-            self._calls.append((reader, subject, reply, data, headers))
-        else:
-            self._receive(reader, subject, reply, data, headers)
-
-    def release(self) -> None:
-        self.is_holding = False
-        for call in self._calls:
-            self._receive(*call)
-        self._calls.clear()
-
-
-async def wait_for_checks(shared: SharedReader, count: int) -> None:
-    """Wait for checks that began after this call."""
-    checks: list[object] = []
-
-    def was_checked() -> bool:
-        if not any(shared.latest_check is check for check in checks):
-            checks.append(shared.latest_check)
-        shared._check_due.set()
-        return len(checks) > count
-
-    await until(was_checked)
-
-
-@pytest.mark.parametrize("partitions", [ALL, frozenset({1, 2})], ids=["all partitions", "some"])
-async def test_no_position_exceeds_a_stored_message_that_its_consumer_lacks(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch, partitions: frozenset[int]
-) -> None:
-    held = HeldMessages(monkeypatch)
-    epoch = await make_stream(connection)
-    async with share(connection, partitions) as shared:
-        cursor = await shared.open(epoch, dict.fromkeys(partitions, 1), TYPES)
-        await publish(connection, [("a.b", 1), ("a.b", 2)])
-        assert await read(cursor, 2) == [1, 2]
-        held.is_holding = True
-        await publish(connection, [("a.b", 1), ("a.b", 2), ("a.b", 1)])
-        await wait_for_checks(shared, 4)
-        positions = cursor.read_positions()
-        assert positions[1] == 2
-        assert positions[2] <= 3
-        held.release()
-        assert sorted(await read(cursor, 3)) == [3, 4, 5]
-        await cursor.close()
-
-
-async def test_a_wrong_end_is_logged_and_loses_no_message(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def miss_all(*_: object) -> None:
-        return None
-
-    held = HeldMessages(monkeypatch)
-    epoch = await make_stream(connection)
-    async with share(connection) as shared:
-        cursors = [await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES) for _ in range(2)]
-        await publish(connection, [("a.b", n % 16) for n in range(20)])
-        for cursor in cursors:
-            assert len(await read(cursor, 20)) == 20
-        held.is_holding = True
-        with monkeypatch.context() as patches:
-            patches.setattr("runtime.jetstream.log_reader.read_next_sequence", miss_all)
-            await publish(connection, [("a.b", n % 16) for n in range(40)])
-            await until(lambda: min(cursors[0].read_positions().values()) == 60)
-        with own_lines() as lines:
-            held.release()
-            for cursor in cursors:
-                assert await read(cursor, 40) == list(range(21, 61))
-        assert lines.of("Late message in the stream; reading again from the last messages")
-        await publish(connection, [("a.b", 1)])
-        for cursor in cursors:
-            assert await read(cursor, 1) == [61]
-            await cursor.close()
-
-
-async def test_a_server_that_has_led_until_now_proves_no_end(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    get = JetStreamContext.get_msg
-
-    async def get_from_old_store(js: JetStreamContext, name: str, **options: Any) -> Any:
-        message = await get(js, name, **options)
-        if (message.seq or 0) > 20:
-            raise NotFoundError
-        return message
-
-    held = HeldMessages(monkeypatch)
-    epoch = await make_stream(connection)
-    shared = SharedReader(connection, lambda: ALL, limits=SMALL)
-    cursor = await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES)
-    await publish(connection, [("a.b", n % 16) for n in range(20)])
-    assert len(await read(cursor, 20)) == 20
-    held.is_holding = True
-    await publish(connection, [("a.b", n % 16) for n in range(40)])
-    with monkeypatch.context() as patches:
-        patches.setattr(JetStreamContext, "get_msg", get_from_old_store)
-        for _ in range(3):
-            await shared._check()
-    assert max(cursor.read_positions().values()) <= 20
-    held.release()
-    assert await read(cursor, 40) == list(range(21, 61))
-    await cursor.close()
-
-
-async def test_a_stream_that_was_replaced_during_a_check_proves_no_end(
-    connection: Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def replace_stream(*_: object) -> None:
-        await connection.js.delete_stream(streams.JETSTREAM)
-        await make_stream(connection)
-
-    held = HeldMessages(monkeypatch)
-    epoch = await make_stream(connection)
-    shared = SharedReader(connection, lambda: ALL, limits=SMALL)
-    cursor = await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES)
-    held.is_holding = True
-    await publish(connection, [("a.b", 1)])
-    monkeypatch.setattr("runtime.jetstream.log_reader.read_next_sequence", replace_stream)
-    await shared._check()
-    assert shared.latest_check is not None
-    assert set(cursor.read_positions().values()) == {0}
-    await cursor.close()
-
-
-async def test_a_position_that_is_too_high_hides_no_message(connection: Connection) -> None:
-    epoch = await make_stream(connection)
-    async with share(connection) as shared:
-        cursor = await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES)
-        cursor.positions[1] = 99
-        await publish(connection, [("a.b", 1)])
-        assert await read(cursor, 1) == [1]
-        await cursor.close()
-
-
-async def test_the_end_of_a_stream_whose_last_messages_are_gone_is_confirmed(connection: Connection) -> None:
-    epoch = await make_stream(connection)
-    await publish(connection, [("a.b", 1)] * 5)
-    await connection.js.delete_msg(streams.JETSTREAM, 5)
-    async with share(connection) as shared:
-        cursor = await shared.open(epoch, dict.fromkeys(ALL, 1), TYPES)
-        assert await read(cursor, 4) == [1, 2, 3, 4]
-        await until(lambda: min(cursor.read_positions().values()) == 5)
-        await connection.js.purge_stream(streams.JETSTREAM)
-        await publish(connection, [("a.b", 1)])
-        assert await read(cursor, 1) == [6]
         await cursor.close()
 
 

@@ -15,19 +15,22 @@ from process_manager.deadlines.deadlines import Deadlines
 from process_manager.engine import Engine
 from process_manager.feeds import feed_group
 from process_manager.feeds.event_consumer import EventConsumer
+from process_manager.feeds.feed_source import FeedSource, Source
 from process_manager.feeds.stream_reads import read_stream_from
 from process_manager.feeds.stream_replayer import StreamReplayer
 from process_manager.leases import Leases
 from process_manager.postgres.due_work import Checkpoint, Feed
 from process_manager.postgres.store import SagaStore
+from process_manager.queries.feed_reader import FeedReader
 from process_manager.saga import Saga
 from process_manager.sagas.inventory import RESERVATIONS
-from runtime.jetstream import Connection, connect
+from runtime.jetstream import Connection, Cursor, SharedReader, StreamIdentity, connect
 from runtime.process.lifecycle import cancel_and_wait
 from tests.support.builders.reservations import ended, made
 from tests.support.harness.account_watch import ACCOUNT_WATCH
 from tests.support.harness.projection_run import EventPublisher
 from tests.support.harness.saga_run import cashed, paid, written
+from tests.support.harness.shared_reading import HeldMessages
 from tests.support.harness.waiting import until
 from tests.support.ledger.sagas import COLLECTION
 
@@ -166,6 +169,52 @@ async def has_version(store: SagaStore, id_: str, version: int) -> bool:
     async with store.engine.connect() as connection:
         query = f"SELECT version FROM sagas WHERE saga = '{COLLECTION.name}' AND id = '{id_}'"
         return (await connection.exec_driver_sql(query)).scalar() == version
+
+
+async def test_a_wrong_position_loses_no_event_to_an_error(
+    store: SagaStore, connection: Connection, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, wrong_reads = HeldMessages(monkeypatch), 0
+
+    def read_wrong_positions(cursor: Cursor) -> dict[int, int]:
+        nonlocal wrong_reads
+        wrong_reads += 1
+        return dict.fromkeys(cursor.positions, 2)
+
+    await publisher.publish(written("a"))
+    async with consuming(store, connection):
+        await until(lambda: has_instance(store, "a"))
+        held.is_holding = True
+        await publisher.publish(written("b"))
+        with monkeypatch.context() as patches:
+            patches.setattr(Cursor, "read_positions", read_wrong_positions)
+            await until(lambda: wrong_reads > 2 * streams.PARTITIONS)
+        held.is_holding = False
+        for consumer in await connection.js.consumers_info(streams.JETSTREAM):
+            await connection.js.delete_consumer(streams.JETSTREAM, consumer.name)
+        await until(lambda: has_instance(store, "b"))
+
+
+async def test_positions_that_passed_over_a_delivered_event_are_discarded(
+    store: SagaStore, connection: Connection
+) -> None:
+    engine = Engine(store, [COLLECTION], read_stream_from(connection))
+    leases = Leases(store, "ledger")
+    source = Source(
+        connection,
+        SharedReader(connection, lambda: frozenset({1, 2})),
+        FeedReader(store.statements),
+        leases,
+        StreamReplayer(engine, leases),
+    )
+    feeds = FeedSource(COLLECTION.name, "ledger.cheque", source)
+    identity = StreamIdentity("e-1", "i-1", True, 1, 60, 60, None)
+    checkpoints = {1: ("e-1", 10), 2: ("e-1", 10)}
+    feeds.note_positions("e-1", {1: 40, 2: 50})
+    feeds.note_delivery(1, 41)
+    assert feeds.find_starts(checkpoints, identity) == {1: 41, 2: 51}
+    feeds.note_delivery(1, 40)
+    assert feeds.find_starts(checkpoints, identity) == {1: 11, 2: 11}
 
 
 async def test_a_stream_that_is_created_later_or_again_is_read(
