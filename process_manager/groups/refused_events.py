@@ -52,6 +52,8 @@ class _Search:
         """Return PostgreSQL's error if of all reactions only those of these instances are tried."""
         others = self._events.assigned.instances.keys() - set(ids)
         trial = replace(self._events, refused=dict.fromkeys(others, "tried without it"))
+        # Rows that it takes from the kept ones do not come back, since nothing is written: later trials and
+        # the next group read them.
         unit = UnitOfWork(self._sagas, await self._store.read(self._sagas, [trial], []))
         trial.apply(unit)
         return await self._store.find_error(unit)

@@ -113,7 +113,7 @@ class _Changes:
                 self._add("parked", {**key, "revision": stored.revision})
                 if parked is None:
                     self._add("unparked", key)
-            elif self._unit.rows.are_known:
+            elif self._unit.rows.are_kept:
                 self._add("not_parked", key)
             if parked is not None and parked.changed:
                 part = "first_parked" if stored is None else "parked_on"

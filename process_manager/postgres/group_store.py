@@ -20,7 +20,7 @@ from process_manager.groups.unit_of_work import UnitOfWork
 from process_manager.postgres import changes, read_statement, write_statement
 from process_manager.postgres.columns import to_columns
 from process_manager.postgres.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed
-from process_manager.postgres.known_rows import KnownRows
+from process_manager.postgres.kept_rows import KeptRows
 from process_manager.postgres.stored_rows import Key, Needs, ParkedStream, StoredRows
 from process_manager.saga import Saga
 
@@ -76,10 +76,10 @@ class GroupStore:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
-        self._kept: tuple[AsyncConnection, Any] | None = None
+        self._connection: tuple[AsyncConnection, Any] | None = None
         """The connection of the pool, and the driver's."""
         self._lock = asyncio.Lock()
-        self._known = KnownRows()
+        self._rows = KeptRows()
 
     async def read(
         self, sagas: Mapping[str, Saga[Any]], inputs: Sequence[Needs], feeds: Collection[Feed]
@@ -87,8 +87,8 @@ class GroupStore:
         """Return the rows that these inputs need, and the checkpoints of these feeds."""
         if not feeds and not any(each.instances or each.streams for each in inputs):
             return NO_ROWS
-        if known := self._known.take(inputs, feeds):
-            return known
+        if (rows := self._rows.take(inputs, feeds)) is not None:
+            return rows
         async with self._lock:
             try:
                 return await self._read(sagas, inputs, feeds)
@@ -100,9 +100,9 @@ class GroupStore:
     async def _read(
         self, sagas: Mapping[str, Saga[Any]], inputs: Sequence[Needs], feeds: Collection[Feed]
     ) -> StoredRows:
-        driver, asked = await self._connect(), monotonic()
+        driver, sent_at = await self._connect(), monotonic()
         rows = await _read(driver, sagas, inputs, feeds)
-        self._known.keep_time(rows.now, asked, monotonic())
+        self._rows.keep_time(rows.now, sent_at, monotonic())
         return rows
 
     async def write(self, units: Sequence[UnitOfWork]) -> set[int]:
@@ -116,18 +116,18 @@ class GroupStore:
         async with self._lock:
             try:
                 driver = await self._connect()
-                asked = monotonic()
+                sent_at = monotonic()
                 written = await driver.fetch(write.sql, *write.parameters)
             except Exception as error:
                 await self._discard_if_lost(error)
                 raise
         if written:
-            self._known.keep_time(written[0]["now"], asked, monotonic())
+            self._rows.keep_time(written[0]["now"], sent_at, monotonic())
         instances = {number: dict[Key, Mapping[str, Any]]() for number in range(len(units))}
         for row in (*rows.get("begun", ()), *rows.get("updated", ())):
             instances[row["unit"]][row["saga"], row["id"]] = row
         for number, revision, _ in written:
-            self._known.keep_rows(units[number], instances[number], revision)
+            self._rows.keep_rows(units[number], instances[number], revision)
         return {row["unit"] for row in written}
 
     async def find_error(self, unit: UnitOfWork) -> Exception | None:
@@ -148,30 +148,32 @@ class GroupStore:
                     raise
                 return error
             finally:
-                if self._kept is not None:
+                if self._connection is not None:
                     await transaction.rollback()
             return None
 
     async def close(self) -> None:
-        if self._kept is not None:
-            await self._kept[0].close()
+        if self._connection is not None:
+            await self._connection[0].close()
         await self._engine.dispose()
 
     async def _connect(self) -> Any:
-        if self._kept is None:
-            self._known.clear()  # what another server has may be older
-            connection = await self._engine.connect()
-            self._kept = connection, (await connection.get_raw_connection()).driver_connection
-        return self._kept[1]
+        if self._connection is None:
+            pooled = await self._engine.connect()
+            self._connection = pooled, (await pooled.get_raw_connection()).driver_connection
+        return self._connection[1]
 
     async def _discard_if_lost(self, error: Exception) -> bool:
         """Discard the connection unless PostgreSQL has answered with an error; return whether it was lost."""
         if not is_outage(error) or (isinstance(error, asyncpg.PostgresError) and not isinstance(error, LOST)):
             return False
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            await kept[0].invalidate()
-            await kept[0].close()
+        # The rows of another server may be older, under the same transaction ids. The next group takes its
+        # rows before it connects.
+        self._rows.clear()
+        lost, self._connection = self._connection, None
+        if lost is not None:
+            await lost[0].invalidate()
+            await lost[0].close()
         return True
 
 

@@ -40,8 +40,8 @@ class StoredRows:
     """Those that have not been fired, stopped or set anew."""
     checkpoints: Mapping[Feed, Checkpoint]
     """Those of feeds that have lost a race."""
-    are_known: bool = False
-    """Whether nothing was read: the rows are as this process has written them (`known_rows.py`)."""
+    are_kept: bool = False
+    """Whether nothing was read: the rows are as this process has written them (`kept_rows.py`)."""
 
 
 class Needs(Protocol):

@@ -118,7 +118,7 @@ async def test_a_timer_whose_transaction_is_cut_fires_again_at_once(run: SagaRun
 
     async def cut_and_write(units: Any) -> Any:
         store.write = write
-        store._kept[1].terminate()
+        store._connection[1].terminate()
         return await write(units)
 
     await run.deliver(made("due", in_seconds(-1)))

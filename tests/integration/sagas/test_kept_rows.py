@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from process_manager.dispatch.step_client import StepReply
-from process_manager.postgres import known_rows
+from process_manager.postgres import kept_rows
 from process_manager.postgres.due_work import DueStep
-from process_manager.postgres.known_rows import MAX_AGE, MAX_DELAY, KnownRows
+from process_manager.postgres.kept_rows import MAX_AGE, MAX_DELAY, KeptRows
 from process_manager.postgres.read_statement import READ_INSTANCES
 from process_manager.postgres.store import SagaStore
 from tests.support.harness.saga_run import SagaRun, written
@@ -27,7 +27,7 @@ READ, WRITE = "READ", "WRITE"
 async def run(store: SagaStore, monkeypatch: pytest.MonkeyPatch) -> SagaRun:
     """A run with a cheque. The first statements of a connection are slow, and tell the time all the same."""
     for limit in ("MAX_AGE", "MAX_DELAY"):
-        monkeypatch.setattr(known_rows, limit, 60.0)
+        monkeypatch.setattr(kept_rows, limit, 60.0)
     run = SagaRun(store, COLLECTION)
     await run.deliver(written("c"))
     return run
@@ -121,7 +121,7 @@ async def test_a_stream_that_another_manager_has_parked_is_noticed(
     assert timer.stopped_at is not None, "the instance lacks an event, so its timers are stopped"
 
 
-async def test_a_removed_row_is_no_longer_known(run: SagaRun, statements: list[str]) -> None:
+async def test_a_removed_row_is_read(run: SagaRun, statements: list[str]) -> None:
     step = await find_step(run)
     for table in ("saga_steps", "saga_timers", "sagas"):
         await run.query(f"DELETE FROM {table}")
@@ -130,16 +130,18 @@ async def test_a_removed_row_is_no_longer_known(run: SagaRun, statements: list[s
     assert await run.read_sagas() == {}
 
 
-async def test_nothing_is_known_on_another_connection(run: SagaRun) -> None:
+async def test_nothing_is_kept_once_the_connection_is_lost(run: SagaRun) -> None:
     step, groups = await find_step(run), run.store.groups
     await run.deliver(written("e"))
-    assert groups._known._rows.keys() == {(COLLECTION.name, "c"), (COLLECTION.name, "e")}
-    assert groups._kept is not None
-    groups._kept[1].terminate()
+    assert groups._rows._rows.keys() == {(COLLECTION.name, "c"), (COLLECTION.name, "e")}
+    assert groups._connection is not None
+    groups._connection[1].terminate()
     with pytest.raises(Exception, match="clos"):
         await run.engine.record_reply(step, OK)
+    assert not groups._rows._rows, "the next group would take the row of e and connect only for its write"
+    assert groups._rows.take([], []) is None, "so the time is unknown as well"
     await run.deliver(written("d"))
-    assert groups._known._rows.keys() == {(COLLECTION.name, "d")}
+    assert groups._rows._rows.keys() == {(COLLECTION.name, "d")}
     await run.engine.record_reply(step, OK)
     assert (await read_row(run)).status == "CASHED"
 
@@ -148,20 +150,20 @@ async def test_a_state_has_its_keys_in_the_order_of_the_stored_one(run: SagaRun)
     state = {"bb": {"zz": 1, "é": 2, "a": [{"y": 1, "x": 2}]}, "c": 1, "aa": None, "\u20ac": 0.5}
     text = json.dumps(state, ensure_ascii=False)
     (stored,) = (await run.query(f"SELECT '{text}'::jsonb AS state"))[0]
-    known = known_rows._decode({"state": text, "other_streams": "{}"})["state"]
-    assert json.dumps(known) == json.dumps(stored) != json.dumps(state)
+    decoded = kept_rows._decode({"state": text, "other_streams": "{}"})["state"]
+    assert json.dumps(decoded) == json.dumps(stored) != json.dumps(state)
 
 
 def test_the_time_is_never_ahead_and_ends() -> None:
-    known, noon = KnownRows(), datetime(2026, 1, 1, 12, tzinfo=UTC)
-    assert known.take([], []) is None
+    rows, noon = KeptRows(), datetime(2026, 1, 1, 12, tzinfo=UTC)
+    assert rows.take([], []) is None
     began = monotonic()
-    known.keep_time(noon, began, began)
-    rows = known.take([], [])
-    assert rows is not None
-    assert timedelta(0) <= rows.now - noon <= timedelta(seconds=monotonic() - began)
-    known.keep_time(noon, began - MAX_AGE - 1, began - MAX_AGE - 1)
-    assert known.take([], []) is None, "PostgreSQL's clock may have been set meanwhile"
-    late = KnownRows()
+    rows.keep_time(noon, began, began)
+    taken_rows = rows.take([], [])
+    assert taken_rows is not None
+    assert timedelta(0) <= taken_rows.now - noon <= timedelta(seconds=monotonic() - began)
+    rows.keep_time(noon, began - MAX_AGE - 1, began - MAX_AGE - 1)
+    assert rows.take([], []) is None, "PostgreSQL's clock may have been set meanwhile"
+    late = KeptRows()
     late.keep_time(noon, began - 2 * MAX_DELAY, began)
     assert late.take([], []) is None, "it is unknown how old the time was when the answer arrived"

@@ -5,12 +5,13 @@ How it works:
 - An instance mostly gets an input just after this process has written its row. The group then takes the row
   from here. It makes no difference to the result: the statement that writes the group compares each row with
   the stored one in any case (`xmin`), and a unit whose rows have changed writes nothing and is read.
-- That no stream is parked is not known here. The statement that writes checks it (`not_parked`).
+- Whether a stream is parked is not recorded here. The statement that writes checks it (`not_parked`).
 - A group takes rows out, and its write brings them back. So after a lost race, a failure or a lost
   connection the next group reads.
 - Only rows without a failure are kept, and only inputs that the comparison protects use them (`accepts`).
-- The time is that of PostgreSQL in a recent statement, and what has passed since its answer. So it never
-  decreases and is never ahead of PostgreSQL's, and at most MAX_DELAY behind it.
+- The time is that of PostgreSQL in a recent statement, and what has passed since its answer. Unless
+  PostgreSQL's clock was set within the last MAX_AGE, it is never ahead of that clock, and at most MAX_DELAY
+  behind it.
 """
 
 import json
@@ -33,7 +34,7 @@ MAX_DELAY = 0.05
 """Seconds between a statement and its answer up to which the answer tells the time."""
 
 
-class KnownRows:
+class KeptRows:
     """The rows that the groups of one process share."""
 
     def __init__(self) -> None:
@@ -58,25 +59,25 @@ class KnownRows:
         if feeds or now is None or len(rows) < len(keys) or not all(each.accepts(rows) for each in inputs):
             return None
         decoded = {key: {**row, **_decode(row)} for key, row in rows.items()}
-        return StoredRows(now, decoded, {}, (), {}, are_known=True)
+        return StoredRows(now, decoded, {}, (), {}, are_kept=True)
 
     def _estimate_time(self) -> datetime | None:
         if self._clock is None:
             return None
-        at, answered = self._clock
-        age = monotonic() - answered
+        at, answered_at = self._clock
+        age = monotonic() - answered_at
         return at + timedelta(seconds=age) if age <= MAX_AGE else None
 
-    def keep_time(self, at: datetime, asked: float, answered: float) -> None:
+    def keep_time(self, at: datetime, sent_at: float, answered_at: float) -> None:
         """Keep PostgreSQL's time.
 
         Args:
             at: its time.
-            asked: when it was asked, by the monotonic clock.
-            answered: when its answer arrived.
+            sent_at: when the statement was sent, by the monotonic clock.
+            answered_at: when its answer arrived.
         """
-        if answered - asked <= MAX_DELAY:
-            self._clock = at, answered
+        if answered_at - sent_at <= MAX_DELAY:
+            self._clock = at, answered_at
 
     def keep_rows(self, unit: UnitOfWork, written: Mapping[Key, Mapping[str, Any]], revision: int) -> None:
         """Keep the rows of a unit that was written.
