@@ -101,11 +101,14 @@ class Runner:
             try:
                 while not stopping.is_set() and self._leases.partitions == partitions:
                     await session.step()
-                    if not session.is_writing:
+                    if session.has_succeeded:
                         self._failures.reset()
                     if replays.done():
                         replays.result()  # raises: it ends by an error alone
                 await session.finish()
+            except Exception:
+                await session.settle()
+                raise
             finally:
                 await cancel_and_wait(replays)
                 await session.close()

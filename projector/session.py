@@ -2,12 +2,12 @@
 
 How it works. `step` reads messages, applies them in batches, and compares the stream with the one that the
 session began with. A batch is one write, of its views and the new checkpoints. While it is on its way, the
-next batch is read and folded on its result; no other write begins before its end. A batch whose handlers
-take longer than MAX_FOLD_TIME is applied in smaller parts, so that slow handlers delay no lease, health check
-or other projection. Parked aggregates are replayed beside it (replayer.py), so that no batch waits for them.
-The session ends with an exception as soon as the build, a checkpoint or the stream has changed; the runner
-then starts a new session from the stored checkpoints. A kill at any point repeats one batch at most, and the
-writer ignores events that a view already includes.
+next batch is read and folded on its result; no other write of the session begins before its end. A batch
+whose handlers take longer than MAX_FOLD_TIME is applied in smaller parts, so that slow handlers delay no
+lease, health check or other projection. Parked aggregates are replayed beside it (replayer.py), so that no
+batch waits for them. The session ends with an exception as soon as the build, a checkpoint or the stream has
+changed; the runner then starts a new session from the stored checkpoints. A kill at any point repeats one
+batch at most, and the writer ignores events that a view already includes.
 
 The session also determines `as_of`: for each partition, the time up to which the views include all committed
 events. The stream is checked once for all projections of the process (`SharedReader`). A check takes the last
@@ -86,6 +86,7 @@ class Session:
         """Messages that are applied at once, at most."""
         self._writing: asyncio.Task[bool] | None = None
         """The write that is on its way, and began in this step or in an earlier one."""
+        self._has_written = False
         self._last_check = feed.get_check()  # which may precede the session's identity
         self._catch_up = CatchUp()
 
@@ -96,6 +97,8 @@ class Session:
             BuildSuperseded: the build, a checkpoint or the stream has changed.
             ReaderLost: the reader may have missed messages.
         """
+        if self._writing is not None and self._writing.done():
+            await self.finish()  # raises now if it has failed, even if no event follows
         if not self._messages:
             self._messages.extend(await self._reader.read_batch(READ_SIZE, MAX_WAIT))
         apart, began, had_messages = self._reader.reads_apart(), perf_counter(), bool(self._messages)
@@ -106,9 +109,9 @@ class Session:
             await asyncio.sleep(min(MAX_PAUSE, perf_counter() - began))
 
     @property
-    def is_writing(self) -> bool:
-        """Whether a write is on its way, so that it may still fail."""
-        return self._writing is not None
+    def has_succeeded(self) -> bool:
+        """Whether a write has taken effect, or none is on its way that may still fail."""
+        return self._has_written or self._writing is None
 
     async def finish(self) -> bool:
         """Wait for the write that is on its way; return what `Writer.write` does.
@@ -117,16 +120,21 @@ class Session:
             BuildSuperseded: the build or a checkpoint has changed.
         """
         writing, self._writing = self._writing, None
-        try:
-            return writing is None or await writing
-        finally:
-            if writing is not None:
-                await _end(writing)
+        return writing is None or await writing
+
+    async def settle(self) -> None:
+        """Wait until the write that is on its way has ended, whether or not it takes effect.
+
+        Redis replies, or its connection ends, within some seconds. A session that began before would find
+        checkpoints that this write changes.
+        """
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
 
     async def close(self) -> None:
         """End the write that is on its way, whether or not it has taken effect."""
         if self._writing is not None:
-            await _end(self._writing)
+            await cancel_and_wait(self._writing)
 
     async def _apply_batches(self, count: int, max_size: int) -> None:
         """Apply messages in batches. Each is folded while the one before it is written."""
@@ -166,6 +174,7 @@ class Session:
         advances = self._checkpoints.plan_advances(positions)
         was_current = await self._writer.write(batch, advances, self._catch_up.reach(positions))
         self._checkpoints.record_advances(advances)
+        self._has_written = True
         return was_current
 
     async def _check_stream(self) -> None:
@@ -184,12 +193,6 @@ class Session:
         if not self._messages:  # the reader counts them as returned, and they are not applied
             await self.finish()
             await self._write(NO_EVENTS, self._reader.read_positions())
-
-
-async def _end(writing: asyncio.Task[bool]) -> None:
-    await cancel_and_wait(writing)
-    if not writing.cancelled():
-        writing.exception()  # it was raised before, or another error ends the session
 
 
 def _list_events(messages: Iterable[EventMessage]) -> Iterable[RecordedEvent]:
