@@ -116,8 +116,8 @@ class Leases:
         async with session.transaction():
             if not await session.fetchval(statements.TRY_LOCK):
                 return frozenset(renewed["partitions"])
-            if not renewed["is_member"]:
-                await session.execute(statements.JOIN, contexts, me, LEASE, *self._list_silent())
+            # Also a member at the renewal: it may have been frozen, and removed meanwhile.
+            await session.execute(statements.JOIN, contexts, me, LEASE, *self._list_silent())
             await session.execute(statements.DELETE_ENDED_MEMBERS, me, LONGEST_LEASE)
             share = await session.fetchval(statements.COMPUTE_SHARE, contexts, streams.PARTITIONS)
             released = await session.fetch(statements.RELEASE, me, share, LONGEST_LEASE)

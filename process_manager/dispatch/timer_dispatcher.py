@@ -11,7 +11,8 @@ How it works:
 - Timers use connections that steps, events and queries do not (`SagaStore.reserved`).
 - Each timer fires in a task of its own, and polls pass over its instance meanwhile: one whose rows another
   session has locked, for as long as it likes, delays no other. After a failure it rests for a while before it
-  is read again.
+  is read again (`TimerRests`). Timers that met a lock do not get the last places.
+- The end of a firing wakes the loop: another timer of the instance may be due.
 - A timer whose delivery fails, because of PostgreSQL or a bug in the saga, is postponed; the others fire. So
   is a deadline whose instance cannot begin.
 """
@@ -22,6 +23,7 @@ from datetime import UTC, datetime, timedelta
 
 from process_manager.deadlines.deadlines import RETRY_INTERVAL, Deadlines
 from process_manager.dispatch.preceding_inputs import PrecedingInputs
+from process_manager.dispatch.timer_rests import TimerRests
 from process_manager.engine import Engine
 from process_manager.groups.group_commit import RaceLost
 from process_manager.groups.instance import RowUnreadable
@@ -35,10 +37,8 @@ from runtime.process.wakeups import wait_for_any
 
 MAX_FIRING = 1_000
 """Timers that fire at once, at most."""
-REST = 0.25
-"""Seconds for which a timer is not read again that could not be fired, begun or postponed."""
 MAX_BATCH = 100
-"""Timers that one poll reads."""
+"""Timers that one poll reads, and places that timers which met a lock leave to the others."""
 MAX_INTERVAL = 2.0
 """Seconds between polls while no timer is due, as far as this process knows."""
 MIN_INTERVAL = 0.02
@@ -80,8 +80,8 @@ class TimerDispatcher:
         self._preceding = preceding
         self._deadlines = deadlines
         self._firing: dict[DueTimer, asyncio.Task[None]] = {}
-        self._resting: set[DueTimer] = set()
         self._woken = asyncio.Event()
+        self._rests = TimerRests(self._woken.set)
         self._wakes_at = NEVER
         """The time of the next poll; timers that are set later need no earlier one."""
 
@@ -112,23 +112,24 @@ class TimerDispatcher:
 
     async def _compute_pause(self) -> float:
         """Return the seconds until the next timer is due, at most MAX_INTERVAL."""
-        now, next_at = await self._deadlines.read_next(self._leases.partitions, self._known)
+        now, next_at = await self._deadlines.read_next(self._leases.partitions, self._list_busy())
         self._wakes_at = min(next_at or NEVER, now + timedelta(seconds=MAX_INTERVAL))
         return max(MIN_INTERVAL, (self._wakes_at - now).total_seconds())
 
-    @property
-    def _known(self) -> Collection[DueTimer]:
-        """The timers that are not to be read."""
-        return self._resting.union(self._firing)
+    def _list_busy(self) -> Collection[DueTimer]:
+        """Return the timers that are not to be read."""
+        busy, locked = self._rests.resting.union(self._firing), self._rests.locked
+        places = MAX_FIRING - 2 * MAX_BATCH  # one poll more may find nothing but locked ones
+        return busy if len(self._firing.keys() & locked) < places else busy.union(locked)
 
     async def _fire_due_timers(self) -> int:
         """Begin to fire the expired timers whose turn it is; return the number of all that have expired."""
-        partitions, known = self._leases.partitions, self._known
+        partitions, busy = self._leases.partitions, self._list_busy()
         limit = min(MAX_BATCH, MAX_FIRING - len(self._firing))
         if not partitions or not limit:
             return 0
-        timers = await self._store.read_due_timers(self._engine.sagas.keys(), partitions, limit, known)
-        deadlines = await self._deadlines.read_due(partitions, limit, known)
+        timers = await self._store.read_due_timers(self._engine.sagas.keys(), partitions, limit, busy)
+        deadlines = await self._deadlines.read_due(partitions, limit, busy)
         if not timers and not deadlines:
             return 0
         ready, pauses = await self._preceding.choose([*timers, *deadlines], deadlines)
@@ -137,41 +138,34 @@ class TimerDispatcher:
         await self._deadlines.postpone({t: pause for t, pause in pauses.items() if is_deadline(t)})
         begun = await self._deadlines.begin_instances([timer for timer in ready if is_deadline(timer)])
         # What could not be postponed or begun has a locked row, and would be read again without end.
-        self._rest(*pauses, *(timer for timer in ready if is_deadline(timer) and timer not in begun))
+        self._rests.begin(*pauses)
+        self._rests.begin_after_lock(*(t for t in ready if is_deadline(t) and t not in begun))
         for timer in (*begun, *(timer for timer in ready if not is_deadline(timer))):
             self._firing[timer] = asyncio.create_task(self._fire(timer))
         return max(len(timers), len(deadlines))
 
-    def _rest(self, *timers: DueTimer) -> None:
-        """Pass over timers for a while."""
-        if timers:
-            self._resting.update(timers)
-            asyncio.get_running_loop().call_later(REST, self._end_rest, timers)
-
-    def _end_rest(self, timers: Collection[DueTimer]) -> None:
-        self._resting.difference_update(timers)
-        self._woken.set()
-
     async def _fire(self, timer: DueTimer) -> None:
         try:
             await self._engine.fire_timer(timer)
+            self._rests.forget(timer)
         except RowUnreadable:  # `Inspection` marks it, and fires the timer when it can be read
             await self._postpone(timer, UNREADABLE_INTERVAL)
         except RaceLost as error:  # it fires once the lock is gone
-            self._rest(timer)
+            self._rests.begin_after_lock(timer)
             self._locked.report(saga=timer.saga, sagaId=timer.id, error=str(error))
         except Exception as error:  # perhaps a bug in one saga, which must not stop the others
             if is_outage(error):
-                self._rest(timer)
+                self._rests.begin(timer)
                 self._postponed.report(saga=timer.saga, sagaId=timer.id, error=repr(error))
             else:
                 log.exception("Timer delivery failed", saga=timer.saga, sagaId=timer.id, error=repr(error))
                 await self._postpone(timer, RETRY_INTERVAL)
         finally:
             del self._firing[timer]
+            self._woken.set()
 
     async def _postpone(self, timer: DueTimer, pause: float) -> None:
-        self._rest(timer)
+        self._rests.begin(timer)
         try:
             await self._store.postpone_timers({timer: pause})
         except Exception as error:  # for example, PostgreSQL is unavailable

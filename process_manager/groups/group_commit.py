@@ -221,7 +221,7 @@ class GroupCommit:
     def _put_off(self, lost: Sequence[Queued]) -> None:
         """Let inputs that have lost a race join a later group, in their order."""
         for each in lost:
-            if each.lost_races > each.input.patience:
+            if each.lost_races > each.input.max_lost_races:
                 each.fail(RaceLost("other transactions have locked or changed its rows again and again"))
         if left := [each for each in lost if not each.result.done()]:
             pause = compute_pause(min(each.lost_races for each in left), INITIAL_PAUSE, MAX_PAUSE)

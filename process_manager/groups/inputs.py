@@ -17,8 +17,10 @@ from process_manager.saga import Saga
 
 MAX_LOST_RACES = 40
 """Times that an input joins a later group, because another transaction has locked or changed its rows."""
-LITTLE_PATIENCE = 10
+MAX_LOST_RACES_OF_EVENTS = 10
 """The same for events: a feed that fails goes on by itself, and delays no other one any more."""
+MAX_LOST_RACES_OF_TIMERS = 4
+"""The same for timers, which rest after that, and leave their places to others."""
 
 R = TypeVar("R", covariant=True)
 
@@ -69,8 +71,8 @@ class QueuedInput(Generic[R]):
         return True
 
     @property
-    def patience(self) -> int:
-        """How often it may lose a race before it fails. What it delays does not wait long for a lock."""
+    def max_lost_races(self) -> int:
+        """The number of races that it may lose before it fails."""
         return MAX_LOST_RACES
 
     def apply(self, unit: UnitOfWork) -> R:
@@ -123,8 +125,8 @@ class EventBatch(QueuedInput[Collection[str]]):
         return False
 
     @property
-    def patience(self) -> int:
-        return LITTLE_PATIENCE
+    def max_lost_races(self) -> int:
+        return MAX_LOST_RACES_OF_EVENTS
 
     def apply(self, unit: UnitOfWork) -> Collection[str]:
         unit.advance_checkpoint(self.source, self.old, self.new)

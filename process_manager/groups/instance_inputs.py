@@ -6,7 +6,7 @@ from typing import Any
 
 from contracts import streams
 from process_manager.dispatch.step_client import StepReply
-from process_manager.groups.inputs import QueuedInput, R
+from process_manager.groups.inputs import MAX_LOST_RACES_OF_TIMERS, QueuedInput, R
 from process_manager.groups.instance import Instance, RowUnreadable
 from process_manager.groups.unit_of_work import OperatorAction, UnitOfWork
 from process_manager.postgres.due_work import DueStep, DueTimer, Feed
@@ -82,6 +82,10 @@ class TimerFiring(_OfInstance[None]):
     @property
     def timer(self) -> DueTimer | None:
         return self.due
+
+    @property
+    def max_lost_races(self) -> int:
+        return MAX_LOST_RACES_OF_TIMERS
 
     def apply(self, unit: UnitOfWork) -> None:
         instance = self.find(unit)

@@ -50,8 +50,9 @@ SELECT EXISTS (SELECT FROM saga_managers WHERE contexts = $1 AND name = $2) AS i
 JOIN = f"""
 INSERT INTO saga_managers (contexts, name, until, silent_targets)
 VALUES ($1, $2, {_UNTIL}, {_SILENT_TARGETS.format(4, 5, 6)})
-ON CONFLICT (contexts, name) DO UPDATE SET until = excluded.until, silent_targets = excluded.silent_targets
+ON CONFLICT (contexts, name) DO NOTHING
 """  # noqa: S608 - composed of constants
+"""Begins a membership. One that exists may have a locked row, for which it does not wait."""
 _HAS_ENDED = f"CASE WHEN name = $1 THEN false ELSE {has_ended('name')} OR NOT {_IS_CURRENT.format(2)} END"
 DELETE_ENDED_MEMBERS = f"DELETE FROM saga_managers WHERE {_is_unlocked('saga_managers', _HAS_ENDED)}"  # noqa: S608
 COMPUTE_SHARE = "SELECT ceil($2::numeric / count(*))::int FROM saga_managers WHERE contexts = $1"

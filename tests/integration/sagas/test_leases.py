@@ -91,6 +91,35 @@ async def test_a_manager_that_is_frozen_while_it_rebalances_takes_nothing_from_t
         assert len(manager.partitions) < streams.PARTITIONS
 
 
+async def test_a_manager_that_is_removed_while_it_renews_joins_again(
+    store: SagaStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = statements.LOCK.replace("SELECT", "SELECT true FROM")
+    monkeypatch.setattr(statements, "TRY_LOCK", lock)  # it comes just after the removal
+    async with managers(store, "ledger") as (manager,):
+        other = await asyncpg.connect(database_url)
+        async with other.transaction():
+            await other.execute(statements.LOCK)
+            await other.execute("DELETE FROM saga_managers")
+            await other.execute("DELETE FROM saga_leases")
+            renewing = asyncio.create_task(manager.renew())
+            await until(lambda: waits_for_lock(store), 5)
+        await other.close()
+        await renewing
+        assert manager.partitions == ALL
+        async with store.engine.begin() as connection:
+            (member,) = await connection.scalars(text("SELECT name FROM saga_managers"))
+            (holder,) = await connection.scalars(text("SELECT DISTINCT holder FROM saga_leases"))
+        assert member == holder
+
+
+async def waits_for_lock(store: SagaStore) -> bool:
+    async with store.engine.begin() as connection:
+        waiting = "SELECT 1 FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+        condition = "d.datname = current_database() AND l.locktype = 'advisory' AND NOT l.granted"
+        return bool(await connection.scalar(text(f"{waiting} WHERE {condition}")))
+
+
 async def test_a_manager_does_not_trust_a_lease_that_it_could_not_renew_in_time(
     store: SagaStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

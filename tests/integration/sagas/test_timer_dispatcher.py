@@ -1,9 +1,10 @@
 """The dispatcher sleeps until a timer is due, and wakes for those that are set or leased meanwhile."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from time import monotonic
 from typing import Any
 
@@ -11,17 +12,19 @@ import asyncpg
 import pytest
 
 from process_manager.deadlines.deadlines import DeadlinesNotWritten
-from process_manager.dispatch import timer_dispatcher
+from process_manager.dispatch import timer_dispatcher, timer_rests
 from process_manager.dispatch.step_client import StepReply
 from process_manager.dispatch.timer_dispatcher import TimerDispatcher
+from process_manager.groups import instance_inputs
 from process_manager.leases import Leases
-from process_manager.postgres.due_work import NO_CHECKPOINT, Feed
+from process_manager.postgres.due_work import NO_CHECKPOINT, DueTimer, Feed
 from process_manager.postgres.store import SagaStore
 from process_manager.sagas.inventory import RESERVATIONS
 from tests.support.builders.reservations import ended, made
 from tests.support.harness.log_lines import own_lines
-from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun
+from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, written
 from tests.support.harness.waiting import until
+from tests.support.ledger.sagas import COLLECTION
 
 FEED = Feed(RESERVATIONS.name, "inventory.reservation", 0)
 
@@ -73,6 +76,10 @@ def in_seconds(seconds: float) -> datetime:
 
 async def count_steps(run: SagaRun, count: int) -> bool:
     return len(await run.query("SELECT 1 FROM saga_steps")) == count
+
+
+async def count_timers(run: SagaRun, count: int) -> bool:
+    return len(await run.query("SELECT 1 FROM saga_timers")) == count
 
 
 async def test_deadlines_and_timers_fire_when_they_are_due(run: SagaRun) -> None:
@@ -142,7 +149,7 @@ LOCKS = {
 async def test_a_locked_timer_delays_no_other(
     run: SagaRun, database_url: str, monkeypatch: pytest.MonkeyPatch, lock: str
 ) -> None:
-    monkeypatch.setattr("process_manager.groups.inputs.MAX_LOST_RACES", 1_000_000)  # it never gives up
+    monkeypatch.setattr(instance_inputs, "MAX_LOST_RACES_OF_TIMERS", 1_000_000)  # it never gives up
     count = timer_dispatcher.MAX_BATCH + 20
     events = [made(f"locked-{number}", in_seconds(3600)) for number in range(count)]
     await run.engine.deliver_events(FEED, events, NO_CHECKPOINT, ("epoch", 1))
@@ -158,19 +165,65 @@ async def test_a_locked_timer_delays_no_other(
         await until(lambda: count_steps(run, count + 1), 30)
 
 
+async def test_more_locked_timers_than_places_delay_no_other(
+    run: SagaRun, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timer_dispatcher, "MAX_BATCH", 10)
+    monkeypatch.setattr(timer_dispatcher, "MAX_FIRING", 30)
+    for name in ("REST", "MAX_REST"):
+        monkeypatch.setattr(timer_rests, name, 0.02)  # the locked ones come again and again
+    deliver = run.engine.deliver_events
+    locked = [made(f"locked-{number}", in_seconds(3600)) for number in range(90)]
+    await deliver(FEED, locked, NO_CHECKPOINT, ("epoch", 1))
+    await run.expire_timers()
+    async with (
+        locking(database_url, "SELECT FROM sagas WHERE id LIKE 'locked-%' FOR UPDATE"),
+        dispatching(run) as (leases, _),
+    ):
+        leases.give()
+        await deliver(FEED, [made("soon", in_seconds(0.5))], ("epoch", 1), ("epoch", 2))
+        await until(lambda: has_steps(run, "soon"), 10)
+
+
+async def test_a_second_timer_of_an_instance_fires_when_it_is_due(
+    store: SagaStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timer_dispatcher, "MAX_INTERVAL", 60.0)
+    run = SagaRun(store, COLLECTION)
+    await run.deliver(written("c"))
+    (step,) = await run.read_due_steps()
+    await run.engine.record_reply(step, StepReply(reason="WORTHLESS"))
+    await run.expire_timers()
+    await run.query(
+        "INSERT INTO saga_timers (saga, id, name, partition, due_at)"
+        " SELECT saga, id, 'second', partition, now() + interval '0.3 seconds' FROM saga_timers"
+    )
+    async with dispatching(run) as (leases, _):
+        leases.give()
+        await until(lambda: count_timers(run, 0), 10)
+    await run.deadlines.close()
+
+
 async def test_a_locked_deadline_delays_no_other(run: SagaRun, database_url: str) -> None:
-    count = timer_dispatcher.MAX_BATCH + 20
+    count, tries, begin = timer_dispatcher.MAX_BATCH + 20, list[float](), run.deadlines.begin_instances
+
+    async def note_tries(due: Collection[DueTimer]) -> list[DueTimer]:
+        tries.extend(monotonic() for timer in due if timer.id == "locked-1")
+        return await begin(due)
+
+    run.deadlines.begin_instances = note_tries  # type: ignore[method-assign]
     await run.deliver(*(made(f"locked-{number}", in_seconds(-1)) for number in range(count)))
     async with (
         locking(database_url, "SELECT FROM saga_deadlines FOR UPDATE"),
-        dispatching(run) as (leases, polls),
+        dispatching(run) as (leases, _),
     ):
         leases.give()
         await run.deliver(made("soon", in_seconds(0.5)))
         await until(lambda: has_steps(run, "soon"), 30)
-        began, done = monotonic(), len(polls)
-        await until(lambda: len(polls) > done + 20, 30)
-        assert monotonic() - began > 4 * timer_dispatcher.REST  # it does not poll without rest
+        await until(lambda: len(tries) > 2, 30)
+        rests = [end - begin for begin, end in pairwise(tries)]
+        assert rests[0] >= timer_rests.REST  # a slow machine makes them longer
+        assert rests[1] >= 2 * timer_rests.REST
     async with dispatching(run) as (leases, _):
         leases.give()
         await until(lambda: count_steps(run, count + 1), 30)
