@@ -103,13 +103,15 @@ async def test_orders_go_on_when_a_manager_goes(stack: Stack, trade: Trade, data
     before = await count_confirmed(database)
     placing = asyncio.create_task(place_orders(trade))
     await until_confirmed(database, before + ORDERS // 6)
-    await disturb(stack, way, first, second)
-    await placing
-    await until_confirmed(database, before + ORDERS)
-    if way == "freeze":
-        first.child.thaw()
-    else:
-        await first.start()
+    try:
+        await disturb(stack, way, first, second)
+        await placing
+        await until_confirmed(database, before + ORDERS)
+    finally:  # the next test uses the same stack
+        if way == "freeze":
+            first.child.thaw()
+        else:
+            await first.start()
     report = await verify_stack(stack)
     assert report.clean, report.to_text()
 
@@ -120,12 +122,12 @@ async def test_deadlines_pass_through_an_outage_of_all_managers(
 ) -> None:
     sku, account = await trade.create_product(1_000), await trade.open_account(1_000)
     begun = datetime.now(UTC)
-    before = [await trade.claim_without_order(sku, account, timedelta(seconds=6)) for _ in range(5)]
+    before = [await trade.claim_without_order(sku, account, timedelta(seconds=9)) for _ in range(5)]
     for manager in stack.of(PROCESS_MANAGER):
         await manager.kill()
     during = [await trade.claim_without_order(sku, account, timedelta(seconds=3)) for _ in range(5)]
     later = [await trade.claim_without_order(sku, account, timedelta(hours=1)) for _ in range(5)]
-    await until(lambda: datetime.now(UTC) > begun + timedelta(seconds=10), 20)  # the deadlines pass
+    await until(lambda: datetime.now(UTC) > begun + timedelta(seconds=13), 30)  # the deadlines pass
     assert not await fetch(database, EXPIRIES)
     for manager in stack.of(PROCESS_MANAGER):
         await manager.start()
