@@ -84,7 +84,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         staleness = SagaStaleness(
             sagas,
             FeedReader(store.statements),
-            store.read_feed_progress,
+            store.progress.read_feeds,
             lambda: events.reader.latest_check,
             lambda: read_stream_identity(nats.js),
             read_ends_from(nats),

@@ -52,10 +52,10 @@ class Inspection:
 
     async def inspect_page(self) -> None:
         """Inspect the next page of instances."""
-        sagas = self._engine.sagas
-        if not self._leases.partitions:
+        sagas, partitions = self._engine.sagas, self._leases.partitions
+        if not partitions:
             return
-        page = await self._store.read_open(sagas.keys(), self._leases.partitions, self._after, PAGE_SIZE)
+        page = await self._store.progress.read_open(sagas.keys(), partitions, self._after, PAGE_SIZE)
         self._after = (page[-1]["saga"], page[-1]["id"]) if len(page) == PAGE_SIZE else ("", "")
         for saga, id_, unreadable, *columns in page:
             if bool(find_error(sagas[saga], *columns)) != unreadable:

@@ -27,7 +27,7 @@ from process_manager.deadlines import statements
 from process_manager.deadlines.changes import DeadlineChanges, DeadlineSaga, Key, find_changes
 from process_manager.engine import Engine
 from process_manager.postgres.columns import to_columns
-from process_manager.postgres.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed, list_keys
+from process_manager.postgres.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed, list_instances
 from process_manager.postgres.group_store import LOCKED, is_outage
 from process_manager.postgres.statement_session import StatementSession
 from process_manager.postgres.store import SagaStore
@@ -279,7 +279,7 @@ class Deadlines:
         """Return the deadlines that have passed, but none of the known ones; the longest passed first."""
         if not self.sagas:
             return []
-        parameters = list(self.sagas), list(partitions), limit, list_keys(known)
+        parameters = list(self.sagas), list(partitions), limit, list_instances(known)
         return [self._to_timer(*row) for row in await self._fetch(statements.READ_DUE, *parameters)]
 
     async def read_next(
@@ -291,7 +291,7 @@ class Deadlines:
             partitions: of the instances.
             known: timers and deadlines to pass over.
         """
-        parameters = list(self._engine.sagas), list(partitions), list_keys(known)
+        parameters = list(self._engine.sagas), list(partitions), list_instances(known)
         rows = await self._fetch(statements.READ_NEXT, *parameters)
         return rows[0]["now"], rows[0]["next_at"]
 

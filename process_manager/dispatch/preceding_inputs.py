@@ -24,7 +24,8 @@ from typing import Any
 from contracts import streams
 from process_manager.dispatch.targets import target_of
 from process_manager.postgres.due_work import DueTimer, Feed
-from process_manager.postgres.store import InstanceProgress, SagaStore
+from process_manager.postgres.progress_store import InstanceProgress
+from process_manager.postgres.store import SagaStore
 from process_manager.queries.awaited_events import StreamEnd
 from process_manager.saga import Saga
 from runtime.jetstream import Publication
@@ -133,7 +134,7 @@ class PrecedingInputs:
         await self._begin_waits([timer for timer in timers if timer not in self._waits])
         await self._read_missing_ends(timers)
         # After the ends, so that events delivered meanwhile count as delivered.
-        progress, now = await self._store.read_progress(timers), monotonic()
+        progress, now = await self._store.progress.read_instances(timers), monotonic()
         silent = self._list_silent()
         without_instance = set(deadlines)
         ready: list[DueTimer] = []
@@ -155,7 +156,7 @@ class PrecedingInputs:
     async def _begin_waits(self, timers: Sequence[DueTimer]) -> None:
         if not timers:
             return
-        progress, now = await self._store.read_progress(timers), monotonic()
+        progress, now = await self._store.progress.read_instances(timers), monotonic()
         for timer in timers:
             pending = progress[timer.saga, timer.id].pending
             steps = {step: target_of(method) for step, method in pending.items()}

@@ -1,4 +1,4 @@
-"""The statements that read due steps, due timers and open instances, and how far instances and feeds are.
+"""The statements on due steps and due timers.
 
 How it works:
 
@@ -12,9 +12,6 @@ How it works:
   fire are not read again and again. Timers that are stopped are not in the index. Instances whose timer is
   being fired are passed over.
 """
-
-from sqlalchemy import text
-from sqlalchemy.dialects.postgresql import JSONB
 
 DUE_STEPS = """
 WITH RECURSIVE queues AS (
@@ -51,54 +48,27 @@ WHERE d.rank <= d.places
 ORDER BY d.due_at
 """
 
-OPEN_INSTANCES = """
-SELECT saga, id, unreadable, state, other_streams, archived_steps FROM sagas
-WHERE (ended IS false OR unreadable)
-AND saga = ANY($1::text[]) AND partition = ANY($2::int[]) AND (saga, id) > ($3, $4)
-ORDER BY saga, id LIMIT $5
-"""
-
-FEED_PROGRESS = """
-SELECT (
-  SELECT coalesce(sum(hashtextextended(c::text, 0)), 0) FROM saga_checkpoints c WHERE c.saga = ANY($1::text[])
-) AS checkpoints_digest, ARRAY(SELECT saga FROM unnest($1::text[]) AS k(saga)
-WHERE EXISTS (SELECT FROM saga_parked_streams p WHERE p.saga = k.saga) OR EXISTS (
-  SELECT FROM sagas s
-  WHERE s.saga = k.saga AND s.blocked_reason <> '' AND (
-    s.unreadable OR s.failed_input <> '' OR jsonb_path_exists(s.other_streams, '$.*.failed_input ? (@ != "")')
-  )
-)) AS waiting
-"""
-
-DUE_TIMERS = text("""
+DUE_TIMERS = """
 SELECT d.saga, d.id, d.name, d.due_at
-FROM unnest(CAST(:sagas AS text[])) AS g (saga)
-CROSS JOIN unnest(CAST(:partitions AS int[])) AS q (partition)
+FROM unnest($1::text[]) AS g (saga)
+CROSS JOIN unnest($2::int[]) AS q (partition)
 CROSS JOIN LATERAL (
   SELECT t.saga, t.id, t.name, t.due_at, coalesce(t.postponed_to, t.due_at) AS at FROM saga_timers t
   WHERE t.saga = g.saga AND t.partition = q.partition AND t.stopped_at IS NULL
   AND coalesce(t.postponed_to, t.due_at) <= now()
-  AND t.saga || '/' || t.id <> ALL (CAST(:known AS text[]))
-  ORDER BY coalesce(t.postponed_to, t.due_at) LIMIT :limit
+  AND t.saga || '/' || t.id <> ALL ($4::text[])
+  ORDER BY coalesce(t.postponed_to, t.due_at) LIMIT $3
 ) d
-ORDER BY d.at LIMIT :limit
-""")
+ORDER BY d.at LIMIT $3
+"""
 
-PROGRESS = text("""
-SELECT k.saga, k.id, s.version, coalesce((
-  SELECT jsonb_agg(jsonb_build_array(t.step, t.attempt, t.method)) FROM saga_steps t
-  WHERE t.saga = k.saga AND t.id = k.id AND t.outcome IS NULL
-), '[]') AS pending
-FROM unnest(CAST(:sagas AS text[]), CAST(:ids AS text[])) AS k (saga, id) LEFT JOIN sagas s USING (saga, id)
-""").columns(pending=JSONB)
-
-POSTPONE_TIMERS = text("""
+POSTPONE_TIMERS = """
 UPDATE saga_timers t SET postponed_to = now() + make_interval(secs => k.pause)
 FROM (
   SELECT saga, id, name, due_at, pause
-  FROM unnest(CAST(:sagas AS text[]), CAST(:ids AS text[]), CAST(:names AS text[]),
-    CAST(:times AS timestamptz[]), CAST(:pauses AS float[])) AS n (saga, id, name, due_at, pause)
+  FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::float[])
+    AS n (saga, id, name, due_at, pause)
   JOIN saga_timers l USING (saga, id, name, due_at) FOR UPDATE OF l SKIP LOCKED
 ) k
 WHERE t.saga = k.saga AND t.id = k.id AND t.name = k.name AND t.due_at = k.due_at
-""")
+"""

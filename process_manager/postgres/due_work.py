@@ -55,8 +55,8 @@ class DueTimer:
     due_at: datetime
 
 
-def list_keys(timers: Iterable[DueTimer]) -> list[str]:
-    """Return the keys of the timers' instances, as the statements that read due timers compare them."""
+def list_instances(timers: Iterable[DueTimer]) -> list[str]:
+    """Return the instances of timers, as the statements that read due timers compare them."""
     return [f"{timer.saga}/{timer.id}" for timer in timers]
 
 

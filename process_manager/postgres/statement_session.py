@@ -1,6 +1,6 @@
 """A connection on which the statements of one purpose run, one after the other.
 
-What runs every second does so here: SQLAlchemy's pool and executor would take longer than PostgreSQL does.
+What polls does so here: SQLAlchemy's pool and executor would take longer than PostgreSQL does.
 """
 
 import asyncio

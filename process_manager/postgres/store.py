@@ -3,11 +3,10 @@
 Two managers may work on the same partition without harm: see `write_statement.py`.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, astuple
 from datetime import datetime
-from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -15,27 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from process_manager.dispatch.step_queue import StepKey
 from process_manager.dispatch.targets import PLACES
-from process_manager.postgres.due_queries import (
-    DUE_STEPS,
-    DUE_TIMERS,
-    FEED_PROGRESS,
-    OPEN_INSTANCES,
-    POSTPONE_TIMERS,
-    PROGRESS,
-)
-from process_manager.postgres.due_work import (
-    Checkpoint,
-    DueStep,
-    DueTimer,
-    Feed,
-    list_keys,
-    matches_step,
-)
+from process_manager.postgres.columns import to_columns
+from process_manager.postgres.due_queries import DUE_STEPS, DUE_TIMERS, POSTPONE_TIMERS
+from process_manager.postgres.due_work import DueStep, DueTimer, Feed, list_instances, matches_step
 from process_manager.postgres.group_store import SESSION as GROUP_SESSION
 from process_manager.postgres.group_store import GroupStore
+from process_manager.postgres.progress_store import ProgressStore
 from process_manager.postgres.schema import BEGINNINGS, PARKED_STREAMS, ROLE, STEPS
 from process_manager.postgres.statement_session import StatementSession
-from process_manager.queries.feed_reader import read_checkpoints
 from process_manager.saga import Saga
 from runtime.postgres import autocommit, create_engine
 
@@ -51,27 +37,6 @@ RESERVED_SESSION = {
     # These statements skip rows that are locked. A locked table must not hold up what shares a connection.
     "lock_timeout": "500ms",
 }
-
-
-@dataclass(frozen=True)
-class InstanceProgress:
-    """How far an instance is."""
-
-    version: int = 0
-    """Of the last processed event of its own stream."""
-    pending: Mapping[tuple[str, int], str] = field(default_factory=dict)
-    """By step and attempt without an answer: the method."""
-    checkpoints: Mapping[Feed, Checkpoint] = field(default_factory=dict)
-    """Those of all feeds of its saga, and perhaps of others."""
-
-
-class FeedProgress(NamedTuple):
-    """How far the feeds of some sagas are, as far as it is read at rest."""
-
-    checkpoints_digest: Decimal
-    """Of all their checkpoints: the same as long as none of them has changed."""
-    waiting: Collection[str]
-    """The sagas for which events wait: a stream is parked, or an instance failed."""
 
 
 class SagaStore:
@@ -91,16 +56,16 @@ class SagaStore:
         """For timers, leases and the reading of due work: no other load can use up its connections."""
         # Each statement is a transaction of its own: a frozen process holds no lock.
         self.statements = autocommit(self.engine)
-        self._reserved_statements = autocommit(self.reserved)
-        # Each has a connection of its own, so that none waits for the statement of another one.
-        self._steps, self._inspection, self._progress = (StatementSession(self.reserved) for _ in range(3))
+        # Each has a connection of its own, so that neither waits for the statement of the other one.
+        self._steps, self._timers = (StatementSession(self.reserved) for _ in range(2))
+        self.progress = ProgressStore(self.reserved)
         self.groups = GroupStore(
             create_engine(database_url, session={**SESSION, **GROUP_SESSION}, pool_size=1, pool_timeout=10.0)
         )
 
     async def close(self) -> None:
-        for session in (self.groups, self._steps, self._inspection, self._progress):
-            await session.close()
+        for each in (self.groups, self.progress, self._steps, self._timers):
+            await each.close()
         await self.engine.dispose()
         await self.reserved.dispose()
 
@@ -179,51 +144,9 @@ class SagaStore:
             limit: the maximum number of timers.
             known: timers whose instances are passed over.
         """
-        parameters = {
-            "sagas": list(sagas),
-            "partitions": list(partitions),
-            "limit": limit,
-            "known": list_keys(known),
-        }
-        async with self._reserved_statements.connect() as connection:
-            return [DueTimer(*row) for row in await connection.execute(DUE_TIMERS, parameters)]
-
-    async def read_progress(self, timers: Collection[DueTimer]) -> dict[tuple[str, str], InstanceProgress]:
-        """Return how far the instances of these timers are, by saga and id."""
-        keys = sorted({(timer.saga, timer.id) for timer in timers})
-        columns = {"sagas": [saga for saga, _ in keys], "ids": [id_ for _, id_ in keys]}
-        async with self._reserved_statements.connect() as connection:
-            rows = (await connection.execute(PROGRESS, columns)).all()
-            checkpoints = await read_checkpoints(connection, {saga for saga, _ in keys})
-        return {
-            (row.saga, row.id): InstanceProgress(
-                row.version or 0,
-                {(step, attempt): method for step, attempt, method in row.pending},
-                checkpoints,
-            )
-            for row in rows
-        }
-
-    async def read_open(
-        self, sagas: Collection[str], partitions: Collection[int], after: tuple[str, str], limit: int
-    ) -> Sequence[Any]:
-        """Return the key, and the columns that may be unreadable, of instances that are open or unreadable.
-
-        Args:
-            sagas: the names of the sagas.
-            partitions: the partitions of the instances.
-            after: saga and id after which the page begins.
-            limit: the maximum number of instances.
-        """
-        rows: Sequence[Any] = await self._inspection.fetch(
-            OPEN_INSTANCES, list(sagas), list(partitions), *after, limit
-        )
-        return rows
-
-    async def read_feed_progress(self, sagas: Collection[str]) -> FeedProgress:
-        """Return whether the checkpoints of these sagas have changed, and for which of them events wait."""
-        (row,) = await self._progress.fetch(FEED_PROGRESS, list(sagas))
-        return FeedProgress(*row)
+        instances = list_instances(known)
+        rows = await self._timers.fetch(DUE_TIMERS, list(sagas), list(partitions), limit, instances)
+        return [DueTimer(*row) for row in rows]
 
     async def postpone_step(self, step: DueStep, seconds: float, error: str, *, denied: bool = False) -> bool:
         """Record a try without an answer, and make the step due again after `seconds`.
@@ -247,12 +170,5 @@ class SagaStore:
         if not pauses:
             return
         timers = sorted(pauses, key=lambda timer: (timer.saga, timer.id, timer.name))
-        parameters = {
-            "sagas": [timer.saga for timer in timers],
-            "ids": [timer.id for timer in timers],
-            "names": [timer.name for timer in timers],
-            "times": [timer.due_at for timer in timers],
-            "pauses": [pauses[timer] for timer in timers],
-        }
-        async with self._reserved_statements.connect() as connection:
-            await connection.execute(POSTPONE_TIMERS, parameters)
+        rows = ((*astuple(timer), pauses[timer]) for timer in timers)
+        await self._timers.fetch(POSTPONE_TIMERS, *to_columns(rows, 5))

@@ -24,7 +24,7 @@ import msgspec
 
 from contracts import streams
 from process_manager.postgres.due_work import Checkpoint, Feed
-from process_manager.postgres.store import FeedProgress
+from process_manager.postgres.progress_store import FeedProgress
 from process_manager.queries.feed_reader import FeedReader
 from process_manager.saga import Saga
 from runtime.grpc.metadata import STALENESS

@@ -35,7 +35,7 @@ class Feed:
         self.staleness = SagaStaleness(
             run.sagas,
             FeedReader(run.store.engine),
-            run.store.read_feed_progress,
+            run.store.progress.read_feeds,
             lambda: StreamCheck(self.publication, self.stream),
             self.read_identity,
             self.read_ends,
