@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import asyncpg
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from command_server.kernel.ports import (
@@ -59,6 +60,7 @@ class PostgresEventStore:
     def __init__(self, database_url: str) -> None:
         session = {**session_settings(SERVICE_ROLE), "lock_timeout": LOCK_TIMEOUT}
         self.engine = create_engine(database_url, session=session, creator=connect_pipelined)
+        event.listen(self.engine.sync_engine, "close", _terminate)
         self._kept: _Connection | None = None
         """The connection of the last transaction, for the next one: a pool costs more than a statement."""
 
@@ -71,7 +73,6 @@ class PostgresEventStore:
                     yield PostgresTransaction(connection.driver)
             except BaseException as error:
                 if discards_connections(error):
-                    connection.driver.terminate()  # otherwise SQLAlchemy waits for PostgreSQL's answer
                     await connection.pooled.invalidate()
                 raise
             finally:
@@ -145,6 +146,11 @@ class _Connection(NamedTuple):
 
     pooled: AsyncConnection
     driver: PipelinedConnection
+
+
+def _terminate(connection: Any, *_: object) -> None:
+    """End a connection before SQLAlchemy closes it and waits for PostgreSQL, which may not answer."""
+    connection.driver_connection.terminate()
 
 
 async def _discard(connection: _Connection) -> None:

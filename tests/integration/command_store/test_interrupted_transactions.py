@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from time import perf_counter
 from typing import Any
 from uuid import uuid4
@@ -86,12 +87,13 @@ async def test_a_transaction_that_is_cancelled_while_it_waits_for_a_lock_is_roll
     await holder.close()
 
 
-async def test_a_silent_postgresql_blocks_the_writer_for_one_time_out(database_url: str) -> None:
+async def test_a_silent_postgresql_blocks_the_writer_for_one_time_out(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = partial(create_engine, command_timeout=COMMAND_TIMEOUT)
+    monkeypatch.setattr(event_store, "create_engine", create)
     proxy = make_proxy(database_url)
     async with run_store(database_url, proxy) as store:
-        url = store.engine.url.render_as_string(hide_password=False)
-        await store.close()
-        store.engine = create_engine(url, creator=connect_pipelined, command_timeout=COMMAND_TIMEOUT)
         async with store.begin() as transaction:
             await transaction.commit(Changes([STREAM], [EVENT]))
         with pytest.raises(StoreUnavailable):
@@ -101,6 +103,22 @@ async def test_a_silent_postgresql_blocks_the_writer_for_one_time_out(database_u
                 began_at = perf_counter()
                 await transaction.commit(Changes(events=[EVENT]))
         assert perf_counter() - began_at < 1.9 * COMMAND_TIMEOUT
+
+
+async def test_a_silent_postgresql_delays_no_end_of_idle_connections(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    proxy = make_proxy(database_url)
+    async with run_store(database_url, proxy) as store:
+        async with store.connect(), store.connect():
+            pass
+        proxy.is_silent = True
+        closing = asyncio.create_task(store.close())
+        ended, _ = await asyncio.wait({closing}, timeout=2.0)
+        closing.cancel()  # as a call's deadline does
+        await asyncio.wait({closing})
+    assert not caplog.records, "SQLAlchemy logs the cancellation as an error, with a traceback"
+    assert ended
 
 
 async def test_time_outs_leave_nothing_in_the_connection(database_url: str) -> None:
