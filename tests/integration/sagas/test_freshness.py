@@ -12,7 +12,7 @@ from contracts import incarnations, streams
 from process_manager.postgres.due_work import NO_CHECKPOINT, Feed
 from process_manager.postgres.store import SagaStore
 from process_manager.queries import awaited_events
-from process_manager.queries.awaited_events import StreamEnd
+from process_manager.queries.awaited_events import AwaitedEvents, StreamEnd
 from process_manager.queries.feed_reader import FeedReader
 from process_manager.queries.freshness import Freshness
 from process_manager.saga import Saga
@@ -22,7 +22,21 @@ from tests.support.harness.account_watch import ACCOUNT_WATCH, BROKEN
 from tests.support.harness.freshness import make_waits
 from tests.support.harness.keys import TOKENS, mint_token
 from tests.support.harness.saga_run import INCARNATION, SagaRun, create_freshness, paid, written
+from tests.support.harness.waiting import until
 from tests.support.ledger.sagas import COLLECTION
+
+
+@pytest.fixture
+def checks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """An item for each check that has ended; what waiting queries read by themselves before is none."""
+    checks, check = list[object](), AwaitedEvents._check
+
+    async def check_and_count(self: AwaitedEvents, required: Any) -> None:
+        await check(self, required)
+        checks.append(required)
+
+    monkeypatch.setattr(AwaitedEvents, "_check", check_and_count)
+    return checks
 
 
 async def deliver_all(run: SagaRun, *events: Any) -> None:
@@ -122,14 +136,14 @@ async def test_waiting_queries_share_their_reads(store: SagaStore, monkeypatch: 
 
 @pytest.mark.parametrize("saga", [COLLECTION, ACCOUNT_WATCH], ids=["own stream", "another stream"])
 async def test_a_delivery_wakes_waiting_queries(
-    store: SagaStore, saga: Saga[Any], monkeypatch: pytest.MonkeyPatch
+    store: SagaStore, saga: Saga[Any], monkeypatch: pytest.MonkeyPatch, checks: list[object]
 ) -> None:
     monkeypatch.setattr(awaited_events, "POLL_INTERVAL", 10.0)
     run = SagaRun(store, saga)
     freshness = create_freshness(run)
     run.engine.after_delivery = freshness.wake
     waiting = asyncio.create_task(freshness.wait_for([saga], token_of(cheque_c=1), 30))
-    await asyncio.sleep(0.2)  # the first check is over, and the next one without a delivery is far
+    await until(lambda: len(checks) == 1)  # the next one without a delivery is far
     await deliver_all(run, written("c"))
     await asyncio.wait_for(waiting, 4)
 
@@ -144,16 +158,17 @@ async def test_a_query_of_all_sagas_has_one_deadline(store: SagaStore) -> None:
 
 
 async def test_a_busy_stream_does_not_keep_queries_waiting(
-    store: SagaStore, monkeypatch: pytest.MonkeyPatch
+    store: SagaStore, monkeypatch: pytest.MonkeyPatch, checks: list[object]
 ) -> None:
     """Events behind the token's are published faster than they are delivered."""
     monkeypatch.setattr(awaited_events, "MAX_END_AGE", 0.0)
     run = SagaRun(store, ACCOUNT_WATCH)
     run.stream_events.append(written("c"))
     waiting = asyncio.create_task(create_freshness(run).wait_for([ACCOUNT_WATCH], token_of(cheque_c=1), 30))
-    await asyncio.sleep(0.2)  # the end of the stream has been read
+    await until(lambda: bool(checks))  # the end of the stream has been read
     run.stream_events.append(written("c", version=2))
-    await asyncio.sleep(0.2)  # it has been read again
+    count = len(checks)
+    await until(lambda: len(checks) >= count + 2)  # one of them began after the second event
     feed = Feed(ACCOUNT_WATCH.name, "ledger.cheque", streams.partition("c"))
     await run.engine.deliver_events(feed, [run.stream_events[0]], NO_CHECKPOINT, ("epoch", 1))
     await asyncio.wait_for(waiting, 5)
@@ -177,12 +192,12 @@ async def test_a_new_epoch_does_not_keep_queries_waiting(store: SagaStore) -> No
 
 
 async def test_waiting_queries_end_when_postgres_cannot_be_read(
-    store: SagaStore, monkeypatch: pytest.MonkeyPatch
+    store: SagaStore, monkeypatch: pytest.MonkeyPatch, checks: list[object]
 ) -> None:
     run = SagaRun(store, COLLECTION)
     freshness = create_freshness(run)
     waiting = asyncio.create_task(freshness.wait_for([COLLECTION], token_of(cheque_c=1), 30))
-    await asyncio.sleep(0.2)
+    await until(lambda: bool(checks))
     monkeypatch.setattr(FeedReader, "read_versions", fail)
     with pytest.raises(OSError, match="unreachable"):
         await asyncio.wait_for(waiting, 5)
