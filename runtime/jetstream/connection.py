@@ -6,17 +6,14 @@ How it works:
   by itself without a limit. On some server errors the client closes itself; the task connects it again.
 - `sessions` counts connections. Requests and replies in flight are lost with their connection, so a component
   that waits for some compares the count, as `StreamReader` does.
+- `clients` counts connections that the task has made. The client subscribes again after each reconnect of its
+  own; with one that closed itself the subscriptions end, so the relay compares this count.
 - `max_payload` is the last known limit of the server. The client learns it when it connects; a reload of the
   server's configuration changes it without a word to clients, so `refresh_max_payload` reads a new greeting.
-- `_Client` overrides three private methods of nats-py that took most of the time per event. A received
-  message goes straight to a callback, without a queue and a task; headers are written and parsed in fewer
-  steps. A fourth one is mended. `tests/unit/runtime/test_nats_client.py` fails when nats-py changes them.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
 
 import msgspec
 import nats.errors
@@ -26,6 +23,7 @@ from nats.js import JetStreamContext
 
 from contracts.envelope import DEFAULT_MAX_PAYLOAD
 from runtime.grpc.health import NotReady
+from runtime.jetstream.nats_client import NatsClient, Receive
 from runtime.process import logs
 from runtime.process.start_error import InvalidSetting
 
@@ -39,69 +37,17 @@ DEFAULT_PORT = 4222
 log = logs.get_logger(__name__)
 
 
-Receive = Callable[[str, str, bytes, Mapping[str, str]], None]
-"""Called with a message's subject, reply subject, data and headers."""
-
-
-class _Client(Client):
-    """The client of nats-py with faster headers, and with callbacks in place of queues and tasks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.receivers: dict[int, Receive] = {}
-        """Callbacks by subscription id. Subscriptions without one use the queue of nats-py."""
-
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        receive = self.receivers.get(sid)
-        if receive is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-        else:
-            receive(subject.decode(), reply.decode(), data, await self._process_headers(headers) or {})
-
-    async def _send_publish(
-        self, subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None
-    ) -> None:
-        lines = [f"{name}: {value}\r\n" for name, value in (headers or {}).items()]
-        block = f"NATS/1.0\r\n{''.join(lines)}\r\n".encode()
-        if not headers or block.count(b"\n") != len(lines) + 2 or block.count(b"\r") != len(lines) + 2:
-            # No headers, or a line break in a header, which nats-py sanitises.
-            await super()._send_publish(subject, reply, payload, payload_size, headers)
-            return
-        sizes = f"{len(block)} {len(block) + payload_size}\r\n"
-        await self._send_command(
-            b"".join((f"HPUB {subject} {reply} {sizes}".encode(), block, payload, b"\r\n"))
-        )
-        if self._flush_queue is not None and self._flush_queue.empty():
-            await self._flush_pending()
-
-    async def _init_request_sub(self) -> None:
-        try:
-            await super()._init_request_sub()
-        except nats.errors.Error:
-            # nats-py names the inbox of all replies before it subscribes to it. A request between two
-            # connections would leave the name behind, and no later request would get its reply.
-            self._resp_sub_prefix = None
-            raise
-
-    @staticmethod
-    def _parse_header_lines(raw: bytes) -> dict[str, str]:
-        lines = raw.decode("utf-8", "replace").split("\r\n")
-        try:
-            return dict([line.split(": ", 1) for line in lines if line])
-        except ValueError:  # a foreign client wrote a line without the usual space after the colon
-            parts = [line.partition(":") for line in lines]
-            return {name: value.strip() for name, colon, value in parts if colon}
-
-
 class Connection:
     """A NATS client and its JetStream context; created by `connect`."""
 
     def __init__(self, url: str, name: str) -> None:
-        self._client = _Client()
+        self._client = NatsClient()
         self.client: Client = self._client
         self.js: JetStreamContext = self.client.jetstream()
         self.sessions = 0
         """Number of connections so far, including the current one."""
+        self.clients = 0
+        """Number of those that the client did not make by itself, each without the subscriptions before."""
         self.max_payload = DEFAULT_MAX_PAYLOAD
         """Bytes of a message with its headers that the server accepts, as last known."""
         self._url = url
@@ -194,6 +140,7 @@ class Connection:
                 reconnected_cb=self._on_connected,
                 closed_cb=self._on_closed,
             )
+            self.clients += 1
             await self._on_connected()
             if self._closing:
                 return

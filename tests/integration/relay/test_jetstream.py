@@ -222,6 +222,7 @@ async def test_requests_are_answered_after_one_while_the_client_was_closed(own_n
         await connection.client.close()  # as it does by itself after some errors of the server
         await fail_while_closed(connection)
         await until(lambda: connection.sessions == 2)
+        assert connection.clients == 2
         await connection.js.account_info()
 
 

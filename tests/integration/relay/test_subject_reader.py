@@ -10,7 +10,7 @@ from nats.js import api
 
 from contracts import streams
 from runtime.jetstream import Connection, SubjectReader, connect, subject
-from runtime.jetstream.connection import Receive
+from runtime.jetstream.nats_client import Receive
 
 HOT, OTHER = "diptych.events.0.a.b.hot", "diptych.events.0.a.b.other"
 

@@ -1,6 +1,6 @@
-"""The private methods of nats-py that `runtime.jetstream.connection` overrides or calls still exist.
+"""The private methods of nats-py that `runtime.jetstream.nats_client` overrides or calls still exist.
 
-nats-py promises nothing about them. When an upgrade changes one, adapt `_Client`, then this file.
+nats-py promises nothing about them. When an upgrade changes one, adapt `NatsClient`, then this file.
 """
 
 import inspect
@@ -11,10 +11,10 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 
-from runtime.jetstream.connection import _Client
+from runtime.jetstream.nats_client import NatsClient
 
 OVERRIDDEN = [
-    name for name in vars(_Client) if not name.startswith("__") and callable(getattr(_Client, name))
+    name for name in vars(NatsClient) if not name.startswith("__") and callable(getattr(NatsClient, name))
 ]
 CALLED: dict[str, tuple[Any, ...]] = {
     "_process_headers": (b"headers",),
@@ -37,9 +37,9 @@ def test_exactly_four_methods_are_overridden() -> None:
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
 def test_an_overridden_method_has_the_signature_of_nats_py(name: str) -> None:
-    theirs, ours = inspect.getattr_static(Client, name), inspect.getattr_static(_Client, name)
+    theirs, ours = inspect.getattr_static(Client, name), inspect.getattr_static(NatsClient, name)
     assert type(theirs) is type(ours), "both are methods, or both static"
-    theirs, ours = getattr(Client, name), getattr(_Client, name)
+    theirs, ours = getattr(Client, name), getattr(NatsClient, name)
     assert parameters(theirs) == parameters(ours)
     assert inspect.iscoroutinefunction(theirs) == inspect.iscoroutinefunction(ours)
 
@@ -60,4 +60,4 @@ def test_the_attributes_in_use_exist() -> None:
 
 def test_headers_are_parsed_as_by_nats_py() -> None:
     for raw in (b"a: 1\r\nb: 2\r\n\r\n", b"a:1\r\nb:  2 \r\n\r\n", "a: ä: ß\r\n\r\n".encode()):
-        assert _Client._parse_header_lines(raw) == Client._parse_header_lines(raw)
+        assert NatsClient._parse_header_lines(raw) == Client._parse_header_lines(raw)
