@@ -12,6 +12,7 @@ How it works. It runs after a start, a takeover, a timeout or any error, and tru
 
 from collections.abc import Sequence
 from time import monotonic
+from typing import NoReturn
 
 from command_server.relay.batch_sender import Batches, BatchSender, OutOfSync
 from command_server.relay.event_messages import decode_event, is_copy
@@ -138,16 +139,15 @@ class Recovery:
                 or event.position in marked_positions
                 or not is_copy(event, recorded_events.get(event.position))
             ):
-                # Raises OutOfSync if another relay has marked the message, which is no reason for an alarm.
-                await self._sender.recreate_stream(self._state)
-                log.error(
-                    "Unknown message in stream; recreating",
-                    subject=message.subject,
-                    sequence=message.sequence,
-                )
-                raise OutOfSync("the stream has a message that no relay has published")
+                await self._recreate_stream(message)
             marked_positions.add(event.position)
         return positions
+
+    async def _recreate_stream(self, unknown: Message) -> NoReturn:
+        # Raises OutOfSync if another relay has marked the message, which is no reason for an alarm.
+        await self._sender.recreate_stream(self._state)
+        log.error("Unknown message in stream; recreating", subject=unknown.subject, sequence=unknown.sequence)
+        raise OutOfSync("the stream has a message that no relay has published")
 
     async def _publish_history(self, stream: StreamIdentity) -> None:
         """Publish all events that are not pending, in order, after the last one; then the pending ones.
@@ -179,18 +179,17 @@ class Recovery:
         may answer for a moment with a message of a stream that has been deleted meanwhile.
 
         Raises:
-            OutOfSync: it is not an event.
+            OutOfSync: it is not an event, for this release and its keys; the stream was recreated.
         """
         if not self._state.sequence:
             return 0
         reader = await self._stream.open_reader(self._state.epoch, self._state.sequence)
         try:
-            last = decode_event((await _read_batch(reader))[0])
+            message = (await _read_batch(reader))[0]
         finally:
             await reader.close()
-        if last is None:
-            raise OutOfSync("the stream's last message is not an event")
-        return last.position
+        last = decode_event(message)
+        return last.position if last else await self._recreate_stream(message)
 
     async def _mark_batches(self, batches: Batches) -> None:
         async for batch, last in batches:

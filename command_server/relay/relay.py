@@ -103,7 +103,7 @@ class Relay:
     async def _publish_pending(self) -> NoReturn:
         """Publish pending events as they are committed."""
         floor, published_to, checked_at = OutboxFloor(), 0, monotonic()
-        requests, session = PublicationRequests(), self._stream.signals.session
+        requests, client_number = PublicationRequests(), self._stream.signals.client_number
         async with (
             self._stream.signals.subscribe_notifications() as notified,
             self._stream.signals.subscribe_recreation_requests(self._state.epoch) as recreation_requested,
@@ -121,8 +121,8 @@ class Relay:
                         events[-1].position if is_full_batch else max(published_to, events[-1].position)
                     )
                 self._report_continued()
-                if self._stream.signals.session != session:
-                    raise OutOfSync("the connection to NATS was replaced, perhaps without its subscriptions")
+                if self._stream.signals.client_number != client_number:
+                    raise OutOfSync("the client of NATS was replaced, and lost its subscriptions")
                 await self._reply_to(requests, events[-1].position if is_full_batch else None)
                 if not is_full_batch:
                     with suppress(TimeoutError):

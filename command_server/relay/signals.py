@@ -17,9 +17,9 @@ class Signals:
         self._connection = connection
 
     @property
-    def session(self) -> int:
-        """The connection's session, with which the subscriptions may end."""
-        return self._connection.sessions
+    def client_number(self) -> int:
+        """The number of the connection's client, with which the subscriptions end."""
+        return self._connection.clients
 
     def subscribe_notifications(self) -> AbstractAsyncContextManager[asyncio.Event]:
         """Yield an event that is set whenever a command server has committed events."""

@@ -25,6 +25,7 @@ from runtime.process import logs
 from runtime.telemetry import tracing
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
+from tests.support.harness.log_lines import own_lines
 from tests.support.harness.waiting import until
 
 
@@ -183,6 +184,26 @@ async def test_it_receives_requests_after_its_client_was_closed(
         await relay.connection.client.close()  # as it does by itself after some errors of the server
         assert not await is_confirmed()
         await until(is_confirmed, 10)
+
+
+async def test_it_goes_on_after_its_client_has_reconnected(
+    database_url: str, own_nats: Nats, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("command_server.relay.relay.CHECK_INTERVAL", 60.0)
+    async with feed.relay(database_url, own_nats.url) as relay:
+        connection = relay.connection
+        await writer.commit("a")
+        await writer.wait_until_published()
+        with own_lines() as lines:
+            for session in (2, 3):
+                await connection._client._process_op_err(OSError("connection reset"))
+                await until(lambda session=session: connection.sessions == session)  # type: ignore[misc]
+                async with asyncio.timeout(20):
+                    await connection.client.request(PUBLISHED_SUBJECT, timeout=10)
+                await writer.commit("b")
+                await writer.wait_until_published()
+            assert connection.clients == 1
+        assert not lines.of("Relay failed; restarting")
 
 
 async def test_only_marked_rows_are_deleted_after_their_retention(

@@ -7,14 +7,16 @@ from typing import Any
 import pytest
 from nats.js import JetStreamContext, api
 
+from command_server.relay.event_messages import decode_event
 from command_server.relay.event_stream import EventStream
 from contracts.envelope import RecordedEvent
 from contracts.streams import JETSTREAM
 from devstack.servers import Nats
-from runtime.jetstream import Connection
+from runtime.jetstream import Connection, Message
 from runtime.jetstream.stream import COMPLETE_KEY, HISTORY_KEY
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
+from tests.support.harness.log_lines import own_lines
 from tests.support.harness.relay_hooks import Gate
 from tests.support.harness.waiting import until
 
@@ -134,6 +136,41 @@ async def test_a_stream_build_resumes_where_another_relay_stopped(
         interrupted.epoch,
         interrupted.created,
     )
+
+
+async def test_a_build_whose_last_message_cannot_be_decoded_begins_again(
+    database_url: str,
+    own_nats: Nats,
+    writer: Writer,
+    observer: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As after the removal of a key between two relays."""
+    stopped = asyncio.Event()
+
+    class StoppingStream(EventStream):
+        async def declare_history(self) -> None:
+            stopped.set()
+            await asyncio.Event().wait()
+
+    await writer.commit("a", "b")
+    async with feed.relay(database_url, own_nats.url):
+        await writer.wait_until_published()
+    await observer.js.delete_stream(JETSTREAM)
+    async with feed.relay(database_url, own_nats.url, stream=StoppingStream):
+        await stopped.wait()
+    interrupted = await feed.read_identity(observer)
+
+    def decode(message: Message) -> RecordedEvent | None:
+        return None if message.sequence == interrupted.last_sequence else decode_event(message)
+
+    monkeypatch.setattr("command_server.relay.recovery.decode_event", decode)
+    with own_lines() as lines:
+        async with feed.relay(database_url, own_nats.url):
+            resumed = await feed.wait_until_complete(observer)
+            await feed.assert_whole(observer, writer)
+    assert resumed.epoch != interrupted.epoch
+    assert len(lines.of("Unknown message in stream; recreating")) == 1
 
 
 @pytest.mark.parametrize("fails_at", ["declare_history", "declare_complete"])
