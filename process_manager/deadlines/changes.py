@@ -10,7 +10,7 @@ How it works:
   cannot be decoded, and those that do not follow each other.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -128,3 +128,8 @@ def _read_deadline(saga: DeadlineSaga, event: RecordedEvent) -> NewDeadline | No
     id_, metadata = streams.aggregate_id(event.stream), event.metadata
     correlation_id, traceparent = metadata.get("correlation_id", ""), metadata.get("traceparent")
     return NewDeadline(saga.saga.name, id_, streams.partition(id_), due_at, correlation_id, traceparent)
+
+
+def add_streams(sagas: Mapping[str, DeadlineSaga], keys: Iterable[Key]) -> list[tuple[str, str, str]]:
+    """Return the keys of instances, each with the name of its own stream."""
+    return [(saga, id_, streams.stream_name(sagas[saga].saga.own_type, id_)) for saga, id_ in keys]

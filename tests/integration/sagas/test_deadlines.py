@@ -96,7 +96,7 @@ def break_begin(run: SagaRun, break_: Any) -> None:
         return break_() if id_ == "bad" else saga.deadline.begin(id_, due_at)
 
     broken = replace(saga, deadline=replace(saga.deadline, begin=begin))
-    run.deadlines.sagas = {RESERVATIONS.name: broken}
+    run.deadlines._instances._sagas = {RESERVATIONS.name: broken}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ async def test_an_instance_that_postgresql_refuses_delays_no_other(
     run: SagaRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        "process_manager.deadlines.deadlines.to_json",
+        "process_manager.deadlines.instances.to_json",
         lambda state: '"\\u0000"' if state.id == "bad" else "{}",
     )
     await run.deliver(made("a", NOON), made("bad", NOON), made("z", NOON))
@@ -185,7 +185,7 @@ async def test_a_deadline_that_cannot_begin_does_not_stop_its_feed(run: SagaRun,
 
 async def test_a_caller_that_is_cancelled_ends_no_statement_of_another(run: SagaRun) -> None:
     await run.deliver(made("a", NOON))
-    running = asyncio.create_task(run.deadlines._fetch("SELECT pg_sleep(0.3) IS NULL AS slept"))
+    running = asyncio.create_task(run.deadlines._session.fetch("SELECT pg_sleep(0.3) IS NULL AS slept"))
     await until(run.deadlines._session._lock.locked)
     waiting = asyncio.create_task(run.deadlines.read_due(ALL_PARTITIONS, 10))
     await asyncio.sleep(0)
@@ -268,13 +268,13 @@ async def test_feeds_that_arrive_together_share_a_statement(
     for feed in feeds:
         await run.deadlines.deliver_events(feed, [made(f"r-{feed.partition}", FAR)], ("", 0), ("epoch", 1))
     statements: list[str] = []
-    fetch = run.deadlines._fetch
+    fetch = run.deadlines._session.fetch
 
     async def count(statement: str, *parameters: Any) -> Any:
         statements.append(statement)
         return await fetch(statement, *parameters)
 
-    monkeypatch.setattr(run.deadlines, "_fetch", count)
+    monkeypatch.setattr(run.deadlines._session, "fetch", count)
     results = await asyncio.gather(
         *(
             run.deadlines.deliver_events(feed, [ended(f"r-{feed.partition}", 2)], ("epoch", 1), ("epoch", 2))

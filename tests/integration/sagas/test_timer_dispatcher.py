@@ -11,7 +11,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from process_manager.deadlines.deadlines import DeadlinesNotWritten
+from process_manager.deadlines.shared_statement import DeadlinesNotWritten
 from process_manager.dispatch import timer_dispatcher, timer_rests
 from process_manager.dispatch.step_client import StepReply
 from process_manager.dispatch.timer_dispatcher import TimerDispatcher
