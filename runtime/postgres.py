@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from runtime.grpc.clock_check import check_clock
@@ -41,7 +41,7 @@ def create_engine(
         InvalidSetting: the URL is malformed, or a certificate cannot be read.
     """
     url, arguments = parse_url(database_url)
-    return create_async_engine(
+    engine = create_async_engine(
         url,
         connect_args={
             "async_creator_fn": creator,
@@ -55,6 +55,13 @@ def create_engine(
         pool_timeout=pool_timeout,
         **options,
     )
+    event.listen(engine.sync_engine, "close", _terminate)
+    return engine
+
+
+def _terminate(connection: Any, *_: object) -> None:
+    """End a connection before SQLAlchemy closes it and waits for PostgreSQL, which may not answer."""
+    connection.driver_connection.terminate()
 
 
 def autocommit(engine: AsyncEngine) -> AsyncEngine:

@@ -13,7 +13,6 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import asyncpg
-from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from command_server.kernel.ports import (
@@ -60,7 +59,6 @@ class PostgresEventStore:
     def __init__(self, database_url: str) -> None:
         session = {**session_settings(SERVICE_ROLE), "lock_timeout": LOCK_TIMEOUT}
         self.engine = create_engine(database_url, session=session, creator=connect_pipelined)
-        event.listen(self.engine.sync_engine, "close", _terminate)
         self._kept: _Connection | None = None
         """The connection of the last transaction, for the next one: a pool costs more than a statement."""
 
@@ -146,11 +144,6 @@ class _Connection(NamedTuple):
 
     pooled: AsyncConnection
     driver: PipelinedConnection
-
-
-def _terminate(connection: Any, *_: object) -> None:
-    """End a connection before SQLAlchemy closes it and waits for PostgreSQL, which may not answer."""
-    connection.driver_connection.terminate()
 
 
 async def _discard(connection: _Connection) -> None:
