@@ -53,7 +53,7 @@ class EndChecks:
         self._subjects = subjects
         self._log = event_log
         self._known_ends: list[int | None] = [None] * len(subjects)
-        self._claims: list[_Claim | None] = [None] * len(subjects)
+        self._claims: list[list[_Claim]] = [[] for _ in subjects]
 
     async def run(self, last_sequence: int) -> None:
         """Advance the lanes that have all messages up to the end that the stream had before this call.
@@ -93,12 +93,8 @@ class EndChecks:
         """Return the end that a check has proved, together with an earlier one; 0 if there is none."""
         if identity.replicas == 1:
             return end
-        claim = self._claims[lane]
-        if claim is not None and claim.sequence <= end:
-            if began - claim.found_at < FORMER_LEADER_TIME:
-                return 0
-            proved = claim.sequence
-        else:  # the first claim, or a wrong one
-            proved = 0
-        self._claims[lane] = _Claim(end, monotonic())
-        return proved
+        # All checks since the proving one keep theirs, so that an end is known soon after FORMER_LEADER_TIME.
+        claims = [claim for claim in self._claims[lane] if claim.sequence <= end]  # the others were wrong
+        proving = [claim for claim in claims if began - claim.found_at >= FORMER_LEADER_TIME]
+        self._claims[lane] = [*claims[len(proving) :], _Claim(end, monotonic())]
+        return max((claim.sequence for claim in proving), default=0)

@@ -101,5 +101,12 @@ async def test_a_consumer_on_a_lagging_follower_loses_no_message(tmp_path: Path)
 
         await until(has_all, 60)
         assert reader.returned == list(range(1, total + 1))
+        await publish(connection, [("d.e", n % 16) for n in range(5)])
+
+        async def have_followed() -> bool:
+            await cursor.read_batch(500, 0.1)
+            return min(cursor.read_positions().values()) == total + 5
+
+        await until(have_followed)
         await cursor.close()
         await cancel_and_wait(checks)
