@@ -143,11 +143,13 @@ class Deadlines:
         rows = await self._session.fetch(statements.READ_NEXT, *parameters)
         return rows[0]["now"], rows[0]["next_at"]
 
-    async def postpone(self, pauses: Mapping[DueTimer, float]) -> None:
-        """Read deadlines that have passed again after these seconds."""
+    async def postpone(self, pauses: Mapping[DueTimer, float]) -> set[DueTimer]:
+        """Read passed deadlines again after these seconds; return those not locked or gone."""
+        if not pauses:
+            return set()
         rows = sorted((timer.saga, timer.id, timer.due_at, pause) for timer, pause in pauses.items())
-        if rows:
-            await self._session.fetch(statements.POSTPONE, *to_columns(rows, 4))
+        postponed = await self._session.fetch(statements.POSTPONE, *to_columns(rows, 4))
+        return {self._to_timer(*row) for row in postponed}
 
     def _to_timer(self, saga: str, id_: str, due_at: Any) -> DueTimer:
         return DueTimer(saga, id_, self.sagas[saga].deadline.timer, due_at)

@@ -139,5 +139,5 @@ CROSS JOIN LATERAL (
   SELECT ctid AS place FROM saga_deadlines
   WHERE saga = n.saga AND id = n.id AND due_at = n.due_at FOR UPDATE SKIP LOCKED
 ) l
-WHERE d.ctid = l.place
+WHERE d.ctid = l.place RETURNING d.saga, d.id, d.due_at
 """

@@ -18,7 +18,7 @@ How it works:
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Set
 from datetime import UTC, datetime, timedelta
 
 from process_manager.deadlines.deadlines import RETRY_INTERVAL, Deadlines
@@ -134,15 +134,18 @@ class TimerDispatcher:
             return 0
         ready, pauses = await self._preceding.choose([*timers, *deadlines], deadlines)
         is_deadline = set(deadlines).__contains__
-        await self._store.postpone_timers({t: pause for t, pause in pauses.items() if not is_deadline(t)})
-        await self._deadlines.postpone({t: pause for t, pause in pauses.items() if is_deadline(t)})
+        await self._postpone_waiting(pauses, set(deadlines))
         begun = await self._deadlines.begin_instances([timer for timer in ready if is_deadline(timer)])
-        # What could not be postponed or begun has a locked row, and would be read again without end.
-        self._rests.begin(*pauses)
         self._rests.begin_after_lock(*(t for t in ready if is_deadline(t) and t not in begun))
         for timer in (*begun, *(timer for timer in ready if not is_deadline(timer))):
             self._firing[timer] = asyncio.create_task(self._fire(timer))
         return max(len(timers), len(deadlines))
+
+    async def _postpone_waiting(self, pauses: Mapping[DueTimer, float], deadlines: Set[DueTimer]) -> None:
+        """Postpone timers that wait for inputs. Those with locked rows would be read again without end."""
+        postponed = await self._store.postpone_timers({t: pauses[t] for t in pauses.keys() - deadlines})
+        postponed |= await self._deadlines.postpone({t: pauses[t] for t in pauses.keys() & deadlines})
+        self._rests.begin_after_lock(*(pauses.keys() - postponed))
 
     async def _fire(self, timer: DueTimer) -> None:
         try:

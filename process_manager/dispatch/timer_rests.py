@@ -7,7 +7,7 @@ from time import monotonic
 from process_manager.postgres.due_work import DueTimer
 
 REST = 0.25
-"""Seconds for which a timer is not read again that could not be fired, begun or postponed."""
+"""Seconds for which a timer is not read again that an outage or a failure kept from firing."""
 MAX_REST = 2.0
 """Seconds, at most, while its rows stay locked: each rest is twice as long as the last one."""
 FORGET_AFTER = 60.0

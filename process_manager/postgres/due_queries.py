@@ -71,4 +71,5 @@ FROM (
   JOIN saga_timers l USING (saga, id, name, due_at) FOR UPDATE OF l SKIP LOCKED
 ) k
 WHERE t.saga = k.saga AND t.id = k.id AND t.name = k.name AND t.due_at = k.due_at
+RETURNING t.saga, t.id, t.name, t.due_at
 """

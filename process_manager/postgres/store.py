@@ -165,10 +165,11 @@ class SagaStore:
             )
         return bool(result.rowcount)
 
-    async def postpone_timers(self, pauses: Mapping[DueTimer, float]) -> None:
-        """Make expired timers due again after these seconds."""
+    async def postpone_timers(self, pauses: Mapping[DueTimer, float]) -> set[DueTimer]:
+        """Make expired timers due again after these seconds; return those not locked or gone."""
         if not pauses:
-            return
+            return set()
         timers = sorted(pauses, key=lambda timer: (timer.saga, timer.id, timer.name))
         rows = ((*astuple(timer), pauses[timer]) for timer in timers)
-        await self._timers.fetch(POSTPONE_TIMERS, *to_columns(rows, 5))
+        postponed = await self._timers.fetch(POSTPONE_TIMERS, *to_columns(rows, 5))
+        return {DueTimer(*row) for row in postponed}

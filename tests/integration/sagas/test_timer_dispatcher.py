@@ -204,6 +204,28 @@ async def test_a_second_timer_of_an_instance_fires_when_it_is_due(
     await run.deadlines.close()
 
 
+async def test_a_locked_timer_that_waits_for_a_reply_is_read_less_and_less_often(
+    store: SagaStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads, read_due_timers = list[float](), store.read_due_timers
+
+    async def note_reads(*arguments: Any) -> list[DueTimer]:
+        timers = await read_due_timers(*arguments)
+        reads.extend(monotonic() for _ in timers)
+        return timers
+
+    monkeypatch.setattr(store, "read_due_timers", note_reads)
+    run = SagaRun(store, COLLECTION)
+    await run.deliver(written("c"))
+    await run.expire_timers()
+    async with locking(database_url, "SELECT FROM saga_timers FOR UPDATE"), dispatching(run) as (leases, _):
+        leases.give()
+        await until(lambda: len(reads) > 2, 10)
+    await run.deadlines.close()
+    rests = [end - begin for begin, end in pairwise(reads)]
+    assert rests[1] >= 2 * timer_rests.REST
+
+
 async def test_a_locked_deadline_delays_no_other(run: SagaRun, database_url: str) -> None:
     count, tries, begin = timer_dispatcher.MAX_BATCH + 20, list[float](), run.deadlines.begin_instances
 
