@@ -102,7 +102,10 @@ class FeedGroup:
         """Consume the feeds of these partitions until others are leased or the process stops."""
         self._partitions, self._has_caught_up = partitions, False
         self._ending.clear()
-        if not partitions or not (parts := await self._divide()):
+        if not partitions:
+            return
+        await self._begin(self._saga)
+        if not (parts := await self._divide(partitions)):
             return
         async with asyncio.TaskGroup() as tasks:
             for part in parts:
@@ -123,13 +126,12 @@ class FeedGroup:
                 return
             await wait_for_any(stopping, self._changed, timeout=MAX_WAIT)  # a lease may also expire
 
-    async def _divide(self) -> list[frozenset[int]]:
-        """Return the partitions that share cursors, first those near the end; none while there is no stream.
+    async def _divide(self, partitions: frozenset[int]) -> list[frozenset[int]]:
+        """Return which partitions share cursors, first those near the end; none while there is no stream.
 
         A relay creates the stream, and may start after this process.
         """
-        await self._begin(self._saga)
-        checkpoints = await self._feeds.read_checkpoints(self._partitions)
+        checkpoints = await self._feeds.read_checkpoints(partitions)
         identity = await read_stream_identity(self._source.connection.js)
         if identity is None:
             if not self._waits_for_stream:
@@ -139,16 +141,21 @@ class FeedGroup:
         self._waits_for_stream = False
         starts = self._feeds.find_starts(checkpoints, identity)
         near = {each for each, start in starts.items() if identity.last_sequence - start < MAX_DISTANCE}
-        far = [frozenset({partition}) for partition in self._partitions - near]
+        far = [frozenset({partition}) for partition in partitions - near]
         return [frozenset(near), *far] if near else far
 
     async def _run_part(self, part: frozenset[int], tasks: asyncio.TaskGroup, *, is_apart: bool) -> None:
         """Consume feeds by one cursor; those whose delivery fails go on by cursors of their own."""
+        is_divided = True
         while part and part <= self._partitions:
             try:
+                if not is_divided and len(part) > 1:
+                    part = await self._divide_again(part, tasks)
+                is_divided = True
                 await self._follow(part, is_apart=is_apart)
             except DeliveryFailed as error:
                 self._feeds.forget_positions(part)
+                is_divided = False
                 self._failures.report(error)
                 if len(part) > 1:
                     part -= error.partitions
@@ -157,10 +164,24 @@ class FeedGroup:
                     continue
             except Exception as error:  # must not stop the other feeds
                 self._feeds.forget_positions(part)
+                is_divided = False
                 self._failures.report(error)
             else:
                 return
             await asyncio.sleep(RESTART_INTERVAL)
+
+    async def _divide_again(self, part: frozenset[int], tasks: asyncio.TaskGroup) -> frozenset[int]:
+        """Return the feeds that are near the end without their positions; start the others apart.
+
+        Raises:
+            ReaderLost: there is no stream.
+        """
+        parts = await self._divide(part)
+        if not parts:
+            raise ReaderLost("there is no stream")
+        for each in parts[1:]:
+            tasks.create_task(self._run_part(each, tasks, is_apart=True))
+        return parts[0]
 
     async def _follow(self, part: frozenset[int], *, is_apart: bool) -> None:
         """Deliver events from the checkpoints on, until the cursors have to end."""

@@ -1,7 +1,7 @@
 """All feeds share one reading of the stream; one that fails or is far behind does not delay the others."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -195,6 +195,31 @@ async def test_a_wrong_position_loses_no_event_to_an_error(
         for consumer in await connection.js.consumers_info(streams.JETSTREAM):
             await connection.js.delete_consumer(streams.JETSTREAM, consumer.name)
         await until(lambda: has_instance(store, "b"))
+
+
+async def test_feeds_with_old_checkpoints_read_apart_after_an_error(
+    store: SagaStore, connection: Connection, publisher: EventPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feed_group, "MAX_DISTANCE", 50)
+    monkeypatch.setattr(feed_group, "REJOIN_INTERVAL", 60.0)
+    open_cursor, sizes = SharedReader.open, list[int]()
+
+    async def note_size(shared: SharedReader, epoch: str, starts: Mapping[int, int], types: Any) -> Cursor:
+        sizes.append(len(starts))
+        return await open_cursor(shared, epoch, starts, types)
+
+    async with consuming(store, connection, [COLLECTION]):
+        await publisher.publish(written("a"))
+        await until(lambda: has_instance(store, "a"))
+        await publisher.publish(*(cashed("a", version) for version in range(2, 100)))
+        await until(lambda: has_version(store, "a", 99))
+        monkeypatch.setattr(SharedReader, "open", note_size)
+        for consumer in await connection.js.consumers_info(streams.JETSTREAM):
+            await connection.js.delete_consumer(streams.JETSTREAM, consumer.name)
+        await until(lambda: len(sizes) >= streams.PARTITIONS)
+        await publisher.publish(written("b"))
+        await until(lambda: has_instance(store, "b"))
+    assert set(sizes) == {1}
 
 
 async def test_positions_that_passed_over_a_delivered_event_are_discarded(
