@@ -7,14 +7,16 @@ from command_server.relay.event_stream import EventStream
 from command_server.relay.outbox import Outbox
 from command_server.relay.outbox_rows import RelayState
 from contracts.envelope import RecordedEvent
+from runtime.jetstream import BatchIncomplete, Fenced
 from runtime.process import logs
 
 MAX_BATCH_BYTES = 4 * 1024 * 1024
 """Event data per batch. A single larger event is a batch of its own."""
-MAX_TIMEOUTS = 6
-"""Publications in a row without an answer after which the relay checks whether the stream can be written.
-After a write error, for example on a full disk, NATS ignores all that is published to the stream until it
-restarts; other streams work again as soon as there is room."""
+MAX_FAILURES = 6
+"""Failed publications in a row after which the relay checks whether the stream can be written. After a write
+error, for example on a full disk, NATS stores nothing in the stream until it restarts; other streams work
+again as soon as there is room. It does not answer a lone message then, and takes the second one of a batch
+for one that does not follow the stream's end."""
 
 Batches = AsyncIterator[tuple[Sequence[RecordedEvent], int]]
 
@@ -45,7 +47,7 @@ class BatchSender:
         self._outbox = outbox
         self._stream = stream
         self._publisher = publisher
-        self._timeouts = 0
+        self._failures = 0
 
     def send(self, state: RelayState, events: Sequence[RecordedEvent], after: int) -> Batches:
         """Publish events for the first time, and yield each batch with the sequence of its last event.
@@ -79,15 +81,20 @@ class BatchSender:
     ) -> int:
         try:
             last = await publisher.publish(state.epoch, batch, after)
-        except TimeoutError:
-            self._timeouts += 1
-            if self._timeouts >= MAX_TIMEOUTS and await self._stream.can_store():
-                log.error("Stream stores nothing; recreating", timeouts=self._timeouts)
-                self._timeouts = 0
+        except (TimeoutError, Fenced, BatchIncomplete):
+            self._failures += 1
+            if self._failures >= MAX_FAILURES and await self._stores_nothing(after):
+                log.error("Stream stores nothing; recreating", failures=self._failures)
+                self._failures = 0
                 await self.recreate_stream(state)
             raise
-        self._timeouts = 0
+        self._failures = 0
         return last
+
+    async def _stores_nothing(self, after: int) -> bool:
+        """Return whether the stream still ends before the failed batch, though JetStream can store."""
+        stream = await self._stream.read_identity()
+        return stream is not None and stream.last_sequence == after and await self._stream.can_store()
 
     async def recreate_stream(self, state: RelayState) -> None:
         """Replace the stream by an empty one.

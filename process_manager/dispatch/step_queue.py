@@ -2,6 +2,8 @@
 
 Older first means that sagas which have begun end before others begin: with steps in order of arrival, many
 sagas at once would all take their first step, then all their second, and none would end for a long time.
+A step that was tried waits from then on as if its saga had just begun: otherwise requests of old sagas that
+are never answered would take the places again and again.
 """
 
 from bisect import insort
@@ -41,7 +43,7 @@ def create_due_step(instance: Instance, step: Step) -> DueStep:
         denied=False,
         correlation_id=instance.correlation_id,
         traceparent=instance.traceparent,
-        began_at=instance.began_at,
+        waiting_since=instance.began_at,
     )
 
 
@@ -64,7 +66,7 @@ class StepQueue:
         steps = self._by_target.setdefault(target := target_of(step.method), [])
         self._keys.add(key)
         self._bytes[target] += len(step.request)
-        insort(steps, (step.began_at or LAST, key, step), key=lambda entry: entry[:2])
+        insort(steps, (step.waiting_since or LAST, key, step), key=lambda entry: entry[:2])
         overflows = False
         while len(steps) > MAX_STEPS or (len(steps) > 1 and self._bytes[target] > MAX_BYTES):
             self._remove(target, len(steps) - 1)
@@ -72,7 +74,7 @@ class StepQueue:
         return overflows
 
     def take(self, target: str, *, in_turn: bool = False) -> DueStep | None:
-        """Remove and return the step of the oldest saga; None if no step waits for the target.
+        """Remove and return the step that waits longest; None if no step waits for the target.
 
         Args:
             target: the target.
@@ -81,7 +83,7 @@ class StepQueue:
         steps = self._by_target.get(target)
         if not steps:
             return None
-        # Of equal ones `min` returns the first, and so that of the oldest saga.
+        # Of equal ones `min` returns the first, and so that which waits longest.
         index = min(range(len(steps)), key=lambda number: steps[number][2].tries) if in_turn else 0
         return self._remove(target, index)
 

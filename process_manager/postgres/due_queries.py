@@ -42,7 +42,8 @@ WITH RECURSIVE queues AS (
   WHERE p.places > 0
 )
 SELECT s.saga, s.id, s.step, s.attempt, s.method, s.request, s.tries, s.denied,
-       coalesce(g.correlation_id, '') AS correlation_id, g.traceparent, g.began_at
+       coalesce(g.correlation_id, '') AS correlation_id, g.traceparent,
+       CASE WHEN s.tries = 0 THEN g.began_at ELSE s.due_at END AS waiting_since
 FROM due d JOIN saga_steps s USING (saga, id, step, attempt) LEFT JOIN sagas g USING (saga, id)
 WHERE d.rank <= d.places
 ORDER BY d.due_at

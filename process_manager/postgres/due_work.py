@@ -41,8 +41,8 @@ class DueStep:
     """Whether the last try was denied."""
     correlation_id: str
     traceparent: str | None
-    began_at: datetime | None = None
-    """When its saga began; steps of older sagas are sent first."""
+    waiting_since: datetime | None = None
+    """Since its saga began or, once it was tried, since it was due again; the longest waits end first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,7 +96,7 @@ async def test_a_stream_that_met_a_full_disk_is_replaced(
     await until(lambda: _has_none_pending(stack))
     before = await read_stream_identity(client.jetstream())
     manager = stack.of(PROCESS_MANAGER)[0].child
-    manager.freeze()  # no commands but the test's: NATS refuses a batch of events before it writes any
+    manager.freeze()  # no commands but the test's: a lone event gets no answer
     fill(disks["nats"])
     while not await _is_logged(stack, "TimeoutError"):
         await traffic.write("full")  # the last page of the file has room for some
