@@ -78,6 +78,7 @@ class GroupStore:
         self._engine = engine
         self._connection: tuple[AsyncConnection, Any] | None = None
         """The connection of the pool, and the driver's."""
+        self._is_closed = False
         self._lock = asyncio.Lock()
         self._rows = KeptRows()
 
@@ -153,6 +154,8 @@ class GroupStore:
             return None
 
     async def close(self) -> None:
+        """End the connection, also under a statement. Inputs that are still under way fail."""
+        self._is_closed = True
         if self._connection is not None:
             await self._connection[0].close()
         await self._engine.dispose()
@@ -160,6 +163,10 @@ class GroupStore:
     async def _connect(self) -> Any:
         if self._connection is None:
             pooled = await self._engine.connect()
+            if self._is_closed:
+                await pooled.invalidate()
+                await pooled.close()
+                raise asyncpg.InterfaceError("the store of groups is closed")
             self._connection = pooled, (await pooled.get_raw_connection()).driver_connection
         return self._connection[1]
 
