@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 from uuid import uuid4
 
@@ -167,23 +168,25 @@ async def test_it_confirms_that_all_earlier_events_are_published(
         asking.cancel()
 
 
+async def is_confirmed(connection: Connection) -> bool:
+    """Return whether the relay replies to a reader's request."""
+    try:
+        return bool((await connection.client.request(PUBLISHED_SUBJECT, timeout=1)).data)
+    except UNREACHABLE:
+        return False
+
+
 async def test_it_receives_requests_after_its_client_was_closed(
     database_url: str, own_nats: Nats, observer: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A check while the client is closed would fail, and the relay recover.
     monkeypatch.setattr("command_server.relay.relay.CHECK_INTERVAL", 60.0)
 
-    async def is_confirmed() -> bool:
-        try:
-            return bool((await observer.client.request(PUBLISHED_SUBJECT, timeout=1)).data)
-        except UNREACHABLE:
-            return False
-
     async with feed.relay(database_url, own_nats.url) as relay:
-        await until(is_confirmed)
+        await until(partial(is_confirmed, observer))
         await relay.connection.client.close()  # as it does by itself after some errors of the server
-        assert not await is_confirmed()
-        await until(is_confirmed, 10)
+        assert not await is_confirmed(observer)
+        await until(partial(is_confirmed, observer), 10)
 
 
 async def test_it_goes_on_after_its_client_has_reconnected(
@@ -198,8 +201,7 @@ async def test_it_goes_on_after_its_client_has_reconnected(
             for session in (2, 3):
                 await connection._client._process_op_err(OSError("connection reset"))
                 await until(lambda session=session: connection.sessions == session)  # type: ignore[misc]
-                async with asyncio.timeout(20):
-                    await connection.client.request(PUBLISHED_SUBJECT, timeout=10)
+                await until(partial(is_confirmed, connection))
                 await writer.commit("b")
                 await writer.wait_until_published()
             assert connection.clients == 1
