@@ -68,7 +68,7 @@ class DeadlineChanges:
         begun = [(deadline.saga, deadline.id) for deadline in self.begun]
         return [*begun, *self.ended, *self.passed, *self.over]
 
-    def distrust_begun(self) -> None:
+    def mark_begun_unclear(self) -> None:
         """Count the streams of new deadlines among those that cannot be judged."""
         self.unclear.extend((each.saga, each.id) for each in self.begun)
         self.begun.clear()

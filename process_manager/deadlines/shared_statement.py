@@ -104,7 +104,7 @@ class SharedStatement:
             if is_outage(error):
                 raise
             # An event brought what PostgreSQL refuses, and only those of new deadlines bring more than ids.
-            delivery.changes.distrust_begun()
+            delivery.changes.mark_begun_unclear()
             delivery.written.set_result(False)
 
     async def write(

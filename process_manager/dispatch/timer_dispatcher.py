@@ -133,11 +133,12 @@ class TimerDispatcher:
         if not timers and not deadlines:
             return 0
         ready, pauses = await self._preceding.choose([*timers, *deadlines], deadlines)
-        is_deadline = set(deadlines).__contains__
-        await self._postpone_waiting(pauses, set(deadlines))
-        begun = await self._deadlines.begin_instances([timer for timer in ready if is_deadline(timer)])
-        self._rests.begin_after_lock(*(t for t in ready if is_deadline(t) and t not in begun))
-        for timer in (*begun, *(timer for timer in ready if not is_deadline(timer))):
+        of_deadlines = set(deadlines)
+        await self._postpone_waiting(pauses, of_deadlines)
+        ready_deadlines = [timer for timer in ready if timer in of_deadlines]
+        begun = await self._deadlines.begin_instances(ready_deadlines)
+        self._rests.begin_after_lock(*(timer for timer in ready_deadlines if timer not in begun))
+        for timer in (*begun, *(timer for timer in ready if timer not in of_deadlines)):
             self._firing[timer] = asyncio.create_task(self._fire(timer))
         return max(len(timers), len(deadlines))
 

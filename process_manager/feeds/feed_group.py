@@ -153,19 +153,15 @@ class FeedGroup:
                     part = await self._divide_again(part, tasks)
                 is_divided = True
                 await self._follow(part, is_apart=is_apart)
-            except DeliveryFailed as error:
-                self._feeds.forget_positions(part)
-                is_divided = False
-                self._failures.report(error)
-                if len(part) > 1:
-                    part -= error.partitions
-                    for partition in error.partitions:
-                        tasks.create_task(self._run_part(frozenset({partition}), tasks, is_apart=True))
-                    continue
             except Exception as error:  # must not stop the other feeds
                 self._feeds.forget_positions(part)
                 is_divided = False
                 self._failures.report(error)
+                if isinstance(error, DeliveryFailed) and len(part) > 1:
+                    part -= error.partitions
+                    for partition in error.partitions:
+                        tasks.create_task(self._run_part(frozenset({partition}), tasks, is_apart=True))
+                    continue
             else:
                 return
             await asyncio.sleep(RESTART_INTERVAL)

@@ -46,7 +46,7 @@ class _Search:
             return {**await self.divide(ids[:middle]), **await self.divide(ids[middle:])}
         again = await self.find_error(ids)
         is_same = again is not None and _get_code(again) == _get_code(error)
-        return {ids[0]: to_text(describe_error(error))} if is_same else {}
+        return {ids[0]: to_text(_omit_detail(error))} if is_same else {}
 
     async def find_error(self, ids: Sequence[str]) -> Exception | None:
         """Return PostgreSQL's error if of all reactions only those of these instances are tried."""
@@ -59,7 +59,7 @@ class _Search:
         return await self._store.find_error(unit)
 
 
-def describe_error(error: Exception) -> str:
+def _omit_detail(error: Exception) -> str:
     """Return an error without PostgreSQL's DETAIL, which holds the row, and so perhaps personal data."""
     return getattr(error, "message", None) or str(error)
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from process_manager.postgres.columns import to_columns
 from process_manager.postgres.due_work import Checkpoint, DueTimer, Feed
 from process_manager.postgres.progress_queries import FEED_PROGRESS, INSTANCE_PROGRESS, OPEN_INSTANCES
 from process_manager.postgres.statement_session import StatementSession
@@ -54,10 +55,10 @@ class ProgressStore:
     async def read_instances(self, timers: Collection[DueTimer]) -> dict[tuple[str, str], InstanceProgress]:
         """Return how far the instances of these timers are, by saga and id."""
         keys = sorted({(timer.saga, timer.id) for timer in timers})
-        columns = {"sagas": [saga for saga, _ in keys], "ids": [id_ for _, id_ in keys]}
+        sagas, ids = to_columns(keys, 2)
         async with self._statements.connect() as connection:
-            rows = (await connection.execute(INSTANCE_PROGRESS, columns)).all()
-            checkpoints = await read_checkpoints(connection, {saga for saga, _ in keys})
+            rows = (await connection.execute(INSTANCE_PROGRESS, {"sagas": sagas, "ids": ids})).all()
+            checkpoints = await read_checkpoints(connection, set(sagas))
         return {
             (row.saga, row.id): InstanceProgress(
                 row.version or 0,
