@@ -9,6 +9,7 @@ from devstack.servers import Nats, Postgres
 from runtime.jetstream import Connection, read_stream_identity
 from tests.support.harness import feed
 from tests.support.harness.feed import EventsBySequence, Writer
+from tests.support.harness.jetstream import create_stream
 from tests.support.harness.relay_hooks import Gate
 from tests.support.harness.servers import TEMPLATE
 from tests.support.harness.waiting import until
@@ -23,7 +24,7 @@ async def lose_tail(observer: Connection, count: int) -> EventsBySequence:
     before = await feed.read_stream(observer)
     info = await observer.js.stream_info(JETSTREAM)
     await observer.js.delete_stream(JETSTREAM)
-    await observer.js.add_stream(info.config)
+    await create_stream(observer.js, info.config)
     assert info.config.subjects
     prefix = info.config.subjects[0].removesuffix(">")
     for sequence in range(1, count + 1):

@@ -27,11 +27,17 @@ def is_connected(notifier: RelayNotifier) -> bool:
     return notifier._connection is not None and notifier._connection.connected
 
 
+async def flush(connection: Connection) -> None:
+    """Wait until the server has all that was sent; the ping of nats-py overtakes what waits to be written."""
+    await until(lambda: not connection.client.pending_data_size)
+    await connection.client.flush()
+
+
 async def record_notifications(connection: Connection) -> list[str]:
     """Return a list that gets the subject of each notification from now on."""
     received: list[str] = []
     await connection.subscribe(streams.WAKE_SUBJECT, lambda subject, *_: received.append(subject))
-    await connection.client.flush()
+    await flush(connection)
     return received
 
 
@@ -55,7 +61,7 @@ async def test_a_waiting_message_is_sent_before_the_notification(notifier: Relay
     assert own is not None
     received = await record_notifications(own)
     await own.subscribe("earlier", lambda subject, *_: received.append(subject))
-    await own.client.flush()
+    await flush(own)
     publication = asyncio.create_task(own.client.publish("earlier"))
     await asyncio.sleep(0)
     assert own.client.pending_data_size  # the message waits for the client's task

@@ -16,6 +16,7 @@ from runtime.jetstream import Connection, Message
 from runtime.jetstream.stream import COMPLETE_KEY, HISTORY_KEY
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
+from tests.support.harness.jetstream import create_stream
 from tests.support.harness.log_lines import own_lines
 from tests.support.harness.relay_hooks import Gate
 from tests.support.harness.waiting import until
@@ -237,7 +238,7 @@ async def test_a_complete_stream_of_an_unknown_epoch_is_recreated(
         await writer.commit(*"abc")
         await writer.wait_until_published()
     await observer.js.delete_stream(JETSTREAM)
-    await observer.js.add_stream(config)
+    await create_stream(observer.js, config)
     assert len(old) == 3
     async with feed.relay(database_url, own_nats.url):
 

@@ -24,6 +24,7 @@ from projector.runner import Runner
 from projector.writer import Observer
 from runtime.jetstream import Connection, PublicationClock, SharedReader, connect
 from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
+from tests.support.harness.jetstream import create_stream
 from tests.support.ledger import histories as expect
 from tests.support.ledger.projections import CHEQUES
 from tests.support.ledger.stubs import types as views
@@ -42,7 +43,7 @@ class EventPublisher:
     async def create(self, *, complete: bool = True, incarnation: str = INCARNATION_ID) -> None:
         """Create the stream, with a new epoch."""
         self.epoch = str(uuid4())
-        await self.connection.js.add_stream(self._config(complete, incarnation))
+        await create_stream(self.connection.js, self._config(complete, incarnation))
 
     async def mark_complete(self, incarnation: str = INCARNATION_ID) -> None:
         """Mark the stream as one that has all earlier events."""

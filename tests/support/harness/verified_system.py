@@ -21,6 +21,7 @@ from runtime.jetstream import Connection, Message, StreamReader, connect, read_s
 from runtime.jetstream.stream import COMPLETE_KEY, EPOCH_KEY, INCARNATION_KEY
 from runtime.process.settings import Settings
 from tests.support.harness.caller import Caller
+from tests.support.harness.jetstream import create_stream
 from tests.support.ledger.installation import CONTEXT
 from tests.support.ledger.stubs import commands, commands_v2, types
 
@@ -103,7 +104,7 @@ class System:
         )
         for stream in await self.connection.js.streams_info():
             await self.connection.js.delete_stream(stream.config.name or "")
-        await self.connection.js.add_stream(config)
+        await create_stream(self.connection.js, config)
         for message in change(list(self.origin.messages)):
             await self.publish(*message)
 
