@@ -9,6 +9,7 @@ from protovalidate import EvaluationError, FieldPathElementPb, Validator, Violat
 from runtime.grpc import times
 from runtime.grpc.method import Context, Handler, Method
 from runtime.grpc.rpc_error import RpcError
+from runtime.grpc.rule_checks import build_check
 
 MAX_REQUEST_BYTES = 256 * 1024
 """The largest valid request, an order of 100 lines of four-byte characters, has 114 kB."""
@@ -26,8 +27,10 @@ def validate(method: Method, handler: Handler) -> Handler:
     Requests with a NUL in a string or a Timestamp or Duration out of its range are rejected by every method.
     """
     decode = method.request.FromString
-    check = _VALIDATOR.collect_violations
-    check(method.request())  # compiles the rules now rather than during the first call
+    _VALIDATOR.collect_violations(
+        method.request()
+    )  # compiles the rules now rather than during the first call
+    is_certainly_valid = build_check(method.request.DESCRIPTOR) or (lambda _: False)
     find_invalid_times = times.build_finder(method.request.DESCRIPTOR)
 
     async def validate_request(request: bytes, context: Context) -> object:
@@ -41,18 +44,23 @@ def validate(method: Method, handler: Handler) -> Handler:
         # Before the rules, which cannot be evaluated for times out of range.
         if find_invalid_times:
             _refuse_fields(find_invalid_times(message, ""), "is no time")
-        try:
-            violations = check(message, fail_fast=len(request) > _FULL_CHECK_SIZE)
-        except EvaluationError as error:  # numbers with which a rule cannot calculate
-            raise RpcError("REQUEST_INVALID", f"a rule cannot be evaluated: {error}") from error
-        if violations:
-            raise _invalid_request(_group_by_field(violations))
+        if not is_certainly_valid(message):
+            _refuse_violations(message, fail_fast=len(request) > _FULL_CHECK_SIZE)
         # PostgreSQL cannot store a NUL in text; one such request would fail its whole batch of commands.
         if b"\0" in request:
             _refuse_fields(_find_nuls(message, ""), "holds U+0000")
         return await handler(message, context)
 
     return validate_request
+
+
+def _refuse_violations(message: Message, fail_fast: bool) -> None:
+    try:
+        violations = _VALIDATOR.collect_violations(message, fail_fast=fail_fast)
+    except EvaluationError as error:  # numbers with which a rule cannot calculate
+        raise RpcError("REQUEST_INVALID", f"a rule cannot be evaluated: {error}") from error
+    if violations:
+        raise _invalid_request(_group_by_field(violations))
 
 
 def _refuse_fields(paths: Iterator[str], text: str) -> None:
