@@ -38,6 +38,11 @@ def name_at_level(name: str, in_flight: int) -> str:
     return f"{name}, {in_flight} in flight"
 
 
+def name_on_h2corn(name: str) -> str:
+    """Return the name of a subject that is served by h2corn rather than by grpc.aio."""
+    return f"{name} on h2corn"
+
+
 @asynccontextmanager
 async def run_call_echo(environment: Environment) -> AsyncIterator[tuple[str, dict[str, int]]]:
     """Run an echo of GetOrder and PlaceOrder; yield its address, and its process id by name."""
@@ -68,11 +73,15 @@ class Services:
 
     @asynccontextmanager
     async def open_subjects(self) -> AsyncIterator[list[Subject]]:
-        """Yield queries, commands, the echoes and the baseline."""
+        """Yield queries, commands, the echoes and the baseline; and queries and commands on h2corn."""
         for request in requests.create_stock_requests():
             name = type(request).__name__.removesuffix("Request")
             await self._environment.call(self._command.address, f"{STOCKKEEPING}/{name}", request)
-        async with run_call_echo(self._environment) as (echo, process):
+        async with (
+            run_call_echo(self._environment) as (echo, process),
+            self._run_on_h2corn(QUERY_SERVER) as fast_query,
+            self._run_on_h2corn(COMMAND_SERVER) as fast_command,
+        ):
 
             async def echo_get() -> Sample:
                 return await self._measure(echo, GET, self.generate_reads(), self._calls, process)
@@ -85,13 +94,25 @@ class Services:
             yield [
                 Subject("echo of GetOrder", echo_get),
                 Subject("GetOrder", self.get_orders),
+                Subject(name_on_h2corn("GetOrder"), partial(self.get_orders, fast_query)),
                 Subject("BatchGetOrders", self.batch_get_orders),
                 Subject("ListOrders", self.list_orders),
+                Subject(name_on_h2corn("ListOrders"), partial(self.list_orders, server=fast_query)),
                 Subject("echo of PlaceOrder", echo_place),
                 Subject("PlaceOrder", self.place_orders),
+                Subject(name_on_h2corn("PlaceOrder"), partial(self.place_orders, fast_command)),
                 Subject("ReserveStock", self.reserve_stock),
                 Subject("eventsourcing", baseline.run),
             ]
+
+    @asynccontextmanager
+    async def _run_on_h2corn(self, kind: ProcessKind) -> AsyncIterator[Process]:
+        process = self._environment.stack.add(kind, (), {"DIPTYCH_GRPC_SERVER": "h2corn"})
+        await process.start()
+        try:
+            yield process
+        finally:
+            await process.stop()
 
     @asynccontextmanager
     async def open_levels(self) -> AsyncIterator[list[Subject]]:
@@ -185,17 +206,19 @@ class Services:
             self._query.address, BATCH, messages, self._batch_calls, self._query_processes
         )
 
-    async def list_orders(self, state: "Order.State.ValueType" = Order.STATE_UNSPECIFIED) -> Sample:
+    async def list_orders(
+        self, state: "Order.State.ValueType" = Order.STATE_UNSPECIFIED, server: Process | None = None
+    ) -> Sample:
         """List the first PAGE_SIZE orders of single customers, optionally of one state."""
+        server = server or self._query
+        processes = {**self._query_processes, "query_server": get_pid(server)}
         messages = (
             ordering.ListOrdersRequest(
                 customer_id=f"customer-{number % 1000}", state=state, page_size=PAGE_SIZE
             )
             for number in range(self._list_calls)
         )
-        return await self._measure(
-            self._query.address, LIST, messages, self._list_calls, self._query_processes
-        )
+        return await self._measure(server.address, LIST, messages, self._list_calls, processes)
 
     async def place_orders(self, server: Process | None = None) -> Sample:
         """Place orders, each in a stream of its own."""

@@ -2,19 +2,23 @@
 
 from bench import client, idle, isolation, lag, mix, sagas
 from bench.comparison import ABSOLUTE, Comparison, select_cpu, select_percentile
-from bench.services import BATCH_SIZE
+from bench.services import BATCH_SIZE, name_on_h2corn
 
 P50, P99 = select_percentile("50"), select_percentile("99")
 MANAGED_QUEUE, MANAGED_PACED = (f"{each}, {sagas.MANAGED}" for each in (sagas.QUEUED, sagas.PACED))
 
 SERVICES = (
-    Comparison("GetOrder", "echo of GetOrder", 0.80, 1.0),
-    Comparison("PlaceOrder", "echo of PlaceOrder", 0.55, 0.80),
+    Comparison("GetOrder", "echo of GetOrder", 0.95, 1.0),
+    Comparison(name_on_h2corn("GetOrder"), "echo of GetOrder", 3, 6),
+    Comparison("PlaceOrder", "echo of PlaceOrder", 0.5, 0.8),
+    Comparison(name_on_h2corn("PlaceOrder"), "echo of PlaceOrder", 0.8, 1.1),
     Comparison("ReserveStock", "PlaceOrder", 0.7, 1.0),
     Comparison("BatchGetOrders", "echo of GetOrder", 8, 20, factor=BATCH_SIZE),
-    Comparison("ListOrders", "GetOrder", 0.4, 0.7),
+    Comparison("ListOrders", "GetOrder", 0.6, 1.0),
+    Comparison(name_on_h2corn("ListOrders"), "GetOrder", 1.5, 3),
     Comparison("the store alone", "a commit a command", 2.5, 3.5),
     Comparison("PlaceOrder", "eventsourcing", 5, 7),
+    Comparison(name_on_h2corn("PlaceOrder"), "eventsourcing", 8, 10),
 )
 FEED = (
     Comparison("relay", "bare publish", 0.8, 1.0),

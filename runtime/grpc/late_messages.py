@@ -1,25 +1,21 @@
 """Ends calls whose message does not arrive: each would keep its memory until its connection ends.
 
-How it works. `limit` remembers the task of a call, and the handlers of an observed server forget it, since
-they begin once the message is there. `run` cancels what is remembered for too long. One loop for all calls
-costs less than a timer for each.
+How it works. `limit` remembers the task of a call until its message is there (`forget`) or the block ends.
+`run` cancels what is remembered for too long. One loop for all calls costs less than a timer for each. Where
+MAX_WAITING are remembered, the next one ends the oldest: a crowd of such calls cannot keep others out.
 """
 
 import asyncio
-import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
-
-import grpc
 
 MESSAGE_TIMEOUT = 20.0
 """Seconds within which the message of a call has to arrive."""
+MAX_WAITING = 2_000
+"""Calls that may wait for their message at the same time."""
 INTERVAL = 1.0
 """Seconds between two looks at the calls that wait for their message."""
-MAX_METHODS = 500
-"""Handlers of methods that are kept, so that each is wrapped once."""
 
 
 class LateMessages:
@@ -28,73 +24,45 @@ class LateMessages:
     def __init__(self) -> None:
         self._since: dict[asyncio.Task[Any] | None, float] = {}
         """When each call began to wait, the oldest first."""
+        self._ended: set[asyncio.Task[Any] | None] = set()
+        """Those that were cancelled here."""
 
     @contextmanager
     def limit(self) -> Iterator[None]:
-        """Limit the time until a handler begins, for the call of the current task.
+        """Limit the time in which the message of the current task's call arrives.
 
         Raises:
-            TimeoutError: the message has not arrived in time.
+            TimeoutError: it has not arrived in time.
         """
         task = asyncio.current_task()
+        if len(self._since) >= MAX_WAITING:
+            self._end(next(iter(self._since)))
         self._since[task] = asyncio.get_running_loop().time()
         try:
             yield
         except asyncio.CancelledError:
-            if task is None or task not in self._since or not self._is_late(self._since[task]):
+            if task is None or task not in self._ended:
                 raise
             task.uncancel()
             raise TimeoutError from None
         finally:
             self._since.pop(task, None)
+            self._ended.discard(task)
 
-    def observe(self, handler: grpc.GenericRpcHandler) -> grpc.GenericRpcHandler:
-        """Return a handler that notices when the handler of a call begins."""
-        return _Observed(handler, lambda: self._since.pop(asyncio.current_task(), None))
+    def forget(self) -> None:
+        """Lift the limit: the message of the current task's call has arrived."""
+        self._since.pop(asyncio.current_task(), None)
 
     async def run(self, is_running: Callable[[], bool]) -> None:
         """Cancel the calls whose message is late, while the server runs."""
         while is_running():
             await asyncio.sleep(INTERVAL)
-            for task, since in list(self._since.items()):
-                if not self._is_late(since):
-                    break
-                if task is not None:
-                    task.cancel()
+            latest = asyncio.get_running_loop().time() - MESSAGE_TIMEOUT
+            for task in [task for task, since in self._since.items() if since <= latest]:
+                self._end(task)
 
-    def _is_late(self, since: float) -> bool:
-        return asyncio.get_running_loop().time() - since >= MESSAGE_TIMEOUT
-
-
-class _Observed(grpc.GenericRpcHandler):
-    """A handler whose handlers of calls with one message call a function when they begin."""
-
-    def __init__(self, handler: grpc.GenericRpcHandler, on_begin: Callable[[], object]) -> None:
-        self._handler = handler
-        self._on_begin = on_begin
-        self._wrap_all = lru_cache(MAX_METHODS)(self._wrap_uncached)
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
-        found = self._handler.service(handler_call_details)
-        return None if found is None else self._wrap_all(found)
-
-    def _wrap_uncached(self, handler: Any) -> Any:
-        names = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
-        behaviors = {name: getattr(handler, name) for name in names}
-        return handler._replace(**{name: self._wrap(each) for name, each in behaviors.items() if each})
-
-    def _wrap(self, behavior: Any) -> Any:
-        if inspect.isasyncgenfunction(behavior):
-
-            async def begin_stream(request: Any, context: Any) -> AsyncIterator[Any]:
-                self._on_begin()
-                async for response in behavior(request, context):
-                    yield response
-
-            return begin_stream
-
-        async def begin(request: Any, context: Any) -> Any:
-            self._on_begin()
-            return await behavior(request, context)
-
-        return begin
+    def _end(self, task: asyncio.Task[Any] | None) -> None:
+        del self._since[task]
+        self._ended.add(task)
+        if task is not None:
+            task.cancel()

@@ -2,16 +2,42 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, Protocol
 
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from grpc.aio import ServicerContext
+from grpc import StatusCode
 
 from runtime.grpc import access
+from runtime.grpc.metadata import Metadata
 
-Context: TypeAlias = "ServicerContext[Any, Any]"
+
+class Context(Protocol):
+    """A call, as handlers see it. The contexts of grpc.aio are such, too."""
+
+    def peer(self) -> str:
+        """Return the address of the client, as `ipv4:127.0.0.1:40000` or `ipv6:[::1]:40000`."""
+
+    def time_remaining(self) -> float | None:
+        """Return the seconds until the deadline of the call; None if it has none."""
+
+    def trailing_metadata(self) -> Metadata:
+        """Return what has been set."""
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        """Set the metadata that is sent with the status."""
+
+    async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
+        """Send metadata before the first message."""
+
+    async def write(self, message: Message | bytes) -> None:
+        """Send a message of a stream."""
+
+    async def abort(self, code: StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
+        """End the call with an error."""
+
+
 Handler = Callable[[Any, Context], Awaitable[Any]]
 """Takes a request (bytes until `validation` has decoded it) and the call's context; returns a message or its
 bytes. The handler of a streaming method writes its responses to the context and returns None."""

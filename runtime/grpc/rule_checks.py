@@ -73,7 +73,9 @@ class _Builder:
             return _join([value if rules.required else "", self._write_list(field, rules, value)])
         check = self._write_value(field, rules, {"required"})
         written = f"{self._name_check(check)}({value})" if check else ""
-        if not field.has_presence:
+        if (
+            field.message_type is None and field.containing_oneof is None
+        ):  # it has its default, if nothing else
             return _join([value if rules.required else "", written])
         has = f"v.HasField({field.name!r})"
         if rules.required:

@@ -88,6 +88,9 @@ class Settings(BaseSettings):
 
     reuse_port: bool = False
     """Whether several processes may listen at one address (SO_REUSEPORT). `--workers` sets it for workers."""
+    grpc_server: Literal["grpc.aio", "h2corn"] = "grpc.aio"
+    """What takes calls: `grpc.aio`, or `h2corn`, which is faster and an extra of the package
+    (`diptych[h2corn]`)."""
     reflection: bool = False
     """Whether gRPC reflection describes the services, without authentication."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

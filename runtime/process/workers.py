@@ -12,7 +12,7 @@ from asyncio.subprocess import PIPE, Process, create_subprocess_exec
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn, TypeVar
 
-from runtime.grpc.server import check_address_free
+from runtime.grpc.addresses import check_address_free
 from runtime.process import logs
 from runtime.process.contexts import add_contexts_argument
 from runtime.process.lifecycle import Lifecycle, Main, run_process

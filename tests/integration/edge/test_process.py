@@ -11,11 +11,10 @@ from typing import Any
 import grpc
 import pytest
 from grpc import StatusCode
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from devstack.tcp_ports import free_port
 from tests.support.harness.toy_process import NOT_SERVING, SERVING, Toy, toy_process
-from tests.support.harness.toy_server import MAX_PENDING
 from tests.support.harness.waiting import until as until_within
 
 
@@ -66,30 +65,6 @@ async def test_no_accepted_request_fails_when_the_process_stops_under_load(tmp_p
             "the status that clients retry"
         )
         assert [line["calls"] for line in toy.lines() if line["message"] == "Ended"] == [load.answered + 1]
-
-
-async def test_excess_calls_are_shed_at_once_and_others_and_probes_answered(
-    tmp_path: Path,
-) -> None:
-    probe_address, release = f"127.0.0.1:{free_port()}", tmp_path / "release"
-    environment = {"DIPTYCH_QUERY_PROBE_ADDRESS": probe_address, "TOY_RELEASE": str(release)}
-    async with (
-        toy_process(tmp_path, environment=environment) as toy,
-        grpc.aio.insecure_channel(probe_address) as channel,
-    ):
-        await toy.wait_serving()
-        probe: Any = health_pb2_grpc.HealthStub(channel)
-        await probe.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
-        calls = [asyncio.create_task(toy.get(f"c-{n}" if n else "block")) for n in range(20 * MAX_PENDING)]
-        check = asyncio.ensure_future(probe.Check(health_pb2.HealthCheckRequest(), timeout=60))
-        await until(lambda: any(call.done() for call in calls))  # the process itself is still blocked
-        release.touch()
-        assert (await check).status == SERVING
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        shed = [result.code() for result in results if isinstance(result, grpc.aio.AioRpcError)]
-        assert set(shed) == {StatusCode.CANCELLED}
-        assert len(results) - len(shed) >= MAX_PENDING
-        assert (await toy.get("c-1")).cheque_id == "c-1"
 
 
 async def test_health_watchers_are_notified_of_the_stop_and_do_not_delay_it(tmp_path: Path) -> None:

@@ -26,25 +26,30 @@ class Toy:
     """A toy server process, and a connection to it."""
 
     def __init__(
-        self, process: Process, folder: Path, address: str, channel: grpc.aio.Channel, metadata: METADATA
+        self, process: Process, folder: Path, address: str, channel: grpc.aio.Channel, issuer: Issuer
     ) -> None:
         self.process = process
         self.folder = folder
         self.address = address
         self.health: Any = health_pb2_grpc.HealthStub(channel)
         self.queries: Any = queries_grpc.QueryServiceStub(channel)
-        self._metadata = metadata
+        self.metadata = issuer.bearer()
+        self._issuer = issuer
 
     @asynccontextmanager
-    async def reconnected(self) -> AsyncIterator["Toy"]:
-        """Open another connection to the same process."""
+    async def reconnected(self, subject: str = "") -> AsyncIterator["Toy"]:
+        """Open another connection to the same process, perhaps of another caller."""
         options = (("grpc.use_local_subchannel_pool", 1),)
         async with grpc.aio.insecure_channel(self.address, options=options) as channel:
-            yield Toy(self.process, self.folder, self.address, channel, self._metadata)
+            other = Toy(self.process, self.folder, self.address, channel, self._issuer)
+            if subject:
+                other.metadata = self._issuer.bearer(sub=subject)
+            yield other
 
-    async def get(self, cheque_id: str, metadata: METADATA = ()) -> Any:
+    async def get(self, cheque_id: str, metadata: METADATA = (), seconds: float | None = None) -> Any:
         request = queries.GetChequeRequest(cheque_id=cheque_id)
-        response = await self.queries.GetCheque(request, metadata=(*self._metadata, *metadata))
+        all_metadata = (*self.metadata, *metadata)
+        response = await self.queries.GetCheque(request, metadata=all_metadata, timeout=seconds)
         return response.cheque
 
     async def wait_serving(self) -> None:
@@ -85,6 +90,7 @@ async def toy_process(
     port: int | None = None,
     environment: Mapping[str, str] | None = None,
     redirection: str = "",
+    descriptors: int = 0,
 ) -> AsyncIterator[Toy]:
     """Start a toy server without waiting until it serves; kill it at the end if it still runs.
 
@@ -94,21 +100,23 @@ async def toy_process(
         port: where it listens; None for a free one.
         environment: further variables.
         redirection: of a shell, for instance `>&-`; empty for the files `stdout` and `stderr` in the folder.
+        descriptors: that the process may have open; 0 for as many as this one.
     """
     issuer = Issuer(folder / "jwks.json")
     address = f"127.0.0.1:{port or free_port()}"
     settings = {"DIPTYCH_JWKS": str(issuer.path), "DIPTYCH_QUERY_ADDRESS": address}
     settings["PYTHONPATH"] = ENVIRONMENT["PYTHONPATH"]  # the generated stubs
     command: tuple[str, ...] = (sys.executable, "-m", "tests.support.harness.toy_server", *arguments)
-    if redirection:
-        command = ("sh", "-c", f'exec "$@" {redirection}', "sh", *command)
+    if redirection or descriptors:
+        limit = f"ulimit -n {descriptors}; " if descriptors else ""
+        command = ("sh", "-c", f'{limit}exec "$@" {redirection}', "sh", *command)
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
         process = await create_subprocess_exec(
             *command, env={**os.environ, **settings, **(environment or {})}, stdout=stdout, stderr=stderr
         )
     try:
         async with grpc.aio.insecure_channel(address) as channel:
-            yield Toy(process, folder, address, channel, issuer.bearer())
+            yield Toy(process, folder, address, channel, issuer)
     finally:
         if process.returncode is None:
             process.kill()

@@ -33,6 +33,8 @@ async def get_cheque(request: Any, context: Any) -> Any:
     action, _, argument = request.cheque_id.partition("-")
     if action == "slow":  # slow-<milliseconds>
         await asyncio.sleep(int(argument) / 1000)
+    if action == "busy":  # busy-<milliseconds>: takes the event loop for itself
+        time.sleep(int(argument) / 1000)  # noqa: ASYNC251 - that is the point
     if action == "block":  # blocks the event loop until a file exists
         block_until(Path(os.environ["TOY_RELEASE"]))
     if action == "stale":  # stale-<milliseconds>

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diptych_client import service_config
 
-from runtime.grpc.server import MAX_RECEIVED_BYTES
+from runtime.grpc.listener import MAX_RECEIVED_BYTES
 
 PROTOS = Path(__file__).parents[3] / "protos"
 METHOD = re.compile(r"^  rpc (\w+)\(\w+\) returns \((stream )?", re.MULTILINE)

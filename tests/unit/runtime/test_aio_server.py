@@ -1,4 +1,4 @@
-"""The private methods of grpc.aio that `runtime.grpc.aio_server` overrides or calls still exist.
+"""The private methods of grpc.aio that `runtime.grpc.aio.server` overrides or calls still exist.
 
 grpcio promises nothing about them. When an upgrade changes one, adapt `_CallIntake`, then this file.
 """
@@ -10,7 +10,7 @@ import pytest
 from grpc._cython import cygrpc
 from grpc.aio import _server
 
-from runtime.grpc.aio_server import Server, _CallIntake
+from runtime.grpc.aio.server import Server, _CallIntake
 
 OVERRIDDEN = ("add_generic_rpc_handlers", "add_registered_method_handlers", "_make_request_call_future")
 CALLED: dict[str, tuple[Any, ...]] = {

@@ -6,7 +6,7 @@ decodes a path. `Server` therefore registers all its methods, and takes their ca
 (`_CallIntake`). Calls of all other methods are taken in a further task, as calls of UNKNOWN_METHOD, because
 their path cannot be read without decoding it. grpc.aio's own loop only starts the server and waits for its
 end. Calls without a complete message, which grpc.aio would leave open, get REQUEST_INVALID: at once if they
-have ended, otherwise after MESSAGE_TIMEOUT (`late_messages.py`). So do messages that the services of gRPC
+have ended, otherwise after MESSAGE_TIMEOUT (`late_messages`). So do messages that the services of gRPC
 itself (health, reflection) cannot decode.
 
 The methods of grpc.aio that are overridden or called here are private; tests/unit/runtime/test_aio_server.py
@@ -25,6 +25,7 @@ from grpc._cython import cygrpc
 from grpc.aio import _server
 
 from runtime.grpc import errors
+from runtime.grpc.aio.observed_handlers import ObservedHandlers
 from runtime.grpc.late_messages import MESSAGE_TIMEOUT, LateMessages
 from runtime.grpc.rpc_error import RpcError
 
@@ -50,9 +51,9 @@ class Server(_server.Server):
         self._server = _CallIntake(self._loop, None, (), None, arguments, None)
         self._server.size = intake
 
-    def add_methods(self, handler: grpc.GenericRpcHandler, paths: Iterable[str]) -> None:
-        """Let a handler find the handlers of these methods, and those of calls of unknown methods."""
-        self.add_generic_rpc_handlers([handler])
+    def add_methods(self, handlers: grpc.GenericRpcHandler, paths: Iterable[str]) -> None:
+        """Let `handlers` find the handlers of these methods, and those of calls of unknown methods."""
+        self.add_generic_rpc_handlers([handlers])
         # None: no handler is registered for the path, so gRPC asks the generic one.
         self._server.add_registered_method_handlers(dict.fromkeys(paths))
 
@@ -85,7 +86,7 @@ class _CallIntake(cygrpc.AioServer):  # type: ignore[misc] # has no stub
     def add_generic_rpc_handlers(self, handlers: Iterable[Any]) -> None:
         super().add_generic_rpc_handlers(handlers)
         if hasattr(self, "_handlers"):  # the constructor of grpc.aio calls this method with no handlers
-            self._handlers.extend(map(self._late_messages.observe, handlers))
+            self._handlers.extend(ObservedHandlers(each, self._late_messages.forget) for each in handlers)
 
     def add_registered_method_handlers(self, handlers: dict[str, Any]) -> None:
         super().add_registered_method_handlers(handlers)

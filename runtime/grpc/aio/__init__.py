@@ -1,0 +1,1 @@
+"""Calls taken by grpc.aio."""

@@ -1,0 +1,157 @@
+"""The listener of h2corn.
+
+How it works. The socket is ours, and h2corn serves what it accepts. Its connections have no greatest age, so
+every RENEWAL_INTERVAL a second h2corn takes over the socket, and the first one lets its connections go
+gracefully: their clients reconnect, perhaps to new replicas. h2corn also ends by itself when a connection
+cannot be accepted, for instance because the process has no descriptors left. Then another one follows it.
+"""
+
+import asyncio
+import resource
+from collections.abc import Sequence
+from typing import Any
+
+import h2corn._lib
+from h2corn import Config, RequestPolicy
+from h2corn import Server as H2corn
+
+from runtime.grpc.h2corn.application import Application
+from runtime.grpc.h2corn.public_methods import create_health_routes, create_reflection
+from runtime.grpc.h2corn.sockets import open_socket
+from runtime.grpc.health import Health
+from runtime.grpc.late_messages import MESSAGE_TIMEOUT
+from runtime.grpc.listener import MAX_RECEIVED_BYTES
+from runtime.grpc.routes import Routes
+from runtime.process import logs
+from runtime.process.lifecycle import cancel_and_wait
+from runtime.process.settings import Settings
+
+RENEWAL_INTERVAL = 600.0
+"""Seconds after which all connections end gracefully."""
+LONGEST_CALL = 3_600.0
+"""Seconds that calls of such a connection get to finish."""
+RETRY_INTERVAL = 0.5
+"""Seconds after which h2corn is started again when it has ended by itself."""
+STALL_TIMEOUT = MESSAGE_TIMEOUT
+"""Seconds that a client may take to read on."""
+MAX_METADATA_BYTES = 16 * 1024
+DESCRIPTORS_FOR_CONNECTIONS = 0.75
+"""Part of the process's descriptors."""
+THREADS = 1
+"""Threads of h2corn. They read and write; calls run in the event loop of the process."""
+
+log = logs.get_logger(__name__)
+
+# h2corn prints a banner of three lines, and has no setting against it.
+h2corn._lib.emit_banner = lambda *_: None
+
+
+def build_config(descriptor: int) -> Config:
+    """Return the settings of h2corn for a socket that listens."""
+    connections = resource.getrlimit(resource.RLIMIT_NOFILE)[0] * DESCRIPTORS_FOR_CONNECTIONS
+    return Config(
+        bind=(f"fd://{descriptor}",),
+        grpc=True,
+        http1=False,
+        lifespan="off",
+        access_log=False,
+        date_header=False,
+        log_format="json",
+        runtime_threads=THREADS,
+        limit_connections=int(connections),
+        max_concurrent_streams=4_096,
+        timeout_keep_alive=0,
+        timeout_graceful_shutdown=LONGEST_CALL,
+        # A larger block of headers costs the connection, so the list's limit must come first.
+        h2_max_header_list_size=MAX_METADATA_BYTES,
+        h2_max_header_block_size=16 * MAX_METADATA_BYTES,
+        h2_initial_stream_window_size=MAX_RECEIVED_BYTES,
+        h2_initial_connection_window_size=8 * MAX_RECEIVED_BYTES,
+        request_policies=(
+            RequestPolicy(
+                path="/*",
+                max_request_body_size=0,  # `messages` counts
+                timeout_request_body_idle=2 * MESSAGE_TIMEOUT,
+                h2_timeout_response_stall=STALL_TIMEOUT,
+            ),
+        ),
+    )
+
+
+class H2cornListener:
+    """See `runtime.grpc.listener.create_listener`."""
+
+    def __init__(
+        self, settings: Settings, address: str, routes: Routes, health: Health, names: Sequence[str]
+    ) -> None:
+        self._address = address
+        self._reuse_port = settings.reuse_port
+        self._routes = routes
+        reflection = create_reflection(names) if settings.reflection and names else {}
+        self._application: Any = Application(routes, create_health_routes(health), reflection)
+        self._server: H2corn | None = None
+        self._serving: set[asyncio.Task[None]] = set()
+        """The h2corns that serve, or let connections go."""
+        self._is_stopping = False
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._tasks: list[asyncio.Task[Any]] = []
+
+    async def start(self) -> int:
+        self._socket = open_socket(self._address, self._reuse_port)
+        await self._renew()
+        late_messages = self._application.late_messages.run(lambda: not self._is_stopping)
+        self._tasks = [asyncio.create_task(late_messages), asyncio.create_task(self._renew_at_times())]
+        port: int = self._socket.getsockname()[1]
+        return port
+
+    async def wait_failed(self) -> None:
+        await asyncio.shield(self._ended)
+
+    async def _renew_at_times(self) -> None:
+        while True:
+            await asyncio.sleep(RENEWAL_INTERVAL)
+            await self._renew()
+
+    async def _renew(self) -> None:
+        """Serve by a new h2corn, and let the connections of the old one go."""
+        old = self._server
+        new = H2corn(self._application, build_config(self._socket.fileno()))
+        serving = asyncio.create_task(new.serve())
+        started = asyncio.create_task(new.wait_started())
+        await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            started.cancel()
+            await serving
+        await started
+        self._server = new
+        self._serving.add(serving)
+        serving.add_done_callback(lambda _: self._on_end(new, serving))
+        if old is not None:
+            old.shutdown()
+
+    def _on_end(self, server: H2corn, serving: "asyncio.Task[None]") -> None:
+        self._serving.discard(serving)
+        error = None if serving.cancelled() else serving.exception()
+        if server is self._server and not self._is_stopping:
+            log.error("h2corn ended; restarting", error=repr(error))
+            self._tasks.append(asyncio.create_task(self._restart()))
+
+    async def _restart(self) -> None:
+        self._server = None
+        await asyncio.sleep(RETRY_INTERVAL)
+        try:
+            await self._renew()
+        except Exception as error:
+            self._ended.set_exception(error)
+
+    async def stop(self, grace: float) -> None:
+        self._is_stopping = True
+        await cancel_and_wait(*self._tasks)
+        self._routes.reject_all()
+        if self._server is not None:
+            self._server.shutdown()
+        await self._application.end_all(grace)
+        await asyncio.gather(*self._serving, return_exceptions=True)
+        self._socket.close()
+        if not self._ended.done():
+            self._ended.set_result(None)
