@@ -99,13 +99,10 @@ async def _read_current_views(
 ) -> list[tuple[str, StoredView]]:
     """Return each member with its view; None for a member that is no index entry of its view any more."""
     listed_views = await views.get_listed_views([id_of_member(member) for member in members])
-    return [
-        (member, _select_data(view, (index, member)))
-        for member, view in zip(members, listed_views, strict=True)
-    ]
-
-
-def _select_data(view: ListedView | RpcError | None, entry: tuple[str, str]) -> StoredView:
-    if isinstance(view, ListedView):
-        return view.data if entry in view.entries else None
-    return view
+    current: list[tuple[str, StoredView]] = []
+    for member, view in zip(members, listed_views, strict=True):
+        if isinstance(view, ListedView):
+            current.append((member, view.data if views.has_entry(view, (index, member)) else None))
+        else:
+            current.append((member, view))
+    return current

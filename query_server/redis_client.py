@@ -48,14 +48,15 @@ class RedisClient(RedisPipeline):
 
     async def pipeline(self, *commands: Command) -> list[Any]:
         """Return the replies to several commands, which Redis executes in this order."""
-        replies = [self._send(command) for command in commands]
-        if replies:
-            await replies[-1]  # replies come in order, so the others are resolved by then
-        results = [reply.result() for reply in replies]
-        for result, command in zip(results, commands, strict=True):
-            if isinstance(result, Exception):
-                _unwrap(result, command)
-        return results
+        if not commands:
+            return []
+        replies = await self._require_connection().send_all(commands)
+        if isinstance(replies, Exception):
+            raise _unavailable() from replies
+        for reply, command in zip(replies, commands, strict=True):
+            if isinstance(reply, Exception):
+                _unwrap(reply, command)
+        return list(replies)
 
     async def call_behind(self, first: Command, command: Command) -> tuple[Any, Any]:
         """Return the replies to two commands; the first is sent once for all calls that leave together."""

@@ -28,6 +28,7 @@ from runtime.redis.pipeline import Command
 log = logs.get_logger(__name__)
 
 _decode_entries = msgspec.json.Decoder(list[tuple[str, str]]).decode
+_encode_entry = msgspec.json.Encoder().encode
 
 
 StoredView = bytes | RpcError | None
@@ -52,10 +53,10 @@ class Window(msgspec.Struct, frozen=True):
 
 
 class ListedView(msgspec.Struct, frozen=True):
-    """A serialised view with its current index entries, as (index key, member)."""
+    """A serialised view with its current index entries, as JSON."""
 
     data: bytes
-    entries: Sequence[tuple[str, str]]
+    entries: bytes
 
 
 class ViewReader:
@@ -254,17 +255,23 @@ class ViewReader:
         _, rows = await self.read_while_ready(*commands)
         views = self.check_all(view_ids, [data for data, _ in rows])
         return [
-            ListedView(view, self._decode_entries(entries)) if isinstance(view, bytes) else view
+            ListedView(view, entries or b"[]") if isinstance(view, bytes) else view
             for view, (_, entries) in zip(views, rows, strict=True)
         ]
 
-    def _decode_entries(self, entries: bytes | None) -> Sequence[tuple[str, str]]:
-        """Return a view's index entries; none if they cannot be read, so that lists go on without it."""
+    def has_entry(self, view: ListedView, entry: tuple[str, str]) -> bool:
+        """Return whether a view has an index entry: an index key and a member.
+
+        Entries that cannot be read are none, so that lists go on without their view.
+        """
+        # Projectors write them as here, so the text is there; within a string its quotes would be escaped.
+        if _encode_entry(entry) in view.entries:
+            return True
         try:
-            return _decode_entries(entries or b"[]")
+            return entry in _decode_entries(view.entries)
         except msgspec.MsgspecError as error:
             self._unreadable_entries.report(error=repr(error))
-            return ()
+            return False
 
     def data_command(self, view_id: str) -> Command:
         """Return the command that reads a serialised view; `select_data` takes its reply."""

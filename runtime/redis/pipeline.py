@@ -3,15 +3,16 @@
 How it works. A call appends its command to an output buffer and a future to a queue. An AdaptiveBatcher
 flushes the buffer, so that the commands of one burst leave in one write. Redis replies in the order of the
 commands: each reply resolves the future at the head of the queue, and a cancelled request keeps its entry
-there. A background task connects, and reconnects with backoff. It replaces a connection that breaks, or
-whose oldest command gets no reply within the timeout. A broken connection resolves its queued futures with
-a ConnectionError as their result.
+there. Several commands of one call share an entry, which collects their replies. A background task connects,
+and reconnects with backoff. It replaces a connection that breaks, or whose oldest command gets no reply
+within the timeout. A broken connection resolves its queued futures with a ConnectionError as their result.
 
 A pool costs ten times as much: each command checks out a connection and waits for a round trip of its own.
 """
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, Self
 
 import hiredis
@@ -105,6 +106,17 @@ class RedisPipeline:
                     raise reply
 
 
+class _Replies:
+    """The replies to several commands of one call."""
+
+    __slots__ = ("count", "future", "received")
+
+    def __init__(self, future: asyncio.Future[Any], count: int) -> None:
+        self.future = future
+        self.count = count
+        self.received: list[Any] = []
+
+
 class PipelinedConnection(asyncio.Protocol):
     """One connection.
 
@@ -118,7 +130,8 @@ class PipelinedConnection(asyncio.Protocol):
         self._parser = hiredis.Reader()
         self._output: list[bytes] = []
         self._batcher = AdaptiveBatcher(lambda: len(self._output), self._flush, max_wait)
-        self._pending: deque[asyncio.Future[Any]] = deque()
+        self._pending: deque[asyncio.Future[Any] | _Replies] = deque()
+        self._reply_count = 0
         self._shared: dict[Command, asyncio.Future[Any]] = {}
         """Replies to commands in the output that other calls may use."""
         self._transport: Any = None
@@ -142,6 +155,19 @@ class PipelinedConnection(asyncio.Protocol):
         self._output.append(packed)
         return reply
 
+    def send_all(self, commands: Sequence[Command]) -> asyncio.Future[Any]:
+        """Send one or more commands; the result is the list of their replies, in this order."""
+        replies = self._loop.create_future()
+        if self.lost.done():
+            replies.set_result(self._failure)
+            return replies
+        packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
+        self._pending.append(_Replies(replies, len(packed)))
+        if not self._output:
+            self._batcher.begin()
+        self._output += packed
+        return replies
+
     def share(self, command: Command) -> asyncio.Future[Any]:
         """Return the reply to a command that precedes all later ones, and is in the output but once."""
         reply = self._shared.get(command)
@@ -163,9 +189,19 @@ class PipelinedConnection(asyncio.Protocol):
                 self._fail(ConnectionError(str(reply)))
                 self.close()
                 return
-            future = self._pending.popleft()
-            if not future.done():  # it is done if its request was cancelled
-                future.set_result(reply)
+            self._reply_count += 1
+            self._resolve_head(reply)
+
+    def _resolve_head(self, reply: Any) -> None:
+        head = self._pending[0]
+        if isinstance(head, _Replies):
+            head.received.append(reply)
+            if len(head.received) < head.count:
+                return
+            reply, head = head.received, head.future
+        self._pending.popleft()
+        if not head.done():  # it is done if its request was cancelled
+            head.set_result(reply)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._fail(ConnectionError(str(error or "closed by Redis")))
@@ -175,7 +211,8 @@ class PipelinedConnection(asyncio.Protocol):
             return
         self._failure = failure
         self.lost.set_result(None)
-        for future in self._pending:
+        for entry in self._pending:
+            future = entry.future if isinstance(entry, _Replies) else entry
             if not future.done():
                 future.set_result(failure)
         self._pending.clear()
@@ -184,12 +221,16 @@ class PipelinedConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _check_progress(self, previous_head: asyncio.Future[Any] | None) -> None:
-        """Close the connection if the oldest command is the same as half a timeout ago."""
+    def _check_progress(self, previous_count: int | None) -> None:
+        """Close the connection if the oldest command is the same as half a timeout ago.
+
+        Args:
+            previous_count: replies up to then; None if none was missing.
+        """
         if self.lost.done():
             return
-        if previous_head is not None and self._pending and self._pending[0] is previous_head:
+        if self._pending and previous_count == self._reply_count:
             self.close()
             return
-        head = self._pending[0] if self._pending else None
-        self._loop.call_later(self._timeout / 2, self._check_progress, head)
+        count = self._reply_count if self._pending else None
+        self._loop.call_later(self._timeout / 2, self._check_progress, count)
