@@ -15,7 +15,22 @@ from time import monotonic
 
 import uvloop
 
-from bench import client, feed, idle, isolation, lag, mix, overload, plots, report, sagas, store
+from bench import (
+    client,
+    fairness,
+    feed,
+    idle,
+    isolation,
+    lag,
+    lone,
+    memory,
+    mix,
+    overload,
+    plots,
+    report,
+    sagas,
+    store,
+)
 from bench.comparison import InvalidRun, Results, Subject, interleave
 from bench.environment import Environment
 from bench.failures import Failures
@@ -36,14 +51,19 @@ GROUPS: Mapping[str, Open] = {
     "services": lambda environment: Services(environment).open_subjects(),
     "levels": lambda environment: Services(environment).open_levels(),
     "variants": lambda environment: Services(environment).open_variants(),
+    "lone": lone.open_subjects,
     "store": store.open_subjects,
     "lag": lag.open_subjects,
     "mix": mix.open_subjects,
     "isolation": isolation.open_subjects,
     "overload": overload.open_subjects,
+    "fairness": fairness.open_subjects,
+    "memory": memory.open_subjects,
 }
 """The groups that share one stack. "feed" is the first, since it needs orders that are not projected yet."""
 OWN_STACK_GROUPS = ("idle", "sagas")
+NO_WARM_UP = {"feed", "overload", "fairness", "memory"}
+"""They have none, or one of their own."""
 NO_ROUNDS = {"levels"}
 """Measured once, for the plots alone."""
 
@@ -76,7 +96,7 @@ async def _measure_group(environment: Environment, name: str, failures: Failures
         rounds = environment.plan.client_rounds
     elif name in NO_ROUNDS:
         rounds, warm_up = 1, 0
-    elif name in ("feed", "overload"):
+    elif name in NO_WARM_UP:
         warm_up = 0
     async with GROUPS[name](environment) as subjects:
         results = await interleave(subjects, rounds, warm_up, keep_failure)

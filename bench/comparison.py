@@ -30,6 +30,8 @@ class Sample:
     """Microseconds of CPU time per operation, by process. Negative where a greater cost was subtracted."""
     lags: Sequence[float] = ()
     """Milliseconds of every single operation, for histograms."""
+    memory: float | None = None
+    """Bytes by which a process has grown, in all or per operation; None if that was not measured."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,10 @@ def select_percentile(name: str) -> Callable[[Sample], float | None]:
 def select_cpu(sample: Sample) -> float | None:
     """Return the CPU time of all processes together; None if none was measured."""
     return sum(sample.cpu.values()) if sample.cpu else None
+
+
+def select_memory(sample: Sample) -> float | None:
+    return sample.memory
 
 
 Results = dict[str, list[Sample]]

@@ -1,7 +1,8 @@
 """The environment of most measurements: a stack with production-like settings and many orders."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -28,10 +29,12 @@ from command_server.postgres.event_store import PostgresEventStore
 from contracts.view_layout import View
 from devstack.processes import Process
 from devstack.stack import Stack
-from operations.processes import PROJECTOR, RELAY
+from operations.processes import PROJECTOR, RELAY, ProcessKind
 from operations.projections import wait_until_ready
 
 IN_FLIGHT = 64
+H2CORN = {"DIPTYCH_GRPC_SERVER": "h2corn"}
+"""The variables of a process whose calls h2corn takes."""
 CATCH_UP_TIMEOUT = 300.0
 """Seconds within which relay and projector have to process the backlog."""
 PLACED = View.of(Order).index("all")
@@ -95,6 +98,16 @@ class Environment:
             await process.start()
         await self.wait_for_read_model()
 
+    @asynccontextmanager
+    async def run_on_h2corn(self, kind: ProcessKind) -> AsyncIterator[Process]:
+        """Run a further process of this kind, whose calls h2corn takes."""
+        process = self.stack.add(kind, (), H2CORN)
+        await process.start()
+        try:
+            yield process
+        finally:
+            await process.stop()
+
     async def catch_up(self, within: float = CATCH_UP_TIMEOUT) -> None:
         """Let relay and projector process the backlog, without measuring it."""
         for process in (*self.stack.of(RELAY), *self.stack.of(PROJECTOR)):
@@ -125,7 +138,7 @@ class Environment:
         Args:
             address: of the server.
             method: its path.
-            requests_file: the serialised requests.
+            requests_file: the serialised requests; those of commands get new request ids.
             count: the number of calls; 0 for as many as fit into `seconds`.
             seconds: the duration; 0 for no limit.
             in_flight: the number of concurrent calls, at most with a rate.
@@ -146,6 +159,7 @@ class Environment:
             seconds=seconds,
             in_flight=in_flight,
             rate=rate,
+            fresh_ids=events > 0,
         )
         cpu = meter.measure(result.ok)
         if result.ok != (count or sum(result.statuses.values())):

@@ -21,7 +21,6 @@ from operations.processes import COMMAND_SERVER, QUERY_SERVER
 ALONE, BESIDE = "commands alone", "commands beside queries and projector"
 RATE = 200
 """Commands a second."""
-READS = 20_000
 MAX_SECONDS = 60.0
 """After which queries end even if commands do not."""
 COMMAND_SIDE = {"command_server", "PostgreSQL"}
@@ -95,7 +94,7 @@ class Isolation:
 
     async def _send_queries(self, stop: asyncio.Event) -> LoadResult:
         environment = self._environment
-        reads = requests.generate_reads("o-", environment.placed_orders, 0, READS)
+        reads = requests.generate_reads("o-", environment.placed_orders, 0, requests.READS)
         return await environment.generator.run(
             *(self._query.address, GET, environment.write_requests("requests-beside", reads)),
             token=environment.token,

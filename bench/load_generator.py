@@ -51,7 +51,7 @@ class LoadResult:
 
 @dataclass(frozen=True)
 class Mixed:
-    """Another method that a closed loop calls in turn with the first."""
+    """A command that a closed loop calls in turn with the first method; its calls get new request ids."""
 
     address: str
     method: str
@@ -65,6 +65,7 @@ class Mixed:
             f"-mixed-method={self.method}",
             f"-mixed-requests={self.requests_file}",
             f"-mixed-every={self.every}",
+            "-mixed-fresh-ids",
         ]
 
 
@@ -116,6 +117,7 @@ class LoadGenerator:
         in_flight: int = 64,
         rate: float = 0.0,
         deadline: float = 0.0,
+        fresh_ids: bool = False,
         connections: int = CONNECTIONS,
         mixed: Mixed | None = None,
         cores: Collection[int] | None = None,
@@ -133,6 +135,7 @@ class LoadGenerator:
             in_flight: the number of concurrent calls; with a `rate`, their maximum.
             rate: calls per second, independent of responses (an open loop); 0 for a closed loop.
             deadline: seconds per call; 0 for none.
+            fresh_ids: whether each call gets a request id of its own; for commands.
             connections: the number of HTTP/2 connections, to each server.
             mixed: another method that is called, too.
             cores: those on which the program runs; None for all.
@@ -152,6 +155,7 @@ class LoadGenerator:
             f"-in-flight={in_flight}",
             f"-rate={rate}",
             f"-deadline={deadline}s",
+            f"-fresh-ids={str(fresh_ids).lower()}",
             f"-connections={min(connections, in_flight)}",
             *(mixed.to_arguments() if mixed else ()),
             cores=cores,

@@ -19,9 +19,6 @@ from operations.processes import COMMAND_SERVER, QUERY_SERVER
 MIX, ECHO = "10 queries to a command", "echo of 10 queries to a command"
 QUERIES = 10
 """Queries to a command."""
-MAX_RATE = 20_000
-"""Calls a second for which there are commands; beyond it a command would be repeated."""
-READS = 20_000
 
 
 @asynccontextmanager
@@ -58,8 +55,8 @@ async def measure(
         InvalidRun: a call failed.
     """
     seconds = environment.plan.seconds
-    reads = requests.generate_reads("o-", environment.placed_orders, run * READS, READS)
-    orders = requests.generate_orders(int(MAX_RATE / QUERIES * seconds))
+    reads = requests.generate_reads("o-", environment.placed_orders, run * requests.READS, requests.READS)
+    orders = requests.generate_orders(requests.COMMANDS)
     orders_file = environment.write_requests("requests-mix-PlaceOrder", orders)
     meter = CpuMeter(processes)
     result = await environment.generator.run(

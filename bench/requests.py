@@ -15,6 +15,10 @@ from diptych.ordering.v1.query_service_pb2 import GetOrderRequest
 from diptych.ordering.v1.types_pb2 import OrderLine, ShippingAddress
 from google.type.money_pb2 import Money
 
+COMMANDS = 1_000
+"""Commands of a requests file whose calls get request ids of their own, so that it may be sent repeatedly."""
+READS = 20_000
+"""Reads of a requests file that is sent for a time rather than once."""
 STRIDE = 7919
 """A prime: reads visit the orders in another order than that in which they were placed."""
 

@@ -15,7 +15,7 @@ from bench import requests
 from bench.baseline import Baseline
 from bench.comparison import Sample, Subject
 from bench.echo_process import run_echo
-from bench.environment import IN_FLIGHT, Environment, get_pid
+from bench.environment import H2CORN, IN_FLIGHT, Environment, get_pid
 from devstack.processes import Process
 from operations.processes import COMMAND_SERVER, QUERY_SERVER, ProcessKind
 
@@ -79,8 +79,8 @@ class Services:
             await self._environment.call(self._command.address, f"{STOCKKEEPING}/{name}", request)
         async with (
             run_call_echo(self._environment) as (echo, process),
-            self._run_on_h2corn(QUERY_SERVER) as fast_query,
-            self._run_on_h2corn(COMMAND_SERVER) as fast_command,
+            self._environment.run_on_h2corn(QUERY_SERVER) as fast_query,
+            self._environment.run_on_h2corn(COMMAND_SERVER) as fast_command,
         ):
 
             async def echo_get() -> Sample:
@@ -104,15 +104,6 @@ class Services:
                 Subject("ReserveStock", self.reserve_stock),
                 Subject("eventsourcing", baseline.run),
             ]
-
-    @asynccontextmanager
-    async def _run_on_h2corn(self, kind: ProcessKind) -> AsyncIterator[Process]:
-        process = self._environment.stack.add(kind, (), {"DIPTYCH_GRPC_SERVER": "h2corn"})
-        await process.start()
-        try:
-            yield process
-        finally:
-            await process.stop()
 
     @asynccontextmanager
     async def open_levels(self) -> AsyncIterator[list[Subject]]:
@@ -159,7 +150,7 @@ class Services:
 
     @asynccontextmanager
     async def open_variants(self) -> AsyncIterator[list[Subject]]:
-        """Yield GetOrder and PlaceOrder unchanged, without each part in turn, and with two workers."""
+        """Yield GetOrder and PlaceOrder unchanged, without each part in turn, with 2 workers, on h2corn."""
         queries, commands = self._add_variants(QUERY_SERVER), self._add_variants(COMMAND_SERVER)
         processes = [*queries.values(), *commands.values()]
         await asyncio.gather(*(process.start() for process in processes))
@@ -187,6 +178,8 @@ class Services:
             "without validation": add(variant_kind, ["validation", kind.module]),
             "without JWT": add(variant_kind, ["jwt", kind.module]),
             "with 2 workers": add(kind, ["--workers", "2"]),
+            name_on_h2corn("with all"): add(kind, (), H2CORN),
+            name_on_h2corn("without telemetry"): add(kind, (), {**H2CORN, "OTEL_SDK_DISABLED": "true"}),
         }
 
     async def get_orders(self, server: Process | None = None) -> Sample:

@@ -1,7 +1,7 @@
 """The lines of the table that `make bench` prints, with their goals."""
 
-from bench import client, idle, isolation, lag, mix, sagas
-from bench.comparison import ABSOLUTE, Comparison, select_cpu, select_percentile
+from bench import client, fairness, idle, isolation, lag, lone, memory, mix, overload, sagas, served_method
+from bench.comparison import ABSOLUTE, Comparison, select_cpu, select_memory, select_percentile
 from bench.services import BATCH_SIZE, name_on_h2corn
 
 P50, P99 = select_percentile("50"), select_percentile("99")
@@ -63,9 +63,13 @@ PARTS = (
         for part in ("telemetry", "validation", "JWT")
     ),
     *(
-        Comparison(f"{name}{when}", f"{name}, peak", 0.80, 1.0)
+        Comparison(
+            f"{name} {name_on_h2corn('with all')}",
+            f"{name} {name_on_h2corn('without telemetry')}",
+            0.90,
+            0.97,
+        )
         for name in ("GetOrder", "PlaceOrder")
-        for when in (" at 3 times that", ", later")
     ),
     *(Comparison(f"{name} with 2 workers", f"{name} with all") for name in ("GetOrder", "PlaceOrder")),
     *(
@@ -82,4 +86,36 @@ PARTS = (
         for kind in client.KINDS
     ),
 )
-TABLE = (*SERVICES, *FEED, *SAGAS, *TOGETHER, *PARTS)
+LOAD = tuple(
+    line
+    for name, goodput in zip(served_method.METHODS, (0.8, 0.8, 0.9, 0.9), strict=True)
+    for line in (
+        Comparison(overload.name_overload(name), overload.name_peak(name), goodput, 0.95),
+        Comparison(overload.name_overload(name), ABSOLUTE, metric=P99, metric_name="p99 in ms", at_most=True),
+        Comparison(
+            overload.name_overload(name),
+            ABSOLUTE,
+            metric=select_memory,
+            metric_name="MB more",
+            factor=1e-6,
+            at_most=True,
+        ),
+        Comparison(overload.name_later(name), overload.name_peak(name), 0.80, 1.0),
+        Comparison(fairness.name_beside(name), fairness.name_alone(name), 0.9, 1.0),
+    )
+)
+LONE = (
+    Comparison(lone.ECHO, ABSOLUTE, metric=P50, metric_name="p50 in ms", at_most=True),
+    *(
+        Comparison(lone.name_lone(name), ABSOLUTE, must, moonshot, P50, "p50 in ms", at_most=True)
+        for name, must, moonshot in zip(
+            served_method.METHODS, (None, 0.4, None, 2.2), (None, 0.2, None, 2.0), strict=True
+        )
+    ),
+)
+MEMORY = tuple(
+    Comparison(name, ABSOLUTE, metric=select_memory, metric_name="kB", factor=1e-3, at_most=True)
+    for each in (memory.CONNECTION, memory.WATCH)
+    for name in (each, name_on_h2corn(each))
+)
+TABLE = (*SERVICES, *FEED, *SAGAS, *TOGETHER, *PARTS, *LOAD, *LONE, *MEMORY)

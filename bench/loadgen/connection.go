@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"sync"
 	"time"
@@ -18,12 +19,12 @@ import (
 const window = 1 << 30
 
 type call struct {
-	due        time.Time
+	submittedCall
 	status     string
 	hasDetails bool
 }
 
-// connection sends requests on one HTTP/2 connection and receives their responses.
+// connection sends requests on one HTTP/2 connection (sending.go) and receives their responses.
 type connection struct {
 	sync.Mutex // guards all fields that sending uses
 	options    options
@@ -37,9 +38,11 @@ type connection struct {
 	block      bytes.Buffer
 	decoder    *hpack.Decoder
 	calls      map[uint32]*call
+	waiting    []submittedCall // in the order in which they were due
 	next       uint32
+	maxStreams int  // calls that the server accepts at a time
 	credit     int  // bytes that the server accepts on this connection now
-	share      int  // calls in flight on this connection, at most
+	share      int  // calls in flight or waiting on this connection, at most
 	ending     bool // no more requests follow
 	leaving    bool // the server has sent GOAWAY
 	unread     int  // bytes received since the last window update
@@ -66,11 +69,20 @@ func (c *connection) open() error {
 	c.encoder = hpack.NewEncoder(&c.block)
 	c.decoder = hpack.NewDecoder(4096, c.readHeader)
 	c.calls, c.next, c.credit, c.leaving, c.unread = map[uint32]*call{}, 1, 65535, false, 0
+	c.maxStreams = math.MaxInt
 	if _, err = io.WriteString(c.writer, http2.ClientPreface); err != nil {
 		return err
 	}
 	err = c.framer.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: window}, http2.Setting{ID: http2.SettingEnablePush})
-	return errors.Join(err, c.framer.WriteWindowUpdate(0, window), c.writer.Flush())
+	if err = errors.Join(err, c.framer.WriteWindowUpdate(0, window), c.writer.Flush()); err != nil {
+		return err
+	}
+	// The settings come first. A call sent before them could exceed the server's limit of streams.
+	frame, err := c.framer.ReadFrame()
+	if err != nil {
+		return fmt.Errorf("%s: no settings received: %w", c.options.address, err)
+	}
+	return c.handle(frame)
 }
 
 // run receives responses until all calls have ended; in a closed loop it also sends the requests.
@@ -104,111 +116,34 @@ func (c *connection) run() error {
 				return err
 			}
 		}
-		if c.leaving && len(c.calls) == 0 {
-			c.transport.Close()
-			if err := c.open(); err != nil {
-				return err
-			}
-			if err := c.startCalls(); err != nil {
-				return err
-			}
+		if err := c.followServer(); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// startCalls starts a closed loop with this connection's share of calls.
-func (c *connection) startCalls() error {
+// followServer opens another connection if the server has asked to leave this one and its calls have ended.
+func (c *connection) followServer() error {
 	c.Lock()
-	defer c.Unlock()
-	for i := 0; c.options.rate == 0 && c.mixer == nil && i < c.share; i++ {
-		if err := c.startNext(); err != nil {
-			return err
-		}
-	}
-	return c.writer.Flush()
-}
-
-// startNext sends the next request of the source, if there is one.
-func (c *connection) startNext() error {
-	if c.leaving {
+	moves := c.leaving && len(c.calls) == 0
+	if !moves {
+		c.Unlock()
 		return nil
 	}
-	body, ok := c.source.next()
-	if !ok {
-		c.ending = true
-		return nil
+	c.transport.Close()
+	err := c.open()
+	c.Unlock()
+	if err != nil {
+		return err
 	}
-	return c.send(body, time.Now())
-}
-
-// offer sends a request of an open loop; it returns false if too many calls are in flight here.
-func (c *connection) offer(body []byte, due time.Time) (bool, error) {
-	c.Lock()
-	defer c.Unlock()
-	if len(c.calls) >= c.share || c.leaving {
-		return false, nil
-	}
-	return true, c.send(body, due)
-}
-
-func (c *connection) flush() error {
-	c.Lock()
-	defer c.Unlock()
-	return c.writer.Flush()
-}
-
-// finish marks the end of the requests; the ping's reply wakes the reader, which then sees the mark.
-func (c *connection) finish() {
-	c.Lock()
-	defer c.Unlock()
-	c.ending = true
-	_ = c.framer.WritePing(false, [8]byte{1})
-	_ = c.writer.Flush()
+	return c.startCalls()
 }
 
 func (c *connection) done() bool {
 	c.Lock()
 	defer c.Unlock()
-	return c.ending && len(c.calls) == 0
-}
-
-func (c *connection) send(body []byte, due time.Time) error {
-	stream := c.next
-	c.next += 2
-	c.calls[stream] = &call{due: due}
-	c.block.Reset()
-	c.writeHeader(":method", "POST")
-	c.writeHeader(":scheme", "http")
-	c.writeHeader(":path", c.options.method)
-	c.writeHeader(":authority", c.options.address)
-	c.writeHeader("te", "trailers")
-	c.writeHeader("content-type", "application/grpc")
-	c.writeHeader("user-agent", "diptych-loadgen")
-	if c.options.deadline > 0 {
-		c.writeHeader("grpc-timeout", fmt.Sprintf("%dm", c.options.deadline.Milliseconds()))
-	}
-	if name, value, ok := splitMetadata(c.options.metadata); ok {
-		c.writeHeader(name, value)
-	}
-	err := c.framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: c.block.Bytes(), EndHeaders: true})
-	return errors.Join(err, c.sendBody(stream, body))
-}
-
-func (c *connection) writeHeader(name, value string) {
-	_ = c.encoder.WriteField(hpack.HeaderField{Name: name, Value: value}) // a write to memory cannot fail
-}
-
-// sendBody sends the bytes of a request; it fails if the server's flow control window is too small.
-func (c *connection) sendBody(stream uint32, body []byte) error {
-	if c.credit < len(body) {
-		if err := c.writer.Flush(); err != nil {
-			return err
-		}
-		return fmt.Errorf("%s: flow control window of %d bytes is too small", c.options.address, c.credit)
-	}
-	c.credit -= len(body)
-	return c.framer.WriteData(stream, true, body)
+	return c.ending && len(c.calls) == 0 && len(c.waiting) == 0
 }
 
 // handle processes a frame from the server.
@@ -227,11 +162,16 @@ func (c *connection) handle(frame http2.Frame) error {
 	case *http2.WindowUpdateFrame:
 		if f.StreamID == 0 {
 			c.credit += int(f.Increment)
+			return c.sendWaiting()
 		}
 	case *http2.SettingsFrame:
-		if !f.IsAck() {
-			return c.framer.WriteSettingsAck()
+		if f.IsAck() {
+			return nil
 		}
+		if limit, ok := f.Value(http2.SettingMaxConcurrentStreams); ok {
+			c.maxStreams = int(limit)
+		}
+		return errors.Join(c.framer.WriteSettingsAck(), c.sendWaiting())
 	case *http2.PingFrame:
 		if !f.IsAck() {
 			return c.framer.WritePing(true, f.Data)
@@ -240,6 +180,9 @@ func (c *connection) handle(frame http2.Frame) error {
 		c.leaving = true
 	case *http2.RSTStreamFrame:
 		if reset := c.calls[f.StreamID]; reset != nil {
+			if f.ErrCode == http2.ErrCodeRefusedStream && reset.refusals < maxRefusals {
+				return c.sendAgain(f.StreamID, reset)
+			}
 			reset.status = "reset"
 			return c.end(f.StreamID, reset)
 		}
@@ -271,9 +214,14 @@ func (c *connection) readHeader(h hpack.HeaderField) {
 	}
 }
 
-// end records the response of a call and, in a closed loop, starts the next call.
+// end records the response of a call; then the calls that waited for it follow.
 func (c *connection) end(stream uint32, ended *call) error {
 	delete(c.calls, stream)
+	return errors.Join(c.record(ended), c.sendWaiting())
+}
+
+// record keeps the outcome of a call and, in a closed loop, starts the next call.
+func (c *connection) record(ended *call) error {
 	now := time.Now()
 	c.responses = append(c.responses, response{
 		at:         now.Sub(c.start),

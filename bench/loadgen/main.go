@@ -12,16 +12,13 @@
 package main
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -29,6 +26,7 @@ type options struct {
 	address, method, requests, metadata string
 	connections, inFlight, count        int
 	rate                                float64
+	freshIDs                            bool
 	seconds, deadline                   time.Duration
 	mixed                               target
 	mixedEvery                          int
@@ -37,6 +35,7 @@ type options struct {
 // target is a method, and the requests to send to it.
 type target struct {
 	address, method, requests string
+	freshIDs                  bool
 }
 
 func main() {
@@ -44,6 +43,7 @@ func main() {
 	flag.StringVar(&o.address, "address", "", "host:port of the server")
 	flag.StringVar(&o.method, "method", "", "/<package>.<Service>/<Method>")
 	flag.StringVar(&o.requests, "requests", "", "file of serialised requests, each after its length (a varint); sent in turn, repeatedly")
+	flag.BoolVar(&o.freshIDs, "fresh-ids", false, "give each call a request id of its own; only of commands, whose first field it is")
 	flag.StringVar(&o.metadata, "metadata", "", "name: value")
 	flag.IntVar(&o.connections, "connections", 4, "number of HTTP/2 connections")
 	flag.IntVar(&o.inFlight, "in-flight", 64, "concurrent calls on all connections together; in an open loop, their maximum")
@@ -54,6 +54,7 @@ func main() {
 	flag.StringVar(&o.mixed.address, "mixed-address", "", "host:port of the server of another method to call in turn")
 	flag.StringVar(&o.mixed.method, "mixed-method", "", "that method")
 	flag.StringVar(&o.mixed.requests, "mixed-requests", "", "its requests")
+	flag.BoolVar(&o.mixed.freshIDs, "mixed-fresh-ids", false, "-fresh-ids for these requests")
 	flag.IntVar(&o.mixedEvery, "mixed-every", 0, "every call of this number is one of that method")
 	flag.Parse()
 	result, err := run(o)
@@ -67,14 +68,14 @@ func main() {
 }
 
 func run(o options) (*report, error) {
-	bodies, err := readRequests(o.requests)
+	requests, err := readRequests(o.requests, o.freshIDs)
 	if err != nil {
 		return nil, err
 	}
 	if o.count == 0 && o.seconds == 0 {
 		return nil, errors.New("-count or -seconds is required")
 	}
-	s := &source{bodies: bodies, remaining: o.count, limited: o.count > 0}
+	s := &source{requests: requests, remaining: o.count, limited: o.count > 0}
 	if o.seconds > 0 {
 		s.end = time.Now().Add(o.seconds)
 	}
@@ -159,63 +160,6 @@ func flush(connections []*connection) error {
 		}
 	}
 	return nil
-}
-
-// source hands out requests until the count is reached or the time is over.
-type source struct {
-	sync.Mutex
-	bodies    [][]byte
-	index     int
-	remaining int
-	limited   bool
-	end       time.Time
-	unsent    int
-}
-
-func (s *source) next() ([]byte, bool) {
-	s.Lock()
-	defer s.Unlock()
-	if s.limited && s.remaining == 0 || !s.end.IsZero() && time.Now().After(s.end) {
-		return nil, false
-	}
-	s.remaining--
-	body := s.bodies[s.index%len(s.bodies)]
-	s.index++
-	return body, true
-}
-
-// stopOnSignal ends the requests at SIGTERM, as if the time were over; calls in flight are still answered.
-func (s *source) stopOnSignal() {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM)
-	<-signals
-	s.Lock()
-	defer s.Unlock()
-	s.end = time.Now()
-}
-
-// readRequests returns the requests of a file, each as a gRPC message frame.
-func readRequests(path string) ([][]byte, error) {
-	content, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	var bodies [][]byte
-	for len(content) > 0 {
-		size, width := binary.Uvarint(content)
-		if width <= 0 || uint64(len(content)-width) < size {
-			return nil, fmt.Errorf("%s: not a requests file", path)
-		}
-		end := width + int(size)
-		// The frame of gRPC: a flag for no compression, and the length.
-		body := binary.BigEndian.AppendUint32([]byte{0}, uint32(size))
-		bodies = append(bodies, append(body, content[width:end]...))
-		content = content[end:]
-	}
-	if len(bodies) == 0 {
-		return nil, fmt.Errorf("%s: no requests", path)
-	}
-	return bodies, nil
 }
 
 // splitMetadata returns the name and the value of "name: value".

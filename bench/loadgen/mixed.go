@@ -71,19 +71,19 @@ func (c *connection) sendNow(body []byte) error {
 	if c.leaving {
 		return errors.New(c.options.address + ": the server closes the connection, which a mix does not follow")
 	}
-	return c.send(body, time.Now())
+	return c.submit(body, time.Now())
 }
 
 // runMixed runs a closed loop of two methods.
 func runMixed(o options, first *source) (*report, error) {
-	bodies, err := readRequests(o.mixed.requests)
+	requests, err := readRequests(o.mixed.requests, o.mixed.freshIDs)
 	if err != nil {
 		return nil, err
 	}
 	if o.mixedEvery < 2 || o.seconds == 0 || o.rate > 0 {
 		return nil, errors.New("a mix needs -mixed-every of 2 or more and -seconds, and takes no -rate")
 	}
-	second := &source{bodies: bodies, end: first.end}
+	second := &source{requests: requests, end: first.end}
 	other := o
 	other.address, other.method = o.mixed.address, o.mixed.method
 	start := time.Now()

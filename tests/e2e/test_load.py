@@ -1,4 +1,4 @@
-"""Load tests with ghz: the scenarios of `make load`, and the command lines in docs/clients.md."""
+"""Load tests with ghz on both gRPC servers: the scenarios of `make load`, and the lines in docs/clients.md."""
 
 import asyncio
 import os
@@ -28,9 +28,12 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-async def loaded_stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
-    async with temporary_stack(tmp_path_factory.mktemp("load"), process_managers=1) as stack:
+@pytest.fixture(scope="module", params=["grpc.aio", "h2corn"])
+async def loaded_stack(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stack]:
+    folder, environment = tmp_path_factory.mktemp("load"), {"DIPTYCH_GRPC_SERVER": request.param}
+    async with temporary_stack(folder, process_managers=1, environment=environment) as stack:
         yield stack
 
 
