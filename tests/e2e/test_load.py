@@ -1,4 +1,4 @@
-"""Load tests with ghz on both gRPC servers: the scenarios of `make load`, and the lines in docs/clients.md."""
+"""Load tests with ghz on both gRPC servers: the scenarios of `make load`, and those of docs/clients.md."""
 
 import asyncio
 import os

@@ -52,7 +52,7 @@ async def run_peer(streams: int, seconds: float = 0.0) -> AsyncIterator[Peer]:
     """Run a server that accepts this many calls at a time on a connection."""
     peer = Peer(seconds)
     server = grpc.aio.server(options=[("grpc.max_concurrent_streams", streams)])
-    handlers = {"Call": grpc.unary_unary_rpc_method_handler(peer.call)}
+    handlers: dict[str, Any] = {"Call": grpc.unary_unary_rpc_method_handler(peer.call)}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Service", handlers),))
     peer.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
@@ -108,8 +108,6 @@ async def test_each_call_of_a_repeated_command_has_its_own_request_id(
     assert len({request.request_id for request in sent}) == 300
     assert all(request.request_id == request.reservation_id for request in sent)
     assert all(len(request.request_id) == 36 and request.request_id[14] == "4" for request in sent)
-    rest = {request.SerializeToString() for request in sent if not request.ClearField("request_id")}
-    assert len(rest) == 300, "reservation ids follow"
 
 
 async def test_requests_without_request_ids_are_refused_if_each_call_is_to_have_one(
