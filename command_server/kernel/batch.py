@@ -31,8 +31,7 @@ from contracts.envelope import DEFAULT_MAX_PAYLOAD, max_data_bytes
 _encode_json = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True, gc=False):
     """A command with the metadata of its call."""
 
     kind: CommandType
@@ -249,6 +248,18 @@ class Batch:
             raise Rejected("EVENT_TOO_LARGE", event=type_name, bytes=len(data), most=most)
 
 
+class _EventMetadata(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
+    """See `RecordedEvent.metadata`; entries without a value are left out."""
+
+    actor: str
+    on_behalf_of: str | None = None
+    command: str
+    correlation_id: str
+    causation_id: str
+    traceparent: str | None = None
+    time_set_aside: str | None = None
+
+
 def _encode_metadata(request: Request, set_aside: datetime | None = None) -> str:
     """Return the metadata of an event.
 
@@ -256,16 +267,16 @@ def _encode_metadata(request: Request, set_aside: datetime | None = None) -> str
         request: the command.
         set_aside: the time of the event before it, if this event's time precedes it.
     """
-    metadata = {
-        "actor": request.caller,
-        "on_behalf_of": request.on_behalf_of,
-        "command": request.kind.name,
-        "correlation_id": request.correlation_id,
-        "causation_id": request.request_id,
-        "traceparent": request.traceparent,
-        "time_set_aside": set_aside and set_aside.isoformat(),
-    }
-    return _encode_json({key: value for key, value in metadata.items() if value is not None}).decode()
+    metadata = _EventMetadata(
+        actor=request.caller,
+        on_behalf_of=request.on_behalf_of,
+        command=request.kind.name,
+        correlation_id=request.correlation_id,
+        causation_id=request.request_id,
+        traceparent=request.traceparent,
+        time_set_aside=set_aside.isoformat() if set_aside else None,
+    )
+    return _encode_json(metadata).decode()
 
 
 def _build_stream_row(name: str, stream: Stream) -> StreamRow:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 
+import msgspec
+
 from command_server.kernel.batch import Request
 from command_server.kernel.context import LOOKUP_FIELD, AggregateType, Context
 from command_server.kernel.event_index import EarlierEvents, Lookup
@@ -62,7 +64,7 @@ class EventLookups:
             earlier = await self._read(lookup, request)
         command = replace(request.command, **{LOOKUP_FIELD: earlier})
         # Its time in the queue, which admission limits, begins now.
-        return replace(request, command=command, arrived_at=perf_counter())
+        return msgspec.structs.replace(request, command=command, arrived_at=perf_counter())
 
     def close(self) -> None:
         """Stop building the indexes."""

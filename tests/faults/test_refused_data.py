@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 import asyncpg
 import grpc
 import pytest
+from msgspec import structs
 
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import Overloaded
@@ -87,7 +87,7 @@ async def measure_rate(commits: GroupCommit, refused_callers: int, seconds: floa
         while perf_counter() < end:
             command = request(Deposit(f"b-{number}", 1), caller=f"mallory-{number}")
             with pytest.raises((asyncpg.CheckViolationError, Overloaded)):
-                await commits.execute(replace(command, correlation_id="poison"))
+                await commits.execute(structs.replace(command, correlation_id="poison"))
             await asyncio.sleep(0.01)
 
     refused = [send_refused(number) for number in range(refused_callers)]

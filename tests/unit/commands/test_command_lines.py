@@ -28,7 +28,7 @@ from tests.support.harness.log_lines import own_lines
 def make_request() -> Request:
     decider = SimpleNamespace(streams=lambda _: ["shop.order.o-1", "shop.stock.s-1"])
     kind = SimpleNamespace(name="shop.v1.PlaceOrder", decider=decider)
-    fields = dict.fromkeys(Request.__dataclass_fields__)
+    fields = dict.fromkeys(Request.__struct_fields__)
     ids = {"caller": "ada", "request_id": "r-1", "correlation_id": "c-1"}
     return Request(**cast(Any, {**fields, **ids, "kind": kind, "arrived_at": perf_counter() - 1}))
 

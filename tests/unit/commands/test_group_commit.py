@@ -9,6 +9,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from msgspec import structs
 
 from command_server.kernel.admission import MAX_QUEUE_TIME
 from command_server.kernel.batch import Request
@@ -72,11 +73,13 @@ async def test_commands_are_rejected_while_the_queue_is_too_slow() -> None:
     first_task = asyncio.create_task(commits.execute(first))
     await asyncio.sleep(0)
     second_task = asyncio.create_task(
-        commits.execute(replace(request(Deposit("a", 2)), arrived_at=first.arrived_at + MAX_QUEUE_TIME))
+        commits.execute(
+            structs.replace(request(Deposit("a", 2)), arrived_at=first.arrived_at + MAX_QUEUE_TIME)
+        )
     )
     await asyncio.sleep(0)
     with pytest.raises(Overloaded):
-        late = replace(request(Deposit("a", 4)), arrived_at=first.arrived_at + MAX_QUEUE_TIME + 0.1)
+        late = structs.replace(request(Deposit("a", 4)), arrived_at=first.arrived_at + MAX_QUEUE_TIME + 0.1)
         await asyncio.wait_for(commits.execute(late), 5)
     writer = asyncio.create_task(commits.run())
     await asyncio.gather(first_task, second_task)
@@ -96,9 +99,9 @@ async def test_a_batch_is_bounded_by_the_bytes_of_its_requests() -> None:
                 yield transaction
             sizes.append(len(self.requests) - before)
 
-    large = [replace(request(Deposit("a", 1)), size=MAX_BATCH_BYTES // 3 + 1) for _ in range(5)]
-    small = [replace(request(Deposit("a", 1)), size=10) for _ in range(4)]
-    larger = replace(request(Deposit("a", 1)), size=MAX_BATCH_BYTES * 2)
+    large = [structs.replace(request(Deposit("a", 1)), size=MAX_BATCH_BYTES // 3 + 1) for _ in range(5)]
+    small = [structs.replace(request(Deposit("a", 1)), size=10) for _ in range(4)]
+    larger = structs.replace(request(Deposit("a", 1)), size=MAX_BATCH_BYTES * 2)
     outcomes = await execute(
         group_commit(CountingStore()), [*large, *small, larger, request(Deposit("a", 1))]
     )

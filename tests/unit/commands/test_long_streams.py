@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from google.protobuf.message import DecodeError
+from msgspec import structs
 
 from command_server import observer
 from command_server.kernel import fold, fold_waits, ports, stream_folder, stream_loader
@@ -322,7 +323,7 @@ async def test_commands_that_wait_for_a_fold_do_not_make_the_queue_look_slow(
     store: CountingStore, commits: GroupCommit
 ) -> None:
     gate = store.close_gate(add_account(store, "a", LONG))
-    early = replace(request(Deposit("a", 1)), arrived_at=perf_counter() - 10 * MAX_QUEUE_TIME)
+    early = structs.replace(request(Deposit("a", 1)), arrived_at=perf_counter() - 10 * MAX_QUEUE_TIME)
     waiting = start(commits, early)
     await until(lambda: bool(store.chunks))
     gate.set()

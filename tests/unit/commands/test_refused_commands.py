@@ -4,12 +4,12 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from math import log2
 from time import perf_counter
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from command_server.kernel import quarantine
 from command_server.kernel.admission import MAX_QUEUE_TIME
@@ -203,14 +203,14 @@ async def test_the_answer_to_a_refused_command_is_late_by_its_cost_but_before_it
     assert waiting.report(command) == pytest.approx(0.18), "behind the answer before it"
     waiting.add_cost(60)
     assert waiting.report(command) == pytest.approx(MAX_DELAY)
-    assert waiting.report(replace(command, deadline=clock.now + 0.3)) == pytest.approx(0.2)
-    assert waiting.report(replace(command, deadline=clock.now)) == 0
+    assert waiting.report(structs.replace(command, deadline=clock.now + 0.3)) == pytest.approx(0.2)
+    assert waiting.report(structs.replace(command, deadline=clock.now)) == 0
 
 
 async def test_a_command_that_would_wait_long_is_refused() -> None:
     clock = Clock()
     waiting = Quarantine(clock)
-    command = replace(request(Deposit("a", 1)), arrived_at=clock.now)
+    command = structs.replace(request(Deposit("a", 1)), arrived_at=clock.now)
     waiting.check()
     waiting.put(QueuedCommand(command, asyncio.get_running_loop().create_future()))
     waiting.check()

@@ -3,11 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import Accepted, DeadlinePassed, OutcomePending
@@ -68,7 +68,7 @@ async def test_commands_in_a_commit_that_hangs_are_answered_before_their_deadlin
             await queued
         store.released.set()
         await patient
-        repeated = await commits.execute(replace(first, deadline=None))
+        repeated = await commits.execute(structs.replace(first, deadline=None))
         assert repeated.outcome == store.requests[first.key].outcome
     assert {event.stream for event in store.events} == {"ledger.account.a", "ledger.account.c"}
 
