@@ -5,12 +5,11 @@ One handler serves every method of every CommandService. It is built from the me
 
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping
-from hashlib import sha256
+from hashlib import sha1, sha256
 from time import perf_counter
 from typing import Any
-from uuid import UUID, uuid5
+from uuid import UUID
 
-from diptych.consistency.v1.consistency_pb2 import Receipt
 from google.protobuf.message import Message
 from grpc import StatusCode
 from grpc.aio import ServicerContext
@@ -66,6 +65,7 @@ STORAGE_FULL_PAUSE = 5.0
 """Seconds after which a caller may repeat a command that a full database has refused."""
 SERVER_ID_NAMESPACE = UUID("6f6dd3a5-1f5b-5c7e-9a43-2d7f0c1e8b64")
 """UUID namespace of generated aggregate ids."""
+_NAMESPACE_DIGEST = sha1(SERVER_ID_NAMESPACE.bytes, usedforsecurity=False)
 
 
 def look_up_first(lookups: EventLookups, execute: Execute) -> Execute:
@@ -150,9 +150,7 @@ def _read_request(kind: CommandType, message: Any, context: ServicerContext[Any,
     request_id = message.request_id.lower()  # the validation interceptor has checked that it is a UUID
     content = _serialize_content(message)  # before the id is generated: a retry leaves it empty again
     if not getattr(message, kind.decider.key):
-        # Derived from caller and request id, so that a retry addresses the same stream.
-        generated_id = uuid5(SERVER_ID_NAMESPACE, f"{identity.subject}/{request_id}")
-        setattr(message, kind.decider.key, str(generated_id))
+        setattr(message, kind.decider.key, generate_id(identity.subject, request_id))
     has_expected = "expected_version" in kind.request_fields and message.HasField("expected_version")
     return Request(
         kind=kind,
@@ -171,6 +169,18 @@ def _read_request(kind: CommandType, message: Any, context: ServicerContext[Any,
     )
 
 
+def generate_id(subject: str, request_id: str) -> str:
+    """Return the aggregate id of a request without one; a retry has the same, and finds its stream by it.
+
+    It is `uuid5` of SERVER_ID_NAMESPACE, caller and request id, in a third of the time of that function.
+    """
+    digest = _NAMESPACE_DIGEST.copy()
+    digest.update(f"{subject}/{request_id}".encode())
+    digits = digest.hexdigest()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-5{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:32]}"
+
+
 def _serialize_content(message: Any) -> bytes:
     """Return a request without its id. The digest of it distinguishes a retry from a reused id."""
     request_id, message.request_id = message.request_id, ""
@@ -179,17 +189,18 @@ def _serialize_content(message: Any) -> bytes:
     return content
 
 
-def _build_receipt(kind: CommandType, result: CommandResult, tokens: ConsistencyTokens) -> Receipt:
+def _build_receipt(kind: CommandType, result: CommandResult, tokens: ConsistencyTokens) -> dict[str, Any]:
+    """Return the fields of a Receipt; from these Protobuf builds a response faster than from a message."""
     match result.outcome:
         case Accepted(versions, recorded_at):
             stream, version = next(iter(versions.items()))
             token = tokens.mint(result.incarnation, versions)
-            return Receipt(
-                aggregate_id=aggregate_id(stream),
-                version=version,
-                record_time=encode_timestamp(recorded_at),  # type: ignore[arg-type] # Protobuf takes a dict
-                consistency_token=token,
-            )
+            return {
+                "aggregate_id": aggregate_id(stream),
+                "version": version,
+                "record_time": encode_timestamp(recorded_at),
+                "consistency_token": token,
+            }
         case Rejection(reason, RejectionKind.VERSION, details):
             raise RpcError(reason, "expected_version: the stream is at another version", details)
         case Rejection(reason, rejection_kind, details):

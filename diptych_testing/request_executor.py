@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
-from uuid import uuid5
 
 from diptych.consistency.v1.consistency_pb2 import Receipt
 from google.protobuf.descriptor import MethodDescriptor
@@ -13,7 +12,7 @@ from protovalidate import Validator
 
 from command_server.kernel.context import CommandType, Context, command_types
 from command_server.kernel.decider import Rejected
-from command_server.service import SERVER_ID_NAMESPACE
+from command_server.service import generate_id
 from contracts.streams import aggregate_id
 from diptych_testing.world import World
 from process_manager.groups.instance import Step
@@ -69,8 +68,7 @@ class RequestExecutor:
             Rejected: a rule or the expected version forbids it.
         """
         if not getattr(request, type_.decider.key):
-            id_ = uuid5(SERVER_ID_NAMESPACE, f"{CALLER}/{request.request_id}")
-            setattr(request, type_.decider.key, str(id_))
+            setattr(request, type_.decider.key, generate_id(CALLER, request.request_id))
         command = type_.decode(request, CALLER)
         stream = next(iter(type_.decider.streams(command)))
         actual = self._world.version(stream)
