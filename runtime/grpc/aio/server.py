@@ -26,7 +26,7 @@ from grpc.aio import _server
 
 from runtime.grpc import errors
 from runtime.grpc.aio.observed_handlers import ObservedHandlers
-from runtime.grpc.late_messages import MESSAGE_TIMEOUT, LateMessages
+from runtime.grpc.late_messages import MESSAGE_TIMEOUT, RETRY_AFTER, CrowdedOutError, LateMessages
 from runtime.grpc.rpc_error import RpcError
 
 UNKNOWN_METHOD = "unknown"
@@ -121,20 +121,23 @@ class _CallIntake(cygrpc.AioServer):  # type: ignore[misc] # has no stub
             self._end(cygrpc._RequestCallError())  # grpc.aio's loop takes it for the end of a stopping server
 
     async def _handle_call(self, method: str, resolver: Any, state: Any) -> None:
-        problem = "the call has no complete message"
+        error = RpcError("REQUEST_INVALID", "the call has no complete message")
         try:
             with self._late_messages.limit():
                 await cygrpc._handle_rpc(method, resolver, (), state, self._event_loop, False)
         except DecodeError:
-            problem = f"not a request of {method}"
+            error = RpcError("REQUEST_INVALID", f"not a request of {method}")
+        except CrowdedOutError:
+            error = RpcError("OVERLOADED", "too many calls wait for their message", retry_after=RETRY_AFTER)
         except TimeoutError:
             problem = f"no complete message arrived within {MESSAGE_TIMEOUT:.0f} seconds"
+            error = RpcError("REQUEST_INVALID", problem)
         context = cygrpc._ServicerContext(state, None, None, self._event_loop)
         if not context.done():
             try:
-                await errors.abort(context, RpcError("REQUEST_INVALID", problem))
-            except cygrpc.ExecuteBatchError as error:  # the client has left
-                raise asyncio.CancelledError from error
+                await errors.abort(context, error)
+            except cygrpc.ExecuteBatchError as failure:  # the client has left
+                raise asyncio.CancelledError from failure
 
     def _end(self, error: Exception) -> None:
         if not self.ended.done():

@@ -1,7 +1,7 @@
 """The ASGI application that answers the calls: from headers and body to a route, and back to a status."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +11,7 @@ from runtime.grpc import errors
 from runtime.grpc.h2corn.call import Aborted, Call, Send
 from runtime.grpc.h2corn.headers import InvalidHeaders, is_grpc, read_headers
 from runtime.grpc.h2corn.messages import ClientGone, Receive, read_message
-from runtime.grpc.late_messages import MESSAGE_TIMEOUT, LateMessages
+from runtime.grpc.late_messages import MESSAGE_TIMEOUT, RETRY_AFTER, CrowdedOutError, LateMessages
 from runtime.grpc.routes import Route, Routes
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
@@ -20,6 +20,7 @@ Serve = Callable[[Receive, Call], Awaitable[None]]
 """Serves a call with a stream of requests."""
 
 _NOT_GRPC = {"type": "http.response.start", "status": 415, "headers": []}
+_NO_WEBSOCKET = {"type": "websocket.close"}
 _NO_BODY = {"type": "http.response.body", "body": b""}
 
 CANCELLATION_DELAY = 1.0
@@ -51,7 +52,8 @@ class Application:
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request of a connection (ASGI)."""
-        if scope["type"] != "http":
+        if scope["type"] == "websocket":
+            await send(_NO_WEBSOCKET)
             return
         if scope["method"] != "POST" or not is_grpc(scope["headers"]):
             await send(_NOT_GRPC)
@@ -73,6 +75,9 @@ class Application:
     async def _answer(self, call: Call, scope: Mapping[str, Any], receive: Receive) -> None:
         try:
             response = await self._handle(call, scope, receive)
+            if response is not None:
+                await call.respond(response)  # until the deadline, since the client may not read it
+                return
         except Aborted:
             pass
         except asyncio.CancelledError:
@@ -90,11 +95,6 @@ class Application:
         except Exception as error:
             log.exception("Call failed", method=scope["path"])
             call.set_status(StatusCode.UNKNOWN, f"Unexpected {type(error)}")
-        else:
-            call.close()
-            if response is not None:
-                await call.respond(response)
-                return
         call.close()
         await call.finish()
 
@@ -108,20 +108,24 @@ class Application:
         return await errors.abort(call, invalid)
 
     async def _dispatch(self, call: Call, scope: Mapping[str, Any], receive: Receive) -> Any:
-        path = scope["path"]
+        # Not scope["path"], which is decoded: a rule of a proxy for `/a.B/C` does not match `/a.B/%43`.
+        path = "" if scope["query_string"] else scope["raw_path"].decode("latin-1")
         timeout, metadata = read_headers(scope["headers"])
         if timeout is not None:
             call.set_timeout(timeout)
         if serve := self._streaming.get(path):
             return await serve(receive, call)
         route = self._public.get(path) or self._routes.enter(path, metadata)
-        request = None if route.is_rejection else await self._receive(receive)
+        request = None if route.is_rejection else await self._receive(receive, scope["client"])
         return await route.handler(request, call)
 
-    async def _receive(self, receive: Receive) -> bytes:
+    async def _receive(self, receive: Receive, peer: Hashable) -> bytes:
         try:
-            with self.late_messages.limit():
+            with self.late_messages.limit(peer):
                 return await read_message(receive)
+        except CrowdedOutError:
+            problem = "too many calls of this connection wait for their message"
+            raise RpcError("OVERLOADED", problem, retry_after=RETRY_AFTER) from None
         except TimeoutError:
             problem = f"no complete message arrived within {MESSAGE_TIMEOUT:.0f} seconds"
             raise RpcError("REQUEST_INVALID", problem) from None

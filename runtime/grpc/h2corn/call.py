@@ -1,7 +1,8 @@
 """A call that h2corn has taken."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from google.protobuf.message import Message
@@ -103,15 +104,17 @@ class Call:
         self._trailers = tuple(trailing_metadata)
 
     async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
-        await self._start(initial_metadata)
+        with _leaving_client():
+            await self._start(initial_metadata)
 
     async def write(self, message: Message | bytes) -> None:
-        if not self._is_started:
-            await self._start()
-        self._is_writing = True
         part = {"type": "http.response.body", "body": frame(_serialize(message)), "more_body": True}
-        await self._send(part)
-        self._is_writing = False
+        with _leaving_client():
+            if not self._is_started:
+                await self._start()
+            self._is_writing = True
+            await self._send(part)
+            self._is_writing = False
 
     async def abort(self, code: StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
         self.set_status(code, details)
@@ -132,9 +135,11 @@ class Call:
 
     async def respond(self, message: Message | bytes) -> None:
         """Send the only message of a call, and its status."""
+        body = frame(_serialize(message))
         if not self._is_started:
             await self._start()
-        await self._send({"type": "http.response.body", "body": frame(_serialize(message))})
+        self._is_writing = True
+        await self._send({"type": "http.response.body", "body": body})
         await self._send(self._build_trailers() if self._trailers else _SUCCESS)
 
     async def finish(self) -> None:
@@ -165,6 +170,15 @@ class Call:
         """Let go of the deadline."""
         if self._timer is not None:
             self._timer.cancel()
+
+
+@contextmanager
+def _leaving_client() -> Iterator[None]:
+    """Cancel a handler whose client has left, as grpc.aio does: no error of the server is to blame."""
+    try:
+        yield
+    except OSError as error:
+        raise asyncio.CancelledError from error
 
 
 def _serialize(message: Any) -> bytes:

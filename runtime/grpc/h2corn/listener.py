@@ -2,8 +2,10 @@
 
 How it works. The socket is ours, and h2corn serves what it accepts. Its connections have no greatest age, so
 every RENEWAL_INTERVAL a second h2corn takes over the socket, and the first one lets its connections go
-gracefully: their clients reconnect, perhaps to new replicas. h2corn also ends by itself when a connection
-cannot be accepted, for instance because the process has no descriptors left. Then another one follows it.
+gracefully: their clients reconnect, perhaps to new replicas. What is left of the first one after LONGEST_CALL
+is closed, so there are never more than two. h2corn also ends by itself, and with all its calls, when a
+connection cannot be accepted, for instance because the process has no descriptors left. Then another one
+follows it. It must not come to this, so both together accept fewer connections than there are descriptors.
 """
 
 import asyncio
@@ -12,12 +14,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import h2corn._lib
+import h2corn._server
 from h2corn import Config, RequestPolicy
 from h2corn import Server as H2corn
 
-from runtime.grpc.h2corn.application import Application
+from runtime.grpc.h2corn.application import CANCELLATION_DELAY, Application
 from runtime.grpc.h2corn.public_methods import create_health_routes, create_reflection
-from runtime.grpc.h2corn.sockets import open_socket
+from runtime.grpc.h2corn.sockets import open_socket, shut_down_connections
 from runtime.grpc.health import Health
 from runtime.grpc.late_messages import MESSAGE_TIMEOUT
 from runtime.grpc.listener import MAX_RECEIVED_BYTES
@@ -28,27 +31,36 @@ from runtime.process.settings import Settings
 
 RENEWAL_INTERVAL = 600.0
 """Seconds after which all connections end gracefully."""
-LONGEST_CALL = 3_600.0
-"""Seconds that calls of such a connection get to finish."""
+LONGEST_CALL = 0.9 * RENEWAL_INTERVAL
+"""Seconds that calls of such a connection get to finish. Watches that are cut off resume."""
 RETRY_INTERVAL = 0.5
 """Seconds after which h2corn is started again when it has ended by itself."""
 STALL_TIMEOUT = MESSAGE_TIMEOUT
 """Seconds that a client may take to read on."""
 MAX_METADATA_BYTES = 16 * 1024
-DESCRIPTORS_FOR_CONNECTIONS = 0.75
-"""Part of the process's descriptors."""
+OWN_DESCRIPTORS = 128
+"""Descriptors for all but the connections of clients."""
+PROBE_CONNECTIONS = 32
+"""Connections of an h2corn that answers health checks only, which are among OWN_DESCRIPTORS."""
 THREADS = 1
 """Threads of h2corn. They read and write; calls run in the event loop of the process."""
 
 log = logs.get_logger(__name__)
 
-# h2corn prints a banner of three lines, and has no setting against it.
+# h2corn prints a banner of three lines, and has no setting against it. It also tells systemd that the process
+# is ready, and at each renewal that it stops.
 h2corn._lib.emit_banner = lambda *_: None
+_library: Any = h2corn._server
+_library.notify_ready = _library.notify_stopping = lambda: False
 
 
-def build_config(descriptor: int) -> Config:
+def limit_connections(descriptors: int) -> int:
+    """Return the connections that one of two h2corns may have in a process with so many descriptors."""
+    return max((descriptors - OWN_DESCRIPTORS) // 2, PROBE_CONNECTIONS)
+
+
+def build_config(descriptor: int, connections: int) -> Config:
     """Return the settings of h2corn for a socket that listens."""
-    connections = resource.getrlimit(resource.RLIMIT_NOFILE)[0] * DESCRIPTORS_FOR_CONNECTIONS
     return Config(
         bind=(f"fd://{descriptor}",),
         grpc=True,
@@ -58,7 +70,7 @@ def build_config(descriptor: int) -> Config:
         date_header=False,
         log_format="json",
         runtime_threads=THREADS,
-        limit_connections=int(connections),
+        limit_connections=connections,
         max_concurrent_streams=4_096,
         timeout_keep_alive=0,
         timeout_graceful_shutdown=LONGEST_CALL,
@@ -92,7 +104,10 @@ class H2cornListener:
         self._server: H2corn | None = None
         self._serving: set[asyncio.Task[None]] = set()
         """The h2corns that serve, or let connections go."""
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._connections = limit_connections(descriptors) if names else PROBE_CONNECTIONS
         self._is_stopping = False
+        self._renewing = asyncio.Lock()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._tasks: list[asyncio.Task[Any]] = []
 
@@ -110,24 +125,26 @@ class H2cornListener:
     async def _renew_at_times(self) -> None:
         while True:
             await asyncio.sleep(RENEWAL_INTERVAL)
-            await self._renew()
+            try:
+                await self._renew()
+            except Exception as error:
+                log.warning("Connections not renewed", error=repr(error))
 
     async def _renew(self) -> None:
         """Serve by a new h2corn, and let the connections of the old one go."""
-        old = self._server
-        new = H2corn(self._application, build_config(self._socket.fileno()))
-        serving = asyncio.create_task(new.serve())
-        started = asyncio.create_task(new.wait_started())
-        await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)
-        if serving.done():
-            started.cancel()
-            await serving
-        await started
-        self._server = new
-        self._serving.add(serving)
-        serving.add_done_callback(lambda _: self._on_end(new, serving))
-        if old is not None:
-            old.shutdown()
+        async with self._renewing:
+            new = H2corn(self._application, build_config(self._socket.fileno(), self._connections))
+            serving = asyncio.create_task(new.serve())
+            self._serving.add(serving)
+            serving.add_done_callback(lambda _: self._on_end(new, serving))
+            try:
+                await _wait_started(new, serving)
+            except asyncio.CancelledError:
+                new.shutdown()
+                raise
+            old, self._server = self._server, new
+            if old is not None:
+                old.shutdown()
 
     def _on_end(self, server: H2corn, serving: "asyncio.Task[None]") -> None:
         self._serving.discard(serving)
@@ -151,7 +168,28 @@ class H2cornListener:
         if self._server is not None:
             self._server.shutdown()
         await self._application.end_all(grace)
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await self._wait_closed()
         self._socket.close()
         if not self._ended.done():
             self._ended.set_result(None)
+
+    async def _wait_closed(self) -> None:
+        """Wait until h2corn has ended. Connections that clients keep busy without a call do not delay it."""
+        if not self._serving:
+            return
+        _, serving = await asyncio.wait(self._serving, timeout=CANCELLATION_DELAY)
+        if serving:
+            shut_down_connections(self._socket.getsockname()[1])
+            await asyncio.wait(serving)
+
+
+async def _wait_started(server: H2corn, serving: "asyncio.Task[None]") -> None:
+    started = asyncio.create_task(server.wait_started())
+    try:
+        await asyncio.wait({serving, started}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            await serving
+            raise RuntimeError("it has ended")
+        await started
+    finally:
+        started.cancel()

@@ -30,7 +30,7 @@ SERVICE = b"acme.ledger.v1.QueryService"
 PATH = b"/" + SERVICE + b"/GetCheque"
 HEALTH = b"/grpc.health.v1.Health/"
 REFLECTION = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-UNIMPLEMENTED, INVALID_ARGUMENT, UNKNOWN = 12, 3, 2
+UNIMPLEMENTED, INVALID_ARGUMENT, UNKNOWN, INTERNAL = 12, 3, 2, 13
 AT_ONCE = 100
 """Connections at a time. Malformed headers and many unauthenticated calls are answered a second late."""
 MAX_LIBRARY_LINES = 60
@@ -100,6 +100,20 @@ async def test_a_path_that_is_no_utf8_is_an_unknown_method(toy: Toy, byte: bytes
     else:
         assert all(answer.is_reset or answer.is_closed for answer in answers.values())
     assert (await slow).cheque_id == "slow-300", "calls in progress go on"
+
+
+@pytest.mark.parametrize("path", [PATH.replace(b"Get", b"%47et"), PATH + b"?x=1", b"/" + PATH])
+async def test_another_spelling_of_a_path_is_an_unknown_method(toy: Toy, path: bytes) -> None:
+    """Otherwise a rule of a proxy for the path would not hold for its other spelling."""
+    answers = await send(toy, [RawCall("spelling", grpc_headers(path))])
+    assert answers["spelling"].grpc_status == UNIMPLEMENTED
+
+
+async def test_a_websocket_is_refused(toy: Toy) -> None:
+    websocket = [(b":method", b"CONNECT"), (b":protocol", b"websocket"), (b":scheme", b"http")]
+    websocket += [(b":path", b"/"), (b":authority", b"localhost"), (b"sec-websocket-version", b"13")]
+    answer = (await send(toy, [RawCall("websocket", websocket, None)]))["websocket"]
+    assert answer.headers[":status"] == "403" or answer.grpc_status == INTERNAL
 
 
 async def test_every_odd_call_is_answered_or_reset(toy: Toy) -> None:

@@ -51,12 +51,13 @@ async def get_cheque(request: Any, context: Any) -> Any:
         with tracing.span("inner"):
             log.info("Traced", traceparent=tracing.current_traceparent())
         metrics.event_processed("toy", True)
+    size = int(argument) if action == "large" else 0  # large-<bytes>
     current_caller = caller.current()
     cheque = types.Cheque(
         cheque_id=request.cheque_id,
         writer=current_caller.subject,
         account_id=current_caller.on_behalf_of or "",
-        void_reason=str(os.getpid()),
+        void_reason=str(os.getpid()) + "x" * size,
     )
     return queries.GetChequeResponse(cheque=cheque)
 
