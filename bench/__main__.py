@@ -17,12 +17,10 @@ import uvloop
 
 from bench import (
     client,
-    fairness,
     feed,
     idle,
     isolation,
     lag,
-    lone,
     memory,
     mix,
     overload,
@@ -51,21 +49,19 @@ GROUPS: Mapping[str, Open] = {
     "services": lambda environment: Services(environment).open_subjects(),
     "levels": lambda environment: Services(environment).open_levels(),
     "variants": lambda environment: Services(environment).open_variants(),
-    "lone": lone.open_subjects,
     "store": store.open_subjects,
     "lag": lag.open_subjects,
     "mix": mix.open_subjects,
     "isolation": isolation.open_subjects,
     "overload": overload.open_subjects,
-    "fairness": fairness.open_subjects,
     "memory": memory.open_subjects,
 }
 """The groups that share one stack. "feed" is the first, since it needs orders that are not projected yet."""
 OWN_STACK_GROUPS = ("idle", "sagas")
-NO_WARM_UP = {"feed", "overload", "fairness", "memory"}
+NO_WARM_UP = {"feed", "overload"}
 """They have none, or one of their own."""
-NO_ROUNDS = {"levels"}
-"""Measured once, for the plots alone."""
+NO_ROUNDS = {"levels", "memory"}
+"""Measured once: levels are for the plots alone, and memory does not vary."""
 
 
 async def measure_shared(

@@ -18,7 +18,9 @@ class Plan:
     """The calls of a run, as a share of those of the complete bench."""
     client_rounds: int = 10
     seconds: float = 4.0
-    """Of a run at a fixed rate, and of one under overload."""
+    """Of a run at a fixed rate."""
+    overload_seconds: float = 3.0
+    """Of a run at a peak, and of one under overload."""
     recovery_seconds: float = 10.0
     """After which a server has to be at its peak again, once the overload has ended."""
     idle_seconds: float = 20.0
@@ -45,6 +47,7 @@ QUICK = Plan(
     calls=0.4,
     client_rounds=3,
     seconds=3.0,
+    overload_seconds=1.0,
     recovery_seconds=3.0,
     idle_seconds=10.0,
     queued_orders=200,

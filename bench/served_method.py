@@ -14,8 +14,6 @@ from bench.services import GET, PLACE, name_on_h2corn
 from devstack.processes import Process
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
 
-DEADLINE = 5.0
-"""Seconds per call of an open loop; callers should set a deadline too."""
 MAX_IN_FLIGHT = 50_000
 """Concurrent calls of an open loop."""
 WARM_UP_SECONDS = 0.5
@@ -35,7 +33,12 @@ class ServedMethod:
     requests_file: Path
 
     async def send(
-        self, seconds: float, rate: float = 0.0, token: str = "", stop: asyncio.Event | None = None
+        self,
+        seconds: float,
+        rate: float = 0.0,
+        deadline: float = 0.0,
+        token: str = "",
+        stop: asyncio.Event | None = None,
     ) -> LoadResult:
         """Send calls in an open loop at a rate, or in a closed loop without one; statuses are not checked."""
         return await self.environment.generator.run(
@@ -46,7 +49,7 @@ class ServedMethod:
             seconds=seconds,
             in_flight=MAX_IN_FLIGHT if rate else IN_FLIGHT,
             rate=rate,
-            deadline=DEADLINE if rate else 0.0,
+            deadline=deadline,
             fresh_ids=self.events > 0,
             stop=stop,
         )

@@ -27,6 +27,8 @@ CALLS = 4_000
 """Calls per run of the complete bench."""
 BATCH_CALLS, LIST_CALLS = 800, 1_500
 BATCH_SIZE, PAGE_SIZE = 50, 20
+LONE_CALLS = 500
+"""Calls per run of a caller who has one in flight."""
 LEVELS = (1, 4, 16, 64, 256)
 """Concurrent calls, for the subjects that are measured at several levels."""
 LEVEL_SECONDS = 1.0
@@ -36,6 +38,11 @@ LEVEL_SECONDS = 1.0
 def name_at_level(name: str, in_flight: int) -> str:
     """Return the name of a subject at a number of concurrent calls."""
     return f"{name}, {in_flight} in flight"
+
+
+def name_lone(name: str) -> str:
+    """Return the name of the subject with a single caller."""
+    return f"a lone caller's {name}"
 
 
 def name_on_h2corn(name: str) -> str:
@@ -103,7 +110,26 @@ class Services:
                 Subject(name_on_h2corn("PlaceOrder"), partial(self.place_orders, fast_command)),
                 Subject("ReserveStock", self.reserve_stock),
                 Subject("eventsourcing", baseline.run),
+                Subject(name_lone("echo"), partial(self._call_alone, GET, echo)),
+                *(
+                    Subject(name_lone(name), partial(self._call_alone, method, server.address, events))
+                    for name, method, server, events in (
+                        ("GetOrder", GET, self._query, 0),
+                        (name_on_h2corn("GetOrder"), GET, fast_query, 0),
+                        ("PlaceOrder", PLACE, self._command, 1),
+                        (name_on_h2corn("PlaceOrder"), PLACE, fast_command, 1),
+                    )
+                ),
             ]
+
+    async def _call_alone(self, method: str, address: str, events: int = 0) -> Sample:
+        """Send one call after the other on a kept connection, so that a call's time is its caller's wait."""
+        calls = self._environment.plan.scale(LONE_CALLS)
+        messages = requests.generate_orders(calls) if events else self.generate_reads(calls)
+        file = self._environment.write_requests("requests-lone", messages)
+        return await self._environment.measure(
+            address, method, file, calls, processes={}, events=events, in_flight=1
+        )
 
     @asynccontextmanager
     async def open_levels(self) -> AsyncIterator[list[Subject]]:

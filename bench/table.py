@@ -1,8 +1,8 @@
 """The lines of the table that `make bench` prints, with their goals."""
 
-from bench import client, fairness, idle, isolation, lag, lone, memory, mix, overload, sagas, served_method
+from bench import client, fairness, idle, isolation, lag, memory, mix, overload, sagas, served_method
 from bench.comparison import ABSOLUTE, Comparison, select_cpu, select_memory, select_percentile
-from bench.services import BATCH_SIZE, name_on_h2corn
+from bench.services import BATCH_SIZE, name_lone, name_on_h2corn
 
 P50, P99 = select_percentile("50"), select_percentile("99")
 MANAGED_QUEUE, MANAGED_PACED = (f"{each}, {sagas.MANAGED}" for each in (sagas.QUEUED, sagas.PACED))
@@ -105,9 +105,9 @@ LOAD = tuple(
     )
 )
 LONE = (
-    Comparison(lone.ECHO, ABSOLUTE, metric=P50, metric_name="p50 in ms", at_most=True),
+    Comparison(name_lone("echo"), ABSOLUTE, metric=P50, metric_name="p50 in ms", at_most=True),
     *(
-        Comparison(lone.name_lone(name), ABSOLUTE, must, moonshot, P50, "p50 in ms", at_most=True)
+        Comparison(name_lone(name), ABSOLUTE, must, moonshot, P50, "p50 in ms", at_most=True)
         for name, must, moonshot in zip(
             served_method.METHODS, (None, 0.4, None, 2.2), (None, 0.2, None, 2.0), strict=True
         )

@@ -17,6 +17,7 @@ from bench.comparison import (
 )
 from bench.failures import Failures
 from bench.report import describe, format_table
+from bench.table import TABLE
 
 Run = Callable[[], Awaitable[Sample]]
 
@@ -125,3 +126,8 @@ async def test_a_group_that_fails_is_kept_and_has_no_results(capsys: pytest.Capt
     assert await failures.collect("lag", succeed) == {"a": [Sample(1.0)]}
     assert failures == ["feed: ValueError: of no use"]
     assert "FAILED: feed: ValueError: of no use" in capsys.readouterr().out
+
+
+def test_each_line_of_the_table_is_there_once() -> None:
+    lines = [(line.title, line.against) for line in TABLE]
+    assert len(set(lines)) == len(lines)
