@@ -1,9 +1,11 @@
 """The two kinds of stack.
 
 The local one is for people: fixed ports, data that is kept, and the user's own servers if settings name them.
-A temporary one is for tests, demo and bench: free ports, an empty folder, no DIPTYCH_* variables.
+A temporary one is for tests, demo and bench: free ports, an empty folder, no DIPTYCH_* variables but
+DIPTYCH_GRPC_SERVER, so that all tests can run on either server.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -11,7 +13,7 @@ from urllib.parse import urlsplit
 from devstack import folder_lock, tokens
 from devstack.child import Output
 from devstack.servers import Nats, Postgres, Server, Valkey
-from devstack.stack import Stack
+from devstack.stack import Stack, variable
 from devstack.tcp_ports import free_port
 from operations import keys as key_ring
 from operations.processes import COMMAND_SERVER, KINDS, PROCESS_MANAGER, PROJECTOR, QUERY_SERVER, RELAY
@@ -114,6 +116,7 @@ def temporary_stack(
         keys=str(folder / "keys.json"),
         process_manager_token=str(folder / "process-manager.token"),
         reflection=True,
+        grpc_server=os.environ.get(variable("grpc_server"), "grpc.aio"),
         **{kind.address: f"127.0.0.1:{free_port()}" for kind in KINDS},
         **{name: url or servers[name].url for name, url in urls.items()},
     )

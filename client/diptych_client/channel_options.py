@@ -14,9 +14,10 @@ SERVICE_CONFIG = {
 """For all methods of all services; timeouts and retries are the connection's own."""
 
 
-def build_options(options: Options) -> list[tuple[str, Any]]:
-    """Return the options of a channel; the caller's own come last and win."""
+def build_options(target: str, options: Options) -> list[tuple[str, Any]]:
+    """Return the options of a channel to a target; the caller's own come last and win."""
     return [
+        *_build_authority(target),
         ("grpc.service_config", json.dumps(SERVICE_CONFIG)),
         # The connection repeats calls itself, because gRPC's retries ignore RetryInfo and any budget across
         # calls. Only one layer may retry: two would multiply their attempts.
@@ -31,6 +32,12 @@ def build_options(options: Options) -> list[tuple[str, Any]]:
         ("grpc.max_reconnect_backoff_ms", 5_000),
         *options,
     ]
+
+
+def _build_authority(target: str) -> Options:
+    # Of several addresses gRPC would send all as the authority of a call, which HTTP/2 servers refuse.
+    address, comma, _ = target.partition(",")
+    return [("grpc.default_authority", address.removeprefix("ipv4:").removeprefix("ipv6:"))] if comma else []
 
 
 def find_credentials(tls: grpc.ChannelCredentials | bool) -> grpc.ChannelCredentials | None:

@@ -49,7 +49,7 @@ def connect(
         options: further options of the gRPC channel, which win over the connection's.
     """
     credentials = find_credentials(tls)
-    arguments = build_options(options)
+    arguments = build_options(target, options)
     channel = (
         grpc.secure_channel(target, credentials, arguments)
         if credentials

@@ -52,7 +52,7 @@ def connect(
         options: further options of the gRPC channel, which win over the connection's.
     """
     credentials = find_credentials(tls)
-    arguments = build_options(options)
+    arguments = build_options(target, options)
     channel = (
         grpc.aio.secure_channel(target, credentials, arguments)
         if credentials

@@ -38,6 +38,9 @@ RETRY_INTERVAL = 0.5
 STALL_TIMEOUT = MESSAGE_TIMEOUT
 """Seconds that a client may take to read on."""
 MAX_METADATA_BYTES = 16 * 1024
+MAX_CALLS = 12_288
+"""Calls and watches at a time, which take some 10 kB each. h2corn answers further ones with HTTP 503, which
+is UNAVAILABLE for clients of gRPC. `late_messages` ends most of a crowd without messages, but not at once."""
 OWN_DESCRIPTORS = 128
 """Descriptors for all but the connections of clients."""
 PROBE_CONNECTIONS = 32
@@ -72,6 +75,7 @@ def build_config(descriptor: int, connections: int) -> Config:
         runtime_threads=THREADS,
         limit_connections=connections,
         max_concurrent_streams=4_096,
+        limit_concurrency=MAX_CALLS,
         timeout_keep_alive=0,
         timeout_graceful_shutdown=LONGEST_CALL,
         # A larger block of headers costs the connection, so the list's limit must come first.

@@ -98,7 +98,21 @@ def test_plaintext_is_the_default() -> None:
 
 
 def test_an_option_of_the_callers_own_comes_last() -> None:
-    assert build_options([("grpc.keepalive_time_ms", 60_000)])[-1] == ("grpc.keepalive_time_ms", 60_000)
+    options = build_options("localhost:1", [("grpc.keepalive_time_ms", 60_000)])
+    assert options[-1] == ("grpc.keepalive_time_ms", 60_000)
+
+
+@pytest.mark.parametrize(
+    ("target", "authority"),
+    [
+        ("ipv4:10.0.0.1:50051,10.0.0.2:50051", "10.0.0.1:50051"),
+        ("ipv6:[::1]:50051,[::2]:50051", "[::1]:50051"),
+        ("dns:///commands.internal:50051", None),
+        ("localhost:50051", None),
+    ],
+)
+def test_a_target_with_several_addresses_has_one_authority(target: str, authority: str | None) -> None:
+    assert dict(build_options(target, ())).get("grpc.default_authority") == authority
 
 
 async def test_a_call_waits_for_a_server_that_starts_later() -> None:
