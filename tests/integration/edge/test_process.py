@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,41 @@ async def test_no_accepted_request_fails_when_the_process_stops_under_load(tmp_p
             "the status that clients retry"
         )
         assert [line["calls"] for line in toy.lines() if line["message"] == "Ended"] == [load.answered + 1]
+
+
+@pytest.mark.long
+async def test_no_accepted_request_fails_in_ten_stops_under_load(tmp_path: Path) -> None:
+    for number in range(10):
+        (folder := tmp_path / str(number)).mkdir()
+        await test_no_accepted_request_fails_when_the_process_stops_under_load(folder)
+
+
+async def test_a_thousand_watches_end_with_the_process(tmp_path: Path) -> None:
+    async with toy_process(tmp_path) as toy, AsyncExitStack() as others:
+        await toy.wait_serving()
+        watches: list[Any] = []
+        for _ in range(20):  # grpc.aio sheds more at a time
+            other = await others.enter_async_context(toy.reconnected())
+            watches += [aiter(other.health.Watch(health_pb2.HealthCheckRequest())) for _ in range(50)]
+            answers = await asyncio.gather(*(anext(watch) for watch in watches[-50:]))
+            assert {answer.status for answer in answers} == {SERVING}
+        toy.process.send_signal(signal.SIGTERM)
+        answers = await asyncio.gather(*(anext(watch) for watch in watches))
+        assert {answer.status for answer in answers} == {NOT_SERVING}
+        assert await asyncio.gather(*(anext(watch, None) for watch in watches)) == [None] * 1000
+        assert await toy.wait_ended() == 0
+        assert toy.stderr() == ""
+
+
+async def test_a_killed_process_ends_its_calls_as_unavailable(tmp_path: Path) -> None:
+    async with toy_process(tmp_path) as toy:
+        await toy.wait_serving()
+        calls = [asyncio.ensure_future(toy.get("slow-60000")) for _ in range(20)]
+        await toy.get("c-1")
+        toy.process.kill()
+        errors = await asyncio.gather(*calls, return_exceptions=True)
+        codes = {error.code() for error in errors if isinstance(error, grpc.aio.AioRpcError)}
+        assert codes == {StatusCode.UNAVAILABLE}
 
 
 async def test_health_watchers_are_notified_of_the_stop_and_do_not_delay_it(tmp_path: Path) -> None:
