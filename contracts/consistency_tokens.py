@@ -5,7 +5,7 @@ The payload is a `diptych.consistency.v1.Token`.
 
 from collections.abc import Mapping
 
-from diptych.consistency.v1.consistency_pb2 import StreamVersion, Token
+from diptych.consistency.v1.consistency_pb2 import Token
 from google.protobuf.message import DecodeError
 
 from contracts.key_ring import Purpose
@@ -32,8 +32,9 @@ class ConsistencyTokens:
             incarnation: the incarnation of the database.
             versions: stream name to the stream's version after the command.
         """
-        streams = [StreamVersion(stream=stream, version=version) for stream, version in versions.items()]
-        return self._signer.sign(Token(incarnation=incarnation, streams=streams).SerializeToString())
+        streams = [{"stream": stream, "version": version} for stream, version in versions.items()]
+        token = Token(incarnation=incarnation, streams=streams)  # type: ignore[arg-type] # Protobuf takes dicts
+        return self._signer.sign(token.SerializeToString())
 
     def read(self, token: str) -> Token:
         """Decode a token.
