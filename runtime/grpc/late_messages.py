@@ -24,13 +24,18 @@ INTERVAL = 1.0
 
 
 class CrowdedOutError(Exception):
-    """Too many calls wait for their message, most of them from this peer."""
+    """Too many calls wait, most of them from this peer."""
 
 
 class LateMessages:
-    """The calls of a server that wait for their message."""
+    """The calls of a server that wait, usually for their message.
 
-    def __init__(self) -> None:
+    Args:
+        max_waiting: calls that may wait; None for MAX_WAITING.
+    """
+
+    def __init__(self, max_waiting: int | None = None) -> None:
+        self._max_waiting = MAX_WAITING if max_waiting is None else max_waiting
         self._waiting: dict[asyncio.Task[Any] | None, tuple[float, Hashable]] = {}
         """Since when each call waits, and its peer, the oldest first."""
         self._ended: dict[asyncio.Task[Any] | None, type[Exception]] = {}
@@ -48,7 +53,7 @@ class LateMessages:
             CrowdedOutError: it is one of too many.
         """
         task = asyncio.current_task()
-        if len(self._waiting) >= MAX_WAITING:
+        if len(self._waiting) >= self._max_waiting:
             self._end_crowd()
         self._waiting[task] = asyncio.get_running_loop().time(), peer
         try:

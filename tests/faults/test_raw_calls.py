@@ -1,4 +1,4 @@
-"""Calls that grpc.aio cannot decode arrive at every process all the time: callers notice nothing."""
+"""Calls that no server can decode arrive at every process all the time: callers notice nothing."""
 
 import asyncio
 from contextlib import suppress
@@ -35,8 +35,9 @@ async def test_calls_that_cannot_be_decoded_disturb_no_other(stack: Stack, traff
         with suppress(asyncio.CancelledError):
             await sender
     print({name: len(statuses) for name, statuses in answers.items()})
+    expected = UNIMPLEMENTED if stack.settings.grpc_server == "grpc.aio" else None  # h2corn resets such calls
     for name, statuses in answers.items():
-        assert set(statuses) == {UNIMPLEMENTED}, name
+        assert set(statuses) == {expected}, name
     assert [process.child.process.pid for process in stack.processes] == pids
     for process in stack.processes:
         assert await check_health(process.address) == "SERVING", process.name

@@ -23,6 +23,8 @@ _NOT_GRPC = {"type": "http.response.start", "status": 415, "headers": []}
 _NO_WEBSOCKET = {"type": "websocket.close"}
 _NO_BODY = {"type": "http.response.body", "body": b""}
 
+MAX_PUBLIC_STREAMS = 6_000
+"""Streams without a token, of health and reflection. They last, and would keep places of other calls."""
 CANCELLATION_DELAY = 1.0
 """Seconds in which h2corn cancels a call whose client has left. If the call ended before, h2corn would try to
 answer it, and print that it could not."""
@@ -49,6 +51,7 @@ class Application:
         """Set while there is no call."""
         self._idle.set()
         self.late_messages = LateMessages()
+        self._public_streams = LateMessages(MAX_PUBLIC_STREAMS)
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request of a connection (ASGI)."""
@@ -113,11 +116,23 @@ class Application:
         timeout, metadata = read_headers(scope["headers"])
         if timeout is not None:
             call.set_timeout(timeout)
+        peer = scope["client"]
         if serve := self._streaming.get(path):
-            return await serve(receive, call)
-        route = self._public.get(path) or self._routes.enter(path, metadata)
-        request = None if route.is_rejection else await self._receive(receive, scope["client"])
+            return await self._limit_public_stream(serve(receive, call), peer)
+        if public := self._public.get(path):
+            answering = public.handler(await self._receive(receive, peer), call)
+            return await (self._limit_public_stream(answering, peer) if public.streams else answering)
+        route = self._routes.enter(path, metadata)
+        request = None if route.is_rejection else await self._receive(receive, peer)
         return await route.handler(request, call)
+
+    async def _limit_public_stream(self, serving: Awaitable[Any], peer: Hashable) -> Any:
+        try:
+            with self._public_streams.limit(peer):
+                return await serving
+        except CrowdedOutError:
+            problem = "too many public streams, most of them of this connection"
+            raise RpcError("OVERLOADED", problem, retry_after=RETRY_AFTER) from None
 
     async def _receive(self, receive: Receive, peer: Hashable) -> bytes:
         try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from runtime.grpc import server
 from runtime.grpc.h2corn import listener
@@ -109,6 +110,21 @@ async def test_an_h2corn_that_cannot_be_followed_ends_the_process(
     async with asyncio.timeout(10):
         await served.lifecycle.stopping.wait()
     assert served.lifecycle.failed, "so that the exit code is not 0"
+
+
+async def test_watches_without_a_token_leave_places_for_others(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a client could take all MAX_CALLS by watching the health."""
+    monkeypatch.setattr(served.listener._application._public_streams, "_max_waiting", 20)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.edge.port}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        calls = [stub.Watch(health_pb2.HealthCheckRequest()) for _ in range(30)]
+        await asyncio.gather(*(call.read() for call in calls))
+        await until(lambda: sum(call.done() for call in calls) == 10)
+        codes = {await call.code() for call in calls if call.done()}
+        assert codes == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert await served.get(channel) == "c-1"
 
 
 async def test_a_process_without_the_package_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

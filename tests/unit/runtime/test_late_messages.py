@@ -50,3 +50,11 @@ async def test_calls_that_have_ended_are_not_counted(limited: LateMessages) -> N
         with limited.limit("peer"):
             pass
     assert not limited._waiting
+
+
+async def test_the_limit_may_be_another(limited: LateMessages) -> None:
+    calls = LateMessages(max_waiting=20)
+    tasks = await start(calls, "peer", 20)
+    assert not any(task.done() for task in tasks)
+    for task in tasks:
+        task.cancel()
