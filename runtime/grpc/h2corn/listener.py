@@ -80,6 +80,7 @@ def build_config(descriptor: int, connections: int) -> Config:
         timeout_graceful_shutdown=LONGEST_CALL,
         # A larger block of headers costs the connection, so the list's limit must come first.
         h2_max_header_list_size=MAX_METADATA_BYTES,
+        limit_request_fields=0,  # the size counts
         h2_max_header_block_size=16 * MAX_METADATA_BYTES,
         h2_initial_stream_window_size=MAX_RECEIVED_BYTES,
         h2_initial_connection_window_size=8 * MAX_RECEIVED_BYTES,

@@ -30,7 +30,7 @@ SERVICE = b"acme.ledger.v1.QueryService"
 PATH = b"/" + SERVICE + b"/GetCheque"
 HEALTH = b"/grpc.health.v1.Health/"
 REFLECTION = b"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-UNIMPLEMENTED, INVALID_ARGUMENT, UNKNOWN, INTERNAL = 12, 3, 2, 13
+UNIMPLEMENTED, INVALID_ARGUMENT, UNKNOWN, INTERNAL, UNAUTHENTICATED = 12, 3, 2, 13, 16
 AT_ONCE = 100
 """Connections at a time. Malformed headers and many unauthenticated calls are answered a second late."""
 MAX_LIBRARY_LINES = 60
@@ -170,6 +170,12 @@ async def test_streams_that_are_reset_at_once_leave_nothing_behind(toy: Toy) -> 
             stream = connection.take_stream()
             headers = encode_frame(HEADERS, END_HEADERS, stream, encode_headers(grpc_headers(PATH)))
             await connection.send(headers + encode_frame(RST_STREAM, 0, stream, bytes([0, 0, 0, 8])))
+
+
+async def test_a_call_may_have_much_metadata(toy: Toy) -> None:
+    more = [(b"x-%d" % number, b"1") for number in range(150)]
+    answers = await send(toy, [RawCall("much", grpc_headers(PATH, *more))])
+    assert answers["much"].grpc_status == UNAUTHENTICATED
 
 
 async def test_bytes_that_are_no_http2_close_the_connection(toy: Toy) -> None:
