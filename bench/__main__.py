@@ -126,7 +126,8 @@ async def measure(plan: Plan, chosen: Collection[str], failures: Failures) -> Re
 async def _open_environment(
     folder: Path, generator: LoadGenerator, variables: Mapping[str, str], plan: Plan
 ) -> AsyncIterator[Environment]:
-    async with temporary_stack(folder / "stack", durable=True, environment=variables) as stack:
+    environment = {**variables, "DIPTYCH_GRPC_SERVER": "grpc.aio"}  # rows of h2corn have servers of their own
+    async with temporary_stack(folder / "stack", durable=True, environment=environment) as stack:
         yield Environment(stack, generator, folder, plan)
 
 
