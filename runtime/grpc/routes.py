@@ -73,6 +73,11 @@ class Routes:
         """The paths of all methods."""
         return self._routes.keys()
 
+    @property
+    def have_streams(self) -> bool:
+        """Whether a method streams its responses."""
+        return any(route.streams for route in self._routes.values())
+
     def enter(self, path: str, call_metadata: Metadata) -> Route:
         """Return the route of a call that begins in the current task, and make its metadata current."""
         metadata.set_current(call_metadata)

@@ -41,6 +41,9 @@ MAX_METADATA_BYTES = 16 * 1024
 MAX_CALLS = 12_288
 """Calls and watches at a time, which take some 10 kB each. h2corn answers further ones with HTTP 503, which
 is UNAVAILABLE for clients of gRPC. `late_messages` ends most of a crowd without messages, but not at once."""
+MAX_STREAMS, MAX_STREAMS_WITH_WATCHES = 100, 1_024
+"""Calls and watches of a connection at a time. Clients keep further ones back, which costs the server nothing
+under overload; but watches count, too, and stay."""
 OWN_DESCRIPTORS = 128
 """Descriptors for all but the connections of clients."""
 PROBE_CONNECTIONS = 32
@@ -62,8 +65,14 @@ def limit_connections(descriptors: int) -> int:
     return max((descriptors - OWN_DESCRIPTORS) // 2, PROBE_CONNECTIONS)
 
 
-def build_config(descriptor: int, connections: int) -> Config:
-    """Return the settings of h2corn for a socket that listens."""
+def build_config(descriptor: int, connections: int, streams: int) -> Config:
+    """Return the settings of h2corn for a socket that listens.
+
+    Args:
+        descriptor: of the socket.
+        connections: that may be open at a time.
+        streams: of each connection.
+    """
     return Config(
         bind=(f"fd://{descriptor}",),
         grpc=True,
@@ -74,7 +83,7 @@ def build_config(descriptor: int, connections: int) -> Config:
         log_format="json",
         runtime_threads=THREADS,
         limit_connections=connections,
-        max_concurrent_streams=4_096,
+        max_concurrent_streams=streams,
         limit_concurrency=MAX_CALLS,
         timeout_keep_alive=0,
         timeout_graceful_shutdown=LONGEST_CALL,
@@ -111,6 +120,7 @@ class H2cornListener:
         """The h2corns that serve, or let connections go."""
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         self._connections = limit_connections(descriptors) if names else PROBE_CONNECTIONS
+        self._streams = MAX_STREAMS_WITH_WATCHES if routes.have_streams else MAX_STREAMS
         self._is_stopping = False
         self._renewing = asyncio.Lock()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -138,7 +148,8 @@ class H2cornListener:
     async def _renew(self) -> None:
         """Serve by a new h2corn, and let the connections of the old one go."""
         async with self._renewing:
-            new = H2corn(self._application, build_config(self._socket.fileno(), self._connections))
+            config = build_config(self._socket.fileno(), self._connections, self._streams)
+            new = H2corn(self._application, config)
             serving = asyncio.create_task(new.serve())
             self._serving.add(serving)
             serving.add_done_callback(lambda _: self._on_end(new, serving))

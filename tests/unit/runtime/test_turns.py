@@ -10,7 +10,7 @@ from runtime.grpc import caller, turns
 from runtime.grpc.caller import Caller
 from runtime.grpc.method import Method
 from runtime.grpc.rpc_error import RpcError
-from runtime.grpc.turns import MAX_BEGUN, MAX_WAIT, Turns
+from runtime.grpc.turns import MAX_BEGUN, MAX_WAIT, MIN_BEGUN, Turns
 from tests.support.ledger.stubs import queries
 
 UNARY = Method("/a.B/C", queries.GetChequeRequest, "a.read", streams=False)
@@ -47,10 +47,24 @@ async def test_calls_begin_at_once_while_few_arrive() -> None:
 
 async def test_callers_take_turns() -> None:
     server = Server()
-    await asyncio.gather(*server.send(*"a" * 80, *"b" * 8))
+    await asyncio.gather(*server.send(*"a" * 640, *"b" * 8))
     after_first = Counter(server.begun[MAX_BEGUN : MAX_BEGUN + 16])
     assert after_first == {"a": 8, "b": 8}
-    assert Counter(server.begun) == {"a": 80, "b": 8}
+    assert Counter(server.begun) == {"a": 640, "b": 8}
+
+
+async def test_fewer_calls_begin_while_iterations_take_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server()
+    monkeypatch.setattr(turns, "LONG_ITERATION", -1.0)
+    calls = server.send(*"a" * 400)
+    numbers = []
+    for _ in range(8):
+        before = len(server.begun)
+        await asyncio.sleep(0)
+        numbers.append(len(server.begun) - before)
+    await asyncio.gather(*calls)
+    assert numbers[0] == MAX_BEGUN
+    assert numbers[-1] == MIN_BEGUN
 
 
 async def test_a_call_that_comes_while_others_of_its_caller_have_waited_too_long_is_refused(
@@ -58,14 +72,14 @@ async def test_a_call_that_comes_while_others_of_its_caller_have_waited_too_long
 ) -> None:
     server = Server()
     loop = asyncio.get_running_loop()
-    calls = server.send(*"a" * 20)
+    calls = server.send(*"a" * (MAX_BEGUN + 20))
     await asyncio.sleep(0)
     now = loop.time()
     monkeypatch.setattr(loop, "time", lambda: now + MAX_WAIT + 0.1)
     with pytest.raises(RpcError) as error:
         await server.call("a")
     assert (error.value.reason, error.value.retry_after) == ("OVERLOADED", turns.RETRY_AFTER)
-    assert len(server.begun) < 20, "the others still wait"
+    assert len(server.begun) < MAX_BEGUN + 20, "the others still wait"
     await server.call("b")
     await asyncio.gather(*calls)
 
