@@ -6,10 +6,11 @@ caller at ten times this rate, which is more than the server can answer.
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from bench import stack_host
-from bench.comparison import InvalidRun, Sample
-from bench.load_generator import LoadResult
+from bench.comparison import Sample
+from bench.load_generator import LoadResult, keep_sending
 from bench.served_method import ServedMethod
 
 SHARES = 4
@@ -70,14 +71,9 @@ class Fairness:
         return await self._method.send(self._seconds, self._get_peak() / SHARES, DEADLINE)
 
     async def _send_both(self) -> tuple[LoadResult, LoadResult]:
-        stop, rate = asyncio.Event(), GREED * self._get_peak() / SHARES
-        greedy = asyncio.create_task(self._method.send(MAX_SECONDS, rate, DEADLINE, self._greedy_token, stop))
-        try:
+        rate = GREED * self._get_peak() / SHARES
+        send = partial(self._method.send, MAX_SECONDS, rate, DEADLINE, self._greedy_token)
+        async with keep_sending(send, "the greedy caller ended before the other one") as greedy:
             await asyncio.wait({greedy}, timeout=LEAD_SECONDS)
             result = await self._send_share()
-            if greedy.done():
-                raise InvalidRun("the greedy caller ended before the other one")
-        finally:
-            stop.set()
-            greedy_result = await greedy
-        return result, greedy_result
+        return result, greedy.result()

@@ -13,7 +13,7 @@ from bench import requests
 from bench.comparison import InvalidRun, Sample, Subject
 from bench.cores import describe_cores, pin, split_cores
 from bench.environment import IN_FLIGHT, Environment
-from bench.load_generator import LoadResult
+from bench.load_generator import LoadResult, keep_sending
 from bench.process_cost import CpuMeter
 from bench.services import GET, PLACE
 from operations.processes import COMMAND_SERVER, QUERY_SERVER
@@ -52,15 +52,9 @@ class Isolation:
         return sample
 
     async def _send_both(self) -> tuple[Sample, LoadResult]:
-        stop = asyncio.Event()
-        queries = asyncio.create_task(self._send_queries(stop))
-        try:
+        async with keep_sending(self._send_queries, "the queries ended before the commands") as queries:
             sample = await self._send_commands()
-            if queries.done():
-                raise InvalidRun("the queries ended before the commands")
-        finally:
-            stop.set()
-            result = await queries
+        result = queries.result()
         if result.ok != sum(result.statuses.values()):
             raise InvalidRun(f"queries beside commands returned {dict(result.statuses)}")
         return sample, result

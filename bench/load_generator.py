@@ -8,12 +8,16 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import Message
+
+from bench.comparison import InvalidRun
 
 SOURCE = Path(__file__).with_name("loadgen")
 INSTALL_HINT = "bench: the load generator needs Go 1.23 or later; install Go first"
@@ -83,6 +87,30 @@ def write_requests(path: Path, requests: Iterable[Message]) -> int:
 def _encode_varint(number: int) -> bytes:
     low, high = number & 0x7F, number >> 7
     return bytes([low | 0x80]) + _encode_varint(high) if high else bytes([low])
+
+
+@asynccontextmanager
+async def keep_sending(
+    send: Callable[[asyncio.Event], Coroutine[Any, Any, LoadResult]], early_end: str
+) -> AsyncIterator["asyncio.Task[LoadResult]"]:
+    """Send beside the work of the context; the task that is yielded has the result afterwards.
+
+    Args:
+        send: takes the event at which it has to end.
+        early_end: the error of a sending that ends before.
+
+    Raises:
+        InvalidRun: it has ended before.
+    """
+    stop = asyncio.Event()
+    sending = asyncio.create_task(send(stop))
+    try:
+        yield sending
+        if sending.done():
+            raise InvalidRun(early_end)
+    finally:
+        stop.set()
+        await sending
 
 
 class LoadGenerator:
