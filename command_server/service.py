@@ -12,7 +12,6 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 from grpc import StatusCode
-from grpc.aio import ServicerContext
 
 from command_server.kernel.batch import Request, StreamLocked
 from command_server.kernel.context import CommandType, Context, command_types
@@ -33,6 +32,7 @@ from contracts.consistency_tokens import ConsistencyTokens
 from contracts.streams import aggregate_id
 from runtime.codec import encode_timestamp, message_class
 from runtime.grpc import caller, metadata
+from runtime.grpc.method import Context as CallContext
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 from runtime.telemetry import tracing
@@ -101,7 +101,7 @@ def command_services(context: Context, execute: Execute, tokens: ConsistencyToke
 def _build_handler(
     kind: CommandType, response: type[Message], execute: Execute, tokens: ConsistencyTokens
 ) -> Callable[[Any, Any], Awaitable[Message]]:
-    async def handle(message: Any, context: ServicerContext[Any, Any]) -> Message:
+    async def handle(message: Any, context: CallContext) -> Message:
         request = _read_request(kind, message, context)
         try:
             result = await execute(request)
@@ -142,7 +142,7 @@ def _build_handler(
     return handle
 
 
-def _read_request(kind: CommandType, message: Any, context: ServicerContext[Any, Any]) -> Request:
+def _read_request(kind: CommandType, message: Any, context: CallContext) -> Request:
     arrived_at, remaining = perf_counter(), context.time_remaining()
     identity, (ids, ignored) = caller.current(), metadata.read_ids()
     if ignored:

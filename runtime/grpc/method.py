@@ -43,6 +43,11 @@ Handler = Callable[[Any, Context], Awaitable[Any]]
 bytes. The handler of a streaming method writes its responses to the context and returns None."""
 
 
+def serialize(response: Any) -> bytes:
+    """Return the bytes of a response, which handlers may return instead of the message."""
+    return response if type(response) is bytes else response.SerializeToString()
+
+
 @dataclass(frozen=True, slots=True)
 class Method:
     """The static facts about a method of a service."""

@@ -40,11 +40,10 @@ class Turns:
         self._waiting: dict[str, deque[Turn]] = {}
         """By the caller's subject; the one whose turn is next comes first."""
         self._begun = 0
-        """Calls that began in this iteration."""
+        """Calls that began in this iteration; the next ones are scheduled if there are any."""
         self._max_begun = MAX_BEGUN
         self._began_at = 0.0
         """When this iteration was scheduled."""
-        self._is_scheduled = False
 
     def intercept(self, method: Method, handler: Handler) -> Handler:
         """Let the calls of a method wait for their turn; watches have limits of their own."""
@@ -55,9 +54,9 @@ class Turns:
             if self._waiting or self._begun >= self._max_begun:
                 await self._wait(caller.current().subject)
             else:
-                self._begun += 1
-                if not self._is_scheduled:
+                if not self._begun:
                     self._schedule()
+                self._begun += 1
             return await handler(request, context)
 
         return wait_for_turn
@@ -76,12 +75,11 @@ class Turns:
 
     def _schedule(self) -> None:
         loop = asyncio.get_running_loop()
-        self._is_scheduled, self._began_at = True, loop.time()
+        self._began_at = loop.time()
         loop.call_soon(self._begin_next)
 
     def _begin_next(self) -> None:
         """Let the next calls begin; runs once in each iteration while there are calls."""
-        self._is_scheduled = False
         self._begun = 0
         if asyncio.get_running_loop().time() - self._began_at > LONG_ITERATION:
             self._max_begun = max(MIN_BEGUN, self._max_begun // 2)

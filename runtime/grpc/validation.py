@@ -27,16 +27,14 @@ def validate(method: Method, handler: Handler) -> Handler:
     Requests with a NUL in a string or a Timestamp or Duration out of its range are rejected by every method.
     """
     decode = method.request.FromString
-    _VALIDATOR.collect_violations(
-        method.request()
-    )  # compiles the rules now rather than during the first call
+    # Compiles the rules now rather than during the first call.
+    _VALIDATOR.collect_violations(method.request())
     is_certainly_valid = build_check(method.request.DESCRIPTOR) or (lambda _: False)
     find_invalid_times = times.build_finder(method.request.DESCRIPTOR)
 
     async def validate_request(request: bytes, context: Context) -> object:
         if len(request) > MAX_REQUEST_BYTES:
-            facts = {"bytes": str(len(request)), "most": str(MAX_REQUEST_BYTES)}
-            raise RpcError("REQUEST_TOO_LARGE", f"more than {MAX_REQUEST_BYTES} bytes", facts)
+            raise too_large_error(len(request), MAX_REQUEST_BYTES)
         try:
             message = decode(request)
         except DecodeError as error:
@@ -52,6 +50,11 @@ def validate(method: Method, handler: Handler) -> Handler:
         return await handler(message, context)
 
     return validate_request
+
+
+def too_large_error(size: int, most: int) -> RpcError:
+    facts = {"bytes": str(size), "most": str(most)}
+    return RpcError("REQUEST_TOO_LARGE", f"more than {most} bytes", facts)
 
 
 def _refuse_violations(message: Message, fail_fast: bool) -> None:

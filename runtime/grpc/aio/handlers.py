@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from runtime.grpc.method import serialize
 from runtime.grpc.routes import Route, Routes
 
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -72,8 +73,4 @@ def _create_handler(route: Route) -> MethodHandler:
     elif route.streams:
         make_handler = grpc.unary_stream_rpc_method_handler
     # Without a deserializer the interceptors receive bytes, so requests are parsed after authentication.
-    return make_handler(route.handler, response_serializer=_serialize)
-
-
-def _serialize(response: Any) -> bytes:
-    return response if type(response) is bytes else response.SerializeToString()
+    return make_handler(route.handler, response_serializer=serialize)

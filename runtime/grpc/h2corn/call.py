@@ -11,6 +11,7 @@ from grpc import StatusCode
 from runtime.grpc.h2corn.headers import ACCEPTED_ENCODING, CONTENT_TYPE, encode_metadata, encode_status
 from runtime.grpc.h2corn.messages import frame
 from runtime.grpc.metadata import Metadata
+from runtime.grpc.method import serialize
 from runtime.process import logs
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -108,7 +109,7 @@ class Call:
             await self._start(initial_metadata)
 
     async def write(self, message: Message | bytes) -> None:
-        part = {"type": "http.response.body", "body": frame(_serialize(message)), "more_body": True}
+        part = {"type": "http.response.body", "body": frame(serialize(message)), "more_body": True}
         with _leaving_client():
             if not self._is_started:
                 await self._start()
@@ -135,7 +136,7 @@ class Call:
 
     async def respond(self, message: Message | bytes) -> None:
         """Send the only message of a call, and its status."""
-        body = frame(_serialize(message))
+        body = frame(serialize(message))
         if not self._is_started:
             await self._start()
         self._is_writing = True
@@ -179,7 +180,3 @@ def _leaving_client() -> Iterator[None]:
         yield
     except OSError as error:
         raise asyncio.CancelledError from error
-
-
-def _serialize(message: Any) -> bytes:
-    return message if type(message) is bytes else message.SerializeToString()

@@ -1,35 +1,20 @@
 """The messages of calls in bodies: each follows five bytes, a flag of its compression and its length."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from runtime.grpc.listener import MAX_RECEIVED_BYTES
 from runtime.grpc.rpc_error import RpcError
+from runtime.grpc.validation import too_large_error
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 """Returns the next event of a call: a part of its body, or the end of its connection (ASGI)."""
 
 _PREFIX = 5
-_NO_MESSAGE = "the call has no complete message"
 
 
 class ClientGone(Exception):
     """The client has left before its call was complete."""
-
-
-async def read_body(receive: Receive) -> bytes:
-    """Return the next part of a body, and so wait until there is one; empty at the end.
-
-    Raises:
-        ClientGone: the client has left.
-    """
-    while True:
-        event = await receive()
-        if event["type"] != "http.request":
-            raise ClientGone
-        body: bytes = event.get("body", b"")
-        if body or not event.get("more_body", False):
-            return body
 
 
 async def read_message(receive: Receive) -> bytes:
@@ -39,15 +24,11 @@ async def read_message(receive: Receive) -> bytes:
         RpcError: `REQUEST_INVALID` or `REQUEST_TOO_LARGE`.
         ClientGone: the client has left.
     """
-    event = await receive()
-    if event["type"] != "http.request":
-        raise ClientGone
-    body: bytes = event.get("body", b"")
-    if event.get("more_body", False):
+    body, more = await _receive_part(receive)
+    if more:
         body = await _read_rest(body, receive)
-    size = len(body) - _PREFIX
-    if size < 0 or size != int.from_bytes(body[1:_PREFIX], "big"):
-        raise RpcError("REQUEST_INVALID", _NO_MESSAGE)
+    if len(body) < _PREFIX or len(body) != _find_end(body):
+        raise RpcError("REQUEST_INVALID", "the call has no complete message")
     if body[0]:
         raise RpcError("REQUEST_INVALID", "messages must not be compressed")
     return body[_PREFIX:]
@@ -58,15 +39,42 @@ async def _read_rest(body: bytes, receive: Receive) -> bytes:
     more = True
     while more:
         if size > MAX_RECEIVED_BYTES + _PREFIX:
-            facts = {"bytes": str(size), "most": str(MAX_RECEIVED_BYTES)}
-            raise RpcError("REQUEST_TOO_LARGE", f"more than {MAX_RECEIVED_BYTES} bytes", facts)
-        event = await receive()
-        if event["type"] != "http.request":
-            raise ClientGone
-        parts.append(event.get("body", b""))
-        size += len(parts[-1])
-        more = event.get("more_body", False)
+            raise too_large_error(size, MAX_RECEIVED_BYTES)
+        body, more = await _receive_part(receive)
+        parts.append(body)
+        size += len(body)
     return b"".join(parts)
+
+
+async def read_messages(receive: Receive) -> AsyncIterator[bytes]:
+    """Yield the messages of a call with a stream of them.
+
+    Raises:
+        RpcError: `REQUEST_TOO_LARGE`.
+        ClientGone: the client has left.
+    """
+    waiting, more = b"", True
+    while more:
+        body, more = await _receive_part(receive)
+        waiting += body
+        while len(waiting) >= _PREFIX and len(waiting) >= (end := _find_end(waiting)):
+            message, waiting = waiting[_PREFIX:end], waiting[end:]
+            yield message
+        if len(waiting) > MAX_RECEIVED_BYTES:
+            raise too_large_error(len(waiting), MAX_RECEIVED_BYTES)
+
+
+async def _receive_part(receive: Receive) -> tuple[bytes, bool]:
+    """Return the next part of a body, and whether another one may follow."""
+    event = await receive()
+    if event["type"] != "http.request":
+        raise ClientGone
+    return event.get("body", b""), event.get("more_body", False)
+
+
+def _find_end(body: bytes) -> int:
+    """Return the end of a message at the start of a body, as its length says."""
+    return _PREFIX + int.from_bytes(body[1:_PREFIX], "big")
 
 
 def frame(message: bytes) -> bytes:

@@ -9,9 +9,8 @@ from grpc_health.v1 import health_pb2
 
 from runtime.grpc.h2corn.application import Serve
 from runtime.grpc.h2corn.call import Call
-from runtime.grpc.h2corn.messages import Receive, read_body
+from runtime.grpc.h2corn.messages import Receive, read_messages
 from runtime.grpc.health import Health
-from runtime.grpc.listener import MAX_RECEIVED_BYTES
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.routes import Route
 from runtime.grpc.rpc_error import RpcError
@@ -64,14 +63,9 @@ def create_reflection(names: Sequence[str]) -> dict[str, Serve]:
     servicer: Any = ReflectionServicer([*names, HEALTH.full_name, reflection.SERVICE_NAME])
 
     async def serve(receive: Receive, call: Call) -> None:
-        waiting = b""
-        while body := await read_body(receive):
-            waiting += body
-            while len(waiting) >= 5 and len(waiting) >= (end := 5 + int.from_bytes(waiting[1:5], "big")):
-                request, waiting = _decode(waiting[5:end], ServerReflectionRequest), waiting[end:]
-                for response in servicer.ServerReflectionInfo(iter([request]), None):
-                    await call.write(response)
-            if len(waiting) > MAX_RECEIVED_BYTES:
-                raise RpcError("REQUEST_TOO_LARGE", f"more than {MAX_RECEIVED_BYTES} bytes")
+        async for message in read_messages(receive):
+            request = _decode(message, ServerReflectionRequest)
+            for response in servicer.ServerReflectionInfo(iter([request]), None):
+                await call.write(response)
 
     return {f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": serve}
