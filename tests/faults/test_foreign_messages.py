@@ -60,7 +60,14 @@ def with_headers(headers: Mapping[str, str], **values: str) -> dict[str, str]:
     return {**headers, **{key.replace("_", "-"): value for key, value in values.items()}}
 
 
-@pytest.mark.parametrize("kind", ["copy", "older", "gap", "nonsense", "numbers"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "copy",
+        "numbers",
+        *(pytest.param(kind, marks=pytest.mark.long) for kind in ("older", "gap", "nonsense")),
+    ],
+)
 async def test_a_foreign_message_changes_no_view_and_is_removed(
     stack: Stack, traffic: Traffic, kind: str
 ) -> None:

@@ -32,7 +32,9 @@ NEEDS = {"database_url": COMMAND_SERVER, "redis_url": QUERY_SERVER, "nats_url": 
         pytest.param("killed", KILLED_LONG, id="killed-long", marks=pytest.mark.long),
     ],
 )
-@pytest.mark.parametrize("setting", ["database_url", "nats_url", "redis_url"])
+@pytest.mark.parametrize(
+    "setting", ["database_url", "nats_url", pytest.param("redis_url", marks=pytest.mark.long)]
+)
 async def test_processes_survive_an_unreachable_server_and_recover(
     stack: Stack, traffic: Traffic, setting: str, outage: str, seconds: float
 ) -> None:

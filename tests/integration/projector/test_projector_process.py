@@ -80,6 +80,7 @@ async def publish_slowly(
                 await asyncio.sleep(0.02)
 
 
+@pytest.mark.long
 async def test_partitions_follow_joins_and_deaths_within_ten_seconds(
     redis_url: str, nats_url: str, redis: Redis, publisher: EventPublisher
 ) -> None:
