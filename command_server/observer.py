@@ -8,15 +8,23 @@ from datetime import timedelta
 from math import inf
 from time import monotonic, perf_counter
 
+from command_server import metrics
 from command_server.kernel.batch import Request
-from command_server.kernel.outcomes import Accepted, CommandResult, Outcome, Rejection
+from command_server.kernel.outcomes import Accepted, CommandResult, Outcome, Rejection, RequestIdReused
+from command_server.kernel.request_ages import RequestTooNew, RequestTooOld
 from command_server.kernel.stream_folder import StreamFolder
 from command_server.service import REASON_OF_FAILURE, Execute
 from contracts import streams
 from runtime.process import logs
-from runtime.telemetry import metrics
 
 log = logs.get_logger(__name__)
+
+ACCEPTED, REJECTED, FAILED = "accepted", "rejected", "failed"
+INVALID_REQUEST_IDS = (RequestIdReused, RequestTooOld, RequestTooNew)
+MAX_REASONS = 100
+"""Reasons that metrics tell apart: a context that computes reasons must not make series without end."""
+OTHER = "OTHER"
+_reasons: set[str] = set()
 
 REPORT_INTERVAL = 1.0
 """Seconds between two measurements of the folds under way."""
@@ -37,7 +45,8 @@ def log_unreadable_event(stream: str, version: int, error: Exception) -> None:
 async def report_folds(folder: StreamFolder) -> None:
     """Record the number and the age of the folds under way, every REPORT_INTERVAL seconds."""
     while True:
-        metrics.folds_under_way(folder.count, folder.age)
+        metrics.FOLDS.set(folder.count)
+        metrics.FOLD_AGE.set(round(folder.age))
         await asyncio.sleep(REPORT_INTERVAL)
 
 
@@ -62,24 +71,55 @@ def instrument(execute: Execute) -> Execute:
             raise
         finally:
             duration = perf_counter() - request.arrived_at
-            metrics.command_processed(request.kind.name, isinstance(outcome, Accepted), duration)
-            _log_end(request, outcome, duration)
+            name, reason = classify(outcome)
+            kind = request.kind.name
+            metrics.COMMANDS_PROCESSED.count(kind, name != FAILED, name, bound_reason(reason))
+            metrics.COMMAND_DURATION.record(duration, kind)
+            _log_end(request, outcome, name, reason, duration)
 
     return observe
 
 
-def _log_end(request: Request, outcome: Outcome | BaseException | None, duration: float) -> None:
+def classify(outcome: Outcome | BaseException | None) -> tuple[str, str | None]:
+    """Return ACCEPTED, REJECTED or FAILED, and the reason.
+
+    A command is rejected by a rule: of its aggregate, of versions, or of request ids. Any other command
+    without success has failed, through no fault of its caller.
+    """
+    if isinstance(outcome, Accepted):
+        return ACCEPTED, None
+    if isinstance(outcome, Rejection):
+        return REJECTED, outcome.reason
+    name = REJECTED if isinstance(outcome, INVALID_REQUEST_IDS) else FAILED
+    return name, REASON_OF_FAILURE.get(type(outcome), "INTERNAL")
+
+
+def bound_reason(reason: str | None) -> str | None:
+    """Return the reason as an attribute of metrics: OTHER beyond the first MAX_REASONS."""
+    if reason is None or reason in _reasons:
+        return reason
+    if len(_reasons) >= MAX_REASONS:
+        return OTHER
+    _reasons.add(reason)
+    return reason
+
+
+def _log_end(
+    request: Request,
+    outcome: Outcome | BaseException | None,
+    name: str,
+    reason: str | None,
+    duration: float,
+) -> None:
     """Log how a command ended; `duration` in seconds, logged in milliseconds."""
     stream: str | None
-    version, reason, error = None, None, None
+    version, error = None, None
     if isinstance(outcome, Accepted):
-        name, (stream, version) = "accepted", next(iter(outcome.versions.items()))
-    elif isinstance(outcome, Rejection):
-        name, stream, reason = "rejected", _find_target(request), outcome.reason
+        stream, version = next(iter(outcome.versions.items()))
     else:
-        name, stream = "failed", _find_target(request)
-        reason, error = REASON_OF_FAILURE.get(type(outcome), "INTERNAL"), str(outcome) or None
-    write = log.warning if name == "failed" else log.info
+        stream = _find_target(request)
+        error = None if isinstance(outcome, Rejection) else str(outcome) or None
+    write = log.warning if name == FAILED else log.info
     write(
         "Command processed",
         commandId=request.request_id,
@@ -116,7 +156,7 @@ class TimeSetAsideReport:
             leads: how far the last event of each stream was ahead of the database's clock.
         """
         for stream in leads:
-            metrics.stream_time_set_aside(streams.stream_type(stream))
+            metrics.TIMES_SET_ASIDE.count(streams.stream_type(stream))
         quiet, self._last = monotonic() - self._last > QUIET_PERIOD, monotonic()
         if quiet:
             stream, lead = max(leads.items(), key=lambda item: item[1])

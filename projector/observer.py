@@ -9,9 +9,10 @@ from opentelemetry.trace import SpanKind
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from contracts.view_layout import View
+from projector import metrics
 from projector.records import Parked, Update
 from runtime.process import logs
-from runtime.telemetry import metrics, tracing
+from runtime.telemetry import tracing
 
 log = logs.get_logger(__name__)
 
@@ -33,7 +34,7 @@ def _observe(model: str, projection: str, updates: Sequence[Update]) -> None:
     end = time_ns()
     for update in updates:
         for event in update.applied_events:
-            metrics.event_processed(event.type, True)
+            metrics.EVENTS_PROCESSED.count(event.type, True)
             _record_span(model, event, update.started_ns, end)
         if update.applied_events:
             _report_update(model, update, end)
@@ -47,7 +48,7 @@ def _report_update(model: str, update: Update, end_ns: int) -> None:
     """Log and measure an update. The lag lasts from the recording of its last event until the write."""
     last = update.applied_events[-1]
     lag = max(0.0, end_ns / 1e9 - last.recorded_at.timestamp())
-    metrics.read_model_lag(model, lag)
+    metrics.READ_MODEL_LAG.record(lag, model)
     log.info(
         "Read model updated",
         modelType=model,
@@ -73,7 +74,7 @@ def _report_parked(model: str, projection: str, update: Update, parked: Parked) 
             )
         return
     if update.failed_event is not None:
-        metrics.event_processed(update.failed_event.type, False)
+        metrics.EVENTS_PROCESSED.count(update.failed_event.type, False)
         _report_failure(model, projection, update.failed_event, parked)
     log.error(
         "Aggregate parked",

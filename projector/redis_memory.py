@@ -10,8 +10,8 @@ from typing import NoReturn
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from projector.metrics import REDIS_MEMORY_USED
 from runtime.process import logs
-from runtime.telemetry import metrics
 
 INTERVAL = 10.0
 """Seconds between two checks."""
@@ -30,7 +30,7 @@ async def watch_memory(redis: Redis, interval: float = INTERVAL) -> NoReturn:
         except (RedisError, OSError):
             percent = None  # health tells that Redis is unreachable
         if percent is not None:
-            metrics.redis_memory_used(percent)
+            REDIS_MEMORY_USED.set(percent)
             if percent >= NEARLY_FULL and not warned:
                 log.warning("Redis nearly full; raise its maxmemory", percent=percent)
             warned = percent >= NEARLY_FULL

@@ -5,6 +5,7 @@ from functools import partial
 from command_server.postgres.event_store import session_settings
 from command_server.postgres.schema import RELAY_ROLE
 from command_server.relay.event_stream import EventStream
+from command_server.relay.metrics import OUTBOX_PENDING
 from command_server.relay.observer import ObservedPublisher
 from command_server.relay.outbox import Outbox
 from command_server.relay.outbox_maintenance import maintain_outbox
@@ -15,7 +16,6 @@ from runtime.jetstream import connect
 from runtime.leader_lease import Lease
 from runtime.postgres import create_engine, is_ready
 from runtime.process.lifecycle import Lifecycle, cancel_and_wait, read_settings, run_process
-from runtime.telemetry import metrics
 
 
 async def main(lifecycle: Lifecycle) -> None:
@@ -26,7 +26,7 @@ async def main(lifecycle: Lifecycle) -> None:
         lease = Lease(engine, can_lead=lambda: connection.connected)
         stream = EventStream(connection)
         relay = Relay(Outbox(engine), stream, ObservedPublisher(stream))
-        maintain = partial(maintain_outbox, Outbox(engine), settings.outbox_retention, metrics.outbox_pending)
+        maintain = partial(maintain_outbox, Outbox(engine), settings.outbox_retention, OUTBOX_PENDING.set)
 
         async def probe() -> bool:
             if relay.blocked:

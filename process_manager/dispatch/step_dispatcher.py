@@ -24,6 +24,7 @@ from time import monotonic
 from opentelemetry.trace import SpanKind
 
 from contracts import streams
+from process_manager import metrics
 from process_manager.dispatch.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.dispatch.step_queue import StepKey, StepQueue, create_due_step, key_of
 from process_manager.dispatch.targets import CALL_TIMEOUT, PLACES, Target, Targets, target_of
@@ -34,7 +35,7 @@ from process_manager.postgres.due_work import DueStep
 from process_manager.postgres.store import SagaStore
 from runtime.backoff import compute_pause
 from runtime.process import logs
-from runtime.telemetry import metrics, tracing
+from runtime.telemetry import tracing
 
 INTERVAL = 0.25
 """Seconds between two checks whether a silent target is to be probed, or a poll is due."""
@@ -205,12 +206,12 @@ class StepDispatcher:
 
     def _record_silence(self, target: Target, error: str) -> None:
         if target.record_silence(error, monotonic()):
-            metrics.step_target_silent(target.name, True)
+            metrics.TARGET_SILENT.set(1, target.name)
             log.warning("Step target does not answer", target=target.name, error=error)
 
     def _record_answer(self, target: Target, seconds: float) -> None:
         if target.record_answer(seconds):
-            metrics.step_target_silent(target.name, False)
+            metrics.TARGET_SILENT.set(0, target.name)
             seconds_silent = round(monotonic() - target.silent_since, 1)
             log.info("Step target answers again", target=target.name, seconds=seconds_silent)
             self._engine.work_added.set()

@@ -29,7 +29,7 @@ async def check_clock(server: str, read_time: Callable[[], Awaitable[float]]) ->
     server_time = await read_time()
     tolerance = (monotonic() - start) / 2
     offset = time() - tolerance - server_time
-    metrics.clock_offset(offset)
+    metrics.CLOCK_OFFSET.set(round(offset * 1000))
     if abs(offset) - tolerance > MAX_OFFSET:
         direction = "ahead of" if offset > 0 else "behind"
         raise NotReady(f"the clock is {abs(offset):.1f} s {direction} that of {server}")

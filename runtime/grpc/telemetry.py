@@ -12,7 +12,6 @@ from runtime.grpc.method import Context, Handler, Method
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
 from runtime.telemetry import metrics, tracing
-from runtime.telemetry.instruments import Instruments
 
 log = logs.get_logger(__name__)
 
@@ -28,9 +27,8 @@ _SERVER_FAULTS = {
 
 
 def observe(method: Method, handler: Handler) -> Handler:
-    """Measure and trace the calls of a method, as far as metrics and traces are on."""
-    if metrics.instruments is not None:
-        handler = _measure(method, handler, metrics.instruments)
+    """Measure the calls of a method, and trace them if traces are on."""
+    handler = _measure(method, handler)
     if log.logs_debug() and method.path.partition(".QueryService/")[1]:
         handler = _log_query(method, handler)
     if tracing.tracer() is not None:
@@ -71,22 +69,22 @@ def _find_staleness(context: Context) -> int | None:
     return None
 
 
-def _measure(method: Method, handler: Handler, instruments: Instruments) -> Handler:
-    name = method.path[1:]
+def _measure(method: Method, handler: Handler) -> Handler:
+    name, record = method.path[1:], metrics.CALL_DURATION.record
 
     async def measure_call(request: object, context: Context) -> object:
         start = perf_counter()
-        status = StatusCode.OK
+        status, error_type = "OK", None
         try:
             return await handler(request, context)
         except RpcError as error:
-            status = error.code
+            status = error_type = error.code.name
             raise
         except asyncio.CancelledError:
-            status = StatusCode.CANCELLED
+            status = error_type = StatusCode.CANCELLED.name
             raise
         finally:
-            instruments.call_answered(name, status.name, perf_counter() - start)
+            record(perf_counter() - start, "grpc", name, status, error_type)
 
     return measure_call
 

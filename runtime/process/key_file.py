@@ -40,7 +40,7 @@ class KeyFile:
         except UNUSABLE as error:
             raise InvalidSetting(f"DIPTYCH_KEYS={path}: cannot use the key ring: {error}") from error
         self._error = ""
-        metrics.key_ring_valid(True)
+        metrics.KEY_RING_VALID.set(1)
 
     def get_ring(self) -> KeyRing:
         return self._ring
@@ -60,13 +60,13 @@ class KeyFile:
         except UNUSABLE as error:
             if repr(error) != self._error:
                 self._error = repr(error)
-                metrics.key_ring_valid(False)
+                metrics.KEY_RING_VALID.set(0)
                 log.error(
                     "Key ring invalid; keeping the previous keys", keys=str(self._path), error=str(error)
                 )
         else:
             self._error = ""
-            metrics.key_ring_valid(True)
+            metrics.KEY_RING_VALID.set(1)
             log.info("Key ring loaded", keys=str(self._path), ids=list(self._ring.keys))
 
     def _load(self) -> tuple[_Signature, KeyRing]:

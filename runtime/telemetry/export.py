@@ -29,7 +29,8 @@ from opentelemetry.trace import Tracer
 from runtime.process import logs
 from runtime.process.start_error import InvalidSetting
 from runtime.process.version import VERSION
-from runtime.telemetry.instruments import BOUNDS, Counter, Durations, Instruments, LastValue, LastValues
+from runtime.telemetry import instruments
+from runtime.telemetry.instruments import Counter
 
 log = logs.get_logger(__name__)
 
@@ -71,7 +72,7 @@ def _get_sampling_ratio(sampler: Sampler) -> float | None:
     return 0.0 if root is ALWAYS_OFF else None
 
 
-def start_metrics_export(resource: Resource, instruments: Instruments) -> Callable[[], None]:
+def start_metrics_export(resource: Resource) -> Callable[[], None]:
     """Export metrics periodically in a thread; return a function that exports a last time and stops.
 
     Raises:
@@ -85,7 +86,7 @@ def start_metrics_export(resource: Resource, instruments: Instruments) -> Callab
 
     def export() -> None:
         try:
-            exporter.export(_collect(resource, instruments, start))
+            exporter.export(_collect(resource, start))
             failures.reset()
         except Exception as error:  # the next export includes the same sums
             failures.report(error)
@@ -106,11 +107,11 @@ def start_metrics_export(resource: Resource, instruments: Instruments) -> Callab
     return stop
 
 
-def _collect(resource: Resource, instruments: Instruments, start: int) -> MetricsData:
+def _collect(resource: Resource, start: int) -> MetricsData:
     now = time_ns()
     metrics = [
         Metric(instrument.name, instrument.description, instrument.unit, points)
-        for instrument in instruments.all
+        for instrument in instruments.list_instruments()
         if (points := _build_points(instrument, start, now)).data_points
     ]
     url = resource.schema_url
@@ -118,37 +119,34 @@ def _collect(resource: Resource, instruments: Instruments, start: int) -> Metric
 
 
 def _build_points(
-    instrument: Counter | Durations | LastValues | LastValue, start: int, now: int
+    instrument: Counter | instruments.Histogram | instruments.Gauge, start: int, now: int
 ) -> Sum | Histogram | Gauge:
-    match instrument:
-        case Counter():
-            sums = [
-                NumberDataPoint(instrument.attributes(*key), start, now, value)
-                for key, value in instrument.sums.copy().items()
-            ]
-            return Sum(sums, AggregationTemporality.CUMULATIVE, is_monotonic=True)
-        case Durations():
-            points = [
-                HistogramDataPoint(
-                    attributes=instrument.attributes(*key),
-                    start_time_unix_nano=start,
-                    time_unix_nano=now,
-                    count=sum(buckets := tuple(distribution.buckets)),
-                    sum=distribution.total,
-                    bucket_counts=buckets,
-                    explicit_bounds=BOUNDS,
-                    min=distribution.minimum,
-                    max=distribution.maximum,
-                )
-                for key, distribution in instrument.distributions.copy().items()
-            ]
-            return Histogram(points, AggregationTemporality.CUMULATIVE)
-        case LastValues():
-            return Gauge(
-                [
-                    NumberDataPoint(instrument.attributes(*key), start, now, value)
-                    for key, value in instrument.values.copy().items()
-                ]
-            )
-        case LastValue(value=value):
-            return Gauge([] if value is None else [NumberDataPoint({}, start, now, value)])
+    if isinstance(instrument, Counter):
+        sums = [
+            NumberDataPoint(instrument.name_values(key), start, now, value)
+            for key, value in instrument.sums.copy().items()
+        ]
+        return Sum(sums, AggregationTemporality.CUMULATIVE, is_monotonic=True)
+    if isinstance(instrument, instruments.Histogram):
+        return Histogram(_build_histogram_points(instrument, start, now), AggregationTemporality.CUMULATIVE)
+    values = instrument.read_values()
+    return Gauge([NumberDataPoint(instrument.name_values(key), start, now, values[key]) for key in values])
+
+
+def _build_histogram_points(
+    instrument: instruments.Histogram, start: int, now: int
+) -> list[HistogramDataPoint]:
+    return [
+        HistogramDataPoint(
+            attributes=instrument.name_values(key),
+            start_time_unix_nano=start,
+            time_unix_nano=now,
+            count=sum(buckets := tuple(distribution.buckets)),
+            sum=distribution.total,
+            bucket_counts=buckets,
+            explicit_bounds=instrument.bounds,
+            min=distribution.minimum,
+            max=distribution.maximum,
+        )
+        for key, distribution in instrument.distributions.copy().items()
+    ]

@@ -1,7 +1,7 @@
 """Switches traces and metrics on, according to the standard `OTEL_*` environment variables.
 
 An endpoint (`OTEL_EXPORTER_OTLP_ENDPOINT`) or an exporter (`OTEL_TRACES_EXPORTER=otlp`,
-`OTEL_METRICS_EXPORTER=otlp`) switches them on. Without these variables nothing is recorded.
+`OTEL_METRICS_EXPORTER=otlp`) switches them on. Without these variables nothing is exported.
 """
 
 import os
@@ -11,8 +11,7 @@ from time import monotonic
 
 from runtime.process.logs.repeated_errors import describe_error
 from runtime.process.start_error import InvalidSetting
-from runtime.telemetry import metrics, tracing
-from runtime.telemetry.instruments import Instruments
+from runtime.telemetry import tracing
 
 SHUTDOWN_TIMEOUT = 2.0
 """Seconds that a stopping process waits for the collector."""
@@ -48,8 +47,7 @@ def _configure(service: str) -> None:
             tracing.configure(tracer, ratio)
             _shutdowns.append(shutdown)
         if export_metrics:
-            metrics.instruments = Instruments()
-            _shutdowns.append(export.start_metrics_export(resource, metrics.instruments))
+            _shutdowns.append(export.start_metrics_export(resource))
 
 
 def _is_enabled(signal: str) -> bool:

@@ -105,8 +105,8 @@ async def the_metrics_count_it(collector: Collector) -> None:
     event = {"event_type": "acme.ledger.v2.ChequeWritten", "success": True}
     view = {"model_type": "acme.ledger.v1.Cheque"}
     for name, attributes in (
-        ("commands.processed", {**command, "success": True}),
-        ("commands.duration", command),
+        ("commands.processed", {**command, "success": True, "outcome": "accepted"}),
+        ("diptych.commands.duration", command),
         ("events.processed", event),
         ("read_model.lag", view),
     ):

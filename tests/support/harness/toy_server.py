@@ -20,10 +20,12 @@ from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 from runtime.process import logs, workers
 from runtime.process.lifecycle import Lifecycle, read_settings
-from runtime.telemetry import metrics, tracing
+from runtime.telemetry import tracing
+from runtime.telemetry.instruments import Counter
 from tests.support.ledger.stubs import queries, types
 
 MAX_PENDING = 100
+EVENTS = Counter("events.processed", "{event}", "Events that the toy has processed", "event_type", "success")
 SERVICE = queries.DESCRIPTOR.services_by_name["QueryService"]
 log = logs.get_logger("toy")
 
@@ -50,7 +52,7 @@ async def get_cheque(request: Any, context: Any) -> Any:
     if action == "traced":
         with tracing.span("inner"):
             log.info("Traced", traceparent=tracing.current_traceparent())
-        metrics.event_processed("toy", True)
+        EVENTS.count("toy", True)
     size = int(argument) if action == "large" else 0  # large-<bytes>
     current_caller = caller.current()
     cheque = types.Cheque(

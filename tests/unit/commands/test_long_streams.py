@@ -20,8 +20,7 @@ from command_server.kernel.fold import BESIDE_COMMANDS
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import Accepted, CommandResult, DeadlinePassed, Overloaded, Rejection
 from command_server.kernel.ports import StoredEvent, StoredSnapshot, StoreUnavailable
-from runtime.telemetry import metrics
-from runtime.telemetry.instruments import Instruments
+from command_server.metrics import FOLD_AGE, FOLDS
 from tests.support.builders.long_ledger_streams import ACCOUNTS, OTHER_CODE, add_account, break_event
 from tests.support.builders.requests import group_commit, request
 from tests.support.harness.memory_event_store import MemoryEventStore, MemoryTransaction
@@ -207,18 +206,15 @@ async def test_a_stop_does_not_wait_for_the_helper(store: CountingStore) -> None
 async def test_folds_under_way_are_measured(
     store: CountingStore, commits: GroupCommit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instruments = Instruments()
-    monkeypatch.setattr(metrics, "instruments", instruments)
     monkeypatch.setattr(observer, "REPORT_INTERVAL", 0.01)
-    values: dict[str, Any] = {each.name: each for each in instruments.all}
     report = asyncio.create_task(observer.report_folds(commits.folder))
     gate = store.close_gate(add_account(store, "a", LONG))
     command = start(commits, request(Deposit("a", 1)))
-    await until(lambda: values["streams.folds"].value == 1)
-    await until(lambda: values["streams.folds.age"].value > 0)
+    await until(lambda: FOLDS.read_values() == {(): 1})
+    await until(lambda: FOLD_AGE.read_values()[()] > 0)
     gate.set()
     await command
-    await until(lambda: (values["streams.folds"].value, values["streams.folds.age"].value) == (0, 0))
+    await until(lambda: FOLDS.read_values() == FOLD_AGE.read_values() == {(): 0})
     report.cancel()
 
 

@@ -10,8 +10,7 @@ from operations import keys
 from runtime.process import key_file
 from runtime.process.key_file import KeyFile
 from runtime.process.start_error import StartError
-from runtime.telemetry import metrics
-from runtime.telemetry.instruments import Instruments
+from runtime.telemetry.metrics import KEY_RING_VALID
 from tests.support.harness.keys import FILE, write_ring
 from tests.support.harness.waiting import until
 
@@ -64,7 +63,6 @@ async def test_a_bad_file_leaves_the_previous_keys_and_is_reported(
 ) -> None:
     errors: list[str] = []
     monkeypatch.setattr(key_file.log, "error", lambda message, **fields: errors.append(fields["error"]))
-    monkeypatch.setattr(metrics, "instruments", instruments := Instruments())
     current = KeyFile(str(path), PURPOSES)
     ring = current.get_ring()
     for bad in (b"", b"[]", b'{"keys": []}', None):
@@ -72,12 +70,12 @@ async def test_a_bad_file_leaves_the_previous_keys_and_is_reported(
         await current.reload()
         await current.reload()
         assert current.get_ring() is ring
-        assert instruments._key_ring.value == 0
+        assert KEY_RING_VALID.read_values() == {(): 0}
     assert len(errors) == 4  # each once
     replace(path, FILE)
     await current.reload()
     assert list(current.get_ring().keys) == list(ring.keys)
-    assert instruments._key_ring.value == 1
+    assert KEY_RING_VALID.read_values() == {(): 1}
 
 
 async def test_an_unchanged_file_is_not_read_again(path: Path) -> None:

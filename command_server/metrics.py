@@ -1,0 +1,24 @@
+"""The metrics of the command server."""
+
+from runtime.telemetry.instruments import Counter, Gauge, Histogram
+
+COMMANDS_PROCESSED = Counter(
+    "commands.processed",
+    "{command}",
+    "Answered commands; `success` is false for those that failed",
+    "command_type",
+    "success",
+    "outcome",
+    "reason",
+)
+COMMAND_DURATION = Histogram(
+    "diptych.commands.duration", "s", "Time from a command's arrival to its answer", "command_type"
+)
+TIMES_SET_ASIDE = Counter(
+    "diptych.streams.times_set_aside",
+    "{stream}",
+    "Streams whose last event was ahead of the database's clock when the next one was decided",
+    "stream_type",
+)
+FOLDS = Gauge("diptych.streams.folds", "{stream}", "Long streams that are being folded")
+FOLD_AGE = Gauge("diptych.streams.fold_age", "s", "Time since the oldest fold of a long stream began")
