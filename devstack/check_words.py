@@ -19,6 +19,7 @@ FOLDERS = (
     "query_server",
     "process_manager",
     "operations",
+    "operations_server",
     "devstack",
     "diptych_testing",
     "client",

@@ -16,7 +16,15 @@ from devstack.servers import Nats, Postgres, Server, Valkey
 from devstack.stack import Stack, variable
 from devstack.tcp_ports import free_port
 from operations import keys as key_ring
-from operations.processes import COMMAND_SERVER, KINDS, PROCESS_MANAGER, PROJECTOR, QUERY_SERVER, RELAY
+from operations.processes import (
+    COMMAND_SERVER,
+    KINDS,
+    OPERATIONS_SERVER,
+    PROCESS_MANAGER,
+    PROJECTOR,
+    QUERY_SERVER,
+    RELAY,
+)
 from runtime.process.settings import Settings
 
 
@@ -44,6 +52,7 @@ def local_stack(folder: Path, user_settings: Settings, output: Callable[[str], O
         "jwks": str(jwks),
         "keys": str(keys),
         "process_manager_token": str(folder.absolute() / "process-manager.token"),
+        "operations_token": str(folder.absolute() / "operations.token"),
     }
     applied_defaults = {
         name: value for name, value in defaults.items() if name not in user_settings.model_fields_set
@@ -51,6 +60,8 @@ def local_stack(folder: Path, user_settings: Settings, output: Callable[[str], O
     settings = user_settings.model_copy(update=applied_defaults)
     if {"jwks", "process_manager_token"} <= applied_defaults.keys():
         tokens.write_process_manager_token(settings)
+    if {"jwks", "operations_token"} <= applied_defaults.keys():
+        tokens.write_operations_token(settings)
     servers: dict[str, Server] = {
         "database_url": Postgres(folder / "postgres", urlsplit(settings.database_url).port, [lock]),
         "nats_url": Nats(folder / "nats", urlsplit(settings.nats_url).port, [lock]),
@@ -77,6 +88,7 @@ def temporary_stack(
     projectors: int = 1,
     query_servers: int = 1,
     process_managers: int = 0,
+    operations_servers: int = 0,
     durable: bool = False,
     environment: Mapping[str, str] | None = None,
     output: Callable[[str], Output] | None = None,
@@ -94,6 +106,7 @@ def temporary_stack(
         projectors: their number.
         query_servers: their number.
         process_managers: their number.
+        operations_servers: their number.
         durable: whether commits of its PostgreSQL survive a crash of the machine.
         environment: further variables for all processes.
         output: returns the receiver of the lines of the process with this name; None for `<name>.log` in the
@@ -115,12 +128,14 @@ def temporary_stack(
         jwks=str(folder / "jwks.json"),
         keys=str(folder / "keys.json"),
         process_manager_token=str(folder / "process-manager.token"),
+        operations_token=str(folder / "operations.token"),
         reflection=True,
         grpc_server=os.environ.get(variable("grpc_server"), "grpc.aio"),
         **{kind.address: f"127.0.0.1:{free_port()}" for kind in KINDS},
         **{name: url or servers[name].url for name, url in urls.items()},
     )
     tokens.write_process_manager_token(settings)
+    tokens.write_operations_token(settings)
     stack = Stack(settings, servers, environment or {}, output or (lambda name: folder / f"{name}.log"))
     counts = {
         COMMAND_SERVER: command_servers,
@@ -128,6 +143,7 @@ def temporary_stack(
         PROJECTOR: projectors,
         QUERY_SERVER: query_servers,
         PROCESS_MANAGER: process_managers,
+        OPERATIONS_SERVER: operations_servers,
     }
     for kind, count in counts.items():
         for _ in range(count):

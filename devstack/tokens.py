@@ -26,6 +26,8 @@ from runtime.process.contexts import choose_contexts, load_parts
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
+OPERATOR_SCOPES = ("operations.read", "operations.act")
+
 
 def make_keys(jwks: Path) -> None:
     """Create a key pair unless it exists: the public key in this file, the private one beside it."""
@@ -70,7 +72,17 @@ def write_process_manager_token(settings: Settings) -> None:
     """Write a token with the scopes of all sagas into the file that the process manager reads."""
     sagas = load_parts(choose_contexts(settings), "sagas", "SAGAS", Saga)
     token = mint(settings, required_scopes(sagas), "process-manager", timedelta(days=365))
-    path = Path(settings.process_manager_token)
+    _write_token(settings.process_manager_token, token)
+
+
+def write_operations_token(settings: Settings) -> None:
+    """Write a token with an operator's scopes into the file that `diptych` reads."""
+    token = mint(settings, OPERATOR_SCOPES, "operator", timedelta(days=365))
+    _write_token(settings.operations_token, token)
+
+
+def _write_token(file: str, token: str) -> None:
+    path = Path(file)
     path.touch(mode=0o600)
     path.write_text(token)
 

@@ -90,6 +90,7 @@ def describe(stack: Stack) -> str:
     rows = {
         "commands": settings.command_address,
         "queries": settings.query_address,
+        "operations": settings.operations_address,
         "PostgreSQL": settings.database_url,
         "NATS": settings.nats_url,
         "Redis": settings.redis_url,

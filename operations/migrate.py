@@ -6,6 +6,7 @@ from alembic.util.exc import CommandError
 
 from command_server.postgres import migrations as write_model
 from operations.server_errors import UNREACHABLE, summarize
+from operations_server.postgres import migrations as operations_server
 from process_manager.postgres import migrations as sagas
 from runtime.process.start_error import StartError
 
@@ -29,6 +30,7 @@ async def migrate(database_url: str) -> None:
 
 
 def upgrade(database_url: str) -> None:
-    """Bring the tables of the write model and of the sagas to their newest revisions."""
+    """Bring the tables of all processes to their newest revisions."""
     write_model.upgrade(database_url)
     sagas.upgrade(database_url)
+    operations_server.upgrade(database_url)  # the last, since its role reads the tables of the others

@@ -35,7 +35,8 @@ RELAY = ProcessKind("relay", "command_server.relay", "relay_address")
 PROJECTOR = ProcessKind("projector", "projector", "projector_address")
 QUERY_SERVER = ProcessKind("query_server", "query_server", "query_address")
 PROCESS_MANAGER = ProcessKind("process_manager", "process_manager", "process_manager_address")
-KINDS = (COMMAND_SERVER, QUERY_SERVER, PROCESS_MANAGER, RELAY, PROJECTOR)
+OPERATIONS_SERVER = ProcessKind("operations_server", "operations_server", "operations_address")
+KINDS = (COMMAND_SERVER, QUERY_SERVER, OPERATIONS_SERVER, PROCESS_MANAGER, RELAY, PROJECTOR)
 """All processes, in the order in which they stop: first those that serve callers."""
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 
-from operations.housekeeping import histories, months, requests, sagas, stream, views
+from operations.housekeeping import histories, months, operator_acts, requests, sagas, stream, views
 from operations.housekeeping.database import Database
 from operations.housekeeping.kinds import Kind, describe
 from operations.server_errors import UNREACHABLE, summarize
@@ -39,6 +39,7 @@ def list_kinds(settings: Settings, database: Database) -> list[Kind]:
             settings.keep_refused_calls,
             partial(months.maintain, database, "refused_calls"),
         ),
+        Kind("operator_acts", "acts", settings.keep_audit, partial(operator_acts.remove, database)),
         Kind("stream", "messages", settings.keep_stream, partial(stream.remove, settings, database)),
         Kind("sagas", "sagas' steps", settings.keep_sagas, partial(sagas.archive, database)),
         Kind("views", "views", settings.keep_views, partial(views.archive, settings, database), "archive"),

@@ -53,6 +53,10 @@ class Settings(BaseSettings):
     """`host:port` at which the projector answers health checks; it serves nothing else."""
     process_manager_address: Address = "127.0.0.1:50055"
     """`host:port` at which the process manager answers health checks and queries about sagas."""
+    operations_address: Address = "127.0.0.1:50056"
+    """`host:port` at which the operations server answers operators, and at which `diptych` calls it."""
+    operations_token: Text = ".diptych/operations.token"  # noqa: S105 - the name of a file
+    """File with the token that `diptych` sends to the operations server."""
     command_targets: Targets = ""
     """Command servers of single contexts, for the process manager's calls, for instance
     `inventory=host:port,banking=host:port`. It calls all other contexts at `command_address`."""
@@ -107,7 +111,7 @@ class Settings(BaseSettings):
     """How long the answers to repeated requests are kept, as `30d`; `unlimited` for no limit. Command servers
     refuse older request ids, `diptych housekeeping` removes older answers."""
     keep_audit: Retention = None
-    """How long the audit of commands is kept; whole months are dropped."""
+    """How long the audit of commands is kept; whole months are dropped. Operators' acts are kept as long."""
     keep_refused_calls: Retention = timedelta(days=400)
     """How long the record of refused calls is kept; whole months are dropped."""
     keep_sagas: Retention = timedelta(days=400)

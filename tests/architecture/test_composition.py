@@ -103,12 +103,22 @@ def test_every_aggregate_every_view_and_every_saga_is_verified() -> None:
 )
 def test_a_process_imports_its_own_kind_of_modules_alone(process: str, kind: str) -> None:
     others = {"command_server", "query_server", "projector", "process_manager", "operations"} - {process}
+    others.add("operations_server")
     program = f"""
 import sys, {process}.__main__
 from contracts.manifest import find_manifests
 from runtime.process.contexts import load_modules
 assert load_modules(find_manifests().values(), {kind!r})
 print({others!r} & {{name.partition(".")[0] for name in sys.modules}} or "")
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (result.stdout.strip(), result.stderr) == ("", "")
+
+
+def test_the_operations_server_imports_neither_the_command_line_nor_the_query_server() -> None:
+    program = """
+import sys, operations_server.__main__
+print([name for name in sys.modules if name.startswith(("query_server", "operations.cli", "devstack"))] or "")
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (result.stdout.strip(), result.stderr) == ("", "")

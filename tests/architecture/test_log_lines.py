@@ -10,6 +10,7 @@ PACKAGES = (
     "command_server",
     "contracts",
     "operations",
+    "operations_server",
     "process_manager",
     "projector",
     "query_server",

@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from contracts.manifest import context_of
 from devstack.processes import Process
 from devstack.stack import Stack
-from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, QUERY_SERVER
+from operations.processes import COMMAND_SERVER, OPERATIONS_SERVER, PROCESS_MANAGER, QUERY_SERVER
 from runtime.codec import message_class
 from tests.support.harness.contexts import MANIFESTS
 from tests.support.harness.rpc_failure import reason_of
@@ -37,6 +37,7 @@ class Caller:
         self._next = {
             "CommandService": self._channels(stack.of(COMMAND_SERVER)),
             "QueryService": self._channels(stack.of(QUERY_SERVER)),
+            "OperationsService": self._channels(stack.of(OPERATIONS_SERVER)),
             SAGA_QUERIES: self._channels(stack.of(PROCESS_MANAGER)),
         }
         self._next |= {context: self._channels([process]) for context, process in (apart or {}).items()}
@@ -77,7 +78,8 @@ class Caller:
 
     async def rejection_reason(self, request: Any) -> str:
         """Return the reason with which a request is rejected; fail if it is accepted."""
-        is_command = "request_id" in request.DESCRIPTOR.fields_by_name
+        fields = request.DESCRIPTOR.fields_by_name
+        is_command = "request_id" in fields and "page_size" not in fields
         try:
             await (self.execute(request) if is_command else self.query(request))
         except grpc.aio.AioRpcError as error:

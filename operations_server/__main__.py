@@ -1,0 +1,41 @@
+"""The composition root of the operations server."""
+
+from collections.abc import Sequence
+
+from contracts.key_ring import Purpose
+from contracts.manifest import Manifest
+from operations_server import stores
+from operations_server.acts import OperatorActs
+from operations_server.service import create_service
+from runtime.grpc import server
+from runtime.grpc.refused_call_table import RefusedCallTable
+from runtime.process import workers
+from runtime.process.key_file import KeyFile
+from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
+
+
+async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
+    """Answer operators until the process stops."""
+    settings = lifecycle.settings
+    keys = KeyFile(settings.keys, (Purpose.PAGE_TOKENS,))
+    lifecycle.spawn(keys.run(), "key ring")
+    async with stores.connect(settings) as connections:
+        acts = OperatorActs(connections.database)
+        edge = server.build(
+            settings,
+            [create_service()],
+            address=settings.operations_address,
+            probe=is_ready,
+            record_refused_call=RefusedCallTable(connections.database).record,
+        )
+        await edge.serve(lifecycle)
+        await acts.wait_ended()
+
+
+async def is_ready() -> bool:
+    """Return True: the process serves whatever is unreachable, because it exists to say so."""
+    return True
+
+
+if __name__ == "__main__":
+    workers.run_single(main, "operations_server", read_settings(), read_contexts())

@@ -1,0 +1,1 @@
+"""The operations server's own tables in PostgreSQL, and its sessions there."""

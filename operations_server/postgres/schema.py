@@ -1,0 +1,4 @@
+"""The operations server's own tables and its role. The revisions in `migrations/` make them."""
+
+ROLE = "diptych_operations"
+"""Reads the tables of the other processes, and records acts and refused calls."""

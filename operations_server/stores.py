@@ -1,0 +1,96 @@
+"""Connections to the three servers that hold data. The process starts without any of them."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from operations_server.postgres.schema import ROLE
+from runtime import jetstream
+from runtime.postgres import create_engine
+from runtime.process.settings import Settings
+from runtime.process.start_error import InvalidSetting
+
+STATEMENT_TIMEOUT = 5.0
+"""Seconds after which PostgreSQL ends a statement of an operator's question."""
+REDIS_CONNECTIONS = 8
+REDIS_TIMEOUT = 5.0
+"""Seconds to wait for a free connection, and for each reply of Redis."""
+
+
+@dataclass(frozen=True)
+class Stores:
+    """The connections that all questions and acts share."""
+
+    database: AsyncEngine
+    """In the role of the operations server, each statement bounded by STATEMENT_TIMEOUT."""
+    redis: Redis
+    nats: jetstream.Connection
+
+
+@asynccontextmanager
+async def connect(settings: Settings) -> AsyncIterator[Stores]:
+    """Yield the connections; they are made when they are needed first.
+
+    Raises:
+        InvalidSetting: a URL is malformed.
+    """
+    database, redis = create_database(settings.database_url), create_redis(settings.redis_url)
+    try:
+        async with await jetstream.connect(settings.nats_url, "operations_server") as nats:
+            yield Stores(database, redis, nats)
+    finally:
+        await redis.aclose()
+        await database.dispose()
+
+
+def create_database(
+    database_url: str, *, statement_timeout: float = STATEMENT_TIMEOUT, pool_size: int = 4
+) -> AsyncEngine:
+    """Return an engine in the role of the operations server.
+
+    Args:
+        database_url: `postgresql://…`.
+        statement_timeout: seconds after which PostgreSQL ends a statement.
+        pool_size: maximum number of connections.
+    """
+    session = {
+        "role": ROLE,
+        "statement_timeout": f"{round(statement_timeout * 1000)}ms",
+        # Bounds for what a stopped or frozen process leaves open.
+        "idle_in_transaction_session_timeout": "5s",
+        "lock_timeout": "1s",
+        "jit": "off",  # compilation takes longer than these statements
+    }
+    # PostgreSQL ends a slow statement itself; the client's limit is for a server that is frozen.
+    return create_engine(
+        database_url,
+        session=session,
+        pool_size=pool_size,
+        pool_timeout=statement_timeout,
+        command_timeout=statement_timeout + 1.0,
+    )
+
+
+def create_redis(url: str) -> Redis:
+    """Return a client with a bounded pool.
+
+    Raises:
+        InvalidSetting: the URL is not a Redis URL.
+    """
+    try:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=REDIS_CONNECTIONS,
+            timeout=REDIS_TIMEOUT,
+            socket_timeout=REDIS_TIMEOUT,
+            retry=Retry(NoBackoff(), 1),  # for connections that died while idle
+        )
+        pool.connection_class(**pool.connection_kwargs)  # checks the options; it connects on first use
+    except (ValueError, TypeError, OSError) as error:  # OSError: a certificate's file
+        raise InvalidSetting(f"DIPTYCH_REDIS_URL: {error}") from error
+    return Redis.from_pool(pool)
