@@ -123,13 +123,14 @@ class Engine:
         """
         await self._commit.execute(TimerFiring(timer.saga, timer.id, timer))
 
-    async def retry(self, saga_name: str, id_: str, operator: str) -> Instance:
+    async def retry(self, saga_name: str, id_: str, operator: str, reason: str = "") -> Instance:
         """Deliver the events that the instance failed on, then let the saga retry its rejected steps.
 
         Args:
             saga_name: the saga's name.
             id_: the instance's id.
             operator: the name to record.
+            reason: recorded.
 
         Raises:
             UnknownSaga: there is no such instance.
@@ -138,7 +139,7 @@ class Engine:
         """
         saga = self._find_saga(saga_name)
         await self._deliver_failed(saga, id_)
-        return await self._commit.execute(Retry(saga.name, id_, operator))
+        return await self._commit.execute(Retry(saga.name, id_, operator, reason))
 
     async def inspect(self, saga_name: str, id_: str) -> None:
         """Mark an instance whose row cannot be read; deliver what waited for one that can be read again."""

@@ -101,12 +101,13 @@ class Retry(_OfInstance[Instance]):
     """An operator's retry, once the events that the instance failed on were delivered again."""
 
     operator: str
+    reason: str = ""
 
     def apply(self, unit: UnitOfWork) -> Instance:
         instance = self.find_existing(unit)
         if not instance.failure:
             instance.react_to(RetryRequested(unit.now))
-        unit.actions.append((instance, OperatorAction("retry", "", self.operator)))
+        unit.actions.append((instance, OperatorAction("retry", self.reason, self.operator)))
         unit.save(instance)
         unit.hurried.add(instance.key)
         return instance

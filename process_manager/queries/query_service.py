@@ -1,7 +1,8 @@
 """`diptych.sagas.v1.QueryService`: queries about all sagas, answered from their rows."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
 from diptych.sagas.v1 import query_service_pb2 as protocol
 from diptych.sagas.v1.types_pb2 import OperatorAction, Saga, Step, StreamPosition, Timer
@@ -14,6 +15,8 @@ from runtime.grpc.method import Context
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 
+SelectLatest = Callable[[Sequence[Any], float], tuple[Sequence[Any], int]]
+
 
 def create_service(queries: SagaQueries) -> Service:
     """Return the service."""
@@ -23,8 +26,8 @@ def create_service(queries: SagaQueries) -> Service:
         if details is None:
             metadata = {"saga": request.saga, "id": request.id}
             raise RpcError.not_found("sagas", "SAGA_NOT_FOUND", metadata)
-        saga = _describe_row(details.row, queries.sagas[request.saga].own_type)
-        _add_details(saga, details, queries)
+        saga = describe_row(details.row, queries.sagas[request.saga].own_type)
+        add_details(saga, details, queries.select_latest)
         return protocol.GetSagaResponse(saga=saga)
 
     async def list_sagas(request: protocol.ListSagasRequest, context: Context) -> protocol.ListSagasResponse:
@@ -33,7 +36,7 @@ def create_service(queries: SagaQueries) -> Service:
             request.saga,
             filter_,
             request,
-            lambda row: _describe_row(row, queries.sagas[row.saga].own_type),
+            lambda row: describe_row(row, queries.sagas[row.saga].own_type),
             remaining=context.time_remaining(),
         )
         return protocol.ListSagasResponse(sagas=sagas, next_page_token=next_token)
@@ -42,7 +45,7 @@ def create_service(queries: SagaQueries) -> Service:
     return Service(service, {"GetSaga": get_saga, "ListSagas": list_sagas})
 
 
-def _describe_row(row: SagaRow, own_type: str) -> Saga:
+def describe_row(row: SagaRow, own_type: str) -> Saga:
     """Return an instance without its steps, timers and operators' actions."""
     saga = Saga(
         saga=row.saga,
@@ -61,16 +64,22 @@ def _describe_row(row: SagaRow, own_type: str) -> Saga:
     return saga
 
 
-def _add_details(saga: Saga, details: SagaDetails, queries: SagaQueries) -> None:
-    """Add the steps, timers and operators' actions; only some of them if they are too many for a response."""
+def add_details(saga: Saga, details: SagaDetails, select: SelectLatest) -> None:
+    """Add the steps, timers and operators' actions; only some of them if they are too many for a response.
+
+    Args:
+        saga: gets them.
+        details: has them.
+        select: returns the last of messages that fit into a share of the response, and the number omitted.
+    """
     steps = [build_step(Step, step, denied=step.denied) for step in details.steps]
-    latest_steps, saga.omitted_step_count = queries.select_latest(steps, share=0.5)
+    latest_steps, saga.omitted_step_count = select(steps, 0.5)
     saga.steps.extend(latest_steps)
     timers = [_describe_timer(*timer) for timer in details.timers.items()]
-    next_timers, saga.omitted_timer_count = queries.select_latest(timers[::-1], share=0.2)
+    next_timers, saga.omitted_timer_count = select(timers[::-1], 0.2)
     saga.timers.extend(reversed(next_timers))
     actions = [_describe_action(action) for action in details.operator_actions]
-    latest_actions, saga.omitted_operator_action_count = queries.select_latest(actions, share=0.2)
+    latest_actions, saga.omitted_operator_action_count = select(actions, 0.2)
     saga.operator_actions.extend(latest_actions)
 
 

@@ -100,7 +100,7 @@ class SagaQueries:
         """
         chosen = self._choose(saga)
         list_id, size = f"{saga} {astuple(filter_)}", request.page_size or PAGE_SIZE
-        after = _parse_position(self._tokens.read_page_token(request, list_id))
+        after = parse_position(self._tokens.read_page_token(request, list_id))
         with _report_unavailable():
             await self._freshness.wait_for(chosen, request.at_least_as_fresh, remaining)
             names = [definition.name for definition in chosen]
@@ -149,14 +149,19 @@ class SagaQueries:
             messages: the most important last.
             share: the part of the response that they may take.
         """
-        budget = PageBudget(int(self._max_page_bytes * share))
-        count = 0
-        for message in reversed(messages):
-            if not budget.take(message.ByteSize()):
-                break
-            count += 1
-        omitted = len(messages) - count
-        return messages[omitted:], omitted
+        return select_latest(messages, int(self._max_page_bytes * share))
+
+
+def select_latest(messages: Sequence[M], max_bytes: int) -> tuple[Sequence[M], int]:
+    """Return the last of these messages that fit into a number of bytes, and the number omitted."""
+    budget = PageBudget(max_bytes)
+    count = 0
+    for message in reversed(messages):
+        if not budget.take(message.ByteSize()):
+            break
+        count += 1
+    omitted = len(messages) - count
+    return messages[omitted:], omitted
 
 
 def cut(text: str) -> str:
@@ -189,7 +194,12 @@ def build_step(step_class: Callable[..., M], sent_step: Any, **more: Any) -> M:
     return step  # type: ignore[no-any-return]
 
 
-def _parse_position(last: str) -> ListPosition | None:
+def parse_position(last: str) -> ListPosition | None:
+    """Return the position in a page token; None for the first page.
+
+    Raises:
+        RpcError: `PAGE_TOKEN_INVALID`.
+    """
     try:
         if not last:
             return None

@@ -58,11 +58,18 @@ class SagaReader:
         self._engine = engine.execution_options(isolation_level="REPEATABLE READ")
         self._sagas = None if sagas is None else {saga.name: saga for saga in sagas}
 
-    async def find(self, saga: str, id_: str) -> SagaDetails | None:
-        """Return an instance, also one that begins at a deadline; None if there is none of this id."""
+    async def find(self, saga: str, id_: str, *, most: int | None = None) -> SagaDetails | None:
+        """Return an instance, also one that begins at a deadline; None if there is none of this id.
+
+        Args:
+            saga: the saga's name.
+            id_: the instance's id.
+            most: the maximum number of its steps and of its operators' actions, the latest ones, and of its
+                timers, the next ones; None for all.
+        """
         async with self._engine.connect() as connection:
-            query = _select_sagas().where(SAGAS.c.saga == saga, SAGAS.c.id == id_)
-            sagas = await self._read_rows(connection, query)
+            query = select_sagas().where(SAGAS.c.saga == saga, SAGAS.c.id == id_)
+            sagas = await self.read_rows(connection, query)
             if not sagas:
                 definition = (self._sagas or {}).get(saga)
                 return await find_deadline(connection, definition, id_) if definition else None
@@ -71,14 +78,16 @@ class SagaReader:
             actions = _select_fields(OPERATOR_ACTIONS, OperatorAction).where(
                 OPERATOR_ACTIONS.c.saga == saga, OPERATOR_ACTIONS.c.id == id_
             )
+            latest_steps = await connection.execute(steps.order_by(STEPS.c.number.desc()).limit(most))
+            next_timers = await connection.execute(timers.order_by(TIMER_TIME).limit(most))
+            latest_actions = await connection.execute(
+                actions.order_by(OPERATOR_ACTIONS.c.number.desc()).limit(most)
+            )
             return SagaDetails(
                 sagas[0],
-                [SentStep(*row) for row in await connection.execute(steps.order_by(STEPS.c.number))],
-                {row.name: row.due_at for row in await connection.execute(timers.order_by(TIMER_TIME))},
-                [
-                    OperatorAction(*row)
-                    for row in await connection.execute(actions.order_by(OPERATOR_ACTIONS.c.number))
-                ],
+                [SentStep(*row) for row in latest_steps][::-1],
+                {row.name: row.due_at for row in next_timers},
+                [OperatorAction(*row) for row in latest_actions][::-1],
             )
 
     async def read_page(
@@ -105,7 +114,7 @@ class SagaReader:
         due_at, saga = func.coalesce(rows.c.due_at, NEVER), rows.c.saga.collate("C")  # sorts as Python does
         query = select(rows).order_by(due_at, rows.c.began_at, rows.c.id, saga).limit(limit)
         async with self._engine.connect() as connection:
-            return await self._read_rows(connection, query)
+            return await self.read_rows(connection, query)
 
     async def find_names(self, id_: str) -> list[str]:
         """Return the names of the sagas that have an instance or a deadline of this id."""
@@ -138,7 +147,8 @@ class SagaReader:
         async with self._engine.connect() as connection:
             return [SilentTarget(*row) for row in await connection.execute(SILENT_TARGETS)]
 
-    async def _read_rows(self, connection: AsyncConnection, query: Select[Any]) -> list[SagaRow]:
+    async def read_rows(self, connection: AsyncConnection, query: Select[Any]) -> list[SagaRow]:
+        """Return the rows of a query that selects the columns of `select_sagas`, with what they wait for."""
         rows = [row._asdict() for row in await connection.execute(query)]
         pending_steps = await self._read_pending_steps(connection, rows)
         for row in rows:
@@ -189,10 +199,11 @@ def _select_page(saga: str, filter_: SagaFilter, after: ListPosition | None, lim
         position, last = tuple_(*order), (due_at, began_at, id_)
         # Of equal positions, the sagas whose names come later are on the next page.
         conditions.append(position >= last if saga > after_saga else position > last)
-    return _select_sagas().where(*conditions).order_by(*order).limit(limit)
+    return select_sagas().where(*conditions).order_by(*order).limit(limit)
 
 
-def _select_sagas() -> Select[Any]:
+def select_sagas() -> Select[Any]:
+    """Select the columns of a `SagaRow`."""
     return _select_fields(SAGAS, SagaRow)
 
 

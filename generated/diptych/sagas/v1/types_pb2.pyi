@@ -262,7 +262,7 @@ class OperatorAction(_message.Message):
     action: _builtins.str
     """`retry` or `abort`."""
     reason: _builtins.str
-    """The reason that the operator gave; empty for a retry."""
+    """The reason that the operator gave; empty if none was given."""
     operator: _builtins.str
     """The operator's name."""
     @_builtins.property
