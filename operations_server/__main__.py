@@ -6,6 +6,7 @@ from contracts.key_ring import Purpose
 from contracts.manifest import Manifest
 from operations_server import stores
 from operations_server.acts import OperatorActs
+from operations_server.explanations import service as explanations
 from operations_server.service import create_service
 from runtime.grpc import server
 from runtime.grpc.refused_call_table import RefusedCallTable
@@ -21,9 +22,10 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     lifecycle.spawn(keys.run(), "key ring")
     async with stores.connect(settings) as connections:
         acts = OperatorActs(connections.database)
+        explainer = explanations.create_explainer(manifests, connections.database, connections.redis)
         edge = server.build(
             settings,
-            [create_service()],
+            [create_service(explanations.create_handlers(explainer))],
             address=settings.operations_address,
             probe=is_ready,
             record_refused_call=RefusedCallTable(connections.database).record,

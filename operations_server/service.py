@@ -15,7 +15,7 @@ from runtime.grpc.server import Service
 NOT_YET = (
     *("GetStatus", "ListProjections", "ListParkedAggregates", "RetryParkedAggregates", "ListRefusedCalls"),
     *("ListRequests", "ListEvents", "TailEvents", "GetState"),
-    *("Explain", "ListSagas", "GetSaga", "RetrySaga", "AbortSaga"),
+    *("ListSagas", "GetSaga", "RetrySaga", "AbortSaga"),
 )
 _REASON = "NOT_YET"
 

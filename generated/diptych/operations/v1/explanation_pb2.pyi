@@ -87,7 +87,7 @@ class Explanation(_message.Message):
         reference: _builtins.str
         """The id by which it can be explained itself: a request id, an event id, or a stream; empty for none."""
         depth: _builtins.int
-        """0 for what happened to the subject itself; greater for what followed from it."""
+        """0 for what happened to the subject itself; greater for what followed from it, less for what led to it."""
         @_builtins.property
         def time(self) -> _timestamp_pb2.Timestamp:
             """When."""
@@ -116,10 +116,14 @@ class Explanation(_message.Message):
     summary: _builtins.str
     """One sentence: its state, and what it waits for."""
     omitted_entry_count: _builtins.int
-    """The number of earlier entries that `entries` lacks, because the response would have become too large."""
+    """The number of entries that `entries` lacks, between the first and the latest ones or around them, because the
+    response would have become too large.
+    """
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Explanation.Entry]:
-        """What happened, in order."""
+        """What happened, in order. The values of an event's fields are shown where they are ids, enums, numbers, booleans,
+        money or times; fields that may hold personal data are shown by name only.
+        """
 
     def __init__(
         self,

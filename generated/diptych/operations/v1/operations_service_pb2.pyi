@@ -911,12 +911,18 @@ class ExplainRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
-    """What to explain: the id of an aggregate, a stream, an event id (`<stream>@<version>`), or a request id."""
+    """What to explain: the id of an aggregate, a stream (`<context>.<aggregate>.<id>`), an event id
+    (`<stream>@<version>`), or a request id. An id may be that of several aggregates and of a request.
+    """
     version: _builtins.int
-    """As of this version; 0 for the latest one."""
+    """As of this version of the aggregate; 0 for the latest one. For an event or a request it means nothing. A version
+    that the aggregate has not reached is refused (`VERSION_NOT_REACHED`).
+    """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """As of this time; unset for now. A time later than now is refused (`TIME_IN_FUTURE`)."""
+        """As of this time; unset for now. Only what had happened by then is explained. A time later than now is refused
+        (`TIME_IN_FUTURE`), and so is one before the aggregate's first event (`BEFORE_FIRST_EVENT`).
+        """
 
     def __init__(
         self,
@@ -942,7 +948,7 @@ class ExplainResponse(_message.Message):
     EXPLANATIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def explanations(self) -> _containers.RepeatedCompositeFieldContainer[_explanation_pb2.Explanation]:
-        """The explanations: one for each aggregate of this id."""
+        """The explanations: one for each aggregate of this id, and one for each caller's request of this id."""
 
     def __init__(
         self,

@@ -1,0 +1,94 @@
+"""What a request for an explanation names: aggregates, an event or a request; and as of when."""
+
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from contracts import streams
+from operations_server.explanations.records import RecordReader, is_uuid
+from operations_server.explanations.words import format_time
+from runtime.grpc.rpc_error import RpcError
+
+_STREAM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{1,64}")
+_EVENT = re.compile(rf"({_STREAM.pattern})@([1-9][0-9]{{0,17}})")
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The parts that a text may name."""
+
+    streams: Sequence[str] = ()
+    event: tuple[str, int] | None = None
+    """Stream and version."""
+    request_id: str = ""
+
+
+def parse_subject(text: str, stream_types: Collection[str]) -> Subject:
+    """Return what a text may name: an id may be that of several aggregates, and of a request."""
+    if event := _EVENT.fullmatch(text):
+        return Subject(event=(event[1], int(event[2])))
+    if _STREAM.fullmatch(text):
+        return Subject(streams=(text,))
+    if not streams.VALID_ID.fullmatch(text):
+        return Subject()
+    names = tuple(streams.stream_name(each, text) for each in stream_types)
+    return Subject(names, request_id=text.lower() if is_uuid(text) else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """As of when something is explained."""
+
+    version: int = 0
+    """Of the aggregate; 0 for the latest one."""
+    time: datetime | None = None
+    """None for now."""
+
+
+def read_moment(request: Any) -> Moment:
+    """Return the moment of a request.
+
+    Raises:
+        RpcError: `REQUEST_INVALID`.
+    """
+    if not request.HasField("time"):
+        return Moment(request.version)
+    try:
+        return Moment(request.version, request.time.ToDatetime(UTC))
+    except (ValueError, OverflowError):
+        violations = {"time": "is not a time of the years 1 to 9999"}
+        raise RpcError("REQUEST_INVALID", "time: not a time", violations=violations) from None
+
+
+def check_not_future(moment: Moment, now: datetime) -> None:
+    """Check a moment.
+
+    Raises:
+        RpcError: `TIME_IN_FUTURE`.
+    """
+    if moment.time is not None and moment.time > now:
+        facts = {"time": format_time(moment.time), "now": format_time(now)}
+        raise RpcError.of_rule("operations", "TIME_IN_FUTURE", facts)
+
+
+async def find_version(records: RecordReader, stream: str, latest: int, moment: Moment) -> int:
+    """Return the version of a stream as of a moment.
+
+    Raises:
+        RpcError: `BEFORE_FIRST_EVENT`, `VERSION_NOT_REACHED`.
+    """
+    if moment.version > latest:
+        facts = {"stream": stream, "version": str(moment.version), "latest": str(latest)}
+        raise RpcError.of_rule("operations", "VERSION_NOT_REACHED", facts)
+    version = latest
+    if moment.time is not None:
+        version = await records.find_version(stream, latest, moment.time)
+        if not version:
+            first = await records.read_time(stream, 1)
+            facts = {"stream": stream, "time": format_time(moment.time)}
+            if first is not None:
+                facts["first"] = format_time(first)
+            raise RpcError.of_rule("operations", "BEFORE_FIRST_EVENT", facts)
+    return min(version, moment.version or version)

@@ -1,0 +1,268 @@
+"""Explanations of what happens around orders, asked of the operations server of a whole stack."""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from diptych.operations.v1 import operations_service_pb2 as protocol
+from diptych.operations.v1.explanation_pb2 import Explanation
+from diptych.ordering.v1 import command_service_pb2 as ordering
+
+from devstack.stack import Stack
+from devstack.stack_kinds import temporary_stack
+from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
+from tests.support.harness.caller import Caller
+from tests.support.harness.invariants import verify_stack
+from tests.support.harness.shop import Shop
+from tests.support.harness.trade import SCOPES, Trade
+from tests.support.harness.waiting import until
+
+PLANT = """
+WITH changed AS (
+  UPDATE streams SET version = version + 1, updated_at = now() WHERE id = $1 RETURNING id, version
+), planted AS (
+  INSERT INTO events (stream, version, type, data, metadata, recorded_at)
+  SELECT id, version, 'diptych.ordering.v1.OrderMystified', '', '{}', now() FROM changed RETURNING position
+)
+INSERT INTO outbox (position) SELECT position FROM planted
+"""
+"""Adds an event of a type that this release does not know to a stream."""
+
+
+@pytest.fixture(scope="module")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    folder = tmp_path_factory.mktemp("explanations")
+    async with temporary_stack(folder, process_managers=1, operations_servers=1) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def trade(stack: Stack) -> AsyncIterator[Trade]:
+    caller = Caller(stack, *SCOPES)
+    yield Trade(caller)
+    await caller.close()
+
+
+@pytest.fixture
+async def operator(stack: Stack) -> AsyncIterator[Caller]:
+    caller = Caller(stack, "operations.read", "operations.act")
+    yield caller
+    await caller.close()
+
+
+async def explain(operator: Caller, subject: str, **moment: Any) -> Explanation:
+    """Return the only explanation of a subject."""
+    request = protocol.ExplainRequest(subject=subject, **moment)
+    (explanation,) = (await operator.query(request)).explanations
+    assert all(entry.text and entry.kind and entry.HasField("time") for entry in explanation.entries)
+    times = [entry.time.ToDatetime() for entry in explanation.entries]
+    assert times == sorted(times)
+    return explanation  # type: ignore[no-any-return]
+
+
+def find_texts(
+    explanation: Explanation, kind: "Explanation.Kind.ValueType", depth: int | None = None
+) -> list[str]:
+    return [
+        entry.text for entry in explanation.entries if entry.kind == kind and depth in (None, entry.depth)
+    ]
+
+
+async def wait_for(operator: Caller, subject: str, condition: Callable[[Explanation], bool]) -> Explanation:
+    """Return the explanation of a subject once it fulfils a condition."""
+    explanation = Explanation()
+
+    async def is_fulfilled() -> bool:
+        nonlocal explanation
+        explanation = await explain(operator, subject)
+        return condition(explanation)
+
+    try:
+        await until(is_fulfilled, 30)
+    except AssertionError:
+        raise AssertionError(f"not so: {explanation}") from None
+    return explanation
+
+
+async def test_a_confirmed_order_is_explained_to_its_present_state(trade: Trade, operator: Caller) -> None:
+    sku, account = await trade.create_product(3), await trade.open_account(1_000)
+    order = await trade.place_order(sku, account)
+    await trade.wait_for_state(order, "CONFIRMED")
+    explained = await wait_for(
+        operator, order, lambda it: all(view.endswith(", the latest") for view in find_views(it))
+    )
+    assert explained.subject == f"order {order}"
+    assert explained.summary.startswith("order confirmed at ")
+    assert explained.summary.endswith("is CONFIRMED, waits for shipment")
+    own = [entry.text.split(":")[0] for entry in explained.entries if not entry.depth]
+    assert own[:4] == [
+        "alice sent PlaceOrder",
+        "order placed",
+        "process-manager sent ConfirmOrder",
+        "order confirmed",
+    ]
+    assert len(find_views(explained)) == 2
+    steps = [text for text in find_texts(explained, Explanation.KIND_SAGA, 1) if " sent " in text]
+    assert [step.split(" sent ")[1].split("-")[0] for step in steps] == [
+        *("assess", "reserve", "hold_money", "firm_stock", "firm_money", "confirm")
+    ]
+    assert all(": accepted at " in step for step in steps)
+    effects = find_texts(explained, Explanation.KIND_EVENT, 2)
+    assert {"stock reserved", "hold placed", "money held"} < {text.split(":")[0] for text in effects}
+    everything = str(explained)
+    assert "Main Street" not in everything
+    assert "Ada" not in everything
+
+
+def find_views(explanation: Explanation) -> list[str]:
+    return find_texts(explanation, Explanation.KIND_VIEW, 0)
+
+
+async def test_an_order_rejected_for_lack_of_money_is_explained(trade: Trade, operator: Caller) -> None:
+    sku, poor = await trade.create_product(3), await trade.open_account(1)
+    order = await trade.place_order(sku, poor)
+    await trade.wait_for_state(order, "REJECTED")
+    explained = await wait_for(operator, order, lambda it: it.summary.startswith("order rejected"))
+    assert "its step hold_money-1 was rejected, FUNDS_INSUFFICIENT" in explained.summary
+    (rejected,) = find_texts(explained, Explanation.KIND_REJECTED)
+    assert rejected == (
+        "process-manager sent PlaceHold: rejected, FUNDS_INSUFFICIENT"
+        " (available 1.00 EUR, requested 30.00 EUR)"
+    )
+
+
+async def test_releases_lead_back_to_who_cancelled_the_order(
+    stack: Stack, trade: Trade, operator: Caller
+) -> None:
+    sku, account = await trade.create_product(3), await trade.open_account(1_000)
+    order = await trade.place_order(sku, account)
+    await trade.wait_for_state(order, "CONFIRMED")
+    bob = Shop(stack, "bob")
+    await bob.cancel(order)
+    await bob.close()
+    await trade.wait_for_state(order, "CANCELLED")
+    explained = await explain(operator, order)
+    assert "by CancelOrder of bob" in explained.summary
+    assert "bob sent CancelOrder: accepted" in find_texts(explained, Explanation.KIND_ACCEPTED, 0)
+    (released,) = [entry for entry in explained.entries if entry.text.startswith("stock released")]
+    event = await explain(operator, released.reference)
+    assert ": caused by ReleaseReservation of process-manager at " in event.summary
+    led_to_it = [entry.text for entry in event.entries if entry.depth < 0]
+    assert led_to_it[0] == "bob sent CancelOrder: accepted"
+    assert led_to_it[1].startswith("order cancelled: ")
+    assert f"fulfilment.fulfilment {order} sent release_stock-1" in led_to_it[2]
+    assert "changed my mind" not in str(explained) + str(event)
+    placed = await explain(operator, order, version=1)
+    assert placed.summary.startswith("as of ")
+    assert not [entry for entry in placed.entries if entry.kind == Explanation.KIND_VIEW]
+    assert not [text for text in find_texts(placed, Explanation.KIND_EVENT, 0) if "cancelled" in text]
+
+
+async def test_a_step_without_an_answer_is_what_an_order_waits_for(
+    stack: Stack, trade: Trade, operator: Caller
+) -> None:
+    sku, account = await trade.create_product(3), await trade.open_account(1_000)
+    (manager,), (server,) = stack.of(PROCESS_MANAGER), stack.of(COMMAND_SERVER)
+    manager.child.freeze()
+    order = await trade.place_order(sku, account)
+    await server.kill()
+    manager.child.thaw()
+    try:
+        explained = await wait_for(operator, order, lambda it: "no answer after" in str(it.entries))
+        assert "waits for the reply to assess-v1" in explained.summary
+        assert any(
+            text.startswith("timer deadline of ") for text in find_texts(explained, Explanation.KIND_SAGA)
+        )
+    finally:
+        await server.start()
+    await trade.wait_for_state(order, "CONFIRMED")
+
+
+async def test_deadlines_of_claims_are_explained(trade: Trade, operator: Caller) -> None:
+    sku, account = await trade.create_product(3), await trade.open_account(1_000)
+    claim = await trade.claim_without_order(sku, account, timedelta(hours=1))
+    hold = await wait_for(operator, f"banking.hold.{claim}", lambda it: "WATCHING" in it.summary)
+    (timer,) = [text for text in find_texts(hold, Explanation.KIND_SAGA) if text.startswith("timer ")]
+    assert timer.startswith(f"timer deadline of banking.hold_deadline {claim} fires at ")
+    both = await operator.query(protocol.ExplainRequest(subject=claim))
+    assert [each.subject for each in both.explanations] == [f"hold {claim}", f"reservation {claim}"]
+
+
+async def test_requests_are_explained_whether_they_left_events_or_not(
+    stack: Stack, trade: Trade, operator: Caller
+) -> None:
+    sku, account = await trade.create_product(3), await trade.open_account(1_000)
+    order = await trade.place_order(sku, account)
+    await trade.wait_for_state(order, "CONFIRMED")
+    placed = find_texts(await explain(operator, order), Explanation.KIND_ACCEPTED, 0)
+    assert placed[0] == "alice sent PlaceOrder: accepted"
+    reused = str(uuid4())
+    ship = ordering.DeliverOrderRequest(request_id=reused, order_id=order)
+    reason = await trade.caller.rejection_reason(ship)
+    assert (
+        await trade.caller.rejection_reason(
+            ordering.ReturnOrderRequest(request_id=reused, order_id=order, reason="x")
+        )
+        == "REQUEST_ID_REUSED"
+    )
+    explained = await explain(operator, reused)
+    assert f"DeliverOrder of alice for order {order}: rejected, {reason} at " in explained.summary
+    assert [entry.kind for entry in explained.entries] == [
+        Explanation.KIND_REJECTED,
+        Explanation.KIND_REFUSED,
+    ]
+    assert "REQUEST_ID_REUSED" in explained.entries[1].text
+    of_order = await explain(operator, order)
+    (accepted,) = [entry for entry in of_order.entries if entry.text.startswith("alice sent PlaceOrder")]
+    request = await explain(operator, accepted.reference)
+    assert request.subject == f"request {accepted.reference} of alice"
+    assert find_texts(request, Explanation.KIND_EVENT, 0)[0].startswith("order placed: ")
+    assert any("sent reserve-1" in text for text in find_texts(request, Explanation.KIND_SAGA, 1))
+
+
+async def test_what_is_not_on_record_says_what_that_means(trade: Trade, operator: Caller) -> None:
+    for subject in (str(uuid4()), "nothing", "ordering.order.nothing", "ordering.order.nothing@1", "a b"):
+        request = protocol.ExplainRequest(subject=subject)
+        assert await operator.rejection_reason(request) == "SUBJECT_NOT_FOUND", subject
+    sku, account = await trade.create_product(3), await trade.open_account(1_000)
+    order = await trade.place_order(sku, account)
+    beyond = protocol.ExplainRequest(subject=order, version=1_000)
+    assert await operator.rejection_reason(beyond) == "VERSION_NOT_REACHED"
+    for days, reason in ((1, "TIME_IN_FUTURE"), (-1, "BEFORE_FIRST_EVENT")):
+        other_time = protocol.ExplainRequest(subject=order)
+        other_time.time.FromDatetime(datetime.now(UTC) + timedelta(days=days))
+        assert await operator.rejection_reason(other_time) == reason
+    await trade.wait_for_state(order, "CONFIRMED")
+
+
+async def test_the_stack_is_consistent(stack: Stack) -> None:
+    report = await verify_stack(stack)
+    assert report.clean, report.to_text()
+
+
+# The last test: the event that it plants is one that nothing can read.
+async def test_a_parked_view_and_a_blocked_saga_say_what_to_do(
+    stack: Stack, trade: Trade, operator: Caller
+) -> None:
+    sku, account = await trade.create_product(3), await trade.open_account(1_000)
+    order = await trade.place_order(sku, account)
+    await trade.wait_for_state(order, "CONFIRMED")
+    connection = await asyncpg.connect(stack.settings.database_url)
+    await connection.execute(PLANT, f"ordering.order.{order}")
+    await connection.close()
+    explained = await wait_for(
+        operator, order, lambda it: "is parked" in it.summary and "blocked" in it.summary
+    )
+    parked = [
+        view for view in find_views(explained) if view.startswith("ordering.order is parked at version 3")
+    ]
+    assert parked
+    assert parked[0].endswith(f"to retry it: diptych projections retry ordering.order {order}")
+    (state,) = [text for text in find_texts(explained, Explanation.KIND_SAGA, 1) if " is CONFIRMED" in text]
+    assert f"diptych sagas retry {order} --saga fulfilment.fulfilment" in state
+    (event,) = [text for text in find_texts(explained, Explanation.KIND_EVENT, 0) if "version 3" in text]
+    assert event.startswith("order mystified: ")
+    assert "is not an event of" in event
