@@ -35,7 +35,7 @@ from runtime.grpc import caller, metadata
 from runtime.grpc.method import Context as CallContext
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
-from runtime.telemetry import tracing
+from runtime.telemetry import trace_context
 
 Execute = Callable[[Request], Awaitable[CommandResult]]
 """The kernel's entry point. Observers decorate it."""
@@ -162,7 +162,7 @@ def _read_request(kind: CommandType, message: Any, context: CallContext) -> Requ
         on_behalf_of=identity.on_behalf_of,
         correlation_id=ids.get(metadata.CORRELATION_ID, request_id),
         causation_id=ids.get(metadata.CAUSATION_ID),
-        traceparent=tracing.current_traceparent(),
+        traceparent=trace_context.get_current(),
         arrived_at=arrived_at,
         deadline=None if remaining is None else arrived_at + remaining,
         size=len(content),

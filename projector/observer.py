@@ -12,7 +12,7 @@ from contracts.view_layout import View
 from projector import metrics
 from projector.records import Parked, Update
 from runtime.process import logs
-from runtime.telemetry import tracing
+from runtime.telemetry import trace_context, tracing
 
 log = logs.get_logger(__name__)
 
@@ -56,7 +56,7 @@ def _report_update(model: str, update: Update, end_ns: int) -> None:
         eventId=last.id,
         correlationId=last.metadata.get("correlation_id"),
         lag=round(lag * 1000, 3),
-        **tracing.log_fields(last.metadata.get("traceparent")),
+        **trace_context.build_log_fields(last.metadata.get("traceparent")),
     )
 
 
@@ -100,7 +100,7 @@ def _report_failure(model: str, projection: str, event: RecordedEvent, parked: P
         correlationId=event.metadata.get("correlation_id"),
         error=parked.error,
         attempts=parked.attempts,
-        **tracing.log_fields(event.metadata.get("traceparent")),
+        **trace_context.build_log_fields(event.metadata.get("traceparent")),
     )
 
 

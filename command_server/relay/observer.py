@@ -9,7 +9,7 @@ from command_server.relay.batch_sender import Publisher
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from runtime.process import logs
-from runtime.telemetry import tracing
+from runtime.telemetry import trace_context, tracing
 
 log = logs.get_logger(__name__)
 
@@ -46,7 +46,7 @@ def _report(event: RecordedEvent, start: int, end: int) -> None:
         aggregateId=streams.aggregate_id(event.stream),
         correlationId=event.metadata.get("correlation_id"),
         timestamp=event.recorded_at.isoformat(),
-        **tracing.log_fields(parent),
+        **trace_context.build_log_fields(parent),
     )
     if parent is not None:
         attributes = {**_ATTRIBUTES, "messaging.message.id": event.id}

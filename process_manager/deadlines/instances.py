@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from contracts import streams
 from process_manager.deadlines import statements
 from process_manager.deadlines.changes import DeadlineSaga, Key
 from process_manager.postgres.columns import to_columns
@@ -51,7 +52,7 @@ class DeadlineInstances:
         if not rows:
             return set()
         try:
-            begun = await self._session.fetch(statements.BEGIN_INSTANCES, *to_columns(rows.values(), 7))
+            begun = await self._session.fetch(statements.BEGIN_INSTANCES, *to_columns(rows.values(), 8))
         except Exception as error:
             if is_outage(error):
                 raise
@@ -62,9 +63,10 @@ class DeadlineInstances:
         return {(row["saga"], row["id"]) for row in begun}
 
     def _to_instance(self, timer: DueTimer) -> Sequence[Any]:
-        """Return the columns of a deadline's instance: key, deadline, timer, state and status."""
+        """Return the columns of a deadline's instance: key, deadline, timer, state, status, and its cause."""
         saga = self._sagas[timer.saga]
         state = saga.deadline.begin(timer.id, timer.due_at)
         status = saga.saga.describe_status(state)
         key = timer.saga, timer.id, timer.due_at, timer.name
-        return *key, to_json(state), status.state, status.waiting_for
+        first_event = f"{streams.stream_name(saga.saga.own_type, timer.id)}@1"
+        return *key, to_json(state), status.state, status.waiting_for, first_event

@@ -71,9 +71,9 @@ LEFT JOIN LATERAL (
 
 BEGIN_INSTANCES = """
 WITH due AS MATERIALIZED (
-  SELECT n.saga, n.id, n.due_at, n.timer, n.state, n.status, n.waiting_for, d.*
-  FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[])
-    AS n (saga, id, due_at, timer, state, status, waiting_for)
+  SELECT n.saga, n.id, n.due_at, n.timer, n.state, n.status, n.waiting_for, n.first_event, d.*
+  FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::text[], $5::text[], $6::text[], $7::text[],
+    $8::text[]) AS n (saga, id, due_at, timer, state, status, waiting_for, first_event)
   CROSS JOIN LATERAL (
     SELECT ctid AS place, partition, set_at, correlation_id, traceparent FROM saga_deadlines
     WHERE saga = n.saga AND id = n.id AND due_at = n.due_at FOR UPDATE SKIP LOCKED
@@ -87,8 +87,9 @@ WITH due AS MATERIALIZED (
     '', '', correlation_id, traceparent, set_at, set_at
   FROM due ON CONFLICT (saga, id) DO NOTHING RETURNING saga, id
 ), timers AS (
-  INSERT INTO saga_timers (saga, id, name, partition, due_at)
-  SELECT saga, id, timer, partition, due_at FROM due JOIN begun USING (saga, id)
+  INSERT INTO saga_timers (saga, id, name, partition, due_at, correlation_id, causation_id, traceparent)
+  SELECT saga, id, timer, partition, due_at, correlation_id, first_event, traceparent
+  FROM due JOIN begun USING (saga, id)
   ON CONFLICT (saga, id, name) DO NOTHING
 )
 SELECT saga, id FROM begun

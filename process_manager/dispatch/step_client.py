@@ -23,7 +23,7 @@ from runtime.process.regular_file import read_regular_file
 from runtime.process.setting_types import split_targets
 from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting
-from runtime.telemetry import tracing
+from runtime.telemetry import trace_context
 
 CheckToken = Callable[[str], Awaitable[None]]
 FINAL_STATUSES = frozenset(
@@ -166,14 +166,15 @@ class StepClient:
     ) -> tuple[tuple[str, str], ...]:
         ids = {
             CORRELATION_ID: step.correlation_id,
-            CAUSATION_ID: f"{step.saga}/{step.id}"[:128],
+            CAUSATION_ID: step.causation_id,
         }
         # gRPC would refuse the whole call for a value that is no text of a header. A saga that began with an
         # event of an earlier release may have one.
         sent = [(key, value) for key, value in ids.items() if ID_PATTERNS[key].fullmatch(value)]
-        if traceparent and (valid := tracing.parse_traceparent(traceparent)):
-            sent.append(("traceparent", valid))
-        return (("authorization", f"Bearer {token}"), *sent)
+        # Without a trace, as of an event that an earlier release recorded, each server would begin one.
+        valid = trace_context.parse(traceparent or "")
+        lone = trace_context.derive_unsampled(step.correlation_id or f"{step.saga}/{step.id}")
+        return (("authorization", f"Bearer {token}"), *sent, ("traceparent", valid or lone))
 
     async def read_token(self) -> str:
         """Return the token, which is read for each call, since it may have been renewed.

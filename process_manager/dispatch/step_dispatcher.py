@@ -35,7 +35,7 @@ from process_manager.postgres.due_work import DueStep
 from process_manager.postgres.store import SagaStore
 from runtime.backoff import compute_pause
 from runtime.process import logs
-from runtime.telemetry import tracing
+from runtime.telemetry import trace_context, tracing
 
 INTERVAL = 0.25
 """Seconds between two checks whether a silent target is to be probed, or a poll is due."""
@@ -185,10 +185,15 @@ class StepDispatcher:
     async def _call(self, step: DueStep, target: Target) -> StepReply:
         started = monotonic()
         try:
-            with tracing.span(f"{step.saga} {step.step}", kind=SpanKind.CLIENT, parent=step.traceparent):
+            with tracing.span(
+                step.method[1:],
+                kind=SpanKind.CLIENT,
+                parent=step.traceparent,
+                links=[step.began_traceparent],
+            ):
                 reply = await self._client.call(
                     step,
-                    tracing.current_traceparent() or step.traceparent,
+                    trace_context.get_current() or step.traceparent,
                     within=target.timeout,
                     reconnect=target.silent,
                 )

@@ -41,9 +41,11 @@ def create_due_step(instance: Instance, step: Step) -> DueStep:
         step.request,
         tries=0,
         denied=False,
-        correlation_id=instance.correlation_id,
-        traceparent=instance.traceparent,
+        correlation_id=step.cause.correlation_id,
+        traceparent=step.cause.traceparent,
         waiting_since=instance.began_at,
+        causation_id=step.cause.causation_id,
+        began_traceparent=instance.traceparent,
     )
 
 

@@ -22,6 +22,7 @@ from uuid import UUID, uuid5
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from process_manager.dispatch.step_requests import method_of, path_of, serialize_with_id
+from process_manager.groups.cause import Cause, read_cause
 from process_manager.postgres.stored_values import check_storable, to_text
 from process_manager.saga import (
     AbortRequested,
@@ -54,6 +55,7 @@ class Step:
     method: str
     request: bytes
     request_id: UUID
+    cause: Cause
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class Instance:
         began_at: when it processed the first event; None before that.
         correlation_id: the correlation id of its first event.
         traceparent: the trace context of its first event.
+        latest_cause: of its latest input that was a cause; None if a release wrote the row that kept none.
         attempts: the number of attempts of each of its steps, by the names of the steps.
         failed_input: why it could not process the next event of its own stream; empty if there is none.
         other_streams: its positions in the other streams that it follows, by stream.
@@ -102,6 +105,7 @@ class Instance:
         revision: of the stored row; None if it has none.
         steps: the steps to write.
         timers: the timers to set, and those to cancel with None, by their names.
+        timer_causes: the causes of those to set.
     """
 
     saga: Saga[Any]
@@ -111,6 +115,7 @@ class Instance:
     began_at: datetime | None = None
     correlation_id: str = ""
     traceparent: str | None = None
+    latest_cause: Cause | None = None
     attempts: dict[str, int] = field(default_factory=dict)
     failed_input: str = ""
     other_streams: dict[str, StreamPosition] = field(default_factory=dict)
@@ -124,6 +129,7 @@ class Instance:
     revision: int | None = None
     steps: list[Step] = field(default_factory=list)
     timers: dict[str, datetime | None] = field(default_factory=dict)
+    timer_causes: dict[str, Cause] = field(default_factory=dict)
 
     @property
     def status(self) -> SagaStatus:
@@ -136,6 +142,11 @@ class Instance:
     @property
     def key(self) -> tuple[str, str]:
         return self.saga.name, self.id
+
+    @property
+    def first_cause(self) -> Cause:
+        """The cause of what an operator requests, and of what a release left without one."""
+        return Cause(self.correlation_id, f"{self.saga.name}/{self.id}"[:128], self.traceparent)
 
     @property
     def own_key(self) -> tuple[str, str]:
@@ -192,8 +203,12 @@ class Instance:
         else:
             self.other_streams[stream] = position
 
-    def react_to(self, input_: Input) -> None:
+    def react_to(self, input_: Input, cause: Cause | None = None) -> None:
         """Apply the saga's reaction to an input.
+
+        Args:
+            input_: the input.
+            cause: of the steps and timers that it adds; None for the latest one.
 
         Raises:
             RowUnreadable: the instance accepts no input.
@@ -204,11 +219,13 @@ class Instance:
             raise RowUnreadable(self.unreadable)
         reaction: Reaction[Any] = self.saga.react(self.state, input_)
         check_storable(self.saga, reaction)
-        steps = [self._create_step(send, input_, index) for index, send in enumerate(reaction.send)]
-        self.state = reaction.state
+        cause = cause or self.latest_cause or self.first_cause
+        steps = [self._create_step(send, input_, index, cause) for index, send in enumerate(reaction.send)]
+        self.state, self.latest_cause = reaction.state, cause
         self.steps += steps
         self.attempts.update({step.step: step.attempt for step in steps})
         self.timers.update({timer.name: timer.at for timer in reaction.timers})
+        self.timer_causes.update({timer.name: cause for timer in reaction.timers})
 
     def receive_event(self, event: RecordedEvent, at: datetime) -> bool:
         """React to the next event of a stream; return False if the saga could not process it.
@@ -221,7 +238,7 @@ class Instance:
             if not position.version and self._follows_maximum and event.stream != self.own_stream:
                 raise ValueError(f"{self.id} follows {MAX_OTHER_STREAMS} other streams already")
             message = self.saga.find_subscription(event.stream).events.decode(event)
-            self.react_to(EventReceived(message, event.version, event.stream, at))
+            self.react_to(EventReceived(message, event.version, event.stream, at), self._find_cause(event))
         except Exception as error:  # an event may contain anything; it blocks this instance alone
             self._fail(event.stream, event.version, f"failed: {describe_error(error)}")
             return False
@@ -231,6 +248,19 @@ class Instance:
             self.traceparent = event.metadata.get("traceparent")
         self.set_position(event.stream, StreamPosition(event.version))
         return True
+
+    def _find_cause(self, event: RecordedEvent) -> Cause | None:
+        """Return an event as a cause; None if it only follows from a step with an earlier cause."""
+        cause, latest = read_cause(event), self.latest_cause
+        if latest is None or cause.correlation_id == latest.correlation_id:
+            return cause
+        request_id = event.metadata.get("causation_id", "")
+        own_ids = (
+            str(self._derive_request_id(step, attempt))
+            for step, attempts in self.attempts.items()
+            for attempt in range(1, attempts + 1)
+        )
+        return None if request_id in own_ids else cause
 
     def refuse_event(self, event: RecordedEvent, error: str) -> None:
         """Record that what the saga makes of an event cannot be stored."""
@@ -246,7 +276,10 @@ class Instance:
         text = to_text(f"version {version}{name} {error}")
         self.set_position(stream, replace(self.find_position(stream), failed_input=text))
 
-    def _create_step(self, send: Send, input_: Input, index: int) -> Step:
+    def _derive_request_id(self, step: str, attempt: int) -> UUID:
+        return uuid5(REQUEST_ID_NAMESPACE, f"{self.saga.name}/{self.id}/{step}/{attempt}")
+
+    def _create_step(self, send: Send, input_: Input, index: int, cause: Cause) -> Step:
         if type(send.request) not in self.saga.requests:
             type_name = send.request.DESCRIPTOR.full_name
             raise ValueError(f"{send.step}: {self.saga.name} does not declare {type_name} in its requests")
@@ -254,7 +287,7 @@ class Instance:
         if previous and not isinstance(input_, RetryRequested | AbortRequested):
             raise ValueError(f"{send.step} was sent before")
         attempt = previous + 1
-        request_id = uuid5(REQUEST_ID_NAMESPACE, f"{self.saga.name}/{self.id}/{send.step}/{attempt}")
+        request_id = self._derive_request_id(send.step, attempt)
         return Step(
             send.step,
             attempt,
@@ -262,4 +295,5 @@ class Instance:
             path_of(method_of(send.request)),
             serialize_with_id(send.request, request_id),
             request_id,
+            cause,
         )

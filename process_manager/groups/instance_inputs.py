@@ -91,7 +91,8 @@ class TimerFiring(_OfInstance[None]):
         instance = self.find(unit)
         if not unit.has_timer(instance, self.due):
             return
-        instance.react_to(TimerFired(self.due.name, unit.now))
+        cause = unit.rows.timers[self.due] or instance.first_cause
+        instance.react_to(TimerFired(self.due.name, unit.now), cause)
         unit.remove_timer(instance, self.due)
         unit.save(instance)
 
@@ -106,7 +107,7 @@ class Retry(_OfInstance[Instance]):
     def apply(self, unit: UnitOfWork) -> Instance:
         instance = self.find_existing(unit)
         if not instance.failure:
-            instance.react_to(RetryRequested(unit.now))
+            instance.react_to(RetryRequested(unit.now), instance.first_cause)
         unit.actions.append((instance, OperatorAction("retry", self.reason, self.operator)))
         unit.save(instance)
         unit.hurried.add(instance.key)
@@ -122,7 +123,7 @@ class Cancellation(_OfInstance[Instance]):
 
     def apply(self, unit: UnitOfWork) -> Instance:
         instance = self.find_existing(unit)
-        instance.react_to(AbortRequested(self.reason, unit.now))
+        instance.react_to(AbortRequested(self.reason, unit.now), instance.first_cause)
         unit.actions.append((instance, OperatorAction("abort", self.reason, self.operator)))
         unit.save(instance)
         return instance

@@ -42,8 +42,11 @@ WITH RECURSIVE queues AS (
   WHERE p.places > 0
 )
 SELECT s.saga, s.id, s.step, s.attempt, s.method, s.request, s.tries, s.denied,
-       coalesce(g.correlation_id, '') AS correlation_id, g.traceparent,
-       CASE WHEN s.tries = 0 THEN g.began_at ELSE s.due_at END AS waiting_since
+       coalesce(s.correlation_id, g.correlation_id, '') AS correlation_id,
+       CASE WHEN s.causation_id IS NULL THEN g.traceparent ELSE s.traceparent END AS traceparent,
+       CASE WHEN s.tries = 0 THEN g.began_at ELSE s.due_at END AS waiting_since,
+       coalesce(s.causation_id, left(s.saga || '/' || s.id, 128)) AS causation_id,
+       g.traceparent AS began_traceparent
 FROM due d JOIN saga_steps s USING (saga, id, step, attempt) LEFT JOIN sagas g USING (saga, id)
 WHERE d.rank <= d.places
 ORDER BY d.due_at

@@ -43,6 +43,9 @@ class DueStep:
     traceparent: str | None
     waiting_since: datetime | None = None
     """Since its saga began or, once it was tried, since it was due again; the longest waits end first."""
+    causation_id: str = ""
+    began_traceparent: str | None = None
+    """The trace context of the first event of its saga."""
 
 
 @dataclass(frozen=True, slots=True)

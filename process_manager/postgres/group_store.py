@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from contracts import streams
+from process_manager.groups.cause import Cause
 from process_manager.groups.unit_of_work import UnitOfWork
 from process_manager.postgres import changes, read_statement, write_statement
 from process_manager.postgres.columns import to_columns
@@ -63,7 +64,7 @@ def is_outage(error: Exception) -> bool:
     return isinstance(error, OF_CONNECTION) and not is_data
 
 
-NO_ROWS = StoredRows(datetime.min.replace(tzinfo=UTC), {}, {}, (), {})
+NO_ROWS = StoredRows(datetime.min.replace(tzinfo=UTC), {}, {}, {}, {})
 """Of inputs that only advance checkpoints."""
 
 
@@ -206,11 +207,11 @@ async def _read(
     )
 
 
-async def _read_timers(driver: Any, timers: Sequence[DueTimer]) -> set[DueTimer]:
+async def _read_timers(driver: Any, timers: Sequence[DueTimer]) -> dict[DueTimer, Cause | None]:
     if not timers:
-        return set()
+        return {}
     rows = await driver.fetch(read_statement.READ_TIMERS, *to_columns(map(astuple, timers), 4))
-    return {DueTimer(*row) for row in rows}
+    return {DueTimer(*row[:4]): None if row["causation_id"] is None else Cause(*row[4:]) for row in rows}
 
 
 async def _read_checkpoints(driver: Any, feeds: Collection[Feed]) -> dict[Feed, Checkpoint]:

@@ -59,7 +59,7 @@ class KeptRows:
         if feeds or now is None or len(rows) < len(keys) or not all(each.accepts(rows) for each in inputs):
             return None
         decoded = {key: {**row, **_decode(row)} for key, row in rows.items()}
-        return StoredRows(now, decoded, {}, (), {}, are_kept=True)
+        return StoredRows(now, decoded, {}, {}, {}, are_kept=True)
 
     def _estimate_time(self) -> datetime | None:
         if self._clock is None:
@@ -119,7 +119,8 @@ def _list_steps(instance: Instance) -> dict[str, Any]:
 
 
 def _decode(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: json.loads(row[name], object_pairs_hook=_order) for name in ("state", "other_streams")}
+    names = ("state", "other_streams", "latest_cause")
+    return {name: json.loads(row[name], object_pairs_hook=_order) for name in names if row[name] is not None}
 
 
 def _order(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ FROM (SELECT clock_timestamp() AS now OFFSET 0) c
 LEFT JOIN unnest($1::text[], $2::text[], $3::text[]) AS k (saga, id, own_stream) ON true
 LEFT JOIN LATERAL (
   SELECT xmin AS revision, version, other_streams, state, status, status_since, failed_input, unreadable,
-    began_at, correlation_id, traceparent, archived_steps
+    began_at, correlation_id, traceparent, latest_cause, archived_steps
   FROM sagas WHERE saga = k.saga AND id = k.id OFFSET 0
 ) s ON true
 LEFT JOIN LATERAL (
@@ -36,10 +36,10 @@ CROSS JOIN LATERAL (
 """
 
 READ_TIMERS = """
-SELECT k.saga, k.id, k.name, k.due_at
+SELECT k.saga, k.id, k.name, k.due_at, t.*
 FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[]) AS k (saga, id, name, due_at)
 CROSS JOIN LATERAL (
-  SELECT FROM saga_timers
+  SELECT coalesce(correlation_id, '') AS correlation_id, causation_id, traceparent FROM saga_timers
   WHERE saga = k.saga AND id = k.id AND name = k.name AND due_at = k.due_at AND stopped_at IS NULL OFFSET 0
 ) t
 """

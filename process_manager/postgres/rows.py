@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from contracts import streams
+from process_manager.groups.cause import Cause
 from process_manager.groups.instance import Instance, StreamPosition
 from process_manager.postgres.stored_values import to_json, to_text
 from process_manager.saga import Saga, SagaStatus
@@ -37,6 +38,7 @@ def to_row(instance: Instance, now: datetime) -> dict[str, Any]:
         "began_at": instance.began_at or now,
         "status_since": status_since,
         "due_at": _compute_due_at(status, status_since),
+        "latest_cause": None if instance.latest_cause is None else to_json(instance.latest_cause),
     }
 
 
@@ -67,6 +69,7 @@ def to_step_rows(instance: Instance, now: datetime) -> list[dict[str, Any]]:
             "request": step.request,
             "request_id": step.request_id,
             "at": now,
+            **msgspec.structs.asdict(step.cause),
         }
         for step in instance.steps
     ]
@@ -76,7 +79,14 @@ def to_timer_rows(instance: Instance, stopped_at: datetime | None) -> list[dict[
     """Return the rows of the timers to set."""
     partition = streams.partition(instance.id)
     return [
-        {**to_key(instance), "name": name, "partition": partition, "due_at": at, "stopped_at": stopped_at}
+        {
+            **to_key(instance),
+            "name": name,
+            "partition": partition,
+            "due_at": at,
+            "stopped_at": stopped_at,
+            **msgspec.structs.asdict(instance.timer_causes[name]),
+        }
         for name, at in instance.timers.items()
         if at is not None
     ]
@@ -106,6 +116,7 @@ def _from_existing_row(saga: Saga[Any], row: Any) -> Instance:
     positions, positions_error = _try(lambda: _read_positions(saga, row["other_streams"]), no_positions)
     no_attempts: dict[str, int] = {}
     attempts, attempts_error = _try(lambda: _read_attempts(row["archived_steps"]), no_attempts)
+    latest_cause, _ = _try(lambda: msgspec.convert(row["latest_cause"], Cause | None), None)
     instance = Instance(
         saga,
         row["id"],
@@ -114,6 +125,7 @@ def _from_existing_row(saga: Saga[Any], row: Any) -> Instance:
         row["began_at"],
         row["correlation_id"],
         row["traceparent"],
+        latest_cause,
         attempts=attempts,
         failed_input=row["failed_input"],
         other_streams=positions,

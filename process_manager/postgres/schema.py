@@ -66,12 +66,15 @@ SAGAS = Table(
         server_default=false(),
         comment="whether a manager could not read this row; its inputs wait",
     ),
-    Column("correlation_id", Text, nullable=False, comment="of the first event, passed on with the steps"),
+    Column("correlation_id", Text, nullable=False, comment="of the first event"),
     Column("traceparent", Text, comment="of the first event"),
     Column("began_at", _INSTANT, nullable=False),
     Column("status_since", _INSTANT, nullable=False, comment="when the saga entered this status"),
     Column("due_at", _INSTANT, comment="when the saga becomes overdue; null for never"),
     Column("archived_steps", JSONB, comment="the last attempt of each archived step, by step"),
+    Column(
+        "latest_cause", JSONB, comment="of its latest input that was a cause: the ids that steps carry on"
+    ),
 )
 DUE = func.coalesce(SAGAS.c.due_at, literal_column("'9999-01-01 00:00:00+00'::timestamptz"))
 """The order of lists: the longest overdue first, those without a due time (`saga_reader.NEVER`) last."""
@@ -106,6 +109,9 @@ STEPS = Table(
     ),
     Column("outcome", Text, comment="OK or the reason of the rejection; null until answered"),
     Column("answered_at", _INSTANT),
+    Column("correlation_id", Text, comment="of the input that caused the step"),
+    Column("causation_id", Text, comment="the id of that input"),
+    Column("traceparent", Text, comment="of that input"),
 )
 TARGET: ColumnElement[str] = literal_column("split_part(method, '/', 2)")
 """The service of a step's method, as `targets.target_of` returns it."""
@@ -128,6 +134,9 @@ TIMERS = Table(
     Column("due_at", _INSTANT, nullable=False),
     Column("postponed_to", _INSTANT, comment="when to fire it, after a delivery that failed"),
     Column("stopped_at", _INSTANT, comment="since when its instance lacks an event that it cannot read"),
+    Column("correlation_id", Text, comment="of the input that set the timer"),
+    Column("causation_id", Text, comment="the id of that input"),
+    Column("traceparent", Text, comment="of that input"),
 )
 Index(
     "saga_timers_due",

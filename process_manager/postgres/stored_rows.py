@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
+from process_manager.groups.cause import Cause
 from process_manager.postgres.due_work import Checkpoint, DueTimer, Feed
 
 Key = tuple[str, str]
@@ -36,8 +37,8 @@ class StoredRows:
     instances: Mapping[Key, Any]
     """With the steps of the instances; a row without a version is that of an instance to come."""
     parked: Mapping[Key, ParkedStream]
-    timers: Collection[DueTimer]
-    """Those that have not been fired, stopped or set anew."""
+    timers: Mapping[DueTimer, Cause | None]
+    """Those that have not been fired, stopped or set anew, with their causes; None if unknown."""
     checkpoints: Mapping[Feed, Checkpoint]
     """Those of feeds that have lost a race."""
     are_kept: bool = False

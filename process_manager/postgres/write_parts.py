@@ -14,8 +14,10 @@ _INSTANCE = "saga text, id text"
 _STREAM = "saga text, stream text"
 _STATE = (
     "version bigint, other_streams jsonb, state jsonb, status text, ended bool, waiting_for text,"
-    " blocked_reason text, failed_input text, status_since timestamptz, due_at timestamptz"
+    " blocked_reason text, failed_input text, status_since timestamptz, due_at timestamptz,"
+    " latest_cause jsonb"
 )
+_CAUSE = "correlation_id text, causation_id text, traceparent text"
 _NEW = f"{_STATE}, partition int, correlation_id text, traceparent text, began_at timestamptz"
 
 
@@ -136,7 +138,7 @@ CHANGES: Mapping[str, Part] = {
     "steps": _insert(
         "saga_steps",
         f"{_INSTANCE}, partition int, step text, attempt int, number int, method text, request bytea,"
-        " request_id uuid, at timestamptz",
+        f" request_id uuid, at timestamptz, {_CAUSE}",
         {"at": "", "decided_at": "n.at", "due_at": "n.at", "tries": "0"},
     ),
     "hurried_steps": Part(
@@ -147,9 +149,11 @@ CHANGES: Mapping[str, Part] = {
     ),
     "set_timers": _insert(
         "saga_timers",
-        f"{_INSTANCE}, name text, partition int, due_at timestamptz, stopped_at timestamptz",
+        f"{_INSTANCE}, name text, partition int, due_at timestamptz, stopped_at timestamptz, {_CAUSE}",
         conflict="ON CONFLICT (saga, id, name) DO UPDATE"
-        " SET due_at = excluded.due_at, postponed_to = NULL, stopped_at = excluded.stopped_at",
+        " SET due_at = excluded.due_at, postponed_to = NULL, stopped_at = excluded.stopped_at,"
+        " correlation_id = excluded.correlation_id, causation_id = excluded.causation_id,"
+        " traceparent = excluded.traceparent",
     ),
     "cancelled_timers": Part(
         f"{_INSTANCE}, name text",

@@ -11,7 +11,7 @@ from runtime.grpc import caller, metadata
 from runtime.grpc.method import Context, Handler, Method
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
-from runtime.telemetry import metrics, tracing
+from runtime.telemetry import metrics, trace_context, tracing
 
 log = logs.get_logger(__name__)
 
@@ -27,13 +27,11 @@ _SERVER_FAULTS = {
 
 
 def observe(method: Method, handler: Handler) -> Handler:
-    """Measure the calls of a method, and trace them if traces are on."""
+    """Measure the calls of a method, and trace them; without traces, carry the caller's traceparent."""
     handler = _measure(method, handler)
     if log.logs_debug() and method.path.partition(".QueryService/")[1]:
         handler = _log_query(method, handler)
-    if tracing.tracer() is not None:
-        handler = _trace(method, handler)
-    return handler
+    return _trace(method, handler) if tracing.is_on() else _carry_trace(handler)
 
 
 def _log_query(method: Method, handler: Handler) -> Handler:
@@ -95,7 +93,10 @@ def _trace(method: Method, handler: Handler) -> Handler:
 
     async def trace_call(request: object, context: Context) -> object:
         parent = _find_traceparent()
-        with tracing.span(name, kind=SpanKind.SERVER, parent=parent, attributes=attributes) as span:
+        if (unsampled := tracing.begin(parent)) is not None:
+            trace_context.set_current(unsampled)
+            return await handler(request, context)
+        with tracing.begin_span(name, kind=SpanKind.SERVER, parent=parent, attributes=attributes) as span:
             status = StatusCode.OK
             try:
                 return await handler(request, context)
@@ -114,7 +115,21 @@ def _trace(method: Method, handler: Handler) -> Handler:
     return trace_call
 
 
+def _carry_trace(handler: Handler) -> Handler:
+    async def carry_trace(request: object, context: Context) -> object:
+        if (parent := _find_traceparent()) is not None:
+            trace_context.set_current(parent)
+        return await handler(request, context)
+
+    return carry_trace
+
+
 def _find_traceparent() -> str | None:
     """Return the traceparent of the call; None if there is none or several, or it is malformed."""
-    values = [value for key, value in metadata.current() if key == "traceparent"]
-    return tracing.parse_traceparent(str(values[0])) if len(values) == 1 else None
+    found = None
+    for key, value in metadata.current():
+        if key == "traceparent":
+            if found is not None:
+                return None
+            found = value
+    return None if found is None else trace_context.parse(str(found))

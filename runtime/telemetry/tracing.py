@@ -1,36 +1,42 @@
-"""Functions that create spans, at almost no cost while traces are off.
+"""Functions that create spans, at almost no cost while traces are off or the trace is not sampled.
 
-How it works. Sampling is decided where a trace begins, before anything is allocated for it.
+How it works. Sampling is decided where a trace begins, before anything is allocated for it, and nobody
+decides again.
 
-- `span` with a traceparent follows the caller's decision. Without one it follows the decision of the current
-  span; without either it samples at random, with the configured ratio.
-- The tracer creates a sampled span. In an unsampled trace no span is created: `_Unsampled` puts one shared,
-  unsampled span context in place, so that spans within it and `current_traceparent` see the decision.
-- With a ratio of None the tracer decides for every span.
+- `begin` decides for a call: it follows the caller's traceparent, and without one samples at random, with the
+  configured ratio. Without traces it only carries the caller's traceparent.
+- `span` and `record_span` create a span within a sampled trace, and none in any other one.
+- With a ratio of None the tracer decides for every span of a call.
+- The traceparent of the current span is current in `trace_context`, and so is that of an unsampled trace.
 """
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from random import random
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, SpanKind, StatusCode, TraceFlags, Tracer
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+)
 
 from runtime.grpc.rpc_error import RpcError
+from runtime.telemetry import trace_context
 
 Attributes = Mapping[str, str | int | float | bool]
 
-_TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
-_RECEIVED_TRACEPARENT = re.compile(
-    "([0-9a-f]{2})-((?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2})(-.*)?"
-)
-"""The grammar of W3C Trace Context: the version, the ids and flags, and what later versions may append."""
 _NO_SPAN: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
-_UNSAMPLED = trace.set_span_in_context(NonRecordingSpan(SpanContext(1, 1, is_remote=False)), Context())
 _tracer: Tracer | None = None
 _ratio: float | None = None
+_open_spans: dict[str, Span] = {}
+"""The spans of `span` that have not ended, by their traceparents."""
 
 
 def configure(tracer: Tracer | None, ratio: float | None) -> None:
@@ -44,66 +50,82 @@ def configure(tracer: Tracer | None, ratio: float | None) -> None:
     _tracer, _ratio = tracer, ratio
 
 
+def is_on() -> bool:
+    return _tracer is not None
+
+
+def begin(parent: str | None) -> str | None:
+    """Decide for a call whether its trace is sampled; if not, return the traceparent to carry.
+
+    Args:
+        parent: the caller's traceparent, parsed; None if the call begins a trace.
+
+    Returns:
+        None if the call has a span; without traces, the caller's traceparent.
+    """
+    if _tracer is None:
+        return parent
+    if _ratio is None:
+        return None
+    if parent is not None:
+        return None if trace_context.is_sampled(parent) else parent
+    return None if random() < _ratio else trace_context.begin_unsampled()  # noqa: S311 - no secret
+
+
 def span(
     name: str,
     *,
     kind: SpanKind = SpanKind.INTERNAL,
     parent: str | None = None,
     attributes: Attributes | None = None,
+    links: Iterable[str | None] = (),
 ) -> AbstractContextManager[Span]:
     """Return a context manager that starts a span and makes it the current one.
+
+    It does nothing, and yields an invalid span, within a trace that is not sampled and outside of any trace.
 
     Args:
         name: the span's name, from a small set of names.
         kind: the span's kind.
-        parent: the W3C traceparent of the parent; None for the current span, if there is one.
+        parent: the traceparent of the parent; None for the current one.
         attributes: attributes that the span has from its start.
+        links: the traceparents of linked spans.
     """
+    if _tracer is None or not trace_context.is_sampled(parent or trace_context.get_current()):
+        return _NO_SPAN
+    context = None if parent is None else _create_context(parent)
+    return _CurrentSpan(_tracer.start_span(name, context, kind, attributes, _create_links(links)))
+
+
+def begin_span(
+    name: str, *, kind: SpanKind, parent: str | None, attributes: Attributes
+) -> AbstractContextManager[Span]:
+    """Return a context manager as `span` does, for a call that `begin` has given a span."""
     if _tracer is None:
         return _NO_SPAN
-    if _ratio is not None and (substitute := _unsampled_substitute(parent)) is not None:
-        return substitute
-    return _CurrentSpan(_tracer.start_span(name, context_from(parent) if parent else None, kind, attributes))
-
-
-def _unsampled_substitute(parent: str | None) -> AbstractContextManager[Span] | None:
-    """Return a substitute for the span if its trace is not sampled, or None if it is."""
-    if parent is not None and _TRACEPARENT.fullmatch(parent):
-        sampled = bool(int(parent[-1], 16) & TraceFlags.SAMPLED)
-    elif parent is None and (current := trace.get_current_span()) is not trace.INVALID_SPAN:
-        return None if current.get_span_context().trace_flags.sampled else _NO_SPAN
-    else:
-        sampled = random() < (_ratio or 0.0)  # noqa: S311 - chance, not a secret
-    return None if sampled else _Unsampled()
-
-
-class _Unsampled:
-    """Marks everything within it as part of an unsampled trace."""
-
-    __slots__ = ("_token",)
-
-    def __enter__(self) -> Span:
-        self._token = attach(_UNSAMPLED)
-        return trace.INVALID_SPAN
-
-    def __exit__(self, *_: object) -> None:
-        detach(self._token)
+    context = Context() if parent is None else _create_context(parent)
+    return _CurrentSpan(_tracer.start_span(name, context, kind, attributes))
 
 
 class _CurrentSpan:
     """Makes a span the current one and ends it, at half the cost of OpenTelemetry's own context manager."""
 
-    __slots__ = ("_span", "_token")
+    __slots__ = ("_carried", "_span", "_token", "_traceparent")
 
     def __init__(self, span: Span) -> None:
         self._span = span
 
     def __enter__(self) -> Span:
         self._token = attach(trace.set_span_in_context(self._span))
+        self._traceparent = _format_traceparent(self._span)
+        self._carried = trace_context.set_current(self._traceparent)
+        _open_spans[self._traceparent] = self._span
         return self._span
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
         detach(self._token)
+        trace_context.reset(self._carried)
+        _open_spans.pop(self._traceparent, None)
         # An RpcError is an answer, not a fault; `runtime.grpc.telemetry` sets the server span's status.
         if isinstance(error, Exception) and not isinstance(error, RpcError):
             self._span.set_status(StatusCode.ERROR, type(error).__name__)
@@ -118,52 +140,55 @@ def record_span(
     end_ns: int,
     kind: SpanKind = SpanKind.INTERNAL,
     attributes: Attributes | None = None,
-) -> None:
-    """Record a finished span, provided that its parent was sampled.
+    links: Iterable[str | None] = (),
+    error: str = "",
+) -> str | None:
+    """Record a finished span, provided that its parent was sampled; return its traceparent.
 
     Args:
         name: the span's name, from a small set of names.
-        parent: the W3C traceparent of the parent.
+        parent: the traceparent of the parent.
         start_ns: start in nanoseconds since 1970.
         end_ns: end in nanoseconds since 1970.
         kind: the span's kind.
         attributes: the span's attributes.
+        links: the traceparents of linked spans.
+        error: the class of the error with which the work failed; empty if it did not.
     """
-    if _tracer is not None and parent is not None and parent.endswith("-01"):
-        _tracer.start_span(name, context_from(parent), kind, attributes, start_time=start_ns).end(end_ns)
+    if _tracer is None or not trace_context.is_sampled(parent) or parent is None:
+        return None
+    linked = _create_links(links)
+    span = _tracer.start_span(name, _create_context(parent), kind, attributes, linked, start_time=start_ns)
+    if error:
+        span.set_attribute("error.type", error)
+        span.set_status(StatusCode.ERROR)
+    span.end(end_ns)
+    return _format_traceparent(span)
 
 
-def context_from(parent: str) -> Context:
-    """Return the context of a remote parent, or an empty one if the traceparent is malformed."""
-    if not (parts := _TRACEPARENT.fullmatch(parent)):
-        return Context()
+def find_open_span(traceparent: str | None) -> Span | None:
+    """Return a span of this process that has not ended, by its traceparent."""
+    return None if traceparent is None else _open_spans.get(traceparent)
+
+
+def parse_span_context(traceparent: str | None) -> SpanContext | None:
+    """Return the context of another span; None if the traceparent is malformed."""
+    if traceparent is None or not (parts := trace_context.TRACEPARENT.fullmatch(traceparent)):
+        return None
     trace_id, span_id, flags = (int(part, 16) for part in parts.groups())
-    remote = SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
-    return trace.set_span_in_context(NonRecordingSpan(remote), Context())
+    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
 
 
-def parse_traceparent(value: str) -> str | None:
-    """Return a received traceparent as one of version 00; None if it is malformed."""
-    if (parts := _RECEIVED_TRACEPARENT.fullmatch(value)) is None:
-        return None
-    version, ids, appended = parts.groups()
-    return None if version == "ff" or (version == "00" and appended) else f"00-{ids}"
+def _create_context(parent: str) -> Context:
+    """Return the context of a parent; an empty one, which begins a trace, if the traceparent is malformed."""
+    context = parse_span_context(parent)
+    return Context() if context is None else trace.set_span_in_context(NonRecordingSpan(context), Context())
 
 
-def log_fields(traceparent: str | None) -> Mapping[str, str]:
-    """Return the fields of a log line about work of another process's trace; none if it is not sampled."""
-    if traceparent is None or not traceparent.endswith("-01"):
-        return {}
-    return {"trace_id": traceparent[3:35], "span_id": traceparent[36:52]}
+def _create_links(traceparents: Iterable[str | None]) -> list[Link]:
+    return [Link(context) for each in traceparents if (context := parse_span_context(each)) is not None]
 
 
-def tracer() -> Tracer | None:
-    return _tracer
-
-
-def current_traceparent() -> str | None:
-    """Return the W3C traceparent of the current span, or None without a sampled span."""
-    if _tracer is None:
-        return None
-    current = trace.get_current_span().get_span_context()
-    return f"00-{current.trace_id:032x}-{current.span_id:016x}-01" if current.trace_flags.sampled else None
+def _format_traceparent(span: Span) -> str:
+    context = span.get_span_context()
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}"

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from opentelemetry import trace
+
+from runtime.telemetry import trace_context
 
 MAX_LINE_LENGTH = 16_384
 """Bytes of a line, without its end."""
@@ -46,10 +47,10 @@ def build_fields(
         "service": service,
         "message": message,
     }
-    span = trace.get_current_span()
-    if span is not trace.INVALID_SPAN and (context := span.get_span_context()).trace_flags.sampled:
-        line["trace_id"] = f"{context.trace_id:032x}"
-        line["span_id"] = f"{context.span_id:016x}"
+    if (traceparent := trace_context.get_current()) is not None:
+        line["trace_id"] = traceparent[3:35]
+        if trace_context.is_sampled(traceparent):
+            line["span_id"] = traceparent[36:52]
     line |= fields
     if exc_info := line.pop("exc_info", None):
         line["exception"] = format_traceback(exc_info)

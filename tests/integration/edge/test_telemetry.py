@@ -9,6 +9,7 @@ from time import monotonic
 import grpc
 import pytest
 
+from runtime.telemetry import trace_context
 from runtime.telemetry.setup import SHUTDOWN_TIMEOUT
 from tests.support.harness.collector import Collector
 from tests.support.harness.toy_process import toy_process
@@ -79,8 +80,8 @@ async def test_a_call_that_the_caller_does_not_sample_is_not_sampled(
         await toy.get("c-1", SAMPLED)
         await collector.span(lambda span: span.name == METHOD)
         line = await toy.line("Traced")
-        assert "trace_id" not in line
-        assert line["traceparent"] is None
+        assert (line["trace_id"], line.get("span_id")) == (TRACE, None)
+        assert line["traceparent"] == UNSAMPLED[0][1]
         assert [span.name for span in collector.spans] == [METHOD]
 
 
@@ -179,6 +180,26 @@ async def _serve_with_collector(folder: Path, port: int) -> None:
         assert await toy.wait_ended() == 0
         assert monotonic() - start < SHUTDOWN_TIMEOUT + 4
         assert toy.stderr() == ""
+
+
+async def test_a_trace_that_is_not_sampled_has_ids(tmp_path: Path, collector: Collector) -> None:
+    never = {"OTEL_TRACES_SAMPLER": "parentbased_always_off"}
+    async with toy_process(tmp_path, environment=collector.environment | never) as toy:
+        await toy.wait_serving()
+        await toy.get("traced")
+        line = await toy.line("Traced")
+        assert trace_context.parse(line["traceparent"]) == line["traceparent"]
+        assert (line["traceparent"][3:35], line["traceparent"][-2:]) == (line["trace_id"], "00")
+
+
+@pytest.mark.parametrize("flags", ["00", "01", "03"])
+async def test_without_traces_the_callers_trace_is_carried(tmp_path: Path, flags: str) -> None:
+    traceparent = f"00-{TRACE}-{PARENT}-{flags}"
+    async with toy_process(tmp_path) as toy:
+        await toy.wait_serving()
+        await toy.get("traced", (("traceparent", traceparent),))
+        line = await toy.line("Traced")
+        assert (line["trace_id"], line["traceparent"]) == (TRACE, traceparent)
 
 
 @pytest.mark.parametrize("off", [{"OTEL_SDK_DISABLED": "true"}, {"OTEL_TRACES_EXPORTER": "none"}])

@@ -68,6 +68,8 @@ async def test_a_deadline_that_is_due_begins_an_instance_that_sends_its_step(run
     assert (row.id, row.version, row.status, row.correlation_id) == ("a", 1, "EXPIRING", "c-1")
     (step,) = await run.read_due_steps()
     assert commands.ExpireReservationRequest.FromString(step.request).reservation_id == "a"
+    cause = ("c-1", "inventory.reservation.a@1", made("a", NOON).metadata["traceparent"])
+    assert (step.correlation_id, step.causation_id, step.traceparent) == cause
     await fire(run)
     assert len(await run.query("SELECT * FROM saga_steps")) == 1
     await run.engine.record_reply(step, StepReply())

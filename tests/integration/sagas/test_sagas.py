@@ -1,7 +1,7 @@
 """The saga engine on the real PostgreSQL: an input and its reaction are committed together, once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -50,6 +50,39 @@ async def test_steps_and_timers_are_stored_with_the_state(run: SagaRun) -> None:
     assert (request.cheque_id, UUID(request.request_id).version) == ("c", 5)
     assert (step.correlation_id, step.traceparent) == ("c-1", written("c").metadata["traceparent"])
     assert timer.due_at - saga.began_at == timedelta(hours=1)
+
+
+def read_causes(rows: Sequence[Any]) -> set[tuple[str, str, str]]:
+    return {(row.correlation_id, row.causation_id, row.traceparent) for row in rows}
+
+
+async def test_steps_and_timers_are_stored_with_their_cause(run: SagaRun) -> None:
+    event = written("c")
+    await run.deliver(event)
+    expected = {("c-1", event.id, event.metadata["traceparent"])}
+    assert read_causes(await run.read_due_steps()) == expected
+    assert read_causes(await run.query("SELECT * FROM saga_timers")) == expected
+    (step,) = await run.read_due_steps()
+    assert step.began_traceparent == event.metadata["traceparent"]
+    await run.store.postpone_step(step, 0, "no answer")
+    assert read_causes(await run.read_due_steps()) == expected
+
+
+async def test_steps_of_an_earlier_release_have_the_ids_of_their_saga(run: SagaRun) -> None:
+    await run.deliver(event := written("c"))
+    await run.query("UPDATE saga_steps SET correlation_id = NULL, causation_id = NULL, traceparent = NULL")
+    await run.query("UPDATE saga_timers SET correlation_id = NULL, causation_id = NULL, traceparent = NULL")
+    await run.query("UPDATE sagas SET latest_cause = NULL")
+    expected = {("c-1", f"{COLLECTION.name}/c", event.metadata["traceparent"])}
+    assert read_causes(await run.read_due_steps()) == expected
+    await run.expire_timers()
+    (timer,) = await run.store.read_due_timers([COLLECTION.name], ALL_PARTITIONS, 10)
+    await run.engine.fire_timer(timer)
+    assert (await run.read_sagas())["c"].latest_cause == {
+        "correlation_id": "c-1",
+        "causation_id": f"{COLLECTION.name}/c",
+        "traceparent": event.metadata["traceparent"],
+    }
 
 
 async def test_redelivered_events_are_skipped(run: SagaRun) -> None:

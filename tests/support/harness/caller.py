@@ -14,6 +14,7 @@ from devstack.processes import Process
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, OPERATIONS_SERVER, PROCESS_MANAGER, QUERY_SERVER
 from runtime.codec import message_class
+from tests.support.harness.bearer import bearer
 from tests.support.harness.contexts import MANIFESTS
 from tests.support.harness.rpc_failure import reason_of
 
@@ -29,10 +30,19 @@ class Caller:
         stack: the stack.
         scopes: what the caller may do.
         apart: a context's command server, by the context, where not all serve all of them.
+        subject: who the caller is.
+        metadata: further metadata of all calls.
     """
 
-    def __init__(self, stack: Stack, *scopes: str, apart: Mapping[str, Process] | None = None) -> None:
-        self._bearer = (("authorization", f"Bearer {stack.token(*scopes)}"),)
+    def __init__(
+        self,
+        stack: Stack,
+        *scopes: str,
+        apart: Mapping[str, Process] | None = None,
+        subject: str = "alice",
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self._metadata = (*bearer(stack, *scopes, subject=subject), *metadata)
         self._all: list[grpc.aio.Channel] = []
         self._next = {
             "CommandService": self._channels(stack.of(COMMAND_SERVER)),
@@ -58,7 +68,7 @@ class Caller:
         make: Any = channel.unary_stream if method.server_streaming else channel.unary_unary
         parse = message_class(method.output_type).FromString
         call = make(f"/{service.full_name}/{method.name}", type(request).SerializeToString, parse)
-        return call(request, metadata=self._bearer, timeout=20)
+        return call(request, metadata=self._metadata, timeout=20)
 
     def _select(self, service: Any) -> str:
         """Return the key in `_next` of the servers of a service."""

@@ -26,8 +26,8 @@ class Span:
     attributes: dict[str, Any]
     start_ns: int
     end_ns: int
-    links: tuple[str, ...]
-    """The ids of linked spans."""
+    links: tuple[tuple[str, str], ...]
+    """The trace ids and span ids of linked spans."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _to_span(service: str, span: Any) -> Span:
         attributes=_to_dict(span.attributes),
         start_ns=span.start_time_unix_nano,
         end_ns=span.end_time_unix_nano,
-        links=tuple(link.span_id.hex() for link in span.links),
+        links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
     )
 
 

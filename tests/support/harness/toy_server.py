@@ -20,7 +20,7 @@ from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 from runtime.process import logs, workers
 from runtime.process.lifecycle import Lifecycle, read_settings
-from runtime.telemetry import tracing
+from runtime.telemetry import trace_context, tracing
 from runtime.telemetry.instruments import Counter
 from tests.support.ledger.stubs import queries, types
 
@@ -51,7 +51,7 @@ async def get_cheque(request: Any, context: Any) -> Any:
         raise RpcError("VIEW_BEHIND", "not yet", {"stream": "ledger.cheque.c-1"}, retry_after=0.25)
     if action == "traced":
         with tracing.span("inner"):
-            log.info("Traced", traceparent=tracing.current_traceparent())
+            log.info("Traced", traceparent=trace_context.get_current())
         EVENTS.count("toy", True)
     size = int(argument) if action == "large" else 0  # large-<bytes>
     current_caller = caller.current()

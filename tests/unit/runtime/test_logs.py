@@ -10,9 +10,8 @@ import pytest
 SCRIPT = """
 import logging, sys, uuid, warnings
 from datetime import UTC, datetime
-from opentelemetry import trace
-from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from runtime.process import logs
+from runtime.telemetry import trace_context
 
 log = logs.get_logger("relay")
 logs.configure(*sys.argv[1:])
@@ -27,10 +26,9 @@ try:
 except KeyError:
     log.exception("Failed", method="Do")
     logging.getLogger("lib").exception("Failed too")
-for flags in (TraceFlags.SAMPLED, TraceFlags.DEFAULT):
-    context = SpanContext(0xabc, 0xdef, is_remote=False, trace_flags=TraceFlags(flags))
-    with trace.use_span(NonRecordingSpan(context)):
-        log.info("Traced")
+for flags in ("01", "00"):
+    trace_context.set_current(f"00-{0xabc:032x}-{0xdef:016x}-{flags}")
+    log.info("Traced")
 """
 
 
@@ -88,10 +86,12 @@ def test_an_exception_comes_with_its_traceback(lines: list[dict[str, object]], m
     assert str(line["exception"]).endswith("KeyError: 'missing'\n")
 
 
-def test_a_line_has_the_trace_id_only_where_the_trace_is_sampled(lines: list[dict[str, object]]) -> None:
-    sampled, not_sampled = [line for line in lines if line["message"] == "Traced"]
-    assert sampled["trace_id"] == f"{0xABC:032x}"
-    assert "trace_id" not in not_sampled
+def test_a_line_has_the_trace_id_and_that_of_the_span_if_it_is_sampled(
+    lines: list[dict[str, object]],
+) -> None:
+    sampled, unsampled = [line for line in lines if line["message"] == "Traced"]
+    assert (sampled["trace_id"], sampled["span_id"]) == (f"{0xABC:032x}", f"{0xDEF:016x}")
+    assert (unsampled["trace_id"], unsampled.get("span_id")) == (f"{0xABC:032x}", None)
 
 
 def test_console_lines_have_colours_a_short_time_and_a_traceback() -> None:

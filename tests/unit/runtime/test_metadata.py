@@ -4,7 +4,7 @@ import pytest
 
 from runtime.grpc import metadata
 from runtime.grpc.metadata import CAUSATION_ID, CORRELATION_ID, Metadata
-from runtime.telemetry.tracing import parse_traceparent
+from runtime.telemetry import trace_context
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 BAD = [
@@ -58,7 +58,7 @@ def test_one_of_several_ids_is_not_taken_over(values: tuple[str, ...]) -> None:
     "value", [f"00-{TRACE}-{SPAN}-01", f"cc-{TRACE}-{SPAN}-01", f"01-{TRACE}-{SPAN}-01-more"]
 )
 def test_a_traceparent_is_taken_over_as_version_00(value: str) -> None:
-    assert parse_traceparent(value) == f"00-{TRACE}-{SPAN}-01"
+    assert trace_context.parse(value) == f"00-{TRACE}-{SPAN}-01"
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_a_traceparent_is_taken_over_as_version_00(value: str) -> None:
     ],
 )
 def test_a_malformed_traceparent_is_dropped(value: str) -> None:
-    assert parse_traceparent(value) is None
+    assert trace_context.parse(value) is None

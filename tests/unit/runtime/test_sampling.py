@@ -8,8 +8,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
+from opentelemetry.trace import SpanKind
 
-from runtime.telemetry import tracing
+from runtime.telemetry import trace_context, tracing
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = SAMPLED[:-1] + "0"
@@ -35,35 +36,58 @@ def names(spans: InMemorySpanExporter) -> list[str]:
     return [span.name for span in spans.get_finished_spans()]
 
 
-def call(parent: str | None = None) -> None:
-    with tracing.span("call", parent=parent), tracing.span("inner"):
-        pass
+def call(parent: str | None = None) -> str | None:
+    """Run a call with a span in it, as the edge does; return the traceparent within it."""
+    if (unsampled := tracing.begin(parent)) is not None:
+        token = trace_context.set_current(unsampled)
+        with tracing.span("inner"):
+            trace_context.reset(token)
+        return unsampled
+    with tracing.begin_span("call", kind=SpanKind.SERVER, parent=parent, attributes={}):
+        with tracing.span("inner"):
+            pass
+        return trace_context.get_current()
 
 
 def test_a_new_trace_is_sampled_at_random_with_all_its_spans(
     spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_random(monkeypatch, 0.6)
-    call()
+    assert not trace_context.is_sampled(call())
     assert names(spans) == []
     set_random(monkeypatch, 0.4)
-    call()
+    assert trace_context.is_sampled(call())
     assert names(spans) == ["inner", "call"]
 
 
-def test_within_an_unsampled_call_no_span_is_sampled(
+def test_each_unsampled_trace_has_valid_ids_of_its_own(
     spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_random(monkeypatch, 0.6)
-    with tracing.span("call"):
-        set_random(monkeypatch, 0.4)
-        with tracing.span("inner"):
-            assert tracing.current_traceparent() is None
+    first, second = call(), call()
+    assert first != second
+    for each in (first, second, trace_context.derive_unsampled("ordering.order/o-1")):
+        assert each is not None
+        assert trace_context.parse(each) == each
+        assert each.endswith("-00")
+
+
+def test_outside_of_a_trace_there_is_no_span(spans: InMemorySpanExporter) -> None:
+    with tracing.span("lone"):
+        pass
+    tracing.record_span("lone", parent=None, start_ns=1, end_ns=2)
     assert names(spans) == []
-    assert trace.get_current_span() is trace.INVALID_SPAN
 
 
-@pytest.mark.parametrize(("parent", "expected"), [(SAMPLED, ["inner", "call"]), (UNSAMPLED, [])])
+@pytest.mark.parametrize(
+    ("parent", "expected"),
+    [
+        (SAMPLED, ["inner", "call"]),
+        (SAMPLED[:-1] + "3", ["inner", "call"]),
+        (UNSAMPLED, []),
+        (UNSAMPLED[:-1] + "2", []),
+    ],
+)
 @pytest.mark.parametrize("value", [0.4, 0.6])
 def test_a_callers_decision_is_followed(
     spans: InMemorySpanExporter,
@@ -73,13 +97,19 @@ def test_a_callers_decision_is_followed(
     value: float,
 ) -> None:
     set_random(monkeypatch, value)
-    call(parent)
+    within = call(parent)
     assert names(spans) == expected
+    assert within is not None
+    assert (within == parent) is (not expected), "an unsampled trace is carried as it is"
+    assert within[:35] == parent[:35]
+    tracing.record_span("later", parent=within, start_ns=1, end_ns=2)
+    assert names(spans) == [*expected, "later"][: 3 if expected else 0]
 
 
-def test_a_malformed_traceparent_begins_a_trace(
-    spans: InMemorySpanExporter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    set_random(monkeypatch, 0.4)
-    call("no traceparent")
-    assert names(spans) == ["inner", "call"]
+def test_a_span_can_be_found_until_it_ends(spans: InMemorySpanExporter) -> None:
+    with tracing.begin_span("call", kind=SpanKind.SERVER, parent=SAMPLED, attributes={}) as span:
+        traceparent = trace_context.get_current()
+        assert tracing.find_open_span(traceparent) is span
+    assert tracing.find_open_span(traceparent) is None
+    assert trace_context.get_current() is None
+    assert trace.get_current_span() is trace.INVALID_SPAN
