@@ -16,11 +16,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from runtime.grpc import caller, metadata
+from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
-from runtime.telemetry import tracing
+from runtime.telemetry import trace_context
 
 DONE = "DONE"
 BEGIN = text("""
@@ -108,8 +108,5 @@ class OperatorActs:
 
 def _read_trace_id() -> str | None:
     """Return the trace id of the current call, sampled or not; None without one."""
-    traceparent = tracing.current_traceparent()
-    if traceparent is None:
-        received = [value for key, value in metadata.current() if key == "traceparent"]
-        traceparent = tracing.parse_traceparent(str(received[0])) if len(received) == 1 else None
+    traceparent = trace_context.get_current()
     return traceparent[3:35] if traceparent else None
