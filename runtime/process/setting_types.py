@@ -10,7 +10,8 @@ from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field
 
-MAX_PORT = 65_535
+from runtime.process.setting_checks import MAX_PORT, check_address, check_text
+
 MAX_SECONDS = 86_400.0
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -38,24 +39,8 @@ REDIS_OPTIONS: Mapping[str, re.Pattern[str]] = {
 """The options of a Redis URL, with redis-py's names."""
 
 
-def _check_text(text: str) -> str:
-    if not text:
-        raise ValueError("is empty")
-    if not text.isprintable():
-        raise ValueError("holds a character that is not printable")
-    return text
-
-
-def _check_address(text: str) -> str:
-    host, _, port = _check_text(text).rpartition(":")
-    is_host = host and " " not in host and (":" not in host or (host[0], host[-1]) == ("[", "]"))
-    if not is_host or not (port.isascii() and port.isdecimal() and int(port) <= MAX_PORT):
-        raise ValueError(f"is not host:port with a port from 0 to {MAX_PORT}")
-    return text
-
-
 def _check_optional_address(text: str) -> str:
-    return text and _check_address(text)
+    return text and check_address(text)
 
 
 def split_targets(text: str) -> list[tuple[str, str]]:
@@ -68,8 +53,8 @@ def _check_targets(text: str) -> str:
     names = []
     for name, address in split_targets(text):
         try:
-            names.append(_check_text(name))
-            _check_address(address)
+            names.append(check_text(name))
+            check_address(address)
         except ValueError as error:
             raise ValueError(f"an entry is not context=host:port: its address {error}") from error
     if len(set(names)) < len(names):
@@ -83,7 +68,7 @@ def _split_url(text: str, schemes: Collection[str]) -> SplitResult:
     Raises:
         ValueError: it is none, or has another scheme or an invalid port.
     """
-    _check_text(text)
+    check_text(text)
     advice = "percent-encode special characters in its user and password"
     try:
         parts = urlsplit(text)
@@ -124,7 +109,7 @@ def _check_database_url(text: str) -> str:
 
 
 def _check_nats_url(text: str) -> str:
-    for part in _check_text(text).split(","):
+    for part in check_text(text).split(","):
         parts = _split_url(part.strip(), ("nats", "tls", "ws", "wss"))
         if not parts.hostname:
             raise ValueError("names no host")
@@ -144,12 +129,12 @@ def _check_redis_url(text: str) -> str:
 def _check_key_source(text: str) -> str:
     if text.startswith(("http://", "https://")) and not _split_url(text, ("http", "https")).hostname:
         raise ValueError("names no host")
-    return _check_text(text)
+    return check_text(text)
 
 
-Text = Annotated[str, AfterValidator(_check_text)]
+Text = Annotated[str, AfterValidator(check_text)]
 """A name or the path of a file."""
-Address = Annotated[str, AfterValidator(_check_address)]
+Address = Annotated[str, AfterValidator(check_address)]
 OptionalAddress = Annotated[str, AfterValidator(_check_optional_address)]
 Targets = Annotated[str, AfterValidator(_check_targets)]
 DatabaseUrl = Annotated[str, AfterValidator(_check_database_url)]

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from runtime.process.durations import MAX_RETENTION, Retention
+from runtime.process.retention import MAX_RETENTION, Retention
 from runtime.process.setting_types import (
     Address,
     DatabaseUrl,

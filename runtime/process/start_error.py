@@ -11,3 +11,9 @@ class InvalidSetting(StartError):
     """A setting is malformed, or the file that it names is. The message begins with the setting's name."""
 
     exit_code = 2
+
+
+class NotAsked(StartError):
+    """A server that the command needs could not be asked, or did not take the question."""
+
+    exit_code = 2

@@ -9,8 +9,8 @@ from pydantic.fields import FieldInfo
 
 from operations.processes import KINDS
 from runtime.process import setting_types as types
-from runtime.process.durations import Retention
 from runtime.process.lifecycle import parse_settings
+from runtime.process.retention import Retention
 from runtime.process.setting_types import DATABASE_OPTIONS, REDIS_OPTIONS
 from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting
