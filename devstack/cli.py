@@ -4,7 +4,8 @@ from datetime import timedelta
 
 import click
 
-from operations.cli_parts import CommandGroup, Duration, read_settings
+from operations.cli_parts import CommandGroup, read_settings
+from operations.cli_types import Duration
 
 
 @click.group(cls=CommandGroup)

@@ -1,59 +1,53 @@
-"""Parts of a command line: durations, settings, and failures that are one line on stderr.
+"""Parts of a command line: groups of commands, settings, and failures that are one line on stderr.
 
-Their exit code is 1, or 2 for an invalid setting or argument.
+Exit codes: 0 fine; 1 not fine; 2 an invalid setting or argument, or a server that could not be asked; 130
+after Ctrl-C; 141 if the reader of the output has gone.
 """
 
+import signal
 import sys
-from datetime import timedelta
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from runtime.process.durations import parse_duration
-from runtime.process.settings import Settings
-from runtime.process.start_error import InvalidSetting, StartError
-from runtime.process.terminal import escape, escape_lines, is_unicode
+from runtime.process.start_error import NotAsked, StartError
+from runtime.process.terminal import escape, is_unicode
 
-MAX_REASON_LENGTH = 500
-"""Characters of an operator's reason: a context's commands take it over."""
+if TYPE_CHECKING:
+    from runtime.process.settings import Settings
 
-
-class Duration(click.ParamType[timedelta]):
-    """A duration such as 90s, 15m, 1h or 7d."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Return the duration; fail with an example if the text is none."""
-        try:
-            return value if isinstance(value, timedelta) else parse_duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+INTERRUPTED = 128 + signal.SIGINT
+"""The exit code after Ctrl-C, as a shell reports it."""
 
 
-class Reason(click.ParamType[str]):
-    """A text that every command of a context takes as a reason: one printable line of limited length."""
-
-    name = "text"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the text; fail if a context would refuse it, which would block the saga."""
-        text = str(value)
-        if not 0 < len(text.strip()) <= len(text) <= MAX_REASON_LENGTH or not text.isprintable():
-            self.fail(f"must be one line of 1 to {MAX_REASON_LENGTH} printable characters", param, ctx)
-        return text
-
-
-def echo(text: str, *, err: bool = False) -> None:
-    """Print lines to stdout, or to stderr. What callers or servers wrote in them is escaped."""
-    click.echo(escape_lines(text), err=err)
-
-
-class _SettingFailure(click.ClickException):
-    exit_code = InvalidSetting.exit_code
+def _report(error: StartError) -> int:
+    """Print an error; return its exit code."""
+    click.ClickException(escape(str(error))).show()
+    return error.exit_code
 
 
 class CommandGroup(click.Group):
-    """Commands that fail with one line instead of a traceback."""
+    """Commands that fail with one line instead of a traceback, and end quietly on Ctrl-C.
+
+    Args:
+        modules: the commands that are imported when they are called, as `module:name` by the command's name.
+    """
+
+    def __init__(self, *args: Any, modules: Mapping[str, str] | None = None, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._modules = dict(modules or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*self._modules, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self._modules:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = self._modules[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if not all(map(is_unicode, args)):
@@ -63,19 +57,21 @@ class CommandGroup(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+        except (click.ClickException, click.exceptions.Exit):
+            raise
         except StartError as error:
-            failure = _SettingFailure if isinstance(error, InvalidSetting) else click.ClickException
-            raise failure(escape(str(error))) from error
+            sys.exit(_report(error))
         except Exception as error:
             from operations.server_errors import UNREACHABLE, summarize
 
             if not isinstance(error, UNREACHABLE):
                 raise
-            text = f"a server is unreachable: {summarize(error)}"
-            raise click.ClickException(escape(text)) from error
+            sys.exit(_report(NotAsked(f"a server is unreachable: {summarize(error)}")))
 
 
-def read_settings() -> Settings:
+def read_settings() -> "Settings":
     """Return the settings of the DIPTYCH_* variables, and send log lines from errors up to stderr."""
     from runtime.process import logs
     from runtime.process.lifecycle import read_settings

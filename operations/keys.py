@@ -39,8 +39,13 @@ def list_keys(path: Path) -> str:
     )
 
 
-def check(path: Path) -> str:
-    """Check the file as the processes do; return a line that says so, and warnings.
+def read_public_fields(path: Path) -> list[Entry]:
+    """Return the keys without their secrets."""
+    return [{name: value for name, value in key.items() if name != "secret"} for key in _read(path)]
+
+
+def check(path: Path) -> list[str]:
+    """Check the file as the processes do; return warnings, and a line that says so.
 
     Raises:
         InvalidSetting: the processes refuse the file.
@@ -52,12 +57,10 @@ def check(path: Path) -> str:
     except UNUSABLE as error:
         raise InvalidSetting(f"DIPTYCH_KEYS={path}: {error}") from error
     if (mode := path.stat().st_mode) & (stat.S_IRWXG | stat.S_IRWXO):
-        lines.append(f"warning: {path} is open to others ({stat.filemode(mode)})")
+        lines.append(f"{path} is open to others ({stat.filemode(mode)})")
     unknown = sorted({entry["purpose"] for entry in entries} - set(Purpose))
-    lines += [
-        f"warning: unknown purpose {escape(purpose)} (known: {', '.join(Purpose)})" for purpose in unknown
-    ]
-    return "\n".join([*lines, f"{path}: {len(entries)} keys, one to sign with for each purpose"])
+    lines += [f"unknown purpose {escape(purpose)} (known: {', '.join(Purpose)})" for purpose in unknown]
+    return [*lines, f"{path}: {len(entries)} keys, one to sign with for each purpose"]
 
 
 def create(

@@ -8,19 +8,20 @@ from command_server.postgres import migrations as write_model
 from operations.server_errors import UNREACHABLE, summarize
 from operations_server.postgres import migrations as operations_server
 from process_manager.postgres import migrations as sagas
-from runtime.process.start_error import StartError
+from runtime.process.start_error import NotAsked, StartError
 
 
 async def migrate(database_url: str) -> None:
     """Bring a database to the newest revision; does nothing if it is there already.
 
     Raises:
-        StartError: the database cannot be reached, refuses, or is at a revision that this code does not know.
+        NotAsked: the database cannot be reached, or refuses.
+        StartError: it is at a revision that this code does not know.
     """
     try:
         await asyncio.to_thread(upgrade, database_url)
     except UNREACHABLE as error:
-        raise StartError(f"DIPTYCH_DATABASE_URL: cannot migrate the database: {summarize(error)}") from error
+        raise NotAsked(f"DIPTYCH_DATABASE_URL: cannot migrate the database: {summarize(error)}") from error
     except CommandError as error:  # it is at a revision that this code does not know
         raise StartError(
             "DIPTYCH_DATABASE_URL: the database is at a revision that this version of Diptych does not know:"

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,18 +26,31 @@ WHERE saga = ANY(CAST(:sagas AS text[])) AND subject <> :subject RETURNING saga
 """
 
 
-async def show_callers(settings: Settings) -> str:
-    """Return a line for each saga with a recorded caller."""
+class RecordedCaller(NamedTuple):
+    """The caller of a saga's steps, and since when."""
+
+    saga: str
+    subject: str
+    since: str
+
+
+async def read_callers(settings: Settings) -> list[RecordedCaller]:
+    """Return the recorded caller of each saga that has one."""
     store = SagaStore(settings.database_url)
     try:
         async with store.engine.connect() as connection:
             rows = list(await connection.execute(text(RECORDED)))
     finally:
         await store.close()
-    lines = [
-        f"{row.saga}  {row.subject}  since {row.since.astimezone(UTC).isoformat(timespec='seconds')}"
+    return [
+        RecordedCaller(row.saga, row.subject, row.since.astimezone(UTC).isoformat(timespec="seconds"))
         for row in rows
     ]
+
+
+def describe_callers(callers: Sequence[RecordedCaller]) -> str:
+    """Return a line for each of them."""
+    lines = [f"{each.saga}  {each.subject}  since {each.since}" for each in callers]
     return "\n".join(map(escape, lines)) or "no process manager has recorded its subject yet"
 
 

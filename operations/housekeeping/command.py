@@ -14,7 +14,7 @@ from functools import partial
 
 from operations.housekeeping import histories, months, operator_acts, requests, sagas, stream, views
 from operations.housekeeping.database import Database
-from operations.housekeeping.kinds import Kind, describe
+from operations.housekeeping.kinds import Entry, Kind, describe
 from operations.server_errors import UNREACHABLE, summarize
 from runtime.leader_lease import Lease, LeaseLost
 from runtime.process.settings import Settings
@@ -25,7 +25,7 @@ EXIT_INCOMPLETE = 1
 RETRY_INTERVAL = timedelta(minutes=1)
 """The interval after a round in which a kind could not be done, if it is shorter than that of the rounds."""
 
-Report = Callable[[str], None]
+Report = Callable[[Entry], None]
 
 
 def list_kinds(settings: Settings, database: Database) -> list[Kind]:
@@ -62,7 +62,7 @@ async def _run_until_stopped(
     try:
         return await work
     except asyncio.CancelledError:
-        report("stopped; the next round continues")
+        report(Entry("stopped; the next round continues", {"stopped": True}))
         return 0
 
 
@@ -83,7 +83,7 @@ async def keep_house(settings: Settings, every: timedelta | None, dry_run: bool,
             except (StartError, *UNREACHABLE) as error:
                 if every is None:
                     raise
-                report(f"no round: {summarize(error)}")
+                report(Entry(f"no round: {summarize(error)}", {"error": summarize(error)}))
                 complete = False
             if every is None:
                 return 0 if complete else EXIT_INCOMPLETE
@@ -124,6 +124,7 @@ async def _do_round(kinds: Sequence[Kind], dry_run: bool, report: Report) -> boo
         try:
             report(describe(kind, await kind.remove(kind.retention, dry_run), dry_run))
         except (StartError, *UNREACHABLE) as error:
-            report(f"{kind.name:14}  not done: {summarize(error)}")
+            cause = summarize(error)
+            report(Entry(f"{kind.name:14}  not done: {cause}", {"kind": kind.name, "error": cause}))
             complete = False
     return complete

@@ -1,6 +1,6 @@
 """The vocabulary of housekeeping: a kind of data, and the result of one round on it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -36,8 +36,19 @@ class Kind:
     verb: str = "remove"
 
 
-def describe(kind: Kind, result: Result, dry_run: bool) -> str:
-    """Return the line for one kind."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry of a round's report: a line for people, and the same for programs."""
+
+    text: str
+    facts: Mapping[str, object]
+
+
+def describe(kind: Kind, result: Result, dry_run: bool) -> Entry:
+    """Return the entry for one kind."""
     done = f"{result.removed:,} {kind.unit} {f'to {kind.verb}' if dry_run else f'{kind.verb}d'}"
     kept = f"kept since {result.kept_since:%Y-%m-%d %H:%M}Z" if result.kept_since else NOTHING_REMOVED
-    return f"{kind.name:14}  {', '.join(filter(None, (done, kept, result.note)))}"
+    text = f"{kind.name:14}  {', '.join(filter(None, (done, kept, result.note)))}"
+    since = result.kept_since.isoformat() if result.kept_since else None
+    facts = {"kind": kind.name, "dry_run": dry_run, "removed": result.removed, "kept_since": since}
+    return Entry(text, {**facts, "note": result.note})

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from operations.cli_parts import echo
+from operations.cli_output import echo
 from operations.server_errors import summarize
 from operations.verify.verification import UNVERIFIABLE, verify
 from runtime.process.settings import Settings

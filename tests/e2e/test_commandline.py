@@ -156,7 +156,7 @@ async def test_an_unreachable_server_is_one_line(stack: Stack, command: str) -> 
         DIPTYCH_DATABASE_URL=f"postgresql://diptych@127.0.0.1:{free_port()}/diptych",
         DIPTYCH_REDIS_URL=f"redis://127.0.0.1:{free_port()}/0",
     )
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith("Error: ")
     assert err.count("\n") == 1
 

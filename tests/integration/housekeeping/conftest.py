@@ -53,7 +53,7 @@ class House:
         """Do one round; its lines go to `lines`."""
         self.lines.clear()
         chosen = Settings(database_url=self.database_url, **settings)
-        return await keep_house(chosen, None, dry_run, self.lines.append)
+        return await keep_house(chosen, None, dry_run, lambda entry: self.lines.append(entry.text))
 
     def line_of(self, kind: str) -> str:
         return next(line for line in self.lines if line.split()[0] == kind)

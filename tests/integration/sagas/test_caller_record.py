@@ -11,7 +11,7 @@ from typing import Any
 import jwt
 import pytest
 
-from operations.saga_callers import change_caller, show_callers
+from operations.saga_callers import change_caller, read_callers
 from process_manager.dispatch import caller_record
 from process_manager.dispatch.caller_record import CallerRecord, WrongCaller, read_subject
 from process_manager.dispatch.step_client import OutcomeUnknown, StepClient
@@ -50,7 +50,7 @@ async def test_the_first_subject_is_recorded_and_another_one_refused(
         "DIPTYCH_PROCESS_MANAGER_TOKEN: its subject is other, but the steps of ledger.collection are sent as"
         " manager: use a token of manager, or see `diptych sagas change-caller`"
     )
-    assert [line.split()[:2] for line in (await show_callers(settings)).splitlines()] == [
+    assert [[each.saga, each.subject] for each in await read_callers(settings)] == [
         [saga, "manager"] for saga in SAGAS
     ]
 

@@ -84,7 +84,10 @@ async def test_a_malformed_argument_is_one_line(arguments: tuple[str, ...]) -> N
 def list_commands(group: click.Group, *path: str) -> list[tuple[str, ...]]:
     """Return the paths of all commands with their arguments, as far as they need any."""
     commands: list[tuple[str, ...]] = []
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command
         if isinstance(command, click.Group):
             commands += list_commands(command, *path, name)
         else:
@@ -100,11 +103,19 @@ ARGUMENTS = {
     ("sagas", "retry"): ("o-1",),
     ("sagas", "abort"): ("o-1", "--reason", "none"),
     ("events",): ("ordering.order.o-1",),
+    ("state",): ("ordering.order.o-1",),
+    ("explain",): ("o-1",),
     ("keys", "new"): ("--purpose", "page-tokens"),
     ("keys", "set"): ("k", "revoked"),
 }
 WITHOUT_SETTINGS = {("new",), ("generate",)}
+CLIENTS = {("lag",), ("parked",), ("requests",), ("state",), ("explain",)}
+"""The commands that ask the operations server, and need no address of a store."""
 COMMANDS = [path for path in list_commands(cli.main) if path not in WITHOUT_SETTINGS]
+
+
+def is_client(command: tuple[str, ...]) -> bool:
+    return any(command[: len(path)] == path for path in CLIENTS)
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -112,6 +123,8 @@ def test_every_command_ends_with_one_line(
     command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DIPTYCH_DATABASE_URL", DATABASE_URL)
+    monkeypatch.setenv("DIPTYCH_OPERATIONS_ADDRESS", "localhost:http")
     result = CliRunner().invoke(cli.main, command)
     err = capfd.readouterr().err + result.stderr
-    assert_line(result.exit_code, err, "DIPTYCH_DATABASE_URL: has an invalid value of the option sslmode")
+    database = "DIPTYCH_DATABASE_URL: has an invalid value of the option sslmode"
+    assert_line(result.exit_code, err, "DIPTYCH_OPERATIONS_ADDRESS: " if is_client(command) else database)

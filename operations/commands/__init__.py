@@ -1,0 +1,1 @@
+"""The commands of `diptych`. Each imports what it needs when it runs."""

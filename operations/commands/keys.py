@@ -1,0 +1,77 @@
+"""The keys of the key ring."""
+
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from contracts.key_ring import ALGORITHMS, KeyState, Purpose
+from operations import keys as key_ring
+from operations.cli_output import echo, echo_json
+from operations.cli_parts import read_settings
+from operations.cli_types import Duration
+from operations.commands import options
+from operations.rendering.json_lines import format_object
+
+
+@click.group()
+def keys() -> None:
+    """List, check and rotate the keys of the key ring (DIPTYCH_KEYS)."""
+
+
+@keys.command("list")
+@options.as_json
+def list_keys(as_json: bool) -> None:
+    """List the keys, without their secrets."""
+    path = Path(read_settings().keys)
+    if as_json:
+        for entry in key_ring.read_public_fields(path):
+            echo_json(format_object(entry))
+    else:
+        echo(key_ring.list_keys(path))
+
+
+@keys.command("check")
+@options.as_json
+def check_keys(as_json: bool) -> None:
+    """Check the file as the processes do. Exit code 2: they refuse it."""
+    path = Path(read_settings().keys)
+    *warnings, verdict = key_ring.check(path)
+    if as_json:
+        echo_json(format_object({"file": str(path), "warnings": warnings}))
+    else:
+        echo("\n".join([*(f"warning: {warning}" for warning in warnings), verdict]))
+
+
+@keys.command("new")
+@click.option(
+    "--purpose",
+    type=click.Choice([purpose.value for purpose in Purpose]),
+    required=True,
+    help="What the key signs.",
+)
+@click.option(
+    "--algorithm", type=click.Choice(list(ALGORITHMS)), default=next(iter(ALGORITHMS)), show_default=True
+)
+@click.option(
+    "--after",
+    type=Duration(),
+    default="60s",
+    show_default=True,
+    help="How long until it signs; every process has to read the file within it.",
+)
+@options.as_json
+def new_key(purpose: str, algorithm: str, after: timedelta, as_json: bool) -> None:
+    """Add a key with a random secret, and print its id. The file is created if need be."""
+    key_id = key_ring.create(Path(read_settings().keys), purpose, algorithm, after)
+    echo(format_object({"id": key_id}) if as_json else key_id)
+
+
+@keys.command("set")
+@click.argument("key_id")
+@click.argument("state", type=click.Choice([state.value for state in KeyState]))
+@options.as_json
+def set_key_state(key_id: str, state: str, as_json: bool) -> None:
+    """Change the state of KEY_ID: active, verify-only (signs no more) or revoked (its tokens are refused)."""
+    key_ring.set_state(Path(read_settings().keys), key_id, state)
+    echo(format_object({"id": key_id, "state": state}) if as_json else f"{key_id} is {state}")

@@ -1,0 +1,20 @@
+"""Options that several commands have."""
+
+import click
+
+from operations.cli_types import AsOfType, Moment, Reason
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON: one object in a line for each.")
+as_of = click.option("--as-of", type=AsOfType(), help="As of this version, or this time; default: now.")
+since = click.option(
+    "--since", type=Moment(), help="Only from this time on, for instance 1h for an hour ago."
+)
+until = click.option("--until", type=Moment(), help="Only before this time.")
+reason = click.option("--reason", required=True, type=Reason(), help="Why; it is recorded.")
+limit = click.option(
+    "--limit",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="The maximum number of entries; 0 for all.",
+)

@@ -1,0 +1,1 @@
+"""Text and JSON of what the operations server answers. Nothing here calls a server or prints."""

@@ -1,0 +1,105 @@
+"""Projections, their lags, and the aggregates that are parked in them, as text."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from operations.rendering.layout import Line, Row, lay_out_items, lay_out_table, lay_out_text
+from operations.rendering.values import (
+    format_count,
+    format_seconds,
+    format_share,
+    format_timestamp,
+    to_seconds,
+)
+
+BAD = "red"
+
+
+def is_fine(projection: Any) -> bool:
+    """Return whether a projection can be read and queried, and no aggregate waits in it."""
+    return not projection.error and projection.ready and not projection.parked_aggregates
+
+
+def describe_projection(projection: Any) -> str:
+    """Return the state of a projection in one line."""
+    if projection.error:
+        return str(projection.error)
+    facts = ["ready" if projection.ready else "not ready: queries answer VIEW_REBUILDING"]
+    if projection.build_progress < 1:
+        facts.append(f"{format_share(projection.build_progress)} built")
+    facts.append(describe_lag(projection))
+    if projection.parked_aggregates:
+        facts.append(f"{projection.parked_aggregates:,} parked")
+    if projection.archived_aggregates:
+        facts.append(f"{projection.archived_aggregates:,} archived")
+    return ", ".join(facts)
+
+
+def describe_lag(part: Any) -> str:
+    """Return the events that a projection or a partition lacks, and the age of the oldest."""
+    if age := get_age(part):
+        return f"{format_count(part.events_behind, 'event')} behind, the oldest for {format_seconds(age)}"
+    return f"{format_count(part.events_behind, 'event')} behind" if part.events_behind else "up to date"
+
+
+def get_age(part: Any) -> float:
+    """Return the age in seconds of the oldest event that is not applied; 0 if all are."""
+    return to_seconds(part.oldest_unapplied_age)
+
+
+def render_projections(projections: Sequence[Any], width: int) -> list[Line]:
+    """Return a row for each projection, with the projectors that hold its partitions."""
+    rows = []
+    for each in projections:
+        holders = sorted({partition.holder or "nobody" for partition in each.partitions})
+        held = f"; held by {', '.join(holders)}" if holders else ""
+        row = Row((each.name, describe_projection(each) + held), "" if is_fine(each) else BAD)
+        rows.append(row)
+    return lay_out_table(rows, width) if rows else [Line("no projections")]
+
+
+def render_lag(projections: Sequence[Any], alert: float | None, by_partition: bool, width: int) -> list[Line]:
+    """Return a row for each projection, and for each of its partitions if asked for.
+
+    Args:
+        projections: all of them.
+        alert: the age in seconds from which on a row is coloured; None for none.
+        by_partition: whether to show the partitions.
+        width: of a line.
+    """
+    rows = [row for each in projections for row in _list_lags(each, alert, by_partition)]
+    return lay_out_table(rows, width) if rows else [Line("no projections")]
+
+
+def _list_lags(projection: Any, alert: float | None, by_partition: bool) -> Iterator[Row]:
+    is_bad = is_above(projection, alert)
+    yield Row((projection.name, projection.error or describe_lag(projection)), BAD if is_bad else "")
+    for partition in projection.partitions if by_partition else ():
+        held = f"held by {partition.holder}" if partition.holder else "held by nobody"
+        cells = f"  partition {partition.number}", f"{describe_lag(partition)}; {held}"
+        yield Row(cells, BAD if is_above(partition, alert) else "")
+
+
+def is_above(part: Any, alert: float | None) -> bool:
+    """Return whether a projection or a partition is further behind than the alert, or cannot be read."""
+    return bool(getattr(part, "error", "")) or (alert is not None and get_age(part) > alert)
+
+
+def render_parked(aggregates: Sequence[Any], width: int) -> list[Line]:
+    """Return an entry for each parked aggregate."""
+    return [line for each in aggregates for line in _render_parked(each, width)]
+
+
+def _render_parked(aggregate: Any, width: int) -> Iterator[Line]:
+    yield from lay_out_items([aggregate.projection, aggregate.id], width, indent=0)
+    has_next = aggregate.HasField("next_attempt_time")
+    yield from lay_out_items(
+        [
+            f"version {aggregate.version} of {aggregate.stream}",
+            f"since {format_timestamp(aggregate.since)}",
+            format_count(aggregate.attempts, "attempt"),
+            f"next {format_timestamp(aggregate.next_attempt_time)}" if has_next else "waits for a retry",
+        ],
+        width,
+    )
+    yield from lay_out_text(aggregate.error, width, BAD, indent=4)
