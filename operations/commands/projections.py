@@ -103,8 +103,8 @@ def parked(projection: str, id_: str, error: str, limit: int, as_json: bool) -> 
 def lag(projection: str, alert: timedelta | None, by_partition: bool, as_json: bool) -> None:
     """Show how far PROJECTION is behind, or all: the events that it lacks, and the age of the oldest.
 
-    Exit code 0: no alert. 1: an event has waited longer than --alert, or a lag cannot be read. 2: the
-    operations server could not be asked.
+    Exit code 0: no alert. 1: an event has waited longer than --alert, a projection is being built, or a lag
+    cannot be read. 2: the operations server could not be asked.
     """
     limit = None if alert is None else alert.total_seconds()
     with open_api() as api:
@@ -115,5 +115,4 @@ def lag(projection: str, alert: timedelta | None, by_partition: bool, as_json: b
             echo_json(format_message(each))
     else:
         echo_lines(render_lag(found, limit, by_partition, get_width()))
-    parts = [*found, *(partition for each in found for partition in each.partitions)]
-    sys.exit(1 if any(is_above(part, limit) for part in parts) else 0)
+    sys.exit(1 if any(is_above(each, limit) for each in found) else 0)

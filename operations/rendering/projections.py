@@ -27,7 +27,8 @@ def describe_projection(projection: Any) -> str:
     facts = ["ready" if projection.ready else "not ready: queries answer VIEW_REBUILDING"]
     if projection.build_progress < 1:
         facts.append(f"{format_share(projection.build_progress)} built")
-    facts.append(describe_lag(projection))
+    if projection.ready or projection.events_behind:
+        facts.append(describe_lag(projection))
     if projection.parked_aggregates:
         facts.append(f"{projection.parked_aggregates:,} parked")
     if projection.archived_aggregates:
@@ -36,7 +37,7 @@ def describe_projection(projection: Any) -> str:
 
 
 def describe_lag(part: Any) -> str:
-    """Return the events that a projection or a partition lacks, and the age of the oldest."""
+    """Return the events that a projection or a partition lacks, and the age of the oldest, for people."""
     if age := get_age(part):
         return f"{format_count(part.events_behind, 'event')} behind, the oldest for {format_seconds(age)}"
     return f"{format_count(part.events_behind, 'event')} behind" if part.events_behind else "up to date"
@@ -73,16 +74,21 @@ def render_lag(projections: Sequence[Any], alert: float | None, by_partition: bo
 
 def _list_lags(projection: Any, alert: float | None, by_partition: bool) -> Iterator[Row]:
     is_bad = is_above(projection, alert)
-    yield Row((projection.name, projection.error or describe_lag(projection)), BAD if is_bad else "")
+    yield Row((projection.name, describe_projection(projection)), BAD if is_bad else "")
     for partition in projection.partitions if by_partition else ():
         held = f"held by {partition.holder}" if partition.holder else "held by nobody"
         cells = f"  partition {partition.number}", f"{describe_lag(partition)}; {held}"
-        yield Row(cells, BAD if is_above(partition, alert) else "")
+        yield Row(cells, BAD if alert is not None and get_age(partition) > alert else "")
 
 
-def is_above(part: Any, alert: float | None) -> bool:
-    """Return whether a projection or a partition is further behind than the alert, or cannot be read."""
-    return bool(getattr(part, "error", "")) or (alert is not None and get_age(part) > alert)
+def is_above(projection: Any, alert: float | None) -> bool:
+    """Return whether a projection is further behind than the alert, is not ready, or cannot be read.
+
+    The age of its oldest event is that of all its partitions. It has none while it is being built.
+    """
+    return bool(projection.error) or (
+        alert is not None and (not projection.ready or get_age(projection) > alert)
+    )
 
 
 def render_parked(aggregates: Sequence[Any], width: int) -> list[Line]:

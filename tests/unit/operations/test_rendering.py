@@ -132,19 +132,24 @@ def test_parts_that_need_attention_are_coloured_and_say_why() -> None:
 
 def test_a_lag_above_the_alert_or_unknown_is_coloured() -> None:
     age = Duration(seconds=6)
-    lagging = status_pb2.Projection(name="a.b", events_behind=3, oldest_unapplied_age=age)
-    partition = lagging.partitions.add(number=4, holder="p-1", oldest_unapplied_age=age)
+    lagging = status_pb2.Projection(
+        name="a.b", ready=True, build_progress=1, events_behind=3, oldest_unapplied_age=age
+    )
+    lagging.partitions.add(number=4, holder="p-1", oldest_unapplied_age=age)
     unknown = status_pb2.Projection(name="c.d", error="Redis: no answer in time")
-    fine = status_pb2.Projection(name="e.f")
-    lines = projections.render_lag([lagging, unknown, fine], 5.0, True, WIDTH)
+    fine = status_pb2.Projection(name="e.f", ready=True, build_progress=1)
+    built = status_pb2.Projection(name="g.h", build_progress=0.5)
+    lines = projections.render_lag([lagging, unknown, fine, built], 5.0, True, WIDTH)
     assert [(" ".join(line.text.split()), line.colour) for line in lines] == [
-        ("a.b 3 events behind, the oldest for 6.0 s", "red"),
+        ("a.b ready, 3 events behind, the oldest for 6.0 s", "red"),
         ("partition 4 0 events behind, the oldest for 6.0 s; held by p-1", "red"),
         ("c.d Redis: no answer in time", "red"),
-        ("e.f up to date", ""),
+        ("e.f ready, up to date", ""),
+        ("g.h not ready: queries answer VIEW_REBUILDING, 50 % built", "red"),
     ]
     assert projections.is_above(unknown, None)
-    assert not projections.is_above(partition, 6.0)
+    assert not projections.is_above(built, None)
+    assert not projections.is_above(lagging, 6.0)
 
 
 PAGES = [
