@@ -1,4 +1,8 @@
-"""The projector's telemetry: a log line and metrics for each view written, and spans of traced events."""
+"""The projector's telemetry: a log line and metrics for each view written, and spans of traced events.
+
+A build and a replay apply old events: they change no lag, and add no span to traces that ended long ago. What
+a projector applies after it was away does: the views were late.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -35,7 +39,8 @@ def _observe(model: str, projection: str, updates: Sequence[Update]) -> None:
     for update in updates:
         for event in update.applied_events:
             metrics.EVENTS_PROCESSED.count(event.type, True)
-            _record_span(model, event, update.started_ns, end)
+            if not update.is_backfill:
+                _record_span(model, event, update.started_ns, end)
         if update.applied_events:
             _report_update(model, update, end)
         if update.after.parked is not None:
@@ -45,10 +50,14 @@ def _observe(model: str, projection: str, updates: Sequence[Update]) -> None:
 
 
 def _report_update(model: str, update: Update, end_ns: int) -> None:
-    """Log and measure an update. The lag lasts from the recording of its last event until the write."""
+    """Log and measure an update. The lag lasts from the recording of its last event until the write.
+
+    Of a build or a replay only the log has it: readers were told about these (`VIEW_REBUILDING`, staleness).
+    """
     last = update.applied_events[-1]
     lag = max(0.0, end_ns / 1e9 - last.recorded_at.timestamp())
-    metrics.READ_MODEL_LAG.record(lag, model)
+    if not update.is_backfill:
+        metrics.READ_MODEL_LAG.record(lag, model)
     log.info(
         "Read model updated",
         modelType=model,

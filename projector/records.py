@@ -68,6 +68,8 @@ class Update(msgspec.Struct, frozen=True):
     """When the fold began, in nanoseconds since 1970."""
     repairs: Literal["", "history", "view"] = ""
     """What is written again, for events that were applied before; empty for new events."""
+    is_backfill: bool = False
+    """Whether the events belong to a build or a replay, so that their delay tells nothing about the feed."""
 
 
 class FoldedBatch(msgspec.Struct, frozen=True):

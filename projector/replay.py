@@ -165,7 +165,15 @@ class Replay:
         after = replace(
             result.record, parked=self._create_parked(record, result), revision=record.revision + 1
         )
-        return Update(record, after, result.content, result.applied_events, result.failed_event, started_ns)
+        return Update(
+            record,
+            after,
+            result.content,
+            result.applied_events,
+            result.failed_event,
+            started_ns,
+            is_backfill=True,
+        )
 
     def _create_parked(self, before: Record, result: FoldResult) -> Parked | None:
         """Return the record of a failure, or of the progress while the view is parked."""

@@ -92,7 +92,7 @@ class Runner:
                 await asyncio.sleep(MAX_WAIT)
                 return
             build, identity = found
-            self._writer.begin_session(build.as_of)
+            self._writer.begin_session(build.as_of, partitions)
             self._schedule.clear()
             checkpoints = Checkpoints(identity.epoch, build.checkpoints, partitions)
             reader = await self._feed.open(identity.epoch, checkpoints.starts)

@@ -12,7 +12,7 @@ replayer reads them again from the aggregate's subject. A gap in the versions pa
 be replayed at once: however long its stream is, the batch does not wait for it.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from math import inf
 from time import perf_counter, time_ns
 from typing import Any
@@ -70,15 +70,27 @@ class Writer:
         self._cache = ViewCache(projection.view, store)
         self._as_of: dict[int, int] = {}
         """The times that the store has, by partition."""
+        self._building: frozenset[int] = frozenset()
+        """The session's partitions that have not caught up since the build began."""
 
-    def begin_session(self, as_of: Mapping[int, int]) -> None:
+    def begin_session(self, as_of: Mapping[int, int], partitions: Collection[int]) -> None:
         """Evict all cached views: another projector may have had the session's partitions.
 
         Args:
-            as_of: the times that the store has, by partition.
+            as_of: the times that the store has, by partition; missing until the partition has caught up.
+            partitions: those of the session.
         """
         self._cache.clear()
         self._as_of = dict(as_of)
+        self._building = frozenset(partitions).difference(as_of)
+
+    def find_stale_since(self, partitions: Collection[int]) -> int | None:
+        """Return the time before which the views of these partitions include all committed events.
+
+        In milliseconds since 1970, by Redis's clock; None if it is unknown, as during a build.
+        """
+        times = [self._as_of.get(partition, 0) for partition in partitions]
+        return min(times, default=0) or None
 
     async def fold(self, events: Iterable[RecordedEvent], max_seconds: float = inf) -> FoldedBatch:
         """Apply events to copies of their views.
@@ -141,6 +153,8 @@ class Writer:
             # A view that was assumed to be new exists after all, so it has to be loaded.
             batch = await self._fold_views(pending_events, set(), inf)
         self._as_of.update({partition: time for partition, time in as_of.items() if time})
+        if self._building:
+            self._building = self._building.difference(as_of)
         return was_current
 
     def discard(self, batch: FoldedBatch) -> None:
@@ -175,7 +189,15 @@ class Writer:
             after = replace(after, parked=parked, revision=record.revision + 1)
         elif result.content is None:
             return None
-        return Update(record, after, result.content, result.applied_events, result.failed_event, started)
+        return Update(
+            record,
+            after,
+            result.content,
+            result.applied_events,
+            result.failed_event,
+            started,
+            is_backfill=bool(self._building) and streams.partition(record.id) in self._building,
+        )
 
     def _create_parked(
         self, stream: str, version: int, error: Exception, failed: RecordedEvent | None

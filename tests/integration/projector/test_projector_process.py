@@ -274,6 +274,7 @@ async def test_each_sampled_event_has_a_consumer_span_and_others_have_none(
     async with projector(
         redis_url, nats_url, partitions=ALL_PARTITIONS, observe=observer.create_observer(VIEW)
     ):
+        await until(lambda: redis.exists(VIEW.ready))  # a build adds no spans
         await publisher.publish(*history)
         await until(lambda: projection_run.has_applied(redis, [history]))
         await until(lambda: sum(counted.sums.values()) >= len(history))  # counted after the write
