@@ -7,6 +7,7 @@ from command_server.fold_helper.fold_process import FoldProcess
 from command_server.kernel.context import Context, aggregate_types
 from command_server.kernel.event_lookups import EventLookups
 from command_server.kernel.group_commit import GroupCommit
+from command_server.metrics import create_window
 from command_server.observer import (
     TimeSetAsideReport,
     instrument,
@@ -29,6 +30,8 @@ from runtime.process import workers
 from runtime.process.contexts import load_parts
 from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
+from runtime.process_reports.postgres_reports import PostgresReports
+from runtime.process_reports.reporter import Reporter
 
 MAX_PENDING_CALLS = 500
 """Calls that may wait before gRPC begins to reject some: half the default, because a command takes twice as
@@ -69,6 +72,9 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         record_refused_call=RefusedCallTable(store.engine).record,
     )
     lifecycle.spawn(notifier.run(), "relay notifier")
+    names = [manifest.name for manifest in manifests]
+    reporter = Reporter("command_server", names, create_window(), PostgresReports(store.engine).write)
+    lifecycle.spawn(reporter.run(), "process report")
     writer = lifecycle.spawn(commits.run(), "writer")
     await edge.serve(lifecycle)
     commits.close()

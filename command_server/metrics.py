@@ -1,5 +1,7 @@
 """The metrics of the command server."""
 
+from runtime.process_reports.report import COMMANDS
+from runtime.process_reports.window import Window
 from runtime.telemetry.instruments import Counter, Gauge, Histogram
 
 COMMANDS_PROCESSED = Counter(
@@ -22,3 +24,8 @@ TIMES_SET_ASIDE = Counter(
 )
 FOLDS = Gauge("diptych.streams.folds", "{stream}", "Long streams that are being folded")
 FOLD_AGE = Gauge("diptych.streams.fold_age", "s", "Time since the oldest fold of a long stream began")
+
+
+def create_window() -> Window:
+    """Return the measurements of the process's reports: commands by outcome."""
+    return Window({COMMANDS: (COMMANDS_PROCESSED, lambda key: str(key[2]))})

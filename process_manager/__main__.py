@@ -42,6 +42,10 @@ from runtime.process.contexts import load_modules, load_parts, name_group
 from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 from runtime.process.start_error import StartError
+from runtime.process_reports.postgres_reports import PostgresReports
+from runtime.process_reports.queries import report_queries
+from runtime.process_reports.reporter import Reporter
+from runtime.process_reports.window import Window
 
 log = logs.get_logger(__name__)
 
@@ -93,12 +97,13 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         lifecycle.spawn(publication.run(), "publication clock")
         lifecycle.spawn(staleness.run(), "staleness")
         services = [module.create_service(queries) for module in load_modules(manifests, "saga_queries")]
+        served = [
+            add_staleness(service, staleness, list(queries.sagas))
+            for service in (query_service.create_service(queries), *services)
+        ]
         query_server = server.build(
             lifecycle.settings,
-            [
-                add_staleness(service, staleness, list(queries.sagas))
-                for service in (query_service.create_service(queries), *services)
-            ],
+            served,
             address=lifecycle.settings.process_manager_address,
             probe=probe,
             record_refused_call=RefusedCallTable(store.engine).record,
@@ -119,6 +124,12 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             Inspection(engine, store, leases),
             LatePauses(store),
         )
+
+        names = [manifest.name for manifest in manifests]
+        window = Window(durations=report_queries(served))
+        reporter = Reporter("process_manager", names, window, PostgresReports(store.engine).write)
+        reporter.get_partitions = lambda: leases.partitions
+        lifecycle.spawn(reporter.run(), "process report")
 
         async def work() -> None:
             await asyncio.gather(*(worker.run(lifecycle.stopping) for worker in workers))

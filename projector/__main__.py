@@ -11,6 +11,7 @@ from contracts.manifest import Manifest
 from projector.code_version import compute_code_version
 from projector.event_feed import JetStreamEventFeed
 from projector.leases import RedisLeases
+from projector.metrics import create_window
 from projector.observer import create_observer
 from projector.projection import Projection
 from projector.redis_connection import connect, is_ready, prepare
@@ -24,12 +25,14 @@ from runtime.jetstream import Connection, PublicationClock, SharedReader
 from runtime.process import workers
 from runtime.process.contexts import load_parts, name_group
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
+from runtime.process_reports.redis_reports import RedisReports
+from runtime.process_reports.reporter import Reporter
 
 
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     """Run the projections of the contexts and serve health checks until the process stops."""
     projections = load_parts(manifests, "projections", "PROJECTIONS", Projection)
-    group = name_group(manifests, "projections")
+    group, names = name_group(manifests, "projections"), [manifest.name for manifest in manifests]
     async with (
         connect(lifecycle.settings.redis_url) as redis,
         await jetstream.connect(lifecycle.settings.nats_url, "projector") as nats,
@@ -41,7 +44,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
 
         health = server.build(lifecycle.settings, address=lifecycle.settings.projector_address, probe=probe)
         await asyncio.gather(
-            health.serve(lifecycle), run_projections(lifecycle, projections, group, redis, nats)
+            health.serve(lifecycle), run_projections(lifecycle, projections, group, names, redis, nats)
         )
 
 
@@ -49,6 +52,7 @@ async def run_projections(
     lifecycle: Lifecycle,
     projections: Sequence[Projection[Any]],
     group: str,
+    names: Sequence[str],
     redis: Redis,
     nats: Connection,
 ) -> None:
@@ -75,6 +79,9 @@ async def run_projections(
         )
         for projection in projections
     ]
+    reporter = Reporter("projector", names, create_window(), RedisReports(redis.execute_command).write)
+    reporter.get_partitions = lambda: leases.partitions
+    lifecycle.spawn(reporter.run(), "process report")
     await asyncio.gather(*(runner.run(lifecycle.stopping) for runner in runners))
     await leases.leave()
 

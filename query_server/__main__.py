@@ -16,6 +16,10 @@ from runtime.process.contexts import load_parts
 from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 from runtime.process.start_error import InvalidSetting
+from runtime.process_reports.queries import report_queries
+from runtime.process_reports.redis_reports import RedisReports
+from runtime.process_reports.reporter import Reporter
+from runtime.process_reports.window import Window
 from runtime.redis.address import RedisAddress
 
 
@@ -42,6 +46,11 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             lifecycle.settings.max_watches,
         )
         services = [query_service(context, models, notifications, watch_limit) for context in contexts]
+        names = [manifest.name for manifest in manifests]
+        window = Window(durations=report_queries(services))
+        reporter = Reporter("query_server", names, window, RedisReports(redis.call).write)
+        reporter.get_staleness = sampler.read_ages
+        lifecycle.spawn(reporter.run(), "process report")
         edge = server.build(
             lifecycle.settings,
             services,

@@ -112,6 +112,15 @@ class StalenessSampler:
                 for model in self._models:
                     await self._take_alone(model)
 
+    def read_ages(self) -> dict[str, float]:
+        """Return by projection the seconds for which its views may lack events; without those unknown."""
+        now = monotonic()
+        return {
+            model.view.projection: round(now - model.sample.stale_since, 3)
+            for model in self._models
+            if model.sample is not None and model.sample.stale_since != UNKNOWN
+        }
+
     async def _take_alone(self, model: Staleness) -> None:
         try:
             await self._take([model])

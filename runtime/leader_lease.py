@@ -55,6 +55,8 @@ class Lease:
         self._engine = engine
         self._session = KeptSession(engine)
         self._can_lead = can_lead
+        self.leads = False
+        """Whether this process holds the lease, as far as it knows."""
         self._acquire = ACQUIRE.format(table=table, has_ended=has_ended("leader"))
         self._release = RELEASE.format(table=table)
 
@@ -69,8 +71,10 @@ class Lease:
                 if self._can_lead() and await self.acquire():
                     log.info("Lease acquired", holder=self._session.name)
                     failures.reset()
+                    self.leads = True
                     await _run_until_one_ends(self.renew_until_lost, *tasks)
             except Exception as error:
+                self.leads = False
                 failures.report(error)
                 await self.release()
                 await self._engine.dispose()  # the pooled connections may be dead without an error yet

@@ -16,6 +16,9 @@ from runtime.jetstream import connect
 from runtime.leader_lease import Lease
 from runtime.postgres import create_engine, is_ready
 from runtime.process.lifecycle import Lifecycle, cancel_and_wait, read_settings, run_process
+from runtime.process_reports.postgres_reports import PostgresReports
+from runtime.process_reports.reporter import Reporter
+from runtime.process_reports.window import Window
 
 
 async def main(lifecycle: Lifecycle) -> None:
@@ -34,6 +37,9 @@ async def main(lifecycle: Lifecycle) -> None:
             connection.check_connected()
             return await is_ready(engine)
 
+        reporter = Reporter("relay", (), Window(), PostgresReports(engine).write)
+        reporter.get_leads = lambda: lease.leads
+        lifecycle.spawn(reporter.run(), "process report")
         health = server.build(settings, address=settings.relay_address, probe=probe)
         leader = lifecycle.spawn(lease.run_as_leader(relay.lead, maintain), "relay")
         try:

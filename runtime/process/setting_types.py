@@ -142,5 +142,6 @@ NatsUrl = Annotated[str, AfterValidator(_check_nats_url)]
 RedisUrl = Annotated[str, AfterValidator(_check_redis_url)]
 KeySource = Annotated[str, AfterValidator(_check_key_source)]
 """A file or an http(s) URL."""
+Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
 PositiveSeconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]

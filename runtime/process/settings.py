@@ -13,6 +13,7 @@ from runtime.process.setting_types import (
     KeySource,
     NatsUrl,
     OptionalAddress,
+    Percent,
     PositiveSeconds,
     RedisUrl,
     Seconds,
@@ -89,6 +90,18 @@ class Settings(BaseSettings):
     """Watches that one query server may serve at the same time; 0 for any number."""
     max_watches_per_caller: NonNegativeInt = 5_000
     """Those of one caller; 0 for any number."""
+
+    min_command_success_rate: Percent = 99.9
+    """Percentage of commands that have to be accepted, or rejected by a rule, in the last five minutes. This
+    and the next four are the limits of the health figures that the operations server answers."""
+    max_query_response_time: PositiveSeconds = 0.1
+    """Seconds that 99 % of the `Get` queries of the last five minutes may take at most."""
+    max_event_processing_lag: PositiveSeconds = 1.0
+    """Seconds within which 99 % of the events of the last five minutes have to be in the views."""
+    max_failed_events: NonNegativeInt = 0
+    """Failed attempts to apply an event in the last five minutes."""
+    max_read_model_staleness: PositiveSeconds = 5.0
+    """Seconds by which the views of a projection may be behind."""
 
     reuse_port: bool = False
     """Whether several processes may listen at one address (SO_REUSEPORT). `--workers` sets it for workers."""
