@@ -7,12 +7,19 @@ from contracts.manifest import Manifest
 from operations_server import stores
 from operations_server.acts import OperatorActs
 from operations_server.explanations import service as explanations
+from operations_server.records.handlers import create_handlers as create_record_handlers
+from operations_server.records.records import Records
 from operations_server.service import create_service
 from runtime.grpc import server
+from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.refused_call_table import RefusedCallTable
+from runtime.grpc.request_tokens import RequestTokens
 from runtime.process import workers
 from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
+
+TAILS, TAILS_PER_CALLER = 50, 20
+"""Calls that send events at the same time."""
 
 
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
@@ -20,18 +27,28 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     settings = lifecycle.settings
     keys = KeyFile(settings.keys, (Purpose.PAGE_TOKENS,))
     lifecycle.spawn(keys.run(), "key ring")
+    tokens = RequestTokens(keys.get_ring)
+    records = Records(settings.database_url, manifests, lifecycle.stopping)
+    lifecycle.spawn(records.index_builder.run(lifecycle.stopping), "index builder")
+    limit = CallLimit("TOO_MANY_WATCHES", "tails and exports", TAILS_PER_CALLER, TAILS)
     async with stores.connect(settings) as connections:
         acts = OperatorActs(connections.database)
         explainer = explanations.create_explainer(manifests, connections.database, connections.redis)
         edge = server.build(
             settings,
-            [create_service(explanations.create_handlers(explainer))],
+            [
+                create_service(
+                    explanations.create_handlers(explainer),
+                    create_record_handlers(records, tokens, limit),
+                )
+            ],
             address=settings.operations_address,
             probe=is_ready,
             record_refused_call=RefusedCallTable(connections.database).record,
         )
         await edge.serve(lifecycle)
         await acts.wait_ended()
+    await records.close()
 
 
 async def is_ready() -> bool:

@@ -425,13 +425,13 @@ class ListEventsRequest(_message.Message):
     correlation_id: _builtins.str
     """Only those with this correlation id; empty for all."""
     causation_id: _builtins.str
-    """Only those with this causation id; empty for all."""
+    """Only those with this causation id, the request id of their command; empty for all."""
     after_position: _builtins.int
     """Only those after this position; 0 for all."""
     until_version: _builtins.int
     """Only those up to this version of the stream; 0 for all. Needs `stream`."""
     page_size: _builtins.int
-    """The maximum number of entries in a page, up to 200; 50 if it is 0. A page may hold fewer and still have a
+    """The maximum number of entries in a page, up to 1000; 50 if it is 0. A page may hold fewer and still have a
     next page.
     """
     page_token: _builtins.str
@@ -512,7 +512,7 @@ class TailEventsRequest(_message.Message):
     correlation_id: _builtins.str
     """Only those with this correlation id; empty for all."""
     causation_id: _builtins.str
-    """Only those with this causation id; empty for all."""
+    """Only those with this causation id, the request id of their command; empty for all."""
     after_position: _builtins.int
     """Begin after this position; unset to begin with the next event."""
     def __init__(
@@ -541,6 +541,11 @@ class TailEventsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """All events up to this position were sent, as far as they were selected: `after_position` of the call that
+    continues after this message.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Event]:
         """The events."""
@@ -549,14 +554,83 @@ class TailEventsResponse(_message.Message):
         self,
         *,
         events: _abc.Iterable[_records_pb2.Event] | None = ...,
+        position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TailEventsResponse: _TypeAlias = TailEventsResponse  # noqa: Y015
+
+@_typing.final
+class ExportEventsRequest(_message.Message):
+    """Request message for `ExportEvents`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STREAM_FIELD_NUMBER: _builtins.int
+    TYPE_FIELD_NUMBER: _builtins.int
+    AFTER_POSITION_FIELD_NUMBER: _builtins.int
+    UNTIL_POSITION_FIELD_NUMBER: _builtins.int
+    stream: _builtins.str
+    """Only those of this stream; empty for all."""
+    type: _builtins.str
+    """Only those of this type, by its full or its short name; empty for all."""
+    after_position: _builtins.int
+    """Begin after this position; 0 for the first event."""
+    until_position: _builtins.int
+    """End with this position; 0 for the last one at the beginning of the call."""
+    def __init__(
+        self,
+        *,
+        stream: _builtins.str = ...,
+        type: _builtins.str = ...,
+        after_position: _builtins.int = ...,
+        until_position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "stream", b"stream", "type", b"type", "until_position", b"until_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportEventsRequest: _TypeAlias = ExportEventsRequest  # noqa: Y015
+
+@_typing.final
+class ExportEventsResponse(_message.Message):
+    """Response message for `ExportEvents`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    UNTIL_POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """All events up to this position were sent, as far as they were selected: `after_position` of the call that
+    continues after this message.
+    """
+    until_position: _builtins.int
+    """The position with which the export ends."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Event]:
+        """The events."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_records_pb2.Event] | None = ...,
+        position: _builtins.int = ...,
+        until_position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "position", b"position", "until_position", b"until_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportEventsResponse: _TypeAlias = ExportEventsResponse  # noqa: Y015
 
 @_typing.final
 class GetStateRequest(_message.Message):
@@ -573,7 +647,9 @@ class GetStateRequest(_message.Message):
     """As of this version; 0 for the latest one."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """As of this time; unset for now. A time later than now is refused (`TIME_IN_FUTURE`)."""
+        """As of this time; unset for now. A time later than now is refused (`TIME_IN_FUTURE`). With a version as well,
+        the earlier of the two counts.
+        """
 
     def __init__(
         self,
@@ -617,23 +693,53 @@ class GetStateResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class ViewErrorsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     VERSION_FIELD_NUMBER: _builtins.int
     RECORD_TIME_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     VIEWS_FIELD_NUMBER: _builtins.int
+    STATE_ERROR_FIELD_NUMBER: _builtins.int
+    VIEW_ERRORS_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     """The version of the stream."""
+    state_error: _builtins.str
+    """Why `state` is not set: an event that cannot be folded, a context that is not installed here, or too little
+    time; empty otherwise.
+    """
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
         """The time of its last event."""
 
     @_builtins.property
     def state(self) -> _struct_pb2.Struct:
-        """The state by which commands are decided."""
+        """The state by which commands are decided. Integers beyond 2^53 are strings, as in JSON of Protobuf messages."""
 
     @_builtins.property
     def views(self) -> _containers.MessageMap[_builtins.str, _struct_pb2.Struct]:
         """The view of each projection, by the projection's name."""
+
+    @_builtins.property
+    def view_errors(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The same for the projections that `views` lacks, by the projection's name."""
 
     def __init__(
         self,
@@ -642,10 +748,12 @@ class GetStateResponse(_message.Message):
         record_time: _timestamp_pb2.Timestamp | None = ...,
         state: _struct_pb2.Struct | None = ...,
         views: _abc.Mapping[_builtins.str, _struct_pb2.Struct] | None = ...,
+        state_error: _builtins.str = ...,
+        view_errors: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["record_time", b"record_time", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["record_time", b"record_time", "state", b"state", "version", b"version", "views", b"views"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["record_time", b"record_time", "state", b"state", "state_error", b"state_error", "version", b"version", "view_errors", b"view_errors", "views", b"views"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

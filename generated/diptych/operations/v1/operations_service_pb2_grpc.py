@@ -76,6 +76,11 @@ class OperationsServiceStub:
                 request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.TailEventsRequest.SerializeToString,
                 response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.TailEventsResponse.FromString,
                 _registered_method=True)
+        self.ExportEvents = channel.unary_stream(
+                '/diptych.operations.v1.OperationsService/ExportEvents',
+                request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ExportEventsRequest.SerializeToString,
+                response_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ExportEventsResponse.FromString,
+                _registered_method=True)
         self.GetState = channel.unary_unary(
                 '/diptych.operations.v1.OperationsService/GetState',
                 request_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.GetStateRequest.SerializeToString,
@@ -157,14 +162,26 @@ class OperationsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Lists events: those of a stream in order of their versions, others in order of their positions.
+        """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
+        stream, an event waits until no other event can be added before it, for some milliseconds in general.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def TailEvents(self, request, context):
-        """Sends events as they are published, from now on or from a position, until the call ends.
+        """Sends events as they are committed, in order of their positions, from now on or from a position, until the
+        call ends. Each event is sent once, and none is left out. Fails with `FAILED_PRECONDITION`:
+        `POSITION_NOT_REACHED` if `after_position` is above all positions, `EVENTS_RESTORED` if PostgreSQL is restored
+        from a backup meanwhile, since positions then name other events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportEvents(self, request, context):
+        """Sends all events that were committed when the call began, in order of their positions. A call that was cut
+        off is resumed after the last `position` that it sent. Fails as `TailEvents` does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,7 +189,8 @@ class OperationsServiceServicer:
 
     def GetState(self, request, context):
         """Returns the state of an aggregate and its views, folded from its events, now or at an earlier time or version.
-        Fails with `NOT_FOUND` (`STREAM_NOT_FOUND`) if there was no such stream.
+        Fails with `NOT_FOUND` (`STREAM_NOT_FOUND`) if there is no such stream, and with `FAILED_PRECONDITION` if it had
+        no such state: `TIME_IN_FUTURE`, `BEFORE_FIRST_EVENT`, `VERSION_NOT_REACHED`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,6 +274,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.TailEvents,
                     request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.TailEventsRequest.FromString,
                     response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.TailEventsResponse.SerializeToString,
+            ),
+            'ExportEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportEvents,
+                    request_deserializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ExportEventsRequest.FromString,
+                    response_serializer=diptych_dot_operations_dot_v1_dot_operations__service__pb2.ExportEventsResponse.SerializeToString,
             ),
             'GetState': grpc.unary_unary_rpc_method_handler(
                     servicer.GetState,
@@ -506,6 +529,33 @@ class OperationsService:
             '/diptych.operations.v1.OperationsService/TailEvents',
             diptych_dot_operations_dot_v1_dot_operations__service__pb2.TailEventsRequest.SerializeToString,
             diptych_dot_operations_dot_v1_dot_operations__service__pb2.TailEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/diptych.operations.v1.OperationsService/ExportEvents',
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.ExportEventsRequest.SerializeToString,
+            diptych_dot_operations_dot_v1_dot_operations__service__pb2.ExportEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

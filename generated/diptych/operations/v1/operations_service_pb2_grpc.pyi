@@ -50,12 +50,23 @@ class OperationsServiceStub:
     ListRefusedCalls: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListRefusedCallsRequest, _operations_service_pb2.ListRefusedCallsResponse]
     """Lists refused calls, the most frequent first, one entry for equal ones."""
     ListEvents: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListEventsRequest, _operations_service_pb2.ListEventsResponse]
-    """Lists events: those of a stream in order of their versions, others in order of their positions."""
+    """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
+    stream, an event waits until no other event can be added before it, for some milliseconds in general.
+    """
     TailEvents: _grpc.UnaryStreamMultiCallable[_operations_service_pb2.TailEventsRequest, _operations_service_pb2.TailEventsResponse]
-    """Sends events as they are published, from now on or from a position, until the call ends."""
+    """Sends events as they are committed, in order of their positions, from now on or from a position, until the
+    call ends. Each event is sent once, and none is left out. Fails with `FAILED_PRECONDITION`:
+    `POSITION_NOT_REACHED` if `after_position` is above all positions, `EVENTS_RESTORED` if PostgreSQL is restored
+    from a backup meanwhile, since positions then name other events.
+    """
+    ExportEvents: _grpc.UnaryStreamMultiCallable[_operations_service_pb2.ExportEventsRequest, _operations_service_pb2.ExportEventsResponse]
+    """Sends all events that were committed when the call began, in order of their positions. A call that was cut
+    off is resumed after the last `position` that it sent. Fails as `TailEvents` does.
+    """
     GetState: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetStateRequest, _operations_service_pb2.GetStateResponse]
     """Returns the state of an aggregate and its views, folded from its events, now or at an earlier time or version.
-    Fails with `NOT_FOUND` (`STREAM_NOT_FOUND`) if there was no such stream.
+    Fails with `NOT_FOUND` (`STREAM_NOT_FOUND`) if there is no such stream, and with `FAILED_PRECONDITION` if it had
+    no such state: `TIME_IN_FUTURE`, `BEFORE_FIRST_EVENT`, `VERSION_NOT_REACHED`.
     """
     ListSagas: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListSagasRequest, _operations_service_pb2.ListSagasResponse]
     """Lists instances of sagas, the longest overdue first."""
@@ -92,12 +103,23 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     ListRefusedCalls: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListRefusedCallsRequest, _operations_service_pb2.ListRefusedCallsResponse]  # type: ignore[assignment]
     """Lists refused calls, the most frequent first, one entry for equal ones."""
     ListEvents: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListEventsRequest, _operations_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists events: those of a stream in order of their versions, others in order of their positions."""
+    """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
+    stream, an event waits until no other event can be added before it, for some milliseconds in general.
+    """
     TailEvents: _aio.UnaryStreamMultiCallable[_operations_service_pb2.TailEventsRequest, _operations_service_pb2.TailEventsResponse]  # type: ignore[assignment]
-    """Sends events as they are published, from now on or from a position, until the call ends."""
+    """Sends events as they are committed, in order of their positions, from now on or from a position, until the
+    call ends. Each event is sent once, and none is left out. Fails with `FAILED_PRECONDITION`:
+    `POSITION_NOT_REACHED` if `after_position` is above all positions, `EVENTS_RESTORED` if PostgreSQL is restored
+    from a backup meanwhile, since positions then name other events.
+    """
+    ExportEvents: _aio.UnaryStreamMultiCallable[_operations_service_pb2.ExportEventsRequest, _operations_service_pb2.ExportEventsResponse]  # type: ignore[assignment]
+    """Sends all events that were committed when the call began, in order of their positions. A call that was cut
+    off is resumed after the last `position` that it sent. Fails as `TailEvents` does.
+    """
     GetState: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetStateRequest, _operations_service_pb2.GetStateResponse]  # type: ignore[assignment]
     """Returns the state of an aggregate and its views, folded from its events, now or at an earlier time or version.
-    Fails with `NOT_FOUND` (`STREAM_NOT_FOUND`) if there was no such stream.
+    Fails with `NOT_FOUND` (`STREAM_NOT_FOUND`) if there is no such stream, and with `FAILED_PRECONDITION` if it had
+    no such state: `TIME_IN_FUTURE`, `BEFORE_FIRST_EVENT`, `VERSION_NOT_REACHED`.
     """
     ListSagas: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListSagasRequest, _operations_service_pb2.ListSagasResponse]  # type: ignore[assignment]
     """Lists instances of sagas, the longest overdue first."""
@@ -173,7 +195,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.ListEventsResponse, _abc.Awaitable[_operations_service_pb2.ListEventsResponse]]:
-        """Lists events: those of a stream in order of their versions, others in order of their positions."""
+        """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
+        stream, an event waits until no other event can be added before it, for some milliseconds in general.
+        """
 
     @_abc_1.abstractmethod
     def TailEvents(
@@ -181,7 +205,21 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.TailEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_operations_service_pb2.TailEventsResponse], _abc.AsyncIterator[_operations_service_pb2.TailEventsResponse]]:
-        """Sends events as they are published, from now on or from a position, until the call ends."""
+        """Sends events as they are committed, in order of their positions, from now on or from a position, until the
+        call ends. Each event is sent once, and none is left out. Fails with `FAILED_PRECONDITION`:
+        `POSITION_NOT_REACHED` if `after_position` is above all positions, `EVENTS_RESTORED` if PostgreSQL is restored
+        from a backup meanwhile, since positions then name other events.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportEvents(
+        self,
+        request: _operations_service_pb2.ExportEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_operations_service_pb2.ExportEventsResponse], _abc.AsyncIterator[_operations_service_pb2.ExportEventsResponse]]:
+        """Sends all events that were committed when the call began, in order of their positions. A call that was cut
+        off is resumed after the last `position` that it sent. Fails as `TailEvents` does.
+        """
 
     @_abc_1.abstractmethod
     def GetState(
@@ -190,7 +228,8 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.GetStateResponse, _abc.Awaitable[_operations_service_pb2.GetStateResponse]]:
         """Returns the state of an aggregate and its views, folded from its events, now or at an earlier time or version.
-        Fails with `NOT_FOUND` (`STREAM_NOT_FOUND`) if there was no such stream.
+        Fails with `NOT_FOUND` (`STREAM_NOT_FOUND`) if there is no such stream, and with `FAILED_PRECONDITION` if it had
+        no such state: `TIME_IN_FUTURE`, `BEFORE_FIRST_EVENT`, `VERSION_NOT_REACHED`.
         """
 
     @_abc_1.abstractmethod

@@ -154,6 +154,7 @@ class Event(_message.Message):
     CORRELATION_ID_FIELD_NUMBER: _builtins.int
     CAUSATION_ID_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    ENCODED_DATA_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id, `<stream>@<version>`."""
     position: _builtins.int
@@ -165,7 +166,7 @@ class Event(_message.Message):
     type: _builtins.str
     """The full name of the event's message, for instance `diptych.ordering.v1.OrderCancelled`."""
     error: _builtins.str
-    """Why it cannot be decoded; empty if it is."""
+    """Why `data` is not set; empty if it is."""
     actor: _builtins.str
     """The sender of the command: the subject of the caller's token."""
     on_behalf_of: _builtins.str
@@ -177,12 +178,14 @@ class Event(_message.Message):
     correlation_id: _builtins.str
     """The correlation id."""
     causation_id: _builtins.str
-    """The id of the request or event that caused the command; empty for none."""
+    """The id of what caused the event: the request id of its command. What caused the command is in its `Request`."""
     trace_id: _builtins.str
     """The W3C trace id of the command's call; empty for none."""
+    encoded_data: _builtins.bytes
+    """The event's bytes, only where `data` is not set."""
     @_builtins.property
     def data(self) -> _struct_pb2.Struct:
-        """The event's fields; unset if this release cannot decode it."""
+        """The event's fields; unset if this release cannot decode it, or if they are too large for a response."""
 
     @_builtins.property
     def record_time(self) -> _timestamp_pb2.Timestamp:
@@ -206,10 +209,11 @@ class Event(_message.Message):
         correlation_id: _builtins.str = ...,
         causation_id: _builtins.str = ...,
         trace_id: _builtins.str = ...,
+        encoded_data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "record_time", b"record_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "causation_id", b"causation_id", "command", b"command", "correlation_id", b"correlation_id", "data", b"data", "error", b"error", "id", b"id", "on_behalf_of", b"on_behalf_of", "position", b"position", "record_time", b"record_time", "request_id", b"request_id", "stream", b"stream", "trace_id", b"trace_id", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "causation_id", b"causation_id", "command", b"command", "correlation_id", b"correlation_id", "data", b"data", "encoded_data", b"encoded_data", "error", b"error", "id", b"id", "on_behalf_of", b"on_behalf_of", "position", b"position", "record_time", b"record_time", "request_id", b"request_id", "stream", b"stream", "trace_id", b"trace_id", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,76 @@
+"""Connections to PostgreSQL for questions about records, apart from those of other questions and acts."""
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from operations_server.stores import create_database
+from runtime.grpc.rpc_error import RpcError
+
+if TYPE_CHECKING:
+    Driver = asyncpg.Connection[Any]
+else:
+    Driver = asyncpg.Connection  # it is generic in its types alone
+FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSError, TimeoutError)
+"""What is raised while PostgreSQL is unreachable, refuses or is too slow."""
+
+
+class Database:
+    """A pool of connections in the role of the operations server.
+
+    Args:
+        database_url: `postgresql://…`.
+        statement_timeout: seconds after which PostgreSQL ends a statement.
+        pool_size: maximum number of connections.
+    """
+
+    def __init__(self, database_url: str, *, statement_timeout: float = 2.0, pool_size: int = 4) -> None:
+        self._engine: AsyncEngine = create_database(
+            database_url, statement_timeout=statement_timeout, pool_size=pool_size
+        )
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Driver]:
+        """Yield a connection on which each statement commits by itself."""
+        async with self._engine.connect() as connection:
+            try:
+                # asyncpg itself, since SQLAlchemy's executor costs more than most of these statements.
+                raw = await connection.get_raw_connection()
+                driver: Any = raw.driver_connection
+                yield driver
+            except BaseException:
+                await connection.invalidate()  # it may be dead, or in the middle of a statement
+                raise
+
+    async def fetch(self, statement: str, *values: Any) -> Sequence[Any]:
+        async with self.connect() as driver:
+            rows: Sequence[Any] = await driver.fetch(statement, *values)
+            return rows
+
+    async def fetch_value(self, statement: str, *values: Any) -> Any:
+        async with self.connect() as driver:
+            return await driver.fetchval(statement, *values)
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+
+@contextmanager
+def report_unavailable() -> Iterator[None]:
+    """Turn failures of PostgreSQL into an error for the caller.
+
+    Raises:
+        RpcError: `WRITE_MODEL_UNAVAILABLE`.
+    """
+    try:
+        yield
+    except asyncpg.QueryCanceledError as error:
+        text = "PostgreSQL took too long for a part of the records"
+        raise RpcError("WRITE_MODEL_UNAVAILABLE", text, retry_after=1.0) from error
+    except FAILURES as error:
+        text = "the records cannot be read from PostgreSQL"
+        raise RpcError("WRITE_MODEL_UNAVAILABLE", text, retry_after=1.0) from error

@@ -1,0 +1,66 @@
+"""The message of a recorded event: its fields, or its bytes where this release cannot decode them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from diptych.operations.v1.records_pb2 import Event
+from google.protobuf.descriptor_pool import Default
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message_factory import GetMessageClass
+
+from operations_server.records.event_filter import parse_metadata
+
+MAX_FIELDS_BYTES = 1_500_000
+"""Bytes of an event's fields in a response. A message of Protobuf grows when it becomes a Struct."""
+MAX_DECODED_BYTES = 100_000
+"""Bytes of an event that is decoded. Larger ones would delay all other questions while they are decoded."""
+_METADATA = ("actor", "on_behalf_of", "command", "correlation_id", "causation_id")
+
+
+def build_event(row: Any, data: bytes) -> Event:
+    """Return the message of a row of `events`."""
+    event = Event(
+        id=f"{row['stream']}@{row['version']}",
+        position=row["position"],
+        stream=row["stream"],
+        version=row["version"],
+        type=row["type"],
+    )
+    event.record_time.FromDatetime(row["recorded_at"])
+    _set_metadata(event, parse_metadata(row["metadata"]))
+    try:
+        _decode(event, data)
+    except Exception as error:  # the bytes may be anything, and the other events are shown
+        event.ClearField("data")
+        event.error = make_printable(f"{type(error).__name__}: {error}")
+        event.encoded_data = data
+    return event
+
+
+def _set_metadata(event: Event, metadata: Mapping[str, Any]) -> None:
+    for name in _METADATA:
+        if (value := metadata.get(name)) is not None:
+            setattr(event, name, make_printable(str(value)))
+    event.request_id = event.causation_id
+    parts = str(metadata.get("traceparent", "")).split("-")
+    if len(parts) > 2:
+        event.trace_id = make_printable(parts[1])
+
+
+def _decode(event: Event, data: bytes) -> None:
+    """Set an event's fields.
+
+    Raises:
+        Exception: the type is unknown, the bytes are no such message, or the fields are too large.
+    """
+    if len(data) > MAX_DECODED_BYTES:
+        raise ValueError(f"the event has {len(data)} bytes, too many to be decoded here")
+    message = GetMessageClass(Default().FindMessageTypeByName(event.type)).FromString(data)
+    event.data.update(MessageToDict(message, preserving_proto_field_name=True))
+    if (size := event.data.ByteSize()) > MAX_FIELDS_BYTES:
+        raise ValueError(f"the event's fields have {size} bytes, too many for a response")
+
+
+def make_printable(text: str) -> str:
+    """Return a text that Protobuf accepts: an unpaired surrogate is shown as its escape sequence."""
+    return text.encode(errors="backslashreplace").decode()

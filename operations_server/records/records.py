@@ -1,0 +1,39 @@
+"""All that reads records, over connections of their own."""
+
+import asyncio
+from collections.abc import Sequence
+
+from contracts.manifest import Manifest
+from operations_server.records.database import Database
+from operations_server.records.event_reader import EventReader
+from operations_server.records.event_tail import EventTail
+from operations_server.records.index_builder import IndexBuilder
+from operations_server.records.request_reader import RequestReader
+from operations_server.records.settled import Settled
+from operations_server.records.state_folder import StateFolder
+
+
+class Records:
+    """Reads requests, events and states, and keeps their index.
+
+    Args:
+        database_url: `postgresql://…`.
+        manifests: the contexts whose events are decoded and folded.
+        stopping: set when the process stops.
+    """
+
+    def __init__(self, database_url: str, manifests: Sequence[Manifest], stopping: asyncio.Event) -> None:
+        self._database = Database(database_url)
+        self._builder_database = Database(database_url, statement_timeout=5.0, pool_size=1)
+        self.settled = Settled(self._database)
+        self.events = EventReader(self._database)
+        self.requests = RequestReader(self._database)
+        self.tail = EventTail(self.events, self.settled, stopping)
+        self.states = StateFolder(self._database, manifests)
+        self.index_builder = IndexBuilder(self._builder_database)
+
+    async def close(self) -> None:
+        self.tail.close()
+        self.settled.close()
+        await self._database.close()
+        await self._builder_database.close()
