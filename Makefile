@@ -12,7 +12,7 @@ BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && ec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up demo bench bench-quick bench-against bench-growth bench-long-streams capacity load dist tools clean-data
+.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up demo trace bench bench-quick bench-against bench-growth bench-long-streams capacity load dist tools clean-data
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ up: $(READY) ## run the local stack until Ctrl-C; data stays in .diptych/
 
 demo: $(READY) ## show orders from placing to fulfilment on a stack of its own
 	@exec $(BIN)/python -m devstack.demo
+
+trace: $(READY) ## print the trace of an order on a stack of its own (docs/traces.md)
+	@exec $(BIN)/python -m tests.support.harness.traced_orders
 
 bench-growth: $(READY) ## run the bench at 10,000 to 1,000,000 orders, and with a stream of a million events
 	@$(BENCH) bench.growth

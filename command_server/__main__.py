@@ -20,6 +20,7 @@ from command_server.postgres.event_store import PostgresEventStore, session_sett
 from command_server.postgres.schema import SERVICE_ROLE
 from command_server.relay.notifier import RelayNotifier
 from command_server.service import command_services, look_up_first
+from command_server.traces import CommandTraces
 from contracts.consistency_tokens import ConsistencyTokens
 from contracts.key_ring import Purpose
 from contracts.manifest import Manifest
@@ -45,8 +46,9 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     store = PostgresEventStore(lifecycle.settings.database_url)
     notifier = RelayNotifier(lifecycle.settings.nats_url)
     aggregates = aggregate_types(contexts)
+    traces = CommandTraces()
     commits = GroupCommit(
-        store,
+        traces.trace_transactions(store),
         aggregates,
         notifier.notify,
         TimeSetAsideReport(),
@@ -60,7 +62,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     lifecycle.spawn(keys.run(), "key ring")
     tokens = ConsistencyTokens(keys.get_ring)
     lookups = EventLookups(PostgresEventIndex(store), contexts, aggregates, log_unreadable_event)
-    execute = instrument(look_up_first(lookups, commits.execute))
+    execute = instrument(traces.trace_commands(look_up_first(lookups, commits.execute)))
     services = [service for context in contexts for service in command_services(context, execute, tokens)]
     edge = server.build(
         lifecycle.settings,

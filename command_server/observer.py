@@ -117,7 +117,7 @@ def _log_end(
     if isinstance(outcome, Accepted):
         stream, version = next(iter(outcome.versions.items()))
     else:
-        stream = _find_target(request)
+        stream = find_target(request)
         error = None if isinstance(outcome, Rejection) else str(outcome) or None
     write = log.warning if name == FAILED else log.info
     write(
@@ -135,7 +135,7 @@ def _log_end(
     )
 
 
-def _find_target(request: Request) -> str | None:
+def find_target(request: Request) -> str | None:
     """Return the stream that a command addresses, as far as its own code can tell."""
     try:
         return next(iter(request.kind.decider.streams(request.command)))

@@ -39,6 +39,7 @@ from process_manager.groups.instance_inputs import (
 from process_manager.postgres.due_work import Checkpoint, DueStep, DueTimer, Feed
 from process_manager.postgres.store import SagaStore
 from process_manager.saga import Saga
+from process_manager.traces import EventTraces
 from runtime.process import logs
 
 log = logs.get_logger(__name__)
@@ -69,6 +70,7 @@ class Engine:
         self._beginnings: dict[str, datetime | None] = {}
         self._store = store
         self._read_stream = read_stream
+        self._traces = EventTraces()
         self._commit = GroupCommit(store.groups, lambda: self.sagas, self._signal_work)
 
     async def begin(self, saga: Saga[Any]) -> datetime | None:
@@ -90,7 +92,8 @@ class Engine:
         """
         saga = self._find_saga(feed.saga)
         batch = EventBatch(saga, await self.begin(saga), feed, events, old, new)
-        parked = await self._commit.execute(batch)
+        with self._traces.receive(saga.name, events):
+            parked = await self._commit.execute(batch)
         self.after_delivery()
         return parked
 
@@ -103,7 +106,8 @@ class Engine:
             return Progress.ENDED
         events = await self._read_stream(stream, version)
         read = Slice(stream, version, list_successive(version, events), ended=not events)
-        progress = await self._commit.execute(ParkedSlice(saga, beginning, feed, read))
+        with self._traces.receive(saga.name, read.events):
+            progress = await self._commit.execute(ParkedSlice(saga, beginning, feed, read))
         self.after_delivery()
         return progress
 
@@ -178,6 +182,7 @@ class Engine:
         return self.sagas[name]
 
     def _signal_work(self, instances: Collection[Instance]) -> None:
+        self._traces.record(instances, self._store.groups.written_ns)
         for instance in instances:
             if error := instance.failure or instance.unreadable:
                 log.error(

@@ -8,25 +8,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from time import time_ns
 
-from opentelemetry.trace import SpanKind
-
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from contracts.view_layout import View
-from projector import metrics
+from projector import metrics, traces
 from projector.records import Parked, Update
 from runtime.process import logs
-from runtime.telemetry import trace_context, tracing
+from runtime.telemetry import trace_context
 
 log = logs.get_logger(__name__)
-
-_ATTRIBUTES = {
-    "messaging.system": "nats",
-    "messaging.operation.name": "process",
-    "messaging.operation.type": "process",
-    "messaging.destination.name": streams.JETSTREAM,
-    "messaging.destination.template": "diptych.events.{partition}.{stream}",
-}
 
 
 def create_observer(view: View) -> Callable[[Sequence[Update]], None]:
@@ -35,12 +25,12 @@ def create_observer(view: View) -> Callable[[Sequence[Update]], None]:
 
 
 def _observe(model: str, projection: str, updates: Sequence[Update]) -> None:
-    end = time_ns()
+    end, count = time_ns(), sum(len(update.applied_events) for update in updates)
     for update in updates:
         for event in update.applied_events:
             metrics.EVENTS_PROCESSED.count(event.type, True)
             if not update.is_backfill:
-                _record_span(model, event, update.started_ns, end)
+                traces.record_event(model, projection, event, update.started_ns, end, count)
         if update.applied_events:
             _report_update(model, update, end)
         if update.after.parked is not None:
@@ -110,17 +100,4 @@ def _report_failure(model: str, projection: str, event: RecordedEvent, parked: P
         error=parked.error,
         attempts=parked.attempts,
         **trace_context.build_log_fields(event.metadata.get("traceparent")),
-    )
-
-
-def _record_span(model: str, event: RecordedEvent, start_ns: int, end_ns: int) -> None:
-    if (parent := event.metadata.get("traceparent")) is None:
-        return
-    tracing.record_span(
-        f"process {streams.JETSTREAM}",
-        parent=parent,
-        start_ns=start_ns,
-        end_ns=end_ns,
-        kind=SpanKind.CONSUMER,
-        attributes={**_ATTRIBUTES, "messaging.message.id": event.id, "diptych.model_type": model},
     )

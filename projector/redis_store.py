@@ -8,7 +8,7 @@ packed, because redis-py takes 25 us per view to encode them one by one.
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from time import time
+from time import time, time_ns
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from contracts.view_layout import MAX_CHANGE_FEED_SIZE, View
+from projector import traces
 from projector.lua import read_script
 from projector.ports import NO_PARTITIONS, Advances
 from projector.projection import Entry
@@ -108,6 +109,7 @@ class RedisStore(RedisBuild):
         packed_updates = pack([self._pack_update(update) for update in updates])
         contents = [data for update in updates for data in _list_contents(update)]
         arguments = self._build_advance_arguments(advances, as_of)
+        start = time_ns()
         reply = await self._write_script(
             keys=[*self._checkpoint_keys, self._view.parked, self._view.archived, self._view.parked_since],
             args=[
@@ -118,6 +120,7 @@ class RedisStore(RedisBuild):
                 *contents,
             ],
         )
+        traces.note_write(start)
         conflicts, failed_writes = self._check_current(reply)
         for view_id, key, error in failed_writes:
             self._failed_writes.report(recordId=view_id.decode(), key=key.decode(), error=error.decode())

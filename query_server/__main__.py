@@ -7,6 +7,7 @@ from query_server.change_notifications import ChangeNotifications
 from query_server.redis_client import RedisClient
 from query_server.service import QueryContext, ReadModel, query_service
 from query_server.staleness import StalenessSampler
+from query_server.traced_redis import TracedRedisClient
 from runtime.grpc import request_tokens, server
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.request_tokens import RequestTokens
@@ -21,6 +22,7 @@ from runtime.process_reports.redis_reports import RedisReports
 from runtime.process_reports.reporter import Reporter
 from runtime.process_reports.window import Window
 from runtime.redis.address import RedisAddress
+from runtime.telemetry import tracing
 
 
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
@@ -30,7 +32,8 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     lifecycle.spawn(keys.run(), "key ring")
     tokens, waits = RequestTokens(keys.get_ring), Waits.of(lifecycle.settings)
     address = _parse_address(lifecycle.settings.redis_url)
-    async with RedisClient(address) as redis:
+    client = TracedRedisClient if tracing.is_on() else RedisClient
+    async with client(address) as redis:
         queried_views = {query.view for context in contexts for query in context.queries.values()}
         watched_views = {watch.view for context in contexts for watch in context.watches.values()}
         views = queried_views | watched_views

@@ -13,7 +13,7 @@ from runtime.telemetry import trace_context, tracing
 
 log = logs.get_logger(__name__)
 
-_ATTRIBUTES = {
+_ATTRIBUTES: dict[str, str | int] = {
     "messaging.system": "nats",
     "messaging.operation.name": "publish",
     "messaging.operation.type": "send",
@@ -33,11 +33,11 @@ class ObservedPublisher:
         last = await self._publisher.publish(epoch, events, after)
         end = time_ns()
         for event in events:
-            _report(event, start, end)
+            _report(event, start, end, len(events))
         return last
 
 
-def _report(event: RecordedEvent, start: int, end: int) -> None:
+def _report(event: RecordedEvent, start: int, end: int, count: int) -> None:
     parent = event.metadata.get("traceparent")
     log.info(
         "Event published",
@@ -50,6 +50,8 @@ def _report(event: RecordedEvent, start: int, end: int) -> None:
     )
     if parent is not None:
         attributes = {**_ATTRIBUTES, "messaging.message.id": event.id}
+        if count > 1:
+            attributes["messaging.batch.message_count"] = count
         tracing.record_span(
             f"publish {streams.JETSTREAM}",
             parent=parent,

@@ -21,10 +21,8 @@ from collections import Counter
 from contextlib import suppress
 from time import monotonic
 
-from opentelemetry.trace import SpanKind
-
 from contracts import streams
-from process_manager import metrics
+from process_manager import metrics, traces
 from process_manager.dispatch.step_client import OutcomeUnknown, StepClient, StepReply
 from process_manager.dispatch.step_queue import StepKey, StepQueue, create_due_step, key_of
 from process_manager.dispatch.targets import CALL_TIMEOUT, PLACES, Target, Targets, target_of
@@ -35,7 +33,7 @@ from process_manager.postgres.due_work import DueStep
 from process_manager.postgres.store import SagaStore
 from runtime.backoff import compute_pause
 from runtime.process import logs
-from runtime.telemetry import trace_context, tracing
+from runtime.telemetry import trace_context
 
 INTERVAL = 0.25
 """Seconds between two checks whether a silent target is to be probed, or a poll is due."""
@@ -185,18 +183,14 @@ class StepDispatcher:
     async def _call(self, step: DueStep, target: Target) -> StepReply:
         started = monotonic()
         try:
-            with tracing.span(
-                step.method[1:],
-                kind=SpanKind.CLIENT,
-                parent=step.traceparent,
-                links=[step.began_traceparent],
-            ):
+            with traces.start_call(step) as span:
                 reply = await self._client.call(
                     step,
                     trace_context.get_current() or step.traceparent,
                     within=target.timeout,
                     reconnect=target.silent,
                 )
+                traces.describe_reply(span, reply)
         except OutcomeUnknown as error:
             if error.silent:
                 self._record_silence(target, str(error))

@@ -106,6 +106,7 @@ class Instance:
         steps: the steps to write.
         timers: the timers to set, and those to cancel with None, by their names.
         timer_causes: the causes of those to set.
+        received: the events that it has taken in.
     """
 
     saga: Saga[Any]
@@ -130,6 +131,7 @@ class Instance:
     steps: list[Step] = field(default_factory=list)
     timers: dict[str, datetime | None] = field(default_factory=dict)
     timer_causes: dict[str, Cause] = field(default_factory=dict)
+    received: list[RecordedEvent] = field(default_factory=list)
 
     @property
     def status(self) -> SagaStatus:
@@ -247,6 +249,7 @@ class Instance:
             self.correlation_id = event.metadata.get("correlation_id", "")
             self.traceparent = event.metadata.get("traceparent")
         self.set_position(event.stream, StreamPosition(event.version))
+        self.received.append(event)
         return True
 
     def _find_cause(self, event: RecordedEvent) -> Cause | None:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple
 from datetime import UTC, datetime
-from time import monotonic
+from time import monotonic, time_ns
 from typing import Any
 
 import asyncpg
@@ -82,6 +82,8 @@ class GroupStore:
         self._is_closed = False
         self._lock = asyncio.Lock()
         self._rows = KeptRows()
+        self.written_ns = (0, 0)
+        """When the last statement that wrote a group began and ended, in nanoseconds since 1970."""
 
     async def read(
         self, sagas: Mapping[str, Saga[Any]], inputs: Sequence[Needs], feeds: Collection[Feed]
@@ -118,11 +120,12 @@ class GroupStore:
         async with self._lock:
             try:
                 driver = await self._connect()
-                sent_at = monotonic()
+                sent_at, start = monotonic(), time_ns()
                 written = await driver.fetch(write.sql, *write.parameters)
             except Exception as error:
                 await self._discard_if_lost(error)
                 raise
+        self.written_ns = start, time_ns()
         if written:
             self._rows.keep_time(written[0]["now"], sent_at, monotonic())
         instances = {number: dict[Key, Mapping[str, Any]]() for number in range(len(units))}

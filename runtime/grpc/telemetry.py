@@ -96,7 +96,9 @@ def _trace(method: Method, handler: Handler) -> Handler:
         if (unsampled := tracing.begin(parent)) is not None:
             trace_context.set_current(unsampled)
             return await handler(request, context)
-        with tracing.begin_span(name, kind=SpanKind.SERVER, parent=parent, attributes=attributes) as span:
+        with tracing.begin_span(
+            name, kind=SpanKind.SERVER, parent=parent, attributes=attributes, is_long=method.streams
+        ) as span:
             status = StatusCode.OK
             try:
                 return await handler(request, context)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar, Token
 from hashlib import sha256
 from random import getrandbits
+from typing import TypeGuard
 
 TRACEPARENT = re.compile("00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 _RECEIVED_TRACEPARENT = re.compile(
@@ -35,7 +36,7 @@ def reset(token: "Token[str | None]") -> None:
     _CURRENT.reset(token)
 
 
-def is_sampled(traceparent: str | None) -> bool:
+def is_sampled(traceparent: str | None) -> TypeGuard[str]:
     return traceparent is not None and traceparent[-1:] in _SAMPLED
 
 

@@ -36,7 +36,7 @@ _NO_SPAN: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 _tracer: Tracer | None = None
 _ratio: float | None = None
 _open_spans: dict[str, Span] = {}
-"""The spans of `span` that have not ended, by their traceparents."""
+"""The spans that have not ended and may have children, by their traceparents."""
 
 
 def configure(tracer: Tracer | None, ratio: float | None) -> None:
@@ -98,28 +98,38 @@ def span(
 
 
 def begin_span(
-    name: str, *, kind: SpanKind, parent: str | None, attributes: Attributes
+    name: str, *, kind: SpanKind, parent: str | None, attributes: Attributes, is_long: bool = False
 ) -> AbstractContextManager[Span]:
-    """Return a context manager as `span` does, for a call that `begin` has given a span."""
+    """Return a context manager as `span` does, for a call that `begin` has given a span.
+
+    Args:
+        name: as for `span`.
+        kind: as for `span`.
+        parent: the caller's traceparent; None if the call begins a trace.
+        attributes: as for `span`.
+        is_long: whether the call may last so long that `find_open_span` must not find it, since spans of all
+            that it does would fill its trace.
+    """
     if _tracer is None:
         return _NO_SPAN
     context = Context() if parent is None else _create_context(parent)
-    return _CurrentSpan(_tracer.start_span(name, context, kind, attributes))
+    return _CurrentSpan(_tracer.start_span(name, context, kind, attributes), is_long=is_long)
 
 
 class _CurrentSpan:
     """Makes a span the current one and ends it, at half the cost of OpenTelemetry's own context manager."""
 
-    __slots__ = ("_carried", "_span", "_token", "_traceparent")
+    __slots__ = ("_carried", "_is_long", "_span", "_token", "_traceparent")
 
-    def __init__(self, span: Span) -> None:
-        self._span = span
+    def __init__(self, span: Span, *, is_long: bool = False) -> None:
+        self._span, self._is_long = span, is_long
 
     def __enter__(self) -> Span:
         self._token = attach(trace.set_span_in_context(self._span))
         self._traceparent = _format_traceparent(self._span)
         self._carried = trace_context.set_current(self._traceparent)
-        _open_spans[self._traceparent] = self._span
+        if not self._is_long:
+            _open_spans[self._traceparent] = self._span
         return self._span
 
     def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
@@ -155,7 +165,7 @@ def record_span(
         links: the traceparents of linked spans.
         error: the class of the error with which the work failed; empty if it did not.
     """
-    if _tracer is None or not trace_context.is_sampled(parent) or parent is None:
+    if _tracer is None or not trace_context.is_sampled(parent):
         return None
     linked = _create_links(links)
     span = _tracer.start_span(name, _create_context(parent), kind, attributes, linked, start_time=start_ns)
@@ -169,6 +179,12 @@ def record_span(
 def find_open_span(traceparent: str | None) -> Span | None:
     """Return a span of this process that has not ended, by its traceparent."""
     return None if traceparent is None else _open_spans.get(traceparent)
+
+
+def add_link(traceparent: str, linked: str | None) -> None:
+    """Add a link to a span of this process, unless it has ended."""
+    if (span := _open_spans.get(traceparent)) is not None and (context := parse_span_context(linked)):
+        span.add_link(context)
 
 
 def parse_span_context(traceparent: str | None) -> SpanContext | None:

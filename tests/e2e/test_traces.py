@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -11,10 +10,11 @@ from diptych.ordering.v1 import command_service_pb2 as ordering
 
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
-from tests.support.harness.caller import Caller
-from tests.support.harness.collector import Collector, Span
+from tests.support.harness.bearer import bearer
+from tests.support.harness.collector import Collector
 from tests.support.harness.invariants import verify_stack
-from tests.support.harness.trade import SCOPES, Trade
+from tests.support.harness.shop import Shop
+from tests.support.harness.traced_orders import SERVICES, place_order, trace_order, trading, wait_for_spans
 from tests.support.harness.waiting import until
 
 
@@ -33,20 +33,6 @@ async def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) 
         yield stack
 
 
-@asynccontextmanager
-async def trading(
-    stack: Stack, subject: str, flags: str, correlation: str = ""
-) -> AsyncIterator[tuple[Trade, str]]:
-    """Trade as this caller; yield its trade and the id of its trace."""
-    trace = secrets.token_hex(16)
-    metadata = [("traceparent", f"00-{trace}-{secrets.token_hex(8)}-{flags}")]
-    if correlation:
-        metadata.append(("diptych-correlation-id", correlation))
-    caller = Caller(stack, *SCOPES, subject=subject, metadata=metadata)
-    yield Trade(caller), trace
-    await caller.close()
-
-
 async def fetch(stack: Stack, query: str, *arguments: object) -> list[Any]:
     connection = await asyncpg.connect(stack.settings.database_url)
     try:
@@ -55,27 +41,14 @@ async def fetch(stack: Stack, query: str, *arguments: object) -> list[Any]:
         await connection.close()
 
 
-async def place(trade: Trade) -> str:
-    return await trade.place_order(await trade.create_product(10), await trade.open_account(100))
-
-
-async def wait_for_spans(collector: Collector, trace: str, services: set[str]) -> None:
-    """Wait until these services have exported spans of a trace."""
-    await until(lambda: services <= {span.service for span in collector.spans if span.trace == trace})
-
-
-def list_spans(collector: Collector, trace: str) -> list[Span]:
-    return [span for span in collector.spans if span.trace == trace]
-
-
 async def test_nobody_samples_what_the_caller_does_not(stack: Stack, collector: Collector) -> None:
     before = len(collector.spans)
     async with trading(stack, "alice", "00") as (trade, unsampled):
-        order_id = await place(trade)
+        order_id = await place_order(trade)
         await trade.wait_for_state(order_id, "CONFIRMED")
     async with trading(stack, "bob", "01") as (trade, sampled):
-        await trade.wait_for_state(await place(trade), "CONFIRMED")
-    await wait_for_spans(collector, sampled, {"command_server", "relay", "projector", "process_manager"})
+        await trade.wait_for_state(await place_order(trade), "CONFIRMED")
+    await wait_for_spans(collector, sampled, SERVICES)
     traces = {span.trace for span in collector.spans[before:]}
     assert traces == {sampled}, f"{len(traces) - 1} traces that nobody began"
     events = await fetch(
@@ -92,7 +65,7 @@ async def test_the_releases_have_the_cause_of_the_cancellation(
     stack: Stack, collector: Collector, waits: bool
 ) -> None:
     async with trading(stack, "alice", "01", "alices") as (alice, placing):
-        order_id = await place(alice)
+        order_id = await place_order(alice)
         if waits:
             await alice.wait_for_state(order_id, "CONFIRMED")
         else:
@@ -115,7 +88,11 @@ async def test_the_releases_have_the_cause_of_the_cancellation(
     for row in rows:
         if not row["step"].startswith("release"):
             assert (row["correlation_id"], row["traceparent"][3:35]) == ("alices", placing)
-    sent = await collector.span(lambda span: span.trace == cancelling and span.service == "process_manager")
+    sent = await collector.span(
+        lambda span: (
+            span.trace == cancelling and span.attributes.get("diptych.step", "").startswith("release")
+        )
+    )
     assert {trace for trace, _ in sent.links} == {placing}
     report = await verify_stack(stack)
     assert report.clean, report.to_text()
@@ -125,3 +102,47 @@ async def has_step(stack: Stack, order_id: str, step: str) -> bool:
     return bool(
         await fetch(stack, "SELECT FROM saga_steps WHERE id = $1 AND step LIKE $2", order_id, f"{step}%")
     )
+
+
+async def test_the_trace_of_an_order_leads_to_its_views_and_to_the_end_of_its_saga(
+    stack: Stack, collector: Collector
+) -> None:
+    spans = await trace_order(stack, collector)
+    by_id = {span.id: span for span in spans}
+    roots = [span for span in spans if span.parent not in by_id]
+    assert [root.name for root in roots] == ["diptych.ordering.v1.CommandService/PlaceOrder"]
+    place = roots[0]
+    assert place.attributes["diptych.outcome"] == "accepted"
+    assert place.attributes["diptych.stream"].startswith("ordering.order.")
+    for service, name, kind in (
+        ("command_server", "commit commands", "INTERNAL"),
+        ("command_server", "SELECT streams", "CLIENT"),
+        ("command_server", "INSERT events", "CLIENT"),
+        ("relay", "publish DIPTYCH", "PRODUCER"),
+        ("projector", "process DIPTYCH", "CONSUMER"),
+        ("projector", "EVALSHA", "CLIENT"),
+        ("process_manager", "process DIPTYCH", "CONSUMER"),
+        ("process_manager", "UPDATE sagas", "CLIENT"),
+    ):
+        assert [span for span in spans if (span.service, span.name, span.kind) == (service, name, kind)], name
+    calls = [
+        span for span in spans if span.service == "process_manager" and "diptych.step" in span.attributes
+    ]
+    steps = {span.attributes["diptych.step"].partition("-")[0] for span in calls}
+    assert steps == {"assess", "reserve", "hold_money", "firm_stock", "firm_money", "confirm"}
+    assert {span.attributes["diptych.outcome"] for span in calls} == {"OK"}
+    served = {span.parent for span in spans if span.service == "command_server" and span.kind == "SERVER"}
+    assert served == {place.parent, *(span.id for span in calls)}
+
+
+async def test_the_reads_of_a_sampled_query_have_spans(stack: Stack, collector: Collector) -> None:
+    shop = Shop(stack)
+    for flags in ("00", "01"):
+        trace = secrets.token_hex(16)
+        shop.bearer = (*bearer(stack, "ordering.read"), ("traceparent", f"00-{trace}-{'1' * 16}-{flags}"))
+        await shop.list(customer_id="nobody")
+    await shop.close()
+    query = await collector.span(lambda span: span.trace == trace and span.kind == "SERVER")
+    read = await collector.span(lambda span: span.parent == query.id)
+    assert (read.service, read.kind, read.attributes["db.system.name"]) == ("query_server", "CLIENT", "redis")
+    assert "nobody" not in str(read)
