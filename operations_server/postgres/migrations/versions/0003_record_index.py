@@ -1,13 +1,13 @@
 """The index of records, kept behind the write: segments of events and of requests, and the terms in each.
 
-Revision ID: operations_2
-Revises: operations_1
+Revision ID: operations_3
+Revises: operations_2
 """
 
 from alembic import op
 
-revision = "operations_2"
-down_revision = "operations_1"
+revision = "operations_3"
+down_revision = "operations_2"
 
 ROLE = "diptych_operations"
 HOUSEKEEPING_ROLE = "diptych_housekeeping"
