@@ -15,8 +15,9 @@ SELECT {_COLUMNS} FROM audit WHERE recorded_at > $1 AND recorded_at <= $2
   AND ($10::text IS NULL OR type = $10 OR right(type, length($10) + 1) = '.' || $10)
 LIMIT $11
 """  # noqa: S608 - no part of it is data
+# `least` ignores nulls: of an empty index it would return a time, and what is older would not be found.
 READ_COVERED = """
-SELECT least(max(until), clock_timestamp() - $1::interval) FROM request_segments
+SELECT least(max(until), clock_timestamp() - $1::interval) FROM request_segments HAVING max(until) IS NOT NULL
 """
 READ_TIME = "SELECT clock_timestamp()"
 FIND_SEGMENTS_OF_TERMS = """
