@@ -9,6 +9,7 @@ from operations_server.acts import OperatorActs
 from operations_server.explanations import service as explanations
 from operations_server.records.handlers import create_handlers as create_record_handlers
 from operations_server.records.records import Records
+from operations_server.sagas.sagas import Sagas
 from operations_server.service import create_service
 from runtime.grpc import server
 from runtime.grpc.call_limit import CallLimit
@@ -28,18 +29,22 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     keys = KeyFile(settings.keys, (Purpose.PAGE_TOKENS,))
     lifecycle.spawn(keys.run(), "key ring")
     tokens = RequestTokens(keys.get_ring)
-    records = Records(settings.database_url, manifests, lifecycle.stopping)
+    sagas = Sagas(settings.database_url, manifests)
+    records = Records(settings.database_url, manifests, lifecycle.stopping, [sagas.segments])
     lifecycle.spawn(records.index_builder.run(lifecycle.stopping), "index builder")
     limit = CallLimit("TOO_MANY_WATCHES", "tails and exports", TAILS_PER_CALLER, TAILS)
     async with stores.connect(settings) as connections:
         acts = OperatorActs(connections.database)
-        explainer = explanations.create_explainer(manifests, connections.database, connections.redis)
+        explainer = explanations.create_explainer(
+            manifests, connections.database, connections.redis, records.requests
+        )
         edge = server.build(
             settings,
             [
                 create_service(
                     explanations.create_handlers(explainer),
                     create_record_handlers(records, tokens, limit),
+                    sagas.create_handlers(connections.database, connections.nats, tokens, acts),
                 )
             ],
             address=settings.operations_address,
@@ -49,6 +54,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         await edge.serve(lifecycle)
         await acts.wait_ended()
     await records.close()
+    await sagas.close()
 
 
 async def is_ready() -> bool:

@@ -14,7 +14,6 @@ from runtime.grpc.server import Service
 # `__main__.py`; with the last one remove the table and `_reject_not_yet`.
 NOT_YET = (
     *("GetStatus", "ListProjections", "ListParkedAggregates", "RetryParkedAggregates", "ListRefusedCalls"),
-    *("ListSagas", "GetSaga", "RetrySaga", "AbortSaga"),
 )
 _REASON = "NOT_YET"
 

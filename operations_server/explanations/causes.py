@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from operations_server.explanations.audit import AuditedRequest, AuditReader
 from operations_server.explanations.chain import Chain
@@ -17,6 +18,8 @@ from operations_server.explanations.saga_words import list_step_entries
 
 MAX_CAUSES = 6
 """Commands whose causes are looked up: the first and the latest ones of a subject."""
+MAX_LINKS = 6
+"""Commands that are followed upwards, one causing the next."""
 MAX_INSTANCES = 5
 """Instances that are searched for the step of a command."""
 
@@ -41,69 +44,74 @@ class CauseFinder:
         self._sagas = sagas
         self._words = words
 
-    async def add_causes(self, chain: Chain, keys: Sequence[RequestKey]) -> None:
-        """Add the causes of commands, those of the first and the latest ones if there are many."""
-        half = MAX_CAUSES // 2
-        chosen = keys if len(keys) <= MAX_CAUSES else [*keys[:half], *keys[-half:]]
-        for caller, request_id in chosen:
-            found = await self._audit.find_requests(request_id)
-            for request in (each for each in found if each.caller == caller):
-                await self.add_cause(chain, request)
-
-    async def add_cause(self, chain: Chain, request: AuditedRequest) -> None:
-        """Add the cause of one command, as its causation id names it."""
-        cause = request.causation_id or ""
-        if event_id := _EVENT_ID.fullmatch(cause):
-            await self._add_event(chain, event_id[1], int(event_id[2]), request)
-        elif "/" in cause:
-            saga, _, id_ = cause.partition("/")
-            await self._add_step(chain, (saga, id_), request, with_event=True)
-        elif cause:
-            for each in await self._audit.find_requests(cause):
-                chain.add(("command", *each.key), create_request_entry(each, None, depth=-1))
-
-    async def _add_event(self, chain: Chain, stream: str, version: int, request: AuditedRequest) -> None:
-        stored = await self._records.read_event(stream, version)
-        if stored is None:
-            return
-        self._add_stored(chain, stored)
-        for key in self._sagas.find_instances([stored.event])[:MAX_INSTANCES]:
-            if await self._add_step(chain, key, request, with_event=False):
-                return
-
-    def _add_stored(self, chain: Chain, stored: StoredEvent) -> None:
-        chain.add(("event", stored.event.id), self._words.create_entry(stored, depth=-1))
-        if any(stored.key):
-            chain.add(("command", *stored.key), create_accepted_entry(stored, depth=-1))
-
-    async def _add_step(
-        self, chain: Chain, key: InstanceKey, request: AuditedRequest, *, with_event: bool
-    ) -> bool:
-        """Add the step that sent a command; return False if this instance has none.
+    async def add_causes(self, chain: Chain, sent: Sequence[tuple[RequestKey, datetime]]) -> None:
+        """Add the causes of commands, those of the first and the latest ones if there are many.
 
         Args:
             chain: the entries.
-            key: the instance.
-            request: the command.
-            with_event: whether to add the last event of the instance's own stream before the step, too.
+            sent: the commands, and when they were recorded.
         """
-        facts = await self._sagas.read(key)
-        for step, entry in list_step_entries(facts, chain.until, depth=-1) if facts else ():
-            if facts is None or str(step.request_id) != request.request_id:
-                continue
-            own_stream = facts.own_stream
-            reference = entry if not own_stream else replace(entry, reference=own_stream)
-            chain.add(("step", *facts.key, step.step, step.attempt), reference)
-            if with_event and own_stream:
-                await self._add_last_event(chain, facts, request)
-            return True
-        return False
+        half = MAX_CAUSES // 2
+        for key, at in sent if len(sent) <= MAX_CAUSES else [*sent[:half], *sent[-half:]]:
+            if request := await self._audit.find_request(key, at):
+                await self.add_cause(chain, request)
 
-    async def _add_last_event(self, chain: Chain, facts: SagaFacts, request: AuditedRequest) -> None:
-        stream = facts.own_stream
+    async def add_cause(self, chain: Chain, request: AuditedRequest) -> None:
+        """Add the cause of a command, as its causation id names it, and the causes of that."""
+        next_request: AuditedRequest | None = request
+        for link in range(1, MAX_LINKS + 1):
+            if next_request is not None:
+                next_request = await self._add_link(chain, next_request, depth=-link)
+
+    async def _add_link(self, chain: Chain, request: AuditedRequest, depth: int) -> AuditedRequest | None:
+        """Add the cause of one command; return the command that caused it, None if that is not known."""
+        cause, event = request.causation_id or "", None
+        if event_id := _EVENT_ID.fullmatch(cause):
+            event = await self._records.read_event(event_id[1], int(event_id[2]))
+            for key in self._sagas.find_instances([event.event])[:MAX_INSTANCES] if event else ():
+                if await self._add_step(chain, key, request, depth):
+                    break
+        elif "/" in cause:
+            saga, _, id_ = cause.partition("/")
+            facts = await self._add_step(chain, (saga, id_), request, depth)
+            event = await self._find_last_event(facts, request) if facts else None
+        elif cause:
+            return await self._add_request(chain, cause, request.recorded_at, depth)
+        if event is None:
+            return None
+        chain.add(("event", event.event.id), self._words.create_entry(event, depth))
+        if any(event.key):
+            chain.add(("command", *event.key), create_accepted_entry(event, depth))
+        return await self._audit.find_request(event.key, event.event.recorded_at)
+
+    async def _add_request(
+        self, chain: Chain, request_id: str, until: datetime, depth: int
+    ) -> AuditedRequest | None:
+        """Add the commands with an id, as a caller names them; return one if it is the only one."""
+        found = (await self._audit.find_requests(request_id, until)).requests
+        for each in found:
+            chain.add(("command", *each.key), create_request_entry(each, None, depth))
+        return found[0] if len(found) == 1 else None
+
+    async def _add_step(
+        self, chain: Chain, key: InstanceKey, request: AuditedRequest, depth: int
+    ) -> SagaFacts | None:
+        """Add the step that sent a command; return its instance, None if this one has no such step."""
+        facts = await self._sagas.read(key)
+        for step, entry in list_step_entries(facts, chain.until, depth) if facts else ():
+            if facts is not None and str(step.request_id) == request.request_id:
+                reference = facts.own_stream or entry.reference
+                chain.add(("step", *facts.key, step.step, step.attempt), replace(entry, reference=reference))
+                return facts
+        return None
+
+    async def _find_last_event(self, facts: SagaFacts, request: AuditedRequest) -> StoredEvent | None:
+        """Return the last event of an instance's own stream before a command.
+
+        Earlier releases did not record the input that caused a step.
+        """
+        if not (stream := facts.own_stream):
+            return None
         latest = (await self._records.read_versions([stream])).get(stream, 0)
         version = await self._records.find_version(stream, latest, request.recorded_at)
-        # The saga had received its events up to here when it decided on the step, or one more.
-        stored = await self._records.read_event(stream, version) if version else None
-        if stored is not None:
-            self._add_stored(chain, stored)
+        return await self._records.read_event(stream, version) if version else None

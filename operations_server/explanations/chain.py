@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from diptych.operations.v1.explanation_pb2 import Explanation
 
 from operations_server.explanations.words import cut
+from runtime.process.terminal import escape
 
 MAX_ENTRIES = 400
 """Entries of an explanation; those between the first and the latest ones are omitted."""
@@ -50,6 +51,8 @@ class Chain:
         self.until = until
         self.omitted = 0
         """Entries that were not read."""
+        self.views_failed = False
+        """Whether Redis could not be read, so that no further views are."""
         self._entries: dict[Hashable, Entry] = {}
 
     def __contains__(self, key: Hashable) -> bool:
@@ -81,25 +84,21 @@ class Chain:
         if excess > 0:
             entries = [*entries[:FIRST_ENTRIES], *entries[FIRST_ENTRIES + excess :]]
         return Explanation(
-            subject=_to_text(subject),
-            summary=_to_text(cut(summary, MAX_SUMMARY_LENGTH)),
+            subject=escape(subject),
+            summary=escape(cut(summary, MAX_SUMMARY_LENGTH)),
             entries=[_to_message(entry) for entry in entries],
             omitted_entry_count=self.omitted + max(0, excess),
         )
 
 
 def _to_message(entry: Entry) -> Explanation.Entry:
+    """Return the message of an entry; what callers have written neither ends its line nor moves a cursor."""
     message = Explanation.Entry(
         kind=entry.kind,
-        text=_to_text(cut(entry.text)),
-        reference=_to_text(entry.reference),
+        text=escape(cut(entry.text)),
+        reference=escape(entry.reference),
         depth=entry.depth,
     )
     if entry.time > _EARLIEST:
         message.time.FromDatetime(entry.time.astimezone(UTC))
     return message
-
-
-def _to_text(text: str) -> str:
-    """Return a text that Protobuf accepts: recorded JSON may hold lone surrogates."""
-    return text.encode(errors="replace").decode()

@@ -1,12 +1,14 @@
 """Explains a subject: finds what it names, and gathers what is on record around it into chains."""
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 from diptych.operations.v1.explanation_pb2 import Explanation
 
+from contracts import streams
 from operations_server.explanations import summaries
+from operations_server.explanations.acts import ActReader, create_act_entry
 from operations_server.explanations.audit import AuditedRequest, AuditReader
 from operations_server.explanations.causes import CauseFinder
 from operations_server.explanations.chain import Chain, Entry
@@ -16,6 +18,7 @@ from operations_server.explanations.records import RecordReader, RequestKey, Sto
 from operations_server.explanations.subjects import (
     Moment,
     Subject,
+    check_not_before,
     check_not_future,
     find_version,
     parse_subject,
@@ -35,6 +38,7 @@ class Explainer:
         audit: finds commands.
         follower: follows what events led to.
         causes: finds what led to commands.
+        acts: finds what operators did.
         stream_types: the types of all streams.
     """
 
@@ -44,12 +48,14 @@ class Explainer:
         audit: AuditReader,
         follower: Follower,
         causes: CauseFinder,
+        acts: ActReader,
         stream_types: Collection[str],
     ) -> None:
         self._records = records
         self._audit = audit
         self._follower = follower
         self._causes = causes
+        self._acts = acts
         self._stream_types = sorted(stream_types)
 
     async def explain(self, text: str, moment: Moment) -> list[Explanation]:
@@ -65,7 +71,9 @@ class Explainer:
         if subject.event:
             explanations += await self._explain_event(*subject.event, moment, now)
         if subject.request_id:
-            explanations += await self._explain_requests(subject.request_id, moment, now)
+            explanations += await self._explain_requests(
+                subject.request_id, moment, now, is_needed=not explanations
+            )
         if not explanations and too_early is not None:
             raise too_early
         if not explanations:
@@ -91,30 +99,40 @@ class Explainer:
         self, stream: str, version: int, latest: int, moment: Moment, now: datetime
     ) -> Explanation:
         events = await self._records.read_ends(stream, version)
+        if not events:
+            return Chain().to_message(name_stream(stream), f"all of its {version} events are missing")
         until = moment.time
         if until is None and version < latest:
             until = events[-1].event.recorded_at
         chain = Chain(until)
         _add_gap(chain, stream, events)
         self._follower.add_events(chain, events, depth=0)
-        keys = list(dict.fromkeys(each.key for each in events if any(each.key)))
+        times = {each.key: each.event.recorded_at for each in events if any(each.key)}
         rejected = await self._add_rejected(chain, stream, now)
-        answers = await self._records.read_answers(keys)
+        answers = await self._records.read_answers(times)
         await self._follower.add_effects_elsewhere(chain, answers.values(), {stream}, depth=1)
         found = await self._follower.follow(chain, events, now)
+        for number, act in enumerate(await self._acts.find(streams.aggregate_id(stream))):
+            chain.add(("operator act", number), create_act_entry(act))
         if until is None:
             await self._follower.add_views(chain, stream, latest, now, found)
-        sent = [key for key in (*keys, *(each.key for each in rejected)) if key not in found.step_keys]
+        times |= {each.key: each.recorded_at for each in rejected}
+        sent = [(key, at) for key, at in times.items() if key not in found.step_keys]
         await self._causes.add_causes(chain, sent)
         return chain.to_message(name_stream(stream), summaries.describe_stream(events[-1], found, now, until))
 
     async def _add_rejected(self, chain: Chain, stream: str, now: datetime) -> Sequence[AuditedRequest]:
-        rejected = await self._audit.find_rejected(stream, chain.until or now, MAX_REJECTED)
-        answers = await self._records.read_answers([each.key for each in rejected])
-        for each in rejected:
+        found = await self._audit.find_rejected(stream, chain.until or now, MAX_REJECTED)
+        answers = await self._records.read_answers([each.key for each in found.requests])
+        for each in found.requests:
             entry = create_request_entry(each, answers.get(each.key), depth=0)
             chain.add(("command", *each.key), entry)
-        return rejected
+        if not found.is_complete:
+            text = "earlier rejected commands, if there are any, were not searched"
+            time = found.requests[-1].recorded_at if found.requests else chain.until or now
+            before = time - timedelta(microseconds=1)
+            chain.add_note("rejected", Entry(before, Explanation.KIND_REJECTED, text))
+        return found.requests
 
     async def _explain_event(
         self, stream: str, version: int, moment: Moment, now: datetime
@@ -122,20 +140,26 @@ class Explainer:
         stored = await self._records.read_event(stream, version)
         if stored is None:
             return []
+        check_not_before(moment, stored.event.id, stored.event.recorded_at)
         chain = Chain(moment.time)
-        found = await self._explain_command(chain, stored.key, [stored], now)
+        request = await self._audit.find_request(stored.key, stored.event.recorded_at)
+        found = await self._explain_command(chain, stored.key, request, [stored], now)
         latest = (await self._records.read_versions([stream])).get(stream, version)
         if moment.time is None:
             await self._follower.add_views(chain, stream, latest, now, found)
         return [chain.to_message(stored.event.id, summaries.describe_event(stored))]
 
     async def _explain_command(
-        self, chain: Chain, key: RequestKey, events: Sequence[StoredEvent], now: datetime
+        self,
+        chain: Chain,
+        key: RequestKey,
+        request: AuditedRequest | None,
+        events: Sequence[StoredEvent],
+        now: datetime,
     ) -> Followed:
         """Add a command, all of its events, its cause, and what followed."""
-        requests = [each for each in await self._audit.find_requests(key[1]) if each.caller == key[0]]
         answers = await self._records.read_answers([key])
-        for request in requests:
+        if request is not None:
             chain.add(("command", *key), create_request_entry(request, answers.get(key), depth=0))
             await self._causes.add_cause(chain, request)
         all_events = {each.event.id: each for each in events}
@@ -147,19 +171,22 @@ class Explainer:
             return Followed()
         return await self._follower.follow(chain, ordered, now, since=ordered[0].event.recorded_at)
 
-    async def _explain_requests(self, request_id: str, moment: Moment, now: datetime) -> list[Explanation]:
+    async def _explain_requests(
+        self, request_id: str, moment: Moment, now: datetime, *, is_needed: bool
+    ) -> list[Explanation]:
         explanations = []
-        for request in await self._audit.find_requests(request_id):
+        found = await self._audit.find_requests(request_id, moment.time)
+        for request in found.requests:
             if moment.time is not None and request.recorded_at > moment.time:
                 continue
             chain = Chain(moment.time)
             await self._add_refused(chain, request_id, request.recorded_at)
-            await self._explain_command(chain, request.key, (), now)
-            explanations.append(
-                chain.to_message(
-                    f"request {request_id} of {request.caller}", summaries.describe_request(request)
-                )
-            )
+            await self._explain_command(chain, request.key, request, (), now)
+            subject = f"request {request_id} of {request.caller}"
+            explanations.append(chain.to_message(subject, summaries.describe_request(request)))
+        if is_needed and not explanations and not found.is_complete:
+            text = "the audit is not fully indexed yet, and was searched in part only"
+            raise RpcError("WRITE_MODEL_UNAVAILABLE", text, retry_after=10.0)
         return explanations
 
     async def _add_refused(self, chain: Chain, request_id: str, near: datetime) -> None:

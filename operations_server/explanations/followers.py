@@ -17,7 +17,7 @@ from operations_server.explanations.command_words import (
 from operations_server.explanations.records import Answer, RecordReader, RequestKey, StoredEvent
 from operations_server.explanations.saga_facts import SagaFactReader, SagaFacts
 from operations_server.explanations.view_words import create_view_entry
-from operations_server.explanations.views import TIMEOUT_ERRORS, ViewReader, ViewState
+from operations_server.explanations.views import UNREADABLE, ViewReader, ViewState
 
 MAX_INSTANCES = 10
 """Instances of sagas that are followed from one aggregate."""
@@ -73,16 +73,23 @@ class Follower:
 
     async def add_views(self, chain: Chain, stream: str, latest: int, now: datetime, found: Followed) -> None:
         """Add the state of each view of a stream."""
-        try:
-            states = await self._views.read(stream)
-        except TIMEOUT_ERRORS as error:
-            text = f"the views cannot be read: {error!r}"
-            chain.add_note(("views", stream), Entry(now, Explanation.KIND_VIEW, text))
-            return
+        states = await self._read_views(chain, stream, now)
         for state in states:
             entry = create_view_entry(state, streams.aggregate_id(stream), latest, now=now, depth=0)
             chain.add_note(("view", state.projection, stream), entry)
         found.parked += [each for each in states if each.parked_error]
+
+    async def _read_views(self, chain: Chain, stream: str, now: datetime) -> Sequence[ViewState]:
+        """Return the views of a stream; after a failure none, and an entry says so."""
+        if chain.views_failed:
+            return ()
+        try:
+            return await self._views.read(stream)
+        except UNREADABLE as error:
+            chain.views_failed = True
+            text = f"the views cannot be read from Redis: {error!r}"
+            chain.add_note("views", Entry(now, Explanation.KIND_VIEW, text))
+            return ()
 
     async def follow(
         self, chain: Chain, events: Sequence[StoredEvent], now: datetime, since: datetime | None = None
@@ -162,11 +169,7 @@ class Follower:
                 facts = await self._sagas.read(key)
                 if facts and not facts.details.row.ended:
                     self._add_state(chain, facts, now, depth=3)
-            try:
-                states = await self._views.read(stream)
-            except TIMEOUT_ERRORS:
-                continue  # the entry about the subject's own views says so
-            for state in states:
+            for state in await self._read_views(chain, stream, now):
                 if state.parked_error:
                     id_ = streams.aggregate_id(stream)
                     entry = create_view_entry(state, id_, version, now=now, depth=2)

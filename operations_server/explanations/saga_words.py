@@ -18,7 +18,9 @@ def list_step_entries(
     """Yield the steps that had been decided by a time, each with its entry."""
     name = " ".join(facts.key)
     for number, step in enumerate(facts.details.steps):
-        text = f"{name} sent {step.step} ({_describe_method(step.method)}): {_describe_outcome(step, until)}"
+        cause = f" because of {step.causation_id}" if step.causation_id else ""
+        method, outcome = _describe_method(step.method), _describe_outcome(step, until)
+        text = f"{name} sent {step.step} ({method}){cause}: {outcome}"
         entry = Entry(step.decided_at, Explanation.KIND_SAGA, text, str(step.request_id), depth, number)
         yield step, entry
 

@@ -73,6 +73,17 @@ def check_not_future(moment: Moment, now: datetime) -> None:
         raise RpcError.of_rule("operations", "TIME_IN_FUTURE", facts)
 
 
+def check_not_before(moment: Moment, name: str, recorded_at: datetime) -> None:
+    """Check that something had happened by a moment.
+
+    Raises:
+        RpcError: `BEFORE_FIRST_EVENT`.
+    """
+    if moment.time is not None and recorded_at > moment.time:
+        facts = {"subject": name, "time": format_time(moment.time), "first": format_time(recorded_at)}
+        raise RpcError.of_rule("operations", "BEFORE_FIRST_EVENT", facts)
+
+
 async def find_version(records: RecordReader, stream: str, latest: int, moment: Moment) -> int:
     """Return the version of a stream as of a moment.
 

@@ -1,5 +1,6 @@
 """What the projections have made of a stream: the version of each view, or why it waits."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,10 @@ from redis.exceptions import RedisError
 from contracts import streams
 from contracts.view_layout import View
 
-TIMEOUT_ERRORS = (RedisError, OSError, TimeoutError)
+UNREADABLE = (RedisError, OSError, TimeoutError)
+"""What `ViewReader.read` raises while Redis is away, frozen or slow."""
+TIMEOUT = 1.5
+"""Seconds for the views of one stream."""
 _FIELDS = ("version", "parked", "archived")
 
 
@@ -62,7 +66,7 @@ class ViewReader:
         if not views:
             return []
         id_ = streams.aggregate_id(stream)
-        async with self._redis.pipeline(transaction=False) as pipeline:
+        async with asyncio.timeout(TIMEOUT), self._redis.pipeline(transaction=False) as pipeline:
             for view in views:
                 pipeline.exists(view.ready)
                 pipeline.hmget(view.key(id_), *_FIELDS)

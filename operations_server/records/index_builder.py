@@ -9,6 +9,7 @@ questions read more rows without it; a page still ends in time.
 import asyncio
 from contextlib import suppress
 from time import monotonic
+from typing import Protocol
 
 from operations_server.records.database import Database, Driver
 from operations_server.records.segment_builders import MAX_AGE, EventSegments, RequestSegments
@@ -31,16 +32,30 @@ DECAY = 1.01
 log = logs.get_logger(__name__)
 
 
+class Segments(Protocol):
+    """Builds the segments of one index."""
+
+    async def build(self, driver: Driver, max_age_passed: bool) -> int:
+        """Add the next segment, and return the number of its rows; 0 if there are too few.
+
+        Args:
+            driver: the connection that holds the lock.
+            max_age_passed: whether few rows are enough.
+        """
+
+
 class IndexBuilder:
-    """Builds the index of events and requests.
+    """Builds the index of events and requests, and further ones.
 
     Args:
         database: with one connection.
+        more: the segments of the further ones.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *more: Segments) -> None:
         self._database = database
-        self._kinds = [_Kind(EventSegments()), _Kind(RequestSegments())]
+        segments: list[Segments] = [EventSegments(), RequestSegments(), *more]
+        self._kinds = [_Kind(each) for each in segments]
         self._rate = _Rate()
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -86,7 +101,7 @@ class _Rate:
 class _Kind:
     """The segments of one kind, and the times that they take."""
 
-    def __init__(self, segments: EventSegments | RequestSegments) -> None:
+    def __init__(self, segments: Segments) -> None:
         self._segments = segments
         self._built_at = self._due_at = monotonic()
         self._fastest = float("inf")

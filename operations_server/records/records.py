@@ -7,7 +7,7 @@ from contracts.manifest import Manifest
 from operations_server.records.database import Database
 from operations_server.records.event_reader import EventReader
 from operations_server.records.event_tail import EventTail
-from operations_server.records.index_builder import IndexBuilder
+from operations_server.records.index_builder import IndexBuilder, Segments
 from operations_server.records.request_reader import RequestReader
 from operations_server.records.settled import Settled
 from operations_server.records.state_folder import StateFolder
@@ -20,9 +20,16 @@ class Records:
         database_url: `postgresql://…`.
         manifests: the contexts whose events are decoded and folded.
         stopping: set when the process stops.
+        segments: of further indexes that are kept behind the write.
     """
 
-    def __init__(self, database_url: str, manifests: Sequence[Manifest], stopping: asyncio.Event) -> None:
+    def __init__(
+        self,
+        database_url: str,
+        manifests: Sequence[Manifest],
+        stopping: asyncio.Event,
+        segments: Sequence[Segments] = (),
+    ) -> None:
         self._database = Database(database_url)
         self._builder_database = Database(database_url, statement_timeout=5.0, pool_size=1)
         self.settled = Settled(self._database)
@@ -30,7 +37,7 @@ class Records:
         self.requests = RequestReader(self._database)
         self.tail = EventTail(self.events, self.settled, stopping)
         self.states = StateFolder(self._database, manifests)
-        self.index_builder = IndexBuilder(self._builder_database)
+        self.index_builder = IndexBuilder(self._builder_database, *segments)
 
     async def close(self) -> None:
         self.tail.close()

@@ -90,6 +90,11 @@ class SagaReader:
                 [OperatorAction(*row) for row in latest_actions][::-1],
             )
 
+    async def count_steps(self, saga: str, id_: str) -> int:
+        query = select(func.count()).where(STEPS.c.saga == saga, STEPS.c.id == id_)
+        async with self._engine.connect() as connection:
+            return await connection.scalar(query) or 0
+
     async def read_page(
         self,
         sagas: Sequence[str],

@@ -42,6 +42,8 @@ class SentStep:
     tries: int
     error: str | None
     denied: bool
+    causation_id: str | None
+    """The id of the input that caused the step; None for a step of an earlier release."""
 
 
 @dataclass(frozen=True, slots=True)

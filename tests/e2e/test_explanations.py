@@ -14,6 +14,7 @@ from diptych.ordering.v1 import command_service_pb2 as ordering
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
+from process_manager.sagas.fulfilment import FULFILMENT
 from tests.support.harness.caller import Caller
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.shop import Shop
@@ -153,7 +154,13 @@ async def test_releases_lead_back_to_who_cancelled_the_order(
     led_to_it = [entry.text for entry in event.entries if entry.depth < 0]
     assert led_to_it[0] == "bob sent CancelOrder: accepted"
     assert led_to_it[1].startswith("order cancelled: ")
-    assert f"fulfilment.fulfilment {order} sent release_stock-1" in led_to_it[2]
+    assert led_to_it[2].startswith(f"fulfilment.fulfilment {order} sent release_stock-1 ")
+    assert f" because of ordering.order.{order}@3: " in led_to_it[2]
+    reserved = next(entry for entry in explained.entries if entry.text.startswith("stock reserved"))
+    led_to_it = [
+        entry.text for entry in (await explain(operator, reserved.reference)).entries if entry.depth < 0
+    ]
+    assert led_to_it[0] == "alice sent PlaceOrder: accepted"
     assert "changed my mind" not in str(explained) + str(event)
     placed = await explain(operator, order, version=1)
     assert placed.summary.startswith("as of ")
@@ -161,7 +168,8 @@ async def test_releases_lead_back_to_who_cancelled_the_order(
     assert not [text for text in find_texts(placed, Explanation.KIND_EVENT, 0) if "cancelled" in text]
 
 
-async def test_a_step_without_an_answer_is_what_an_order_waits_for(
+@pytest.mark.long
+async def test_a_step_without_an_answer_is_what_an_order_waits_for_until_it_is_aborted(
     stack: Stack, trade: Trade, operator: Caller
 ) -> None:
     sku, account = await trade.create_product(3), await trade.open_account(1_000)
@@ -173,12 +181,24 @@ async def test_a_step_without_an_answer_is_what_an_order_waits_for(
     try:
         explained = await wait_for(operator, order, lambda it: "no answer after" in str(it.entries))
         assert "waits for the reply to assess-v1" in explained.summary
-        assert any(
-            text.startswith("timer deadline of ") for text in find_texts(explained, Explanation.KIND_SAGA)
-        )
+        timers = [text for text in find_texts(explained, Explanation.KIND_SAGA) if text.startswith("timer ")]
+        assert timers[0].startswith(f"timer deadline of fulfilment.fulfilment {order} fires at ")
+        abort = protocol.AbortSagaRequest(saga=FULFILMENT.name, id=order, reason="the stock is lost")
+        aborted = (await operator.query(abort)).saga
+        assert aborted.operator_actions[0].operator == "alice"
+        (listed,) = (await operator.query(protocol.ListSagasRequest(error="UNAVAILABLE", term=sku))).sagas
+        assert listed.id == order
     finally:
         await server.start()
-    await trade.wait_for_state(order, "CONFIRMED")
+    await trade.wait_for_state(order, "REJECTED")
+    explained = await explain(operator, order)
+    refused = protocol.AbortSagaRequest(saga=FULFILMENT.name, id=order, reason="again")
+    assert await operator.rejection_reason(refused) == "ACTION_NOT_POSSIBLE"
+    assert find_texts(await explain(operator, order), Explanation.KIND_ACT, 0) == [
+        f"alice asked for AbortSaga of {FULFILMENT.name} {order}: refused, ACTION_NOT_POSSIBLE; again"
+    ]
+    (act,) = find_texts(explained, Explanation.KIND_ACT, 1)
+    assert act == f"alice asked for the abort of fulfilment.fulfilment {order}: the stock is lost"
 
 
 async def test_deadlines_of_claims_are_explained(trade: Trade, operator: Caller) -> None:
@@ -263,6 +283,12 @@ async def test_a_parked_view_and_a_blocked_saga_say_what_to_do(
     assert parked[0].endswith(f"to retry it: diptych projections retry ordering.order {order}")
     (state,) = [text for text in find_texts(explained, Explanation.KIND_SAGA, 1) if " is CONFIRMED" in text]
     assert f"diptych sagas retry {order} --saga fulfilment.fulfilment" in state
+    (saga,) = (await operator.query(protocol.ListSagasRequest(blocked_only=True))).sagas
+    assert (saga.id, saga.blocked_reason in state) == (order, True)
+    retry = protocol.RetrySagaRequest(id=order, reason="the release can read it now")
+    assert (await operator.query(retry)).saga.blocked_reason == saga.blocked_reason
+    (act,) = find_texts(await explain(operator, order), Explanation.KIND_ACT, 1)
+    assert act.endswith(": the release can read it now")
     (event,) = [text for text in find_texts(explained, Explanation.KIND_EVENT, 0) if "version 3" in text]
     assert event.startswith("order mystified: ")
     assert "is not an event of" in event

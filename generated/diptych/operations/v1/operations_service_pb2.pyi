@@ -786,10 +786,12 @@ class ListSagasRequest(_message.Message):
     overdue_only: _builtins.bool
     """Only instances whose due time has passed."""
     error: _builtins.str
-    """Only instances whose error contains this text; empty for all."""
+    """Only instances whose error contains this text, in upper or lower case: the reason why it is blocked, or the error
+    of a step that has no answer yet; empty for all.
+    """
     term: _builtins.str
-    """Only instances about this: an id that their first event names, for instance of a customer or a product; empty
-    for all.
+    """Only instances about this: an id that their first event names, for instance of a customer or a product, in a
+    field whose name ends in `id` or `sku`; empty for all.
     """
     page_size: _builtins.int
     """The maximum number of entries in a page, up to 200; 50 if it is 0. A page may hold fewer and still have a

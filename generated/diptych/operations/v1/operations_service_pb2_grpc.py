@@ -197,7 +197,8 @@ class OperationsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSagas(self, request, context):
-        """Lists instances of sagas, the longest overdue first.
+        """Lists instances of sagas, the longest overdue first; with a `term` those that began last first. Deadlines whose
+        instances have not begun yet are not among them. Fails with `NOT_FOUND` (`SAGA_UNKNOWN`) if there is no such saga.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -211,14 +212,16 @@ class OperationsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetrySaga(self, request, context):
-        """Repeats the step or input at which a saga is blocked.
+        """Repeats the step or input at which a saga is blocked. Fails with `NOT_FOUND` (`SAGA_NOT_FOUND`), and with
+        `FAILED_PRECONDITION`: `SAGA_AMBIGUOUS` if several sagas have this id, `ACTION_NOT_POSSIBLE` if the instance's
+        state does not permit it, `SAGA_UNREADABLE` if this release cannot read the instance.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AbortSaga(self, request, context):
-        """Ends a saga, undoing every step that can be undone.
+        """Ends a saga, undoing every step that can be undone. Fails as `RetrySaga` does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

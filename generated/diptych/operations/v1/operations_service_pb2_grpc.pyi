@@ -69,13 +69,18 @@ class OperationsServiceStub:
     no such state: `TIME_IN_FUTURE`, `BEFORE_FIRST_EVENT`, `VERSION_NOT_REACHED`.
     """
     ListSagas: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListSagasRequest, _operations_service_pb2.ListSagasResponse]
-    """Lists instances of sagas, the longest overdue first."""
+    """Lists instances of sagas, the longest overdue first; with a `term` those that began last first. Deadlines whose
+    instances have not begun yet are not among them. Fails with `NOT_FOUND` (`SAGA_UNKNOWN`) if there is no such saga.
+    """
     GetSaga: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetSagaRequest, _operations_service_pb2.GetSagaResponse]
     """Returns an instance of a saga. Fails with `NOT_FOUND` (`SAGA_NOT_FOUND`) if there is none."""
     RetrySaga: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.RetrySagaRequest, _operations_service_pb2.RetrySagaResponse]
-    """Repeats the step or input at which a saga is blocked."""
+    """Repeats the step or input at which a saga is blocked. Fails with `NOT_FOUND` (`SAGA_NOT_FOUND`), and with
+    `FAILED_PRECONDITION`: `SAGA_AMBIGUOUS` if several sagas have this id, `ACTION_NOT_POSSIBLE` if the instance's
+    state does not permit it, `SAGA_UNREADABLE` if this release cannot read the instance.
+    """
     AbortSaga: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.AbortSagaRequest, _operations_service_pb2.AbortSagaResponse]
-    """Ends a saga, undoing every step that can be undone."""
+    """Ends a saga, undoing every step that can be undone. Fails as `RetrySaga` does."""
     Explain: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ExplainRequest, _operations_service_pb2.ExplainResponse]
     """Explains in words what happened to an aggregate, an event or a request, followed through sagas. Fails with
     `NOT_FOUND` (`SUBJECT_NOT_FOUND`) if nothing of this id is on record.
@@ -122,13 +127,18 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     no such state: `TIME_IN_FUTURE`, `BEFORE_FIRST_EVENT`, `VERSION_NOT_REACHED`.
     """
     ListSagas: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListSagasRequest, _operations_service_pb2.ListSagasResponse]  # type: ignore[assignment]
-    """Lists instances of sagas, the longest overdue first."""
+    """Lists instances of sagas, the longest overdue first; with a `term` those that began last first. Deadlines whose
+    instances have not begun yet are not among them. Fails with `NOT_FOUND` (`SAGA_UNKNOWN`) if there is no such saga.
+    """
     GetSaga: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetSagaRequest, _operations_service_pb2.GetSagaResponse]  # type: ignore[assignment]
     """Returns an instance of a saga. Fails with `NOT_FOUND` (`SAGA_NOT_FOUND`) if there is none."""
     RetrySaga: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.RetrySagaRequest, _operations_service_pb2.RetrySagaResponse]  # type: ignore[assignment]
-    """Repeats the step or input at which a saga is blocked."""
+    """Repeats the step or input at which a saga is blocked. Fails with `NOT_FOUND` (`SAGA_NOT_FOUND`), and with
+    `FAILED_PRECONDITION`: `SAGA_AMBIGUOUS` if several sagas have this id, `ACTION_NOT_POSSIBLE` if the instance's
+    state does not permit it, `SAGA_UNREADABLE` if this release cannot read the instance.
+    """
     AbortSaga: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.AbortSagaRequest, _operations_service_pb2.AbortSagaResponse]  # type: ignore[assignment]
-    """Ends a saga, undoing every step that can be undone."""
+    """Ends a saga, undoing every step that can be undone. Fails as `RetrySaga` does."""
     Explain: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ExplainRequest, _operations_service_pb2.ExplainResponse]  # type: ignore[assignment]
     """Explains in words what happened to an aggregate, an event or a request, followed through sagas. Fails with
     `NOT_FOUND` (`SUBJECT_NOT_FOUND`) if nothing of this id is on record.
@@ -238,7 +248,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.ListSagasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.ListSagasResponse, _abc.Awaitable[_operations_service_pb2.ListSagasResponse]]:
-        """Lists instances of sagas, the longest overdue first."""
+        """Lists instances of sagas, the longest overdue first; with a `term` those that began last first. Deadlines whose
+        instances have not begun yet are not among them. Fails with `NOT_FOUND` (`SAGA_UNKNOWN`) if there is no such saga.
+        """
 
     @_abc_1.abstractmethod
     def GetSaga(
@@ -254,7 +266,10 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.RetrySagaRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.RetrySagaResponse, _abc.Awaitable[_operations_service_pb2.RetrySagaResponse]]:
-        """Repeats the step or input at which a saga is blocked."""
+        """Repeats the step or input at which a saga is blocked. Fails with `NOT_FOUND` (`SAGA_NOT_FOUND`), and with
+        `FAILED_PRECONDITION`: `SAGA_AMBIGUOUS` if several sagas have this id, `ACTION_NOT_POSSIBLE` if the instance's
+        state does not permit it, `SAGA_UNREADABLE` if this release cannot read the instance.
+        """
 
     @_abc_1.abstractmethod
     def AbortSaga(
@@ -262,7 +277,7 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.AbortSagaRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.AbortSagaResponse, _abc.Awaitable[_operations_service_pb2.AbortSagaResponse]]:
-        """Ends a saga, undoing every step that can be undone."""
+        """Ends a saga, undoing every step that can be undone. Fails as `RetrySaga` does."""
 
     @_abc_1.abstractmethod
     def Explain(

@@ -1,0 +1,1 @@
+"""Sagas as operators search and steer them."""
