@@ -39,6 +39,10 @@ REDIS_OPTIONS: Mapping[str, re.Pattern[str]] = {
 """The options of a Redis URL, with redis-py's names."""
 
 
+def _check_optional_text(text: str) -> str:
+    return text and check_text(text)
+
+
 def _check_optional_address(text: str) -> str:
     return text and check_address(text)
 
@@ -134,6 +138,7 @@ def _check_key_source(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(check_text)]
 """A name or the path of a file."""
+OptionalText = Annotated[str, AfterValidator(_check_optional_text)]
 Address = Annotated[str, AfterValidator(check_address)]
 OptionalAddress = Annotated[str, AfterValidator(_check_optional_address)]
 Targets = Annotated[str, AfterValidator(_check_targets)]

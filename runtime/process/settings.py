@@ -13,6 +13,7 @@ from runtime.process.setting_types import (
     KeySource,
     NatsUrl,
     OptionalAddress,
+    OptionalText,
     Percent,
     PositiveSeconds,
     RedisUrl,
@@ -110,6 +111,8 @@ class Settings(BaseSettings):
     (`diptych[h2corn]`)."""
     reflection: bool = False
     """Whether gRPC reflection describes the services, without authentication."""
+    environment: OptionalText = ""
+    """The deployment, for instance `production`: the attribute `deployment.environment.name` of telemetry."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The lowest level of the lines that are logged."""
     log_format: Literal["json", "console"] = "json"

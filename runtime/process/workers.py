@@ -63,7 +63,8 @@ def run(
         await serve(lifecycle, chosen_contexts)
 
     if arguments.worker:
-        run_process(_stop_with_parent(main), name, settings.model_copy(update={"reuse_port": True}))
+        shared = settings.model_copy(update={"reuse_port": True})
+        run_process(_stop_with_parent(main), name, shared, worker=True)
     if arguments.workers == 1:
         run_process(main, name, settings)
     worker = (name, "--worker", "--contexts", ",".join(arguments.contexts))

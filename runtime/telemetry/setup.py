@@ -1,17 +1,22 @@
-"""Switches traces and metrics on, according to the standard `OTEL_*` environment variables.
+"""Switches telemetry on, according to the standard `OTEL_*` environment variables.
 
-An endpoint (`OTEL_EXPORTER_OTLP_ENDPOINT`) or an exporter (`OTEL_TRACES_EXPORTER=otlp`,
-`OTEL_METRICS_EXPORTER=otlp`) switches them on. Without these variables nothing is exported.
+An endpoint (`OTEL_EXPORTER_OTLP_ENDPOINT`) or an exporter (for instance `OTEL_TRACES_EXPORTER=otlp`) switches
+the export on. Without these variables nothing is exported.
 """
 
-import os
+import logging
 from collections.abc import Callable
 from threading import Thread
 from time import monotonic
 
+from runtime.process import logs
 from runtime.process.logs.repeated_errors import describe_error
-from runtime.process.start_error import InvalidSetting
+from runtime.process.settings import Settings
+from runtime.process.start_error import InvalidSetting, StartError
 from runtime.telemetry import tracing
+from runtime.telemetry.telemetry_settings import list_unknown_variables, read_telemetry_settings
+
+log = logs.get_logger(__name__)
 
 SHUTDOWN_TIMEOUT = 2.0
 """Seconds that a stopping process waits for the collector."""
@@ -19,50 +24,41 @@ SHUTDOWN_TIMEOUT = 2.0
 _shutdowns: list[Callable[[], None]] = []
 
 
-def configure(service: str) -> None:
-    """Set up traces and metrics as far as the environment switches them on.
+def configure(service: str, settings: Settings, worker: bool = False) -> None:
+    """Set up the export as far as the environment switches it on.
 
     Args:
         service: the resource attribute `service.name`, unless OTEL_SERVICE_NAME overrides it.
+        settings: of the process.
+        worker: whether this process is one of several that share address and variables.
 
     Raises:
-        InvalidSetting: a variable names an unsupported exporter or protocol, or has an invalid value.
+        InvalidSetting: a variable is malformed or not supported.
     """
     try:
-        _configure(service)
-    except InvalidSetting:
+        _configure(service, settings, worker)
+    except StartError:
         raise
-    except Exception as error:  # the SDK reads many variables, and does not name them
+    except Exception as error:  # the SDK's own, for instance of a certificate's content
         raise InvalidSetting(f"OTEL_*: the export cannot be set up: {describe_error(error)}") from error
 
 
-def _configure(service: str) -> None:
-    export_traces, export_metrics = _is_enabled("TRACES"), _is_enabled("METRICS")
-    if export_traces or export_metrics:
-        from runtime.telemetry import export  # the import takes a third of a second
+def _configure(service: str, settings: Settings, worker: bool) -> None:
+    telemetry = read_telemetry_settings()
+    if telemetry.sdk_log_level:
+        logging.getLogger("opentelemetry").setLevel(telemetry.sdk_log_level)
+    for name in list_unknown_variables():
+        log.warning("Variable has no effect", name=name)
+    if not any(telemetry.exporters.values()):
+        return
+    from runtime.telemetry import export, resource  # the imports take a third of a second
 
-        resource = export.create_resource(service)
-        if export_traces:
-            tracer, ratio, shutdown = export.create_tracer(resource)
-            tracing.configure(tracer, ratio)
-            _shutdowns.append(shutdown)
-        if export_metrics:
-            _shutdowns.append(export.start_metrics_export(resource))
-
-
-def _is_enabled(signal: str) -> bool:
-    """Return whether the environment switches the export of a signal (TRACES or METRICS) on."""
-    if os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
-        return False
-    endpoints = ("OTEL_EXPORTER_OTLP_ENDPOINT", f"OTEL_EXPORTER_OTLP_{signal}_ENDPOINT")
-    default = "otlp" if any(os.environ.get(name) for name in endpoints) else "none"
-    exporter = os.environ.get(f"OTEL_{signal}_EXPORTER") or default
-    protocol = os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") or "grpc"
-    if exporter not in ("otlp", "none"):
-        raise InvalidSetting(f"OTEL_{signal}_EXPORTER={exporter}: only otlp and none are supported")
-    if exporter == "otlp" and protocol != "grpc":
-        raise InvalidSetting(f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol}: only grpc is supported")
-    return exporter == "otlp"
+    attributes = resource.create_resource(service, settings.environment, worker)
+    if telemetry.exporters["traces"]:
+        tracer, ratio, stop = export.create_tracer(attributes, telemetry)
+        tracing.configure(tracer, ratio)
+        _shutdowns.append(stop)
+    _shutdowns.extend(export.start_metric_exports(attributes, telemetry))
 
 
 def shutdown() -> None:

@@ -116,6 +116,17 @@ class _LineStream(io.TextIOBase):
         return len(text)
 
 
+class ConsoleStream(io.TextIOBase):
+    """A text stream whose complete lines go to the stream of the log as they are."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        pipeline.writer.add(text.encode("utf-8", "backslashreplace"), False)
+        return len(text)
+
+
 class LibraryHandler(logging.Handler):
     """Turns records of Python's `logging` into lines, a limited number a second of each logger.
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs_service
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2_grpc as logs_grpc
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics_service
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2_grpc as metrics_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as trace_service
@@ -44,6 +46,21 @@ class Point:
     """The sum of a histogram's values, or the value of a sum or gauge."""
 
 
+@dataclass(frozen=True)
+class Record:
+    """An exported log record. Ids are lower-case hexadecimal, and empty without a span."""
+
+    service: str
+    scope: str
+    severity: str
+    severity_number: int
+    body: str
+    trace: str
+    span: str
+    time_ns: int
+    attributes: dict[str, Any]
+
+
 class Collector:
     """A collector on a free port, which listens from `start` to `stop`."""
 
@@ -51,6 +68,13 @@ class Collector:
         self.spans: list[Span] = []
         self.points: list[Point] = []
         """All points of all exports, the latest last."""
+        self.records: list[Record] = []
+        self.resources: list[dict[str, Any]] = []
+        """The resources of all exports."""
+        self.temporalities: dict[str, int] = {}
+        """The aggregation temporality of each counter and histogram, as in the protocol."""
+        self.headers: list[dict[str, str]] = []
+        """The headers of all exports, with names in lower case."""
         self.versions: set[tuple[str, str]] = set()
         """Pairs of `service.name` and `service.version`."""
         self.port = 0
@@ -67,6 +91,7 @@ class Collector:
             "OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{self.port}",
             "OTEL_BSP_SCHEDULE_DELAY": "50",
             "OTEL_METRIC_EXPORT_INTERVAL": "200",
+            "OTEL_LOGS_EXPORTER": "none",
         }
 
     async def start(self) -> None:
@@ -75,12 +100,16 @@ class Collector:
         add_metrics: Any = metrics_grpc.add_MetricsServiceServicer_to_server
         add_traces(_Traces(self), self._server)
         add_metrics(_Metrics(self), self._server)
+        add_logs: Any = logs_grpc.add_LogsServiceServicer_to_server
+        add_logs(_Logs(self), self._server)
         self.port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
 
-    async def receive(self) -> None:
+    async def receive(self, context: Any = None) -> None:
         """Count a call; do not return if the collector hangs."""
         self.calls += 1
+        if context is not None:
+            self.headers.append({key: str(value) for key, value in context.invocation_metadata()})
         if self.hangs:
             await asyncio.Event().wait()
 
@@ -102,11 +131,43 @@ class Collector:
                 await self._wait_for_export()
         return points[-1]
 
+    async def record(self, matches: Callable[[Record], bool], seconds: float = 15.0) -> Record:
+        """Wait for a matching log record and return it."""
+        async with asyncio.timeout(seconds):
+            while not (records := [record for record in self.records if matches(record)]):
+                await self._wait_for_export()
+        return records[0]
+
     def add_resource(self, resource: Any) -> str:
         """Return the name of an exporting process, and keep its version."""
         attributes = _to_dict(resource.attributes)
+        self.resources.append(attributes)
         self.versions.add((attributes["service.name"], attributes["service.version"]))
         return str(attributes["service.name"])
+
+    def add_traces(self, request: Any) -> None:
+        for resource in request.resource_spans:
+            service = self.add_resource(resource.resource)
+            for scope in resource.scope_spans:
+                self.spans += [_to_span(service, span) for span in scope.spans]
+        self.notify()
+
+    def add_metrics(self, request: Any) -> None:
+        for resource in request.resource_metrics:
+            service = self.add_resource(resource.resource)
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    self.points += _to_points(service, metric)
+                    if (kind := metric.WhichOneof("data")) != "gauge":
+                        self.temporalities[metric.name] = getattr(metric, kind).aggregation_temporality
+        self.notify()
+
+    def add_logs(self, request: Any) -> None:
+        for resource in request.resource_logs:
+            service = self.add_resource(resource.resource)
+            for scope in resource.scope_logs:
+                self.records += [_to_record(service, scope.scope.name, found) for found in scope.log_records]
+        self.notify()
 
     def notify(self) -> None:
         """Wake everything that waits for an export."""
@@ -122,12 +183,8 @@ class _Traces(trace_grpc.TraceServiceServicer):
         self._collector = collector
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
-        await self._collector.receive()
-        for resource in request.resource_spans:
-            service = self._collector.add_resource(resource.resource)
-            for scope in resource.scope_spans:
-                self._collector.spans += [_to_span(service, span) for span in scope.spans]
-        self._collector.notify()
+        await self._collector.receive(context)
+        self._collector.add_traces(request)
         return trace_service.ExportTraceServiceResponse()
 
 
@@ -136,14 +193,33 @@ class _Metrics(metrics_grpc.MetricsServiceServicer):
         self._collector = collector
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
-        await self._collector.receive()
-        for resource in request.resource_metrics:
-            service = self._collector.add_resource(resource.resource)
-            for scope in resource.scope_metrics:
-                for metric in scope.metrics:
-                    self._collector.points += _to_points(service, metric)
-        self._collector.notify()
+        await self._collector.receive(context)
+        self._collector.add_metrics(request)
         return metrics_service.ExportMetricsServiceResponse()
+
+
+class _Logs(logs_grpc.LogsServiceServicer):
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+
+    async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._collector.receive(context)
+        self._collector.add_logs(request)
+        return logs_service.ExportLogsServiceResponse()
+
+
+def _to_record(service: str, scope: str, record: Any) -> Record:
+    return Record(
+        service,
+        scope,
+        record.severity_text,
+        record.severity_number,
+        record.body.string_value,
+        record.trace_id.hex(),
+        record.span_id.hex(),
+        record.time_unix_nano,
+        _to_dict(record.attributes),
+    )
 
 
 def _to_span(service: str, span: Any) -> Span:

@@ -1,0 +1,114 @@
+"""The sums of all metrics at one time, in a form that an exporter, a scrape and another process can read."""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from operator import add, sub
+from typing import Any, Literal
+
+import msgspec
+
+from runtime.telemetry.instruments import (
+    Counter,
+    Distribution,
+    Gauge,
+    Histogram,
+    Key,
+    list_instruments,
+)
+
+
+class Buckets(msgspec.Struct, frozen=True, array_like=True):
+    """A distribution: the numbers of values up to each bound and above the last, and their sum."""
+
+    counts: tuple[int, ...]
+    total: float
+    minimum: float | None
+    """None if it is not known, as of a difference."""
+    maximum: float | None
+
+    def __add__(self, other: "Buckets") -> "Buckets":
+        return Buckets(
+            tuple(map(add, self.counts, other.counts)),
+            self.total + other.total,
+            min(filter_none(self.minimum, other.minimum), default=None),
+            max(filter_none(self.maximum, other.maximum), default=None),
+        )
+
+    def __sub__(self, other: "Buckets") -> "Buckets":
+        return Buckets(tuple(map(sub, self.counts, other.counts)), self.total - other.total, None, None)
+
+
+def filter_none(*values: float | None) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+class Point(msgspec.Struct, frozen=True, array_like=True):
+    """The value of a metric for one set of attributes."""
+
+    attributes: dict[str, str | bool | int]
+    value: Any
+    """A number, or Buckets for a histogram."""
+
+    @property
+    def key(self) -> tuple[tuple[str, str | bool | int], ...]:
+        return tuple(self.attributes.items())
+
+
+class MetricSnapshot(msgspec.Struct, frozen=True, array_like=True):
+    """A metric and its values at one time."""
+
+    name: str
+    unit: str
+    description: str
+    kind: Literal["counter", "gauge", "histogram"]
+    points: list[Point]
+    bounds: tuple[float, ...] = ()
+
+
+def take_snapshots() -> list[MetricSnapshot]:
+    """Return the metrics of this process that have values; callable in any thread."""
+    return [snapshot for snapshot in map(_take, list_instruments()) if snapshot.points]
+
+
+def _take(instrument: Counter | Histogram | Gauge) -> MetricSnapshot:
+    labels = instrument.name, instrument.unit, instrument.description
+    values: Mapping[Key, Any]
+    bounds: tuple[float, ...] = ()
+    kind: Literal["counter", "gauge", "histogram"]
+    match instrument:
+        case Counter():
+            kind, values = "counter", instrument.sums.copy()
+        case Histogram():
+            kind, bounds = "histogram", instrument.bounds
+            values = {key: _copy(found) for key, found in instrument.distributions.copy().items()}
+        case _:
+            kind, values = "gauge", instrument.read_values()
+    points = [Point(instrument.name_values(key), value) for key, value in values.items()]
+    return MetricSnapshot(*labels, kind, points, bounds)
+
+
+def _copy(distribution: Distribution) -> Buckets:
+    return Buckets(
+        tuple(distribution.buckets), distribution.total, distribution.minimum, distribution.maximum
+    )
+
+
+def merge(snapshots: Sequence[Sequence[MetricSnapshot]]) -> list[MetricSnapshot]:
+    """Return the metrics of several processes: counters and histograms summed, all values of gauges."""
+    merged: dict[str, MetricSnapshot] = {}
+    for metric in chain.from_iterable(snapshots):
+        before = merged.get(metric.name)
+        if before is None or before.kind == "gauge":
+            points = [*(before.points if before else ()), *metric.points]
+        else:
+            points = _add(before.points, metric.points)
+        merged[metric.name] = msgspec.structs.replace(metric, points=points)
+    return list(merged.values())
+
+
+def _add(points: Sequence[Point], others: Sequence[Point]) -> list[Point]:
+    sums = {point.key: point for point in points}
+    for point in others:
+        before = sums.get(point.key)
+        sums[point.key] = Point(point.attributes, before.value + point.value) if before else point
+    return list(sums.values())

@@ -1,0 +1,60 @@
+"""Snapshots of metrics: summed over workers, and as differences between two exports."""
+
+from typing import Any
+
+from opentelemetry.sdk.metrics.export import AggregationTemporality
+from opentelemetry.sdk.resources import Resource
+
+from runtime.telemetry.metric_export import MetricConverter
+from runtime.telemetry.snapshots import Buckets, MetricSnapshot, Point, merge
+
+
+def counter(value: int, **attributes: str) -> MetricSnapshot:
+    return MetricSnapshot("c", "{event}", "Events", "counter", [Point({**attributes}, value)])
+
+
+def gauge(value: float, **attributes: str) -> MetricSnapshot:
+    return MetricSnapshot("g", "s", "Age", "gauge", [Point({**attributes}, value)])
+
+
+def histogram(counts: tuple[int, ...], total: float, low: float, high: float) -> MetricSnapshot:
+    point = Point({"m": "a"}, Buckets(counts, total, low, high))
+    return MetricSnapshot("h", "s", "Durations", "histogram", [point], (0.1, 1.0))
+
+
+def test_workers_counts_are_summed_and_gauges_kept_apart() -> None:
+    one = [counter(1, t="a"), gauge(3, worker="1"), histogram((1, 0, 0), 0.05, 0.05, 0.05)]
+    two = [counter(2, t="a"), counter(5, t="b"), gauge(4, worker="2"), histogram((0, 1, 1), 2.5, 0.5, 2.0)]
+    merged = {metric.name: metric for metric in merge([one, two])}
+    assert merged["c"].points == [Point({"t": "a"}, 3), Point({"t": "b"}, 5)]
+    assert merged["g"].points == [Point({"worker": "1"}, 3), Point({"worker": "2"}, 4)]
+    assert merged["h"].points == [Point({"m": "a"}, Buckets((1, 1, 1), 2.55, 0.05, 2.0))]
+
+
+def export(converter: MetricConverter, metric: MetricSnapshot, now: int) -> Any:
+    (resource,) = converter.convert([metric], now).resource_metrics
+    (point,) = resource.scope_metrics[0].metrics[0].data.data_points
+    return point
+
+
+def test_with_delta_temporality_an_export_has_what_was_added() -> None:
+    converter = MetricConverter(Resource({}), delta=True)
+    assert export(converter, counter(3), 100).value == 3
+    second = export(converter, counter(5), 200)
+    assert (second.value, second.start_time_unix_nano, second.time_unix_nano) == (2, 100, 200)
+    export(converter, histogram((1, 1, 0), 0.55, 0.05, 0.5), 300)
+    point = export(converter, histogram((2, 1, 1), 2.65, 0.05, 2.0), 400)
+    assert (point.bucket_counts, point.count, round(point.sum, 6)) == ((1, 0, 1), 2, 2.1)
+    assert (point.min, point.max) == (None, None)
+    assert export(converter, gauge(7), 500).value == 7
+    assert export(converter, gauge(7), 600).value == 7
+
+
+def test_with_cumulative_temporality_an_export_has_all() -> None:
+    converter = MetricConverter(Resource({}))
+    first, second = export(converter, counter(3), 100), export(converter, counter(5), 200)
+    assert (first.value, second.value) == (3, 5)
+    assert first.start_time_unix_nano == second.start_time_unix_nano
+    (resource,) = converter.convert([counter(3)], 300).resource_metrics
+    data: Any = resource.scope_metrics[0].metrics[0].data
+    assert (data.aggregation_temporality, data.is_monotonic) == (AggregationTemporality.CUMULATIVE, True)
