@@ -65,13 +65,19 @@ class Stack:
             kind,
             name := kind.name if number == 1 else f"{kind.name}-{number}",
             getattr(self.settings, kind.address) if number == 1 else f"127.0.0.1:{free_port()}",
-            {**self._environment, **(environment or {})},
+            {**self._environment, **self._metrics_address(), **(environment or {})},
             self._output(name),
             arguments,
             self._keep,
         )
         self.processes.append(process)
         return process
+
+    def _metrics_address(self) -> dict[str, str]:
+        """Return the variable that gives the next process its own port for scrapes, if they are on."""
+        host, _, port = self.settings.metrics_address.rpartition(":")
+        next_port = int(port or 0) and int(port) + len(self.processes)
+        return {variable("metrics_address"): f"{host}:{next_port}"} if host else {}
 
     def of(self, kind: ProcessKind) -> list[Process]:
         return [process for process in self.processes if process.kind is kind]

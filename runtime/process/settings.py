@@ -111,6 +111,9 @@ class Settings(BaseSettings):
     (`diptych[h2corn]`)."""
     reflection: bool = False
     """Whether gRPC reflection describes the services, without authentication."""
+    metrics_address: OptionalAddress = ""
+    """`host:port` at which the process answers `GET /metrics` in Prometheus's format; empty for none. Each
+    process on a host needs its own; the parent of workers answers for them."""
     environment: OptionalText = ""
     """The deployment, for instance `production`: the attribute `deployment.environment.name` of telemetry."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

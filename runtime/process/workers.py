@@ -1,24 +1,30 @@
 """The command line of a process: the contexts that it runs and, of a server, the number of its workers.
 
 With `--workers N` a parent starts N worker processes and replaces those that die. The kernel distributes
-connections among the workers (SO_REUSEPORT); the parent itself does not listen.
+connections among the workers (SO_REUSEPORT); the parent listens for scrapes of all their metrics alone
+(`runtime.telemetry.worker_metrics`). The stdin of a worker is a socket, over which it sends them, and which
+ends with the parent.
 """
 
 import argparse
 import asyncio
 import signal
+import socket
 import sys
-from asyncio.subprocess import PIPE, Process, create_subprocess_exec
+from asyncio.subprocess import Process, create_subprocess_exec
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NoReturn, TypeVar
 
 from runtime.grpc.addresses import check_address_free
 from runtime.process import logs
 from runtime.process.contexts import add_contexts_argument
-from runtime.process.lifecycle import Lifecycle, Main, run_process
+from runtime.process.lifecycle import Lifecycle, Main, cancel_and_wait, run_process
 from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting, StartError
 from runtime.process.terminal import escape
+from runtime.telemetry.metrics import WORKERS_REPLACED
+from runtime.telemetry.setup import Part
+from runtime.telemetry.worker_metrics import WorkerMetrics
 
 C = TypeVar("C")
 
@@ -26,6 +32,10 @@ log = logs.get_logger(__name__)
 
 _RESTART_DELAY = 1.0
 """Seconds before a dead worker is replaced, so that a worker that always dies does not keep the host busy."""
+
+
+_LAST_METRICS_TIMEOUT = 1.0
+"""Seconds in which the metrics of a worker that has ended must have arrived."""
 
 
 def run_single(
@@ -64,11 +74,17 @@ def run(
 
     if arguments.worker:
         shared = settings.model_copy(update={"reuse_port": True})
-        run_process(_stop_with_parent(main), name, shared, worker=True)
+        run_process(_stop_with_parent(main), name, shared, part=Part(parent=sys.stdin.fileno()))
     if arguments.workers == 1:
         run_process(main, name, settings)
     worker = (name, "--worker", "--contexts", ",".join(arguments.contexts))
-    run_process(lambda lifecycle: _supervise(lifecycle, worker, arguments.workers, address), name, settings)
+    metrics = WorkerMetrics()
+    run_process(
+        lambda lifecycle: _supervise(lifecycle, worker, arguments.workers, address, metrics),
+        name,
+        settings,
+        part=Part(metrics.collect),
+    )
 
 
 def _parse_arguments(name: str, settings: Settings, contexts: Mapping[str, object]) -> argparse.Namespace:
@@ -115,7 +131,9 @@ def _stop_with_parent(main: Main) -> Main:
     return worker
 
 
-async def _supervise(lifecycle: Lifecycle, worker: Sequence[str], count: int, address: str) -> None:
+async def _supervise(
+    lifecycle: Lifecycle, worker: Sequence[str], count: int, address: str, metrics: WorkerMetrics
+) -> None:
     """Keep workers running until the process stops.
 
     Args:
@@ -123,6 +141,7 @@ async def _supervise(lifecycle: Lifecycle, worker: Sequence[str], count: int, ad
         worker: the arguments of a worker after `python -m`.
         count: number of workers.
         address: `host:port` that the workers share.
+        metrics: receives the metrics of the workers.
 
     Raises:
         StartError: the address is in use or has port 0, or a worker could not start (see its stderr).
@@ -130,24 +149,34 @@ async def _supervise(lifecycle: Lifecycle, worker: Sequence[str], count: int, ad
     check_address_free(address)
     if address.endswith(":0"):
         raise StartError(f"workers cannot share {address}: the port must not be 0")
-    codes = await asyncio.gather(*[_keep_running(lifecycle, worker) for _ in range(count)])
+    codes = await asyncio.gather(
+        *[_keep_running(lifecycle, worker, number, metrics) for number in range(1, count + 1)]
+    )
     for error in (InvalidSetting, StartError):
         if error.exit_code in codes:
             raise error("a worker did not start")
     lifecycle.failed = lifecycle.failed or any(codes)
 
 
-async def _keep_running(lifecycle: Lifecycle, arguments: Sequence[str]) -> int:
+async def _keep_running(
+    lifecycle: Lifecycle, arguments: Sequence[str], number: int, metrics: WorkerMetrics
+) -> int:
     """Run a worker and replace it when it dies; return the exit code of the last one."""
     code = 0
     while not lifecycle.stopping.is_set():
-        worker = await create_subprocess_exec(sys.executable, "-m", *arguments, stdin=PIPE)
+        own_end, worker_end = socket.socketpair()
+        with worker_end:
+            worker = await create_subprocess_exec(sys.executable, "-m", *arguments, stdin=worker_end.fileno())
+        receiving = asyncio.create_task(metrics.receive(number, own_end))
         log.info("Worker started", pid=worker.pid)
         code = await _wait_ended(worker, lifecycle)
+        await asyncio.wait({receiving}, timeout=_LAST_METRICS_TIMEOUT)
+        await cancel_and_wait(receiving)
         if code in (StartError.exit_code, InvalidSetting.exit_code):
             lifecycle.stop()
         elif not lifecycle.stopping.is_set():
             log.error("Worker died; replacing it", pid=worker.pid, code=code)
+            WORKERS_REPLACED.count(str(number))
             code = 0
             await lifecycle.wait(_RESTART_DELAY)
     return 0 if code == -signal.SIGTERM else code  # SIGTERM came before the worker had installed its handler

@@ -81,7 +81,7 @@ class MetricConverter:
     resource: Resource
     delta: bool = False
     _start: int = field(default_factory=time_ns)
-    _previous: dict[tuple[str, Any], Any] = field(default_factory=dict)
+    _previous: dict[tuple[str, Any], Point] = field(default_factory=dict)
 
     def convert(self, snapshots: Sequence[MetricSnapshot], now: int) -> MetricsData:
         metrics = [
@@ -99,13 +99,13 @@ class MetricConverter:
             points = [self._build_histogram_point(metric, point, now) for point in metric.points]
             return Histogram(points, temporality)
         numbers = [
-            NumberDataPoint(point.attributes, self._start, now, self._take(metric, point))
+            NumberDataPoint(point.attributes, self._start, now, self._take(metric, point).number)
             for point in metric.points
         ]
         return Gauge(numbers) if metric.kind == "gauge" else Sum(numbers, temporality, is_monotonic=True)
 
     def _build_histogram_point(self, metric: MetricSnapshot, point: Point, now: int) -> HistogramDataPoint:
-        buckets = self._take(metric, point)
+        buckets: Any = self._take(metric, point).buckets
         return HistogramDataPoint(
             attributes=point.attributes,
             start_time_unix_nano=self._start,
@@ -118,11 +118,11 @@ class MetricConverter:
             max=buckets.maximum,
         )
 
-    def _take(self, metric: MetricSnapshot, point: Point) -> Any:
-        """Return the value to export: as it is, or what was added to it since the last export."""
+    def _take(self, metric: MetricSnapshot, point: Point) -> Point:
+        """Return the point to export: as it is, or what was added to it since the last export."""
         if not self.delta or metric.kind == "gauge":
-            return point.value
+            return point
         key = metric.name, point.key
         previous = self._previous.get(key)
-        self._previous[key] = point.value
-        return point.value if previous is None else point.value - previous
+        self._previous[key] = point
+        return point if previous is None else point - previous

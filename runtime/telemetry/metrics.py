@@ -1,6 +1,6 @@
 """The metrics of all processes. Each process has its own beside these, in its module `metrics`."""
 
-from runtime.telemetry.instruments import Gauge, Histogram
+from runtime.telemetry.instruments import Counter, Gauge, Histogram
 
 CALL_DURATION = Histogram(
     "rpc.server.call.duration",
@@ -14,4 +14,10 @@ CALL_DURATION = Histogram(
 KEY_RING_VALID = Gauge("diptych.key_ring.valid", "1", "1 while the key ring's file can be used, otherwise 0")
 CLOCK_OFFSET = Gauge(
     "diptych.clock.offset", "ms", "Lead of this machine's clock over that of PostgreSQL or Redis"
+)
+WORKER_ANSWERING = Gauge(
+    "diptych.worker.answering", "1", "1 while a worker sends its metrics to its parent, otherwise 0", "worker"
+)
+WORKERS_REPLACED = Counter(
+    "diptych.worker.replaced", "{worker}", "Workers that died and were replaced", "worker"
 )

@@ -5,15 +5,18 @@ the export on. Without these variables nothing is exported.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from threading import Thread
 from time import monotonic
 
+from runtime.grpc.addresses import bind
 from runtime.process import logs
 from runtime.process.logs.repeated_errors import describe_error
 from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting, StartError
 from runtime.telemetry import tracing
+from runtime.telemetry.snapshots import MetricSnapshot, take_snapshots
 from runtime.telemetry.telemetry_settings import list_unknown_variables, read_telemetry_settings
 
 log = logs.get_logger(__name__)
@@ -24,41 +27,80 @@ SHUTDOWN_TIMEOUT = 2.0
 _shutdowns: list[Callable[[], None]] = []
 
 
-def configure(service: str, settings: Settings, worker: bool = False) -> None:
+@dataclass(frozen=True)
+class Part:
+    """Whose metrics a process has, if it has workers or is one."""
+
+    collect: Callable[[], list[MetricSnapshot]] = take_snapshots
+    """Returns the metrics for /metrics, of a parent those of all its workers; callable in any thread."""
+    parent: int | None = None
+    """Of a worker: the descriptor of the socket of its parent."""
+
+
+SINGLE = Part()
+
+
+def configure(service: str, settings: Settings, part: Part) -> None:
     """Set up the export as far as the environment switches it on.
 
     Args:
         service: the resource attribute `service.name`, unless OTEL_SERVICE_NAME overrides it.
         settings: of the process.
-        worker: whether this process is one of several that share address and variables.
+        part: of this process, if it has workers or is one.
 
     Raises:
         InvalidSetting: a variable is malformed or not supported.
+        StartError: the address of the metrics cannot be listened at.
     """
     try:
-        _configure(service, settings, worker)
+        _configure(service, settings, part)
     except StartError:
         raise
     except Exception as error:  # the SDK's own, for instance of a certificate's content
         raise InvalidSetting(f"OTEL_*: the export cannot be set up: {describe_error(error)}") from error
 
 
-def _configure(service: str, settings: Settings, worker: bool) -> None:
+def _configure(service: str, settings: Settings, part: Part) -> None:
     telemetry = read_telemetry_settings()
     if telemetry.sdk_log_level:
         logging.getLogger("opentelemetry").setLevel(telemetry.sdk_log_level)
     for name in list_unknown_variables():
         log.warning("Variable has no effect", name=name)
-    if not any(telemetry.exporters.values()):
+    if not any(telemetry.exporters.values()) and not settings.metrics_address:
         return
     from runtime.telemetry import export, resource  # the imports take a third of a second
 
-    attributes = resource.create_resource(service, settings.environment, worker)
+    is_worker = part.parent is not None
+    attributes = resource.create_resource(service, settings.environment, is_worker)
     if telemetry.exporters["traces"]:
         tracer, ratio, stop = export.create_tracer(attributes, telemetry)
         tracing.configure(tracer, ratio)
         _shutdowns.append(stop)
     _shutdowns.extend(export.start_metric_exports(attributes, telemetry))
+    if settings.metrics_address:
+        _serve_metrics("DIPTYCH_METRICS_ADDRESS", settings.metrics_address, part, attributes.attributes)
+    elif "prometheus" in telemetry.exporters["metrics"]:
+        _serve_metrics(
+            "OTEL_EXPORTER_PROMETHEUS_HOST", telemetry.prometheus_address, part, attributes.attributes
+        )
+
+
+def _serve_metrics(setting: str, address: str, part: Part, resource: Mapping[str, object]) -> None:
+    """Answer `GET /metrics` at an address; a worker sends its metrics to its parent instead."""
+    from runtime.telemetry.metrics_endpoint import MetricsEndpoint
+    from runtime.telemetry.worker_metrics import WorkerReporter
+
+    if part.parent is not None:
+        _shutdowns.append(WorkerReporter(part.parent).stop)
+        return
+    try:
+        listener = bind(address)
+        listener.listen()
+    except (StartError, OSError) as error:
+        raise StartError(f"{setting}: {error}") from error
+    host, port = listener.getsockname()[:2]
+    log.info("Metrics served", host=host, port=port)
+    _shutdowns.append(MetricsEndpoint(listener, part.collect, resource).stop)
 
 
 def shutdown() -> None:

@@ -1,9 +1,9 @@
 """The sums of all metrics at one time, in a form that an exporter, a scrape and another process can read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from operator import add, sub
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -12,7 +12,6 @@ from runtime.telemetry.instruments import (
     Distribution,
     Gauge,
     Histogram,
-    Key,
     list_instruments,
 )
 
@@ -43,15 +42,25 @@ def filter_none(*values: float | None) -> list[float]:
 
 
 class Point(msgspec.Struct, frozen=True, array_like=True):
-    """The value of a metric for one set of attributes."""
+    """The value of a metric for one set of attributes: a number, or the buckets of a histogram."""
 
     attributes: dict[str, str | bool | int]
-    value: Any
-    """A number, or Buckets for a histogram."""
+    number: int | float = 0
+    buckets: Buckets | None = None
 
     @property
     def key(self) -> tuple[tuple[str, str | bool | int], ...]:
         return tuple(self.attributes.items())
+
+    def __add__(self, other: "Point") -> "Point":
+        if self.buckets and other.buckets:
+            return Point(self.attributes, buckets=self.buckets + other.buckets)
+        return Point(self.attributes, self.number + other.number)
+
+    def __sub__(self, other: "Point") -> "Point":
+        if self.buckets and other.buckets:
+            return Point(self.attributes, buckets=self.buckets - other.buckets)
+        return Point(self.attributes, self.number - other.number)
 
 
 class MetricSnapshot(msgspec.Struct, frozen=True, array_like=True):
@@ -71,20 +80,15 @@ def take_snapshots() -> list[MetricSnapshot]:
 
 
 def _take(instrument: Counter | Histogram | Gauge) -> MetricSnapshot:
-    labels = instrument.name, instrument.unit, instrument.description
-    values: Mapping[Key, Any]
-    bounds: tuple[float, ...] = ()
-    kind: Literal["counter", "gauge", "histogram"]
-    match instrument:
-        case Counter():
-            kind, values = "counter", instrument.sums.copy()
-        case Histogram():
-            kind, bounds = "histogram", instrument.bounds
-            values = {key: _copy(found) for key, found in instrument.distributions.copy().items()}
-        case _:
-            kind, values = "gauge", instrument.read_values()
-    points = [Point(instrument.name_values(key), value) for key, value in values.items()]
-    return MetricSnapshot(*labels, kind, points, bounds)
+    labels, name_values = (instrument.name, instrument.unit, instrument.description), instrument.name_values
+    if isinstance(instrument, Histogram):
+        distributions = instrument.distributions.copy()
+        points = [Point(name_values(key), buckets=_copy(found)) for key, found in distributions.items()]
+        return MetricSnapshot(*labels, "histogram", points, instrument.bounds)
+    is_counter = isinstance(instrument, Counter)
+    values = instrument.sums.copy() if isinstance(instrument, Counter) else instrument.read_values()
+    points = [Point(name_values(key), value) for key, value in values.items()]
+    return MetricSnapshot(*labels, "counter" if is_counter else "gauge", points)
 
 
 def _copy(distribution: Distribution) -> Buckets:
@@ -110,5 +114,5 @@ def _add(points: Sequence[Point], others: Sequence[Point]) -> list[Point]:
     sums = {point.key: point for point in points}
     for point in others:
         before = sums.get(point.key)
-        sums[point.key] = Point(point.attributes, before.value + point.value) if before else point
+        sums[point.key] = before + point if before else point
     return list(sums.values())

@@ -58,6 +58,7 @@ async def test_traces_and_metrics_go_to_a_collector_over_http(
     assert {(h["api-key"], h["content-encoding"]) for h in http_collector.headers} == {("a b", "gzip")}
 
 
+@pytest.mark.long
 async def test_signals_may_go_to_different_collectors(
     tmp_path: Path, http_collector: HttpCollector, grpc_collector: Collector
 ) -> None:
@@ -76,6 +77,7 @@ async def test_signals_may_go_to_different_collectors(
     assert grpc_collector.headers[0]["api-key"] == "traces"
 
 
+@pytest.mark.long
 async def test_the_resource_tells_processes_and_workers_apart(
     tmp_path: Path, grpc_collector: Collector
 ) -> None:
@@ -111,6 +113,7 @@ async def test_the_resource_tells_processes_and_workers_apart(
         assert expected.items() <= resource.items()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fault", ["refuses", "hangs", "fails", "is slow"])
 async def test_a_collector_with_a_fault_delays_neither_calls_nor_the_end(tmp_path: Path, fault: str) -> None:
     collector = HttpCollector()
@@ -138,6 +141,7 @@ async def test_a_collector_with_a_fault_delays_neither_calls_nor_the_end(tmp_pat
             await collector.stop()
 
 
+@pytest.mark.long
 async def test_an_export_ends_after_the_milliseconds_of_its_timeout(
     tmp_path: Path, grpc_collector: Collector
 ) -> None:
@@ -153,6 +157,7 @@ async def test_an_export_ends_after_the_milliseconds_of_its_timeout(
         assert line["level"] == "warning"
 
 
+@pytest.mark.long
 async def test_the_console_gets_lines_of_json(tmp_path: Path) -> None:
     console = {
         "OTEL_TRACES_EXPORTER": "console",
@@ -170,6 +175,7 @@ async def test_the_console_gets_lines_of_json(tmp_path: Path) -> None:
     assert any("resource_metrics" in line for line in lines)
 
 
+@pytest.mark.long
 async def test_a_variable_that_is_not_supported_ends_the_start(tmp_path: Path) -> None:
     async with toy_process(tmp_path, environment={"OTEL_TRACES_EXPORTER": "zipkin"}) as toy:
         assert await toy.wait_ended() == 2
@@ -179,6 +185,7 @@ async def test_a_variable_that_is_not_supported_ends_the_start(tmp_path: Path) -
         )
 
 
+@pytest.mark.long
 async def test_a_variable_without_an_effect_is_logged(tmp_path: Path) -> None:
     async with toy_process(tmp_path, environment={"OTEL_TRACE_EXPORTER": "otlp"}) as toy:
         line = await toy.line("Variable has no effect")

@@ -18,7 +18,7 @@ def gauge(value: float, **attributes: str) -> MetricSnapshot:
 
 
 def histogram(counts: tuple[int, ...], total: float, low: float, high: float) -> MetricSnapshot:
-    point = Point({"m": "a"}, Buckets(counts, total, low, high))
+    point = Point({"m": "a"}, buckets=Buckets(counts, total, low, high))
     return MetricSnapshot("h", "s", "Durations", "histogram", [point], (0.1, 1.0))
 
 
@@ -28,7 +28,7 @@ def test_workers_counts_are_summed_and_gauges_kept_apart() -> None:
     merged = {metric.name: metric for metric in merge([one, two])}
     assert merged["c"].points == [Point({"t": "a"}, 3), Point({"t": "b"}, 5)]
     assert merged["g"].points == [Point({"worker": "1"}, 3), Point({"worker": "2"}, 4)]
-    assert merged["h"].points == [Point({"m": "a"}, Buckets((1, 1, 1), 2.55, 0.05, 2.0))]
+    assert merged["h"].points == [Point({"m": "a"}, buckets=Buckets((1, 1, 1), 2.55, 0.05, 2.0))]
 
 
 def export(converter: MetricConverter, metric: MetricSnapshot, now: int) -> Any:
