@@ -1,4 +1,4 @@
-"""Telemetry as in production: traces are sampled at 10 %, metrics are on, and a collector takes both."""
+"""Telemetry as in production: 10 % of traces, all metrics and logs, and a collector that takes them."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,6 +9,7 @@ from bench.echo_process import run_echo
 COLLECTOR_METHODS = (
     "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
     "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
+    "/opentelemetry.proto.collector.logs.v1.LogsService/Export",
 )
 
 

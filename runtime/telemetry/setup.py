@@ -16,8 +16,13 @@ from runtime.process.logs.repeated_errors import describe_error
 from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting, StartError
 from runtime.telemetry import tracing
+from runtime.telemetry.log_export import LogExport
 from runtime.telemetry.snapshots import MetricSnapshot, take_snapshots
-from runtime.telemetry.telemetry_settings import list_unknown_variables, read_telemetry_settings
+from runtime.telemetry.telemetry_settings import (
+    TelemetrySettings,
+    list_unknown_variables,
+    read_telemetry_settings,
+)
 
 log = logs.get_logger(__name__)
 
@@ -64,25 +69,29 @@ def _configure(service: str, settings: Settings, part: Part) -> None:
     telemetry = read_telemetry_settings()
     if telemetry.sdk_log_level:
         logging.getLogger("opentelemetry").setLevel(telemetry.sdk_log_level)
+    if any(telemetry.exporters.values()) or settings.metrics_address:
+        _start(service, settings, telemetry, part)
     for name in list_unknown_variables():
         log.warning("Variable has no effect", name=name)
-    if not any(telemetry.exporters.values()) and not settings.metrics_address:
-        return
+
+
+def _start(service: str, settings: Settings, telemetry: TelemetrySettings, part: Part) -> None:
     from runtime.telemetry import export, resource  # the imports take a third of a second
 
     is_worker = part.parent is not None
-    attributes = resource.create_resource(service, settings.environment, is_worker)
+    created = resource.create_resource(service, settings.environment, is_worker)
+    if telemetry.exporters["logs"]:
+        _shutdowns.append(LogExport(service, settings.log_format, created.attributes).stop)
     if telemetry.exporters["traces"]:
-        tracer, ratio, stop = export.create_tracer(attributes, telemetry)
+        tracer, ratio, stop = export.create_tracer(created, telemetry)
         tracing.configure(tracer, ratio)
         _shutdowns.append(stop)
-    _shutdowns.extend(export.start_metric_exports(attributes, telemetry))
+    _shutdowns.extend(export.start_metric_exports(created, telemetry))
     if settings.metrics_address:
-        _serve_metrics("DIPTYCH_METRICS_ADDRESS", settings.metrics_address, part, attributes.attributes)
+        _serve_metrics("DIPTYCH_METRICS_ADDRESS", settings.metrics_address, part, created.attributes)
     elif "prometheus" in telemetry.exporters["metrics"]:
-        _serve_metrics(
-            "OTEL_EXPORTER_PROMETHEUS_HOST", telemetry.prometheus_address, part, attributes.attributes
-        )
+        address = telemetry.prometheus_address
+        _serve_metrics("OTEL_EXPORTER_PROMETHEUS_HOST", address, part, created.attributes)
 
 
 def _serve_metrics(setting: str, address: str, part: Part, resource: Mapping[str, object]) -> None:

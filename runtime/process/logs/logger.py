@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from runtime.process.logs.console import render_console
+from runtime.process.logs.lines import render_json
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
@@ -38,13 +39,15 @@ Render = Callable[[str, str, str, str, Mapping[str, Any]], bytes]
 class Pipeline:
     """What `configure` sets for all loggers, those created before it included."""
 
-    __slots__ = ("render", "service", "threshold", "writer")
+    __slots__ = ("export", "render", "service", "threshold", "writer")
 
     def __init__(self) -> None:
         self.threshold = LEVELS["info"]
         self.render: Render = render_console
         self.service = ""
         self.writer: Writer = _StderrWriter()
+        self.export: Writer | None = None
+        """Takes all lines as JSON, for their export; None while they are not exported."""
 
     def log(self, level: str, logger: str, message: str, fields: Mapping[str, Any]) -> None:
         try:
@@ -52,6 +55,10 @@ class Pipeline:
         except Exception:  # for instance a RecursionError, so close to the limit that nothing can be rendered
             line = b'{"level":"error","message":"Line could not be rendered"}\n'
         self.writer.add(line, level == "error")
+        if self.export is not None:
+            if self.render is not render_json:
+                line = render_json(self.service, level, logger, message, fields)
+            self.export.add(line, level == "error")
 
     def report_loss(self, count: int, error: str) -> bytes:
         """Return the line that reports dropped lines."""

@@ -146,7 +146,7 @@ async def test_a_port_in_use_is_reported_in_one_line(tmp_path: Path) -> None:
         ({"DIPTYCH_LOG_LEVEL": "loud"}, "DIPTYCH_LOG_LEVEL"),
         ({"DIPTYCH_JWKS": "/nowhere/jwks.json"}, "DIPTYCH_JWKS=/nowhere/jwks.json"),
         ({"OTEL_TRACES_EXPORTER": "zipkin"}, "OTEL_TRACES_EXPORTER=zipkin"),
-        ({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, "http/protobuf"),
+        ({"OTEL_METRICS_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "http/json"),
     ],
 )
 async def test_an_invalid_setting_is_reported_in_one_line(
