@@ -7,12 +7,13 @@ from command_server.fold_helper.fold_process import FoldProcess
 from command_server.kernel.context import Context, aggregate_types
 from command_server.kernel.event_lookups import EventLookups
 from command_server.kernel.group_commit import GroupCommit
-from command_server.metrics import create_window
+from command_server.metrics import QUEUED, create_window
 from command_server.observer import (
     TimeSetAsideReport,
     instrument,
     log_fold,
     log_unreadable_event,
+    measure_batch,
     report_folds,
 )
 from command_server.postgres.event_index import PostgresEventIndex
@@ -56,7 +57,9 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         lifecycle.settings.keep_requests,
         FoldProcess(lifecycle.settings.database_url, session_settings(SERVICE_ROLE), modules),
         lambda: notifier.max_payload,
+        measure_batch,
     )
+    QUEUED.observe(commits.count_queued)
     lifecycle.spawn(report_folds(commits.folder), "fold report")
     keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS])
     lifecycle.spawn(keys.run(), "key ring")

@@ -2,7 +2,7 @@
 
 from runtime.process_reports.report import COMMANDS
 from runtime.process_reports.window import Window
-from runtime.telemetry.instruments import Counter, Gauge, Histogram
+from runtime.telemetry.instruments import SIZES, Counter, Gauge, Histogram
 
 COMMANDS_PROCESSED = Counter(
     "commands.processed",
@@ -16,6 +16,13 @@ COMMANDS_PROCESSED = Counter(
 COMMAND_DURATION = Histogram(
     "diptych.commands.duration", "s", "Time from a command's arrival to its answer", "command_type"
 )
+BATCH_SIZE = Histogram(
+    "diptych.commands.batch_size", "{command}", "Commands that share a transaction", bounds=SIZES
+)
+BATCH_WAIT = Histogram(
+    "diptych.commands.batch_wait", "s", "Time from the arrival of the oldest command of a batch to its commit"
+)
+QUEUED = Gauge("diptych.commands.queued", "{command}", "Commands that wait for a transaction")
 TIMES_SET_ASIDE = Counter(
     "diptych.streams.times_set_aside",
     "{stream}",

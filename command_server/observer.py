@@ -50,6 +50,12 @@ async def report_folds(folder: StreamFolder) -> None:
         await asyncio.sleep(REPORT_INTERVAL)
 
 
+def measure_batch(size: int, wait: float) -> None:
+    """Record the size of a batch, and the seconds for which its oldest command has waited."""
+    metrics.BATCH_SIZE.record(size)
+    metrics.BATCH_WAIT.record(wait)
+
+
 def instrument(execute: Execute) -> Execute:
     """Return an `execute` that logs each command at its start and its end, and measures it."""
 

@@ -33,6 +33,7 @@ from contracts.streams import aggregate_id
 from runtime.codec import encode_timestamp, message_class
 from runtime.grpc import caller, metadata
 from runtime.grpc.method import Context as CallContext
+from runtime.grpc.metrics import CALLS_SHED
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.server import Service
 from runtime.telemetry import trace_context
@@ -121,6 +122,7 @@ def _build_handler(
             text = "the deadline passed while the command was queued; it was not executed"
             raise RpcError("DEADLINE_PASSED", text) from error
         except Overloaded as error:
+            CALLS_SHED.count("commit time")
             text = "the command would have waited too long; it was not executed"
             raise RpcError("OVERLOADED", text, retry_after=error.retry_after) from error
         except OutcomePending as error:

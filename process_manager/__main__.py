@@ -46,6 +46,7 @@ from runtime.process_reports.postgres_reports import PostgresReports
 from runtime.process_reports.queries import report_queries
 from runtime.process_reports.reporter import Reporter
 from runtime.process_reports.window import Window
+from runtime.telemetry.metrics import PARTITIONS_HELD
 
 log = logs.get_logger(__name__)
 
@@ -129,6 +130,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         window = Window(durations=report_queries(served))
         reporter = Reporter("process_manager", names, window, PostgresReports(store.engine).write)
         reporter.get_partitions = lambda: leases.partitions
+        PARTITIONS_HELD.observe(lambda: len(leases.partitions))
         lifecycle.spawn(reporter.run(), "process report")
 
         async def work() -> None:

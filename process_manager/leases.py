@@ -31,6 +31,7 @@ from process_manager.postgres.store import SagaStore
 from runtime.kept_session import KeptSession
 from runtime.process import logs
 from runtime.process.wakeups import wait_for_any
+from runtime.telemetry.metrics import LEASES_LOST
 
 LEASE = 2.0
 """Seconds after which a lease or a membership expires unless it is renewed."""
@@ -80,11 +81,15 @@ class Leases:
     async def renew(self) -> None:
         """Renew leases, acquire free partitions, and release those that exceed the share."""
         began = monotonic()
+        if self._partitions and began >= self._expire_at:  # this process was frozen, or too busy
+            LEASES_LOST.add(len(self._partitions))
+            self._partitions = frozenset()
         try:
             # What takes longer than a lease returns after its end.
             async with asyncio.timeout(LEASE):
                 partitions = await self._renew_or_rebalance()
         except BaseException:
+            LEASES_LOST.add(len(self._partitions))
             self._partitions = frozenset()
             await self._session.close()  # the others need not wait until the leases expire
             raise

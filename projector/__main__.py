@@ -12,7 +12,7 @@ from projector.code_version import compute_code_version
 from projector.event_feed import JetStreamEventFeed
 from projector.leases import RedisLeases
 from projector.metrics import create_window
-from projector.observer import create_observer
+from projector.observer import create_observer, observe_progress
 from projector.projection import Projection
 from projector.redis_connection import connect, is_ready, prepare
 from projector.redis_memory import watch_memory
@@ -27,6 +27,7 @@ from runtime.process.contexts import load_parts, name_group
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
 from runtime.process_reports.redis_reports import RedisReports
 from runtime.process_reports.reporter import Reporter
+from runtime.telemetry.metrics import PARTITIONS_HELD
 
 
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
@@ -79,6 +80,8 @@ async def run_projections(
         )
         for projection in projections
     ]
+    observe_progress(lambda: [runner.describe_progress() for runner in runners])
+    PARTITIONS_HELD.observe(lambda: len(leases.partitions))
     reporter = Reporter("projector", names, create_window(), RedisReports(redis.execute_command).write)
     reporter.get_partitions = lambda: leases.partitions
     lifecycle.spawn(reporter.run(), "process report")

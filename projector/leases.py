@@ -26,6 +26,7 @@ from redis.exceptions import RedisError
 
 from contracts import streams
 from runtime.process import logs
+from runtime.telemetry.metrics import LEASES_LOST
 
 LEASE = 5.0
 """Seconds after which a lease or a membership ends unless it is renewed."""
@@ -132,6 +133,8 @@ class RedisLeases:
                 :share
             ]
         )
+        if expired := self._partitions.difference(leased_partitions):
+            LEASES_LOST.add(len(expired))
         if partitions != self._partitions:
             log.info("Partitions changed", partitions=sorted(partitions))
             self._partitions = partitions

@@ -13,10 +13,25 @@ from contracts.envelope import RecordedEvent
 from contracts.view_layout import View
 from projector import metrics, traces
 from projector.records import Parked, Update
+from projector.runner import Progress
 from runtime.process import logs
 from runtime.telemetry import trace_context
+from runtime.telemetry.instruments import Key
 
 log = logs.get_logger(__name__)
+
+
+def observe_progress(read: Callable[[], Sequence[Progress]]) -> None:
+    """Compute the gauges of all projections from their progress, whenever they are read."""
+
+    def choose(field: str) -> Callable[[], dict[Key, float]]:
+        return lambda: {
+            (each.projection,): value for each in read() if (value := getattr(each, field)) is not None
+        }
+
+    metrics.OLDEST_UNAPPLIED.observe(choose("oldest_unapplied"))
+    metrics.STALENESS.observe(choose("staleness"))
+    metrics.PARTITIONS_BUILDING.observe(choose("partitions_building"))
 
 
 def create_observer(view: View) -> Callable[[Sequence[Update]], None]:

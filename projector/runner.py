@@ -9,9 +9,11 @@ one path for start, recovery and change of partitions, and no state survives fro
 
 import asyncio
 from contextlib import suppress
+from datetime import UTC, datetime
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
+from projector import clock
 from projector.checkpoints import Checkpoints
 from projector.ports import Build, EventFeed, Leases, Store
 from projector.projection import Projection
@@ -30,6 +32,18 @@ INITIAL_PAUSE, MAX_PAUSE = 0.05, 2.0
 """Seconds between failed sessions."""
 
 log = logs.get_logger(__name__)
+
+
+class Progress(NamedTuple):
+    """How far one process's part of a projection is."""
+
+    projection: str
+    oldest_unapplied: float | None
+    """Seconds since the publication of the oldest event that was read and is not written."""
+    staleness: float | None
+    """Seconds for which views may lack events; None if it is unknown, as during a build."""
+    partitions_building: int
+    """Those that have not caught up since the build began."""
 
 
 class Runner:
@@ -64,6 +78,9 @@ class Runner:
         turn = asyncio.Semaphore(1) if replay_turn is None else replay_turn
         self._replayer = Replayer(projection, store, feed, retries, observe, self._schedule, turn)
         self._waits_for_stream = False
+        self._session: Session | None = None
+        """The session, also after it has failed, until the next one has begun."""
+        self._partitions: frozenset[int] = frozenset()
         self._failures = logs.RepeatedErrors(log, "Session failed", projection=self._name)
 
     async def run(self, stopping: asyncio.Event) -> None:
@@ -84,9 +101,24 @@ class Runner:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(stopping.wait(), backoff.next_pause())
 
+    def describe_progress(self) -> Progress:
+        """Return how far this process's part of the projection is; in any thread."""
+        session = self._session
+        oldest = None if session is None else session.find_oldest()
+        stale_since = self._writer.find_stale_since(self._partitions)
+        return Progress(
+            self._name,
+            None if oldest is None else max(0.0, (datetime.now(UTC) - oldest).total_seconds()),
+            None if stale_since is None else max(0.0, (clock.read_milliseconds() - stale_since) / 1000),
+            len(self._writer.building & self._partitions),
+        )
+
     async def _run_session(self, stopping: asyncio.Event) -> None:
         """Work on the partitions that are leased now, until the leases change."""
         with self._leases.pin() as partitions:
+            self._partitions = partitions
+            if not partitions:
+                self._session = None
             found = await self._ensure_build() if partitions else None
             if found is None:
                 await asyncio.sleep(MAX_WAIT)
@@ -96,7 +128,7 @@ class Runner:
             self._schedule.clear()
             checkpoints = Checkpoints(identity.epoch, build.checkpoints, partitions)
             reader = await self._feed.open(identity.epoch, checkpoints.starts)
-            session = Session(self._writer, self._feed, identity, checkpoints, reader)
+            session = self._session = Session(self._writer, self._feed, identity, checkpoints, reader)
             replays = asyncio.create_task(self._replayer.run(partitions))
             try:
                 while not stopping.is_set() and self._leases.partitions == partitions:
@@ -106,6 +138,7 @@ class Runner:
                     if replays.done():
                         replays.result()  # raises: it ends by an error alone
                 await session.finish()
+                self._session = None
             except Exception:
                 await session.settle()
                 raise

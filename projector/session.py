@@ -21,7 +21,8 @@ where no relay has replied yet.
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from datetime import datetime
+from itertools import chain, islice
 from math import inf
 from time import perf_counter
 
@@ -86,6 +87,8 @@ class Session:
         """Messages that are applied at once, at most."""
         self._writing: asyncio.Task[bool] | None = None
         """The write that is on its way, and began in this step or in an earlier one."""
+        self._applied: Sequence[EventMessage] = ()
+        """Those whose write is on its way."""
         self._has_written = False
         self._last_check = feed.get_check()  # which may precede the session's identity
         self._catch_up = CatchUp()
@@ -107,6 +110,11 @@ class Session:
         if had_messages and apart:
             await self.finish()
             await asyncio.sleep(min(MAX_PAUSE, perf_counter() - began))
+
+    def find_oldest(self) -> datetime | None:
+        """Return when the oldest event that was read and is not written was published; in any thread."""
+        oldest = next(chain(self._applied, self._messages), None)
+        return None if oldest is None else oldest.published_at
 
     @property
     def has_succeeded(self) -> bool:
@@ -146,6 +154,7 @@ class Session:
             if not await self.finish():
                 self._writer.discard(batch)
                 batch = await self._writer.fold(_list_events(messages))
+            self._applied = messages
             for _ in messages:
                 self._messages.popleft()
             sequences = {message.partition: message.sequence for message in messages}
@@ -174,7 +183,7 @@ class Session:
         advances = self._checkpoints.plan_advances(positions)
         was_current = await self._writer.write(batch, advances, self._catch_up.reach(positions))
         self._checkpoints.record_advances(advances)
-        self._has_written = True
+        self._has_written, self._applied = True, ()
         return was_current
 
     async def _check_stream(self) -> None:

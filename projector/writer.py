@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from projector import clock
+from projector import clock, metrics
 from projector.fold import EventsMissing, fold
 from projector.ports import NO_PARTITIONS, Advances, Store
 from projector.projection import Projection
@@ -71,7 +71,6 @@ class Writer:
         self._as_of: dict[int, int] = {}
         """The times that the store has, by partition."""
         self._building: frozenset[int] = frozenset()
-        """The session's partitions that have not caught up since the build began."""
 
     def begin_session(self, as_of: Mapping[int, int], partitions: Collection[int]) -> None:
         """Evict all cached views: another projector may have had the session's partitions.
@@ -83,6 +82,11 @@ class Writer:
         self._cache.clear()
         self._as_of = dict(as_of)
         self._building = frozenset(partitions).difference(as_of)
+
+    @property
+    def building(self) -> frozenset[int]:
+        """The session's partitions that have not caught up since the build began."""
+        return self._building
 
     def find_stale_since(self, partitions: Collection[int]) -> int | None:
         """Return the time before which the views of these partitions include all committed events.
@@ -144,7 +148,7 @@ class Writer:
         Raises:
             BuildSuperseded: another build has begun, or a checkpoint is not as expected.
         """
-        was_current = True
+        was_current, began = True, perf_counter()
         # Each round writes the views that have no conflict. The checkpoints advance with the last round, so a
         # kill between two rounds repeats the whole batch.
         while conflicts := await self._write(batch.updates, advances, as_of):
@@ -155,6 +159,10 @@ class Writer:
         self._as_of.update({partition: time for partition, time in as_of.items() if time})
         if self._building:
             self._building = self._building.difference(as_of)
+        if batch.pending_events:
+            name = self._projection.view.projection
+            metrics.WRITE_DURATION.record(perf_counter() - began, name)
+            metrics.BATCH_SIZE.record(sum(map(len, batch.pending_events.values())), name)
         return was_current
 
     def discard(self, batch: FoldedBatch) -> None:

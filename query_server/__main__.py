@@ -10,6 +10,7 @@ from query_server.staleness import StalenessSampler
 from query_server.traced_redis import TracedRedisClient
 from runtime.grpc import request_tokens, server
 from runtime.grpc.call_limit import CallLimit
+from runtime.grpc.metrics import WATCHES_OPEN
 from runtime.grpc.request_tokens import RequestTokens
 from runtime.grpc.waits import Waits
 from runtime.process import workers
@@ -48,6 +49,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             lifecycle.settings.max_watches_per_caller,
             lifecycle.settings.max_watches,
         )
+        WATCHES_OPEN.observe(lambda: watch_limit.taken)
         services = [query_service(context, models, notifications, watch_limit) for context in contexts]
         names = [manifest.name for manifest in manifests]
         window = Window(durations=report_queries(services))

@@ -4,6 +4,7 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from runtime.postgres import autocommit
+from runtime.telemetry.metrics import CONNECTIONS_LOST
 
 
 class KeptConnection:
@@ -22,6 +23,8 @@ class KeptConnection:
         """Return the connection; open one if there is none or if it has ended."""
         if self._driver is not None and not self._driver.is_closed():
             return self._driver
+        if self._driver is not None:
+            CONNECTIONS_LOST.count("PostgreSQL")
         await self.close()
         self._connection = connection = await self._engine.connect()
         try:

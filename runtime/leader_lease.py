@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from runtime.kept_session import KeptSession, has_ended
 from runtime.process import logs
 from runtime.process.lifecycle import cancel_and_wait
+from runtime.telemetry.metrics import LEASES_LOST
 
 DURATION = 5.0
 """Seconds that a lease lasts."""
@@ -74,6 +75,8 @@ class Lease:
                     self.leads = True
                     await _run_until_one_ends(self.renew_until_lost, *tasks)
             except Exception as error:
+                if self.leads:
+                    LEASES_LOST.count()
                 self.leads = False
                 failures.report(error)
                 await self.release()

@@ -73,6 +73,8 @@ class GroupCommit:
         keep_requests: how long answers to repeated requests are kept; None for no limit.
         fold_helper: folds long streams off the event loop.
         max_payload: returns the bytes that the message of an event may have.
+        on_batch: called before each commit with the number of its commands, and the seconds for which the
+            oldest of them has waited.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class GroupCommit:
         keep_requests: timedelta | None = None,
         fold_helper: FoldHelper | None = None,
         max_payload: Callable[[], int] = lambda: DEFAULT_MAX_PAYLOAD,
+        on_batch: Callable[[int, float], None] = lambda *_: None,
     ) -> None:
         self._store = store
         self._aggregates = aggregates
@@ -92,6 +95,7 @@ class GroupCommit:
         self._on_time_set_aside = on_time_set_aside
         self._keep_requests = keep_requests
         self._max_payload = max_payload
+        self._on_batch = on_batch
         self._admission = Admission()
         self._deadlines = DeadlineWatch(self._answer_due)
         self._reruns = RerunBudget()
@@ -134,6 +138,10 @@ class GroupCommit:
         self._work_available.set()
         return await queued.result
 
+    def count_queued(self) -> int:
+        """Return the number of commands that wait for a batch."""
+        return self._queue.count()
+
     async def run(self) -> None:
         """Execute queued commands until `close` is called and none is left."""
         batcher = AdaptiveBatcher(self._queue.count, self._batch_ready.set, MAX_BATCH_WAIT)
@@ -151,6 +159,9 @@ class GroupCommit:
                 self._deadlines.answer_before_commit()
             self._forms_batch = False
             self._batch = self._queue.take_batch()
+            if self._batch:
+                oldest = min(queued.request.arrived_at for queued in self._batch)
+                self._on_batch(len(self._batch), perf_counter() - oldest)
             await self._execute_batch(self._batch)
         await self._fold_waits.close()
 

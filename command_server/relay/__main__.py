@@ -19,6 +19,7 @@ from runtime.process.lifecycle import Lifecycle, cancel_and_wait, read_settings,
 from runtime.process_reports.postgres_reports import PostgresReports
 from runtime.process_reports.reporter import Reporter
 from runtime.process_reports.window import Window
+from runtime.telemetry.metrics import LEADS
 
 
 async def main(lifecycle: Lifecycle) -> None:
@@ -39,6 +40,7 @@ async def main(lifecycle: Lifecycle) -> None:
 
         reporter = Reporter("relay", (), Window(), PostgresReports(engine).write)
         reporter.get_leads = lambda: lease.leads
+        LEADS.observe(lambda: int(lease.leads))
         lifecycle.spawn(reporter.run(), "process report")
         health = server.build(settings, address=settings.relay_address, probe=probe)
         leader = lifecycle.spawn(lease.run_as_leader(relay.lead, maintain), "relay")

@@ -1,5 +1,12 @@
 """The metrics of the relay."""
 
-from runtime.telemetry.instruments import Gauge
+from runtime.telemetry.instruments import SIZES, Counter, Gauge, Histogram
 
 OUTBOX_PENDING = Gauge("outbox.pending", "{event}", "Unpublished events in the outbox")
+PUBLISHED = Counter("diptych.relay.published", "{event}", "Events that the stream has acknowledged")
+PUBLICATION_SIZE = Histogram(
+    "diptych.relay.publication_size", "{event}", "Events that are published together", bounds=SIZES
+)
+PUBLICATION_DURATION = Histogram(
+    "diptych.relay.publication_duration", "s", "Time until the stream has acknowledged events"
+)

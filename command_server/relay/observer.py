@@ -5,6 +5,7 @@ from time import time_ns
 
 from opentelemetry.trace import SpanKind
 
+from command_server.relay import metrics
 from command_server.relay.batch_sender import Publisher
 from contracts import streams
 from contracts.envelope import RecordedEvent
@@ -32,6 +33,9 @@ class ObservedPublisher:
         start = time_ns()
         last = await self._publisher.publish(epoch, events, after)
         end = time_ns()
+        metrics.PUBLISHED.add(len(events))
+        metrics.PUBLICATION_SIZE.record(len(events))
+        metrics.PUBLICATION_DURATION.record((end - start) / 1e9)
         for event in events:
             _report(event, start, end, len(events))
         return last

@@ -167,6 +167,7 @@ class StepDispatcher:
         except OutcomeUnknown as error:
             await self._postpone(step, target, error)
         except Exception as error:  # for example, no installed service has the method of an old step
+            metrics.STEP_ATTEMPTS.count(target.name, "unknown")
             await self._postpone(step, target, OutcomeUnknown(f"it cannot be sent: {error!r}"))
         else:
             await self._deliver(step, target, reply)
@@ -192,12 +193,14 @@ class StepDispatcher:
                 )
                 traces.describe_reply(span, reply)
         except OutcomeUnknown as error:
+            metrics.STEP_ATTEMPTS.count(target.name, "denied" if error.denied else "unknown")
             if error.silent:
                 self._record_silence(target, str(error))
             else:
                 self._record_answer(target, monotonic() - started)
             raise
         self._record_answer(target, monotonic() - started)
+        metrics.STEP_ATTEMPTS.count(target.name, "rejected" if reply.reason else "accepted")
         log.info(
             "Step answered", saga=step.saga, sagaId=step.id, step=step.step, outcome=reply.reason or "OK"
         )

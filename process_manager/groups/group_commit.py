@@ -37,6 +37,7 @@ from process_manager.groups.queued_inputs import (
 )
 from process_manager.groups.refused_events import find_refused
 from process_manager.groups.unit_of_work import UnitOfWork, divide
+from process_manager.metrics import GROUP_SIZE, GROUP_WAIT
 from process_manager.postgres.group_store import LOCKED, GroupStore, is_outage
 from process_manager.saga import Saga
 from runtime.backoff import compute_pause
@@ -109,6 +110,8 @@ class GroupCommit:
         try:
             while self._queue or self._suspected:
                 if group := self._take_group():
+                    GROUP_SIZE.record(sum(each.input.size for each in group))
+                    GROUP_WAIT.record(monotonic() - min(each.queued_at for each in group))
                     await self._run_group(group)
                 if self._suspected:
                     await self._run_group([self._suspected.popleft()])

@@ -3,7 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import Hashable, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any
 
 from process_manager.groups.inputs import QueuedInput
@@ -19,6 +20,7 @@ class Queued:
 
     input: QueuedInput[Any]
     result: asyncio.Future[Any]
+    queued_at: float = field(default_factory=monotonic)
     lost_races: int = 0
     needs_checkpoint: bool = False
     """Whether another manager may have advanced its feed."""

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from runtime.grpc import caller
+from runtime.grpc import caller, metrics
 from runtime.grpc.rpc_error import RpcError
 
 RETRY_AFTER = 1.0
@@ -54,6 +54,7 @@ class CallLimit:
                 del self._taken[subject]
 
     def _create_error(self, whose: str, maximum: int) -> RpcError:
+        metrics.CALLS_SHED.count(self._kind)
         message = f"this server has {maximum} {self._kind} of {whose}, which is its limit"
         return RpcError(
             self._reason, message, {"of": whose, "maximum": str(maximum)}, retry_after=RETRY_AFTER

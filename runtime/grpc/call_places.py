@@ -18,6 +18,7 @@ from collections import Counter, deque
 
 from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler, Method
+from runtime.grpc.metrics import CALLS_SHED
 from runtime.grpc.rpc_error import RpcError
 
 MAX_WAIT = 1.0
@@ -116,6 +117,7 @@ class CallPlaces:
             del self._taken[subject]
 
     def _create_error(self) -> RpcError:
+        CALLS_SHED.count("calls of one caller")
         facts = {"of": "one caller", "maximum": str(self._per_caller)}
         text = f"this server has {self._per_caller} calls of one caller in flight, which is its limit"
         return RpcError("TOO_MANY_CALLS", text, facts, retry_after=RETRY_AFTER)

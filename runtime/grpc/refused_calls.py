@@ -17,6 +17,7 @@ from grpc import StatusCode
 
 from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler, Method
+from runtime.grpc.metrics import CALLS_REFUSED
 from runtime.grpc.refused_call_counts import OTHER, RefusedCall, RefusedCallCounts, strip_port
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.unauthenticated import Unauthenticated
@@ -101,6 +102,7 @@ class RefusedCalls:
         await self._add(RefusedCall(OTHER, "METHOD_UNKNOWN", None, {}, context.peer()))
 
     async def _add(self, call: RefusedCall) -> None:
+        CALLS_REFUSED.count(call.reason)
         if call.caller is None:
             self._count(call)
             await self._pace.wait(strip_port(call.peer))

@@ -16,6 +16,7 @@ from collections import deque
 
 from runtime.grpc import caller
 from runtime.grpc.method import Context, Handler, Method
+from runtime.grpc.metrics import CALLS_SHED
 from runtime.grpc.rpc_error import RpcError
 
 MIN_BEGUN, MAX_BEGUN = 8, 64
@@ -68,6 +69,7 @@ class Turns:
         if waiting is None:
             waiting = self._waiting[subject] = deque()
         elif now - waiting[0][1] > MAX_WAIT:
+            CALLS_SHED.count("turns of one caller")
             raise RpcError("OVERLOADED", "calls of this caller wait too long", retry_after=RETRY_AFTER)
         turn = loop.create_future()
         waiting.append((turn, now))

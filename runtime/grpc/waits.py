@@ -16,6 +16,7 @@ from enum import Enum
 from itertools import count
 
 from runtime.grpc.call_limit import CallLimit
+from runtime.grpc.metrics import WAITS_ENDED, WAITS_OPEN
 from runtime.process.settings import Settings
 
 DEADLINE_MARGIN = 0.05
@@ -57,18 +58,18 @@ class Wait:
     """The wait of one call, which may sleep several times; made by `Waits.begin`."""
 
     def __init__(self) -> None:
-        self._is_time_up = False
+        self.is_time_up = False
         self._sleeping: asyncio.Future[Woken] | None = None
 
     async def sleep(self) -> Woken:
         """Return once the wait is woken or its time is up."""
-        if self._is_time_up:
+        if self.is_time_up:
             return Woken.TIME_UP
         self._sleeping = asyncio.get_running_loop().create_future()
         return await self._sleeping
 
     def wake(self, reason: Woken) -> None:
-        self._is_time_up |= reason is Woken.TIME_UP
+        self.is_time_up |= reason is Woken.TIME_UP
         if self._sleeping is not None and not self._sleeping.done():
             self._sleeping.set_result(reason)
 
@@ -89,6 +90,7 @@ class Waits:
         self._numbers = count()
         self._lateness = 0.0
         self._tick_due = 0.0
+        WAITS_OPEN.observe(lambda: limit.taken)
 
     @classmethod
     def of(cls, settings: Settings) -> "Waits":
@@ -129,7 +131,12 @@ class Waits:
                 self._schedule_tick()
             wait = Wait()
             heapq.heappush(self._ends, (end, next(self._numbers), wait))
-            yield wait
+            outcome = "left"  # the client has gone, or a read has failed
+            try:
+                yield wait
+                outcome = "reached"
+            finally:
+                WAITS_ENDED.count("timed_out" if wait.is_time_up else outcome)
 
     def _schedule_tick(self) -> None:
         loop = asyncio.get_running_loop()

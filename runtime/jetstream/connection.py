@@ -26,6 +26,7 @@ from runtime.grpc.health import NotReady
 from runtime.jetstream.nats_client import NatsClient, Receive
 from runtime.process import logs
 from runtime.process.start_error import InvalidSetting
+from runtime.telemetry.metrics import CONNECTIONS_LOST
 
 UNREACHABLE = (nats.errors.Error, OSError, TimeoutError)
 """The errors of calls to NATS and JetStream. Their usual cause is that the server is unreachable."""
@@ -157,6 +158,7 @@ class Connection:
 
     async def _on_disconnected(self) -> None:
         if not self._keeper.cancelled():
+            CONNECTIONS_LOST.count("NATS")
             log.warning("Disconnected from NATS", error=str(self.client.last_error or ""))
 
     async def _on_error(self, error: Exception) -> None:

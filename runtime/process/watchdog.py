@@ -18,6 +18,7 @@ import traceback
 from time import monotonic
 
 from runtime.process import logs
+from runtime.telemetry.metrics import EVENT_LOOP_DELAY, EVENT_LOOP_STALLED
 
 EXIT_STALLED = 70
 """As of any process of which a part has failed."""
@@ -55,6 +56,9 @@ class Watchdog:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._turned = True
+        self._due = monotonic() + INTERVAL
+        """When the loop turns next, if nothing holds it up."""
+        EVENT_LOOP_STALLED.observe(self.compute_delay)
         self._stopped = threading.Event()
         self._timer = self._loop.call_later(INTERVAL, self._note_turn)
         threading.Thread(target=self._run, name="watchdog", daemon=True).start()
@@ -64,8 +68,14 @@ class Watchdog:
         self._stopped.set()
         self._timer.cancel()
 
+    def compute_delay(self) -> float:
+        """Return the seconds by which the loop is late now; in any thread."""
+        return max(0.0, monotonic() - self._due)
+
     def _note_turn(self) -> None:
         self._turned = True
+        EVENT_LOOP_DELAY.record(self.compute_delay())
+        self._due = monotonic() + INTERVAL
         self._timer = self._loop.call_later(INTERVAL, self._note_turn)
 
     def _run(self) -> None:

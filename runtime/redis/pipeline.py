@@ -21,6 +21,7 @@ from runtime.backoff import Backoff
 from runtime.batching import AdaptiveBatcher
 from runtime.process import logs
 from runtime.redis.address import RedisAddress
+from runtime.telemetry.metrics import CONNECTIONS_LOST
 
 INITIAL_PAUSE, MAX_PAUSE = 0.01, 1.0
 """Seconds between attempts to connect."""
@@ -79,6 +80,7 @@ class RedisPipeline:
                 backoff.reset()
                 failures.reset()
                 await self._serve_with(connection)
+                CONNECTIONS_LOST.count("Redis")
                 log.warning("Redis connection lost", address=str(self._address))
             except Exception as error:  # any error may be transient, so the loop always tries again
                 failures.report(error)

@@ -21,3 +21,22 @@ WORKER_ANSWERING = Gauge(
 WORKERS_REPLACED = Counter(
     "diptych.worker.replaced", "{worker}", "Workers that died and were replaced", "worker"
 )
+EVENT_LOOP_DELAY = Histogram(
+    "diptych.event_loop.delay", "s", "Time by which a timer of the event loop was late, once a second"
+)
+EVENT_LOOP_STALLED = Gauge(
+    "diptych.event_loop.stalled", "s", "Time for which the event loop has not turned although it should have"
+)
+CONNECTIONS_LOST = Counter(
+    "diptych.connections.lost",
+    "{connection}",
+    "Connections to a server that were lost in use",
+    "server",
+)
+PARTITIONS_HELD = Gauge(
+    "diptych.partitions.held", "{partition}", "Partitions that this projector or process manager holds"
+)
+LEADS = Gauge("diptych.relay.leads", "1", "1 while this relay leads, as far as it knows; otherwise 0")
+LEASES_LOST = Counter(
+    "diptych.leases.lost", "{lease}", "Leases that ended although this process did not release them"
+)

@@ -72,6 +72,7 @@ async def test_figures_and_living_processes_are_true_while_processes_are_killed(
     assert found["read model staleness"].good
     assert sum(bool(each.report.leads) for each in (await reports.read()).living) == 1
     await shows_a_killed_projector(stack, reports)
+    await shows_a_frozen_leader(stack, reports)
     await shows_a_frozen_database(stack, clerk, reports)
     await until(lambda: lives(reports), 40)
     report = await verify_stack(stack)
@@ -94,6 +95,32 @@ async def shows_a_killed_projector(stack: Stack, reports: Reports) -> None:
         return (await read_figures(reports))["read model staleness"].good
 
     await until(is_fresh, 30)
+
+
+async def shows_a_frozen_leader(stack: Stack, reports: Reports) -> None:
+    """Its last report says that it leads; that of the standby says the same soon, and its own ages out."""
+    (leading,) = await list_leaders(reports)
+    pid = int(leading.split(":")[1])
+    (relay,) = [relay for relay in stack.of(RELAY) if relay.child.process.pid == pid]
+    relay.child.freeze()
+    try:
+
+        async def has_another_leader() -> bool:
+            leaders = await list_leaders(reports)
+            return len(leaders) == 1 and leading not in leaders
+
+        await until(has_another_leader, 40)
+    finally:
+        relay.child.thaw()
+
+    async def have_one_leader() -> bool:
+        return len(await list_leaders(reports)) == 1 and await lives(reports)
+
+    await until(have_one_leader, 40)
+
+
+async def list_leaders(reports: Reports) -> list[str]:
+    return [each.instance for each in (await reports.read()).living if each.report.leads]
 
 
 async def lives_without_projector(reports: Reports) -> bool:

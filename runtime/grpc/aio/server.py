@@ -27,6 +27,7 @@ from grpc.aio import _server
 from runtime.grpc import errors
 from runtime.grpc.aio.observed_handlers import ObservedHandlers
 from runtime.grpc.late_messages import MESSAGE_TIMEOUT, RETRY_AFTER, CrowdedOutError, LateMessages
+from runtime.grpc.metrics import CALLS_SHED
 from runtime.grpc.rpc_error import RpcError
 
 UNKNOWN_METHOD = "unknown"
@@ -128,6 +129,7 @@ class _CallIntake(cygrpc.AioServer):  # type: ignore[misc] # has no stub
         except DecodeError:
             error = RpcError("REQUEST_INVALID", f"not a request of {method}")
         except CrowdedOutError:
+            CALLS_SHED.count("late messages")
             error = RpcError("OVERLOADED", "too many calls wait for their message", retry_after=RETRY_AFTER)
         except TimeoutError:
             problem = f"no complete message arrived within {MESSAGE_TIMEOUT:.0f} seconds"

@@ -12,6 +12,7 @@ from runtime.grpc.h2corn.call import Aborted, Call, Send
 from runtime.grpc.h2corn.headers import InvalidHeaders, is_grpc, read_headers
 from runtime.grpc.h2corn.messages import ClientGone, Receive, read_message
 from runtime.grpc.late_messages import MESSAGE_TIMEOUT, RETRY_AFTER, CrowdedOutError, LateMessages
+from runtime.grpc.metrics import CALLS_SHED
 from runtime.grpc.routes import Route, Routes
 from runtime.grpc.rpc_error import RpcError
 from runtime.process import logs
@@ -131,6 +132,7 @@ class Application:
             with self._public_streams.limit(peer):
                 return await serving
         except CrowdedOutError:
+            CALLS_SHED.count("public streams")
             problem = "too many public streams, most of them of this connection"
             raise RpcError("OVERLOADED", problem, retry_after=RETRY_AFTER) from None
 
@@ -139,6 +141,7 @@ class Application:
             with self.late_messages.limit(peer):
                 return await read_message(receive)
         except CrowdedOutError:
+            CALLS_SHED.count("late messages")
             problem = "too many calls of this connection wait for their message"
             raise RpcError("OVERLOADED", problem, retry_after=RETRY_AFTER) from None
         except TimeoutError:

@@ -45,6 +45,21 @@ async def execute(commits: GroupCommit, requests: Sequence[Request]) -> list[Any
     return [result.outcome if isinstance(result, CommandResult) else result for result in await pending]
 
 
+async def test_each_batch_is_measured_before_its_commit() -> None:
+    batches: list[tuple[int, float]] = []
+    commits = group_commit(MemoryEventStore(), on_batch=lambda size, wait: batches.append((size, wait)))
+    requests = [replace_arrival(request(Deposit(f"a-{number}", 1)), seconds=5.0) for number in range(3)]
+    await execute(commits, requests)
+    ((size, wait),) = batches
+    assert size == 3
+    assert 5.0 <= wait < 60
+    assert commits.count_queued() == 0
+
+
+def replace_arrival(command: Request, seconds: float) -> Request:
+    return structs.replace(command, arrived_at=command.arrived_at - seconds)
+
+
 def list_versions(store: MemoryEventStore) -> dict[str, int]:
     return {name: stream.version for name, stream in store.streams.items()}
 
