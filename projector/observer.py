@@ -62,7 +62,7 @@ def _report_update(model: str, update: Update, end_ns: int) -> None:
     last = update.applied_events[-1]
     lag = max(0.0, end_ns / 1e9 - last.recorded_at.timestamp())
     if not update.is_backfill:
-        metrics.READ_MODEL_LAG.record(lag, model)
+        metrics.READ_MODEL_LAG.record_traced(last.metadata.get("traceparent"), lag, model)
     log.info(
         "Read model updated",
         modelType=model,

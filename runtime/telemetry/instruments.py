@@ -13,6 +13,10 @@ such a value is true even while the event loop stands still.
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
+from time import time_ns
+from typing import NamedTuple
+
+from runtime.telemetry import trace_context
 
 Value = str | bool | int | None
 """The value of an attribute. None: a measurement lacks this attribute."""
@@ -25,12 +29,19 @@ calls here take less."""
 SIZES = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000)
 """Upper bounds of the buckets of sizes of batches."""
 
+_keeps_exemplars = False
 _registry: dict[str, "Counter | Histogram | Gauge"] = {}
 
 
 def list_instruments() -> "Sequence[Counter | Histogram | Gauge]":
     """Return all metrics that the modules of this process have declared."""
     return list(_registry.values())
+
+
+def keep_exemplars(kept: bool) -> None:
+    """Choose whether histograms keep exemplars: values that were measured in sampled traces."""
+    global _keeps_exemplars
+    _keeps_exemplars = kept
 
 
 class Instrument:
@@ -80,16 +91,27 @@ class Counter(Instrument):
             self.sums[()] = 0
 
 
+class Exemplar(NamedTuple):
+    """A measured value, and the sampled trace in which it was measured."""
+
+    value: float
+    traceparent: str
+    time_ns: int
+    """In nanoseconds since 1970."""
+
+
 class Distribution:
     """The numbers of measured values between the bounds of the buckets."""
 
-    __slots__ = ("buckets", "maximum", "minimum", "total")
+    __slots__ = ("buckets", "exemplars", "maximum", "minimum", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self.buckets = [0] * (len(bounds) + 1)
         self.total = 0.0
         self.minimum = inf
         self.maximum = -inf
+        self.exemplars: dict[int, Exemplar] = {}
+        """The latest exemplar of each bucket that has one."""
 
 
 class Histogram(Instrument):
@@ -109,12 +131,27 @@ class Histogram(Instrument):
         distribution = self.distributions.get(key)
         if distribution is None:
             distribution = self.distributions[key] = Distribution(self.bounds)
-        distribution.buckets[bisect_left(self.bounds, value)] += 1
+        bucket = bisect_left(self.bounds, value)
+        distribution.buckets[bucket] += 1
         distribution.total += value
         if value < distribution.minimum:
             distribution.minimum = value
         if value > distribution.maximum:
             distribution.maximum = value
+        if _keeps_exemplars:
+            traceparent = trace_context.get_current()
+            if traceparent is not None and trace_context.is_sampled(traceparent):
+                distribution.exemplars[bucket] = Exemplar(value, traceparent, time_ns())
+
+    def record_traced(self, traceparent: str | None, value: float, *key: Value) -> None:
+        """Record a value that was measured in another trace than the current one."""
+        if not _keeps_exemplars:
+            return self.record(value, *key)
+        token = trace_context.set_current(traceparent)
+        try:
+            return self.record(value, *key)
+        finally:
+            trace_context.reset(token)
 
     def clear(self) -> None:
         """Forget all measurements."""

@@ -6,9 +6,10 @@ from threading import Thread
 import pytest
 
 from devstack.describe_metrics import PROCESSES, find_metrics, read_rows, write_row
-from runtime.telemetry import instruments
-from runtime.telemetry.instruments import Counter, Gauge
+from runtime.telemetry import instruments, trace_context
+from runtime.telemetry.instruments import Counter, Gauge, Histogram
 
+TRACES = ("1", "01"), ("2", "03"), ("3", "00")
 ROOT = Path(__file__).parents[3]
 GIVEN_NAMES = {
     "commands.processed",
@@ -58,6 +59,37 @@ def test_an_attribute_without_a_value_is_left_out() -> None:
     counter.count("red")
     with pytest.raises(ValueError, match="zip"):
         [counter.name_values(key) for key in counter.sums]
+
+
+@pytest.mark.usefixtures("registry")
+def test_a_bucket_keeps_its_latest_sampled_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    sampled, later, unsampled = (f"00-{digit * 32}-{digit * 16}-{flags}" for digit, flags in TRACES)
+    histogram = Histogram("diptych.durations", "s", "Durations")
+
+    def record(value: float, traceparent: str | None) -> None:
+        token = trace_context.set_current(traceparent)
+        histogram.record(value)
+        trace_context.reset(token)
+
+    record(0.3, sampled)
+    assert histogram.distributions[()].exemplars == {}, "they are off"
+    monkeypatch.setattr(instruments, "_keeps_exemplars", True)
+    for value, traceparent in (
+        (0.3, sampled),
+        (0.4, later),
+        (0.45, unsampled),
+        (99.0, sampled),
+        (0.01, None),
+    ):
+        record(value, traceparent)
+    histogram.record_traced(later, 0.02)
+    kept = {bucket: each[:2] for bucket, each in histogram.distributions[()].exemplars.items()}
+    bucket_of = histogram.bounds.index
+    assert kept == {
+        bucket_of(0.5): (0.4, later),
+        bucket_of(0.025): (0.02, later),
+        len(histogram.bounds): (99.0, sampled),
+    }
 
 
 @pytest.mark.usefixtures("registry")
