@@ -50,10 +50,9 @@ def read_rows() -> list[str]:
 def main() -> None:
     """Replace the table."""
     before, after = PAGE.read_text().split(TITLE)
-    intro, _, rest = after.partition("\n\n")
-    following = rest[rest.index("\n## ") :]
+    intro, _, following = after.split("\n\n", 2)
     rows = "\n".join(write_row(*declared) for declared in find_metrics())
-    PAGE.write_text(f"{before}{TITLE}{intro}\n\n{HEAD}\n{rows}\n{following}")
+    PAGE.write_text(f"{before}{TITLE}{intro}\n\n{HEAD}\n{rows}\n\n{following}")
 
 
 if __name__ == "__main__":

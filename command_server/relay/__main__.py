@@ -5,7 +5,7 @@ from functools import partial
 from command_server.postgres.event_store import session_settings
 from command_server.postgres.schema import RELAY_ROLE
 from command_server.relay.event_stream import EventStream
-from command_server.relay.metrics import OUTBOX_PENDING
+from command_server.relay.metrics import LEADS, OUTBOX_PENDING
 from command_server.relay.observer import ObservedPublisher
 from command_server.relay.outbox import Outbox
 from command_server.relay.outbox_maintenance import maintain_outbox
@@ -19,7 +19,6 @@ from runtime.process.lifecycle import Lifecycle, cancel_and_wait, read_settings,
 from runtime.process_reports.postgres_reports import PostgresReports
 from runtime.process_reports.reporter import Reporter
 from runtime.process_reports.window import Window
-from runtime.telemetry.metrics import LEADS
 
 
 async def main(lifecycle: Lifecycle) -> None:

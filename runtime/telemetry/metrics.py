@@ -36,7 +36,6 @@ CONNECTIONS_LOST = Counter(
 PARTITIONS_HELD = Gauge(
     "diptych.partitions.held", "{partition}", "Partitions that this projector or process manager holds"
 )
-LEADS = Gauge("diptych.relay.leads", "1", "1 while this relay leads, as far as it knows; otherwise 0")
 LEASES_LOST = Counter(
     "diptych.leases.lost", "{lease}", "Leases that ended although this process did not release them"
 )

@@ -128,7 +128,7 @@ async def test_pending_telemetry_is_exported_before_the_process_ends(
         toy.process.terminate()
         assert await toy.wait_ended() == 0
     assert [span.name for span in collector.spans] == [METHOD]
-    assert [point.name for point in collector.points] == ["rpc.server.call.duration"]
+    assert "rpc.server.call.duration" in {point.name for point in collector.points}
 
 
 async def test_an_unreachable_collector_delays_neither_calls_nor_the_end(tmp_path: Path) -> None:
