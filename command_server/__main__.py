@@ -14,7 +14,7 @@ from command_server.observer import (
     log_fold,
     log_unreadable_event,
     measure_batch,
-    report_folds,
+    observe_folds,
 )
 from command_server.postgres.event_index import PostgresEventIndex
 from command_server.postgres.event_store import PostgresEventStore, session_settings
@@ -60,7 +60,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         measure_batch,
     )
     QUEUED.observe(commits.count_queued)
-    lifecycle.spawn(report_folds(commits.folder), "fold report")
+    observe_folds(commits.folder)
     keys = KeyFile(lifecycle.settings.keys, [Purpose.CONSISTENCY_TOKENS])
     lifecycle.spawn(keys.run(), "key ring")
     tokens = ConsistencyTokens(keys.get_ring)

@@ -2,7 +2,6 @@
 and of times that were set aside.
 """
 
-import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
 from math import inf
@@ -26,8 +25,6 @@ MAX_REASONS = 100
 OTHER = "OTHER"
 _reasons: set[str] = set()
 
-REPORT_INTERVAL = 1.0
-"""Seconds between two measurements of the folds under way."""
 QUIET_PERIOD = 60.0
 """Seconds without a time that was set aside, after which the next one is logged again."""
 
@@ -42,12 +39,10 @@ def log_unreadable_event(stream: str, version: int, error: Exception) -> None:
     log.error("Event not indexed", stream=stream, version=version, error=repr(error))
 
 
-async def report_folds(folder: StreamFolder) -> None:
-    """Record the number and the age of the folds under way, every REPORT_INTERVAL seconds."""
-    while True:
-        metrics.FOLDS.set(folder.count)
-        metrics.FOLD_AGE.set(round(folder.age))
-        await asyncio.sleep(REPORT_INTERVAL)
+def observe_folds(folder: StreamFolder) -> None:
+    """Compute the gauges of the folds under way whenever they are read."""
+    metrics.FOLDS.observe(lambda: folder.count)
+    metrics.FOLD_AGE.observe(lambda: round(folder.age, 3))
 
 
 def measure_batch(size: int, wait: float) -> None:

@@ -29,7 +29,9 @@ async def watch_memory(redis: Redis, interval: float = INTERVAL) -> NoReturn:
             percent = await read_used_percent(redis)
         except (RedisError, OSError):
             percent = None  # health tells that Redis is unreachable
-        if percent is not None:
+        if percent is None:
+            REDIS_MEMORY_USED.unset()
+        else:
             REDIS_MEMORY_USED.set(percent)
             if percent >= NEARLY_FULL and not warned:
                 log.warning("Redis nearly full; raise its maxmemory", percent=percent)

@@ -26,7 +26,11 @@ async def check_clock(server: str, read_time: Callable[[], Awaitable[float]]) ->
         Exception: the server does not answer.
     """
     start = monotonic()
-    server_time = await read_time()
+    try:
+        server_time = await read_time()
+    except BaseException:
+        metrics.CLOCK_OFFSET.unset()  # the last one may be long ago
+        raise
     tolerance = (monotonic() - start) / 2
     offset = time() - tolerance - server_time
     metrics.CLOCK_OFFSET.set(round(offset * 1000))

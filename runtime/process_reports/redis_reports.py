@@ -9,10 +9,13 @@ from runtime.process_reports.stored_report import MAX_REPORTS, StoredReport
 REPORTS = "process_reports"
 TIMES = "process_reports:times"
 
-# Also removes what has not been renewed for long, or has a time of the future: the clock was set back.
+# Replaces keys of other types, which somebody else has written. Also removes what has not been renewed for
+# long, or has a time of the future: the clock was set back.
 WRITE = """
 local time = redis.call('TIME')
 local now, kept = time[1] * 1000 + math.floor(time[2] / 1000), tonumber(ARGV[3])
+if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('UNLINK', KEYS[1]) end
+if redis.call('TYPE', KEYS[2]).ok ~= 'zset' then redis.call('UNLINK', KEYS[2]) end
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 for _, range in ipairs({{'-inf', now - kept}, {now + 60000, '+inf'}}) do

@@ -44,12 +44,12 @@ class Reporter:
         failures = logs.RepeatedErrors(log, "Process report not written")
         while True:
             now = monotonic()
-            self._window.advance(now)
             try:
+                self._window.advance(now)
                 async with asyncio.timeout(TIMEOUT):
                     await self._write(encode(self.create_report(now)))
                 failures.reset()
-            except Exception as error:
+            except Exception as error:  # also a bug in a report: the process is worth more than it
                 failures.report(error)
             await asyncio.sleep(INTERVAL)
 

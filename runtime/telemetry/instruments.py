@@ -176,6 +176,10 @@ class Gauge(Instrument):
     def set(self, value: float, *key: Value) -> None:
         self._values[key] = value
 
+    def unset(self, *key: Value) -> None:
+        """Forget a value that nobody knows any more."""
+        self._values.pop(key, None)
+
     def observe(self, read: Read) -> None:
         """Compute values by a function from now on, beside those that others set or compute."""
         self._reads.append(read)

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from devstack.servers import Valkey
 from projector import session
 from projector.leases import RedisLeases
-from projector.metrics import OLDEST_UNAPPLIED, PARTITIONS_BUILDING, STALENESS
+from projector.metrics import OLDEST_UNAPPLIED, PARTITIONS_BUILDING, REDIS_MEMORY_USED, STALENESS
 from projector.observer import observe_progress
+from projector.redis_memory import watch_memory
 from projector.runner import Progress, Runner
 from runtime.telemetry.metrics import LEASES_LOST
 from tests.support.harness import projection_run
@@ -129,3 +131,14 @@ async def test_leases_that_expire_are_counted_and_those_that_are_released_are_no
         await redis.set(f"lease:ledger:{partition}", second._me)
     await first.renew()
     assert LEASES_LOST.sums == {(): 2}
+
+
+async def test_the_memory_of_a_redis_that_was_killed_is_no_longer_shown(own_redis: Valkey) -> None:
+    async with Redis.from_url(own_redis.url) as client:
+        await client.config_set("maxmemory", 1_000_000_000)
+        watching = asyncio.create_task(watch_memory(client, interval=0.02))
+        await until(lambda: () in REDIS_MEMORY_USED.read_values())
+        await own_redis.kill()
+        await until(lambda: REDIS_MEMORY_USED.read_values() == {})
+        await own_redis.start()
+        watching.cancel()

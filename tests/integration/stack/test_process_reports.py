@@ -91,6 +91,14 @@ async def test_reports_that_ended_or_are_of_the_future_leave_redis(redis: Redis,
     assert await redis.hkeys(REPORTS) == await redis.zrange(TIMES, 0, -1) == [INSTANCE.encode()]
 
 
+async def test_keys_of_other_types_are_replaced(redis: Redis) -> None:
+    for key in (REPORTS, TIMES):
+        await redis.set(key, "somebody else's")
+    reports = RedisReports(redis.execute_command)
+    await reports.write(REPORT)
+    assert (await read_one(reports.read)).instance == INSTANCE
+
+
 async def test_many_reports_are_read_in_bounded_number(
     redis: Redis, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

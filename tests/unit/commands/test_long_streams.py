@@ -203,19 +203,17 @@ async def test_a_stop_does_not_wait_for_the_helper(store: CountingStore) -> None
     await asyncio.wait_for(writer, 20)
 
 
-async def test_folds_under_way_are_measured(
-    store: CountingStore, commits: GroupCommit, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(observer, "REPORT_INTERVAL", 0.01)
-    report = asyncio.create_task(observer.report_folds(commits.folder))
+async def test_folds_under_way_are_measured(store: CountingStore, commits: GroupCommit) -> None:
+    for gauge in (FOLDS, FOLD_AGE):
+        gauge.clear()
+    observer.observe_folds(commits.folder)
     gate = store.close_gate(add_account(store, "a", LONG))
     command = start(commits, request(Deposit("a", 1)))
     await until(lambda: FOLDS.read_values() == {(): 1})
     await until(lambda: FOLD_AGE.read_values()[()] > 0)
     gate.set()
     await command
-    await until(lambda: FOLDS.read_values() == FOLD_AGE.read_values() == {(): 0})
-    report.cancel()
+    assert FOLDS.read_values() == FOLD_AGE.read_values() == {(): 0}
 
 
 async def test_a_short_fold_does_not_wait_for_a_long_one(store: CountingStore, commits: GroupCommit) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from runtime.grpc import waits
 from runtime.grpc.call_limit import CallLimit
+from runtime.grpc.clock_check import check_clock
 from runtime.grpc.metrics import CALLS_REFUSED, CALLS_SHED, WAITS_ENDED, WAITS_OPEN
 from runtime.grpc.refused_call_counts import RefusedCall
 from runtime.grpc.refused_calls import RefusedCalls
@@ -16,7 +17,7 @@ from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.waits import Waits, Woken
 from runtime.process import watchdog
 from runtime.process.watchdog import Watchdog
-from runtime.telemetry.metrics import EVENT_LOOP_DELAY, EVENT_LOOP_STALLED
+from runtime.telemetry.metrics import CLOCK_OFFSET, EVENT_LOOP_DELAY, EVENT_LOOP_STALLED
 from tests.support.harness.waiting import until
 
 
@@ -84,3 +85,17 @@ async def test_refused_calls_are_counted_by_reason() -> None:
         await calls._add(RefusedCall("/a.B/C", reason, caller, {}, "ipv4:10.0.0.7:1"))
     await calls.close()
     assert CALLS_REFUSED.sums == {("UNAUTHENTICATED",): 2, ("SCOPE_MISSING",): 1}
+
+
+async def test_an_offset_that_nobody_knows_any_more_is_no_longer_shown() -> None:
+    async def fail() -> float:
+        raise ConnectionError
+
+    async def read_time() -> float:
+        return time.time()
+
+    await check_clock("Redis", read_time)
+    assert abs(CLOCK_OFFSET.read_values()[()]) < 1_000
+    with pytest.raises(ConnectionError):
+        await check_clock("Redis", fail)
+    assert CLOCK_OFFSET.read_values() == {}
