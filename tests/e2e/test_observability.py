@@ -10,11 +10,14 @@ from uuid import uuid4
 import pytest
 
 from devstack.stack_kinds import temporary_stack
+from operations.projections import rebuild
 from runtime.process.version import VERSION
 from tests.support.harness.collector import Collector
 from tests.support.harness.log_lines import lines_of
+from tests.support.harness.waiting import until
 from tests.support.ledger.clerk import Clerk, cheque_of
 from tests.support.ledger.installation import CONTEXT, installed
+from tests.support.ledger.projections import CHEQUE
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER_SPAN = "b7ad6b7169203331"
@@ -61,6 +64,7 @@ async def test_one_command_is_followed_through_logs_trace_and_metrics(
     await the_trace_leads_to_the_write_in_redis(collector)
     await the_metrics_count_it(collector)
     await the_processes_name_their_version(watched, collector)
+    await a_rebuild_changes_no_lag_and_adds_no_span(watched, collector)
 
 
 async def the_log_lines_have_all_their_fields(
@@ -115,6 +119,28 @@ async def the_metrics_count_it(collector: Collector) -> None:
                 point.name == name and attributes.items() <= point.attributes.items()
             )
         )
+
+
+async def a_rebuild_changes_no_lag_and_adds_no_span(clerk: Clerk, collector: Collector) -> None:
+    def count(name: str) -> float:
+        points = {
+            tuple(sorted(point.attributes.items())): point.count
+            for point in collector.points
+            if point.name == name and point.service == "projector"
+        }
+        return sum(points.values())
+
+    def list_spans() -> set[str]:
+        return {span.id for span in collector.spans if span.trace == TRACE and span.service == "projector"}
+
+    lags, applied, spans = count("read_model.lag"), count("events.processed"), list_spans()
+    await rebuild(clerk.stack.settings, CHEQUE, 30)
+    await until(lambda: count("events.processed") > applied)
+    event_views = 2  # that a cheque's first event changes: the cheque and its history
+    again = await clerk.write(cheque_of("bob"))  # its lag arrives after everything of the build
+    await clerk.get(again.aggregate_id, again.consistency_token)
+    await until(lambda: count("read_model.lag") >= lags + event_views)
+    assert (count("read_model.lag") - lags, list_spans()) == (event_views, spans)
 
 
 async def the_processes_name_their_version(clerk: Clerk, collector: Collector) -> None:
