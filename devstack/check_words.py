@@ -24,6 +24,7 @@ FOLDERS = (
     "diptych_testing",
     "client",
     "bench",
+    "deploy",
     "tests",
 )
 PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")

@@ -127,11 +127,11 @@ class Child:
 
     def freeze(self) -> None:
         """Suspend the program, like a machine that hangs."""
-        self._signal(signal.SIGSTOP, self.process.pid, *_list_children(self.process.pid))
+        self._signal(signal.SIGSTOP, self.process.pid, *list_children(self.process.pid))
 
     def thaw(self) -> None:
         """Resume a frozen program."""
-        self._signal(signal.SIGCONT, self.process.pid, *_list_children(self.process.pid))
+        self._signal(signal.SIGCONT, self.process.pid, *list_children(self.process.pid))
 
     def _signal(self, number: signal.Signals, *pids: int) -> None:
         """Send a signal to the groups of these processes, if the program runs."""
@@ -161,7 +161,7 @@ class Child:
                 self._output(line.decode(errors="replace").rstrip("\n"))
 
 
-def _list_children(pid: int) -> list[int]:
+def list_children(pid: int) -> list[int]:
     """Return the running children of a process; empty on systems without /proc."""
     with suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

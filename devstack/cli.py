@@ -22,6 +22,14 @@ def up() -> None:
 
 
 @main.command()
+def observe() -> None:
+    """Run the local stack with Prometheus, Alertmanager and a trace viewer until Ctrl-C."""
+    from devstack import up
+
+    up.run(read_settings(), observed=True)
+
+
+@main.command()
 @click.option("--scope", "scopes", multiple=True, help="A scope; may be given several times.")
 @click.option("--subject", default="alice", show_default=True, help="The caller's name.")
 @click.option("--ttl", type=Duration(), default="1h", show_default=True, help="Its lifetime.")

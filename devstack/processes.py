@@ -12,6 +12,7 @@ from runtime.process.start_error import StartError
 
 START_TIMEOUT = 60.0
 """Seconds that a process may take until it serves."""
+METRICS_VARIABLE = "DIPTYCH_METRICS_ADDRESS"
 
 
 class Process:
@@ -25,6 +26,7 @@ class Process:
         output: receives its lines.
         arguments: further arguments, for instance `--workers 2`.
         keep: file descriptors that it inherits.
+        metrics_address: where it serves its metrics, `host:port`; empty for nowhere.
     """
 
     def __init__(
@@ -36,15 +38,18 @@ class Process:
         output: Output,
         arguments: Sequence[str] = (),
         keep: Sequence[int] = (),
+        metrics_address: str = "",
     ) -> None:
         self.kind = kind
         self.name = name
         self.address = address
+        self.metrics_address = metrics_address
+        metrics = {METRICS_VARIABLE: metrics_address} if metrics_address else {}
         self.child = Child(
             name,
             [sys.executable, "-m", kind.module, *arguments],
             output,
-            environment={**environment, kind.variable: address},
+            environment={**environment, kind.variable: address, **metrics},
             keep=keep,
         )
 

@@ -32,6 +32,7 @@ class Stack:
         environment: further variables for all processes; they take precedence over the settings.
         output: returns the receiver of the lines of the process with this name.
         keep: file descriptors that the processes inherit.
+        metrics: whether the processes serve their metrics at free ports, if the settings name none.
     """
 
     def __init__(
@@ -41,13 +42,15 @@ class Stack:
         environment: Mapping[str, str],
         output: Callable[[str], Output],
         keep: Sequence[int] = (),
+        metrics: bool = False,
     ) -> None:
         self.settings = settings
         self.servers = servers
         self.processes: list[Process] = []
         self._environment = {**os.environ, **variables(settings), **environment}
         self._output = output
-        self._keep = keep
+        self.keep = keep
+        self._metrics = metrics
         self._counts: Counter[str] = Counter()
 
     def add(
@@ -65,19 +68,21 @@ class Stack:
             kind,
             name := kind.name if number == 1 else f"{kind.name}-{number}",
             getattr(self.settings, kind.address) if number == 1 else f"127.0.0.1:{free_port()}",
-            {**self._environment, **self._metrics_address(), **(environment or {})},
+            {**self._environment, **(environment or {})},
             self._output(name),
             arguments,
-            self._keep,
+            self.keep,
+            self._metrics_address(),
         )
         self.processes.append(process)
         return process
 
-    def _metrics_address(self) -> dict[str, str]:
-        """Return the variable that gives the next process its own port for scrapes, if they are on."""
+    def _metrics_address(self) -> str:
+        """Return the address for scrapes of the next process; empty if there is none."""
         host, _, port = self.settings.metrics_address.rpartition(":")
-        next_port = int(port or 0) and int(port) + len(self.processes)
-        return {variable("metrics_address"): f"{host}:{next_port}"} if host else {}
+        if host:
+            return f"{host}:{int(port or 0) and int(port) + len(self.processes)}"
+        return f"127.0.0.1:{free_port()}" if self._metrics else ""
 
     def of(self, kind: ProcessKind) -> list[Process]:
         return [process for process in self.processes if process.kind is kind]

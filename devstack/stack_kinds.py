@@ -28,13 +28,22 @@ from operations.processes import (
 from runtime.process.settings import Settings
 
 
-def local_stack(folder: Path, user_settings: Settings, output: Callable[[str], Output]) -> Stack:
+def local_stack(
+    folder: Path,
+    user_settings: Settings,
+    output: Callable[[str], Output],
+    environment: Mapping[str, str] | None = None,
+    *,
+    metrics: bool = False,
+) -> Stack:
     """Return the stack of `make up`, with one process of each kind.
 
     Args:
         folder: for its data and keys.
         user_settings: the settings from the user's environment.
         output: returns the receiver of the lines of the process with this name.
+        environment: further variables for all processes.
+        metrics: whether the processes serve their metrics.
 
     Raises:
         StartError: a stack runs in this folder.
@@ -70,7 +79,7 @@ def local_stack(folder: Path, user_settings: Settings, output: Callable[[str], O
     own_servers = {
         name: server for name, server in servers.items() if name not in user_settings.model_fields_set
     }
-    stack = Stack(settings, own_servers, {}, output, [lock])
+    stack = Stack(settings, own_servers, environment or {}, output, [lock], metrics)
     for kind in KINDS:
         stack.add(kind)
     return stack
@@ -92,6 +101,7 @@ def temporary_stack(
     durable: bool = False,
     environment: Mapping[str, str] | None = None,
     output: Callable[[str], Output] | None = None,
+    metrics: bool = False,
 ) -> Stack:
     """Return a stack on free ports.
 
@@ -111,6 +121,7 @@ def temporary_stack(
         environment: further variables for all processes.
         output: returns the receiver of the lines of the process with this name; None for `<name>.log` in the
             folder.
+        metrics: whether the processes serve their metrics.
     """
     servers: dict[str, Server] = {}
     if database_url is None:
@@ -136,7 +147,8 @@ def temporary_stack(
     )
     tokens.write_process_manager_token(settings)
     tokens.write_operations_token(settings)
-    stack = Stack(settings, servers, environment or {}, output or (lambda name: folder / f"{name}.log"))
+    logs = output or (lambda name: folder / f"{name}.log")
+    stack = Stack(settings, servers, environment or {}, logs, metrics=metrics)
     counts = {
         COMMAND_SERVER: command_servers,
         RELAY: relays,

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import cycle
 from pathlib import Path
@@ -11,6 +12,7 @@ import click
 from devstack import stack_kinds
 from devstack.child import Output
 from devstack.foreground import own_foreground
+from devstack.observe.observation import Observation, list_targets
 from devstack.processes import Process
 from devstack.servers import Server
 from devstack.stack import Stack
@@ -28,25 +30,26 @@ _WIDTH = max(len(kind.name) for kind in KINDS)
 _COLOURS = ("cyan", "magenta", "blue", "yellow")
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, observed: bool = False) -> None:
     """Run the local stack until Ctrl-C, SIGTERM, or the end of the terminal.
 
     Args:
         settings: the user's own; servers that they name are used, not started.
+        observed: whether Prometheus, Alertmanager and a trace viewer run beside it.
 
     Raises:
         StartError: a port is taken, or something does not start.
     """
     with own_foreground():
-        asyncio.run(_run(settings))
+        asyncio.run(_run(settings, observed))
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, observed: bool) -> None:
     stopped = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    stack = stack_kinds.local_stack(FOLDER, settings, Console().output)
-    starting = asyncio.create_task(stack.start())
+    observation = Observation(FOLDER / "observe", print_line) if observed else None
+    starting = asyncio.create_task(_start(settings, observation))
     waiting = asyncio.create_task(stopped.wait())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if stopped.is_set():
@@ -54,16 +57,40 @@ async def _run(settings: Settings) -> None:
         with suppress(asyncio.CancelledError):
             await starting
         return
-    await starting
-    print_line(describe(stack))
-    parts: list[Part] = [*stack.servers.values(), *stack.processes]
+    stack = await starting
+    observers = observation.servers if observation else []
+    print_line(describe(stack, observers))
+    parts: list[Part] = [*stack.servers.values(), *stack.processes, *observers]
     supervisors = [asyncio.create_task(_supervise(part)) for part in parts]
     await waiting
     print_line("Stopping")
     for supervisor in supervisors:
         supervisor.cancel()
+    if observation is not None:
+        await observation.stop_metrics()
     await stack.stop()
+    if observation is not None:
+        await observation.stop()
     print_line("Stopped")
+
+
+async def _start(settings: Settings, observation: Observation | None) -> Stack:
+    """Start the stack and what observes it; after a failure nothing keeps running."""
+    if observation is None:
+        stack = stack_kinds.local_stack(FOLDER, settings, Console().output)
+        await stack.start()
+        return stack
+    variables = await observation.find_traces()
+    stack = stack_kinds.local_stack(FOLDER, settings, Console().output, variables, metrics=True)
+    try:
+        await observation.start_traces(stack.keep)
+        await stack.start()
+        await observation.start_metrics(list_targets(stack), stack.keep)
+    except BaseException:
+        await observation.stop()
+        await stack.stop()
+        raise
+    return stack
 
 
 class Console:
@@ -84,8 +111,8 @@ def print_line(line: str) -> None:
         click.echo(line)
 
 
-def describe(stack: Stack) -> str:
-    """Return the addresses of a running stack, and how to get a token."""
+def describe(stack: Stack, observers: Sequence[Server] = ()) -> str:
+    """Return the addresses of a running stack and of what observes it, and how to get a token."""
     settings = stack.settings
     rows = {
         "commands": settings.command_address,
@@ -94,11 +121,12 @@ def describe(stack: Stack) -> str:
         "PostgreSQL": settings.database_url,
         "NATS": settings.nats_url,
         "Redis": settings.redis_url,
+        **{server.name: server.url for server in observers},
         "data, keys": f"{FOLDER}/",
         "token": ".venv/bin/devstack token --scope ordering.write --scope ordering.read",
     }
     title = click.style("Diptych is up; Ctrl-C stops it", bold=True)
-    return "\n".join(["", title, *(f"  {subject:11} {value}" for subject, value in rows.items()), ""])
+    return "\n".join(["", title, *(f"  {subject:12} {value}" for subject, value in rows.items()), ""])
 
 
 async def _supervise(part: Part) -> None:

@@ -1,6 +1,5 @@
 """Clocks are three hours away. A moment of it in PostgreSQL has no lasting effect; a process is not ready."""
 
-import os
 import re
 import secrets
 from collections.abc import AsyncIterator
@@ -39,10 +38,10 @@ from tests.support.harness.callers import bearer
 from tests.support.harness.database_clock import DatabaseClock, planted_clock
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.log_lines import lines_of
+from tests.support.harness.process_clocks import ProcessClocks
 from tests.support.harness.traffic import CALLERS
 from tests.support.harness.verified_system import SCOPE
 from tests.support.harness.waiting import until
-from tests.support.harness.wrong_clock import sitecustomize
 from tests.support.ledger.installation import CONTEXT, installed
 from tests.support.ledger.stubs import commands_v2, commands_v2_grpc
 
@@ -121,7 +120,6 @@ async def count_set_aside(stack: Stack, bank: str) -> int:
         await connection.close()
 
 
-WRONG_CLOCK = Path(sitecustomize.__file__).parent
 SERVERS = {
     COMMAND_SERVER: "PostgreSQL",
     RELAY: "PostgreSQL",
@@ -130,22 +128,6 @@ SERVERS = {
     QUERY_SERVER: "Redis",
 }
 """The server with whose clock each process compares its own."""
-
-
-class ProcessClocks:
-    """The clocks of all processes of a stack, which a test sets together; its servers' clocks stay right."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "clock"
-        self.set(0)
-        path = os.pathsep.join((str(WRONG_CLOCK), os.environ["PYTHONPATH"]))
-        self.environment = {"PYTHONPATH": path, "WRONG_CLOCK_FILE": str(self._file)}
-
-    def set(self, seconds: float) -> None:
-        """Set the clocks to the real time plus these seconds."""
-        new = self._file.with_suffix(".new")
-        new.write_text(str(seconds))
-        new.replace(self._file)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Configuration for Prometheus, Alertmanager and Grafana."""

@@ -1,0 +1,1 @@
+"""`make observe`: Prometheus, Alertmanager and a trace viewer beside the local stack."""

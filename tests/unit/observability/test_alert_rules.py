@@ -1,0 +1,245 @@
+"""promtool evaluates every alert on series that must make it fire, and on such that must not."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from devstack.observe.programs import PROMTOOL
+from tests.support.harness.expressions import FOLDER, read_alerts
+from tests.support.harness.observers import require
+
+pytestmark = pytest.mark.long
+
+RUNBOOKS = "https://runbooks.test"
+INTERVAL = "5s"
+GET_ORDER = 'rpc_method="diptych.ordering.v1.QueryService/GetOrder"'
+
+
+@dataclass(frozen=True)
+class Case:
+    """Series from the time 0 on, every 5 seconds, and what an alert makes of them.
+
+    Args:
+        alert: its name.
+        series: values by series, in promtool's notation.
+        labels: those of the alert that fires, besides severity; None if none fires.
+        summary: of the alert that fires.
+        at: the time at which it is evaluated.
+    """
+
+    alert: str
+    series: dict[str, str]
+    labels: dict[str, str] | None
+    summary: str = ""
+    at: str = "1m"
+
+
+def up(*absent: str, **values: str) -> dict[str, str]:
+    """Return series of `up` of each kind of process: 1 unless given."""
+    kinds = ("command_server", "query_server", "relay", "projector", "process_manager", "operations_server")
+    return {
+        f'up{{job="{kind}",instance="{kind}-1"}}': values.get(kind, "1x100")
+        for kind in kinds
+        if kind not in absent
+    }
+
+
+CASES = [
+    Case(
+        "ProcessAway",
+        up(projector="1 0x20"),
+        {"job": "projector", "instance": "projector-1"},
+        "projector-1 gives no metrics",
+        "15s",
+    ),
+    Case("ProcessAway", up(projector="1 0 1x20"), None),
+    Case("ProcessAway", {'up{job="node"}': "0x20"}, None),
+    Case("NoProcessOfKind", up("relay"), {"job": "relay"}, "No relay answers"),
+    Case("NoProcessOfKind", up(relay="0x20"), {"job": "relay"}, "No relay answers"),
+    Case("NoProcessOfKind", {**up(relay="0x20"), 'up{job="relay",instance="relay-2"}': "1x20"}, None),
+    Case(
+        "OperationsServerAway",
+        up("operations_server"),
+        {},
+        "No operations server answers: the state of the system is unknown",
+    ),
+    Case("OperationsServerAway", up(), None),
+    Case(
+        "WorkerSilent",
+        {
+            'diptych_worker_answering_ratio{worker="1",instance="q-1"}': "0x20",
+            'diptych_worker_answering_ratio{worker="2",instance="q-1"}': "1x20",
+        },
+        {"worker": "1", "instance": "q-1"},
+        "Worker 1 of q-1 does not answer its parent",
+    ),
+    Case(
+        "ClockOff",
+        {
+            'diptych_clock_offset_milliseconds{instance="q-1"}': "-700x20",
+            'diptych_clock_offset_milliseconds{instance="q-2"}': "30x20",
+        },
+        {"instance": "q-1"},
+        "The clock of q-1 is off by 700 ms",
+    ),
+    Case(
+        "KeyRingInvalid",
+        {'diptych_key_ring_valid_ratio{instance="q-1"}': "0x20"},
+        {"instance": "q-1"},
+        "q-1 cannot use the file of the key ring",
+    ),
+    Case(
+        "RedisNearlyFull",
+        {"diptych_redis_memory_used_percent": "81x20"},
+        {},
+        "Redis uses 81 % of its maxmemory",
+    ),
+    Case("RedisNearlyFull", {"diptych_redis_memory_used_percent": "80x20"}, None),
+    Case(
+        "StepTargetSilent",
+        {'diptych_sagas_step_target_silent_ratio{target="t"}': "1x20"},
+        {"target": "t"},
+        "t answers no steps of sagas",
+    ),
+    Case(
+        "CommandsFail",
+        {
+            'commands_processed_total{command_type="C",outcome="accepted"}': "0+1x100",
+            'commands_processed_total{command_type="C",outcome="failed"}': "0+1x100",
+        },
+        {"command_type": "C"},
+        "C fails",
+        "5m",
+    ),
+    Case(  # the series begins with the failures
+        "CommandsFail",
+        {'commands_processed_total{command_type="C",outcome="failed"}': "_x10 3x100"},
+        {"command_type": "C"},
+        "C fails",
+        "2m",
+    ),
+    Case(
+        "CommandsFail",
+        {
+            'commands_processed_total{command_type="C",outcome="accepted"}': "0+9x100",
+            'commands_processed_total{command_type="C",outcome="rejected"}': "0+9x100",
+            'commands_processed_total{command_type="C",outcome="failed"}': "0+1x100",
+        },
+        None,
+        at="5m",
+    ),
+    Case(
+        "CommandSuccessRateLow",
+        {
+            'commands_processed_total{outcome="accepted"}': "0+89x100",
+            'commands_processed_total{outcome="rejected"}': "0+10x100",
+            'commands_processed_total{outcome="failed"}': "0+1x100",
+        },
+        {},
+        "99% of the commands of five minutes succeeded",
+        "5m",
+    ),
+    Case(
+        "CommandSuccessRateLow",
+        {
+            'commands_processed_total{outcome="rejected"}': "0+9999x100",
+            'commands_processed_total{outcome="failed"}': "0+1x100",
+        },
+        None,
+        at="5m",
+    ),
+    Case(
+        "QueryResponseTimeHigh",
+        {
+            f'rpc_server_call_duration_seconds_bucket{{{GET_ORDER},le="0.1"}}': "0+97x100",
+            f'rpc_server_call_duration_seconds_bucket{{{GET_ORDER},le="0.25"}}': "0+100x100",
+            f'rpc_server_call_duration_seconds_bucket{{{GET_ORDER},le="+Inf"}}': "0+100x100",
+        },
+        {},
+        "A hundredth of GetOrder calls takes more than 200ms",
+        "5m",
+    ),
+    Case(
+        "QueryResponseTimeHigh",
+        {
+            f'rpc_server_call_duration_seconds_bucket{{{GET_ORDER},le="0.1"}}': "0+100x100",
+            f'rpc_server_call_duration_seconds_bucket{{{GET_ORDER},le="+Inf"}}': "0+100x100",
+            'rpc_server_call_duration_seconds_bucket{rpc_method="another",le="0.1"}': "0x100",
+            'rpc_server_call_duration_seconds_bucket{rpc_method="another",le="+Inf"}': "0+900x100",
+        },
+        None,
+        at="5m",
+    ),
+    Case(
+        "EventProcessingLagHigh",
+        {
+            'read_model_lag_seconds_bucket{le="1"}': "0+98x100",
+            'read_model_lag_seconds_bucket{le="3"}': "0+100x100",
+            'read_model_lag_seconds_bucket{le="+Inf"}': "0+100x100",
+        },
+        {},
+        "A hundredth of events reaches its view after more than 2s",
+        "5m",
+    ),
+    Case(
+        "EventsFailed",
+        {'events_processed_total{event_type="E",success="false"}': "_x10 1x100"},
+        {"event_type": "E"},
+        "E could not be applied",
+    ),
+    Case("EventsFailed", {'events_processed_total{event_type="E",success="false"}': "1x100"}, None, at="6m"),
+    Case(  # five minutes ago a scrape failed
+        "EventsFailed",
+        {'events_processed_total{event_type="E",success="false"}': "1x70 stale _x5 1x100"},
+        None,
+        at="11m",
+    ),
+    Case("EventsFailed", {'events_processed_total{event_type="E",success="true"}': "0+1x100"}, None),
+]
+
+
+def test_there_is_a_case_for_each_alert() -> None:
+    assert {case.alert for case in CASES if case.labels is not None} == {
+        rule["alert"] for rule in read_alerts()
+    }
+
+
+def test_each_alert_fires_when_it_must_and_not_else(tmp_path: Path) -> None:
+    require(PROMTOOL)
+    tests = {
+        "rule_files": [str(FOLDER / "alerts.yml")],
+        "evaluation_interval": INTERVAL,
+        "tests": [write_test(case) for case in CASES],
+    }
+    (tmp_path / "tests.yml").write_text(yaml.safe_dump(tests))
+    run = subprocess.run(
+        [PROMTOOL.find(), "test", "rules", tmp_path / "tests.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
+def write_test(case: Case) -> dict[str, object]:
+    (severity, page), *_ = [
+        (rule["labels"]["severity"], rule["annotations"]["runbook_url"])
+        for rule in read_alerts()
+        if rule["alert"] == case.alert
+    ]
+    annotations = {
+        "summary": case.summary,
+        "runbook_url": page.replace("{{ $externalLabels.runbooks }}", RUNBOOKS),
+    }
+    labels = {"severity": severity, **(case.labels or {})}
+    firing = [] if case.labels is None else [{"exp_labels": labels, "exp_annotations": annotations}]
+    return {
+        "name": case.alert,
+        "interval": INTERVAL,
+        "external_labels": {"runbooks": RUNBOOKS},
+        "input_series": [{"series": series, "values": values} for series, values in case.series.items()],
+        "alert_rule_test": [{"eval_time": case.at, "alertname": case.alert, "exp_alerts": firing}],
+    }
