@@ -41,6 +41,7 @@ from process_manager.postgres.store import SagaStore
 from process_manager.saga import Saga
 from process_manager.traces import EventTraces
 from runtime.process import logs
+from runtime.telemetry import trace_context
 
 log = logs.get_logger(__name__)
 
@@ -92,7 +93,7 @@ class Engine:
         """
         saga = self._find_saga(feed.saga)
         batch = EventBatch(saga, await self.begin(saga), feed, events, old, new)
-        with self._traces.receive(saga.name, events):
+        with self._traces.receive(saga, events):
             parked = await self._commit.execute(batch)
         self.after_delivery()
         return parked
@@ -106,7 +107,7 @@ class Engine:
             return Progress.ENDED
         events = await self._read_stream(stream, version)
         read = Slice(stream, version, list_successive(version, events), ended=not events)
-        with self._traces.receive(saga.name, read.events):
+        with self._traces.receive(saga, read.events):
             progress = await self._commit.execute(ParkedSlice(saga, beginning, feed, read))
         self.after_delivery()
         return progress
@@ -192,6 +193,7 @@ class Engine:
                     eventId=instance.failed_event_id,
                     correlationId=instance.correlation_id or None,
                     error=error,
+                    **trace_context.build_log_fields(instance.traceparent),
                 )
             if instance.steps:
                 self.on_steps(instance)

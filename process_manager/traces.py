@@ -2,12 +2,15 @@
 
 How it works. Both are children of the span of the command that caused them, in its trace, and only if that is
 sampled. A received event has a span for each instance that took it in; one that is delivered again has none,
-since an instance passes it over. A step's span has a link to the trace in which its saga began.
+since an instance passes it over. The events of sagas with deadlines have none: nothing is kept of a deadline
+that has ended, so nobody can tell whether its events are delivered again. A step's span has a link to the
+trace in which its saga began.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from time import time_ns
+from typing import Any
 
 from opentelemetry.trace import Span, SpanKind
 
@@ -17,6 +20,7 @@ from process_manager.dispatch.step_client import StepReply
 from process_manager.dispatch.targets import target_of
 from process_manager.groups.instance import Instance
 from process_manager.postgres.due_work import DueStep
+from process_manager.saga import Saga
 from runtime.telemetry import tracing
 from runtime.telemetry.trace_context import is_sampled
 
@@ -38,9 +42,10 @@ class EventTraces:
         """By saga and event: when it was received, and how many were received with it."""
 
     @contextmanager
-    def receive(self, saga: str, events: Sequence[RecordedEvent]) -> Iterator[None]:
+    def receive(self, saga: Saga[Any], events: Sequence[RecordedEvent]) -> Iterator[None]:
         """Note the sampled events among those that are delivered in the block."""
-        keys = [(saga, each.id) for each in events if is_sampled(each.metadata.get("traceparent"))]
+        traced = events if saga.deadline is None else ()
+        keys = [(saga.name, each.id) for each in traced if is_sampled(each.metadata.get("traceparent"))]
         self._received.update(dict.fromkeys(keys, (time_ns(), len(events))))
         try:
             yield
@@ -90,14 +95,6 @@ def record_event(
         kind=SpanKind.CLIENT,
         attributes=_WRITE,
     )
-
-
-def record_deadlines(saga: str, events: Iterable[RecordedEvent], start_ns: int, count: int) -> None:
-    """Record the spans of events that have set or ended a deadline."""
-    end = time_ns()
-    for event in events:
-        if is_sampled(event.metadata.get("traceparent")):
-            record_event(saga, streams.aggregate_id(event.stream), event, start_ns, count, (start_ns, end))
 
 
 def start_call(step: DueStep) -> AbstractContextManager[Span]:

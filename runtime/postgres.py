@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from runtime.grpc.clock_check import check_clock
 from runtime.grpc.health import NotReady
 from runtime.postgres_connection import CONNECT_TIMEOUT, connect, parse_url
+from runtime.telemetry import tracing
+from runtime.telemetry.statement_spans import trace_statements
 
 PROBE = text("SELECT NOT pg_is_in_recovery(), extract(epoch FROM clock_timestamp())")
 
@@ -56,6 +58,8 @@ def create_engine(
         **options,
     )
     event.listen(engine.sync_engine, "close", _terminate)
+    if tracing.is_on():
+        trace_statements(engine)
     return engine
 
 

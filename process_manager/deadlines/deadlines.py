@@ -18,7 +18,6 @@ How it works:
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from time import time_ns
 from typing import Any
 
 from contracts import streams
@@ -32,7 +31,6 @@ from process_manager.postgres.columns import to_columns
 from process_manager.postgres.due_work import NO_CHECKPOINT, Checkpoint, DueTimer, Feed, list_instances
 from process_manager.postgres.statement_session import StatementSession
 from process_manager.postgres.store import SagaStore
-from process_manager.traces import record_deadlines
 
 MAX_ATTEMPTS = 5
 """Attempts at the events of a feed whose rows change meanwhile."""
@@ -79,10 +77,8 @@ class Deadlines:
         saga = self.sagas[feed.saga]
         written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         delivery = Delivery(feed, events, find_changes(saga, events), old, new, written)
-        start = time_ns()
         if delivery.changes.unclear or not await self._shared.share(delivery):
             return await self._deliver_apart(delivery)
-        record_deadlines(feed.saga, events, start, len(events))
         self._engine.after_delivery()
         return ()
 

@@ -202,7 +202,13 @@ class StepDispatcher:
         self._record_answer(target, monotonic() - started)
         metrics.STEP_ATTEMPTS.count(target.name, "rejected" if reply.reason else "accepted")
         log.info(
-            "Step answered", saga=step.saga, sagaId=step.id, step=step.step, outcome=reply.reason or "OK"
+            "Step answered",
+            saga=step.saga,
+            sagaId=step.id,
+            step=step.step,
+            outcome=reply.reason or "OK",
+            correlationId=step.correlation_id or None,
+            **trace_context.build_log_fields(step.traceparent),
         )
         return reply
 
@@ -226,6 +232,7 @@ class StepDispatcher:
         pause = compute_pause(step.tries, initial_pause, maximum)
         pause = max(pause, min(error.retry_after, MAX_PAUSE))
         fields = {"saga": step.saga, "sagaId": step.id, "step": step.step}
+        fields |= trace_context.build_log_fields(step.traceparent)
         if error.denied:
             if not step.denied:  # an operator must mend the token; `diptych status` counts these sagas
                 log.error("Step denied", **fields, error=str(error))

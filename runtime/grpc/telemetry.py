@@ -1,6 +1,7 @@
 """Telemetry of calls: the duration by status, a span if the trace is sampled, and a debug line of a query."""
 
 import asyncio
+from collections.abc import Awaitable
 from time import perf_counter
 
 from grpc import StatusCode
@@ -91,11 +92,14 @@ def _trace(method: Method, handler: Handler) -> Handler:
     name = method.path[1:]
     attributes = {"rpc.system.name": "grpc", "rpc.method": name}
 
-    async def trace_call(request: object, context: Context) -> object:
+    def trace_call(request: object, context: Context) -> Awaitable[object]:
         parent = _find_traceparent()
         if (unsampled := tracing.begin(parent)) is not None:
             trace_context.set_current(unsampled)
-            return await handler(request, context)
+            return handler(request, context)
+        return trace_sampled_call(request, context, parent)
+
+    async def trace_sampled_call(request: object, context: Context, parent: str | None) -> object:
         with tracing.begin_span(
             name, kind=SpanKind.SERVER, parent=parent, attributes=attributes, is_long=method.streams
         ) as span:
@@ -118,10 +122,10 @@ def _trace(method: Method, handler: Handler) -> Handler:
 
 
 def _carry_trace(handler: Handler) -> Handler:
-    async def carry_trace(request: object, context: Context) -> object:
+    def carry_trace(request: object, context: Context) -> Awaitable[object]:
         if (parent := _find_traceparent()) is not None:
             trace_context.set_current(parent)
-        return await handler(request, context)
+        return handler(request, context)
 
     return carry_trace
 

@@ -13,6 +13,7 @@ decides again.
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from random import random
+from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
@@ -30,11 +31,16 @@ from opentelemetry.trace import (
 from runtime.grpc.rpc_error import RpcError
 from runtime.telemetry import trace_context
 
+if TYPE_CHECKING:
+    from runtime.telemetry.finished_spans import SpanRecorder
+
 Attributes = Mapping[str, str | int | float | bool]
 
 _NO_SPAN: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 _tracer: Tracer | None = None
 _ratio: float | None = None
+_recorder: "SpanRecorder | None" = None
+"""Records finished spans; None if the tracer samples."""
 _open_spans: dict[str, Span] = {}
 """The spans that have not ended and may have children, by their traceparents."""
 
@@ -46,8 +52,12 @@ def configure(tracer: Tracer | None, ratio: float | None) -> None:
         tracer: creates the spans.
         ratio: the ratio of new traces to sample, 0 to 1; None if the tracer samples.
     """
-    global _tracer, _ratio
-    _tracer, _ratio = tracer, ratio
+    global _tracer, _ratio, _recorder
+    _tracer, _ratio, _recorder = tracer, ratio, None
+    if tracer is not None and ratio is not None:
+        from runtime.telemetry.finished_spans import SpanRecorder  # imports the SDK
+
+        _recorder = SpanRecorder(tracer)
 
 
 def is_on() -> bool:
@@ -167,7 +177,13 @@ def record_span(
     """
     if _tracer is None or not trace_context.is_sampled(parent):
         return None
+    if (parent_context := parse_span_context(parent)) is None:
+        return None
     linked = _create_links(links)
+    if _recorder is not None:
+        times = start_ns, end_ns
+        context = _recorder.record(name, parent_context, kind, attributes, linked, times, error)
+        return f"{parent[:36]}{context.span_id:016x}-01"
     span = _tracer.start_span(name, _create_context(parent), kind, attributes, linked, start_time=start_ns)
     if error:
         span.set_attribute("error.type", error)

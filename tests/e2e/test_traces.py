@@ -7,6 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 from diptych.ordering.v1 import command_service_pb2 as ordering
+from diptych.sagas.v1 import query_service_pb2 as saga_queries
 
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
@@ -146,3 +147,22 @@ async def test_the_reads_of_a_sampled_query_have_spans(stack: Stack, collector: 
     read = await collector.span(lambda span: span.parent == query.id)
     assert (read.service, read.kind, read.attributes["db.system.name"]) == ("query_server", "CLIENT", "redis")
     assert "nobody" not in str(read)
+
+
+async def test_the_statements_of_a_sampled_query_about_sagas_have_spans(
+    stack: Stack, collector: Collector
+) -> None:
+    async with trading(stack, "alice", "01") as (trade, trace):
+        assert (
+            await trade.caller.query(saga_queries.ListSagasRequest(saga="fulfilment.fulfilment"))
+        ) is not None
+    query = await collector.span(
+        lambda span: span.trace == trace and span.name == "diptych.sagas.v1.QueryService/ListSagas"
+    )
+    statement = await collector.span(lambda span: span.parent == query.id)
+    assert (statement.kind, statement.name, statement.attributes) == (
+        "CLIENT",
+        "SELECT",
+        {"db.system.name": "postgresql", "db.operation.name": "SELECT"},
+    )
+    assert query.start_ns <= statement.start_ns <= statement.end_ns <= query.end_ns

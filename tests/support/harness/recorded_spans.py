@@ -23,13 +23,13 @@ class RecordedSpans(InMemorySpanExporter):
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[RecordedSpans]:
+def spans() -> Iterator[RecordedSpans]:
     exporter = RecordedSpans()
     provider = TracerProvider(ParentBased(ALWAYS_ON), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
-    monkeypatch.setattr(tracing, "_ratio", 1.0)
+    tracing.configure(provider.get_tracer("test"), 1.0)
     yield exporter
+    tracing.configure(None, None)
     provider.shutdown()
 
 

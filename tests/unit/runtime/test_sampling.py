@@ -17,14 +17,14 @@ UNSAMPLED = SAMPLED[:-1] + "0"
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+def spans() -> Iterator[InMemorySpanExporter]:
     """Sample half of all new traces."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(ParentBased(ALWAYS_ON), shutdown_on_exit=False)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
-    monkeypatch.setattr(tracing, "_ratio", 0.5)
+    tracing.configure(provider.get_tracer("test"), 0.5)
     yield exporter
+    tracing.configure(None, None)
     provider.shutdown()
 
 
@@ -113,3 +113,31 @@ def test_a_span_can_be_found_until_it_ends(spans: InMemorySpanExporter) -> None:
     assert tracing.find_open_span(traceparent) is None
     assert trace_context.get_current() is None
     assert trace.get_current_span() is trace.INVALID_SPAN
+
+
+def test_a_long_call_has_no_spans_of_all_that_it_does(spans: InMemorySpanExporter) -> None:
+    with tracing.begin_span("watch", kind=SpanKind.SERVER, parent=SAMPLED, attributes={}, is_long=True):
+        assert trace_context.is_sampled(trace_context.get_current())
+        assert tracing.find_open_span(trace_context.get_current()) is None
+
+
+@pytest.mark.parametrize("ratio", [0.5, None])
+def test_a_finished_span_is_complete_whoever_samples(
+    spans: InMemorySpanExporter, ratio: float | None
+) -> None:
+    tracing.configure(tracing._tracer, ratio)
+    parent = tracing.record_span("outer", parent=SAMPLED, start_ns=1, end_ns=9, attributes={"a": 1})
+    tracing.record_span(
+        "inner", parent=parent, start_ns=2, end_ns=8, kind=SpanKind.CLIENT, links=[SAMPLED, None], error="Bug"
+    )
+    outer, inner = spans.get_finished_spans()
+    assert outer.parent is not None
+    assert f"{outer.parent.span_id:016x}" == SAMPLED[36:52]
+    assert inner.parent is not None
+    assert inner.parent.span_id == outer.context.span_id
+    assert {span.context.trace_id for span in (outer, inner)} == {int(SAMPLED[3:35], 16)}
+    assert (outer.start_time, outer.end_time, dict(outer.attributes or {})) == (1, 9, {"a": 1})
+    assert (inner.kind, dict(inner.attributes or {})) == (SpanKind.CLIENT, {"error.type": "Bug"})
+    assert [f"{link.context.span_id:016x}" for link in inner.links] == [SAMPLED[36:52]]
+    assert (outer.status.is_unset, inner.status.is_ok, inner.status.is_unset) == (True, False, False)
+    assert inner.to_json()
