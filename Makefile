@@ -12,7 +12,7 @@ BREAKING_AGAINST ?= $(shell git rev-parse --verify --quiet main >/dev/null && ec
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up observe demo trace bench bench-quick bench-against bench-growth bench-long-streams capacity load dist tools clean-data
+.PHONY: help setup generate new-context recorded-events lint types imports check unit test test-long up observe dashboards demo trace bench bench-quick bench-against bench-growth bench-long-streams capacity load dist tools clean-data
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -103,6 +103,9 @@ up: $(READY) ## run the local stack until Ctrl-C; data stays in .diptych/
 
 observe: $(READY) ## run the local stack with Prometheus, Alertmanager and a trace viewer until Ctrl-C
 	@exec $(BIN)/python devstack/child_exec.py $$PPID 15 - $(CURDIR)/$(BIN)/devstack observe
+
+dashboards: $(READY) ## write the Grafana dashboards in deploy/observability/
+	@$(BIN)/python -m deploy.observability.dashboards
 
 demo: $(READY) ## show orders from placing to fulfilment on a stack of its own
 	@exec $(BIN)/python -m devstack.demo

@@ -105,6 +105,29 @@ CASES = [
         "t answers no steps of sagas",
     ),
     Case(
+        "EventLoopSlow",
+        {'diptych_event_loop_stalled_seconds{instance="q-1"}': "0+1x20"},
+        {"instance": "q-1"},
+        "The event loop of q-1 is late by 12s",
+    ),
+    Case(
+        "EventLoopSlow",
+        {
+            'diptych_event_loop_delay_seconds_bucket{instance="q-1",le="0.25"}': "0+4x30",
+            'diptych_event_loop_delay_seconds_bucket{instance="q-1",le="0.5"}': "0+5x30",
+            'diptych_event_loop_delay_seconds_bucket{instance="q-1",le="+Inf"}': "0+5x30",
+        },
+        {"instance": "q-1"},
+        "The event loop of q-1 is late by 375ms",
+    ),
+    Case(
+        "CallsRefusedForOverload",
+        {'diptych_calls_shed_total{job="query_server",limit="waits"}': "_x10 30x20"},
+        {"job": "query_server", "limit": "waits"},
+        "query_server refused 30 calls in five minutes, by waits",
+    ),
+    Case("CallsRefusedForOverload", {'diptych_calls_shed_total{job="q",limit="waits"}': "0 9x20"}, None),
+    Case(
         "CommandsFail",
         {
             'commands_processed_total{command_type="C",outcome="accepted"}': "0+1x100",

@@ -1,0 +1,1 @@
+"""Two Grafana dashboards: callers and machinery. `make dashboards` writes their JSON."""
