@@ -6,9 +6,13 @@ from time import monotonic
 
 import redis.asyncio as redis
 
-from contracts.view_layout import View
+from contracts import streams
+from contracts.view_layout import View, parse_checkpoint
+from operations.progress import Report
 from projector.projection import Projection
+from runtime import jetstream
 from runtime.process.contexts import choose_contexts, load_parts
+from runtime.process.lifecycle import cancel_and_wait
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
@@ -53,10 +57,18 @@ async def wait_until_ready(
             await asyncio.sleep(0.02)
 
 
-async def rebuild(settings: Settings, view: View, within: float) -> float:
+async def rebuild(
+    settings: Settings, view: View, within: float, observe: Report = lambda _done, _total: None
+) -> float:
     """Let the projectors begin another build of a projection; return the seconds until it is ready.
 
     Queries answer VIEW_REBUILDING meanwhile. Writes of the previous build are refused.
+
+    Args:
+        settings: for Redis and NATS.
+        view: of the projection.
+        within: seconds until it has to be ready.
+        observe: called with the messages of the stream that the build has read, and all of them.
 
     Raises:
         StartError: it is not ready again within these seconds; the projectors continue.
@@ -64,5 +76,24 @@ async def rebuild(settings: Settings, view: View, within: float) -> float:
     started = monotonic()
     async with redis.from_url(settings.redis_url) as client:
         await client.delete(view.ready, view.build)  # projectors begin another build when the name is missing
-    await wait_until_ready(settings, [view], within)
+        observing = asyncio.create_task(_observe_build(settings, client, view, observe))
+        try:
+            await wait_until_ready(settings, [view], within)
+        finally:
+            await cancel_and_wait(observing)
     return monotonic() - started
+
+
+async def _observe_build(settings: Settings, client: redis.Redis, view: View, observe: Report) -> None:
+    """Report how far a build is, until this is cancelled or a server does not answer."""
+    connection = await jetstream.connect(settings.nats_url, "operations")
+    try:
+        while True:
+            stream = await jetstream.read_stream_identity(connection.js)
+            checkpoints = [parse_checkpoint(each) for each in await client.hvals(view.checkpoints)]
+            if stream is not None and len(checkpoints) == streams.PARTITIONS:
+                read = min(sequence if epoch == stream.epoch else 0 for epoch, sequence in checkpoints)
+                observe(read, stream.last_sequence)
+            await asyncio.sleep(1.0)
+    finally:
+        await connection.close()

@@ -36,7 +36,8 @@ def describe_error(error: grpc.RpcError, address: str, seconds: float | None, is
     if info is None:
         text = _describe_failure(code, details, address, seconds)
     else:
-        facts = ", ".join(f"{key}={value}" for key, value in sorted(info.metadata.items()))
+        further_facts = ((key, value) for key, value in sorted(info.metadata.items()) if value not in details)
+        facts = ", ".join(f"{key}={value}" for key, value in further_facts)
         text = f"{info.reason}: {details}" + (f" ({facts})" if facts else "")
     if code in DENIALS:
         text += f"; the token is that of {TOKEN}"

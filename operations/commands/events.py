@@ -21,8 +21,9 @@ class EventsGroup(click.Group):
     """A group whose command `list` needs no name: `diptych events STREAM`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        is_completion = ctx.resilient_parsing and not args
         is_named = bool(args) and (args[0] in self.commands or args[0] in ctx.help_option_names)
-        return super().parse_args(ctx, args if is_named else [LIST, *args])
+        return super().parse_args(ctx, args if is_named or is_completion else [LIST, *args])
 
 
 @click.group(cls=EventsGroup)

@@ -3,6 +3,7 @@
 import asyncio
 import sys
 from datetime import timedelta
+from functools import partial
 
 import click
 from diptych.operations.v1.operations_service_pb2 import (
@@ -49,10 +50,12 @@ def list_(name: str, as_json: bool) -> None:
 def rebuild(name: str, within: timedelta, as_json: bool) -> None:
     """Rebuild the projection NAME from the stream, in place; its queries answer VIEW_REBUILDING meanwhile."""
     from operations import projections
+    from operations.progress import Progress
 
     settings = read_settings()
     view = projections.find_view(settings, name)
-    seconds = asyncio.run(projections.rebuild(settings, view, within.total_seconds()))
+    progress = Progress("messages", partial(echo, err=True))
+    seconds = asyncio.run(projections.rebuild(settings, view, within.total_seconds(), progress.report))
     if as_json:
         echo_json(format_object({"projection": name, "seconds": seconds}))
     else:

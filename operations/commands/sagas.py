@@ -19,13 +19,13 @@ from operations.client.api import open_api
 from operations.commands import options
 from operations.commands.listing import show_list
 from operations.rendering.json_lines import format_message, format_object
-from operations.rendering.layout import Line
+from operations.rendering.layout import Line, lay_out_text
 from operations.rendering.sagas import render_instance, render_saga, render_sagas
 
 
 @click.group()
 def sagas() -> None:
-    """List, show, retry and abort sagas; name the scopes that they need, and their caller."""
+    """List, show, retry and abort sagas; show their feeds, scopes and callers."""
 
 
 _kind = click.option(
@@ -123,9 +123,24 @@ def _show_status(saga: Any, as_json: bool) -> None:
 
 @sagas.command()
 @options.as_json
+def feeds(as_json: bool) -> None:
+    """Show the streams that are parked for sagas, the beginnings of sagas, and the deadlines to come."""
+    from operations.saga_feeds import describe_fact, read_feeds
+
+    facts = asyncio.run(read_feeds(read_settings()))
+    for fact in facts if as_json else ():
+        echo_json(format_object(fact))
+    if not as_json:
+        width = get_width()
+        lines = [line for fact in facts for line in lay_out_text(describe_fact(fact), width)]
+        echo_lines(lines or [Line("nothing is parked, and no deadline is to come")])
+
+
+@sagas.command()
+@options.as_json
 def scopes(as_json: bool) -> None:
     """Print the scopes that the process manager's access token needs, a line each."""
-    from operations.sagas import load_sagas
+    from operations.saga_feeds import load_sagas
     from process_manager.scopes import required_scopes
 
     names = required_scopes(load_sagas(read_settings()))

@@ -11,15 +11,14 @@ from math import isfinite
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 
-from operations.rendering.values import to_seconds
+from operations.rendering.values import to_fields, to_seconds
 
 WELL_KNOWN = {
     "google.protobuf.Timestamp": lambda value: value.ToDatetime(UTC).isoformat().replace("+00:00", "Z"),
     "google.protobuf.Duration": to_seconds,
-    "google.protobuf.Struct": MessageToDict,
+    "google.protobuf.Struct": to_fields,
 }
 
 

@@ -4,13 +4,14 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from operations.rendering.layout import Line, Row, lay_out_items, lay_out_table, lay_out_text
+from operations.rendering.layout import Line, lay_out_items, lay_out_text
 from operations.rendering.values import (
     format_count,
     format_fields,
     format_seconds,
     format_timestamp,
     get_last_part,
+    to_fields,
     to_seconds,
 )
 
@@ -83,15 +84,13 @@ def render_state(stream: str, response: Any, width: int) -> list[Line]:
 
 
 def _lay_out_object(data: Any, width: int) -> Iterator[Line]:
-    from google.protobuf.json_format import MessageToDict
-
-    for line in json.dumps(MessageToDict(data), ensure_ascii=False, indent=2).split("\n"):
+    for line in json.dumps(to_fields(data), ensure_ascii=False, indent=2).split("\n"):
         depth = len(line) - len(line.lstrip())
         yield from lay_out_text(line.lstrip(), width, indent=2 + min(depth, width // 2))
 
 
 def render_explanation(explanation: Any, width: int) -> list[Line]:
-    """Return what happened, in order: the later column tells, and what followed from it is indented."""
+    """Return what happened, in order; dots mark what followed from it."""
     lines = [
         *lay_out_text(explanation.subject, width),
         *lay_out_text(explanation.summary, width),
@@ -100,13 +99,13 @@ def render_explanation(explanation: Any, width: int) -> list[Line]:
     if explanation.omitted_entry_count:
         omitted = format_count(explanation.omitted_entry_count, "entry").replace("entrys", "entries")
         lines.append(Line(f"{omitted} left out"))
-    rows = [_to_row(entry) for entry in explanation.entries]
-    return lines + (lay_out_table(rows, width) if rows else [])
+    return lines + [line for entry in explanation.entries for line in _render_entry(entry, width)]
 
 
-def _to_row(entry: Any) -> Row:
+def _render_entry(entry: Any, width: int) -> list[Line]:
     kind = type(entry).DESCRIPTOR.fields_by_name["kind"].enum_type.values_by_number.get(entry.kind)
     is_no = kind is not None and kind.name in ("KIND_REJECTED", "KIND_REFUSED")
     reference = f" [{entry.reference}]" if entry.reference and entry.reference not in entry.text else ""
     indent = "· " * min(entry.depth, 8)
-    return Row((format_timestamp(entry.time), f"{indent}{entry.text}{reference}"), "yellow" if is_no else "")
+    text = f"{format_timestamp(entry.time)}  {indent}{entry.text}{reference}"
+    return lay_out_text(text, width, "yellow" if is_no else "", hanging=4)

@@ -54,8 +54,9 @@ def _list_projections(status: Any) -> Iterator[Row]:
 
 def _list_sagas(status: Any) -> Iterator[Row]:
     for counts in status.sagas:
-        state = f"{counts.open:,} open, {counts.overdue:,} overdue, {counts.blocked:,} blocked"
-        yield Row((counts.saga, state), BAD if counts.overdue or counts.blocked else "")
+        needy = {name: getattr(counts, name) for name in ("overdue", "blocked")}
+        state = ", ".join(f"{number:,} {name}" for name, number in {"open": counts.open, **needy}.items())
+        yield Row((counts.saga, state), BAD if any(needy.values()) else "")
     for target in status.silent_targets:
         silent = (status.read_time.ToNanoseconds() - target.silent_since.ToNanoseconds()) / 1e9
         waiting = format_count(target.waiting_steps, "step")

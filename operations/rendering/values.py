@@ -23,7 +23,9 @@ def to_seconds(duration: Any) -> float:
 
 
 def format_seconds(seconds: float) -> str:
-    """Return a time span with its two largest units, for instance 0.4 s, 12 s, 3 min 5 s or 2 d 4 h."""
+    """Return a time span with its two largest units, for instance 40 ms, 1.5 s, 3 min 5 s or 2 d 4 h."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
     if seconds < 10:
         return f"{seconds:.1f} s"
     rest, parts = round(seconds), []
@@ -46,11 +48,30 @@ def format_share(share: float) -> str:
     return f"{int(share * 100)} %"
 
 
+def to_fields(data: Any) -> dict[str, Any]:
+    """Return the fields of a Struct by name, in order. Whole numbers are integers, which Struct has not."""
+    return {name: _to_value(data.fields[name]) for name in sorted(data.fields)}
+
+
+def _to_value(value: Any) -> Any:
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return to_fields(value.struct_value)
+        case "list_value":
+            return [_to_value(item) for item in value.list_value.values]
+        case "number_value":
+            number = value.number_value
+            return int(number) if number.is_integer() else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+    return None
+
+
 def format_fields(data: Any) -> str:
     """Return the fields of a Struct as JSON in one line."""
-    from google.protobuf.json_format import MessageToDict
-
-    return json.dumps(MessageToDict(data), ensure_ascii=False)
+    return json.dumps(to_fields(data), ensure_ascii=False)
 
 
 def get_last_part(name: str) -> str:

@@ -11,7 +11,7 @@ histories are in temporary files (`spool.py`), with some 40 bytes for each event
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 from operations.server_errors import UNREACHABLE
@@ -46,6 +46,7 @@ async def verify(
     within: float = 60.0,
     max_findings: int = 20,
     aggregates: Sequence[Aggregate] | None = None,
+    observe: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Report:
     """Compare everything that is derived from the events with an independent fold of them.
 
@@ -54,6 +55,7 @@ async def verify(
         within: seconds to catch up for anything that is behind, in each step.
         max_findings: findings of each check that the report keeps.
         aggregates: the aggregates with a fold; None for those of the chosen contexts.
+        observe: called with the number of events that are compared, and that of all.
 
     Raises:
         StartError: a context is unknown or invalid.
@@ -79,6 +81,7 @@ async def verify(
             within=within,
             max_findings=max_findings,
             all_contexts=not settings.contexts.strip(),
+            observe=observe,
         )
         return await verification.run()
     finally:
@@ -101,11 +104,12 @@ class Verification:
         within: float,
         max_findings: int,
         all_contexts: bool = False,
+        observe: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> None:
         self._sources, self._incarnation, self._standby = sources, incarnation, standby
         self._aggregates = {aggregate.stream_type: aggregate for aggregate in aggregates}
         self._sagas = sagas
-        self._within, self._all_contexts = within, all_contexts
+        self._within, self._all_contexts, self._observe = within, all_contexts, observe
         self._report = Report(max_findings)
         self._counts = Counts(self._report.counts)
         specs = [spec for aggregate in aggregates for spec in aggregate.projections]
@@ -148,9 +152,11 @@ class Verification:
         fingerprints = await self._sources.postgres.read_newest_fingerprints()
         aggregates = Aggregates(self._aggregates, self._sources, fingerprints, self._standby)
         queue, after = RecheckQueue(PAGE_SIZE), ""
+        last_position = await self._sources.postgres.read_last_position()
         while targets := await self._sources.postgres.read_versions(after):
             queue.add(targets, await aggregates.check(targets, self._counts))
             after = next(reversed(targets))
+            self._observe(self._report.counts["events"], last_position)
         for stream_type, count in self._counts.without_fold.items():
             note = f"{count:,} streams of {stream_type} have no fold: only versions and rows compared"
             self._report.notes.append(note)

@@ -73,7 +73,10 @@ def describe_state(facts: SagaFacts, now: datetime) -> str:
     text = f"{row.saga} {row.id} is {row.status}"
     if row.blocked_reason:
         arguments = f"{quote(row.id)} --saga {row.saga}"
-        retry, abort = f"diptych sagas retry {arguments}", f"diptych sagas abort {arguments} --reason …"
+        retry, abort = (
+            f"diptych sagas retry {arguments} --reason …",
+            f"diptych sagas abort {arguments} --reason …",
+        )
         cause = f"blocked: {cut(row.blocked_reason, 500)}"
         if row.unreadable:
             return f"{text}, {cause}; it goes on with a release that can read it"

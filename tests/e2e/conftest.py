@@ -23,7 +23,13 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
     folder = tmp_path_factory.mktemp("stack")
     ledger = {"PYTHONPATH": ENVIRONMENT["PYTHONPATH"]}  # a context of another distribution, beside our own
     async with temporary_stack(
-        folder, command_servers=2, relays=2, projectors=2, query_servers=2, environment=ledger
+        folder,
+        command_servers=2,
+        relays=2,
+        projectors=2,
+        query_servers=2,
+        operations_servers=1,
+        environment=ledger,
     ) as stack:
         yield stack
 

@@ -15,8 +15,8 @@ import pytest
 from bench.load_data import ORDERS
 from devstack.stack import Stack, variables
 from devstack.stack_kinds import temporary_stack
-from operations.sagas import list_sagas
 from tests.support.harness.clients_page import ROOT, read_blocks
+from tests.support.harness.command_line import diptych
 from tests.support.harness.waiting import until
 
 GHZ = ROOT / ".venv/bin/ghz"
@@ -33,7 +33,9 @@ async def loaded_stack(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
     folder, environment = tmp_path_factory.mktemp("load"), {"DIPTYCH_GRPC_SERVER": request.param}
-    async with temporary_stack(folder, process_managers=1, environment=environment) as stack:
+    async with temporary_stack(
+        folder, process_managers=1, operations_servers=1, environment=environment
+    ) as stack:
         yield stack
 
 
@@ -50,7 +52,9 @@ async def start_load(stack: Stack, *arguments: str) -> Process:
 
 
 async def list_open_sagas(stack: Stack) -> str:
-    return await list_sagas(stack.settings, "", "", False, 10)
+    code, out, err = await diptych(stack, "sagas", "list", "--limit", "10")
+    assert code == 0, err
+    return out
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

@@ -18,11 +18,10 @@ from command_server.postgres.event_store import PostgresEventStore
 from contracts.streams import VALID_ID
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
-from operations import sagas
 from operations.processes import COMMAND_SERVER
 from runtime.grpc.metadata import CAUSATION_ID, CORRELATION_ID, IGNORED, VALID_CAUSE
-from tests.e2e.test_commandline import diptych
 from tests.support.builders.requests import group_commit, request
+from tests.support.harness.command_line import diptych
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.raw_http2 import Header, encode_message, grpc_headers, raw_connection
 from tests.support.harness.waiting import until
@@ -143,7 +142,9 @@ STORED = [value.decode("latin-1") for name, value in BAD.items() if name != "NUL
 @pytest.fixture
 async def sagas_stack(tmp_path: Path) -> AsyncIterator[Stack]:
     with installed():
-        async with temporary_stack(tmp_path, contexts=CONTEXT, process_managers=1) as stack:
+        async with temporary_stack(
+            tmp_path, contexts=CONTEXT, process_managers=1, operations_servers=1
+        ) as stack:
             yield stack
 
 
@@ -153,17 +154,19 @@ async def test_what_earlier_releases_recorded_stops_neither_sagas_nor_verify(sag
     ids = [await execute(stack, value) for value in STORED]
     for id_ in ids:
         await until(lambda id_=id_: shows(stack, id_, "CASHED"))  # type: ignore[misc]
-        status = await sagas.abort(stack.settings, id_, SAGA, "given up")
-        assert status == f"{SAGA} {id_} is GIVEN_UP"
+        code, out, err = await diptych(stack, "sagas", "abort", id_, "--reason", "given up")
+        assert (code, out.startswith(f"{SAGA} {id_}: GIVEN_UP since")) == (0, True), err
     report = await verify_stack(stack)
     assert report.clean, report.to_text()
     for id_ in ids:
-        code, out, err = await diptych(stack, "events", f"ledger.cheque.{id_}")
+        stream = f"ledger.cheque.{id_}"
+        code, out, err = await diptych(stack, "events", stream)
         assert (code, err) == (0, "")
         assert all(line.isprintable() for line in out.splitlines())
-        assert json.loads(out.splitlines()[0])["metadata"]["correlation_id"] in STORED
+        _, out, _ = await diptych(stack, "events", stream, "--json")
+        assert json.loads(out.splitlines()[0])["correlation_id"] in STORED
 
 
 async def shows(stack: Stack, id_: str, text: str) -> bool:
-    lines = (await sagas.list_sagas(stack.settings, SAGA, "", True, 1_000)).split("\n")
-    return any(id_ in line and text in line for line in lines)
+    _, out, _ = await diptych(stack, "sagas", "list", "--saga", SAGA, "--ended", "--limit", "0", "--json")
+    return any(id_ in line and text in line for line in out.splitlines())

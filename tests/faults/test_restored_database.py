@@ -11,7 +11,7 @@ from diptych.consistency.v1.consistency_pb2 import Receipt
 from devstack.servers import Postgres
 from devstack.stack import Stack
 from operations.processes import COMMAND_SERVER, QUERY_SERVER, RELAY
-from tests.e2e.test_commandline import diptych
+from tests.support.harness.command_line import diptych
 from tests.support.harness.invariants import assert_consistent
 from tests.support.harness.rpc_failure import reason_of, rpc_failure
 from tests.support.harness.traffic import Traffic

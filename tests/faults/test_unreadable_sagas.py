@@ -9,10 +9,9 @@ import pytest
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from devstack.tcp_ports import free_port
-from operations import sagas
 from operations.processes import PROCESS_MANAGER
 from operations.status import check_sagas
-from runtime.process.start_error import StartError
+from tests.support.harness.command_line import diptych
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.waiting import until
 from tests.support.ledger.clerk import Clerk, cheque_of
@@ -25,7 +24,7 @@ SAGA = "ledger.collection"
 async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     """A stack whose sagas reach no ledger, so that they stay open."""
     with installed():
-        stack = temporary_stack(tmp_path, contexts=CONTEXT)
+        stack = temporary_stack(tmp_path, contexts=CONTEXT, operations_servers=1)
         targets = f"{CONTEXT}=127.0.0.1:{free_port()}"
         stack.add(PROCESS_MANAGER, environment={"DIPTYCH_COMMAND_TARGETS": targets})
         async with stack:
@@ -41,8 +40,8 @@ async def execute(stack: Stack, statement: str, *arguments: object) -> None:
 
 
 async def is_listed(stack: Stack, id_: str, *texts: str) -> bool:
-    lines = (await sagas.list_sagas(stack.settings, SAGA, "", True, 1_000)).splitlines()
-    return any(id_ in line and all(text in line for text in texts) for line in lines)
+    _, out, _ = await diptych(stack, "sagas", "list", "--saga", SAGA, "--ended", "--limit", "0", "--json")
+    return any(id_ in line and all(text in line for text in texts) for line in out.splitlines())
 
 
 async def counts(stack: Stack, unreadable: int) -> bool:
@@ -66,8 +65,8 @@ async def test_unreadable_sagas_stop_no_other_and_continue_when_they_can_be_read
         await until(lambda id_=id_: is_listed(stack, id_, "CASHING"))  # type: ignore[misc]
     for id_ in bad:
         await until(lambda id_=id_: is_listed(stack, id_, "its row cannot be read"))  # type: ignore[misc]
-        with pytest.raises(StartError, match=r"^ledger.collection \S+: its row cannot be read: .*$"):
-            await sagas.retry(stack.settings, id_, SAGA)
+        code, _, err = await diptych(stack, "sagas", "retry", id_, "--reason", "a test")
+        assert (code, "SAGA_UNREADABLE" in err, "its row cannot be read" in err) == (1, True, True), err
     assert await counts(stack, len(bad))
     report = await verify_stack(stack)
     assert {problem.subject for problem in report.problems} == {f"saga {SAGA} {id_}" for id_ in bad}

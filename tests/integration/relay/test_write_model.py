@@ -1,14 +1,12 @@
 """Several command servers on one PostgreSQL: no duplicates, no losses, no reordering; roles and locks."""
 
 import asyncio
-import json
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -17,9 +15,7 @@ from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import Accepted, Rejection
 from command_server.postgres.event_store import PostgresEventStore, session_settings
 from command_server.postgres.schema import RELAY_ROLE, SERVICE_ROLE
-from operations import events
 from runtime.postgres import create_engine
-from runtime.process.settings import Settings
 from tests.support.builders.requests import group_commit, request
 from tests.support.ledger.rules.messages import Deposit, Transfer
 
@@ -165,37 +161,6 @@ async def test_a_role_lacks_the_permissions_that_its_process_does_not_need(
                 await connection.execute(text(statement))
     finally:
         await engine.dispose()
-
-
-async def test_a_streams_events_are_decoded_in_pages(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(events, "PAGE_SIZE", 3)
-    async with servers(database_url, 1) as (commit,):
-        for amount in range(1, 8):
-            await commit.execute(request(Deposit("a", amount)))
-    settings = Settings(database_url=database_url, contexts="")
-    lines = [json.loads(line) async for line in events.decode_stream(settings, "ledger.account.a")]
-    assert [line["version"] for line in lines] == list(range(1, 8))
-    assert [int(line["data"]["amount"]) for line in lines] == list(range(1, 8))
-
-
-async def test_an_event_that_cannot_be_decoded_is_shown_among_the_others(database_url: str) -> None:
-    async with servers(database_url, 1) as (commit,):
-        for amount in range(1, 4):
-            await commit.execute(request(Deposit("a", amount)))
-    connection = await asyncpg.connect(database_url)
-    await connection.execute("UPDATE events SET data = '\\xff' WHERE version = 1")
-    await connection.execute("UPDATE events SET type = 'x.Unknown' WHERE version = 2")
-    await connection.close()
-    settings = Settings(database_url=database_url, contexts="")
-    lines = [json.loads(line) async for line in events.decode_stream(settings, "ledger.account.a")]
-    assert [("error" in line, "data" in line) for line in lines] == [
-        (True, False),
-        (True, False),
-        (False, True),
-    ]
-    assert lines[0]["bytes"] == "ff"
 
 
 async def test_a_frozen_servers_locks_are_bounded(database_url: str) -> None:

@@ -5,17 +5,16 @@ from typing import Any
 
 import pytest
 
-from operations import sagas
-from operations.status import check_sagas
+from operations import saga_feeds
 from process_manager.dispatch.step_client import StepReply
 from process_manager.groups.instance import RowUnreadable
 from process_manager.inspection import Inspection
 from process_manager.leases import Leases
 from process_manager.postgres.store import SagaStore
 from process_manager.queries import query_service
+from process_manager.queries.saga_records import SagaCounts
 from process_manager.saga import Reaction, Timer
 from runtime.process.settings import Settings
-from runtime.process.start_error import StartError
 from tests.support.harness.account_watch import ACCOUNT_WATCH
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, call, cashed, list_all, paid, written
 from tests.support.ledger.sagas import COLLECTION
@@ -30,13 +29,6 @@ async def run(store: SagaStore) -> SagaRun:
     run = SagaRun(store, COLLECTION)
     await run.deliver(written("c"), written("d"))
     return run
-
-
-@pytest.fixture
-def environment(run: SagaRun, database_url: str, nats_url: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.setattr(sagas, "load_sagas", lambda _: [COLLECTION])
-    monkeypatch.setattr(sagas, "read_stream_from", lambda _: run.read_stream)
-    return Settings(database_url=database_url, nats_url=nats_url)
 
 
 async def plant(run: SagaRun, state: str = "[]", id_: str = "c") -> str:
@@ -143,25 +135,23 @@ async def test_queries_show_it_and_go_on(run: SagaRun, state: str) -> None:
     assert [saga.id for saga in listed] == ["c"]
 
 
-async def test_commands_of_operators_answer_in_one_line(run: SagaRun, environment: Settings) -> None:
+async def test_operators_actions_say_that_the_row_cannot_be_read(run: SagaRun) -> None:
     await plant(run)
-    lines = (await sagas.list_sagas(environment, "", "", False, 50)).splitlines()
-    assert ["its row cannot be read" in line for line in sorted(lines)] == [True, False]
-    assert "its row cannot be read" in await sagas.show_sagas(environment, "c", "")
-    with pytest.raises(StartError, match=r"^ledger.collection c: its row cannot be read: .*$"):
-        await sagas.retry(environment, "c", "")
-    with pytest.raises(StartError, match=r"^ledger.collection c: its row cannot be read: .*$"):
-        await sagas.abort(environment, "c", "", "enough")
+    with pytest.raises(RowUnreadable, match=r"^ledger.collection c: its row cannot be read: .*$"):
+        await run.engine.retry(COLLECTION.name, "c", "ada")
+    with pytest.raises(RowUnreadable, match=r"^ledger.collection c: its row cannot be read: .*$"):
+        await run.engine.abort(COLLECTION.name, "c", "enough", "ada")
     await inspect(run)
-    line = "2 open, 1 overdue, 1 blocked, 0 denied, 1 unreadable, 0 parked streams, 0 deadlines to come"
-    assert await check_sagas(environment) == [("sagas", f"{line} (diptych sagas list)")]
+    assert await run.reader.count_open() == {COLLECTION.name: SagaCounts(2, 1, 1, denied=0, unreadable=1)}
 
 
-async def test_a_saga_that_no_context_has_is_named(run: SagaRun, environment: Settings) -> None:
+async def test_a_saga_that_no_context_has_is_named(
+    run: SagaRun, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saga_feeds, "load_sagas", lambda _: [COLLECTION])
     await run.query("UPDATE sagas SET saga = 'ledger.gone' WHERE id = 'c'")
-    lines = (await sagas.list_sagas(environment, "", "", False, 50)).splitlines()
-    assert len(lines) == 2
-    assert lines[1] == "ledger.gone has 1 open, but no chosen context has this saga"
+    (fact,) = await saga_feeds.read_feeds(Settings(database_url=database_url))
+    assert saga_feeds.describe_fact(fact) == "ledger.gone has 1 open, but no chosen context has this saga"
 
 
 @pytest.mark.parametrize(

@@ -100,16 +100,18 @@ ARGUMENTS = {
     ("projections", "retry"): ("ordering.order",),
     ("sagas", "change-caller"): ("process-manager",),
     ("sagas", "show"): ("o-1",),
-    ("sagas", "retry"): ("o-1",),
+    ("sagas", "retry"): ("o-1", "--reason", "none"),
     ("sagas", "abort"): ("o-1", "--reason", "none"),
-    ("events",): ("ordering.order.o-1",),
     ("state",): ("ordering.order.o-1",),
     ("explain",): ("o-1",),
     ("keys", "new"): ("--purpose", "page-tokens"),
     ("keys", "set"): ("k", "revoked"),
 }
 WITHOUT_SETTINGS = {("new",), ("generate",)}
-CLIENTS = {("lag",), ("parked",), ("requests",), ("state",), ("explain",)}
+CLIENTS = {
+    *(("lag",), ("parked",), ("requests",), ("events",), ("state",), ("explain",)),
+    *(("sagas", name) for name in ("list", "show", "retry", "abort")),
+}
 """The commands that ask the operations server, and need no address of a store."""
 COMMANDS = [path for path in list_commands(cli.main) if path not in WITHOUT_SETTINGS]
 

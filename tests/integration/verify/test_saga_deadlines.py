@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from operations import sagas as commands
+from operations import saga_feeds
 from operations.verify.checks import sagas
 from operations.verify.contexts.inventory import AGGREGATES, SAGAS
 from operations.verify.report import Report
@@ -90,12 +90,6 @@ async def test_an_instance_that_began_at_its_deadline_is_compared_as_any_other(
 
 async def test_operators_see_deadlines(database: Database, database_url: str) -> None:
     settings = Settings(database_url=database_url, contexts="inventory")
-    listed = await commands.list_sagas(settings, "", "", ended=False, limit=10)
-    assert listed.startswith(
-        "no open sagas\ninventory.reservation_deadline has 2 deadlines to come, the next one at 20"
-    )
-    shown = (await commands.show_sagas(settings, "a", "")).splitlines()
-    assert shown[0].startswith("inventory.reservation_deadline a: WATCHING since ")
-    assert shown[1:3] == ["waits for its deadline", shown[2]]
-    assert shown[2].endswith("has processed version 1")
-    assert shown[3].startswith("timer deadline at ")
+    facts = map(saga_feeds.describe_fact, await saga_feeds.read_feeds(settings))
+    start = "inventory.reservation_deadline has 2 deadlines to come, the next one at 20"
+    assert any(fact.startswith(start) for fact in facts)

@@ -42,7 +42,7 @@ class Service:
         packed.Pack(info)
         status = status_pb2.Status(code=code.value[0], details=[packed] if request.reason == "why" else [])
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-        context.abort(code, "a text")
+        context.abort(code, "a text about 1")
         raise AssertionError("abort raises")
 
 
@@ -105,7 +105,7 @@ def test_an_error_has_its_reason_and_facts(
     service: tuple[Service, OperationsApi], code: str, exit_code: int, suffix: str
 ) -> None:
     error = act(service[1], code)
-    assert (error.exit_code, str(error)) == (exit_code, f"SOME_REASON: a text (a=1, b=2){suffix}")
+    assert (error.exit_code, str(error)) == (exit_code, f"SOME_REASON: a text about 1 (b=2){suffix}")
 
 
 def test_an_error_of_grpc_itself_names_address_and_setting(service: tuple[Service, OperationsApi]) -> None:

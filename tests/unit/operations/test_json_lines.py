@@ -35,10 +35,13 @@ def test_a_number_that_json_cannot_write_is_a_text() -> None:
 
 def test_fields_of_events_and_views_are_objects() -> None:
     event = records_pb2.Event(id="ordering.order.o-1@1")
-    event.data.update({"lines": [{"quantity": 2, "title": "Tee \x1b[2J ü"}]})
+    event.data.update({"lines": [{"quantity": 2, "title": "Tee \x1b[2J ü", "share": 0.5, "gift": None}]})
     line = format_message(event)
     assert line.isprintable()
-    assert json.loads(line)["data"] == {"lines": [{"quantity": 2, "title": "Tee \x1b[2J ü"}]}
+    assert json.loads(line)["data"] == {
+        "lines": [{"quantity": 2, "title": "Tee \x1b[2J ü", "share": 0.5, "gift": None}]
+    }
+    assert '"quantity": 2,' in line
     state = GetStateResponse()
     state.views["ordering.order"].update({"state": "STATE_PLACED"})
     assert json.loads(format_message(state))["views"] == {"ordering.order": {"state": "STATE_PLACED"}}

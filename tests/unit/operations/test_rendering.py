@@ -124,7 +124,7 @@ def test_parts_that_need_attention_are_coloured_and_say_why() -> None:
     assert {line.colour for line in lines if line.text} == {"red"}
     assert "projector UNAVAILABLE at a:1: gone" in texts
     assert "NATS no answer in time" in texts
-    assert "outbox 1 event pending, the oldest for 0.4 s, no relay leads" in texts
+    assert "outbox 1 event pending, the oldest for 400 ms, no relay leads" in texts
     assert "x.y not ready: queries answer VIEW_REBUILDING, 45 % built, 1,200 events behind" in texts
     assert "the oldest for 3 min 5 s" in texts
     assert "s does not answer for 12 s, waiting: 2 steps: refused" in texts

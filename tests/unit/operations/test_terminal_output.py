@@ -2,22 +2,18 @@
 
 import ast
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from operations import cli, cli_output, cli_parts, sagas
+from operations import cli, cli_output, cli_parts
 from operations.verify.model import Problem
 from operations.verify.report import Report
-from process_manager.queries.saga_records import OperatorAction, SagaDetails, SagaRow, SentStep
 from runtime.process.start_error import StartError
 
 BAD = "x\x1b[2J\r\nforged\x9b\u202e"
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def find_calls(path: Path) -> list[str]:
@@ -44,19 +40,6 @@ def assert_lines(text: str, count: int) -> None:
     lines = text.removesuffix("\n").split("\n")
     assert len(lines) == count
     assert all(line.isprintable() for line in lines)
-
-
-def fill(record: Any, **values: object) -> Any:
-    """Return a record with bad text in all other fields."""
-    return record(**dict.fromkeys(record.__dataclass_fields__, BAD) | values)
-
-
-def test_sagas_are_described_in_lines_of_our_own() -> None:
-    positions = {BAD: {"version": BAD}}
-    row = fill(SagaRow, began_at=NOW, status_since=NOW, due_at=NOW, other_streams=positions)
-    step = fill(SentStep, decided_at=NOW, answered_at=NOW, attempt=2, outcome=None)
-    details = SagaDetails(row, [step], {BAD: NOW}, [fill(OperatorAction, at=NOW)])
-    assert_lines(sagas.describe(details), 7)
 
 
 def test_findings_of_verify_are_a_line_each() -> None:
@@ -90,10 +73,3 @@ def test_a_reason_that_a_command_would_refuse_is_refused(reason: str) -> None:
     result = CliRunner().invoke(cli.main, ["sagas", "abort", "o-1", "--reason", reason])
     assert result.exit_code == 2
     assert "must be one line of 1 to 500 printable characters" in result.stderr
-
-
-def test_the_operators_name_is_recorded_printable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sagas, "getuser", lambda: BAD * 20)
-    name = sagas.find_operator()
-    assert name.isprintable()
-    assert len(name) == sagas.MAX_OPERATOR_LENGTH
