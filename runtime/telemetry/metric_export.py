@@ -6,6 +6,7 @@ from threading import Event, Thread
 from time import time_ns
 from typing import Any
 
+from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Gauge,
@@ -24,6 +25,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from runtime.process import logs
+from runtime.telemetry import instruments
 from runtime.telemetry.snapshots import MetricSnapshot, Point, take_snapshots
 
 log = logs.get_logger(__name__)
@@ -116,6 +118,7 @@ class MetricConverter:
             explicit_bounds=metric.bounds,
             min=buckets.minimum,
             max=buckets.maximum,
+            exemplars=list(map(_build_exemplar, buckets.exemplars.values())),
         )
 
     def _take(self, metric: MetricSnapshot, point: Point) -> Point:
@@ -126,3 +129,8 @@ class MetricConverter:
         previous = self._previous.get(key)
         self._previous[key] = point
         return point if previous is None else point - previous
+
+
+def _build_exemplar(exemplar: instruments.Exemplar) -> Exemplar:
+    _, trace_id, span_id, _ = exemplar.traceparent.split("-")
+    return Exemplar({}, exemplar.value, exemplar.time_ns, int(span_id, 16), int(trace_id, 16))

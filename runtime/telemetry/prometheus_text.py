@@ -13,7 +13,9 @@ from typing import Any
 from prometheus_client import exposition
 from prometheus_client.core import InfoMetricFamily, Metric
 from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.samples import Exemplar
 
+from runtime.telemetry import instruments
 from runtime.telemetry.snapshots import Buckets, MetricSnapshot
 
 TEXT_TYPE = exposition.CONTENT_TYPE_PLAIN_0_0_4
@@ -74,10 +76,19 @@ def _build_family(metric: MetricSnapshot) -> Metric:
 
 def _add_buckets(family: Metric, labels: dict[str, str], bounds: Sequence[float], buckets: Buckets) -> None:
     sums = list(accumulate(buckets.counts))
-    for bound, count in zip((*bounds, inf), sums, strict=True):
-        family.add_sample(f"{family.name}_bucket", {**labels, "le": _write_bound(bound)}, count)
+    for number, (bound, count) in enumerate(zip((*bounds, inf), sums, strict=True)):
+        exemplar = _build_exemplar(buckets.exemplars.get(number))
+        bucket_labels = {**labels, "le": _write_bound(bound)}
+        family.add_sample(f"{family.name}_bucket", bucket_labels, count, exemplar=exemplar)
     family.add_sample(f"{family.name}_count", labels, sums[-1])
     family.add_sample(f"{family.name}_sum", labels, buckets.total)
+
+
+def _build_exemplar(exemplar: instruments.Exemplar | None) -> Exemplar | None:
+    if exemplar is None:
+        return None
+    _, trace_id, span_id, _ = exemplar.traceparent.split("-")
+    return Exemplar({"trace_id": trace_id, "span_id": span_id}, exemplar.value, exemplar.time_ns / 1e9)
 
 
 def _write_bound(bound: float) -> str:

@@ -16,6 +16,7 @@ from runtime.process.logs.repeated_errors import describe_error
 from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting, StartError
 from runtime.telemetry import tracing
+from runtime.telemetry.instruments import keep_exemplars
 from runtime.telemetry.log_export import LogExport
 from runtime.telemetry.snapshots import MetricSnapshot, take_snapshots
 from runtime.telemetry.telemetry_settings import (
@@ -86,6 +87,7 @@ def _start(service: str, settings: Settings, telemetry: TelemetrySettings, part:
         tracer, ratio, stop = export.create_tracer(created, telemetry)
         tracing.configure(tracer, ratio)
         _shutdowns.append(stop)
+    keep_exemplars(telemetry.exemplars)
     _shutdowns.extend(export.start_metric_exports(created, telemetry))
     if settings.metrics_address:
         _serve_metrics("DIPTYCH_METRICS_ADDRESS", settings.metrics_address, part, created.attributes)

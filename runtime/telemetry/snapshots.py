@@ -10,6 +10,7 @@ import msgspec
 from runtime.telemetry.instruments import (
     Counter,
     Distribution,
+    Exemplar,
     Gauge,
     Histogram,
     list_instruments,
@@ -24,6 +25,8 @@ class Buckets(msgspec.Struct, frozen=True, array_like=True):
     minimum: float | None
     """None if it is not known, as of a difference."""
     maximum: float | None
+    exemplars: dict[int, Exemplar] = {}
+    """Values that were measured in sampled traces, the latest of each bucket that has one."""
 
     def __add__(self, other: "Buckets") -> "Buckets":
         return Buckets(
@@ -31,10 +34,13 @@ class Buckets(msgspec.Struct, frozen=True, array_like=True):
             self.total + other.total,
             min(filter_none(self.minimum, other.minimum), default=None),
             max(filter_none(self.maximum, other.maximum), default=None),
+            self.exemplars | other.exemplars,
         )
 
     def __sub__(self, other: "Buckets") -> "Buckets":
-        return Buckets(tuple(map(sub, self.counts, other.counts)), self.total - other.total, None, None)
+        counts = tuple(map(sub, self.counts, other.counts))
+        exemplars = dict(self.exemplars.items() - other.exemplars.items())
+        return Buckets(counts, self.total - other.total, None, None, exemplars)
 
 
 def filter_none(*values: float | None) -> list[float]:
@@ -93,7 +99,11 @@ def _take(instrument: Counter | Histogram | Gauge) -> MetricSnapshot:
 
 def _copy(distribution: Distribution) -> Buckets:
     return Buckets(
-        tuple(distribution.buckets), distribution.total, distribution.minimum, distribution.maximum
+        tuple(distribution.buckets),
+        distribution.total,
+        distribution.minimum,
+        distribution.maximum,
+        distribution.exemplars.copy(),
     )
 
 

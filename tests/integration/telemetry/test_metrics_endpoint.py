@@ -41,6 +41,20 @@ async def test_a_scrape_has_the_metrics_in_either_format(tmp_path: Path) -> None
     assert openmetrics.families["rpc_server_call_duration_seconds"].unit == "seconds"
 
 
+async def test_openmetrics_has_the_sampled_trace_of_a_call(tmp_path: Path) -> None:
+    async with toy_process(tmp_path, environment=ON) as toy:
+        await toy.wait_serving()
+        await toy.get("c-1")
+        await toy.get("slow-60", (("traceparent", f"00-{'a' * 32}-{'b' * 16}-01"),))
+        port = await find_port(toy)
+        text, openmetrics = await scrape(port), await scrape(port, accept=OPENMETRICS)
+    samples = openmetrics.families["rpc_server_call_duration_seconds"].samples
+    ((bucket, exemplar),) = [(each.labels["le"], each.exemplar) for each in samples if each.exemplar]
+    assert exemplar.labels == {"trace_id": "a" * 32, "span_id": "b" * 16}
+    assert 0.06 <= exemplar.value <= float(bucket)
+    assert not any(each.exemplar for each in text.families["rpc_server_call_duration_seconds"].samples)
+
+
 @pytest.mark.long
 async def test_only_get_of_metrics_is_answered(tmp_path: Path) -> None:
     async with toy_process(tmp_path, environment=ON) as toy:

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import msgspec
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 from opentelemetry.sdk.resources import Resource
 
+from runtime.telemetry.instruments import Exemplar
 from runtime.telemetry.metric_export import MetricConverter
 from runtime.telemetry.snapshots import Buckets, MetricSnapshot, Point, merge
 
@@ -48,6 +50,24 @@ def test_with_delta_temporality_an_export_has_what_was_added() -> None:
     assert (point.min, point.max) == (None, None)
     assert export(converter, gauge(7), 500).value == 7
     assert export(converter, gauge(7), 600).value == 7
+
+
+def test_exemplars_are_exported_and_a_difference_has_the_new_ones() -> None:
+    trace, later = (Exemplar(0.5, f"00-{digit * 32}-{digit * 16}-01", 7) for digit in "12")
+    first, second = histogram((0, 1, 0), 0.5, 0.5, 0.5), histogram((0, 2, 1), 3.0, 0.5, 2.0)
+    for metric, exemplars in ((first, {1: trace}), (second, {1: trace, 2: later})):
+        buckets: Any = metric.points[0].buckets
+        buckets.exemplars.update(exemplars)
+    converter = MetricConverter(Resource({}), delta=True)
+    (exported,) = export(converter, first, 100).exemplars
+    assert (exported.value, exported.time_unix_nano) == (0.5, 7)
+    assert (exported.trace_id, exported.span_id) == (int("1" * 32, 16), int("1" * 16, 16))
+    assert [each.span_id for each in export(converter, second, 200).exemplars] == [int("2" * 16, 16)]
+    (merged,) = merge([[first], [second]])
+    assert merged.points[0].buckets
+    assert merged.points[0].buckets.exemplars == {1: trace, 2: later}
+    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(second), type=MetricSnapshot)
+    assert sent == second, "a worker sends them to its parent"
 
 
 def test_with_cumulative_temporality_an_export_has_all() -> None:
