@@ -104,7 +104,7 @@ def start_call(step: DueStep) -> AbstractContextManager[Span]:
     return tracing.span(
         step.method[1:],
         kind=SpanKind.CLIENT,
-        parent=step.traceparent,
+        parent=step.traceparent or "",  # a step without a trace begins none
         attributes={
             "rpc.system.name": "grpc",
             "rpc.method": step.method[1:],

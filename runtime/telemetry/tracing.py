@@ -40,7 +40,7 @@ _NO_SPAN: AbstractContextManager[Span] = nullcontext(trace.INVALID_SPAN)
 _tracer: Tracer | None = None
 _ratio: float | None = None
 _recorder: "SpanRecorder | None" = None
-"""Records finished spans; None if the tracer samples."""
+"""Records finished spans; None if the tracer has to."""
 _open_spans: dict[str, Span] = {}
 """The spans that have not ended and may have children, by their traceparents."""
 
@@ -55,9 +55,9 @@ def configure(tracer: Tracer | None, ratio: float | None) -> None:
     global _tracer, _ratio, _recorder
     _tracer, _ratio, _recorder = tracer, ratio, None
     if tracer is not None and ratio is not None:
-        from runtime.telemetry.finished_spans import SpanRecorder  # imports the SDK
+        from runtime.telemetry.finished_spans import create_recorder  # imports the SDK
 
-        _recorder = SpanRecorder(tracer)
+        _recorder = create_recorder(tracer)
 
 
 def is_on() -> bool:
@@ -97,11 +97,12 @@ def span(
     Args:
         name: the span's name, from a small set of names.
         kind: the span's kind.
-        parent: the traceparent of the parent; None for the current one.
+        parent: the traceparent of the parent; None for the current one. A malformed one begins no trace.
         attributes: attributes that the span has from its start.
         links: the traceparents of linked spans.
     """
-    if _tracer is None or not trace_context.is_sampled(parent or trace_context.get_current()):
+    traceparent = trace_context.get_current() if parent is None else parent
+    if _tracer is None or not trace_context.is_sampled(traceparent) or not parse_span_context(traceparent):
         return _NO_SPAN
     context = None if parent is None else _create_context(parent)
     return _CurrentSpan(_tracer.start_span(name, context, kind, attributes, _create_links(links)))

@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,6 +15,7 @@ from devstack.stack_kinds import temporary_stack
 from tests.support.harness.bearer import bearer
 from tests.support.harness.collector import Collector
 from tests.support.harness.invariants import verify_stack
+from tests.support.harness.log_lines import lines_of
 from tests.support.harness.shop import Shop
 from tests.support.harness.traced_orders import SERVICES, place_order, trace_order, trading, wait_for_spans
 from tests.support.harness.waiting import until
@@ -59,6 +61,16 @@ async def test_nobody_samples_what_the_caller_does_not(stack: Stack, collector: 
     audit = await fetch(stack, "SELECT traceparent FROM audit WHERE stream LIKE $1", f"%{order_id}%")
     assert {row[0][3:35] for row in audit} == {unsampled}
     assert {row[0][-2:] for row in audit} == {"00"}
+    for process, message in (
+        ("command_server", "Command processed"),
+        ("relay", "Event published"),
+        ("projector", "Read model updated"),
+        ("process_manager", "Step answered"),
+    ):
+        lines = lines_of(Path(stack.settings.jwks).parent / f"{process}.log", message)
+        own = [line for line in lines if line.get("trace_id") == unsampled]
+        assert own, message
+        assert not any("span_id" in line for line in own)
 
 
 @pytest.mark.parametrize("waits", [True, False])

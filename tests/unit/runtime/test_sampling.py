@@ -1,6 +1,7 @@
 """Sampling is decided once, where a trace begins, and before anything is allocated for it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from opentelemetry import trace
@@ -11,6 +12,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace import SpanKind
 
 from runtime.telemetry import trace_context, tracing
+from runtime.telemetry.finished_spans import create_recorder
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UNSAMPLED = SAMPLED[:-1] + "0"
@@ -75,6 +77,10 @@ def test_each_unsampled_trace_has_valid_ids_of_its_own(
 def test_outside_of_a_trace_there_is_no_span(spans: InMemorySpanExporter) -> None:
     with tracing.span("lone"):
         pass
+    for malformed in ("00-1-1-01", "", "01"):
+        with tracing.span("lone", parent=malformed):
+            pass
+        tracing.record_span("lone", parent=malformed, start_ns=1, end_ns=2)
     tracing.record_span("lone", parent=None, start_ns=1, end_ns=2)
     assert names(spans) == []
 
@@ -141,3 +147,21 @@ def test_a_finished_span_is_complete_whoever_samples(
     assert [f"{link.context.span_id:016x}" for link in inner.links] == [SAMPLED[36:52]]
     assert (outer.status.is_unset, inner.status.is_ok, inner.status.is_unset) == (True, False, False)
     assert inner.to_json()
+
+
+@pytest.mark.parametrize(
+    ("variable", "is_applied"),
+    [
+        ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", True),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", True),
+        ("OTEL_SPAN_LINK_COUNT_LIMIT", False),
+    ],
+)
+def test_limits_of_spans_hold_for_finished_ones(
+    monkeypatch: pytest.MonkeyPatch, variable: str, is_applied: bool
+) -> None:
+    monkeypatch.setenv(variable, "2")
+    tracer: Any = TracerProvider(shutdown_on_exit=False).get_tracer("test")
+    recorder = create_recorder(tracer)
+    assert (recorder is None) is is_applied
+    assert recorder is None or recorder._max_links == 2
