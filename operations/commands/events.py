@@ -10,6 +10,7 @@ from operations.cli_output import echo_json, echo_lines, get_width
 from operations.cli_types import AsOf, AsOfType, to_timestamp
 from operations.client.api import open_api
 from operations.commands import options
+from operations.commands.export import export
 from operations.commands.listing import show_list
 from operations.rendering.json_lines import format_message
 from operations.rendering.records import render_events
@@ -112,3 +113,6 @@ def tail(stream: str, type_: str, correlation: str, causation: str, after: int |
                 echo_json(format_message(event))
             if not as_json:
                 echo_lines(render_events(response.events, get_width()))
+
+
+events.add_command(export)

@@ -12,7 +12,16 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 
-from operations.housekeeping import histories, months, operator_acts, requests, sagas, stream, views
+from operations.housekeeping import (
+    histories,
+    months,
+    operator_acts,
+    request_index,
+    requests,
+    sagas,
+    stream,
+    views,
+)
 from operations.housekeeping.database import Database
 from operations.housekeeping.kinds import Entry, Kind, describe
 from operations.server_errors import UNREACHABLE, summarize
@@ -33,6 +42,7 @@ def list_kinds(settings: Settings, database: Database) -> list[Kind]:
     return [
         Kind("requests", "answers", settings.keep_requests, partial(requests.remove, database)),
         Kind("audit", "rows", settings.keep_audit, partial(months.maintain, database, "audit")),
+        Kind("request_index", "segments", settings.keep_audit, partial(request_index.remove, database)),
         Kind(
             "refused_calls",
             "rows",

@@ -112,11 +112,11 @@ class RequestSegments:
             until = settled if settled - start <= self._window else start + self._window
             limit = 2 * SEGMENT if until - start > MIN_WINDOW else NO_LIMIT
             read = await driver.fetch(request_statements.READ_UNINDEXED, start, until, limit)
+            # As wide as a segment, by what the last window held.
+            factor = min(4.0, max(0.25, SEGMENT / max(1, len(read))))
+            self._window = min(max((until - start) * factor, MIN_WINDOW), MAX_WINDOW)
             if len(read) == limit:
-                self._window = max((until - start) / 4, MIN_WINDOW)
                 continue
-            if len(read) < SEGMENT / 4:
-                self._window = min(self._window * 4, MAX_WINDOW)
             rows += read
             start = until
         return rows, start

@@ -223,6 +223,18 @@ async def test_the_index_and_the_rest_are_what_a_full_scan_finds(index: Index, t
     assert len(await index.fetch("SELECT FROM request_segments")) > 2
 
 
+async def test_without_an_index_everything_is_found_too(index: Index) -> None:
+    """For example after an upgrade, when the tables of the index are empty."""
+    seed = randbits(32)
+    print(f"seed {seed}")
+    random = Random(seed)
+    await Recorder("r", random).record(index.url, 20)
+    old = "UPDATE audit SET recorded_at = recorded_at - interval '40 days' WHERE caller = 'alice'"
+    await index.fetch(old)
+    index.requests = RequestReader(index.database)
+    await index.compare(random, 20)
+
+
 async def test_a_tail_sends_every_event_once_while_transactions_commit_out_of_order(index: Index) -> None:
     seed = randbits(32)
     print(f"seed {seed}")

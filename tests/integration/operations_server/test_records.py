@@ -1,7 +1,6 @@
 """Requests and events on record, through the operations server."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from random import Random
 from secrets import randbits
@@ -14,53 +13,20 @@ import pytest
 from diptych.operations.v1 import operations_service_pb2 as protocol
 from diptych.ordering.v1 import events_pb2 as ordering_events
 
-from devstack.servers import Nats, Postgres, Valkey
 from devstack.stack import Stack
-from devstack.stack_kinds import temporary_stack
 from operations.processes import OPERATIONS_SERVER
+from tests.integration.operations_server.conftest import NEW_INCARNATION
 from tests.support.harness.caller import Caller
 from tests.support.harness.recorder import ADD_EVENT, Recorder, encode_metadata
-from tests.support.harness.servers import TEMPLATE
 from tests.support.harness.waiting import until
 
 STREAM = "ordering.order.o-1"
 CANCELLED = "diptych.ordering.v1.OrderCancelled"
 
 
-EMPTY = """
-TRUNCATE events, audit, event_segments, event_terms, request_segments, request_terms RESTART IDENTITY
-"""
-NEW_INCARNATION = "UPDATE relay_state SET incarnation = gen_random_uuid()"  # as `diptych restored` does
-
-
-@pytest.fixture(scope="module")
-async def stack(
-    tmp_path_factory: pytest.TempPathFactory, postgres: Postgres, nats_server: Nats, redis_server: Valkey
-) -> AsyncIterator[Stack]:
-    """One operations server for all of these tests, since it takes longer to start than most of them."""
-    await postgres.execute(f"CREATE DATABASE records TEMPLATE {TEMPLATE}")
-    async with temporary_stack(
-        tmp_path_factory.mktemp("records"),
-        database_url=postgres.url_of("records"),
-        nats_url=nats_server.url,
-        redis_url=redis_server.url,
-        command_servers=0,
-        relays=0,
-        projectors=0,
-        query_servers=0,
-        operations_servers=1,
-    ) as stack:
-        yield stack
-    await postgres.execute("DROP DATABASE records WITH (FORCE)")
-
-
 @pytest.fixture
-async def database(stack: Stack) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(stack.settings.database_url)
-    await connection.execute(EMPTY)
-    await connection.execute(NEW_INCARNATION)
-    yield connection
-    await connection.close()
+def stack(shared_stack: Stack, database: Any) -> Stack:
+    return shared_stack
 
 
 async def add_event(

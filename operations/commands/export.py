@@ -1,0 +1,41 @@
+"""`diptych events export`: the events on record as a file."""
+
+import click
+
+from operations.cli_output import echo
+from operations.client.api import open_api
+
+
+@click.command()
+@click.option(
+    "--from-position", type=click.IntRange(min=1), default=1, help="Begin with this position; default: 1."
+)
+@click.option("--stream", default="", help="Only those of this stream, for instance ordering.order.o-1.")
+@click.option("--type", "type_", default="", help="Only those of this type, for instance OrderPlaced.")
+@click.option(
+    "--format", "format_", type=click.Choice(["jsonl", "parquet"]), default="jsonl", show_default=True
+)
+@click.option("--output", required=True, metavar="FILE", help="The file to create; - for stdout (jsonl).")
+def export(from_position: int, stream: str, type_: str, format_: str, output: str) -> None:
+    """Write the events on record to a file, in order of their positions, up to the last one at the beginning.
+
+    Where it ends early, the file holds all events up to a position that is printed: continue behind it with
+    --from-position, in another file.
+    """
+    from diptych.operations.v1.operations_service_pb2 import ExportEventsRequest
+
+    from operations.export.command import Export
+    from operations.export.writers import WRITERS
+
+    request = ExportEventsRequest(after_position=from_position - 1, stream=stream, type=type_)
+    with open_api() as api:
+        writer = WRITERS[format_](output)
+        run = Export(api, writer, lambda line: echo(line, err=True))
+        try:
+            run.run(request)
+        except BaseException:
+            text = f"the file has the events up to position {run.position:,}; continue with "
+            echo(f"{text}--from-position {run.position + 1} and another --output", err=True)
+            raise
+        finally:
+            writer.close()

@@ -1,0 +1,1 @@
+"""`diptych events export`: events by position, as JSON lines or Parquet."""
