@@ -20,8 +20,10 @@ LOCK_KEY = 0x4449505449
 """The key of the advisory lock of the process that builds: `DIPTI` in ASCII."""
 IDLE_PAUSE = 5.0
 """Seconds between two looks when nothing is left to index, or another process builds."""
-SHORT_PAUSE, LONG_PAUSE = 3, 40
-"""Multiples of the time that a segment took: a quarter, and a fortieth of one processor."""
+SHORT_PAUSE, LONG_PAUSE = 3, 80
+"""Multiples of the time that a segment took: a quarter of one processor, and little more than a hundredth."""
+MAX_PAUSE = 20.0
+"""Seconds."""
 BUSY_FACTOR = 1.7
 """By this factor a segment takes longer than the fastest ones when PostgreSQL is busy."""
 BUSY_RATE = 300.0
@@ -120,4 +122,4 @@ class _Kind:
         took = self._built_at - began
         self._fastest = min(self._fastest * DECAY, took / rows)
         is_slow = took / rows > self._fastest * BUSY_FACTOR
-        return min(took * (LONG_PAUSE if is_busy or is_slow else SHORT_PAUSE), IDLE_PAUSE)
+        return min(took * (LONG_PAUSE if is_busy or is_slow else SHORT_PAUSE), MAX_PAUSE)

@@ -9,7 +9,6 @@ everything that reads up to it. Callers that come together share a wait.
 """
 
 import asyncio
-from contextlib import suppress
 
 from operations_server.records.database import Database, Driver
 
@@ -73,10 +72,12 @@ class Settled:
                 task = self._running = asyncio.create_task(self._wait())
                 task.add_done_callback(lambda task: task.cancelled() or task.exception())
             assert task is not None  # noqa: S101 - for mypy
-            with suppress(TimeoutError):
+            try:
                 self._last = await asyncio.wait_for(asyncio.shield(task), MAX_WAIT)
-                if not joins:
-                    return self._last
+            except TimeoutError:
+                break
+            if not joins:
+                return self._last
         return await self._find_earlier()
 
     async def read_incarnation(self) -> str:

@@ -42,6 +42,8 @@ STATE_SHARE = 0.5
 """The part of the time that the state may take."""
 MAX_FOLDS = 2
 """Folds at the same time."""
+MAX_BYTES = 3_000_000
+"""Bytes of a state and its views in a response."""
 
 READ_SNAPSHOTS = """
 SELECT state_version, state::text FROM streams WHERE id = $1 AND fingerprint = $2 AND state_version <= $3
@@ -117,6 +119,7 @@ class StateFolder:
                 for event in events:
                     state = aggregate.evolve(state, aggregate.decode(StoredEvent(event.type, event.data)))
             response.state.update(parse_state(aggregate.snapshots.encode(state)))
+            _check_size(response)
         except Exception as error:  # any event may be one that this code cannot fold
             response.ClearField("state")
             response.state_error = _describe(error)
@@ -139,8 +142,14 @@ class StateFolder:
         except Exception as error:
             errors = {name: _describe(error) for name in views} | errors
         for name, view in views.items():
-            if name not in errors:
+            if name in errors:
+                continue
+            try:
                 response.views[name].update(MessageToDict(view, preserving_proto_field_name=True))
+                _check_size(response)
+            except ValueError as error:  # of its size, or a number that a Struct cannot hold
+                del response.views[name]
+                errors[name] = _describe(error)
         response.view_errors.update(errors)
 
     async def _read_slices(
@@ -184,6 +193,11 @@ def _build_event(stream: str, row: Any) -> RecordedEvent:
     return RecordedEvent(
         stream, row["version"], row["type"], row["data"], row["recorded_at"], row["position"], metadata
     )
+
+
+def _check_size(response: protocol.GetStateResponse) -> None:
+    if (size := response.ByteSize()) > MAX_BYTES:
+        raise ValueError(f"with {size} bytes too large for a response")
 
 
 def _describe(error: Exception) -> str:

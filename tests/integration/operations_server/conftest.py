@@ -72,3 +72,10 @@ async def database(shared_stack: Stack) -> AsyncIterator[Any]:
     await connection.execute(NEW_INCARNATION)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def operator_of_shared(shared_stack: Stack) -> AsyncIterator[Caller]:
+    operator = Caller(shared_stack, "operations.read")
+    yield operator
+    await operator.close()

@@ -14,11 +14,7 @@ from devstack.stack import Stack
 from operations.processes import OPERATIONS_SERVER
 
 EVENTS = 1_700
-MAIN = """
-from operations import cli
-cli.main._modules["events"] = "operations.commands.events:events"
-cli.main()
-"""
+MAIN = "from operations import cli; cli.main()"
 FILL = """
 INSERT INTO events (stream, version, type, data, metadata, recorded_at)
 SELECT 's.t.' || n, 1, 'diptych.ordering.v1.OrderCancelled', convert_to(chr(10) || chr(3) || 'o-1', 'UTF8'),
