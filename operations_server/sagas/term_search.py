@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from operations_server.records.database import Database, Driver
+from operations_server.records.database import Database
 from operations_server.records.settled import FIND_NEWEST
 from operations_server.records.terms import hash_term
 from operations_server.sagas import term_statements as statements
@@ -48,33 +48,31 @@ class TermSearch:
             term: of the first events.
             upper: only events up to this position; None for all.
         """
-        async with self._database.connect() as driver:
-            if upper is None:
-                upper = int(await driver.fetchval(FIND_NEWEST))
-            covered = int(await driver.fetchval(statements.READ_PROGRESS))
-            async for found in self._read_range(driver, term, covered, upper):
-                yield found
-            upper = min(upper, covered)
-            while upper > 0 and (segments := await self._find_segments(driver, term, upper)):
-                for after, until in segments:
-                    async for found in self._read_range(driver, term, after, min(until, upper)):
-                        yield found
-                upper = segments[-1]["after"]
-                yield FoundInstances((), upper)
+        covered = int(await self._database.fetch_value(statements.READ_PROGRESS))
+        if upper is None:  # read later, so that no segment is above it
+            upper = int(await self._database.fetch_value(FIND_NEWEST))
+        async for found in self._read_range(term, covered, upper):
+            yield found
+        upper = min(upper, covered)
+        while upper > 0 and (segments := await self._find_segments(term, upper)):
+            for after, until in segments:
+                async for found in self._read_range(term, after, min(until, upper)):
+                    yield found
+            upper = segments[-1]["after"]
+            yield FoundInstances((), upper)
 
-    async def _find_segments(self, driver: Driver, term: str, upper: int) -> Sequence[Any]:
+    async def _find_segments(self, term: str, upper: int) -> Sequence[Any]:
         """Return the latest segments with a term that begin below a position."""
         values = hash_term(KIND, term), upper, MAX_SEGMENTS
-        segments: Sequence[Any] = await driver.fetch(statements.FIND_SEGMENTS, *values)
-        return segments
+        return await self._database.fetch(statements.FIND_SEGMENTS, *values)
 
-    async def _read_range(
-        self, driver: Driver, term: str, after: int, upper: int
-    ) -> AsyncIterator[FoundInstances]:
+    async def _read_range(self, term: str, after: int, upper: int) -> AsyncIterator[FoundInstances]:
         types = self._terms.own_types, self._terms.keyed_types
         while upper > after:
             lower = max(after, upper - CHUNK)
-            rows = await driver.fetch(statements.FIND_EVENTS, lower, upper, *types, term.encode(), MAX_EVENTS)
+            rows = await self._database.fetch(
+                statements.FIND_EVENTS, lower, upper, *types, term.encode(), MAX_EVENTS
+            )
             events = [to_event(row) for row in rows]
             upper = lower if len(rows) < MAX_EVENTS else events[-1].position - 1
             found = [

@@ -1,5 +1,6 @@
 """Explanations of what happens around orders, asked of the operations server of a whole stack."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -245,6 +246,23 @@ async def test_what_is_not_on_record_says_what_that_means(trade: Trade, operator
         other_time.time.FromDatetime(datetime.now(UTC) + timedelta(days=days))
         assert await operator.rejection_reason(other_time) == reason
     await trade.wait_for_state(order, "CONFIRMED")
+
+
+async def test_views_that_cannot_be_read_cost_no_more_than_themselves(
+    stack: Stack, trade: Trade, operator: Caller
+) -> None:
+    sku, account = await trade.create_product(3), await trade.open_account(1_000)
+    order = await trade.place_order(sku, account)
+    await trade.wait_for_state(order, "CONFIRMED")
+    redis = stack.servers["redis_url"].child
+    redis.freeze()
+    try:
+        explained = await asyncio.wait_for(explain(operator, order), 15)
+    finally:
+        redis.thaw()
+    (views,) = find_views(explained)
+    assert views.startswith("the views cannot be read from Redis: ")
+    assert explained.summary.endswith("is CONFIRMED, waits for shipment")
 
 
 async def test_the_stack_is_consistent(stack: Stack) -> None:
