@@ -7,6 +7,7 @@ specifies as milliseconds.
 """
 
 import importlib
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +77,27 @@ def read_otlp_settings(signal: Signal, max_timeout: int) -> OtlpSettings:
         client_key=_read_file(*_names(signal, "CLIENT_KEY")),
         client_certificate=_read_file(*_names(signal, "CLIENT_CERTIFICATE")),
     )
-    if bool(settings.client_key) != bool(settings.client_certificate):
-        missing = "CLIENT_CERTIFICATE" if settings.client_key else "CLIENT_KEY"
-        raise InvalidSetting(
-            f"{_names(signal, missing)[1]}: is missing; a client needs its key and certificate"
-        )
+    _check_certificates(settings)
     return settings
+
+
+def _check_certificates(settings: OtlpSettings) -> None:
+    """Load the files as an export does, whose errors do not name the file."""
+    key, certificate = settings.client_key, settings.client_certificate
+    if bool(key) != bool(certificate):
+        missing = _names(settings.signal, "CLIENT_CERTIFICATE" if key else "CLIENT_KEY")[1]
+        raise InvalidSetting(f"{missing}: is missing; a client needs its key and certificate")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    part = "CERTIFICATE"
+    try:
+        if settings.certificate:
+            context.load_verify_locations(settings.certificate)
+        if certificate:
+            part = "CLIENT_CERTIFICATE"
+            context.load_cert_chain(certificate, key, password="")  # never ask for one
+    except (ssl.SSLError, ValueError) as error:
+        name, path = read_text(*_names(settings.signal, part))
+        raise InvalidSetting(f"{name}: {path} cannot be used: {error}") from error
 
 
 def _names(signal: Signal, name: str) -> tuple[str, str]:
@@ -165,7 +181,10 @@ def _grpc_options(settings: OtlpSettings) -> dict[str, Any]:
 def _http_options(settings: OtlpSettings) -> dict[str, Any]:
     from opentelemetry.exporter.otlp.proto.http import Compression  # an extra
 
+    from runtime.telemetry.otlp_session import OtlpSession
+
     return {
+        "session": OtlpSession(),
         "certificate_file": settings.certificate or None,
         "client_key_file": settings.client_key or None,
         "client_certificate_file": settings.client_certificate or None,

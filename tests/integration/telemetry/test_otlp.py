@@ -10,6 +10,7 @@ import pytest
 
 from runtime.process.version import VERSION
 from runtime.telemetry.setup import SHUTDOWN_TIMEOUT
+from tests.support.harness.certificates import write_certificate
 from tests.support.harness.collector import Collector
 from tests.support.harness.http_collector import HttpCollector
 from tests.support.harness.toy_process import toy_process
@@ -139,6 +140,28 @@ async def test_a_collector_with_a_fault_delays_neither_calls_nor_the_end(tmp_pat
     finally:
         if fault != "refuses":
             await collector.stop()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_a_collector_with_tls_wants_a_certificate(tmp_path: Path, protocol: str) -> None:
+    collector = Collector() if protocol == "grpc" else HttpCollector()
+    certificate = write_certificate(tmp_path / "certificate.pem")
+    await collector.start(certificate.read_bytes())
+    options = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": f"https://localhost:{collector.port}",
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": str(certificate),
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": str(certificate),
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": str(certificate),
+        "OTEL_LOGS_EXPORTER": "otlp",
+    }
+    async with toy_process(tmp_path, environment=collector.environment | options) as toy:
+        await toy.wait_serving()
+        await toy.get("traced", SAMPLED)
+        await collector.span(lambda span: span.name == METHOD)
+        await collector.point(lambda point: point.name == "rpc.server.call.duration")
+        await collector.record(lambda record: record.body == "Traced")
+    await collector.stop()
 
 
 @pytest.mark.long

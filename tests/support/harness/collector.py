@@ -94,7 +94,8 @@ class Collector:
             "OTEL_LOGS_EXPORTER": "none",
         }
 
-    async def start(self) -> None:
+    async def start(self, certificate: bytes = b"") -> None:
+        """Listen; with a certificate and key in PEM with TLS, for clients that show this certificate."""
         self._server = grpc.aio.server()
         add_traces: Any = trace_grpc.add_TraceServiceServicer_to_server
         add_metrics: Any = metrics_grpc.add_MetricsServiceServicer_to_server
@@ -102,7 +103,12 @@ class Collector:
         add_metrics(_Metrics(self), self._server)
         add_logs: Any = logs_grpc.add_LogsServiceServicer_to_server
         add_logs(_Logs(self), self._server)
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        if certificate:
+            pairs = [(certificate, certificate)]
+            credentials = grpc.ssl_server_credentials(pairs, certificate, require_client_auth=True)
+            self.port = self._server.add_secure_port("localhost:0", credentials)
+        else:
+            self.port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
 
     async def receive(self, context: Any = None) -> None:

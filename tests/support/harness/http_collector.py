@@ -2,7 +2,9 @@
 
 import asyncio
 import gzip
+import ssl
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from tempfile import NamedTemporaryFile
 from threading import Event, Thread
 from typing import Any
 
@@ -36,9 +38,11 @@ class HttpCollector(Collector):
     def environment(self) -> dict[str, str]:
         return {**super().environment, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
 
-    async def start(self) -> None:
+    async def start(self, certificate: bytes = b"") -> None:
         handler = type("Handler", (_Handler,), {"collector": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        if certificate:
+            self._http.socket = create_tls(certificate).wrap_socket(self._http.socket, server_side=True)
         self.port = self._http.server_address[1]
         Thread(target=self._http.serve_forever, daemon=True).start()
 
@@ -64,6 +68,18 @@ class HttpCollector(Collector):
         request = REQUESTS[signal].FromString(body)
         self._loop.call_soon_threadsafe(getattr(self, f"add_{signal}"), request)
         return 200
+
+
+def create_tls(certificate: bytes) -> ssl.SSLContext:
+    """Return a context for servers that trust their own certificate alone."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with NamedTemporaryFile() as file:
+        file.write(certificate)
+        file.flush()
+        context.load_cert_chain(file.name)
+    context.load_verify_locations(cadata=certificate.decode())
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 class _Handler(BaseHTTPRequestHandler):

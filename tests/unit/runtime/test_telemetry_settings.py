@@ -10,6 +10,7 @@ from runtime.telemetry.telemetry_settings import (
     list_unknown_variables,
     read_telemetry_settings,
 )
+from tests.support.harness.certificates import write_certificate
 
 SECRET = "s3cret"
 
@@ -169,6 +170,24 @@ def test_a_client_key_needs_its_certificate(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "key").write_text("")
     set_all(monkeypatch, EXPORTER_OTLP_CLIENT_KEY=str(tmp_path / "key"))
     with pytest.raises(InvalidSetting, match="OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE: is missing"):
+        read_telemetry_settings()
+
+
+def test_certificates_are_read_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, other = write_certificate(tmp_path / "own.pem"), write_certificate(tmp_path / "other.pem")
+    set_all(
+        monkeypatch,
+        EXPORTER_OTLP_CERTIFICATE=str(own),
+        EXPORTER_OTLP_CLIENT_KEY=str(own),
+        EXPORTER_OTLP_CLIENT_CERTIFICATE=str(own),
+    )
+    assert read_telemetry_settings().otlp["logs"].client_certificate == str(own)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", str(other))
+    with pytest.raises(InvalidSetting, match=r"CLIENT_CERTIFICATE: .*own.pem cannot be used"):
+        read_telemetry_settings()
+    (tmp_path / "none.pem").write_text("no certificate")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "none.pem"))
+    with pytest.raises(InvalidSetting, match=r"OTEL_EXPORTER_OTLP_CERTIFICATE: .*none.pem cannot be used"):
         read_telemetry_settings()
 
 
