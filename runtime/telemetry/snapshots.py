@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from runtime.process import logs
+from runtime.process.logs.repeated_errors import describe_error
 from runtime.telemetry.instruments import (
     Counter,
     Distribution,
@@ -15,6 +17,8 @@ from runtime.telemetry.instruments import (
     Histogram,
     list_instruments,
 )
+
+_failures = logs.RepeatedErrors(logs.get_logger(__name__), "Metric not read")
 
 
 class Buckets(msgspec.Struct, frozen=True, array_like=True):
@@ -81,8 +85,20 @@ class MetricSnapshot(msgspec.Struct, frozen=True, array_like=True):
 
 
 def take_snapshots() -> list[MetricSnapshot]:
-    """Return the metrics of this process that have values; callable in any thread."""
-    return [snapshot for snapshot in map(_take, list_instruments()) if snapshot.points]
+    """Return the metrics of this process that have values; callable in any thread.
+
+    A gauge that cannot be computed is logged and left out.
+    """
+    snapshots = []
+    for instrument in list_instruments():
+        try:
+            snapshot = _take(instrument)
+        except Exception as error:  # of one gauge, which must not hide all other metrics
+            _failures.report(f"{instrument.name}: {describe_error(error)}")
+            continue
+        if snapshot.points:
+            snapshots.append(snapshot)
+    return snapshots
 
 
 def _take(instrument: Counter | Histogram | Gauge) -> MetricSnapshot:

@@ -3,12 +3,17 @@
 from typing import Any
 
 import msgspec
+import pytest
 from opentelemetry.sdk.metrics.export import AggregationTemporality
 from opentelemetry.sdk.resources import Resource
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 
-from runtime.telemetry.instruments import Exemplar
+from devstack.describe_metrics import find_metrics
+from runtime.telemetry import instruments
+from runtime.telemetry.instruments import Counter, Exemplar, Gauge, Histogram
 from runtime.telemetry.metric_export import MetricConverter
-from runtime.telemetry.snapshots import Buckets, MetricSnapshot, Point, merge
+from runtime.telemetry.prometheus_text import render_openmetrics
+from runtime.telemetry.snapshots import Buckets, MetricSnapshot, Point, merge, take_snapshots
 
 
 def counter(value: int, **attributes: str) -> MetricSnapshot:
@@ -78,3 +83,40 @@ def test_with_cumulative_temporality_an_export_has_all() -> None:
     (resource,) = converter.convert([counter(3)], 300).resource_metrics
     data: Any = resource.scope_metrics[0].metrics[0].data
     assert (data.aggregation_temporality, data.is_monotonic) == (AggregationTemporality.CUMULATIVE, True)
+
+
+def test_a_gauge_that_cannot_be_computed_hides_no_other_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instruments, "_registry", {})
+    Gauge("diptych.broken", "1", "Broken").observe(fail)
+    Gauge("diptych.sound", "1", "Sound").set(1)
+    assert [snapshot.name for snapshot in take_snapshots()] == ["diptych.sound"]
+
+
+def fail() -> float:
+    raise KeyError("missing")
+
+
+def test_every_metric_has_a_name_of_its_own_in_prometheus() -> None:
+    """Prometheus refuses a whole scrape with a name twice; the strict parser refuses a malformed one."""
+    declared = {metric.name: metric for _, metric in find_metrics()}
+    snapshots = [sample(metric) for metric in declared.values()]
+    parse: Any = parse_openmetrics  # has no types
+    families = list(parse(render_openmetrics(snapshots, {}).decode()))
+    names = [sample.name for family in families for sample in family.samples if "le" not in sample.labels]
+    assert len(families) == len(declared) + 1  # and target_info
+    assert len(names) == len(set(names))
+
+
+def sample(metric: Counter | Gauge | Histogram) -> MetricSnapshot:
+    """Return a snapshot of a metric with one value."""
+    labels = metric.name, metric.unit, metric.description
+    attributes: dict[str, str | bool | int] = dict.fromkeys(metric.attributes, "a")
+    match metric:
+        case Histogram():
+            counts = (1,) * (len(metric.bounds) + 1)
+            point = Point(attributes, buckets=Buckets(counts, 1.0, 1.0, 1.0))
+            return MetricSnapshot(*labels, "histogram", [point], metric.bounds)
+        case Counter():
+            return MetricSnapshot(*labels, "counter", [Point(attributes, 1)])
+        case Gauge():
+            return MetricSnapshot(*labels, "gauge", [Point(attributes, 1)])
