@@ -56,18 +56,21 @@ class MetricsEndpoint:
         self._texts: dict[str, tuple[float, bytes]] = {}
         self._connections = 0
         self._failures = logs.RepeatedErrors(log, "Metrics not rendered")
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._stopping = asyncio.new_event_loop(), asyncio.Event()
         self._thread = Thread(target=self._run, args=(listener,), name="metrics endpoint", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()
 
     def _run(self, listener: socket.socket) -> None:
-        start = asyncio.start_server(self._serve, sock=listener, limit=MAX_REQUEST)
-        server = self._loop.run_until_complete(start)
-        self._loop.run_forever()
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:  # it cancels what is left at its end
+            runner.run(self._listen(listener))
+
+    async def _listen(self, listener: socket.socket) -> None:
+        server = await asyncio.start_server(self._serve, sock=listener, limit=MAX_REQUEST)
+        await self._stopping.wait()
         server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -77,6 +80,8 @@ class MetricsEndpoint:
                 async with asyncio.timeout(DEADLINE):
                     await self._answer(reader, writer)
         except (TimeoutError, OSError, asyncio.IncompleteReadError):
+            writer.transport.abort()
+        except asyncio.CancelledError:  # at the end of the process; streams of Python 3.11 would log it
             writer.transport.abort()
         finally:
             self._connections -= 1

@@ -78,6 +78,7 @@ def _configure(service: str, settings: Settings, part: Part) -> None:
 
 def _start(service: str, settings: Settings, telemetry: TelemetrySettings, part: Part) -> None:
     from runtime.telemetry import export, resource  # the imports take a third of a second
+    from runtime.telemetry.worker_metrics import WorkerReporter
 
     is_worker = part.parent is not None
     created = resource.create_resource(service, settings.environment, is_worker)
@@ -89,7 +90,9 @@ def _start(service: str, settings: Settings, telemetry: TelemetrySettings, part:
         _shutdowns.append(stop)
     keep_exemplars(telemetry.exemplars)
     _shutdowns.extend(export.start_metric_exports(created, telemetry))
-    if settings.metrics_address:
+    if part.parent is not None:
+        _shutdowns.append(WorkerReporter(part.parent).stop)
+    elif settings.metrics_address:
         _serve_metrics("DIPTYCH_METRICS_ADDRESS", settings.metrics_address, part, created.attributes)
     elif "prometheus" in telemetry.exporters["metrics"]:
         address = telemetry.prometheus_address
@@ -97,13 +100,8 @@ def _start(service: str, settings: Settings, telemetry: TelemetrySettings, part:
 
 
 def _serve_metrics(setting: str, address: str, part: Part, resource: Mapping[str, object]) -> None:
-    """Answer `GET /metrics` at an address; a worker sends its metrics to its parent instead."""
-    from runtime.telemetry.metrics_endpoint import MetricsEndpoint
-    from runtime.telemetry.worker_metrics import WorkerReporter
+    from runtime.telemetry.metrics_endpoint import MetricsEndpoint  # imports prometheus_client
 
-    if part.parent is not None:
-        _shutdowns.append(WorkerReporter(part.parent).stop)
-        return
     try:
         listener = bind(address)
         listener.listen()

@@ -11,14 +11,16 @@ and `diptych.worker.answering` says so.
 import asyncio
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from math import inf
 from threading import Event, Lock, Thread
 from time import monotonic
 
 import msgspec
 
 from runtime.process import logs
+from runtime.telemetry.instruments import Key
 from runtime.telemetry.metrics import WORKER_ANSWERING
 from runtime.telemetry.snapshots import MetricSnapshot, Point, merge, take_snapshots
 
@@ -76,11 +78,14 @@ class WorkerMetrics:
         self._lock = Lock()
         self._latest: dict[int, tuple[float, list[MetricSnapshot]]] = {}
         self._ended: list[MetricSnapshot] = []
+        self._numbers: set[int] = set()
+        WORKER_ANSWERING.observe(self._read_answering)
 
     async def receive(self, number: int, connection: socket.socket) -> None:
         """Keep what the worker with this number sends, until it ends."""
         reader, writer = await asyncio.open_unix_connection(sock=connection)
         with self._lock:
+            self._numbers.add(number)
             self._latest[number] = monotonic(), []
         try:
             while True:
@@ -99,20 +104,25 @@ class WorkerMetrics:
     def _end(self, number: int) -> None:
         with self._lock:
             _, snapshots = self._latest.pop(number)
-            WORKER_ANSWERING.set(0, str(number))
             self._ended = merge([self._ended, _without_gauges(snapshots)])
 
     def collect(self) -> list[MetricSnapshot]:
         """Return the sums of all workers, and the gauges of those that answer."""
         with self._lock:
             latest, ended = self._latest.copy(), self._ended
-        now, groups = monotonic(), [ended]
+        groups = [ended]
         for number, (received, snapshots) in sorted(latest.items()):
-            answers = now - received < SILENT
-            WORKER_ANSWERING.set(int(answers), str(number))
+            answers = monotonic() - received < SILENT
             groups.append(_label_gauges(snapshots, number) if answers else _without_gauges(snapshots))
         own = [snapshot for snapshot in take_snapshots() if snapshot.name.startswith(OWN_PREFIX)]
         return merge([*groups, own])
+
+    def _read_answering(self) -> Mapping[Key, float]:
+        with self._lock:
+            received = {number: time for number, (time, _) in self._latest.items()}
+            numbers = sorted(self._numbers)
+        oldest = monotonic() - SILENT
+        return {(str(number),): int(received.get(number, -inf) > oldest) for number in numbers}
 
 
 def _without_gauges(snapshots: Iterable[MetricSnapshot]) -> list[MetricSnapshot]:

@@ -120,6 +120,11 @@ async def test_slow_and_many_clients_are_bounded(tmp_path: Path) -> None:
         assert (await scrape(port)).status == 200
         answers = await asyncio.gather(*[scrape(port) for _ in range(MAX_CONNECTIONS // 2)])
         assert {answer.status for answer in answers} == {200}
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        stack.callback(writer.close)
+        toy.process.terminate()
+        assert await toy.wait_ended() == 0
+        assert [line["message"] for line in toy.lines() if line["level"] in ("warning", "error")] == []
 
 
 async def read_to_end(reader: asyncio.StreamReader) -> bytes:

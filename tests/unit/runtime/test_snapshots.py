@@ -1,5 +1,8 @@
 """Snapshots of metrics: summed over workers, and as differences between two exports."""
 
+import asyncio
+import socket
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -12,8 +15,11 @@ from devstack.describe_metrics import find_metrics
 from runtime.telemetry import instruments
 from runtime.telemetry.instruments import Counter, Exemplar, Gauge, Histogram
 from runtime.telemetry.metric_export import MetricConverter
+from runtime.telemetry.metrics import WORKER_ANSWERING
 from runtime.telemetry.prometheus_text import render_openmetrics
 from runtime.telemetry.snapshots import Buckets, MetricSnapshot, Point, merge, take_snapshots
+from runtime.telemetry.worker_metrics import WorkerMetrics
+from tests.support.harness.waiting import until
 
 
 def counter(value: int, **attributes: str) -> MetricSnapshot:
@@ -120,3 +126,28 @@ def sample(metric: Counter | Gauge | Histogram) -> MetricSnapshot:
             return MetricSnapshot(*labels, "counter", [Point(attributes, 1)])
         case Gauge():
             return MetricSnapshot(*labels, "gauge", [Point(attributes, 1)])
+
+
+@pytest.fixture
+def metrics() -> Iterator[WorkerMetrics]:
+    yield WorkerMetrics()
+    WORKER_ANSWERING.clear()
+
+
+async def test_a_worker_that_has_ended_keeps_its_counts_and_answers_no_longer(metrics: WorkerMetrics) -> None:
+    own, other = socket.socketpair()
+    receiving = asyncio.create_task(metrics.receive(7, own))
+    message = msgspec.msgpack.encode([counter(3, t="a"), gauge(1)])
+    with other:
+        await asyncio.to_thread(other.sendall, len(message).to_bytes(4, "big") + message)
+        await until(lambda: read(metrics, "c") == [Point({"t": "a"}, 3)])
+        assert read(metrics, "g") == [Point({"worker": "7"}, 1)]
+        assert Point({"worker": "7"}, 1) in read(metrics, "diptych.worker.answering")
+    await receiving
+    assert read(metrics, "c") == [Point({"t": "a"}, 3)]
+    assert read(metrics, "g") == []
+    assert Point({"worker": "7"}, 0) in read(metrics, "diptych.worker.answering")
+
+
+def read(metrics: WorkerMetrics, name: str) -> list[Point]:
+    return next((snapshot.points for snapshot in metrics.collect() if snapshot.name == name), [])
