@@ -20,13 +20,36 @@ MAX_CONFLICTS = 20
 """Attempts to write a view that a projector changes at the same time."""
 
 
+class RetryNotPossible(StartError):
+    """The aggregates cannot be retried now, or not in this way. Nothing has changed."""
+
+
+class AggregateUnknown(RetryNotPossible):
+    """There is no view of some of the ids.
+
+    Args:
+        projection: its name.
+        ids: those without a view.
+    """
+
+    def __init__(self, projection: str, ids: Sequence[str]) -> None:
+        super().__init__(f"neither parked nor a view of {projection}: {', '.join(ids)}")
+        self.ids = ids
+
+
 async def retry(settings: Settings, view: View, ids: Collection[str]) -> int:
+    """Retry aggregates, as `retry_parked` does, in the Redis of the settings."""
+    async with redis.from_url(settings.redis_url) as client:
+        return await retry_parked(client, view, ids)
+
+
+async def retry_parked(client: redis.Redis, view: View, ids: Collection[str]) -> int:
     """Make aggregates due now, with all of their attempts; projectors replay them.
 
     A view that is not parked is folded again from its first event, with its history.
 
     Args:
-        settings: for Redis.
+        client: of Redis.
         view: of the projection.
         ids: of the aggregates; all parked ones if empty.
 
@@ -34,19 +57,19 @@ async def retry(settings: Settings, view: View, ids: Collection[str]) -> int:
         The number of aggregates.
 
     Raises:
-        StartError: the projection is being built, or there is no view of one of the ids. Nothing has changed.
+        RetryNotPossible: the projection is being built, or a view cannot be folded again.
+        AggregateUnknown: there is no view of some of the ids.
     """
-    async with redis.from_url(settings.redis_url) as client:
-        store = RedisStore(client, view)
-        if (build := await store.read_build()) is None:
-            raise StartError(f"{view.projection} is being built; all aggregates are retried by that")
-        parked = await store.load_parked()
-        others = sorted(set(ids) - parked.keys())
-        await _check_views(store, view, others)
-        chosen = [view_id for view_id in dict.fromkeys(ids) if view_id in parked] if ids else list(parked)
-        pages = [chosen[at : at + PAGE_SIZE] for at in range(0, len(chosen), PAGE_SIZE)]
-        retried = sum([await _retry_page(store, page) for page in pages])
-        return retried + sum([await _refold(store, view, view_id, build) for view_id in others])
+    store = RedisStore(client, view)
+    if (build := await store.read_build()) is None:
+        raise RetryNotPossible(f"{view.projection} is being built; all aggregates are retried by that")
+    parked = await store.load_parked()
+    others = sorted(set(ids) - parked.keys())
+    await _check_views(store, view, others)
+    chosen = [view_id for view_id in dict.fromkeys(ids) if view_id in parked] if ids else list(parked)
+    pages = [chosen[at : at + PAGE_SIZE] for at in range(0, len(chosen), PAGE_SIZE)]
+    retried = sum([await _retry_page(store, page) for page in pages])
+    return retried + sum([await _refold(store, view, view_id, build) for view_id in others])
 
 
 async def _retry_page(store: RedisStore, ids: Sequence[str]) -> int:
@@ -69,9 +92,9 @@ def _make_due(record: Record) -> Update | None:
 async def _check_views(store: RedisStore, view: View, ids: Sequence[str]) -> None:
     records = await store.load(ids) if ids else {}
     if missing := [record.id for record in records.values() if not record.version and not record.error]:
-        raise StartError(f"neither parked nor a view of {view.projection}: {', '.join(missing)}")
+        raise AggregateUnknown(view.projection, missing)
     if ids and len(view.source_streams) > 1:  # which of them the view's is, only its events tell
-        raise StartError(f"{view.projection} has several source streams: rebuild it instead")
+        raise RetryNotPossible(f"{view.projection} has several source streams: rebuild it instead")
 
 
 async def _refold(store: RedisStore, view: View, view_id: str, build: Build) -> bool:

@@ -4,13 +4,19 @@ from collections.abc import Sequence
 
 from contracts.key_ring import Purpose
 from contracts.manifest import Manifest
-from operations_server import stores
+from operations_server import refused_calls, stores
 from operations_server.acts import OperatorActs
 from operations_server.explanations import service as explanations
+from operations_server.parked import handlers as parked
+from operations_server.parked.handlers import ParkedAggregates
 from operations_server.records.handlers import create_handlers as create_record_handlers
 from operations_server.records.records import Records
+from operations_server.refused_calls import RefusedCalls
 from operations_server.sagas.sagas import Sagas
 from operations_server.service import create_service
+from operations_server.signals import SystemGauges
+from operations_server.status import handlers as status
+from operations_server.status.composition import create_system
 from runtime.grpc import server
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.refused_call_table import RefusedCallTable
@@ -35,6 +41,9 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     limit = CallLimit("TOO_MANY_WATCHES", "tails and exports", TAILS_PER_CALLER, TAILS)
     async with stores.connect(settings) as connections:
         acts = OperatorActs(connections.database)
+        system = create_system(settings, manifests, connections, lambda: keys.error)
+        aggregates = ParkedAggregates(connections.redis, system.views, tokens)
+        lifecycle.spawn(SystemGauges(system).run(), "metrics of the system")
         explainer = explanations.create_explainer(
             manifests, connections.database, connections.redis, records.requests
         )
@@ -42,6 +51,9 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             settings,
             [
                 create_service(
+                    status.create_handlers(system),
+                    parked.create_handlers(aggregates, acts),
+                    refused_calls.create_handlers(RefusedCalls(connections.database, tokens)),
                     explanations.create_handlers(explainer),
                     create_record_handlers(records, tokens, limit),
                     sagas.create_handlers(connections.database, connections.nats, tokens, acts),
@@ -53,6 +65,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         )
         await edge.serve(lifecycle)
         await acts.wait_ended()
+        await system.close()
     await records.close()
     await sagas.close()
 

@@ -22,6 +22,10 @@ REDIS_TIMEOUT = 5.0
 """Seconds to wait for a free connection, and for each reply of Redis."""
 
 
+STATUS_TIMEOUT = 1.0
+"""Seconds for a statement, and for a reply of Redis, of the status."""
+
+
 @dataclass(frozen=True)
 class Stores:
     """The connections that all questions and acts share."""
@@ -30,6 +34,9 @@ class Stores:
     """In the role of the operations server, each statement bounded by STATEMENT_TIMEOUT."""
     redis: Redis
     nats: jetstream.Connection
+    status_database: AsyncEngine
+    """Apart from `database`, so that slow questions delay no status; with STATUS_TIMEOUT."""
+    status_redis: Redis
 
 
 @asynccontextmanager
@@ -39,13 +46,18 @@ async def connect(settings: Settings) -> AsyncIterator[Stores]:
     Raises:
         InvalidSetting: a URL is malformed.
     """
-    database, redis = create_database(settings.database_url), create_redis(settings.redis_url)
+    database = create_database(settings.database_url)
+    status_database = create_database(settings.database_url, statement_timeout=STATUS_TIMEOUT)
+    redis = create_redis(settings.redis_url)
+    status_redis = create_redis(settings.redis_url, timeout=STATUS_TIMEOUT, connections=2)
     try:
         async with await jetstream.connect(settings.nats_url, "operations_server") as nats:
-            yield Stores(database, redis, nats)
+            yield Stores(database, redis, nats, status_database, status_redis)
     finally:
-        await redis.aclose()
-        await database.dispose()
+        for client in (redis, status_redis):
+            await client.aclose()
+        for engine in (database, status_database):
+            await engine.dispose()
 
 
 def create_database(
@@ -76,8 +88,13 @@ def create_database(
     )
 
 
-def create_redis(url: str) -> Redis:
+def create_redis(url: str, *, timeout: float = REDIS_TIMEOUT, connections: int = REDIS_CONNECTIONS) -> Redis:
     """Return a client with a bounded pool.
+
+    Args:
+        url: `redis://…`.
+        timeout: seconds to wait for a free connection, to connect, and for each reply.
+        connections: their maximum number.
 
     Raises:
         InvalidSetting: the URL is not a Redis URL.
@@ -85,9 +102,10 @@ def create_redis(url: str) -> Redis:
     try:
         pool = BlockingConnectionPool.from_url(
             url,
-            max_connections=REDIS_CONNECTIONS,
-            timeout=REDIS_TIMEOUT,
-            socket_timeout=REDIS_TIMEOUT,
+            max_connections=connections,
+            timeout=timeout,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 1),  # for connections that died while idle
         )
         pool.connection_class(**pool.connection_kwargs)  # checks the options; it connects on first use

@@ -33,15 +33,20 @@ LEASE = 5.0
 RENEWAL_INTERVAL = 1.0
 """Seconds between renewals."""
 
+GROUPS = "projector_groups"
+"""The key of the sorted set of groups, scored by the time (ms since 1970) at which their memberships end."""
+
 # Returns the share and the leased partitions. Membership depends on the clock of Redis alone.
 RENEW = """
-local members = KEYS[1]
-local me, lease = ARGV[1], tonumber(ARGV[2])
+local members, groups = KEYS[1], table.remove(KEYS, 2)
+local me, lease, group = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if redis.call('TYPE', members).ok ~= 'zset' then redis.call('UNLINK', members) end
-redis.call('ZADD', members, now + lease, me)
-redis.call('ZREMRANGEBYSCORE', members, '-inf', '(' .. now)
+for key, name in pairs({[members] = me, [groups] = group}) do
+  if redis.call('TYPE', key).ok ~= 'zset' then redis.call('UNLINK', key) end
+  redis.call('ZADD', key, now + lease, name)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. now)
+end
 local share = math.ceil((#KEYS - 1) / redis.call('ZCARD', members))
 local mine, free = {}, {}
 for i = 2, #KEYS do
@@ -82,8 +87,8 @@ class RedisLeases:
 
     def __init__(self, redis: Redis, group: str, can_work: Callable[[], bool] = lambda: True) -> None:
         self._redis = redis
+        self._group = group
         self._members = f"projectors:{group}"
-        self._lease = f"lease:{group}"
         self._can_work = can_work
         self._left = False
         self._lock = (
@@ -125,8 +130,10 @@ class RedisLeases:
 
     async def renew(self) -> None:
         """Renew the leases, take free partitions up to the share, and release unpinned ones above it."""
-        keys = [self._members, *(self._key(partition) for partition in range(streams.PARTITIONS))]
-        share, leased_partitions = await self._renew_script(keys=keys, args=[self._me, int(LEASE * 1000)])
+        keys = [self._members, GROUPS, *(self._key(partition) for partition in range(streams.PARTITIONS))]
+        share, leased_partitions = await self._renew_script(
+            keys=keys, args=[self._me, int(LEASE * 1000), self._group]
+        )
         # Partitions of the previous renewal come first, so that as few as possible change their holder.
         partitions = frozenset(
             sorted(leased_partitions, key=lambda partition: (partition not in self._partitions, partition))[
@@ -159,4 +166,9 @@ class RedisLeases:
             await self._release_script(keys=keys, args=[self._me])
 
     def _key(self, partition: int) -> str:
-        return f"{self._lease}:{partition}"
+        return lease_key(self._group, partition)
+
+
+def lease_key(group: str, partition: int) -> str:
+    """Return the key of the name of the projector that holds a partition."""
+    return f"lease:{group}:{partition}"

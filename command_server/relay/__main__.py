@@ -8,7 +8,7 @@ from command_server.relay.event_stream import EventStream
 from command_server.relay.metrics import LEADS, OUTBOX_PENDING
 from command_server.relay.observer import ObservedPublisher
 from command_server.relay.outbox import Outbox
-from command_server.relay.outbox_maintenance import maintain_outbox
+from command_server.relay.outbox_maintenance import PendingEvents, prune_outbox
 from command_server.relay.relay import Relay
 from runtime.grpc import server
 from runtime.grpc.health import NotReady
@@ -29,7 +29,10 @@ async def main(lifecycle: Lifecycle) -> None:
         lease = Lease(engine, can_lead=lambda: connection.connected)
         stream = EventStream(connection)
         relay = Relay(Outbox(engine), stream, ObservedPublisher(stream))
-        maintain = partial(maintain_outbox, Outbox(engine), settings.outbox_retention, OUTBOX_PENDING.set)
+        prune = partial(prune_outbox, Outbox(engine), settings.outbox_retention)
+        pending = PendingEvents(Outbox(engine))
+        OUTBOX_PENDING.observe(lambda: pending.number)
+        counting = lifecycle.spawn(pending.run(), "pending events")
 
         async def probe() -> bool:
             if relay.blocked:
@@ -42,11 +45,11 @@ async def main(lifecycle: Lifecycle) -> None:
         LEADS.observe(lambda: int(lease.leads))
         lifecycle.spawn(reporter.run(), "process report")
         health = server.build(settings, address=settings.relay_address, probe=probe)
-        leader = lifecycle.spawn(lease.run_as_leader(relay.lead, maintain), "relay")
+        leader = lifecycle.spawn(lease.run_as_leader(relay.lead, prune), "relay")
         try:
             await health.serve(lifecycle)
         finally:
-            await cancel_and_wait(leader)
+            await cancel_and_wait(leader, counting)
             await lease.release()
             await engine.dispose()
 

@@ -2,7 +2,11 @@
 
 from runtime.telemetry.instruments import SIZES, Counter, Gauge, Histogram
 
-OUTBOX_PENDING = Gauge("outbox.pending", "{event}", "Unpublished events in the outbox")
+OUTBOX_PENDING = Gauge(
+    "outbox.pending",
+    "{event}",
+    "Unpublished events. Every relay and operations server counts all of them: take the `max`, not a sum",
+)
 LEADS = Gauge("diptych.relay.leads", "1", "1 while this relay leads, as far as it knows; otherwise 0")
 PUBLISHED = Counter("diptych.relay.published", "{event}", "Events that the stream has acknowledged")
 PUBLICATION_SIZE = Histogram(

@@ -1,7 +1,9 @@
-"""The maintenance of the outbox by the leading relay: count pending events, delete old rows."""
+"""The maintenance of the outbox: every relay counts pending events, the leading one deletes old rows.
+
+A relay that cannot lead, because NATS is away for instance, is the one that has most to count.
+"""
 
 import asyncio
-from collections.abc import Callable
 from typing import NoReturn
 
 from command_server.relay.outbox import Outbox
@@ -17,20 +19,45 @@ PRUNE_LIMIT = 5_000
 log = logs.get_logger(__name__)
 
 
-async def maintain_outbox(outbox: Outbox, retention: float, report: Callable[[int], None]) -> NoReturn:
-    """Report the number of pending events and delete old rows, until cancelled.
+class PendingEvents:
+    """The number of pending events, counted again and again whether or not this relay leads.
+
+    Args:
+        outbox: not used by another task.
+    """
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self.number: int | None = None
+        """None while PostgreSQL does not answer: an old number would look like a true one."""
+
+    async def run(self) -> NoReturn:
+        failures = logs.RepeatedErrors(log, "Outbox maintenance failed")
+        while True:
+            try:
+                async with self._outbox:
+                    while True:
+                        self.number = await self._outbox.count_pending()
+                        failures.reset()
+                        await asyncio.sleep(INTERVAL)
+            except Exception as error:
+                self.number = None
+                failures.report(error)
+                await asyncio.sleep(INTERVAL)
+
+
+async def prune_outbox(outbox: Outbox, retention: float) -> NoReturn:
+    """Delete old rows, until cancelled.
 
     Args:
         outbox: not used by another task.
         retention: seconds that a row is kept after its mark.
-        report: called with the number of pending events.
     """
     failures = logs.RepeatedErrors(log, "Outbox maintenance failed")
     async with outbox:
         while True:
             deleted = 0
             try:
-                report(await outbox.count_pending())
                 deleted = await outbox.prune(retention, PRUNE_LIMIT)
                 failures.reset()
             except Exception as error:

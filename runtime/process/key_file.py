@@ -45,6 +45,11 @@ class KeyFile:
     def get_ring(self) -> KeyRing:
         return self._ring
 
+    @property
+    def error(self) -> str:
+        """Why the file cannot be used now; empty if it can."""
+        return self._error
+
     async def run(self) -> None:
         """Read the file again after each change, until cancelled."""
         while True:

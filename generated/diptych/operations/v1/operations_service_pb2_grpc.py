@@ -140,8 +140,10 @@ class OperationsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryParkedAggregates(self, request, context):
-        """Makes parked aggregates due now, with all of their attempts. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`)
-        if there is no such projection.
+        """Makes parked aggregates due now, with all of their attempts. Aggregates that are not parked are folded again
+        from their first events. Fails with `NOT_FOUND` if there is no such projection (`PROJECTION_UNKNOWN`) or no view
+        of one of the ids (`AGGREGATE_UNKNOWN`), and with `FAILED_PRECONDITION` (`RETRY_NOT_POSSIBLE`) while the
+        projection is being built.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,7 +157,8 @@ class OperationsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRefusedCalls(self, request, context):
-        """Lists refused calls, the most frequent first, one entry for equal ones.
+        """Lists refused calls, the most frequent first, one entry for equal ones. Fails with `FAILED_PRECONDITION`
+        (`TIME_RANGE_TOO_LARGE`) if there are too many since `from_time`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

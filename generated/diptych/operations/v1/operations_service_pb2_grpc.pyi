@@ -42,13 +42,17 @@ class OperationsServiceStub:
     ListParkedAggregates: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListParkedAggregatesRequest, _operations_service_pb2.ListParkedAggregatesResponse]
     """Lists the aggregates that wait in projections, the longest waiting first."""
     RetryParkedAggregates: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.RetryParkedAggregatesRequest, _operations_service_pb2.RetryParkedAggregatesResponse]
-    """Makes parked aggregates due now, with all of their attempts. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`)
-    if there is no such projection.
+    """Makes parked aggregates due now, with all of their attempts. Aggregates that are not parked are folded again
+    from their first events. Fails with `NOT_FOUND` if there is no such projection (`PROJECTION_UNKNOWN`) or no view
+    of one of the ids (`AGGREGATE_UNKNOWN`), and with `FAILED_PRECONDITION` (`RETRY_NOT_POSSIBLE`) while the
+    projection is being built.
     """
     ListRequests: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListRequestsRequest, _operations_service_pb2.ListRequestsResponse]
     """Lists answered commands, the latest first."""
     ListRefusedCalls: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListRefusedCallsRequest, _operations_service_pb2.ListRefusedCallsResponse]
-    """Lists refused calls, the most frequent first, one entry for equal ones."""
+    """Lists refused calls, the most frequent first, one entry for equal ones. Fails with `FAILED_PRECONDITION`
+    (`TIME_RANGE_TOO_LARGE`) if there are too many since `from_time`.
+    """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListEventsRequest, _operations_service_pb2.ListEventsResponse]
     """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
     stream, an event waits until no other event can be added before it, for some milliseconds in general.
@@ -100,13 +104,17 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     ListParkedAggregates: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListParkedAggregatesRequest, _operations_service_pb2.ListParkedAggregatesResponse]  # type: ignore[assignment]
     """Lists the aggregates that wait in projections, the longest waiting first."""
     RetryParkedAggregates: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.RetryParkedAggregatesRequest, _operations_service_pb2.RetryParkedAggregatesResponse]  # type: ignore[assignment]
-    """Makes parked aggregates due now, with all of their attempts. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`)
-    if there is no such projection.
+    """Makes parked aggregates due now, with all of their attempts. Aggregates that are not parked are folded again
+    from their first events. Fails with `NOT_FOUND` if there is no such projection (`PROJECTION_UNKNOWN`) or no view
+    of one of the ids (`AGGREGATE_UNKNOWN`), and with `FAILED_PRECONDITION` (`RETRY_NOT_POSSIBLE`) while the
+    projection is being built.
     """
     ListRequests: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListRequestsRequest, _operations_service_pb2.ListRequestsResponse]  # type: ignore[assignment]
     """Lists answered commands, the latest first."""
     ListRefusedCalls: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListRefusedCallsRequest, _operations_service_pb2.ListRefusedCallsResponse]  # type: ignore[assignment]
-    """Lists refused calls, the most frequent first, one entry for equal ones."""
+    """Lists refused calls, the most frequent first, one entry for equal ones. Fails with `FAILED_PRECONDITION`
+    (`TIME_RANGE_TOO_LARGE`) if there are too many since `from_time`.
+    """
     ListEvents: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListEventsRequest, _operations_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
     stream, an event waits until no other event can be added before it, for some milliseconds in general.
@@ -179,8 +187,10 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.RetryParkedAggregatesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.RetryParkedAggregatesResponse, _abc.Awaitable[_operations_service_pb2.RetryParkedAggregatesResponse]]:
-        """Makes parked aggregates due now, with all of their attempts. Fails with `NOT_FOUND` (`PROJECTION_UNKNOWN`)
-        if there is no such projection.
+        """Makes parked aggregates due now, with all of their attempts. Aggregates that are not parked are folded again
+        from their first events. Fails with `NOT_FOUND` if there is no such projection (`PROJECTION_UNKNOWN`) or no view
+        of one of the ids (`AGGREGATE_UNKNOWN`), and with `FAILED_PRECONDITION` (`RETRY_NOT_POSSIBLE`) while the
+        projection is being built.
         """
 
     @_abc_1.abstractmethod
@@ -197,7 +207,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.ListRefusedCallsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.ListRefusedCallsResponse, _abc.Awaitable[_operations_service_pb2.ListRefusedCallsResponse]]:
-        """Lists refused calls, the most frequent first, one entry for equal ones."""
+        """Lists refused calls, the most frequent first, one entry for equal ones. Fails with `FAILED_PRECONDITION`
+        (`TIME_RANGE_TOO_LARGE`) if there are too many since `from_time`.
+        """
 
     @_abc_1.abstractmethod
     def ListEvents(

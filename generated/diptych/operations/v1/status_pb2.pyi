@@ -175,7 +175,7 @@ class Outbox(_message.Message):
     error: _builtins.str
     """Why it could not be read; empty if it was."""
     pending_events: _builtins.int
-    """The number of events that are committed but not published."""
+    """The number of events that are committed but not published, counted up to 100,000."""
     leader: _builtins.str
     """The relay that leads; empty if none does."""
     @_builtins.property
@@ -223,16 +223,18 @@ class Projection(_message.Message):
     generation: _builtins.str
     """The generation that is queried or being built."""
     build_progress: _builtins.float
-    """The share of events that a build has applied, 0 to 1; 1 if none is under way."""
+    """The share of the stream that a build has read, 0 to 1; 1 if the views can be queried."""
     events_behind: _builtins.int
-    """The published events that it has not applied yet, in all partitions."""
+    """The published events that it has not applied yet, in all partitions. Beyond some 10,000 it is an estimate."""
     parked_aggregates: _builtins.int
     """The number of aggregates that wait because an event of theirs cannot be applied."""
     archived_aggregates: _builtins.int
     """The number of aggregates whose views are archived."""
     @_builtins.property
     def oldest_unapplied_age(self) -> _duration_pb2.Duration:
-        """The age of the oldest event that is committed and not applied; unset if there is none."""
+        """The age of the oldest event that is committed and not applied, published or not; unset if there is none, and
+        while the projection is being built.
+        """
 
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Partition]:
@@ -306,6 +308,8 @@ class SagaCounts(_message.Message):
     OPEN_FIELD_NUMBER: _builtins.int
     OVERDUE_FIELD_NUMBER: _builtins.int
     BLOCKED_FIELD_NUMBER: _builtins.int
+    DENIED_FIELD_NUMBER: _builtins.int
+    UNREADABLE_FIELD_NUMBER: _builtins.int
     saga: _builtins.str
     """The saga's name, for instance `fulfilment.fulfilment`."""
     open: _builtins.int
@@ -314,6 +318,10 @@ class SagaCounts(_message.Message):
     """Those whose due time has passed."""
     blocked: _builtins.int
     """Those that need an operator."""
+    denied: _builtins.int
+    """Those with a step that was denied for the process manager's token or scopes."""
+    unreadable: _builtins.int
+    """Those whose rows a process manager could not read."""
     def __init__(
         self,
         *,
@@ -321,10 +329,12 @@ class SagaCounts(_message.Message):
         open: _builtins.int = ...,
         overdue: _builtins.int = ...,
         blocked: _builtins.int = ...,
+        denied: _builtins.int = ...,
+        unreadable: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "open", b"open", "overdue", b"overdue", "saga", b"saga"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blocked", b"blocked", "denied", b"denied", "open", b"open", "overdue", b"overdue", "saga", b"saga", "unreadable", b"unreadable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""Aggregates whose events a projection cannot apply: listing them, and retrying them."""

@@ -1,0 +1,84 @@
+"""Redis's part of the status: checkpoints, readiness and parked aggregates of projections, and leases."""
+
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Any
+
+from redis.asyncio import Redis
+
+from contracts import streams
+from contracts.view_layout import View, parse_checkpoint
+from operations_server.status.records import ProjectionState, ReadModelState
+from operations_server.status.write_model import compute_certain_offset
+from projector import leases
+from projector.redis_memory import compute_used_percent
+
+
+class ReadModel:
+    """Reads Redis, in one or two round trips.
+
+    Args:
+        redis: the connection.
+        views: of the projections.
+        group: the contexts of the projections, as projectors that run all of them name their group.
+    """
+
+    def __init__(self, redis: Redis, views: Sequence[View], group: str) -> None:
+        self._redis = redis
+        self._views = views
+        self._group = group
+
+    async def read(self) -> ReadModelState:
+        start = monotonic()
+        pipeline: Any = self._redis.pipeline(transaction=False)
+        pipeline.time()
+        pipeline.info("memory")
+        pipeline.zrange(leases.GROUPS, 0, -1)
+        for view in self._views:
+            pipeline.get(view.ready).hgetall(view.checkpoints).hlen(view.parked).get(view.archived)
+        (seconds, micros), memory, groups, *replies = await pipeline.execute(raise_on_error=False)
+        offset = compute_certain_offset(seconds + micros / 1e6, monotonic() - start)
+        per_view = zip(self._views, (replies[at : at + 4] for at in range(0, len(replies), 4)), strict=True)
+        names = {self._group, *(name.decode(errors="replace") for name in _read_list(groups))}
+        return ReadModelState(
+            projections={view.projection: _describe(reply) for view, reply in per_view},
+            holders=await self._read_holders(sorted(names)),
+            used_percent=compute_used_percent(memory),
+            clock_offset=offset,
+            description=_describe_memory(memory),
+        )
+
+    async def _read_holders(self, groups: Sequence[str]) -> Mapping[str, Mapping[int, str]]:
+        keys = [leases.lease_key(group, number) for group in groups for number in range(streams.PARTITIONS)]
+        values: Any = iter(await self._redis.mget(keys))
+        holders: dict[str, dict[int, str]] = {}
+        for group in groups:
+            for number in range(streams.PARTITIONS):
+                if value := next(values):
+                    for context in group.split(","):
+                        holders.setdefault(context, {})[number] = value.decode(errors="replace")
+        return holders
+
+
+def _describe(reply: Sequence[Any]) -> ProjectionState:
+    """Return the state of a projection; its error if one of its keys has another type."""
+    if errors := [each for each in reply if isinstance(each, Exception)]:
+        return ProjectionState(error=str(errors[0]))
+    ready, checkpoints, parked, archived = reply
+    return ProjectionState(
+        ready=(ready or b"").decode(errors="replace"),
+        checkpoints={
+            int(key): parse_checkpoint(value) for key, value in checkpoints.items() if key.isdigit()
+        },
+        parked=parked,
+        archived=int(archived) if archived and archived.isdigit() else 0,
+    )
+
+
+def _read_list(reply: Any) -> Sequence[bytes]:
+    return () if isinstance(reply, Exception) else reply
+
+
+def _describe_memory(memory: Mapping[str, int]) -> str:
+    used, percent = f"{memory['used_memory'] / 1e6:.0f} MB used", compute_used_percent(memory)
+    return f"{used}, no maxmemory" if percent is None else f"{used}, {percent} % of maxmemory"

@@ -1,0 +1,71 @@
+"""One reading of the whole system. A part that could not be read has an error in its place."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from contracts.view_layout import View
+from operations_server.status.health_checks import ProcessHealth
+from operations_server.status.reading import ReadFailed
+from operations_server.status.records import (
+    OutboxState,
+    PartitionState,
+    ReadModelState,
+    SagaState,
+    StreamState,
+)
+from process_manager.queries.saga_records import SagaCounts
+from runtime.process_reports.health import Figure
+
+Partitions = Mapping[str, Mapping[int, PartitionState]]
+"""The partitions of each projection, by its name and their numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state of the system at about one moment."""
+
+    read_at: datetime
+    views: Sequence[View]
+    """Of the projections of this process's contexts."""
+    saga_names: Sequence[str]
+    """The sagas of this process's contexts."""
+    processes: Sequence[ProcessHealth]
+    outbox: OutboxState | ReadFailed
+    stream: StreamState | ReadFailed
+    read_model: ReadModelState | ReadFailed
+    sagas: SagaState | ReadFailed
+    partitions: Partitions | ReadFailed
+    figures: Sequence[Figure]
+    """The health figures of the processes' reports."""
+    key_ring_error: str
+
+    @property
+    def saga_contexts(self) -> Sequence[str]:
+        """The contexts that have sagas."""
+        return sorted({name.partition(".")[0] for name in self.saga_names})
+
+    def list_saga_counts(self) -> list[tuple[str, SagaCounts]]:
+        """Return the numbers of each saga's instances, also of sagas without any."""
+        counts = {} if isinstance(self.sagas, ReadFailed) else self.sagas.counts
+        none = SagaCounts(0, 0, 0, 0)
+        return [(name, counts.get(name, none)) for name in sorted({*self.saga_names, *counts})]
+
+    def compute_progress(self, projection: str) -> float:
+        """Return the share of the stream that a projection has read, 0 to 1; 1 if it is ready."""
+        if isinstance(self.read_model, ReadFailed):
+            return 0.0
+        state = self.read_model.projections[projection]
+        if state.ready:
+            return 1.0
+        epoch, last = self._read_end()
+        read = sum(sequence for each, sequence in state.checkpoints.values() if each == epoch)
+        return min(1.0, read / (last * len(state.checkpoints))) if last and state.checkpoints else 0.0
+
+    def _read_end(self) -> tuple[str, int]:
+        """Return the epoch and the last sequence of the stream, as far as one of the stores tells."""
+        if not isinstance(self.stream, ReadFailed):
+            return self.stream.epoch, self.stream.last_sequence
+        if not isinstance(self.outbox, ReadFailed):
+            return self.outbox.epoch, self.outbox.sequence
+        return "", 0
