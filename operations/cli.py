@@ -9,12 +9,12 @@ import click
 from operations.cli_parts import CommandGroup
 
 COMMANDS = {
-    "status": "operations.commands.direct:status",
+    "status": "operations.commands.status:status",
     "lag": "operations.commands.projections:lag",
-    "projections": "operations.commands.direct:projections",
+    "projections": "operations.commands.projections:projections",
     "parked": "operations.commands.projections:parked",
     "requests": "operations.commands.records:requests",
-    "refused": "operations.commands.direct:refused",
+    "refused": "operations.commands.records:refused",
     "events": "operations.commands.events:events",
     "state": "operations.commands.records:state",
     "explain": "operations.commands.records:explain",

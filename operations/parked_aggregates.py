@@ -11,7 +11,6 @@ from contracts.view_layout import View
 from projector.ports import Build
 from projector.records import Parked, Record, Update
 from projector.redis_store import RedisStore
-from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
 
 PAGE_SIZE = 500
@@ -35,12 +34,6 @@ class AggregateUnknown(RetryNotPossible):
     def __init__(self, projection: str, ids: Sequence[str]) -> None:
         super().__init__(f"neither parked nor a view of {projection}: {', '.join(ids)}")
         self.ids = ids
-
-
-async def retry(settings: Settings, view: View, ids: Collection[str]) -> int:
-    """Retry aggregates, as `retry_parked` does, in the Redis of the settings."""
-    async with redis.from_url(settings.redis_url) as client:
-        return await retry_parked(client, view, ids)
 
 
 async def retry_parked(client: redis.Redis, view: View, ids: Collection[str]) -> int:

@@ -54,7 +54,7 @@ def _list_projections(status: Any) -> Iterator[Row]:
 
 def _list_sagas(status: Any) -> Iterator[Row]:
     for counts in status.sagas:
-        needy = {name: getattr(counts, name) for name in ("overdue", "blocked")}
+        needy = {name: getattr(counts, name) for name in ("overdue", "blocked", "denied", "unreadable")}
         state = ", ".join(f"{number:,} {name}" for name, number in {"open": counts.open, **needy}.items())
         yield Row((counts.saga, state), BAD if any(needy.values()) else "")
     for target in status.silent_targets:

@@ -22,7 +22,7 @@ def describe_view(state: ViewState, aggregate_id: str, latest: int) -> str:
     if state.parked_error:
         at = f" at version {state.parked_version}" if state.parked_version else ""
         since = f" since {format_time(state.parked_since)}" if state.parked_since else ""
-        retry = f"diptych projections retry {name} {quote(aggregate_id)}"
+        retry = f"diptych projections retry {name} {quote(aggregate_id)} --reason …"
         return f"{name} is parked{at}{since}: {state.parked_error}; to retry it: {retry}"
     building = (
         "" if state.ready else "; the projection is being built, and its queries answer VIEW_REBUILDING"

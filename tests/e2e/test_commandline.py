@@ -84,55 +84,17 @@ async def test_a_projection_is_rebuilt_in_place(stack: Stack, clerk: Clerk) -> N
 
 
 async def test_an_unknown_projection_is_one_line(stack: Stack) -> None:
-    code, _, err = await diptych(stack, "projections", "retry", "ledger.cheque", "c-404")
-    assert (code, err) == (1, "Error: neither parked nor a view of ledger.cheque: c-404\n")
-    code, out, err = await diptych(stack, "projections", "retry", "ledger.cheque")
+    why = ("--reason", "a test")
+    code, _, err = await diptych(stack, "projections", "retry", "ledger.cheque", "c-404", *why)
+    assert (code, err.count("\n"), "c-404" in err) == (1, 1, True)
+    code, out, err = await diptych(stack, "projections", "retry", "ledger.cheque", *why)
     assert (code, out, err) == (0, "0 aggregates of ledger.cheque are retried within seconds\n", "")
+    for arguments in (("projections", "retry", "ledger.cheuqe", *why), ("lag", "ledger.cheuqe")):
+        code, _, err = await diptych(stack, *arguments)
+        assert (code, err.startswith("Error: PROJECTION_UNKNOWN: ")) == (1, True), err
     code, _, err = await diptych(stack, "projections", "rebuild", "ledger.cheuqe")
     known = ", ".join(list_names(stack))
     assert (code, err) == (1, f"Error: there is no projection ledger.cheuqe; there is {known}\n")
-
-
-async def test_the_status_shows_everything_on_a_page(stack: Stack, clerk: Clerk) -> None:
-    receipt = await clerk.write(cheque_of("ada"))
-    await clerk.get(receipt.aggregate_id, receipt.consistency_token)
-    code, out, err = await diptych(stack, "status")
-    page = dict(line.split(maxsplit=1) for line in out.splitlines())
-    assert (code, err) == (0, "")
-    for process in ("command_server", "query_server", "relay", "projector"):
-        assert page[process].startswith("SERVING at 127.0.0.1:")
-    assert "pending" in page["outbox"]
-    assert "complete" in page["stream"]
-    assert all(page[name].startswith("ready") for name in list_names(stack))
-
-
-@pytest.mark.parametrize(
-    ("variable", "url", "rows", "name"),
-    [
-        (
-            "DIPTYCH_DATABASE_URL",
-            "postgresql://diptych@127.0.0.1:{}/diptych",
-            ["outbox", "sagas"],
-            "PostgreSQL",
-        ),
-        ("DIPTYCH_NATS_URL", "nats://127.0.0.1:{}", ["stream"], "NATS"),
-        (
-            "DIPTYCH_REDIS_URL",
-            "redis://127.0.0.1:{}/0",
-            [],
-            "Redis",
-        ),
-    ],
-)
-async def test_the_status_shows_an_unreachable_server_on_its_own_lines(
-    stack: Stack, variable: str, url: str, rows: list[str], name: str
-) -> None:
-    code, out, err = await diptych(stack, "status", **{variable: url.format(free_port())})
-    page = dict(line.split(maxsplit=1) for line in out.splitlines())
-    rows = rows or ["redis", *list_names(stack)]
-    assert (code, err) == (0, "")
-    assert all(page[row].startswith(f"{name} is unreachable: ") for row in rows)
-    assert [row for row, how in page.items() if "is unreachable" in how] == rows
 
 
 @pytest.mark.parametrize("command", ["migrate", "sagas callers", "projections rebuild ledger.cheque"])

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from diptych.operations.v1 import operations_service_pb2 as protocol
 from diptych.operations.v1.explanation_pb2 import Explanation
@@ -17,10 +18,20 @@ from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
 from process_manager.sagas.fulfilment import FULFILMENT
 from tests.support.harness.caller import Caller
 from tests.support.harness.invariants import verify_stack
-from tests.support.harness.planted_events import plant_unknown_event
 from tests.support.harness.shop import Shop
 from tests.support.harness.trade import SCOPES, Trade
 from tests.support.harness.waiting import until
+
+PLANT = """
+WITH changed AS (
+  UPDATE streams SET version = version + 1, updated_at = now() WHERE id = $1 RETURNING id, version
+), planted AS (
+  INSERT INTO events (stream, version, type, data, metadata, recorded_at)
+  SELECT id, version, 'diptych.ordering.v1.OrderMystified', '', '{}', now() FROM changed RETURNING position
+)
+INSERT INTO outbox (position) SELECT position FROM planted
+"""
+"""Adds an event of a type that this release does not know to a stream."""
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +288,9 @@ async def test_a_parked_view_and_a_blocked_saga_say_what_to_do(
     sku, account = await trade.create_product(3), await trade.open_account(1_000)
     order = await trade.place_order(sku, account)
     await trade.wait_for_state(order, "CONFIRMED")
-    await plant_unknown_event(stack.settings.database_url, f"ordering.order.{order}")
+    connection = await asyncpg.connect(stack.settings.database_url)
+    await connection.execute(PLANT, f"ordering.order.{order}")
+    await connection.close()
     explained = await wait_for(
         operator, order, lambda it: "is parked" in it.summary and "blocked" in it.summary
     )
@@ -285,7 +298,7 @@ async def test_a_parked_view_and_a_blocked_saga_say_what_to_do(
         view for view in find_views(explained) if view.startswith("ordering.order is parked at version 3")
     ]
     assert parked
-    assert parked[0].endswith(f"to retry it: diptych projections retry ordering.order {order}")
+    assert parked[0].endswith(f"to retry it: diptych projections retry ordering.order {order} --reason …")
     (state,) = [text for text in find_texts(explained, Explanation.KIND_SAGA, 1) if " is CONFIRMED" in text]
     assert f"diptych sagas retry {order} --saga fulfilment.fulfilment" in state
     (saga,) = (await operator.query(protocol.ListSagasRequest(blocked_only=True))).sagas

@@ -1,6 +1,7 @@
 """Orders fulfilled through the whole stack, with every context in a command server of its own."""
 
 import asyncio
+import json
 import random
 import secrets
 from collections import Counter
@@ -78,10 +79,11 @@ async def test_unauthenticated_calls_are_counted_and_listed(stack: Stack, proces
                 await call(b"", metadata=bearer("no token"))
 
     async def is_listed() -> bool:
-        code, out, err = await diptych(stack, "refused", "--since", "5m")
+        code, out, err = await diptych(stack, "refused", "--since", "5m", "--json", "--limit", "0")
         assert code == 0, err
-        lines = [line for line in out.splitlines() if "cause=MALFORMED" in line and path in line]
-        return sum(int(line.split()[0]) for line in lines) == 3
+        entries = [json.loads(line) for line in out.splitlines()]
+        chosen = [each for each in entries if (each["cause"], each["method"]) == ("MALFORMED", path)]
+        return bool(sum(each["calls"] for each in chosen) == 3)
 
     await until(is_listed, seconds=75)  # counts are written once a minute
 

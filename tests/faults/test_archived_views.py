@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 
 from contracts.view_layout import View
 from devstack.stack import Stack
-from operations import parked_aggregates
 from operations.processes import PROJECTOR
 from projector.redis_archive import RedisArchive
+from tests.support.harness import parked_aggregates
 from tests.support.harness.invariants import assert_consistent
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until

@@ -6,9 +6,9 @@ import pytest
 from redis.asyncio import Redis
 
 from devstack.stack import Stack
-from operations.parked_aggregates import retry
 from operations.projections import rebuild
 from tests.support.harness.invariants import assert_consistent
+from tests.support.harness.parked_aggregates import retry
 from tests.support.harness.traffic import Traffic
 from tests.support.harness.waiting import until
 from tests.support.ledger.projections import CHEQUE, HISTORY

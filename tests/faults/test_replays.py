@@ -11,9 +11,9 @@ from redis.asyncio import Redis
 
 from contracts.view_layout import View
 from devstack.stack import Stack
-from operations import parked_aggregates
 from operations.processes import PROJECTOR
 from projector.records import Parked
+from tests.support.harness import parked_aggregates
 from tests.support.harness.invariants import assert_consistent
 from tests.support.harness.rpc_failure import reason_of
 from tests.support.harness.traffic import Traffic

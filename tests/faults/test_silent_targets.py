@@ -1,6 +1,7 @@
 """A context hangs while many sagas wait for it: timers and the steps to other contexts are not late."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,8 +17,8 @@ from devstack.processes import Process
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
-from operations.status import check_sagas
 from tests.support.harness.caller import Caller
+from tests.support.harness.command_line import diptych
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.log_lines import lines_of
 from tests.support.harness.waiting import until
@@ -39,7 +40,9 @@ COUNT_ANSWERED = "SELECT count(*) FROM saga_steps WHERE saga = 'ledger.collectio
 async def stack(tmp_path: Path) -> AsyncIterator[Stack]:
     """A stack whose sagas reach the ledger at its second command server."""
     with installed():
-        stack = temporary_stack(tmp_path, contexts=f"{CONTEXT},banking", command_servers=2, query_servers=0)
+        stack = temporary_stack(
+            tmp_path, contexts=f"{CONTEXT},banking", command_servers=2, query_servers=0, operations_servers=1
+        )
         targets = f"{CONTEXT}={stack.of(COMMAND_SERVER)[1].address}"
         stack.add(PROCESS_MANAGER, environment={"DIPTYCH_COMMAND_TARGETS": targets})
         async with stack:
@@ -113,8 +116,9 @@ async def test_a_frozen_context_delays_no_deadline_of_another(
 
 async def assert_visible(stack: Stack, log: Path, waiting: int) -> None:
     async def is_shown() -> bool:
-        states = dict(await check_sagas(stack.settings))
-        return f"{waiting} steps wait" in states.get(TARGET, "")
+        _, out, _ = await diptych(stack, "status", "--json")
+        silent = {each["service"]: each["waiting_steps"] for each in json.loads(out)["silent_targets"]}
+        return bool(silent.get(TARGET) == waiting)
 
     await until(is_shown)
     assert len(lines_of(log, "Step target does not answer")) == 1

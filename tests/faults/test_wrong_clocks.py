@@ -1,5 +1,6 @@
 """Clocks are three hours away. A moment of it in PostgreSQL has no lasting effect; a process is not ready."""
 
+import os
 import re
 import secrets
 from collections.abc import AsyncIterator
@@ -16,7 +17,6 @@ from diptych.consistency.v1.consistency_pb2 import Receipt
 
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
-from operations import status
 from operations.processes import (
     COMMAND_SERVER,
     PROCESS_MANAGER,
@@ -24,6 +24,7 @@ from operations.processes import (
     QUERY_SERVER,
     RELAY,
     check_health,
+    explain_health,
 )
 from tests.faults.test_money import (
     PAUSE,
@@ -38,10 +39,10 @@ from tests.support.harness.callers import bearer
 from tests.support.harness.database_clock import DatabaseClock, planted_clock
 from tests.support.harness.invariants import verify_stack
 from tests.support.harness.log_lines import lines_of
-from tests.support.harness.process_clocks import ProcessClocks
 from tests.support.harness.traffic import CALLERS
 from tests.support.harness.verified_system import SCOPE
 from tests.support.harness.waiting import until
+from tests.support.harness.wrong_clock import sitecustomize
 from tests.support.ledger.installation import CONTEXT, installed
 from tests.support.ledger.stubs import commands_v2, commands_v2_grpc
 
@@ -120,6 +121,7 @@ async def count_set_aside(stack: Stack, bank: str) -> int:
         await connection.close()
 
 
+WRONG_CLOCK = Path(sitecustomize.__file__).parent
 SERVERS = {
     COMMAND_SERVER: "PostgreSQL",
     RELAY: "PostgreSQL",
@@ -128,6 +130,22 @@ SERVERS = {
     QUERY_SERVER: "Redis",
 }
 """The server with whose clock each process compares its own."""
+
+
+class ProcessClocks:
+    """The clocks of all processes of a stack, which a test sets together; its servers' clocks stay right."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "clock"
+        self.set(0)
+        path = os.pathsep.join((str(WRONG_CLOCK), os.environ["PYTHONPATH"]))
+        self.environment = {"PYTHONPATH": path, "WRONG_CLOCK_FILE": str(self._file)}
+
+    def set(self, seconds: float) -> None:
+        """Set the clocks to the real time plus these seconds."""
+        new = self._file.with_suffix(".new")
+        new.write_text(str(seconds))
+        new.replace(self._file)
 
 
 @pytest.fixture
@@ -184,16 +202,12 @@ async def write_cheque(stack: Stack) -> Receipt:
 
 
 async def reports_clocks(stack: Stack, direction: str) -> bool:
-    """Return whether `diptych status` shows each process as not ready because of its clock."""
-    page = await status.render(stack.settings)
+    """Return whether each process is not serving because of its clock, and says so."""
+    health = {kind: await explain_health(stack.of(kind)[0].address) for kind in SERVERS}
     return all(
-        re.search(
-            rf"^{kind.name} +NOT_SERVING at \S+: "
-            rf"the clock is 10(799|800)\.\d s {direction} that of {server}$",
-            page,
-            re.MULTILINE,
-        )
-        for kind, server in SERVERS.items()
+        status == "NOT_SERVING"
+        and re.fullmatch(rf"the clock is 10(799|800)\.\d s {direction} that of {SERVERS[kind]}", reason)
+        for kind, (status, reason) in health.items()
     )
 
 

@@ -11,7 +11,6 @@ from redis.asyncio import Redis
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from contracts.view_layout import parse_checkpoint
-from operations import parked_aggregates
 from operations.housekeeping.views import archive_projection
 from projector.ports import BuildSuperseded
 from projector.redis_archive import History, RedisArchive
@@ -19,7 +18,7 @@ from projector.redis_store import RedisStore
 from projector.retry_schedule import RetryPolicy
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
-from tests.support.harness import projection_run
+from tests.support.harness import parked_aggregates, projection_run
 from tests.support.harness.projection_run import (
     ALL_PARTITIONS,
     VIEW,

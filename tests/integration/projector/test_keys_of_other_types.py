@@ -6,11 +6,11 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from operations.parked_aggregates import retry
 from projector.leases import RedisLeases
 from runtime.process.settings import Settings
 from tests.integration.projector.test_event_counters import read_event_counters
 from tests.support.harness import projection_run
+from tests.support.harness.parked_aggregates import retry
 from tests.support.harness.projection_run import ALL_PARTITIONS, VIEW, EventPublisher, projector
 from tests.support.harness.waiting import until
 from tests.support.ledger.histories import cheque_events, day_counters, paid, recorded

@@ -10,7 +10,6 @@ from redis.asyncio import Redis
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from operations import parked_aggregates
 from projector import replayer
 from projector.event_feed import JetStreamEventFeed
 from projector.projection import Projection
@@ -21,7 +20,7 @@ from projector.retry_schedule import MAX_CLOCK_OFFSET, RetryPolicy, RetrySchedul
 from runtime.jetstream import SharedReader
 from runtime.process.settings import Settings
 from runtime.process.start_error import StartError
-from tests.support.harness import projection_run
+from tests.support.harness import parked_aggregates, projection_run
 from tests.support.harness.projection_run import ALL_PARTITIONS, VIEW, EventPublisher, Killed, projector
 from tests.support.harness.waiting import until
 from tests.support.ledger import histories as expect

@@ -17,7 +17,6 @@ from contracts.envelope import RecordedEvent
 from devstack.processes import Process
 from devstack.servers import Nats, Valkey
 from devstack.tcp_ports import free_port
-from operations.parked_aggregates import retry
 from operations.processes import PROJECTOR, check_health
 from projector import metrics, observer
 from projector.redis_connection import connect
@@ -26,6 +25,7 @@ from runtime.process.settings import Settings
 from tests.integration.projector.test_event_counters import read_event_counters
 from tests.support.harness import projection_run
 from tests.support.harness.log_lines import parse_log_line
+from tests.support.harness.parked_aggregates import retry
 from tests.support.harness.projection_run import ALL_PARTITIONS, VIEW, EventPublisher, projector
 from tests.support.harness.waiting import until
 from tests.support.ledger.histories import cheque_events, day_counters, paid, recorded, written

@@ -97,7 +97,7 @@ def list_commands(group: click.Group, *path: str) -> list[tuple[str, ...]]:
 
 ARGUMENTS = {
     ("projections", "rebuild"): ("ordering.order",),
-    ("projections", "retry"): ("ordering.order",),
+    ("projections", "retry"): ("ordering.order", "--reason", "none"),
     ("sagas", "change-caller"): ("process-manager",),
     ("sagas", "show"): ("o-1",),
     ("sagas", "retry"): ("o-1", "--reason", "none"),
@@ -109,7 +109,8 @@ ARGUMENTS = {
 }
 WITHOUT_SETTINGS = {("new",), ("generate",)}
 CLIENTS = {
-    *(("lag",), ("parked",), ("requests",), ("events",), ("state",), ("explain",)),
+    *(("status",), ("lag",), ("projections", "list"), ("projections", "retry"), ("parked",), ("requests",)),
+    *(("refused",), ("events",), ("state",), ("explain",)),
     *(("sagas", name) for name in ("list", "show", "retry", "abort")),
 }
 """The commands that ask the operations server, and need no address of a store."""

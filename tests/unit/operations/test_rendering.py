@@ -78,7 +78,9 @@ def test_the_first_line_of_a_healthy_system_is_ok() -> None:
     assert find_line(lines, "relay").text == "relay                  SERVING at 127.0.0.1:50053"
     assert find_line(lines, "outbox").text.endswith("nothing pending, relay-1 leads")
     assert find_line(lines, "ordering.order").text.endswith("ready, up to date")
-    assert find_line(lines, "fulfilment").text.endswith("3 open, 0 overdue, 0 blocked")
+    assert find_line(lines, "fulfilment").text.endswith(
+        "3 open, 0 overdue, 0 blocked, 0 denied, 0 unreadable"
+    )
 
 
 def test_the_first_line_is_otherwise_the_gravest_finding() -> None:
