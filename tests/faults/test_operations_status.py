@@ -209,7 +209,7 @@ async def test_a_frozen_store_costs_its_own_part_and_no_time(
         server.child.thaw()
 
 
-async def test_everything_frozen_at_once_is_told_in_time(stack: Stack, operator: Operator) -> None:
+async def test_everything_frozen_at_once_is_reported_in_time(stack: Stack, operator: Operator) -> None:
     frozen = [*(server.child for server in stack.servers.values()), stack.of(COMMAND_SERVER)[0].child]
     for child in frozen:
         child.freeze()
