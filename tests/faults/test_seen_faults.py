@@ -27,6 +27,7 @@ from operations.processes import (
     COMMAND_SERVER,
     OPERATIONS_SERVER,
     PROCESS_MANAGER,
+    PROJECTOR,
     QUERY_SERVER,
     RELAY,
     ProcessKind,
@@ -125,12 +126,15 @@ def only(stack: Stack, kind: ProcessKind) -> Process:
 
 
 async def test_nats_is_away_while_orders_are_placed(stack: Stack, alerts: Alerting, trade: Trade) -> None:
-    await trade.caller.execute(order_of("ada"))
+    await trade.open_account(1)
     await until(lambda: alerts.query("read_model_lag_seconds_count") > 0)
     async with killed(stack.servers["nats_url"]):
+        await trade.open_account(1)
         token = (await trade.caller.execute(order_of("ada"))).consistency_token
         await asyncio.gather(
-            expect(alerts, "QueryResponseTimeHigh"),
+            expect(alerts, "OutboxOld", "ReadModelStale", "ProjectionBehind", "QueryResponseTimeHigh"),
+            expect(alerts, "StoreUnreachable", store="nats"),
+            expect(alerts, "ProcessNotServing", process="relay"),
             expect(alerts, "CallsRefusedForOverload", limit="waiting calls"),
             query_together(trade, token),
         )
@@ -147,9 +151,23 @@ async def query_together(trade: Trade, token: str) -> None:
     assert all(isinstance(answer, grpc.aio.AioRpcError) for answer in answers)
 
 
-async def test_the_relay_is_away(stack: Stack, alerts: Alerting) -> None:
+async def test_no_relay_leads(stack: Stack, alerts: Alerting) -> None:
     async with killed(only(stack, RELAY)):
-        await expect(alerts, "ProcessAway", "NoProcessOfKind", job="relay")
+        await asyncio.gather(
+            expect(alerts, "NoRelayLeads"), expect(alerts, "ProcessAway", "NoProcessOfKind", job="relay")
+        )
+    await expect_quiet(alerts)
+
+
+async def test_projector_and_process_manager_are_away(stack: Stack, alerts: Alerting) -> None:
+    async with killed(only(stack, PROJECTOR)), killed(only(stack, PROCESS_MANAGER)):
+        async with Redis.from_url(stack.settings.redis_url) as redis:
+            await redis.flushall()
+        await asyncio.gather(
+            expect(alerts, "PartitionWithoutHolder", kind="projector"),
+            expect(alerts, "PartitionWithoutHolder", kind="process_manager"),
+            expect(alerts, "ProjectionNotReady"),
+        )
     await expect_quiet(alerts)
 
 
@@ -230,6 +248,16 @@ async def test_a_machine_has_no_time_for_a_process(stack: Stack, alerts: Alertin
     await expect_quiet(alerts)
 
 
+async def test_the_token_of_the_process_manager_lacks_a_scope(
+    stack: Stack, alerts: Alerting, trade: Trade
+) -> None:
+    token = stack.token("ordering.read", subject="process-manager")
+    with overwritten(Path(stack.settings.process_manager_token), token):
+        await trade.caller.execute(order_of("ada"))
+        await expect(alerts, "SagaStepsDenied")
+    await expect_quiet(alerts)
+
+
 async def test_the_stack_is_consistent(stack: Stack) -> None:
     report = await verify_stack(stack)
     assert report.clean, report.to_text()
@@ -243,7 +271,8 @@ async def test_events_cannot_be_read(stack: Stack, alerts: Alerting, trade: Trad
         await trade.wait_for_state(order, "CONFIRMED")
         stream = f"ordering.order.{order}"
         await plant_unknown_event(stack.settings.database_url, stream, missing=missing)
-    await expect(alerts, "EventsFailed")
+    names = ("AggregatesParked", "EventsFailed", "SagasBlocked", "SagasOverdue", "SagaStreamsParked")
+    await expect(alerts, *names, seconds=60)
 
 
 async def test_every_expression_had_series(stack: Stack, alerts: Alerting) -> None:

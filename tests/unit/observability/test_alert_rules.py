@@ -68,6 +68,15 @@ CASES = [
     ),
     Case("OperationsServerAway", up(), None),
     Case(
+        "ProcessNotServing",
+        {
+            'diptych_process_serving_ratio{process="relay",address="a:1",instance="o-1"}': "0x20",
+            'diptych_process_serving_ratio{process="relay",address="a:2",instance="o-1"}': "1x20",
+        },
+        {"process": "relay", "address": "a:1"},
+        "relay at a:1 is not SERVING",
+    ),
+    Case(
         "WorkerSilent",
         {
             'diptych_worker_answering_ratio{worker="1",instance="q-1"}': "0x20",
@@ -75,6 +84,16 @@ CASES = [
         },
         {"worker": "1", "instance": "q-1"},
         "Worker 1 of q-1 does not answer its parent",
+    ),
+    Case(
+        "StoreUnreachable",
+        {
+            'diptych_store_readable_ratio{store="nats"}': "0x20",
+            'diptych_store_readable_ratio{store="redis",instance="o-1"}': "0x20",
+            'diptych_store_readable_ratio{store="redis",instance="o-2"}': "1x20",
+        },
+        {"store": "nats"},
+        "nats cannot be read",
     ),
     Case(
         "ClockOff",
@@ -98,6 +117,97 @@ CASES = [
         "Redis uses 81 % of its maxmemory",
     ),
     Case("RedisNearlyFull", {"diptych_redis_memory_used_percent": "80x20"}, None),
+    Case(
+        "NoRelayLeads",
+        {'diptych_relay_leader_ratio{holder=""}': "0x20"},
+        {},
+        "No relay leads: no event is published",
+    ),
+    Case("NoRelayLeads", {'diptych_relay_leader_ratio{holder="vm:1"}': "1x20"}, None),
+    Case(
+        "OutboxOld",
+        {
+            'diptych_outbox_oldest_age_seconds{instance="o-1"}': "0+5x20",
+            'diptych_outbox_oldest_age_seconds{instance="o-2"}': "0+5x20",
+        },
+        {},
+        "The oldest unpublished event is 1m 0s old",
+    ),
+    Case(
+        "ProjectionBehind",
+        {
+            f'diptych_projection_oldest_unapplied_age_seconds{{projection="a",partition="{number}"}}': values
+            for number, values in enumerate(("0x20", "90x20", "70x20"))
+        },
+        {"projection": "a"},
+        "a lacks an event that is 1m 30s old",
+    ),
+    Case(
+        "ReadModelStale",
+        {'diptych_projection_oldest_unapplied_age_seconds{projection="a"}': "0 9 0x20"},
+        None,
+    ),
+    Case(
+        "ReadModelStale",
+        {'diptych_projection_oldest_unapplied_age_seconds{projection="a"}': "9x20"},
+        {"projection": "a"},
+        "a lacks an event that is 9s old",
+    ),
+    Case(
+        "ProjectionNotReady",
+        {
+            'diptych_projection_ready_ratio{projection="a"}': "0x30",
+            'diptych_projection_ready_ratio{projection="b"}': "1x30",
+        },
+        {"projection": "a"},
+        "a answers no queries",
+        "2m",
+    ),
+    Case(
+        "PartitionWithoutHolder",
+        {
+            'diptych_projector_partition_holder_ratio{context="c",partition="1",holder=""}': "0x20",
+            'diptych_projector_partition_holder_ratio{context="c",partition="2",holder=""}': "0x20",
+            'diptych_projector_partition_holder_ratio{context="c",partition="3",holder="p"}': "1x20",
+        },
+        {"context": "c", "kind": "projector"},
+        "No projector holds 2 partitions of c",
+    ),
+    Case(
+        "PartitionWithoutHolder",
+        {'diptych_process_manager_partition_holder_ratio{context="c",partition="1",holder=""}': "0x20"},
+        {"context": "c", "kind": "process_manager"},
+        "No process manager holds 1 partitions of c",
+    ),
+    Case(
+        "AggregatesParked",
+        {
+            'diptych_projection_parked{projection="a"}': "0 2x20",
+            'diptych_projection_parked{projection="b"}': "0x20",
+        },
+        {"projection": "a"},
+        "2 aggregates are parked in a",
+    ),
+    Case(
+        "SagasBlocked",
+        {'diptych_sagas_instances{saga="s",state="blocked"}': "3x20"},
+        {"saga": "s", "state": "blocked"},
+        "3 instances of s are blocked",
+    ),
+    Case("SagasBlocked", {'diptych_sagas_instances{saga="s",state="open"}': "3x20"}, None),
+    Case("SagaStreamsParked", {"diptych_sagas_parked_streams": "1x20"}, {}, "1 streams are parked for sagas"),
+    Case(
+        "SagasOverdue",
+        {'diptych_sagas_instances{saga="s",state="overdue"}': "1x20"},
+        {"saga": "s"},
+        "1 instances of s are overdue",
+    ),
+    Case(
+        "SagaStepsDenied",
+        {'diptych_sagas_instances{saga="s",state="denied"}': "1x20"},
+        {"saga": "s"},
+        "1 instances of s wait with denied steps",
+    ),
     Case(
         "StepTargetSilent",
         {'diptych_sagas_step_target_silent_ratio{target="t"}': "1x20"},

@@ -39,6 +39,12 @@ def test_a_runbook_is_on_the_page_of_alerts(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_links_of_a_runbook_lead_to_pages(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        assert (FOLDER / link).is_file(), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_commands_of_a_runbook_exist(page: Path) -> None:
     for line in commands_of(page.read_text()):
         _, *words = shlex.split(line, comments=True)
