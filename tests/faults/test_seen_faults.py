@@ -280,7 +280,7 @@ async def test_every_expression_had_series(stack: Stack, alerts: Alerting) -> No
     lacking = list_expressions()
 
     def all_had_series() -> bool:
-        lacking[:] = [each for each in lacking if not alerts.had_series(each.text)]
+        lacking[:] = [each for each in lacking if not alerts.had_series(hasten(each.text))]
         return not lacking
 
     try:
