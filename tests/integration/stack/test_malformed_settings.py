@@ -104,6 +104,7 @@ ARGUMENTS = {
     ("sagas", "abort"): ("o-1", "--reason", "none"),
     ("state",): ("ordering.order.o-1",),
     ("explain",): ("o-1",),
+    ("events", "export"): ("--output", "events.jsonl"),
     ("keys", "new"): ("--purpose", "page-tokens"),
     ("keys", "set"): ("k", "revoked"),
 }
