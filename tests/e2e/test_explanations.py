@@ -6,7 +6,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
 import pytest
 from diptych.operations.v1 import operations_service_pb2 as protocol
 from diptych.operations.v1.explanation_pb2 import Explanation
@@ -18,20 +17,10 @@ from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
 from process_manager.sagas.fulfilment import FULFILMENT
 from tests.support.harness.caller import Caller
 from tests.support.harness.invariants import verify_stack
+from tests.support.harness.planted_events import plant_unknown_event
 from tests.support.harness.shop import Shop
 from tests.support.harness.trade import SCOPES, Trade
 from tests.support.harness.waiting import until
-
-PLANT = """
-WITH changed AS (
-  UPDATE streams SET version = version + 1, updated_at = now() WHERE id = $1 RETURNING id, version
-), planted AS (
-  INSERT INTO events (stream, version, type, data, metadata, recorded_at)
-  SELECT id, version, 'diptych.ordering.v1.OrderMystified', '', '{}', now() FROM changed RETURNING position
-)
-INSERT INTO outbox (position) SELECT position FROM planted
-"""
-"""Adds an event of a type that this release does not know to a stream."""
 
 
 @pytest.fixture(scope="module")
@@ -281,16 +270,14 @@ async def test_the_stack_is_consistent(stack: Stack) -> None:
     assert report.clean, report.to_text()
 
 
-# The last test: the event that it plants is one that nothing can read.
+# The last tests: the events that they plant are such that nothing can read.
 async def test_a_parked_view_and_a_blocked_saga_say_what_to_do(
     stack: Stack, trade: Trade, operator: Caller
 ) -> None:
     sku, account = await trade.create_product(3), await trade.open_account(1_000)
     order = await trade.place_order(sku, account)
     await trade.wait_for_state(order, "CONFIRMED")
-    connection = await asyncpg.connect(stack.settings.database_url)
-    await connection.execute(PLANT, f"ordering.order.{order}")
-    await connection.close()
+    await plant_unknown_event(stack.settings.database_url, f"ordering.order.{order}")
     explained = await wait_for(
         operator, order, lambda it: "is parked" in it.summary and "blocked" in it.summary
     )
@@ -310,3 +297,42 @@ async def test_a_parked_view_and_a_blocked_saga_say_what_to_do(
     (event,) = [text for text in find_texts(explained, Explanation.KIND_EVENT, 0) if "version 3" in text]
     assert event.startswith("order mystified: ")
     assert "is not an event of" in event
+
+
+async def test_the_six_questions_of_an_operator_are_each_answered_by_one_call(
+    stack: Stack, trade: Trade, operator: Caller
+) -> None:
+    sku, rich, poor = (
+        await trade.create_product(30),
+        await trade.open_account(1_000),
+        await trade.open_account(1),
+    )
+    rejected = await trade.place_order(sku, poor)
+    cancelled, blocked_order = [await trade.place_order(sku, rich) for _ in range(2)]
+    await trade.wait_for_state(rejected, "REJECTED")
+    await trade.wait_for_state(cancelled, "CONFIRMED")
+    await trade.wait_for_state(blocked_order, "CONFIRMED")
+    bob = Shop(stack, "bob")
+    await bob.cancel(cancelled)
+    await bob.close()
+    await trade.wait_for_state(cancelled, "CANCELLED")
+
+    # Is it healthy? How far behind is it?
+    status = (await operator.query(protocol.GetStatusRequest())).status
+    assert {process.health for process in status.processes} == {"SERVING"}, status.findings
+    assert all(not projection.error for projection in status.projections)
+    assert sum(projection.events_behind for projection in status.projections) < 1_000
+    # Why was this order rejected?
+    assert "was rejected, FUNDS_INSUFFICIENT" in (await explain(operator, rejected)).summary
+    # Who cancelled it?
+    assert "by CancelOrder of bob" in (await explain(operator, cancelled)).summary
+    # Which command caused this event?
+    event = await explain(operator, f"ordering.order.{cancelled}@1")
+    assert ": caused by PlaceOrder of alice at " in event.summary
+    # What is stuck, and what do I do?
+    await plant_unknown_event(stack.settings.database_url, f"ordering.order.{blocked_order}")
+    answer = await wait_for(operator, blocked_order, lambda it: " blocked: " in it.summary)
+    assert f"when the cause is mended: diptych sagas retry {blocked_order} --saga" in answer.summary
+    assert blocked_order in {
+        saga.id for saga in (await operator.query(protocol.ListSagasRequest(blocked_only=True))).sagas
+    }
