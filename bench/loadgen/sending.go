@@ -20,7 +20,7 @@ type submittedCall struct {
 
 // maxRefusals is how often a call is sent again that the server has refused before it began. grpc.aio counts a
 // stream for a moment after its end, so it refuses calls of a client that keeps to its limit.
-const maxRefusals = 10
+const maxRefusals = 100
 
 // deadlineExceeded is the status of a call whose deadline passes while it waits.
 const deadlineExceeded = "4"

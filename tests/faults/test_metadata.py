@@ -4,13 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
 import grpc
 import pytest
+from msgspec.structs import replace
 
 from command_server.kernel.group_commit import GroupCommit
 from command_server.kernel.outcomes import Accepted
