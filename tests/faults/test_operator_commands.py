@@ -118,7 +118,12 @@ FROZEN = [(store,) for store in STORES] + list(combinations(STORES, 2)) + [tuple
 )
 async def test_frozen_servers_are_named_in_time(stack: Stack, stores: Sequence[str]) -> None:
     await wait_healthy(stack)
+
+    async def is_noticed() -> bool:
+        return (await diptych(stack, "status"))[0] == 1
+
     with frozen(stack, *stores):
+        await until(is_noticed)  # a status may be a second old
         for _ in range(3):  # nothing piles up at a server that does not answer
             assert await find_unhealthy_first_line(stack) != "OK"
         _, out, _ = await diptych(stack, "status", "--json")
