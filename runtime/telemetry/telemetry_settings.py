@@ -185,7 +185,11 @@ def _check_others() -> None:
     for name in _LIMITS:
         read_number(name, default=0, minimum=0)
     read_pairs("OTEL_RESOURCE_ATTRIBUTES")
-    read_choice("OTEL_PROPAGATORS", choices=("tracecontext",), default="")
+    propagators = read_choices(
+        "OTEL_PROPAGATORS", choices=("tracecontext", "baggage"), default="tracecontext"
+    )
+    if "tracecontext" not in propagators:  # baggage is of the standard's default, and nothing here has any
+        raise InvalidSetting("OTEL_PROPAGATORS: tracecontext is missing, the one that carries traces")
     aggregation = "OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION"
     read_choice(aggregation, choices=("explicit_bucket_histogram",), default="")
 

@@ -142,7 +142,8 @@ def test_samplers(name: str, arg: str, expected: tuple[bool, float], monkeypatch
         ("TRACES_SAMPLER", "parentbased"),
         ("SPAN_EVENT_COUNT_LIMIT", "many"),
         ("RESOURCE_ATTRIBUTES", "service.version"),
-        ("PROPAGATORS", "tracecontext,baggage"),
+        ("PROPAGATORS", "baggage"),
+        ("PROPAGATORS", "none"),
         ("PROPAGATORS", "b3"),
         ("CONFIG_FILE", "otel.yaml"),
         ("LOG_LEVEL", "loud"),
@@ -189,6 +190,11 @@ def test_certificates_are_read_at_the_start(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "none.pem"))
     with pytest.raises(InvalidSetting, match=r"OTEL_EXPORTER_OTLP_CERTIFICATE: .*none.pem cannot be used"):
         read_telemetry_settings()
+
+
+def test_the_standards_default_propagators_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_all(monkeypatch, PROPAGATORS="tracecontext,baggage")
+    read_telemetry_settings()
 
 
 def test_an_empty_value_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
