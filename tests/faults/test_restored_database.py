@@ -68,7 +68,7 @@ async def test_after_a_restore_all_stores_follow_the_database(
 
 async def test_restored_reports_an_unreachable_database_in_one_line(stack: Stack) -> None:
     code, out, err = await diptych(stack, "restored", DIPTYCH_DATABASE_URL="postgresql://x@127.0.0.1:1/x")
-    assert (code, out) == (1, "")
+    assert (code, out) == (2, "")
     assert err.startswith("Error: a server is unreachable")
 
 
