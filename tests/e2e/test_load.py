@@ -54,7 +54,7 @@ async def start_load(stack: Stack, *arguments: str) -> Process:
 async def list_open_sagas(stack: Stack) -> str:
     code, out, err = await diptych(stack, "sagas", "list", "--limit", "10")
     assert code == 0, err
-    return out
+    return out.strip()
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
