@@ -4,24 +4,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from operations_server.postgres.schema import ROLE
 from runtime import jetstream
 from runtime.postgres import create_engine
 from runtime.process.settings import Settings
-from runtime.process.start_error import InvalidSetting
+from runtime.redis.pool import create_pool
 
 STATEMENT_TIMEOUT = 5.0
 """Seconds after which PostgreSQL ends a statement of an operator's question."""
 REDIS_CONNECTIONS = 8
 REDIS_TIMEOUT = 5.0
 """Seconds to wait for a free connection, and for each reply of Redis."""
-
-
 STATUS_TIMEOUT = 1.0
 """Seconds for a statement, and for a reply of Redis, of the status."""
 
@@ -48,8 +44,9 @@ async def connect(settings: Settings) -> AsyncIterator[Stores]:
     """
     database = create_database(settings.database_url)
     status_database = create_database(settings.database_url, statement_timeout=STATUS_TIMEOUT)
-    redis = create_redis(settings.redis_url)
-    status_redis = create_redis(settings.redis_url, timeout=STATUS_TIMEOUT, connections=2)
+    url = settings.redis_url
+    redis = Redis.from_pool(create_pool(url, connections=REDIS_CONNECTIONS, timeout=REDIS_TIMEOUT))
+    status_redis = Redis.from_pool(create_pool(url, connections=2, timeout=STATUS_TIMEOUT))
     try:
         async with await jetstream.connect(settings.nats_url, "operations_server") as nats:
             yield Stores(database, redis, nats, status_database, status_redis)
@@ -86,29 +83,3 @@ def create_database(
         pool_timeout=statement_timeout,
         command_timeout=statement_timeout + 1.0,
     )
-
-
-def create_redis(url: str, *, timeout: float = REDIS_TIMEOUT, connections: int = REDIS_CONNECTIONS) -> Redis:
-    """Return a client with a bounded pool.
-
-    Args:
-        url: `redis://…`.
-        timeout: seconds to wait for a free connection, to connect, and for each reply.
-        connections: their maximum number.
-
-    Raises:
-        InvalidSetting: the URL is not a Redis URL.
-    """
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=connections,
-            timeout=timeout,
-            socket_timeout=timeout,
-            socket_connect_timeout=timeout,
-            retry=Retry(NoBackoff(), 1),  # for connections that died while idle
-        )
-        pool.connection_class(**pool.connection_kwargs)  # checks the options; it connects on first use
-    except (ValueError, TypeError, OSError) as error:  # OSError: a certificate's file
-        raise InvalidSetting(f"DIPTYCH_REDIS_URL: {error}") from error
-    return Redis.from_pool(pool)

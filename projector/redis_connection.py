@@ -7,18 +7,17 @@ from hashlib import sha1
 from typing import Any, Self, cast
 
 import hiredis
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, ResponseError, TimeoutError  # noqa: A004 - redis-py's names
 
 from projector import clock
 from runtime.grpc.clock_check import check_clock
 from runtime.process import logs
 from runtime.process.lifecycle import Lifecycle
-from runtime.process.start_error import InvalidSetting, StartError
-from runtime.redis.address import RedisAddress
+from runtime.process.start_error import StartError
+from runtime.redis.address import parse_address
 from runtime.redis.pipeline import RedisPipeline
+from runtime.redis.pool import create_pool
 
 CONNECTIONS = 4
 TIMEOUT = 5.0
@@ -74,21 +73,9 @@ def connect(url: str) -> ScriptedRedis:
     Raises:
         InvalidSetting: the URL is not a Redis URL.
     """
-    try:
-        pool = BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=TIMEOUT,
-            socket_timeout=TIMEOUT,
-            # One immediate retry, for connections that died while idle. The caller retries everything else.
-            retry=Retry(NoBackoff(), 1),
-        )
-        pool.connection_class(**pool.connection_kwargs)  # checks the options; it connects on first use
-        address = RedisAddress(url)
-    except (ValueError, TypeError, OSError) as error:  # OSError: a certificate's file
-        raise InvalidSetting(f"DIPTYCH_REDIS_URL: {error}") from error
+    pool = create_pool(url, connections=CONNECTIONS, timeout=TIMEOUT)
     redis = cast(ScriptedRedis, ScriptedRedis.from_pool(pool))
-    redis.pipelined = RedisPipeline(address, TIMEOUT, max_wait=0)
+    redis.pipelined = RedisPipeline(parse_address(url), TIMEOUT, max_wait=0)
     return redis
 
 

@@ -17,12 +17,11 @@ from runtime.process import workers
 from runtime.process.contexts import load_parts
 from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
-from runtime.process.start_error import InvalidSetting
 from runtime.process_reports.queries import report_queries
 from runtime.process_reports.redis_reports import RedisReports
 from runtime.process_reports.reporter import Reporter
 from runtime.process_reports.window import Window
-from runtime.redis.address import RedisAddress
+from runtime.redis.address import parse_address
 from runtime.telemetry import tracing
 
 
@@ -32,7 +31,7 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
     keys = KeyFile(lifecycle.settings.keys, request_tokens.PURPOSES)
     lifecycle.spawn(keys.run(), "key ring")
     tokens, waits = RequestTokens(keys.get_ring), Waits.of(lifecycle.settings)
-    address = _parse_address(lifecycle.settings.redis_url)
+    address = parse_address(lifecycle.settings.redis_url)
     client = TracedRedisClient if tracing.is_on() else RedisClient
     async with client(address) as redis:
         queried_views = {query.view for context in contexts for query in context.queries.values()}
@@ -64,13 +63,6 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
             probe_address=lifecycle.settings.query_probe_address,
         )
         await edge.serve(lifecycle)
-
-
-def _parse_address(url: str) -> RedisAddress:
-    try:
-        return RedisAddress(url)
-    except (ValueError, TypeError, OSError) as error:  # OSError: a certificate's file
-        raise InvalidSetting(f"DIPTYCH_REDIS_URL: {error}") from error
 
 
 if __name__ == "__main__":

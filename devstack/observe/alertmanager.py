@@ -5,13 +5,13 @@ from pathlib import Path
 
 from devstack.observe.programs import ALERTMANAGER
 from devstack.observe.prometheus import find_deployed
-from devstack.servers.server import Server, read_first_line
+from devstack.observe.web_server import WebServer
 
 WEBHOOK = "http://127.0.0.1:9094/"
 """The receiver in the configuration, which the stack's own replaces."""
 
 
-class Alertmanager(Server):
+class Alertmanager(WebServer):
     """Alertmanager, without a cluster.
 
     Args:
@@ -26,6 +26,7 @@ class Alertmanager(Server):
     """
 
     name = "Alertmanager"
+    health_path = "/-/ready"
 
     def __init__(
         self,
@@ -39,13 +40,6 @@ class Alertmanager(Server):
         self._adapt = adapt
         self._program = ALERTMANAGER.find()
         self._webhook = webhook
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    async def is_ready(self) -> bool:
-        return b" 200 " in await read_first_line(self.port, b"GET /-/ready HTTP/1.0\r\n\r\n")
 
     async def _prepare(self) -> None:
         configuration = find_deployed("alertmanager.yml").read_text().replace(WEBHOOK, self._webhook)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from devstack.observe.programs import PROMETHEUS
-from devstack.servers.server import Server, read_first_line
+from devstack.observe.web_server import WebServer
 from runtime.process.start_error import StartError
 
 DEPLOY = Path(__file__).parents[2] / "deploy" / "observability"
@@ -40,7 +40,7 @@ def find_deployed(name: str) -> Path:
     return path
 
 
-class Prometheus(Server):
+class Prometheus(WebServer):
     """Prometheus, with its data in the folder.
 
     Args:
@@ -56,6 +56,7 @@ class Prometheus(Server):
     """
 
     name = "Prometheus"
+    health_path = "/-/ready"
 
     def __init__(
         self,
@@ -71,13 +72,6 @@ class Prometheus(Server):
         self._adapt = adapt
         self._targets = targets
         self._alertmanager = alertmanager
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    async def is_ready(self) -> bool:
-        return b" 200 " in await read_first_line(self.port, b"GET /-/ready HTTP/1.0\r\n\r\n")
 
     async def _prepare(self) -> None:
         for name in ("prometheus.yml", "alerts.yml"):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from devstack.observe.programs import JAVA, MAVEN
-from devstack.servers.server import Server, read_first_line
+from devstack.observe.web_server import WebServer
 from runtime.process.start_error import StartError
 
 ARTIFACT = "io.zipkin:zipkin-server:3.6.1:jar:exec"
@@ -20,7 +20,7 @@ _MAVEN_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.11.0:copy"
 _DOWNLOAD_TIMEOUT = 600.0
 
 
-class Zipkin(Server):
+class Zipkin(WebServer):
     """Zipkin; its spans are sent to `/api/v2/spans`.
 
     Args:
@@ -34,18 +34,12 @@ class Zipkin(Server):
     """
 
     name = "Zipkin"
+    health_path = "/health"
 
     def __init__(self, folder: Path, jar: Path, port: int | None = None, keep: Sequence[int] = ()) -> None:
         super().__init__(folder, port, keep)
         self._java = JAVA.find()
         self._jar = jar
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    async def is_ready(self) -> bool:
-        return b" 200 " in await read_first_line(self.port, b"GET /health HTTP/1.0\r\n\r\n")
 
     def _command(self) -> list[str | Path]:
         # Its QUERY_PORT alone would listen on all addresses of the machine.

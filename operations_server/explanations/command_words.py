@@ -16,8 +16,8 @@ from operations_server.explanations.words import (
     name_event,
     name_sender,
     name_stream,
-    shorten_name,
 )
+from operations_server.names import shorten_name
 
 
 class EventWords:

@@ -12,8 +12,8 @@ from operations_server.explanations.words import (
     name_event,
     name_sender,
     name_stream,
-    shorten_name,
 )
+from operations_server.names import shorten_name
 
 
 def describe_stream(latest: StoredEvent, found: Followed, now: datetime, until: datetime | None) -> str:

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 
 from contracts.money import NANOS, to_nanos
+from operations_server.names import shorten_name
 
 MAX_VALUE_LENGTH = 100
 MAX_SENTENCE_LENGTH = 1_000
@@ -31,11 +32,6 @@ _MONEY = "google.type.Money"
 def name_event(type_name: str) -> str:
     """Return an event's name in words: of `diptych.ordering.v1.OrderCancelled`, `order cancelled`."""
     return _CAPITAL.sub(" ", shorten_name(type_name)).lower()
-
-
-def shorten_name(full_name: str) -> str:
-    """Return the last part of a name: of `diptych.ordering.v1.CancelOrder`, `CancelOrder`."""
-    return full_name.rpartition(".")[2]
 
 
 def name_stream(stream: str) -> str:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from operations_server.records.terms import hash_term, is_between, shorten
+from operations_server.names import shorten_name
+from operations_server.records.terms import hash_term, is_between
 
 _PLAIN = re.compile(r"[A-Za-z0-9_.@:/-]+")
 """Texts that JSON does not escape."""
@@ -43,7 +44,7 @@ class EventFilter:
     @property
     def terms(self) -> Sequence[int]:
         """The terms that an event has that this filter selects, the most selective first."""
-        pairs = [("id", self.correlation_id), ("id", self.causation_id), ("type", shorten(self.type))]
+        pairs = [("id", self.correlation_id), ("id", self.causation_id), ("type", shorten_name(self.type))]
         return [hash_term(kind, value) for kind, value in dict.fromkeys(pairs) if value]
 
     @property

@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from operations_server.names import shorten_name
 from operations_server.records.event_filter import read_time
-from operations_server.records.terms import ACCEPTED, REJECTED, hash_term, shorten
+from operations_server.records.terms import ACCEPTED, REJECTED, hash_term
 from runtime.grpc.rpc_error import RpcError
 
 
@@ -49,7 +50,7 @@ class RequestFilter:
             ("stream", self.stream),
             ("outcome", "" if self.outcome == ACCEPTED else self.outcome),
             ("caller", self.caller),
-            ("command", shorten(self.command)),
+            ("command", shorten_name(self.command)),
             ("outcome", self.outcome),
         ]
         return [hash_term(kind, value) for kind, value in dict.fromkeys(pairs) if value]

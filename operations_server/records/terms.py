@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from hashlib import blake2b
 
+from operations_server.names import shorten_name
+
 REJECTED = "REJECTED"
 """The outcome that stands for all rejections."""
 ACCEPTED = "ACCEPTED"
@@ -15,14 +17,9 @@ def hash_term(kind: str, value: str) -> int:
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "big", signed=True)
 
 
-def shorten(name: str) -> str:
-    """Return the name of a message without its package."""
-    return name.rpartition(".")[2]
-
-
 def list_event_terms(type_: str, correlation_id: str, causation_id: str) -> Sequence[tuple[str, str]]:
     """Return the kinds and values of an event's terms. The two ids share a kind, since most are equal."""
-    return (("type", shorten(type_)), ("id", correlation_id), ("id", causation_id))
+    return (("type", shorten_name(type_)), ("id", correlation_id), ("id", causation_id))
 
 
 def list_request_terms(
@@ -38,7 +35,7 @@ def list_request_terms(
     terms = [
         ("id", request_id),
         ("caller", caller),
-        ("command", shorten(command)),
+        ("command", shorten_name(command)),
         ("outcome", outcome),
         ("stream", stream),
     ]

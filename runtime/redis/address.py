@@ -1,9 +1,31 @@
 """The address and credentials of Redis, from a URL like `rediss://user:password@host:6379/0`."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
+
+from runtime.process.start_error import InvalidSetting
+
+
+@contextmanager
+def checking_url() -> Iterator[None]:
+    """Raise InvalidSetting for an error of the URL within."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:  # OSError: a certificate's file
+        raise InvalidSetting(f"DIPTYCH_REDIS_URL: {error}") from error
+
+
+def parse_address(url: str) -> "RedisAddress":
+    """Return the address.
+
+    Raises:
+        InvalidSetting: the URL is not a Redis URL.
+    """
+    with checking_url():
+        return RedisAddress(url)
 
 
 class RedisAddress:
