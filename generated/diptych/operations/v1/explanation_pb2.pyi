@@ -71,7 +71,7 @@ class Explanation(_message.Message):
 
     @_typing.final
     class Entry(_message.Message):
-        """Something that happened."""
+        """Something that happened, or the present state of a view or a saga."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -81,7 +81,7 @@ class Explanation(_message.Message):
         REFERENCE_FIELD_NUMBER: _builtins.int
         DEPTH_FIELD_NUMBER: _builtins.int
         kind: Global___Explanation.Kind.ValueType
-        """What it is."""
+        """The kind of the entry."""
         text: _builtins.str
         """One sentence for people."""
         reference: _builtins.str
@@ -90,7 +90,7 @@ class Explanation(_message.Message):
         """0 for what happened to the subject itself; greater for what followed from it, less for what led to it."""
         @_builtins.property
         def time(self) -> _timestamp_pb2.Timestamp:
-            """When."""
+            """The time at which it happened. Of a view: at which it was parked or read; of a timer: at which it fires."""
 
         def __init__(
             self,
@@ -112,7 +112,7 @@ class Explanation(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     OMITTED_ENTRY_COUNT_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
-    """What is explained, for instance `order o-1`."""
+    """The name of the subject, for instance `order o-1`."""
     summary: _builtins.str
     """One sentence: its state, and what it waits for."""
     omitted_entry_count: _builtins.int

@@ -543,8 +543,8 @@ class TailEventsResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     position: _builtins.int
-    """All events up to this position were sent, as far as they were selected: `after_position` of the call that
-    continues after this message.
+    """All selected events up to this position have been sent. Pass it as `after_position` to continue after this
+    message.
     """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_records_pb2.Event]:
@@ -608,8 +608,8 @@ class ExportEventsResponse(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     UNTIL_POSITION_FIELD_NUMBER: _builtins.int
     position: _builtins.int
-    """All events up to this position were sent, as far as they were selected: `after_position` of the call that
-    continues after this message.
+    """All selected events up to this position have been sent. Pass it as `after_position` to continue after this
+    message.
     """
     until_position: _builtins.int
     """The position with which the export ends."""
@@ -786,8 +786,8 @@ class ListSagasRequest(_message.Message):
     overdue_only: _builtins.bool
     """Only instances whose due time has passed."""
     error: _builtins.str
-    """Only instances whose error contains this text, in upper or lower case: the reason why it is blocked, or the error
-    of a step that has no answer yet; empty for all.
+    """Only instances whose error contains this text, in upper or lower case: the reason why they are blocked, or the
+    error of a step that has no answer yet; empty for all.
     """
     term: _builtins.str
     """Only instances about this: an id that their first event names, for instance of a customer or a product, in a
@@ -1025,8 +1025,8 @@ class ExplainRequest(_message.Message):
     (`<stream>@<version>`), or a request id. An id may be that of several aggregates and of a request.
     """
     version: _builtins.int
-    """As of this version of the aggregate; 0 for the latest one. For an event or a request it means nothing. A version
-    that the aggregate has not reached is refused (`VERSION_NOT_REACHED`).
+    """As of this version of the aggregate; 0 for the latest one. It has no effect for an event or a request. A
+    version that the aggregate has not reached is refused (`VERSION_NOT_REACHED`).
     """
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class OperationsServiceStub:
-    """What operators ask and do, in one place. Every act is recorded with the caller, the reason and the outcome.
+    """Operators' questions about the whole system, and their acts on it. Every act is recorded with the caller, the
+    reason and the outcome.
     All lists are in pages, and a page takes a bounded time whatever the history.
     """
 
@@ -114,7 +115,8 @@ class OperationsServiceStub:
 
 
 class OperationsServiceServicer:
-    """What operators ask and do, in one place. Every act is recorded with the caller, the reason and the outcome.
+    """Operators' questions about the whole system, and their acts on it. Every act is recorded with the caller, the
+    reason and the outcome.
     All lists are in pages, and a page takes a bounded time whatever the history.
     """
 
@@ -166,7 +168,7 @@ class OperationsServiceServicer:
 
     def ListEvents(self, request, context):
         """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
-        stream, an event waits until no other event can be added before it, for some milliseconds in general.
+        stream, an event is listed once no other event can be added before it, in general after some milliseconds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -200,7 +202,7 @@ class OperationsServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSagas(self, request, context):
-        """Lists instances of sagas, the longest overdue first; with a `term` those that began last first. Deadlines whose
+        """Lists instances of sagas, the longest overdue first; with a `term`, the latest begun first. Deadlines whose
         instances have not begun yet are not among them. Fails with `NOT_FOUND` (`SAGA_UNKNOWN`) if there is no such saga.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -325,7 +327,8 @@ def add_OperationsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OperationsService:
-    """What operators ask and do, in one place. Every act is recorded with the caller, the reason and the outcome.
+    """Operators' questions about the whole system, and their acts on it. Every act is recorded with the caller, the
+    reason and the outcome.
     All lists are in pages, and a page takes a bounded time whatever the history.
     """
 

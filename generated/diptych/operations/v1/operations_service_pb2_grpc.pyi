@@ -27,7 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OperationsServiceStub:
-    """What operators ask and do, in one place. Every act is recorded with the caller, the reason and the outcome.
+    """Operators' questions about the whole system, and their acts on it. Every act is recorded with the caller, the
+    reason and the outcome.
     All lists are in pages, and a page takes a bounded time whatever the history.
     """
 
@@ -55,7 +56,7 @@ class OperationsServiceStub:
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListEventsRequest, _operations_service_pb2.ListEventsResponse]
     """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
-    stream, an event waits until no other event can be added before it, for some milliseconds in general.
+    stream, an event is listed once no other event can be added before it, in general after some milliseconds.
     """
     TailEvents: _grpc.UnaryStreamMultiCallable[_operations_service_pb2.TailEventsRequest, _operations_service_pb2.TailEventsResponse]
     """Sends events as they are committed, in order of their positions, from now on or from a position, until the
@@ -73,7 +74,7 @@ class OperationsServiceStub:
     no such state: `TIME_IN_FUTURE`, `BEFORE_FIRST_EVENT`, `VERSION_NOT_REACHED`.
     """
     ListSagas: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListSagasRequest, _operations_service_pb2.ListSagasResponse]
-    """Lists instances of sagas, the longest overdue first; with a `term` those that began last first. Deadlines whose
+    """Lists instances of sagas, the longest overdue first; with a `term`, the latest begun first. Deadlines whose
     instances have not begun yet are not among them. Fails with `NOT_FOUND` (`SAGA_UNKNOWN`) if there is no such saga.
     """
     GetSaga: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetSagaRequest, _operations_service_pb2.GetSagaResponse]
@@ -92,7 +93,8 @@ class OperationsServiceStub:
 
 @_typing.type_check_only
 class OperationsServiceAsyncStub(OperationsServiceStub):
-    """What operators ask and do, in one place. Every act is recorded with the caller, the reason and the outcome.
+    """Operators' questions about the whole system, and their acts on it. Every act is recorded with the caller, the
+    reason and the outcome.
     All lists are in pages, and a page takes a bounded time whatever the history.
     """
 
@@ -117,7 +119,7 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListEventsRequest, _operations_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
-    stream, an event waits until no other event can be added before it, for some milliseconds in general.
+    stream, an event is listed once no other event can be added before it, in general after some milliseconds.
     """
     TailEvents: _aio.UnaryStreamMultiCallable[_operations_service_pb2.TailEventsRequest, _operations_service_pb2.TailEventsResponse]  # type: ignore[assignment]
     """Sends events as they are committed, in order of their positions, from now on or from a position, until the
@@ -135,7 +137,7 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     no such state: `TIME_IN_FUTURE`, `BEFORE_FIRST_EVENT`, `VERSION_NOT_REACHED`.
     """
     ListSagas: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListSagasRequest, _operations_service_pb2.ListSagasResponse]  # type: ignore[assignment]
-    """Lists instances of sagas, the longest overdue first; with a `term` those that began last first. Deadlines whose
+    """Lists instances of sagas, the longest overdue first; with a `term`, the latest begun first. Deadlines whose
     instances have not begun yet are not among them. Fails with `NOT_FOUND` (`SAGA_UNKNOWN`) if there is no such saga.
     """
     GetSaga: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetSagaRequest, _operations_service_pb2.GetSagaResponse]  # type: ignore[assignment]
@@ -153,7 +155,8 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """
 
 class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What operators ask and do, in one place. Every act is recorded with the caller, the reason and the outcome.
+    """Operators' questions about the whole system, and their acts on it. Every act is recorded with the caller, the
+    reason and the outcome.
     All lists are in pages, and a page takes a bounded time whatever the history.
     """
 
@@ -218,7 +221,7 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.ListEventsResponse, _abc.Awaitable[_operations_service_pb2.ListEventsResponse]]:
         """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
-        stream, an event waits until no other event can be added before it, for some milliseconds in general.
+        stream, an event is listed once no other event can be added before it, in general after some milliseconds.
         """
 
     @_abc_1.abstractmethod
@@ -260,7 +263,7 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _operations_service_pb2.ListSagasRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_operations_service_pb2.ListSagasResponse, _abc.Awaitable[_operations_service_pb2.ListSagasResponse]]:
-        """Lists instances of sagas, the longest overdue first; with a `term` those that began last first. Deadlines whose
+        """Lists instances of sagas, the longest overdue first; with a `term`, the latest begun first. Deadlines whose
         instances have not begun yet are not among them. Fails with `NOT_FOUND` (`SAGA_UNKNOWN`) if there is no such saga.
         """
 

@@ -178,7 +178,7 @@ class Event(_message.Message):
     correlation_id: _builtins.str
     """The correlation id."""
     causation_id: _builtins.str
-    """The id of what caused the event: the request id of its command. What caused the command is in its `Request`."""
+    """The id of the event's cause: the request id of its command. The command's own cause is in its `Request`."""
     trace_id: _builtins.str
     """The W3C trace id of the command's call; empty for none."""
     encoded_data: _builtins.bytes

@@ -394,7 +394,7 @@ class HealthFigure(_message.Message):
     value: _builtins.float
     """The value; unset if there was nothing to measure."""
     threshold: _builtins.float
-    """The value from which on the figure is bad."""
+    """The limit: the largest good value; of the command success rate, the smallest."""
     unit: _builtins.str
     """The unit: `%`, `s`, `ms` or `events`."""
     good: _builtins.bool
