@@ -73,6 +73,7 @@ class ParquetWriter:
                 ("version", pyarrow.int64()),
                 ("type", pyarrow.string()),
                 ("record_time", pyarrow.timestamp("us", tz="UTC")),
+                ("time_set_aside", pyarrow.timestamp("us", tz="UTC")),
                 *((name, pyarrow.string()) for name in _TEXTS),
                 ("encoded_data", pyarrow.binary()),
             ]
@@ -110,7 +111,8 @@ def _build_row(event: Event) -> dict[str, Any]:
     row = {name: getattr(event, name) for name in names if name != "data"}
     row["data"] = format_object(to_object(event.data)) if event.HasField("data") else None
     # Nanoseconds are more than PostgreSQL records.
-    row["record_time"] = event.record_time.ToMicroseconds()
+    for name in ("record_time", "time_set_aside"):
+        row[name] = getattr(event, name).ToMicroseconds() if event.HasField(name) else None
     row["encoded_data"] = event.encoded_data or None
     return row
 

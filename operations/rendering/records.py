@@ -69,6 +69,10 @@ def _render_event(event: Any, width: int) -> Iterator[Line]:
     )
     request = f"request {event.request_id}" if event.request_id else ""
     yield from lay_out_items([command, f"position {event.position}", request], width)
+    if event.HasField("time_set_aside"):
+        aside = format_timestamp(event.time_set_aside)
+        note = f"the previous event's time was wrong and is set aside: {aside}"
+        yield from lay_out_text(note, width, "yellow", indent=4)
     text = f"cannot be decoded: {event.error}" if event.error else format_fields(event.data)
     yield from lay_out_text(text, width, "red" if event.error else "", indent=4)
 

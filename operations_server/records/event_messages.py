@@ -1,6 +1,7 @@
 """The message of a recorded event: its fields, or its bytes where this release cannot decode them."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from diptych.operations.v1.records_pb2 import Event
@@ -42,9 +43,19 @@ def _set_metadata(event: Event, metadata: Mapping[str, Any]) -> None:
         if (value := metadata.get(name)) is not None:
             setattr(event, name, make_printable(str(value)))
     event.request_id = event.causation_id
+    if (time := _parse_time(metadata.get("time_set_aside"))) is not None:
+        event.time_set_aside.FromDatetime(time)
     parts = str(metadata.get("traceparent", "")).split("-")
     if len(parts) > 2:
         event.trace_id = make_printable(parts[1])
+
+
+def _parse_time(text: Any) -> datetime | None:
+    """Return a time of the metadata, or None for anything else."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _decode(event: Event, data: bytes) -> None:

@@ -18,7 +18,10 @@ MAIN = "from operations import cli; cli.main()"
 FILL = """
 INSERT INTO events (stream, version, type, data, metadata, recorded_at)
 SELECT 's.t.' || n, 1, 'diptych.ordering.v1.OrderCancelled', convert_to(chr(10) || chr(3) || 'o-1', 'UTF8'),
-  json_build_object('actor', 'alice', 'causation_id', 'r-' || n), now()
+  json_build_object(
+    'actor', 'alice', 'causation_id', 'r-' || n,
+    'time_set_aside', CASE WHEN n = 150 THEN '2026-01-01T15:00:00+00:00' END
+  ), now()
 FROM generate_series(1, $1::int) n
 """
 
@@ -70,6 +73,8 @@ async def test_both_formats_have_every_event_once(filled: Stack, tmp_path: Path)
     for row, event in zip(table, events[100:], strict=True):
         assert json.loads(row["data"]) == event["data"]
         assert (row["stream"], row["request_id"]) == (event["stream"], event["request_id"])
+    assert [event["position"] for event in events if event.get("time_set_aside")] == [150]
+    assert [row["position"] for row in table if row["time_set_aside"]] == [150]
 
 
 async def test_a_file_is_never_overwritten_and_bad_arguments_are_one_line(

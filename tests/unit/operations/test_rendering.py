@@ -154,6 +154,15 @@ def test_a_lag_above_the_alert_or_unknown_is_coloured() -> None:
     assert not projections.is_above(lagging, 6.0)
 
 
+def test_an_event_shows_the_time_that_was_set_aside_before_it() -> None:
+    event = records_pb2.Event(id="a.b.c@2")
+    assert not any("set aside" in line.text for line in records.render_events([event], WIDTH))
+    event.time_set_aside.FromJsonString("2026-01-01T15:00:00Z")
+    note = "the previous event's time was wrong and is set aside: 2026-01-01T15:00:00.000Z"
+    text = " ".join(line.text.strip() for line in records.render_events([event], WIDTH))
+    assert note in text
+
+
 PAGES = [
     (status_pb2.Status, lambda message: render_status(message, WIDTH)),
     (status_pb2.Projection, lambda message: projections.render_projections([message], WIDTH)),

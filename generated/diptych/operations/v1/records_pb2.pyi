@@ -155,6 +155,7 @@ class Event(_message.Message):
     CAUSATION_ID_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     ENCODED_DATA_FIELD_NUMBER: _builtins.int
+    TIME_SET_ASIDE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id, `<stream>@<version>`."""
     position: _builtins.int
@@ -191,6 +192,12 @@ class Event(_message.Message):
     def record_time(self) -> _timestamp_pb2.Timestamp:
         """The time at which it was recorded."""
 
+    @_builtins.property
+    def time_set_aside(self) -> _timestamp_pb2.Timestamp:
+        """The time of the stream's previous event, where a wrong clock had recorded it and this event's time precedes it;
+        unset otherwise.
+        """
+
     def __init__(
         self,
         *,
@@ -210,10 +217,11 @@ class Event(_message.Message):
         causation_id: _builtins.str = ...,
         trace_id: _builtins.str = ...,
         encoded_data: _builtins.bytes = ...,
+        time_set_aside: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "record_time", b"record_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "record_time", b"record_time", "time_set_aside", b"time_set_aside"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "causation_id", b"causation_id", "command", b"command", "correlation_id", b"correlation_id", "data", b"data", "encoded_data", b"encoded_data", "error", b"error", "id", b"id", "on_behalf_of", b"on_behalf_of", "position", b"position", "record_time", b"record_time", "request_id", b"request_id", "stream", b"stream", "trace_id", b"trace_id", "type", b"type", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "causation_id", b"causation_id", "command", b"command", "correlation_id", b"correlation_id", "data", b"data", "encoded_data", b"encoded_data", "error", b"error", "id", b"id", "on_behalf_of", b"on_behalf_of", "position", b"position", "record_time", b"record_time", "request_id", b"request_id", "stream", b"stream", "time_set_aside", b"time_set_aside", "trace_id", b"trace_id", "type", b"type", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
