@@ -90,13 +90,13 @@ unit: $(READY) ## run the tests that need no servers, in seconds
 	pytest -q tests/unit
 
 # Three processes for two cores, because tests often wait for a server.
-SPREAD := -n 3 --dist loadfile --no-loadscope-reorder
+SPREAD := -n 3 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test: $(READY) ## run the suite on real servers, in three processes
 	pytest -q $(SPREAD)
 
 test-long: $(IMPORTED)/.ready ## run more rounds, seeds and longer outages of the fault tests
-	pytest -q $(SPREAD) -m long
+	pytest -q $(SPREAD) -m long -o faulthandler_timeout=1200
 
 up: $(READY) ## run the local stack until Ctrl-C; data stays in .diptych/
 	@exec $(BIN)/python devstack/child_exec.py $$PPID 15 - $(CURDIR)/$(BIN)/devstack up

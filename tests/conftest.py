@@ -1,5 +1,7 @@
 """Fixtures for all tests, and the distribution of tests over worker processes."""
 
+import signal
+
 from hypothesis import settings
 
 from tests.support.harness.servers import (
@@ -34,5 +36,6 @@ __all__ = [
 ]
 
 forget_settings()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
 settings.register_profile("any_machine", deadline=None)  # a busy machine is no failure
 settings.load_profile("any_machine")

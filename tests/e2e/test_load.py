@@ -47,7 +47,6 @@ async def start_load(stack: Stack, *arguments: str) -> Process:
         stdout=PIPE,
         stderr=STDOUT,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background ignore it
     )
 
 

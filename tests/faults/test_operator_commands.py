@@ -203,7 +203,7 @@ async def test_watching_the_status_appends_to_a_pipe_and_ends_with_ctrl_c(stack:
     for _ in range(2):
         assert json.loads(await process.stdout.readline())["healthy"]
     process.send_signal(signal.SIGINT)
-    assert await process.wait() == 130
+    assert await asyncio.wait_for(process.wait(), 30) == 130
     assert await process.stderr.read() == b""
 
 
@@ -232,6 +232,6 @@ async def test_watching_the_status_redraws_a_terminal_and_survives_the_server(st
     seen.clear()
     await until(lambda: has(b"\x1b[32mOK"), 60)
     process.send_signal(signal.SIGINT)
-    assert await process.wait() == 130
+    assert await asyncio.wait_for(process.wait(), 30) == 130
     os.close(reader)
     os.close(writer)
