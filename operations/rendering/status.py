@@ -6,7 +6,7 @@ from typing import Any
 
 from operations.rendering.layout import Line, Row, lay_out_table, lay_out_text
 from operations.rendering.projections import describe_projection, is_fine
-from operations.rendering.values import format_count, format_seconds, to_seconds
+from operations.rendering.values import format_count, format_seconds, format_timestamp, to_seconds
 
 BAD = "red"
 SUCCESS_RATE = "command success rate"
@@ -66,7 +66,14 @@ def _list_sagas(status: Any) -> Iterator[Row]:
 
 def _list_figures(status: Any) -> Iterator[Row]:
     for figure in status.figures:
-        value = f"{figure.value:,.6g} {figure.unit}" if figure.HasField("value") else "nothing to measure"
         side = "at least" if figure.name == SUCCESS_RATE else "at most"
-        state = f"{value} ({side} {figure.threshold:,.6g} {figure.unit})"
+        state = f"{_describe_value(figure)} ({side} {figure.threshold:,.6g} {figure.unit})"
+        if figure.HasField("last_bad_time"):
+            state += f", the last bad measurement at {format_timestamp(figure.last_bad_time)}"
         yield Row((figure.name, state), "" if figure.good else BAD)
+
+
+def _describe_value(figure: Any) -> str:
+    if figure.error:
+        return f"unknown: {figure.error}"
+    return f"{figure.value:,.6g} {figure.unit}" if figure.HasField("value") else "nothing to measure"

@@ -8,6 +8,8 @@ from operations_server.status.health_checks import SERVING
 from operations_server.status.reading import ReadFailed
 from operations_server.status.records import PartitionState, ProjectionState
 from operations_server.status.snapshot import Snapshot
+from runtime.process_reports.figures import STORES, Figure
+from runtime.process_reports.report import WINDOW
 
 OLD = 5.0
 """Seconds from which on an unpublished or unapplied event is a finding."""
@@ -136,10 +138,21 @@ def _check_sagas(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _check_figures(snapshot: Snapshot) -> Iterator[str]:
-    for figure in snapshot.figures:
+    for figure in snapshot.health.figures:
         if not figure.good and figure.value is not None:
-            limit = f"{figure.threshold:g} {figure.unit}"
-            yield f"{figure.name} is {figure.value:.4g} {figure.unit}, on the wrong side of {limit}"
+            yield _describe_figure(figure)
+    for store, error in snapshot.health.errors.items():
+        unknown = ", ".join(name for name, source in STORES.items() if source == store)
+        yield f"unknown: {unknown}: the process reports in {store} cannot be read: {error}"
+
+
+def _describe_figure(figure: Figure) -> str:
+    text = f"{figure.name} is {figure.value:.4g} {figure.unit}, "
+    text += f"on the wrong side of {figure.threshold:g} {figure.unit}"
+    if figure.last_bad_age is None:
+        return text
+    last = describe_duration(figure.last_bad_age)
+    return f"{text}; it covers {describe_duration(WINDOW)}, the last bad measurement is {last} old"
 
 
 def _list_free(held: Iterable[int]) -> str:

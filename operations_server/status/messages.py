@@ -9,6 +9,7 @@ from operations_server.status.findings import list_findings
 from operations_server.status.reading import ReadFailed
 from operations_server.status.records import OutboxState, PartitionState, Unapplied
 from operations_server.status.snapshot import Snapshot
+from runtime.process_reports.figures import Figure
 
 
 def build_status(snapshot: Snapshot) -> messages.Status:
@@ -41,15 +42,22 @@ def build_status(snapshot: Snapshot) -> messages.Status:
                 service=target.target, waiting_steps=target.waiting, error=target.error
             )
             message.silent_since.FromDatetime(target.since)
-    for figure in snapshot.figures:
-        status.figures.add(
-            name=figure.name,
-            value=figure.value,
-            threshold=figure.threshold,
-            unit=figure.unit,
-            good=figure.good,
-        )
+    status.figures.extend(_build_figure(snapshot, figure) for figure in snapshot.health.figures)
     return status
+
+
+def _build_figure(snapshot: Snapshot, figure: Figure) -> messages.HealthFigure:
+    message = messages.HealthFigure(
+        name=figure.name,
+        value=figure.value,
+        threshold=figure.threshold,
+        unit=figure.unit,
+        good=figure.good,
+        error=figure.error,
+    )
+    if figure.last_bad_age is not None:
+        message.last_bad_time.FromDatetime(snapshot.read_at - timedelta(seconds=figure.last_bad_age))
+    return message
 
 
 def build_projections(snapshot: Snapshot, name: str = "") -> list[messages.Projection]:

@@ -15,7 +15,7 @@ from operations_server.status.records import (
     StreamState,
 )
 from process_manager.queries.saga_records import SagaCounts
-from runtime.process_reports.health import Figure
+from runtime.process_reports.health import Health
 
 Partitions = Mapping[str, Mapping[int, PartitionState]]
 """The partitions of each projection, by its name and their numbers."""
@@ -36,8 +36,8 @@ class Snapshot:
     read_model: ReadModelState | ReadFailed
     sagas: SagaState | ReadFailed
     partitions: Partitions | ReadFailed
-    figures: Sequence[Figure]
-    """The health figures of the processes' reports."""
+    health: Health
+    """Of the processes' reports."""
     key_ring_error: str
 
     @property

@@ -27,7 +27,7 @@ from operations_server.status.records import (
 from operations_server.status.snapshot import Partitions, Snapshot
 from operations_server.status.write_model import WriteModel
 from runtime.jetstream import Connection, StreamIdentity, read_stream_identity
-from runtime.process_reports.health import Figure, Health, Reports
+from runtime.process_reports.health import Health, Reports
 
 FIRST, SECOND = 0.8, 0.7
 """Seconds that the first and the second question may take."""
@@ -71,7 +71,8 @@ class SystemStatus:
         self._outbox: Reading[OutboxState] = Reading(write_model.read_outbox)
         self._sagas: Reading[SagaState] = Reading(write_model.read_sagas)
         self._redis: Reading[ReadModelState] = Reading(read_model.read)
-        self._reports: Reading[Health] = Reading(reports.read)
+        self._reports = reports
+        self._health: Reading[Health] = Reading(reports.read)
         self._stream: Reading[StreamState] = Reading(self._read_stream)
         self._backlog: Reading[Partitions] | None = None
         self._running: asyncio.Task[Snapshot] | None = None
@@ -86,7 +87,7 @@ class SystemStatus:
 
     async def close(self) -> None:
         """Give up what is being read."""
-        for reading in (self._outbox, self._sagas, self._redis, self._stream, self._reports, self._backlog):
+        for reading in (self._outbox, self._sagas, self._redis, self._stream, self._health, self._backlog):
             if reading is not None:
                 reading.close()
         if self._running is not None:
@@ -94,7 +95,7 @@ class SystemStatus:
         await self._checks.close()
 
     async def _read(self) -> Snapshot:
-        reports = asyncio.create_task(catch(self._reports.get(FIRST + SECOND)))
+        reports = asyncio.create_task(self._read_health())
         processes, outbox, sagas, read_model, stream = await asyncio.gather(
             self._checks.check(FIRST),
             catch(self._outbox.get(FIRST)),
@@ -112,11 +113,17 @@ class SystemStatus:
             read_model=read_model,
             sagas=sagas,
             partitions=await catch(self._read_partitions(outbox, read_model, stream)),
-            figures=_get_figures(await reports),
+            health=await reports,
             key_ring_error=self._get_key_ring_error(),
         )
         self._ended_at = monotonic()
         return snapshot
+
+    async def _read_health(self) -> Health:
+        try:
+            return await self._health.get(FIRST + SECOND)
+        except ReadFailed as failure:
+            return self._reports.describe_failure(str(failure))
 
     async def _read_stream(self) -> StreamState:
         self._nats.check_connected()
@@ -178,10 +185,6 @@ async def catch(read: Awaitable[T]) -> T | ReadFailed:
         return await read
     except ReadFailed as failure:
         return failure
-
-
-def _get_figures(health: Health | ReadFailed) -> Sequence[Figure]:
-    return () if isinstance(health, ReadFailed) else health.figures
 
 
 def _describe_stream(stream: StreamIdentity) -> str:

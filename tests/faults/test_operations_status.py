@@ -13,6 +13,7 @@ from contracts.streams import PARTITIONS
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
 from operations.processes import COMMAND_SERVER, OPERATIONS_SERVER, PROJECTOR, RELAY
+from runtime.process_reports.figures import STORES
 from tests.support.harness.caller import Caller
 from tests.support.harness.collector import Collector, Point
 from tests.support.harness.invariants import assert_consistent
@@ -204,6 +205,8 @@ async def test_a_frozen_store_costs_its_own_part_and_no_time(
         errors = {store.name: store.error for store in status.stores}
         assert [store for store in errors if errors[store]] == [name]
         assert bool(status.outbox.error) == (name == "PostgreSQL")
+        unknown = {figure.name for figure in status.figures if figure.error and not figure.good}
+        assert unknown == {figure for figure, store in STORES.items() if store == name}
         assert all(projection.error for projection in status.projections) == (name != "NATS")
     finally:
         server.child.thaw()

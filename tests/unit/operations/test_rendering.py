@@ -102,9 +102,15 @@ def test_the_five_figures_have_their_names_values_and_thresholds() -> None:
     rate = status_pb2.HealthFigure(name=FIGURES[0], value=98.5, threshold=99.9, unit="%")
     time = status_pb2.HealthFigure(name=FIGURES[1], value=12.25, threshold=100, unit="ms", good=True)
     lag = status_pb2.HealthFigure(name=FIGURES[2], threshold=1, unit="s", good=True)
-    status = status_pb2.Status(healthy=True, figures=[rate, time, lag])
+    failed = status_pb2.HealthFigure(name=FIGURES[3], value=2, threshold=0, unit="events")
+    failed.last_bad_time.FromJsonString("2026-01-01T12:00:00Z")
+    stale = status_pb2.HealthFigure(name=FIGURES[4], threshold=5, unit="s", error="TimeoutError")
+    status = status_pb2.Status(healthy=True, figures=[rate, time, lag, failed, stale])
     lines = render_status(status, WIDTH)
     assert find_line(lines, FIGURES[0]) == Line(f"{FIGURES[0]}  98.5 % (at least 99.9 %)", "red")
+    text = " ".join(" ".join(line.text for line in lines).split())
+    assert "2 events (at most 0 events), the last bad measurement at 2026-01-01T12:00:00.000Z" in text
+    assert find_line(lines, FIGURES[4]) == Line(f"{FIGURES[4]}  unknown: TimeoutError (at most 5 s)", "red")
     assert find_line(lines, FIGURES[1]) == Line(f"{FIGURES[1]}   12.25 ms (at most 100 ms)")
     assert find_line(lines, FIGURES[2]) == Line(f"{FIGURES[2]}  nothing to measure (at most 1 s)")
 

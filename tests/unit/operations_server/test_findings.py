@@ -24,7 +24,16 @@ from operations_server.status.records import (
 )
 from operations_server.status.snapshot import Snapshot
 from process_manager.queries.saga_records import SagaCounts, SilentTarget
-from runtime.process_reports.health import Figure
+from runtime.process.settings import Settings
+from runtime.process_reports.figures import (
+    POSTGRESQL,
+    REDIS,
+    STORES,
+    SUCCESS_RATE,
+    Figure,
+    compute_figures,
+)
+from runtime.process_reports.health import Health
 from tests.support.ledger.stubs import types
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -39,8 +48,9 @@ MODEL = ReadModelState({NAME: READY}, {"ledger": ALL}, None, 0.0, "2 MB used")
 SAGAS = SagaState({}, [], 0, {("ledger", number): "m" for number in range(PARTITIONS)})
 PARTITION_STATES = {number: PartitionState("p", Unapplied()) for number in range(PARTITIONS)}
 SERVING = ProcessHealth("relay", "a:1", "SERVING", "")
+HEALTH = Health((), (), {})
 HEALTHY = Snapshot(
-    NOW, [VIEW], [SAGA], [SERVING], OUTBOX, STREAM, MODEL, SAGAS, {NAME: PARTITION_STATES}, (), ""
+    NOW, [VIEW], [SAGA], [SERVING], OUTBOX, STREAM, MODEL, SAGAS, {NAME: PARTITION_STATES}, HEALTH, ""
 )
 
 
@@ -50,6 +60,15 @@ def with_projection(**changes: Any) -> Snapshot:
 
 def with_sagas(**changes: Any) -> Snapshot:
     return replace(HEALTHY, sagas=replace(SAGAS, **changes))
+
+
+def with_figure(figure: Figure) -> Snapshot:
+    return replace(HEALTHY, health=replace(HEALTH, figures=[figure]))
+
+
+def with_unknown_figures(store: str) -> Snapshot:
+    errors = {store: "TimeoutError"}
+    return replace(HEALTHY, health=Health(compute_figures((), Settings(), errors), (), errors))
 
 
 def with_unapplied(events: int, age: float) -> Snapshot:
@@ -118,8 +137,17 @@ TARGET = SilentTarget("a.B", NOW - timedelta(minutes=5), "refused", 7)
         (with_sagas(silent_targets=[TARGET]), "a.B does not answer steps for 5 min, 7 wait: refused"),
         (with_sagas(holders={}), "no process manager holds any partition of ledger"),
         (
-            replace(HEALTHY, figures=[Figure("failed events", 3, 0, "events", False)]),
-            "failed events is 3 events, on the wrong side of 0 events",
+            with_figure(Figure("failed events", 3, 0, "events", False, last_bad_age=200.0)),
+            "failed events is 3 events, on the wrong side of 0 events; it covers 5 min, "
+            "the last bad measurement is 3 min old",
+        ),
+        (
+            with_figure(Figure("read model staleness", 7.5, 5, "s", False)),
+            "read model staleness is 7.5 s, on the wrong side of 5 s",
+        ),
+        (
+            with_unknown_figures(POSTGRESQL),
+            "unknown: command success rate: the process reports in PostgreSQL cannot be read: TimeoutError",
         ),
         (replace(HEALTHY, sagas=AWAY), "the sagas cannot be read: no answer for 3 s"),
         (
@@ -140,6 +168,18 @@ TARGET = SilentTarget("a.B", NOW - timedelta(minutes=5), "refused", 7)
 def test_a_finding_says_what_is_wrong(snapshot: Snapshot, finding: str) -> None:
     assert list_findings(snapshot) == [finding]
     assert not build_status(snapshot).healthy
+
+
+def test_a_figure_whose_reports_cannot_be_read_is_unknown_and_not_good() -> None:
+    status = build_status(with_unknown_figures(REDIS))
+    errors = {figure.name: figure.error for figure in status.figures if not figure.good}
+    assert errors == dict.fromkeys(set(STORES) - {SUCCESS_RATE}, "TimeoutError")
+
+
+def test_a_bad_figure_says_when_the_last_bad_measurement_was() -> None:
+    figure = Figure("failed events", 3, 0, "events", False, last_bad_age=200.0)
+    (shown,) = build_status(with_figure(figure)).figures
+    assert shown.last_bad_time.ToDatetime(UTC) == NOW - timedelta(seconds=200)
 
 
 def test_the_gravest_finding_comes_first() -> None:

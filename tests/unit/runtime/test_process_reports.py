@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from runtime.process.settings import Settings
-from runtime.process_reports.health import Figure, Reports, compute_figures, compute_percentile
+from runtime.process_reports.figures import OVERDUE, Figure, compute_figures, compute_percentile
+from runtime.process_reports.health import Reports
 from runtime.process_reports.report import (
     COMMANDS,
     FAILED_EVENTS,
@@ -136,9 +137,26 @@ def test_staleness_is_that_of_the_latest_report_and_grows_while_there_is_none() 
     old = stored(60, kind="query_server", staleness={"order": 0.2, "stock": 0.2})
     new = stored(1, kind="query_server", staleness={"order": 0.5})
     found = figures(old, new)["read model staleness"]
-    assert found.value == pytest.approx(60.2)
+    assert found.value == pytest.approx(60.2 - OVERDUE)
     assert not found.good
-    assert figures(new)["read model staleness"].value == pytest.approx(1.5)
+    assert figures(new)["read model staleness"].value == pytest.approx(0.5)
+
+
+def test_staleness_does_not_grow_until_the_next_report_is_overdue() -> None:
+    """A healthy system that is idle has some 1.2 s; with the interval between reports it would look stale."""
+    before_the_next = stored(INTERVAL + 0.1, kind="query_server", staleness={"order": 1.2})
+    assert figures(before_the_next)["read model staleness"].good
+
+
+def test_a_bad_figure_has_the_age_of_the_last_bad_measurement() -> None:
+    slow = Slice(120.0, {}, {QUERIES: {GET: {SECONDS.index(0.25): 1}}})
+    fast = Slice(0.0, {}, {QUERIES: {GET: {SECONDS.index(0.1): 1}, LIST: {len(SECONDS): 9}}})
+    failed = (commands(age=60.0, failed=1), commands(age=20.0, failed=1), commands(accepted=9))
+    found = figures(stored(3, *failed), stored(3, slow, fast, kind="query_server"))
+    assert found["command success rate"].last_bad_age == 23.0
+    assert found["query response time"].last_bad_age == 123.0
+    good = figures(stored(3, commands(accepted=9_999, failed=1)))["command success rate"]
+    assert (good.good, good.last_bad_age) == (True, None)
 
 
 @pytest.mark.parametrize(
@@ -175,4 +193,15 @@ async def test_a_store_that_does_not_answer_costs_its_own_reports_alone(
 
     health = await Reports(Settings(), hang, read).read()
     assert [each.report.kind for each in health.living] == ["projector"]
-    assert health.errors == ["PostgreSQL: TimeoutError"]
+    assert health.errors == {"PostgreSQL": "TimeoutError"}
+    unknown = [each for each in health.figures if each.error]
+    assert [(each.name, each.value, each.good) for each in unknown] == [("command success rate", None, False)]
+
+
+async def test_without_any_report_all_figures_are_unknown() -> None:
+    async def read() -> list[StoredReport]:
+        return []
+
+    health = Reports(Settings(), read, read).describe_failure("no answer for 3 s")
+    assert [(each.error, each.good) for each in health.figures] == [("no answer for 3 s", False)] * 5
+    assert all(each.good for each in (await Reports(Settings(), read, read).read()).figures)

@@ -387,6 +387,8 @@ class HealthFigure(_message.Message):
     THRESHOLD_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
     GOOD_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    LAST_BAD_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`command success rate`, `query response time`, `event processing lag`, `failed events` or
     `read model staleness`.
@@ -398,7 +400,17 @@ class HealthFigure(_message.Message):
     unit: _builtins.str
     """The unit: `%`, `s`, `ms` or `events`."""
     good: _builtins.bool
-    """Whether the value is on the right side of the threshold, or there was nothing to measure."""
+    """Whether the value is on the right side of the threshold, or there was nothing to measure. False while the value
+    is unknown.
+    """
+    error: _builtins.str
+    """Why the value is unknown: the processes' reports could not be read; empty otherwise."""
+    @_builtins.property
+    def last_bad_time(self) -> _timestamp_pb2.Timestamp:
+        """Of a bad figure the time of the last measurement that is bad by itself, at most 10 seconds too early. The figure
+        may stay bad for five minutes after it. Unset for good figures and for those of the present moment.
+        """
+
     def __init__(
         self,
         *,
@@ -407,10 +419,12 @@ class HealthFigure(_message.Message):
         threshold: _builtins.float = ...,
         unit: _builtins.str = ...,
         good: _builtins.bool = ...,
+        error: _builtins.str = ...,
+        last_bad_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "last_bad_time", b"last_bad_time", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "good", b"good", "name", b"name", "threshold", b"threshold", "unit", b"unit", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "error", b"error", "good", b"good", "last_bad_time", b"last_bad_time", "name", b"name", "threshold", b"threshold", "unit", b"unit", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
     _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
