@@ -10,6 +10,11 @@ FINDINGS = Gauge("diptych.system.findings", "{finding}", "What needs attention, 
 PROCESS_SERVING = Gauge(
     "diptych.process.serving", "1", "1 while a process is SERVING, otherwise 0", "process", "address"
 )
+READING_AGE = Gauge(
+    "diptych.system.reading.age",
+    "s",
+    "Age of the reading of the system that the other metrics come from; before the first one since the start",
+)
 STORE_READABLE = Gauge("diptych.store.readable", "1", "1 while a store can be read, otherwise 0", "store")
 OUTBOX_AGE = Gauge("diptych.outbox.oldest.age", "s", "Age of the oldest unpublished event; 0 without one")
 LEADER = Gauge("diptych.relay.leader", "1", "1 for the relay that leads; 0 without one", "holder")

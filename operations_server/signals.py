@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from functools import partial
+from time import monotonic
 from typing import NoReturn
 
 from command_server.relay.metrics import OUTBOX_PENDING
@@ -19,7 +20,11 @@ from runtime.telemetry.instruments import Gauge, Key
 INTERVAL = 5.0
 """Seconds between two readings for the metrics."""
 
-GAUGES = (OUTBOX_PENDING, *(value for value in vars(metrics).values() if isinstance(value, Gauge)))
+GAUGES = (
+    OUTBOX_PENDING,
+    *(each for each in vars(metrics).values() if isinstance(each, Gauge) and each is not metrics.READING_AGE),
+)
+"""The gauges that have the values of a reading."""
 SAGA_STATES = ("open", "overdue", "blocked", "denied", "unreadable")
 Values = dict[Gauge, dict[Key, float]]
 """The values of gauges, by the values of their attributes."""
@@ -33,6 +38,8 @@ class SystemGauges:
     def __init__(self, system: SystemStatus) -> None:
         self._system = system
         self._values: Values = {}
+        self._read_at = monotonic()
+        metrics.READING_AGE.observe(self._get_age)
         for gauge in GAUGES:
             gauge.observe(partial(self._get_values, gauge))
 
@@ -40,11 +47,16 @@ class SystemGauges:
         """Return the values of one reading, for the exporter's thread."""
         return self._values.get(gauge, {})
 
+    def _get_age(self) -> float:
+        """Return the seconds since the last reading, also while the event loop stands still."""
+        return monotonic() - self._read_at
+
     async def run(self) -> NoReturn:
         failures = logs.RepeatedErrors(log, "System not measured")
         while True:
             try:
                 self._values = compute_values(await self._system.read())
+                self._read_at = monotonic()
                 failures.reset()
             except Exception as error:
                 self._values = {}  # a value that may be wrong is none
