@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from contracts.key_ring import Purpose
 from contracts.manifest import Manifest
+from operations.processes import OPERATIONS_SERVER
 from operations_server import refused_calls, stores
 from operations_server.acts import OperatorActs
 from operations_server.explanations import service as explanations
@@ -24,6 +25,9 @@ from runtime.grpc.request_tokens import RequestTokens
 from runtime.process import workers
 from runtime.process.key_file import KeyFile
 from runtime.process.lifecycle import Lifecycle, read_contexts, read_settings
+from runtime.process_reports.redis_reports import RedisReports
+from runtime.process_reports.reporter import Reporter
+from runtime.process_reports.window import Window
 
 TAILS, TAILS_PER_CALLER = 50, 20
 """Calls that send events at the same time."""
@@ -44,6 +48,9 @@ async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:
         system = create_system(settings, manifests, connections, lambda: keys.error)
         aggregates = ParkedAggregates(connections.redis, system.views, tokens)
         lifecycle.spawn(SystemGauges(system).run(), "metrics of the system")
+        write = RedisReports(connections.redis.execute_command).write
+        reporter = Reporter(OPERATIONS_SERVER.name, [each.name for each in manifests], Window(), write)
+        lifecycle.spawn(reporter.run(), "process report")
         explainer = explanations.create_explainer(
             manifests, connections.database, connections.redis, records.requests
         )

@@ -19,7 +19,7 @@ def render_status(status: Any, width: int) -> list[Line]:
     if not status.healthy:
         findings = findings or ["not healthy"]
     verdict = [line for finding in findings for line in lay_out_text(finding, width, BAD)]
-    sections = (_list_processes, _list_stores, _list_projections, _list_sagas, _list_figures)
+    sections = (_list_processes, _list_instances, _list_stores, _list_projections, _list_sagas, _list_figures)
     rows = chain.from_iterable(section(status) for section in sections)
     return [*(verdict or [Line("OK", "green")]), Line(""), *lay_out_table(list(rows), width)]
 
@@ -28,6 +28,24 @@ def _list_processes(status: Any) -> Iterator[Row]:
     for process in status.processes:
         state = f"{process.health} at {process.address}" + (f": {process.reason}" if process.reason else "")
         yield Row((process.name, state), "" if process.health == "SERVING" else BAD)
+
+
+def _list_instances(status: Any) -> Iterator[Row]:
+    for each in status.instances:
+        state = f"{len(each.living)} living"
+        if each.living:
+            state += f", started {_describe_starts(each.living)}"
+        if each.gone:
+            last = format_timestamp(each.gone[0].report_time)
+            reports = "reports" if len(each.gone) == 1 else "report"
+            state += f"; {len(each.gone)} no longer {reports}, the last one since {last}"
+        colour = "" if not each.gone else "yellow" if each.living else BAD
+        yield Row((f"{each.kind} instances", state), colour)
+
+
+def _describe_starts(living: Any) -> str:
+    first, last = (format_timestamp(living[at].start_time) for at in (0, -1))
+    return first if first == last else f"{first} to {last}"
 
 
 def _list_stores(status: Any) -> Iterator[Row]:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from diptych.operations.v1 import status_pb2 as messages
 
 from operations_server.status.findings import list_findings
+from operations_server.status.instances import build_instances
 from operations_server.status.reading import ReadFailed
 from operations_server.status.records import OutboxState, PartitionState, Unapplied
 from operations_server.status.snapshot import Snapshot
@@ -27,6 +28,7 @@ def build_status(snapshot: Snapshot) -> messages.Status:
         projections=[_build_projection(snapshot, view.projection) for view in snapshot.views],
     )
     status.read_time.FromDatetime(snapshot.read_at)
+    status.instances.extend(build_instances(snapshot))
     if not isinstance(snapshot.sagas, ReadFailed):
         for name, counts in snapshot.list_saga_counts():
             status.sagas.add(

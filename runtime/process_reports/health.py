@@ -22,6 +22,8 @@ class Health:
     figures: Sequence[Figure]
     living: Sequence[StoredReport]
     """The last reports of all processes that live."""
+    gone: Sequence[StoredReport]
+    """Those of processes that have reported in the last WINDOW seconds, and no more."""
     errors: Mapping[str, str]
     """Why the reports of a store are missing, by its name."""
 
@@ -54,6 +56,7 @@ class Reports:
         return Health(
             compute_figures(reports, self._settings, errors),
             sorted((each for each in reports if each.is_living), key=lambda each: each.report.kind),
+            sorted((each for each in reports if each.is_gone), key=lambda each: each.report.kind),
             errors,
         )
 

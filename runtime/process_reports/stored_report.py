@@ -33,3 +33,8 @@ class StoredReport:
     def is_living(self) -> bool:
         """Whether the process has reported lately."""
         return -MAX_LEAD <= self.age <= LIFETIME
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the process has ended, or is frozen."""
+        return self.age > LIFETIME

@@ -115,6 +115,26 @@ def test_the_five_figures_have_their_names_values_and_thresholds() -> None:
     assert find_line(lines, FIGURES[2]) == Line(f"{FIGURES[2]}  nothing to measure (at most 1 s)")
 
 
+def test_processes_that_no_longer_report_are_seen_beside_those_that_live() -> None:
+    relays = status_pb2.ProcessInstances(kind="relay")
+    for second in (10, 20):
+        relays.living.add().start_time.seconds = second
+    killed = status_pb2.ProcessInstances(kind="projector")
+    status = make_status(instances=[relays, killed])
+    assert find_line(render_status(status, WIDTH), "relay instances") == Line(
+        "relay instances        2 living, started 1970-01-01T00:00:10.000Z to"
+    )
+    for each in status.instances:
+        each.gone.add().report_time.seconds = 30
+    lines = render_status(status, 200)
+    assert find_line(lines, "relay instances").text.endswith(
+        "1970-01-01T00:00:20.000Z; 1 no longer reports, the last one since 1970-01-01T00:00:30.000Z"
+    )
+    assert find_line(lines, "relay instances").colour == "yellow"
+    assert find_line(lines, "projector instances").colour == "red"
+    assert lines[0] == Line("OK", "green")
+
+
 def test_parts_that_need_attention_are_coloured_and_say_why() -> None:
     behind = status_pb2.Projection(
         name="x.y", events_behind=1200, oldest_unapplied_age=Duration(seconds=185), build_progress=0.456

@@ -48,7 +48,7 @@ MODEL = ReadModelState({NAME: READY}, {"ledger": ALL}, None, 0.0, "2 MB used")
 SAGAS = SagaState({}, [], 0, {("ledger", number): "m" for number in range(PARTITIONS)})
 PARTITION_STATES = {number: PartitionState("p", Unapplied()) for number in range(PARTITIONS)}
 SERVING = ProcessHealth("relay", "a:1", "SERVING", "")
-HEALTH = Health((), (), {})
+HEALTH = Health((), (), (), {})
 HEALTHY = Snapshot(
     NOW, [VIEW], [SAGA], [SERVING], OUTBOX, STREAM, MODEL, SAGAS, {NAME: PARTITION_STATES}, HEALTH, ""
 )
@@ -68,7 +68,7 @@ def with_figure(figure: Figure) -> Snapshot:
 
 def with_unknown_figures(store: str) -> Snapshot:
     errors = {store: "TimeoutError"}
-    return replace(HEALTHY, health=Health(compute_figures((), Settings(), errors), (), errors))
+    return replace(HEALTHY, health=Health(compute_figures((), Settings(), errors), (), (), errors))
 
 
 def with_unapplied(events: int, age: float) -> Snapshot:

@@ -38,6 +38,7 @@ class Status(_message.Message):
     SAGAS_FIELD_NUMBER: _builtins.int
     SILENT_TARGETS_FIELD_NUMBER: _builtins.int
     FIGURES_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
     healthy: _builtins.bool
     """Whether nothing needs attention: `findings` is empty."""
     @_builtins.property
@@ -76,6 +77,10 @@ class Status(_message.Message):
     def figures(self) -> _containers.RepeatedCompositeFieldContainer[Global___HealthFigure]:
         """The five figures that tell whether callers are served well."""
 
+    @_builtins.property
+    def instances(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessInstances]:
+        """The processes that report about themselves, by kind. While a store is away, those that report there are missing."""
+
     def __init__(
         self,
         *,
@@ -89,10 +94,11 @@ class Status(_message.Message):
         sagas: _abc.Iterable[Global___SagaCounts] | None = ...,
         silent_targets: _abc.Iterable[Global___SilentTarget] | None = ...,
         figures: _abc.Iterable[Global___HealthFigure] | None = ...,
+        instances: _abc.Iterable[Global___ProcessInstances] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["outbox", b"outbox", "read_time", b"read_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "findings", b"findings", "healthy", b"healthy", "outbox", b"outbox", "processes", b"processes", "projections", b"projections", "read_time", b"read_time", "sagas", b"sagas", "silent_targets", b"silent_targets", "stores", b"stores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["figures", b"figures", "findings", b"findings", "healthy", b"healthy", "instances", b"instances", "outbox", b"outbox", "processes", b"processes", "projections", b"projections", "read_time", b"read_time", "sagas", b"sagas", "silent_targets", b"silent_targets", "stores", b"stores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -131,6 +137,80 @@ class Process(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Process: _TypeAlias = Process  # noqa: Y015
+
+@_typing.final
+class ProcessInstances(_message.Message):
+    """The processes of one kind, each of them a worker or a process without workers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    LIVING_FIELD_NUMBER: _builtins.int
+    GONE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """The kind, for instance `command_server`."""
+    @_builtins.property
+    def living(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessInstance]:
+        """Those that live: they have reported in the last 15 seconds. The longest running first."""
+
+    @_builtins.property
+    def gone(self) -> _containers.RepeatedCompositeFieldContainer[Global___ProcessInstance]:
+        """Those that have reported in the last five minutes and do not any more: they have ended, or are frozen. The last
+        to report first.
+        """
+
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        living: _abc.Iterable[Global___ProcessInstance] | None = ...,
+        gone: _abc.Iterable[Global___ProcessInstance] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gone", b"gone", "kind", b"kind", "living", b"living"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessInstances: _TypeAlias = ProcessInstances  # noqa: Y015
+
+@_typing.final
+class ProcessInstance(_message.Message):
+    """A process, as it has reported about itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    REPORT_TIME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Its host, its process id and a random part."""
+    version: _builtins.str
+    """Its release."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of its start."""
+
+    @_builtins.property
+    def report_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of its last report."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        report_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report_time", b"report_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "report_time", b"report_time", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ProcessInstance: _TypeAlias = ProcessInstance  # noqa: Y015
 
 @_typing.final
 class Store(_message.Message):
