@@ -32,6 +32,7 @@ class Caller:
         apart: a context's command server, by the context, where not all serve all of them.
         subject: who the caller is.
         metadata: further metadata of all calls.
+        has_own_connections: whether other callers of this process share none of its connections.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class Caller:
         apart: Mapping[str, Process] | None = None,
         subject: str = "alice",
         metadata: Sequence[tuple[str, str]] = (),
+        has_own_connections: bool = False,
     ) -> None:
+        self._options = (("grpc.use_local_subchannel_pool", int(has_own_connections)),)
         self._metadata = (*bearer(stack, *scopes, subject=subject), *metadata)
         self._all: list[grpc.aio.Channel] = []
         self._next = {
@@ -53,7 +56,7 @@ class Caller:
         self._next |= {context: self._channels([process]) for context, process in (apart or {}).items()}
 
     def _channels(self, processes: Sequence[Process]) -> Iterator[grpc.aio.Channel]:
-        channels = [grpc.aio.insecure_channel(process.address) for process in processes]
+        channels = [grpc.aio.insecure_channel(process.address, self._options) for process in processes]
         self._all += channels
         return cycle(channels)
 
