@@ -118,8 +118,10 @@ class StateFolder:
             async for events in self._read_slices(stream, folded.version, response.version, deadline):
                 for event in events:
                     state = aggregate.evolve(state, aggregate.decode(StoredEvent(event.type, event.data)))
-            response.state.update(parse_state(aggregate.snapshots.encode(state)))
-            _check_size(response)
+            text = aggregate.snapshots.encode(state)
+            _check_size(len(text))
+            response.state.update(parse_state(text))
+            _check_size(response.ByteSize())
         except Exception as error:  # any event may be one that this code cannot fold
             response.ClearField("state")
             response.state_error = _describe(error)
@@ -145,10 +147,11 @@ class StateFolder:
             if name in errors:
                 continue
             try:
+                _check_size(view.ByteSize())
                 response.views[name].update(MessageToDict(view, preserving_proto_field_name=True))
-                _check_size(response)
+                _check_size(response.ByteSize())
             except ValueError as error:  # of its size, or a number that a Struct cannot hold
-                del response.views[name]
+                response.views.pop(name, None)
                 errors[name] = _describe(error)
         response.view_errors.update(errors)
 
@@ -195,8 +198,13 @@ def _build_event(stream: str, row: Any) -> RecordedEvent:
     )
 
 
-def _check_size(response: protocol.GetStateResponse) -> None:
-    if (size := response.ByteSize()) > MAX_BYTES:
+def _check_size(size: int) -> None:
+    """Check a state, a view or a response; the former two before a Struct is made of them, which takes time.
+
+    Raises:
+        ValueError: it is too large for a response.
+    """
+    if size > MAX_BYTES:
         raise ValueError(f"with {size} bytes too large for a response")
 
 

@@ -12,6 +12,7 @@ import grpc
 import pytest
 from diptych.operations.v1 import operations_service_pb2 as protocol
 from diptych.ordering.v1 import events_pb2 as ordering_events
+from diptych.ordering.v1 import types_pb2 as ordering_types
 
 from devstack.stack import Stack
 from operations.processes import OPERATIONS_SERVER
@@ -244,6 +245,17 @@ async def test_state_of_no_such_stream_version_or_time_is_refused(operator: Call
         request = protocol.GetStateRequest(stream=STREAM)
         request.time.FromDatetime(now + offset)
         assert await operator.rejection_reason(request) == reason
+
+
+async def test_a_state_and_a_view_that_are_too_large_are_left_out(operator: Caller, database: Any) -> None:
+    lines = [ordering_types.OrderLine(sku=f"s-{number}", quantity=1) for number in range(80_000)]
+    placed = ordering_events.OrderPlaced(order_id="o-1", customer_id="c" * 3_000_000, lines=lines)
+    await add_event(database, 1, placed.SerializeToString(), type_="diptych.ordering.v1.OrderPlaced")
+    response = await operator.query(protocol.GetStateRequest(stream=STREAM))
+    assert list(response.views) == ["ordering.order_history"]
+    assert not response.HasField("state")
+    assert "too large for a response" in response.view_errors["ordering.order"]
+    assert "too large for a response" in response.state_error
 
 
 async def test_a_tail_ends_when_the_database_is_restored_and_when_the_server_stops(
