@@ -85,7 +85,7 @@ def classify(outcome: Outcome | BaseException | None) -> tuple[str, str | None]:
     """Return ACCEPTED, REJECTED or FAILED, and the reason.
 
     A command is rejected by a rule: of its aggregate, of versions, or of request ids. Any other command
-    without success has failed, through no fault of its caller.
+    without success has failed.
     """
     if isinstance(outcome, Accepted):
         return ACCEPTED, None

@@ -1,1 +1,1 @@
-"""What a deployment of Diptych takes from the repository."""
+"""Files for deployments of Diptych."""

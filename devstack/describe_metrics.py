@@ -15,7 +15,6 @@ PROCESSES = {
     "command_server": "command server",
     "command_server.relay": "relay",
     "projector": "projector",
-    "query_server": "query server",
     "process_manager": "process manager",
     "operations_server": "operations server",
 }
@@ -29,9 +28,8 @@ def find_metrics() -> list[Declared]:
     """Return all metrics in the order of their declaration."""
     found: list[Declared] = []
     for package, process in PROCESSES.items():
-        if (ROOT / package.replace(".", "/") / "metrics.py").exists():
-            values = vars(import_module(f"{package}.metrics")).values()
-            found += [(process, each) for each in values if isinstance(each, Counter | Histogram | Gauge)]
+        values = vars(import_module(f"{package}.metrics")).values()
+        found += [(process, each) for each in values if isinstance(each, Counter | Histogram | Gauge)]
     return found
 
 

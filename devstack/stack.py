@@ -79,9 +79,9 @@ class Stack:
 
     def _metrics_address(self) -> str:
         """Return the address for scrapes of the next process; empty if there is none."""
-        host, _, port = self.settings.metrics_address.rpartition(":")
-        if host:
-            return f"{host}:{int(port or 0) and int(port) + len(self.processes)}"
+        if self.settings.metrics_address:
+            host, _, port = self.settings.metrics_address.rpartition(":")
+            return f"{host}:{int(port) + len(self.processes) if int(port) else 0}"
         return f"127.0.0.1:{free_port()}" if self._metrics else ""
 
     def of(self, kind: ProcessKind) -> list[Process]:

@@ -1,4 +1,4 @@
-"""What the command line prints: escaped lines that fit the terminal, JSON, and progress of long work.
+"""The output of the command line: escaped lines that fit the terminal, JSON, and progress of long work.
 
 Every command prints by these functions. A reader that has gone, as behind `| head`, ends the command without
 a message; so does Ctrl-C (`operations.cli_parts`).
@@ -20,7 +20,7 @@ MIN_WIDTH = 40
 CLOSED_PIPE = 128 + signal.SIGPIPE
 """The exit code of a command whose reader has gone, as a shell reports it."""
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
-"""Clears a terminal and what has scrolled out of it."""
+"""Clears a terminal and its scrollback."""
 
 
 class _OutputLost(click.ClickException):
@@ -33,7 +33,7 @@ def get_width() -> int:
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print lines to stdout, or to stderr. What callers or servers wrote in them is escaped."""
+    """Print lines to stdout, or to stderr. Texts of callers and servers are escaped."""
     _print(escape_lines(text), err=err)
 
 

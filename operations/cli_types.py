@@ -1,4 +1,4 @@
-"""Types of arguments: durations, reasons, times, and the points in time of a stream."""
+"""Types of arguments: durations, reasons, times, and versions of a stream."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -61,7 +61,7 @@ class Moment(click.ParamType[datetime]):
 
 @dataclass(frozen=True)
 class AsOf:
-    """A point in the life of a stream: a version, or a time; neither for now."""
+    """The version or the time as of which something is asked; neither for now."""
 
     version: int = 0
     time: datetime | None = None

@@ -9,14 +9,14 @@ INTERVAL = 5.0
 """Seconds between two lines."""
 
 Report = Callable[[int, int], None]
-"""Takes what is done and what there is in all, both in the same unit."""
+"""Takes the amount that is done and the total, both in the same unit."""
 
 
 class Progress:
     """Prints how far some work is, at most every INTERVAL seconds, so that short work prints nothing.
 
     Args:
-        noun: what is counted, for instance `events`.
+        noun: the unit, for instance `events`.
         show: prints a line.
         clock: returns the time in seconds.
     """
@@ -31,7 +31,7 @@ class Progress:
         self._first: int | None = None
 
     def report(self, done: int, total: int) -> None:
-        """Take note of what is done of all there is; the first call is where the work begins."""
+        """Report the amount that is done of the total; the first call tells where the work begins."""
         if self._first is None:
             self._first = done
         if (now := self._clock()) - self._last >= INTERVAL:

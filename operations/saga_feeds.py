@@ -1,4 +1,4 @@
-"""What sagas wait for outside of their instances: parked streams, beginnings, and deadlines to come."""
+"""The feeds of sagas: parked streams, beginnings, and deadlines to come."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

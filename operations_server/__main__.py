@@ -7,7 +7,7 @@ from contracts.manifest import Manifest
 from operations.processes import OPERATIONS_SERVER
 from operations_server import refused_calls, stores
 from operations_server.acts import OperatorActs
-from operations_server.explanations import service as explanations
+from operations_server.explanations import handlers as explanations
 from operations_server.parked import handlers as parked
 from operations_server.parked.handlers import ParkedAggregates
 from operations_server.records.handlers import create_handlers as create_record_handlers
@@ -15,9 +15,9 @@ from operations_server.records.records import Records
 from operations_server.refused_calls import RefusedCalls
 from operations_server.sagas.sagas import Sagas
 from operations_server.service import create_service
-from operations_server.signals import SystemGauges
 from operations_server.status import handlers as status
 from operations_server.status.composition import create_system
+from operations_server.system_gauges import SystemGauges
 from runtime.grpc import server
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.refused_call_table import RefusedCallTable
@@ -30,7 +30,7 @@ from runtime.process_reports.reporter import Reporter
 from runtime.process_reports.window import Window
 
 TAILS, TAILS_PER_CALLER = 50, 20
-"""Calls that send events at the same time."""
+"""The maximum number of tails and exports at the same time, and of those of one caller."""
 
 
 async def main(lifecycle: Lifecycle, manifests: Sequence[Manifest]) -> None:

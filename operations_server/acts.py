@@ -1,8 +1,8 @@
 """The record of operators' acts: who did what, to what, why, and with what outcome.
 
-How it works. An act is recorded before it is done, so none is done that is not on record, and its outcome
-after it. The act and its record are a task of their own: once begun they end, also if the caller leaves. If
-the outcome cannot be recorded any more, it is in the log, and in the record it stays null.
+How it works. An act is recorded before it is done, so that every act is on record, and its outcome after it.
+Both run in a task of their own, which ends even if the caller leaves. An outcome that cannot be recorded is
+logged, and stays null in the record.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""The metrics of the operations server: the state of the system, which it computes for all others.
+"""The metrics of the operations server: the state of the system, which shows dead processes, too.
 
-So a process that is dead shows, too. Every operations server exports the same values: take `max` over them,
+Every operations server exports the same values: take `max` over them,
 not a sum.
 """
 

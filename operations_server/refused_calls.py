@@ -1,7 +1,7 @@
-"""`ListRefusedCalls`: who was refused, why, and how often.
+"""`ListRefusedCalls`: callers that were refused, with reasons and numbers.
 
-The first page decides up to which moment calls are counted, and the following ones keep to it, so new calls
-move nothing from one page to another.
+The first page sets the moment up to which calls are counted, and the following ones keep it, so that new
+calls move no entry from one page to another.
 """
 
 from collections.abc import Mapping, Sequence

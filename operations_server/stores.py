@@ -70,7 +70,7 @@ def create_database(
     session = {
         "role": ROLE,
         "statement_timeout": f"{round(statement_timeout * 1000)}ms",
-        # Bounds for what a stopped or frozen process leaves open.
+        # Bounds for transactions that a stopped or frozen process leaves open.
         "idle_in_transaction_session_timeout": "5s",
         "lock_timeout": "1s",
         "jit": "off",  # compilation takes longer than these statements

@@ -1,4 +1,4 @@
-"""What `make observe` runs beside the local stack. A part that this machine lacks costs one line."""
+"""The servers that `make observe` runs beside the local stack. A missing one is reported in one line."""
 
 import asyncio
 import os

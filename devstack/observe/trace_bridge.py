@@ -1,7 +1,7 @@
 """Passes traces on to Zipkin: receives OTLP over gRPC and sends Zipkin's JSON.
 
-Zipkin takes no OTLP without a module that is not to be had as a package. A bridge keeps its format out of
-the processes, which export what they export in production.
+Zipkin takes OTLP only with a module that is not published. A bridge keeps its format out of the processes,
+which export as in production.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Events on record, and events as they are published."""
+"""Events on record, and events as they are committed."""
 
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,7 @@ class EventsGroup(click.Group):
 
 @click.group(cls=EventsGroup)
 def events() -> None:
-    """List events (diptych events STREAM), or follow them as they are published."""
+    """List events (diptych events STREAM), or follow them as they are committed."""
 
 
 _type = click.option("--type", "type_", default="", help="Only those of this type, for instance OrderPlaced.")
@@ -99,7 +99,7 @@ def _end_at(request: Any, as_of: AsOf) -> None:
 @click.option("--after", type=click.IntRange(min=0), help="Begin after this position; default: from now on.")
 @options.as_json
 def tail(stream: str, type_: str, correlation: str, causation: str, after: int | None, as_json: bool) -> None:
-    """Print events as they are published, of STREAM or of all, until Ctrl-C."""
+    """Print events as they are committed, of STREAM or of all, until Ctrl-C."""
     request = TailEventsRequest(
         stream=stream,
         type=type_,

@@ -19,7 +19,7 @@ from operations.client.api import open_api
 def export(from_position: int, stream: str, type_: str, format_: str, output: str) -> None:
     """Write the events on record to a file, in order of their positions, up to the last one at the beginning.
 
-    Where it ends early, the file holds all events up to a position that is printed: continue behind it with
+    If it ends early, the file has all events up to a position that is printed: continue after it with
     --from-position, in another file.
     """
     from diptych.operations.v1.operations_service_pb2 import ExportEventsRequest

@@ -1,4 +1,4 @@
-"""What is on record: answered commands, refused calls, states of aggregates, and explanations."""
+"""Answered commands, refused calls, states of aggregates, and explanations."""
 
 from datetime import datetime
 

@@ -10,12 +10,12 @@ from diptych.operations.v1.operations_service_pb2 import GetStatusRequest
 from operations.cli_output import echo, echo_json, echo_lines, get_width, redraw
 from operations.client.api import STATUS_TIMEOUT, open_api
 from operations.commands import options
-from operations.rendering.layout import Line, lay_out_text
-from operations.rendering.status import BAD, render_status
+from operations.rendering.layout import BAD, Line, lay_out_text
+from operations.rendering.status import render_status
 from runtime.process.start_error import NotAsked
 
 INTERVAL = 2.0
-"""Seconds between two looks of --watch."""
+"""Seconds between two readings of --watch."""
 
 
 @click.command()
@@ -41,7 +41,7 @@ def status(watch: bool, as_json: bool) -> None:
 def _watch_once(as_json: bool) -> None:
     try:
         status = _read_status()
-    except NotAsked as error:  # the watch goes on: it may be this server's return that somebody waits for
+    except NotAsked as error:  # the watch continues: somebody may wait for this server to return
         if as_json:
             echo(f"Error: {error}", err=True)
         else:
@@ -54,7 +54,7 @@ def _watch_once(as_json: bool) -> None:
 
 
 def _read_status() -> Any:
-    with open_api() as api:  # a channel for each look: one that cannot connect waits longer each time
+    with open_api() as api:  # a channel for each reading: one that cannot connect waits longer each time
         return api.call(api.stub.GetStatus, GetStatusRequest(), timeout=STATUS_TIMEOUT).status
 
 

@@ -11,7 +11,7 @@ from operations.export.writers import Writer
 from runtime.process.start_error import NotAsked
 
 ATTEMPTS = 30
-"""Attempts, a second apart, without an event in between after which the export gives up."""
+"""Attempts in a row without an event after which the export gives up."""
 PAUSE = 1.0
 """Seconds before the next attempt."""
 
@@ -50,7 +50,7 @@ class Export:
                 attempts = 1 if self.position > before else attempts + 1
                 if attempts == ATTEMPTS:
                     raise
-                self._report(f"{error}; trying again behind position {self.position:,}")
+                self._report(f"{error}; trying again after position {self.position:,}")
                 sleep(PAUSE)
         progress.finish(self.position)
 

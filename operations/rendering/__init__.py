@@ -1,1 +1,1 @@
-"""Text and JSON of what the operations server answers. Nothing here calls a server or prints."""
+"""The operations server's responses as text and JSON. Nothing here calls a server or prints."""

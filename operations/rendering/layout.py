@@ -1,6 +1,6 @@
 """Lines for people that fit a width: texts, tables and entries.
 
-Everything is escaped before it is laid out: what callers or servers wrote neither moves the cursor nor forges
+Everything is escaped before it is laid out: texts of callers and servers neither move the cursor nor forge
 a line.
 """
 
@@ -18,6 +18,8 @@ MAX_CELL = 36
 MIN_LAST_CELL = 24
 """Characters that the last column needs to be wrapped beside the others."""
 INDENT = 4
+BAD, REJECTED = "red", "yellow"
+"""The colours of findings and errors, and of commands and calls that were rejected or refused."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from operations.rendering.layout import Line, Row, lay_out_items, lay_out_table, lay_out_text
+from operations.rendering.layout import BAD, Line, Row, lay_out_items, lay_out_table, lay_out_text
 from operations.rendering.values import (
     format_count,
     format_seconds,
@@ -11,8 +11,6 @@ from operations.rendering.values import (
     format_timestamp,
     to_seconds,
 )
-
-BAD = "red"
 
 
 def is_fine(projection: Any) -> bool:

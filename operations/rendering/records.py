@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from operations.rendering.layout import Line, lay_out_items, lay_out_text
+from operations.rendering.layout import BAD, REJECTED, Line, lay_out_items, lay_out_text
 from operations.rendering.values import (
     format_count,
     format_fields,
@@ -24,7 +24,7 @@ def render_requests(requests: Sequence[Any], width: int) -> list[Line]:
 
 
 def _render_request(request: Any, width: int) -> Iterator[Line]:
-    colour = "" if request.outcome == ACCEPTED else "yellow"
+    colour = "" if request.outcome == ACCEPTED else REJECTED
     head = f"{format_timestamp(request.record_time)}  {request.outcome}  {get_last_part(request.command)}"
     yield from lay_out_text(f"{head} by {_name_caller(request.caller, request)}", width, colour)
     ids = ("correlation", request.correlation_id), ("causation", request.causation_id)
@@ -74,7 +74,7 @@ def _render_event(event: Any, width: int) -> Iterator[Line]:
         note = f"the previous event's time was wrong and is set aside: {aside}"
         yield from lay_out_text(note, width, "yellow", indent=4)
     text = f"cannot be decoded: {event.error}" if event.error else format_fields(event.data)
-    yield from lay_out_text(text, width, "red" if event.error else "", indent=4)
+    yield from lay_out_text(text, width, BAD if event.error else "", indent=4)
 
 
 def render_state(stream: str, response: Any, width: int) -> list[Line]:
@@ -94,14 +94,14 @@ def _lay_out_object(data: Any, width: int) -> Iterator[Line]:
 
 
 def render_explanation(explanation: Any, width: int) -> list[Line]:
-    """Return what happened, in order; dots mark what followed from it."""
+    """Return the entries in order; dots mark the effects of others."""
     lines = [
         *lay_out_text(explanation.subject, width),
         *lay_out_text(explanation.summary, width),
         Line(""),
     ]
     if explanation.omitted_entry_count:
-        omitted = format_count(explanation.omitted_entry_count, "entry").replace("entrys", "entries")
+        omitted = format_count(explanation.omitted_entry_count, "entry", "entries")
         lines.append(Line(f"{omitted} left out"))
     return lines + [line for entry in explanation.entries for line in _render_entry(entry, width)]
 
@@ -112,4 +112,4 @@ def _render_entry(entry: Any, width: int) -> list[Line]:
     reference = f" [{entry.reference}]" if entry.reference and entry.reference not in entry.text else ""
     indent = "· " * min(entry.depth, 8)
     text = f"{format_timestamp(entry.time)}  {indent}{entry.text}{reference}"
-    return lay_out_text(text, width, "yellow" if is_no else "", hanging=4)
+    return lay_out_text(text, width, REJECTED if is_no else "", hanging=4)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from operations.rendering.layout import Line, Row, lay_out_items, lay_out_table, lay_out_text
+from operations.rendering.layout import BAD, Line, Row, lay_out_items, lay_out_table, lay_out_text
 from operations.rendering.values import format_count, format_timestamp
 
 
@@ -14,14 +14,14 @@ def render_sagas(sagas: Sequence[Any], width: int) -> list[Line]:
 
 
 def render_instance(saga: Any, width: int) -> Iterator[Line]:
-    """Yield the lines with an instance's status, and what it waits for."""
-    colour = "red" if saga.blocked_reason or saga.unreadable else ""
+    """Yield the lines with an instance's status, and the event or reply that it waits for."""
+    colour = BAD if saga.blocked_reason or saga.unreadable else ""
     head = f"{saga.saga} {saga.id}: {saga.state} since {format_timestamp(saga.state_start_time)}"
     yield from lay_out_text(head, width, colour)
     if is_overdue(saga):
-        yield from lay_out_text(f"overdue since {format_timestamp(saga.due_time)}", width, "red", indent=4)
+        yield from lay_out_text(f"overdue since {format_timestamp(saga.due_time)}", width, BAD, indent=4)
     if saga.blocked_reason:
-        yield from lay_out_text(f"blocked: {saga.blocked_reason}", width, "red", indent=4)
+        yield from lay_out_text(f"blocked: {saga.blocked_reason}", width, BAD, indent=4)
     elif saga.waiting_for:
         yield from lay_out_text(f"waits for {saga.waiting_for}", width, indent=4)
 
@@ -66,4 +66,4 @@ def _describe_step(step: Any) -> Row:
         error = f": {step.error}" if step.error else " yet"
         state = f"sent {format_count(step.tries, 'time')}, no answer{error}"
     cells = format_timestamp(step.decide_time), f"{step.name}{attempt}", state
-    return Row(cells, "red" if step.denied else "")
+    return Row(cells, BAD if step.denied else "")

@@ -4,11 +4,10 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any
 
-from operations.rendering.layout import Line, Row, lay_out_table, lay_out_text
+from operations.rendering.layout import BAD, Line, Row, lay_out_table, lay_out_text
 from operations.rendering.projections import describe_projection, is_fine
 from operations.rendering.values import format_count, format_seconds, format_timestamp, to_seconds
 
-BAD = "red"
 SUCCESS_RATE = "command success rate"
 """The one of the five figures that has to be high."""
 

@@ -38,9 +38,9 @@ def format_seconds(seconds: float) -> str:
     return " ".join(parts[:2])
 
 
-def format_count(number: int, noun: str) -> str:
+def format_count(number: int, noun: str, plural: str = "") -> str:
     """Return a number with its noun, for instance 1 event or 1,200 events."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 def format_share(share: float) -> str:

@@ -10,7 +10,7 @@ from diptych.operations.v1.records_pb2 import Request
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from operations_server.explanations.records import RequestKey, is_uuid
+from operations_server.explanations.record_reader import RequestKey, is_uuid
 from operations_server.records.request_filter import RequestFilter
 from operations_server.records.request_reader import RequestReader
 from operations_server.records.terms import REJECTED

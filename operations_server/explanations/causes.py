@@ -1,4 +1,4 @@
-"""Follows a command to what caused it: an event, the step of a saga, or another request."""
+"""Follows a command to its cause: an event, the step of a saga, or another request."""
 
 import re
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from operations_server.explanations.command_words import (
     create_accepted_entry,
     create_request_entry,
 )
-from operations_server.explanations.records import RecordReader, RequestKey, StoredEvent
+from operations_server.explanations.record_reader import RecordReader, RequestKey, StoredEvent
 from operations_server.explanations.saga_facts import InstanceKey, SagaFactReader, SagaFacts
 from operations_server.explanations.saga_words import list_step_entries
 
 MAX_CAUSES = 6
 """Commands whose causes are looked up: the first and the latest ones of a subject."""
 MAX_LINKS = 6
-"""Commands that are followed upwards, one causing the next."""
+"""Commands in a row, each caused by the next, whose causes are looked up."""
 MAX_INSTANCES = 5
 """Instances that are searched for the step of a command."""
 
@@ -27,7 +27,7 @@ _EVENT_ID = re.compile(r"(.+)@([1-9][0-9]{0,17})")
 
 
 class CauseFinder:
-    """Adds to chains what led to commands.
+    """Adds the causes of commands to chains.
 
     Args:
         records: reads streams.

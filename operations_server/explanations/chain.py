@@ -29,7 +29,7 @@ _EARLIEST = datetime(1, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One thing that happened."""
+    """Something that happened, or a present state."""
 
     time: datetime
     kind: "Explanation.Kind.ValueType"
@@ -41,7 +41,7 @@ class Entry:
 
 
 class Chain:
-    """What happened around a subject.
+    """The entries around a subject.
 
     Args:
         until: the time after which nothing is included; None for no limit.
@@ -92,7 +92,7 @@ class Chain:
 
 
 def _to_message(entry: Entry) -> Explanation.Entry:
-    """Return the message of an entry; what callers have written neither ends its line nor moves a cursor."""
+    """Return the message of an entry; texts of callers neither end its line nor move a cursor."""
     message = Explanation.Entry(
         kind=entry.kind,
         text=escape(cut(entry.text)),

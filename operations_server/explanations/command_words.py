@@ -9,7 +9,7 @@ from contracts import streams
 from contracts.event_types import EventTypes, UnknownEvent
 from operations_server.explanations.audit import AuditedRequest, RefusedCall
 from operations_server.explanations.chain import Entry
-from operations_server.explanations.records import Answer, StoredEvent
+from operations_server.explanations.record_reader import Answer, StoredEvent
 from operations_server.explanations.words import (
     describe_event,
     describe_rejection,

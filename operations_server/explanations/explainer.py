@@ -1,4 +1,4 @@
-"""Explains a subject: finds what it names, and gathers what is on record around it into chains."""
+"""Explains a subject: finds the aggregates, event or requests that it names, and gathers their records."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from operations_server.explanations.causes import CauseFinder
 from operations_server.explanations.chain import Chain, Entry
 from operations_server.explanations.command_words import create_refused_entry, create_request_entry
 from operations_server.explanations.followers import Followed, Follower
-from operations_server.explanations.records import RecordReader, RequestKey, StoredEvent
+from operations_server.explanations.record_reader import RecordReader, RequestKey, StoredEvent
 from operations_server.explanations.subjects import (
     Moment,
     Subject,
@@ -36,9 +36,9 @@ class Explainer:
     Args:
         records: reads streams and answers.
         audit: finds commands.
-        follower: follows what events led to.
-        causes: finds what led to commands.
-        acts: finds what operators did.
+        follower: finds the effects of events.
+        causes: finds the causes of commands.
+        acts: finds the acts of operators.
         stream_types: the types of all streams.
     """
 

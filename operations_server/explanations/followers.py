@@ -1,4 +1,4 @@
-"""Follows what events led to: views, sagas with their steps, and the aggregates that these changed."""
+"""Finds the effects of events: views, sagas with their steps, and the aggregates that these changed."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ from operations_server.explanations.command_words import (
     create_accepted_entry,
     create_answer_entry,
 )
-from operations_server.explanations.records import Answer, RecordReader, RequestKey, StoredEvent
+from operations_server.explanations.record_reader import Answer, RecordReader, RequestKey, StoredEvent
 from operations_server.explanations.saga_facts import SagaFactReader, SagaFacts
 from operations_server.explanations.view_words import create_view_entry
 from operations_server.explanations.views import UNREADABLE, ViewReader, ViewState
@@ -27,7 +27,7 @@ MAX_TARGETS = 10
 
 @dataclass
 class Followed:
-    """What was found on the way, for summaries and causes."""
+    """The sagas and parked views that were found, for summaries and causes."""
 
     instances: list[SagaFacts] = field(default_factory=list)
     """Of the sagas that receive the subject's own events."""
@@ -37,7 +37,7 @@ class Followed:
 
 
 class Follower:
-    """Adds to chains what followed from events.
+    """Adds the effects of events to chains.
 
     Args:
         records: reads streams and answers.
@@ -94,7 +94,7 @@ class Follower:
     async def follow(
         self, chain: Chain, events: Sequence[StoredEvent], now: datetime, since: datetime | None = None
     ) -> Followed:
-        """Add the sagas that receive events, and what their steps have done.
+        """Add the sagas that receive events, and the effects of their steps.
 
         Args:
             chain: the entries.
@@ -159,7 +159,7 @@ class Follower:
         return {stream: version for stream, version in filter(None, firsts) if stream not in known}
 
     async def _add_targets(self, chain: Chain, targets: dict[str, int], now: datetime) -> None:
-        """Add what waits around the aggregates that steps have changed: sagas, timers, parked views."""
+        """Add the open sagas, timers and parked views of the aggregates that steps have changed."""
         if chain.until is not None:
             return
         chain.omitted += max(0, len(targets) - MAX_TARGETS)

@@ -1,4 +1,4 @@
-"""What a request for an explanation names: aggregates, an event or a request; and as of when."""
+"""The subject of an explanation (aggregates, an event or a request), and its moment, a version or a time."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from contracts import streams
-from operations_server.explanations.records import RecordReader, is_uuid
+from operations_server.explanations.record_reader import RecordReader, is_uuid
 from operations_server.explanations.words import format_time
 from runtime.grpc.rpc_error import RpcError
 
@@ -26,7 +26,7 @@ class Subject:
 
 
 def parse_subject(text: str, stream_types: Collection[str]) -> Subject:
-    """Return what a text may name: an id may be that of several aggregates, and of a request."""
+    """Return the parts that a text names: an id may be that of several aggregates, and of a request."""
     if event := _EVENT.fullmatch(text):
         return Subject(event=(event[1], int(event[2])))
     if _STREAM.fullmatch(text):
@@ -39,7 +39,7 @@ def parse_subject(text: str, stream_types: Collection[str]) -> Subject:
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """As of when something is explained."""
+    """The version or time as of which something is explained."""
 
     version: int = 0
     """Of the aggregate; 0 for the latest one."""

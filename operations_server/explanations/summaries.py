@@ -4,7 +4,7 @@ from datetime import datetime
 
 from operations_server.explanations.audit import AuditedRequest
 from operations_server.explanations.followers import Followed
-from operations_server.explanations.records import StoredEvent
+from operations_server.explanations.record_reader import StoredEvent
 from operations_server.explanations.saga_facts import SagaFacts
 from operations_server.explanations.saga_words import describe_state
 from operations_server.explanations.words import (
@@ -17,7 +17,7 @@ from operations_server.names import shorten_name
 
 
 def describe_stream(latest: StoredEvent, found: Followed, now: datetime, until: datetime | None) -> str:
-    """Return an aggregate's last event by name, and what it waits for.
+    """Return an aggregate's last event by name, its sagas, and its parked views.
 
     Args:
         latest: its last event as of the moment.
@@ -48,7 +48,7 @@ def _describe_saga(facts: SagaFacts, now: datetime) -> str:
 
 
 def describe_event(stored: StoredEvent) -> str:
-    """Return which command caused an event."""
+    """Return the command that caused an event."""
     event = stored.event
     text = f"{name_event(event.type)}, version {event.version} of {name_stream(event.stream)}"
     return f"{text}: caused by {_name_command(stored)} at {format_time(event.recorded_at)}"
@@ -61,7 +61,7 @@ def _name_command(stored: StoredEvent) -> str:
 
 
 def describe_request(request: AuditedRequest) -> str:
-    """Return what became of a command."""
+    """Return the outcome of a command."""
     outcome = "accepted" if request.outcome == "ACCEPTED" else f"rejected, {request.outcome}"
     sender = name_sender(request.caller, request.on_behalf_of)
     return (

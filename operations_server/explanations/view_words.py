@@ -11,7 +11,7 @@ from operations_server.explanations.words import format_time
 
 
 def describe_view(state: ViewState, aggregate_id: str, latest: int) -> str:
-    """Return what a view includes of its stream, or why it waits and what to do.
+    """Return the version of a view, or the error at which it is parked and the command to retry it.
 
     Args:
         state: of the view.

@@ -1,4 +1,4 @@
-"""What the projections have made of a stream: the version of each view, or why it waits."""
+"""Reads the views of a stream: the version of each, or the error at which it is parked."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -13,7 +13,7 @@ from contracts import streams
 from contracts.view_layout import View
 
 UNREADABLE = (RedisError, OSError, TimeoutError)
-"""What `ViewReader.read` raises while Redis is away, frozen or slow."""
+"""The errors of `ViewReader.read` while Redis is away, frozen or slow."""
 TIMEOUT = 1.5
 """Seconds for the views of one stream."""
 _FIELDS = ("version", "parked", "archived")

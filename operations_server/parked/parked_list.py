@@ -1,8 +1,8 @@
 """Pages of parked aggregates over all projections, the longest waiting first.
 
 How it works. Each projection has a sorted set of its parked aggregates, scored by the time up to which the
-view includes all events. A page merges the sets, in the order (time, projection, id). It begins behind the
-last entry of the page before, which is found by its rank in each set, so that no page reads the ones before.
+view includes all events. A page merges the sets, in the order (time, projection, id). It begins after the
+last entry of the previous page, found by its rank in each set, so that no page reads the earlier ones.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -16,7 +16,7 @@ from contracts.view_layout import View
 from projector.records import Parked
 
 Position = tuple[float, str, str]
-"""A place in the list: the time in milliseconds since 1970 (0 if unknown), the projection, and the id."""
+"""A position in the list: the time in milliseconds since 1970 (0 if unknown), the projection, and the id."""
 Entry = tuple[Position, Parked]
 READ_SIZE = 200
 """Entries that are read at once."""

@@ -9,6 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from operations_server.stores import create_database
+from runtime.grpc.method import Context, Handler
 from runtime.grpc.rpc_error import RpcError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 else:
     Driver = asyncpg.Connection  # it is generic in its types alone
 FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, SQLAlchemyError, OSError, TimeoutError)
-"""What is raised while PostgreSQL is unreachable, refuses or is too slow."""
+"""The errors while PostgreSQL is unreachable, refuses or is too slow."""
 
 
 class Database:
@@ -74,3 +75,13 @@ def report_unavailable() -> Iterator[None]:
     except FAILURES as error:
         text = "the records cannot be read from PostgreSQL"
         raise RpcError("WRITE_MODEL_UNAVAILABLE", text, retry_after=1.0) from error
+
+
+def report_failures(handler: Handler) -> Handler:
+    """Return a handler that fails as `report_unavailable` does."""
+
+    async def handle(request: Any, context: Context) -> Any:
+        with report_unavailable():
+            return await handler(request, context)
+
+    return handle

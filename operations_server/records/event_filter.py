@@ -1,4 +1,4 @@
-"""Which events a question selects."""
+"""The filter of events."""
 
 import json
 import re

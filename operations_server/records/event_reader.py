@@ -1,9 +1,9 @@
 """Reads events page by page, in bounded time whatever the history.
 
 How it works. A scan reads a bounded number of rows and ends a page after PAGE_TIME, also without a single
-event: the next page continues behind what was scanned. Without a stream, the index names the segments that
-may have the event; behind the part that it covers, rows are read one after another up to the settled
-position (`settled.py`). Below that position nothing can be added, so a reader that continues behind it
+event: the next page continues after what was scanned. Without a stream, the index names the segments that
+may have the event; after the part that it covers, rows are read one after another up to the settled
+position (`settled.py`). Below that position nothing can be added, so a reader that continues after it
 misses nothing. Rows are read without their data at first, which only selected events need.
 """
 
@@ -58,7 +58,7 @@ class EventReader:
 
         Args:
             filter_: selects events.
-            after: the position behind which to begin; for events of a stream, the version.
+            after: the position after which to begin; for events of a stream, the version.
             until: the last position to read; it is settled.
             size: the maximum number of events.
         """
@@ -165,7 +165,7 @@ class _Scan:
         return _Chunk(selected, scanned_to, is_last=scanned_to == last)
 
     async def _find_segments(self, after: int) -> Sequence[Any]:
-        """Return the first segments behind a position, each with whether it may have a selected event."""
+        """Return the first segments after a position, each with whether it may have a selected event."""
         times = self.filter.from_time, self.filter.until_time
         if not self.filter.terms:
             return await self.driver.fetch(statements.FIND_SEGMENTS_OF_TIMES, after, *times, DRIVER_SEGMENTS)

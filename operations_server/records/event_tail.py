@@ -2,7 +2,7 @@
 
 How it works. Both read pages up to the settled position (`settled.py`), so an event that commits late comes
 before everything with a higher position, and each event comes once. Nothing is read before the caller has
-taken the page before: a slow caller costs one page of memory. All tails share one look for a new settled
+taken the page before: a slow caller costs one page of memory. All tails share one poll for a new settled
 position.
 """
 
@@ -16,7 +16,7 @@ from operations_server.records.settled import Settled
 from runtime.grpc.rpc_error import RpcError
 
 INTERVAL = 0.1
-"""Seconds between two looks for new events."""
+"""Seconds between two polls for new events."""
 PAGE_SIZE = 200
 EXPORT_PAGE_SIZE = 500
 
@@ -46,7 +46,7 @@ class EventTail:
         self._next: asyncio.Task[tuple[str, int]] | None = None
 
     async def tail(self, filter_: EventFilter, after: int | None) -> AsyncIterator[SentEvents]:
-        """Yield pages for as long as the process runs; those behind `after`, or new ones if it is None.
+        """Yield pages for as long as the process runs; those after `after`, or new ones if it is None.
 
         Raises:
             RpcError: `POSITION_NOT_REACHED`, `EVENTS_RESTORED`, or `STOPPING`.
@@ -96,19 +96,19 @@ class EventTail:
             raise RpcError("STOPPING", "the server stops", retry_after=1.0)
 
     async def _find_next(self) -> tuple[str, int]:
-        """Return the incarnation and the settled position after the next look, which all tails share."""
+        """Return the incarnation and the settled position after the next poll, which all tails share."""
         if self._next is None or self._next.done():
-            self._next = asyncio.create_task(self._look())
+            self._next = asyncio.create_task(self._poll())
             self._next.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(self._next)
 
-    async def _look(self) -> tuple[str, int]:
+    async def _poll(self) -> tuple[str, int]:
         await asyncio.sleep(INTERVAL)
         return await self._settled.find()
 
 
 class _Cursor:
-    """A place behind which events were not sent yet: a position, or a version with the events of a stream."""
+    """The position up to which events were sent; with the events of a stream, also the version."""
 
     def __init__(self, reader: EventReader, filter_: EventFilter, after: int) -> None:
         self._reader = reader

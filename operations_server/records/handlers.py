@@ -1,14 +1,14 @@
-"""The handlers of questions about records."""
+"""`ListRequests`, `ListEvents`, `TailEvents`, `ExportEvents` and `GetState`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
 import msgspec
 from diptych.operations.v1 import operations_service_pb2 as protocol
 
-from operations_server.records.database import report_unavailable
+from operations_server.records.database import report_failures, report_unavailable
 from operations_server.records.event_filter import EventFilter
 from operations_server.records.event_tail import SentEvents
 from operations_server.records.records import Records
@@ -35,20 +35,12 @@ def create_handlers(records: Records, tokens: RequestTokens, limit: CallLimit) -
         limit: of the tails and exports at the same time.
     """
     return {
-        "ListRequests": _report(_ListRequests(records, tokens).handle),
-        "ListEvents": _report(_ListEvents(records, tokens).handle),
+        "ListRequests": report_failures(_ListRequests(records, tokens).handle),
+        "ListEvents": report_failures(_ListEvents(records, tokens).handle),
         "TailEvents": _stream(records, limit, _tail),
         "ExportEvents": _stream(records, limit, _export),
-        "GetState": _report(_create_get_state(records)),
+        "GetState": report_failures(_create_get_state(records)),
     }
-
-
-def _report(handler: Callable[[Any, Context], Awaitable[Any]]) -> Handler:
-    async def handle(request: Any, context: Context) -> Any:
-        with report_unavailable():
-            return await handler(request, context)
-
-    return handle
 
 
 class _ListRequests:
@@ -147,7 +139,7 @@ async def _export(
         )
 
 
-def _create_get_state(records: Records) -> Callable[[Any, Context], Awaitable[Any]]:
+def _create_get_state(records: Records) -> Handler:
     async def get_state(request: protocol.GetStateRequest, context: Context) -> protocol.GetStateResponse:
         return await records.states.fold(request, context.time_remaining())
 

@@ -19,7 +19,7 @@ from runtime.process import logs
 LOCK_KEY = 0x4449505449
 """The key of the advisory lock of the process that builds: `DIPTI` in ASCII."""
 IDLE_PAUSE = 5.0
-"""Seconds between two looks when nothing is left to index, or another process builds."""
+"""Seconds until the next attempt when nothing is left to index, or another process builds."""
 SHORT_PAUSE, LONG_PAUSE = 3, 80
 """Multiples of the time that a segment took: a quarter of one processor, and little more than a hundredth."""
 MAX_PAUSE = 20.0
@@ -29,7 +29,7 @@ BUSY_FACTOR = 1.7
 BUSY_RATE = 300.0
 """Events a second with which PostgreSQL is busy."""
 DECAY = 1.01
-"""By this factor the fastest time is raised with each segment, so that a lucky one is forgotten."""
+"""By this factor the fastest time is raised with each segment, so that an outlier is forgotten."""
 
 log = logs.get_logger(__name__)
 

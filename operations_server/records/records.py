@@ -1,4 +1,4 @@
-"""All that reads records, over connections of their own."""
+"""The readers of records, over connections of their own."""
 
 import asyncio
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Which requests a question selects."""
+"""The filter of requests."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -38,7 +38,7 @@ Position = tuple[datetime, str, str]
 
 @dataclass(frozen=True, slots=True)
 class RequestPage:
-    """Requests, and the place behind them; None on the last page."""
+    """Requests, and the position of the last one; None on the last page."""
 
     requests: Sequence[Request]
     position: Position | None
@@ -62,7 +62,7 @@ class RequestReader:
 
         Args:
             filter_: selects requests.
-            after: the place behind which to begin; None for the first page.
+            after: the position after which to begin; None for the first page.
             size: the maximum number of requests.
         """
         end, rows = monotonic() + PAGE_TIME, list[Any]()

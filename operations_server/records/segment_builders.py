@@ -1,8 +1,8 @@
-"""Build the segments of the index, each complete before it is added.
+"""Builds the segments of the index, each complete before it is added.
 
 How it works. A segment is added with all its terms in one statement, and begins where the last one ended.
-What it covers must not change any more. For events that is so below the settled position (`settled.py`). For
-requests it is so below a time: a transaction locks `streams` before it reads the time of its decision, and
+Its range must not change any more. The range of events ends at the settled position (`settled.py`), that of
+requests at a time: a transaction locks `streams` before it reads the time of its decision, and
 keeps the lock until its commit is visible, so below a time that has passed nothing is added once the
 transactions of that moment have ended. SETTLING is beyond the longest transaction of a command server.
 A clock of PostgreSQL that was set back ends in the middle of segments, which are then built again. One
@@ -78,7 +78,7 @@ class RequestSegments:
     def __init__(self, settling: timedelta = SETTLING) -> None:
         self._settling = settling
         self._read_at, self._latest_time = 0.0, BEGINNING
-        """PostgreSQL's time when it was read last, and that moment by this process's clock."""
+        """The moment of the last reading by this process's clock, and PostgreSQL's time then."""
         self._window = MAX_WINDOW
         """The width of the ranges of time that are read: the audit has no order to read it in."""
 
@@ -122,7 +122,7 @@ class RequestSegments:
         return rows, start
 
     async def _remove_from(self, driver: Driver, time: datetime) -> None:
-        """Remove the segments of times that come again: requests may be recorded in the middle of them."""
+        """Remove the segments after a time that comes again: requests may be recorded within them."""
         log.warning("PostgreSQL's clock was set back; building a part of the index again", since=str(time))
         await driver.execute(request_statements.REMOVE_SEGMENTS_FROM, time)
 

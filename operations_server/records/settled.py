@@ -15,7 +15,7 @@ from operations_server.records.database import Database, Driver
 MAX_WAIT = 1.0
 """Seconds that a question waits for transactions to end; then it answers what was settled before."""
 PAUSE = 0.005
-"""Seconds between two looks at the transactions; a commit takes some milliseconds."""
+"""Seconds between two polls of the transactions; a commit takes some milliseconds."""
 
 FIND_NEWEST = "SELECT coalesce(max(position), 0) FROM events"
 FIND_NEWEST_OF_INCARNATION = f"""

@@ -1,9 +1,9 @@
-"""Time travel: the state and the views of an aggregate, folded from its events by the contexts' own code.
+"""The state and the views of an aggregate, folded from its events as of a version or a time (time travel).
 
 How it works. The version is found first; for a time, by bisection over the stream's versions. The state is
 folded from the latest snapshot of this code that is not beyond that version, the views from the first event.
-Events are read in chunks and folded in slices, between which other questions are answered. What cannot be
-folded, or not in time, has its error in the response, and the rest is returned.
+Events are read in chunks and folded in slices, between which other questions are answered. A part
+that cannot be folded, or not in time, has its error in the response, and the others are returned.
 """
 
 import asyncio

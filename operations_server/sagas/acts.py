@@ -1,4 +1,4 @@
-"""What operators do to sagas: retry and abort, delivered as inputs by the sagas' own engine."""
+"""Operators' acts on sagas: retry and abort, delivered as inputs by the sagas' own engine."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -21,12 +21,12 @@ from runtime.grpc import caller
 from runtime.grpc.rpc_error import RpcError
 
 MAX_DURATION = 8.0
-"""Seconds that an act may take; what was committed by then stays."""
+"""Seconds that an act may take; a commit by then stays."""
 FAILURES = (
     *(SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, RaceLost, ReplicaBehind),
     *jetstream.UNREACHABLE,
 )
-"""What is raised while PostgreSQL or NATS is unreachable, or other transactions keep an instance's rows."""
+"""The errors while PostgreSQL or NATS is unreachable, or other transactions keep an instance's rows."""
 
 
 class SagaActs:

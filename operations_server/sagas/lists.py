@@ -2,7 +2,7 @@
 
 How it works. Instances are listed in the order of their due times, the longest overdue first. Rows are
 compared with the filter slice by slice, in the order of an index, and a page ends after PAGE_TIME, also
-without a single instance: the next page continues behind the last row that was compared. With a term,
+without a single instance: the next page continues after the last row that was compared. With a term,
 instances come from the first events that have it, the latest first.
 """
 
@@ -75,7 +75,7 @@ class SagaLists:
     async def _fill(
         self, page: "_Page", names: Sequence[str], filter_: SagaFilter, _term: str, token: str
     ) -> str:
-        """Add the next instances; return the position behind the page, empty for the last page."""
+        """Add the next instances; return the position of the last, empty for the last page."""
         after = parse_position(token)
         while True:
             part = await self._scanner.read_slice(names, filter_, after)
@@ -93,20 +93,20 @@ class SagaLists:
     async def _fill_by_term(
         self, page: "_Page", names: Sequence[str], filter_: SagaFilter, term: str, token: str
     ) -> str:
-        """Add the next instances about a term; return the place behind the page, empty for the last page."""
-        place = first = _parse_place(token) if token else None
-        async for found in self._search.search(term, place[0] if place else None):
+        """Add the next instances about a term; return the position of the last, empty for the last page."""
+        last = first = _parse_term_position(token) if token else None
+        async for found in self._search.search(term, last[0] if last else None):
             keys = sorted(found.instances, key=lambda each: (-each[0], each[1]))
             rows = await self._scanner.read_rows([key for _, key in keys if key[0] in names], filter_)
             for position, key in keys:
                 if first and position == first[0] and key[0] <= first[1]:
                     continue  # on the page before
                 if page.is_full or not page.add(rows.get(key)):
-                    return msgspec.json.encode(place).decode()
-                place = position, key[0]
-            place = found.scanned_to, ""
+                    return msgspec.json.encode(last).decode()
+                last = position, key[0]
+            last = found.scanned_to, ""
             if page.is_over and found.scanned_to > 0:
-                return msgspec.json.encode(place).decode()
+                return msgspec.json.encode(last).decode()
         return ""
 
 
@@ -172,7 +172,7 @@ def read_filter(request: protocol.ListSagasRequest) -> SagaFilter:
     )
 
 
-def _parse_place(token: str) -> tuple[int, str]:
+def _parse_term_position(token: str) -> tuple[int, str]:
     """Return the position of the next first event, and the saga whose instance was listed last of it."""
     try:
         return msgspec.json.decode(token, type=tuple[int, str])

@@ -1,4 +1,4 @@
-"""All that reads and steers sagas, over connections of its own."""
+"""The readers of sagas and the acts on them, over connections of their own."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,9 +9,9 @@ from contracts.manifest import Manifest
 from operations_server.acts import OperatorActs
 from operations_server.records.database import Database
 from operations_server.sagas.acts import SagaActs
+from operations_server.sagas.handlers import SagaDetailsReader, SagaHandlers
 from operations_server.sagas.lists import SagaLists
 from operations_server.sagas.scans import SagaScanner
-from operations_server.sagas.service import SagaDetailsReader, SagaHandlers
 from operations_server.sagas.term_index import TermSegments
 from operations_server.sagas.term_search import TermSearch
 from operations_server.sagas.terms import SagaTerms

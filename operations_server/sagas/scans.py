@@ -8,13 +8,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, and_, exists, func, or_, select, true, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from operations_server.sagas.terms import InstanceKey
 from process_manager.postgres.schema import DUE, SAGAS, STEPS
 from process_manager.queries.saga_reader import SagaReader, select_sagas
 from process_manager.queries.saga_records import ListPosition, SagaRow
 
 SLICE = 1_000
 """Rows of one saga that one statement compares with the filter."""
-InstanceKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The index of terms: by which segments of events an instance may be found. `IndexBuilder` builds it.
+"""The index of terms: the segments of events in which each term occurs. `IndexBuilder` builds it.
 
 How it works. A segment covers the events above one position and up to another, and has the hashes of the
 terms of all first events in it. It is added in one statement, and only below the settled position, so it

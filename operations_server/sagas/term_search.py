@@ -42,7 +42,7 @@ class TermSearch:
         self._terms = terms
 
     async def search(self, term: str, upper: int | None) -> AsyncIterator[FoundInstances]:
-        """Yield what is found, chunk by chunk, down to the first event.
+        """Yield the instances, chunk by chunk, down to the first event.
 
         Args:
             term: of the first events.

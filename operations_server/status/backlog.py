@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from contracts import streams
-from operations_server.status.records import Checkpoint, Unapplied
+from operations_server.status.states import Checkpoint, Unapplied
 
 Row = tuple[str, int | None, str, float]
 """An event: its epoch, its sequence (None if it is pending), its stream, and its age in seconds."""
@@ -22,7 +22,7 @@ Row = tuple[str, int | None, str, float]
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What is published.
+    """The published part of the log.
 
     Args:
         epoch: of the current stream.

@@ -1,4 +1,4 @@
-"""Puts the reading of the system together."""
+"""Composes the reading of the system."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +25,7 @@ def create_system(
     stores: Stores,
     get_key_ring_error: Callable[[], str],
 ) -> SystemStatus:
-    """Return the reading of the processes and the parts that these contexts need."""
+    """Return the reading of the processes and stores that these contexts need."""
     projections: list[Projection[Any]] = load_parts(manifests, "projections", "PROJECTIONS", Projection)
     sagas: list[Saga[Any]] = load_parts(manifests, "sagas", "SAGAS", Saga)
     views = [projection.view for projection in projections]

@@ -1,13 +1,12 @@
-"""What needs attention, in words, the gravest first. docs/operations.md says what to do about each. Pure."""
+"""The findings, in words, the gravest first. docs/operations.md has the remedy for each. Pure."""
 
 from collections.abc import Iterable, Iterator, Mapping
 
 from contracts.streams import PARTITIONS
-from operations_server.status.durations import describe_duration
 from operations_server.status.health_checks import SERVING
 from operations_server.status.reading import ReadFailed
-from operations_server.status.records import PartitionState, ProjectionState
 from operations_server.status.snapshot import Snapshot
+from operations_server.status.states import PartitionState, ProjectionState
 from runtime.process_reports.figures import STORES, Figure
 from runtime.process_reports.report import WINDOW
 
@@ -59,7 +58,7 @@ def _check_outbox(snapshot: Snapshot) -> Iterator[str]:
     if not outbox.leader:
         yield "no relay leads, so no event is published"
     if outbox.oldest_age is not None and outbox.oldest_age >= OLD:
-        age = describe_duration(outbox.oldest_age)
+        age = _describe_duration(outbox.oldest_age)
         yield f"{outbox.pending} events wait for publication, the oldest for {age}"
 
 
@@ -109,7 +108,7 @@ def _check_age(name: str, partitions: Mapping[int, PartitionState]) -> Iterator[
     age = max((each.unapplied.oldest_age or 0.0 for each in partitions.values()), default=0.0)
     if age >= OLD:
         behind = sum(each.unapplied.events for each in partitions.values())
-        yield f"{name} is {behind} events behind, the oldest waits for {describe_duration(age)}"
+        yield f"{name} is {behind} events behind, the oldest waits for {_describe_duration(age)}"
 
 
 def _check_sagas(snapshot: Snapshot) -> Iterator[str]:
@@ -130,7 +129,7 @@ def _check_sagas(snapshot: Snapshot) -> Iterator[str]:
     if sagas.parked_streams:
         yield f"{sagas.parked_streams} streams are parked for sagas"
     for target in sagas.silent_targets:
-        age = describe_duration((snapshot.read_at - target.since).total_seconds())
+        age = _describe_duration((snapshot.read_at - target.since).total_seconds())
         yield f"{target.target} does not answer steps for {age}, {target.waiting} wait: {target.error}"
     for context in snapshot.saga_contexts:
         if free := _list_free(sagas.find_holders(context)):
@@ -151,8 +150,17 @@ def _describe_figure(figure: Figure) -> str:
     text += f"on the wrong side of {figure.threshold:g} {figure.unit}"
     if figure.last_bad_age is None:
         return text
-    last = describe_duration(figure.last_bad_age)
-    return f"{text}; it covers {describe_duration(WINDOW)}, the last bad measurement is {last} old"
+    last = _describe_duration(figure.last_bad_age)
+    return f"{text}; it covers {_describe_duration(WINDOW)}, the last bad measurement is {last} old"
+
+
+def _describe_duration(seconds: float) -> str:
+    """Return for instance `0.4 s`, `12 s`, `3 min` or `5 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _list_free(held: Iterable[int]) -> str:

@@ -8,8 +8,8 @@ from diptych.operations.v1 import status_pb2 as messages
 from operations_server.status.findings import list_findings
 from operations_server.status.instances import build_instances
 from operations_server.status.reading import ReadFailed
-from operations_server.status.records import OutboxState, PartitionState, Unapplied
 from operations_server.status.snapshot import Snapshot
+from operations_server.status.states import OutboxState, PartitionState, Unapplied
 from runtime.process_reports.figures import Figure
 
 

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from contracts import streams
 from contracts.view_layout import View, parse_checkpoint
-from operations_server.status.records import ProjectionState, ReadModelState
+from operations_server.status.states import ProjectionState, ReadModelState
 from operations_server.status.write_model import compute_certain_offset
 from projector import leases
 from projector.redis_memory import compute_used_percent

@@ -7,7 +7,7 @@ from datetime import datetime
 from contracts.view_layout import View
 from operations_server.status.health_checks import ProcessHealth
 from operations_server.status.reading import ReadFailed
-from operations_server.status.records import (
+from operations_server.status.states import (
     OutboxState,
     PartitionState,
     ReadModelState,

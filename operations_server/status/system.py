@@ -1,4 +1,4 @@
-"""Reads the whole system at once, within two seconds whatever is frozen, killed or cut off.
+"""Reads the state of the whole system, within two seconds whatever is frozen, killed or cut off.
 
 How it works. Everything is asked at the same time, each with a deadline of its own. Only the events that
 projections lack need a second question, since PostgreSQL reads them from the checkpoints in Redis on. Calls
@@ -17,14 +17,14 @@ from operations_server.status.backlog import Feed, count_unapplied
 from operations_server.status.health_checks import HealthChecks
 from operations_server.status.read_model import ReadModel
 from operations_server.status.reading import ReadFailed, Reading
-from operations_server.status.records import (
+from operations_server.status.snapshot import Partitions, Snapshot
+from operations_server.status.states import (
     OutboxState,
     PartitionState,
     ReadModelState,
     SagaState,
     StreamState,
 )
-from operations_server.status.snapshot import Partitions, Snapshot
 from operations_server.status.write_model import WriteModel
 from runtime.jetstream import Connection, StreamIdentity, read_stream_identity
 from runtime.process_reports.health import Health, Reports
@@ -86,7 +86,7 @@ class SystemStatus:
         return await asyncio.shield(running)
 
     async def close(self) -> None:
-        """Give up what is being read."""
+        """Give up the reads that run."""
         for reading in (self._outbox, self._sagas, self._redis, self._stream, self._health, self._backlog):
             if reading is not None:
                 reading.close()
@@ -156,18 +156,16 @@ class SystemStatus:
         self, outbox: OutboxState, read_model: ReadModelState, stream: StreamState | ReadFailed
     ) -> Partitions:
         # A projection that is being built is far behind by nature, and would hide how far the others are.
-        ready = [view for view in self.views if read_model.projections[view.projection].ready]
-        checkpoints = {view.projection: read_model.projections[view.projection].checkpoints for view in ready}
-        starts = [checkpoint for each in checkpoints.values() for checkpoint in each.values()]
+        ready = [state for state in read_model.projections.values() if state.ready]
+        starts = [checkpoint for state in ready for checkpoint in state.checkpoints.values()]
         rows = await self._write_model.read_backlog(starts, outbox)
         is_current = not isinstance(stream, ReadFailed) and stream.epoch == outbox.epoch and stream.complete
         last = max(outbox.sequence, stream.last_sequence if is_current else 0)  # type: ignore[union-attr]
         feed = Feed(outbox.epoch, outbox.sequence, last)
-        sources = {view.projection: view.source_streams for view in self.views}
-        all_checkpoints = {name: state.checkpoints for name, state in read_model.projections.items()}
-        unapplied = count_unapplied(
-            rows, feed, {name: (types, all_checkpoints[name]) for name, types in sources.items()}
-        )
+        projections = {
+            view.projection: (view.source_streams, read_model.projections[view.projection].checkpoints)
+            for view in self.views
+        }
         return {
             name: {
                 number: PartitionState(
@@ -175,7 +173,7 @@ class SystemStatus:
                 )
                 for number in range(streams.PARTITIONS)
             }
-            for name, partitions in unapplied.items()
+            for name, partitions in count_unapplied(rows, feed, projections).items()
         }
 
 

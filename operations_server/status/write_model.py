@@ -7,8 +7,8 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from operations_server.status.records import Checkpoint, OutboxState, SagaState
 from operations_server.status.statements import BACKLOG, FIND_START, OUTBOX, SAGA_HOLDERS
+from operations_server.status.states import Checkpoint, OutboxState, SagaState
 from process_manager.queries.feed_reader import FeedReader
 from process_manager.queries.saga_reader import SagaReader
 from runtime.grpc.clock_check import MAX_OFFSET
@@ -87,9 +87,8 @@ class WriteModel:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             try:
                 rows: Sequence[Any] = await driver.fetch(statement, *parameters)
-            except (
-                BaseException
-            ):  # the pool does not see the driver's errors, and would keep a dead connection
+            except BaseException:
+                # The pool does not see the driver's errors, and would keep a dead connection.
                 await connection.invalidate()
                 raise
             return rows

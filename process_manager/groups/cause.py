@@ -1,4 +1,4 @@
-"""The cause of a saga's steps and timers: what the calls of its steps carry on. Pure.
+"""The cause of a saga's steps and timers: the ids and the trace that the calls of its steps carry on. Pure.
 
 How it works:
 

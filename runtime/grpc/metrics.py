@@ -1,4 +1,4 @@
-"""The metrics of what servers refuse, and of what makes calls wait."""
+"""The metrics of refused and of waiting calls."""
 
 from runtime.telemetry.instruments import Counter, Gauge
 

@@ -32,7 +32,7 @@ from runtime.process.start_error import InvalidSetting, StartError
 from runtime.process.terminal import escape, is_unicode
 from runtime.process.watchdog import Watchdog
 from runtime.telemetry import setup
-from runtime.telemetry.setup import SINGLE, Part
+from runtime.telemetry.setup import SINGLE, WorkerRole
 
 EXIT_FAILURE = 70  # EX_SOFTWARE of sysexits.h
 
@@ -156,19 +156,19 @@ def _report_start_error(name: str, error: StartError) -> int:
     return error.exit_code
 
 
-def run_process(main: Main, name: str, settings: Settings, *, part: Part = SINGLE) -> NoReturn:
+def run_process(main: Main, name: str, settings: Settings, *, role: WorkerRole = SINGLE) -> NoReturn:
     """Run a process to its end and exit.
 
     Args:
         main: returns when `lifecycle.stopping` is set and the work in progress has ended.
         name: the process's name in traces and metrics, for instance `command_server`.
         settings: the process's settings.
-        part: what telemetry has to know if the process has workers, or is one.
+        role: of the process among workers, for telemetry.
     """
     logs.configure(settings.log_level, settings.log_format, service=name)
     output.take_over()
     try:
-        setup.configure(name, settings, part)
+        setup.configure(name, settings, role)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             code = runner.run(_run_main(main, name, Lifecycle(settings)))
     except StartError as error:

@@ -1,9 +1,9 @@
 """The command line of a process: the contexts that it runs and, of a server, the number of its workers.
 
 With `--workers N` a parent starts N worker processes and replaces those that die. The kernel distributes
-connections among the workers (SO_REUSEPORT); the parent listens for scrapes of all their metrics alone
-(`runtime.telemetry.worker_metrics`). The stdin of a worker is a socket, over which it sends them, and which
-ends with the parent.
+connections among the workers (SO_REUSEPORT); the parent listens only for scrapes of their metrics
+(`runtime.telemetry.worker_metrics`). The stdin of a worker is a socket over which it sends its metrics, and
+which ends with the parent.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting, StartError
 from runtime.process.terminal import escape
 from runtime.telemetry.metrics import WORKERS_REPLACED
-from runtime.telemetry.setup import Part
+from runtime.telemetry.setup import WorkerRole
 from runtime.telemetry.worker_metrics import WorkerMetrics
 
 C = TypeVar("C")
@@ -32,10 +32,8 @@ log = logs.get_logger(__name__)
 
 _RESTART_DELAY = 1.0
 """Seconds before a dead worker is replaced, so that a worker that always dies does not keep the host busy."""
-
-
 _LAST_METRICS_TIMEOUT = 1.0
-"""Seconds in which the metrics of a worker that has ended must have arrived."""
+"""Seconds within which the metrics of a worker that has ended must have arrived."""
 
 
 def run_single(
@@ -74,7 +72,7 @@ def run(
 
     if arguments.worker:
         shared = settings.model_copy(update={"reuse_port": True})
-        run_process(_stop_with_parent(main), name, shared, part=Part(parent=sys.stdin.fileno()))
+        run_process(_stop_with_parent(main), name, shared, role=WorkerRole(parent=sys.stdin.fileno()))
     if arguments.workers == 1:
         run_process(main, name, settings)
     worker = (name, "--worker", "--contexts", ",".join(arguments.contexts))
@@ -83,7 +81,7 @@ def run(
         lambda lifecycle: _supervise(lifecycle, worker, arguments.workers, address, metrics),
         name,
         settings,
-        part=Part(metrics.collect),
+        role=WorkerRole(metrics.collect),
     )
 
 

@@ -17,7 +17,7 @@ Read = Callable[[], Awaitable[Sequence[StoredReport]]]
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What all reports say together."""
+    """The figures of all reports together."""
 
     figures: Sequence[Figure]
     living: Sequence[StoredReport]

@@ -29,7 +29,7 @@ INSTANCE = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 
 class Slice(msgspec.Struct, omit_defaults=True):
-    """What was measured in some seconds."""
+    """The measurements of some seconds."""
 
     age: float
     """Seconds from its last measurement to the report."""
@@ -40,7 +40,7 @@ class Slice(msgspec.Struct, omit_defaults=True):
 
 
 class Report(msgspec.Struct, omit_defaults=True):
-    """What a process says about itself."""
+    """The report of a process about itself."""
 
     kind: str
     """For instance `command_server`."""

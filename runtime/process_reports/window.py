@@ -1,4 +1,4 @@
-"""What a process has measured in the last WINDOW seconds, in slices, taken from the sums of its metrics."""
+"""The measurements of a process in the last WINDOW seconds, in slices, taken from the sums of its metrics."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ class Window:
         self._last = self._read_sums()
 
     def advance(self, now: float) -> None:
-        """Add what was measured since the last call; `now` is in seconds of a monotonic clock."""
+        """Add the measurements since the last call; `now` is in seconds of a monotonic clock."""
         if not self._slices or now - self._slices[-1].began_at >= SLICE:
             self._slices.append(_OpenSlice(now, now))
         current, sums = self._slices[-1], self._read_sums()

@@ -8,7 +8,6 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 
 _UNSET, _ERROR = Status(), Status(StatusCode.ERROR)
 
-
 MAX_ATTRIBUTES = 32
 """Attributes of a recorded span, at most."""
 

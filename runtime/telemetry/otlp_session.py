@@ -6,7 +6,7 @@ import requests
 
 
 class OtlpSession(requests.Session):
-    """A session that trusts what OTEL_EXPORTER_OTLP_CERTIFICATE names.
+    """A session that trusts the certificates of OTEL_EXPORTER_OTLP_CERTIFICATE.
 
     Variables for other programs, such as REQUESTS_CA_BUNDLE, would take precedence over it.
     """

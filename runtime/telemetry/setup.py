@@ -34,8 +34,8 @@ _shutdowns: list[Callable[[], None]] = []
 
 
 @dataclass(frozen=True)
-class Part:
-    """Whose metrics a process has, if it has workers or is one."""
+class WorkerRole:
+    """The role of a process among workers: their parent, one of them, or neither."""
 
     collect: Callable[[], list[MetricSnapshot]] = take_snapshots
     """Returns the metrics for /metrics, of a parent those of all its workers; callable in any thread."""
@@ -43,44 +43,44 @@ class Part:
     """Of a worker: the descriptor of the socket of its parent."""
 
 
-SINGLE = Part()
+SINGLE = WorkerRole()
 
 
-def configure(service: str, settings: Settings, part: Part) -> None:
+def configure(service: str, settings: Settings, role: WorkerRole) -> None:
     """Set up the export as far as the environment switches it on.
 
     Args:
         service: the resource attribute `service.name`, unless OTEL_SERVICE_NAME overrides it.
         settings: of the process.
-        part: of this process, if it has workers or is one.
+        role: of this process among workers.
 
     Raises:
         InvalidSetting: a variable is malformed or not supported.
         StartError: the address of the metrics cannot be listened at.
     """
     try:
-        _configure(service, settings, part)
+        _configure(service, settings, role)
     except StartError:
         raise
     except Exception as error:  # the SDK's own, for instance of a certificate's content
         raise InvalidSetting(f"OTEL_*: the export cannot be set up: {describe_error(error)}") from error
 
 
-def _configure(service: str, settings: Settings, part: Part) -> None:
+def _configure(service: str, settings: Settings, role: WorkerRole) -> None:
     telemetry = read_telemetry_settings()
     if telemetry.sdk_log_level:
         logging.getLogger("opentelemetry").setLevel(telemetry.sdk_log_level)
     if any(telemetry.exporters.values()) or settings.metrics_address:
-        _start(service, settings, telemetry, part)
+        _start(service, settings, telemetry, role)
     for name in list_unknown_variables():
         log.warning("Variable has no effect", name=name)
 
 
-def _start(service: str, settings: Settings, telemetry: TelemetrySettings, part: Part) -> None:
+def _start(service: str, settings: Settings, telemetry: TelemetrySettings, role: WorkerRole) -> None:
     from runtime.telemetry import export, resource  # the imports take a third of a second
     from runtime.telemetry.worker_metrics import WorkerReporter
 
-    is_worker = part.parent is not None
+    is_worker = role.parent is not None
     created = resource.create_resource(service, settings.environment, is_worker)
     if telemetry.exporters["logs"]:
         _shutdowns.append(LogExport(service, settings.log_format, created.attributes).stop)
@@ -90,16 +90,16 @@ def _start(service: str, settings: Settings, telemetry: TelemetrySettings, part:
         _shutdowns.append(stop)
     keep_exemplars(telemetry.exemplars)
     _shutdowns.extend(export.start_metric_exports(created, telemetry))
-    if part.parent is not None:
-        _shutdowns.append(WorkerReporter(part.parent).stop)
+    if role.parent is not None:
+        _shutdowns.append(WorkerReporter(role.parent).stop)
     elif settings.metrics_address:
-        _serve_metrics("DIPTYCH_METRICS_ADDRESS", settings.metrics_address, part, created.attributes)
+        _serve_metrics("DIPTYCH_METRICS_ADDRESS", settings.metrics_address, role, created.attributes)
     elif "prometheus" in telemetry.exporters["metrics"]:
         address = telemetry.prometheus_address
-        _serve_metrics("OTEL_EXPORTER_PROMETHEUS_HOST", address, part, created.attributes)
+        _serve_metrics("OTEL_EXPORTER_PROMETHEUS_HOST", address, role, created.attributes)
 
 
-def _serve_metrics(setting: str, address: str, part: Part, resource: Mapping[str, object]) -> None:
+def _serve_metrics(setting: str, address: str, role: WorkerRole, resource: Mapping[str, object]) -> None:
     from runtime.telemetry.metrics_endpoint import MetricsEndpoint  # imports prometheus_client
 
     try:
@@ -109,7 +109,7 @@ def _serve_metrics(setting: str, address: str, part: Part, resource: Mapping[str
         raise StartError(f"{setting}: {error}") from error
     host, port = listener.getsockname()[:2]
     log.info("Metrics served", host=host, port=port)
-    _shutdowns.append(MetricsEndpoint(listener, part.collect, resource).stop)
+    _shutdowns.append(MetricsEndpoint(listener, role.collect, resource).stop)
 
 
 def shutdown() -> None:

@@ -1,4 +1,4 @@
-"""What the `OTEL_*` variables of this process say, read and checked once, before anything is exported.
+"""The settings of telemetry: the `OTEL_*` variables, read and checked once, before anything is exported.
 
 The names, values and defaults are those of OpenTelemetry's specification, with one exception: without an
 exporter and without an endpoint nothing is exported, where the specification exports to localhost.
@@ -79,7 +79,7 @@ class BatchSettings:
 
 @dataclass(frozen=True)
 class TelemetrySettings:
-    """What is exported, and how."""
+    """The settings of all exports."""
 
     exporters: Mapping[Signal, list[str]]
     otlp: Mapping[Signal, OtlpSettings]

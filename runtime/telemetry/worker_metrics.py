@@ -1,7 +1,7 @@
 """Metrics of workers, gathered by their parent, which answers for all of them.
 
-How it works. Each worker sends its metrics once a second over the socket that it has of its parent, from a
-thread of its own; a last time when it ends. The parent keeps the last ones of each worker. When a worker has
+How it works. Each worker sends its metrics once a second over a socket to its parent, from a thread
+of its own; a last time when it ends. The parent keeps the last ones of each worker. When a worker has
 ended, its counters and histograms stay in the parent's sums, so that they never go back while the parent
 lives; what a killed worker had counted since its last message, within a second, is lost. Gauges have the
 label `worker`, its number. A worker that has not sent for SILENT seconds, since it is frozen, has no gauges,
@@ -34,7 +34,7 @@ FINAL_TIMEOUT = 1.0
 """Seconds that a worker which ends waits until its parent has taken its last message."""
 
 OWN_PREFIX = "diptych.worker."
-"""How the names of the parent's own metrics begin."""
+"""The prefix of the names of the parent's own metrics."""
 
 _LENGTH = 4
 _encode = msgspec.msgpack.Encoder().encode
@@ -82,7 +82,7 @@ class WorkerMetrics:
         WORKER_ANSWERING.observe(self._read_answering)
 
     async def receive(self, number: int, connection: socket.socket) -> None:
-        """Keep what the worker with this number sends, until it ends."""
+        """Keep the metrics that the worker with this number sends, until it ends."""
         reader, writer = await asyncio.open_unix_connection(sock=connection)
         with self._lock:
             self._numbers.add(number)

@@ -4,7 +4,7 @@ from itertools import count
 
 from contracts import streams
 from operations_server.status.backlog import Feed, Row, count_unapplied
-from operations_server.status.records import Unapplied
+from operations_server.status.states import Unapplied
 
 OLD, EPOCH = "old", "current"
 ORDERS, STOCKS = "ordering.order", "inventory.stock"

@@ -8,12 +8,12 @@ import pytest
 
 from contracts.streams import PARTITIONS
 from contracts.view_layout import View
-from operations_server.signals import compute_values
 from operations_server.status.findings import list_findings
 from operations_server.status.health_checks import ProcessHealth
 from operations_server.status.messages import build_status
 from operations_server.status.reading import ReadFailed
-from operations_server.status.records import (
+from operations_server.status.snapshot import Snapshot
+from operations_server.status.states import (
     OutboxState,
     PartitionState,
     ProjectionState,
@@ -22,7 +22,7 @@ from operations_server.status.records import (
     StreamState,
     Unapplied,
 )
-from operations_server.status.snapshot import Snapshot
+from operations_server.system_gauges import compute_values
 from process_manager.queries.saga_records import SagaCounts, SilentTarget
 from runtime.process.settings import Settings
 from runtime.process_reports.figures import (

@@ -1,4 +1,4 @@
-"""The handlers of questions about sagas, and of operators' acts on them."""
+"""`ListSagas`, `GetSaga`, `RetrySaga` and `AbortSaga`."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -8,7 +8,7 @@ from diptych.operations.v1 import operations_service_pb2 as protocol
 from diptych.sagas.v1.types_pb2 import Saga as SagaMessage
 
 from operations_server.acts import OperatorActs
-from operations_server.records.database import report_unavailable
+from operations_server.records.database import report_failures
 from operations_server.sagas.acts import SagaActs
 from operations_server.sagas.lists import SagaLists
 from process_manager.queries.query_service import add_details, describe_row
@@ -77,10 +77,10 @@ class SagaHandlers:
         retry = partial(self._act, self._acts.retry, protocol.RetrySagaResponse)
         abort = partial(self._act, self._acts.abort, protocol.AbortSagaResponse)
         return {
-            "ListSagas": _report(self._list_sagas),
-            "GetSaga": _report(self._get_saga),
-            "RetrySaga": acts.record("RetrySaga", _report(retry), _describe_target),
-            "AbortSaga": acts.record("AbortSaga", _report(abort), _describe_target),
+            "ListSagas": report_failures(self._list_sagas),
+            "GetSaga": report_failures(self._get_saga),
+            "RetrySaga": acts.record("RetrySaga", report_failures(retry), _describe_target),
+            "AbortSaga": acts.record("AbortSaga", report_failures(abort), _describe_target),
         }
 
     async def _list_sagas(self, request: protocol.ListSagasRequest, _context: Context) -> Any:
@@ -101,14 +101,6 @@ class SagaHandlers:
         if saga is None:  # it began at a deadline that has ended meanwhile
             raise RpcError.not_found("operations", "SAGA_NOT_FOUND", {"saga": name, "id": request.id})
         return response(saga=saga)
-
-
-def _report(handler: Handler) -> Handler:
-    async def handle(request: Any, context: Context) -> Any:
-        with report_unavailable():
-            return await handler(request, context)
-
-    return handle
 
 
 def _describe_target(request: Any) -> str:

@@ -1,4 +1,4 @@
-"""Computes the metrics of the system's state from readings of the system."""
+"""Computes the gauges of the system's state from readings of the system."""
 
 import asyncio
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ log = logs.get_logger(__name__)
 
 
 class SystemGauges:
-    """Sets the metrics to the system's state again and again."""
+    """Computes the gauges from a reading every INTERVAL seconds."""
 
     def __init__(self, system: SystemStatus) -> None:
         self._system = system

@@ -1,4 +1,4 @@
-"""Reads what is on record about streams and requests, each read bounded whatever the history."""
+"""Reads the records of streams and requests, each read bounded whatever the history."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass

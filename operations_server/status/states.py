@@ -1,4 +1,4 @@
-"""What the parts of the status are read into, before they become messages and metrics."""
+"""The states of the parts of the system, from which messages and metrics are made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class StreamState:
 
 @dataclass(frozen=True, slots=True)
 class ProjectionState:
-    """What Redis holds about one projection."""
+    """The state of a projection in Redis."""
 
     error: str = ""
     ready: str = ""
@@ -57,7 +57,7 @@ class ProjectionState:
 
 @dataclass(frozen=True, slots=True)
 class ReadModelState:
-    """What Redis holds."""
+    """The state of Redis."""
 
     projections: Mapping[str, ProjectionState]
     holders: Mapping[str, Mapping[int, str]]
@@ -71,7 +71,7 @@ class ReadModelState:
 
 @dataclass(frozen=True, slots=True)
 class SagaState:
-    """What PostgreSQL holds about sagas."""
+    """The state of sagas in PostgreSQL."""
 
     counts: Mapping[str, SagaCounts]
     silent_targets: list[SilentTarget]

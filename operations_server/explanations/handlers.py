@@ -1,4 +1,4 @@
-"""The handler of `Explain`."""
+"""`Explain`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from operations_server.explanations.causes import CauseFinder
 from operations_server.explanations.command_words import EventWords
 from operations_server.explanations.explainer import Explainer
 from operations_server.explanations.followers import Follower
-from operations_server.explanations.records import RecordReader
+from operations_server.explanations.record_reader import RecordReader
 from operations_server.explanations.saga_facts import SagaFactReader
 from operations_server.explanations.subjects import read_moment
 from operations_server.explanations.views import ViewReader

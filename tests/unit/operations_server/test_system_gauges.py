@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from operations_server import metrics, signals
-from operations_server.signals import GAUGES, SystemGauges
+from operations_server import metrics, system_gauges
+from operations_server.system_gauges import GAUGES, SystemGauges
 from tests.support.harness.waiting import until
 from tests.unit.operations_server.test_findings import HEALTHY
 
@@ -38,8 +38,8 @@ def read_age() -> float:
 
 async def test_the_age_of_the_reading_grows_while_readings_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1_000.0
-    monkeypatch.setattr(signals, "monotonic", lambda: now)
-    monkeypatch.setattr(signals, "INTERVAL", 0.0)
+    monkeypatch.setattr(system_gauges, "monotonic", lambda: now)
+    monkeypatch.setattr(system_gauges, "INTERVAL", 0.0)
     system = System()
     gauges = SystemGauges(system)  # type: ignore[arg-type]
     now += 7
