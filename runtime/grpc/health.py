@@ -137,8 +137,9 @@ class Health(health_pb2_grpc.HealthServicer):
     ) -> AsyncIterator[HealthCheckResponse]:
         """Yield the status now and after every change, until the server stops."""
         while True:
-            changed = self._changed  # taken before the response, so that no change is missed
+            # Taken before the response: a change while it is sent is neither missed nor taken for sent.
+            changed, is_last = self._changed, self._stopped
             yield self._build_response(request.service)
-            if self._stopped:
+            if is_last:
                 return
             await changed.wait()
