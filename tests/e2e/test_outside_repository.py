@@ -81,6 +81,7 @@ def repository(environment: Environment, tmp_path_factory: pytest.TempPathFactor
     return repository
 
 
+@pytest.mark.long
 def test_it_is_served_projected_orchestrated_and_verified(environment: Environment, repository: Path) -> None:
     output = run_tool(environment.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder=repository)
     assert " passed" in output

@@ -54,6 +54,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {OURS: build_wheel(ROOT / "generated", ours), OTHER: build_wheel(folder, folder / "dist")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("removed", [OURS, OTHER])
 @pytest.mark.parametrize("order", [(OURS, OTHER), (OTHER, OURS)], ids=["ours-first", "ours-last"])
 def test_each_package_works_beside_the_other_and_after_its_removal(

@@ -32,6 +32,7 @@ def test_wheels_have_one_version_and_require_it_of_the_stubs(wheels: Path) -> No
         assert f"diptych-stubs=={version}" in requirements[package]
 
 
+@pytest.mark.long
 def test_the_servers_wheel_runs_in_an_environment_of_its_own(wheels: Path, tmp_path: Path) -> None:
     servers = Environment(tmp_path)
     servers.install(*wheels.glob("*.whl"))

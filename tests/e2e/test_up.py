@@ -103,6 +103,7 @@ async def test_a_taken_port_is_reported_with_port_and_setting(up: LocalStack, at
     taken.close()
 
 
+@pytest.mark.long
 async def test_the_users_own_servers_are_used_and_left_running(
     up: LocalStack, database_url: str, nats_url: str, redis_url: str
 ) -> None:

@@ -13,7 +13,11 @@ from tests.support.harness.traffic import Traffic
 
 
 @pytest.mark.parametrize("kills", [1, pytest.param(5, marks=pytest.mark.long)])
-@pytest.mark.parametrize("kind", [COMMAND_SERVER, RELAY, PROJECTOR, QUERY_SERVER], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(
+    "kind",
+    [COMMAND_SERVER, RELAY, PROJECTOR, pytest.param(QUERY_SERVER, marks=pytest.mark.long)],
+    ids=lambda kind: kind.name,
+)
 async def test_a_process_killed_under_load_loses_nothing_and_does_nothing_twice(
     stack: Stack, traffic: Traffic, kind: ProcessKind, kills: int
 ) -> None:
