@@ -75,7 +75,7 @@ async def _run(settings: Settings, observed: bool) -> None:
 
 
 async def _start(settings: Settings, observation: Observation | None) -> Stack:
-    """Start the stack and what observes it; after a failure nothing keeps running."""
+    """Start the stack and its observers; after a failure nothing keeps running."""
     if observation is None:
         stack = stack_kinds.local_stack(FOLDER, settings, Console().output)
         await stack.start()
@@ -112,7 +112,7 @@ def print_line(line: str) -> None:
 
 
 def describe(stack: Stack, observers: Sequence[Server] = ()) -> str:
-    """Return the addresses of a running stack and of what observes it, and how to get a token."""
+    """Return the addresses of a running stack and of its observers, and how to get a token."""
     settings = stack.settings
     rows = {
         "commands": settings.command_address,

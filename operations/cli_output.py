@@ -48,7 +48,7 @@ def echo_json(line: str) -> None:
 
 
 def redraw(lines: Iterable[Line]) -> None:
-    """Print lines on a terminal that is cleared; elsewhere after what was printed before."""
+    """Print lines on a terminal that is cleared; elsewhere after the earlier output."""
     if sys.stdout.isatty():
         _print(CLEAR, newline=False)
     echo_lines(lines)

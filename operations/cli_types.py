@@ -41,7 +41,7 @@ class Reason(click.ParamType[str]):
 
 
 class Moment(click.ParamType[datetime]):
-    """A time in ISO 8601, in UTC unless it says otherwise, or a duration before now."""
+    """A time in ISO 8601, in UTC unless it has an offset, or a duration before now."""
 
     name = "time"
 
@@ -61,7 +61,7 @@ class Moment(click.ParamType[datetime]):
 
 @dataclass(frozen=True)
 class AsOf:
-    """The version or the time as of which something is asked; neither for now."""
+    """The version or the time as of which a stream is shown; neither for now."""
 
     version: int = 0
     time: datetime | None = None

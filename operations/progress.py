@@ -31,7 +31,7 @@ class Progress:
         self._first: int | None = None
 
     def report(self, done: int, total: int) -> None:
-        """Report the amount that is done of the total; the first call tells where the work begins."""
+        """Report the amount that is done of the total; the work begins at that of the first call."""
         if self._first is None:
             self._first = done
         if (now := self._clock()) - self._last >= INTERVAL:

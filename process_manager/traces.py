@@ -71,7 +71,7 @@ class EventTraces:
 def record_event(
     saga: str, id_: str, event: RecordedEvent, start_ns: int, count: int, written_ns: tuple[int, int]
 ) -> None:
-    """Record the span of a received event, and that of the statement that stored what followed from it."""
+    """Record the span of a received event, and that of the statement that stored its effects."""
     attributes = {
         **_ATTRIBUTES,
         "messaging.consumer.group.name": saga,

@@ -1,7 +1,7 @@
 """The projector's telemetry: a log line and metrics for each view written, and spans of traced events.
 
-A build and a replay apply old events: they change no lag, and add no span to traces that ended long ago. What
-a projector applies after it was away does: the views were late.
+A build and a replay apply old events: they change no lag, and add no span to traces that ended long ago.
+Events that a projector applies after an absence do both, since the views were late.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ def _observe(model: str, projection: str, updates: Sequence[Update]) -> None:
 def _report_update(model: str, update: Update, end_ns: int) -> None:
     """Log and measure an update. The lag lasts from the recording of its last event until the write.
 
-    Of a build or a replay only the log has it: readers were told about these (`VIEW_REBUILDING`, staleness).
+    A build or a replay is logged only: readers see these by `VIEW_REBUILDING` and the staleness.
     """
     last = update.applied_events[-1]
     lag = max(0.0, end_ns / 1e9 - last.recorded_at.timestamp())

@@ -28,7 +28,7 @@ class Program:
         """Return the program's path.
 
         Raises:
-            StartError: it is missing; one line says what to install.
+            StartError: it is missing; the message is one line with the advice.
         """
         if chosen := os.environ.get(self.variable):
             if (path := shutil.which(chosen)) is None:

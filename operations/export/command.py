@@ -1,13 +1,13 @@
 """The export: reads events from the operations server, and continues where a connection was lost."""
 
 from collections.abc import Callable
-from time import sleep
+from time import monotonic, sleep
 
 from diptych.operations.v1.operations_service_pb2 import ExportEventsRequest
 
 from operations.client.api import OperationsApi
-from operations.export.progress import Progress
 from operations.export.writers import Writer
+from operations.progress import Progress
 from runtime.process.start_error import NotAsked
 
 ATTEMPTS = 30
@@ -29,6 +29,7 @@ class Export:
         self._api = api
         self._writer = writer
         self._report = report
+        self._start = self._events = 0
         self.position = 0
         """All events up to this position are in the file."""
 
@@ -38,9 +39,8 @@ class Export:
         Raises:
             StartError: the server refuses, or does not answer again and again.
         """
-        self.position = request.after_position
-        progress = Progress(self.position + 1, self._report)
-        attempts = 0
+        self._start = self.position = request.after_position
+        progress, began, attempts = Progress("positions", self._report), monotonic(), 0
         while True:
             before = self.position
             try:
@@ -52,7 +52,8 @@ class Export:
                     raise
                 self._report(f"{error}; trying again after position {self.position:,}")
                 sleep(PAUSE)
-        progress.finish(self.position)
+        seconds = monotonic() - began
+        self._report(f"{self._events:,} events up to position {self.position:,} in {seconds:.1f} s")
 
     def _follow(self, request: ExportEventsRequest, progress: Progress) -> None:
         request.after_position = self.position
@@ -60,4 +61,5 @@ class Export:
             self._writer.write(response.events)
             self.position = response.position
             request.until_position = response.until_position
-            progress.note(len(response.events), response.position, response.until_position)
+            self._events += len(response.events)
+            progress.report(response.position - self._start, response.until_position - self._start)

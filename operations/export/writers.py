@@ -122,7 +122,7 @@ WRITERS: dict[str, Callable[[str], Writer]] = {"jsonl": JsonLinesWriter, "parque
 
 
 def _create(output: str) -> IO[bytes]:
-    """Create a file; one that exists already may be the only copy of what it holds."""
+    """Create a file; one that exists already may be the only copy of its content."""
     try:
         return Path(output).open("xb")
     except FileExistsError:

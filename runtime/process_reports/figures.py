@@ -1,4 +1,4 @@
-"""The five figures that tell whether callers are served well, computed from reports."""
+"""The five figures by which the system's health is judged, computed from reports."""
 
 from bisect import bisect_right
 from collections import Counter

@@ -22,7 +22,7 @@ def create_tracer(
     """Return a tracer, the sampling ratio of new traces, and a function that shuts the tracer down.
 
     `tracing.span` applies the ratio before it creates a span; the tracer then samples every span. The ratio
-    is None for a sampler that ignores what a caller has decided; then the tracer itself samples.
+    is None for a sampler that ignores the caller's decision; then the tracer itself samples.
     """
     sampler: Sampler = ParentBased(ALWAYS_ON) if settings.parent_based else TraceIdRatioBased(settings.ratio)
     provider = TracerProvider(sampler, resource, shutdown_on_exit=False)

@@ -7,8 +7,8 @@ server's time.
 
 - A collector that is slow or away fills the exporter's queue, which drops the oldest records. If the exporter
   itself does not read, lines are dropped here once CAPACITY bytes wait.
-- An exporter that dies is replaced. The pipe stays, and what was written to it is not lost.
-- When this process ends, even by SIGKILL, the pipe ends; the exporter exports what it has read, and ends.
+- An exporter that dies is replaced. The pipe stays, so no written line is lost.
+- When this process ends, even by SIGKILL, the pipe ends; the exporter exports its last lines, and ends.
 - The exporter's own log lines go to the stream alone, so that an export that fails exports nothing.
 """
 

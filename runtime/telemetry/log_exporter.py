@@ -1,7 +1,7 @@
 """The exporter of log lines: reads lines of JSON from stdin, and exports them as records of OpenTelemetry.
 
-It ends when stdin ends, after an export of what it has read. It has the `OTEL_*` variables of the process
-whose lines it exports, and that process's resource as its argument.
+It ends when stdin ends, after an export of all lines that it has read. It has the `OTEL_*` variables of the
+process whose lines it exports, and that process's resource as its argument.
 """
 
 import json

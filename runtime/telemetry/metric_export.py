@@ -122,7 +122,7 @@ class MetricConverter:
         )
 
     def _take(self, metric: MetricSnapshot, point: Point) -> Point:
-        """Return the point to export: as it is, or what was added to it since the last export."""
+        """Return the point to export: the sum, or its growth since the last export."""
         if not self.delta or metric.kind == "gauge":
             return point
         key = metric.name, point.key

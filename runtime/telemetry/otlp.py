@@ -2,8 +2,7 @@
 
 Every variable exists for all signals and for one, for instance OTEL_EXPORTER_OTLP_TIMEOUT and
 OTEL_EXPORTER_OTLP_LOGS_TIMEOUT; the one for the signal takes precedence. They are read here rather than by
-the SDK, because it ignores malformed values and missing files, and takes for seconds what OpenTelemetry
-specifies as milliseconds.
+the SDK, because it ignores malformed values and missing files, and reads numbers of milliseconds as seconds.
 """
 
 import importlib
@@ -126,7 +125,7 @@ def _read_endpoint(signal: Signal, protocol: str) -> str:
 
 
 def _is_insecure(signal: Signal, endpoint: str) -> bool:
-    """Return whether gRPC uses no TLS: the scheme says so, or without one OTEL_EXPORTER_OTLP_INSECURE."""
+    """Return whether gRPC uses no TLS, by the scheme, or without one by OTEL_EXPORTER_OTLP_INSECURE."""
     if "://" in endpoint:
         return endpoint.startswith("http://")
     return read_boolean(*_names(signal, "INSECURE"))

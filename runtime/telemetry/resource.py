@@ -1,4 +1,4 @@
-"""The resource: the attributes that tell one process from all others in traces, metrics and logs."""
+"""The resource: the attributes that distinguish a process in traces, metrics and logs."""
 
 import os
 from uuid import uuid4

@@ -1,8 +1,8 @@
 """The trace that a piece of work belongs to, as a W3C traceparent, whether the trace is sampled or not.
 
-How it works. Whoever begins a trace decides whether it is sampled; the flags of its traceparent carry the
-decision. A caller's traceparent, or that of the trace which the edge begins, is current during its call, and
-is recorded with the command's audit and events. From there sagas take it over for their steps.
+How it works. The process that begins a trace decides whether it is sampled, and the flags of its traceparent
+carry the decision. A caller's traceparent, or that of a trace that the edge begins, is current during its
+call, and is recorded with the command's audit and events. From there sagas take it over for their steps.
 """
 
 import re

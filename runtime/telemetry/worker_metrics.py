@@ -3,9 +3,9 @@
 How it works. Each worker sends its metrics once a second over a socket to its parent, from a thread
 of its own; a last time when it ends. The parent keeps the last ones of each worker. When a worker has
 ended, its counters and histograms stay in the parent's sums, so that they never go back while the parent
-lives; what a killed worker had counted since its last message, within a second, is lost. Gauges have the
+lives; the counts of a killed worker since its last message, within a second, are lost. Gauges have the
 label `worker`, its number. A worker that has not sent for SILENT seconds, since it is frozen, has no gauges,
-and `diptych.worker.answering` says so.
+and `diptych.worker.answering` is 0.
 """
 
 import asyncio

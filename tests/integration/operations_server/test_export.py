@@ -108,7 +108,7 @@ async def test_an_export_to_stdout_ends_quietly_when_its_reader_goes(filled: Sta
 
 
 async def test_a_restart_of_the_server_costs_no_event(filled: Stack, tmp_path: Path) -> None:
-    """The export begins while the server is away, and continues behind the last position."""
+    """The export begins while the server is away, and continues after the last position."""
     file = tmp_path / "events.jsonl"
     (server,) = filled.of(OPERATIONS_SERVER)
     await server.stop()

@@ -147,7 +147,7 @@ async def test_page_tokens_belong_to_their_filters_and_to_the_incarnation(
     assert await operator.rejection_reason(same) == "PAGE_TOKEN_INVALID"
 
 
-async def test_events_behind_an_open_transaction_wait_and_nothing_is_left_out(
+async def test_events_after_an_open_transaction_wait_and_nothing_is_left_out(
     stack: Stack, operator: Caller, database: Any
 ) -> None:
     other = await asyncpg.connect(stack.settings.database_url)
@@ -174,7 +174,7 @@ async def read_tail(call: Any, count: int) -> list[int]:
     return positions
 
 
-async def test_a_tail_begins_now_or_behind_a_position_and_applies_its_filters(
+async def test_a_tail_begins_now_or_after_a_position_and_applies_its_filters(
     operator: Caller, database: Any
 ) -> None:
     first = await add_event(database, 1)
