@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import grpc
 
 from runtime.process.start_error import InvalidSetting
+from runtime.telemetry.reported_exporter import ReportedExporter
 from runtime.telemetry.variables import read_boolean, read_choice, read_number, read_pairs, read_text
 
 Signal = Literal["traces", "metrics", "logs"]
@@ -143,7 +144,7 @@ def _read_file(*names: str) -> str:
 
 
 def create_exporter(settings: OtlpSettings, **options: Any) -> Any:
-    """Return the SDK's exporter of a signal.
+    """Return the SDK's exporter of a signal, which reports its failures.
 
     Args:
         settings: of the exporter.
@@ -160,7 +161,8 @@ def create_exporter(settings: OtlpSettings, **options: Any) -> Any:
         variable = read_text(*_names(settings.signal, "PROTOCOL"))[0]
         raise InvalidSetting(f"{variable}={settings.protocol}: needs the extra diptych[otlp-http]") from error
     connection = _grpc_options(settings) if settings.protocol == "grpc" else _http_options(settings)
-    return create(endpoint=settings.endpoint, timeout=settings.timeout, **connection, **options)
+    exporter = create(endpoint=settings.endpoint, timeout=settings.timeout, **connection, **options)
+    return ReportedExporter(exporter, settings.signal, settings.endpoint.rpartition("@")[2])
 
 
 def _grpc_options(settings: OtlpSettings) -> dict[str, Any]:

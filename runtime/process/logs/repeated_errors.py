@@ -6,7 +6,6 @@ from typing import Any
 from runtime.process.logs.logger import Logger
 
 _MAX_TEXTS = 16
-"""Different errors that are logged before the first success."""
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\d+")
 """Parts in which two equal errors may differ, such as ports and durations."""
 
@@ -17,12 +16,14 @@ class RepeatedErrors:
     Args:
         log: the logger.
         message: the message of the warnings, for instance "Lease renewal failed".
+        max_texts: different errors that are logged before the next success.
         fields: further fields of all lines.
     """
 
-    def __init__(self, log: Logger, message: str, **fields: Any) -> None:
+    def __init__(self, log: Logger, message: str, *, max_texts: int = _MAX_TEXTS, **fields: Any) -> None:
         self._log = log
         self._message = message
+        self._max_texts = max_texts
         self._fields = fields
         self._texts: set[str] = set()
         self._count = 0
@@ -32,7 +33,7 @@ class RepeatedErrors:
         self._count += 1
         text = error if isinstance(error, str) else describe_error(error)
         kind = _NUMBERS.sub("0", text)
-        if kind not in self._texts and len(self._texts) < _MAX_TEXTS:
+        if kind not in self._texts and len(self._texts) < self._max_texts:
             self._texts.add(kind)
             self._log.warning(self._message, error=text, **self._fields)
 

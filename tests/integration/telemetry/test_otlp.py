@@ -176,7 +176,7 @@ async def test_an_export_ends_after_the_milliseconds_of_its_timeout(
         async with asyncio.timeout(15):
             while grpc_collector.calls < 3:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-        line = next(line for line in toy.lines() if line["message"] == "Metrics export failed")
+        line = next(line for line in toy.lines() if line["message"] == "Telemetry export failed")
         assert line["level"] == "warning"
 
 

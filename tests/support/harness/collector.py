@@ -62,7 +62,7 @@ class Record:
 
 
 class Collector:
-    """A collector on a free port, which listens from `start` to `stop`."""
+    """A collector on a free port, which listens from `start` to `stop`, and again there."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -108,7 +108,7 @@ class Collector:
             credentials = grpc.ssl_server_credentials(pairs, certificate, require_client_auth=True)
             self.port = self._server.add_secure_port("localhost:0", credentials)
         else:
-            self.port = self._server.add_insecure_port("127.0.0.1:0")
+            self.port = self._server.add_insecure_port(f"127.0.0.1:{self.port}")
         await self._server.start()
 
     async def receive(self, context: Any = None) -> None:

@@ -40,7 +40,7 @@ class HttpCollector(Collector):
 
     async def start(self, certificate: bytes = b"") -> None:
         handler = type("Handler", (_Handler,), {"collector": self})
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
         if certificate:
             self._http.socket = create_tls(certificate).wrap_socket(self._http.socket, server_side=True)
         self.port = self._http.server_address[1]
