@@ -79,6 +79,7 @@ class StepDispatcher:
         """Dispatch until the process stops, then wait for the steps being sent."""
         failures = logs.RepeatedErrors(log, "Polling due steps failed")
         while not stopping.is_set():
+            self._forget_silences()
             self._leases.silent_targets = self._targets.list_silent()
             work_added = self._engine.work_added.is_set()
             self._engine.work_added.clear()
@@ -224,6 +225,13 @@ class StepDispatcher:
             log.info("Step target answers again", target=target.name, seconds=seconds_silent)
             self._engine.work_added.set()
         self._send(target)
+
+    def _forget_silences(self) -> None:
+        """Report targets as silent only while steps wait for them here."""
+        for target in self._targets.list_all():
+            if target.forget_silence(monotonic()):
+                metrics.TARGET_SILENT.set(0, target.name)
+                log.info("Step target no longer called", target=target.name)
 
     async def _postpone(
         self, step: DueStep, target: Target, error: OutcomeUnknown, initial_pause: float = INITIAL_PAUSE

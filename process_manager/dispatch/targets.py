@@ -8,6 +8,8 @@ How it works:
   PROBE_INTERVAL after the last call that failed; all its other steps wait without being sent.
 - Any answer ends that, a rejection too. The number of places then grows by one with each answer, as in TCP's
   slow start: a target that has come back gets its waiting steps within some round trips, not all at once.
+- The silence also ends once no call was made for IDLE_TIME, because nothing is left to be sent or another
+  process sends it. The target keeps its one place until it answers.
 - A silent target gets more time to answer (SLOW_TIMEOUT) and keeps it until an answer takes less than
   CALL_TIMEOUT: a target that is slow rather than gone is served, slowly.
 """
@@ -23,6 +25,8 @@ PROBE_INTERVAL = 0.5
 """Seconds from a failed call to a silent target until the next one."""
 CALL_TIMEOUT, SLOW_TIMEOUT = 5.0, 15.0
 """Seconds that a target has to answer: usually, and while it is silent or slow."""
+IDLE_TIME = 10.0
+"""Seconds without a call after which a target is no longer silent; steps are sent again after a second."""
 
 
 def target_of(method: str) -> str:
@@ -76,6 +80,13 @@ class Target:
         if self.silent or self._failures < SILENT_CALLS:
             return False
         self.error, self.silent_since, self._places = error, now, 1
+        return True
+
+    def forget_silence(self, now: float) -> bool:
+        """Forget that the target is silent if no call of it is made any more; return whether it was."""
+        if not self.silent or self.active or now < self._probe_at + IDLE_TIME:
+            return False
+        self.error, self._failures = "", 0
         return True
 
 

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from query_server.redis_client import RedisClient
 from runtime.grpc.rpc_error import RpcError
 from runtime.redis.address import RedisAddress
+from runtime.telemetry.metrics import CONNECTIONS_LOST
 from tests.support.harness.certificates import write_certificate
 from tests.support.harness.tcp_proxy import TcpProxy
 from tests.support.harness.waiting import until
@@ -101,6 +102,7 @@ async def test_a_rejected_command_is_not_an_unreachable_redis(reader: RedisClien
 async def test_a_killed_connection_fails_pending_reads_and_recovers(
     reader: RedisClient, redis: Redis
 ) -> None:
+    CONNECTIONS_LOST.clear()
     client_id = await reader.call("CLIENT", "ID")
     waiting = asyncio.create_task(reader.call("BLPOP", "nothing", 0))
     await until(lambda: is_blocked(redis))
@@ -111,6 +113,7 @@ async def test_a_killed_connection_fails_pending_reads_and_recovers(
     assert error.value.reason == "READ_MODEL_UNAVAILABLE"
     await until(reader.serves_reads)
     assert await reader.call("CLIENT", "ID") > client_id
+    assert CONNECTIONS_LOST.sums == {("Redis",): 1}
 
 
 async def test_a_hanging_redis_unavailable_in_time_and_recovers(redis_url: str, redis: Redis) -> None:

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from devstack.servers import Valkey
+from devstack.tcp_ports import free_port
 from query_server import watches
 from query_server.change_notifications import ChangeNotifications
 from runtime.redis.address import RedisAddress
@@ -31,6 +32,7 @@ from tests.support.harness.freshness import make_freshness
 from tests.support.harness.keys import mint_token
 from tests.support.harness.read_model import INCARNATION, ReadModel, read_model
 from tests.support.harness.rpc_failure import rpc_failure
+from tests.support.harness.scraper import scrape
 from tests.support.harness.waiting import until
 from tests.support.ledger import queries as ledger
 from tests.support.ledger.stored_views import CHEQUE, CHEQUES, cheque
@@ -305,15 +307,26 @@ def _make_token(cheque_id: str, version: int) -> str:
 
 async def test_a_watch_beyond_the_limit_is_refused(model: ReadModel, redis_url: str, jwks: Path) -> None:
     await change(model, cheque("c-1"))
-    async with run_server(redis_url, jwks, DIPTYCH_MAX_WATCHES_PER_CALLER="1") as server:
+    options = {
+        "DIPTYCH_MAX_WATCHES_PER_CALLER": "1",
+        "DIPTYCH_METRICS_ADDRESS": f"127.0.0.1:{(port := free_port())}",
+    }
+
+    async def shows_open(count: int) -> bool:
+        return (await scrape(port)).values("diptych_watches_open") == [count]
+
+    async with run_server(redis_url, jwks, **options) as server:
         await until(server.is_serving, TIMEOUT)
+        await until(lambda: shows_open(0))
         call = watch(server)
         await read(call)
+        await until(lambda: shows_open(1))
         refused = await rpc_failure(watch(server).read())
         assert (refused.code, refused.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_WATCHES")
         assert refused.metadata == {"of": "one caller", "maximum": "1"}
         assert refused.retry_after
         call.cancel()
+        await until(lambda: shows_open(0))
 
         async def is_served() -> bool:
             try:

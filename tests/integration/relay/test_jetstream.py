@@ -23,6 +23,7 @@ from runtime.jetstream import (
 )
 from runtime.jetstream.reader import MAX_BUFFERED_BYTES
 from runtime.process.start_error import StartError
+from runtime.telemetry.metrics import CONNECTIONS_LOST
 from tests.support.harness.waiting import until
 
 
@@ -164,9 +165,11 @@ async def test_a_reader_is_lost_when_the_server_restarts_and_another_continues(
     await publish(connection, ["diptych.events.0.a.b.c"] * 10)
     reader = await StreamReader.open(connection, epoch, 1)
     await read(reader, 10)
+    CONNECTIONS_LOST.clear()
     await own_nats.kill()
     await read_until_lost(reader, "connection was lost")
     assert not connection.connected
+    assert CONNECTIONS_LOST.sums == {("NATS",): 1}
     with pytest.raises(UNREACHABLE):
         await connection.js.stream_info(streams.JETSTREAM)
     await own_nats.start()

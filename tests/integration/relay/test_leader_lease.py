@@ -6,6 +6,7 @@ from sqlalchemy import text
 
 from runtime.leader_lease import DURATION, Lease
 from runtime.postgres import create_engine
+from runtime.telemetry.metrics import CONNECTIONS_LOST
 
 LEASE_OF_ANOTHER = text("""
 UPDATE relay_state SET leader = 'another', lease_until = now() + make_interval(secs => :lasts)
@@ -32,10 +33,12 @@ async def test_a_standby_takes_over_as_soon_as_the_session_of_the_leader_ends(da
     assert not await standby.acquire()
     assert await leader.acquire()
     session = await leader._session.open()
+    CONNECTIONS_LOST.clear()
     owner = await asyncpg.connect(database_url)
     assert await owner.fetchval("SELECT pg_terminate_backend($1, 5000)", session.get_server_pid())
     assert await standby.acquire()
     assert not await leader.acquire()
+    assert CONNECTIONS_LOST.sums == {("PostgreSQL",): 1}
     for lease in (leader, standby):
         await lease.release()
     await owner.close()

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from command_server.relay import outbox_maintenance
+from command_server.relay import metrics, outbox_maintenance
 from command_server.relay.batch_sender import Publisher
 from command_server.relay.observer import ObservedPublisher
 from command_server.relay.outbox import Outbox
@@ -81,10 +81,12 @@ async def test_thousands_of_events_are_published_in_batches_of_a_thousand(
     database_url: str, own_nats: Nats, writer: Writer
 ) -> None:
     sizes = []
+    for metric in (metrics.PUBLISHED, metrics.PUBLICATION_SIZE, metrics.PUBLICATION_DURATION):
+        metric.clear()
 
     class MeasuredPublisher:
         def __init__(self, publisher: Publisher) -> None:
-            self._publisher = publisher
+            self._publisher = ObservedPublisher(publisher)
 
         async def publish(self, epoch: str, events: Sequence[RecordedEvent], after: int) -> int:
             sizes.append(len(events))
@@ -95,6 +97,12 @@ async def test_thousands_of_events_are_published_in_batches_of_a_thousand(
         await writer.wait_until_published()
         await feed.assert_whole(relay.connection, writer)
         assert sizes == [1_000, 1_000, 500]
+        assert metrics.PUBLISHED.sums == {(): 2_500}
+        size = metrics.PUBLICATION_SIZE.distributions[()]
+        duration = metrics.PUBLICATION_DURATION.distributions[()]
+        assert (size.total, sum(size.buckets)) == (2_500, 3)
+        assert sum(duration.buckets) == 3
+        assert duration.minimum > 0
         sizes.clear()
         await writer.commit(*"abcdefghijkl", data=bytes(900_000))
         await writer.wait_until_published()

@@ -18,6 +18,7 @@ from process_manager.dispatch.targets import Targets
 from process_manager.dispatch.timer_dispatcher import TimerDispatcher
 from process_manager.groups.instance_inputs import UnknownSaga
 from process_manager.leases import Leases
+from process_manager.metrics import GROUP_SIZE, GROUP_WAIT
 from process_manager.postgres.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep, Feed
 from process_manager.postgres.store import SagaStore
 from process_manager.queries.saga_records import SagaCounts
@@ -48,6 +49,18 @@ async def test_steps_and_timers_are_stored_with_the_state(run: SagaRun) -> None:
     assert (request.cheque_id, UUID(request.request_id).version) == ("c", 5)
     assert (step.correlation_id, step.traceparent) == ("c-1", written("c").metadata["traceparent"])
     assert timer.due_at - saga.began_at == timedelta(hours=1)
+
+
+async def test_the_size_and_wait_of_each_group_are_measured(run: SagaRun) -> None:
+    GROUP_SIZE.clear()
+    GROUP_WAIT.clear()
+    await run.deliver(written("c-1"), written("c-2"), written("c-3"))
+    steps, reply = await run.read_due_steps(), StepReply(commands.CashChequeResponse())
+    await asyncio.gather(*[run.engine.record_reply(step, reply) for step in steps[:2]])
+    size, wait = GROUP_SIZE.distributions[()], GROUP_WAIT.distributions[()]
+    assert (size.total, size.minimum, size.maximum, sum(size.buckets)) == (5, 2, 3, 2)
+    assert sum(wait.buckets) == 2
+    assert wait.minimum >= 0
 
 
 def read_causes(rows: Sequence[Any]) -> set[tuple[str, str, str]]:

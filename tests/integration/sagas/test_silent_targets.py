@@ -15,6 +15,7 @@ from process_manager.dispatch.step_queue import key_of
 from process_manager.dispatch.targets import PLACES, target_of
 from process_manager.dispatch.timer_dispatcher import TimerDispatcher
 from process_manager.leases import Leases
+from process_manager.metrics import STEP_ATTEMPTS, TARGET_SILENT
 from process_manager.postgres.store import SagaStore
 from runtime.process.settings import Settings
 from tests.support.harness.saga_run import ALL_PARTITIONS, SagaRun, written
@@ -70,6 +71,12 @@ def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+@pytest.fixture(autouse=True)
+def no_measurements() -> None:
+    for metric in (STEP_ATTEMPTS, TARGET_SILENT):
+        metric.clear()
+
+
 @pytest.fixture
 def run(store: SagaStore) -> SagaRun:
     return SagaRun(store, COLLECTION)
@@ -123,11 +130,19 @@ async def test_a_silent_target_is_probed_and_then_gets_its_steps(
         await proxy.stop()
     else:
         proxy.flowing.clear()
+
+    async def is_on_record() -> bool:
+        return bool(await run.reader.read_silent_targets())
+
+    async def is_not_on_record() -> bool:
+        return not await is_on_record()
+
     async with dispatching(run, proxy, tmp_path) as leases:
-        await until(lambda: SILENT in leases.silent_targets)
-        await leases.renew()
+        await until(is_on_record)
         (silent,) = await run.reader.read_silent_targets()
         assert (silent.target, silent.waiting) == (SILENT, 60)
+        assert TARGET_SILENT.read_values() == {(SILENT,): 1}
+        assert STEP_ATTEMPTS.sums.keys() == {(SILENT, "unknown")}
         details = await run.reader.find(COLLECTION.name, "c-0")
         assert details is not None
         assert details.row.waiting_for == f"the reply to cash ({SILENT} does not answer)"
@@ -140,10 +155,25 @@ async def test_a_silent_target_is_probed_and_then_gets_its_steps(
             await proxy.start()
         await wait_until_all_answered(run, 60)
         assert not leases.silent_targets
-        await leases.renew()
-    assert await run.reader.read_silent_targets() == []
+        assert TARGET_SILENT.read_values() == {(SILENT,): 0}
+        assert STEP_ATTEMPTS.sums[SILENT, "accepted"] == 60
+        await until(is_not_on_record)
     assert len(set(service.request_ids)) == 60
     assert service.most <= PLACES
+
+
+async def test_a_target_whose_steps_have_gone_is_no_longer_silent(
+    run: SagaRun, ledger: tuple[Ledger, TcpProxy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("process_manager.dispatch.targets.IDLE_TIME", 2.0)
+    _, proxy = ledger
+    await proxy.stop()
+    await run.deliver(written("c-1"))
+    async with dispatching(run, proxy, tmp_path) as leases:
+        await until(lambda: SILENT in leases.silent_targets)
+        await run.query("DELETE FROM saga_steps")
+        await until(lambda: not leases.silent_targets)
+        assert TARGET_SILENT.read_values() == {(SILENT,): 0}
 
 
 @pytest.mark.long

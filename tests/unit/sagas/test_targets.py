@@ -4,6 +4,7 @@ import pytest
 
 from process_manager.dispatch.targets import (
     CALL_TIMEOUT,
+    IDLE_TIME,
     PLACES,
     PROBE_INTERVAL,
     SILENT_CALLS,
@@ -46,6 +47,17 @@ def test_an_answer_reopens_the_places_one_by_one(silent: Target) -> None:
     for _ in range(PLACES):
         silent.record_answer(0.1)
     assert silent.count_free(0.0) == PLACES
+
+
+def test_a_silence_ends_once_no_call_is_made(silent: Target) -> None:
+    end = PROBE_INTERVAL + IDLE_TIME
+    assert not silent.forget_silence(end - 0.01)
+    silent.active = 1
+    assert not silent.forget_silence(end)
+    silent.active = 0
+    assert silent.forget_silence(end)
+    assert (silent.silent, silent.count_free(end)) == (False, 1)
+    assert not silent.forget_silence(end)
 
 
 def test_a_slow_target_has_more_time_until_it_is_fast_again(silent: Target) -> None:
