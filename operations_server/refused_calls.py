@@ -27,6 +27,8 @@ QUERY = text("""
 SELECT * FROM (
   SELECT reason, coalesce(details ->> 'cause', '') AS cause, coalesce(caller, '') AS caller, peer, method,
     CAST(sum(calls) AS bigint) AS calls, max(recorded_at) AS last,
+    (array_agg(details ->> 'trace_id' ORDER BY recorded_at DESC)
+      FILTER (WHERE details ->> 'trace_id' <> ''))[1] AS trace_id,
     md5(concat_ws(chr(31), reason, coalesce(details ->> 'cause', ''), coalesce(caller, ''), peer, method))
       COLLATE "C" AS key
   FROM refused_calls
@@ -131,6 +133,7 @@ def _describe(row: Any) -> RefusedCall:
         peer=row.peer,
         method=row.method,
         calls=row.calls,
+        trace_id=row.trace_id,
     )
     message.last_time.FromDatetime(row.last)
     return message

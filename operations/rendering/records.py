@@ -53,7 +53,8 @@ def _render_refused_calls(calls: Any, width: int) -> Iterator[Line]:
     head = f"{format_count(calls.calls, 'call')}  {calls.reason}{cause}"
     yield from lay_out_text(f"{head}  last {format_timestamp(calls.last_time)}", width)
     caller = f"caller {calls.caller}" if calls.caller else "no caller"
-    yield from lay_out_items([calls.method, caller, f"from {calls.peer}"], width)
+    trace = f"trace {calls.trace_id}" if calls.trace_id else ""
+    yield from lay_out_items([calls.method, caller, f"from {calls.peer}", trace], width)
 
 
 def render_events(events: Sequence[Any], width: int) -> list[Line]:

@@ -23,6 +23,7 @@ from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.unauthenticated import Unauthenticated
 from runtime.process import logs
 from runtime.process.logs.repeated_errors import describe_error
+from runtime.telemetry import trace_context
 
 log = logs.get_logger(__name__)
 
@@ -107,7 +108,7 @@ class RefusedCalls:
             self._count(call)
             await self._pace.wait(strip_port(call.peer))
         elif self._may_record_alone(call.caller):
-            await self._record_or_log(call)
+            await self._record_or_log(_add_trace(call))
         else:  # callers can make up details without end, and would share no record with themselves
             self._count(replace(call, details={}))
 
@@ -161,6 +162,13 @@ class RefusedCalls:
                 calls=call.calls,
                 **fields,
             )
+
+
+def _add_trace(call: RefusedCall) -> RefusedCall:
+    """Return a call with its trace; those that are counted have none in common."""
+    if (traceparent := trace_context.get_current()) is None:
+        return call
+    return replace(call, details={**call.details, "trace_id": trace_context.get_trace_id(traceparent)})
 
 
 class Pace:

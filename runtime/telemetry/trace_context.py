@@ -40,6 +40,10 @@ def is_sampled(traceparent: str | None) -> TypeGuard[str]:
     return traceparent is not None and traceparent[-1:] in _SAMPLED
 
 
+def get_trace_id(traceparent: str) -> str:
+    return traceparent[3:35]
+
+
 def begin_unsampled() -> str:
     """Return the traceparent of a new trace that is not sampled."""
     ids = f"{getrandbits(192):048x}"
@@ -65,5 +69,5 @@ def build_log_fields(traceparent: str | None) -> Mapping[str, str]:
     if traceparent is None or not TRACEPARENT.fullmatch(traceparent):
         return {}
     if traceparent[-1] not in _SAMPLED:
-        return {"trace_id": traceparent[3:35]}
-    return {"trace_id": traceparent[3:35], "span_id": traceparent[36:52]}
+        return {"trace_id": get_trace_id(traceparent)}
+    return {"trace_id": get_trace_id(traceparent), "span_id": traceparent[36:52]}

@@ -21,7 +21,8 @@ VALUES (now() - interval '2 days', '/a.B/Old', 'UNAUTHENTICATED', '{}', '10.0.0.
 """
 NEW = """
 INSERT INTO refused_calls (method, reason, details, peer, calls)
-VALUES ('/a.B/New', 'SCOPE_MISSING', '{}', '10.0.0.3', 1000)
+VALUES ('/a.B/New', 'SCOPE_MISSING', '{"trace_id": "4bf9"}', '10.0.0.3', 999),
+  ('/a.B/New', 'SCOPE_MISSING', '{}', '10.0.0.3', 1)
 """
 
 
@@ -59,7 +60,8 @@ async def test_pages_count_each_call_once_while_new_ones_arrive(stack: Stack, op
     second = await operator.query(request)
     assert [key_of(each) for each in second.refused_calls] == [key_of(each) for each in entries[200:400]]
     latest = await operator.query(protocol.ListRefusedCallsRequest(page_size=1))
-    assert latest.refused_calls[0].method == "/a.B/New"
+    (new,) = latest.refused_calls
+    assert (new.method, new.calls, new.trace_id) == ("/a.B/New", 1000, "4bf9")
     await connection.close()
 
 
@@ -73,7 +75,7 @@ async def test_filters_and_the_range_of_time_select_entries(stack: Stack, operat
     request = protocol.ListRefusedCallsRequest(reason="UNAUTHENTICATED")
     request.from_time.FromSeconds(1)
     (old,) = (await operator.query(request)).refused_calls
-    assert (old.method, old.caller, old.cause, old.calls) == ("/a.B/Old", "", "", 1)
+    assert (old.method, old.caller, old.cause, old.calls, old.trace_id) == ("/a.B/Old", "", "", 1, "")
 
 
 async def test_a_token_of_other_filters_is_refused(stack: Stack, operator: Caller) -> None:

@@ -24,11 +24,13 @@ from runtime.grpc.refused_call_counts import (
 from runtime.grpc.refused_calls import MAX_SINGLE_RECORDS_OF_CALLER, PEER_PACE, RefusedCalls
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.unauthenticated import Cause, Unauthenticated
+from runtime.telemetry import trace_context
 from tests.support.harness.waiting import until
 from tests.support.ledger.stubs import queries
 
 METHOD = Method("/a.B/C", queries.GetChequeRequest, "a.read", False)
 CAUSES = list(Cause)
+TRACE = "0af7651916cd43dd8448eb211c80319c"
 
 
 def unauthenticated(peer: str, cause: str = Cause.EXPIRED, key: str = "k") -> RefusedCall:
@@ -135,12 +137,15 @@ async def test_counts_are_recorded_soon_and_then_at_intervals_until_nothing_is_r
 async def test_invalid_calls_of_a_caller_are_recorded_alone_while_they_are_few() -> None:
     recorded, calls = Recorded(intervals=(60.0, 60.0)), 500
     caller.set_current(Caller("eve", frozenset()))
+    trace_context.set_current(f"00-{TRACE}-b7ad6b7169203331-00")
     for number in range(calls):
         invalid = RpcError("REQUEST_INVALID", "no", violations={f"names[{number}]": "is no name"})
         await recorded.refuse(invalid, 1)
     await recorded.refused.close()
     alone, (rest,) = recorded.calls[:-1], recorded.calls[-1:]
     assert len(alone) == MAX_SINGLE_RECORDS_OF_CALLER
+    assert {call.details["trace_id"] for call in alone} == {TRACE}
+    assert rest.details.keys() == {"since"}
     assert (rest.caller, rest.calls) == ("eve", calls - MAX_SINGLE_RECORDS_OF_CALLER)
     assert invalid.code is StatusCode.INVALID_ARGUMENT
 

@@ -98,6 +98,7 @@ class RefusedCall(_message.Message):
     METHOD_FIELD_NUMBER: _builtins.int
     CALLS_FIELD_NUMBER: _builtins.int
     LAST_TIME_FIELD_NUMBER: _builtins.int
+    TRACE_ID_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """The reason, for instance `SCOPE_MISSING`."""
     cause: _builtins.str
@@ -110,6 +111,8 @@ class RefusedCall(_message.Message):
     """The full method name."""
     calls: _builtins.int
     """The number of calls."""
+    trace_id: _builtins.str
+    """The trace of the last of them that was recorded alone and had one, as 32 hexadecimal digits; empty for none."""
     @_builtins.property
     def last_time(self) -> _timestamp_pb2.Timestamp:
         """The time of the last of them."""
@@ -124,10 +127,11 @@ class RefusedCall(_message.Message):
         method: _builtins.str = ...,
         calls: _builtins.int = ...,
         last_time: _timestamp_pb2.Timestamp | None = ...,
+        trace_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_time", b"last_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "calls", b"calls", "cause", b"cause", "last_time", b"last_time", "method", b"method", "peer", b"peer", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caller", b"caller", "calls", b"calls", "cause", b"cause", "last_time", b"last_time", "method", b"method", "peer", b"peer", "reason", b"reason", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
