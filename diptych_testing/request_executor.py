@@ -15,7 +15,7 @@ from command_server.kernel.decider import Rejected
 from command_server.service import generate_id
 from contracts.streams import aggregate_id
 from diptych_testing.world import World
-from process_manager.groups.instance import Step
+from process_manager.groups.step import Step
 from process_manager.saga import StepRejected, StepSucceeded
 from runtime.codec import message_class
 

@@ -24,7 +24,8 @@ from contracts.streams import stream_type
 from diptych_testing.checked_react import check_saga
 from diptych_testing.request_executor import Answers, RequestExecutor
 from diptych_testing.world import World
-from process_manager.groups.instance import Instance, Step
+from process_manager.groups.instance import Instance
+from process_manager.groups.step import Step
 from process_manager.saga import (
     AbortRequested,
     Input,

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from process_manager.dispatch.targets import target_of
-from process_manager.groups.instance import Instance, Step
+from process_manager.groups.instance import Instance
+from process_manager.groups.step import Step
 from process_manager.postgres.due_work import DueStep
 
 MAX_STEPS = 1_000

@@ -30,7 +30,8 @@ from typing import Any, TypeVar
 from contracts import streams
 from contracts.envelope import RecordedEvent
 from process_manager.groups.assignment import Assignment, is_before
-from process_manager.groups.instance import Instance, StreamPosition
+from process_manager.groups.instance import Instance
+from process_manager.groups.stream_position import StreamPosition
 from process_manager.groups.unit_of_work import UnitOfWork
 from process_manager.postgres.due_work import Feed
 from process_manager.postgres.stored_rows import ParkedStream

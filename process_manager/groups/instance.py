@@ -13,16 +13,15 @@ How it works:
   does not declare. Only an operator's action repeats a step, as a new attempt with a new request id.
 """
 
-import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
-from uuid import UUID, uuid5
 
 from contracts import streams
 from contracts.envelope import RecordedEvent
-from process_manager.dispatch.step_requests import method_of, path_of, serialize_with_id
 from process_manager.groups.cause import Cause, read_cause
+from process_manager.groups.step import Step, create_step, derive_request_id
+from process_manager.groups.stream_position import StreamPosition
 from process_manager.postgres.stored_values import check_storable, to_text
 from process_manager.saga import (
     AbortRequested,
@@ -36,47 +35,12 @@ from process_manager.saga import (
 )
 from runtime.process.logs.repeated_errors import describe_error
 
-REQUEST_ID_NAMESPACE = UUID("2a9c1f0e-7c58-5d0b-8a55-0d2f6e0c3b71")
 MAX_OTHER_STREAMS = 1000
 """The number of streams besides its own that an instance follows; the next one is a failed input."""
 
 
 class RowUnreadable(Exception):
     """This release cannot read the instance's row, so the instance accepts no input; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A request, to be sent until it is answered."""
-
-    step: str
-    attempt: int
-    number: int
-    method: str
-    request: bytes
-    request_id: UUID
-    cause: Cause
-
-
-@dataclass(frozen=True, slots=True)
-class StreamPosition:
-    """An instance's position in a stream."""
-
-    version: int = 0
-    """Of the last processed event."""
-    failed_input: str = ""
-    """Why the next event could not be processed; empty if there is no such event. `_fail` writes it."""
-
-    @property
-    def failed_version(self) -> int:
-        """The version of the event that could not be processed; 0 if there is none.
-
-        In a stream whose events belong to several instances it need not follow `version`.
-        """
-        if not self.failed_input:
-            return 0
-        match = re.match(r"version (\d+)", self.failed_input, re.ASCII)
-        return int(match[1]) if match else self.version + 1
 
 
 @dataclass
@@ -259,7 +223,7 @@ class Instance:
             return cause
         request_id = event.metadata.get("causation_id", "")
         own_ids = (
-            str(self._derive_request_id(step, attempt))
+            str(derive_request_id(self.saga.name, self.id, step, attempt))
             for step, attempts in self.attempts.items()
             for attempt in range(1, attempts + 1)
         )
@@ -279,24 +243,9 @@ class Instance:
         text = to_text(f"version {version}{name} {error}")
         self.set_position(stream, replace(self.find_position(stream), failed_input=text))
 
-    def _derive_request_id(self, step: str, attempt: int) -> UUID:
-        return uuid5(REQUEST_ID_NAMESPACE, f"{self.saga.name}/{self.id}/{step}/{attempt}")
-
     def _create_step(self, send: Send, input_: Input, index: int, cause: Cause) -> Step:
-        if type(send.request) not in self.saga.requests:
-            type_name = send.request.DESCRIPTOR.full_name
-            raise ValueError(f"{send.step}: {self.saga.name} does not declare {type_name} in its requests")
         previous = self.attempts.get(send.step, 0)
         if previous and not isinstance(input_, RetryRequested | AbortRequested):
             raise ValueError(f"{send.step} was sent before")
-        attempt = previous + 1
-        request_id = self._derive_request_id(send.step, attempt)
-        return Step(
-            send.step,
-            attempt,
-            sum(self.attempts.values()) + index + 1,
-            path_of(method_of(send.request)),
-            serialize_with_id(send.request, request_id),
-            request_id,
-            cause,
-        )
+        number = sum(self.attempts.values()) + index + 1
+        return create_step(self.saga, self.id, send, previous + 1, number, cause)

@@ -8,7 +8,8 @@ import msgspec
 
 from contracts import streams
 from process_manager.groups.cause import Cause
-from process_manager.groups.instance import Instance, StreamPosition
+from process_manager.groups.instance import Instance
+from process_manager.groups.stream_position import StreamPosition
 from process_manager.postgres.stored_values import to_json, to_text
 from process_manager.saga import Saga, SagaStatus
 from runtime.process.logs.repeated_errors import describe_error

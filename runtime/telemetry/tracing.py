@@ -17,19 +17,16 @@ from typing import TYPE_CHECKING
 
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, detach
-from opentelemetry.trace import (
-    Link,
-    NonRecordingSpan,
-    Span,
-    SpanContext,
-    SpanKind,
-    StatusCode,
-    TraceFlags,
-    Tracer,
-)
+from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer
 
 from runtime.grpc.rpc_error import RpcError
 from runtime.telemetry import trace_context
+from runtime.telemetry.span_contexts import (
+    create_context,
+    create_links,
+    format_traceparent,
+    parse_span_context,
+)
 
 if TYPE_CHECKING:
     from runtime.telemetry.finished_spans import SpanRecorder
@@ -104,8 +101,8 @@ def span(
     traceparent = trace_context.get_current() if parent is None else parent
     if _tracer is None or not trace_context.is_sampled(traceparent) or not parse_span_context(traceparent):
         return _NO_SPAN
-    context = None if parent is None else _create_context(parent)
-    return _CurrentSpan(_tracer.start_span(name, context, kind, attributes, _create_links(links)))
+    context = None if parent is None else create_context(parent)
+    return _CurrentSpan(_tracer.start_span(name, context, kind, attributes, create_links(links)))
 
 
 def begin_span(
@@ -123,7 +120,7 @@ def begin_span(
     """
     if _tracer is None:
         return _NO_SPAN
-    context = Context() if parent is None else _create_context(parent)
+    context = Context() if parent is None else create_context(parent)
     return _CurrentSpan(_tracer.start_span(name, context, kind, attributes), is_long=is_long)
 
 
@@ -137,7 +134,7 @@ class _CurrentSpan:
 
     def __enter__(self) -> Span:
         self._token = attach(trace.set_span_in_context(self._span))
-        self._traceparent = _format_traceparent(self._span)
+        self._traceparent = format_traceparent(self._span)
         self._carried = trace_context.set_current(self._traceparent)
         if not self._is_long:
             _open_spans[self._traceparent] = self._span
@@ -180,17 +177,17 @@ def record_span(
         return None
     if (parent_context := parse_span_context(parent)) is None:
         return None
-    linked = _create_links(links)
+    linked = create_links(links)
     if _recorder is not None:
         times = start_ns, end_ns
         context = _recorder.record(name, parent_context, kind, attributes, linked, times, error)
         return f"{parent[:36]}{context.span_id:016x}-01"
-    span = _tracer.start_span(name, _create_context(parent), kind, attributes, linked, start_time=start_ns)
+    span = _tracer.start_span(name, create_context(parent), kind, attributes, linked, start_time=start_ns)
     if error:
         span.set_attribute("error.type", error)
         span.set_status(StatusCode.ERROR)
     span.end(end_ns)
-    return _format_traceparent(span)
+    return format_traceparent(span)
 
 
 def find_open_span(traceparent: str | None) -> Span | None:
@@ -202,26 +199,3 @@ def add_link(traceparent: str, linked: str | None) -> None:
     """Add a link to a span of this process, unless it has ended."""
     if (span := _open_spans.get(traceparent)) is not None and (context := parse_span_context(linked)):
         span.add_link(context)
-
-
-def parse_span_context(traceparent: str | None) -> SpanContext | None:
-    """Return the context of another span; None if the traceparent is malformed."""
-    if traceparent is None or not (parts := trace_context.TRACEPARENT.fullmatch(traceparent)):
-        return None
-    trace_id, span_id, flags = (int(part, 16) for part in parts.groups())
-    return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(flags))
-
-
-def _create_context(parent: str) -> Context:
-    """Return the context of a parent; an empty one, which begins a trace, if the traceparent is malformed."""
-    context = parse_span_context(parent)
-    return Context() if context is None else trace.set_span_in_context(NonRecordingSpan(context), Context())
-
-
-def _create_links(traceparents: Iterable[str | None]) -> list[Link]:
-    return [Link(context) for each in traceparents if (context := parse_span_context(each)) is not None]
-
-
-def _format_traceparent(span: Span) -> str:
-    context = span.get_span_context()
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags & 1:02x}"

@@ -7,7 +7,8 @@ from typing import Any
 
 from contracts.envelope import RecordedEvent
 from process_manager.groups.cause import Cause
-from process_manager.groups.instance import Instance, Step
+from process_manager.groups.instance import Instance
+from process_manager.groups.step import Step
 from process_manager.saga import Input, Reaction, RetryRequested, Send, StepSucceeded, TimerFired
 from tests.support.ledger.sagas import COLLECTION
 from tests.support.ledger.stubs import commands, events, events_v2

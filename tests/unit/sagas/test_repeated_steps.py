@@ -16,7 +16,7 @@ from command_server.contexts.banking.domain.messages import OpenAccount
 from command_server.contexts.ordering.domain import messages as orders
 from diptych_testing.saga_simulation import SagaSimulation, SentStep
 from process_manager.dispatch.step_requests import method_of, path_of, serialize_with_id
-from process_manager.groups.instance import Step
+from process_manager.groups.step import Step
 from process_manager.saga import Input
 from process_manager.sagas import banking as banking_sagas
 from process_manager.sagas import inventory as inventory_sagas
