@@ -97,9 +97,7 @@ def show(saga_id: str, kind: str, as_json: bool) -> None:
 @options.as_json
 def retry(saga_id: str, kind: str, reason: str, as_json: bool) -> None:
     """Repeat the step or input at which a saga is blocked."""
-    with open_api() as api:
-        request = RetrySagaRequest(saga=kind, id=saga_id, reason=reason)
-        _show_status(api.call(api.stub.RetrySaga, request, is_act=True).saga, as_json)
+    _act("RetrySaga", RetrySagaRequest(saga=kind, id=saga_id, reason=reason), as_json)
 
 
 @sagas.command()
@@ -109,12 +107,13 @@ def retry(saga_id: str, kind: str, reason: str, as_json: bool) -> None:
 @options.as_json
 def abort(saga_id: str, kind: str, reason: str, as_json: bool) -> None:
     """End a saga, undoing every step that can be undone. Callers see the reason."""
+    _act("AbortSaga", AbortSagaRequest(saga=kind, id=saga_id, reason=reason), as_json)
+
+
+def _act(method: str, request: Any, as_json: bool) -> None:
+    """Call a method that acts on a saga, and show the saga afterwards."""
     with open_api() as api:
-        request = AbortSagaRequest(saga=kind, id=saga_id, reason=reason)
-        _show_status(api.call(api.stub.AbortSaga, request, is_act=True).saga, as_json)
-
-
-def _show_status(saga: Any, as_json: bool) -> None:
+        saga = api.call(getattr(api.stub, method), request, is_act=True).saga
     if as_json:
         echo_json(format_message(saga))
     else:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from operations_server.sagas.terms import InstanceKey
 from process_manager.postgres.schema import DUE, SAGAS, STEPS
+from process_manager.queries.saga_conditions import ORDER, follow, match_progress
 from process_manager.queries.saga_reader import SagaReader, select_sagas
 from process_manager.queries.saga_records import ListPosition, SagaRow
 
@@ -86,16 +87,10 @@ class SagaScanner:
 
 def _select_slice(saga: str, filter_: SagaFilter, after: ListPosition | None) -> Select[Any]:
     """Select the next rows in the order of an index, with whether the filter selects each."""
-    conditions: list[ColumnElement[bool]] = [SAGAS.c.saga == saga, _bound(filter_)]
-    order = (DUE, SAGAS.c.began_at, SAGAS.c.id)
-    if after:
-        due_at, began_at, id_, after_saga = after
-        position, last = tuple_(*order), (due_at, began_at, id_)
-        # Of equal positions, the sagas whose names come later follow.
-        conditions.append(position >= last if saga > after_saga else position > last)
+    conditions = [SAGAS.c.saga == saga, _bound(filter_), *([follow(after, saga)] if after else [])]
     columns = (DUE.label("due"), SAGAS.c.began_at, SAGAS.c.id, SAGAS.c.saga)
     selected = _match(filter_).label("selected")
-    return select(*columns, selected).where(*conditions).order_by(*order).limit(SLICE)
+    return select(*columns, selected).where(*conditions).order_by(*ORDER).limit(SLICE)
 
 
 def _bound(filter_: SagaFilter) -> ColumnElement[bool]:
@@ -109,18 +104,14 @@ def _bound(filter_: SagaFilter) -> ColumnElement[bool]:
 
 
 def _match(filter_: SagaFilter) -> ColumnElement[bool]:
-    conditions: list[ColumnElement[bool]] = [true()]
-    if filter_.open_only:
-        conditions.append(SAGAS.c.ended.is_(False) | SAGAS.c.unreadable)
-    if filter_.blocked_only:
-        conditions.append(SAGAS.c.blocked_reason != "")
-    if filter_.overdue_only:
-        conditions.append(SAGAS.c.due_at < func.now())
+    conditions = match_progress(
+        open_only=filter_.open_only, blocked_only=filter_.blocked_only, overdue_only=filter_.overdue_only
+    )
     if filter_.began_before is not None:
         conditions.append(SAGAS.c.began_at < filter_.began_before)
     if filter_.error:
         conditions.append(or_(_contains(SAGAS.c.blocked_reason, filter_.error), _has_error(filter_.error)))
-    return and_(*conditions)
+    return and_(true(), *conditions)
 
 
 def _has_error(text: str) -> ColumnElement[bool]:

@@ -81,8 +81,10 @@ DUE = func.coalesce(SAGAS.c.due_at, literal_column("'9999-01-01 00:00:00+00'::ti
 Index("sagas_listed", SAGAS.c.saga, DUE, SAGAS.c.began_at, SAGAS.c.id)
 Index("sagas_listed_by_status", SAGAS.c.saga, SAGAS.c.status, DUE, SAGAS.c.began_at, SAGAS.c.id)
 Index("sagas_ended", SAGAS.c.status_since, SAGAS.c.saga, SAGAS.c.id, postgresql_where=SAGAS.c.ended)
-Index("sagas_blocked", SAGAS.c.saga, postgresql_where=SAGAS.c.blocked_reason != "")
-Index("sagas_open", SAGAS.c.saga, SAGAS.c.id, postgresql_where=SAGAS.c.ended.is_(False) | SAGAS.c.unreadable)
+OPEN, BLOCKED = SAGAS.c.ended.is_(False) | SAGAS.c.unreadable, SAGAS.c.blocked_reason != ""
+"""Conditions of queries that these partial indexes serve."""
+Index("sagas_blocked", SAGAS.c.saga, postgresql_where=BLOCKED)
+Index("sagas_open", SAGAS.c.saga, SAGAS.c.id, postgresql_where=OPEN)
 
 STEPS = Table(
     "saga_steps",

@@ -4,20 +4,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, exists, func, select, text, tuple_, union_all
+from sqlalchemy import Select, Table, exists, func, select, text, tuple_, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from process_manager.deadlines.reader import find_deadline, find_sagas
 from process_manager.postgres.rows import find_error
 from process_manager.postgres.schema import (
-    DUE,
+    BLOCKED,
     MANAGERS,
+    OPEN,
     OPERATOR_ACTIONS,
     SAGAS,
     STEPS,
     TARGET,
     TIMERS,
 )
+from process_manager.queries.saga_conditions import ORDER, OVERDUE, follow, match_progress
 from process_manager.queries.saga_records import (
     NEVER,
     ListPosition,
@@ -136,12 +138,12 @@ class SagaReader:
             select(
                 SAGAS.c.saga,
                 func.count().filter(SAGAS.c.ended.is_(False)),
-                func.count().filter(SAGAS.c.due_at < func.now()),
-                func.count().filter(SAGAS.c.blocked_reason != ""),
+                func.count().filter(OVERDUE),
+                func.count().filter(BLOCKED),
                 func.count().filter(denied_step),
                 func.count().filter(SAGAS.c.unreadable),
             )
-            .where(SAGAS.c.ended.is_(False) | SAGAS.c.unreadable)
+            .where(OPEN)
             .group_by(SAGAS.c.saga)
         )
         async with self._engine.connect() as connection:
@@ -189,22 +191,14 @@ class SagaReader:
 
 
 def _select_page(saga: str, filter_: SagaFilter, after: ListPosition | None, limit: int) -> Select[Any]:
-    conditions: list[ColumnElement[bool]] = [SAGAS.c.saga == saga]
+    conditions = match_progress(
+        open_only=filter_.open_only, blocked_only=filter_.blocked_only, overdue_only=filter_.overdue_only
+    )
     if filter_.status:
         conditions.append(SAGAS.c.status == filter_.status)
-    if filter_.open_only:
-        conditions.append(SAGAS.c.ended.is_(False) | SAGAS.c.unreadable)
-    if filter_.blocked_only:
-        conditions.append(SAGAS.c.blocked_reason != "")
-    if filter_.overdue_only:
-        conditions.append(SAGAS.c.due_at < func.now())
-    order = (DUE, SAGAS.c.began_at, SAGAS.c.id)
     if after:
-        due_at, began_at, id_, after_saga = after
-        position, last = tuple_(*order), (due_at, began_at, id_)
-        # Of equal positions, the sagas whose names come later are on the next page.
-        conditions.append(position >= last if saga > after_saga else position > last)
-    return select_sagas().where(*conditions).order_by(*order).limit(limit)
+        conditions.append(follow(after, saga))
+    return select_sagas().where(SAGAS.c.saga == saga, *conditions).order_by(*ORDER).limit(limit)
 
 
 def select_sagas() -> Select[Any]:
