@@ -25,10 +25,8 @@ CALLER_SPAN = "b7ad6b7169203331"
 
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
-    collector = Collector()
-    await collector.start()
-    yield collector
-    await collector.stop()
+    async with Collector() as collector:
+        yield collector
 
 
 @pytest.fixture

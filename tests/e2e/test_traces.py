@@ -23,10 +23,8 @@ from tests.support.harness.waiting import until
 
 @pytest.fixture(scope="module")
 async def collector() -> AsyncIterator[Collector]:
-    collector = Collector()
-    await collector.start()
-    yield collector
-    await collector.stop()
+    async with Collector() as collector:
+        yield collector
 
 
 @pytest.fixture(scope="module")

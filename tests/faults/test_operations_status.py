@@ -34,10 +34,8 @@ DEADLINE = 5.0
 
 @pytest.fixture(scope="module")
 async def collector() -> AsyncIterator[Collector]:
-    collector = Collector()
-    await collector.start()
-    yield collector
-    await collector.stop()
+    async with Collector() as collector:
+        yield collector
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,8 @@ from tests.support.harness.traced_orders import trace_order
 
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
-    collector = Collector()
-    await collector.start()
-    yield collector
-    await collector.stop()
+    async with Collector() as collector:
+        yield collector
 
 
 @pytest.fixture

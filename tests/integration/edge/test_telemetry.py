@@ -22,10 +22,8 @@ UNSAMPLED = (("traceparent", f"00-{TRACE}-{PARENT}-00"),)
 
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
-    collector = Collector()
-    await collector.start()
-    yield collector
-    await collector.stop()
+    async with Collector() as collector:
+        yield collector
 
 
 async def test_a_trace_continues_from_the_caller_through_the_call(

@@ -18,7 +18,7 @@ from process_manager.dispatch.targets import Targets
 from process_manager.dispatch.timer_dispatcher import TimerDispatcher
 from process_manager.groups.instance_inputs import UnknownSaga
 from process_manager.leases import Leases
-from process_manager.metrics import GROUP_SIZE, GROUP_WAIT
+from process_manager.metrics import GROUP_SIZE, GROUP_WAIT, STEP_ATTEMPTS
 from process_manager.postgres.due_work import NO_CHECKPOINT, CheckpointConflict, DueStep, Feed
 from process_manager.postgres.store import SagaStore
 from process_manager.queries.saga_records import SagaCounts
@@ -284,6 +284,13 @@ def _fail(_state: object, _input: object) -> Any:
     raise ZeroDivisionError
 
 
+async def test_a_rejected_step_is_counted_as_such(run: SagaRun) -> None:
+    STEP_ATTEMPTS.clear()
+    await run.deliver(written("c"))
+    async with dispatching(run, ScriptedClient(StepReply(reason="CHEQUE_WORTHLESS"))):
+        await until(lambda: {outcome for _, outcome in STEP_ATTEMPTS.sums} == {"rejected"})
+
+
 async def test_the_dispatcher_fires_expired_timers(run: SagaRun) -> None:
     await run.deliver(written("c"))
     await run.expire_timers()
@@ -321,6 +328,7 @@ async def test_a_denied_step_is_counted_until_it_is_answered_and_logged_once(
     monkeypatch.setattr("process_manager.dispatch.step_dispatcher.log", log)
     monkeypatch.setattr("process_manager.dispatch.step_dispatcher.INITIAL_PAUSE", 0.01)
     client = DeniedClient()
+    STEP_ATTEMPTS.clear()
     await run.deliver(written("c"), written("d"))
     await run.query("UPDATE saga_steps SET due_at = 'infinity' WHERE id = 'd'")
     async with dispatching(run, client):
@@ -337,6 +345,8 @@ async def test_a_denied_step_is_counted_until_it_is_answered_and_logged_once(
         await until(is_cashed)
     assert await run.reader.count_open() == {COLLECTION.name: SagaCounts(1, 0, 0, denied=0)}
     assert [call.args for call in log.error.call_args_list] == [("Step denied",)]
+    attempts = {outcome: number for (_, outcome), number in STEP_ATTEMPTS.sums.items()}
+    assert attempts == {"denied": client.calls - 1, "accepted": 1}
 
 
 async def test_a_dispatcher_without_partitions_rests(run: SagaRun, monkeypatch: pytest.MonkeyPatch) -> None:

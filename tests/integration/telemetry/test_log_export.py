@@ -24,10 +24,8 @@ WARNING, ERROR = 13, 17
 
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
-    collector = Collector()
-    await collector.start()
-    yield collector
-    await collector.stop()
+    async with Collector() as collector:
+        yield collector
 
 
 async def test_lines_become_records(tmp_path: Path, collector: Collector) -> None:

@@ -22,18 +22,14 @@ CUMULATIVE, DELTA = 2, 1
 
 @pytest.fixture
 async def http_collector() -> AsyncIterator[HttpCollector]:
-    collector = HttpCollector()
-    await collector.start()
-    yield collector
-    await collector.stop()
+    async with HttpCollector() as collector:
+        yield collector
 
 
 @pytest.fixture
 async def grpc_collector() -> AsyncIterator[Collector]:
-    collector = Collector()
-    await collector.start()
-    yield collector
-    await collector.stop()
+    async with Collector() as collector:
+        yield collector
 
 
 async def test_traces_and_metrics_go_to_a_collector_over_http(

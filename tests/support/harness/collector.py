@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import grpc
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs_service
@@ -122,6 +122,13 @@ class Collector:
     async def stop(self) -> None:
         if self._server:
             await self._server.stop(None)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
 
     async def span(self, matches: Callable[[Span], bool], seconds: float = 15.0) -> Span:
         """Wait for a matching span and return it."""
