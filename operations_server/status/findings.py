@@ -142,7 +142,7 @@ def _check_figures(snapshot: Snapshot) -> Iterator[str]:
             yield _describe_figure(figure)
     for store, error in snapshot.health.errors.items():
         unknown = ", ".join(name for name, source in STORES.items() if source == store)
-        yield f"unknown: {unknown}: the process reports in {store} cannot be read: {error}"
+        yield f"{unknown}: unknown, since the reports in {store} cannot be read ({error})"
 
 
 def _describe_figure(figure: Figure) -> str:

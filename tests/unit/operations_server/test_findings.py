@@ -147,7 +147,7 @@ TARGET = SilentTarget("a.B", NOW - timedelta(minutes=5), "refused", 7)
         ),
         (
             with_unknown_figures(POSTGRESQL),
-            "unknown: command success rate: the process reports in PostgreSQL cannot be read: TimeoutError",
+            "command success rate: unknown, since the reports in PostgreSQL cannot be read (TimeoutError)",
         ),
         (replace(HEALTHY, sagas=AWAY), "the sagas cannot be read: no answer for 3 s"),
         (
