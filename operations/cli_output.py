@@ -56,12 +56,13 @@ def redraw(lines: Iterable[Line]) -> None:
 
 def _print(text: str, *, err: bool = False, newline: bool = True) -> None:
     colours = False if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" else None
-    with _stopping_at_closed_output(err):
+    with stopping_at_closed_output(err=err):
         click.echo(text, err=err, color=colours, nl=newline)
 
 
 @contextmanager
-def _stopping_at_closed_output(err: bool) -> Iterator[None]:
+def stopping_at_closed_output(*, err: bool = False) -> Iterator[None]:
+    """End the command if stdout, or stderr, cannot be written: without a message if its reader has gone."""
     try:
         yield
     except OSError as error:

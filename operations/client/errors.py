@@ -17,8 +17,14 @@ ANSWERS = {
 }
 """The statuses of calls that were understood, and whose answer is no."""
 DENIALS = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+FINAL = DENIALS | {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED}
+"""The statuses of calls that would be refused again."""
 LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 """The statuses after which nobody knows whether an act took effect."""
+
+
+class CallRefused(NotAsked):
+    """The server refuses the call, and would refuse it again."""
 
 
 def describe_error(error: grpc.RpcError, address: str, seconds: float | None, is_act: bool) -> StartError:
@@ -36,14 +42,22 @@ def describe_error(error: grpc.RpcError, address: str, seconds: float | None, is
     if info is None:
         text = _describe_failure(code, details, address, seconds)
     else:
-        further_facts = ((key, value) for key, value in sorted(info.metadata.items()) if value not in details)
+        further_facts = (
+            (key, value)
+            for key, value in sorted(info.metadata.items())
+            if value not in details and f"{key}=" not in details  # a long value is cut in the metadata
+        )
         facts = ", ".join(f"{key}={value}" for key, value in further_facts)
         text = f"{info.reason}: {details}" + (f" ({facts})" if facts else "")
     if code in DENIALS:
         text += f"; the token is that of {TOKEN}"
+    if code is grpc.StatusCode.UNIMPLEMENTED and info is not None:
+        text += f"; is {address} ({ADDRESS}) an operations server of this release?"
     if is_act and code in LOST and not _was_not_sent(details):
         text += "; whether it took effect is unknown"
-    return StartError(text) if code in ANSWERS and info is not None else NotAsked(text)
+    if code in ANSWERS and info is not None:
+        return StartError(text)
+    return CallRefused(text) if code in FINAL else NotAsked(text)
 
 
 def _describe_failure(code: grpc.StatusCode, details: str, address: str, seconds: float | None) -> str:

@@ -1,9 +1,17 @@
 """`diptych events export`: the events on record as a file."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from operations.cli_output import echo
 from operations.client.api import open_api
+
+if TYPE_CHECKING:
+    from operations.export.writers import Writer
+
+STDOUT = "-"
 
 
 @click.command()
@@ -33,9 +41,21 @@ def export(from_position: int, stream: str, type_: str, format_: str, output: st
         run = Export(api, writer, lambda line: echo(line, err=True))
         try:
             run.run(request)
-        except BaseException:
-            text = f"the file has the events up to position {run.position:,}; continue with "
-            echo(f"{text}--from-position {run.position + 1} and another --output", err=True)
+        except SystemExit:  # the reader of stdout has gone
             raise
-        finally:
-            writer.close()
+        except BaseException:
+            _end_early(writer, output, run.position, from_position)
+            raise
+        writer.close()
+
+
+def _end_early(writer: "Writer", output: str, position: int, first: int) -> None:
+    """Complete the file and print how to continue; remove a file that has nothing."""
+    writer.close()
+    file = None if output == STDOUT else Path(output)
+    if position < first:
+        if file is not None:
+            file.unlink(missing_ok=True)
+    elif file is None or file.exists():
+        text = f"the file has the events up to position {position:,}; continue with "
+        echo(f"{text}--from-position {position + 1} and another --output", err=True)

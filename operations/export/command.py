@@ -6,6 +6,7 @@ from time import monotonic, sleep
 from diptych.operations.v1.operations_service_pb2 import ExportEventsRequest
 
 from operations.client.api import OperationsApi
+from operations.client.errors import CallRefused
 from operations.export.writers import Writer
 from operations.progress import Progress
 from runtime.process.start_error import NotAsked
@@ -46,6 +47,8 @@ class Export:
             try:
                 self._follow(request, progress)
                 break
+            except CallRefused:
+                raise
             except NotAsked as error:
                 attempts = 1 if self.position > before else attempts + 1
                 if attempts == ATTEMPTS:

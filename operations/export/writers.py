@@ -1,12 +1,14 @@
 """Files of exported events: JSON lines and Parquet."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from diptych.operations.v1.records_pb2 import Event
 
+from operations.cli_output import stopping_at_closed_output
 from operations.rendering.json_lines import format_message, format_object, to_object
 from runtime.process.start_error import StartError
 
@@ -16,7 +18,11 @@ ROWS_OF_GROUP, BYTES_OF_GROUP = 10_000, 32_000_000
 
 
 class Writer(Protocol):
-    """Writes events to a file, which is complete once it is closed, wherever the export ended."""
+    """Writes events to a file, which is complete once it is closed, wherever the export ended.
+
+    Raises:
+        StartError: by both methods: the file cannot be written, for instance since the disk is full.
+    """
 
     def write(self, events: Sequence[Event]) -> None: ...
 
@@ -34,15 +40,28 @@ class JsonLinesWriter:
     """
 
     def __init__(self, output: str) -> None:
-        self._file: IO[bytes] = sys.stdout.buffer if output == STDOUT else _create(output)
-        self._closes = output != STDOUT
+        self._output = output
+        # Without a buffer: a failed write then leaves nothing that is written later.
+        self._file: IO[bytes] | None = None if output == STDOUT else _create(output, buffering=0)
+        self._end = 0
 
     def write(self, events: Sequence[Event]) -> None:
-        self._file.writelines(f"{format_message(event)}\n".encode() for event in events)
+        lines = "".join(f"{format_message(event)}\n" for event in events).encode()
+        if self._file is None:
+            with stopping_at_closed_output():
+                sys.stdout.buffer.write(lines)
+                sys.stdout.buffer.flush()
+            return
+        with _naming(self._output):
+            try:
+                _write_all(self._file, lines)
+            except OSError:
+                self._file.truncate(self._end)  # no part of a line
+                raise
+        self._end += len(lines)
 
     def close(self) -> None:
-        self._file.flush()
-        if self._closes:
+        if self._file is not None:
             self._file.close()
 
 
@@ -78,10 +97,12 @@ class ParquetWriter:
                 ("encoded_data", pyarrow.binary()),
             ]
         )
+        self._output = output
         self._file = _create(output)
         self._writer: Any = pyarrow.parquet.ParquetWriter(self._file, self._schema, compression="zstd")
         self._rows: list[dict[str, Any]] = []
         self._size = 0
+        self._is_removed = False
 
     def write(self, events: Sequence[Event]) -> None:
         self._rows += map(_build_row, events)
@@ -90,14 +111,30 @@ class ParquetWriter:
             self._flush()
 
     def close(self) -> None:
+        if self._is_removed:
+            return
         self._flush()
-        self._writer.close()
-        self._file.close()
+        with self._removing_unfinished():
+            self._writer.close()
+            self._file.close()
 
     def _flush(self) -> None:
         if self._rows:
-            self._writer.write_table(self._arrow.Table.from_pylist(self._rows, self._schema))
+            with self._removing_unfinished():
+                self._writer.write_table(self._arrow.Table.from_pylist(self._rows, self._schema))
         self._rows, self._size = [], 0
+
+    @contextmanager
+    def _removing_unfinished(self) -> Iterator[None]:
+        """Remove the file if it cannot be written: without its end nobody can read it."""
+        try:
+            with _naming(self._output, "; it is removed, since it lacks its index"):
+                yield
+        except StartError:
+            Path(self._output).unlink(missing_ok=True)
+            self._is_removed = True
+            self._writer.is_open = False  # or pyarrow would close it once more
+            raise
 
 
 _TEXTS = (
@@ -121,11 +158,29 @@ WRITERS: dict[str, Callable[[str], Writer]] = {"jsonl": JsonLinesWriter, "parque
 """The writers by the name of the format."""
 
 
-def _create(output: str) -> IO[bytes]:
+def _create(output: str, *, buffering: int = -1) -> IO[bytes]:
     """Create a file; one that exists already may be the only copy of its content."""
+    if not output:
+        raise StartError("--output: is empty")
     try:
-        return Path(output).open("xb")
+        return Path(output).open("xb", buffering)
     except FileExistsError:
         raise StartError(f"--output: {output} exists already; name another file") from None
     except OSError as error:
         raise StartError(f"--output: {output} cannot be created: {error.strerror}") from error
+
+
+def _write_all(file: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+@contextmanager
+def _naming(output: str, consequence: str = "") -> Iterator[None]:
+    """Name the file in the error of a write."""
+    try:
+        yield
+    except OSError as error:
+        text = f"--output: {output} cannot be written: {error.strerror}{consequence}"
+        raise StartError(text) from error

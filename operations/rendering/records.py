@@ -16,6 +16,7 @@ from operations.rendering.values import (
 )
 
 ACCEPTED = "ACCEPTED"
+STATE = "state"
 
 
 def render_requests(requests: Sequence[Any], width: int) -> list[Line]:
@@ -82,9 +83,14 @@ def render_state(stream: str, response: Any, width: int) -> list[Line]:
     """Return the state of an aggregate and its views, each as JSON over several lines."""
     time = format_timestamp(response.record_time)
     lines = lay_out_text(f"{stream} at version {response.version}, recorded {time}", width)
-    parts = [("state", response.state), *sorted(response.views.items())]
-    for name, data in parts:
-        lines += [Line(""), *lay_out_text(name, width), *_lay_out_object(data, width)]
+    errors = dict(response.view_errors) | ({STATE: response.state_error} if response.state_error else {})
+    parts = dict(response.views) | ({} if response.state_error else {STATE: response.state})
+    for name in sorted({*parts, *errors}, key=lambda name: (name != STATE, name)):
+        lines += [Line(""), *lay_out_text(name, width)]
+        if name in errors:
+            lines += lay_out_text(f"not known: {errors[name]}", width, "red", indent=2)
+        else:
+            lines += _lay_out_object(parts[name], width)
     return lines
 
 

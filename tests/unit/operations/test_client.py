@@ -14,6 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from devstack.tcp_ports import free_port
 from operations.client.api import OperationsApi, list_entries
+from operations.client.errors import CallRefused
 from operations.client.target import ADDRESS, DEFAULTS, TOKEN, Target, read_target
 from runtime.process.settings import Settings
 from runtime.process.start_error import InvalidSetting, NotAsked, StartError
@@ -37,12 +38,14 @@ class Service:
 
     def fail(self, request: Any, context: Any) -> Any:
         code = getattr(grpc.StatusCode, request.projection)
-        info = error_details_pb2.ErrorInfo(reason="SOME_REASON", metadata={"b": "2", "a": "1"})
+        is_long = request.reason == "long"  # a fact that is cut in the metadata
+        metadata = {"a": "123…"} if is_long else {"b": "2", "a": "1"}
+        info = error_details_pb2.ErrorInfo(reason="SOME_REASON", metadata=metadata)
         packed = any_pb2.Any()
         packed.Pack(info)
-        status = status_pb2.Status(code=code.value[0], details=[packed] if request.reason == "why" else [])
+        status = status_pb2.Status(code=code.value[0], details=[packed] if request.reason else [])
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-        context.abort(code, "a text about 1")
+        context.abort(code, "a text (a=12345)" if is_long else "a text about 1")
         raise AssertionError("abort raises")
 
 
@@ -106,6 +109,16 @@ def test_an_error_has_its_reason_and_facts(
 ) -> None:
     error = act(service[1], code)
     assert (error.exit_code, str(error)) == (exit_code, f"SOME_REASON: a text about 1 (b=2){suffix}")
+
+
+def test_a_server_of_another_kind_is_named(service: tuple[Service, OperationsApi]) -> None:
+    error = act(service[1], "UNIMPLEMENTED")
+    assert isinstance(error, CallRefused)
+    assert f"({ADDRESS}) an operations server" in str(error)
+
+
+def test_a_fact_that_the_text_has_is_not_repeated(service: tuple[Service, OperationsApi]) -> None:
+    assert str(act(service[1], "NOT_FOUND", reason="long")) == "SOME_REASON: a text (a=12345)"
 
 
 def test_an_error_of_grpc_itself_names_address_and_setting(service: tuple[Service, OperationsApi]) -> None:

@@ -158,6 +158,16 @@ def test_parts_that_need_attention_are_coloured_and_say_why() -> None:
     assert "s does not answer for 12 s, waiting: 2 steps: refused" in texts
 
 
+def test_a_state_that_cannot_be_folded_is_not_shown_as_an_empty_one() -> None:
+    response = GetStateResponse(version=3, state_error="DecodeError: x", view_errors={"ordering.order": "no"})
+    response.views["ordering.order_history"].update({"order_id": "o-1"})
+    lines = records.render_state("ordering.order.o-1", response, WIDTH)
+    texts = [line.text for line in lines if line.text]
+    assert texts[1:5] == ["state", "  not known: DecodeError: x", "ordering.order", "  not known: no"]
+    assert [line.text for line in lines if line.colour == "red"] == [texts[2], texts[4]]
+    assert "order_history" in texts[5]
+
+
 def test_a_lag_above_the_alert_or_unknown_is_coloured() -> None:
     age = Duration(seconds=6)
     lagging = status_pb2.Projection(
