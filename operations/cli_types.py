@@ -86,7 +86,7 @@ class AsOfType(click.ParamType[AsOf]):
         text = str(value)
         if text.isascii() and text.isdecimal():
             if not 1 <= len(text) <= 19 or not 1 <= int(text) <= MAX_VERSION:
-                self.fail(f"{text!r} is not a version: the first one is 1", param, ctx)
+                self.fail(f"{text!r} is not a version: they go from 1 to {MAX_VERSION}", param, ctx)
             return AsOf(version=int(text))
         try:
             return AsOf(time=parse_moment(text))

@@ -88,7 +88,7 @@ def _end_at(request: Any, as_of: AsOf) -> None:
         raise click.UsageError("--as-of: a version needs a STREAM")
     request.until_version = as_of.version
     if as_of.time:
-        request.until_time.FromDatetime(as_of.time)
+        request.as_of.FromDatetime(as_of.time)
 
 
 @events.command()

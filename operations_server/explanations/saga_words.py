@@ -8,7 +8,8 @@ from diptych.operations.v1.explanation_pb2 import Explanation
 
 from operations_server.explanations.chain import Entry
 from operations_server.explanations.saga_facts import SagaFacts
-from operations_server.explanations.words import MAX_VALUE_LENGTH, cut, format_time
+from operations_server.explanations.words import MAX_VALUE_LENGTH, cut
+from operations_server.names import format_time
 from process_manager.queries.saga_records import OperatorAction, SentStep
 
 

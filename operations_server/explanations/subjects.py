@@ -8,7 +8,7 @@ from typing import Any
 
 from contracts import streams
 from operations_server.explanations.record_reader import RecordReader, is_uuid
-from operations_server.explanations.words import format_time
+from operations_server.names import format_time
 from runtime.grpc.rpc_error import RpcError
 
 _STREAM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{1,64}")

@@ -8,12 +8,11 @@ from operations_server.explanations.record_reader import StoredEvent
 from operations_server.explanations.saga_facts import SagaFacts
 from operations_server.explanations.saga_words import describe_state
 from operations_server.explanations.words import (
-    format_time,
     name_event,
     name_sender,
     name_stream,
 )
-from operations_server.names import shorten_name
+from operations_server.names import format_time, shorten_name
 
 
 def describe_stream(latest: StoredEvent, found: Followed, now: datetime, until: datetime | None) -> str:

@@ -7,7 +7,7 @@ from diptych.operations.v1.explanation_pb2 import Explanation
 
 from operations_server.explanations.chain import Entry
 from operations_server.explanations.views import ViewState
-from operations_server.explanations.words import format_time
+from operations_server.names import format_time
 
 
 def describe_view(state: ViewState, aggregate_id: str, latest: int) -> str:

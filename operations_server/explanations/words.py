@@ -14,7 +14,7 @@ from google.protobuf.message import Message
 from google.type.money_pb2 import Money
 
 from contracts.money import NANOS, to_nanos
-from operations_server.names import shorten_name
+from operations_server.names import format_time, shorten_name
 
 MAX_VALUE_LENGTH = 100
 MAX_SENTENCE_LENGTH = 1_000
@@ -43,10 +43,6 @@ def name_stream(stream: str) -> str:
 def name_sender(subject: str, on_behalf_of: str | None) -> str:
     sender = cut(subject or "somebody unknown", MAX_VALUE_LENGTH)
     return f"{sender} on behalf of {cut(on_behalf_of, MAX_VALUE_LENGTH)}" if on_behalf_of else sender
-
-
-def format_time(time: datetime) -> str:
-    return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def cut(text: str, length: int = MAX_SENTENCE_LENGTH) -> str:

@@ -3,17 +3,20 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from diptych.operations.v1 import operations_service_pb2 as protocol
 
 from operations_server.records.database import report_failures, report_unavailable
-from operations_server.records.event_filter import EventFilter
+from operations_server.records.event_filter import EventFilter, read_time
 from operations_server.records.event_tail import SentEvents
 from operations_server.records.records import Records
 from operations_server.records.request_filter import RequestFilter
 from operations_server.records.request_reader import Position
+from operations_server.records.versions import check_time, find_version
 from runtime.grpc import caller
 from runtime.grpc.call_limit import CallLimit
 from runtime.grpc.method import Context, Handler
@@ -70,6 +73,7 @@ class _ListEvents:
         if chosen.until_version and not chosen.stream:
             violations = {"until_version": "needs a stream"}
             raise RpcError("REQUEST_INVALID", "until_version: needs a stream", violations=violations)
+        chosen = await self._apply_as_of(chosen, read_time(request, "as_of"))
         token = self._tokens.read_page_token(request, repr(chosen))
         incarnation, until = await self._find_end(chosen)
         after = 0 if chosen.stream else chosen.after_position
@@ -84,6 +88,18 @@ class _ListEvents:
             last = msgspec.json.encode((incarnation, page.scanned_to)).decode()
             response.next_page_token = self._tokens.mint_page_token(request, repr(chosen), last)
         return response
+
+    async def _apply_as_of(self, chosen: EventFilter, as_of: datetime | None) -> EventFilter:
+        """Return the filter with the end that a version or a time names, once that is checked."""
+        database = self._records.database
+        if chosen.stream and (chosen.until_version or as_of):
+            version, _ = await find_version(database, chosen.stream, chosen.until_version, as_of)
+            return replace(chosen, until_version=version)
+        if as_of is None:
+            return chosen
+        await check_time(database, as_of)
+        ends = [as_of + timedelta(microseconds=1), *([chosen.until_time] if chosen.until_time else [])]
+        return replace(chosen, until_time=min(ends))
 
     async def _find_end(self, chosen: EventFilter) -> tuple[str, int]:
         if chosen.stream:

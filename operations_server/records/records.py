@@ -30,17 +30,17 @@ class Records:
         stopping: asyncio.Event,
         segments: Sequence[Segments] = (),
     ) -> None:
-        self._database = Database(database_url)
+        self.database = Database(database_url)
         self._builder_database = Database(database_url, statement_timeout=5.0, pool_size=1)
-        self.settled = Settled(self._database)
-        self.events = EventReader(self._database)
-        self.requests = RequestReader(self._database)
+        self.settled = Settled(self.database)
+        self.events = EventReader(self.database)
+        self.requests = RequestReader(self.database)
         self.tail = EventTail(self.events, self.settled, stopping)
-        self.states = StateFolder(self._database, manifests)
+        self.states = StateFolder(self.database, manifests)
         self.index_builder = IndexBuilder(self._builder_database, *segments)
 
     async def close(self) -> None:
         self.tail.close()
         self.settled.close()
-        await self._database.close()
+        await self.database.close()
         await self._builder_database.close()

@@ -22,6 +22,7 @@ from contracts import streams
 from contracts.envelope import RecordedEvent, parse_metadata
 from contracts.manifest import Manifest
 from operations_server.records.database import Database
+from operations_server.records.event_filter import read_time
 from operations_server.records.event_messages import make_printable
 from operations_server.records.state_json import parse_state
 from operations_server.records.versions import find_version
@@ -100,7 +101,9 @@ class StateFolder:
         began = monotonic()
         time_left = MAX_TIME if remaining is None else min(MAX_TIME, remaining - MARGIN)
         async with self._places:
-            version, recorded_at = await find_version(self._database, request)
+            version, recorded_at = await find_version(
+                self._database, request.stream, request.version, read_time(request, "time")
+            )
             response = protocol.GetStateResponse(version=version)
             response.record_time.FromDatetime(recorded_at)
             await self._add_state(response, request.stream, began + time_left * STATE_SHARE)

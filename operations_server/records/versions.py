@@ -1,46 +1,83 @@
 """The version of a stream at a time, and the errors of times and versions that it has not had."""
 
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Mapping
+from datetime import datetime
 
+from operations_server.names import format_time
 from operations_server.records.database import Database, Driver
-from operations_server.records.event_filter import read_time
 from runtime.grpc.rpc_error import RpcError
 
 FIND_LAST = """
 SELECT version, recorded_at, clock_timestamp() AS now FROM events WHERE stream = $1
 ORDER BY version DESC LIMIT 1
 """
+READ_NOW_AND_FIRST = """
+SELECT clock_timestamp(), (SELECT recorded_at FROM events ORDER BY position LIMIT 1)
+"""
+NO_FACTS: Mapping[str, str] = {}
 READ_TIME_OF_VERSION = "SELECT recorded_at FROM events WHERE stream = $1 AND version = $2"
 
 
-async def find_version(database: Database, request: Any) -> tuple[int, datetime]:
-    """Return the version that a request with `stream`, `version` and `time` names, and its time.
+async def find_version(
+    database: Database, stream: str, version: int, time: datetime | None
+) -> tuple[int, datetime]:
+    """Return the version of a stream that is named, and its time.
+
+    Args:
+        database: has the events.
+        stream: its name.
+        version: 0 for the latest one.
+        time: None for now. With a version as well, the earlier of the two counts.
 
     Raises:
         RpcError: `STREAM_NOT_FOUND`, `VERSION_NOT_REACHED`, `TIME_IN_FUTURE` or `BEFORE_FIRST_EVENT`.
     """
-    rows = await database.fetch(FIND_LAST, request.stream)
+    rows = await database.fetch(FIND_LAST, stream)
     if not rows:
-        raise RpcError.not_found("operations", "STREAM_NOT_FOUND", {"stream": request.stream})
+        raise RpcError.not_found("operations", "STREAM_NOT_FOUND", {"stream": stream})
     ((last, recorded_at, now),) = rows
-    if request.version > last:
-        facts = {"stream": request.stream, "version": str(request.version), "last": str(last)}
+    if version > last:
+        facts = {"stream": stream, "version": str(version), "latest": str(last)}
         raise RpcError.of_rule("operations", "VERSION_NOT_REACHED", facts)
-    version = request.version or last
+    found = version or last
     async with database.connect() as driver:
-        if (time := read_time(request, "time")) is not None:
-            if time > now:
-                facts = {"time": time.isoformat(), "now": now.astimezone(UTC).isoformat()}
-                raise RpcError.of_rule("operations", "TIME_IN_FUTURE", facts)
-            version = min(version, await _find_version_at(driver, request.stream, last, time))
-        if not version:
-            first = await _read_time(driver, request.stream, 1)
-            facts = {"stream": request.stream, "time": str(time), "first_event_time": first.isoformat()}
-            raise RpcError.of_rule("operations", "BEFORE_FIRST_EVENT", facts)
-        if version < last:
-            recorded_at = await _read_time(driver, request.stream, version)
-    return version, recorded_at
+        if time is not None:
+            check_not_future(time, now)
+            found = min(found, await _find_version_at(driver, stream, last, time))
+            if not found:
+                raise refuse_early(time, await _read_time(driver, stream, 1), {"stream": stream})
+        if found < last:
+            recorded_at = await _read_time(driver, stream, found)
+    return found, recorded_at
+
+
+async def check_time(database: Database, time: datetime) -> None:
+    """Check that a time is neither later than now nor before the first of all events.
+
+    Raises:
+        RpcError: `TIME_IN_FUTURE` or `BEFORE_FIRST_EVENT`.
+    """
+    ((now, first),) = await database.fetch(READ_NOW_AND_FIRST)
+    check_not_future(time, now)
+    if first is not None and time < first:
+        raise refuse_early(time, first)
+
+
+def check_not_future(time: datetime, now: datetime) -> None:
+    """Check a time.
+
+    Raises:
+        RpcError: `TIME_IN_FUTURE`.
+    """
+    if time > now:
+        facts = {"time": format_time(time), "now": format_time(now)}
+        raise RpcError.of_rule("operations", "TIME_IN_FUTURE", facts)
+
+
+def refuse_early(time: datetime, first: datetime, facts: Mapping[str, str] = NO_FACTS) -> RpcError:
+    """Return the error for a time before the first event."""
+    times = {"time": format_time(time), "first": format_time(first)}
+    return RpcError.of_rule("operations", "BEFORE_FIRST_EVENT", {**facts, **times})
 
 
 async def _find_version_at(driver: Driver, stream: str, last: int, time: datetime) -> int:

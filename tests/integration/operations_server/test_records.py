@@ -258,6 +258,29 @@ async def test_a_state_and_a_view_that_are_too_large_are_left_out(operator: Call
     assert "too large for a response" in response.state_error
 
 
+async def test_events_as_of_no_such_version_or_time_are_refused(operator: Caller, database: Any) -> None:
+    now = datetime.now(UTC)
+
+    def ask(time: datetime | None = None, **fields: Any) -> protocol.ListEventsRequest:
+        request = protocol.ListEventsRequest(**fields)
+        if time is not None:
+            request.as_of.FromDatetime(time)
+        return request
+
+    missing = ask(now, stream=f"ordering.order.{uuid4().hex}")
+    assert await operator.rejection_reason(missing) == "STREAM_NOT_FOUND"
+    await add_event(database, 1, at=now)
+    await add_event(database, 2, at=now + timedelta(milliseconds=1))
+    beyond = ask(stream=STREAM, until_version=3)
+    assert await operator.rejection_reason(beyond) == "VERSION_NOT_REACHED"
+    hour = timedelta(hours=1)
+    for stream in (STREAM, ""):
+        assert await operator.rejection_reason(ask(now + hour, stream=stream)) == "TIME_IN_FUTURE"
+        assert await operator.rejection_reason(ask(now - hour, stream=stream)) == "BEFORE_FIRST_EVENT"
+        listed = await operator.query(ask(now, stream=stream))
+        assert [event.version for event in listed.events] == [1]
+
+
 async def test_a_tail_ends_when_the_database_is_restored_and_when_the_server_stops(
     stack: Stack, operator: Caller, database: Any
 ) -> None:

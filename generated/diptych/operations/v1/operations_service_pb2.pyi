@@ -418,6 +418,7 @@ class ListEventsRequest(_message.Message):
     UNTIL_VERSION_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AS_OF_FIELD_NUMBER: _builtins.int
     stream: _builtins.str
     """Only those of this stream; empty for all."""
     type: _builtins.str
@@ -429,7 +430,9 @@ class ListEventsRequest(_message.Message):
     after_position: _builtins.int
     """Only those after this position; 0 for all."""
     until_version: _builtins.int
-    """Only those up to this version of the stream; 0 for all. Needs `stream`."""
+    """Only those up to this version of the stream; 0 for all. Needs `stream`. A version that the stream has not
+    reached is refused (`VERSION_NOT_REACHED`).
+    """
     page_size: _builtins.int
     """The maximum number of entries in a page, up to 1000; 50 if it is 0. A page may hold fewer and still have a
     next page.
@@ -444,6 +447,12 @@ class ListEventsRequest(_message.Message):
     def until_time(self) -> _timestamp_pb2.Timestamp:
         """Only those before this time; unset for all."""
 
+    @_builtins.property
+    def as_of(self) -> _timestamp_pb2.Timestamp:
+        """As of this time: only those that were recorded by then; unset for now. A time later than now is refused
+        (`TIME_IN_FUTURE`), and so is one before the first event (`BEFORE_FIRST_EVENT`).
+        """
+
     def __init__(
         self,
         *,
@@ -457,10 +466,11 @@ class ListEventsRequest(_message.Message):
         until_version: _builtins.int = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        as_of: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["from_time", b"from_time", "until_time", b"until_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "from_time", b"from_time", "until_time", b"until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "causation_id", b"causation_id", "correlation_id", b"correlation_id", "from_time", b"from_time", "page_size", b"page_size", "page_token", b"page_token", "stream", b"stream", "type", b"type", "until_time", b"until_time", "until_version", b"until_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "as_of", b"as_of", "causation_id", b"causation_id", "correlation_id", b"correlation_id", "from_time", b"from_time", "page_size", b"page_size", "page_token", b"page_token", "stream", b"stream", "type", b"type", "until_time", b"until_time", "until_version", b"until_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -169,6 +169,7 @@ class OperationsServiceServicer:
     def ListEvents(self, request, context):
         """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
         stream, an event is listed once no other event can be added before it, in general after some milliseconds.
+        Fails with `NOT_FOUND` (`STREAM_NOT_FOUND`) if there is no stream whose version or time is named.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

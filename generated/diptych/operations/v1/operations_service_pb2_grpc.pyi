@@ -57,6 +57,7 @@ class OperationsServiceStub:
     ListEvents: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.ListEventsRequest, _operations_service_pb2.ListEventsResponse]
     """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
     stream, an event is listed once no other event can be added before it, in general after some milliseconds.
+    Fails with `NOT_FOUND` (`STREAM_NOT_FOUND`) if there is no stream whose version or time is named.
     """
     TailEvents: _grpc.UnaryStreamMultiCallable[_operations_service_pb2.TailEventsRequest, _operations_service_pb2.TailEventsResponse]
     """Sends events as they are committed, in order of their positions, from now on or from a position, until the
@@ -120,6 +121,7 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     ListEvents: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListEventsRequest, _operations_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
     stream, an event is listed once no other event can be added before it, in general after some milliseconds.
+    Fails with `NOT_FOUND` (`STREAM_NOT_FOUND`) if there is no stream whose version or time is named.
     """
     TailEvents: _aio.UnaryStreamMultiCallable[_operations_service_pb2.TailEventsRequest, _operations_service_pb2.TailEventsResponse]  # type: ignore[assignment]
     """Sends events as they are committed, in order of their positions, from now on or from a position, until the
@@ -222,6 +224,7 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_operations_service_pb2.ListEventsResponse, _abc.Awaitable[_operations_service_pb2.ListEventsResponse]]:
         """Lists events: those of a stream in order of their versions, others in order of their positions. Without a
         stream, an event is listed once no other event can be added before it, in general after some milliseconds.
+        Fails with `NOT_FOUND` (`STREAM_NOT_FOUND`) if there is no stream whose version or time is named.
         """
 
     @_abc_1.abstractmethod
