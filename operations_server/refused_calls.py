@@ -29,6 +29,7 @@ SELECT * FROM (
     CAST(sum(calls) AS bigint) AS calls, max(recorded_at) AS last,
     (array_agg(details ->> 'trace_id' ORDER BY recorded_at DESC)
       FILTER (WHERE details ->> 'trace_id' <> ''))[1] AS trace_id,
+    (array_agg(CAST(details AS text) ORDER BY recorded_at DESC))[1] AS details,
     md5(concat_ws(chr(31), reason, coalesce(details ->> 'cause', ''), coalesce(caller, ''), peer, method))
       COLLATE "C" AS key
   FROM refused_calls
@@ -46,6 +47,8 @@ CANCELED = "57014"
 Position = tuple[datetime, datetime, int, datetime, str]
 """The range of time of all pages; and of the last entry its number of calls, its time and its key."""
 MAX_CALLS = 2**63 - 1
+OTHER_FIELDS = {"cause", "since", "method", "trace_id"}
+"""Details that an entry has in fields of their own, or that say nothing about one call."""
 
 
 class RefusedCalls:
@@ -134,6 +137,16 @@ def _describe(row: Any) -> RefusedCall:
         method=row.method,
         calls=row.calls,
         trace_id=row.trace_id,
+        details=_decode_details(row.details),
     )
     message.last_time.FromDatetime(row.last)
     return message
+
+
+def _decode_details(document: str) -> Mapping[str, str]:
+    """Return what was wrong with a call; its cause and its trace have fields of their own."""
+    try:
+        details = msgspec.json.decode(document, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return {}
+    return {name: str(value) for name, value in details.items() if name not in OTHER_FIELDS}

@@ -56,6 +56,11 @@ def _render_refused_calls(calls: Any, width: int) -> Iterator[Line]:
     caller = f"caller {calls.caller}" if calls.caller else "no caller"
     trace = f"trace {calls.trace_id}" if calls.trace_id else ""
     yield from lay_out_items([calls.method, caller, f"from {calls.peer}", trace], width)
+    details = dict(calls.details)
+    request = [f"request {details.pop('request_id')}"] if "request_id" in details else []
+    items = [*request, *(f"{name}: {text}" for name, text in sorted(details.items()))]
+    if items:
+        yield from lay_out_items(items, width)
 
 
 def render_events(events: Sequence[Any], width: int) -> list[Line]:

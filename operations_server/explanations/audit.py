@@ -1,11 +1,13 @@
 """Finds answered commands and refused calls, each search bounded whatever the history."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from time import monotonic
+from typing import Any
 from uuid import UUID
 
+import msgspec
 from diptych.operations.v1.records_pb2 import Request
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -27,7 +29,7 @@ REFUSED_WITHIN = timedelta(days=1)
 
 # Not `->>`, which fails for details with a lone surrogate.
 FIND_REFUSED = text(f"""
-SELECT recorded_at, caller, method, reason, peer, calls FROM refused_calls
+SELECT recorded_at, caller, method, reason, peer, details::text AS details FROM refused_calls
 WHERE recorded_at > :since AND recorded_at <= :until AND strpos(details::text, :id) > 0
 ORDER BY recorded_at LIMIT {MAX_REFUSED_CALLS}
 """)  # noqa: S608 - composed of constants
@@ -60,6 +62,8 @@ class RefusedCall:
     caller: str
     method: str
     reason: str
+    details: Mapping[str, Any]
+    """What was wrong with it, without its request id."""
     peer: str
     recorded_at: datetime
 
@@ -128,7 +132,15 @@ class AuditReader:
         async with self._database.connect() as connection:
             rows = (await connection.execute(FIND_REFUSED, parameters)).all()
         return [
-            RefusedCall(row.caller or "", row.method, row.reason, row.peer, row.recorded_at) for row in rows
+            RefusedCall(
+                row.caller or "",
+                row.method,
+                row.reason,
+                _decode_details(row.details),
+                row.peer,
+                row.recorded_at,
+            )
+            for row in rows
         ]
 
 
@@ -144,3 +156,11 @@ def _to_request(request: Request) -> AuditedRequest:
         request.record_time.ToDatetime(UTC),
         request.duration.ToMicroseconds() / 1000,
     )
+
+
+def _decode_details(document: str) -> Mapping[str, Any]:
+    try:
+        details = msgspec.json.decode(document, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return {}
+    return {name: value for name, value in details.items() if name not in ("request_id", "trace_id")}

@@ -106,5 +106,6 @@ def create_answer_entry(answer: Answer, depth: int) -> Entry:
 def create_refused_entry(call: RefusedCall, request_id: str) -> Entry:
     service, _, method = call.method.lstrip("/").partition("/")
     sender = name_sender(call.caller, None)
-    text = f"{sender} called {method} of {service} from {call.peer}: refused, {call.reason}"
+    reason = describe_rejection(call.reason, call.details)
+    text = f"{sender} called {method} of {service} from {call.peer}: refused, {reason}"
     return Entry(call.recorded_at, Explanation.KIND_REFUSED, text, request_id)

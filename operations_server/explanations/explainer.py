@@ -22,6 +22,7 @@ from operations_server.explanations.subjects import (
     check_not_future,
     find_version,
     parse_subject,
+    read_request_time,
 )
 from operations_server.explanations.words import name_stream
 from runtime.grpc.rpc_error import RpcError
@@ -74,6 +75,8 @@ class Explainer:
             explanations += await self._explain_requests(
                 subject.request_id, moment, now, is_needed=not explanations
             )
+            if not explanations:
+                explanations = await self._explain_refused(subject.request_id, moment, now)
         if not explanations and too_early is not None:
             raise too_early
         if not explanations:
@@ -189,6 +192,19 @@ class Explainer:
             raise RpcError("WRITE_MODEL_UNAVAILABLE", text, retry_after=10.0)
         return explanations
 
+    async def _explain_refused(self, request_id: str, moment: Moment, now: datetime) -> list[Explanation]:
+        """Return the explanation of calls of which none was decided."""
+        until = moment.time or now
+        sent_at = min(now, read_request_time(request_id) or now)
+        found = await self._audit.find_refused(request_id, sent_at)
+        calls = [call for call in found if call.recorded_at <= until]
+        if not calls:
+            return []
+        chain = Chain(moment.time)
+        for number, call in enumerate(calls):
+            chain.add(("refused", number), create_refused_entry(call, request_id))
+        return [chain.to_message(f"request {request_id}", summaries.describe_refused(calls[-1]))]
+
     async def _add_refused(self, chain: Chain, request_id: str, near: datetime) -> None:
         for number, call in enumerate(await self._audit.find_refused(request_id, near)):
             chain.add(("refused", number), create_refused_entry(call, request_id))
@@ -216,7 +232,8 @@ def describe_missing(text: str, subject: Subject) -> dict[str, str]:
     elif subject.request_id:
         meaning = (
             "no aggregate has this id, and no command with this request id was answered: it never arrived,"
-            " was refused before it was decided, was lost before its commit, or is older than the audit"
+            " was refused before it was authenticated, was lost before its commit, or is older than the"
+            " record"
         )
     elif subject.streams:
         meaning = "no aggregate has this id: no command about it was accepted"

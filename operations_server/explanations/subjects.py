@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 from contracts import streams
 from operations_server.explanations.record_reader import RecordReader, is_uuid
@@ -35,6 +36,15 @@ def parse_subject(text: str, stream_types: Collection[str]) -> Subject:
         return Subject()
     names = tuple(streams.stream_name(each, text) for each in stream_types)
     return Subject(names, request_id=text.lower() if is_uuid(text) else "")
+
+
+def read_request_time(request_id: str) -> datetime | None:
+    """Return the time that a request id carries: one of version 7 does."""
+    value = UUID(request_id)
+    try:
+        return datetime.fromtimestamp((value.int >> 80) / 1000, UTC) if value.version == 7 else None
+    except (ValueError, OverflowError):  # beyond the calendar
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,12 +2,13 @@
 
 from datetime import datetime
 
-from operations_server.explanations.audit import AuditedRequest
+from operations_server.explanations.audit import AuditedRequest, RefusedCall
 from operations_server.explanations.followers import Followed
 from operations_server.explanations.record_reader import StoredEvent
 from operations_server.explanations.saga_facts import SagaFacts
 from operations_server.explanations.saga_words import describe_state
 from operations_server.explanations.words import (
+    describe_rejection,
     name_event,
     name_sender,
     name_stream,
@@ -67,3 +68,10 @@ def describe_request(request: AuditedRequest) -> str:
         f"{shorten_name(request.command)} of {sender} for {name_stream(request.stream)}: {outcome} at"
         f" {format_time(request.recorded_at)}, {request.milliseconds:.1f} ms after it arrived"
     )
+
+
+def describe_refused(call: RefusedCall) -> str:
+    """Return why a call was refused before it was decided."""
+    method, sender = call.method.rpartition("/")[2], name_sender(call.caller, None)
+    reason = describe_rejection(call.reason, call.details)
+    return f"{method} of {sender}: refused before it was decided at {format_time(call.recorded_at)}, {reason}"

@@ -24,9 +24,9 @@ class RefusedCall:
     caller: str | None
     """The subject of the token; None for an unauthenticated call."""
     details: Mapping[str, str]
-    """The metadata of the error, and field path to error text for invalid fields. For an unauthenticated
-    call: `cause`, and as far as the token claims them `key` and `issuer`. For one that is recorded alone:
-    `trace_id`, if it has a trace."""
+    """The metadata of the error, field path to error text for invalid fields, and a command's `request_id`.
+    For an unauthenticated call: `cause`, and as far as the token claims them `key` and `issuer`. For one
+    that is recorded alone: `trace_id`, if it has a trace."""
     peer: str
     """The caller's address in gRPC's notation: `ipv4:10.0.0.7:41200`; without the port for several calls."""
     calls: int = 1

@@ -10,9 +10,14 @@ many unauthenticated calls gets its answers late (`Pace`): most floods wait for 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from time import monotonic
+from typing import Any
+from uuid import UUID
 
+from google.protobuf.message import DecodeError
 from grpc import StatusCode
 
 from runtime.grpc import caller
@@ -21,6 +26,7 @@ from runtime.grpc.metrics import CALLS_REFUSED
 from runtime.grpc.refused_call_counts import OTHER, RefusedCall, RefusedCallCounts, strip_port
 from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.unauthenticated import Unauthenticated
+from runtime.grpc.validation import MAX_REQUEST_BYTES
 from runtime.process import logs
 from runtime.process.logs.repeated_errors import describe_error
 from runtime.telemetry import trace_context
@@ -93,7 +99,8 @@ class RefusedCalls:
                 if error.reason in _RECORDED_REASONS or (
                     error.code in _RECORDED_STATUSES and error.reason != _EXPIRED_REASON
                 ):
-                    await self._add(_describe(method, error, context))
+                    read_id = partial(read_request_id, method, request)
+                    await self._add(_describe(method, error, context), read_id)
                 raise
 
         return record_if_refused
@@ -102,12 +109,14 @@ class RefusedCalls:
         """Count a call of an unknown method, which anybody can make, before it is answered."""
         await self._add(RefusedCall(OTHER, "METHOD_UNKNOWN", None, {}, context.peer()))
 
-    async def _add(self, call: RefusedCall) -> None:
+    async def _add(self, call: RefusedCall, read_id: Callable[[], str] = str) -> None:
         CALLS_REFUSED.count(call.reason)
         if call.caller is None:
             self._count(call)
             await self._pace.wait(strip_port(call.peer))
         elif self._may_record_alone(call.caller):
+            if request_id := read_id():
+                call = replace(call, details={"request_id": request_id, **call.details})
             await self._record_or_log(_add_trace(call))
         else:  # callers can make up details without end, and would share no record with themselves
             self._count(replace(call, details={}))
@@ -207,3 +216,15 @@ def _describe(method: Method, error: RpcError, context: Context) -> RefusedCall:
         claims = {"key": error.claimed_key, "issuer": error.claimed_issuer}
         details |= {name: claim for name, claim in claims.items() if claim}
     return RefusedCall(method.path, error.reason, subject, details, context.peer())
+
+
+def read_request_id(method: Method, request: object) -> str:
+    """Return the request id of a command that may not have been decoded; empty if it has none."""
+    if "request_id" not in method.request.DESCRIPTOR.fields_by_name:
+        return ""
+    with suppress(DecodeError, ValueError):
+        message: Any = request
+        if isinstance(request, bytes):
+            message = method.request.FromString(request if len(request) <= MAX_REQUEST_BYTES else b"")
+        return str(UUID(message.request_id))
+    return ""

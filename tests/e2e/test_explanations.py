@@ -233,6 +233,19 @@ async def test_requests_are_explained_whether_they_left_events_or_not(
     assert any("sent reserve-1" in text for text in find_texts(request, Explanation.KIND_SAGA, 1))
 
 
+async def test_a_call_that_was_refused_at_the_edge_is_explained_by_its_request_id(
+    trade: Trade, operator: Caller
+) -> None:
+    invalid = ordering.CancelOrderRequest(request_id=str(uuid4()), order_id="o-1")
+    assert await trade.caller.rejection_reason(invalid) == "REQUEST_INVALID"
+    explained = await explain(operator, invalid.request_id)
+    assert explained.summary.startswith("CancelOrder of alice: refused before it was decided at ")
+    assert "REQUEST_INVALID (reason " in explained.summary
+    assert [entry.kind for entry in explained.entries] == [Explanation.KIND_REFUSED]
+    listed = await operator.query(protocol.ListRefusedCallsRequest(reason="REQUEST_INVALID"))
+    assert any(each.details.get("request_id") == invalid.request_id for each in listed.refused_calls)
+
+
 async def test_what_is_not_on_record_says_what_that_means(trade: Trade, operator: Caller) -> None:
     for subject in (str(uuid4()), "nothing", "ordering.order.nothing", "ordering.order.nothing@1", "a b"):
         request = protocol.ExplainRequest(subject=subject)

@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import suppress
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import pytest
 from grpc import StatusCode
@@ -26,7 +27,7 @@ from runtime.grpc.rpc_error import RpcError
 from runtime.grpc.unauthenticated import Cause, Unauthenticated
 from runtime.telemetry import trace_context
 from tests.support.harness.waiting import until
-from tests.support.ledger.stubs import queries
+from tests.support.ledger.stubs import commands, queries
 
 METHOD = Method("/a.B/C", queries.GetChequeRequest, "a.read", False)
 CAUSES = list(Cause)
@@ -148,6 +149,28 @@ async def test_invalid_calls_of_a_caller_are_recorded_alone_while_they_are_few()
     assert rest.details.keys() == {"since"}
     assert (rest.caller, rest.calls) == ("eve", calls - MAX_SINGLE_RECORDS_OF_CALLER)
     assert invalid.code is StatusCode.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (commands.DepositRequest(request_id=str(UUID(int=7))), {"request_id": str(UUID(int=7))}),
+        (commands.DepositRequest(request_id="7"), {}),
+        (None, {}),
+    ],
+)
+async def test_a_refused_command_is_recorded_with_its_request_id(command: Any, expected: Any) -> None:
+    async def fail(_request: Any, _context: Any) -> None:
+        raise RpcError("SCOPE_MISSING", "no")
+
+    recorded = Recorded()
+    caller.set_current(Caller("eve", frozenset()))
+    method = Method("/a.B/C", commands.DepositRequest, "a.write", False)
+    body = b"\xff" if command is None else command.SerializeToString()
+    with suppress(RpcError):
+        await recorded.refused.intercept(method, fail)(body, CONTEXT)
+    (call,) = recorded.calls
+    assert call.details == expected
 
 
 async def test_the_answers_to_a_peer_with_many_unauthenticated_calls_are_late(
