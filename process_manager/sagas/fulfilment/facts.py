@@ -187,7 +187,8 @@ def abort(fulfilment: Fulfilment, reason: str) -> Fulfilment:
         ActionNotPossible: the order is confirmed or has ended, or may have been confirmed meanwhile.
     """
     if fulfilment.order_status not in TIMEOUTS:
-        raise ActionNotPossible(f"cannot abort: the order is {fulfilment.order_status}, cancel it instead")
+        instead = ", cancel it instead" if fulfilment.order_status == "CONFIRMED" else ""
+        raise ActionNotPossible(f"cannot abort: the order is {fulfilment.order_status}{instead}")
     if any(_get_step_kind(step) == "confirm" for step in fulfilment.pending_steps):
         raise ActionNotPossible("cannot abort: the order is being confirmed, cancel it once it is")
     if fulfilment.order_version < fulfilment.awaited_version:
