@@ -17,8 +17,8 @@ STATEMENT_TIMEOUT = 5.0
 """Seconds after which PostgreSQL ends a statement of an operator's question."""
 REDIS_CONNECTIONS = 8
 REDIS_TIMEOUT = 3.0
-"""Seconds to wait for a free connection, and for each reply of Redis, which is asked twice: operators get an answer
-before their own time-out of 10 seconds."""
+"""Seconds to wait for a free connection, and for each reply of Redis. It is asked twice, and operators get an
+answer before their own time-out of 10 seconds."""
 STATUS_TIMEOUT = 1.0
 """Seconds for a statement, and for a reply of Redis, of the status."""
 

@@ -53,7 +53,7 @@ def describe_error(error: grpc.RpcError, address: str, seconds: float | None, is
         text += f"; the token is that of {TOKEN}"
     if code is grpc.StatusCode.UNIMPLEMENTED and info is not None:
         text += f"; is {address} ({ADDRESS}) an operations server of this release?"
-    if is_act and code in LOST and not _was_not_sent(details):
+    if is_act and code in LOST and not _was_not_done(details):
         text += "; whether it took effect is unknown"
     if code in ANSWERS and info is not None:
         return StartError(text)
@@ -69,8 +69,8 @@ def _describe_failure(code: grpc.StatusCode, details: str, address: str, seconds
     return f"{server} answers {code.name}: {details}"
 
 
-def _was_not_sent(details: str) -> bool:
-    return details.startswith("failed to connect")
+def _was_not_done(details: str) -> bool:
+    return details.startswith(("failed to connect", "the act was not done"))
 
 
 def _read_error_info(trailers: Any) -> error_details_pb2.ErrorInfo | None:

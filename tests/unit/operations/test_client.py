@@ -45,7 +45,8 @@ class Service:
         packed.Pack(info)
         status = status_pb2.Status(code=code.value[0], details=[packed] if request.reason else [])
         context.set_trailing_metadata((("grpc-status-details-bin", status.SerializeToString()),))
-        context.abort(code, "a text (a=12345)" if is_long else "a text about 1")
+        texts = {"long": "a text (a=12345)", "not done": "the act was not done"}
+        context.abort(code, texts.get(request.reason, "a text about 1"))
         raise AssertionError("abort raises")
 
 
@@ -119,6 +120,10 @@ def test_a_server_of_another_kind_is_named(service: tuple[Service, OperationsApi
 
 def test_a_fact_that_the_text_has_is_not_repeated(service: tuple[Service, OperationsApi]) -> None:
     assert str(act(service[1], "NOT_FOUND", reason="long")) == "SOME_REASON: a text (a=12345)"
+
+
+def test_an_act_that_was_not_done_is_not_said_to_be_unknown(service: tuple[Service, OperationsApi]) -> None:
+    assert str(act(service[1], "UNAVAILABLE", reason="not done")).endswith("the act was not done (a=1, b=2)")
 
 
 def test_an_error_of_grpc_itself_names_address_and_setting(service: tuple[Service, OperationsApi]) -> None:
