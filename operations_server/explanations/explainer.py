@@ -117,12 +117,15 @@ class Explainer:
         found = await self._follower.follow(chain, events, now)
         for number, act in enumerate(await self._acts.find(streams.aggregate_id(stream))):
             chain.add(("operator act", number), create_act_entry(act))
+        waits = list[str]()
         if until is None:
             await self._follower.add_views(chain, stream, latest, now, found)
+            waits = await self._follower.list_waits(events[-1].event, found)
         times |= {each.key: each.recorded_at for each in rejected}
         sent = [(key, at) for key, at in times.items() if key not in found.step_keys]
         await self._causes.add_causes(chain, sent)
-        return chain.to_message(name_stream(stream), summaries.describe_stream(events[-1], found, now, until))
+        summary = summaries.describe_stream(events[-1], found, now, until, waits)
+        return chain.to_message(name_stream(stream), summary)
 
     async def _add_rejected(self, chain: Chain, stream: str, now: datetime) -> Sequence[AuditedRequest]:
         found = await self._audit.find_rejected(stream, chain.until or now, MAX_REJECTED)

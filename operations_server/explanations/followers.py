@@ -7,6 +7,7 @@ from datetime import datetime
 from diptych.operations.v1.explanation_pb2 import Explanation
 
 from contracts import streams
+from contracts.envelope import RecordedEvent
 from operations_server.explanations import saga_words
 from operations_server.explanations.chain import Chain, Entry
 from operations_server.explanations.command_words import (
@@ -116,6 +117,13 @@ class Follower:
                 targets |= await self._follow_instance(chain, facts, callers, known, now, since)
         await self._add_targets(chain, targets, now)
         return found
+
+    async def list_waits(self, event: RecordedEvent, found: Followed) -> list[str]:
+        """Return what the last event of a stream waits for: a relay, or process managers."""
+        if not await self._records.is_published(event.position):
+            return [f"version {event.version} is not published yet: see the outbox in diptych status"]
+        late = self._sagas.list_late(event, found.instances)
+        return [f"{saga} has not received version {event.version} yet" for saga in late]
 
     def _list_step_keys(self, facts: SagaFacts, callers: dict[str, str]) -> set[RequestKey]:
         caller = callers.get(facts.key[0], "")

@@ -29,6 +29,7 @@ SELECT {_COLUMNS} FROM events
 WHERE stream = :stream AND (version <= :first OR version > :after) AND version <= :until
 ORDER BY version LIMIT :most
 """)  # noqa: S608 - composed of constants
+IS_PENDING = text("SELECT EXISTS (SELECT FROM outbox WHERE position = :position AND sequence IS NULL)")
 READ_TIME = text("SELECT recorded_at FROM events WHERE stream = :stream AND version = :version")
 READ_NOW = text("SELECT clock_timestamp()")
 # Not `->>`, which fails for metadata with a lone surrogate.
@@ -117,6 +118,11 @@ class RecordReader:
         async with self._database.connect() as connection:
             time: datetime | None = await connection.scalar(READ_TIME, {"stream": stream, "version": version})
             return time
+
+    async def is_published(self, position: int) -> bool:
+        """Return whether an event has left the outbox."""
+        async with self._database.connect() as connection:
+            return not await connection.scalar(IS_PENDING, {"position": position})
 
     async def find_version(self, stream: str, latest: int, time: datetime) -> int:
         """Return the version of the last event that was recorded at a time or before; 0 if none was.

@@ -76,6 +76,26 @@ class SagaFactReader:
                         keyed[saga.name, id_] = None
         return list(own | keyed)
 
+    def list_late(self, event: RecordedEvent, instances: Iterable[SagaFacts]) -> list[str]:
+        """Return the names of the sagas that have not received the last event of a stream.
+
+        Args:
+            event: the last one.
+            instances: of all sagas that follow the stream.
+        """
+        rows = {facts.key: facts.details.row for facts in instances}
+        late = []
+        for name, id_ in self.list_own(event.stream):
+            saga, row = self._sagas[name], rows.get((name, id_))
+            if row is None:  # it has not begun; some begin at a deadline, or pass over earlier events
+                is_late = saga.deadline is None and saga.begins == "first_event"
+            else:
+                has_stopped = row.failed_input or row.unreadable or row.ended
+                is_late = row.version < event.version and not has_stopped
+            if is_late:
+                late.append(name)
+        return late
+
     def list_own(self, stream: str) -> list[InstanceKey]:
         """Return the instances with the id of a stream's aggregate, of the sagas that follow such streams."""
         type_, id_ = streams.stream_type(stream), streams.aggregate_id(stream)

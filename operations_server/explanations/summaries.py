@@ -1,5 +1,6 @@
 """One sentence about a subject: its state, and what it waits for. Pure."""
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from operations_server.explanations.audit import AuditedRequest, RefusedCall
@@ -16,7 +17,9 @@ from operations_server.explanations.words import (
 from operations_server.names import format_time, shorten_name
 
 
-def describe_stream(latest: StoredEvent, found: Followed, now: datetime, until: datetime | None) -> str:
+def describe_stream(
+    latest: StoredEvent, found: Followed, now: datetime, until: datetime | None, waits: Sequence[str] = ()
+) -> str:
     """Return an aggregate's last event by name, its sagas, and its parked views.
 
     Args:
@@ -24,6 +27,7 @@ def describe_stream(latest: StoredEvent, found: Followed, now: datetime, until: 
         found: the sagas and views around it.
         now: by PostgreSQL's clock.
         until: the moment; None for now.
+        waits: what the last event waits for.
     """
     event = latest.event
     text = (
@@ -32,7 +36,11 @@ def describe_stream(latest: StoredEvent, found: Followed, now: datetime, until: 
     )
     if until is not None:
         return f"as of {format_time(until)}: {text}"
-    parts = [text, *(_describe_saga(facts, now) for facts in found.instances if _is_about(facts, latest))]
+    parts = [
+        text,
+        *waits,
+        *(_describe_saga(facts, now) for facts in found.instances if _is_about(facts, latest)),
+    ]
     parts += [f"{view.projection} is parked: {view.parked_error}" for view in found.parked]
     return "; ".join(parts)
 

@@ -13,7 +13,7 @@ from diptych.ordering.v1 import command_service_pb2 as ordering
 
 from devstack.stack import Stack
 from devstack.stack_kinds import temporary_stack
-from operations.processes import COMMAND_SERVER, PROCESS_MANAGER
+from operations.processes import COMMAND_SERVER, PROCESS_MANAGER, RELAY
 from process_manager.sagas.fulfilment import FULFILMENT
 from tests.support.harness.caller import Caller
 from tests.support.harness.invariants import verify_stack
@@ -189,6 +189,28 @@ async def test_a_step_without_an_answer_is_what_an_order_waits_for_until_it_is_a
     ]
     (act,) = find_texts(explained, Explanation.KIND_ACT, 1)
     assert act == f"alice asked for the abort of fulfilment.fulfilment {order}: the stock is lost"
+
+
+async def test_an_order_waits_for_a_process_manager_and_for_a_relay(
+    stack: Stack, trade: Trade, operator: Caller
+) -> None:
+    sku, account = await trade.create_product(10), await trade.open_account(1_000)
+    (manager,), (relay,) = stack.of(PROCESS_MANAGER), stack.of(RELAY)
+    await manager.stop()
+    try:
+        first = await trade.place_order(sku, account)
+        await wait_for(
+            operator, first, lambda it: f"{FULFILMENT.name} has not received version 1 yet" in it.summary
+        )
+        await relay.stop()
+        second = await trade.place_order(sku, account)
+        assert "version 1 is not published yet" in (await explain(operator, second)).summary
+    finally:
+        await relay.start()
+        await manager.start()
+    for order in (first, second):
+        await trade.wait_for_state(order, "CONFIRMED")
+        await wait_for(operator, order, lambda it: " yet" not in it.summary)
 
 
 async def test_deadlines_of_claims_are_explained(trade: Trade, operator: Caller) -> None:
