@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 import uvloop
 
-from bench import idle, lag, report, sagas
+from bench import calls, idle, lag, report, sagas
 from bench.comparison import Comparison, InvalidRun, Results, Sample, repeat, select_cpu
 from bench.hosted_stack import ROOT, run_stack
 from bench.load_generator import LoadGenerator
@@ -53,6 +53,7 @@ class Versions:
             "sagas": self._measure_sagas,
             "lag": self._measure_lag,
             "idle": self._measure_idle,
+            "calls": self._measure_calls,
         }
 
     async def _measure_sagas(self, root: Path) -> Samples:
@@ -71,6 +72,9 @@ class Versions:
     async def _measure_idle(self, root: Path) -> Samples:
         results = await idle.measure(1, self._plan.idle_seconds, self._variables, root)
         return {name: sample for name, (sample,) in results.items()}
+
+    async def _measure_calls(self, root: Path) -> Samples:
+        return await calls.measure_round(self._plan, self._generator, self._folder, self._variables, root)
 
     async def measure_round(self, group: str, orders: Iterator[Order]) -> Samples:
         """Measure in the next order, and return the samples by the subject's and the version's name."""
@@ -104,7 +108,7 @@ def create_table(revision: str) -> list[Comparison]:
         ),
         *(
             Comparison(name, name, metric=select_cpu, metric_name="CPU", at_most=True)
-            for name in (*map(lag.name_system, lag.RATES), idle.IDLE)
+            for name in (*map(lag.name_system, lag.RATES), idle.IDLE, *calls.NAMES)
         ),
     ]
     return [
@@ -163,7 +167,7 @@ async def main(revision: str, groups: Collection[str], plan: Plan, rounds: int) 
 
 
 if __name__ == "__main__":
-    known = ("sagas", "lag", "idle")
+    known = ("sagas", "lag", "idle", "calls")
     parser = argparse.ArgumentParser(prog="python -m bench.against")
     parser.add_argument("revision", help="a commit, branch or tag of this repository")
     parser.add_argument("groups", nargs="*", default=["sagas"], help=f"of {', '.join(known)}")

@@ -1,0 +1,77 @@
+"""PlaceOrder and GetOrder at a stack of any version, on either gRPC server, for `bench.against`."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from redis.asyncio import Redis
+
+from bench import requests
+from bench.comparison import InvalidRun, Sample
+from bench.environment import H2CORN, IN_FLIGHT, PLACED
+from bench.hosted_stack import RunningSystem, run_stack
+from bench.load_generator import LoadGenerator, write_requests
+from bench.plan import Plan
+from bench.process_cost import CpuMeter
+from bench.services import CALLS, GET, PLACE, name_on_h2corn
+from operations.processes import COMMAND_SERVER, QUERY_SERVER
+
+SERVERS: Mapping[str, Mapping[str, str]] = {"{}": {}, name_on_h2corn("{}"): H2CORN}
+"""The variables of each gRPC server, by the form of a subject's name."""
+NAMES = [server.format(name) for server in SERVERS for name in ("PlaceOrder", "GetOrder")]
+READ_MODEL_TIMEOUT = 60.0
+"""Seconds within which the read model has to list the orders that are read."""
+
+
+async def measure_round(
+    plan: Plan, generator: LoadGenerator, folder: Path, variables: Mapping[str, str], root: Path
+) -> dict[str, Sample]:
+    """Return a sample of each subject. Their CPU is that of the called server alone.
+
+    Raises:
+        InvalidRun: a call failed, or the read model does not catch up.
+    """
+    samples: dict[str, Sample] = {}
+    for name, server in SERVERS.items():
+        async with run_stack(root, variables={**variables, **server}) as stack:
+            measured = await _measure_stack(stack.system, plan.scale(CALLS), generator, folder)
+            samples |= {name.format(method): sample for method, sample in measured.items()}
+    return samples
+
+
+async def _measure_stack(
+    system: RunningSystem, calls: int, generator: LoadGenerator, folder: Path
+) -> dict[str, Sample]:
+    orders, reads = folder / "requests-orders", folder / "requests-reads"
+    send = partial(_send, generator, system.token, calls)
+    place = partial(send, system.command_address, PLACE, orders, system.processes[COMMAND_SERVER.name])
+    get = partial(send, system.query_address, GET, reads, system.processes[QUERY_SERVER.name])
+    write_requests(orders, requests.generate_orders(calls, "o-"))
+    await place()  # warms the server up; these orders are read
+    write_requests(reads, requests.generate_reads("o-", calls, 0, calls))
+    write_requests(orders, requests.generate_orders(calls))
+    await _wait_for_orders(system, calls)
+    placed = await place()
+    await _wait_for_orders(system, 2 * calls)
+    await get()
+    return {"PlaceOrder": placed, "GetOrder": await get()}
+
+
+async def _send(
+    generator: LoadGenerator, token: str, calls: int, address: str, method: str, file: Path, process: int
+) -> Sample:
+    meter = CpuMeter({"server": process})
+    result = await generator.run(address, method, file, token=token, count=calls, in_flight=IN_FLIGHT)
+    if result.ok != calls:
+        raise InvalidRun(f"{method} returned {dict(result.statuses)}, of {calls} calls")
+    return Sample(result.rate, result.latency, meter.measure(calls))
+
+
+async def _wait_for_orders(system: RunningSystem, count: int) -> None:
+    try:
+        async with asyncio.timeout(READ_MODEL_TIMEOUT), Redis.from_url(system.redis_url) as redis:
+            while await redis.zcard(PLACED) < count:
+                await asyncio.sleep(0.05)
+    except TimeoutError as error:
+        raise InvalidRun(f"the read model does not list {count} orders") from error
