@@ -14,6 +14,7 @@ from operations.commands.export import export
 from operations.commands.listing import show_list
 from operations.rendering.json_lines import format_message
 from operations.rendering.records import render_events
+from runtime.process.start_error import NotAsked
 
 LIST = "list"
 
@@ -108,11 +109,17 @@ def tail(stream: str, type_: str, correlation: str, causation: str, after: int |
         after_position=after,
     )
     with open_api() as api:
-        for response in api.follow(api.stub.TailEvents, request):
-            for event in response.events if as_json else ():
-                echo_json(format_message(event))
-            if not as_json:
-                echo_lines(render_events(response.events, get_width()))
+        try:
+            for response in api.follow(api.stub.TailEvents, request):
+                request.after_position = response.position
+                for event in response.events if as_json else ():
+                    echo_json(format_message(event))
+                if not as_json:
+                    echo_lines(render_events(response.events, get_width()))
+        except NotAsked as error:
+            if not request.HasField("after_position"):
+                raise
+            raise NotAsked(f"{error}; continue with --after {request.after_position}") from error
 
 
 events.add_command(export)

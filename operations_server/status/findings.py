@@ -59,7 +59,8 @@ def _check_outbox(snapshot: Snapshot) -> Iterator[str]:
         yield "no relay leads, so no event is published"
     if outbox.oldest_age is not None and outbox.oldest_age >= OLD:
         age = _describe_duration(outbox.oldest_age)
-        yield f"{outbox.pending} events wait for publication, the oldest for {age}"
+        events = _count(outbox.pending, "event waits", "events wait")
+        yield f"{events} for publication, the oldest for {age}"
 
 
 def _check_stream(snapshot: Snapshot) -> Iterator[str]:
@@ -101,14 +102,15 @@ def _check_projection(snapshot: Snapshot, name: str, state: ProjectionState) -> 
     if not isinstance(snapshot.outbox, ReadFailed) and state.ready not in ("", snapshot.outbox.incarnation):
         yield f"{name} includes events of another incarnation of the database; a projector rebuilds it"
     if state.parked:
-        yield f"{name} has {state.parked} parked aggregates"
+        yield f"{name} has {_count(state.parked, 'parked aggregate', 'parked aggregates')}"
 
 
 def _check_age(name: str, partitions: Mapping[int, PartitionState]) -> Iterator[str]:
     age = max((each.unapplied.oldest_age or 0.0 for each in partitions.values()), default=0.0)
     if age >= OLD:
         behind = sum(each.unapplied.events for each in partitions.values())
-        yield f"{name} is {behind} events behind, the oldest waits for {_describe_duration(age)}"
+        events = _count(behind, "event", "events")
+        yield f"{name} is {events} behind, the oldest waits for {_describe_duration(age)}"
 
 
 def _check_sagas(snapshot: Snapshot) -> Iterator[str]:
@@ -125,9 +127,9 @@ def _check_sagas(snapshot: Snapshot) -> Iterator[str]:
             (counts.overdue, "overdue"),
         ):
             if number:
-                yield f"{name}: {number} sagas are {adjective}"
+                yield f"{name}: {_count(number, 'saga is', 'sagas are')} {adjective}"
     if sagas.parked_streams:
-        yield f"{sagas.parked_streams} streams are parked for sagas"
+        yield f"{_count(sagas.parked_streams, 'stream is', 'streams are')} parked for sagas"
     for target in sagas.silent_targets:
         age = _describe_duration((snapshot.read_at - target.since).total_seconds())
         yield f"{target.target} does not answer steps for {age}, {target.waiting} wait: {target.error}"
@@ -152,6 +154,10 @@ def _describe_figure(figure: Figure) -> str:
         return text
     last = _describe_duration(figure.last_bad_age)
     return f"{text}; it covers {_describe_duration(WINDOW)}, the last bad measurement is {last} old"
+
+
+def _count(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def _describe_duration(seconds: float) -> str:

@@ -142,6 +142,10 @@ async def test_a_retry_makes_aggregates_due_and_is_on_record(
             protocol.RetryParkedAggregatesRequest(projection="banking.account", reason="r"),
             "RETRY_NOT_POSSIBLE",
         ),
+        *(
+            (protocol.RetryParkedAggregatesRequest(projection=ORDERS, reason=reason), "REQUEST_INVALID")
+            for reason in ("", " \u00a0 ", "two\nlines")
+        ),
     ):
         assert await operator.rejection_reason(refused) == reason
     connection = await asyncpg.connect(stack.settings.database_url)

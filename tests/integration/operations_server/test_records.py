@@ -18,6 +18,7 @@ from devstack.stack import Stack
 from operations.processes import OPERATIONS_SERVER
 from tests.integration.operations_server.conftest import NEW_INCARNATION
 from tests.support.harness.caller import Caller
+from tests.support.harness.command_line import start_command
 from tests.support.harness.recorder import ADD_EVENT, Recorder, encode_metadata
 from tests.support.harness.waiting import until
 
@@ -292,8 +293,12 @@ async def test_a_tail_ends_when_the_database_is_restored_and_when_the_server_sto
         await read_tail(call, 1)
     other = operator.watch(protocol.TailEventsRequest(after_position=0))
     await read_tail(other, 1)
+    command = await start_command(stack, "events", "tail", "--after", "0")
+    assert command.stdout and command.stderr
+    await command.stdout.readline()
     (server,) = stack.of(OPERATIONS_SERVER)
     assert await server.stop() == 0
+    assert (await command.stderr.read()).endswith(b"; continue with --after 1\n")
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await read_tail(other, 1)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE

@@ -132,8 +132,8 @@ TARGET = SilentTarget("a.B", NOW - timedelta(minutes=5), "refused", 7)
             "no projector holds partitions 14, 15 of ledger",
         ),
         (with_sagas(counts={SAGA: SagaCounts(3, 0, 2, 0)}), f"{SAGA}: 2 sagas are blocked"),
-        (with_sagas(counts={SAGA: SagaCounts(3, 1, 0, 0)}), f"{SAGA}: 1 sagas are overdue"),
-        (with_sagas(parked_streams=1), "1 streams are parked for sagas"),
+        (with_sagas(counts={SAGA: SagaCounts(3, 1, 0, 0)}), f"{SAGA}: 1 saga is overdue"),
+        (with_sagas(parked_streams=1), "1 stream is parked for sagas"),
         (with_sagas(silent_targets=[TARGET]), "a.B does not answer steps for 5 min, 7 wait: refused"),
         (with_sagas(holders={}), "no process manager holds any partition of ledger"),
         (
@@ -188,7 +188,7 @@ def test_the_gravest_finding_comes_first() -> None:
     assert list_findings(snapshot) == [
         "command_server at a:1 does not serve",
         "PostgreSQL cannot be read: no answer for 3 s",
-        f"{NAME} has 1 parked aggregates",
+        f"{NAME} has 1 parked aggregate",
     ]
 
 

@@ -192,7 +192,7 @@ class RetryParkedAggregatesRequest(_message.Message):
     projection: _builtins.str
     """The projection."""
     reason: _builtins.str
-    """Why; it is recorded."""
+    """Why, as one printable line that is not blank; it is recorded."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The ids of the aggregates; empty for all parked ones."""
@@ -927,7 +927,7 @@ class RetrySagaRequest(_message.Message):
     id: _builtins.str
     """The instance's id."""
     reason: _builtins.str
-    """Why; it is recorded."""
+    """Why, as one printable line that is not blank; it is recorded."""
     def __init__(
         self,
         *,
@@ -981,7 +981,7 @@ class AbortSagaRequest(_message.Message):
     id: _builtins.str
     """The instance's id."""
     reason: _builtins.str
-    """Why; it is recorded."""
+    """Why, as one printable line that is not blank; it is recorded."""
     def __init__(
         self,
         *,
