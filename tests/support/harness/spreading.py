@@ -11,12 +11,35 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
+OWN_STACKS = (
+    "assessments",
+    "changed_caller",
+    "contending_managers",
+    "exhausted_limits",
+    "full_stores",
+    "greedy_callers",
+    "handover",
+    "large_events",
+    "log_stream",
+    "operations_status",
+    "operator_commands",
+    "record_index",
+    "seen_processes",
+    "shared_reading",
+    "silent_targets",
+    "traces",
+    "unreadable_sagas",
+    "verdicts",
+    "waiting_saga_queries",
+)
+"""Tests of faults that do not use the stack of their folder."""
 GROUPS: tuple[tuple[str, ...], ...] = (
     (
         "tests/faults/test_servers_away.py",
         "tests/faults/test_wiped_stores.py",
         "tests/faults/test_restored_database.py",
     ),
+    ("tests/faults/test_seen_faults.py",),
     ("tests/e2e",),
     ("tests/e2e/test_fulfilment.py",),
     ("tests/integration/verify",),
@@ -29,6 +52,7 @@ GROUPS: tuple[tuple[str, ...], ...] = (
     ("tests/integration/edge/test_process.py",),
     ("tests/integration/verify/test_live.py",),
     ("tests/e2e/test_observability.py",),
+    *((f"tests/faults/test_{name}.py",) for name in OWN_STACKS),
 )
 """Files and folders that one worker runs together, in the order of execution: long groups first.
 
