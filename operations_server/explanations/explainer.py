@@ -19,12 +19,12 @@ from operations_server.explanations.subjects import (
     Moment,
     Subject,
     check_not_before,
-    check_not_future,
     find_version,
     parse_subject,
     read_request_time,
 )
 from operations_server.explanations.words import name_stream
+from operations_server.records.versions import check_not_future
 from runtime.grpc.rpc_error import RpcError
 
 MAX_REJECTED = 50
@@ -66,7 +66,8 @@ class Explainer:
             RpcError: `SUBJECT_NOT_FOUND`, `TIME_IN_FUTURE`, `BEFORE_FIRST_EVENT`, `VERSION_NOT_REACHED`.
         """
         now = await self._records.read_now()
-        check_not_future(moment, now)
+        if moment.time is not None:
+            check_not_future(moment.time, now)
         subject = parse_subject(text, self._stream_types)
         explanations, too_early = await self._explain_streams(subject, moment, now)
         if subject.event:

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from contracts.envelope import RecordedEvent, parse_metadata
+from operations_server.records.versions import bisect_version
 
 FIRST_EVENTS, LATEST_EVENTS = 20, 100
 """Events of a long stream that are read: so many of its first, and of its latest."""
@@ -125,19 +127,8 @@ class RecordReader:
             return not await connection.scalar(IS_PENDING, {"position": position})
 
     async def find_version(self, stream: str, latest: int, time: datetime) -> int:
-        """Return the version of the last event that was recorded at a time or before; 0 if none was.
-
-        It bisects, since the times of a stream's events rise with their versions.
-        """
-        low, high = 0, latest
-        while low < high:
-            middle = (low + high + 1) // 2
-            recorded_at = await self.read_time(stream, middle)
-            if recorded_at is not None and recorded_at <= time:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+        """Return the version of the last event that was recorded at a time or before; 0 if none was."""
+        return await bisect_version(partial(self.read_time, stream), latest, time)
 
     async def read_ends(self, stream: str, until: int) -> list[StoredEvent]:
         """Return the first and the latest events of a stream, up to a version."""

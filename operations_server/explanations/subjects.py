@@ -9,7 +9,7 @@ from uuid import UUID
 
 from contracts import streams
 from operations_server.explanations.record_reader import RecordReader, is_uuid
-from operations_server.names import format_time
+from operations_server.records.versions import check_reached, refuse_early
 from runtime.grpc.rpc_error import RpcError
 
 _STREAM = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{1,64}")
@@ -72,17 +72,6 @@ def read_moment(request: Any) -> Moment:
         raise RpcError("REQUEST_INVALID", "time: not a time", violations=violations) from None
 
 
-def check_not_future(moment: Moment, now: datetime) -> None:
-    """Check a moment.
-
-    Raises:
-        RpcError: `TIME_IN_FUTURE`.
-    """
-    if moment.time is not None and moment.time > now:
-        facts = {"time": format_time(moment.time), "now": format_time(now)}
-        raise RpcError.of_rule("operations", "TIME_IN_FUTURE", facts)
-
-
 def check_not_before(moment: Moment, name: str, recorded_at: datetime) -> None:
     """Check that something had happened by a moment.
 
@@ -90,8 +79,7 @@ def check_not_before(moment: Moment, name: str, recorded_at: datetime) -> None:
         RpcError: `BEFORE_FIRST_EVENT`.
     """
     if moment.time is not None and recorded_at > moment.time:
-        facts = {"subject": name, "time": format_time(moment.time), "first": format_time(recorded_at)}
-        raise RpcError.of_rule("operations", "BEFORE_FIRST_EVENT", facts)
+        raise refuse_early(moment.time, recorded_at, {"subject": name})
 
 
 async def find_version(records: RecordReader, stream: str, latest: int, moment: Moment) -> int:
@@ -100,16 +88,10 @@ async def find_version(records: RecordReader, stream: str, latest: int, moment: 
     Raises:
         RpcError: `BEFORE_FIRST_EVENT`, `VERSION_NOT_REACHED`.
     """
-    if moment.version > latest:
-        facts = {"stream": stream, "version": str(moment.version), "latest": str(latest)}
-        raise RpcError.of_rule("operations", "VERSION_NOT_REACHED", facts)
+    check_reached(stream, moment.version, latest)
     version = latest
     if moment.time is not None:
         version = await records.find_version(stream, latest, moment.time)
         if not version:
-            first = await records.read_time(stream, 1)
-            facts = {"stream": stream, "time": format_time(moment.time)}
-            if first is not None:
-                facts["first"] = format_time(first)
-            raise RpcError.of_rule("operations", "BEFORE_FIRST_EVENT", facts)
+            raise refuse_early(moment.time, await records.read_time(stream, 1), {"stream": stream})
     return min(version, moment.version or version)

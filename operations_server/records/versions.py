@@ -1,10 +1,11 @@
 """The version of a stream at a time, and the errors of times and versions that it has not had."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
+from functools import partial
 
 from operations_server.names import format_time
-from operations_server.records.database import Database, Driver
+from operations_server.records.database import Database
 from runtime.grpc.rpc_error import RpcError
 
 FIND_LAST = """
@@ -36,18 +37,17 @@ async def find_version(
     if not rows:
         raise RpcError.not_found("operations", "STREAM_NOT_FOUND", {"stream": stream})
     ((last, recorded_at, now),) = rows
-    if version > last:
-        facts = {"stream": stream, "version": str(version), "latest": str(last)}
-        raise RpcError.of_rule("operations", "VERSION_NOT_REACHED", facts)
+    check_reached(stream, version, last)
     found = version or last
     async with database.connect() as driver:
+        read_time = partial(driver.fetchval, READ_TIME_OF_VERSION, stream)
         if time is not None:
             check_not_future(time, now)
-            found = min(found, await _find_version_at(driver, stream, last, time))
+            found = min(found, await bisect_version(read_time, last, time))
             if not found:
-                raise refuse_early(time, await _read_time(driver, stream, 1), {"stream": stream})
+                raise refuse_early(time, await read_time(1), {"stream": stream})
         if found < last:
-            recorded_at = await _read_time(driver, stream, found)
+            recorded_at = await read_time(found)
     return found, recorded_at
 
 
@@ -74,27 +74,41 @@ def check_not_future(time: datetime, now: datetime) -> None:
         raise RpcError.of_rule("operations", "TIME_IN_FUTURE", facts)
 
 
-def refuse_early(time: datetime, first: datetime, facts: Mapping[str, str] = NO_FACTS) -> RpcError:
-    """Return the error for a time before the first event."""
-    times = {"time": format_time(time), "first": format_time(first)}
+def check_reached(stream: str, version: int, latest: int) -> None:
+    """Check a version of a stream.
+
+    Raises:
+        RpcError: `VERSION_NOT_REACHED`.
+    """
+    if version > latest:
+        facts = {"stream": stream, "version": str(version), "latest": str(latest)}
+        raise RpcError.of_rule("operations", "VERSION_NOT_REACHED", facts)
+
+
+def refuse_early(time: datetime, first: datetime | None, facts: Mapping[str, str] = NO_FACTS) -> RpcError:
+    """Return the error for a time before the first event, whose own time may be unknown."""
+    times = {"time": format_time(time), **({"first": format_time(first)} if first is not None else {})}
     return RpcError.of_rule("operations", "BEFORE_FIRST_EVENT", {**facts, **times})
 
 
-async def _find_version_at(driver: Driver, stream: str, last: int, time: datetime) -> int:
+async def bisect_version(
+    read_time: Callable[[int], Awaitable[datetime | None]], latest: int, time: datetime
+) -> int:
     """Return the last version of a stream that was recorded by a time; 0 if there is none.
 
     Times rise with versions, except beside an event that a wrong clock has recorded.
+
+    Args:
+        read_time: returns the time of a version; None if it is missing.
+        latest: the stream's last version.
+        time: the time.
     """
-    reached, beyond = 0, last + 1
+    reached, beyond = 0, latest + 1
     while beyond - reached > 1:
         middle = (reached + beyond) // 2
-        if await _read_time(driver, stream, middle) <= time:
+        recorded_at = await read_time(middle)
+        if recorded_at is not None and recorded_at <= time:
             reached = middle
         else:
             beyond = middle
     return reached
-
-
-async def _read_time(driver: Driver, stream: str, version: int) -> datetime:
-    time: datetime = await driver.fetchval(READ_TIME_OF_VERSION, stream, version)
-    return time
