@@ -1,15 +1,12 @@
 """PlaceOrder and GetOrder at a stack of any version, on either gRPC server, for `bench.against`."""
 
-import asyncio
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from redis.asyncio import Redis
-
 from bench import requests
 from bench.comparison import InvalidRun, Sample
-from bench.environment import H2CORN, IN_FLIGHT, PLACED
+from bench.environment import H2CORN, IN_FLIGHT, wait_for_orders
 from bench.hosted_stack import RunningSystem, run_stack
 from bench.load_generator import LoadGenerator, write_requests
 from bench.plan import Plan
@@ -20,14 +17,12 @@ from operations.processes import COMMAND_SERVER, QUERY_SERVER
 SERVERS: Mapping[str, Mapping[str, str]] = {"{}": {}, name_on_h2corn("{}"): H2CORN}
 """The variables of each gRPC server, by the form of a subject's name."""
 NAMES = [server.format(name) for server in SERVERS for name in ("PlaceOrder", "GetOrder")]
-READ_MODEL_TIMEOUT = 60.0
-"""Seconds within which the read model has to list the orders that are read."""
 
 
 async def measure_round(
     plan: Plan, generator: LoadGenerator, folder: Path, variables: Mapping[str, str], root: Path
 ) -> dict[str, Sample]:
-    """Return a sample of each subject. Their CPU is that of the called server alone.
+    """Return a sample of each subject. Their CPU is that of the called server, with the exporter of its log.
 
     Raises:
         InvalidRun: a call failed, or the read model does not catch up.
@@ -51,9 +46,9 @@ async def _measure_stack(
     await place()  # warms the server up; these orders are read
     write_requests(reads, requests.generate_reads("o-", calls, 0, calls))
     write_requests(orders, requests.generate_orders(calls))
-    await _wait_for_orders(system, calls)
+    await wait_for_orders(system.redis_url, calls)
     placed = await place()
-    await _wait_for_orders(system, 2 * calls)
+    await wait_for_orders(system.redis_url, 2 * calls)
     await get()
     return {"PlaceOrder": placed, "GetOrder": await get()}
 
@@ -66,12 +61,3 @@ async def _send(
     if result.ok != calls:
         raise InvalidRun(f"{method} returned {dict(result.statuses)}, of {calls} calls")
     return Sample(result.rate, result.latency, meter.measure(calls))
-
-
-async def _wait_for_orders(system: RunningSystem, count: int) -> None:
-    try:
-        async with asyncio.timeout(READ_MODEL_TIMEOUT), Redis.from_url(system.redis_url) as redis:
-            while await redis.zcard(PLACED) < count:
-                await asyncio.sleep(0.05)
-    except TimeoutError as error:
-        raise InvalidRun(f"the read model does not list {count} orders") from error

@@ -221,12 +221,7 @@ class Environment:
         Raises:
             InvalidRun: it does not within these seconds.
         """
-        deadline = monotonic() + within
-        async with Redis.from_url(self.stack.settings.redis_url) as redis:
-            while await redis.zcard(PLACED) < count:
-                if monotonic() > deadline:
-                    raise InvalidRun(f"the read model does not list {count} orders after {within:.0f} s")
-                await asyncio.sleep(0.1)
+        await wait_for_orders(self.stack.settings.redis_url, count, within)
 
     async def wait_for_read_model(self, within: float = CATCH_UP_TIMEOUT) -> None:
         """Wait until the read model lists every order, and all projections have caught up.
@@ -251,6 +246,20 @@ class Environment:
             bearer = (("authorization", f"Bearer {self.token}"),)
             response: bytes = await call(request.SerializeToString(), metadata=bearer)
             return response
+
+
+async def wait_for_orders(redis_url: str, count: int, within: float = CATCH_UP_TIMEOUT) -> None:
+    """Wait until a read model lists this many orders.
+
+    Raises:
+        InvalidRun: it does not within these seconds.
+    """
+    deadline = monotonic() + within
+    async with Redis.from_url(redis_url) as redis:
+        while await redis.zcard(PLACED) < count:
+            if monotonic() > deadline:
+                raise InvalidRun(f"the read model does not list {count} orders after {within:.0f} s")
+            await asyncio.sleep(0.1)
 
 
 async def _execute(commits: GroupCommit, request: Request) -> None:

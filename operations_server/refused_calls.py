@@ -4,7 +4,7 @@ The first page sets the moment up to which calls are counted, and the following 
 calls move no entry from one page to another.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -137,16 +137,16 @@ def _describe(row: Any) -> RefusedCall:
         method=row.method,
         calls=row.calls,
         trace_id=row.trace_id,
-        details=_decode_details(row.details),
+        details={name: str(value) for name, value in decode_details(row.details, OTHER_FIELDS).items()},
     )
     message.last_time.FromDatetime(row.last)
     return message
 
 
-def _decode_details(document: str) -> Mapping[str, str]:
-    """Return what was wrong with a call; its cause and its trace have fields of their own."""
+def decode_details(document: str, without: Collection[str]) -> Mapping[str, Any]:
+    """Return the details of a refused call but for some of them; none if they cannot be decoded."""
     try:
         details = msgspec.json.decode(document, type=dict[str, Any])
     except msgspec.MsgspecError:
         return {}
-    return {name: str(value) for name, value in details.items() if name not in OTHER_FIELDS}
+    return {name: value for name, value in details.items() if name not in without}

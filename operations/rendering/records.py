@@ -93,7 +93,7 @@ def render_state(stream: str, response: Any, width: int) -> list[Line]:
     for name in sorted({*parts, *errors}, key=lambda name: (name != STATE, name)):
         lines += [Line(""), *lay_out_text(name, width)]
         if name in errors:
-            lines += lay_out_text(f"not known: {errors[name]}", width, "red", indent=2)
+            lines += lay_out_text(f"not known: {errors[name]}", width, BAD, indent=2)
         else:
             lines += _lay_out_object(parts[name], width)
     return lines

@@ -7,7 +7,6 @@ from time import monotonic
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from diptych.operations.v1.records_pb2 import Request
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -16,6 +15,7 @@ from operations_server.explanations.record_reader import RequestKey, is_uuid
 from operations_server.records.request_filter import RequestFilter
 from operations_server.records.request_reader import RequestReader
 from operations_server.records.terms import REJECTED
+from operations_server.refused_calls import decode_details
 
 MAX_REQUESTS = 20
 """Requests of one id, of different callers, that are found."""
@@ -26,6 +26,8 @@ MARGIN = timedelta(seconds=1)
 MAX_REFUSED_CALLS = 20
 REFUSED_WITHIN = timedelta(days=1)
 """Refused calls are searched within this time of a request."""
+OTHER_FIELDS = {"request_id", "trace_id"}
+"""Details of a refused call that are no reason for its refusal."""
 
 # Not `->>`, which fails for details with a lone surrogate.
 FIND_REFUSED = text(f"""
@@ -63,7 +65,7 @@ class RefusedCall:
     method: str
     reason: str
     details: Mapping[str, Any]
-    """What was wrong with it, without its request id."""
+    """The reasons for its refusal."""
     peer: str
     recorded_at: datetime
 
@@ -136,7 +138,7 @@ class AuditReader:
                 row.caller or "",
                 row.method,
                 row.reason,
-                _decode_details(row.details),
+                decode_details(row.details, OTHER_FIELDS),
                 row.peer,
                 row.recorded_at,
             )
@@ -156,11 +158,3 @@ def _to_request(request: Request) -> AuditedRequest:
         request.record_time.ToDatetime(UTC),
         request.duration.ToMicroseconds() / 1000,
     )
-
-
-def _decode_details(document: str) -> Mapping[str, Any]:
-    try:
-        details = msgspec.json.decode(document, type=dict[str, Any])
-    except msgspec.MsgspecError:
-        return {}
-    return {name: value for name, value in details.items() if name not in ("request_id", "trace_id")}

@@ -222,9 +222,9 @@ def read_request_id(method: Method, request: object) -> str:
     """Return the request id of a command that may not have been decoded; empty if it has none."""
     if "request_id" not in method.request.DESCRIPTOR.fields_by_name:
         return ""
+    if isinstance(request, bytes) and len(request) > MAX_REQUEST_BYTES:
+        return ""
     with suppress(DecodeError, ValueError):
-        message: Any = request
-        if isinstance(request, bytes):
-            message = method.request.FromString(request if len(request) <= MAX_REQUEST_BYTES else b"")
+        message: Any = method.request.FromString(request) if isinstance(request, bytes) else request
         return str(UUID(message.request_id))
     return ""
