@@ -72,7 +72,9 @@ class EventConsumer:
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Consume until the process stops; restart after every error."""
-        async with asyncio.TaskGroup() as tasks:
-            checks = tasks.create_task(self.reader.run())
-            await asyncio.gather(*(group.run(stopping) for group in self._groups))
-            await cancel_and_wait(checks)
+        checks = asyncio.create_task(self.reader.run())
+        groups = [asyncio.create_task(group.run(stopping)) for group in self._groups]
+        try:
+            await asyncio.gather(*groups)
+        finally:
+            await cancel_and_wait(checks, *groups)

@@ -97,16 +97,24 @@ class Lifecycle:
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks until they have ended: `asyncio.wait_for` of Python 3.11 may swallow a cancellation.
 
+    A cancellation of the caller takes effect once they have ended, because it may be one of those repeated.
     Their errors go to the log at the level `debug`: nothing else reads them, and the caller has one already.
     """
     running = set(tasks)
+    interrupted: asyncio.CancelledError | None = None
     while running:
         for task in running:
             task.cancel()
-        _, running = await asyncio.wait(running, timeout=_CANCEL_INTERVAL)
+        try:
+            _, running = await asyncio.wait(running, timeout=_CANCEL_INTERVAL)
+        except asyncio.CancelledError as error:
+            interrupted = error
+            running = {task for task in running if not task.done()}
     for task in tasks:
         if not task.cancelled() and (error := task.exception()):
             log.debug("Task failed beside another", task=task.get_name(), error=repr(error))
+    if interrupted:
+        raise interrupted
 
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
