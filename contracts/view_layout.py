@@ -1,6 +1,7 @@
 """The layout of views in Redis: the contract between projectors (writers) and query servers (readers).
 
-One hash per view under `view:<projection>:<generation>:{<id>}` with the fields
+A projection has one or more generations, each with all keys of its own (contracts/generations.py). One hash
+per view under `view:<projection>:<generation>:{<id>}` with the fields
 
     data           the serialised view message; query servers return it as it is stored
     version        the version of the last event of its stream
@@ -42,7 +43,7 @@ that key is missing, when `checkpoints` lacks a partition, or after a restore of
 without losing concurrent writes, so a rebuild in place deletes `build` alone.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -50,6 +51,7 @@ from diptych.projection.v1 import projection_pb2
 from google.protobuf.message import Message
 
 GENERATION = "2"
+"""The generation that serves unless another one was switched to; the number of this layout."""
 MAX_CHANGE_FEED_SIZE = 10_000
 """Maximum number of views in a change feed; the most recently changed views stay."""
 
@@ -76,6 +78,27 @@ class View:
         if not declared.projection:
             raise ValueError(f"{message.DESCRIPTOR.full_name} has no option diptych.projection.v1.view")
         return cls(message, declared.projection, tuple(declared.source_streams))
+
+    def at(self, generation: str) -> "View":
+        """Return the same view in another generation."""
+        return self if generation == self.generation else replace(self, generation=generation)
+
+    def move(self, key: str) -> str:
+        """Return a key of GENERATION as the key of this generation."""
+        if self.generation == GENERATION:
+            return key
+        kind, projection, _, rest = key.split(":", 3)
+        return f"{kind}:{projection}:{self.generation}:{rest}"
+
+    @property
+    def serving(self) -> str:
+        """The key of the string that names the serving generation; missing for GENERATION."""
+        return f"serving:{self.projection}"
+
+    @property
+    def generations(self) -> str:
+        """The key of the hash generation -> its record, of all that are kept beside the serving one."""
+        return f"generations:{self.projection}"
 
     def _scope(self, kind: str) -> str:
         return f"{kind}:{self.projection}:{self.generation}"

@@ -107,8 +107,8 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
             task.cancel()
         try:
             _, running = await asyncio.wait(running, timeout=_CANCEL_INTERVAL)
-        except asyncio.CancelledError as error:
-            interrupted = error
+        except asyncio.CancelledError as cancellation:
+            interrupted = cancellation
             running = {task for task in running if not task.done()}
     for task in tasks:
         if not task.cancelled() and (error := task.exception()):
