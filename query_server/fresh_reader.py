@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from contracts.view_layout import View
 from query_server.counters import parse_counters
 from query_server.freshness import Freshness
 from query_server.not_found import Archived, NotFound
@@ -30,6 +31,11 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
     """The consistency token whose writes the reads have to include; empty for none."""
     deadline: float | None = None
     """The call's deadline, from `compute_deadline`; None if it has none."""
+
+    @property
+    def view(self) -> View:
+        """The layout of the views in the generation that the call reads."""
+        return self.views.view
 
     @property
     def tokens(self) -> RequestTokens:
@@ -83,9 +89,7 @@ class FreshReader(msgspec.Struct, frozen=True, gc=False):
             RpcError: `missing`, the view does not exist; `VIEW_ARCHIVED`.
         """
         fields = ("version", "history_from", "archived", "parked")
-        ((stored, first, archived, parked),) = await self._read(
-            ("HMGET", self.views.view.key(view_id), *fields)
-        )
+        ((stored, first, archived, parked),) = await self._read(("HMGET", self.view.key(view_id), *fields))
         if parked:
             self.views.age.include_parked(parked)
         version = self.views.parse_version(view_id, stored)

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.view_layout import MAX_CHANGE_FEED_SIZE, id_of_member
+from contracts.view_layout import MAX_CHANGE_FEED_SIZE, View, id_of_member
 from query_server.change_notifications import ChangeNotifications, Signal
 from query_server.freshness import Freshness
 from query_server.not_found import Archived, NotFound
@@ -55,6 +55,11 @@ class Watch:
     deadline: float | None = None
     """The call's deadline, from `compute_deadline`; None if it has none."""
 
+    @property
+    def view(self) -> View:
+        """The layout of the views in the generation that the call reads."""
+        return self.views.view
+
     async def begin(self, key: str, signal: Signal) -> "WatchedBuild":
         """Return the current build, once it includes the writes of `at_least_as_fresh`.
 
@@ -69,7 +74,7 @@ class Watch:
         await signal.wait_until_subscribed()
         if token := self.at_least_as_fresh:
             await self.freshness.read(token, deadline=self.deadline)
-        _, (name,) = await self.views.read_while_ready(("GET", self.views.view.build))
+        _, (name,) = await self.views.read_while_ready(("GET", self.view.build))
         if name is None:
             raise self.views.rebuilding_error()
         build, _, number = position.rpartition(" ")
@@ -126,7 +131,7 @@ async def watch_view(watch: Watch, view_id: str, missing: NotFound) -> WatchResp
         RpcError: `missing`, the view does not exist; `VIEW_ARCHIVED`, it has a state that the watcher lacks;
             the errors of `Watch` and `WatchedBuild`.
     """
-    key = watch.views.view.key(view_id)
+    key = watch.view.key(view_id)
     with watch.notifications.open_signal(key) as signal:
         build = await watch.begin(key, signal)
         sent_version = build.begins_after

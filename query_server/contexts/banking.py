@@ -99,7 +99,7 @@ def _build_statement(currency: str, opening: Transaction, closing: Transaction) 
 
 
 async def get_daily_report(ledgers: FreshReader, request: protocol.GetDailyReportRequest) -> bytes:
-    counters = await ledgers.get_counters(LEDGERS.event_counters("day", request.day))
+    counters = await ledgers.get_counters(ledgers.view.event_counters("day", request.day))
     report = _build_report(request.day, request.currency_code, counters)
     return protocol.GetDailyReportResponse(report=report).SerializeToString()
 

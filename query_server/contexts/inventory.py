@@ -30,7 +30,7 @@ MAX_WAREHOUSES = 1_000
 
 
 async def get_product(products: FreshReader, request: protocol.GetProductRequest) -> bytes:
-    views = await list_pages.read_all(products, PRODUCTS.index("sku", request.sku), 1)
+    views = await list_pages.read_all(products, products.view.index("sku", request.sku), 1)
     if not views:
         raise PRODUCT_NOT_FOUND.error(request.sku)
     return encode_view(views[0])
@@ -38,7 +38,7 @@ async def get_product(products: FreshReader, request: protocol.GetProductRequest
 
 async def get_stock(stocks: FreshReader, request: protocol.GetStockRequest) -> bytes:
     """Respond with a SKU's stock in each warehouse, and the totals."""
-    views = await list_pages.read_all(stocks, STOCKS.index("sku", request.sku), MAX_WAREHOUSES)
+    views = await list_pages.read_all(stocks, stocks.view.index("sku", request.sku), MAX_WAREHOUSES)
     if not views:
         raise STOCK_NOT_FOUND.error(request.sku, "")
     by_warehouse = sorted(map(Stock.FromString, views), key=lambda stock: stock.warehouse_id)
@@ -53,26 +53,26 @@ async def get_stock(stocks: FreshReader, request: protocol.GetStockRequest) -> b
 
 
 async def list_stock(stocks: FreshReader, request: protocol.ListStockRequest) -> bytes:
-    window = Window(_select_index(request.warehouse_id, request.low))
+    window = Window(_select_index(stocks.view, request.warehouse_id, request.low))
     return (await list_pages.read_page(stocks, window, request)).encode()
 
 
-def _select_index(warehouse_id: str, low: bool) -> str:
+def _select_index(view: View, warehouse_id: str, low: bool) -> str:
     match warehouse_id, low:
         case "", False:
-            return STOCKS.index("all")
+            return view.index("all")
         case "", True:
-            return STOCKS.index("low")
+            return view.index("low")
         case _, False:
-            return STOCKS.index("warehouse", warehouse_id)
+            return view.index("warehouse", warehouse_id)
         case _:
-            return STOCKS.index("low_warehouse", warehouse_id)
+            return view.index("low_warehouse", warehouse_id)
 
 
 async def list_reorder_alerts(alerts: FreshReader, request: protocol.ListReorderAlertsRequest) -> bytes:
     """Respond with a page of the alerts that are raised now."""
     values = ("raised_warehouse", request.warehouse_id) if request.warehouse_id else ("raised",)
-    return (await list_pages.read_page(alerts, Window(ALERTS.index(*values)), request)).encode()
+    return (await list_pages.read_page(alerts, Window(alerts.view.index(*values)), request)).encode()
 
 
 async def get_reservation(reservations: FreshReader, request: protocol.GetReservationRequest) -> bytes:
@@ -81,18 +81,18 @@ async def get_reservation(reservations: FreshReader, request: protocol.GetReserv
 
 def watch_reorder_alerts(watch: Watch, _: protocol.WatchReorderAlertsRequest) -> WatchResponses:
     """Yield each alert whenever it is raised or cleared."""
-    return watches.watch_feed(watch, ALERTS.change_feed("ever"), ALERTS.index("ever"))
+    return watches.watch_feed(watch, watch.view.change_feed("ever"), watch.view.index("ever"))
 
 
 async def get_stock_movements(ledgers: FreshReader, request: protocol.GetStockMovementsRequest) -> bytes:
     """Respond with a page of the movements of a SKU, in one warehouse or in all, merged by time."""
-    index = LEDGERS.index("sku", request.sku)
+    index = ledgers.view.index("sku", request.sku)
     page = MergedPage.of(ledgers, f"{index} {request.warehouse_id}", request)
     views = map(StockLedger.FromString, await list_pages.read_all(ledgers, index, MAX_WAREHOUSES))
     last = {view.stock_id: view.version for view in views if request.warehouse_id in ("", view.warehouse_id)}
     if not last:
         raise STOCK_NOT_FOUND.error(request.sku, request.warehouse_id)
-    firsts = await ledgers.read(*(("HGET", LEDGERS.key(stock_id), "history_from") for stock_id in last))
+    firsts = await ledgers.read(*(("HGET", ledgers.view.key(stock_id), "history_from") for stock_id in last))
     versions = {
         stock_id: range(int(first or 1), version + 1)
         for (stock_id, version), first in zip(last.items(), firsts, strict=True)

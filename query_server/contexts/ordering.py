@@ -34,25 +34,25 @@ async def batch_get_orders(orders: FreshReader, request: protocol.BatchGetOrders
 
 
 async def list_orders(orders: FreshReader, request: protocol.ListOrdersRequest) -> bytes:
-    index = _select_index(request.customer_id, request.state)
+    index = _select_index(orders.view, request.customer_id, request.state)
     window = Window.of_period(index, read_period(request, "placed_from", "placed_before"))
     return (await list_pages.read_page(orders, window, request)).encode()
 
 
-def _select_index(customer_id: str, state: Order.State.ValueType) -> str:
+def _select_index(view: View, customer_id: str, state: Order.State.ValueType) -> str:
     match customer_id, state:
         case "", Order.STATE_UNSPECIFIED:
-            return ORDERS.index("all")
+            return view.index("all")
         case _, Order.STATE_UNSPECIFIED:
-            return ORDERS.index("customer", customer_id)
+            return view.index("customer", customer_id)
         case "", _:
-            return ORDERS.index("state", Order.State.Name(state))
+            return view.index("state", Order.State.Name(state))
         case _:
-            return ORDERS.index("customer_state", customer_id, Order.State.Name(state))
+            return view.index("customer_state", customer_id, Order.State.Name(state))
 
 
 async def get_customer_summary(orders: FreshReader, request: protocol.GetCustomerSummaryRequest) -> bytes:
-    counters = await orders.get_counters(ORDERS.counters("customer", request.customer_id))
+    counters = await orders.get_counters(orders.view.counters("customer", request.customer_id))
     summary = _build_summary(request.customer_id, counters)
     return protocol.GetCustomerSummaryResponse(summary=summary).SerializeToString()
 
@@ -81,11 +81,11 @@ def _build_summary(customer_id: str, counters: dict[str, int]) -> CustomerSummar
 
 async def get_customer_activity(orders: FreshReader, request: protocol.GetCustomerActivityRequest) -> bytes:
     low = f"[{index_bound(to_nanoseconds(request.placed_from))}" if request.HasField("placed_from") else "-"
-    customer, digests = request.customer_id, request.address_digests
+    view, customer, digests = orders.view, request.customer_id, request.address_digests
     # Each range has one member more than needed, because one may be the order that is left out.
     latest, *by_digest = await orders.read(
-        ("ZRANGE", ORDERS.index("customer", customer), low, "+", "BYLEX", "LIMIT", 0, MAX_COUNTED_ORDERS + 1),
-        *(_read_orders_sent_to(customer, digest) for digest in digests),
+        ("ZRANGE", view.index("customer", customer), low, "+", "BYLEX", "LIMIT", 0, MAX_COUNTED_ORDERS + 1),
+        *(_read_orders_sent_to(view, customer, digest) for digest in digests),
     )
 
     def count_others(members: Sequence[bytes]) -> int:
@@ -99,9 +99,9 @@ async def get_customer_activity(orders: FreshReader, request: protocol.GetCustom
     return response.SerializeToString()
 
 
-def _read_orders_sent_to(customer_id: str, digest: str) -> Command:
+def _read_orders_sent_to(view: View, customer_id: str, digest: str) -> Command:
     """Return the command that reads the first two index members of a customer's orders to an address."""
-    index = ORDERS.index("customer_address", customer_id)
+    index = view.index("customer_address", customer_id)
     # A semicolon is the character after the colon that ends the digest in a member.
     return ("ZRANGE", index, f"[{digest}:", f"({digest};", "BYLEX", "LIMIT", 0, 2)
 
@@ -120,7 +120,7 @@ def watch_order(watch: Watch, request: protocol.WatchOrderRequest) -> WatchRespo
 def watch_customer_orders(watch: Watch, request: protocol.WatchCustomerOrdersRequest) -> WatchResponses:
     customer_id = request.customer_id
     return watches.watch_feed(
-        watch, ORDERS.change_feed("customer", customer_id), ORDERS.index("customer", customer_id)
+        watch, watch.view.change_feed("customer", customer_id), watch.view.index("customer", customer_id)
     )
 
 

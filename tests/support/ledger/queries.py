@@ -28,22 +28,22 @@ async def batch_get_cheques(cheques: FreshReader, request: Any) -> bytes:
 
 
 async def list_cheques(cheques: FreshReader, request: Any) -> bytes:
-    index = _select_index(request.account_id, request.state)
+    index = _select_index(cheques.view, request.account_id, request.state)
     window = Window.of_period(index, read_period(request, "written_from", "written_before"))
     return (await list_pages.read_page(cheques, window, request)).encode()
 
 
-def _select_index(account_id: str, state: int) -> str:
+def _select_index(view: View, account_id: str, state: int) -> str:
     name = views.Cheque.State.Name(state)
     match account_id, state:
         case "", 0:
-            return CHEQUE.index("all")
+            return view.index("all")
         case _, 0:
-            return CHEQUE.index("account", account_id)
+            return view.index("account", account_id)
         case "", _:
-            return CHEQUE.index("state", name)
+            return view.index("state", name)
         case _:
-            return CHEQUE.index("account_state", account_id, name)
+            return view.index("account_state", account_id, name)
 
 
 async def get_cheque_history(histories: FreshReader, request: Any) -> bytes:
@@ -62,8 +62,10 @@ def watch_cheque(watch: Watch, request: Any) -> WatchResponses:
 
 
 def watch_account_cheques(watch: Watch, request: Any) -> WatchResponses:
-    feed, index = (make("account", request.account_id) for make in (CHEQUE.change_feed, CHEQUE.index))
-    return watches.watch_feed(watch, feed, index)
+    view, account_id = watch.view, request.account_id
+    return watches.watch_feed(
+        watch, view.change_feed("account", account_id), view.index("account", account_id)
+    )
 
 
 CONTEXT = QueryContext(
