@@ -138,6 +138,14 @@ class View:
         return self._scope("changes")
 
     @property
+    def state_keys(self) -> tuple[str, ...]:
+        """The keys that `patterns` do not cover; the first is the one that writes compare."""
+        return (
+            *(self.build, self.ready, self.code, self.as_of, self.checkpoints),
+            *(self.parked, self.parked_since, self.archived),
+        )
+
+    @property
     def patterns(self) -> tuple[str, ...]:
         """SCAN patterns that cover every view and everything derived from the views."""
         kinds = ("view", "index", "counters", "event_counters", "history", "change_feed")
@@ -152,6 +160,11 @@ class View:
     def checkpoints(self) -> str:
         """The key of the hash partition -> `<epoch>/<sequence>`: the views include all events up to it."""
         return self._scope("checkpoints")
+
+    @property
+    def code(self) -> str:
+        """The key of the version of the projection's code that began the build."""
+        return self._scope("code")
 
     @property
     def ready(self) -> str:

@@ -10,10 +10,13 @@ from redis.asyncio import Redis
 from contracts.manifest import Manifest
 from projector.code_version import compute_code_version
 from projector.event_feed import JetStreamEventFeed
+from projector.generations import Generations
 from projector.leases import RedisLeases
 from projector.metrics import create_window
 from projector.observer import create_observer, observe_progress
+from projector.pace import Pace
 from projector.projection import Projection
+from projector.projection_code import compute_projection_version
 from projector.redis_connection import connect, is_ready, prepare
 from projector.redis_memory import watch_memory
 from projector.redis_store import RedisStore
@@ -68,24 +71,34 @@ async def run_projections(
     lifecycle.spawn(shared.run(), "stream checks")
     replay_turn = asyncio.Semaphore(1)
     retries = replace(RETRY_POLICY, code=compute_code_version())
-    runners = [
-        Runner(
+    codes = {each.view.projection: compute_projection_version(each) for each in projections}
+
+    def create_runner(projection: Projection[Any], pace: Pace) -> Runner:
+        view = projection.view
+        return Runner(
             projection,
-            RedisStore(redis, projection.view),
-            JetStreamEventFeed(nats, shared, projection.view.source_streams),
+            RedisStore(redis, view, codes[view.projection]),
+            JetStreamEventFeed(nats, shared, view.source_streams),
             leases,
             retries,
-            observe=create_observer(projection.view),
+            observe=create_observer(view, lambda: generations[view.projection].serving == view.generation),
             replay_turn=replay_turn,
+            pace=pace,
         )
-        for projection in projections
-    ]
-    observe_progress(lambda: [runner.describe_progress() for runner in runners])
+
+    generations = {
+        name: Generations(redis, each, create_runner, codes[name])
+        for each in projections
+        if (name := each.view.projection)
+    }
+    observe_progress(
+        lambda: [progress for each in generations.values() if (progress := each.describe_progress())]
+    )
     PARTITIONS_HELD.observe(lambda: len(leases.partitions))
     reporter = Reporter("projector", names, create_window(), RedisReports(redis.execute_command).write)
     reporter.get_partitions = lambda: leases.partitions
     lifecycle.spawn(reporter.run(), "process report")
-    await asyncio.gather(*(runner.run(lifecycle.stopping) for runner in runners))
+    await asyncio.gather(*(each.run(lifecycle.stopping) for each in generations.values()))
     await leases.leave()
 
 

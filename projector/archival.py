@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from msgspec.structs import replace
 
 from contracts.view_layout import View, index_member
 
@@ -23,6 +24,10 @@ class Archival(msgspec.Struct, Generic[V], frozen=True):
     kept_indexes: tuple[str, ...] = ()
     """The names of indexes in which a view stays after it was archived. A projection with contributions needs
     one that lists all contributors of a key: by it `diptych verify` confirms a counter."""
+
+    def at(self, view: View) -> "Archival[V]":
+        """Return the same archival in the generation of this view."""
+        return replace(self, indexes=tuple(map(view.move, self.indexes)))
 
 
 def archival_by_end_time(view: View) -> Archival[Any]:

@@ -5,7 +5,6 @@ Events that a projector applies after an absence do both, since the views were l
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from time import time_ns
 
 from contracts import streams
@@ -34,9 +33,20 @@ def observe_progress(read: Callable[[], Sequence[Progress]]) -> None:
     metrics.PARTITIONS_BUILDING.observe(choose("partitions_building"))
 
 
-def create_observer(view: View) -> Callable[[Sequence[Update]], None]:
-    """Return the writer's `observe` for this view."""
-    return partial(_observe, view.message.DESCRIPTOR.full_name, view.projection)
+def create_observer(
+    view: View, serves: Callable[[], bool] = lambda: True
+) -> Callable[[Sequence[Update]], None]:
+    """Return the writer's `observe` for a view. Only the generation that serves is measured."""
+    model, projection = view.message.DESCRIPTOR.full_name, view.projection
+
+    def observe(updates: Sequence[Update]) -> None:
+        if serves():
+            _observe(model, projection, updates)
+        else:
+            for update in updates:
+                _report_state(model, projection, update)
+
+    return observe
 
 
 def _observe(model: str, projection: str, updates: Sequence[Update]) -> None:
@@ -48,10 +58,14 @@ def _observe(model: str, projection: str, updates: Sequence[Update]) -> None:
                 traces.record_event(model, projection, event, update.started_ns, end, count)
         if update.applied_events:
             _report_update(model, update, end)
-        if update.after.parked is not None:
-            _report_parked(model, projection, update, update.after.parked)
-        elif update.before.parked is not None:
-            log.info("Aggregate unparked", modelType=model, recordId=update.after.id)
+        _report_state(model, projection, update)
+
+
+def _report_state(model: str, projection: str, update: Update) -> None:
+    if update.after.parked is not None:
+        _report_parked(model, projection, update, update.after.parked)
+    elif update.before.parked is not None:
+        log.info("Aggregate unparked", modelType=model, recordId=update.after.id)
 
 
 def _report_update(model: str, update: Update, end_ns: int) -> None:

@@ -10,6 +10,7 @@ any exception may occur.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from math import inf
 from time import perf_counter
 from typing import Any, Generic, TypeVar
@@ -19,7 +20,7 @@ from google.protobuf.message import Message
 
 from contracts.envelope import RecordedEvent
 from contracts.event_types import EventTypes, Parser
-from contracts.view_layout import View
+from contracts.view_layout import GENERATION, View
 from projector.archival import Archival
 from projector.columns import create_column_reader
 
@@ -107,6 +108,35 @@ class Projection(Generic[V]):
         self._event_contributions = event_contributions
         self._has_version = "version" in view.message.DESCRIPTOR.fields_by_name
 
+    def at(self, generation: str) -> "Projection[V]":
+        """Return the same projection into another generation of its view."""
+        other = copy(self)
+        other.view = self.view.at(generation)
+        if self.archival is not None:
+            other.archival = self.archival.at(other.view)
+        return other
+
+    @property
+    def functions(self) -> list[Callable[..., Any]]:
+        """All functions that it consists of."""
+        own = (
+            self._indexes,
+            self._contributions,
+            self._change_feeds,
+            self._history,
+            self._event_contributions,
+        )
+        return [*self.handlers.values(), *(function for function in own if function is not None)]
+
+    def _place(self, keyed: Iterable[Any]) -> tuple[Any, ...]:
+        """Return entries or contributions under the keys of the view's generation.
+
+        The functions of a projection make keys of the first one.
+        """
+        if self.view.generation == GENERATION:
+            return tuple(keyed)
+        return tuple((self.view.move(key), *rest) for key, *rest in keyed)
+
     def on(self, event: type[E]) -> Callable[[Callable[[V, E], None]], Callable[[V, E], None]]:
         """Register the handler of an event type. The handler modifies the view, which is a private copy.
 
@@ -186,14 +216,16 @@ class Projection(Generic[V]):
             message=view,
             data=view.SerializeToString(),
             columns=self._read_columns(view),
-            entries=tuple(self._indexes(view)),
-            contributions=_to_digits(self._contributions(view)),
-            change_feeds=tuple(self._change_feeds(view)),
+            entries=self._place(self._indexes(view)),
+            contributions=self._place(_to_digits(self._contributions(view))),
+            change_feeds=tuple(map(self.view.move, self._change_feeds(view))),
             history_entries=tuple((at, entry.SerializeToString()) for at, entry in history_entries),
-            event_contributions=_to_digits(
-                contribution
-                for _, entry in history_entries
-                for contribution in self._event_contributions(entry)
+            event_contributions=self._place(
+                _to_digits(
+                    contribution
+                    for _, entry in history_entries
+                    for contribution in self._event_contributions(entry)
+                )
             ),
         )
 

@@ -1,10 +1,11 @@
 """A projection's build in Redis: its name, its checkpoints, and the beginning of a new one.
 
-How it works. All keys of a projection belong to one build, whose name is `<incarnation>/<build id>`. Every
+How it works. All keys of a generation belong to one build, whose name is `<incarnation>/<build id>`. Every
 write compares the name first, so a projector that was frozen while another build began changes nothing.
-`begin_build` gives the new build a name that ends in CLEARING, which no write matches; clears the keys of the
-previous build page by page, each page under the same comparison; and then opens it under its final name with
-all checkpoints at the start of the stream. Any projector may begin, help or finish.
+`begin_build` refuses a generation that was pruned. Else it gives the new build a name that ends in CLEARING,
+which no write matches; clears the keys of the previous build page by page, each page under the same
+comparison; and then opens it under its final name with all checkpoints at the start of the stream. Any
+projector may begin, help or finish.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
 from contracts import streams
-from contracts.view_layout import View
+from contracts.view_layout import GENERATION, View
 from projector.lua import read_script
 from projector.ports import Advances, Build, BuildSuperseded
 
@@ -28,11 +29,18 @@ CLEARING = "/clearing"
 
 
 class RedisBuild:
-    """The build of one projection. Writes take effect only while the build that was last read is current."""
+    """The build of one generation. Writes take effect only while the build that was last read is current.
 
-    def __init__(self, redis: Redis, view: View) -> None:
+    Args:
+        redis: the connection.
+        view: the view, in the generation.
+        code: the version of the projection's code.
+    """
+
+    def __init__(self, redis: Redis, view: View, code: str = "") -> None:
         self._redis = redis
         self._view = view
+        self._code = code
         self._name = ""
         self._read_script = redis.register_script(read_script("types", "read_build"))
         self._begin_script = redis.register_script(read_script("types", "begin_build"))
@@ -59,15 +67,17 @@ class RedisBuild:
         """Clear the projection and begin a new build, unless another projector has begun one meanwhile."""
         view = self._view
         if not (self._name.startswith(f"{incarnation}/") and self._name.endswith(CLEARING)):
-            parked = (view.parked, view.parked_since)
-            keys = [view.build, view.ready, view.as_of, view.checkpoints, *parked, view.archived]
+            keys = [*view.state_keys, view.serving, view.generations]
             new_name = f"{incarnation}/{uuid4()}{CLEARING}"
-            await _call(self._begin_script, keys, [self._name, new_name])
+            names = [self._name, new_name, view.generation, GENERATION]
+            self._check_current(await _call(self._begin_script, keys, names))
             self._name = new_name
         try:
             await self._clear()
-            arguments = [self._name, self._name.removesuffix(CLEARING), f"{epoch}/0", streams.PARTITIONS]
-            self._check_current(await _call(self._open_script, [view.build, view.checkpoints], arguments))
+            final_name, start = self._name.removesuffix(CLEARING), f"{epoch}/0"
+            arguments = [self._name, final_name, start, streams.PARTITIONS, self._code]
+            keys = [view.build, view.checkpoints, view.code]
+            self._check_current(await _call(self._open_script, keys, arguments))
         except BuildSuperseded:
             pass  # another projector was faster; the caller reads its build next
 

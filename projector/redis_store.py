@@ -41,11 +41,14 @@ class RedisStore(RedisBuild):
     Args:
         redis: the connection.
         view: the layout of the views.
+        code: the version of the projection's code.
         max_change_feed_size: the maximum number of views in a change feed.
     """
 
-    def __init__(self, redis: Redis, view: View, max_change_feed_size: int = MAX_CHANGE_FEED_SIZE) -> None:
-        super().__init__(redis, view)
+    def __init__(
+        self, redis: Redis, view: View, code: str = "", max_change_feed_size: int = MAX_CHANGE_FEED_SIZE
+    ) -> None:
+        super().__init__(redis, view, code)
         self._max_change_feed_size = max_change_feed_size
         limit = partial(logs.LimitedErrors, log, projection=view.projection)
         self._unreadable_views = limit("View cannot be read")

@@ -13,8 +13,10 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Any, NamedTuple
 
+from contracts import streams
 from projector import clock
 from projector.checkpoints import Checkpoints
+from projector.pace import Pace
 from projector.ports import Build, EventFeed, Leases, Store
 from projector.projection import Projection
 from projector.replayer import Replayer
@@ -57,6 +59,7 @@ class Runner:
         retries: when a failed event is retried.
         observe: called with every batch of successful updates.
         replay_turn: shared with the other runners of the process, so that all replays take turns.
+        pace: of builds.
     """
 
     def __init__(
@@ -68,7 +71,9 @@ class Runner:
         retries: RetryPolicy = RETRY_POLICY,
         observe: Observer = lambda _: None,
         replay_turn: asyncio.Semaphore | None = None,
+        pace: Pace | None = None,
     ) -> None:
+        self._pace = pace or Pace()
         self._name = projection.view.projection
         self._store = store
         self._feed = feed
@@ -132,11 +137,13 @@ class Runner:
             replays = asyncio.create_task(self._replayer.run(partitions))
             try:
                 while not stopping.is_set() and self._leases.partitions == partitions:
-                    await session.step()
+                    applied = await session.step()
                     if session.has_succeeded:
                         self._failures.reset()
                     if replays.done():
                         replays.result()  # raises: it ends by an error alone
+                    if self._writer.building:
+                        await self._rest(applied, partitions, stopping)
                 await session.finish()
                 self._session = None
             except Exception:
@@ -146,6 +153,15 @@ class Runner:
                 await cancel_and_wait(replays)
                 await session.close()
                 await reader.close()
+
+    async def _rest(self, applied: int, partitions: frozenset[int], stopping: asyncio.Event) -> None:
+        """Keep the pace of a build, until it may go on, the process stops or the leases change."""
+        share = len(partitions) / streams.PARTITIONS
+        while rest := self._pace.compute_rest(applied, share):
+            if stopping.is_set() or self._leases.partitions != partitions:
+                return
+            await asyncio.sleep(rest)
+            applied = 0
 
     async def _ensure_build(self) -> tuple[Build, StreamIdentity] | None:
         """Return the build and the stream of the same database incarnation; begin a build if there is none.

@@ -93,8 +93,8 @@ class Session:
         self._last_check = feed.get_check()  # which may precede the session's identity
         self._catch_up = CatchUp()
 
-    async def step(self) -> None:
-        """Apply some batches, and check the stream.
+    async def step(self) -> int:
+        """Apply some batches, and check the stream; return the number of messages applied.
 
         Raises:
             BuildSuperseded: the build, a checkpoint or the stream has changed.
@@ -104,12 +104,14 @@ class Session:
             await self.finish()  # raises now if it has failed, even if no event follows
         if not self._messages:
             self._messages.extend(await self._reader.read_batch(READ_SIZE, MAX_WAIT))
-        apart, began, had_messages = self._reader.reads_apart(), perf_counter(), bool(self._messages)
+        apart, began, before = self._reader.reads_apart(), perf_counter(), len(self._messages)
         await self._apply_batches(*((1, APART_SIZE) if apart else (MAX_BATCHES, BATCH_SIZE)))
         await self._check_stream()
-        if had_messages and apart:
+        applied = before - len(self._messages)
+        if before and apart:
             await self.finish()
             await asyncio.sleep(min(MAX_PAUSE, perf_counter() - began))
+        return applied
 
     def find_oldest(self) -> datetime | None:
         """Return when the oldest event that was read and is not written was published; in any thread."""

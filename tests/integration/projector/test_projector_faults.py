@@ -252,7 +252,7 @@ async def test_nothing_is_written_to_another_build_than_was_read(redis: Redis) -
         await old.write([update])
     with pytest.raises(BuildSuperseded):
         await old.advance({0: ("epoch/0", "epoch/1")}, {0: 1})
-    assert set(await redis.keys()) == {VIEW.build.encode(), VIEW.checkpoints.encode()}
+    assert set(await redis.keys()) == {key.encode() for key in (VIEW.build, VIEW.checkpoints, VIEW.code)}
     assert set(await redis.hvals(VIEW.checkpoints)) == {b"epoch/0"}
 
 
