@@ -122,7 +122,7 @@ class Generations:
         is_full = percent is not None and percent >= BUILD_LIMIT
         if is_full and not self._is_full:
             log.warning(
-                "Builds pause, because Redis is nearly full",
+                "Builds pause while Redis is nearly full",
                 projection=self._view.projection,
                 percent=percent,
             )
