@@ -111,7 +111,7 @@ class Generations:
             log.info("Generation serves", projection=view.projection, generation=view.generation)
         if code and code.decode() != self._code:
             log.warning(
-                "Projection has changed since it was built; rebuild it",
+                "Projection has changed since it was built",
                 projection=view.projection,
                 generation=view.generation,
             )
