@@ -69,29 +69,37 @@ class Child:
 
     async def start(self) -> None:
         """Start the program, without waiting until it is ready."""
-        folder = str(self._unprivileged or "-")
-        parent = (str(os.getpid()), str(int(self._stop_signal)), folder)
         pipe_end = self._watch_processes()
         log = (
             PIPE if callable(self._output) else os.open(self._output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         )
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", str(_CHILD_EXEC), *parent),
-                *self._command,
-                stdin=DEVNULL,
-                stdout=log,
-                stderr=STDOUT,
-                env=self._environment,
-                start_new_session=True,  # Ctrl-C is for this process, which then stops the others in order
-                pass_fds=(pipe_end, *self._keep),
-                limit=_MAX_LINE_LENGTH,
-            )
+            self._process = await self._execute(log, (pipe_end, *self._keep))
         finally:
             os.close(pipe_end)
             if log != PIPE:
                 os.close(log)
         self._reader = asyncio.create_task(self._forward_lines())
+
+    async def _execute(self, output: int, inherited: Sequence[int]) -> Process:
+        """Start the program in a session of its own: Ctrl-C is for this process, which stops all in order.
+
+        Args:
+            output: the file descriptor for its output, or PIPE.
+            inherited: further file descriptors for it.
+        """
+        parent = (str(os.getpid()), str(int(self._stop_signal)), str(self._unprivileged or "-"))
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", str(_CHILD_EXEC), *parent),
+            *self._command,
+            stdin=DEVNULL,
+            stdout=output,
+            stderr=STDOUT,
+            env=self._environment,
+            start_new_session=True,
+            pass_fds=inherited,
+            limit=_MAX_LINE_LENGTH,
+        )
 
     def _watch_processes(self) -> int:
         """Return the end of a pipe that all processes of the child inherit; the last one to end closes it."""

@@ -4,6 +4,7 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from time import monotonic
+from typing import ClassVar
 
 from devstack.child import Child, Output
 from devstack.tcp_ports import is_free
@@ -29,6 +30,9 @@ class Process:
         metrics_address: where it serves its metrics, `host:port`; empty for nowhere.
     """
 
+    child_type: ClassVar[type[Child]] = Child
+    """How it is started; tests choose a faster way."""
+
     def __init__(
         self,
         kind: ProcessKind,
@@ -45,7 +49,7 @@ class Process:
         self.address = address
         self.metrics_address = metrics_address
         metrics = {METRICS_VARIABLE: metrics_address} if metrics_address else {}
-        self.child = Child(
+        self.child = self.child_type(
             name,
             [sys.executable, "-m", kind.module, *arguments],
             output,

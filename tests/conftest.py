@@ -1,9 +1,12 @@
 """Fixtures for all tests, and the distribution of tests over worker processes."""
 
 import signal
+import sys
 
 from hypothesis import settings
 
+from devstack.processes import Process
+from tests.support.harness.forked_process import ForkedChild
 from tests.support.harness.servers import (
     database_url,
     forget_settings,
@@ -36,6 +39,8 @@ __all__ = [
 ]
 
 forget_settings()
+if sys.platform == "linux":
+    Process.child_type = ForkedChild
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
 settings.register_profile("any_machine", deadline=None)  # a busy machine is no failure
 settings.load_profile("any_machine")

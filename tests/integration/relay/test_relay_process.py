@@ -12,12 +12,12 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from devstack.child import Child
 from devstack.servers import Nats
 from devstack.tcp_ports import free_port
 from runtime.jetstream import Connection, connect
 from tests.support.harness import feed
 from tests.support.harness.feed import Writer
+from tests.support.harness.forked_process import ForkedChild
 from tests.support.harness.log_lines import parse_log_line
 from tests.support.harness.waiting import until
 
@@ -36,7 +36,7 @@ class RelayProcess:
             "DIPTYCH_RELAY_ADDRESS": f"127.0.0.1:{self.port}",
         }
         command = [sys.executable, "-m", "command_server.relay"]
-        self.child = Child("relay", command, self._append, environment=environment)
+        self.child = ForkedChild("relay", command, self._append, environment=environment)
 
     def _append(self, line: str) -> None:
         self.lines.append(parse_log_line(line))

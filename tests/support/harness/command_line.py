@@ -1,19 +1,19 @@
 """`diptych` and `devstack` as processes, with the settings of a stack."""
 
-import asyncio
 import os
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from pathlib import Path
 
 from devstack.stack import Stack, variables
+from tests.support.harness.forked_process import start_python
 
 
 async def start_command(stack: Stack, *arguments: str, program: str = "diptych", **more: str) -> Process:
     """Start a command; `more` are further variables."""
     path = Path(sys.executable).with_name(program)
     environment = {**os.environ, **variables(stack.settings), **more}
-    return await asyncio.create_subprocess_exec(path, *arguments, env=environment, stdout=PIPE, stderr=PIPE)
+    return await start_python(str(path), *arguments, environment=environment)
 
 
 async def diptych(

@@ -15,6 +15,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from devstack.tcp_ports import free_port
 from tests.support.harness.callers import METADATA, Issuer
+from tests.support.harness.forked_process import start_python
 from tests.support.ledger.installation import ENVIRONMENT
 from tests.support.ledger.stubs import queries, queries_grpc
 
@@ -106,14 +107,17 @@ async def toy_process(
     address = f"127.0.0.1:{port or free_port()}"
     settings = {"DIPTYCH_JWKS": str(issuer.path), "DIPTYCH_QUERY_ADDRESS": address}
     settings["PYTHONPATH"] = ENVIRONMENT["PYTHONPATH"]  # the generated stubs
-    command: tuple[str, ...] = (sys.executable, "-m", "tests.support.harness.toy_server", *arguments)
-    if redirection or descriptors:
-        limit = f"ulimit -n {descriptors}; " if descriptors else ""
-        command = ("sh", "-c", f'{limit}exec "$@" {redirection}', "sh", *command)
+    module = ("-m", "tests.support.harness.toy_server", *arguments)
+    variables = {**os.environ, **settings, **(environment or {})}
     with (folder / "stdout").open("wb") as stdout, (folder / "stderr").open("wb") as stderr:
-        process = await create_subprocess_exec(
-            *command, env={**os.environ, **settings, **(environment or {})}, stdout=stdout, stderr=stderr
-        )
+        if redirection or descriptors:
+            limit = f"ulimit -n {descriptors}; " if descriptors else ""
+            shell = ("sh", "-c", f'{limit}exec "$@" {redirection}', "sh", sys.executable, *module)
+            process = await create_subprocess_exec(*shell, env=variables, stdout=stdout, stderr=stderr)
+        else:
+            process = await start_python(
+                *module, environment=variables, stdout=stdout.fileno(), stderr=stderr.fileno()
+            )
     try:
         async with grpc.aio.insecure_channel(address) as channel:
             yield Toy(process, folder, address, channel, issuer)
